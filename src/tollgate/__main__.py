@@ -1,0 +1,240 @@
+"""The commands: serve, migrate, seed-key, demo.
+
+Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings. What went wrong is one line on stderr.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tollgate import __version__
+from tollgate.app import create_app
+from tollgate.core.errors import TollgateError
+from tollgate.credits import store as credits
+from tollgate.keys import rules as key_rules
+from tollgate.keys import store as keys
+from tollgate.keys.gate import console
+from tollgate.runtime import logs, server, settings
+from tollgate.runtime.database import Door, embedded, migrations, open_door
+from tollgate.runtime.database.door import database_url
+from tollgate.runtime.http import Http
+from tollgate.runtime.settings import Settings
+
+DEMO_CREDITS = 5
+DEMO_MODEL = "sandbox/echo"
+
+
+class CommandError(Exception):
+    """Why a command could not do its work, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, _stop)
+    try:
+        chosen = settings.read(os.environ, _env_file())
+        logs.configure(chosen.log_level, chosen.secrets())
+        options.command(chosen, options)
+    except KeyboardInterrupt:
+        return 0
+    except settings.SettingsError as error:
+        for line in error.lines:
+            print(f"tollgate: {line}", file=sys.stderr)
+        return 2
+    except key_rules.UnusableSecret as error:
+        print(f"tollgate: {error}", file=sys.stderr)
+        return 2
+    except (CommandError, embedded.EmbeddedError, migrations.MigrationError, server.PortTaken) as error:
+        print(f"tollgate: {error}", file=sys.stderr)
+        return 1
+    except TollgateError as error:
+        print(f"tollgate: {error.message} ({error.code})", file=sys.stderr)
+        return 1
+    return 0
+
+
+def serve(chosen: Settings, options: argparse.Namespace) -> None:
+    """Serve HTTP until stopped."""
+    with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen):
+        print(f"Tollgate {__version__} is at {server.address(listener)}", flush=True)
+        server.run(create_app(chosen), listener)
+
+
+def migrate(chosen: Settings, options: argparse.Namespace) -> None:
+    """Bring the database's schema to this code's version."""
+    if chosen.supabase_url and not chosen.database_url:
+        raise CommandError(
+            "migrate needs DATABASE_URL (in Supabase: Connect, Session pooler); `supabase db push` does the same"
+        )
+    with _database(chosen, migrated=False) as url:
+        applied = asyncio.run(migrations.migrate(url))
+    names = [f"{migration.version}_{migration.name}" for migration in applied]
+    _report(
+        options,
+        {"applied": names, "schema_version": migrations.newest()},
+        "\n".join([*(f"applied {name}" for name in names), f"The schema is at {migrations.newest()}."]),
+    )
+
+
+def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
+    """Create an admin key with exactly this secret, once."""
+    secret = sys.stdin.readline().strip() if options.value == "-" else options.value
+    key_rules.check_chosen(secret)
+    key = key_rules.stored(secret, chosen.peppers[0], name="Seeded admin key", scopes=key_rules.ADMIN_SCOPES)
+    org = {"id": "org_operators", "name": "Operators", "plan_id": "enterprise"}
+    owner = {"id": "usr_operator", "email": "operator@localhost", "name": "Operator", "role": "admin"}
+
+    async def seed(door: Door) -> Any:
+        return await keys.seed(console(door, "seed-key"), org, owner, key)
+
+    with _database(chosen):
+        seeded = _through_the_door(chosen, seed)
+    done = "Created" if seeded["created"] else "Nothing to do: it is there already,"
+    _report(
+        options,
+        {"created": seeded["created"], "key_id": seeded["id"]},
+        f"{done} admin key {key_rules.masked(key['prefix'], key['last_four'])} ({seeded['id']}).",
+    )
+
+
+def demo(chosen: Settings, options: argparse.Namespace) -> None:
+    """Serve with a demo org, user and key that has 5 credits. For trying out, never in production."""
+    if chosen.production:
+        raise CommandError("demo hands out a key, so it does not run with TOLLGATE_ENV=production; use serve")
+    with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen):
+        secret = _demo_secret(chosen.data_folder)
+        _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret))
+        print(_welcome(chosen, server.address(listener), secret), flush=True)
+        server.run(create_app(chosen), listener)
+
+
+async def _seed_demo(door: Door, chosen: Settings, secret: str) -> None:
+    operator = console(door, "demo")
+    key = key_rules.stored(secret, chosen.peppers[0], name="Demo key", scopes=key_rules.MEMBER_SCOPES)
+    org = {"id": "org_demo", "name": "Demo", "plan_id": "pro"}
+    owner = {"id": "usr_demo", "email": "demo@localhost", "name": "Demo", "role": "member"}
+    await keys.seed(operator, org, owner, key)
+    nanos = DEMO_CREDITS * 1_000_000_000
+    await credits.grant(operator, org["id"], nanos, source="promotion", reason="To try it out", reference="demo")
+
+
+def _demo_secret(data_folder: Path) -> str:
+    """The same at every start; the database could not tell it again."""
+    file = data_folder / "demo-key"
+    try:
+        known = file.read_text().strip() if file.exists() else ""
+        if known and key_rules.is_whole(known):
+            return known
+        secret = key_rules.mint("live", secrets.token_bytes(key_rules.RANDOM_BYTES))
+        data_folder.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(secret + "\n")
+    except OSError as error:
+        raise CommandError(f"cannot keep the demo key in {file}: {error.strerror}") from None
+    return secret
+
+
+def _welcome(chosen: Settings, address: str, secret: str) -> str:
+    database = f"embedded Postgres, data in {chosen.data_folder}" if chosen.embedded else "the one in your settings"
+    upstream = (
+        "OpenRouter: completions cost real money"
+        if chosen.openrouter_api_key
+        else "built-in sandbox: answers are made up and free (set OPENROUTER_API_KEY for real ones)"
+    )
+    return f"""
+Tollgate {__version__} is at {address} (Ctrl-C stops it)
+
+  database  {database}
+  upstream  {upstream}
+  your key  {secret}
+            a demo key with {DEMO_CREDITS} credits, kept in {chosen.data_folder / "demo-key"}
+
+What is on the key:
+
+  curl {address}/user/balance -H 'Authorization: Bearer {secret}'
+
+A completion:
+
+  curl {address}/v1/chat/completions \\
+    -H 'Authorization: Bearer {secret}' \\
+    -H 'Content-Type: application/json' \\
+    -d '{{"model": "{DEMO_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+"""
+
+
+@contextlib.contextmanager
+def _database(chosen: Settings, *, migrated: bool = True) -> Iterator[str]:
+    """The database, there for as long as the block runs. The embedded one is ours, so it is migrated too."""
+    if not chosen.embedded:
+        yield "" if chosen.database_url is None else database_url(chosen)
+        return
+    with embedded.running(chosen.data_folder) as url:
+        if migrated:
+            asyncio.run(migrations.migrate(url))
+        yield url
+
+
+def _through_the_door(chosen: Settings, work: Callable[[Door], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        http = Http()
+        door = open_door(chosen, http)
+        try:
+            return await work(door)
+        finally:
+            await door.close()
+            await http.close()
+
+    return asyncio.run(run())
+
+
+def _report(options: argparse.Namespace, facts: dict[str, Any], sentence: str) -> None:
+    print(json.dumps(facts) if options.json else sentence)
+
+
+def _env_file() -> Path | None:
+    """ENV_FILE, or .env where there is one."""
+    if named := os.environ.get("ENV_FILE"):
+        file = Path(named)
+        if not file.is_file():
+            raise settings.SettingsError([f"ENV_FILE: there is no file {named}"])
+        return file
+    usual = Path(".env")
+    return usual if usual.is_file() else None
+
+
+def _stop(number: int, frame: object) -> None:
+    """An ordinary exit, so that what we started is ended on the way out."""
+    raise SystemExit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tollgate", description="A credit-billing proxy.", epilog=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    reports = argparse.ArgumentParser(add_help=False)
+    reports.add_argument("--json", action="store_true", help="report as JSON")
+
+    def add(name: str, command: Callable[[Settings, argparse.Namespace], None], **more: Any) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=command.__doc__, description=command.__doc__, **more)
+        added.set_defaults(command=command)
+        return added
+
+    add("serve", serve)
+    add("migrate", migrate, parents=[reports])
+    seeding = add("seed-key", seed_key, parents=[reports])
+    seeding.add_argument("value", help="the secret, at least 20 characters; - reads it from standard input")
+    add("demo", demo)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

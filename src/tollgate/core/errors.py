@@ -1,0 +1,160 @@
+"""Every refusal and failure that a client can meet, as one tree.
+
+TollgateError
+├── BadRequest                 400 invalid_request
+│   ├── IdempotencyKeyReused   422 idempotency_key_reused
+│   ├── KeyIsFinal             409 key_is_final
+│   ├── BodyTooLarge           413 body_too_large
+│   ├── NotFound               404 not_found
+│   └── MethodNotAllowed       405 method_not_allowed
+├── Unauthenticated            401
+│   ├── MissingApiKey              missing_api_key
+│   ├── InvalidApiKey              invalid_api_key
+│   ├── KeyDisabled                key_disabled
+│   ├── KeyExpired                 key_expired
+│   └── KeyRevoked                 key_revoked
+├── Forbidden                  403
+│   ├── PermissionDenied           permission_denied
+│   └── IpNotAllowed               ip_not_allowed
+├── DatabaseUnavailable        503 database_unavailable
+└── InternalError              500 internal_error
+
+The shape is OpenAI's, so that every SDK understands it: type, code and message, then the facts as fields.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+
+class TollgateError(Exception):
+    """A refusal or failure as the client sees it."""
+
+    status: ClassVar[int]
+    type: ClassVar[str]
+    code: ClassVar[str]
+    sentence: ClassVar[str]
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, message: str | None = None, **facts: Any) -> None:
+        self.message = message or self.sentence
+        self.param = facts.pop("param", None)
+        self.facts = facts
+        super().__init__(self.message)
+
+    def body(self) -> dict[str, Any]:
+        named = {"message": self.message, "type": self.type, "code": self.code, "param": self.param}
+        return {"error": self.facts | named}
+
+
+class BadRequest(TollgateError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+    sentence = "The request is not valid."
+
+
+class IdempotencyKeyReused(BadRequest):
+    status = 422
+    code = "idempotency_key_reused"
+    sentence = "This idempotency key was used for a different request. Use a new key for a new request."
+
+
+class KeyIsFinal(BadRequest):
+    status = 409
+    code = "key_is_final"
+    sentence = "The key is revoked, which is final. Create a new key instead."
+
+
+class BodyTooLarge(BadRequest):
+    status = 413
+    code = "body_too_large"
+    sentence = "The request body is too large."
+
+
+class NotFound(BadRequest):
+    status = 404
+    code = "not_found"
+    sentence = "There is nothing here. Check the path and the id."
+
+
+class MethodNotAllowed(BadRequest):
+    status = 405
+    code = "method_not_allowed"
+    sentence = "This path does not answer to that method."
+
+
+class Unauthenticated(TollgateError):
+    status = 401
+    type = "authentication_error"
+    headers: ClassVar = {"www-authenticate": "Bearer"}
+
+
+class MissingApiKey(Unauthenticated):
+    code = "missing_api_key"
+    sentence = "No API key was sent. Send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'."
+
+
+class InvalidApiKey(Unauthenticated):
+    code = "invalid_api_key"
+    sentence = "This API key is not known here. Check that it was copied whole."
+
+
+class KeyDisabled(Unauthenticated):
+    code = "key_disabled"
+    sentence = "This API key is disabled. Ask an administrator to enable it, or use another key."
+
+
+class KeyExpired(Unauthenticated):
+    code = "key_expired"
+    sentence = "This API key has expired. Use or create another key."
+
+
+class KeyRevoked(Unauthenticated):
+    code = "key_revoked"
+    sentence = "This API key was revoked for good. Use or create another key."
+
+
+class Forbidden(TollgateError):
+    status = 403
+    type = "permission_error"
+
+
+class PermissionDenied(Forbidden):
+    code = "permission_denied"
+    sentence = "This API key may not do that. Use a key that has the scope named here."
+
+
+class IpNotAllowed(Forbidden):
+    code = "ip_not_allowed"
+    sentence = "This API key may not be used from this address. Add the address to the key's allowlist."
+
+
+class DatabaseUnavailable(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "database_unavailable"
+    sentence = "The database cannot be reached, so nothing was done or charged. Try again shortly."
+    headers: ClassVar = {"retry-after": "2"}
+
+
+class InternalError(TollgateError):
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+    sentence = "Something went wrong on our side. If it persists, report the x-request-id of this answer."
+
+
+def tree(root: type[TollgateError] = TollgateError) -> Iterator[type[TollgateError]]:
+    """The errors that have a code, in the order drawn above."""
+    for branch in root.__subclasses__():
+        if hasattr(branch, "code"):
+            yield branch
+        yield from tree(branch)
+
+
+_BY_CODE = {error.code: error for error in tree()}
+
+
+def from_code(code: str, facts: Mapping[str, Any]) -> TollgateError:
+    """The error behind a code that a database function refused with."""
+    return _BY_CODE.get(code, InternalError)(**facts)

@@ -1,0 +1,119 @@
+"""What a key is made of, and what is kept of it. Pure: randomness is an argument."""
+
+import hashlib
+import hmac
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from tollgate.core.errors import InvalidApiKey, MissingApiKey
+
+Environment = Literal["live", "test"]
+
+PREFIXES: dict[Environment, str] = {"live": "tg_live_", "test": "tg_test_"}
+RANDOM_BYTES = 32
+RANDOM_CHARACTERS = 43  # what 256 bits need in base 62
+CHECKSUM_CHARACTERS = 6
+SHOWN_OF_RANDOM = 4
+SHORTEST_CHOSEN = 20
+LONGEST = 512
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+MEMBER_SCOPES = ("chat", "completions", "embeddings", "models", "usage", "keys")
+ADMIN_SCOPES = (*MEMBER_SCOPES, "admin")
+
+
+class UnusableSecret(ValueError):
+    """Why a chosen secret cannot become a key."""
+
+
+def mint(environment: Environment, randomness: bytes) -> str:
+    """A new secret. Its last six characters are a checksum, so a mistyped key is refused without a look-up."""
+    body = PREFIXES[environment] + _base62(int.from_bytes(randomness), RANDOM_CHARACTERS)
+    return body + _checksum(body)
+
+
+def environment_of(secret: str) -> Environment:
+    return "test" if secret.startswith(PREFIXES["test"]) else "live"
+
+
+def is_whole(secret: str) -> bool:
+    """False for a key of our own form whose checksum is wrong; a key that an operator chose has no form."""
+    if not secret.startswith(tuple(PREFIXES.values())):
+        return True
+    body, checksum = secret[:-CHECKSUM_CHARACTERS], secret[-CHECKSUM_CHARACTERS:]
+    right_length = len(secret) == len(PREFIXES["live"]) + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
+    return right_length and checksum == _checksum(body)
+
+
+def check_chosen(secret: str) -> None:
+    """Refuses a secret that an operator chose and that would make a bad key."""
+    if len(secret) < SHORTEST_CHOSEN:
+        raise UnusableSecret(f"the value has {len(secret)} characters; a key needs at least {SHORTEST_CHOSEN}")
+    if len(secret) > LONGEST:
+        raise UnusableSecret(f"the value has {len(secret)} characters; a key has at most {LONGEST}")
+    if not (secret.isascii() and secret.isprintable()) or " " in secret:
+        raise UnusableSecret("the value must be printable ASCII without spaces, or no HTTP header could carry it")
+    if not is_whole(secret):
+        raise UnusableSecret("the value looks like a Tollgate key but its checksum is wrong; was it copied whole?")
+
+
+def presented(headers: Mapping[str, str]) -> str:
+    """The secret that a request carries. Authorization wins over X-API-Key."""
+    scheme, _, credential = headers.get("authorization", "").strip().partition(" ")
+    bearer = credential.strip() if scheme.lower() == "bearer" else ""
+    secret = bearer or headers.get("x-api-key", "").strip()
+    if not secret:
+        raise MissingApiKey
+    if len(secret) > LONGEST or not is_whole(secret):
+        raise InvalidApiKey
+    return secret
+
+
+def digest(secret: str, pepper: str) -> str:
+    return hmac.new(pepper.encode(), secret.encode(), hashlib.sha256).hexdigest()
+
+
+def fingerprint(pepper: str) -> str:
+    """Tells peppers apart without telling them."""
+    return hashlib.sha256(b"tollgate pepper " + pepper.encode()).hexdigest()[:8]
+
+
+def stored(
+    secret: str,
+    pepper: str,
+    *,
+    name: str,
+    scopes: Sequence[str],
+    ip_allowlist: Sequence[str] | None = None,
+    expires_at: str | None = None,
+) -> dict[str, Any]:
+    """All that the database keeps of a key."""
+    shown = len(PREFIXES["live"]) + SHOWN_OF_RANDOM if secret.startswith("tg_") else SHOWN_OF_RANDOM
+    return {
+        "name": name,
+        "digest": digest(secret, pepper),
+        "pepper": fingerprint(pepper),
+        "prefix": secret[:shown],
+        "last_four": secret[-4:],
+        "environment": environment_of(secret),
+        "scopes": list(scopes),
+        "ip_allowlist": list(ip_allowlist) if ip_allowlist is not None else None,
+        "expires_at": expires_at,
+    }
+
+
+def masked(prefix: str, last_four: str) -> str:
+    return f"{prefix}…{last_four}"
+
+
+def _base62(number: int, width: int) -> str:
+    digits = ""
+    for _ in range(width):
+        number, place = divmod(number, 62)
+        digits = ALPHABET[place] + digits
+    return digits
+
+
+def _checksum(body: str) -> str:
+    return _base62(zlib.crc32(body.encode()), CHECKSUM_CHARACTERS)

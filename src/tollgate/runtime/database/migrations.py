@@ -1,0 +1,103 @@
+"""Applies supabase/migrations, in step with `supabase db push`: the same files and the same history table."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+LOCK = "tollgate_migrate"
+LOCK_TIMEOUT = "10s"
+FILE_NAME = re.compile(r"^(?P<version>\d{14})_(?P<name>\w+)\.sql$")
+
+HISTORY = """
+create schema if not exists supabase_migrations;
+create table if not exists supabase_migrations.schema_migrations (version text primary key);
+alter table supabase_migrations.schema_migrations add column if not exists statements text[];
+alter table supabase_migrations.schema_migrations add column if not exists name text;
+"""
+
+
+class MigrationError(Exception):
+    """Why the database was left as it was, in one line for the operator."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    version: str
+    name: str
+    sql: str
+
+
+def shipped() -> list[Migration]:
+    """The migrations of this code, oldest first."""
+    return [
+        Migration(found["version"], found["name"], path.read_text(encoding="utf-8"))
+        for path in sorted(_folder().iterdir())
+        if (found := FILE_NAME.match(path.name))
+    ]
+
+
+def newest() -> str:
+    """The schema version that this code needs."""
+    return shipped()[-1].version
+
+
+async def migrate(url: str) -> list[Migration]:
+    """Applies what is missing and returns it. Each migration is one transaction with its line of history."""
+    try:
+        connection = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise MigrationError(f"cannot connect to the database: {error}") from None
+    try:
+        return [done for migration in shipped() if (done := await _apply(connection, migration))]
+    except asyncpg.LockNotAvailableError:
+        raise MigrationError("another migration is running, or a table is in use; try again in a moment") from None
+    finally:
+        await connection.close()
+
+
+async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migration | None:
+    async with connection.transaction():
+        await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+        await connection.fetchval("select pg_advisory_xact_lock(hashtextextended($1, 0))", LOCK)
+        await connection.execute(HISTORY)
+        # The CLI knows nothing of our lock, but it must insert into this table too.
+        await connection.execute("lock table supabase_migrations.schema_migrations in share row exclusive mode")
+        await _refuse_when_ahead(connection)
+        history = "select exists (select from supabase_migrations.schema_migrations where version = $1)"
+        if await connection.fetchval(history, migration.version):
+            return None
+        try:
+            await connection.execute(migration.sql)
+        except asyncpg.LockNotAvailableError:
+            raise
+        except asyncpg.PostgresError as error:
+            file = f"{migration.version}_{migration.name}.sql"
+            raise MigrationError(f"{file} failed and was rolled back: {error}") from error
+        await connection.execute(
+            "insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, $3)",
+            migration.version,
+            migration.name,
+            [migration.sql],
+        )
+        return migration
+
+
+async def _refuse_when_ahead(connection: asyncpg.Connection) -> None:
+    """Asks the schema itself: the history may hold other people's migrations too."""
+    if not await connection.fetchval("select to_regprocedure('tollgate.schema_version()') is not null"):
+        return
+    present = await connection.fetchval("select tollgate.schema_version()")
+    if present > newest():
+        raise MigrationError(
+            f"the database is at {present}, newer than this code ({newest()}): "
+            "deploy the newer code; nothing was changed"
+        )
+
+
+def _folder() -> Path:
+    """Inside an installed package, or beside the sources."""
+    package = Path(__file__).parents[2]
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parents[1] / "supabase" / "migrations"

@@ -1,0 +1,112 @@
+"""The outermost layer of every request: its id, its size, its headers, its log line, and the last net under it.
+
+Plain ASGI, one layer for all: each BaseHTTPMiddleware would cost more than the database call.
+"""
+
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tollgate.core.errors import BodyTooLarge, InternalError
+from tollgate.runtime import logs
+from tollgate.runtime.clock import Monotonic
+from tollgate.runtime.rendering import render
+
+log = logs.source("application")
+
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+CLIENT_GONE = 499
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+OVER_TLS_ONLY = {"strict-transport-security": "max-age=31536000"}
+
+
+class Edge:
+    def __init__(self, app: ASGIApp, *, production: bool, max_body_bytes: int, clock: Monotonic) -> None:
+        self._app = app
+        self._headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        logs.forget()
+        request_id = _request_id(Headers(scope=scope))
+        scope["state"]["request_id"] = request_id
+        logs.note(request_id=request_id)
+        answer = _Answer(send, self._headers | {"x-request-id": request_id})
+        started = self._clock()
+        try:
+            await self._answer(scope, receive, answer)
+        finally:
+            log.info(
+                "request",
+                method=scope["method"],
+                route=getattr(scope.get("route"), "path", None),
+                status=answer.status,
+                duration_ms=round((self._clock() - started) * 1000, 1),
+            )
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        body = _Body(receive, self._max_body_bytes)
+        if body.announced_too_large(Headers(scope=scope)):
+            refusal = BodyTooLarge(limit_bytes=self._max_body_bytes)
+            return await render(refusal, {"connection": "close"})(scope, receive, answer.send)
+        try:
+            await self._app(scope, body.receive, answer.send)
+        except Exception:  # the last net: whatever it is, the client gets our shape and the log the cause
+            log.exception("unexpected_error")
+            if answer.status != CLIENT_GONE:
+                raise  # a response is under way: only the server can break it off
+            await render(InternalError())(scope, receive, answer.send)
+
+
+class _Answer:
+    """Sends, with our headers, and remembers the status. Until a response starts the client counts as gone."""
+
+    def __init__(self, send: Send, headers: dict[str, str]) -> None:
+        self._send = send
+        self._headers = headers
+        self.status = CLIENT_GONE
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in self._headers.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+
+class _Body:
+    """Receives, and counts: Content-Length may lie or be absent."""
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._seen = 0
+
+    def announced_too_large(self, headers: Headers) -> bool:
+        announced = headers.get("content-length", "")
+        return announced.isdigit() and int(announced) > self._max_bytes
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._max_bytes:
+            # Starlette's own kind, which FastAPI lets through where it reads bodies.
+            raise HTTPException(413, str(self._max_bytes))
+        return message
+
+
+def _request_id(headers: Headers) -> str:
+    claimed = headers.get("x-request-id", "")
+    return claimed if SANE_ID.fullmatch(claimed) else f"req_{uuid.uuid4().hex}"

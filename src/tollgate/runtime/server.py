@@ -1,0 +1,68 @@
+"""The HTTP server of long-lived hosts: uvicorn, told to leave the logging, the headers and the signals to us."""
+
+import json
+import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tollgate.core.errors import BadRequest
+
+GRACEFUL_SECONDS = 25
+"""Below the 30 s that hosts give a process between SIGTERM and SIGKILL."""
+
+MALFORMED = json.dumps(BadRequest("This is not a valid HTTP request.").body()).encode()
+
+
+class PortTaken(Exception):
+    """Why the server cannot listen, in one line for the person at the keyboard."""
+
+
+class _Protocol(HttpToolsProtocol):
+    """Answers in our shape even to what is not HTTP."""
+
+    def send_400_response(self, msg: str) -> None:
+        head = (
+            f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(MALFORMED)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + MALFORMED)
+        self.transport.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Takes the port before anything else is started, so that a taken one costs nothing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise PortTaken(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with PORT"
+        ) from None
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+def run(app: ASGIApp, listener: socket.socket) -> None:
+    """Serves until SIGINT or SIGTERM, then lets the requests under way finish."""
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+    )
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,257 @@
+"""The settings: read once, frozen, each declared here with the sentence that documents it.
+
+`.env.example` and `docs/reference/settings.md` are written from this file by `make exports`.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
+SHORTEST_PEPPER = 32
+SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
+
+TrustedProxy = Literal["none", "vercel", "railway", "heroku", "lambda", "alb"]
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used: one line each, naming the variable."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__("\n".join(lines))
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    environment: Literal["development", "production"] = Field(
+        "development",
+        alias="TOLLGATE_ENV",
+        description="`production` refuses to start with default or missing secrets.",
+    )
+    host: str = Field(
+        "",
+        alias="HOST",
+        description="Address to listen on. Default: 127.0.0.1 in development, 0.0.0.0 in production.",
+    )
+    port: int = Field(8000, alias="PORT", ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", alias="LOG_LEVEL", description="Least severe log line to write: debug, info, warning or error."
+    )
+    trusted_proxy: TrustedProxy = Field(
+        "none",
+        alias="TRUSTED_PROXY",
+        description="Whose word to take for a client's address: none (the connection itself), "
+        "vercel, railway, heroku, lambda or alb. Forged headers are ignored.",
+    )
+    max_body_bytes: int = Field(
+        20 * 1024 * 1024,
+        alias="MAX_BODY_BYTES",
+        ge=1024,
+        le=1024**3,
+        description="Largest request body accepted, in bytes; a larger one is refused with 413.",
+    )
+
+    database_url: SecretStr | None = Field(
+        None,
+        alias="DATABASE_URL",
+        description="Postgres 15 or newer, as postgresql://user:password@host:port/name. "
+        "A transaction pooler (Supavisor, PgBouncer) is recognised by itself. Wins over SUPABASE_URL.",
+    )
+    database_pool_size: int = Field(
+        16, alias="DATABASE_POOL_SIZE", ge=1, le=1000, description="Most connections this process opens to Postgres."
+    )
+    database_timeout_seconds: float = Field(
+        4.0,
+        alias="DATABASE_TIMEOUT_SECONDS",
+        ge=0.5,
+        le=5,
+        description="A database call that takes longer is given up with 503.",
+    )
+    supabase_url: str | None = Field(
+        None,
+        alias="SUPABASE_URL",
+        description="A Supabase project, as https://<ref>.supabase.co: the door for serverless hosts.",
+    )
+    supabase_secret_key: SecretStr | None = Field(
+        None,
+        alias="SUPABASE_SECRET_KEY",
+        description="The project's secret key, sb_secret_…; SUPABASE_SERVICE_ROLE_KEY is read when this is not set.",
+    )
+    data_dir: Path | None = Field(
+        None,
+        alias="TOLLGATE_DATA_DIR",
+        description="Where the embedded Postgres keeps its data when neither DATABASE_URL nor SUPABASE_URL is set. "
+        "Default: .tollgate. Production uses the embedded Postgres only when this is set.",
+    )
+    redis_url: SecretStr | None = Field(
+        None, alias="REDIS_URL", description="redis:// or rediss://. When set, /readyz waits for it."
+    )
+
+    key_pepper: SecretStr = Field(
+        SecretStr(DEVELOPMENT_PEPPER),
+        alias="KEY_PEPPER",
+        description="Secret under which API keys are digested, at least 32 characters. "
+        "Make one with `openssl rand -hex 32`. Losing it makes every key useless.",
+    )
+    key_pepper_previous: SecretStr | None = Field(
+        None,
+        alias="KEY_PEPPER_PREVIOUS",
+        description="The pepper before this one, while it is rotated: "
+        "a key found under it moves to KEY_PEPPER when used.",
+    )
+
+    openrouter_api_key: SecretStr | None = Field(
+        None,
+        alias="OPENROUTER_API_KEY",
+        description="The OpenRouter key that pays for completions. "
+        "Without it, development uses the built-in sandbox upstream.",
+    )
+    openrouter_base_url: str = Field(
+        "https://openrouter.ai/api/v1", alias="OPENROUTER_BASE_URL", description="Where OpenRouter's API is."
+    )
+
+    health_user_count: bool = Field(
+        True, alias="HEALTH_USER_COUNT", description="false hides the number of users from /health, which is public."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and urlsplit(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
+
+    @field_validator("supabase_url", "openrouter_base_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        address = urlsplit(value)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("must be a web address such as https://example.com")
+        return value.rstrip("/")
+
+    @field_validator("supabase_secret_key")
+    @classmethod
+    def _is_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and _is_public_key(value.get_secret_value()):
+            raise ValueError("this is a public key; use the secret one (sb_secret_… or service_role)")
+        return value
+
+    @field_validator("key_pepper", "key_pepper_previous")
+    @classmethod
+    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and len(value.get_secret_value()) < SHORTEST_PEPPER:
+            raise ValueError(f"must have at least {SHORTEST_PEPPER} characters; try `openssl rand -hex 32`")
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        wrong = [*self._wrong_anywhere(), *(self._wrong_in_production() if self.production else [])]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    def _wrong_anywhere(self) -> list[str]:
+        wrong = []
+        if self.supabase_url and not self.supabase_secret_key:
+            wrong.append("SUPABASE_SECRET_KEY: is missing, and SUPABASE_URL is set")
+        if self.key_pepper == self.key_pepper_previous:
+            wrong.append("KEY_PEPPER_PREVIOUS: is the same as KEY_PEPPER")
+        return wrong
+
+    def _wrong_in_production(self) -> list[str]:
+        wrong = []
+        if self.key_pepper.get_secret_value() == DEVELOPMENT_PEPPER:
+            wrong.append("KEY_PEPPER: is missing; production needs its own, try `openssl rand -hex 32`")
+        if self.embedded and not self.data_dir:
+            wrong.append(
+                "DATABASE_URL: is missing; production needs it or SUPABASE_URL "
+                "(or TOLLGATE_DATA_DIR, to use the embedded Postgres on purpose)"
+            )
+        return wrong
+
+    @property
+    def production(self) -> bool:
+        return self.environment == "production"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the Postgres that Tollgate runs by itself."""
+        return not self.database_url and not self.supabase_url
+
+    @property
+    def data_folder(self) -> Path:
+        return (self.data_dir or Path(".tollgate")).absolute()
+
+    @property
+    def bind_host(self) -> str:
+        return self.host or ("0.0.0.0" if self.production else "127.0.0.1")
+
+    @property
+    def peppers(self) -> tuple[str, ...]:
+        """The active peppers, newest first."""
+        both = (self.key_pepper, self.key_pepper_previous)
+        return tuple(pepper.get_secret_value() for pepper in both if pepper)
+
+    def secrets(self) -> list[str]:
+        """Every secret value that is set, for the log's redaction."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+
+def read(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
+    """The settings of this process. The environment wins over the file; an empty value counts as not set."""
+    given = {name: value for name, value in (_from_file(env_file) | dict(environ)).items() if value.strip()}
+    if "SUPABASE_SECRET_KEY" not in given and "SUPABASE_SERVICE_ROLE_KEY" in given:
+        given["SUPABASE_SECRET_KEY"] = given["SUPABASE_SERVICE_ROLE_KEY"]
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        raise SettingsError([line for fault in error.errors() for line in _lines(fault)]) from None
+    if settings.embedded and any(given.get(mark) for mark in SERVERLESS_MARKS):
+        raise SettingsError(["SUPABASE_URL: is missing; a serverless host needs it, or DATABASE_URL"])
+    return settings
+
+
+def _from_file(env_file: Path | None) -> dict[str, str]:
+    if env_file is None:
+        return {}
+    from dotenv import dotenv_values  # only long-lived hosts and commands read a file
+
+    try:
+        return {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"ENV_FILE: {env_file} cannot be read: {error}"]) from None
+
+
+def _lines(fault: Any) -> list[str]:
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message.split("\n")
+    return [f"{fault['loc'][0]}: {message[0].lower()}{message[1:]}"]
+
+
+def _is_public_key(key: str) -> bool:
+    if key.startswith("sb_publishable_"):
+        return True
+    try:
+        claims = key.split(".")[1]
+        return bool(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["role"] == "anon")
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return False  # not a JSON web token

@@ -1,0 +1,82 @@
+-- Why:  someone pays and someone calls: an org has the balance and the plan, a user belongs to one org.
+-- What: plans (free, pro, enterprise), orgs, users.
+-- Care: additive. A null limit means no limit. Only SQL functions write orgs.balance_nanos and held_nanos.
+
+create table tollgate.plans (
+  id text primary key check (id ~ '^[a-z][a-z0-9_-]{0,62}$'),
+  name text not null check (length(name) between 1 and 200),
+  description text not null default '',
+  markup_ppm integer check (markup_ppm between 0 and 100000000),
+  requests_per_minute bigint check (requests_per_minute between 0 and 1000000000),
+  requests_per_hour bigint check (requests_per_hour between 0 and 100000000000),
+  requests_per_day bigint check (requests_per_day between 0 and 1000000000000),
+  tokens_per_minute bigint check (tokens_per_minute between 0 and 1000000000000),
+  tokens_per_hour bigint check (tokens_per_hour between 0 and 100000000000000),
+  tokens_per_day bigint check (tokens_per_day between 0 and 1000000000000000),
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+comment on table tollgate.plans is 'Named sets of limits and a markup. A null limit is no limit; a null markup is the setting MARKUP.';
+comment on column tollgate.plans.markup_ppm is 'Markup in parts per million of the cost: 50000 is 5 %.';
+
+insert into tollgate.plans (
+  id, name, description,
+  requests_per_minute, requests_per_hour, requests_per_day,
+  tokens_per_minute, tokens_per_hour, tokens_per_day
+) values
+  ('free', 'Free', 'To try it out.', 20, 200, 1000, 40000, 400000, 2000000),
+  ('pro', 'Pro', 'For a product and its team.', 600, 20000, 200000, 2000000, 40000000, 400000000),
+  ('enterprise', 'Enterprise', 'No limits but the balance.', null, null, null, null, null, null);
+
+
+create table tollgate.orgs (
+  id text primary key default tollgate.new_id('org') check (id ~ '^org_[a-z0-9]{1,64}$'),
+  name text not null check (length(name) between 1 and 200),
+  plan_id text not null default 'free' references tollgate.plans (id),
+  status text not null default 'active' check (status in ('active', 'suspended')),
+  markup_ppm integer check (markup_ppm between 0 and 100000000),
+  balance_nanos bigint not null default 0,
+  held_nanos bigint not null default 0 check (held_nanos >= 0),
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+create index orgs_plan_id on tollgate.orgs (plan_id);
+
+comment on table tollgate.orgs is 'Who pays. balance_nanos always equals the org''s transfers, held_nanos its open holds; available = balance − held.';
+comment on column tollgate.orgs.markup_ppm is 'The org''s own markup in parts per million; null follows the plan.';
+
+
+create table tollgate.users (
+  id text primary key default tollgate.new_id('usr') check (id ~ '^usr_[a-z0-9]{1,64}$'),
+  org_id text not null references tollgate.orgs (id),
+  email text not null check (length(email) between 3 and 320 and email like '%_@_%'),
+  name text not null default '' check (length(name) <= 200),
+  role text not null default 'member' check (role in ('member', 'admin')),
+  status text not null default 'active' check (status in ('active', 'disabled')),
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  unique (id, org_id) -- lets a key point at its user and its org at once
+);
+
+create unique index users_email on tollgate.users (lower(email));
+create index users_org_id on tollgate.users (org_id);
+
+comment on table tollgate.users is 'People. Each belongs to one org; an admin operates the whole installation.';
+
+
+alter table tollgate.plans enable row level security;
+alter table tollgate.orgs enable row level security;
+alter table tollgate.users enable row level security;
+
+
+create or replace function tollgate.schema_version() returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select '20261121000200'
+$$;
+
+revoke execute on all functions in schema tollgate from public;
