@@ -40,7 +40,7 @@ class Edge:
             return await self._app(scope, receive, send)
         logs.forget()
         request_id = _request_id(Headers(scope=scope))
-        scope["state"]["request_id"] = request_id
+        scope.setdefault("state", {})["request_id"] = request_id  # servers without a lifespan give none
         logs.note(request_id=request_id)
         answer = _Answer(send, self._headers | {"x-request-id": request_id})
         started = self._clock()

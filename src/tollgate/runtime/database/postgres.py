@@ -44,7 +44,9 @@ class PostgresDoor:
     async def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool:
-            pool.terminate()
+            with contextlib.suppress(TimeoutError):  # closing then ends the connections the hard way
+                async with asyncio.timeout(self._deadline_seconds):
+                    await pool.close()
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
@@ -82,7 +84,7 @@ class PostgresDoor:
         try:
             return bool(connection.get_server_pid() != await connection.fetchval("select pg_backend_pid()"))
         finally:
-            connection.terminate()
+            await connection.close()
 
 
 @cache

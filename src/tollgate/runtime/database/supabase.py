@@ -28,7 +28,7 @@ class SupabaseDoor:
                 answer = await self._open().rpc(function, arguments).execute()
         except APIError as error:
             raise faults.of_state(error.code or "", error.message or "", error.details) from error
-        except (httpx.HTTPError, OSError, TimeoutError, ValueError) as error:
+        except (httpx.HTTPError, OSError, TimeoutError, ValueError, RecursionError) as error:
             raise faults.unavailable(type(error).__name__, str(error)) from error
         if not isinstance(answer.data, dict):
             raise faults.unavailable("not_json", "the answer is not one of our functions'")

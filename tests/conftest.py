@@ -1,0 +1,176 @@
+"""What every test may ask for: one Postgres for all of them, a migrated database of one's own, both doors."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from people import Person
+from servers.postgres import Cluster, cluster
+from servers.postgrest import postgrest, token
+from servers.relay import Relay, relay
+from tollgate.runtime.database import Door, migrations
+from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.runtime.database.supabase import SupabaseDoor
+from tollgate.runtime.http import Http
+
+PORT = "TOLLGATE_TEST_POSTGRES_PORT"
+TEMPLATE = "tollgate_template"
+DEADLINE_SECONDS = 2.0
+
+TEST_FUNCTIONS = """
+create function public.tollgate_test_echo(words text, number bigint, yes boolean, document jsonb, list jsonb)
+returns jsonb language sql as $$
+  select jsonb_build_object('words', words, 'number', number, 'yes', yes, 'document', document, 'list', list)
+$$;
+create function public.tollgate_test_refuse(status bigint, code text, facts jsonb)
+returns jsonb language plpgsql as $$ begin perform tollgate.refuse(status::int, code, facts); end $$;
+create function public.tollgate_test_fail(state text)
+returns jsonb language plpgsql as $$ begin raise exception 'made to fail' using errcode = state; end $$;
+create function public.tollgate_test_sleep(milliseconds bigint)
+returns jsonb language plpgsql as $$ begin perform pg_sleep(milliseconds / 1000.0); return '{"slept": true}'; end $$;
+grant usage on schema tollgate to service_role;
+grant execute on all functions in schema tollgate to service_role;
+"""
+"""What no function of Tollgate does on demand."""
+
+_started = contextlib.ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first process starts Postgres and migrates a template; its workers find both by the port."""
+    if PORT in os.environ or config.option.collectonly:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="tollgate-tests-"))
+    folder.chmod(0o711)
+    _started.callback(shutil.rmtree, folder, ignore_errors=True)
+    shared = _started.enter_context(cluster(folder / "postgres"))
+    asyncio.run(migrations.migrate(shared.create_supabase_project(TEMPLATE)))
+    os.environ[PORT] = str(shared.port)
+    _started.callback(os.environ.pop, PORT)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _started.close()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI nothing may be left out for want of anything."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter and reporter.stats.get("skipped") and exitstatus == 0:
+        reporter.write_line("CI: tests were skipped, which fails the run", red=True)
+        session.exitstatus = 1
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Cluster:
+    return Cluster(int(os.environ[PORT]))
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres: Cluster) -> Iterator[str]:
+    """A migrated database for all tests of this process that keep to orgs of their own."""
+    name = f"tollgate_{secrets.token_hex(6)}"
+    url = postgres.create(name, TEMPLATE)
+    postgres.run(TEST_FUNCTIONS, name)
+    yield url
+    postgres.drop(name)
+
+
+@pytest.fixture
+def own_database(postgres: Cluster) -> Iterator[str]:
+    """A migrated database for one test."""
+    name = f"tollgate_{secrets.token_hex(6)}"
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def bare_database(postgres: Cluster) -> Iterator[str]:
+    """An empty database, as a new Supabase project has it."""
+    name = f"tollgate_{secrets.token_hex(6)}"
+    yield postgres.create_supabase_project(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def sql() -> Callable[..., Awaitable[Any]]:
+    """Asks a database directly, as an auditor would: the first value of the first row."""
+
+    async def ask(url: str, statement: str, *arguments: object) -> Any:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetchval(statement, *arguments)
+        finally:
+            await connection.close()
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def supabase_api(shared_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """PostgREST over the shared database, at /rest/v1 as Supabase serves it."""
+    with (
+        postgrest(shared_database, tmp_path_factory.mktemp("postgrest")) as port,
+        relay(port, path_prefix=b"/rest/v1") as made,
+    ):
+        yield made
+
+
+@pytest.fixture(scope="session")
+def postgres_relay(postgres: Cluster) -> Iterator[Relay]:
+    with relay(postgres.port) as made:
+        yield made
+
+
+@pytest.fixture(params=["postgres", "supabase"])
+def wire(request: pytest.FixtureRequest) -> Iterator[Relay]:
+    """What lies between one door and its database. Each test that asks for it runs once per door."""
+    made: Relay = request.getfixturevalue("postgres_relay" if request.param == "postgres" else "supabase_api")
+    made.restore()
+    made.seen.clear()
+    yield made
+    made.restore()
+
+
+@pytest.fixture
+async def door(wire: Relay, shared_database: str) -> AsyncIterator[Door]:
+    """Each door in turn, over its wire, to the same database."""
+    http = Http()
+    made: Door
+    if wire.path_prefix:
+        made = SupabaseDoor(
+            f"http://127.0.0.1:{wire.port}", token("service_role"), http=http, deadline_seconds=DEADLINE_SECONDS
+        )
+    else:
+        name = shared_database.rsplit("/", 1)[1]
+        url = Cluster(wire.port).url(name)
+        made = PostgresDoor(url, pool_size=8, deadline_seconds=DEADLINE_SECONDS)
+    yield made
+    await made.close()
+    await http.close()
+
+
+@pytest.fixture
+def person(door: Door) -> Callable[..., Awaitable[Person]]:
+    """Makes people: `await person("admin", scopes=[…])`."""
+
+    async def make(role: str = "member", **key: Any) -> Person:
+        made = Person(door, role, **key)
+        await made.seed()
+        return made
+
+    return make

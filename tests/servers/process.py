@@ -1,0 +1,71 @@
+"""Starting and ending the programs of the tests."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+START_SECONDS = 20
+UNPRIVILEGED = "nobody"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def unprivileged(*command: str | Path) -> list[str]:
+    """As nobody when the tests run as root, for programs that refuse to be root."""
+    words = [str(word) for word in command]
+    if os.geteuid() != 0:
+        return words
+    capability = "+dac_override"
+    return [
+        "setpriv",
+        f"--reuid={UNPRIVILEGED}",
+        "--clear-groups",
+        f"--inh-caps={capability}",
+        f"--ambient-caps={capability}",
+        *words,
+    ]
+
+
+def give_away(folder: Path) -> None:
+    """To the user that `unprivileged` runs as."""
+    if os.geteuid() == 0:
+        shutil.chown(folder, UNPRIVILEGED)
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], ready: Callable[[], bool], log: Path, **more: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The program, from when it is ready until the block ends."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **more)  # type: ignore[call-overload]
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command[0]} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,197 @@
+"""Our `migrate` and `supabase db push` agree on one history."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from servers.postgres import Cluster, cluster
+from servers.supabase_cli import supabase
+from tollgate.runtime.database import migrations
+from tollgate.runtime.database.migrations import MigrationError
+from tollgate.runtime.database.schema import NEEDED
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
+VERSIONS = [file.name[:14] for file in FILES]
+
+
+async def ask(url: str, sql: str, *arguments: object) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(sql, *arguments)
+    finally:
+        await connection.close()
+
+
+async def history(url: str) -> object:
+    return await ask(url, "select array_agg(version order by version) from supabase_migrations.schema_migrations")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder as `supabase init` leaves it, with our migrations."""
+    shutil.copytree(ROOT / "supabase" / "migrations", tmp_path / "supabase" / "migrations")
+    return tmp_path
+
+
+def push(project: Path, url: str) -> str:
+    pushed = supabase(project, "db", "push", f"--remote={url}?sslmode=disable", "--yes")
+    assert pushed.returncode == 0, pushed.stderr
+    return pushed.stdout + pushed.stderr
+
+
+def test_file_names_and_headers_follow_the_form() -> None:
+    for file in FILES:
+        assert migrations.FILE_NAME.match(file.name), file.name
+        text = file.read_text()
+        assert re.match(r"-- Why:  .+\n(--       .+\n)*-- What: .+\n(--       .+\n)*-- Care: .+\n", text), file.name
+        assert f"select '{file.name[:14]}'" in text, f"{file.name} does not set tollgate.schema_version()"
+        assert "revoke execute on all functions in schema tollgate from public;" in text, file.name
+
+
+def test_the_code_needs_the_newest_migration() -> None:
+    assert VERSIONS[-1] == NEEDED == migrations.newest()
+
+
+async def test_migrate_applies_everything_once(bare_database: str) -> None:
+    assert [done.version for done in await migrations.migrate(bare_database)] == VERSIONS
+    assert await migrations.migrate(bare_database) == []
+    assert await history(bare_database) == VERSIONS
+    assert await ask(bare_database, "select tollgate.schema_version()") == NEEDED
+
+
+async def test_two_starters_at_once_apply_everything_once(bare_database: str) -> None:
+    both = await asyncio.gather(*(migrations.migrate(bare_database) for _ in range(4)))
+    assert sorted(done.version for applied in both for done in applied) == VERSIONS
+
+
+async def test_what_supabase_pushed_is_ours_already(bare_database: str, project: Path) -> None:
+    push(project, bare_database)
+    assert await history(bare_database) == VERSIONS
+    assert await migrations.migrate(bare_database) == []
+    assert "up to date" in push(project, bare_database)
+
+
+async def test_what_we_migrated_is_supabase_s_already(bare_database: str, project: Path) -> None:
+    await migrations.migrate(bare_database)
+    assert "up to date" in push(project, bare_database)
+
+
+async def test_each_goes_on_where_the_other_stopped(bare_database: str, project: Path) -> None:
+    later = [file for file in (project / "supabase" / "migrations").iterdir() if file.name[:14] > VERSIONS[2]]
+    for file in later:
+        file.rename(project / file.name)
+    push(project, bare_database)
+    assert [done.version for done in await migrations.migrate(bare_database)] == VERSIONS[3:]
+    for file in later:
+        (project / file.name).rename(file)
+    assert "up to date" in push(project, bare_database)
+
+
+async def test_history_of_other_things_in_the_project_is_left_alone(bare_database: str) -> None:
+    await migrations.migrate(bare_database)
+    await ask(bare_database, "insert into supabase_migrations.schema_migrations (version) values ('29990101000000')")
+    assert await migrations.migrate(bare_database) == []
+
+
+async def test_a_database_ahead_of_the_code_is_refused_and_left_alone(bare_database: str) -> None:
+    await migrations.migrate(bare_database)
+    await ask(
+        bare_database,
+        "create or replace function tollgate.schema_version() returns text "
+        "language sql as $$ select '29990101000000' $$",
+    )
+    with pytest.raises(MigrationError, match=r"29990101000000, newer than this code \(\d{14}\): deploy the newer code"):
+        await migrations.migrate(bare_database)
+
+
+async def test_a_migration_that_fails_is_rolled_back_and_named(
+    bare_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = migrations.shipped()
+    broken = migrations.Migration("29990101000000", "broken", "create table public.half_done (); select 1 / 0;")
+    monkeypatch.setattr(migrations, "shipped", lambda: [*shipped, broken])
+    with pytest.raises(
+        MigrationError, match=r"29990101000000_broken\.sql failed and was rolled back: division by zero"
+    ):
+        await migrations.migrate(bare_database)
+    assert await history(bare_database) == VERSIONS
+    assert await ask(bare_database, "select to_regclass('public.half_done')") is None
+
+
+async def test_a_migration_does_not_wait_for_a_lock_without_end(
+    bare_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await migrations.migrate(bare_database)
+    shipped = migrations.shipped()
+    change = migrations.Migration("29990101000000", "change", "alter table tollgate.orgs add column later text;")
+    monkeypatch.setattr(migrations, "shipped", lambda: [*shipped, change])
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "200ms")
+    busy = await asyncpg.connect(bare_database)
+    async with busy.transaction():
+        await busy.fetchval("select count(*) from tollgate.orgs")
+        with pytest.raises(MigrationError, match="a table is in use; try again"):
+            await migrations.migrate(bare_database)
+    await busy.close()
+    assert len(await migrations.migrate(bare_database)) == 1
+
+
+async def test_a_role_that_may_not_make_roles_can_still_migrate(postgres: Cluster, bare_database: str) -> None:
+    """Some hosts give one login without createrole; there the direct door must do without Supabase's roles."""
+    name = bare_database.rsplit("/", 1)[1]
+    await ask(postgres.url(), f'create role "{name}" login')
+    await ask(postgres.url(), f'grant create on database "{name}" to "{name}"')
+    await ask(bare_database, f'grant create on schema public to "{name}"')
+    try:
+        assert len(await migrations.migrate(postgres.url(name, user=name))) == len(VERSIONS)
+    finally:
+        await ask(bare_database, f'drop owned by "{name}" cascade')
+        await ask(postgres.url(), f'drop owned by "{name}"')
+        await ask(postgres.url(), f'drop role "{name}"')
+
+
+@pytest.fixture(scope="module", params=["15", "16", "17", "18"])
+def cluster_of_version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp(f"postgres-{request.param}"), request.param) as made:
+        yield made
+
+
+async def test_every_supported_postgres_takes_the_migrations(cluster_of_version: Cluster) -> None:
+    url = cluster_of_version.url()
+    assert len(await migrations.migrate(url)) == len(VERSIONS)
+    caller = '{"console": "test"}'
+    seed = "select public.tollgate_seed($1, $2, $3, $4)"
+    org = '{"id": "org_1", "name": "One", "plan_id": "free"}'
+    owner = '{"id": "usr_1", "email": "a@b", "name": "", "role": "member"}'
+    key = f"""{{"name": "k", "digest": "{"ab" * 32}", "pepper": "00000000", "prefix": "tg_live_", "last_four": "abcd",
+               "environment": "live", "scopes": ["chat"], "ip_allowlist": ["10.0.0.0/8"], "expires_at": null}}"""
+    assert '"created": true' in str(await ask(url, seed, caller, org, owner, key))
+    await ask(url, "select public.tollgate_grant($1, 'org_1', 5, 'funding', 'r', 'ref')", caller)
+    balance = await ask(
+        url,
+        "select public.tollgate_balance($1)",
+        f'{{"digests": ["{"ab" * 32}"], "pepper": "00000000", "ip": "10.1.2.3"}}',
+    )
+    assert '"balance_nanos": 5' in str(balance)
+
+
+def test_supabase_s_advisors_find_nothing(own_database: str, project: Path) -> None:
+    advised = supabase(
+        project, "db", "advisors", f"--remote={own_database}?sslmode=disable", "--level", "warn", "--fail-on", "warn"
+    )
+    assert "No issues found" in advised.stdout + advised.stderr, advised.stdout + advised.stderr
+    assert advised.returncode == 0
+
+
+async def test_supabase_s_advisors_would_find_a_defect(own_database: str, project: Path) -> None:
+    await ask(own_database, "create table public.open_to_all (id int primary key)")
+    advised = supabase(
+        project, "db", "advisors", f"--remote={own_database}?sslmode=disable", "--level", "warn", "--fail-on", "warn"
+    )
+    assert advised.returncode != 0
+    assert "rls_disabled_in_public" in advised.stdout + advised.stderr
