@@ -64,6 +64,18 @@ comment on function tollgate.refuse(integer, text, jsonb) is
   'Refuses the whole call: never returns. PostgREST turns PT<status> into that HTTP status; the direct door reads it as sqlstate. `code` is a code of core/errors.py, `facts` become fields of the error.';
 
 
+create function tollgate.refusal(status integer, code text, facts jsonb default '{}') returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('status', status, 'code', code, 'facts', facts)
+$$;
+
+comment on function tollgate.refusal(integer, text, jsonb) is
+  'The same as a value, for functions that answer many at once: there one refusal must not fail its neighbours.';
+
+
 create function tollgate.forbid_change() returns trigger
 language plpgsql
 set search_path = ''

@@ -4,26 +4,26 @@
 -- Care: additive. No foreign keys: history outlives what it speaks of. Details never hold a secret.
 
 create type tollgate.caller as (
-  kind text, -- key | console
+  kind text, -- key | console | system
   key_id text,
   user_id text,
   org_id text,
   role text,
   environment text,
   scopes text[],
-  name text, -- the console command, when no key acts
+  name text, -- the console command or the part of the system, when no key acts
   ip inet,
   user_agent text,
   request_id text
 );
 
-comment on type tollgate.caller is 'Who acts in a call: a recognised key, or an operator at the console.';
+comment on type tollgate.caller is 'Who acts in a call: a recognised key, an operator at the console, or Tollgate itself.';
 
 
 create table tollgate.audit_events (
   id text primary key default tollgate.new_id('evt'),
   occurred_at timestamptz not null default clock_timestamp(),
-  actor_kind text not null check (actor_kind in ('key', 'console')),
+  actor_kind text not null check (actor_kind in ('key', 'console', 'system')),
   actor_key_id text,
   actor_user_id text,
   actor_name text,

@@ -33,7 +33,16 @@ comment on column tollgate.api_keys.ip_allowlist is 'Networks the key may be use
 alter table tollgate.api_keys enable row level security;
 
 
-create function tollgate.recognise(caller jsonb, scope text default null) returns tollgate.caller
+create type tollgate.visit as (
+  actor tollgate.caller,
+  key tollgate.api_keys,
+  refusal jsonb -- null when the caller may come in
+);
+
+comment on type tollgate.visit is 'A caller at the gate: recognised, or refused.';
+
+
+create function tollgate.identify(caller jsonb, scope text default null) returns tollgate.visit
 language plpgsql
 set search_path = ''
 as $$
@@ -42,7 +51,7 @@ declare
   key tollgate.api_keys;
   owner tollgate.users;
   org_status text;
-  newest bytea := decode(caller -> 'digests' ->> 0, 'hex');
+  visit tollgate.visit;
 begin
   actor.ip := caller ->> 'ip';
   actor.user_agent := caller ->> 'user_agent';
@@ -52,7 +61,8 @@ begin
     actor.kind := 'console';
     actor.name := caller ->> 'console';
     actor.role := 'admin';
-    return actor;
+    visit.actor := actor;
+    return visit;
   end if;
 
   select k.* into key
@@ -61,48 +71,47 @@ begin
     select decode(d, 'hex') from jsonb_array_elements_text(caller -> 'digests') d
   ));
   if not found then
-    perform tollgate.refuse(401, 'invalid_api_key');
+    visit.refusal := tollgate.refusal(401, 'invalid_api_key');
+    return visit;
   end if;
 
   if key.revoked_at is not null then
-    perform tollgate.refuse(401, 'key_revoked',
+    visit.refusal := tollgate.refusal(401, 'key_revoked',
       jsonb_build_object('key_id', key.id, 'revoked_at', tollgate.utc(key.revoked_at)));
+    return visit;
   end if;
 
   select u.* into owner from tollgate.users u where u.id = key.user_id;
   select o.status into org_status from tollgate.orgs o where o.id = key.org_id;
   if key.disabled_at is not null or owner.status <> 'active' or org_status <> 'active' then
-    perform tollgate.refuse(401, 'key_disabled', jsonb_build_object('key_id', key.id, 'disabled', case
+    visit.refusal := tollgate.refusal(401, 'key_disabled', jsonb_build_object('key_id', key.id, 'disabled', case
       when key.disabled_at is not null then 'key'
       when owner.status <> 'active' then 'user'
       else 'org'
     end));
+    return visit;
   end if;
 
   if key.expires_at <= now() then
-    perform tollgate.refuse(401, 'key_expired',
+    visit.refusal := tollgate.refusal(401, 'key_expired',
       jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
+    return visit;
   end if;
 
   if key.ip_allowlist is not null
     and not exists (select from unnest(key.ip_allowlist) network where actor.ip <<= network)
   then
-    perform tollgate.refuse(403, 'ip_not_allowed', jsonb_build_object('key_id', key.id, 'ip', host(actor.ip)));
+    visit.refusal := tollgate.refusal(403, 'ip_not_allowed',
+      jsonb_build_object('key_id', key.id, 'ip', host(actor.ip)));
+    return visit;
   end if;
 
   if scope is not null
     and (not key.scopes @> array[scope] or (scope = 'admin' and owner.role <> 'admin'))
   then
-    perform tollgate.refuse(403, 'permission_denied', jsonb_build_object('key_id', key.id, 'scope', scope));
-  end if;
-
-  if key.digest <> newest then
-    update tollgate.api_keys k set digest = newest, pepper = caller ->> 'pepper' where k.id = key.id;
-  end if;
-
-  if key.last_used_at is null or key.last_used_at < now() - interval '1 minute' then
-    update tollgate.api_keys k set last_used_at = now()
-    where k.id = (select id from tollgate.api_keys where id = key.id for no key update skip locked);
+    visit.refusal := tollgate.refusal(403, 'permission_denied',
+      jsonb_build_object('key_id', key.id, 'scope', scope));
+    return visit;
   end if;
 
   actor.kind := 'key';
@@ -112,12 +121,56 @@ begin
   actor.role := owner.role;
   actor.environment := key.environment;
   actor.scopes := key.scopes;
-  return actor;
+  visit.actor := actor;
+  visit.key := key;
+  return visit;
 end
 $$;
 
-comment on function tollgate.recognise(jsonb, text) is
-  'The caller behind a request, if it may do what `scope` names. Refuses: invalid_api_key, key_revoked, key_disabled, key_expired, ip_not_allowed, permission_denied. A key found under the previous pepper moves to the newest one. Locks the key row only to move it, or once a minute to note its use.';
+comment on function tollgate.identify(jsonb, text) is
+  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: invalid_api_key, key_revoked, key_disabled, key_expired, ip_not_allowed, permission_denied. Locks nothing.';
+
+
+create function tollgate.touch(key tollgate.api_keys, caller jsonb) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  newest bytea := decode(caller -> 'digests' ->> 0, 'hex');
+begin
+  if key.digest <> newest or key.last_used_at is null or key.last_used_at < now() - interval '1 minute' then
+    update tollgate.api_keys k set last_used_at = now(), digest = newest, pepper = caller ->> 'pepper'
+    where k.id = (select id from tollgate.api_keys where id = key.id for no key update skip locked);
+  end if;
+end
+$$;
+
+comment on function tollgate.touch(tollgate.api_keys, jsonb) is
+  'Notes the use of a key, once a minute, and moves one that was found under the previous pepper to the newest. Skips a key that another transaction has locked. Orgs are locked before keys: whoever locks an org touches after that.';
+
+
+create function tollgate.recognise(caller jsonb, scope text default null, touch boolean default true)
+returns tollgate.caller
+language plpgsql
+set search_path = ''
+as $$
+declare
+  visit tollgate.visit := tollgate.identify(caller, scope);
+begin
+  if visit.refusal is not null then
+    perform tollgate.refuse(
+      (visit.refusal ->> 'status')::integer, visit.refusal ->> 'code', visit.refusal -> 'facts'
+    );
+  end if;
+  if touch and (visit.actor).kind = 'key' then
+    perform tollgate.touch(visit.key, caller);
+  end if;
+  return visit.actor;
+end
+$$;
+
+comment on function tollgate.recognise(jsonb, text, boolean) is
+  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key unless told not to, which a function that locks orgs must.';
 
 
 create function tollgate.identity(actor tollgate.caller) returns jsonb

@@ -4,6 +4,7 @@
 
 create table tollgate.transfers (
   id text primary key default tollgate.new_id('trf'),
+  position bigint generated always as identity unique,
   org_id text not null references tollgate.orgs (id),
   debit text not null check (debit in ('wallet', 'funding', 'promotion', 'revenue', 'writeoff')),
   credit text not null check (credit in ('wallet', 'funding', 'promotion', 'revenue', 'writeoff')),
@@ -20,6 +21,7 @@ create table tollgate.transfers (
 create index transfers_org on tollgate.transfers (org_id, created_at desc, id desc);
 
 comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos from the account `debit` to the account `credit`, one of them the org''s wallet. Append-only.';
+comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked.';
 comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
 comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
 
@@ -43,7 +45,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  actor tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
   balance bigint;
   earlier tollgate.transfers;
   posted tollgate.transfers;

@@ -3,6 +3,7 @@
 TollgateError
 ├── BadRequest                 400 invalid_request
 │   ├── IdempotencyKeyReused   422 idempotency_key_reused
+│   ├── RequestInProgress      409 request_in_progress
 │   ├── KeyIsFinal             409 key_is_final
 │   ├── BodyTooLarge           413 body_too_large
 │   ├── NotFound               404 not_found
@@ -13,9 +14,15 @@ TollgateError
 │   ├── KeyDisabled                key_disabled
 │   ├── KeyExpired                 key_expired
 │   └── KeyRevoked                 key_revoked
+├── PaymentRequired            402
+│   ├── InsufficientCredits        insufficient_credits
+│   ├── KeyBudgetExhausted         key_budget_exhausted
+│   └── QuotaExhausted             quota_exhausted
 ├── Forbidden                  403
 │   ├── PermissionDenied           permission_denied
+│   ├── ModelNotAllowed            model_not_allowed
 │   └── IpNotAllowed               ip_not_allowed
+├── RateLimitExceeded          429 rate_limit_exceeded
 ├── DatabaseUnavailable        503 database_unavailable
 └── InternalError              500 internal_error
 
@@ -35,7 +42,7 @@ class TollgateError(Exception):
     sentence: ClassVar[str]
     headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, message: str | None = None, **facts: Any) -> None:
+    def __init__(self, message: str | None = None, /, **facts: Any) -> None:
         self.message = message or self.sentence
         self.param = facts.pop("param", None)
         self.facts = facts
@@ -57,6 +64,13 @@ class IdempotencyKeyReused(BadRequest):
     status = 422
     code = "idempotency_key_reused"
     sentence = "This idempotency key was used for a different request. Use a new key for a new request."
+
+
+class RequestInProgress(BadRequest):
+    status = 409
+    code = "request_in_progress"
+    sentence = "A request with this idempotency key is still running. Ask again in a moment for its answer."
+    headers: ClassVar = {"retry-after": "1", "x-should-retry": "true"}
 
 
 class KeyIsFinal(BadRequest):
@@ -114,6 +128,26 @@ class KeyRevoked(Unauthenticated):
     sentence = "This API key was revoked for good. Use or create another key."
 
 
+class PaymentRequired(TollgateError):
+    status = 402
+    type = "insufficient_quota"
+
+
+class InsufficientCredits(PaymentRequired):
+    code = "insufficient_credits"
+    sentence = "The balance does not cover this request. Add credits, or ask for fewer output tokens."
+
+
+class KeyBudgetExhausted(PaymentRequired):
+    code = "key_budget_exhausted"
+    sentence = "This API key has used up its budget for the period. Raise its budget or wait for the next period."
+
+
+class QuotaExhausted(PaymentRequired):
+    code = "quota_exhausted"
+    sentence = "This API key has used up its token quota. Raise its quota or use another key."
+
+
 class Forbidden(TollgateError):
     status = 403
     type = "permission_error"
@@ -124,9 +158,21 @@ class PermissionDenied(Forbidden):
     sentence = "This API key may not do that. Use a key that has the scope named here."
 
 
+class ModelNotAllowed(Forbidden):
+    code = "model_not_allowed"
+    sentence = "This API key may not use that model. Choose an allowed one or ask for the key to be changed."
+
+
 class IpNotAllowed(Forbidden):
     code = "ip_not_allowed"
     sentence = "This API key may not be used from this address. Add the address to the key's allowlist."
+
+
+class RateLimitExceeded(TollgateError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    sentence = "Too many requests or tokens for the limits of this key. Send it again after the time in Retry-After."
 
 
 class DatabaseUnavailable(TollgateError):

@@ -70,6 +70,6 @@ async def redis_server(url: str) -> RedisState:
     try:
         async with asyncio.timeout(LOOK_SECONDS):
             await redis.ping(url)
-    except (OSError, TimeoutError, redis.RedisRefused):
+    except (OSError, TimeoutError, ValueError, redis.RedisRefused):
         return "unavailable"
     return "connected"

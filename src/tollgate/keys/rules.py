@@ -89,7 +89,7 @@ def stored(
     expires_at: str | None = None,
 ) -> dict[str, Any]:
     """All that the database keeps of a key."""
-    shown = len(PREFIXES["live"]) + SHOWN_OF_RANDOM if secret.startswith("tg_") else SHOWN_OF_RANDOM
+    shown = len(PREFIXES["live"]) + SHOWN_OF_RANDOM if secret.startswith(tuple(PREFIXES.values())) else SHOWN_OF_RANDOM
     return {
         "name": name,
         "digest": digest(secret, pepper),

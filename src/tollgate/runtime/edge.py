@@ -50,7 +50,7 @@ class Edge:
             log.info(
                 "request",
                 method=scope["method"],
-                route=getattr(scope.get("route"), "path", None),
+                route=_route(scope),
                 status=answer.status,
                 duration_ms=round((self._clock() - started) * 1000, 1),
             )
@@ -95,8 +95,10 @@ class _Body:
         self._seen = 0
 
     def announced_too_large(self, headers: Headers) -> bool:
-        announced = headers.get("content-length", "")
-        return announced.isdigit() and int(announced) > self._max_bytes
+        announced = headers.get("content-length", "").lstrip("0")
+        digits = len(str(self._max_bytes))
+        number = announced.isascii() and announced.isdigit()
+        return number and (len(announced) > digits or int(announced) > self._max_bytes)
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -105,6 +107,12 @@ class _Body:
             # Starlette's own kind, which FastAPI lets through where it reads bodies.
             raise HTTPException(413, str(self._max_bytes))
         return message
+
+
+def _route(scope: Scope) -> str | None:
+    """The route's template; FastAPI keeps the whole one of an included router in a place of its own."""
+    route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+    return getattr(route, "path", None)
 
 
 def _request_id(headers: Headers) -> str:

@@ -5,6 +5,7 @@ Every line names its source: application, database, upstream or security. What i
 """
 
 import logging
+import math
 import re
 import sys
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ note = structlog.contextvars.bind_contextvars
 noted = structlog.contextvars.get_contextvars
 forget = structlog.contextvars.clear_contextvars
 
-KEY_SHAPES = re.compile(r"(tg_(?:live|test)_|sb_secret_|sk-or-v1-|eyJ[\w-]+\.)[\w.-]+|(?<=://)[^/@\s:]*:[^/@\s]+(?=@)")
+KEY_SHAPES = re.compile(r"(tg_(?:live|test)_|sb_secret_|sk-or-v1-|eyJ[\w-]+\.)[\w.-]+|(?<=://)[^/\s:]*:\S*(?=@)")
 HIDDEN = "[hidden]"
 
 
@@ -36,17 +37,24 @@ class Redaction:
         self._exact = re.compile(exact) if exact else None
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        return {name: self._clean(value) for name, value in event.items()}
+        return {self._text(name): self._clean(value) for name, value in event.items()}
 
     def _clean(self, value: Any) -> Any:
-        if isinstance(value, str):
-            shown = self._exact.sub(HIDDEN, value) if self._exact else value
-            return KEY_SHAPES.sub(lambda found: (found[1] or "") + HIDDEN, shown)
-        if isinstance(value, dict):
-            return {name: self._clean(part) for name, part in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._clean(part) for part in value]
-        return value
+        match value:
+            case None | bool() | int():
+                return value
+            case float() if math.isfinite(value):
+                return value
+            case dict():
+                return {self._text(name): self._clean(part) for name, part in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self._clean(part) for part in value]
+        return self._text(value)
+
+    def _text(self, value: object) -> str:
+        text = str(value)
+        shown = self._exact.sub(HIDDEN, text) if self._exact else text
+        return KEY_SHAPES.sub(lambda found: (found[1] or "") + HIDDEN, shown)
 
 
 def configure(level: str, secrets: Iterable[str], stream: TextIO | None = None) -> None:
@@ -59,7 +67,7 @@ def configure(level: str, secrets: Iterable[str], stream: TextIO | None = None) 
     rendered: list[Any] = [
         structlog.processors.format_exc_info,
         Redaction(secrets),
-        structlog.processors.JSONRenderer(default=str),
+        structlog.processors.JSONRenderer(),
     ]
     least = getattr(logging, level.upper())
     out = stream or sys.stdout

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -125,14 +125,14 @@ class Settings(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and urlsplit(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
+        if value and _address(value.get_secret_value()).scheme not in ("postgres", "postgresql"):
             raise ValueError("must begin with postgresql://")
         return value
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss"):
+        if value and _address(value.get_secret_value()).scheme not in ("redis", "rediss"):
             raise ValueError("must begin with redis:// or rediss://")
         return value
 
@@ -141,10 +141,17 @@ class Settings(BaseModel):
     def _is_http(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        address = urlsplit(value)
+        address = _address(value)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError("must be a web address such as https://example.com")
         return value.rstrip("/")
+
+    @field_validator("supabase_secret_key", "openrouter_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+            raise ValueError("has characters that no key has; was it copied whole?")
+        return value
 
     @field_validator("supabase_secret_key")
     @classmethod
@@ -217,7 +224,7 @@ class Settings(BaseModel):
 
 def read(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
     """The settings of this process. The environment wins over the file; an empty value counts as not set."""
-    given = {name: value for name, value in (_from_file(env_file) | dict(environ)).items() if value.strip()}
+    given = _set(_from_file(env_file)) | _set(environ)
     if "SUPABASE_SECRET_KEY" not in given and "SUPABASE_SERVICE_ROLE_KEY" in given:
         given["SUPABASE_SECRET_KEY"] = given["SUPABASE_SERVICE_ROLE_KEY"]
     try:
@@ -227,6 +234,10 @@ def read(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
     if settings.embedded and any(given.get(mark) for mark in SERVERLESS_MARKS):
         raise SettingsError(["SUPABASE_URL: is missing; a serverless host needs it, or DATABASE_URL"])
     return settings
+
+
+def _set(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value.strip()}
 
 
 def _from_file(env_file: Path | None) -> dict[str, str]:
@@ -245,6 +256,18 @@ def _lines(fault: Any) -> list[str]:
     if not fault["loc"]:
         return message.split("\n")
     return [f"{fault['loc'][0]}: {message[0].lower()}{message[1:]}"]
+
+
+def _address(value: str) -> SplitResult:
+    """The parts of a url, or a complaint that does not repeat it: it may hold a password."""
+    try:
+        address = urlsplit(value)
+        well_formed = address.port != 0 and not address.fragment
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise ValueError("cannot be read as an address; write special characters of a password as %23 and the like")
+    return address
 
 
 def _is_public_key(key: str) -> bool:

@@ -24,9 +24,10 @@ DATABASE = "postgres"
 START_SECONDS = 30
 STOP_SECONDS = 30
 STILL_IN_USE = "is still in use"
-LONGEST_SOCKET_PATH = 100
+LONGEST_SOCKET_FOLDER = 86
 INSTALLS = {"16": "pginstall", "18": "pginstall18"}
 NEWEST = "18"
+UNFINISHED = "postgres.new"
 UNPRIVILEGED = "nobody"
 
 
@@ -81,6 +82,8 @@ class _Server:
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait()
+            if self._folder not in (sockets := _socket_folder(self._folder)).parents:
+                shutil.rmtree(sockets, ignore_errors=True)
         elif self._adopted is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._adopted, signal.SIGINT)
@@ -94,16 +97,19 @@ class _Server:
             try:
                 return _wait_until_ready(self._folder, self._process)
             except EmbeddedError:
-                words = _last_line(self._log.read_text(errors="replace"), but="HINT:")
+                words = _reason(self._log.read_text(errors="replace"))
                 if STILL_IN_USE not in words or time.monotonic() > deadline:
                     raise EmbeddedError(self._unusable(words)) from None
                 time.sleep(0.2)
 
     def _initialise(self) -> None:
-        """Beside its place and then moved there, so that an interrupted start leaves no half cluster."""
-        unfinished = self._folder / "postgres.new"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
+        """Beside its place and then moved there, so that an interrupted start leaves no half cluster.
+
+        Under a new name each time: an initdb whose owner was killed may still be writing to the last one.
+        """
+        for leftover in self._folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._folder))
         if os.geteuid() == 0:
             shutil.chown(unfinished, UNPRIVILEGED)
         made = subprocess.run(
@@ -120,30 +126,42 @@ class _Server:
             text=True,
         )
         if made.returncode != 0:
-            raise EmbeddedError(f"Postgres could not make its data folder {unfinished}: {_last_line(made.stderr)}")
+            raise EmbeddedError(f"Postgres could not make its data folder {unfinished}: {_reason(made.stderr)}")
         unfinished.rename(self._cluster)
 
     def _version(self) -> str:
         try:
-            return (self._cluster / "PG_VERSION").read_text().strip()
+            version = (self._cluster / "PG_VERSION").read_text(errors="replace").strip()
         except OSError:
             raise EmbeddedError(self._unusable("PG_VERSION is missing")) from None
+        if version not in INSTALLS:
+            raise EmbeddedError(
+                self._unusable(f"it is of Postgres {version!r}, and only {', '.join(INSTALLS)} are here")
+            )
+        return version
 
     def _survivor(self) -> int | None:
         """The pid of a postmaster that outlived its owner. A pid file alone proves nothing: pids are used again."""
         try:
             pid = int(self._pid_file.read_text().split("\n", 1)[0])
             os.kill(pid, 0)
-        except (OSError, ValueError):
+        except OSError:
             return None  # Postgres itself cleans up after a pid that is gone
-        if _serves(pid, self._cluster):
+        except ValueError:
+            pid = 0
+        if pid and _serves(pid, self._cluster):
             return pid
-        self._pid_file.unlink()  # some other program has that pid now, and Postgres would refuse to start
+        self._pid_file.unlink()  # no pid, or another program's by now: Postgres would refuse to start
         return None
 
     def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
         sockets = _socket_folder(self._folder)
-        sockets.mkdir(mode=0o700, exist_ok=True)
+        # Made anew: the folder's lock is ours, so what lies there is of the dead, or in a shared place a stranger's.
+        shutil.rmtree(sockets, ignore_errors=True)
+        try:
+            sockets.mkdir(mode=0o700)
+        except OSError as error:
+            raise EmbeddedError(f"cannot make the socket folder {sockets}: {error.strerror}") from None
         if os.geteuid() == 0:
             shutil.chown(sockets, UNPRIVILEGED)
         with self._log.open("wb") as log:
@@ -228,9 +246,9 @@ def _serves(pid: int, cluster: Path) -> bool:
 
 
 def _socket_folder(data_folder: Path) -> Path:
-    """In the data folder, unless that makes a path too long for a socket (the kernel's limit is 107 bytes)."""
+    """In the data folder, unless its path is too long for a socket (the kernel takes 107 bytes) or has a comma."""
     inside = data_folder / "socket"
-    if len(os.fsencode(inside)) <= LONGEST_SOCKET_PATH - len("/.s.PGSQL.5432"):
+    if len(os.fsencode(inside)) <= LONGEST_SOCKET_FOLDER and "," not in str(inside):
         return inside
     name = hashlib.sha256(os.fsencode(data_folder)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"tollgate-{name}"
@@ -242,8 +260,6 @@ def _binaries(version: str) -> Path:
         raise EmbeddedError(
             "the embedded Postgres is not installed: `make up` installs it; or set DATABASE_URL or SUPABASE_URL"
         )
-    if version not in INSTALLS:
-        raise EmbeddedError(f"the data folder is of Postgres {version}, and only {', '.join(INSTALLS)} are here")
     return Path(package.origin).parent / INSTALLS[version] / "bin"
 
 
@@ -264,6 +280,8 @@ def _unprivileged() -> list[str]:
     ]
 
 
-def _last_line(text: str, but: str = "\0") -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and but not in line]
-    return lines[-1] if lines else "it said nothing"
+def _reason(log: str) -> str:
+    """Why Postgres ended: its last fatal line, or the last of all."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
+    return (fatal or lines or ["it said nothing"])[-1]

@@ -21,7 +21,10 @@ NOT_LET_IN = ("42501",)
 def of_state(state: str, message: str, detail: str | None) -> TollgateError:
     """The error behind an sqlstate, or behind PostgREST's code, which is an sqlstate or its own PGRST…."""
     if state.startswith(REFUSAL):
-        return from_code(message, _facts(detail))
+        refusal = from_code(message, _facts(detail))
+        if refusal.code != message:
+            log.error("unknown_refusal", state=state, code=message)
+        return refusal
     if state in NOT_MIGRATED:
         return unavailable(state, f"{message} (is the database migrated? run `make migrate`)")
     if len(state) == SQLSTATE_LENGTH and state.startswith(OURS_TO_MEND) and state not in NOT_LET_IN:
@@ -36,5 +39,8 @@ def unavailable(state: str, cause: str) -> DatabaseUnavailable:
 
 
 def _facts(detail: str | None) -> Mapping[str, Any]:
-    facts: Mapping[str, Any] = json.loads(detail) if detail else {}
-    return facts
+    try:
+        facts = json.loads(detail or "{}")
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}

@@ -8,6 +8,7 @@ import asyncpg
 
 LOCK = "tollgate_migrate"
 LOCK_TIMEOUT = "10s"
+CONNECT_SECONDS = 10
 FILE_NAME = re.compile(r"^(?P<version>\d{14})_(?P<name>\w+)\.sql$")
 
 HISTORY = """
@@ -46,9 +47,10 @@ def newest() -> str:
 async def migrate(url: str) -> list[Migration]:
     """Applies what is missing and returns it. Each migration is one transaction with its line of history."""
     try:
-        connection = await asyncpg.connect(url, statement_cache_size=0, timeout=10)
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
-        raise MigrationError(f"cannot connect to the database: {error}") from None
+        connection = await asyncpg.connect(url, statement_cache_size=0, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        reason = str(error) or f"no answer within {CONNECT_SECONDS} s"
+        raise MigrationError(f"cannot connect to the database: {reason}") from None
     try:
         return [done for migration in shipped() if (done := await _apply(connection, migration))]
     except asyncpg.LockNotAvailableError:

@@ -1,0 +1,506 @@
+"""Admitting and settling in the database, through both doors: the money's whole life, without an upstream."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from people import Person
+from tollgate.account import store as account
+from tollgate.credits import store as credits
+from tollgate.keys import store as keys
+from tollgate.keys.gate import console
+from tollgate.runtime.database import Door
+
+CREDIT = 1_000_000_000
+
+
+def item(someone: Person, **more: Any) -> dict[str, Any]:
+    """A request as the server asks for it: 10 tokens in, at most 100 out at 1,000 nanos each, 5 % markup."""
+    caller = {"digests": [someone.key["digest"]], "pepper": someone.key["pepper"], "ip": "192.0.2.1"}
+    return {
+        "id": f"req_{secrets.token_hex(12)}",
+        "caller": caller,
+        "scope": "chat",
+        "endpoint": "chat",
+        "model": "maker/model",
+        "models": ["maker/model"],
+        "streamed": False,
+        "fixed_nanos": "5000",
+        "output_nanos": "1000",
+        "output_bound": None,
+        "least_output": 16,
+        "most_output": 100,
+        "choices": 1,
+        "prompt_tokens": 10,
+        "markup_ppm": 50_000,
+        "ttl_seconds": 600,
+        "price": {"prompt": "500", "completion": "1000"},
+        **more,
+    }
+
+
+async def admit(door: Door, *items: dict[str, Any]) -> list[dict[str, Any]]:
+    answers = await door.call("tollgate_admit", items=list(items))
+    return [answers[one["id"]] for one in items]
+
+
+async def settle(door: Door, *items: dict[str, Any]) -> list[dict[str, Any]]:
+    answers = await door.call("tollgate_settle", items=list(items))
+    return [answers[one["id"]] for one in items]
+
+
+def settled(asked: dict[str, Any], charge: int, **more: Any) -> dict[str, Any]:
+    tokens = {"prompt_tokens": 10, "completion_tokens": 20}
+    return {"id": asked["id"], "outcome": "settled", "charge_nanos": charge, "cost_nanos": charge, **tokens, **more}
+
+
+def released(asked: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": asked["id"], "outcome": "released", **more}
+
+
+async def balance_of(someone: Person) -> tuple[int, int]:
+    found = await account.balance(someone.at_the_door())
+    return found["balance_nanos"], found["held_nanos"]
+
+
+async def audited(door: Door) -> None:
+    books = await door.call("tollgate_audit_books")
+    assert books["faults"] == []
+    assert sum(books["accounts_nanos"].values()) == 0
+
+
+@pytest.fixture
+def payer(door: Door, person: Any, shared_database: str, sql: Callable[..., Any]) -> Callable[..., Any]:
+    """A person whose org has credits and, unless asked for, no limits."""
+
+    async def make(nanos: int = CREDIT, plan: str = "enterprise", **key: Any) -> Person:
+        made: Person = await person(**key)
+        await sql(shared_database, "update tollgate.orgs set plan_id = $1 where id = $2", plan, made.org_id)
+        if nanos:
+            await credits.grant(
+                console(door, "tests"), made.org_id, nanos, source="funding", reason="", reference=made.org_id
+            )
+        return made
+
+    return make
+
+
+async def test_a_request_is_held_then_charged_what_it_cost(door: Door, payer: Any) -> None:
+    someone = await payer()
+    asked = item(someone)
+    (granted,) = await admit(door, asked)
+    held = -(-(5000 + 1000 * 100) * 105 // 100)
+    assert granted["granted"] == {
+        "id": asked["id"],
+        "org_id": someone.org_id,
+        "user_id": someone.user_id,
+        "key_id": someone.key_id,
+        "environment": "live",
+        "hold_nanos": held,
+        "output_bound": 100,
+        "markup_ppm": 50_000,
+        "balance_nanos": CREDIT,
+        "held_nanos": held,
+    }
+    assert await balance_of(someone) == (CREDIT, held)
+    (done,) = await settle(door, settled(asked, 26_250))
+    assert done["settled"] == {
+        "state": "settled",
+        "charge_nanos": 26_250,
+        "balance_nanos": CREDIT - 26_250,
+        "again": False,
+    }
+    assert await balance_of(someone) == (CREDIT - 26_250, 0)
+    await audited(door)
+
+
+async def test_a_released_request_costs_nothing(door: Door, payer: Any) -> None:
+    someone = await payer()
+    asked = item(someone)
+    await admit(door, asked)
+    (done,) = await settle(door, released(asked))
+    assert done["settled"]["state"] == "released"
+    assert await balance_of(someone) == (CREDIT, 0)
+    await audited(door)
+
+
+async def test_a_charge_of_nothing_is_settled_without_a_transfer(door: Door, payer: Any) -> None:
+    someone = await payer()
+    asked = item(someone)
+    await admit(door, asked)
+    await settle(door, settled(asked, 0))
+    assert await balance_of(someone) == (CREDIT, 0)
+    await audited(door)
+
+
+async def test_repeating_admit_and_settle_changes_nothing(door: Door, payer: Any) -> None:
+    """What the server does when it does not know whether its call arrived."""
+    someone = await payer()
+    asked = item(someone)
+    first, second = [(await admit(door, asked))[0] for _ in range(2)]
+    assert first["granted"]["hold_nanos"] == second["granted"]["hold_nanos"]
+    answers = await asyncio.gather(*(settle(door, settled(asked, 1000)) for _ in range(6)))
+    assert sorted(answer[0]["settled"]["again"] for answer in answers) == [False] + [True] * 5
+    assert await balance_of(someone) == (CREDIT - 1000, 0)
+    assert (await admit(door, asked))[0]["granted"]["id"] == asked["id"]
+    assert await balance_of(someone) == (CREDIT - 1000, 0)
+    await audited(door)
+
+
+async def test_the_first_outcome_of_a_request_stands(door: Door, payer: Any) -> None:
+    someone = await payer()
+    asked = item(someone)
+    await admit(door, asked)
+    outcomes = [settled(asked, 1000), released(asked), settled(asked, 5000)] * 3
+    answers = [answer[0]["settled"] for answer in await asyncio.gather(*(settle(door, one) for one in outcomes))]
+    assert sum(not answer["again"] for answer in answers) == 1
+    assert len({(answer["state"], answer["charge_nanos"]) for answer in answers}) == 1
+    await audited(door)
+
+
+async def test_an_unsettled_request_keeps_its_hold_until_the_truth_is_known(door: Door, payer: Any) -> None:
+    someone = await payer()
+    asked = item(someone)
+    (granted,) = await admit(door, asked)
+    await settle(door, {"id": asked["id"], "outcome": "unsettled", "generation_id": "gen-1"})
+    assert await balance_of(someone) == (CREDIT, granted["granted"]["hold_nanos"])
+    await audited(door)
+    await settle(door, settled(asked, 700))
+    assert await balance_of(someone) == (CREDIT - 700, 0)
+    await audited(door)
+
+
+async def test_a_cost_above_the_hold_posts_and_is_recorded(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer(nanos=200_000)
+    asked = item(someone)
+    await admit(door, asked)
+    await settle(door, settled(asked, 250_000))
+    assert await balance_of(someone) == (-50_000, 0)
+    recorded = "select action || (details ->> 'balance_nanos') from tollgate.audit_events where target_id = $1"
+    assert await sql(shared_database, recorded, asked["id"]) == "credits.overdrawn-50000"
+    free = item(someone, fixed_nanos="0", output_nanos="0")
+    (refused,) = await admit(door, free)
+    assert refused["refusal"]["code"] == "insufficient_credits"
+    await audited(door)
+
+
+async def test_a_bound_the_balance_cannot_cover_is_refused_with_what_it_could(door: Door, payer: Any) -> None:
+    someone = await payer(nanos=50_000)
+    (refused,) = await admit(door, item(someone, output_bound=100))
+    assert refused["refusal"] == {
+        "status": 402,
+        "code": "insufficient_credits",
+        "facts": {"available_nanos": 50_000, "required_nanos": 110_250, "affordable_output_tokens": 42},
+    }
+    (granted,) = await admit(door, item(someone, output_bound=42))
+    assert granted["granted"]["output_bound"] == 42
+
+
+async def test_a_bound_left_open_shrinks_to_what_the_balance_affords(door: Door, payer: Any) -> None:
+    someone = await payer(nanos=50_000)
+    (granted,) = await admit(door, item(someone))
+    assert granted["granted"]["output_bound"] == 42
+    assert granted["granted"]["hold_nanos"] <= 50_000
+
+
+async def test_a_bound_never_shrinks_below_the_least(door: Door, payer: Any) -> None:
+    enough = -(-(5000 + 1000 * 16) * 105 // 100)
+    just, short = await payer(nanos=enough), await payer(nanos=enough - 1)
+    (granted,) = await admit(door, item(just))
+    assert granted["granted"]["output_bound"] == 16
+    (refused,) = await admit(door, item(short))
+    assert refused["refusal"]["code"] == "insufficient_credits"
+    assert refused["refusal"]["facts"]["required_nanos"] == enough
+
+
+async def test_two_hundred_at_once_on_a_balance_for_thirty_seven(door: Door, payer: Any) -> None:
+    hold = -(-(5000 + 1000 * 100) * 105 // 100)
+    someone = await payer(nanos=37 * hold + hold - 1)
+    asked = [item(someone, output_bound=100) for _ in range(200)]
+    answers = [answer[0] for answer in await asyncio.gather(*(admit(door, one) for one in asked))]
+    served = [one for one, answer in zip(asked, answers, strict=True) if "granted" in answer]
+    assert len(served) == 37
+    assert {answer["refusal"]["code"] for answer in answers if "refusal" in answer} == {"insufficient_credits"}
+    assert await balance_of(someone) == (38 * hold - 1, 37 * hold)
+    await asyncio.gather(*(settle(door, settled(one, hold)) for one in served))
+    assert await balance_of(someone) == (hold - 1, 0)
+    await audited(door)
+
+
+async def test_a_batch_answers_each_item_for_itself(door: Door, payer: Any, person: Any) -> None:
+    rich, poor, stranger = await payer(), await person(), Person(door)
+    batch = [item(who) for who in (poor, rich, stranger, rich, poor)]
+    answers = await admit(door, *batch)
+    codes = [answer.get("refusal", {}).get("code", "granted") for answer in answers]
+    assert codes == ["insufficient_credits", "granted", "invalid_api_key", "granted", "insufficient_credits"]
+    unknown = {"id": "req_unknown", "outcome": "released"}
+    done = await settle(door, settled(batch[1], 10), unknown, released(batch[3]))
+    assert done[1]["refusal"]["code"] == "not_found"
+    assert await balance_of(rich) == (CREDIT - 10, 0)
+
+
+async def test_a_batch_over_one_balance_spends_it_once(door: Door, payer: Any) -> None:
+    hold = -(-(5000 + 1000 * 100) * 105 // 100)
+    someone = await payer(nanos=3 * hold)
+    answers = await admit(door, *(item(someone, output_bound=100) for _ in range(10)))
+    assert ["granted" in answer for answer in answers].count(True) == 3
+
+
+async def test_batches_in_any_order_never_wait_in_a_circle(door: Door, payer: Any) -> None:
+    people = [await payer() for _ in range(6)]
+    batches = [[item(who) for who in (people if turn % 2 else reversed(people))] for turn in range(12)]
+    admitted = await asyncio.gather(*(admit(door, *batch) for batch in batches))
+    assert all("granted" in answer for answers in admitted for answer in answers)
+    done = await asyncio.gather(*(settle(door, *(settled(one, 5) for one in batch)) for batch in batches))
+    assert all(not answer["settled"]["again"] for answers in done for answer in answers)
+    await audited(door)
+
+
+@pytest.mark.parametrize("state", ["disabled", "revoked"])
+async def test_a_key_ended_in_mid_flight_is_charged_and_then_refused(door: Door, payer: Any, state: str) -> None:
+    someone = await payer()
+    asked = item(someone)
+    await admit(door, asked)
+    await keys.set_key_state(console(door, "tests"), someone.key_id, state)
+    await settle(door, settled(asked, 900))
+    (refused,) = await admit(door, item(someone))
+    assert refused["refusal"]["code"] == f"key_{state}"
+    await audited(door)
+
+
+async def test_a_key_without_the_scope_is_refused(door: Door, payer: Any) -> None:
+    someone = await payer(scopes=["usage"])
+    (refused,) = await admit(door, item(someone))
+    assert refused["refusal"]["code"] == "permission_denied"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "models", "allowed"),
+    [
+        (["maker/*"], ["maker/model"], True),
+        (["other/*"], ["maker/model"], False),
+        (["*:free", "maker/model"], ["maker/model"], True),
+        (["maker/model"], ["maker/model", "maker/dearer"], False),
+        (["maker/mod_l"], ["maker/model"], False),
+        (["maker/100%"], ["maker/1000"], False),
+        ([], ["maker/model"], False),
+    ],
+)
+async def test_a_key_may_use_only_its_models(
+    door: Door,
+    payer: Any,
+    shared_database: str,
+    sql: Callable[..., Any],
+    patterns: list[str],
+    models: list[str],
+    allowed: bool,
+) -> None:
+    someone = await payer()
+    await sql(
+        shared_database, "update tollgate.api_keys set allowed_models = $1 where id = $2", patterns, someone.key_id
+    )
+    (answer,) = await admit(door, item(someone, models=models))
+    assert ("granted" in answer) is allowed
+
+
+async def test_markup_follows_the_org_then_the_plan_then_the_setting(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer(plan="pro")
+    found = [(await admit(door, item(someone)))[0]["granted"]["markup_ppm"]]
+    await sql(shared_database, "update tollgate.orgs set markup_ppm = 200000 where id = $1", someone.org_id)
+    found.append((await admit(door, item(someone)))[0]["granted"]["markup_ppm"])
+    assert found == [50_000, 200_000]
+
+
+async def test_a_budget_bounds_a_key_and_what_is_left_of_a_hold_comes_back(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    budget = "update tollgate.api_keys set budget_nanos = 150000, budget_reset = 'monthly' where id = $1"
+    await sql(shared_database, budget, someone.key_id)
+    asked = item(someone)
+    await admit(door, asked)
+    (refused,) = await admit(door, item(someone))
+    assert refused["refusal"]["code"] == "key_budget_exhausted"
+    assert refused["refusal"]["facts"]["spent_nanos"] == 110_250
+    await settle(door, settled(asked, 10_000))
+    again = item(someone)
+    assert "granted" in (await admit(door, again))[0]
+    await sql(
+        shared_database, "update tollgate.api_keys set budget_period = '2020-01-01' where id = $1", someone.key_id
+    )
+    assert "granted" in (await admit(door, item(someone)))[0]
+
+
+@pytest.mark.parametrize("quota", ["tokens_per_month", "tokens_in_all"])
+async def test_a_quota_bounds_a_key_and_is_corrected_to_what_was_used(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], quota: str
+) -> None:
+    someone = await payer()
+    await sql(shared_database, f"update tollgate.api_keys set {quota} = 150 where id = $1", someone.key_id)
+    asked = item(someone)
+    await admit(door, asked)
+    (refused,) = await admit(door, item(someone))
+    assert refused["refusal"]["code"] == "quota_exhausted"
+    await settle(door, settled(asked, 1))
+    assert "granted" in (await admit(door, item(someone)))[0]
+
+
+async def test_limits_are_taken_all_or_none(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    limits = "update tollgate.orgs set limits = row(null, 100, 3, null, null, null) where id = $1"
+    await sql(shared_database, limits, someone.org_id)
+    answers = [(await admit(door, item(someone)))[0] for _ in range(6)]
+    assert ["granted" in answer for answer in answers] == [True] * 3 + [False] * 3
+    facts = answers[-1]["refusal"]["facts"]
+    assert (facts["of"], facts["window"], facts["measure"], facts["limit"]) == ("org", "day", "requests", 3)
+    assert 0 < facts["retry_after_ms"] <= 2 * 86_400_000
+    counters = await sql(shared_database, "select counters from tollgate.orgs where id = $1", someone.org_id)
+    assert [counters[place] for place in (1, 6, 11)] == [3, 3, 3]
+
+
+async def test_a_key_s_limits_hold_beside_the_org_s(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    limits = "update tollgate.api_keys set limits = row(1, null, null, null, null, null) where id = $1"
+    await sql(shared_database, limits, someone.key_id)
+    assert "granted" in (await admit(door, item(someone)))[0]
+    (refused,) = await admit(door, item(someone))
+    assert refused["refusal"]["facts"]["of"] == "key"
+    counters = await sql(shared_database, "select counters from tollgate.orgs where id = $1", someone.org_id)
+    assert counters[1] == 1
+
+
+async def test_tokens_are_reserved_and_corrected(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    tokens = "select counters[13] from tollgate.orgs where id = $1"
+    asked = item(someone)
+    await admit(door, asked)
+    assert await sql(shared_database, tokens, someone.org_id) == 110
+    await settle(door, settled(asked, 1))
+    assert await sql(shared_database, tokens, someone.org_id) == 30
+    other = item(someone)
+    await admit(door, other)
+    await settle(door, released(other))
+    assert await sql(shared_database, tokens, someone.org_id) == 30
+
+
+async def test_more_tokens_than_a_limit_are_never_admitted(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    limits = "update tollgate.orgs set limits = row(null, null, null, 50, null, null) where id = $1"
+    await sql(shared_database, limits, someone.org_id)
+    (refused,) = await admit(door, item(someone))
+    assert refused["refusal"]["facts"]["retry_after_ms"] is None
+
+
+def idempotent(someone: Person, key: str, body: str = "same", **more: Any) -> dict[str, Any]:
+    return item(someone, idempotency_key=key, body_hash=body, **more)
+
+
+async def test_an_idempotency_key_runs_once_and_then_replays(door: Door, payer: Any) -> None:
+    someone = await payer()
+    first = idempotent(someone, "k1")
+    assert "granted" in (await admit(door, first))[0]
+    (running,) = await admit(door, idempotent(someone, "k1"))
+    assert running["refusal"]["code"] == "request_in_progress"
+    await settle(door, settled(first, 500, answer={"status": 200, "body": "hello"}))
+    (replayed,) = await admit(door, idempotent(someone, "k1"))
+    assert replayed["replay"] == {"status": 200, "body": "hello", "request_id": first["id"]}
+    (reused,) = await admit(door, idempotent(someone, "k1", body="other"))
+    assert reused["refusal"]["code"] == "idempotency_key_reused"
+    assert await balance_of(someone) == (CREDIT - 500, 0)
+
+
+async def test_the_same_idempotency_key_at_once_runs_once(door: Door, payer: Any) -> None:
+    someone = await payer()
+    answers = await asyncio.gather(*(admit(door, idempotent(someone, "k1")) for _ in range(10)))
+    assert ["granted" in answer[0] for answer in answers].count(True) == 1
+    within = await admit(door, *(idempotent(someone, "k2") for _ in range(10)))
+    assert ["granted" in answer for answer in within].count(True) == 1
+
+
+async def test_an_idempotency_key_belongs_to_its_org(door: Door, payer: Any) -> None:
+    one, other = await payer(), await payer()
+    assert "granted" in (await admit(door, idempotent(one, "k1")))[0]
+    assert "granted" in (await admit(door, idempotent(other, "k1", body="other")))[0]
+
+
+async def test_an_idempotency_key_is_free_again_when_nothing_happened_or_a_day_passed(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    first = idempotent(someone, "k1")
+    await admit(door, first)
+    await settle(door, released(first))
+    second = idempotent(someone, "k1")
+    assert "granted" in (await admit(door, second))[0]
+    await settle(door, settled(second, 1, answer={"status": 200}))
+    age = "update tollgate.answers set created_at = created_at - interval '25 hours' where org_id = $1"
+    await sql(shared_database, age, someone.org_id)
+    assert "granted" in (await admit(door, idempotent(someone, "k1", body="other")))[0]
+
+
+async def test_a_generation_is_noted_while_it_runs(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    asked = item(someone)
+    await admit(door, asked)
+    noted = {"id": asked["id"], "generation_id": "gen-7", "upstream": "openrouter"}
+    assert (await door.call("tollgate_note_generation", **noted))["noted"] is True
+    assert (
+        await sql(shared_database, "select generation_id from tollgate.requests where id = $1", asked["id"]) == "gen-7"
+    )
+    await settle(door, settled(asked, 1))
+    assert (await door.call("tollgate_note_generation", **noted))["noted"] is False
+
+
+async def test_what_is_due_is_taken_by_one_sweeper(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    asked = [item(someone, ttl_seconds=0) for _ in range(30)]
+    await admit(door, *asked)
+    await settle(door, settled(asked[0], 1))
+    sweeps = await asyncio.gather(*(door.call("tollgate_due", page_size=10, lease_seconds=60) for _ in range(6)))
+    ours = {one["id"] for one in asked}
+    taken = [row["id"] for sweep in sweeps for row in sweep["data"] if row["id"] in ours]
+    assert sorted(taken) == sorted(ours - {asked[0]["id"]})
+    again = await door.call("tollgate_due", page_size=100, lease_seconds=60)
+    assert not ours & {row["id"] for row in again["data"]}
+
+
+async def test_the_audit_names_what_does_not_fit(own_database: str, sql: Callable[..., Any]) -> None:
+    """An audit that cannot fail proves nothing."""
+
+    async def faults() -> list[tuple[str, str]]:
+        books = json.loads(await sql(own_database, "select public.tollgate_audit_books()"))
+        return sorted((fault["fault"], fault["id"]) for fault in books["faults"])
+
+    await sql(own_database, "insert into tollgate.orgs (id, name) values ('org_a', 'A'), ('org_b', 'B')")
+    assert await faults() == []
+    await sql(own_database, "update tollgate.orgs set balance_nanos = 5 where id = 'org_a'")
+    await sql(own_database, "update tollgate.orgs set held_nanos = 7 where id = 'org_b'")
+    assert await faults() == [("balance", "org_a"), ("held", "org_b")]
+    await sql(
+        own_database,
+        "insert into tollgate.transfers "
+        "(id, org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos) "
+        "values ('trf_x', 'org_a', 'wallet', 'revenue', 5, 'charge', 'req_gone', 5)",
+    )
+    assert ("stray_charge", "trf_x") in await faults()
+    assert ("running_balance", "trf_x") in await faults()

@@ -1,0 +1,133 @@
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.core import errors
+from tollgate.core.errors import BadRequest, InternalError, NotFound, TollgateError, Unauthenticated, from_code, tree
+from tollgate.runtime.rendering import render
+
+DRAWN = re.compile(r"^(?P<indent>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: +(?P<status>\d{3}))?(?: +(?P<code>[a-z_]+))?$")
+TYPES = {401: {"authentication_error"}, 403: {"permission_error"}}
+OTHER_TYPES = {"invalid_request_error", "insufficient_quota", "rate_limit_error"}
+NAMED = ("message", "type", "code", "param")
+
+Node = tuple[int, str, int | None, str | None]
+
+EVERY_ERROR = pytest.mark.parametrize("kind", list(tree()), ids=lambda kind: kind.__name__)
+
+facts = st.dictionaries(
+    st.from_regex(r"[a-z_]{1,12}", fullmatch=True).filter(lambda name: name not in ("self", "message", "param"))
+    | st.sampled_from(["type", "code"]),
+    st.none() | st.integers() | st.text() | st.lists(st.text()),
+)
+
+
+def drawn() -> Iterator[Node]:
+    """The docstring's tree; a status that is not repeated is the one of the branch."""
+    branch: dict[int, int | None] = {-1: None}
+    for line in inspect.cleandoc(errors.__doc__ or "").splitlines():
+        if found := DRAWN.match(line):
+            depth = len(found["indent"]) // 4
+            branch[depth] = int(found["status"]) if found["status"] else branch[depth - 1]
+            yield depth, found["name"], branch[depth], found["code"]
+
+
+def written(kind: type[TollgateError], depth: int = 0) -> Iterator[Node]:
+    yield depth, kind.__name__, getattr(kind, "status", None), getattr(kind, "code", None)
+    for branch in kind.__subclasses__():
+        yield from written(branch, depth + 1)
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+    assert list(drawn()) == list(written(TollgateError))
+
+
+def test_the_drawn_tree_is_read_whole() -> None:
+    lines = [line for line in (errors.__doc__ or "").splitlines() if re.search("[├└]──", line)]
+    assert len(list(drawn())) == len(lines) + 1 > 15
+
+
+def test_no_two_errors_share_a_code() -> None:
+    codes = [error.code for error in tree()]
+    assert len(codes) == len(set(codes))
+
+
+@EVERY_ERROR
+def test_every_error_renders_in_openai_s_shape(kind: type[TollgateError]) -> None:
+    answer = render(kind())
+    assert answer.status_code == kind.status
+    assert answer.headers["content-type"] == "application/json"
+    assert json.loads(bytes(answer.body)) == {
+        "error": {"message": kind.sentence, "type": kind.type, "code": kind.code, "param": None}
+    }
+
+
+@EVERY_ERROR
+def test_every_error_has_a_type_that_sdks_know_for_its_status(kind: type[TollgateError]) -> None:
+    usual = {"server_error"} if kind.status >= 500 else TYPES.get(kind.status, OTHER_TYPES)
+    assert kind.type in usual
+
+
+@EVERY_ERROR
+def test_every_error_says_what_happened_in_whole_sentences(kind: type[TollgateError]) -> None:
+    assert kind.sentence[0].isupper()
+    assert kind.sentence.endswith(".")
+    assert "\n" not in kind.sentence
+
+
+@pytest.mark.parametrize("kind", [kind for kind in tree() if issubclass(kind, Unauthenticated)])
+def test_a_401_says_how_to_authenticate(kind: type[TollgateError]) -> None:
+    assert render(kind()).headers["www-authenticate"] == "Bearer"
+
+
+def test_an_outage_says_when_to_come_back() -> None:
+    assert render(errors.DatabaseUnavailable()).headers["retry-after"].isdigit()
+
+
+@given(facts=facts)
+def test_facts_are_fields_beside_the_named_ones_and_never_in_their_place(facts: dict[str, Any]) -> None:
+    error = NotFound("No such org.", param="org_id", **facts).body()["error"]
+    assert {name: error[name] for name in NAMED} == {
+        "message": "No such org.",
+        "type": "invalid_request_error",
+        "code": "not_found",
+        "param": "org_id",
+    }
+    assert error == facts | {name: error[name] for name in NAMED}
+
+
+@EVERY_ERROR
+def test_a_code_of_the_database_becomes_its_error_with_its_facts(kind: type[TollgateError]) -> None:
+    error = from_code(kind.code, {"org_id": "org_1", "param": "org_id"})
+    assert type(error) is kind
+    assert error.facts == {"org_id": "org_1"}
+    assert error.param == "org_id"
+    assert error.message == kind.sentence
+
+
+@given(code=st.text())
+def test_a_code_that_nobody_drew_becomes_an_internal_error(code: str) -> None:
+    known = {error.code for error in tree()}
+    assert code in known or type(from_code(code, {})) is InternalError
+
+
+@pytest.mark.parametrize("fact", ["message", "type", "code"])
+def test_a_fact_of_the_database_does_not_overwrite_what_the_error_says(fact: str) -> None:
+    assert from_code("not_found", {fact: "forged"}).body() == NotFound().body()
+
+
+def test_an_error_s_own_words_win_over_its_sentence() -> None:
+    error = BadRequest("limit: too large.", param="limit")
+    assert str(error) == error.message == "limit: too large."
+    assert error.body()["error"]["param"] == "limit"
+
+
+def test_one_error_s_facts_are_not_another_s() -> None:
+    BadRequest(seen=1)
+    assert BadRequest().facts == {}

@@ -1,0 +1,718 @@
+"""The commands as their users meet them: processes, exit codes, what is printed and what is left behind."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import asyncpg
+import httpx
+import pytest
+
+from servers.postgres import GUARDED_PASSWORD, Cluster
+from servers.process import free_port, listens
+from tollgate.keys.rules import is_whole
+from tollgate.runtime.database import embedded, migrations
+
+SECRET = "an-operator-s-own-secret-wxyz"
+ROOT = Path(__file__).parents[2]
+SHIPPED = [f"{migration.version}_{migration.name}" for migration in migrations.shipped()]
+PRODUCTION = {"TOLLGATE_ENV": "production", "KEY_PEPPER": "p" * 32}
+COMMANDS = ["serve", "migrate", "seed-key", "demo"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A `serve` or `demo` that answers at `address`."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    output: Path
+
+    def get(self, path: str, key: str = "") -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        with httpx.Client(trust_env=False, timeout=10) as client:
+            return client.get(self.address + path, headers=headers)
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    @property
+    def printed(self) -> str:
+        return self.output.read_text()
+
+    @property
+    def demo_key(self) -> str:
+        return re.findall(r"your key +(\S+)", self.printed)[0]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder to run commands in, as on a machine where nothing is set."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        return self.folder / ".tollgate"
+
+    def environment(self, settings: dict[str, str]) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PORT": "0", **settings}
+
+    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tollgate", *arguments],
+            cwd=self.folder,
+            env=self.environment(settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, given: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, **settings) as process:
+            try:
+                out, err = process.communicate(given, timeout=40)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    @contextlib.contextmanager
+    def server(self, command: str, **settings: str) -> Iterator[Server]:
+        output = self.folder / "output"
+        with (
+            output.open("wb") as out,
+            subprocess.Popen(
+                [sys.executable, "-m", "tollgate", command],
+                cwd=self.folder,
+                env=self.environment(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            ) as process,
+        ):
+            try:
+                wait_until(
+                    lambda: process.poll() is not None or bool(re.search(r" is at http://\S+", output.read_text())),
+                    "it tells its address",
+                )
+                assert process.poll() is None, output.read_text()
+                made = Server(process, re.findall(r" is at (\S+)", output.read_text())[0], output)
+                wait_until(lambda: listens(made.port), "it listens")
+                assert made.get("/healthz").json() == {"status": "ok"}
+                yield made
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(10)
+                    process.kill()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """Whatever Postgres still runs in it afterwards is ended."""
+    made = Home(tmp_path)
+    yield made
+    left = whole_postgres(made.data)
+    end_at_once(left)
+    gone(left)
+    shutil.rmtree(Path(unquote(embedded.url(made.data).partition("?host=")[2])), ignore_errors=True)
+    shutil.rmtree(made.data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of a demo that ran once, to be copied."""
+    made = Home(tmp_path_factory.mktemp("demo"))
+    with made.server("demo") as demo:
+        assert demo.stop() == 0
+    return made.data
+
+
+@pytest.fixture
+def used_home(home: Home, demo_data: Path) -> Home:
+    """Where a demo ran before."""
+    subprocess.run(["cp", "-a", demo_data, home.data], check=True)
+    return home
+
+
+def wait_until(happened: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.01)
+
+
+def alive() -> dict[int, tuple[int, str]]:
+    """Every living process: its parent and its command. The dead whose parent has not looked yet do not count."""
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
+    )
+    rows = (line.split(maxsplit=3) for line in listed.stdout.splitlines())
+    return {int(pid): (int(parent), rest[-1]) for pid, parent, state, *rest in rows if not state.startswith("Z")}
+
+
+def whole_postgres(data: Path) -> set[int]:
+    """The processes of the embedded Postgres of a data folder."""
+    found, processes = alive(), set[int]()
+    for pid, (_, command) in found.items():
+        if f"-D {data / 'postgres'} " in command or f"--pgdata={data}" in command:
+            processes.add(pid)
+    while more := {pid for pid, (parent, _) in found.items() if parent in processes} - processes:
+        processes |= more
+    return processes
+
+
+def end_at_once(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def gone(pids: set[int]) -> None:
+    wait_until(lambda: not pids & alive().keys(), f"{pids} are gone")
+
+
+def query(url: str, sql: str) -> list[Any]:
+    """The first column."""
+
+    async def run() -> list[Any]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [row[0] for row in await connection.fetch(sql)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def everything_in(database: str) -> str:
+    """All rows of all of Tollgate's tables, as text."""
+    tables = query(database, "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname='tollgate'")
+    assert {"tollgate.api_keys", "tollgate.audit_events"} <= set(tables)
+    return "\n".join(row for table in tables for row in query(database, f"select t::text from {table} t"))
+
+
+def count(database: str) -> dict[str, int]:
+    return {
+        table: query(database, f"select count(*) from tollgate.{table}")[0]
+        for table in ("api_keys", "orgs", "users", "audit_events")
+    }
+
+
+def is_one_line(text: str, *words: str) -> bool:
+    return text.startswith("tollgate: ") and text.count("\n") == 1 and all(word in text for word in words)
+
+
+@contextlib.contextmanager
+def silent_server() -> Iterator[socket.socket]:
+    """Lets clients connect and never says a word."""
+    with socket.socket() as listener:
+        listener.settimeout(20)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield listener
+
+
+# demo
+
+
+def test_demo_tells_its_key_the_commands_to_try_and_where_its_data_is(home: Home) -> None:
+    with home.server("demo") as demo:
+        assert re.fullmatch(r"tg_live_\w{49}", demo.demo_key)
+        assert is_whole(demo.demo_key)
+        assert str(home.data) in demo.printed
+        assert "sandbox" in demo.printed
+        assert "OpenRouter:" not in demo.printed
+        assert (home.data / "demo-key").stat().st_mode & 0o077 == 0
+        commands = [shlex.split(found) for found in re.findall(r"curl (?:.*\\\n)*.*", demo.printed)]
+        assert [command[1] for command in commands] == [
+            f"{demo.address}/user/balance",
+            f"{demo.address}/v1/chat/completions",
+        ]
+        assert all(f"Authorization: Bearer {demo.demo_key}" in command for command in commands)
+        assert json.loads(commands[1][-1])["messages"]
+        balance = demo.get("/user/balance", demo.demo_key).json()
+        assert (balance["credits"], balance["credits_nanos"], balance["held_nanos"]) == (5, 5_000_000_000, 0)
+
+
+def test_demo_with_an_openrouter_key_says_that_it_costs_money(used_home: Home) -> None:
+    with used_home.server("demo", OPENROUTER_API_KEY="sk-or-v1-not-a-real-key") as demo:
+        assert "OpenRouter: completions cost real money" in demo.printed
+        assert "sandbox:" not in demo.printed
+        assert "sk-or-v1" not in demo.printed
+
+
+def test_a_second_demo_is_quick_has_the_same_key_and_grants_nothing_more(
+    used_home: Home, record_property: Callable[[str, object], None]
+) -> None:
+    known = (used_home.data / "demo-key").read_text().strip()
+    began = time.monotonic()
+    with used_home.server("demo") as demo:
+        seconds = time.monotonic() - began
+        record_property("second_start_seconds", round(seconds, 2))
+        assert seconds < 6, "3 on a quiet machine"
+        assert demo.demo_key == known
+        assert demo.get("/user/balance", known).json()["credits_nanos"] == 5_000_000_000
+        database = embedded.url(used_home.data)
+        assert query(database, "select amount_nanos from tollgate.transfers") == [5_000_000_000]
+        assert query(database, "select count(*) from tollgate.api_keys") == [1]
+        assert sorted(query(database, "select action from tollgate.audit_events")) == [
+            "credits.granted",
+            "key.created",
+            "org.created",
+            "user.created",
+        ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_demo_in_order(used_home: Home, number: signal.Signals) -> None:
+    with used_home.server("demo") as demo:
+        assert demo.get("/user/balance", demo.demo_key).status_code == 200
+        postgres = whole_postgres(used_home.data)
+        assert len(postgres) > 1
+        assert demo.stop(number) == 0
+        assert not postgres & alive().keys()
+        assert not listens(demo.port)
+        assert "Traceback" not in demo.printed
+        assert not (used_home.data / "postgres" / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize("moment", ["postgres.new*/PG_VERSION", "postgres/postmaster.pid"])
+def test_a_signal_during_the_first_start_leaves_nothing_running(home: Home, moment: str) -> None:
+    with home.start("demo") as demo:
+        try:
+            wait_until(lambda: any(home.data.glob(moment)), f"{moment} is there")
+            demo.terminate()
+            _, err = demo.communicate(timeout=20)
+        finally:
+            demo.kill()
+    assert (demo.returncode, err) == (0, "")
+    wait_until(lambda: not whole_postgres(home.data), "Postgres is gone")
+
+
+def test_demo_comes_back_with_everything_after_all_of_it_was_killed(used_home: Home) -> None:
+    with used_home.server("demo") as killed:
+        key = killed.demo_key
+        assert used_home.run("seed-key", SECRET).returncode == 0
+        doomed = {killed.process.pid} | whole_postgres(used_home.data)
+        end_at_once(doomed)
+        killed.process.wait()
+        gone(doomed)
+    with used_home.server("demo") as demo:
+        assert demo.demo_key == key
+        assert demo.get("/user/balance", key).json()["credits_nanos"] == 5_000_000_000
+        assert demo.get("/admin/audit-logs", SECRET).status_code == 200
+
+
+def test_demo_takes_over_the_postgres_of_a_killed_one_and_stops_it(used_home: Home) -> None:
+    with used_home.server("demo") as killed:
+        killed.process.kill()
+        killed.process.wait()
+        orphans = whole_postgres(used_home.data)
+    assert orphans
+    with used_home.server("demo") as demo:
+        assert orphans & whole_postgres(used_home.data)
+        assert demo.get("/user/balance", demo.demo_key).json()["credits"] == 5
+        assert demo.stop() == 0
+    gone(orphans)
+
+
+def test_seed_key_works_beside_a_running_demo_and_leaves_it_running(used_home: Home) -> None:
+    with used_home.server("demo") as demo:
+        assert used_home.run("seed-key", SECRET).returncode == 0
+        assert demo.get("/admin/audit-logs", SECRET).status_code == 200
+        assert demo.get("/user/balance", demo.demo_key).json()["credits"] == 5
+
+
+@pytest.mark.parametrize("command", ["demo", "serve"])
+def test_a_taken_port_is_told_in_one_line_and_nothing_is_started(home: Home, command: str) -> None:
+    with silent_server() as other:
+        port = other.getsockname()[1]
+        done = home.run(command, PORT=str(port))
+    assert done.returncode == 1
+    assert is_one_line(done.stderr, f"127.0.0.1:{port}", "PORT")
+    assert done.stdout == ""
+    assert not home.data.exists()
+
+
+def test_demo_does_not_run_in_production(home: Home) -> None:
+    done = home.run("demo", **PRODUCTION, TOLLGATE_DATA_DIR=str(home.data))
+    assert done.returncode == 1
+    assert is_one_line(done.stderr, "TOLLGATE_ENV=production")
+    assert done.stdout == ""
+    assert not home.data.exists()
+
+
+# serve
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["nothing listens", "it never answers"])
+def test_serve_starts_without_its_database_and_says_what_is_missing(home: Home, silent: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(silent_server()).getsockname()[1] if silent else free_port()
+        url = f"postgresql://tollgate:hidden-password@127.0.0.1:{port}/x"
+        server = stack.enter_context(home.server("serve", DATABASE_URL=url))
+        assert server.get("/healthz").status_code == 200
+        readiness = server.get("/readyz")
+        assert (readiness.status_code, readiness.json()["failing"]) == (503, ["database"])
+        health = server.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
+        assert health.json()["database"] == "unavailable"
+        assert server.stop() == 0
+        assert "hidden-password" not in server.printed
+    assert not home.data.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_serve_answers_the_request_under_way_before_it_ends(home: Home, number: signal.Signals) -> None:
+    with (
+        silent_server() as database,
+        home.server("serve", DATABASE_URL=f"postgresql://x@127.0.0.1:{database.getsockname()[1]}/x") as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        answer = threads.submit(server.get, "/readyz")
+        connection, _ = database.accept()
+        with connection:
+            server.process.send_signal(number)
+            assert answer.result(20).status_code == 503
+        assert server.process.wait(20) == 0
+
+
+def test_serve_works_with_a_migrated_database_and_a_seeded_key(home: Home, own_database: str) -> None:
+    assert home.run("seed-key", SECRET, DATABASE_URL=own_database).returncode == 0
+    with home.server("serve", DATABASE_URL=own_database) as server:
+        assert server.get("/readyz").json() == {"status": "ready", "failing": [], "parts": {"database": "connected"}}
+        assert server.get("/user/balance", SECRET).json()["org_id"] == "org_operators"
+        assert server.get("/user/balance", SECRET[:-1] + "2").status_code == 401
+        assert server.stop() == 0
+    assert not home.data.exists()
+
+
+def test_serve_on_an_unmigrated_database_is_not_ready(home: Home, bare_database: str) -> None:
+    with home.server("serve", DATABASE_URL=bare_database) as server:
+        readiness = server.get("/readyz")
+        assert (readiness.status_code, readiness.json()["failing"]) == (503, ["database"])
+        assert server.get("/healthz").status_code == 200
+
+
+# migrate
+
+
+def test_migrate_applies_what_is_missing_and_then_nothing(home: Home, bare_database: str) -> None:
+    first = home.run("migrate", DATABASE_URL=bare_database)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert re.findall(r"^applied (\w+)$", first.stdout, re.MULTILINE) == SHIPPED
+    assert query(bare_database, "select tollgate.schema_version()") == [migrations.newest()]
+    second = home.run("migrate", DATABASE_URL=bare_database)
+    assert (second.returncode, second.stderr) == (0, "")
+    assert second.stdout == f"The schema is at {migrations.newest()}.\n"
+
+
+def test_migrate_reports_as_json(home: Home, bare_database: str) -> None:
+    for applied in (SHIPPED, []):
+        done = home.run("migrate", "--json", DATABASE_URL=bare_database)
+        assert done.returncode == 0
+        assert json.loads(done.stdout) == {"applied": applied, "schema_version": migrations.newest()}
+
+
+def test_migrate_without_settings_brings_up_the_embedded_database(home: Home) -> None:
+    done = home.run("migrate", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["applied"] == SHIPPED
+    assert not whole_postgres(home.data)
+
+
+def test_env_file_picks_the_settings_instead_of_dot_env(home: Home, bare_database: str) -> None:
+    (home.folder / ".env").write_text(f"DATABASE_URL=postgresql://x@127.0.0.1:{free_port()}/x\n")
+    (home.folder / ".env.other").write_text(f"DATABASE_URL={bare_database}\n")
+    assert home.run("migrate").returncode == 1
+    assert home.run("migrate", ENV_FILE=".env.other").returncode == 0
+    assert query(bare_database, "select tollgate.schema_version()") == [migrations.newest()]
+
+
+def test_an_env_file_that_is_not_there_is_told_in_one_line(home: Home) -> None:
+    done = home.run("migrate", ENV_FILE="nowhere.env")
+    assert done.returncode == 2
+    assert is_one_line(done.stderr, "ENV_FILE", "nowhere.env")
+    assert not home.data.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["migrate"], "nothing listens"),
+        (["migrate"], "wrong password"),
+        (["migrate"], "no such database"),
+        (["migrate"], "unknown host"),
+        (["seed-key", SECRET], "nothing listens"),
+        (["seed-key", SECRET], "wrong password"),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_told_in_one_line(
+    home: Home, postgres: Cluster, command: list[str], why: str
+) -> None:
+    url = {
+        "nothing listens": Cluster(free_port()).url("x", "guarded", "hidden-password"),
+        "wrong password": postgres.url("postgres", "guarded", "hidden-password"),
+        "no such database": postgres.url("missing", "guarded", GUARDED_PASSWORD),
+        "unknown host": "postgresql://guarded:hidden-password@database.invalid/x",
+    }[why]
+    done = home.run(*command, DATABASE_URL=url)
+    assert done.returncode == 1
+    assert is_one_line(done.stderr)
+    assert "hidden-password" not in done.stdout + done.stderr
+    assert GUARDED_PASSWORD not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["migrate", "serve"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("postgresql://x:hidden@127.0.0.1:port/x", id="a port that is no number"),
+        pytest.param("postgresql://x:hid#den@127.0.0.1:5432/x", id="a password that needs to be escaped"),
+    ],
+)
+def test_a_malformed_database_url_is_named_in_one_line(home: Home, command: str, url: str) -> None:
+    with home.start(command, DATABASE_URL=url) as process:
+        try:
+            wait_until(lambda: process.poll() is not None, "it refuses", seconds=10)
+        finally:
+            process.kill()
+        out, err = process.communicate()
+    assert process.returncode == 2
+    assert is_one_line(err, "DATABASE_URL: ")
+    assert "hid" not in out + err
+
+
+def test_an_option_in_the_database_url_that_is_not_one_is_told_in_one_line(home: Home) -> None:
+    done = home.run("migrate", DATABASE_URL="postgresql://x:hidden@127.0.0.1:5432/x?sslmode=nonsense")
+    assert done.returncode in (1, 2)
+    assert is_one_line(done.stderr, "sslmode")
+    assert "hidden" not in done.stdout + done.stderr
+
+
+def test_migrate_with_supabase_alone_says_what_it_needs(home: Home) -> None:
+    done = home.run("migrate", SUPABASE_URL="https://x.supabase.co", SUPABASE_SECRET_KEY="sb_secret_hidden")
+    assert done.returncode == 1
+    assert is_one_line(done.stderr, "DATABASE_URL", "supabase db push")
+    assert "sb_secret_hidden" not in done.stderr
+    assert not home.data.exists()
+
+
+def test_migrate_refuses_a_database_that_is_ahead_and_changes_nothing(home: Home, own_database: str) -> None:
+    ahead = "create or replace function tollgate.schema_version() returns text language sql as $$select '{}'$$"
+    query(own_database, ahead.format("29991231235959"))
+    history = "select version from supabase_migrations.schema_migrations order by version"
+    query(own_database, f"delete from supabase_migrations.schema_migrations where version = '{migrations.newest()}'")
+    before = query(own_database, history)
+    done = home.run("migrate", DATABASE_URL=own_database)
+    assert done.returncode == 1
+    assert is_one_line(done.stderr, "29991231235959", migrations.newest())
+    assert query(own_database, history) == before
+
+
+# seed-key
+
+
+def test_seed_key_makes_its_key_once_and_it_opens_the_audit_logs(home: Home, own_database: str) -> None:
+    def seed() -> dict[str, Any]:
+        done = home.run("seed-key", "--json", SECRET, DATABASE_URL=own_database)
+        assert (done.returncode, done.stderr) == (0, "")
+        facts: dict[str, Any] = json.loads(done.stdout)
+        return facts
+
+    before = count(own_database)
+    first = seed()
+    after = count(own_database)
+    assert first["created"] is True
+    assert {table: after[table] - before[table] for table in after} == {
+        "api_keys": 1,
+        "orgs": 1,
+        "users": 1,
+        "audit_events": 3,
+    }
+    assert seed() == {"created": False, "key_id": first["key_id"]}
+    assert count(own_database) == after
+    with home.server("serve", DATABASE_URL=own_database) as server:
+        page = server.get("/admin/audit-logs", SECRET)
+        assert page.status_code == 200
+        assert first["key_id"] in [event["target_id"] for event in page.json()["data"]]
+
+
+def test_seed_key_adds_a_second_admin_key_to_the_same_operator(home: Home, own_database: str) -> None:
+    for number in (1, 2):
+        assert home.run("seed-key", f"{SECRET}-{number}", DATABASE_URL=own_database).returncode == 0
+    assert query(own_database, "select count(*) from tollgate.api_keys where user_id = 'usr_operator'") == [2]
+
+
+def test_seed_key_reads_the_secret_from_standard_input(home: Home, own_database: str) -> None:
+    by_input = home.run("seed-key", "--json", "-", given=f"{SECRET}\n", DATABASE_URL=own_database)
+    by_argument = home.run("seed-key", "--json", SECRET, DATABASE_URL=own_database)
+    assert json.loads(by_input.stdout)["created"] is True
+    assert json.loads(by_argument.stdout) == {"created": False, "key_id": json.loads(by_input.stdout)["key_id"]}
+
+
+def test_the_secret_is_neither_stored_nor_printed(home: Home, own_database: str) -> None:
+    printed = ""
+    for more in ([], ["--json"]):
+        done = home.run("seed-key", *more, SECRET, DATABASE_URL=own_database, LOG_LEVEL="debug")
+        assert done.returncode == 0
+        printed += done.stdout + done.stderr
+    stored = everything_in(own_database)
+    assert f"{SECRET[:4]}…{SECRET[-4:]}" in printed
+    assert "key.created" in stored
+    for shown in (printed, stored):
+        assert SECRET[:5] not in shown
+        assert SECRET[-5:] not in shown
+        assert SECRET.encode().hex() not in shown
+
+
+@pytest.mark.parametrize(
+    ("secret", "way"),
+    [
+        pytest.param("", "argument", id="empty"),
+        pytest.param("n1neteen-characters", "argument", id="too short"),
+        pytest.param("long" * 128 + "!", "argument", id="too long"),
+        pytest.param("a secret with some spaces", "argument", id="spaces"),
+        pytest.param("ein-schlüssel-mit-umlaut", "argument", id="not ASCII"),
+        pytest.param("tg_live_" + "0" * 49, "argument", id="wrong checksum"),
+        pytest.param("", "input", id="empty input"),
+        pytest.param("a-secret-with-a\ttab-inside", "input", id="input with a tab"),
+    ],
+)
+def test_a_secret_that_makes_a_bad_key_is_refused_without_being_repeated(home: Home, secret: str, way: str) -> None:
+    nowhere = f"postgresql://x@127.0.0.1:{free_port()}/x"
+    value, given = (secret, "") if way == "argument" else ("-", f"{secret}\n")
+    done = home.run("seed-key", value, given=given, DATABASE_URL=nowhere)
+    assert done.returncode == 2
+    assert is_one_line(done.stderr, "value")
+    assert done.stdout == ""
+    assert not secret or secret not in done.stderr
+
+
+def test_two_seed_keys_at_the_same_moment_make_one_key(home: Home, own_database: str) -> None:
+    with contextlib.ExitStack() as stack:
+        commands = []
+        for _ in range(2):
+            command = stack.enter_context(home.start("seed-key", "--json", SECRET, DATABASE_URL=own_database))
+            stack.callback(command.kill)
+            commands.append(command)
+        reports = [json.loads(command.communicate(timeout=40)[0]) for command in commands]
+    assert sorted(report["created"] for report in reports) == [False, True]
+    assert len({report["key_id"] for report in reports}) == 1
+    assert query(own_database, "select count(*) from tollgate.api_keys") == [1]
+
+
+def test_seed_key_on_an_unmigrated_database_says_so_in_one_line(home: Home, bare_database: str) -> None:
+    done = home.run("seed-key", SECRET, DATABASE_URL=bare_database)
+    assert done.returncode == 1
+    assert is_one_line(done.stderr)
+    assert SECRET not in done.stdout + done.stderr
+
+
+# all of them
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself_whatever_is_set(home: Home, command: str) -> None:
+    done = home.run(command, "--help", PORT="nonsense")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: tollgate {command}")
+
+
+def test_the_help_lists_the_commands(home: Home) -> None:
+    done = home.run("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["seed-key"]])
+def test_wrong_usage_ends_with_2(home: Home, arguments: list[str]) -> None:
+    done = home.run(*arguments)
+    assert done.returncode == 2
+    assert "usage: tollgate" in done.stderr
+    assert not home.data.exists()
+
+
+def test_a_wrong_setting_is_named_in_one_line(home: Home) -> None:
+    done = home.run("serve", PORT="eighty")
+    assert done.returncode == 2
+    assert is_one_line(done.stderr, "tollgate: PORT: ")
+    assert done.stdout == ""
+    assert not home.data.exists()
+
+
+def test_all_wrong_settings_are_named_at_once_and_their_values_are_not_repeated(home: Home) -> None:
+    wrong = {
+        "PORT": "65536",
+        "LOG_LEVEL": "loud-value",
+        "TOLLGATE_ENV": "staging-value",
+        "DATABASE_URL": "mysql://x:hidden-value@127.0.0.1/x",
+        "SUPABASE_URL": "value.supabase.co",
+        "KEY_PEPPER": "too-short-a-value",
+        "REDIS_URL": "http://x:hidden-value@127.0.0.1",
+    }
+    done = home.run("serve", **wrong)
+    assert done.returncode == 2
+    assert set(re.findall(r"^tollgate: (\w+): .", done.stderr, re.MULTILINE)) == set(wrong)
+    assert done.stderr.count("\n") == len(wrong)
+    assert not [value for value in wrong.values() if value in done.stderr]
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_production_names_everything_that_is_missing_at_once(home: Home, command: str) -> None:
+    done = home.run(command, TOLLGATE_ENV="production")
+    assert done.returncode == 2
+    assert re.findall(r"^tollgate: (\w+): is missing", done.stderr, re.MULTILINE) == ["KEY_PEPPER", "DATABASE_URL"]
+    assert done.stderr.count("\n") == 2
+    assert not home.data.exists()
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In the repository itself; --old-file keeps it from installing anything."""
+    return subprocess.run(
+        ["make", "--old-file=.venv/.run", "--old-file=.venv/bin/uv", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
+def test_make_help_lists_what_can_be_made() -> None:
+    done = make("help")
+    assert (done.returncode, done.stderr) == (0, "")
+    targets = re.findall(r"^  make ([\w-]+) +\S", done.stdout, re.MULTILINE)
+    assert {"help", "up", "serve", "migrate", "seed-key", "test", "check"} <= set(targets)
+
+
+def test_make_seed_key_without_a_key_says_how_to_give_one() -> None:
+    done = make("seed-key")
+    assert done.returncode == 2
+    ours = [line for line in done.stderr.splitlines() if not line.startswith("make:")]
+    assert len(ours) == 1
+    assert "make seed-key API_KEY=" in ours[0]
+    assert done.stdout == ""
