@@ -67,5 +67,5 @@ $(VENV)/.dev: $(VENV)/bin/uv uv.lock pyproject.toml
 	@touch $@ $(VENV)/.run
 
 tests/npm/node_modules/.ready: $(VENV)/.dev tests/npm/package-lock.json
-	@$(NPM) ci --silent
+	@$(NPM) ci --loglevel=error --no-fund --no-audit > /dev/null
 	@touch $@
