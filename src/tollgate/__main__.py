@@ -24,7 +24,7 @@ from tollgate.keys import store as keys
 from tollgate.keys.gate import console
 from tollgate.runtime import logs, server, settings
 from tollgate.runtime.database import Door, embedded, migrations, open_door
-from tollgate.runtime.database.door import database_url
+from tollgate.runtime.database.opening import database_url
 from tollgate.runtime.http import Http
 from tollgate.runtime.settings import Settings
 

@@ -47,6 +47,8 @@ def test_the_floors_hold(copy: Path) -> None:
         ("health/rules.py", "import httpx"),
         ("keys/store.py", "import tollgate.keys.gate"),
         ("account/store.py", "import tollgate.account.routes"),
+        ("sandbox/app.py", "import tollgate.runtime.clock"),
+        ("app.py", "import tollgate.sandbox.app"),
         ("newcomer/__init__.py", "import tollgate.core.money"),
     ],
 )
@@ -61,7 +63,7 @@ def test_a_planted_breach_is_found(copy: Path, file: str, breach: str) -> None:
 
 ROOM_FILES = {"__init__.py", "routes.py", "store.py", "rules.py"}
 NOUNS = {"keys": {"gate.py"}, "health": {"checks.py", "redis.py"}}
-NO_ROOM = {"core", "runtime"}
+NO_ROOM = {"core", "runtime", "sandbox"}
 WEASEL_WORDS = {"service", "services", "utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
 
