@@ -1,0 +1,132 @@
+"""What a request may cost at worst, what it did cost, and what is charged for it. Pure, exact, rounded up once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal, localcontext
+from typing import Any
+
+from tollgate.core.money import EXACT
+from tollgate.core.prices import Price, Unpriced, nanos
+
+PPM = 1_000_000
+MOST_TOKENS = 100_000_000
+BEYOND_BELIEF = 10
+"""A cost of more than so many holds is not believed."""
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """An upper bound: what is fixed, and what each output token adds. In nanos, before the markup."""
+
+    fixed_nanos: Decimal
+    output_nanos: Decimal
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an upstream says of a request: tokens, and its cost in nanos if it names one."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_nanos: Decimal | None
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a settled request costs us and is charged."""
+
+    cost_nanos: int
+    charge_nanos: int
+    estimated: bool = False
+    quarantined: bool = False
+
+
+class Nonsense(ValueError):
+    """Usage that cannot be true, and must neither be charged nor credited as it stands."""
+
+
+def worst_case(price: Price, *, prompt_tokens: int, images: int = 0, searches: int = 0, choices: int = 1) -> WorstCase:
+    """The bound for a prompt of at most so many tokens, at the dearest price that may apply to it."""
+    worst = price.at_worst(prompt_tokens)
+    # A provider may write all of a prompt to its cache, and count images or sound in it as it likes.
+    inward = max(
+        worst.prompt, worst.input_cache_write, worst.input_cache_write_1h, worst.input_cache_read,
+        worst.audio, worst.image_token, worst.input_audio_cache,
+    )  # fmt: skip
+    outward = max(worst.completion, worst.internal_reasoning, worst.image_output, worst.audio_output)
+    with localcontext(EXACT):
+        fixed = prompt_tokens * inward + worst.request + images * worst.image + searches * worst.web_search
+        return WorstCase(fixed, outward * choices)
+
+
+def read_usage(given: Mapping[str, Any] | None) -> Usage | None:
+    """OpenRouter's and OpenAI's `usage`, parsed with decimals for numbers. None is absent, which is not zero."""
+    if not given:
+        return None
+    return Usage(
+        _tokens(given.get("prompt_tokens")),
+        _tokens(given.get("completion_tokens")),
+        _cost(given),
+    )
+
+
+def bill(usage: Usage, price: Price, *, markup_ppm: int, hold_nanos: int, context_tokens: int | None = None) -> Bill:
+    """What to charge for a usage. A cost that the upstream names is the cost; the listed price stands in for none."""
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    if context_tokens is not None and tokens > context_tokens:
+        raise Nonsense(f"{tokens} tokens in a context of {context_tokens}")
+    cost = usage.cost_nanos
+    if cost is None:
+        cost = at_listed_price(usage, price)
+    charge = charge_for(cost, markup_ppm)
+    if charge > hold_nanos * BEYOND_BELIEF:
+        raise Nonsense(f"a charge of {charge} nanos on a hold of {hold_nanos}")
+    return Bill(_up(cost), charge)
+
+
+def at_the_hold(hold_nanos: int, markup_ppm: int) -> Bill:
+    """For usage that makes no sense: the hold is charged, the most that the client was told, and an operator looks."""
+    return Bill(hold_nanos * PPM // (PPM + markup_ppm), hold_nanos, quarantined=True)
+
+
+def at_listed_price(usage: Usage, price: Price) -> Decimal:
+    listed = price.at_worst(usage.prompt_tokens)
+    with localcontext(EXACT):
+        return usage.prompt_tokens * listed.prompt + usage.completion_tokens * listed.completion + listed.request
+
+
+def charge_for(cost_nanos: Decimal | int, markup_ppm: int) -> int:
+    """The cost with its markup, rounded up to a whole nano: the only rounding on the way."""
+    with localcontext(EXACT):
+        return _up(Decimal(cost_nanos) * (PPM + markup_ppm) / PPM)
+
+
+def _cost(given: Mapping[str, Any]) -> Decimal | None:
+    """OpenRouter's cost includes what it paid itself; only with the org's own upstream key that comes on top."""
+    if given.get("cost") is None:
+        return None
+    cost = _amount(given["cost"])
+    details = given.get("cost_details") or {}
+    if given.get("is_byok") is True and isinstance(details, Mapping):
+        with localcontext(EXACT):
+            cost += _amount(details.get("upstream_inference_cost") or 0)
+    return cost
+
+
+def _amount(given: object) -> Decimal:
+    try:
+        return nanos(given)
+    except Unpriced as error:
+        raise Nonsense(str(error)) from None
+
+
+def _tokens(count: object) -> int:
+    if count is None:
+        return 0
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST_TOKENS:
+        raise Nonsense(f"not a number of tokens: {count!r}")
+    return count
+
+
+def _up(amount: Decimal) -> int:
+    return int(amount.to_integral_value(ROUND_CEILING))  # which is no rounding that EXACT would stop

@@ -1,0 +1,80 @@
+import json
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.core.prices import COMPONENTS, Price, Unpriced, dearest, nanos, read
+
+price_strings = st.decimals(0, 1_000_000, allow_nan=False, places=30).map(str)
+pricings = st.dictionaries(st.sampled_from(COMPONENTS), price_strings).map(lambda given: {"prompt": "0", **given})
+
+
+@given(price_strings)
+def test_a_price_string_becomes_nanos_exactly(text: str) -> None:
+    assert Fraction(nanos(text)) == Fraction(text) * 10**9
+
+
+def test_the_smallest_prices_survive() -> None:
+    assert read({"prompt": "0.00000000005", "completion": "1e-12"}) == Price(
+        prompt=Decimal("0.05"), completion=Decimal("0.001")
+    )
+
+
+@pytest.mark.parametrize(
+    "price",
+    ["-1", "-0.000001", "NaN", "Infinity", "-Infinity", "1e400", "1e-31", "2000000", "free", "", True, 0.1, [], {}],
+)
+def test_a_price_that_makes_no_sense_is_no_price(price: Any) -> None:
+    with pytest.raises(Unpriced):
+        read({"prompt": price, "completion": "0"})
+
+
+def test_a_model_without_prices_is_unpriced_and_not_free() -> None:
+    with pytest.raises(Unpriced):
+        read({})
+
+
+def test_a_component_that_is_null_costs_nothing() -> None:
+    assert read({"prompt": "0.000001", "image": None}).image == 0
+
+
+def test_a_long_prompt_is_priced_as_such_and_only_beyond_the_mark() -> None:
+    price = read(
+        {
+            "prompt": "0.000001",
+            "completion": "0.000002",
+            "request": "0.01",
+            "overrides": [{"min_prompt_tokens": 200000, "prompt": "0.000003"}],
+        }
+    )
+    assert price.at_worst(200_000).prompt == 1000
+    long = price.at_worst(200_001)
+    assert (long.prompt, long.completion, long.request) == (3000, 2000, 10_000_000)
+
+
+def test_an_override_by_the_hour_may_apply_at_any_time() -> None:
+    price = read({"prompt": "1e-6", "overrides": [{"utc_start": "0800", "utc_end": "2000", "prompt": "2e-6"}]})
+    assert price.at_worst(1).prompt == 2000
+
+
+@pytest.mark.parametrize("tokens", [-1, "many", True, 1.5])
+def test_an_override_that_makes_no_sense_unprices_the_model(tokens: Any) -> None:
+    with pytest.raises(Unpriced):
+        read({"prompt": "1e-6", "overrides": [{"min_prompt_tokens": tokens, "prompt": "2e-6"}]})
+
+
+@given(st.lists(pricings, min_size=1, max_size=4))
+def test_the_dearest_is_at_least_each_of_them(several: list[dict[str, str]]) -> None:
+    prices = [read(pricing) for pricing in several]
+    bound = dearest(prices)
+    assert all(getattr(bound, name) >= getattr(price, name) for price in prices for name in COMPONENTS)
+    assert all(any(getattr(bound, name) == getattr(price, name) for price in prices) for name in COMPONENTS)
+
+
+def test_a_number_of_a_json_answer_is_read_exactly() -> None:
+    answer = json.loads('{"cost": 0.000003300000000000001}', parse_float=Decimal)
+    assert nanos(answer["cost"]) == Decimal("3300.000000000001")

@@ -1,0 +1,162 @@
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.core.prices import Price, read
+from tollgate.credits.rules import (
+    Nonsense,
+    Usage,
+    at_the_hold,
+    bill,
+    charge_for,
+    read_usage,
+    worst_case,
+)
+
+tokens = st.integers(0, 2_000_000)
+unit = st.decimals(0, 10**15, allow_nan=False, places=21)
+markups = st.integers(0, 10_000_000)
+costs = st.decimals(0, 10**15, allow_nan=False, places=21)
+prices = st.builds(
+    Price,
+    prompt=unit, completion=unit, request=unit, image=unit, internal_reasoning=unit, input_cache_read=unit,
+    input_cache_write=unit,
+)  # fmt: skip
+PLAIN = read({"prompt": "0.000001", "completion": "0.000002"})
+MUCH = 10**40
+
+
+@given(costs, markups)
+def test_a_charge_loses_less_than_a_nano_and_never_in_our_disfavour(cost: Decimal, markup: int) -> None:
+    exact = Fraction(cost) * (1_000_000 + markup) / 1_000_000
+    assert exact <= charge_for(cost, markup) < exact + 1
+
+
+@given(costs, costs, markups)
+def test_a_dearer_cost_is_never_a_smaller_charge(one: Decimal, other: Decimal, markup: int) -> None:
+    less, more = sorted((one, other))
+    assert charge_for(less, markup) <= charge_for(more, markup)
+
+
+@given(prices, tokens, tokens, markups)
+def test_the_worst_case_covers_what_tokens_cost(price: Price, prompt: int, completion: int, markup: int) -> None:
+    worst = worst_case(price, prompt_tokens=prompt)
+    hold = charge_for(worst.fixed_nanos + worst.output_nanos * completion, markup)
+    usage = Usage(prompt, completion, None)
+    assert bill(usage, price, markup_ppm=markup, hold_nanos=hold).charge_nanos <= hold
+
+
+@given(prices, tokens, tokens, tokens, tokens)
+def test_more_tokens_never_cost_less(price: Price, prompt: int, completion: int, more: int, still_more: int) -> None:
+    less = bill(Usage(prompt, completion, None), price, markup_ppm=0, hold_nanos=MUCH)
+    other = bill(Usage(prompt + more, completion + still_more, None), price, markup_ppm=0, hold_nanos=MUCH)
+    assert 0 <= less.charge_nanos <= other.charge_nanos
+
+
+def test_the_worst_case_counts_every_priced_dimension() -> None:
+    price = read(
+        {
+            "prompt": "0.000001",
+            "completion": "0.000002",
+            "request": "0.001",
+            "image": "0.01",
+            "web_search": "0.007",
+            "internal_reasoning": "0.000005",
+            "input_cache_write": "0.00000125",
+        }
+    )
+    worst = worst_case(price, prompt_tokens=1000, images=2, searches=1, choices=3)
+    assert worst.fixed_nanos == 1000 * 1250 + 1_000_000 + 2 * 10_000_000 + 7_000_000
+    assert worst.output_nanos == 3 * 5000
+
+
+def test_openrouter_s_cost_is_the_cost() -> None:
+    usage = read_usage(
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "cost": Decimal("0.0000033"),
+            "is_byok": False,
+            "cost_details": {"upstream_inference_cost": Decimal("0.0000033")},
+        }
+    )
+    assert usage == Usage(10, 5, Decimal(3300))
+    assert bill(usage, PLAIN, markup_ppm=50_000, hold_nanos=MUCH).charge_nanos == 3465
+
+
+def test_what_the_vendor_bills_comes_on_top_only_with_one_s_own_key() -> None:
+    usage = read_usage(
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 5,
+            "cost": Decimal("0.00001"),
+            "is_byok": True,
+            "cost_details": {"upstream_inference_cost": Decimal("0.0002")},
+        }
+    )
+    assert usage is not None
+    assert usage.cost_nanos == 210_000
+
+
+@pytest.mark.parametrize("given", [None, {}])
+def test_absent_usage_is_not_zero(given: Any) -> None:
+    assert read_usage(given) is None
+
+
+@pytest.mark.parametrize("cost", [0, "0", Decimal("0.0")])
+def test_an_explicit_zero_is_zero(cost: Any) -> None:
+    usage = read_usage({"prompt_tokens": 1000, "completion_tokens": 1000, "cost": cost})
+    assert usage is not None
+    assert bill(usage, PLAIN, markup_ppm=50_000, hold_nanos=MUCH).charge_nanos == 0
+
+
+@pytest.mark.parametrize("given", [{"cost": None}, {}])
+def test_tokens_without_a_cost_are_billed_at_the_listed_price(given: dict[str, Any]) -> None:
+    usage = read_usage({"prompt_tokens": 10, "completion_tokens": 5, **given})
+    assert usage is not None
+    assert bill(usage, PLAIN, markup_ppm=0, hold_nanos=MUCH).cost_nanos == 10 * 1000 + 5 * 2000
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"prompt_tokens": -1},
+        {"completion_tokens": 10**12},
+        {"prompt_tokens": "10"},
+        {"prompt_tokens": True},
+        {"prompt_tokens": Decimal("1.5")},
+        {"cost": Decimal(-1)},
+        {"cost": Decimal("NaN")},
+        {"cost": Decimal("Infinity")},
+        {"cost": "cheap"},
+        {"cost": True},
+        {"cost": 10**9},
+        {"cost": 1, "is_byok": True, "cost_details": {"upstream_inference_cost": -1}},
+    ],
+)
+def test_usage_that_cannot_be_true_is_nonsense(given: dict[str, Any]) -> None:
+    with pytest.raises(Nonsense):
+        read_usage({"prompt_tokens": 1, "completion_tokens": 1, **given})
+
+
+def test_more_tokens_than_the_context_holds_are_nonsense() -> None:
+    with pytest.raises(Nonsense):
+        bill(Usage(900, 200, None), PLAIN, markup_ppm=0, hold_nanos=MUCH, context_tokens=1000)
+
+
+def test_a_cost_of_many_holds_is_nonsense_and_one_above_the_hold_is_not() -> None:
+    assert bill(Usage(1, 1, Decimal(9_000)), PLAIN, markup_ppm=0, hold_nanos=1000).charge_nanos == 9_000
+    with pytest.raises(Nonsense):
+        bill(Usage(1, 1, Decimal(10_001)), PLAIN, markup_ppm=0, hold_nanos=1000)
+
+
+@given(st.integers(0, 10**15), markups)
+def test_nonsense_is_charged_at_the_hold_and_flagged(hold: int, markup: int) -> None:
+    quarantined = at_the_hold(hold, markup)
+    assert quarantined.charge_nanos == hold
+    assert quarantined.quarantined
+    assert 0 <= quarantined.cost_nanos <= hold
