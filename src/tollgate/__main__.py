@@ -1,4 +1,4 @@
-"""The commands: serve, migrate, seed-key, demo.
+"""The commands: serve, migrate, seed-key, audit, demo.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings. What went wrong is one line on stderr.
 """
@@ -28,6 +28,7 @@ from tollgate.runtime.database.opening import database_url
 from tollgate.runtime.http import Http
 from tollgate.runtime.settings import Settings
 
+AUDIT_SECONDS = 3600.0
 DEMO_CREDITS = 5
 DEMO_MODEL = "sandbox/echo"
 
@@ -104,6 +105,19 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
         {"created": seeded["created"], "key_id": seeded["id"]},
         f"{done} admin key {key_rules.masked(key['prefix'], key['last_four'])} ({seeded['id']}).",
     )
+
+
+def audit(chosen: Settings, options: argparse.Namespace) -> None:
+    """Prove the books from the tables alone. Ends with 1 and names each row that does not fit."""
+    patient = chosen.model_copy(update={"database_timeout_seconds": AUDIT_SECONDS})
+    with _database(chosen):
+        books = _through_the_door(patient, credits.audit_books)
+    faults = [f"{fault['fault']} {fault['id']}: {json.dumps(fault['facts'])}" for fault in books["faults"]]
+    counted = f"{books['orgs']} orgs, {books['transfers']} transfers, {books['requests']} requests"
+    verdict = "The books do not agree:" if faults else "The books agree:"
+    _report(options, books, "\n".join([f"{verdict} {counted}, {books['open_holds']} holds open.", *faults]))
+    if faults:
+        raise CommandError(f"{len(faults)} rows of the books do not agree")
 
 
 def demo(chosen: Settings, options: argparse.Namespace) -> None:
@@ -232,6 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", migrate, parents=[reports])
     seeding = add("seed-key", seed_key, parents=[reports])
     seeding.add_argument("value", help="the secret, at least 20 characters; - reads it from standard input")
+    add("audit", audit, parents=[reports])
     add("demo", demo)
     return parser
 

@@ -32,7 +32,7 @@ SECRET = "an-operator-s-own-secret-wxyz"
 ROOT = Path(__file__).parents[2]
 SHIPPED = [f"{migration.version}_{migration.name}" for migration in migrations.shipped()]
 PRODUCTION = {"TOLLGATE_ENV": "production", "KEY_PEPPER": "p" * 32}
-COMMANDS = ["serve", "migrate", "seed-key", "demo"]
+COMMANDS = ["serve", "migrate", "seed-key", "audit", "demo"]
 
 
 @dataclass(frozen=True)

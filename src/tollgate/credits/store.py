@@ -12,3 +12,7 @@ async def grant(door: Door, org_id: str, amount_nanos: int, *, source: str, reas
         reason=reason,
         reference=reference,
     )
+
+
+async def audit_books(door: Door) -> Json:
+    return await door.call("tollgate_audit_books")
