@@ -7,12 +7,12 @@ create table tollgate.plans (
   name text not null check (length(name) between 1 and 200),
   description text not null default '',
   markup_ppm integer check (markup_ppm between 0 and 100000000),
-  requests_per_minute bigint check (requests_per_minute between 0 and 1000000000),
+  requests_per_minute bigint check (requests_per_minute between 0 and 100000000000),
   requests_per_hour bigint check (requests_per_hour between 0 and 100000000000),
-  requests_per_day bigint check (requests_per_day between 0 and 1000000000000),
-  tokens_per_minute bigint check (tokens_per_minute between 0 and 1000000000000),
-  tokens_per_hour bigint check (tokens_per_hour between 0 and 100000000000000),
-  tokens_per_day bigint check (tokens_per_day between 0 and 1000000000000000),
+  requests_per_day bigint check (requests_per_day between 0 and 100000000000),
+  tokens_per_minute bigint check (tokens_per_minute between 0 and 100000000000),
+  tokens_per_hour bigint check (tokens_per_hour between 0 and 100000000000),
+  tokens_per_day bigint check (tokens_per_day between 0 and 100000000000),
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );

@@ -3,9 +3,8 @@
 -- Care: additive. Lock order: org, then transfer.
 
 create table tollgate.transfers (
-  id text primary key default tollgate.new_id('trf'),
-  position bigint generated always as identity unique,
-  org_id text not null references tollgate.orgs (id),
+  position bigint generated always as identity primary key,
+  org_id text not null,
   debit text not null check (debit in ('wallet', 'funding', 'promotion', 'revenue', 'writeoff')),
   credit text not null check (credit in ('wallet', 'funding', 'promotion', 'revenue', 'writeoff')),
   amount_nanos bigint not null check (amount_nanos between 1 and 100000000000000000),
@@ -18,10 +17,10 @@ create table tollgate.transfers (
   check ((debit = 'wallet') <> (credit = 'wallet'))
 );
 
-create index transfers_org on tollgate.transfers (org_id, created_at desc, id desc);
+create index transfers_org on tollgate.transfers (org_id, position desc);
 
-comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos from the account `debit` to the account `credit`, one of them the org''s wallet. Append-only.';
-comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked.';
+comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos from the account `debit` to the account `credit`, one of them the org''s wallet. Append-only. No foreign key: it is written only under the org''s lock, on the path of every request.';
+comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. An id shows it as trf_<position>.';
 comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
 comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
 
@@ -30,6 +29,17 @@ alter table tollgate.transfers enable row level security;
 create trigger transfers_append_only
 before update or delete or truncate on tollgate.transfers
 for each statement execute function tollgate.forbid_change();
+
+
+create function tollgate.transfer_id(t tollgate.transfers) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select 'trf_' || t.position
+$$;
+
+comment on function tollgate.transfer_id(tollgate.transfers) is 'How a transfer is called outside.';
 
 
 create function public.tollgate_grant(
@@ -68,10 +78,10 @@ begin
     if (earlier.org_id, earlier.amount_nanos, earlier.debit)
       is distinct from (tollgate_grant.org_id, tollgate_grant.amount_nanos, source)
     then
-      perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', earlier.id));
+      perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(earlier)));
     end if;
     return jsonb_build_object('caller', tollgate.identity(actor), 'created', false,
-      'transfer_id', earlier.id, 'balance_nanos', balance);
+      'transfer_id', tollgate.transfer_id(earlier), 'balance_nanos', balance);
   end if;
 
   update tollgate.orgs o
@@ -87,10 +97,10 @@ begin
     perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('reference', reference));
   end;
 
-  perform tollgate.record(actor, 'credits.granted', org_id, posted.id,
+  perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted),
     jsonb_build_object('amount_nanos', amount_nanos, 'source', source, 'reason', reason, 'reference', reference));
   return jsonb_build_object('caller', tollgate.identity(actor), 'created', true,
-    'transfer_id', posted.id, 'balance_nanos', balance);
+    'transfer_id', tollgate.transfer_id(posted), 'balance_nanos', balance);
 end
 $$;
 

@@ -57,7 +57,7 @@ $$;
 comment on function tollgate.window_span(integer) is 'Milliseconds of the first, second and third window: minute, hour, day.';
 
 
-create function tollgate.roll(counters tollgate.counters, at_ms bigint) returns tollgate.counters
+create function tollgate.roll(counters bigint[], at_ms bigint) returns bigint[]
 language plpgsql
 immutable
 set search_path = ''
@@ -67,11 +67,14 @@ declare
   bucket bigint;
   place integer;
 begin
+  if rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000 then
+    return rolled; -- the usual case, and a clock that went back: then the later buckets stay the current ones
+  end if;
   for window_place in 1..3 loop
     place := (window_place - 1) * 5;
     bucket := at_ms / tollgate.window_span(window_place);
     if rolled[place + 1] >= bucket then
-      continue; -- this bucket, or a clock that went back: then the later bucket stays the current one
+      continue;
     elsif rolled[place + 1] = bucket - 1 then
       rolled[place + 4] := rolled[place + 2];
       rolled[place + 5] := rolled[place + 3];
@@ -87,19 +90,7 @@ begin
 end
 $$;
 
-comment on function tollgate.roll(tollgate.counters, bigint) is 'The counters as they stand at a time, before anything is taken.';
-
-
-create function tollgate.window_used(current bigint, before bigint, span bigint, at_ms bigint) returns bigint
-language sql
-immutable
-set search_path = ''
-as $$
-  select current + ceil(before::numeric * (span - at_ms % span) / span)::bigint
-$$;
-
-comment on function tollgate.window_used(bigint, bigint, bigint, bigint) is
-  'What of a window is used at a time: the current bucket, and of the one before the part not yet slid out, rounded up.';
+comment on function tollgate.roll(bigint[], bigint) is 'The counters as they stand at a time, before anything is taken.';
 
 
 create function tollgate.window_wait(
@@ -133,22 +124,15 @@ comment on function tollgate.window_wait(bigint, bigint, bigint, bigint, bigint,
   'Milliseconds until `need` fits into a window if nothing else comes; 0 when it fits now, null when it never will.';
 
 
-create function tollgate.limit_exceeded(
-  counters tollgate.counters,
-  limits tollgate.limits,
-  at_ms bigint,
-  tokens bigint
-) returns jsonb
+create function tollgate.limit_exceeded(counters bigint[], limits tollgate.limits, at_ms bigint, tokens bigint)
+returns jsonb
 language plpgsql
 immutable
 set search_path = ''
 as $$
 declare
-  most bigint[] := array[
-    limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day,
-    limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day
-  ];
-  rolled tollgate.counters := tollgate.roll(counters, at_ms);
+  most bigint[];
+  rolled bigint[] := tollgate.roll(counters, at_ms);
   worst jsonb;
   longest bigint := 0;
   wait bigint;
@@ -156,6 +140,21 @@ declare
   measure integer;
   need bigint;
 begin
+  -- The usual case, in one expression: used is the current bucket and, rounded up, the part of the one before that
+  -- has not slid out. In bigint, since no limit is above 10^11.
+  if coalesce(rolled[2] + (rolled[4] * (60000 - at_ms % 60000) + 59999) / 60000 + 1 <= limits.requests_per_minute, true)
+    and coalesce(rolled[7] + (rolled[9] * (3600000 - at_ms % 3600000) + 3599999) / 3600000 + 1 <= limits.requests_per_hour, true)
+    and coalesce(rolled[12] + (rolled[14] * (86400000 - at_ms % 86400000) + 86399999) / 86400000 + 1 <= limits.requests_per_day, true)
+    and coalesce(rolled[3] + (rolled[5] * (60000 - at_ms % 60000) + 59999) / 60000 + tokens <= limits.tokens_per_minute, true)
+    and coalesce(rolled[8] + (rolled[10] * (3600000 - at_ms % 3600000) + 3599999) / 3600000 + tokens <= limits.tokens_per_hour, true)
+    and coalesce(rolled[13] + (rolled[15] * (86400000 - at_ms % 86400000) + 86399999) / 86400000 + tokens <= limits.tokens_per_day, true)
+  then
+    return null;
+  end if;
+  most := array[
+    limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day,
+    limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day
+  ];
   for limit_place in 1..6 loop
     continue when most[limit_place] is null;
     place := (limit_place - 1) % 3 * 5;
@@ -181,32 +180,30 @@ begin
 end
 $$;
 
-comment on function tollgate.limit_exceeded(tollgate.counters, tollgate.limits, bigint, bigint) is
+comment on function tollgate.limit_exceeded(bigint[], tollgate.limits, bigint, bigint) is
   'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help.';
 
 
-create function tollgate.take(counters tollgate.counters, at_ms bigint, requests bigint, tokens bigint)
-returns tollgate.counters
+create function tollgate.take(counters bigint[], at_ms bigint, requests bigint, tokens bigint) returns bigint[]
 language plpgsql
 immutable
 set search_path = ''
 as $$
 declare
-  taken bigint[] := tollgate.roll(counters, at_ms);
+  r bigint[] := tollgate.roll(counters, at_ms);
 begin
-  for place in 0..10 by 5 loop
-    taken[place + 2] := taken[place + 2] + requests;
-    taken[place + 3] := taken[place + 3] + tokens;
-  end loop;
-  return taken;
+  return array[
+    r[1], r[2] + requests, r[3] + tokens, r[4], r[5],
+    r[6], r[7] + requests, r[8] + tokens, r[9], r[10],
+    r[11], r[12] + requests, r[13] + tokens, r[14], r[15]
+  ];
 end
 $$;
 
-comment on function tollgate.take(tollgate.counters, bigint, bigint, bigint) is 'Counts in every window at once.';
+comment on function tollgate.take(bigint[], bigint, bigint, bigint) is 'Counts in every window at once.';
 
 
-create function tollgate.correct(counters tollgate.counters, taken_at_ms bigint, at_ms bigint, tokens bigint)
-returns tollgate.counters
+create function tollgate.correct(counters bigint[], taken_at_ms bigint, at_ms bigint, tokens bigint) returns bigint[]
 language plpgsql
 immutable
 set search_path = ''
@@ -229,7 +226,7 @@ begin
 end
 $$;
 
-comment on function tollgate.correct(tollgate.counters, bigint, bigint, bigint) is
+comment on function tollgate.correct(bigint[], bigint, bigint, bigint) is
   'Adds the difference between tokens reserved at one time and tokens used, in the buckets that reserved them.';
 
 

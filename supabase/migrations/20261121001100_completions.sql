@@ -5,9 +5,9 @@
 --       refusal is its answer. Repeating an item with the same id changes nothing.
 
 create table tollgate.requests (
-  id text primary key check (id ~ '^req_[A-Za-z0-9._-]{1,128}$'),
-  org_id text not null references tollgate.orgs (id),
-  key_id text not null references tollgate.api_keys (id),
+  id text primary key check (length(id) between 5 and 140),
+  org_id text not null,
+  key_id text not null,
   user_id text not null,
   state text not null check (state in ('held', 'settled', 'released', 'unsettled')),
   endpoint text not null,
@@ -42,17 +42,16 @@ create table tollgate.requests (
 );
 
 create index requests_org on tollgate.requests (org_id, created_at desc, id desc);
-create index requests_key on tollgate.requests (key_id, created_at desc, id desc);
 create index requests_open on tollgate.requests (next_sweep_at) where state in ('held', 'unsettled');
 
-comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. Held and unsettled ones have their hold_nanos in orgs.held_nanos.';
+comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. Held and unsettled ones have their hold_nanos in orgs.held_nanos.';
 comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
 comment on column tollgate.requests.price is 'The prices the hold was made with, for whoever settles an estimate.';
 comment on column tollgate.requests.next_sweep_at is 'When a sweeper looks for the truth if nobody settled; moves on with each look.';
 
 
 create table tollgate.answers (
-  org_id text not null references tollgate.orgs (id),
+  org_id text not null,
   idempotency_key text not null check (length(idempotency_key) between 1 and 255),
   body_hash text not null,
   request_id text not null references tollgate.requests (id) on delete cascade,
@@ -160,6 +159,53 @@ comment on function tollgate.lock_if_counted(tollgate.api_keys) is
   'The key as it stands, locked when its own counters matter. Most keys have none, and their row is left alone.';
 
 
+create function tollgate.in_this_period(key tollgate.api_keys) returns tollgate.api_keys
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  period date := tollgate.budget_period(key.budget_reset, now());
+  month date := tollgate.budget_period('monthly', now());
+begin
+  if key.budget_period is distinct from period then
+    key.budget_period := period;
+    key.budget_spent_nanos := 0;
+  end if;
+  if key.month_of_tokens is distinct from month then
+    key.month_of_tokens := month;
+    key.tokens_used_in_month := 0;
+  end if;
+  return key;
+end
+$$;
+
+comment on function tollgate.in_this_period(tollgate.api_keys) is 'The key with its budget and its monthly quota begun anew where their time has come.';
+
+
+create function tollgate.refused(status integer, code text, facts jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('refusal', tollgate.refusal(status, code, facts))
+$$;
+
+comment on function tollgate.refused(integer, text, jsonb) is 'A refusal as the answer to an item.';
+
+
+create function tollgate.merged(objects jsonb[]) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(jsonb_object_agg(pair.key, pair.value), '{}')
+  from unnest(objects) o, jsonb_each(o) pair
+$$;
+
+comment on function tollgate.merged(jsonb[]) is 'One object of many.';
+
+
 create function tollgate.kept_answer(item jsonb, org_id text) returns jsonb
 language plpgsql
 set search_path = ''
@@ -173,11 +219,9 @@ begin
   if not found or kept.request_id = item ->> 'id' then
     return null;
   elsif kept.body_hash <> item ->> 'body_hash' then
-    return jsonb_build_object('refusal', tollgate.refusal(422, 'idempotency_key_reused',
-      jsonb_build_object('request_id', kept.request_id)));
+    return tollgate.refused(422, 'idempotency_key_reused', jsonb_build_object('request_id', kept.request_id));
   elsif kept.answer is null then
-    return jsonb_build_object('refusal', tollgate.refusal(409, 'request_in_progress',
-      jsonb_build_object('request_id', kept.request_id)));
+    return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
   end if;
   return jsonb_build_object('replay', kept.answer || jsonb_build_object('request_id', kept.request_id));
 end
@@ -209,135 +253,136 @@ $$;
 comment on function tollgate.grant_of(tollgate.requests, tollgate.caller, tollgate.orgs) is 'The answer to an admitted request.';
 
 
-create function tollgate.admit_one(item jsonb) returns jsonb
+create type tollgate.decision as (
+  org tollgate.orgs, -- as it stands after the decision; written by whoever holds its lock
+  answer jsonb
+);
+
+comment on type tollgate.decision is 'The outcome of one item: what it makes of the org, and what its asker is told.';
+
+
+create function tollgate.save_org(org tollgate.orgs) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.orgs o
+  set balance_nanos = org.balance_nanos, held_nanos = org.held_nanos, counters = org.counters
+  where o.id = org.id
+$$;
+
+comment on function tollgate.save_org(tollgate.orgs) is
+  'Writes an org once for all items of a batch. Only for who has locked and read it in this transaction.';
+
+
+create function tollgate.admit_one(item jsonb, visit tollgate.visit, org tollgate.orgs, plan tollgate.plans)
+returns tollgate.decision
 language plpgsql
 set search_path = ''
 as $$
 declare
-  visit tollgate.visit := tollgate.identify(item -> 'caller', item ->> 'scope');
-  actor tollgate.caller := visit.actor;
-  org tollgate.orgs;
-  plan tollgate.plans;
-  key tollgate.api_keys;
+  decision tollgate.decision := row(org, null);
+  key tollgate.api_keys := tollgate.lock_if_counted(visit.key);
   made tollgate.requests;
-  kept jsonb;
-  markup integer;
-  per_output numeric;
-  fixed numeric;
-  available bigint;
-  affordable bigint;
+  markup integer := coalesce(org.markup_ppm, plan.markup_ppm, (item ->> 'markup_ppm')::integer);
+  fixed numeric := tollgate.with_markup((item ->> 'fixed_nanos')::numeric, markup);
+  per_output numeric := tollgate.with_markup((item ->> 'output_nanos')::numeric, markup);
   bound bigint := (item ->> 'output_bound')::bigint; -- the client's own, or null
-  least bigint := (item ->> 'least_output')::bigint;
+  available bigint := org.balance_nanos - org.held_nanos;
+  affordable bigint;
   hold bigint;
   reserved bigint;
-  at_ms bigint;
-  org_limits tollgate.limits;
+  at_ms bigint := tollgate.now_ms();
+  expires_at timestamptz;
   exceeded jsonb;
   model text;
-  period date;
 begin
-  if visit.refusal is not null then
-    return jsonb_build_object('refusal', visit.refusal);
-  end if;
-
-  select o.* into org from tollgate.orgs o where o.id = actor.org_id for no key update;
-  key := tollgate.lock_if_counted(visit.key);
   perform tollgate.touch(key, item -> 'caller');
 
   select r.* into made from tollgate.requests r where r.id = item ->> 'id';
   if found then
-    return tollgate.grant_of(made, actor, org);
+    decision.answer := tollgate.grant_of(made, visit.actor, org);
+    return decision;
   end if;
 
   if item ->> 'idempotency_key' is not null then
-    kept := tollgate.kept_answer(item, org.id);
-    if kept is not null then
-      return kept;
+    decision.answer := tollgate.kept_answer(item, org.id);
+    if decision.answer is not null then
+      return decision;
     end if;
   end if;
 
   if key.allowed_models is not null then
     for model in select jsonb_array_elements_text(item -> 'models') loop
       if not tollgate.model_allowed(key.allowed_models, model) then
-        return jsonb_build_object('refusal', tollgate.refusal(403, 'model_not_allowed',
-          jsonb_build_object('key_id', key.id, 'model', model)));
+        decision.answer := tollgate.refused(403, 'model_not_allowed',
+          jsonb_build_object('key_id', key.id, 'model', model));
+        return decision;
       end if;
     end loop;
   end if;
 
-  select p.* into plan from tollgate.plans p where p.id = org.plan_id;
-  markup := coalesce(org.markup_ppm, plan.markup_ppm, (item ->> 'markup_ppm')::integer);
-  fixed := tollgate.with_markup((item ->> 'fixed_nanos')::numeric, markup);
-  per_output := tollgate.with_markup((item ->> 'output_nanos')::numeric, markup);
-  available := org.balance_nanos - org.held_nanos;
   affordable := case when per_output > 0
-    then least(greatest(floor((available - fixed) / per_output), 0), 1000000000)::bigint
+    then least(greatest(floor((available - fixed) / per_output), 0), 1000000000)
     else 1000000000
   end;
-
   -- A bound that the client left open shrinks to what the balance affords; one it chose is its own word.
   if bound is null then
-    bound := least((item ->> 'most_output')::bigint, greatest(affordable, least));
+    bound := least((item ->> 'most_output')::bigint, greatest(affordable, (item ->> 'least_output')::bigint));
   end if;
   hold := ceil(fixed + per_output * bound);
   if hold > available or available < 0 then
-    return jsonb_build_object('refusal', tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-      'available_nanos', available, 'required_nanos', hold,
-      'affordable_output_tokens', case when fixed > available then 0 else affordable end
-    )));
-  end if;
-
-  period := tollgate.budget_period(key.budget_reset, now());
-  if key.budget_period is distinct from period then
-    key.budget_period := period;
-    key.budget_spent_nanos := 0;
-  end if;
-  if hold > key.budget_nanos - key.budget_spent_nanos then
-    return jsonb_build_object('refusal', tollgate.refusal(402, 'key_budget_exhausted', jsonb_build_object(
-      'key_id', key.id, 'budget_nanos', key.budget_nanos, 'spent_nanos', key.budget_spent_nanos,
-      'required_nanos', hold
-    )));
+    decision.answer := tollgate.refused(402, 'insufficient_credits', jsonb_build_object(
+      'available_nanos', available,
+      'required_nanos', hold,
+      'affordable_output_tokens', affordable
+    ));
+    return decision;
   end if;
 
   reserved := (item ->> 'prompt_tokens')::bigint + bound * (item ->> 'choices')::bigint;
-  if key.month_of_tokens is distinct from tollgate.budget_period('monthly', now()) then
-    key.month_of_tokens := tollgate.budget_period('monthly', now());
-    key.tokens_used_in_month := 0;
-  end if;
-  if reserved > key.tokens_per_month - key.tokens_used_in_month
-    or reserved > key.tokens_in_all - key.tokens_used_in_all
-  then
-    return jsonb_build_object('refusal', tollgate.refusal(402, 'quota_exhausted', jsonb_build_object(
-      'key_id', key.id, 'tokens_needed', reserved,
-      'tokens_left_in_month', key.tokens_per_month - key.tokens_used_in_month,
-      'tokens_left_in_all', key.tokens_in_all - key.tokens_used_in_all
-    )));
+  if tollgate.is_counted(key) then
+    key := tollgate.in_this_period(key);
+    if hold > key.budget_nanos - key.budget_spent_nanos then
+      decision.answer := tollgate.refused(402, 'key_budget_exhausted', jsonb_build_object(
+        'key_id', key.id,
+        'budget_nanos', key.budget_nanos,
+        'spent_nanos', key.budget_spent_nanos,
+        'required_nanos', hold
+      ));
+      return decision;
+    elsif reserved > key.tokens_per_month - key.tokens_used_in_month
+      or reserved > key.tokens_in_all - key.tokens_used_in_all
+    then
+      decision.answer := tollgate.refused(402, 'quota_exhausted', jsonb_build_object(
+        'key_id', key.id,
+        'tokens_needed', reserved,
+        'tokens_left_in_month', key.tokens_per_month - key.tokens_used_in_month,
+        'tokens_left_in_all', key.tokens_in_all - key.tokens_used_in_all
+      ));
+      return decision;
+    end if;
   end if;
 
-  at_ms := tollgate.now_ms();
-  org_limits := coalesce(org.limits, row(
+  exceeded := tollgate.limit_exceeded(org.counters, coalesce(org.limits, row(
     plan.requests_per_minute, plan.requests_per_hour, plan.requests_per_day,
     plan.tokens_per_minute, plan.tokens_per_hour, plan.tokens_per_day
-  )::tollgate.limits);
-  exceeded := tollgate.limit_exceeded(org.counters, org_limits, at_ms, reserved);
+  )::tollgate.limits), at_ms, reserved);
   if exceeded is not null then
-    return jsonb_build_object('refusal', tollgate.refusal(429, 'rate_limit_exceeded',
-      exceeded || jsonb_build_object('of', 'org')));
+    decision.answer := tollgate.refused(429, 'rate_limit_exceeded', exceeded || '{"of": "org"}');
+    return decision;
   end if;
   if key.limits is distinct from null then
     exceeded := tollgate.limit_exceeded(key.counters, key.limits, at_ms, reserved);
     if exceeded is not null then
-      return jsonb_build_object('refusal', tollgate.refusal(429, 'rate_limit_exceeded',
-        exceeded || jsonb_build_object('of', 'key', 'key_id', key.id)));
+      decision.answer := tollgate.refused(429, 'rate_limit_exceeded',
+        exceeded || jsonb_build_object('of', 'key', 'key_id', key.id));
+      return decision;
     end if;
   end if;
 
-  update tollgate.orgs o set
-    held_nanos = o.held_nanos + hold,
-    counters = tollgate.take(o.counters, at_ms, 1, reserved)
-  where o.id = org.id
-  returning * into org;
-
+  -- Decided: from here on everything is taken.
+  org.held_nanos := org.held_nanos + hold;
+  org.counters := tollgate.take(org.counters, at_ms, 1, reserved);
   if tollgate.is_counted(key) then
     update tollgate.api_keys k set
       counters = tollgate.take(k.counters, at_ms, 1, reserved),
@@ -349,14 +394,14 @@ begin
     where k.id = key.id;
   end if;
 
+  expires_at := clock_timestamp() + make_interval(secs => (item ->> 'ttl_seconds')::double precision);
   insert into tollgate.requests (
     id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
     output_bound, reserved_tokens, price, idempotency_key, expires_at, next_sweep_at
   ) values (
-    item ->> 'id', org.id, key.id, actor.user_id, 'held', item ->> 'endpoint', item ->> 'model',
+    item ->> 'id', org.id, key.id, key.user_id, 'held', item ->> 'endpoint', item ->> 'model',
     (item ->> 'streamed')::boolean, hold, markup, bound, reserved, item -> 'price', item ->> 'idempotency_key',
-    clock_timestamp() + make_interval(secs => (item ->> 'ttl_seconds')::double precision),
-    clock_timestamp() + make_interval(secs => (item ->> 'ttl_seconds')::double precision)
+    expires_at, expires_at
   ) returning * into made;
 
   if made.idempotency_key is not null then
@@ -365,12 +410,12 @@ begin
     on conflict on constraint answers_pkey do update set
       body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, created_at = excluded.created_at;
   end if;
-  return tollgate.grant_of(made, actor, org);
+  return row(org, tollgate.grant_of(made, visit.actor, org))::tollgate.decision;
 end
 $$;
 
-comment on function tollgate.admit_one(jsonb) is
-  'One item of tollgate_admit(). Decides all before it takes anything: a refused request leaves every balance, window and quota as it was. Locks the org, then the key.';
+comment on function tollgate.admit_one(jsonb, tollgate.visit, tollgate.orgs, tollgate.plans) is
+  'Decides one item of tollgate_admit() for a caller who was let in, under the org''s lock. Decides all before it takes anything: a refused request leaves every balance, window and quota as it was. Locks the key, if it has counters of its own.';
 
 
 create function public.tollgate_admit(items jsonb) returns jsonb
@@ -379,8 +424,12 @@ security definer
 set search_path = ''
 as $$
 declare
-  answers jsonb := '{}';
   item jsonb;
+  visit tollgate.visit;
+  org tollgate.orgs;
+  plan tollgate.plans;
+  decision tollgate.decision;
+  answers jsonb[] := '{}';
 begin
   -- In the order of orgs, so that two batches never wait for each other in a circle.
   for item in
@@ -389,9 +438,26 @@ begin
     left join tollgate.api_keys k on k.digest = decode(i.value -> 'caller' -> 'digests' ->> 0, 'hex')
     order by k.org_id, k.id
   loop
-    answers := answers || jsonb_build_object(item ->> 'id', tollgate.admit_one(item));
+    visit := tollgate.identify(item -> 'caller', item ->> 'scope');
+    if visit.refusal is not null then
+      answers := answers || jsonb_build_object(item ->> 'id', jsonb_build_object('refusal', visit.refusal));
+      continue;
+    end if;
+    if org.id is distinct from (visit.actor).org_id then
+      if org.id is not null then
+        perform tollgate.save_org(org);
+      end if;
+      select o.* into org from tollgate.orgs o where o.id = (visit.actor).org_id for no key update;
+      select p.* into plan from tollgate.plans p where p.id = org.plan_id;
+    end if;
+    decision := tollgate.admit_one(item, visit, org, plan);
+    org := decision.org;
+    answers := answers || jsonb_build_object(item ->> 'id', decision.answer);
   end loop;
-  return answers;
+  if org.id is not null then
+    perform tollgate.save_org(org);
+  end if;
+  return tollgate.merged(answers);
 end
 $$;
 
@@ -399,33 +465,23 @@ comment on function public.tollgate_admit(jsonb) is
   'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, opens the request. Answers by id: granted, replay or refusal. Refuses, per item: as identify(), model_not_allowed, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. The same id again answers the same. Locks orgs in id order, then keys.';
 
 
-create function tollgate.settle_one(item jsonb) returns jsonb
+create function tollgate.settle_one(item jsonb, settled tollgate.requests, org tollgate.orgs) returns tollgate.decision
 language plpgsql
 set search_path = ''
 as $$
 declare
-  settled tollgate.requests;
-  org tollgate.orgs;
+  decision tollgate.decision := row(org, null);
   key tollgate.api_keys;
   outcome text := item ->> 'outcome';
   charge bigint := case outcome when 'settled' then (item ->> 'charge_nanos')::bigint else 0 end;
   used bigint := coalesce((item ->> 'prompt_tokens')::bigint, 0) + coalesce((item ->> 'completion_tokens')::bigint, 0);
-  surplus bigint;
+  surplus bigint := used - settled.reserved_tokens;
 begin
-  select r.* into settled from tollgate.requests r where r.id = item ->> 'id';
-  if not found then
-    return jsonb_build_object('refusal', tollgate.refusal(404, 'not_found',
-      jsonb_build_object('kind', 'request', 'id', item ->> 'id')));
-  end if;
-  select o.* into org from tollgate.orgs o where o.id = settled.org_id for no key update;
-  select k.* into key from tollgate.api_keys k where k.id = settled.key_id;
-  key := tollgate.lock_if_counted(key);
-  select r.* into settled from tollgate.requests r where r.id = settled.id for no key update;
-
   if settled.state in ('settled', 'released') then
-    return jsonb_build_object('settled', jsonb_build_object(
+    decision.answer := jsonb_build_object('settled', jsonb_build_object(
       'state', settled.state, 'charge_nanos', settled.charge_nanos, 'balance_nanos', org.balance_nanos, 'again', true
     ));
+    return decision;
   end if;
 
   update tollgate.requests r set
@@ -448,32 +504,32 @@ begin
     next_sweep_at = case when outcome = 'unsettled'
       then clock_timestamp() + make_interval(secs => coalesce((item ->> 'sweep_in_seconds')::double precision, 0))
     end
-  where r.id = settled.id
-  returning * into settled;
+  where r.id = settled.id;
 
-  if settled.idempotency_key is not null and item ? 'answer' then
-    update tollgate.answers a set answer = item -> 'answer' where a.request_id = settled.id;
+  if settled.idempotency_key is not null then
+    if item ? 'answer' then
+      update tollgate.answers a set answer = item -> 'answer' where a.request_id = settled.id;
+    elsif outcome = 'released' then
+      delete from tollgate.answers a where a.request_id = settled.id; -- nothing happened: the key is free again
+    end if;
   end if;
   if outcome = 'unsettled' then
-    return jsonb_build_object('settled', jsonb_build_object('state', outcome, 'balance_nanos', org.balance_nanos));
-  end if;
-  if outcome = 'released' and settled.idempotency_key is not null and not item ? 'answer' then
-    delete from tollgate.answers a where a.request_id = settled.id; -- nothing happened, so the key is free again
+    decision.answer := jsonb_build_object('settled', jsonb_build_object(
+      'state', outcome, 'balance_nanos', org.balance_nanos, 'again', false
+    ));
+    return decision;
   end if;
 
-  surplus := used - settled.reserved_tokens;
-  update tollgate.orgs o set
-    balance_nanos = o.balance_nanos - charge,
-    held_nanos = o.held_nanos - settled.hold_nanos,
-    counters = tollgate.correct(o.counters, tollgate.ms_of(settled.created_at), tollgate.now_ms(), surplus)
-  where o.id = org.id
-  returning * into org;
+  org.balance_nanos := org.balance_nanos - charge;
+  org.held_nanos := org.held_nanos - settled.hold_nanos;
+  org.counters := tollgate.correct(org.counters, tollgate.ms_of(settled.created_at), tollgate.now_ms(), surplus);
 
   if charge > 0 then
     insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos)
     values (org.id, 'wallet', 'revenue', charge, 'charge', settled.id, org.balance_nanos);
   end if;
 
+  select k.* into key from tollgate.api_keys k where k.id = settled.key_id;
   if tollgate.is_counted(key) then
     update tollgate.api_keys k set
       counters = tollgate.correct(k.counters, tollgate.ms_of(settled.created_at), tollgate.now_ms(), surplus),
@@ -498,14 +554,14 @@ begin
       jsonb_build_object('hold_nanos', settled.hold_nanos, 'charge_nanos', charge, 'balance_nanos', org.balance_nanos)
     );
   end if;
-  return jsonb_build_object('settled', jsonb_build_object(
-    'state', settled.state, 'charge_nanos', charge, 'balance_nanos', org.balance_nanos, 'again', false
-  ));
+  return row(org, jsonb_build_object('settled', jsonb_build_object(
+    'state', outcome, 'charge_nanos', charge, 'balance_nanos', org.balance_nanos, 'again', false
+  )))::tollgate.decision;
 end
 $$;
 
-comment on function tollgate.settle_one(jsonb) is
-  'One item of tollgate_settle(). The first outcome of a request stands; a later one changes nothing and is told so. Locks the org, the key, the request.';
+comment on function tollgate.settle_one(jsonb, tollgate.requests, tollgate.orgs) is
+  'Decides one item of tollgate_settle(), under the locks of its org and of the request. The first outcome of a request stands; a later one changes nothing and is told so. Locks the key, if it has counters of its own.';
 
 
 create function public.tollgate_settle(items jsonb) returns jsonb
@@ -514,23 +570,43 @@ security definer
 set search_path = ''
 as $$
 declare
-  answers jsonb := '{}';
-  item jsonb;
+  entry record;
+  request tollgate.requests;
+  org tollgate.orgs;
+  decision tollgate.decision;
+  answers jsonb[] := '{}';
 begin
-  for item in
-    select i.value
+  for entry in
+    select i.value as item, i.value ->> 'id' as id, r.org_id
     from jsonb_array_elements(items) i
     left join tollgate.requests r on r.id = i.value ->> 'id'
     order by r.org_id, r.key_id, r.id
   loop
-    answers := answers || jsonb_build_object(item ->> 'id', tollgate.settle_one(item));
+    if entry.org_id is null then
+      answers := answers || jsonb_build_object(entry.id,
+        tollgate.refused(404, 'not_found', jsonb_build_object('kind', 'request', 'id', entry.id)));
+      continue;
+    end if;
+    if org.id is distinct from entry.org_id then
+      if org.id is not null then
+        perform tollgate.save_org(org);
+      end if;
+      select o.* into org from tollgate.orgs o where o.id = entry.org_id for no key update;
+    end if;
+    select r.* into request from tollgate.requests r where r.id = entry.id for no key update;
+    decision := tollgate.settle_one(entry.item, request, org);
+    org := decision.org;
+    answers := answers || jsonb_build_object(entry.id, decision.answer);
   end loop;
-  return answers;
+  if org.id is not null then
+    perform tollgate.save_org(org);
+  end if;
+  return tollgate.merged(answers);
 end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. Refuses, per item: not_found. Locks orgs in id order, then requests, then keys.';
 
 
 create function public.tollgate_note_generation(id text, generation_id text, upstream text) returns jsonb
@@ -620,20 +696,20 @@ as $$
     select 'held', w.id, jsonb_build_object('held_nanos', w.held_nanos, 'open_holds', w.held)
     from wallets w where w.held_nanos <> w.held
     union all
-    select 'charge', r.id, jsonb_build_object('charge_nanos', r.charge_nanos, 'transfers', count(t.id), 'amount_nanos', sum(t.amount_nanos))
+    select 'charge', r.id, jsonb_build_object('charge_nanos', r.charge_nanos, 'transfers', count(t.position), 'amount_nanos', sum(t.amount_nanos))
     from tollgate.requests r
     left join tollgate.transfers t on t.kind = 'charge' and t.reference = r.id
     where r.state = 'settled'
     group by r.id
-    having count(t.id) <> (case when r.charge_nanos > 0 then 1 else 0 end)
+    having count(t.position) <> (case when r.charge_nanos > 0 then 1 else 0 end)
       or coalesce(sum(t.amount_nanos), 0) <> r.charge_nanos
     union all
-    select 'stray_charge', t.id, jsonb_build_object('reference', t.reference, 'state', r.state)
+    select 'stray_charge', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'state', r.state)
     from tollgate.transfers t
     left join tollgate.requests r on r.id = t.reference
     where t.kind = 'charge' and r.state is distinct from 'settled'
     union all
-    select 'running_balance', s.id, jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
+    select 'running_balance', 'trf_' || s.position, jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
     from (
       select t.*, lag(t.balance_after_nanos, 1, 0::bigint) over (partition by t.org_id order by t.position) as before,
         case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end as change

@@ -17,7 +17,7 @@ BOOKS = """
 select coalesce(bool_and(o.balance_nanos = t.balance and o.balance_nanos = t.last), false)
 from tollgate.orgs o, lateral (
   select sum(case when credit = 'wallet' then amount_nanos else -amount_nanos end) as balance,
-         (array_agg(balance_after_nanos order by created_at desc, id desc))[1] as last
+         (array_agg(balance_after_nanos order by position desc))[1] as last
   from tollgate.transfers where org_id = o.id
 ) t
 where o.id = $1

@@ -1,0 +1,80 @@
+"""The sandbox as one ASGI app; to have it listen: `uvicorn --factory tollgate.sandbox.app:create_sandbox`.
+
+Everything under /api/v1 is OpenRouter's; /sandbox/ledger and /sandbox/reset are for whoever tests with it.
+"""
+
+import secrets
+import time
+
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from tollgate.sandbox.catalog import Catalog
+from tollgate.sandbox.dialects import CHAT, TEXT
+from tollgate.sandbox.embeddings import Embeddings
+from tollgate.sandbox.faults import DEFAULTS
+from tollgate.sandbox.house import Habits, House, Randomness
+from tollgate.sandbox.ledger import Clock, Ledger
+from tollgate.sandbox.line import ClientGone
+from tollgate.sandbox.models import MODELS
+from tollgate.sandbox.pages import Pages
+from tollgate.sandbox.paid import Completions
+from tollgate.sandbox.reception import Instead
+from tollgate.sandbox.refusals import Refusal
+
+API = "/api/v1"
+
+
+def create_sandbox(
+    habits: Habits | None = None, *, clock: Clock = time.time, randomness: Randomness = secrets.randbits
+) -> "Sandbox":
+    """Each has a state of its own. The clock gives seconds since the epoch, randomness makes the ids."""
+    chosen = habits or Habits()
+    catalog = Catalog(MODELS)
+    if chosen.list_faults:
+        catalog = catalog.with_faulty(DEFAULTS)
+    return Sandbox(House(chosen, catalog, clock, randomness))
+
+
+class Sandbox:
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._router = Router(_routes(house), redirect_slashes=False, default=_nowhere)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What it was owed, for those in the same process."""
+        return self._house.ledger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._router(scope, receive, send)
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, send)
+        except Instead as instead:
+            await instead.response(scope, receive, send)
+        except ClientGone:
+            return
+
+
+def _routes(house: House) -> list[Route]:
+    """The paid ones first: routes are tried in order."""
+    pages = Pages(house)
+    return [
+        Route(f"{API}/chat/completions", Completions(house, CHAT), methods=["POST"]),
+        Route(f"{API}/completions", Completions(house, TEXT), methods=["POST"]),
+        Route(f"{API}/embeddings", Embeddings(house), methods=["POST"]),
+        Route(f"{API}/embeddings/models", pages.embedding_models),
+        Route(f"{API}/models", pages.models),
+        Route(f"{API}/models/{{author}}/{{slug}}/endpoints", pages.endpoints),
+        Route(f"{API}/model/{{author}}/{{slug}}", pages.model),
+        Route(f"{API}/generation", pages.generation),
+        Route(f"{API}/key", pages.key),
+        Route(f"{API}/credits", pages.credits),
+        Route("/sandbox/ledger", pages.ledger),
+        Route("/sandbox/reset", pages.reset, methods=["POST"]),
+    ]
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Refusal(404)

@@ -1,0 +1,149 @@
+"""One generation: what was asked, what was said of it, and what it cost."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from tollgate.sandbox.billing import Bill, bill
+from tollgate.sandbox.catalog import PROVIDER, Model
+from tollgate.sandbox.faults import Faults
+from tollgate.sandbox.order import Order
+from tollgate.sandbox.prices import Used, dollars, nanos
+from tollgate.sandbox.speech import Finish
+
+ApiType = Literal["completions", "embeddings"]
+
+WITHHELD = "authorization"
+SHOWN_OF_KEY = 4
+
+
+@dataclass(slots=True)
+class Generation:
+    id: str
+    order: Order
+    api_type: ApiType
+    streamed: bool
+    started: float
+    used: Used = field(default_factory=Used)
+    bill: Bill = field(default_factory=Bill)
+    finish: Finish | None = None
+    cancelled: bool = False
+    finished: float | None = None
+
+    @property
+    def model(self) -> Model:
+        return self.order.model
+
+    @property
+    def faults(self) -> Faults:
+        return self.order.faults
+
+    @property
+    def shown_model(self) -> str:
+        return self.faults.word("wrong-model") if "wrong-model" in self.faults else self.model.id
+
+    @property
+    def call_id(self) -> str:
+        return self.id.replace("gen-", "call_", 1)
+
+    def end(self, used: Used, finish: Finish | None, now: float, *, cancelled: bool = False) -> None:
+        self.used, self.finish, self.cancelled, self.finished = used, finish, cancelled, now
+        self.bill = self.price(used, finish)
+
+    def price(self, used: Used, finish: Finish | None) -> Bill:
+        """Zero-completion insurance forgives errors, and answers without any token."""
+        blank = self.api_type == "completions" and finish is None and used.completion == 0
+        return Bill() if blank or finish == "error" else bill(self.model.pricing, used, self.faults)
+
+    def visible(self, now: float, usual_delay: float) -> bool:
+        """Whether GET /generation knows it yet."""
+        if self.finished is None or "no-generation" in self.faults:
+            return False
+        late = self.faults.number("late-generation") if "late-generation" in self.faults else usual_delay
+        return now >= self.finished + late
+
+    def entry(self) -> dict[str, Any]:
+        """As the ledger has it, for tests."""
+        return {
+            "id": self.id,
+            "model": self.model.id,
+            "requested_model": self.order.parameters.get("model"),
+            "api_type": self.api_type,
+            "prompt_tokens": self.used.prompt,
+            "completion_tokens": self.used.completion,
+            "reasoning_tokens": self.used.reasoning,
+            "cached_tokens": self.used.cached,
+            **{f"{name}{unit}": value for name, picos in self._money() for unit, value in _both(picos)},
+            "is_byok": self.bill.is_byok,
+            "finish_reason": self.finish,
+            "finished": self.finished is not None,
+            "cancelled": self.cancelled,
+            "streamed": self.streamed,
+            "external_user": self.order.parameters.get("user"),
+            "parameters": self.order.parameters,
+            "key": self.order.header(WITHHELD).rpartition(" ")[2][-SHOWN_OF_KEY:],
+            "headers": {
+                name.decode("latin-1"): value.decode("latin-1")
+                for name, value in self.order.headers
+                if name != WITHHELD.encode()
+            },
+        }
+
+    def record(self) -> dict[str, Any]:
+        """As GET /generation answers it."""
+        milliseconds = round(((self.finished or self.started) - self.started) * 1000)
+        return {
+            "id": self.id,
+            "request_id": self.id.replace("gen-", "req-", 1),
+            "upstream_id": self.id.replace("gen-", "chatcmpl-", 1),
+            "api_type": self.api_type,
+            "model": self.model.id,
+            "provider_name": PROVIDER,
+            "provider_responses": None,
+            "created_at": datetime.fromtimestamp(self.started, UTC).isoformat(),
+            "streamed": self.streamed,
+            "cancelled": self.cancelled,
+            "finish_reason": self.finish,
+            "native_finish_reason": self.finish,
+            "total_cost": dollars(self.bill.cost),
+            "usage": dollars(self.bill.cost),
+            "upstream_inference_cost": dollars(self.bill.upstream.total if self.bill.is_byok else 0),
+            "is_byok": self.bill.is_byok,
+            **self._tokens(),
+            "latency": milliseconds,
+            "generation_time": milliseconds,
+            "external_user": self.order.parameters.get("user"),
+            "session_id": self.order.parameters.get("session_id") or self.order.header("x-session-id") or None,
+            "origin": self.order.header("http-referer"),
+            "http_referer": self.order.header("http-referer") or None,
+            "user_agent": self.order.header("user-agent") or None,
+            "router": self.order.listed.id if self.order.listed.id == "sandbox/router" else None,
+            "data_region": "global",
+            **dict.fromkeys(("app_id", "cache_discount", "moderation_latency", "preset_id", "workspace_id")),
+            **dict.fromkeys(("service_tier", "response_cache_source_id", "web_search_engine", "num_fetches")),
+        }
+
+    def _tokens(self) -> dict[str, Any]:
+        prompt, completion = self.used.prompt, self.used.completion
+        return {
+            "tokens_prompt": prompt,
+            "tokens_completion": completion,
+            "native_tokens_prompt": prompt,
+            "native_tokens_completion": completion,
+            "native_tokens_reasoning": self.used.reasoning,
+            "native_tokens_cached": self.used.cached,
+            "native_tokens_completion_images": 0,
+            "num_media_prompt": self.used.images,
+            **dict.fromkeys(("num_media_completion", "num_input_audio_prompt", "num_search_results"), 0),
+        }
+
+    def _money(self) -> list[tuple[str, int]]:
+        return [
+            ("cost", self.bill.cost),
+            ("owed", self.bill.owed),
+            ("upstream_inference_cost", self.bill.upstream.total),
+        ]
+
+
+def _both(picos: int) -> list[tuple[str, Any]]:
+    return [("", format(dollars(picos).normalize(), "f")), ("_nanos", nanos(picos))]
