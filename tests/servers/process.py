@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -48,7 +49,9 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The program, from when it is ready until the block ends."""
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **more)  # type: ignore[call-overload]
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, **more
+        )
     try:
         deadline = time.monotonic() + START_SECONDS
         while not ready():
@@ -57,12 +60,19 @@ def running(
             time.sleep(0.02)
         yield process
     finally:
-        process.terminate()
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started: the `node` of a wheel is a script before the real one."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            continue
+        break
 
 
 def listens(port: int) -> bool:
