@@ -7,6 +7,8 @@ import sys
 # Only development has rich, which structlog would import for its tracebacks.
 PREAMBLE = "import sys; sys.modules['rich'] = None; "
 BUDGET_SECONDS = 0.100
+BUDGET_SHARE = 0.25
+"""Of FastAPI's own import, on machines so slow that this is more than the budget."""
 ROUNDS = 7
 
 
@@ -21,7 +23,7 @@ def test_importing_the_app_costs_little_more_than_importing_fastapi() -> None:
     """The least of several rounds of each, taken in turn: what others do on the machine only ever adds."""
     rounds = [(cpu_seconds("import fastapi"), cpu_seconds("import tollgate.app")) for _ in range(ROUNDS)]
     fastapi, app = (min(times) for times in zip(*rounds, strict=True))
-    assert app - fastapi < BUDGET_SECONDS
+    assert app - fastapi < max(BUDGET_SECONDS, BUDGET_SHARE * fastapi)
 
 
 def imported_by(statement: str) -> set[str]:
