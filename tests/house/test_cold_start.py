@@ -1,8 +1,10 @@
 """What a serverless host pays before the first answer."""
 
+import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 # Only development has rich, which structlog would import for its tracebacks.
 PREAMBLE = "import sys; sys.modules['rich'] = None; "
@@ -12,18 +14,26 @@ BUDGET_SHARE = 0.25
 ROUNDS = 7
 
 
-def cpu_seconds(statement: str) -> float:
+def cpu_seconds(statement: str, bytecode: Path) -> float:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", PREAMBLE + statement], check=True)
+    subprocess.run(
+        [sys.executable, "-c", PREAMBLE + statement],
+        env=environment | {"PYTHONPYCACHEPREFIX": str(bytecode)},
+        check=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
 
 
-def test_importing_the_app_costs_little_more_than_importing_fastapi() -> None:
+def test_importing_the_app_costs_little_more_than_importing_fastapi(tmp_path: Path) -> None:
     """The least of several rounds of each, taken in turn: what others do on the machine only ever adds."""
-    rounds = [(cpu_seconds("import fastapi"), cpu_seconds("import tollgate.app")) for _ in range(ROUNDS)]
+    cpu_seconds("import tollgate.app", tmp_path)  # compiles, once
+    rounds = [
+        (cpu_seconds("import fastapi", tmp_path), cpu_seconds("import tollgate.app", tmp_path)) for _ in range(ROUNDS)
+    ]
     fastapi, app = (min(times) for times in zip(*rounds, strict=True))
-    assert app - fastapi < max(BUDGET_SECONDS, BUDGET_SHARE * fastapi)
+    assert app - fastapi < max(BUDGET_SECONDS, BUDGET_SHARE * fastapi), f"{fastapi=:.3f} {app=:.3f}"
 
 
 def imported_by(statement: str) -> set[str]:
