@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(chosen: Settings, options: argparse.Namespace) -> None:
     """Serve HTTP until stopped."""
     with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen):
-        print(f"Tollgate {__version__} is at {server.address(listener)}", flush=True)
+        logs.source("application").info("serving", address=server.address(listener), version=__version__)
         server.run(create_app(chosen), listener)
 
 
@@ -121,9 +121,11 @@ def audit(chosen: Settings, options: argparse.Namespace) -> None:
 
 
 def demo(chosen: Settings, options: argparse.Namespace) -> None:
-    """Serve with a demo org, user and key that has 5 credits. For trying out, never in production."""
+    """Serve with a database of its own and a demo key that has 5 credits. For trying out, never in production."""
     if chosen.production:
         raise CommandError("demo hands out a key, so it does not run with TOLLGATE_ENV=production; use serve")
+    if not chosen.embedded:
+        raise CommandError("demo brings a database of its own, and the settings name one: unset that, or use serve")
     with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen):
         secret = _demo_secret(chosen.data_folder)
         _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret))
@@ -158,7 +160,6 @@ def _demo_secret(data_folder: Path) -> str:
 
 
 def _welcome(chosen: Settings, address: str, secret: str) -> str:
-    database = f"embedded Postgres, data in {chosen.data_folder}" if chosen.embedded else "the one in your settings"
     upstream = (
         "OpenRouter: completions cost real money"
         if chosen.openrouter_api_key
@@ -167,7 +168,7 @@ def _welcome(chosen: Settings, address: str, secret: str) -> str:
     return f"""
 Tollgate {__version__} is at {address} (Ctrl-C stops it)
 
-  database  {database}
+  database  embedded Postgres, data in {chosen.data_folder}
   upstream  {upstream}
   your key  {secret}
             a demo key with {DEMO_CREDITS} credits, kept in {chosen.data_folder / "demo-key"}
@@ -189,7 +190,7 @@ A completion:
 def _database(chosen: Settings, *, migrated: bool = True) -> Iterator[str]:
     """The database, there for as long as the block runs. The embedded one is ours, so it is migrated too."""
     if not chosen.embedded:
-        yield "" if chosen.database_url is None else database_url(chosen)
+        yield database_url(chosen) if chosen.database_url else ""
         return
     with embedded.running(chosen.data_folder) as url:
         if migrated:

@@ -32,6 +32,9 @@ SECRET = "an-operator-s-own-secret-wxyz"
 ROOT = Path(__file__).parents[2]
 SHIPPED = [f"{migration.version}_{migration.name}" for migration in migrations.shipped()]
 PRODUCTION = {"TOLLGATE_ENV": "production", "KEY_PEPPER": "p" * 32}
+ADDRESS = re.compile(r'(?: is at |"address": ")(http://[^\s"]+)')
+"""As demo tells it to a person, and serve to a log."""
+
 COMMANDS = ["serve", "migrate", "seed-key", "audit", "demo"]
 
 
@@ -113,11 +116,11 @@ class Home:
         ):
             try:
                 wait_until(
-                    lambda: process.poll() is not None or bool(re.search(r" is at http://\S+", output.read_text())),
+                    lambda: process.poll() is not None or bool(ADDRESS.search(output.read_text())),
                     "it tells its address",
                 )
                 assert process.poll() is None, output.read_text()
-                made = Server(process, re.findall(r" is at (\S+)", output.read_text())[0], output)
+                made = Server(process, ADDRESS.findall(output.read_text())[0], output)
                 wait_until(lambda: listens(made.port), "it listens")
                 assert made.get("/healthz").json() == {"status": "ok"}
                 yield made
@@ -365,7 +368,21 @@ def test_demo_does_not_run_in_production(home: Home) -> None:
     assert not home.data.exists()
 
 
+def test_demo_leaves_a_database_of_one_s_own_alone(home: Home, bare_database: str) -> None:
+    done = home.run("demo", DATABASE_URL=bare_database)
+    assert done.returncode == 1
+    assert is_one_line(done.stderr, "database of its own", "use serve")
+    assert not home.data.exists()
+
+
 # serve
+
+
+def test_serve_writes_nothing_but_log_lines(home: Home, own_database: str) -> None:
+    with home.server("serve", DATABASE_URL=own_database) as server:
+        server.get("/healthz")
+    lines = [json.loads(line) for line in server.output.read_text().splitlines()]
+    assert lines[0]["event"] == "serving"
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["nothing listens", "it never answers"])
