@@ -24,7 +24,7 @@ from tollgate.runtime.http import Http
 
 PORT = "TOLLGATE_TEST_POSTGRES_PORT"
 TEMPLATE = "tollgate_template"
-DEADLINE_SECONDS = 2.0
+DEADLINE_SECONDS = 3.0
 
 TEST_FUNCTIONS = """
 create function public.tollgate_test_echo(words text, number bigint, yes boolean, document jsonb, list jsonb)

@@ -40,7 +40,7 @@ create table tollgate.orgs (
   held_nanos bigint not null default 0 check (held_nanos >= 0),
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
-);
+) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
 

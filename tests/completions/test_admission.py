@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
 from people import Person
@@ -504,3 +505,18 @@ async def test_the_audit_names_what_does_not_fit(own_database: str, sql: Callabl
     )
     assert ("stray_charge", "trf_1") in await faults()
     assert ("running_balance", "trf_1") in await faults()
+
+
+@pytest.mark.parametrize("wire", ["postgres"], indirect=True)
+async def test_neither_admitting_nor_settling_reads_a_table_whole(door: Door, payer: Any, shared_database: str) -> None:
+    """Not even while the tables are small: the plan of that moment would stay when they are large."""
+    someone = await payer()
+    await admit(door, *(item(someone) for _ in range(50)))
+    scans = "select array_agg(relname) from pg_stat_xact_user_tables where schemaname = 'tollgate' and seq_scan > 0"
+    connection = await asyncpg.connect(shared_database)
+    async with connection.transaction():
+        asked = item(someone)
+        for function, items in (("admit", [asked]), ("settle", [settled(asked, 1)])):
+            await connection.fetchval(f"select public.tollgate_{function}($1)", json.dumps(items))
+            assert await connection.fetchval(scans) is None, function
+    await connection.close()
