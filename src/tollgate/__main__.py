@@ -177,7 +177,7 @@ What is on the key:
 
   curl {address}/user/balance -H 'Authorization: Bearer {secret}'
 
-A completion:
+A completion (answered from the next version on; until then, 404):
 
   curl {address}/v1/chat/completions \\
     -H 'Authorization: Bearer {secret}' \\
