@@ -1,0 +1,352 @@
+"""What Tollgate reads of a paid request: the few fields that decide who serves it and what it may cost.
+
+The rest is not ours and passes untouched, so a parameter that an upstream adds tomorrow works tomorrow. Where a field
+has to change on the way up, only its own bytes change.
+
+null counts as absent, as it does for OpenAI. A bound is refused when it is not a positive whole number: some servers
+read 0 as "no bound". Both names of the bound at once are refused as OpenAI refuses them, for servers differ in which
+they obey; so are other servers' names for it, which could overrule the bound that we paid for. What would lead a
+request past us (another address, another key, headers) is refused and not dropped: a client that sends it believes
+that it works.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from tollgate.core import documents
+from tollgate.core.documents import NotADocument
+from tollgate.core.errors import BadRequest
+
+Endpoint = Literal["chat", "completions", "embeddings"]
+Kind = Literal["image", "audio", "file", "video"]
+
+MOST_OUTPUT_TOKENS: Final = 1_000_000_000
+MOST_CHOICES: Final = 128
+MOST_FALLBACKS: Final = 32
+LONGEST_NAME: Final = 256
+
+TEMPLATE_TOKENS: Final = 100
+"""What a server may write around any prompt: role marks, dates, a system prompt of its own."""
+TOOLS_TOKENS: Final = 600
+"""What a server writes around tools; Anthropic documents up to 530."""
+SEARCH_TOKENS: Final = 20_000
+"""What a web search may add to a prompt: ten results of 2,000."""
+IMAGE_TOKENS: Final = 5_000
+"""Of one image at its largest: Claude 4,784, Gemini 4,128, Pixtral 4,096. gpt-4o-mini counts more, at a lower price."""
+AUDIO_CHARACTERS_PER_TOKEN: Final = {"wav": 256, "pcm16": 256}
+"""Base64 characters for each token at 32 tokens a second: 8 kHz in 8 bits is the least that is in use."""
+AUDIO_CHARACTERS_PER_TOKEN_COMPRESSED: Final = 32
+
+FORBIDDEN: Final = {
+    **dict.fromkeys(
+        ("api_key", "api_base", "base_url", "api_version", "custom_llm_provider"),
+        "The upstream and its key are Tollgate's choice. Leave this out.",
+    ),
+    **dict.fromkeys(
+        ("extra_headers", "extra_query", "extra_body"),
+        "Nothing can be added to the call upstream. Put parameters into the body itself.",
+    ),
+    **dict.fromkeys(("n_predict", "num_predict", "max_new_tokens"), "Use max_tokens to bound the output."),
+    "fallbacks": "Use models for models to fall back to.",
+}
+
+_KINDS: Final[Mapping[str, Kind]] = {
+    "image_url": "image",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "file": "file",
+    "video_url": "video",
+    "input_video": "video",
+}
+_PAYLOADS: Final = ("url", "data", "file_data")
+_WORTH_CUTTING: Final = 256
+_PROMPTS: Final[Mapping[Endpoint, tuple[str, tuple[type, ...]]]] = {
+    "chat": ("messages", (dict,)),
+    "completions": ("prompt", (str, int, list)),
+    "embeddings": ("input", (str, int, list, dict)),
+}
+_CLIENT_TOOLS: Final = (None, "function", "custom")
+_CLASSES: Final = bytes(32 if byte == 32 else 97 if 97 <= byte <= 122 else 46 for byte in range(256))
+"""Spaces stay, every lowercase letter is an a, all else a full stop."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A part of a prompt that is not text. The payload is what the body carries of it, if only a link."""
+
+    kind: Kind
+    payload: str
+    format: str | None = None
+
+    @property
+    def is_link(self) -> bool:
+        return "://" in self.payload[:16]
+
+    @property
+    def is_open_ended(self) -> bool:
+        """A file may be packed, a film has any length, and so has a sound that somebody else keeps."""
+        return self.kind in ("file", "video") or (self.kind == "audio" and self.is_link)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How much goes in."""
+
+    text_bytes: int
+    """The body's size without what is not text."""
+    tokens: int
+    """At most, see `most_tokens`; images, sound, tools and search included."""
+    open_ended: bool
+    """Nothing in the body bounds it (files, videos, links to sound, tools that the upstream runs itself): only the
+    model's context does."""
+    images: int = 0
+    audios: int = 0
+    files: int = 0
+    videos: int = 0
+
+
+@dataclass(frozen=True)
+class Ask:
+    endpoint: Endpoint
+    model: str
+    fallbacks: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+    """The client asked for the usage in its stream. Where only we asked for it, it is taken out again."""
+    bound: int | None
+    """Output tokens for each choice; None where the client left it open, 0 for embeddings."""
+    choices: int
+    """All answers that are paid for: prompts × max(n, best_of)."""
+    prompt: Prompt
+    web_search: bool
+    user: str | None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All that may serve it: the hold must cover the dearest."""
+        return tuple(dict.fromkeys((self.model, *self.fallbacks)))
+
+
+def read(body: bytes, endpoint: Endpoint) -> Ask:
+    """Refuses by BadRequest what we cannot price or must not forward; `param` names the field."""
+    try:
+        given = documents.from_client(body)
+    except NotADocument as error:
+        raise BadRequest(str(error)) from None
+    _refuse_forbidden(given)
+    _object(given, "usage")
+    model, *fallbacks = _models(given)
+    asked = _asked(given, endpoint)
+    searches = _may_search(given, (model, *fallbacks))
+    return Ask(
+        endpoint=endpoint,
+        model=model,
+        fallbacks=tuple(fallbacks),
+        stream=_flag(given, "stream") and endpoint != "embeddings",
+        include_usage=_flag(_object(given, "stream_options"), "include_usage", "stream_options."),
+        bound=_bound(given, endpoint),
+        choices=1 if endpoint == "embeddings" else _choices(given, asked),
+        prompt=_measured(body, asked, _objects(given, "tools"), searches),
+        web_search=searches,
+        user=_user(given),
+    )
+
+
+def granted(body: bytes, bound: int, field: str) -> bytes:
+    """The body with the bound that was granted, in the field that the client used, else in the upstream's own."""
+    return documents.put(body, field, str(bound).encode())
+
+
+def asking_for_usage(body: bytes, *, continuous: bool = False) -> bytes:
+    """For servers that count only when asked, and only in streams. vLLM can tell its counts so far in every chunk."""
+    asking = _put_inside(body, "stream_options", "include_usage")
+    return _put_inside(asking, "stream_options", "continuous_usage_stats") if continuous else asking
+
+
+def asking_for_cost(body: bytes) -> bytes:
+    """As OpenRouter once wanted it, and servers like it still may."""
+    return _put_inside(body, "usage", "include")
+
+
+def renamed(body: bytes, model: str) -> bytes:
+    """For a route whose upstream has a name of its own for the model."""
+    return documents.put(body, "model", json.dumps(model).encode())
+
+
+def most_tokens(text: bytes) -> int:
+    """How many tokens a text may be, to hold credits for: more than tokenizers count, and never more than its bytes.
+
+    No token is shorter than a byte, so each byte is one, but for what every tokenizer puts together: the space before
+    a lowercase word is no token of its own, and a word is not spelled out (its first letter counts 1, each other 3/5).
+    Seven tokenizers, from GPT-2's to o200k, both Llamas' and Mistral's, count no more, even in random letters, Base64,
+    code or any script. What is left is lowercase text that no language has ("zqzq"): up to one token a byte, so a hold
+    may be short by two fifths of its prompt; the charge is not. English is counted 2.4 times, other scripts 1 to 3.
+    """
+    classes = text.translate(_CLASSES)
+    in_sentence = classes.count(b" a")
+    words = in_sentence + classes.count(b".a") + classes.startswith(b"a")
+    fifths = 5 * (len(text) - in_sentence) - 2 * (classes.count(b"a") - words)
+    return -(-fifths // 5)
+
+
+def _refuse_forbidden(given: Mapping[str, Any]) -> None:
+    for name in FORBIDDEN.keys() & given.keys():
+        raise BadRequest(f"{name}: {FORBIDDEN[name]}", param=name)
+
+
+def _models(given: Mapping[str, Any]) -> list[str]:
+    fallbacks = _list(given, "models")
+    if len(fallbacks) > MOST_FALLBACKS:
+        raise BadRequest(f"models: name at most {MOST_FALLBACKS}.", param="models")
+    return [_model(given.get("model"), "model"), *(_model(name, "models") for name in fallbacks)]
+
+
+def _model(name: object, param: str) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or " " in name:
+        raise BadRequest(f"{param}: name a model in 1 to {LONGEST_NAME} printable characters, no spaces.", param=param)
+    return name
+
+
+def _asked(given: Mapping[str, Any], endpoint: Endpoint) -> list[Any]:
+    """The messages, prompts or inputs; a single text is a list of itself."""
+    name, kinds = _PROMPTS[endpoint]
+    value = given.get(name)
+    asked = [value] if isinstance(value, str) else value
+    if not isinstance(asked, list) or not asked or not all(isinstance(one, kinds) for one in asked):
+        raise BadRequest(f"{name}: send at least one.", param=name)
+    return asked
+
+
+def _bound(given: Mapping[str, Any], endpoint: Endpoint) -> int | None:
+    if endpoint == "embeddings":
+        return 0
+    newer = _whole(given, "max_completion_tokens", MOST_OUTPUT_TOKENS)
+    bound = _whole(given, "max_tokens", MOST_OUTPUT_TOKENS)
+    if newer is not None and (bound is not None or endpoint == "completions"):
+        raise BadRequest("max_completion_tokens: use max_tokens alone.", param="max_completion_tokens")
+    return bound if newer is None else newer
+
+
+def _choices(given: Mapping[str, Any], asked: Iterable[Any]) -> int:
+    """Each text, and each list of tokens, is a prompt of its own; bare tokens are one together."""
+    prompts = sum(isinstance(one, (str, list)) for one in asked) or 1
+    return prompts * max(_whole(given, "n", MOST_CHOICES) or 1, _whole(given, "best_of", MOST_CHOICES) or 1)
+
+
+def _may_search(given: Mapping[str, Any], models: Iterable[str]) -> bool:
+    """By an option, by a plugin, by a tool that the upstream runs, or by a suffix of the model's name."""
+    return (
+        given.get("web_search_options") is not None
+        or any(plugin.get("id") in ("web", "web-fetch") for plugin in _objects(given, "plugins"))
+        or any("web_search" in str(tool.get("type")) for tool in _objects(given, "tools"))
+        or any("online" in model.split(":")[1:] for model in models)
+    )
+
+
+def _measured(body: bytes, asked: Iterable[Any], tools: list[Mapping[str, Any]], searches: bool) -> Prompt:
+    media = list(_media(asked))
+    text = _without(body, [medium.payload for medium in media if not medium.is_link])
+    around = TEMPLATE_TOKENS + bool(tools) * TOOLS_TOKENS + searches * SEARCH_TOKENS
+    counted = Counter(f"{medium.kind}s" for medium in media)
+    return Prompt(
+        text_bytes=len(text),
+        tokens=around + most_tokens(text) + sum(map(_tokens_of, media)),
+        open_ended=any(medium.is_open_ended for medium in media)
+        or any(tool.get("type") not in _CLIENT_TOOLS for tool in tools),
+        **counted,
+    )
+
+
+def _media(asked: Iterable[Any]) -> Iterator[Medium]:
+    for message in asked:
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict):
+                yield from (_medium(_KINDS[name], part[name]) for name in _KINDS if name in part)
+
+
+def _medium(kind: Kind, value: Any) -> Medium:
+    if not isinstance(value, dict):
+        return Medium(kind, value if isinstance(value, str) else "")
+    payload = next((value[name] for name in _PAYLOADS if isinstance(value.get(name), str)), "")
+    return Medium(kind, payload, str(value.get("format")))
+
+
+def _tokens_of(medium: Medium) -> int:
+    """A file that is text has at most a token for each byte; for one that is not, only the context is a bound."""
+    if medium.kind == "image":
+        return IMAGE_TOKENS
+    if medium.kind == "file":
+        return len(medium.payload)
+    each = AUDIO_CHARACTERS_PER_TOKEN.get(medium.format or "", AUDIO_CHARACTERS_PER_TOKEN_COMPRESSED)
+    return -(-len(medium.payload) // each)
+
+
+def _without(body: bytes, payloads: Iterable[str]) -> bytes:
+    """The body without these. They come in its order; from one that is written with escapes on, all stays: it is dear
+    to count it as text, but endless to search for what is not there."""
+    long = [payload.encode() for payload in payloads if len(payload) > _WORTH_CUTTING]
+    rest = body.replace(b"\\/", b"/") if long else body
+    kept, place = [], 0
+    for payload in long:
+        start = rest.find(payload, place)
+        if start < 0:
+            break
+        kept.append(rest[place:start])
+        place = start + len(payload)
+    return b"".join([*kept, rest[place:]])
+
+
+def _put_inside(body: bytes, outer: str, name: str) -> bytes:
+    written = documents.get(body, outer)
+    inside = b"{}" if written in (None, b"null") else written
+    return documents.put(body, outer, documents.put(inside, name, b"true"))
+
+
+def _user(given: Mapping[str, Any]) -> str | None:
+    user = given.get("user")
+    if user is None:
+        return None
+    if not isinstance(user, str) or len(user) > LONGEST_NAME or not user.isprintable():
+        raise BadRequest(f"user: send at most {LONGEST_NAME} printable characters.", param="user")
+    return user
+
+
+def _whole(given: Mapping[str, Any], name: str, most: int) -> int | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise BadRequest(f"{name}: send a whole number from 1 to {most}.", param=name)
+    return value
+
+
+def _flag(given: Mapping[str, Any], name: str, within: str = "") -> bool:
+    value = given.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"{within}{name}: send true or false.", param=f"{within}{name}")
+    return bool(value)
+
+
+def _object(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = given.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise BadRequest(f"{name}: send an object.", param=name)
+    return value or {}
+
+
+def _list(given: Mapping[str, Any], name: str) -> list[Any]:
+    value = given.get(name)
+    if value is not None and not isinstance(value, list):
+        raise BadRequest(f"{name}: send a list.", param=name)
+    return value or []
+
+
+def _objects(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    listed = _list(given, name)
+    if not all(isinstance(one, dict) for one in listed):
+        raise BadRequest(f"{name}: send a list of objects.", param=name)
+    return listed

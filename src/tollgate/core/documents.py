@@ -1,0 +1,188 @@
+"""JSON from those whom we do not trust: read strictly, and changed in one place without touching the rest.
+
+What is refused, because two parsers could understand it differently or because it could hurt one: anything but UTF-8,
+a byte order mark, NaN and Infinity, numbers beyond 1e300, nesting beyond 100, anything but an object at the top. From
+a client also a name that stands twice in an object (the model that we price must be the model that is served) and
+half of a surrogate pair (nothing could encode it again). An upstream's reply is passed on as it came and only billed
+from here, so there the last of two names counts and such a half becomes U+FFFD: no charge is lost to a cut emoji.
+"""
+
+import json
+import re
+from collections import Counter
+from decimal import Decimal, InvalidOperation
+from itertools import chain
+from typing import Any, Final
+
+MOST_NESTED: Final = 100
+MOST_DIGITS: Final = 300
+"""Of a number, and of its exponent: a double ends at 1e308."""
+SHOWN_CHARACTERS: Final = 64
+
+_BOM = "\ufeff"
+_BLANK = re.compile(r"[ \t\n\r]*")
+_SURROGATES = re.compile(r"\\(?:\\|u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..))")
+"""An escaped backslash, a whole pair, or (as a group) half of one."""
+
+
+class NotADocument(ValueError):
+    """Why these bytes are not a JSON object that we would read. The sentence quotes nothing but a member's name."""
+
+
+def from_client(body: bytes) -> dict[str, Any]:
+    """What a client sent. Numbers with a fraction or an exponent are decimals, exactly as written."""
+    text = _text(body)
+    if "\\" in text and "\\u" in text and any(found[1] for found in _SURROGATES.finditer(text)):
+        raise NotADocument("The body has half of a surrogate pair, such as a cut emoji. Send whole characters.")
+    return _object(text, _strict)
+
+
+def from_upstream(body: bytes) -> dict[str, Any]:
+    """What an upstream answered."""
+    text = _text(body)
+    if "\\" in text and "\\u" in text:
+        text = _SURROGATES.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
+    return _object(text, _lenient)
+
+
+def put(body: bytes, name: str, value: bytes) -> bytes:
+    """The object with this member set to this JSON, and every other byte as it was. A new member comes first.
+
+    The body is one that `from_client` has read.
+    """
+    text = body.decode()
+    start, end = member(text, name)
+    new = value.decode()
+    if start == end:
+        comma = "" if text[_after_blank(text, start)] == "}" else ","
+        new = f"{json.dumps(name)}:{new}{comma}"
+    return (text[:start] + new + text[end:]).encode()
+
+
+def get(body: bytes, name: str) -> bytes | None:
+    """A member's JSON as it was written."""
+    text = body.decode()
+    start, end = member(text, name)
+    return text[start:end].encode() if start < end else None
+
+
+def member(text: str, name: str) -> tuple[int, int]:
+    """Where the value of a top-level member stands; where there is none, the empty place for it behind the brace."""
+    behind_brace = _after_blank(text, 0) + 1
+    place = _after_blank(text, behind_brace)
+    while text[place] != "}":
+        found, colon = _plain.raw_decode(text, place)
+        start = _after_blank(text, _after_blank(text, colon) + 1)
+        _, end = _plain.raw_decode(text, start)
+        if found == name:
+            return start, end
+        comma = _after_blank(text, end)
+        place = _after_blank(text, comma + 1) if text[comma] == "," else comma
+    return behind_brace, behind_brace
+
+
+def printable(text: str, most: int) -> str:
+    """What may go into a log, a header or a row: no control character, nothing invisible, nothing endless."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:most])
+
+
+def _text(body: bytes) -> str:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise NotADocument(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
+    if text.startswith(_BOM):
+        raise NotADocument("The body starts with a byte order mark. Send the JSON without it.")
+    return text
+
+
+def _object(text: str, decoder: json.JSONDecoder) -> dict[str, Any]:
+    try:
+        read = decoder.decode(text)
+    except json.JSONDecodeError as error:
+        if not text.strip():
+            raise NotADocument("The body is empty. Send a JSON object.") from None
+        where = f"line {error.lineno}, column {error.colno}"
+        raise NotADocument(f"The body is not valid JSON, see {where}. Send a JSON object.") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if not isinstance(read, dict):
+        raise NotADocument("The body is JSON but not an object. Send a JSON object.")
+    if (_has_more(text, "[", MOST_NESTED // 2) or _has_more(text, "{", MOST_NESTED // 2)) and _is_deeper(
+        read, MOST_NESTED
+    ):
+        raise _too_deep()
+    return read
+
+
+def _has_more(text: str, bracket: str, most: int) -> bool:
+    """Stops counting when it knows; what has few brackets is not nested deep."""
+    place = -1
+    for _ in range(most + 1):
+        place = text.find(bracket, place + 1)
+        if place < 0:
+            return False
+    return True
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Level by level, so that it needs no depth of its own."""
+    level = [value]
+    for _ in range(levels):
+        inside = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for one in inside if isinstance(one, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> NotADocument:
+    return NotADocument(f"The body is nested more than {MOST_NESTED} levels deep. Send a flatter object.")
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        name = json.dumps(printable(_repeated(pairs), SHOWN_CHARACTERS))
+        raise NotADocument(f"{name} stands twice in one object. Send each name once.")
+    return made
+
+
+def _repeated(pairs: list[tuple[str, Any]]) -> str:
+    return Counter(name for name, _ in pairs).most_common(1)[0][0]
+
+
+def _refuse_constant(constant: str) -> None:
+    raise NotADocument(f"The body has {constant}, which is not a number in JSON. Send a finite number.")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise _too_large()
+    return int(digits)
+
+
+def _decimal(digits: str) -> Decimal:
+    try:
+        made = Decimal(digits)
+    except InvalidOperation:
+        raise _too_large() from None
+    if len(digits) > MOST_DIGITS or not -MOST_DIGITS <= made.adjusted() <= MOST_DIGITS:
+        raise _too_large()
+    return made
+
+
+def _too_large() -> NotADocument:
+    return NotADocument(f"The body has a number beyond {MOST_DIGITS} digits. Send a smaller or shorter one.")
+
+
+def _after_blank(text: str, place: int) -> int:
+    found = _BLANK.match(text, place)
+    return found.end() if found else place
+
+
+_plain = json.JSONDecoder()
+_lenient = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant)
+_strict = json.JSONDecoder(
+    parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated
+)
