@@ -45,7 +45,7 @@ def test_a_dearer_cost_is_never_a_smaller_charge(one: Decimal, other: Decimal, m
 @given(prices, tokens, tokens, markups)
 def test_the_worst_case_covers_what_tokens_cost(price: Price, prompt: int, completion: int, markup: int) -> None:
     worst = worst_case(price, prompt_tokens=prompt)
-    hold = charge_for(worst.fixed_nanos + worst.output_nanos * completion, markup)
+    hold = charge_for(worst.with_output(completion), markup)
     usage = Usage(prompt, completion, None)
     assert bill(usage, price, markup_ppm=markup, hold_nanos=hold).charge_nanos <= hold
 
@@ -55,6 +55,12 @@ def test_more_tokens_never_cost_less(price: Price, prompt: int, completion: int,
     less = bill(Usage(prompt, completion, None), price, markup_ppm=0, hold_nanos=MUCH)
     other = bill(Usage(prompt + more, completion + still_more, None), price, markup_ppm=0, hold_nanos=MUCH)
     assert 0 <= less.charge_nanos <= other.charge_nanos
+
+
+def test_no_digit_of_a_worst_case_is_rounded_away() -> None:
+    """The usual context of decimals keeps 28 digits, which is one less than here."""
+    price = Price(request=Decimal("30517578125.000000000000000000001"))
+    assert charge_for(worst_case(price, prompt_tokens=0).with_output(0), 0) == 30517578126
 
 
 def test_the_worst_case_counts_every_priced_dimension() -> None:

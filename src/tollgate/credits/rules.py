@@ -21,6 +21,10 @@ class WorstCase:
     fixed_nanos: Decimal
     output_nanos: Decimal
 
+    def with_output(self, tokens: int) -> Decimal:
+        with localcontext(EXACT):
+            return self.fixed_nanos + self.output_nanos * tokens
+
 
 @dataclass(frozen=True)
 class Usage:
