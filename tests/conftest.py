@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 
 from people import Person
@@ -41,6 +42,11 @@ grant usage on schema tollgate to service_role;
 grant execute on all functions in schema tollgate to service_role;
 """
 """What no function of Tollgate does on demand."""
+
+# CI tries the same examples each time, so that what lands does not depend on luck; people try new ones.
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("tollgate", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("tollgate")
 
 _started = contextlib.ExitStack()
 
