@@ -2,6 +2,7 @@ import contextlib
 import json
 import string
 from collections.abc import Callable, Iterator
+from time import process_time
 from typing import Any
 
 import pytest
@@ -80,6 +81,7 @@ def test_a_plain_request_asks_for_one_answer_and_leaves_the_rest_open(endpoint: 
     )
     assert (plain.stream, plain.include_usage, plain.web_search, plain.user) == (False, False, False, None)
     assert plain.bound == (0 if endpoint == "embeddings" else None)
+    assert plain.bound_field is None
     assert plain.choices == 1
     assert not plain.prompt.open_ended
 
@@ -173,9 +175,9 @@ def test_a_bound_is_a_positive_whole_number(endpoint: Endpoint, field: str, boun
 
 @pytest.mark.parametrize("bound", [1, 16, 10**9])
 def test_a_bound_goes_by_either_name_in_a_chat_but_not_by_both(bound: int) -> None:
-    assert ask(max_tokens=bound).bound == bound
-    assert ask(max_completion_tokens=bound).bound == bound
-    assert ask(max_completion_tokens=bound, max_tokens=None).bound == bound
+    older, newer = ask(max_tokens=bound), ask(max_completion_tokens=bound, max_tokens=None)
+    assert (older.bound, older.bound_field) == (bound, "max_tokens")
+    assert (newer.bound, newer.bound_field) == (bound, "max_completion_tokens")
     assert refused(max_completion_tokens=bound, max_tokens=bound).param == "max_completion_tokens"
 
 
@@ -323,7 +325,9 @@ def test_text_that_says_it_is_an_image_is_text() -> None:
 def test_an_image_that_is_written_with_escapes_is_counted_as_text_and_not_searched_for() -> None:
     parts = [image("data:" + "a" * 400)] * 5000
     body = json.dumps({"model": "m", "messages": [{"content": parts}]}).replace("data:a", r"data:\u0061")
+    started = process_time()
     assert chat.read(body.encode(), "chat").prompt.text_bytes == len(body)
+    assert process_time() - started < 1
 
 
 def test_images_of_embeddings_are_counted_too() -> None:
@@ -457,6 +461,17 @@ llama-tokenizer-js, llama3-tokenizer-js and mistral-tokenizer-js, without their 
 @pytest.mark.parametrize(("text", "counted"), COUNTED.values(), ids=list(COUNTED))
 def test_no_tokenizer_counts_more_than_we_hold_for(text: str, counted: int) -> None:
     assert counted <= most_tokens(text.encode()) <= len(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        (b"", 0), (b"a", 1), (b"ab", 2), (b"abc", 3), (b"abcdef", 4), (b"abcdefg", 5), (b" a", 1), (b"a b", 2),
+        (b"aB", 2), (b" A", 2), (b"  a", 2), (b"a1b", 3), (b" 1", 2), (b"\na", 2), (b"a,", 2), ("é".encode(), 2),
+    ],
+)  # fmt: skip
+def test_the_rule_of_counting(text: bytes, tokens: int) -> None:
+    assert most_tokens(text) == tokens
 
 
 def test_ordinary_text_is_not_held_for_as_if_it_were_noise() -> None:

@@ -1,7 +1,9 @@
 import contextlib
 import json
 import math
+import threading
 from decimal import Decimal
+from time import process_time
 from typing import Any
 
 import pytest
@@ -118,12 +120,46 @@ def test_a_document_nests_a_hundred_levels_and_no_more(read: Any) -> None:
     assert "nested" in refusal(read, b'{"a":[' * 50 + b"[]" + b"]}" * 50)
 
 
+DEEP = [
+    nested(500_000),
+    b"[" * 1_000_000,
+    b'{"a":' * 1_000_000,
+    b'{"\\\\":"\\"","b":' + b"[" * 1_000_000,
+    b"{" * 101,
+    b'[{"":' * 51,
+]
+
+
 @BOTH
-@pytest.mark.parametrize("levels", [2_000, 100_000, 1_000_000])
-def test_no_depth_is_a_recursion_error(read: Any, levels: int) -> None:
-    assert "nested" in refusal(read, nested(levels))
-    assert refusal(read, b"[" * levels)
-    assert refusal(read, b'{"a":' * levels)
+@pytest.mark.parametrize("body", DEEP, ids=range(len(DEEP)))
+def test_what_is_deep_is_never_given_to_the_parser(read: Any, body: bytes) -> None:
+    """On so small a stack the parser would end the process, with whatever it is holding."""
+    refused = []
+    usual = threading.stack_size(256 * 1024)
+    thread = threading.Thread(target=lambda: refused.append(refusal(read, body)))
+    thread.start()
+    thread.join()
+    threading.stack_size(usual)
+    assert "nested" in refused[0]
+
+
+@BOTH
+def test_much_that_is_broken_is_refused_fast(read: Any) -> None:
+    """Each of these is two megabytes; work that grew with its square would take hours."""
+    started = process_time()
+    for body in (b"[]" * 1_000_000, (b"[" * 100 + b"]" * 100) * 10_000, b"]" * 2_000_000, b'\\"' * 1_000_000):
+        assert refusal(read, body)
+    assert process_time() - started < 10
+
+
+@BOTH
+@given(
+    st.lists(st.sampled_from(['"', "\\", "[", "]", "{", "}", ":", ","]), max_size=30).map("".join), st.integers(0, 3)
+)
+def test_no_string_hides_a_depth(read: Any, text: str, backslashes: int) -> None:
+    hidden = json.dumps({text: [text + "\\" * backslashes]})[:-2]
+    assert read(f"{hidden},{'[' * 98}{']' * 98}]}}".encode())
+    assert "nested" in refusal(read, f"{hidden},{'[' * 99}{']' * 99}]}}".encode())
 
 
 @BOTH

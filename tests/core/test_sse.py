@@ -252,6 +252,12 @@ def test_a_hundred_thousand_tiny_things_in_one_piece_are_cheap(tiny: bytes) -> N
     assert seconds(tiny * 100_000, 10_000_000) < 5
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b""])
+def test_a_byte_order_mark_hides_no_data(end: bytes) -> None:
+    stream = b"\xef\xbb\xbfdata: x" + end
+    assert events(*in_single_bytes(stream)) == [Event(b"x", stream)]
+
+
 @EVERY_LINE_END
 def test_openrouter_s_stream_is_tallied(end: str) -> None:
     tally = told(OPENROUTER.replace("\n", end))
@@ -330,6 +336,10 @@ def test_how_a_stream_ended(stream: str, choices: int, ending: Ending) -> None:
 )
 def test_an_upstream_s_error_in_whatever_form_is_a_failure(error: Any, failure: Failure) -> None:
     assert told(chunk(error=error)).failure == failure
+
+
+def test_a_finish_reason_is_fit_to_be_kept() -> None:
+    assert told(finished("a\nb" + "x" * 500)).finish_reasons == {0: "a\ufffdb" + "x" * 253}
 
 
 def test_the_first_failure_is_the_one() -> None:

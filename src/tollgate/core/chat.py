@@ -118,6 +118,8 @@ class Ask:
     """The client asked for the usage in its stream. Where only we asked for it, it is taken out again."""
     bound: int | None
     """Output tokens for each choice; None where the client left it open, 0 for embeddings."""
+    bound_field: str | None
+    """The name under which the client set it. A second name for it must never go upstream."""
     choices: int
     """All answers that are paid for: prompts × max(n, best_of)."""
     prompt: Prompt
@@ -140,6 +142,7 @@ def read(body: bytes, endpoint: Endpoint) -> Ask:
     _object(given, "usage")
     model, *fallbacks = _models(given)
     asked = _asked(given, endpoint)
+    bound, bound_field = _bound(given, endpoint)
     searches = _may_search(given, (model, *fallbacks))
     return Ask(
         endpoint=endpoint,
@@ -147,7 +150,8 @@ def read(body: bytes, endpoint: Endpoint) -> Ask:
         fallbacks=tuple(fallbacks),
         stream=_flag(given, "stream") and endpoint != "embeddings",
         include_usage=_flag(_object(given, "stream_options"), "include_usage", "stream_options."),
-        bound=_bound(given, endpoint),
+        bound=bound,
+        bound_field=bound_field,
         choices=1 if endpoint == "embeddings" else _choices(given, asked),
         prompt=_measured(body, asked, _objects(given, "tools"), searches),
         web_search=searches,
@@ -193,8 +197,9 @@ def most_tokens(text: bytes) -> int:
 
 
 def _refuse_forbidden(given: Mapping[str, Any]) -> None:
-    for name in FORBIDDEN.keys() & given.keys():
-        raise BadRequest(f"{name}: {FORBIDDEN[name]}", param=name)
+    for name in FORBIDDEN:
+        if name in given:
+            raise BadRequest(f"{name}: {FORBIDDEN[name]}", param=name)
 
 
 def _models(given: Mapping[str, Any]) -> list[str]:
@@ -220,14 +225,17 @@ def _asked(given: Mapping[str, Any], endpoint: Endpoint) -> list[Any]:
     return asked
 
 
-def _bound(given: Mapping[str, Any], endpoint: Endpoint) -> int | None:
+def _bound(given: Mapping[str, Any], endpoint: Endpoint) -> tuple[int | None, str | None]:
+    """And the name that it goes by."""
     if endpoint == "embeddings":
-        return 0
+        return 0, None
     newer = _whole(given, "max_completion_tokens", MOST_OUTPUT_TOKENS)
     bound = _whole(given, "max_tokens", MOST_OUTPUT_TOKENS)
-    if newer is not None and (bound is not None or endpoint == "completions"):
+    if newer is None:
+        return bound, None if bound is None else "max_tokens"
+    if bound is not None or endpoint == "completions":
         raise BadRequest("max_completion_tokens: use max_tokens alone.", param="max_completion_tokens")
-    return bound if newer is None else newer
+    return newer, "max_completion_tokens"
 
 
 def _choices(given: Mapping[str, Any], asked: Iterable[Any]) -> int:
@@ -272,7 +280,8 @@ def _medium(kind: Kind, value: Any) -> Medium:
     if not isinstance(value, dict):
         return Medium(kind, value if isinstance(value, str) else "")
     payload = next((value[name] for name in _PAYLOADS if isinstance(value.get(name), str)), "")
-    return Medium(kind, payload, str(value.get("format")))
+    encoding = value.get("format")
+    return Medium(kind, payload, encoding if isinstance(encoding, str) else None)
 
 
 def _tokens_of(medium: Medium) -> int:
@@ -289,7 +298,7 @@ def _without(body: bytes, payloads: Iterable[str]) -> bytes:
     """The body without these. They come in its order; from one that is written with escapes on, all stays: it is dear
     to count it as text, but endless to search for what is not there."""
     long = [payload.encode() for payload in payloads if len(payload) > _WORTH_CUTTING]
-    rest = body.replace(b"\\/", b"/") if long else body
+    rest = body.replace(b"\\/", b"/") if long and b"\\" in body else body
     kept, place = [], 0
     for payload in long:
         start = rest.find(payload, place)
