@@ -42,6 +42,18 @@ create type tollgate.visit as (
 comment on type tollgate.visit is 'A caller at the gate: recognised, or refused.';
 
 
+create function tollgate.digests_of(caller jsonb) returns bytea[]
+language sql
+immutable
+set search_path = ''
+as $$
+  select array(select decode(d, 'hex') from jsonb_array_elements_text(caller -> 'digests') d)
+$$;
+
+comment on function tollgate.digests_of(jsonb) is
+  'The digests a caller''s key may be kept under: of each active pepper, the newest first.';
+
+
 create function tollgate.identify(caller jsonb, scope text default null) returns tollgate.visit
 language plpgsql
 set search_path = ''
@@ -67,9 +79,7 @@ begin
 
   select k.* into key
   from tollgate.api_keys k
-  where k.digest = any (array(
-    select decode(d, 'hex') from jsonb_array_elements_text(caller -> 'digests') d
-  ));
+  where k.digest = any (tollgate.digests_of(caller));
   if not found then
     visit.refusal := tollgate.refusal(401, 'invalid_api_key');
     return visit;

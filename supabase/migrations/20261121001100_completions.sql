@@ -448,7 +448,7 @@ begin
     from jsonb_array_elements(items) i
     order by (
       select row(k.org_id, k.id) from tollgate.api_keys k
-      where k.digest = decode(i.value -> 'caller' -> 'digests' ->> 0, 'hex')
+      where k.digest = any (tollgate.digests_of(i.value -> 'caller'))
     )
   loop
     visit := tollgate.identify(item -> 'caller', item ->> 'scope');

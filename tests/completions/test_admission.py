@@ -9,9 +9,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from people import Person
+from people import OLD_PEPPER, PEPPER, Person
 from tollgate.account import store as account
 from tollgate.credits import store as credits
+from tollgate.keys import rules
 from tollgate.keys import store as keys
 from tollgate.keys.gate import console
 from tollgate.runtime.database import Door
@@ -261,6 +262,23 @@ async def test_batches_in_any_order_never_wait_in_a_circle(door: Door, payer: An
     done = await asyncio.gather(*(settle(door, *(settled(one, 5) for one in batch)) for batch in batches))
     assert all(not answer["settled"]["again"] for answers in done for answer in answers)
     await audited(door)
+
+
+async def test_batches_keep_the_order_while_a_pepper_is_rotated(door: Door, payer: Any) -> None:
+    """A key that is still under the previous pepper is found by its second digest, for the order too."""
+    people = [await payer(pepper=OLD_PEPPER) for _ in range(8)]
+
+    def rotating(who: Person) -> dict[str, Any]:
+        caller = {
+            "digests": [rules.digest(who.secret, PEPPER), rules.digest(who.secret, OLD_PEPPER)],
+            "pepper": rules.fingerprint(PEPPER),
+            "ip": "192.0.2.1",
+        }
+        return item(who, caller=caller, models=["maker/model"] * 500)
+
+    batches = [[rotating(who) for who in (people if turn % 2 else reversed(people))] for turn in range(12)]
+    admitted = await asyncio.gather(*(admit(door, *batch) for batch in batches))
+    assert all("granted" in answer for answers in admitted for answer in answers)
 
 
 @pytest.mark.parametrize("state", ["disabled", "revoked"])
