@@ -18,6 +18,7 @@ from typing import Any
 from tollgate import __version__
 from tollgate.app import create_app
 from tollgate.core.errors import TollgateError
+from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
 from tollgate.keys import rules as key_rules
 from tollgate.keys import store as keys
@@ -25,6 +26,7 @@ from tollgate.keys.gate import console
 from tollgate.runtime import logs, server, settings
 from tollgate.runtime.database import Door, embedded, migrations, open_door
 from tollgate.runtime.database.opening import database_url
+from tollgate.runtime.database.schema import NEEDED
 from tollgate.runtime.http import Http
 from tollgate.runtime.settings import Settings
 
@@ -81,8 +83,8 @@ def migrate(chosen: Settings, options: argparse.Namespace) -> None:
     names = [f"{migration.version}_{migration.name}" for migration in applied]
     _report(
         options,
-        {"applied": names, "schema_version": migrations.newest()},
-        "\n".join([*(f"applied {name}" for name in names), f"The schema is at {migrations.newest()}."]),
+        {"applied": names, "schema_version": NEEDED},
+        "\n".join([*(f"applied {name}" for name in names), f"The schema is at {NEEDED}."]),
     )
 
 
@@ -139,7 +141,7 @@ async def _seed_demo(door: Door, chosen: Settings, secret: str) -> None:
     org = {"id": "org_demo", "name": "Demo", "plan_id": "pro"}
     owner = {"id": "usr_demo", "email": "demo@localhost", "name": "Demo", "role": "member"}
     await keys.seed(operator, org, owner, key)
-    nanos = DEMO_CREDITS * 1_000_000_000
+    nanos = DEMO_CREDITS * NANOS_PER_CREDIT
     await credits.grant(operator, org["id"], nanos, source="promotion", reason="To try it out", reference="demo")
 
 

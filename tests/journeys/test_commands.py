@@ -27,6 +27,7 @@ from servers.postgres import GUARDED_PASSWORD, Cluster
 from servers.process import free_port, listens
 from tollgate.keys.rules import is_whole
 from tollgate.runtime.database import embedded, migrations
+from tollgate.runtime.database.schema import NEEDED
 
 SECRET = "an-operator-s-own-secret-wxyz"
 ROOT = Path(__file__).parents[2]
@@ -441,17 +442,17 @@ def test_migrate_applies_what_is_missing_and_then_nothing(home: Home, bare_datab
     first = home.run("migrate", DATABASE_URL=bare_database)
     assert (first.returncode, first.stderr) == (0, "")
     assert re.findall(r"^applied (\w+)$", first.stdout, re.MULTILINE) == SHIPPED
-    assert query(bare_database, "select tollgate.schema_version()") == [migrations.newest()]
+    assert query(bare_database, "select tollgate.schema_version()") == [NEEDED]
     second = home.run("migrate", DATABASE_URL=bare_database)
     assert (second.returncode, second.stderr) == (0, "")
-    assert second.stdout == f"The schema is at {migrations.newest()}.\n"
+    assert second.stdout == f"The schema is at {NEEDED}.\n"
 
 
 def test_migrate_reports_as_json(home: Home, bare_database: str) -> None:
     for applied in (SHIPPED, []):
         done = home.run("migrate", "--json", DATABASE_URL=bare_database)
         assert done.returncode == 0
-        assert json.loads(done.stdout) == {"applied": applied, "schema_version": migrations.newest()}
+        assert json.loads(done.stdout) == {"applied": applied, "schema_version": NEEDED}
 
 
 def test_migrate_without_settings_brings_up_the_embedded_database(home: Home) -> None:
@@ -466,7 +467,7 @@ def test_env_file_picks_the_settings_instead_of_dot_env(home: Home, bare_databas
     (home.folder / ".env.other").write_text(f"DATABASE_URL={bare_database}\n")
     assert home.run("migrate").returncode == 1
     assert home.run("migrate", ENV_FILE=".env.other").returncode == 0
-    assert query(bare_database, "select tollgate.schema_version()") == [migrations.newest()]
+    assert query(bare_database, "select tollgate.schema_version()") == [NEEDED]
 
 
 def test_an_env_file_that_is_not_there_is_told_in_one_line(home: Home) -> None:
@@ -542,11 +543,11 @@ def test_migrate_refuses_a_database_that_is_ahead_and_changes_nothing(home: Home
     ahead = "create or replace function tollgate.schema_version() returns text language sql as $$select '{}'$$"
     query(own_database, ahead.format("29991231235959"))
     history = "select version from supabase_migrations.schema_migrations order by version"
-    query(own_database, f"delete from supabase_migrations.schema_migrations where version = '{migrations.newest()}'")
+    query(own_database, f"delete from supabase_migrations.schema_migrations where version = '{NEEDED}'")
     before = query(own_database, history)
     done = home.run("migrate", DATABASE_URL=own_database)
     assert done.returncode == 1
-    assert is_one_line(done.stderr, "29991231235959", migrations.newest())
+    assert is_one_line(done.stderr, "29991231235959", NEEDED)
     assert query(own_database, history) == before
 
 
