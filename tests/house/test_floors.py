@@ -62,7 +62,13 @@ def test_a_planted_breach_is_found(copy: Path, file: str, breach: str) -> None:
 
 
 ROOM_FILES = {"__init__.py", "routes.py", "store.py", "rules.py"}
-NOUNS = {"keys": {"gate.py"}, "health": {"checks.py", "redis.py"}}
+NOUNS = {
+    "keys": {"gate.py"},
+    "health": {"checks.py", "redis.py"},
+    "catalog": {"memory.py", "source.py"},
+    "upstreams": {"client.py", "attempts.py", "breaker.py", "guard.py"},
+    "completions": {"flow.py", "admission.py", "relay.py", "sweep.py"},
+}
 NO_ROOM = {"core", "runtime", "sandbox"}
 WEASEL_WORDS = {"service", "services", "utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 

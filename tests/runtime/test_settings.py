@@ -70,6 +70,18 @@ BAD = [
     ("OPENROUTER_BASE_URL", "openrouter.ai/api/v1", "must be a web address"),
     ("OPENROUTER_BASE_URL", "https:///api/v1", "must be a web address"),
     ("OPENROUTER_BASE_URL", "https://openrouter.ai:port/api/v1", ""),
+    ("SANDBOX_BASE_URL", "localhost:9", "must be a web address"),
+    ("PRIVATE_UPSTREAMS", "perhaps", "boolean"),
+    ("UPSTREAM_TIMEOUT_SECONDS", "0.5", "greater than or equal to 1"),
+    ("UPSTREAM_TIMEOUT_SECONDS", "nan", ""),
+    ("MARKUP", "-0.05", "greater than or equal to 0"),
+    ("MARKUP", "5%", ""),
+    ("MARKUP", "NaN", "finite"),
+    ("MARKUP", "0.0000001", "six places"),
+    ("HOLD_TTL_SECONDS", "59", "greater than or equal to 60"),
+    ("HOLD_TTL_SECONDS", "600", "longer than UPSTREAM_TIMEOUT_SECONDS"),
+    ("CRON_SECRET", "short", "at least 16 characters"),
+    ("CRON_SECRET", "0123456789abcdef…", "characters that no key has"),
     ("HEALTH_USER_COUNT", "perhaps", "boolean"),
 ]
 TAKEN_AS_THEY_ARE = {"HOST", "TOLLGATE_DATA_DIR"}
@@ -85,6 +97,7 @@ LEAKY = [
     ("SUPABASE_SECRET_KEY", "sb_publishable_hunter2hunter2"),
     ("KEY_PEPPER", "hunter2hunter2"),
     ("KEY_PEPPER_PREVIOUS", "hunter2hunter2"),
+    ("CRON_SECRET", "hunter2hunter2"),
     ("OPENROUTER_API_KEY", "hunter2hunter2…"),
 ]
 
@@ -241,6 +254,7 @@ SECRETS = {
     "KEY_PEPPER": "hunter2" * 5,
     "KEY_PEPPER_PREVIOUS": "hunter2" * 6,
     "OPENROUTER_API_KEY": "sk-or-v1-hunter2hunter2",
+    "CRON_SECRET": "hunter2" * 4,
 }
 
 

@@ -4,9 +4,12 @@ TollgateError
 ├── BadRequest                 400 invalid_request
 │   ├── IdempotencyKeyReused   422 idempotency_key_reused
 │   ├── RequestInProgress      409 request_in_progress
+│   ├── AnswerNotKept          409 answer_not_kept
 │   ├── KeyIsFinal             409 key_is_final
 │   ├── BodyTooLarge           413 body_too_large
 │   ├── NotFound               404 not_found
+│   │   └── ModelNotFound      404 model_not_found
+│   ├── ModelUnpriced          400 model_unpriced
 │   └── MethodNotAllowed       405 method_not_allowed
 ├── Unauthenticated            401
 │   ├── MissingApiKey              missing_api_key
@@ -23,6 +26,13 @@ TollgateError
 │   ├── ModelNotAllowed            model_not_allowed
 │   └── IpNotAllowed               ip_not_allowed
 ├── RateLimitExceeded          429 rate_limit_exceeded
+├── UpstreamError
+│   ├── UpstreamUnavailable    502 upstream_unavailable
+│   ├── UpstreamGarbled        502 upstream_garbled
+│   ├── UpstreamCut            502 upstream_cut
+│   ├── UpstreamTimeout        504 upstream_timeout
+│   ├── UpstreamBusy           503 upstream_busy
+│   └── CatalogUnavailable     503 catalog_unavailable
 ├── DatabaseUnavailable        503 database_unavailable
 └── InternalError              500 internal_error
 
@@ -73,6 +83,16 @@ class RequestInProgress(BadRequest):
     headers: ClassVar = {"retry-after": "1", "x-should-retry": "true"}
 
 
+class AnswerNotKept(BadRequest):
+    status = 409
+    code = "answer_not_kept"
+    sentence = (
+        "This request ran and was charged, but its answer was too large to keep or its client left. "
+        "Send it with a new idempotency key to run it again."
+    )
+    headers: ClassVar = {"x-should-retry": "false"}
+
+
 class KeyIsFinal(BadRequest):
     status = 409
     code = "key_is_final"
@@ -89,6 +109,19 @@ class NotFound(BadRequest):
     status = 404
     code = "not_found"
     sentence = "There is nothing here. Check the path and the id."
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    sentence = "There is no such model here. GET /v1/models lists those there are."
+
+
+class ModelUnpriced(BadRequest):
+    code = "model_unpriced"
+    sentence = (
+        "This model has no fixed price, so nothing bounds what it may cost. "
+        "Send provider.max_price with prompt and completion, or name another model."
+    )
 
 
 class MethodNotAllowed(BadRequest):
@@ -173,6 +206,50 @@ class RateLimitExceeded(TollgateError):
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     sentence = "Too many requests or tokens for the limits of this key. Send it again after the time in Retry-After."
+
+
+class UpstreamError(TollgateError):
+    type = "server_error"
+
+
+class UpstreamUnavailable(UpstreamError):
+    status = 502
+    code = "upstream_unavailable"
+    sentence = "The model's server could not be reached or refused us; nothing was charged. Try again later."
+
+
+class UpstreamGarbled(UpstreamError):
+    status = 502
+    code = "upstream_garbled"
+    sentence = "The model's server answered what is no answer. Try again or use another model."
+
+
+class UpstreamCut(UpstreamError):
+    status = 502
+    code = "upstream_cut"
+    sentence = "The model's server broke off before its answer was complete. What came before is charged at its cost."
+    headers: ClassVar = {"x-should-retry": "false"}
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+    sentence = "The model's server took too long. It may have done the work, which is then charged at its cost."
+    headers: ClassVar = {"x-should-retry": "false"}
+
+
+class UpstreamBusy(UpstreamError):
+    status = 503
+    code = "upstream_busy"
+    sentence = "All servers of this model are at their limit; nothing was charged. Try again shortly."
+    headers: ClassVar = {"retry-after": "2"}
+
+
+class CatalogUnavailable(UpstreamError):
+    status = 503
+    code = "catalog_unavailable"
+    sentence = "The list of models and prices cannot be read, so nothing was done or charged. Try again shortly."
+    headers: ClassVar = {"retry-after": "5"}
 
 
 class DatabaseUnavailable(TollgateError):

@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
 SHORTEST_PEPPER = 32
+SHORTEST_CRON_SECRET = 16
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 
 TrustedProxy = Literal["none", "vercel", "railway", "heroku", "lambda", "alb"]
@@ -118,6 +120,48 @@ class Settings(BaseModel):
         "https://openrouter.ai/api/v1", alias="OPENROUTER_BASE_URL", description="Where OpenRouter's API is."
     )
 
+    sandbox_base_url: str | None = Field(
+        None,
+        alias="SANDBOX_BASE_URL",
+        description="Where the sandbox upstream is that serves test keys. `serve` and `demo` run one by themselves.",
+    )
+    private_upstreams: bool = Field(
+        False,
+        alias="PRIVATE_UPSTREAMS",
+        description="true lets self-hosted upstreams have private and loopback addresses. "
+        "Link-local ones, where clouds keep their credentials, never.",
+    )
+    upstream_timeout_seconds: float = Field(
+        600.0,
+        alias="UPSTREAM_TIMEOUT_SECONDS",
+        ge=1,
+        le=86_400,
+        description="Longest time that a completion may take, from its start to its last byte. "
+        "Keep it below the limit of a serverless host.",
+    )
+
+    markup: Decimal = Field(
+        Decimal(0),
+        alias="MARKUP",
+        ge=0,
+        le=100,
+        description="What is charged above the cost where neither plan nor org says otherwise: 0.05 is 5 %.",
+    )
+    hold_ttl_seconds: int = Field(
+        900,
+        alias="HOLD_TTL_SECONDS",
+        ge=60,
+        le=172_800,
+        description="How long credits stay on hold for a request that nobody ends; then it is swept. "
+        "Longer than UPSTREAM_TIMEOUT_SECONDS.",
+    )
+    cron_secret: SecretStr | None = Field(
+        None,
+        alias="CRON_SECRET",
+        description="What a scheduler sends to POST /internal/sweep as `Authorization: Bearer …`, "
+        "at least 16 characters. Unset, that path is closed.",
+    )
+
     health_user_count: bool = Field(
         True, alias="HEALTH_USER_COUNT", description="false hides the number of users from /health, which is public."
     )
@@ -136,7 +180,7 @@ class Settings(BaseModel):
             raise ValueError("must begin with redis:// or rediss://")
         return value
 
-    @field_validator("supabase_url", "openrouter_base_url")
+    @field_validator("supabase_url", "openrouter_base_url", "sandbox_base_url")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
         if value is None:
@@ -146,7 +190,7 @@ class Settings(BaseModel):
             raise ValueError("must be a web address such as https://example.com")
         return value.rstrip("/")
 
-    @field_validator("supabase_secret_key", "openrouter_api_key")
+    @field_validator("supabase_secret_key", "openrouter_api_key", "cron_secret")
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
@@ -167,6 +211,20 @@ class Settings(BaseModel):
             raise ValueError(f"must have at least {SHORTEST_PEPPER} characters; try `openssl rand -hex 32`")
         return value
 
+    @field_validator("cron_secret")
+    @classmethod
+    def _is_no_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and len(value.get_secret_value()) < SHORTEST_CRON_SECRET:
+            raise ValueError(f"must have at least {SHORTEST_CRON_SECRET} characters; try `openssl rand -hex 16`")
+        return value
+
+    @field_validator("markup")
+    @classmethod
+    def _is_whole_ppm(cls, value: Decimal) -> Decimal:
+        if value * 1_000_000 % 1:
+            raise ValueError("has more than six places")
+        return value
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         wrong = [*self._wrong_anywhere(), *(self._wrong_in_production() if self.production else [])]
@@ -178,6 +236,8 @@ class Settings(BaseModel):
         wrong = []
         if self.supabase_url and not self.supabase_secret_key:
             wrong.append("SUPABASE_SECRET_KEY: is missing, and SUPABASE_URL is set")
+        if self.hold_ttl_seconds <= self.upstream_timeout_seconds:
+            wrong.append("HOLD_TTL_SECONDS: must be longer than UPSTREAM_TIMEOUT_SECONDS")
         if self.key_pepper == self.key_pepper_previous:
             wrong.append("KEY_PEPPER_PREVIOUS: is the same as KEY_PEPPER")
         return wrong
@@ -209,6 +269,10 @@ class Settings(BaseModel):
     @property
     def bind_host(self) -> str:
         return self.host or ("0.0.0.0" if self.production else "127.0.0.1")
+
+    @property
+    def markup_ppm(self) -> int:
+        return int(self.markup * 1_000_000)
 
     @property
     def peppers(self) -> tuple[str, ...]:
