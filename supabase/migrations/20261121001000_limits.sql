@@ -1,10 +1,12 @@
 -- Why:  limits must hold exactly, however many instances serve, so they are counted where money is counted.
--- What: limits and counters on orgs and keys; the arithmetic of sliding windows; limit_exceeded().
--- Care: additive: nullable columns and columns with constant defaults, which rewrite nothing.
+-- What: limits and counters on orgs and keys; the arithmetic of sliding windows; room() and limit_exceeded().
+-- Care: additive. `counted` is computed and stored, which rewrites api_keys once; the other columns are nullable or
+--       have constant defaults, which rewrite nothing.
 --
 -- A window slides: it counts the current bucket whole and the one before by the part of it that is still inside.
 -- Calendar windows would let twice the limit through at the turn. Counters of one subject are fifteen numbers,
--- five for each of minute, hour and day: bucket, requests, tokens, requests before, tokens before.
+-- five for each of minute, hour and day: bucket, requests, tokens, requests before, tokens before. The functions that
+-- look at all three know their spans in milliseconds, rather than call another function for each on the hot path.
 
 create domain tollgate.counters as bigint[] check (value is null or cardinality(value) = 15);
 
@@ -39,22 +41,15 @@ alter table tollgate.api_keys
   add column tokens_in_all bigint check (tokens_in_all >= 0),
   add column month_of_tokens date,
   add column tokens_used_in_month bigint not null default 0,
-  add column tokens_used_in_all bigint not null default 0;
+  add column tokens_used_in_all bigint not null default 0,
+  add column counted boolean not null generated always as (
+    budget_nanos is not null or tokens_per_month is not null or tokens_in_all is not null or not limits is null
+  ) stored;
 
 comment on column tollgate.api_keys.limits is 'The key''s own limits, within the org''s; null is none.';
 comment on column tollgate.api_keys.allowed_models is 'Patterns (* stands for anything) of the models the key may use; null is all.';
 comment on column tollgate.api_keys.budget_spent_nanos is 'Charges and open holds since budget_period began.';
-
-
-create function tollgate.window_span(place integer) returns bigint
-language sql
-immutable
-set search_path = ''
-as $$
-  select (array[60000, 3600000, 86400000])[place]::bigint
-$$;
-
-comment on function tollgate.window_span(integer) is 'Milliseconds of the first, second and third window: minute, hour, day.';
+comment on column tollgate.api_keys.counted is 'Whether the key has limits, a budget or a quota of its own. The row of any other is left alone by requests.';
 
 
 create function tollgate.roll(counters bigint[], at_ms bigint) returns bigint[]
@@ -63,6 +58,7 @@ immutable
 set search_path = ''
 as $$
 declare
+  spans constant bigint[] := array[60000, 3600000, 86400000];
   rolled bigint[] := coalesce(counters, array_fill(0::bigint, array[15]));
   bucket bigint;
   place integer;
@@ -72,7 +68,7 @@ begin
   end if;
   for window_place in 1..3 loop
     place := (window_place - 1) * 5;
-    bucket := at_ms / tollgate.window_span(window_place);
+    bucket := at_ms / spans[window_place];
     if rolled[place + 1] >= bucket then
       continue;
     elsif rolled[place + 1] = bucket - 1 then
@@ -124,6 +120,88 @@ comment on function tollgate.window_wait(bigint, bigint, bigint, bigint, bigint,
   'Milliseconds until `need` fits into a window if nothing else comes; 0 when it fits now, null when it never will.';
 
 
+create type tollgate.room as (
+  requests_limit bigint,
+  requests_left bigint,
+  requests_reset_ms bigint,
+  tokens_limit bigint,
+  tokens_left bigint,
+  tokens_reset_ms bigint
+);
+
+comment on type tollgate.room is 'Of each measure the window with the least left: its limit, what is left, and how long a request of this moment stays in it. Nulls where no window of the measure has a limit.';
+
+
+create function tollgate.room(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.room
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  spans constant bigint[] := array[60000, 3600000, 86400000];
+  most_requests bigint[] := array[limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day];
+  most_tokens bigint[] := array[limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day];
+  rolled bigint[];
+  room tollgate.room;
+  span bigint;
+  slid bigint; -- how far the bucket before has slid out of the window
+  remaining bigint;
+begin
+  if limits is null then
+    return room;
+  end if;
+  rolled := tollgate.roll(counters, at_ms);
+  -- Used is the current bucket and, rounded up, the part of the one before that has not slid out. In bigint, since no
+  -- limit is above 10^11.
+  for place in 1..3 loop
+    span := spans[place];
+    slid := at_ms % span;
+    remaining := most_requests[place] - rolled[place * 5 - 3]
+      - (rolled[place * 5 - 1] * (span - slid) + span - 1) / span;
+    if remaining < room.requests_left or (room.requests_left is null and remaining is not null) then
+      room.requests_limit := most_requests[place];
+      room.requests_left := remaining;
+      room.requests_reset_ms := 2 * span - slid;
+    end if;
+    remaining := most_tokens[place] - rolled[place * 5 - 2]
+      - (rolled[place * 5] * (span - slid) + span - 1) / span;
+    if remaining < room.tokens_left or (room.tokens_left is null and remaining is not null) then
+      room.tokens_limit := most_tokens[place];
+      room.tokens_left := remaining;
+      room.tokens_reset_ms := 2 * span - slid;
+    end if;
+  end loop;
+  return room;
+end
+$$;
+
+comment on function tollgate.room(bigint[], tollgate.limits, bigint) is
+  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch.';
+
+
+create function tollgate.tighter(one tollgate.room, other tollgate.room) returns tollgate.room
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if other.requests_left < one.requests_left or one.requests_left is null then
+    one.requests_limit := other.requests_limit;
+    one.requests_left := other.requests_left;
+    one.requests_reset_ms := other.requests_reset_ms;
+  end if;
+  if other.tokens_left < one.tokens_left or one.tokens_left is null then
+    one.tokens_limit := other.tokens_limit;
+    one.tokens_left := other.tokens_left;
+    one.tokens_reset_ms := other.tokens_reset_ms;
+  end if;
+  return one;
+end
+$$;
+
+comment on function tollgate.tighter(tollgate.room, tollgate.room) is 'Of each measure the room of whichever has less left.';
+
+
 create function tollgate.limit_exceeded(counters bigint[], limits tollgate.limits, at_ms bigint, tokens bigint)
 returns jsonb
 language plpgsql
@@ -131,6 +209,7 @@ immutable
 set search_path = ''
 as $$
 declare
+  spans constant bigint[] := array[60000, 3600000, 86400000];
   most bigint[];
   rolled bigint[] := tollgate.roll(counters, at_ms);
   worst jsonb;
@@ -140,17 +219,6 @@ declare
   measure integer;
   need bigint;
 begin
-  -- The usual case, in one expression: used is the current bucket and, rounded up, the part of the one before that
-  -- has not slid out. In bigint, since no limit is above 10^11.
-  if coalesce(rolled[2] + (rolled[4] * (60000 - at_ms % 60000) + 59999) / 60000 + 1 <= limits.requests_per_minute, true)
-    and coalesce(rolled[7] + (rolled[9] * (3600000 - at_ms % 3600000) + 3599999) / 3600000 + 1 <= limits.requests_per_hour, true)
-    and coalesce(rolled[12] + (rolled[14] * (86400000 - at_ms % 86400000) + 86399999) / 86400000 + 1 <= limits.requests_per_day, true)
-    and coalesce(rolled[3] + (rolled[5] * (60000 - at_ms % 60000) + 59999) / 60000 + tokens <= limits.tokens_per_minute, true)
-    and coalesce(rolled[8] + (rolled[10] * (3600000 - at_ms % 3600000) + 3599999) / 3600000 + tokens <= limits.tokens_per_hour, true)
-    and coalesce(rolled[13] + (rolled[15] * (86400000 - at_ms % 86400000) + 86399999) / 86400000 + tokens <= limits.tokens_per_day, true)
-  then
-    return null;
-  end if;
   most := array[
     limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day,
     limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day
@@ -162,7 +230,7 @@ begin
     need := case measure when 0 then 1 else tokens end;
     wait := tollgate.window_wait(
       rolled[place + 2 + measure], rolled[place + 4 + measure],
-      tollgate.window_span((limit_place - 1) % 3 + 1), at_ms, need, most[limit_place]
+      spans[(limit_place - 1) % 3 + 1], at_ms, need, most[limit_place]
     );
     if wait is null or wait > longest then
       worst := jsonb_build_object(
@@ -181,7 +249,7 @@ end
 $$;
 
 comment on function tollgate.limit_exceeded(bigint[], tollgate.limits, bigint, bigint) is
-  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help.';
+  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Says why room() is short.';
 
 
 create function tollgate.take(counters bigint[], at_ms bigint, requests bigint, tokens bigint) returns bigint[]
@@ -209,17 +277,16 @@ immutable
 set search_path = ''
 as $$
 declare
+  spans constant bigint[] := array[60000, 3600000, 86400000];
   corrected bigint[] := tollgate.roll(counters, at_ms);
-  place integer;
   age bigint;
 begin
-  for window_place in 1..3 loop
-    place := (window_place - 1) * 5;
-    age := corrected[place + 1] - taken_at_ms / tollgate.window_span(window_place);
+  for place in 1..3 loop
+    age := corrected[place * 5 - 4] - taken_at_ms / spans[place];
     if age = 0 then
-      corrected[place + 3] := greatest(0, corrected[place + 3] + tokens);
+      corrected[place * 5 - 2] := greatest(0, corrected[place * 5 - 2] + tokens);
     elsif age = 1 then
-      corrected[place + 5] := greatest(0, corrected[place + 5] + tokens);
+      corrected[place * 5] := greatest(0, corrected[place * 5] + tokens);
     end if;
   end loop;
   return corrected;

@@ -1,29 +1,32 @@
 -- Why:  a completion must be paid for exactly once, whatever dies in the middle.
 -- What: requests (one row for the whole life of a paid call), the answers kept for idempotency keys, and the
---       functions that admit, settle and sweep.
+--       functions that admit, settle and sweep; where pg_cron is installed, a job that ends what nobody swept.
 -- Care: additive. Lock order: org, key, request. Both main functions take many items and answer many: an item's
 --       refusal is its answer. Repeating an item with the same id changes nothing.
+--
+-- Both take four steps: lock the orgs, look everything up, decide item by item in memory, write. All but the third are
+-- one statement for the whole batch, since starting a statement costs more than a row in it.
 
 create table tollgate.requests (
   id text primary key check (length(id) between 5 and 140),
   org_id text not null,
   key_id text not null,
   user_id text not null,
-  state text not null check (state in ('held', 'settled', 'released', 'unsettled')),
+  state text not null,
   endpoint text not null,
   model text not null,
   streamed boolean not null default false,
   upstream text,
   served_model text,
   generation_id text,
-  hold_nanos bigint not null check (hold_nanos >= 0),
-  charge_nanos bigint check (charge_nanos >= 0),
-  cost_nanos bigint check (cost_nanos >= 0),
+  hold_nanos bigint not null,
+  charge_nanos bigint,
+  cost_nanos bigint,
   markup_ppm integer not null,
   output_bound bigint not null,
-  reserved_tokens bigint not null check (reserved_tokens >= 0),
-  prompt_tokens bigint check (prompt_tokens >= 0),
-  completion_tokens bigint check (completion_tokens >= 0),
+  reserved_tokens bigint not null,
+  prompt_tokens bigint,
+  completion_tokens bigint,
   usage jsonb,
   price jsonb,
   estimated boolean not null default false,
@@ -36,8 +39,13 @@ create table tollgate.requests (
   created_at timestamptz not null default clock_timestamp(),
   expires_at timestamptz not null,
   settled_at timestamptz,
-  check ((state in ('settled', 'released')) = (settled_at is not null))
-) with (fillfactor = 70); -- room beside each row for its settled version: then settling writes no index
+  -- Few checks, since Postgres parses each of them anew for every statement that writes.
+  check (least(hold_nanos, charge_nanos, cost_nanos, reserved_tokens, prompt_tokens, completion_tokens) >= 0),
+  check (
+    state in ('held', 'unsettled') and settled_at is null
+    or state in ('settled', 'released') and settled_at is not null
+  )
+) with (fillfactor = 50); -- room beside each row for its settled version, which is longer: then settling writes no index
 
 create index requests_org on tollgate.requests (org_id, created_at desc);
 
@@ -62,8 +70,8 @@ create table tollgate.answers (
   org_id text not null,
   idempotency_key text not null check (length(idempotency_key) between 1 and 255),
   body_hash text not null,
-  request_id text not null references tollgate.requests (id) on delete cascade,
-  answer jsonb, -- null while the request runs
+  request_id text not null,
+  answer jsonb, -- null while the request runs; {"kept": false} when it ended without an answer to keep
   created_at timestamptz not null default clock_timestamp(),
   primary key (org_id, idempotency_key)
 );
@@ -71,44 +79,24 @@ create table tollgate.answers (
 create index answers_request on tollgate.answers (request_id);
 create index answers_age on tollgate.answers (created_at);
 
-comment on table tollgate.answers is 'What was answered under an idempotency key, for 24 hours.';
+comment on table tollgate.answers is 'What was answered under an idempotency key, for 24 hours. No foreign key, as for requests.';
 
 alter table tollgate.requests enable row level security;
 alter table tollgate.answers enable row level security;
 alter table tollgate.holds enable row level security;
 
 
-create function tollgate.now_ms() returns bigint
-language sql
-volatile
-set search_path = ''
-as $$
-  select (extract(epoch from clock_timestamp()) * 1000)::bigint
-$$;
-
-comment on function tollgate.now_ms() is 'The database''s clock, which alone decides about money and limits.';
-
-
 create function tollgate.ms_of(moment timestamptz) returns bigint
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select (extract(epoch from moment) * 1000)::bigint
+begin
+  return extract(epoch from moment) * 1000;
+end
 $$;
 
 comment on function tollgate.ms_of(timestamptz) is 'Milliseconds since the epoch.';
-
-
-create function tollgate.with_markup(nanos numeric, markup_ppm integer) returns numeric
-language sql
-immutable
-set search_path = ''
-as $$
-  select nanos * (1000000 + markup_ppm) / 1000000
-$$;
-
-comment on function tollgate.with_markup(numeric, integer) is 'What the org pays for what we pay, not rounded yet.';
 
 
 create function tollgate.budget_period(reset text, moment timestamptz) returns date
@@ -141,41 +129,14 @@ $$;
 comment on function tollgate.model_allowed(text[], text) is 'Whether one of the patterns, in which * stands for anything, fits the model.';
 
 
-create function tollgate.is_counted(key tollgate.api_keys) returns boolean
-language sql
+create function tollgate.in_this_period(key tollgate.api_keys, moment timestamptz) returns tollgate.api_keys
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select coalesce(key.budget_nanos, key.tokens_per_month, key.tokens_in_all) is not null or key.limits is distinct from null
-$$;
-
-comment on function tollgate.is_counted(tollgate.api_keys) is 'Whether the key has limits, a budget or a quota of its own.';
-
-
-create function tollgate.lock_if_counted(key tollgate.api_keys) returns tollgate.api_keys
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if tollgate.is_counted(key) then
-    select k.* into key from tollgate.api_keys k where k.id = key.id for no key update;
-  end if;
-  return key;
-end
-$$;
-
-comment on function tollgate.lock_if_counted(tollgate.api_keys) is
-  'The key as it stands, locked when its own counters matter. Most keys have none, and their row is left alone.';
-
-
-create function tollgate.in_this_period(key tollgate.api_keys) returns tollgate.api_keys
-language plpgsql
-stable
-set search_path = ''
-as $$
 declare
-  period date := tollgate.budget_period(key.budget_reset, now());
-  month date := tollgate.budget_period('monthly', now());
+  period date := tollgate.budget_period(key.budget_reset, moment);
+  month date := tollgate.budget_period('monthly', moment);
 begin
   if key.budget_period is distinct from period then
     key.budget_period := period;
@@ -189,7 +150,7 @@ begin
 end
 $$;
 
-comment on function tollgate.in_this_period(tollgate.api_keys) is 'The key with its budget and its monthly quota begun anew where their time has come.';
+comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota begun anew where their time has come.';
 
 
 create function tollgate.refused(status integer, code text, facts jsonb) returns jsonb
@@ -201,18 +162,6 @@ as $$
 $$;
 
 comment on function tollgate.refused(integer, text, jsonb) is 'A refusal as the answer to an item.';
-
-
-create function tollgate.merged(objects jsonb[]) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select coalesce(jsonb_object_agg(pair.key, pair.value), '{}')
-  from unnest(objects) o, jsonb_each(o) pair
-$$;
-
-comment on function tollgate.merged(jsonb[]) is 'One object of many.';
 
 
 create function tollgate.kept_answer(item jsonb, org_id text) returns jsonb
@@ -240,237 +189,406 @@ comment on function tollgate.kept_answer(jsonb, text) is
   'What an idempotency key was answered with: a replay, a refusal, or null when it is new. The org is locked by the caller, so two requests cannot both find it new.';
 
 
-create function tollgate.grant_of(r tollgate.requests, actor tollgate.caller, org tollgate.orgs) returns jsonb
-language sql
+create type tollgate.purse as (
+  org_id text,
+  balance_nanos bigint,
+  held_nanos bigint,
+  counters bigint[]
+);
+
+comment on type tollgate.purse is 'What requests change of an org: carried from item to item of a batch, and written once.';
+
+
+create type tollgate.opening as (
+  item jsonb,
+  id text,
+  org_id text,
+  key_id text,
+  user_id text,
+  markup_ppm integer,
+  hold_nanos bigint,
+  output_bound bigint,
+  reserved_tokens bigint
+);
+
+comment on type tollgate.opening is 'A request that was admitted, before it is a row: what was asked, and what was decided.';
+
+
+create function tollgate.grant_of(
+  opening tollgate.opening,
+  environment text,
+  purse tollgate.purse,
+  room tollgate.room
+) returns json
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select jsonb_build_object('granted', jsonb_build_object(
-    'id', r.id,
-    'org_id', r.org_id,
-    'user_id', r.user_id,
-    'key_id', r.key_id,
-    'environment', actor.environment,
-    'hold_nanos', r.hold_nanos,
-    'output_bound', r.output_bound,
-    'markup_ppm', r.markup_ppm,
-    'balance_nanos', org.balance_nanos,
-    'held_nanos', org.held_nanos
-  ))
+begin
+  return json_build_object('granted', json_build_object(
+    'id', opening.id,
+    'org_id', opening.org_id,
+    'user_id', opening.user_id,
+    'key_id', opening.key_id,
+    'environment', environment,
+    'hold_nanos', opening.hold_nanos,
+    'output_bound', opening.output_bound,
+    'markup_ppm', opening.markup_ppm,
+    'balance_nanos', purse.balance_nanos,
+    'held_nanos', purse.held_nanos,
+    'limits', case when not room is null then json_build_object(
+      'requests', case when room.requests_limit is not null then json_build_object(
+        'limit', room.requests_limit,
+        'remaining', greatest(0, room.requests_left),
+        'reset_ms', room.requests_reset_ms
+      ) end,
+      'tokens', case when room.tokens_limit is not null then json_build_object(
+        'limit', room.tokens_limit,
+        'remaining', greatest(0, room.tokens_left),
+        'reset_ms', room.tokens_reset_ms
+      ) end
+    ) end
+  ));
+end
 $$;
 
-comment on function tollgate.grant_of(tollgate.requests, tollgate.caller, tollgate.orgs) is 'The answer to an admitted request.';
+comment on function tollgate.grant_of(tollgate.opening, text, tollgate.purse, tollgate.room) is
+  'The answer to an admitted request. `limits` is null where neither org nor key has any. In json, not jsonb: what is only sent costs half when it is never taken apart.';
 
 
-create type tollgate.decision as (
-  org tollgate.orgs, -- as it stands after the decision; written by whoever holds its lock
-  answer jsonb
+create type tollgate.offer as (
+  output_bound bigint,
+  hold_nanos bigint,
+  reserved_tokens bigint,
+  affordable_tokens bigint -- of output, by the org's balance
 );
 
-comment on type tollgate.decision is 'The outcome of one item: what it makes of the org, and what its asker is told.';
+comment on type tollgate.offer is 'What a request would be admitted with: the bound of its output, and what is set aside for it.';
 
 
-create function tollgate.save_org(org tollgate.orgs) returns void
-language sql
+create function tollgate.offer(item jsonb, markup_ppm integer, available_nanos bigint) returns tollgate.offer
+language plpgsql
+immutable
 set search_path = ''
 as $$
-  update tollgate.orgs o
-  set balance_nanos = org.balance_nanos, held_nanos = org.held_nanos, counters = org.counters
-  where o.id = org.id
+declare
+  charged constant numeric := (1000000 + markup_ppm) * 0.000001; -- for each nano that we pay
+  fixed constant numeric := (item ->> 'fixed_nanos')::numeric * charged;
+  per_output constant numeric := (item ->> 'output_nanos')::numeric * charged;
+  offer tollgate.offer;
+begin
+  offer.affordable_tokens := case when per_output > 0
+    then least(greatest(floor((available_nanos - fixed) / per_output), 0), 1000000000)
+    else 1000000000
+  end;
+  -- A bound that the client left open shrinks to what the balance affords; one it chose is its own word.
+  offer.output_bound := coalesce(
+    (item ->> 'output_bound')::bigint,
+    least((item ->> 'most_output')::bigint, greatest(offer.affordable_tokens, (item ->> 'least_output')::bigint))
+  );
+  offer.hold_nanos := ceil(fixed + per_output * offer.output_bound);
+  offer.reserved_tokens := (item ->> 'prompt_tokens')::bigint + offer.output_bound * (item ->> 'choices')::bigint;
+  return offer;
+end
 $$;
 
-comment on function tollgate.save_org(tollgate.orgs) is
-  'Writes an org once for all items of a batch. Only for who has locked and read it in this transaction.';
+comment on function tollgate.offer(jsonb, integer, bigint) is
+  'Prices the worst case of a request. Exact until the hold is rounded up; the balance may fall short of it.';
 
 
-create function tollgate.admit_one(item jsonb, visit tollgate.visit, org tollgate.orgs, plan tollgate.plans)
-returns tollgate.decision
+create function tollgate.answer_beforehand(
+  item jsonb,
+  key_id text,
+  environment text,
+  purse tollgate.purse,
+  room tollgate.room
+) returns json
 language plpgsql
 set search_path = ''
 as $$
 declare
-  decision tollgate.decision := row(org, null);
-  key tollgate.api_keys := tollgate.lock_if_counted(visit.key);
-  made tollgate.requests;
-  markup integer := coalesce(org.markup_ppm, plan.markup_ppm, (item ->> 'markup_ppm')::integer);
-  fixed numeric := tollgate.with_markup((item ->> 'fixed_nanos')::numeric, markup);
-  per_output numeric := tollgate.with_markup((item ->> 'output_nanos')::numeric, markup);
-  bound bigint := (item ->> 'output_bound')::bigint; -- the client's own, or null
-  available bigint := org.balance_nanos - org.held_nanos;
-  affordable bigint;
-  hold bigint;
-  reserved bigint;
-  at_ms bigint := tollgate.now_ms();
-  expires_at timestamptz;
-  exceeded jsonb;
+  caller jsonb := item -> 'caller';
+  refusal jsonb := (tollgate.identify(caller, item ->> 'scope')).refusal;
+  key tollgate.api_keys;
+  made tollgate.opening;
+  kept jsonb;
   model text;
 begin
-  perform tollgate.touch(key, item -> 'caller');
+  if refusal is not null then
+    return jsonb_build_object('refusal', refusal);
+  elsif purse.org_id is null then -- born after we looked for the orgs to lock
+    return tollgate.refused(401, 'invalid_api_key', '{}');
+  end if;
 
-  select r.* into made from tollgate.requests r where r.id = item ->> 'id';
+  select k.* into key from tollgate.api_keys k where k.id = answer_beforehand.key_id;
+  perform tollgate.touch(key, caller);
+
+  select item, r.id, r.org_id, r.key_id, r.user_id, r.markup_ppm, r.hold_nanos, r.output_bound, r.reserved_tokens
+  into made
+  from tollgate.requests r
+  where r.id = item ->> 'id' and r.org_id = purse.org_id;
   if found then
-    decision.answer := tollgate.grant_of(made, visit.actor, org);
-    return decision;
+    return tollgate.grant_of(made, environment, purse, room);
   end if;
 
   if item ->> 'idempotency_key' is not null then
-    decision.answer := tollgate.kept_answer(item, org.id);
-    if decision.answer is not null then
-      return decision;
+    kept := tollgate.kept_answer(item, purse.org_id);
+    if kept is not null then
+      return kept;
     end if;
   end if;
 
   if key.allowed_models is not null then
     for model in select jsonb_array_elements_text(item -> 'models') loop
       if not tollgate.model_allowed(key.allowed_models, model) then
-        decision.answer := tollgate.refused(403, 'model_not_allowed',
-          jsonb_build_object('key_id', key.id, 'model', model));
-        return decision;
+        return tollgate.refused(403, 'model_not_allowed', jsonb_build_object('key_id', key.id, 'model', model));
       end if;
     end loop;
   end if;
-
-  affordable := case when per_output > 0
-    then least(greatest(floor((available - fixed) / per_output), 0), 1000000000)
-    else 1000000000
-  end;
-  -- A bound that the client left open shrinks to what the balance affords; one it chose is its own word.
-  if bound is null then
-    bound := least((item ->> 'most_output')::bigint, greatest(affordable, (item ->> 'least_output')::bigint));
-  end if;
-  hold := ceil(fixed + per_output * bound);
-  if hold > available or available < 0 then
-    decision.answer := tollgate.refused(402, 'insufficient_credits', jsonb_build_object(
-      'available_nanos', available,
-      'required_nanos', hold,
-      'affordable_output_tokens', affordable
-    ));
-    return decision;
-  end if;
-
-  reserved := (item ->> 'prompt_tokens')::bigint + bound * (item ->> 'choices')::bigint;
-  if tollgate.is_counted(key) then
-    key := tollgate.in_this_period(key);
-    if hold > key.budget_nanos - key.budget_spent_nanos then
-      decision.answer := tollgate.refused(402, 'key_budget_exhausted', jsonb_build_object(
-        'key_id', key.id,
-        'budget_nanos', key.budget_nanos,
-        'spent_nanos', key.budget_spent_nanos,
-        'required_nanos', hold
-      ));
-      return decision;
-    elsif reserved > key.tokens_per_month - key.tokens_used_in_month
-      or reserved > key.tokens_in_all - key.tokens_used_in_all
-    then
-      decision.answer := tollgate.refused(402, 'quota_exhausted', jsonb_build_object(
-        'key_id', key.id,
-        'tokens_needed', reserved,
-        'tokens_left_in_month', key.tokens_per_month - key.tokens_used_in_month,
-        'tokens_left_in_all', key.tokens_in_all - key.tokens_used_in_all
-      ));
-      return decision;
-    end if;
-  end if;
-
-  exceeded := tollgate.limit_exceeded(org.counters, coalesce(org.limits, row(
-    plan.requests_per_minute, plan.requests_per_hour, plan.requests_per_day,
-    plan.tokens_per_minute, plan.tokens_per_hour, plan.tokens_per_day
-  )::tollgate.limits), at_ms, reserved);
-  if exceeded is not null then
-    decision.answer := tollgate.refused(429, 'rate_limit_exceeded', exceeded || '{"of": "org"}');
-    return decision;
-  end if;
-  if key.limits is distinct from null then
-    exceeded := tollgate.limit_exceeded(key.counters, key.limits, at_ms, reserved);
-    if exceeded is not null then
-      decision.answer := tollgate.refused(429, 'rate_limit_exceeded',
-        exceeded || jsonb_build_object('of', 'key', 'key_id', key.id));
-      return decision;
-    end if;
-  end if;
-
-  -- Decided: from here on everything is taken.
-  org.held_nanos := org.held_nanos + hold;
-  org.counters := tollgate.take(org.counters, at_ms, 1, reserved);
-  if tollgate.is_counted(key) then
-    update tollgate.api_keys k set
-      counters = tollgate.take(k.counters, at_ms, 1, reserved),
-      budget_period = key.budget_period,
-      budget_spent_nanos = key.budget_spent_nanos + hold,
-      month_of_tokens = key.month_of_tokens,
-      tokens_used_in_month = key.tokens_used_in_month + reserved,
-      tokens_used_in_all = key.tokens_used_in_all + reserved
-    where k.id = key.id;
-  end if;
-
-  expires_at := clock_timestamp() + make_interval(secs => (item ->> 'ttl_seconds')::double precision);
-  insert into tollgate.requests (
-    id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
-    output_bound, reserved_tokens, price, idempotency_key, expires_at
-  ) values (
-    item ->> 'id', org.id, key.id, key.user_id, 'held', item ->> 'endpoint', item ->> 'model',
-    (item ->> 'streamed')::boolean, hold, markup, bound, reserved, item -> 'price', item ->> 'idempotency_key',
-    expires_at
-  ) returning * into made;
-  insert into tollgate.holds (request_id, next_sweep_at) values (made.id, expires_at);
-
-  if made.idempotency_key is not null then
-    insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
-    values (org.id, made.idempotency_key, item ->> 'body_hash', made.id)
-    on conflict on constraint answers_pkey do update set
-      body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, created_at = excluded.created_at;
-  end if;
-  return row(org, tollgate.grant_of(made, visit.actor, org))::tollgate.decision;
+  return null;
 end
 $$;
 
-comment on function tollgate.admit_one(jsonb, tollgate.visit, tollgate.orgs, tollgate.plans) is
-  'Decides one item of tollgate_admit() for a caller who was let in, under the org''s lock. Decides all before it takes anything: a refused request leaves every balance, window and quota as it was. Locks the key, if it has counters of its own.';
+comment on function tollgate.answer_beforehand(jsonb, text, text, tollgate.purse, tollgate.room) is
+  'The answer to an item that needs no look at money or limits: a refusal of its caller or model, what was granted or answered before; or null. Notes the use of the key.';
 
 
-create function public.tollgate_admit(items jsonb) returns jsonb
+create type tollgate.taking as (
+  refusal jsonb, -- null when it was taken
+  room tollgate.room
+);
+
+comment on type tollgate.taking is 'Whether a key''s own counters had room for a request, and the room they have now.';
+
+
+create function tollgate.take_from_key(key_id text, offer tollgate.offer, moment timestamptz) returns tollgate.taking
+language plpgsql
+set search_path = ''
+as $$
+declare
+  at_ms bigint := tollgate.ms_of(moment);
+  key tollgate.api_keys;
+  taking tollgate.taking;
+begin
+  select k.* into key from tollgate.api_keys k where k.id = take_from_key.key_id for no key update;
+  key := tollgate.in_this_period(key, moment);
+  if offer.hold_nanos > key.budget_nanos - key.budget_spent_nanos then
+    taking.refusal := tollgate.refused(402, 'key_budget_exhausted', jsonb_build_object(
+      'key_id', key.id,
+      'budget_nanos', key.budget_nanos,
+      'spent_nanos', key.budget_spent_nanos,
+      'required_nanos', offer.hold_nanos
+    ));
+    return taking;
+  elsif offer.reserved_tokens > key.tokens_per_month - key.tokens_used_in_month
+    or offer.reserved_tokens > key.tokens_in_all - key.tokens_used_in_all
+  then
+    taking.refusal := tollgate.refused(402, 'quota_exhausted', jsonb_build_object(
+      'key_id', key.id,
+      'tokens_needed', offer.reserved_tokens,
+      'tokens_left_in_month', key.tokens_per_month - key.tokens_used_in_month,
+      'tokens_left_in_all', key.tokens_in_all - key.tokens_used_in_all
+    ));
+    return taking;
+  end if;
+
+  taking.room := tollgate.room(key.counters, key.limits, at_ms);
+  if (taking.room).requests_left < 1 or (taking.room).tokens_left < offer.reserved_tokens then
+    taking.refusal := tollgate.refused(429, 'rate_limit_exceeded',
+      tollgate.limit_exceeded(key.counters, key.limits, at_ms, offer.reserved_tokens)
+      || jsonb_build_object('of', 'key', 'key_id', key.id));
+    return taking;
+  end if;
+
+  update tollgate.api_keys k set
+    counters = tollgate.take(key.counters, at_ms, 1, offer.reserved_tokens),
+    budget_period = key.budget_period,
+    budget_spent_nanos = key.budget_spent_nanos + offer.hold_nanos,
+    month_of_tokens = key.month_of_tokens,
+    tokens_used_in_month = key.tokens_used_in_month + offer.reserved_tokens,
+    tokens_used_in_all = key.tokens_used_in_all + offer.reserved_tokens
+  where k.id = key.id;
+  taking.room.requests_left := (taking.room).requests_left - 1;
+  taking.room.tokens_left := (taking.room).tokens_left - offer.reserved_tokens;
+  return taking;
+end
+$$;
+
+comment on function tollgate.take_from_key(text, tollgate.offer, timestamptz) is
+  'Takes a request from a key''s budget, quotas and windows, or refuses and takes nothing. The last to be asked: whatever else could refuse has agreed. Locks the key.';
+
+
+create function public.tollgate_admit(items jsonb) returns json
 language plpgsql
 security definer
 set search_path = ''
-set enable_seqscan = off -- a plan made while the tables were small would stay when they are large
+-- Plans are made once per connection, often while the tables are small. These keep to the indexes, with which they
+-- stay good when the tables are large, and keep a batch of one from being planned anew each time.
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 declare
-  item jsonb;
-  visit tollgate.visit;
-  org tollgate.orgs;
-  plan tollgate.plans;
-  decision tollgate.decision;
-  answers jsonb[] := '{}';
+  -- Lock: in id order, so that two batches never wait for each other in a circle. Later statements read how things
+  -- stand under the locks.
+  payers text[] := array(
+    select o.id from tollgate.orgs o
+    where o.id = any (array(
+      select k.org_id from tollgate.api_keys k
+      where k.digest = any (array(
+        select decode(d.hex, 'hex')
+        from jsonb_array_elements(items) i, jsonb_array_elements_text(i.value -> 'caller' -> 'digests') d (hex)
+      ))
+    ))
+    order by o.id
+    for no key update
+  );
+  moment timestamptz := clock_timestamp(); -- one for the batch, read when its locks are held
+  at_ms bigint := tollgate.ms_of(moment);
+  asked record;
+  purse tollgate.purse;
+  room tollgate.room;
+  offer tollgate.offer;
+  taking tollgate.taking;
+  opening tollgate.opening;
+  available bigint;
+  answer json;
+  last_id text;
+  place integer := 0; -- of the purse among the purses
+  opened tollgate.opening[] := '{}';
+  purses tollgate.purse[] := '{}';
+  ids text[] := '{}';
+  answers json[] := '{}';
 begin
-  -- In the order of orgs, so that two batches never wait for each other in a circle.
-  for item in
-    select i.value
-    from jsonb_array_elements(items) i
-    order by (
-      select row(k.org_id, k.id) from tollgate.api_keys k
-      where k.digest = any (tollgate.digests_of(i.value -> 'caller'))
-    )
+  -- Look up.
+  for asked in
+    select
+      i.item ->> 'id' as id,
+      i.item,
+      k.id as key_id,
+      k.user_id,
+      k.environment,
+      k.counted,
+      o.id as org_id,
+      o.balance_nanos,
+      o.held_nanos,
+      o.counters,
+      coalesce(o.limits, row(
+        p.requests_per_minute, p.requests_per_hour, p.requests_per_day,
+        p.tokens_per_minute, p.tokens_per_hour, p.tokens_per_day
+      )::tollgate.limits) as limits,
+      coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
+      i.item ->> 'idempotency_key' as idempotency_key,
+      -- Whether nothing but money and limits stands between the request and its grant. Whatever might is looked at
+      -- by answer_beforehand().
+      k.revoked_at is null and k.disabled_at is null and k.expires_at is null and k.ip_allowlist is null
+        and k.allowed_models is null
+        and u.status = 'active' and o.status = 'active'
+        and i.item ->> 'scope' = any (k.scopes) and i.item ->> 'scope' <> 'admin'
+        and k.digest = decode(i.item -> 'caller' -> 'digests' ->> 0, 'hex')
+        and k.last_used_at > moment - interval '1 minute'
+        and i.item ->> 'idempotency_key' is null
+        and r.id is null as plain
+    from jsonb_array_elements(items) with ordinality i (item, place)
+    left join lateral (
+      select * from tollgate.api_keys k
+      where k.digest = any (array(
+        select decode(d.hex, 'hex') from jsonb_array_elements_text(i.item -> 'caller' -> 'digests') d (hex)
+      ))
+      limit 1
+    ) k on true
+    left join tollgate.users u on u.id = k.user_id
+    left join tollgate.orgs o on o.id = k.org_id and o.id = any (payers)
+    left join tollgate.plans p on p.id = o.plan_id
+    left join tollgate.requests r on r.id = i.item ->> 'id'
+    order by o.id, i.item ->> 'id', i.place
+  -- Decide.
   loop
-    visit := tollgate.identify(item -> 'caller', item ->> 'scope');
-    if visit.refusal is not null then
-      answers := answers || jsonb_build_object(item ->> 'id', jsonb_build_object('refusal', visit.refusal));
-      continue;
+    continue when asked.id = last_id; -- one id is one request, and has one answer
+    last_id := asked.id;
+    if purse.org_id is distinct from asked.org_id then
+      place := place + 1;
+      purse := row(asked.org_id, asked.balance_nanos, asked.held_nanos, asked.counters);
+      room := tollgate.room(asked.counters, asked.limits, at_ms);
     end if;
-    if org.id is distinct from (visit.actor).org_id then
-      if org.id is not null then
-        perform tollgate.save_org(org);
+
+    answer := null;
+    if asked.plain is not true then
+      answer := tollgate.answer_beforehand(asked.item, asked.key_id, asked.environment, purse, room);
+    end if;
+
+    if answer is null then
+      available := purse.balance_nanos - purse.held_nanos;
+      offer := tollgate.offer(asked.item, asked.markup_ppm, available);
+      if offer.hold_nanos > available or available < 0 then
+        answer := tollgate.refused(402, 'insufficient_credits', jsonb_build_object(
+          'available_nanos', available,
+          'required_nanos', offer.hold_nanos,
+          'affordable_output_tokens', offer.affordable_tokens
+        ));
+      elsif room.requests_left < 1 or room.tokens_left < offer.reserved_tokens then
+        answer := tollgate.refused(429, 'rate_limit_exceeded',
+          tollgate.limit_exceeded(purse.counters, asked.limits, at_ms, offer.reserved_tokens) || '{"of": "org"}');
+      elsif asked.counted then
+        taking := tollgate.take_from_key(asked.key_id, offer, moment);
+        answer := taking.refusal;
       end if;
-      select o.* into org from tollgate.orgs o where o.id = (visit.actor).org_id for no key update;
-      select p.* into plan from tollgate.plans p where p.id = org.plan_id;
     end if;
-    decision := tollgate.admit_one(item, visit, org, plan);
-    org := decision.org;
-    answers := answers || jsonb_build_object(item ->> 'id', decision.answer);
+
+    if answer is null then -- nothing refuses: from here on everything is taken
+      purse.held_nanos := purse.held_nanos + offer.hold_nanos;
+      purse.counters := tollgate.take(purse.counters, at_ms, 1, offer.reserved_tokens);
+      room.requests_left := room.requests_left - 1;
+      room.tokens_left := room.tokens_left - offer.reserved_tokens;
+
+      opening := row(
+        asked.item, asked.id, asked.org_id, asked.key_id, asked.user_id, asked.markup_ppm,
+        offer.hold_nanos, offer.output_bound, offer.reserved_tokens
+      );
+      opened := opened || opening;
+      purses[place] := purse;
+      if asked.idempotency_key is not null then
+        insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
+        values (asked.org_id, asked.idempotency_key, asked.item ->> 'body_hash', asked.id)
+        on conflict on constraint answers_pkey do update set
+          body_hash = excluded.body_hash, request_id = excluded.request_id,
+          answer = null, created_at = excluded.created_at;
+      end if;
+      answer := tollgate.grant_of(opening, asked.environment, purse, case
+        when asked.counted then tollgate.tighter(room, taking.room) else room
+      end);
+    end if;
+
+    ids := ids || asked.id;
+    answers := answers || answer;
   end loop;
-  if org.id is not null then
-    perform tollgate.save_org(org);
-  end if;
-  return tollgate.merged(answers);
+
+  -- Write.
+  with requests as (
+    insert into tollgate.requests (
+      id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
+      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at
+    )
+    select
+      r.id, r.org_id, r.key_id, r.user_id, 'held', r.item ->> 'endpoint', r.item ->> 'model',
+      (r.item ->> 'streamed')::boolean, r.hold_nanos, r.markup_ppm, r.output_bound, r.reserved_tokens,
+      r.item -> 'price', r.item ->> 'idempotency_key', moment,
+      moment + make_interval(secs => (r.item ->> 'ttl_seconds')::double precision)
+    from unnest(opened) r
+    returning id, expires_at
+  ),
+  holds as (
+    insert into tollgate.holds (request_id, next_sweep_at) select r.id, r.expires_at from requests r
+  ),
+  orgs as (
+    update tollgate.orgs o set held_nanos = p.held_nanos, counters = p.counters
+    from unnest(purses) p
+    where o.id = p.org_id
+  )
+  select json_object_agg(a.id, a.answer) into answer from unnest(ids, answers) a (id, answer);
+  return coalesce(answer, '{}');
 end
 $$;
 
@@ -478,153 +596,239 @@ comment on function public.tollgate_admit(jsonb) is
   'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, opens the request. Answers by id: granted, replay or refusal. Refuses, per item: as identify(), model_not_allowed, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. The same id again answers the same. Locks orgs in id order, then keys.';
 
 
-create function tollgate.settle_one(item jsonb, settled tollgate.requests, org tollgate.orgs) returns tollgate.decision
+create function tollgate.keep_answer(request_id text, item jsonb) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  decision tollgate.decision := row(org, null);
-  key tollgate.api_keys;
-  outcome text := item ->> 'outcome';
-  charge bigint := case outcome when 'settled' then (item ->> 'charge_nanos')::bigint else 0 end;
-  used bigint := coalesce((item ->> 'prompt_tokens')::bigint, 0) + coalesce((item ->> 'completion_tokens')::bigint, 0);
-  surplus bigint := used - settled.reserved_tokens;
+  given jsonb := nullif(item -> 'answer', 'null');
 begin
-  if settled.state in ('settled', 'released') then
-    decision.answer := jsonb_build_object('settled', jsonb_build_object(
-      'state', settled.state, 'charge_nanos', settled.charge_nanos, 'balance_nanos', org.balance_nanos, 'again', true
-    ));
-    return decision;
+  if given is not null then
+    update tollgate.answers a set answer = given where a.request_id = keep_answer.request_id;
+  elsif item ->> 'outcome' = 'released' then
+    -- Nothing happened: the key is free again.
+    delete from tollgate.answers a where a.request_id = keep_answer.request_id;
+  else
+    update tollgate.answers a set answer = '{"kept": false}'
+    where a.request_id = keep_answer.request_id and a.answer is null;
   end if;
-
-  update tollgate.requests r set
-    state = outcome,
-    upstream = coalesce(item ->> 'upstream', r.upstream),
-    served_model = coalesce(item ->> 'served_model', r.served_model),
-    generation_id = coalesce(item ->> 'generation_id', r.generation_id),
-    charge_nanos = case when outcome = 'unsettled' then r.charge_nanos else charge end,
-    cost_nanos = coalesce((item ->> 'cost_nanos')::bigint, r.cost_nanos),
-    prompt_tokens = coalesce((item ->> 'prompt_tokens')::bigint, r.prompt_tokens),
-    completion_tokens = coalesce((item ->> 'completion_tokens')::bigint, r.completion_tokens),
-    usage = coalesce(item -> 'usage', r.usage),
-    estimated = coalesce((item ->> 'estimated')::boolean, r.estimated),
-    quarantined = coalesce((item ->> 'quarantined')::boolean, r.quarantined),
-    status = coalesce((item ->> 'status')::integer, r.status),
-    error_code = coalesce(item ->> 'error_code', r.error_code),
-    first_token_ms = coalesce((item ->> 'first_token_ms')::integer, r.first_token_ms),
-    duration_ms = coalesce((item ->> 'duration_ms')::integer, r.duration_ms),
-    settled_at = case when outcome <> 'unsettled' then clock_timestamp() end
-  where r.id = settled.id;
-
-  if settled.idempotency_key is not null then
-    if item ? 'answer' then
-      update tollgate.answers a set answer = item -> 'answer' where a.request_id = settled.id;
-    elsif outcome = 'released' then
-      delete from tollgate.answers a where a.request_id = settled.id; -- nothing happened: the key is free again
-    end if;
-  end if;
-  if outcome = 'unsettled' then
-    update tollgate.holds h
-    set next_sweep_at = clock_timestamp()
-      + make_interval(secs => coalesce((item ->> 'sweep_in_seconds')::double precision, 0))
-    where h.request_id = settled.id;
-    decision.answer := jsonb_build_object('settled', jsonb_build_object(
-      'state', outcome, 'balance_nanos', org.balance_nanos, 'again', false
-    ));
-    return decision;
-  end if;
-
-  delete from tollgate.holds h where h.request_id = settled.id;
-  org.balance_nanos := org.balance_nanos - charge;
-  org.held_nanos := org.held_nanos - settled.hold_nanos;
-  org.counters := tollgate.correct(org.counters, tollgate.ms_of(settled.created_at), tollgate.now_ms(), surplus);
-
-  if charge > 0 then
-    insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos)
-    values (org.id, 'wallet', 'revenue', charge, 'charge', settled.id, org.balance_nanos);
-  end if;
-
-  select k.* into key from tollgate.api_keys k where k.id = settled.key_id;
-  if tollgate.is_counted(key) then
-    update tollgate.api_keys k set
-      counters = tollgate.correct(k.counters, tollgate.ms_of(settled.created_at), tollgate.now_ms(), surplus),
-      budget_spent_nanos = case
-        when k.budget_period = tollgate.budget_period(k.budget_reset, settled.created_at)
-        then greatest(0, k.budget_spent_nanos + charge - settled.hold_nanos)
-        else k.budget_spent_nanos
-      end,
-      tokens_used_in_month = case
-        when k.month_of_tokens = tollgate.budget_period('monthly', settled.created_at)
-        then greatest(0, k.tokens_used_in_month + surplus)
-        else k.tokens_used_in_month
-      end,
-      tokens_used_in_all = greatest(0, k.tokens_used_in_all + surplus)
-    where k.id = key.id;
-  end if;
-
-  if charge > settled.hold_nanos then
-    perform tollgate.record(
-      row('system', null, null, null, null, null, null, 'settle', null, null, settled.id)::tollgate.caller,
-      'credits.overdrawn', org.id, settled.id,
-      jsonb_build_object('hold_nanos', settled.hold_nanos, 'charge_nanos', charge, 'balance_nanos', org.balance_nanos)
-    );
-  end if;
-  return row(org, jsonb_build_object('settled', jsonb_build_object(
-    'state', outcome, 'charge_nanos', charge, 'balance_nanos', org.balance_nanos, 'again', false
-  )))::tollgate.decision;
 end
 $$;
 
-comment on function tollgate.settle_one(jsonb, tollgate.requests, tollgate.orgs) is
-  'Decides one item of tollgate_settle(), under the locks of its org and of the request. The first outcome of a request stands; a later one changes nothing and is told so. Locks the key, if it has counters of its own.';
+comment on function tollgate.keep_answer(text, jsonb) is
+  'Keeps what a request was answered under its idempotency key, or that there is nothing to keep: whoever asks again is told so instead of running it a second time.';
 
 
-create function public.tollgate_settle(items jsonb) returns jsonb
+create function tollgate.settle_key(request tollgate.requests, charge bigint, surplus bigint, at_ms bigint) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  update tollgate.api_keys k set
+    counters = tollgate.correct(k.counters, tollgate.ms_of(request.created_at), at_ms, surplus),
+    budget_spent_nanos = case
+      when k.budget_period = tollgate.budget_period(k.budget_reset, request.created_at)
+      then greatest(0, k.budget_spent_nanos + charge - request.hold_nanos)
+      else k.budget_spent_nanos
+    end,
+    tokens_used_in_month = case
+      when k.month_of_tokens = tollgate.budget_period('monthly', request.created_at)
+      then greatest(0, k.tokens_used_in_month + surplus)
+      else k.tokens_used_in_month
+    end,
+    tokens_used_in_all = greatest(0, k.tokens_used_in_all + surplus)
+  where k.id = request.key_id;
+end
+$$;
+
+comment on function tollgate.settle_key(tollgate.requests, bigint, bigint, bigint) is
+  'Corrects a key''s own budget, quotas and windows by what the request cost and used. Locks the key.';
+
+
+create function public.tollgate_settle(items jsonb) returns json
 language plpgsql
 security definer
 set search_path = ''
-set enable_seqscan = off -- a plan made while the tables were small would stay when they are large
+-- As for tollgate_admit().
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 declare
+  -- Lock, as in tollgate_admit().
+  payers text[] := array(
+    select o.id from tollgate.orgs o
+    where o.id = any (array(
+      select r.org_id from tollgate.requests r
+      where r.id = any (array(select i.value ->> 'id' from jsonb_array_elements(items) i))
+    ))
+    order by o.id
+    for no key update
+  );
+  moment timestamptz := clock_timestamp();
+  at_ms bigint := tollgate.ms_of(moment);
   entry record;
-  request tollgate.requests;
-  org tollgate.orgs;
-  decision tollgate.decision;
-  answers jsonb[] := '{}';
+  purse tollgate.purse;
+  charge bigint;
+  surplus bigint;
+  last_id text;
+  place integer := 0; -- of the purse among the purses
+  answer json;
+  repeated jsonb := '[]';
+  changed jsonb[] := '{}';
+  ended text[] := '{}';
+  charges tollgate.transfers[] := '{}';
+  purses tollgate.purse[] := '{}';
+  ids text[] := '{}';
+  answers json[] := '{}';
 begin
+  -- Look up.
   for entry in
     select
-      i.value as item,
-      i.value ->> 'id' as id,
-      (select r.org_id from tollgate.requests r where r.id = i.value ->> 'id') as org_id
-    from jsonb_array_elements(items) i
-    order by 3, 2
+      i.item ->> 'id' as id,
+      i.item,
+      i.item ->> 'outcome' as outcome,
+      r.org_id,
+      r.key_id,
+      r.state,
+      r.hold_nanos,
+      r.charge_nanos,
+      r.reserved_tokens,
+      r.idempotency_key,
+      tollgate.ms_of(r.created_at) as created_ms,
+      k.counted,
+      o.balance_nanos,
+      o.held_nanos,
+      o.counters
+    from jsonb_array_elements(items) with ordinality i (item, place)
+    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (payers)
+    left join tollgate.orgs o on o.id = r.org_id
+    left join tollgate.api_keys k on k.id = r.key_id
+    order by o.id, i.item ->> 'id', i.place
+  -- Decide.
   loop
-    if entry.org_id is null then
-      answers := answers || jsonb_build_object(entry.id,
-        tollgate.refused(404, 'not_found', jsonb_build_object('kind', 'request', 'id', entry.id)));
+    if entry.id = last_id then -- a later word on the same request: it is heard when this one is written
+      repeated := repeated || entry.item;
       continue;
     end if;
-    if org.id is distinct from entry.org_id then
-      if org.id is not null then
-        perform tollgate.save_org(org);
-      end if;
-      select o.* into org from tollgate.orgs o where o.id = entry.org_id for no key update;
+    last_id := entry.id;
+    ids := ids || entry.id;
+    if entry.org_id is null then
+      answers := answers
+        || tollgate.refused(404, 'not_found', jsonb_build_object('kind', 'request', 'id', entry.id))::json;
+      continue;
     end if;
-    select r.* into request from tollgate.requests r where r.id = entry.id for no key update;
-    decision := tollgate.settle_one(entry.item, request, org);
-    org := decision.org;
-    answers := answers || jsonb_build_object(entry.id, decision.answer);
+    if purse.org_id is distinct from entry.org_id then
+      place := place + 1;
+      purse := row(entry.org_id, entry.balance_nanos, entry.held_nanos, entry.counters);
+    end if;
+    if entry.state in ('settled', 'released') then
+      answers := answers || json_build_object('settled', json_build_object(
+        'state', entry.state, 'charge_nanos', entry.charge_nanos, 'balance_nanos', purse.balance_nanos, 'again', true
+      ));
+      continue;
+    end if;
+
+    changed := changed || entry.item;
+    if entry.idempotency_key is not null then
+      perform tollgate.keep_answer(entry.id, entry.item);
+    end if;
+    if entry.outcome = 'unsettled' then
+      update tollgate.holds h
+      set next_sweep_at = moment
+        + make_interval(secs => coalesce((entry.item ->> 'sweep_in_seconds')::double precision, 0))
+      where h.request_id = entry.id;
+      answers := answers || json_build_object('settled', json_build_object(
+        'state', 'unsettled', 'balance_nanos', purse.balance_nanos, 'again', false
+      ));
+      continue;
+    end if;
+
+    charge := case entry.outcome when 'settled' then (entry.item ->> 'charge_nanos')::bigint else 0 end;
+    surplus := coalesce((entry.item ->> 'prompt_tokens')::bigint, 0)
+      + coalesce((entry.item ->> 'completion_tokens')::bigint, 0) - entry.reserved_tokens;
+    ended := ended || entry.id;
+    purse.balance_nanos := purse.balance_nanos - charge;
+    purse.held_nanos := purse.held_nanos - entry.hold_nanos;
+    purse.counters := tollgate.correct(purse.counters, entry.created_ms, at_ms, surplus);
+    purses[place] := purse;
+
+    if charge > 0 then
+      charges := charges || row(
+        null, entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '', purse.balance_nanos, moment
+      )::tollgate.transfers;
+    end if;
+    if entry.counted then
+      perform tollgate.settle_key(r, charge, surplus, at_ms) from tollgate.requests r where r.id = entry.id;
+    end if;
+    if charge > entry.hold_nanos then
+      perform tollgate.record(
+        row('system', null, null, null, null, null, null, 'settle', null, null, entry.id)::tollgate.caller,
+        'credits.overdrawn', entry.org_id, entry.id,
+        jsonb_build_object('hold_nanos', entry.hold_nanos, 'charge_nanos', charge, 'balance_nanos', purse.balance_nanos)
+      );
+    end if;
+    answers := answers || json_build_object('settled', json_build_object(
+      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', purse.balance_nanos, 'again', false
+    ));
   end loop;
-  if org.id is not null then
-    perform tollgate.save_org(org);
+
+  -- Write.
+  with requests as (
+    update tollgate.requests r set
+      state = c.item ->> 'outcome',
+      upstream = coalesce(c.item ->> 'upstream', r.upstream),
+      served_model = coalesce(c.item ->> 'served_model', r.served_model),
+      generation_id = coalesce(c.item ->> 'generation_id', r.generation_id),
+      charge_nanos = case c.item ->> 'outcome'
+        when 'settled' then (c.item ->> 'charge_nanos')::bigint
+        when 'released' then 0
+        else r.charge_nanos
+      end,
+      cost_nanos = coalesce((c.item ->> 'cost_nanos')::bigint, r.cost_nanos),
+      prompt_tokens = coalesce((c.item ->> 'prompt_tokens')::bigint, r.prompt_tokens),
+      completion_tokens = coalesce((c.item ->> 'completion_tokens')::bigint, r.completion_tokens),
+      usage = coalesce(c.item -> 'usage', r.usage),
+      estimated = coalesce((c.item ->> 'estimated')::boolean, r.estimated),
+      quarantined = coalesce((c.item ->> 'quarantined')::boolean, r.quarantined),
+      status = coalesce((c.item ->> 'status')::integer, r.status),
+      error_code = coalesce(c.item ->> 'error_code', r.error_code),
+      first_token_ms = coalesce((c.item ->> 'first_token_ms')::integer, r.first_token_ms),
+      duration_ms = coalesce((c.item ->> 'duration_ms')::integer, r.duration_ms),
+      settled_at = case when c.item ->> 'outcome' <> 'unsettled' then moment end
+    from unnest(changed) c (item)
+    where r.id = c.item ->> 'id'
+  ),
+  holds as (
+    delete from tollgate.holds h where h.request_id = any (ended)
+  ),
+  transfers as (
+    -- In the order of the running balances, in which positions are then drawn.
+    insert into tollgate.transfers (
+      org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at
+    )
+    select t.org_id, t.debit, t.credit, t.amount_nanos, t.kind, t.reference, t.balance_after_nanos, t.created_at
+    from unnest(charges) with ordinality t
+    order by t.ordinality
+  ),
+  orgs as (
+    update tollgate.orgs o
+    set balance_nanos = p.balance_nanos, held_nanos = p.held_nanos, counters = p.counters
+    from unnest(purses) p
+    where o.id = p.org_id
+  )
+  select json_object_agg(a.id, a.answer) into answer from unnest(ids, answers) a (id, answer);
+  if repeated <> '[]' then
+    answer := answer::jsonb || public.tollgate_settle(repeated)::jsonb;
   end if;
-  return tollgate.merged(answers);
+  return coalesce(answer, '{}');
 end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. Refuses, per item: not_found. Locks orgs in id order, then requests, then keys.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. The first outcome of a request stands; a later one changes nothing and is told so. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
 
 
 create function public.tollgate_note_generation(id text, generation_id text, upstream text) returns jsonb
@@ -653,6 +857,15 @@ as $$
 declare
   due jsonb;
 begin
+  delete from tollgate.answers a
+  where (a.org_id, a.idempotency_key) in (
+    select o.org_id, o.idempotency_key from tollgate.answers o
+    where o.created_at < clock_timestamp() - interval '24 hours'
+    order by o.created_at
+    limit 1000
+    for update skip locked
+  );
+
   with taken as (
     update tollgate.holds h set
       sweeps = h.sweeps + 1,
@@ -668,7 +881,11 @@ begin
   )
   select jsonb_agg(jsonb_build_object(
     'id', r.id,
+    'org_id', r.org_id,
     'state', r.state,
+    'endpoint', r.endpoint,
+    'model', r.model,
+    'streamed', r.streamed,
     'upstream', r.upstream,
     'generation_id', r.generation_id,
     'hold_nanos', r.hold_nanos,
@@ -677,8 +894,11 @@ begin
     'prompt_tokens', r.prompt_tokens,
     'completion_tokens', r.completion_tokens,
     'output_bound', r.output_bound,
+    'reserved_tokens', r.reserved_tokens,
     'sweeps', t.sweeps,
+    'created_at', tollgate.utc(r.created_at),
     'age_seconds', extract(epoch from clock_timestamp() - r.created_at)::bigint,
+    'expires_in_seconds', extract(epoch from r.expires_at - clock_timestamp())::bigint,
     'expired', r.expires_at <= clock_timestamp()
   ) order by r.created_at, r.id) into due
   from taken t
@@ -688,7 +908,44 @@ end
 $$;
 
 comment on function public.tollgate_due(integer, integer) is
-  'Takes requests whose time has come for one sweeper, for the length of the lease. Refuses nothing. Skips holds that another sweeper has locked.';
+  'Takes requests whose time has come for one sweeper, for the length of the lease, and forgets up to 1,000 answers older than a day. Refuses nothing. Skips holds and answers that another sweeper has locked.';
+
+
+create function public.tollgate_expire(page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  overdue jsonb;
+  answers jsonb;
+begin
+  select jsonb_agg(jsonb_build_object(
+    'id', o.id,
+    'outcome', 'settled',
+    'charge_nanos', least(o.hold_nanos, ceil(o.prompt_nanos * (1000000 + o.markup_ppm) / 1000000)),
+    'cost_nanos', least(o.hold_nanos, ceil(o.prompt_nanos)),
+    'estimated', true
+  )) into overdue
+  from (
+    select r.id, r.hold_nanos, r.markup_ppm, coalesce((r.price ->> 'fixed_nanos')::numeric, 0) as prompt_nanos
+    from tollgate.holds h
+    join tollgate.requests r on r.id = h.request_id
+    where h.next_sweep_at < clock_timestamp() - interval '1 hour'
+      and r.expires_at < clock_timestamp() - interval '1 hour'
+      and r.state = 'held' and r.upstream is null and r.generation_id is null
+    order by h.next_sweep_at
+    limit page_size
+  ) o;
+  answers := public.tollgate_settle(coalesce(overdue, '[]'));
+  return jsonb_build_object('ended', (
+    select count(*) from jsonb_each(answers) a where not (a.value -> 'settled' ->> 'again')::boolean
+  ));
+end
+$$;
+
+comment on function public.tollgate_expire(integer) is
+  'Ends holds an hour after their time when no sweeper came and no upstream was noted, so that there is nobody to ask. Their prompt is charged, as the server''s own sweeper does, and marked estimated: the call may have run, and nobody can say what it said. Refuses nothing. Locks as tollgate_settle().';
 
 
 create function public.tollgate_audit_books() returns jsonb
@@ -769,7 +1026,17 @@ select tollgate.expose('public.tollgate_admit(jsonb)');
 select tollgate.expose('public.tollgate_settle(jsonb)');
 select tollgate.expose('public.tollgate_note_generation(text, text, text)');
 select tollgate.expose('public.tollgate_due(integer, integer)');
+select tollgate.expose('public.tollgate_expire(integer)');
 select tollgate.expose('public.tollgate_audit_books()');
+
+-- The net under the sweepers that ask upstreams, which SQL cannot.
+do $$
+begin
+  if exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then
+    perform cron.schedule('tollgate-expire', '* * * * *', 'select public.tollgate_expire(500)');
+  end if;
+end
+$$;
 
 
 create or replace function tollgate.schema_version() returns text

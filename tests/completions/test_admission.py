@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -11,11 +12,12 @@ import pytest
 
 from people import OLD_PEPPER, PEPPER, Person
 from tollgate.account import store as account
+from tollgate.core.errors import InternalError
 from tollgate.credits import store as credits
 from tollgate.keys import rules
 from tollgate.keys import store as keys
 from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
+from tollgate.runtime.database import Door, migrations
 
 CREDIT = 1_000_000_000
 
@@ -107,6 +109,7 @@ async def test_a_request_is_held_then_charged_what_it_cost(door: Door, payer: An
         "markup_ppm": 50_000,
         "balance_nanos": CREDIT,
         "held_nanos": held,
+        "limits": None,
     }
     assert await balance_of(someone) == (CREDIT, held)
     (done,) = await settle(door, settled(asked, 26_250))
@@ -281,6 +284,63 @@ async def test_batches_keep_the_order_while_a_pepper_is_rotated(door: Door, paye
     assert all("granted" in answer for answers in admitted for answer in answers)
 
 
+async def test_an_id_that_a_batch_names_twice_is_one_request(door: Door, payer: Any) -> None:
+    someone = await payer()
+    asked = item(someone)
+    (granted, _) = await admit(door, asked, asked)
+    assert await balance_of(someone) == (CREDIT, granted["granted"]["hold_nanos"])
+    unsettled = {"id": asked["id"], "outcome": "unsettled"}
+    (_, done, _) = await settle(door, unsettled, settled(asked, 70), settled(asked, 90))
+    assert done["settled"]["charge_nanos"] == 70
+    assert await balance_of(someone) == (CREDIT - 70, 0)
+    await audited(door)
+
+
+async def test_the_id_of_another_org_s_request_is_no_way_in(door: Door, payer: Any) -> None:
+    someone, other = await payer(), await payer()
+    asked = item(someone)
+    await admit(door, asked)
+    with pytest.raises(InternalError):
+        await admit(door, item(other, id=asked["id"]))
+    assert await balance_of(other) == (CREDIT, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("update tollgate.users set status = 'disabled' where org_id = $1", "key_disabled"),
+        ("update tollgate.orgs set status = 'suspended' where id = $1", "key_disabled"),
+        ("update tollgate.api_keys set expires_at = now() where org_id = $1", "key_expired"),
+        ("update tollgate.api_keys set expires_at = now() + interval '1 hour' where org_id = $1", None),
+        ("update tollgate.api_keys set ip_allowlist = '{198.51.100.0/24}' where org_id = $1", "ip_not_allowed"),
+        ("update tollgate.api_keys set ip_allowlist = '{192.0.2.0/24}' where org_id = $1", None),
+    ],
+)
+async def test_every_ask_is_recognised_anew(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], change: str, code: str | None
+) -> None:
+    someone, neighbour = await payer(), await payer()
+    await admit(door, item(someone), item(neighbour))
+    await sql(shared_database, change, someone.org_id)
+    answers = await admit(door, item(someone), item(neighbour))
+    assert [answer.get("refusal", {}).get("code") for answer in answers] == [code, None]
+
+
+async def test_the_use_of_a_key_is_noted_once_a_minute(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    used = "select last_used_at from tollgate.api_keys where id = $1"
+    times = []
+    for age in ("0 s", "50 s", "61 s"):
+        aged = f"update tollgate.api_keys set last_used_at = last_used_at - interval '{age}' where id = $1"
+        await sql(shared_database, aged, someone.key_id)
+        before = await sql(shared_database, used, someone.key_id)
+        await admit(door, item(someone))
+        times.append(await sql(shared_database, used, someone.key_id) != before)
+    assert times == [True, False, True]
+
+
 @pytest.mark.parametrize("state", ["disabled", "revoked"])
 async def test_a_key_ended_in_mid_flight_is_charged_and_then_refused(door: Door, payer: Any, state: str) -> None:
     someone = await payer()
@@ -387,6 +447,49 @@ async def test_limits_are_taken_all_or_none(
     assert [counters[place] for place in (1, 6, 11)] == [3, 3, 3]
 
 
+async def test_a_grant_tells_of_the_tightest_window_of_each_measure(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    limits = "update tollgate.orgs set limits = row(10, 5, 1000, null, null, 100000) where id = $1"
+    await sql(shared_database, limits, someone.org_id)
+    batch = [item(someone) for _ in range(3)]
+    told = [answer["granted"]["limits"] for answer in await admit(door, *batch)]
+    assert sorted(each["requests"]["remaining"] for each in told) == [2, 3, 4]
+    assert sorted(each["tokens"]["remaining"] for each in told) == [100_000 - 110 * taken for taken in (3, 2, 1)]
+    assert {(each["requests"]["limit"], each["tokens"]["limit"]) for each in told} == {(5, 100_000)}
+    assert all(3_600_000 < each["requests"]["reset_ms"] <= 2 * 3_600_000 for each in told)
+    assert all(86_400_000 < each["tokens"]["reset_ms"] <= 2 * 86_400_000 for each in told)
+    (again,) = await admit(door, batch[0])
+    assert again["granted"]["limits"]["requests"]["remaining"] == 2
+
+
+async def test_a_grant_tells_of_the_key_where_that_has_less_left(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    of_org = "update tollgate.orgs set limits = row(10, null, null, 500, null, null) where id = $1"
+    of_key = "update tollgate.api_keys set limits = row(null, null, 3, 700, null, null) where id = $1"
+    await sql(shared_database, of_org, someone.org_id)
+    await sql(shared_database, of_key, someone.key_id)
+    (granted,) = await admit(door, item(someone))
+    told = granted["granted"]["limits"]
+    assert (told["requests"]["limit"], told["requests"]["remaining"]) == (3, 2)
+    assert (told["tokens"]["limit"], told["tokens"]["remaining"]) == (500, 390)
+
+
+@pytest.mark.parametrize("table", ["orgs", "api_keys"])
+async def test_a_grant_tells_nothing_of_a_measure_without_a_limit(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], table: str
+) -> None:
+    someone = await payer()
+    limits = f"update tollgate.{table} set limits = row(null, null, null, 500, null, null) where id in ($1, $2)"
+    await sql(shared_database, limits, someone.org_id, someone.key_id)
+    (granted,) = await admit(door, item(someone))
+    assert granted["granted"]["limits"]["requests"] is None
+    assert granted["granted"]["limits"]["tokens"]["remaining"] == 390
+
+
 async def test_a_key_s_limits_hold_beside_the_org_s(
     door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
 ) -> None:
@@ -452,6 +555,41 @@ async def test_the_same_idempotency_key_at_once_runs_once(door: Door, payer: Any
     assert ["granted" in answer for answer in within].count(True) == 1
 
 
+@pytest.mark.parametrize("outcome", ["settled", "unsettled"])
+@pytest.mark.parametrize("answer", [{}, {"answer": None}, {"answer": {"kept": False}}])
+async def test_an_idempotency_key_whose_request_ended_without_an_answer_says_so(
+    door: Door, payer: Any, outcome: str, answer: dict[str, Any]
+) -> None:
+    someone = await payer()
+    first = idempotent(someone, "k1")
+    await admit(door, first)
+    await settle(door, settled(first, 500, **answer) | {"outcome": outcome})
+    (replayed,) = await admit(door, idempotent(someone, "k1"))
+    assert replayed["replay"] == {"kept": False, "request_id": first["id"]}
+    (reused,) = await admit(door, idempotent(someone, "k1", body="other"))
+    assert reused["refusal"]["code"] == "idempotency_key_reused"
+
+
+async def test_an_answer_that_comes_before_the_truth_about_the_cost_is_kept(door: Door, payer: Any) -> None:
+    someone = await payer()
+    first = idempotent(someone, "k1")
+    await admit(door, first)
+    for one in ({"answer": {"status": 200}, "outcome": "unsettled"}, {"outcome": "unsettled"}, {}):
+        await settle(door, settled(first, 500) | one)
+        (replayed,) = await admit(door, idempotent(someone, "k1"))
+        assert replayed["replay"]["status"] == 200
+
+
+async def test_an_answer_that_comes_late_takes_the_place_of_none(door: Door, payer: Any) -> None:
+    someone = await payer()
+    first = idempotent(someone, "k1")
+    await admit(door, first)
+    await settle(door, {"id": first["id"], "outcome": "unsettled"})
+    await settle(door, settled(first, 500, answer={"status": 200}))
+    (replayed,) = await admit(door, idempotent(someone, "k1"))
+    assert replayed["replay"]["status"] == 200
+
+
 async def test_an_idempotency_key_belongs_to_its_org(door: Door, payer: Any) -> None:
     one, other = await payer(), await payer()
     assert "granted" in (await admit(door, idempotent(one, "k1")))[0]
@@ -501,6 +639,74 @@ async def test_what_is_due_is_taken_by_one_sweeper(
     assert sorted(taken) == sorted(ours - {asked[0]["id"]})
     again = await door.call("tollgate_due", page_size=100, lease_seconds=60)
     assert not ours & {row["id"] for row in again["data"]}
+
+
+async def test_what_is_due_says_what_a_sweeper_needs(door: Door, payer: Any) -> None:
+    someone = await payer()
+    asked = item(someone, ttl_seconds=-120, streamed=True)
+    await admit(door, asked)
+    due = await door.call("tollgate_due", page_size=1000, lease_seconds=60)
+    (row,) = [row for row in due["data"] if row["id"] == asked["id"]]
+    assert (row["org_id"], row["endpoint"], row["model"]) == (someone.org_id, "chat", "maker/model")
+    assert (row["streamed"], row["reserved_tokens"], row["state"]) == (True, 110, "held")
+    assert -180 < row["expires_in_seconds"] <= -120
+    assert datetime.fromisoformat(row["created_at"]).utcoffset() == timedelta(0)
+
+
+async def test_a_sweep_forgets_answers_after_a_day(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    for key in ("old", "new"):
+        await admit(door, idempotent(someone, key))
+    age = "update tollgate.answers set created_at = created_at - interval '24 hours' where (org_id, idempotency_key) = "
+    await sql(shared_database, f"{age} ($1, 'old')", someone.org_id)
+    await door.call("tollgate_due", page_size=1, lease_seconds=0)
+    kept = "select array_agg(idempotency_key) from tollgate.answers where org_id = $1"
+    assert await sql(shared_database, kept, someone.org_id) == ["new"]
+
+
+async def test_holds_that_nobody_swept_end_at_their_prompt(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    lost, fresh, noted, unsettled = asked = [
+        item(someone, ttl_seconds=-3601, price={"fixed_nanos": "5000"}) for _ in range(4)
+    ]
+    fresh["ttl_seconds"] = -3500
+    (granted, *_) = await admit(door, *asked)
+    await door.call("tollgate_note_generation", id=noted["id"], generation_id="gen-7", upstream="openrouter")
+    await settle(door, {"id": unsettled["id"], "outcome": "unsettled"})
+    held = granted["granted"]["hold_nanos"]
+    ended = [(await door.call("tollgate_expire", page_size=1000))["ended"] for _ in range(2)]
+    assert ended[0] >= 1
+    assert ended[1] == 0
+    assert await balance_of(someone) == (CREDIT - 5250, 3 * held)
+    row = "select (state, estimated, charge_nanos, cost_nanos)::text from tollgate.requests where id = $1"
+    assert await sql(shared_database, row, lost["id"]) == "(settled,t,5250,5000)"
+    await audited(door)
+
+
+async def test_where_there_is_pg_cron_it_ends_them(bare_database: str, sql: Callable[..., Any]) -> None:
+    """A stand-in for the extension: what the migration asks it for is all that concerns us."""
+    await sql(
+        bare_database,
+        """
+        do $$ begin
+          insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+          values (99999, 'pg_cron', 10, 'public'::regnamespace, false, '1.6');
+          create schema cron;
+          create table cron.job (jobname text, schedule text, command text);
+          create function cron.schedule(text, text, text) returns bigint language sql
+          as 'insert into cron.job values ($1, $2, $3) returning 1::bigint';
+        end $$
+        """,
+    )
+    await migrations.migrate(bare_database)
+    assert await sql(bare_database, "select schedule from cron.job where jobname = 'tollgate-expire'") == "* * * * *"
+    assert json.loads(await sql(bare_database, await sql(bare_database, "select command from cron.job"))) == {
+        "ended": 0
+    }
 
 
 async def test_the_audit_names_what_does_not_fit(own_database: str, sql: Callable[..., Any]) -> None:

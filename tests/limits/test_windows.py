@@ -45,6 +45,12 @@ class Windows:
         answer = self.ask(sql, counters, *most, at, tokens)
         return None if answer is None else json.loads(answer)
 
+    def room(self, counters: list[int] | None, most: tuple[int | None, ...], at: int) -> list[int | None]:
+        """Limit, left and reset of requests, then of tokens."""
+        sql = "select tollgate.room($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, $8)"
+        found = self.ask(sql, counters, *most, at)
+        return [None] * 6 if found is None else list(found.values())
+
     def take(self, counters: list[int] | None, at: int, tokens: int) -> list[int]:
         taken: list[int] = self.ask("select tollgate.take($1, $2, 1, $3)", counters, at, tokens)
         return taken
@@ -114,6 +120,44 @@ def test_a_lone_request_after_retry_after_is_admitted_and_not_a_millisecond_befo
     assert wait > 0
     assert windows.exceeded(counters, most, at + wait, tokens) is None
     assert windows.exceeded(counters, most, at + wait - 1, tokens) is not None
+
+
+@at_ease
+@given(schedules, limits)
+def test_there_is_room_exactly_where_no_limit_is_exceeded(
+    windows: Windows, schedule: Schedule, most: tuple[int | None, ...]
+) -> None:
+    at, counters = START, None
+    for wait, asked in schedule:
+        at += wait
+        exceeded = windows.exceeded(counters, most, at, asked)
+        _, requests_left, _, _, tokens_left, _ = windows.room(counters, most, at)
+        fits = (requests_left is None or requests_left >= 1) and (tokens_left is None or tokens_left >= asked)
+        assert fits == (exceeded is None)
+        if fits:
+            counters = windows.take(counters, at, asked)
+
+
+@at_ease
+@given(schedules, limits)
+def test_what_a_request_took_is_back_at_the_reset_and_not_a_millisecond_before(
+    windows: Windows, schedule: Schedule, most: tuple[int | None, ...]
+) -> None:
+    at, counters = START, None
+    for wait, tokens in schedule:
+        at += wait
+        counters = windows.take(counters, at, tokens + 1)
+    for measure in (0, 3):
+        limit, _, reset = windows.room(counters, most, at)[measure : measure + 3]
+        if limit is None or reset is None:
+            assert most[measure : measure + 3] == (None, None, None)
+            continue
+        window = list(SPANS.values()).index(next(span for span in SPANS.values() if span < reset <= 2 * span))
+        alone = tuple(bound if place == measure + window else None for place, bound in enumerate(most))
+        assert windows.room(counters, alone, at + reset)[measure + 1] == limit
+        left_just_before = windows.room(counters, alone, at + reset - 1)[measure + 1]
+        assert left_just_before is not None
+        assert left_just_before < limit
 
 
 @at_ease
