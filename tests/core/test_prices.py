@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.core.prices import COMPONENTS, Price, Unpriced, dearest, nanos, read
+from tollgate.core.prices import COMPONENTS, Price, Unpriced, dearest, marked_up, nanos, read
 
 price_strings = st.decimals(0, 1_000_000, allow_nan=False, places=30).map(str)
 pricings = st.dictionaries(st.sampled_from(COMPONENTS), price_strings).map(lambda given: {"prompt": "0", **given})
@@ -73,6 +73,62 @@ def test_the_dearest_is_at_least_each_of_them(several: list[dict[str, str]]) -> 
     bound = dearest(prices)
     assert all(getattr(bound, name) >= getattr(price, name) for price in prices for name in COMPONENTS)
     assert all(any(getattr(bound, name) == getattr(price, name) for price in prices) for name in COMPONENTS)
+
+
+@pytest.mark.parametrize("overrides", [5, "many", {"prompt": "1e-6"}, [5], [None], ["prompt"]])
+def test_overrides_that_are_no_list_of_prices_unprice_the_model(overrides: Any) -> None:
+    with pytest.raises(Unpriced):
+        read({"prompt": "1e-6", "overrides": overrides})
+
+
+@given(st.lists(st.tuples(pricings, pricings, st.integers(0, 1000)), min_size=1, max_size=4), st.integers(0, 1001))
+def test_the_dearest_is_the_dearest_at_any_length_of_the_prompt(several: list[Any], tokens: int) -> None:
+    prices = [read({**base, "overrides": [{**long, "min_prompt_tokens": mark}]}) for base, long, mark in several]
+    at_worst = dearest(price.at_worst(tokens) for price in prices)
+    assert dearest(prices).at_worst(tokens) == at_worst
+
+
+@given(price_strings, st.integers(0, 100_000_000))
+def test_a_markup_is_exact_and_written_plainly(text: str, ppm: int) -> None:
+    shown = marked_up({"prompt": text}, ppm)["prompt"]
+    assert Fraction(shown) == Fraction(text) * (1_000_000 + ppm) / 1_000_000
+    assert Fraction(shown) >= Fraction(text)
+    assert shown.replace(".", "", 1).isdigit()
+    assert not ("." in shown and shown.endswith("0"))
+
+
+@given(price_strings, price_strings, st.integers(0, 10**8), st.integers(0, 10**8))
+def test_a_markup_keeps_the_order_of_prices(one: str, other: str, ppm: int, more: int) -> None:
+    low, high = sorted((one, other), key=Fraction)
+    shown = [marked_up({"prompt": text}, by)["prompt"] for text, by in ((low, ppm), (high, ppm), (high, ppm + more))]
+    assert Fraction(shown[0]) <= Fraction(shown[1]) <= Fraction(shown[2])
+
+
+def test_a_markup_is_on_every_price_and_on_nothing_else() -> None:
+    pricing = {
+        "prompt": "0.000001",
+        "completion": Decimal("2e-6"),
+        "request": 1,
+        "image": "-0.0",
+        "video_of_tomorrow": "0.5",
+        "web_search": "-1",
+        "audio": "free",
+        "internal_reasoning": None,
+        "discount": Decimal("0.25"),
+        "overrides": [{"min_prompt_tokens": 1000, "utc_start": "0800", "prompt": "0.000002"}, "odd"],
+    }
+    assert marked_up(pricing, 100_000) == {
+        "prompt": "0.0000011",
+        "completion": "0.0000022",
+        "request": "1.1",
+        "image": "0",
+        "video_of_tomorrow": "0.55",
+        "web_search": "-1",
+        "audio": "free",
+        "internal_reasoning": None,
+        "discount": Decimal("0.25"),
+        "overrides": [{"min_prompt_tokens": 1000, "utc_start": "0800", "prompt": "0.0000022"}, "odd"],
+    }
 
 
 def test_a_number_of_a_json_answer_is_read_exactly() -> None:

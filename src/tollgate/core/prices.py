@@ -14,6 +14,10 @@ MOST_PLACES = 30
 """Nor is anything priced more finely."""
 
 NOTHING = Decimal(0)
+PPM = 1_000_000
+
+NO_PRICES = ("discount", "overrides")
+"""What stands among the prices and is none."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,10 @@ class Price:
 
     def at_worst(self, prompt_tokens: int) -> "Price":
         """Each component at the dearest that may apply to a prompt of up to so many tokens, at any hour."""
+        if not self.overrides:
+            return self
         applying = [override.price for override in self.overrides if override.min_prompt_tokens < prompt_tokens]
-        return dearest([self, *applying])
+        return replace(dearest([self, *applying]), overrides=())
 
 
 COMPONENTS = tuple(part.name for part in fields(Price) if part.name != "overrides")
@@ -61,14 +67,29 @@ def read(pricing: Mapping[str, Any]) -> Price:
     """The price behind OpenRouter's `pricing`. Components that it does not name cost nothing."""
     if "prompt" not in pricing and "completion" not in pricing:
         raise Unpriced("neither prompt nor completion has a price")
+    overrides = pricing.get("overrides") or []
+    if not isinstance(overrides, list) or not all(isinstance(given, Mapping) for given in overrides):
+        raise Unpriced("overrides are no list of prices")
     base = replace(Price(), **_components(pricing))
-    return replace(base, overrides=tuple(_override(base, given) for given in pricing.get("overrides") or ()))
+    return replace(base, overrides=tuple(_override(base, given) for given in overrides))
 
 
 def dearest(prices: Iterable[Price]) -> Price:
-    """The dearest of each component: a bound for whichever of the models answers."""
+    """The dearest of each component, at any length of the prompt: a bound for whichever of the models answers."""
     listed: Sequence[Price] = list(prices)
-    return replace(Price(), **{name: max(getattr(price, name) for price in listed) for name in COMPONENTS})
+    if len(listed) == 1:
+        return listed[0]
+    components = {name: max(getattr(price, name) for price in listed) for name in COMPONENTS}
+    return Price(**components, overrides=tuple(override for price in listed for override in price.overrides))
+
+
+def marked_up(pricing: Mapping[str, Any], markup_ppm: int) -> dict[str, Any]:
+    """OpenRouter's `pricing` as it is charged: plain decimal strings, exact. What is no price stays as it is."""
+    overrides = pricing.get("overrides")
+    shown = {name: given if name in NO_PRICES else _marked_up(given, markup_ppm) for name, given in pricing.items()}
+    if isinstance(overrides, list):
+        shown["overrides"] = [_override_marked_up(given, markup_ppm) for given in overrides]
+    return shown
 
 
 def nanos(amount: object) -> Decimal:
@@ -84,6 +105,22 @@ def nanos(amount: object) -> Decimal:
         raise Unpriced(f"out of all bounds: {amount!r}")
     with localcontext(EXACT):
         return exact * NANOS_PER_CREDIT
+
+
+def _override_marked_up(given: object, markup_ppm: int) -> object:
+    if not isinstance(given, Mapping):
+        return given
+    return {name: _marked_up(price, markup_ppm) if name in COMPONENTS else price for name, price in given.items()}
+
+
+def _marked_up(given: object, markup_ppm: int) -> object:
+    try:
+        cost = nanos(given)
+    except Unpriced:
+        return given
+    with localcontext(EXACT):
+        charged = cost * (PPM + markup_ppm) / (PPM * NANOS_PER_CREDIT)
+        return f"{abs(charged).normalize():f}"  # abs: there is a minus zero
 
 
 def _components(pricing: Mapping[str, Any]) -> dict[str, Any]:

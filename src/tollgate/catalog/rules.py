@@ -1,0 +1,100 @@
+"""Which names stand for which model, what bounds its price, and what is shown of it. Pure."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, localcontext
+from typing import Any, Final
+
+from tollgate.core import prices
+from tollgate.core.errors import BadRequest, ModelUnpriced
+from tollgate.core.models import Model
+from tollgate.core.money import EXACT
+from tollgate.core.prices import PPM, Price, Unpriced
+
+SUFFIXES: Final = frozenset({"free", "extended", "thinking", "nitro", "floor", "exacto", "online", "batch"})
+FREE: Final = "free"
+"""The one suffix that changes the price and is never merely a way to route."""
+
+PER_MILLION: Final = ("prompt", "completion")
+SELF_HOSTED: Final = "self-hosted"
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """The names under which its price may stand, the nearest first. A suffix that is not listed only says how to
+    route, at the price of the rest; but what is free must be listed as such."""
+    bare, *suffixes = name.split(":")
+    if not suffixes or not SUFFIXES.issuperset(suffixes) or len(set(suffixes)) < len(suffixes):
+        return (name,)
+    nearer = [f"{bare}:{FREE}"] if FREE in suffixes else [*(f"{bare}:{suffix}" for suffix in suffixes), bare]
+    return tuple(dict.fromkeys((name, *nearer)))
+
+
+def bound_price(model: Model, max_price: Mapping[str, Any] | None) -> Price:
+    """The dearest of the model's routes. One without a price is bounded by what the client is ready to pay at most."""
+    priced = [route.price if route.price is not None else _most(model.id, max_price) for route in model.routes]
+    return prices.dearest(priced)
+
+
+def shown(model: Model, markup_ppm: int) -> dict[str, Any]:
+    """As GET /v1/models has it: OpenAI's fields and OpenRouter's, at the prices that are charged."""
+    listing = model.listing
+    created = listing.get("created")
+    return {
+        "id": listing["id"],
+        "object": "model",
+        "created": created if isinstance(created, int) else 0,
+        "owned_by": owner(listing["id"]),
+        **{name: value for name, value in listing.items() if name not in ("id", "object", "created", "owned_by")},
+        "pricing": prices.marked_up(listing["pricing"], markup_ppm),
+    }
+
+
+def owner(name: str) -> str:
+    author, slash, _ = name.removeprefix("~").partition("/")
+    return author if slash else SELF_HOSTED
+
+
+def gives(model: Model, wanted: frozenset[str]) -> bool:
+    """Whether it puts out one of these modalities. What does not say is taken for text."""
+    architecture = model.listing.get("architecture")
+    outputs = architecture.get("output_modalities") if isinstance(architecture, Mapping) else None
+    return not wanted.isdisjoint(str(output) for output in outputs) if isinstance(outputs, list) else "text" in wanted
+
+
+def allowed(patterns: Sequence[str] | None, name: str) -> bool:
+    """As the database decides it: one of the patterns fits, in which * stands for anything."""
+    return patterns is None or any(_fits(pattern, name) for pattern in patterns)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == name
+    *middle, last = rest
+    place, end = len(first), len(name) - len(last)
+    if not name.startswith(first) or not name.endswith(last) or end < place:
+        return False
+    for part in middle:
+        found = name.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
+
+
+def _most(name: str, max_price: Mapping[str, Any] | None) -> Price:
+    if max_price is None or any(max_price.get(part) is None for part in PER_MILLION):
+        raise ModelUnpriced(param="model", model=name)
+    bounds: dict[str, Any] = {
+        part: _ready_to_pay(part, max_price[part]) for part in prices.COMPONENTS if max_price.get(part) is not None
+    }
+    return Price(**bounds)
+
+
+def _ready_to_pay(part: str, most: object) -> Decimal:
+    try:
+        amount = prices.nanos(most)
+    except Unpriced:
+        field = f"provider.max_price.{part}"
+        raise BadRequest(f"{field}: send US dollars, from 0 to 1000000.", param=field) from None
+    with localcontext(EXACT):
+        return amount / PPM if part in PER_MILLION else amount
