@@ -10,8 +10,9 @@ from here, so there the last of two names counts and such a half becomes U+FFFD:
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 MOST_NESTED: Final = 100
 MOST_DIGITS: Final = 300
@@ -67,24 +68,70 @@ def get(body: bytes, name: str) -> bytes | None:
     return text[start:end].encode() if start < end else None
 
 
+def without(body: bytes, name: str) -> bytes:
+    """The object without a member, however often it stands there, and every other byte as it was.
+
+    The body is one that `from_upstream` or `from_client` has read.
+    """
+    text = body.decode()
+    kept, behind = [], 0
+    for start, end in _cuts(text, name):
+        kept.append(text[behind:start])
+        behind = end
+    return "".join([*kept, text[behind:]]).encode() if kept else body
+
+
 def member(text: str, name: str) -> tuple[int, int]:
     """Where the value of a top-level member stands; where there is none, the empty place for it behind the brace."""
+    for one in _members(text):
+        if one.name == name:
+            return one.start, one.end
     behind_brace = _after_blank(text, 0) + 1
-    place = _after_blank(text, behind_brace)
+    return behind_brace, behind_brace
+
+
+class _Member(NamedTuple):
+    name: str
+    place: int
+    start: int
+    """Of its value."""
+    end: int
+
+
+def _members(text: str) -> Iterator[_Member]:
+    """Those of an object, at the top."""
+    place = _after_blank(text, _after_blank(text, 0) + 1)
     while text[place] != "}":
-        found, colon = _plain.raw_decode(text, place)
+        name, colon = _plain.raw_decode(text, place)
         start = _after_blank(text, _after_blank(text, colon) + 1)
         _, end = _plain.raw_decode(text, start)
-        if found == name:
-            return start, end
+        yield _Member(name, place, start, end)
         comma = _after_blank(text, end)
         place = _after_blank(text, comma + 1) if text[comma] == "," else comma
-    return behind_brace, behind_brace
+
+
+def _cuts(text: str, name: str) -> list[tuple[int, int]]:
+    """What to take out so that a member is gone, its comma included."""
+    cuts: list[tuple[int, int]] = []
+    left_end: int | None = None
+    """Of the last member that stays."""
+    for one in _members(text):
+        comma = _after_blank(text, one.end)
+        if one.name != name:
+            left_end = one.end
+        elif text[comma] == ",":
+            cuts.append((one.place, _after_blank(text, comma + 1)))
+        elif left_end is None:
+            cuts.append((one.place, one.end))
+        else:
+            cuts = [*(cut for cut in cuts if cut[0] < left_end), (left_end, one.end)]
+    return cuts
 
 
 def printable(text: str, most: int) -> str:
     """What may go into a log, a header or a row: no control character, nothing invisible, nothing endless."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text[:most])
+    short = text[:most]
+    return short if short.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in short)
 
 
 def _text(body: bytes) -> str:

@@ -1,0 +1,129 @@
+"""One upstream as we know it: how it is spoken to, how busy it is, and how it has been doing."""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from tollgate.core.models import OPENROUTER, Upstream
+from tollgate.runtime import logs
+from tollgate.runtime.clock import Monotonic
+from tollgate.runtime.http import USER_AGENT
+from tollgate.upstreams import rules
+from tollgate.upstreams.breaker import OF_OPENROUTER, OF_OTHERS, Breakers, Budget, State
+from tollgate.upstreams.dialects import DIALECTS
+from tollgate.upstreams.guard import Forbidden, Guard
+
+FULL_SECONDS: Final = 2
+"""When somebody may try again who found every slot taken."""
+
+log = logs.source("upstream")
+
+
+class Station:
+    def __init__(self, upstream: Upstream, secrets: Mapping[str, str], guard: Guard, clock: Monotonic) -> None:
+        self.upstream = upstream
+        self.dialect = DIALECTS[upstream.dialect]
+        self.is_paid = upstream.dialect == OPENROUTER
+        """What it has begun it may charge us for, even if we never hear of it."""
+        self.resolve = None if upstream.trusted else guard.addresses
+        self.is_usable = True
+        self.budget = Budget(clock())
+        self.in_flight = 0
+        self.failures = 0
+        self.last_error: str | None = None
+        base = upstream.base_url.rstrip("/")
+        self.urls = {endpoint: base + path for endpoint, path in rules.PATHS.items()}
+        self.lookup_url = base + "/generation?id="
+        self._clock = clock
+        self._breakers = Breakers(OF_OPENROUTER if self.is_paid else OF_OTHERS)
+        self._check(guard)
+        self._headers = self._our_headers(secrets)
+
+    def is_of(self, upstream: Upstream) -> bool:
+        """The same, in each of its settings. A catalog that was read again has another object for it."""
+        if self.upstream is not upstream and self.upstream == upstream:
+            self.upstream = upstream
+        return self.upstream is upstream
+
+    def headers(self, clients: Mapping[str, str]) -> dict[str, str]:
+        """Ours last: no client speaks with our key's voice."""
+        return {**rules.passed_on(clients, self.dialect.headers), **self._headers}
+
+    def admits(self, model: str) -> bool:
+        """Whether one more may go. It must be told how that went: answered, failed or abandoned."""
+        if not self.is_usable or self.is_full:
+            return False
+        breaker = self._breakers.of(model)
+        return breaker is None or breaker.admits(self._clock())
+
+    @property
+    def is_full(self) -> bool:
+        return self.upstream.concurrency is not None and self.in_flight >= self.upstream.concurrency
+
+    def repeats(self, model: str) -> bool:
+        """Whether what was safe may be tried again here. Takes it from the budget."""
+        breaker = self._breakers.of(model)
+        is_open = breaker is not None and breaker.state(self._clock()) == "open"
+        return not is_open and not self.is_full and self.budget.take(self._clock())
+
+    def seconds_until_free(self, model: str) -> int:
+        breaker = self._breakers.of(model)
+        left = breaker.seconds_left(self._clock()) if breaker else 0.0
+        return max(math.ceil(left), 1) if left else FULL_SECONDS
+
+    def answered(self, model: str) -> None:
+        if breaker := self._breakers.of(model):
+            breaker.answered()
+
+    def succeeded(self, model: str) -> None:
+        self._breakers.succeeded(model)
+
+    def abandoned(self, model: str) -> None:
+        if breaker := self._breakers.of(model):
+            breaker.abandoned()
+
+    def failed(self, model: str, why: str) -> None:
+        self.note(why)
+        self._breakers.failed(model, self._clock())
+        log.warning("upstream_failed", upstream=self.upstream.id, model=model, why=why)
+
+    def note(self, why: str) -> None:
+        """For operators; not held against it."""
+        self.failures += 1
+        self.last_error = why
+
+    def state(self) -> State:
+        return self._breakers.worst(self._clock())
+
+    def refuses_us(self, why: str) -> None:
+        """Our key, our credit or our address of it is wrong: every client's trouble until an operator mends it."""
+        self.note(why)
+        log.error("upstream_refuses_us", upstream=self.upstream.id, why=why)
+
+    def _check(self, guard: Guard) -> None:
+        if self.upstream.trusted:
+            return
+        try:
+            guard.check(self.upstream.base_url)
+        except Forbidden as error:
+            self.is_usable = False
+            self.note(str(error))
+            log.error("upstream_forbidden", upstream=self.upstream.id, why=str(error))
+
+    def _our_headers(self, secrets: Mapping[str, str]) -> dict[str, str]:
+        ours = {
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            "user-agent": USER_AGENT,
+        }
+        name = self.upstream.secret_name
+        if name is None:
+            return ours
+        secret = rules.fit_secret(secrets.get(name))
+        if secret is None:
+            self.is_usable = False
+            self.note(f"{name} is not set")
+            log.error("upstream_has_no_key", upstream=self.upstream.id, variable=name)
+            return ours
+        return {**ours, "authorization": f"Bearer {secret}"}

@@ -1,0 +1,35 @@
+"""OpenRouter: takes everything, always says what was used, and falls back by itself."""
+
+from tollgate.core import chat
+from tollgate.core.chat import Ask
+from tollgate.core.models import Route
+from tollgate.upstreams.dialects import refusals
+from tollgate.upstreams.dialects.openai import OpenAI, Shown, _whole
+from tollgate.upstreams.rules import Refusal
+
+
+class OpenRouter(OpenAI):
+    headers = (
+        "http-referer",
+        "x-title",
+        "x-openrouter-title",
+        "x-openrouter-categories",
+        "x-openrouter-metadata",
+        "x-session-id",
+    )
+    """Not its cache: that is one for all who share our key, so one org would see what another has asked."""
+
+    def prepare(self, body: bytes, ask: Ask, route: Route, bound: int | None) -> bytes:
+        if route.model != ask.model:
+            body = chat.renamed(body, route.model)
+        return self._bounded(body, ask, bound)
+
+    def bound_field(self, ask: Ask) -> str:
+        """The newer name; the old completions know only the old one."""
+        return ask.bound_field or ("max_completion_tokens" if ask.endpoint == "chat" else "max_tokens")
+
+    def shown(self, ask: Ask, body: bytes) -> Shown:
+        return _whole
+
+    def refusal(self, status: int, content_type: str, body: bytes) -> Refusal:
+        return refusals.read(status, content_type, body, trusted=True)

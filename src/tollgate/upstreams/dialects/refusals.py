@@ -1,0 +1,92 @@
+"""An upstream's no, in OpenAI's shape, without what is nobody's business: addresses, paths, keys, places in memory."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tollgate.core import documents
+from tollgate.core.documents import NotADocument
+from tollgate.upstreams.rules import Refusal
+
+LONGEST_MESSAGE: Final = 500
+HIDDEN: Final = "[hidden]"
+
+_IN_MEMORY = re.compile(rb"0x[0-9a-fA-F]{6,16}\b")
+_NOBODYS_BUSINESS = re.compile(
+    r"""
+      \b [a-z][a-z0-9+.-]* :// \S+                                # an address
+    | \b (?: Bearer | Basic ) \s+ \S+
+    | \b (?: sk | pk | hf | tg | gsk | xai | key ) [-_] [\w-]{6,}   # keys as they are commonly made
+    | \b 0x [0-9a-fA-F]{6,16} \b
+    | \b \d{1,3} (?: \. \d{1,3} ){3} (?: : \d+ )? \b
+    | (?<![\w.]) (?: [A-Z]: )? [/\\] [\w.@+-]+ (?: [/\\] [\w.@+-]+ )+
+    | \b [\w-]{40,} \b
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def read(status: int, content_type: str, body: bytes, *, trusted: bool = False) -> Refusal:
+    """Byte for byte where it can be. Only OpenRouter is trusted to have looked at its own words; of a server that
+    broke, the words are as broken."""
+    found = _document(body)
+    error = found.get("error")
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        said = _said(found) if found else _plain(content_type, body)
+        return Refusal(status, _shaped(status, said), by_upstream=bool(said))
+    message = _cleaned(error["message"])
+    if trusted or status < 500 or message == error["message"]:
+        return Refusal(status, body if trusted else _IN_MEMORY.sub(b"0x0", body), by_upstream=True)
+    return Refusal(status, _shaped(status, message), by_upstream=True)
+
+
+def _document(body: bytes) -> Mapping[str, Any]:
+    try:
+        return documents.from_upstream(body)
+    except NotADocument:
+        return {}
+
+
+def _said(found: Mapping[str, Any]) -> str:
+    """vLLM's and TGI's bare string, SGLang's message without an envelope, FastAPI's detail."""
+    detail = found.get("detail")
+    if isinstance(detail, list):
+        detail = "; ".join(_fault(one) for one in detail[:5])
+    candidates = (found.get("error"), found.get("message"), detail)
+    return next((_cleaned(one) for one in candidates if isinstance(one, str) and one), "")
+
+
+def _fault(one: object) -> str:
+    if not isinstance(one, dict):
+        return str(one)
+    place = one.get("loc")
+    where = ".".join(str(part) for part in place) if isinstance(place, list) else "body"
+    return f"{where}: {one.get('msg')}"
+
+
+def _plain(content_type: str, body: bytes) -> str:
+    """A line of text may say something. A page never does."""
+    is_text = content_type.partition(";")[0].strip().lower() == "text/plain"
+    return _cleaned(body[: 4 * LONGEST_MESSAGE].decode(errors="replace")) if is_text else ""
+
+
+def _cleaned(text: str) -> str:
+    short = _NOBODYS_BUSINESS.sub(HIDDEN, " ".join(text[: 4 * LONGEST_MESSAGE].split()))
+    return documents.printable(short, LONGEST_MESSAGE)
+
+
+def _shaped(status: int, message: str) -> bytes:
+    error = {
+        "message": message or f"The model's server refused this with status {status}.",
+        "type": _kind(status),
+        "param": None,
+        "code": None,
+    }
+    return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+def _kind(status: int) -> str:
+    if status >= 500:
+        return "server_error"
+    return "rate_limit_error" if status == 429 else "invalid_request_error"

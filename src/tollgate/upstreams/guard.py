@@ -1,0 +1,110 @@
+"""Where upstreams may be that operators wrote into a table: on the open network, or within by their leave.
+
+Names are resolved once, for the connection that is made: it goes to one of the addresses that were looked at here, so
+an answer that changes between the look and the call (DNS rebinding) leads nowhere. Nobody may send us to the metadata
+service of a cloud, or to what is merely at hand on the same cable.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from tollgate.upstreams.rules import Resolve
+
+Address = IPv4Address | IPv6Address
+
+METADATA: Final = frozenset(
+    map(ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"))
+)
+"""Of clouds that keep it elsewhere than at a link-local address."""
+_NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_COMPATIBLE: Final = IPv6Network("::/96")
+
+
+class Forbidden(Exception):
+    """Why nobody goes there. For the operator; it names no address."""
+
+
+async def by_system(host: str, port: int) -> list[str]:
+    """As the system resolves names."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+class Guard:
+    def __init__(self, *, allow_private: bool, resolve: Resolve = by_system) -> None:
+        self._allow_private = allow_private
+        self._resolve = resolve
+
+    def check(self, url: str) -> None:
+        """What can be said of an address before anybody goes there."""
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise Forbidden("its address cannot be read") from None
+        if parts.scheme not in ("http", "https") or not host:
+            raise Forbidden("its address is not one of http or https")
+        if "@" in parts.netloc:
+            raise Forbidden("its address carries a user")
+        literal = _read(host)
+        if literal and self._is_refused(literal):
+            raise Forbidden("its address is not one of the open network")
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Those of a host that may be connected to. A bad one among them spoils all: that is no accident."""
+        literal = _read(host)
+        found = [str(literal)] if literal else list(await self._resolve(host, port))
+        if not found or any(self._is_refused(ip_address(address.partition("%")[0])) for address in found):
+            raise Forbidden("its name leads to no address of the open network")
+        return found
+
+    def _is_refused(self, address: Address) -> bool:
+        return any(_is_never_allowed(one) or not (_is_open(one) or self._allow_private) for one in _meant(address))
+
+
+def _is_never_allowed(address: Address) -> bool:
+    return (
+        address in METADATA
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+        or (isinstance(address, IPv4Address) and (address.is_reserved or address.packed[0] == 0))
+    )
+
+
+def _is_open(address: Address) -> bool:
+    return address.is_global and not (isinstance(address, IPv6Address) and address.is_site_local)
+
+
+def _meant(address: Address) -> Iterator[Address]:
+    """The address, or those of IPv4 that it wraps."""
+    wrapped: list[Address] = list(_wrapped(address)) if isinstance(address, IPv6Address) else []
+    yield from wrapped or [address]
+
+
+def _wrapped(address: IPv6Address) -> Iterator[IPv4Address]:
+    if address.ipv4_mapped:
+        yield address.ipv4_mapped
+    if address.sixtofour:
+        yield address.sixtofour
+    if address.teredo:
+        yield from address.teredo
+    is_compatible = address in _COMPATIBLE and int(address) > 1
+    if is_compatible or any(address in network for network in _NAT64):
+        yield IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+def _read(host: str) -> Address | None:
+    """None for a name. Anything that could be read as a number is no name: 127.1 and 0x7f000001 are loopback."""
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    last = host.rstrip(".").rpartition(".")[2]
+    if ":" in host or last.isdigit() or last.lower().startswith("0x") or not host.isascii():
+        raise Forbidden("its address is not written as addresses are") from None
+    return None

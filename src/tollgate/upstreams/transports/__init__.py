@@ -1,0 +1,88 @@
+"""How bytes get there and back. One seam, two libraries: aiohttp where a process lives long, httpx elsewhere."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from tollgate.runtime.http import Http
+from tollgate.upstreams.rules import Resolve
+
+
+class Answer(Protocol):
+    """An answer whose head has come. Neither decoded nor cut anew."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By their names in lower case."""
+
+    def at_hand(self) -> bytes | None:
+        """What has come already; empty at the end, None when one would have to wait."""
+
+    async def piece(self) -> bytes:
+        """What comes next, as it comes; empty at the end. Raises TransportFailed."""
+
+    async def close(self) -> None:
+        """At once, whatever is still under way. Nobody can keep it from closing by cancelling."""
+
+
+class Transport(Protocol):
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_seconds: float,
+        resolve: Resolve | None,
+    ) -> Answer:
+        """Once, without a redirect or a cookie. Whom `resolve` is given for is found by it alone; for others the
+        system's own way does. Raises TransportFailed, and what `resolve` raises."""
+
+    async def close(self) -> None: ...
+
+
+def open_transport(http: Http, *, long_lived: bool) -> Transport:
+    return _Unopened(http, long_lived=long_lived)
+
+
+class _Unopened:
+    """Imports its library when something is first sent, so that a cold start does not pay for it."""
+
+    def __init__(self, http: Http, *, long_lived: bool) -> None:
+        self._http = http
+        self._long_lived = long_lived
+        self._opened: Transport | None = None
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_seconds: float,
+        resolve: Resolve | None,
+    ) -> Answer:
+        opened = self._opened or self._open()
+        return await opened.send(method, url, headers, body, connect_seconds=connect_seconds, resolve=resolve)
+
+    async def close(self) -> None:
+        if self._opened:
+            await self._opened.close()
+
+    def _open(self) -> Transport:
+        self._opened = self._of_aiohttp() if self._long_lived else self._of_httpx()
+        return self._opened
+
+    def _of_aiohttp(self) -> Transport:
+        from tollgate.upstreams.transports.with_aiohttp import AiohttpTransport  # noqa: PLC0415
+
+        return AiohttpTransport()
+
+    def _of_httpx(self) -> Transport:
+        from tollgate.upstreams.transports.with_httpx import HttpxTransport  # noqa: PLC0415
+
+        return HttpxTransport(self._http)

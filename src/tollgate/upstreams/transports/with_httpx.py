@@ -1,0 +1,138 @@
+"""Through the process's one httpx client: slower than aiohttp, but already there where each cold start is paid for."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from tollgate.runtime.http import Http
+from tollgate.upstreams.rules import ConnectionLost, ConnectTimeout, NotHttp, Resolve, TransportFailed, Unreachable
+
+BEGUN: Final = "http11.send_request_headers.started"
+
+_TIMED_OUT = (httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOTHING_SENT = (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL)
+
+
+class HttpxTransport:
+    def __init__(self, http: Http) -> None:
+        self._http = http
+        self._leaving: set[asyncio.Future[None]] = set()
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_seconds: float,
+        resolve: Resolve | None,
+    ) -> "HttpxAnswer":
+        waits = httpx.Timeout(None, connect=connect_seconds, pool=connect_seconds).as_dict()
+        try:
+            if resolve is None:
+                request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": waits})
+            else:
+                async with asyncio.timeout(connect_seconds):
+                    request = await _pinned(method, url, headers, body, waits, resolve)
+            response = await self._sent(request)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise _translated(error) from error
+        return HttpxAnswer(response)
+
+    async def close(self) -> None:
+        """Only what is being left; the client belongs to the process."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        """In a task of its own. httpcore 1.0.9 keeps a connection for ever, and a place in its pool with it, when it
+        is cancelled between having it and using it: so it is cancelled a moment later, when it uses it."""
+        begun = asyncio.Event()
+
+        async def trace(event: str, info: object) -> None:
+            if event == BEGUN:
+                begun.set()
+
+        request.extensions["trace"] = trace
+        # The request was made without the client, so it carries none of its cookies.
+        sending = asyncio.ensure_future(
+            self._http.client().send(request, stream=True, auth=None, follow_redirects=False)
+        )
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            leaving = asyncio.ensure_future(_leave(sending, begun))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+            raise
+
+
+async def _leave(sending: "asyncio.Future[httpx.Response]", begun: asyncio.Event) -> None:
+    beginning = asyncio.ensure_future(begun.wait())
+    await asyncio.wait((sending, beginning), return_when=asyncio.FIRST_COMPLETED)
+    beginning.cancel()
+    sending.cancel()
+    await asyncio.wait((sending,))
+    if not sending.cancelled() and sending.exception() is None:
+        await sending.result().aclose()
+
+
+class HttpxAnswer:
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._pieces = response.aiter_raw()
+        self._closing: asyncio.Future[None] | None = None
+        self.status = response.status_code
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+
+    def at_hand(self) -> bytes | None:
+        return None
+
+    async def piece(self) -> bytes:
+        try:
+            return await anext(self._pieces, b"")
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+            raise ConnectionLost(type(error).__name__) from error
+
+    async def close(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._response.aclose())
+        await asyncio.shield(self._closing)
+
+
+async def _pinned(
+    method: str, url: str, headers: Mapping[str, str], body: bytes, waits: dict[str, float | None], resolve: Resolve
+) -> httpx.Request:
+    """To the address that was looked at, and no other; the server sees, and TLS verifies, the name. Two names at one
+    address may share a connection, as they share whoever answers there."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        address = (await resolve(host, port))[0]
+    except OSError as error:
+        raise httpx.ConnectError(type(error).__name__) from error
+    place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return httpx.Request(
+        method,
+        urlunsplit((parts.scheme, place, parts.path, parts.query, "")),
+        headers={**headers, "host": parts.netloc},
+        content=body,
+        extensions={"timeout": waits, "sni_hostname": host},
+    )
+
+
+def _translated(error: Exception) -> TransportFailed:
+    """Whether anything had been sent decides whether it may be sent again."""
+    name = type(error).__name__
+    if isinstance(error, (*_TIMED_OUT, TimeoutError)):
+        return ConnectTimeout(name)
+    if isinstance(error, _NOTHING_SENT):
+        return Unreachable(name)
+    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
+        return NotHttp(name)
+    return ConnectionLost(name)

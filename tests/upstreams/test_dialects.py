@@ -1,0 +1,235 @@
+"""How each kind of server is asked, what of its stream a client sees, and how its no reads."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.core import models
+from tollgate.core.sse import Event, Events
+from tollgate.upstreams.dialects import DIALECTS
+from upstreams.scripted import a_route, an_order
+
+SELF_HOSTED: list[models.Dialect] = ["vllm", "sglang", "llamacpp", "tgi", "openai"]
+CONTINUOUS: list[models.Dialect] = ["vllm", "sglang"]
+ALL: list[models.Dialect] = ["openrouter", *SELF_HOSTED]
+
+
+def prepared(dialect: models.Dialect, *, model: str = "a/model", bound: int | None = None, **order: Any) -> Any:
+    made = an_order(**order)
+    route = a_route("http://x", dialect, model=model)
+    return json.loads(DIALECTS[dialect].prepare(made.body, made.ask, route, bound))
+
+
+def shown(dialect: models.Dialect, stream: bytes, **order: Any) -> bytes:
+    made = an_order(stream=True, **order)
+    show = DIALECTS[dialect].shown(made.ask, made.body)
+    events = Events()
+    return b"".join(show(event) or b"" for event in [*events.feed(stream), *events.finish()])
+
+
+@pytest.mark.parametrize("dialect", ALL)
+def test_a_whole_reply_is_asked_for_as_the_client_did(dialect: models.Dialect) -> None:
+    made = an_order(odd={"a": 1})
+    assert DIALECTS[dialect].prepare(made.body, made.ask, a_route("http://x"), None) == made.body
+
+
+@pytest.mark.parametrize("dialect", SELF_HOSTED)
+def test_a_stream_is_asked_to_say_what_it_used(dialect: models.Dialect) -> None:
+    options = prepared(dialect, stream=True)["stream_options"]
+    assert options == {"include_usage": True} | ({"continuous_usage_stats": True} if dialect in CONTINUOUS else {})
+
+
+def test_openrouter_says_it_without_being_asked() -> None:
+    assert "stream_options" not in prepared("openrouter", stream=True)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "endpoint", "clients", "bound", "expected"),
+    [
+        ("openrouter", "chat", {}, 9, {"max_completion_tokens": 9}),
+        ("openrouter", "completions", {}, 9, {"max_tokens": 9}),
+        ("openrouter", "chat", {"max_tokens": 20}, 9, {"max_tokens": 9}),
+        ("openrouter", "chat", {"max_tokens": 20}, None, {"max_tokens": 20}),
+        ("vllm", "chat", {}, 9, {"max_tokens": 9}),
+        ("vllm", "chat", {"max_completion_tokens": 20}, 9, {"max_completion_tokens": 9}),
+        ("tgi", "chat", {"max_completion_tokens": 20}, 9, {"max_tokens": 9}),
+        ("tgi", "chat", {"max_completion_tokens": 20}, None, {"max_tokens": 20}),
+        ("llamacpp", "chat", {"max_completion_tokens": 20, "max_tokens": None}, None, {"max_tokens": 20}),
+        ("llamacpp", "chat", {}, None, {}),
+        ("vllm", "embeddings", {}, None, {}),
+        ("openrouter", "embeddings", {}, 0, {}),
+    ],
+)
+def test_a_bound_goes_up_under_one_name(
+    dialect: models.Dialect, endpoint: Any, clients: dict[str, Any], bound: int | None, expected: dict[str, int]
+) -> None:
+    body = prepared(dialect, endpoint=endpoint, bound=bound, **clients)
+    assert {name: body[name] for name in body if name.startswith("max_")} == expected
+
+
+def test_a_route_has_its_own_name_for_the_model() -> None:
+    assert prepared("vllm", model="llama")["model"] == "llama"
+
+
+def test_falling_back_is_openrouters_to_know_and_no_other_servers() -> None:
+    assert prepared("openrouter", models=["b/model"])["models"] == ["b/model"]
+    assert "models" not in prepared("openai", models=["b/model"])
+
+
+def chunk(**more: Any) -> bytes:
+    said = {"id": "c", "choices": [{"index": 0, "delta": {"content": 'say "usage": 1'}}], **more}
+    return f"data: {json.dumps(said)}\n\n".encode()
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2}
+LAST = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":1}}\n\n'
+DONE = b"data: [DONE]\n\n"
+ERROR = b'data: {"error":{"message":"engine died"},"choices":[],"usage":{"prompt_tokens":1}}\n\n'
+BROKEN = b'data: {"usage": oh\n\n'
+
+
+@pytest.mark.parametrize("dialect", CONTINUOUS)
+def test_counting_on_the_way_is_not_seen(dialect: models.Dialect) -> None:
+    counted = chunk(usage=USAGE) + b": ping\n\n" + chunk(usage=USAGE) + LAST + DONE
+    assert shown(dialect, counted) == chunk() + b": ping\n\n" + chunk() + DONE
+    asked = {"stream_options": {"include_usage": True}}
+    assert shown(dialect, counted, **asked) == chunk() + b": ping\n\n" + chunk() + LAST + DONE
+    asked = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    assert shown(dialect, counted, **asked) == counted
+
+
+@pytest.mark.parametrize("dialect", SELF_HOSTED)
+def test_a_usage_that_nobody_asked_for_is_taken_out(dialect: models.Dialect) -> None:
+    assert shown(dialect, chunk() + chunk(usage=None) + LAST + DONE) == chunk() + chunk() + DONE
+
+
+@pytest.mark.parametrize("dialect", ALL)
+def test_what_was_asked_for_is_there(dialect: models.Dialect) -> None:
+    stream = chunk() + LAST + DONE
+    assert shown(dialect, stream, stream_options={"include_usage": True}) == stream
+
+
+def test_openrouters_stream_passes_as_it_is() -> None:
+    stream = chunk(usage=None) + LAST + ERROR + BROKEN + DONE
+    assert shown("openrouter", stream) == stream
+
+
+def test_an_error_is_shown_whatever_stands_beside_it_and_so_is_what_nobody_can_read() -> None:
+    assert shown("vllm", ERROR + BROKEN) == b'data: {"error":{"message":"engine died"},"choices":[]}\n\n' + BROKEN
+
+
+@pytest.mark.parametrize(
+    ("raw", "left"),
+    [
+        (b'event: x\r\nid: 7\r\ndata: {"a":1, "usage":{"p":1}}\r\n\r\n', b'event: x\r\nid: 7\r\ndata: {"a":1}\r\n\r\n'),
+        (b'data:{"usage":null ,"a":1}\n\n', b'data:{"a":1}\n\n'),
+        (b'data: {"a":1,\ndata: "usage":2}\n\n', b'data: {"a":1}\n\n'),
+    ],
+)
+def test_the_rest_of_an_event_stays_byte_for_byte(raw: bytes, left: bytes) -> None:
+    assert shown("openai", raw) == left
+
+
+@given(
+    st.dictionaries(st.sampled_from(["id", "choices", "usage", "model", "x"]), st.integers() | st.text(), max_size=5)
+)
+def test_only_the_usage_goes(said: dict[str, Any]) -> None:
+    made = an_order(stream=True)
+    data = json.dumps(said).encode()
+    left = DIALECTS["vllm"].shown(made.ask, made.body)(Event(data, b"data: " + data + b"\n\n"))
+    assert left is not None
+    assert json.loads(left[6:]) == {name: value for name, value in said.items() if name != "usage"}
+
+
+def refusal(
+    dialect: models.Dialect, status: int, body: bytes, kind: str = "application/json"
+) -> tuple[int, bytes, bool]:
+    made = DIALECTS[dialect].refusal(status, kind, body)
+    return made.status, made.body, made.by_upstream
+
+
+SHAPED = b'{ "error": {"message":"no such model", "type":"NotFoundError","code":404}, "x": 1.50}'
+
+
+@pytest.mark.parametrize("dialect", ALL)
+def test_an_error_in_the_shape_that_all_know_passes_as_it_is(dialect: models.Dialect) -> None:
+    assert refusal(dialect, 404, SHAPED) == (404, SHAPED, True)
+    assert refusal(dialect, 500, SHAPED) == (500, SHAPED, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error":"Unauthorized"}', "Unauthorized"),
+        (b'{"error":"Input validation error","error_type":"validation"}', "Input validation error"),
+        (b'{"detail":"Not Found"}', "Not Found"),
+        (b'{"detail":[{"loc":["body","n"],"msg":"too many"},{"msg":"odd"}]}', "body.n: too many; body: odd"),
+        (b'{"object":"error","message":"too long","code":400}', "too long"),
+        (b'{"error":{"code":1}}', ""),
+        (b'{"error":{"message":7}}', ""),
+        (b"<html>nginx</html>", ""),
+        (b"", ""),
+        (b"[]", ""),
+        (b'{"error":' * 200, ""),
+    ],
+)
+def test_other_errors_are_put_into_it(body: bytes, message: str) -> None:
+    status, made, by_upstream = refusal("vllm", 422, body)
+    error = json.loads(made)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"] == (message or "The model's server refused this with status 422.")
+    assert (status, error["type"], by_upstream) == (422, "invalid_request_error", bool(message))
+
+
+def test_a_line_of_text_may_say_something() -> None:
+    _, made, by_upstream = refusal("tgi", 503, b"model is\tloading", "text/plain; charset=utf-8")
+    assert (json.loads(made)["error"]["message"], by_upstream) == ("model is loading", True)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "http://10.0.0.7:8000/v1",
+        "https://user:word@gpu.internal/x",
+        "10.0.0.7:8000",
+        "/srv/models/llama/config.json",
+        "C:\\models\\llama",
+        "0x7f3a2c1b9d00",
+        "Bearer abc.def",
+        "sk-proj-abcdefgh",
+        "hf_abcdefghijkl",
+        "A" * 64,
+    ],
+)
+@pytest.mark.parametrize("dialect", SELF_HOSTED)
+def test_what_is_nobodys_business_is_hidden(dialect: models.Dialect, secret: str) -> None:
+    said = f"failed at {secret} sadly"
+    for status, body in (
+        (400, {"error": said}),
+        (400, {"detail": said}),
+        (500, {"error": {"message": said}}),
+        (500, {"message": said}),
+    ):
+        _, made, _ = refusal(dialect, status, json.dumps(body).encode())
+        assert json.loads(made)["error"]["message"] == "failed at [hidden] sadly"
+
+
+def test_a_place_in_memory_is_never_told() -> None:
+    body = b'{"error":{"message":"cannot identify <_io.BytesIO object at 0x7f3a2c1b9d00>", "code":400}}'
+    assert refusal("vllm", 400, body)[1] == body.replace(b"0x7f3a2c1b9d00", b"0x0")
+
+
+def test_a_message_has_an_end_and_no_control_characters() -> None:
+    message = json.loads(refusal("vllm", 400, json.dumps({"error": "a\x1b[31m\u202e" + "b " * 9000}).encode())[1])
+    assert len(message["error"]["message"]) <= 500
+    assert message["error"]["message"].isprintable()
+
+
+def test_llama_servers_500_for_what_the_client_sent_is_the_clients() -> None:
+    body = b'{"error":{"code":500,"message":"[json.exception.parse_error.101] parse error","type":"server_error"}}'
+    assert refusal("llamacpp", 500, body) == (400, body, True)
+    assert refusal("vllm", 500, body)[0] == 500
+    assert refusal("llamacpp", 500, SHAPED)[0] == 500
