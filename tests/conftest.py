@@ -14,14 +14,21 @@ import asyncpg
 import hypothesis
 import pytest
 
+from gateway import Gateway, Upstream, running
 from people import Person
+from sandbox.serving import serving
 from servers.postgres import Cluster, cluster
 from servers.postgrest import postgrest, token
 from servers.relay import Relay, relay
+from tollgate.core.money import NANOS_PER_CREDIT
+from tollgate.credits import store as credits
+from tollgate.keys.gate import console
 from tollgate.runtime.database import Door, migrations
 from tollgate.runtime.database.postgres import PostgresDoor
 from tollgate.runtime.database.supabase import SupabaseDoor
 from tollgate.runtime.http import Http
+from tollgate.sandbox.app import create_sandbox
+from tollgate.sandbox.house import Habits
 
 PORT = "TOLLGATE_TEST_POSTGRES_PORT"
 TEMPLATE = "tollgate_template"
@@ -168,6 +175,44 @@ async def door(wire: Relay, shared_database: str) -> AsyncIterator[Door]:
     yield made
     await made.close()
     await http.close()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Upstream]:
+    """An OpenRouter look-alike of the test's own, on a real socket. It offers its faults as models."""
+    made = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
+    with serving(made) as address:
+        yield Upstream(made, address)
+
+
+@pytest.fixture
+def gateway(wire: Relay, shared_database: str, sandbox: Upstream) -> Iterator[Gateway]:
+    """All of Tollgate on a real socket, before that sandbox, with each door in turn."""
+    if wire.path_prefix:
+        database = {
+            "SUPABASE_URL": f"http://127.0.0.1:{wire.port}",
+            "SUPABASE_SECRET_KEY": token("service_role"),
+        }
+    else:
+        name = shared_database.rsplit("/", 1)[1]
+        database = {"DATABASE_URL": Cluster(wire.port).url(name)}
+    with running(database, sandbox) as made:
+        yield made
+
+
+@pytest.fixture
+def customer(door: Door, person: Any, shared_database: str, sql: Any) -> Callable[..., Awaitable[Person]]:
+    """Makes people with credits: `await customer(nanos, plan="enterprise", …)`."""
+
+    async def make(nanos: int = NANOS_PER_CREDIT, plan: str = "enterprise", **key: Any) -> Person:
+        made: Person = await person(**key)
+        await sql(shared_database, "update tollgate.orgs set plan_id = $1 where id = $2", plan, made.org_id)
+        if nanos:
+            granter = console(door, "tests")
+            await credits.grant(granter, made.org_id, nanos, source="funding", reason="", reference=made.org_id)
+        return made
+
+    return make
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ class Person:
         self.number = secrets.token_hex(8)
         self.door = door
         self.role = role
-        self.secret = rules.mint("live", secrets.token_bytes(32))
+        self.secret = rules.mint(key.pop("environment", "live"), secrets.token_bytes(32))
         pepper = key.pop("pepper", PEPPER)
         scopes = key.pop("scopes", rules.ADMIN_SCOPES if role == "admin" else rules.MEMBER_SCOPES)
         self.key = rules.stored(self.secret, pepper, name="Of the tests", scopes=scopes, **key)

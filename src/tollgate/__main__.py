@@ -1,4 +1,4 @@
-"""The commands: serve, migrate, seed-key, audit, demo.
+"""The commands: serve, migrate, seed-key, sweep, audit, demo.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings. What went wrong is one line on stderr.
 """
@@ -15,8 +15,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from tollgate import __version__
-from tollgate.app import create_app
+from tollgate.app import compose, create_app
+from tollgate.completions.sweep import Sweep
 from tollgate.core.errors import TollgateError
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
@@ -29,6 +32,7 @@ from tollgate.runtime.database.opening import database_url
 from tollgate.runtime.database.schema import NEEDED
 from tollgate.runtime.http import Http
 from tollgate.runtime.settings import Settings
+from tollgate.sandbox.app import API, create_sandbox
 
 AUDIT_SECONDS = 3600.0
 DEMO_CREDITS = 5
@@ -44,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # the server knows only that one
     try:
-        chosen = settings.read(os.environ, _env_file())
+        options.environ = settings.environment(os.environ, _env_file())
+        chosen = settings.read(options.environ)
         logs.configure(chosen.log_level, chosen.secrets())
         options.command(chosen, options)
     except KeyboardInterrupt:
@@ -67,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(chosen: Settings, options: argparse.Namespace) -> None:
     """Serve HTTP until stopped."""
-    with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen):
+    with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
         logs.source("application").info("serving", address=server.address(listener), version=__version__)
-        server.run(create_app(chosen), listener)
+        server.run(create_app(complete, environ=options.environ), listener)
 
 
 def migrate(chosen: Settings, options: argparse.Namespace) -> None:
@@ -109,6 +114,26 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
     )
 
 
+def sweep(chosen: Settings, options: argparse.Namespace) -> None:
+    """End the holds of requests that nobody ended, at what they cost. For a scheduler, or after an accident."""
+
+    async def once() -> Sweep:
+        rooms = compose(chosen, environ=options.environ)
+        try:
+            return await rooms.sweeper.sweep()
+        finally:
+            await rooms.close()
+
+    with _database(chosen):
+        swept = asyncio.run(once())
+    _report(
+        options,
+        dict(swept),
+        f"{swept['settled']} settled, {swept['estimated']} estimated, {swept['released']} released, "
+        f"{swept['waiting']} still unknown.",
+    )
+
+
 def audit(chosen: Settings, options: argparse.Namespace) -> None:
     """Prove the books from the tables alone. Ends with 1 and names each row that does not fit."""
     patient = chosen.model_copy(update={"database_timeout_seconds": AUDIT_SECONDS})
@@ -128,11 +153,11 @@ def demo(chosen: Settings, options: argparse.Namespace) -> None:
         raise CommandError("demo hands out a key, so it does not run with TOLLGATE_ENV=production; use serve")
     if not chosen.embedded:
         raise CommandError("demo brings a database of its own, and the settings name one: unset that, or use serve")
-    with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen):
+    with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
         secret = _demo_secret(chosen.data_folder)
         _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret))
         print(_welcome(chosen, server.address(listener), secret), flush=True)
-        server.run(create_app(chosen), listener)
+        server.run(create_app(complete, environ=options.environ), listener)
 
 
 async def _seed_demo(door: Door, chosen: Settings, secret: str) -> None:
@@ -179,9 +204,9 @@ What is on the key:
 
   curl {address}/user/balance -H 'Authorization: Bearer {secret}'
 
-A completion (answered from the next version on; until then, 404):
+A completion, and what it cost in the headers:
 
-  curl {address}/v1/chat/completions \\
+  curl -i {address}/v1/chat/completions \\
     -H 'Authorization: Bearer {secret}' \\
     -H 'Content-Type: application/json' \\
     -d '{{"model": "{DEMO_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
@@ -198,6 +223,19 @@ def _database(chosen: Settings, *, migrated: bool = True) -> Iterator[str]:
         if migrated:
             asyncio.run(migrations.migrate(url))
         yield url
+
+
+@contextlib.contextmanager
+def _sandbox(chosen: Settings) -> Iterator[Settings]:
+    """A sandbox of our own, for test keys, and in development for all where no OpenRouter key is set."""
+    if chosen.sandbox_base_url:
+        yield chosen
+        return
+    with server.beside(create_sandbox()) as address:
+        ours: dict[str, Any] = {"sandbox_base_url": address + API}
+        if chosen.openrouter_api_key is None and not chosen.production:
+            ours |= {"openrouter_base_url": address + API, "openrouter_api_key": SecretStr("sandbox")}
+        yield chosen.model_copy(update=ours)
 
 
 def _through_the_door(chosen: Settings, work: Callable[[Door], Awaitable[Any]]) -> Any:
@@ -249,6 +287,7 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", migrate, parents=[reports])
     seeding = add("seed-key", seed_key, parents=[reports])
     seeding.add_argument("value", help="the secret, at least 20 characters; - reads it from standard input")
+    add("sweep", sweep, parents=[reports])
     add("audit", audit, parents=[reports])
     add("demo", demo)
     return parser

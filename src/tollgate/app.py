@@ -1,17 +1,34 @@
 """The composition: settings → doors → rooms → FastAPI. Nothing here is global."""
 
+import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from tollgate import __version__
 from tollgate.account import routes as account
 from tollgate.admin import routes as admin
+from tollgate.catalog import routes as models
+from tollgate.catalog.memory import Catalog
+from tollgate.catalog.source import Source
+from tollgate.completions import document
+from tollgate.completions import routes as completions
+from tollgate.completions.admission import Admission
+from tollgate.completions.books import Books
+from tollgate.completions.sweep import Sweeper
+from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
 from tollgate.health import routes as health
 from tollgate.keys.gate import Gate
+from tollgate.keys.rules import Environment
+from tollgate.runtime import clock as clocks
 from tollgate.runtime import logs, settings
 from tollgate.runtime.clock import Monotonic, monotonic
 from tollgate.runtime.database import Door, open_door
@@ -19,23 +36,78 @@ from tollgate.runtime.edge import Edge
 from tollgate.runtime.http import Http
 from tollgate.runtime.rendering import HANDLERS
 from tollgate.runtime.settings import Settings
+from tollgate.upstreams.client import Upstreams
+from tollgate.upstreams.transports import open_transport
 
 
-def create_app(given: Settings | None = None, *, door: Door | None = None, clock: Monotonic = monotonic) -> FastAPI:
-    """The whole server. Opens nothing until the first request needs it, so a cold start is short."""
-    chosen = given or settings.read(os.environ)
-    logs.configure(chosen.log_level, chosen.secrets())
+@dataclass(frozen=True)
+class Rooms:
+    """What is behind the paths, composed. Nothing is opened until the first call needs it."""
+
+    http: Http
+    database: Door
+    gate: Gate
+    catalogs: Mapping[Environment, Catalog]
+    upstreams: Upstreams
+    books: Books
+    sweeper: Sweeper
+
+    async def close(self) -> None:
+        for catalog in self.catalogs.values():
+            await catalog.close()
+        await self.upstreams.close()
+        await self.database.close()
+        await self.http.close()
+
+
+def compose(
+    chosen: Settings, door: Door | None = None, clock: Monotonic = monotonic, environ: Mapping[str, str] = os.environ
+) -> Rooms:
     http = Http()
     database = door or open_door(chosen, http)
-    gate = Gate(database, peppers=chosen.peppers, trusted_proxy=chosen.trusted_proxy, clock=clock)
+    books = Books(database, clock=clock, randomness=random.random)
+    upstreams = Upstreams(
+        open_transport(http, long_lived=not settings.is_serverless(environ)),
+        secrets={**environ, **_own_secrets(chosen)},
+        allow_private=chosen.private_upstreams,
+        total_seconds=chosen.upstream_timeout_seconds,
+        clock=clock,
+        randomness=random.random,
+    )
+    return Rooms(
+        http=http,
+        database=database,
+        gate=Gate(database, peppers=chosen.peppers, trusted_proxy=chosen.trusted_proxy, clock=clock),
+        catalogs=_catalogs(chosen, http, database, clock),
+        upstreams=upstreams,
+        books=books,
+        sweeper=Sweeper(database, books, upstreams, [_openrouter(chosen)], clock=clock),
+    )
+
+
+def create_app(
+    given: Settings | None = None,
+    *,
+    door: Door | None = None,
+    clock: Monotonic = monotonic,
+    environ: Mapping[str, str] = os.environ,
+) -> FastAPI:
+    """The whole server, which starts in no time: a cold one pays for what its first request needs, and no more."""
+    chosen = given or settings.read(environ)
+    logs.configure(chosen.log_level, chosen.secrets())
+    rooms = compose(chosen, door, clock, environ)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(rooms.sweeper.for_ever())
         yield
-        await database.close()
-        await http.close()
+        sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeping
+        await rooms.close()
 
-    app = FastAPI(
+    edge = Middleware(Edge, production=chosen.production, max_body_bytes=chosen.max_body_bytes, clock=clock)
+    app = _Documented(
         title="Tollgate",
         version=__version__,
         summary="A credit-billing proxy in front of OpenRouter and your own model servers.",
@@ -43,16 +115,55 @@ def create_app(given: Settings | None = None, *, door: Door | None = None, clock
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
-        middleware=[
-            Middleware(
-                Edge,
-                production=chosen.production,
-                max_body_bytes=chosen.max_body_bytes,
-                clock=clock,
-            )
-        ],
+        middleware=[edge],
+        routes=_paid(chosen, rooms, clock),  # the paid ones first: routes are tried in order
     )
-    app.include_router(health.router(chosen, database, http, clock))
-    app.include_router(account.router(gate))
-    app.include_router(admin.router(gate))
+    app.include_router(health.router(chosen, rooms.database, rooms.http, clock))
+    app.include_router(models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm))
+    app.include_router(account.router(rooms.gate))
+    app.include_router(admin.router(rooms.gate))
     return app
+
+
+class _Documented(FastAPI):
+    """With the paid paths, which are plain ASGI, in its document."""
+
+    def openapi(self) -> dict[str, Any]:
+        made = super().openapi()
+        made["paths"] = document.paths() | made["paths"]
+        made["components"]["schemas"] |= document.SCHEMAS
+        return made
+
+
+def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[BaseRoute]:
+    admission = Admission(
+        rooms.gate, rooms.books, rooms.catalogs, markup_ppm=chosen.markup_ppm, ttl_seconds=chosen.hold_ttl_seconds
+    )
+    cron_secret = chosen.cron_secret.get_secret_value() if chosen.cron_secret else None
+    return [
+        *completions.routes(rooms.gate, admission, rooms.books, rooms.upstreams, clock),
+        completions.sweeping(rooms.sweeper, cron_secret),
+    ]
+
+
+def _openrouter(chosen: Settings) -> Upstream:
+    return Upstream(OPENROUTER, "openrouter", chosen.openrouter_base_url, "OPENROUTER_API_KEY", trusted=True)
+
+
+def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dict[Environment, Catalog]:
+    """What live keys can ask for, and what test keys can: the sandbox's models, where one runs."""
+    key = chosen.openrouter_api_key.get_secret_value() if chosen.openrouter_api_key else None
+    source = Source(http, chosen.openrouter_base_url, key)
+    made: dict[Environment, Catalog] = {"live": Catalog(_openrouter(chosen), source, door, clock=clock, now=clocks.now)}
+    if chosen.sandbox_base_url:
+        home = Upstream(SANDBOX, "openrouter", chosen.sandbox_base_url, "SANDBOX_API_KEY", trusted=True)
+        made["test"] = Catalog(
+            home, Source(http, chosen.sandbox_base_url, "sandbox"), None, clock=clock, now=clocks.now
+        )
+    return made
+
+
+def _own_secrets(chosen: Settings) -> dict[str, str]:
+    """The settings' word stands, whatever the environment says: they may come from a file."""
+    key = chosen.openrouter_api_key
+    return {"SANDBOX_API_KEY": "sandbox"} | ({"OPENROUTER_API_KEY": key.get_secret_value()} if key else {})

@@ -65,9 +65,18 @@ ROOM_FILES = {"__init__.py", "routes.py", "store.py", "rules.py"}
 NOUNS = {
     "keys": {"gate.py"},
     "health": {"checks.py", "redis.py"},
-    "catalog": {"memory.py", "source.py"},
+    "catalog": {"memory.py", "source.py", "entries.py", "shelf.py", "snapshot.py"},
     "upstreams": {"client.py", "attempts.py", "breaker.py", "guard.py"},
-    "completions": {"flow.py", "admission.py", "relay.py", "sweep.py"},
+    "completions": {
+        "admission.py",
+        "books.py",
+        "document.py",
+        "passage.py",
+        "relay.py",
+        "stream.py",
+        "sweep.py",
+        "whole.py",
+    },
 }
 NO_ROOM = {"core", "runtime", "sandbox"}
 WEASEL_WORDS = {"service", "services", "utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import httpx
@@ -57,11 +57,11 @@ def over_tcp(url: str) -> httpx.AsyncClient:
 
 
 @contextlib.contextmanager
-def serving(sandbox: ASGIApp) -> Iterator[str]:
+def serving(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """A real server in a thread of its own, and its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
-            sandbox, lifespan="off", ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
+            app, lifespan=lifespan, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

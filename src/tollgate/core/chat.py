@@ -125,6 +125,8 @@ class Ask:
     prompt: Prompt
     web_search: bool
     user: str | None
+    max_price: Mapping[str, Any] | None = None
+    """What the client lets OpenRouter pay at most; bounds a model that has no price of its own."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -156,6 +158,7 @@ def read(body: bytes, endpoint: Endpoint) -> Ask:
         prompt=_measured(body, asked, _objects(given, "tools"), searches),
         web_search=searches,
         user=_user(given),
+        max_price=_object(_object(given, "provider"), "max_price", "provider.") or None,
     )
 
 
@@ -250,7 +253,7 @@ def _may_search(given: Mapping[str, Any], models: Iterable[str]) -> bool:
         given.get("web_search_options") is not None
         or any(plugin.get("id") in ("web", "web-fetch") for plugin in _objects(given, "plugins"))
         or any("web_search" in str(tool.get("type")) for tool in _objects(given, "tools"))
-        or any("online" in model.split(":")[1:] for model in models)
+        or any(":online" in model for model in models)
     )
 
 
@@ -340,10 +343,10 @@ def _flag(given: Mapping[str, Any], name: str, within: str = "") -> bool:
     return bool(value)
 
 
-def _object(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _object(given: Mapping[str, Any], name: str, within: str = "") -> Mapping[str, Any]:
     value = given.get(name)
     if value is not None and not isinstance(value, dict):
-        raise BadRequest(f"{name}: send an object.", param=name)
+        raise BadRequest(f"{within}{name}: send an object.", param=f"{within}{name}")
     return value or {}
 
 

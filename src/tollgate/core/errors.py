@@ -50,7 +50,7 @@ class TollgateError(Exception):
     type: ClassVar[str]
     code: ClassVar[str]
     sentence: ClassVar[str]
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = {}
 
     def __init__(self, message: str | None = None, /, **facts: Any) -> None:
         self.message = message or self.sentence
@@ -80,7 +80,7 @@ class RequestInProgress(BadRequest):
     status = 409
     code = "request_in_progress"
     sentence = "A request with this idempotency key is still running. Ask again in a moment for its answer."
-    headers: ClassVar = {"retry-after": "1", "x-should-retry": "true"}
+    headers: Mapping[str, str] = {"retry-after": "1", "x-should-retry": "true"}
 
 
 class AnswerNotKept(BadRequest):
@@ -90,7 +90,7 @@ class AnswerNotKept(BadRequest):
         "This request ran and was charged, but its answer was too large to keep or its client left. "
         "Send it with a new idempotency key to run it again."
     )
-    headers: ClassVar = {"x-should-retry": "false"}
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class KeyIsFinal(BadRequest):
@@ -133,7 +133,7 @@ class MethodNotAllowed(BadRequest):
 class Unauthenticated(TollgateError):
     status = 401
     type = "authentication_error"
-    headers: ClassVar = {"www-authenticate": "Bearer"}
+    headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
 
 
 class MissingApiKey(Unauthenticated):
@@ -222,34 +222,35 @@ class UpstreamGarbled(UpstreamError):
     status = 502
     code = "upstream_garbled"
     sentence = "The model's server answered what is no answer. Try again or use another model."
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class UpstreamCut(UpstreamError):
     status = 502
     code = "upstream_cut"
     sentence = "The model's server broke off before its answer was complete. What came before is charged at its cost."
-    headers: ClassVar = {"x-should-retry": "false"}
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
     sentence = "The model's server took too long. It may have done the work, which is then charged at its cost."
-    headers: ClassVar = {"x-should-retry": "false"}
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class UpstreamBusy(UpstreamError):
     status = 503
     code = "upstream_busy"
     sentence = "All servers of this model are at their limit; nothing was charged. Try again shortly."
-    headers: ClassVar = {"retry-after": "2"}
+    headers: Mapping[str, str] = {"retry-after": "2"}
 
 
 class CatalogUnavailable(UpstreamError):
     status = 503
     code = "catalog_unavailable"
     sentence = "The list of models and prices cannot be read, so nothing was done or charged. Try again shortly."
-    headers: ClassVar = {"retry-after": "5"}
+    headers: Mapping[str, str] = {"retry-after": "5"}
 
 
 class DatabaseUnavailable(TollgateError):
@@ -257,7 +258,7 @@ class DatabaseUnavailable(TollgateError):
     type = "server_error"
     code = "database_unavailable"
     sentence = "The database cannot be reached, so nothing was done or charged. Try again shortly."
-    headers: ClassVar = {"retry-after": "2"}
+    headers: Mapping[str, str] = {"retry-after": "2"}
 
 
 class InternalError(TollgateError):

@@ -74,6 +74,16 @@ def read_usage(given: Mapping[str, Any] | None) -> Usage | None:
     )
 
 
+def read_generation(record: Mapping[str, Any]) -> Usage:
+    """OpenRouter's record of a generation: the same truth as its `usage`, under other names."""
+    counts = (record.get(f"native_tokens_{side}", record.get(f"tokens_{side}")) for side in ("prompt", "completion"))
+    prompt_tokens, completion_tokens = map(_tokens, counts)
+    if record.get("total_cost") is None:
+        raise Nonsense("a generation without a cost")
+    cost = {"cost": record["total_cost"], "is_byok": record.get("is_byok"), "cost_details": record}
+    return Usage(prompt_tokens, completion_tokens, _cost(cost))
+
+
 def bill(usage: Usage, price: Price, *, markup_ppm: int, hold_nanos: int, context_tokens: int | None = None) -> Bill:
     """What to charge for a usage. A cost that the upstream names is the cost; the listed price stands in for none."""
     tokens = usage.prompt_tokens + usage.completion_tokens

@@ -52,6 +52,8 @@ async def database(door: Door) -> tuple[DatabaseState, int | None]:
 
 
 async def openrouter(settings: Settings, http: Http) -> OpenRouterState:
+    if settings.on_sandbox:
+        return "sandbox"
     if settings.openrouter_api_key is None:
         return "not_configured" if settings.production else "sandbox"
     import httpx

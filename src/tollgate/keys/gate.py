@@ -1,15 +1,19 @@
 """The way from a request's key to the database: every call says who makes it, and the function there decides."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cachetools import TTLCache
 from fastapi import Depends
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.types import Scope
 
 from tollgate.core.errors import InvalidApiKey, TollgateError
 from tollgate.keys import rules
+from tollgate.keys.rules import Environment
 from tollgate.runtime import logs, network
 from tollgate.runtime.clock import Monotonic
 from tollgate.runtime.database import Door, Json
@@ -26,6 +30,19 @@ IN_THE_DOCUMENT = [
     Depends(APIKeyHeader(name="X-API-Key", scheme_name="X-API-Key", auto_error=False)),
 ]
 """Tells OpenAPI how a key is sent; the gate is what reads it."""
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who a request says it is. The database has not looked yet."""
+
+    claims: dict[str, Any]
+    """What the database recognises the key by."""
+    environment: Environment
+
+    @property
+    def digest(self) -> str:
+        return str(self.claims["digests"][0])
 
 
 class CallersDoor:
@@ -61,16 +78,28 @@ class Gate:
 
     async def open(self, request: Request) -> Door:
         """A door that the request's key opens. Refuses at once what cannot be a key of ours."""
-        secret = rules.presented(request.headers)
-        digests = [rules.digest(secret, pepper) for pepper in self._peppers]
-        caller = {
-            "digests": digests,
+        visitor = self.meet(request.scope)
+        return _KeysDoor(self._door, visitor.claims, self._strangers, visitor.digest)
+
+    def meet(self, scope: Scope) -> Visitor:
+        """Who comes, for calls that take many callers at once."""
+        headers = Headers(scope=scope)
+        secret = rules.presented(headers)
+        claims = {
+            "digests": [rules.digest(secret, pepper) for pepper in self._peppers],
             "pepper": self._fingerprint,
-            "ip": network.client_ip(request.scope, self._trusted_proxy),
-            "user_agent": request.headers.get("user-agent", "")[:LONGEST_USER_AGENT],
-            "request_id": request.state.request_id,
+            "ip": network.client_ip(scope, self._trusted_proxy),
+            "user_agent": headers.get("user-agent", "")[:LONGEST_USER_AGENT],
+            "request_id": scope["state"]["request_id"],
         }
-        return _KeysDoor(self._door, caller, self._strangers, digests[0])
+        return Visitor(claims, rules.environment_of(secret))
+
+    def refuse_strangers(self, visitor: Visitor) -> None:
+        if visitor.digest in self._strangers:
+            raise InvalidApiKey
+
+    def remember_stranger(self, visitor: Visitor) -> None:
+        self._strangers[visitor.digest] = True
 
 
 class _KeysDoor(CallersDoor):

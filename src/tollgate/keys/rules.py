@@ -71,7 +71,7 @@ def presented(headers: Mapping[str, str]) -> str:
 
 
 def digest(secret: str, pepper: str) -> str:
-    return hmac.new(pepper.encode(), secret.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(pepper.encode(), secret.encode(), "sha256").hex()
 
 
 def fingerprint(pepper: str) -> str:

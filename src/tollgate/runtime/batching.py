@@ -27,10 +27,14 @@ class Batch:
 
     async def ask(self, item: Item) -> Any:
         """The answer to this item. Cancelling the asker takes nothing back: the item may be under way already."""
+        return await asyncio.shield(self.put(item))
+
+    def put(self, item: Item) -> asyncio.Future[Any]:
+        """The answer that will come, for those who care for it even when nobody waits for it any more."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         self._start()
-        return await answer
+        return answer
 
     def _start(self) -> None:
         while self._waiting and len(self._under_way) < self._lanes:

@@ -1,5 +1,6 @@
 """Whose address a request comes from. A header is believed only where a known proxy writes it."""
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from starlette.datastructures import Headers
@@ -29,6 +30,7 @@ def _last_forwarded(headers: Headers) -> str:
     return ",".join(headers.getlist("x-forwarded-for")).split(",")[-1]
 
 
+@lru_cache(maxsize=4096)
 def _normal(claimed: str) -> str | None:
     try:
         address = ip_address(claimed.strip().partition("%")[0])

@@ -258,6 +258,11 @@ class Settings(BaseModel):
         return self.environment == "production"
 
     @property
+    def on_sandbox(self) -> bool:
+        """Whether the sandbox stands in for OpenRouter."""
+        return self.openrouter_base_url == self.sandbox_base_url
+
+    @property
     def embedded(self) -> bool:
         """Whether the database is the Postgres that Tollgate runs by itself."""
         return not self.database_url and not self.supabase_url
@@ -288,16 +293,26 @@ class Settings(BaseModel):
 
 def read(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
     """The settings of this process. The environment wins over the file; an empty value counts as not set."""
-    given = _set(_from_file(env_file)) | _set(environ)
+    given = environment(environ, env_file)
     if "SUPABASE_SECRET_KEY" not in given and "SUPABASE_SERVICE_ROLE_KEY" in given:
         given["SUPABASE_SECRET_KEY"] = given["SUPABASE_SERVICE_ROLE_KEY"]
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsError([line for fault in error.errors() for line in _lines(fault)]) from None
-    if settings.embedded and any(given.get(mark) for mark in SERVERLESS_MARKS):
+    if settings.embedded and is_serverless(given):
         raise SettingsError(["SUPABASE_URL: is missing; a serverless host needs it, or DATABASE_URL"])
     return settings
+
+
+def environment(environ: Mapping[str, str], env_file: Path | None = None) -> dict[str, str]:
+    """All variables, the file's included: the secrets of self-hosted upstreams have names of their own."""
+    return _set(_from_file(env_file)) | _set(environ)
+
+
+def is_serverless(environ: Mapping[str, str]) -> bool:
+    """Whether this host may freeze us after a response."""
+    return any(environ.get(mark) for mark in SERVERLESS_MARKS)
 
 
 def _set(values: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,99 @@
+"""One admitted call on its way: what it asks upstream, what it came to, and the closing of its books."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tollgate.completions import rules
+from tollgate.completions.admission import Admitted, Call
+from tollgate.completions.books import Answer, Books
+from tollgate.core.models import SANDBOX, Route
+from tollgate.core.sse import Tally
+from tollgate.runtime import logs
+from tollgate.runtime.clock import Monotonic
+from tollgate.upstreams.client import Reply, Upstreams
+from tollgate.upstreams.rules import Order
+
+CHARACTERS_PER_TOKEN = 4
+"""Of a prompt whose server does not count; only ever for what is marked as an estimate."""
+
+
+class Passage:
+    def __init__(self, call: Call, admitted: Admitted, books: Books, upstreams: Upstreams, clock: Monotonic) -> None:
+        self.call = call
+        self.admitted = admitted
+        self.tally = Tally(choices=call.ask.choices)
+        self._books = books
+        self._upstreams = upstreams
+        self._clock = clock
+        self._first_token_ms: int | None = None
+
+    async def open(self) -> Reply:
+        return await self._upstreams.open(
+            Order(
+                ask=self.call.ask,
+                body=self.admitted.body,
+                bound=self.admitted.bound,
+                routes=self.admitted.routes,
+                headers=self.call.headers,
+            )
+        )
+
+    async def note_generation(self, generation_id: str, route: Route) -> None:
+        await self._books.note_generation(self.call.id, generation_id, route.upstream.id)
+
+    def saw_first_token(self) -> None:
+        if self._first_token_ms is None:
+            self._first_token_ms = self._elapsed_ms()
+
+    def outcome(self, reply: Reply, delivered: int) -> dict[str, Any]:
+        """What the reply came to, by what it said of itself so far."""
+        route = reply.route
+        self.tally.generation_id = reply.generation_id or self.tally.generation_id
+        if route.upstream.id == SANDBOX:
+            return rules.free(self.tally, route)
+        return rules.outcome(
+            self.tally,
+            route,
+            route.price or self.admitted.price,
+            hold_nanos=self.admitted.hold_nanos,
+            markup_ppm=self.admitted.markup_ppm,
+            delivered=delivered,
+            prompt_tokens=self.call.ask.prompt.text_bytes // CHARACTERS_PER_TOKEN,
+            context_tokens=self.admitted.context_tokens,
+        )
+
+    def kept(self, status: int, content_type: str, body: bytes) -> dict[str, Any] | None:
+        """What a repetition under the same idempotency key will be answered with."""
+        return rules.kept_answer(status, content_type, body) if self.call.idempotency_key is not None else None
+
+    async def close(self, ending: Mapping[str, Any], kept: Mapping[str, Any] | None) -> Answer | None:
+        """One round trip. Nothing is kept of a call that came to nothing: its key is free again."""
+        item = {
+            "id": self.call.id,
+            "status": 200,
+            "first_token_ms": self._first_token_ms,
+            "duration_ms": self._elapsed_ms(),
+            **ending,
+        }
+        if self.call.idempotency_key is not None and ending["outcome"] != "released":
+            item["answer"] = kept or {"kept": False}
+        settled = await self._books.settle({name: value for name, value in item.items() if value is not None})
+        logs.note(
+            paid_request_id=self.call.id,
+            model=self.call.ask.model,
+            upstream=ending.get("upstream"),
+            outcome=ending["outcome"],
+            charge_nanos=(settled or {}).get("charge_nanos"),
+        )
+        return settled
+
+    def _elapsed_ms(self) -> int:
+        return round((self._clock() - self.call.started) * 1000)
+
+
+def charge_headers(settled: Answer | None) -> dict[str, str]:
+    """What the call came to. Without a charge while that is still to be found out."""
+    if settled is None:
+        return {}
+    amounts = {name: settled.get(f"{name}_nanos") for name in ("charge", "balance")}
+    return {f"x-tollgate-{name}-nanos": str(amount) for name, amount in amounts.items() if amount is not None}

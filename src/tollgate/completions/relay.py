@@ -1,0 +1,167 @@
+"""A stream on its way through: bytes as they came, two of its events held back until the books are closed."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from starlette.types import Receive, Send
+
+from tollgate.completions import rules
+from tollgate.core import sse
+from tollgate.core.errors import TollgateError
+from tollgate.core.sse import Event, Events, Tally
+from tollgate.runtime.clock import Monotonic
+
+HEARTBEAT = b": tollgate is waiting for the model\n\n"
+HEARTBEAT_SECONDS = 15.0
+UNREAD_SECONDS = 60.0
+"""A client that takes nothing for so long is gone."""
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Relay:
+    """Passes events on. [DONE] waits for the settlement, and so does the usage when the charge goes into it."""
+
+    def __init__(self, tally: Tally, shown: Callable[[Event], bytes | None], *, wants_charge: bool) -> None:
+        self.tally = tally
+        self.delivered = 0
+        self._shown = shown
+        self._wants_charge = wants_charge
+        self._events = Events()
+        self._usage: bytes = b""
+        self._done: bytes = b""
+
+    def take(self, piece: bytes) -> bytes:
+        """What may go out now that this piece has come."""
+        return b"".join([self._pass(event) for event in self._events.feed(piece)])
+
+    def rest(self) -> bytes:
+        """The same, of what the upstream left unfinished at its end."""
+        return b"".join([self._pass(event) for event in self._events.finish()])
+
+    def tail(self, charge: Mapping[str, Any] | None) -> bytes:
+        """What was held back. A stream that came to its end gets the [DONE] that it may lack."""
+        usage = self._usage
+        if usage and charge:
+            usage = rules.with_charge(sse.data_of(usage), charge)
+        return usage + (self._done or (DONE if self.tally.ending == "complete" else b""))
+
+    def _pass(self, event: Event) -> bytes:
+        if not event.data:
+            return event.raw
+        before = self.tally.usage
+        self.tally.see(event.data)
+        if sse.is_done(event.data):
+            self._done = event.raw
+            return b""
+        self.delivered += 1
+        shown = self._shown(event) or b""
+        if not self._wants_charge or not shown:
+            return shown
+        released, self._usage = self._usage, b""
+        if self.tally.usage is before:
+            return released + shown
+        self._usage = shown
+        return released
+
+
+class Outlet:
+    """The client's end of a stream: started when there is something to say, watched for its going."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str], *, keeps: bool, clock: Monotonic) -> None:
+        self._send = send
+        self._headers = headers
+        self._keeps = keeps
+        """What is sent is kept, and fetched to its end though the client left: it will ask for it again."""
+        self._clock = clock
+        self._last = clock()
+        self._sending_since: float | None = None
+        self._leave: Callable[[], object] = lambda: None
+        self._sent: list[bytes] = []
+        self.started = False
+        self.gone = False
+
+    @property
+    def kept(self) -> bytes:
+        return b"".join(self._sent)
+
+    async def pass_on(self, body: bytes) -> None:
+        if body and self._keeps:
+            self._sent.append(body)
+        if body:
+            await self._write(body)
+
+    async def finish(self, body: bytes) -> None:
+        await self._write(body, more=False)
+
+    @contextlib.asynccontextmanager
+    async def watched(self, receive: Receive) -> AsyncIterator[None]:
+        """Ends the block, and nothing else, when the client leaves in the middle of it."""
+        task = asyncio.current_task()
+        assert task  # noqa: S101
+        self._leave = task.cancel
+        watchers = [asyncio.ensure_future(self._watch(receive)), asyncio.ensure_future(self._beat())]
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.gone or task.uncancel():
+                raise
+        finally:
+            self._leave = lambda: None
+            for watcher in watchers:
+                watcher.cancel()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._lose()
+
+    async def _beat(self) -> None:
+        """Keeps the line open while the model thinks, and gives up a client that does not read."""
+        while not self.gone:
+            if self._sending_since is None:
+                await asyncio.sleep(max(0.0, self._last + HEARTBEAT_SECONDS - self._clock()))
+                if self._sending_since is None and self._clock() - self._last >= HEARTBEAT_SECONDS:
+                    await self._write(HEARTBEAT)
+            elif self._clock() - self._sending_since >= UNREAD_SECONDS:
+                self.gone = True
+                self._leave()  # even where the answer is kept: it is this very write that stands
+            else:
+                await asyncio.sleep(1)
+
+    def _lose(self) -> None:
+        self.gone = True
+        if not self._keeps:
+            self._leave()
+
+    async def _write(self, body: bytes, *, more: bool = True) -> None:
+        if self.gone:
+            return
+        self._sending_since = self._clock()
+        try:
+            if not self.started:
+                self.started = True
+                await self._send(_start(self._headers))
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        except OSError:  # how some servers say that nobody is there
+            self._lose()
+        self._last = self._clock()
+        self._sending_since = None
+
+
+def in_band(error: TollgateError) -> bytes:
+    """A failure after the stream began."""
+    return b"data: " + json.dumps(error.body(), separators=(",", ":")).encode() + b"\n\n"
+
+
+def as_event(body: bytes) -> bytes:
+    """An upstream's refusal, when a heartbeat has begun the stream already."""
+    return b"".join(b"data: " + line + b"\n" for line in body.splitlines()) + b"\n"
+
+
+def _start(headers: Mapping[str, str]) -> dict[str, Any]:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return {"type": "http.response.start", "status": 200, "headers": raw}

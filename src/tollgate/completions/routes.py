@@ -1,0 +1,141 @@
+"""POST /v1/chat/completions, /v1/completions and /v1/embeddings, and the same where OpenRouter has them.
+
+Plain ASGI endpoints: what FastAPI does around one costs more than the money does. `document.py` describes them.
+"""
+
+import hmac
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from tollgate.completions import rules, whole
+from tollgate.completions.admission import Admission, Call, Replay
+from tollgate.completions.books import Books
+from tollgate.completions.passage import Passage
+from tollgate.completions.stream import Stream
+from tollgate.completions.sweep import Sweeper
+from tollgate.core import chat
+from tollgate.core.chat import Endpoint
+from tollgate.core.errors import BadRequest, NotFound
+from tollgate.keys.gate import Gate
+from tollgate.runtime.clock import Monotonic
+from tollgate.upstreams.client import Upstreams
+
+PATHS: dict[str, Endpoint] = {
+    "/chat/completions": "chat",
+    "/completions": "completions",
+    "/embeddings": "embeddings",
+}
+MOUNTS = ("/v1", "/api/v1")
+LONGEST_IDEMPOTENCY_KEY = 255
+
+
+class Completions:
+    """One of the paid endpoints."""
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        gate: Gate,
+        admission: Admission,
+        books: Books,
+        upstreams: Upstreams,
+        clock: Monotonic,
+    ) -> None:
+        self.path = path
+        """For the log: FastAPI knows nothing of this route."""
+        self._endpoint = endpoint
+        self._gate = gate
+        self._admission = admission
+        self._books = books
+        self._upstreams = upstreams
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = await self._call(scope, receive)
+        if call is None:
+            return
+        admitted = await self._admission.admit(call)
+        if isinstance(admitted, Replay):
+            await _replayed(admitted)(scope, receive, send)
+            return
+        passage = Passage(call, admitted, self._books, self._upstreams, self._clock)
+        if call.ask.stream:
+            await Stream(passage, scope, receive, send, self._clock).run()
+        else:
+            await (await whole.answered(passage))(scope, receive, send)
+
+    async def _call(self, scope: Scope, receive: Receive) -> Call | None:
+        """None when the client left before it had said what it wants."""
+        started = self._clock()
+        visitor = self._gate.meet(scope)
+        self._gate.refuse_strangers(visitor)
+        headers = dict(Headers(scope=scope))
+        idempotency_key = _idempotency_key(headers)
+        body = await _whole_body(receive)
+        if body is None:
+            return None
+        return Call(
+            id=scope["state"]["own_id"],
+            visitor=visitor,
+            ask=chat.read(body, self._endpoint),
+            body=body,
+            headers=headers,
+            started=started,
+            idempotency_key=idempotency_key,
+            wants_charge=headers.get("x-tollgate-usage", "").lower() == "true",
+        )
+
+
+def routes(gate: Gate, admission: Admission, books: Books, upstreams: Upstreams, clock: Monotonic) -> list[BaseRoute]:
+    return [
+        Route(
+            mount + path,
+            Completions(mount + path, endpoint, gate, admission, books, upstreams, clock),
+            methods=["POST"],
+        )
+        for path, endpoint in PATHS.items()
+        for mount in MOUNTS
+    ]
+
+
+def sweeping(sweeper: Sweeper, cron_secret: str | None) -> Route:
+    """For a scheduler: by GET too, since that is how Vercel's calls. Without a secret there is nothing here."""
+
+    async def sweep(request: Request) -> Response:
+        offered = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if cron_secret is None or not hmac.compare_digest(offered.encode(), cron_secret.encode()):
+            raise NotFound
+        return JSONResponse(await sweeper.sweep())
+
+    return Route("/internal/sweep", sweep, methods=["GET", "POST"])
+
+
+async def _whole_body(receive: Receive) -> bytes | None:
+    pieces = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def _idempotency_key(headers: dict[str, str]) -> str | None:
+    key = headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= LONGEST_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
+        raise BadRequest(
+            f"Idempotency-Key: send 1 to {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters.", param="Idempotency-Key"
+        )
+    return key
+
+
+def _replayed(replay: Replay) -> Response:
+    status, content_type, body = rules.kept(replay.answer)
+    headers = {"content-type": content_type, "idempotency-replayed": "true", "x-tollgate-charge-nanos": "0"}
+    return Response(body, status, headers)

@@ -1,0 +1,23 @@
+"""Paid requests in the database: many at once, each with an answer of its own."""
+
+from typing import Any
+
+from tollgate.runtime.database import Door, Json
+
+Items = list[dict[str, Any]]
+
+
+async def admit(door: Door, items: Items) -> Json:
+    return await door.call("tollgate_admit", items=items)
+
+
+async def settle(door: Door, items: Items) -> Json:
+    return await door.call("tollgate_settle", items=items)
+
+
+async def note_generation(door: Door, request_id: str, generation_id: str, upstream: str) -> Json:
+    return await door.call("tollgate_note_generation", id=request_id, generation_id=generation_id, upstream=upstream)
+
+
+async def due(door: Door, page_size: int, lease_seconds: int) -> Json:
+    return await door.call("tollgate_due", page_size=page_size, lease_seconds=lease_seconds)

@@ -1,0 +1,135 @@
+"""A call whose answer comes as a stream: passed on as it arrives, settled before its last bytes leave."""
+
+import asyncio
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tollgate.completions import relay, rules, whole
+from tollgate.completions.books import Answer
+from tollgate.completions.passage import Passage, charge_headers
+from tollgate.completions.relay import Outlet, Relay
+from tollgate.core.errors import UpstreamCut, UpstreamError, UpstreamGarbled
+from tollgate.core.models import OPENROUTER
+from tollgate.core.sse import EventTooLarge
+from tollgate.runtime.clock import Monotonic
+from tollgate.upstreams.client import Reply
+
+EVENT_STREAM = "text/event-stream"
+NEVER_BUFFERED = {"cache-control": "no-cache, no-store", "x-accel-buffering": "no"}
+AFTER_DONE_SECONDS = 1.0
+"""For an upstream to end what it has called done, so that its connection can be used again."""
+
+
+class Stream:
+    def __init__(self, passage: Passage, scope: Scope, receive: Receive, send: Send, clock: Monotonic) -> None:
+        headers = {"content-type": f"{EVENT_STREAM}; charset=utf-8", **NEVER_BUFFERED, **passage.admitted.headers}
+        self._passage = passage
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._outlet = Outlet(send, headers, keeps=passage.call.idempotency_key is not None, clock=clock)
+        self._reply: Reply | None = None
+        self._relay: Relay | None = None
+        self._body: bytes | None = None
+        self._failure: UpstreamError | None = None
+        self._noting: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """However it ends, the books are closed first and the client is told last."""
+        settled = None
+        try:
+            async with self._outlet.watched(self._receive):
+                await self._pass()
+        finally:
+            ending = self._ending()
+            if self._noting:
+                await self._noting
+            settled = await self._passage.close(ending, self._kept())
+        if not self._outlet.gone:
+            await self._finish(settled)
+
+    async def _pass(self) -> None:
+        try:
+            self._reply = await self._passage.open()
+            try:
+                await self._pass_on(self._reply)
+            finally:
+                await self._reply.close()
+        except UpstreamError as error:
+            self._failure = error
+        except EventTooLarge:
+            self._failure = UpstreamGarbled()
+        if self._relay and not self._failure and self._passage.tally.ending == "cut":
+            self._failure = UpstreamCut()
+        elif isinstance(self._failure, UpstreamCut) and self._passage.tally.ending == "complete":
+            self._failure = None  # every answer had its end, and nothing is missing but [DONE]
+
+    async def _pass_on(self, reply: Reply) -> None:
+        if reply.refused or not reply.headers.get("content-type", "").startswith(EVENT_STREAM):
+            self._body = await reply.read()
+            return
+        tally = self._passage.tally
+        self._relay = Relay(tally, reply.shown, wants_charge=self._passage.call.wants_charge)
+        self._note(reply, reply.generation_id)
+        pieces = reply.pieces()
+        async for piece in pieces:
+            await self._outlet.pass_on(self._relay.take(piece))
+            if self._relay.delivered:
+                self._passage.saw_first_token()
+                self._note(reply, tally.generation_id)
+            if tally.done:
+                break
+        try:
+            async with asyncio.timeout(AFTER_DONE_SECONDS if tally.done else None):
+                async for piece in pieces:
+                    await self._outlet.pass_on(self._relay.take(piece))
+        except TimeoutError:
+            pass
+        await self._outlet.pass_on(self._relay.rest())
+
+    def _note(self, reply: Reply, generation_id: str | None) -> None:
+        """As soon as it is known, beside the stream: if we die, its cost can be asked for."""
+        if generation_id and not self._noting and reply.route.upstream.id == OPENROUTER:
+            self._noting = asyncio.ensure_future(self._passage.note_generation(generation_id, reply.route))
+
+    def _ending(self) -> dict[str, Any]:
+        routes = self._passage.admitted.routes
+        if self._reply is None:
+            return rules.failed(self._failure, routes) if self._failure else rules.abandoned(routes)
+        if self._body is not None:
+            ending, garbled = whole.judged(self._passage, self._reply, self._body)
+            self._failure = self._failure or garbled
+            return ending
+        ending = self._passage.outcome(self._reply, self._relay.delivered if self._relay else 0)
+        if self._failure:
+            return ending | {"error_code": self._failure.code}
+        return {**ending, **rules.LEFT} if self._outlet.gone else ending
+
+    def _kept(self) -> dict[str, Any] | None:
+        if not self._reply or self._failure or self._reply.refused:
+            return None
+        if self._body is not None:
+            return self._passage.kept(self._reply.status, whole.content_type(self._reply), self._body)
+        if not self._relay or self._passage.tally.ending != "complete":
+            return None
+        return self._passage.kept(200, EVENT_STREAM, self._outlet.kept + self._relay.tail(None))
+
+    async def _finish(self, settled: Answer | None) -> None:
+        if self._failure and not self._outlet.started:
+            raise self._failure
+        if self._body is None or self._failure:
+            tail = self._relay.tail(self._charge(settled)) if self._relay else b""
+            await self._outlet.finish(tail + (relay.in_band(self._failure) if self._failure else b""))
+        elif self._outlet.started:
+            await self._outlet.finish(relay.as_event(self._body))
+        elif self._reply:
+            headers = {**self._passage.admitted.headers, **self._reply.headers, **charge_headers(settled)}
+            await Response(self._body, self._reply.status, headers)(self._scope, self._receive, self._send)
+
+    def _charge(self, settled: Answer | None) -> dict[str, Any] | None:
+        if not settled or settled.get("charge_nanos") is None:
+            return None
+        amounts = {name: settled[name] for name in ("charge_nanos", "balance_nanos")}
+        return {**amounts, "request_id": self._passage.call.id}

@@ -1,0 +1,49 @@
+"""A call whose answer comes in one piece. It runs to its end even if its client leaves: it is paid for in whole."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from tollgate.completions import rules
+from tollgate.completions.passage import Passage, charge_headers
+from tollgate.core import documents
+from tollgate.core.documents import NotADocument
+from tollgate.core.errors import UpstreamError, UpstreamGarbled
+from tollgate.upstreams.client import Reply
+
+
+async def answered(passage: Passage) -> Response:
+    """The upstream's own answer; what it came to is in the headers."""
+    ending: dict[str, Any] = rules.abandoned(passage.admitted.routes)
+    kept = settled = failure = None
+    try:
+        reply = await passage.open()
+        try:
+            body = await reply.read()
+        finally:
+            await reply.close()
+        ending, failure = judged(passage, reply, body)
+        if not failure and not reply.refused:
+            kept = passage.kept(reply.status, content_type(reply), body)
+    except UpstreamError as error:
+        ending, failure = rules.failed(error, passage.admitted.routes), error
+    finally:
+        settled = await passage.close(ending, kept)
+    if failure:
+        raise failure
+    return Response(body, reply.status, {**passage.admitted.headers, **reply.headers, **charge_headers(settled)})
+
+
+def judged(passage: Passage, reply: Reply, body: bytes) -> tuple[dict[str, Any], UpstreamError | None]:
+    """What a whole reply came to, and why the client cannot have it if that is so."""
+    if reply.refused:
+        return rules.refused(reply.status), None
+    try:
+        passage.tally.take_whole(documents.from_upstream(body))
+    except NotADocument:
+        return rules.garbled(reply.route, reply.generation_id), UpstreamGarbled()
+    return passage.outcome(reply, delivered=1), None
+
+
+def content_type(reply: Reply) -> str:
+    return reply.headers.get("content-type", "application/json")

@@ -1,0 +1,64 @@
+"""Tollgate as its clients meet it: on a real socket, before a sandbox that keeps its own ledger."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from people import PEPPER, Person
+from sandbox.serving import PATIENCE_SECONDS, serving
+from tollgate.app import create_app
+from tollgate.runtime import settings
+from tollgate.sandbox.app import API, Sandbox
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Upstream:
+    """A sandbox that listens."""
+
+    app: Sandbox
+    address: str
+
+    @property
+    def url(self) -> str:
+        return self.address + API
+
+    @property
+    def owed_nanos(self) -> int:
+        return self.app.ledger.owed_nanos
+
+    def generations(self) -> list[dict[str, Any]]:
+        return list(self.app.ledger.shown()["generations"])
+
+
+@dataclass
+class Gateway:
+    address: str
+    upstream: Upstream
+
+    def client(self, someone: Person, **headers: str) -> httpx.AsyncClient:
+        headers = {"authorization": f"Bearer {someone.secret}", **headers}
+        return httpx.AsyncClient(base_url=self.address, headers=headers, timeout=PATIENCE_SECONDS)
+
+    async def post(self, someone: Person, body: Any, path: str = CHAT, **headers: str) -> httpx.Response:
+        async with self.client(someone) as http:
+            return await http.post(path, json=body, headers=headers)
+
+
+@contextlib.contextmanager
+def running(database: Mapping[str, str], upstream: Upstream, **more: str) -> Iterator[Gateway]:
+    given = {
+        "KEY_PEPPER": PEPPER,
+        "OPENROUTER_BASE_URL": upstream.url,
+        "OPENROUTER_API_KEY": "sk-or-v1-of-the-tests",
+        "SANDBOX_BASE_URL": upstream.url,
+        "LOG_LEVEL": "warning",
+        **database,
+        **more,
+    }
+    with serving(create_app(settings.read(given), environ=given), lifespan="on") as address:
+        yield Gateway(address, upstream)
