@@ -266,7 +266,7 @@ create type tollgate.offer as (
 comment on type tollgate.offer is 'What a request would be admitted with: the bound of its output, and what is set aside for it.';
 
 
-create function tollgate.offer(item jsonb, markup_ppm integer, available_nanos bigint) returns tollgate.offer
+create function tollgate.offer(item jsonb, markup_ppm integer, nanos_left bigint, tokens_left bigint) returns tollgate.offer
 language plpgsql
 immutable
 set search_path = ''
@@ -278,13 +278,16 @@ declare
   offer tollgate.offer;
 begin
   offer.affordable_tokens := case when per_output > 0
-    then least(greatest(floor((available_nanos - fixed) / per_output), 0), 1000000000)
+    then least(greatest(floor((nanos_left - fixed) / per_output), 0), 1000000000)
     else 1000000000
   end;
-  -- A bound that the client left open shrinks to what the balance affords; one it chose is its own word.
+  -- A bound that the client left open shrinks to what there is; one it chose is its own word.
   offer.output_bound := coalesce(
     (item ->> 'output_bound')::bigint,
-    least((item ->> 'most_output')::bigint, greatest(offer.affordable_tokens, (item ->> 'least_output')::bigint))
+    least((item ->> 'most_output')::bigint, greatest(
+      (item ->> 'least_output')::bigint,
+      least(offer.affordable_tokens, (tokens_left - (item ->> 'prompt_tokens')::bigint) / (item ->> 'choices')::bigint)
+    ))
   );
   offer.hold_nanos := ceil(fixed + per_output * offer.output_bound);
   offer.reserved_tokens := (item ->> 'prompt_tokens')::bigint + offer.output_bound * (item ->> 'choices')::bigint;
@@ -292,8 +295,40 @@ begin
 end
 $$;
 
-comment on function tollgate.offer(jsonb, integer, bigint) is
-  'Prices the worst case of a request. Exact until the hold is rounded up; the balance may fall short of it.';
+comment on function tollgate.offer(jsonb, integer, bigint, bigint) is
+  'Prices the worst case of a request, its output bounded by what is left where the client did not bound it. Exact until the hold is rounded up; the balance may fall short of it.';
+
+
+create type tollgate.leeway as (
+  nanos bigint, -- null: no bound but the balance
+  tokens bigint
+);
+
+comment on type tollgate.leeway is 'What an open bound may take at most.';
+
+
+create function tollgate.leeway_of_key(key_id text, moment timestamptz) returns tollgate.leeway
+language plpgsql
+set search_path = ''
+as $$
+declare
+  key tollgate.api_keys;
+begin
+  select k.* into key from tollgate.api_keys k where k.id = leeway_of_key.key_id for no key update;
+  key := tollgate.in_this_period(key, moment);
+  return row(
+    key.budget_nanos - key.budget_spent_nanos,
+    least(
+      key.tokens_per_month - key.tokens_used_in_month,
+      key.tokens_in_all - key.tokens_used_in_all,
+      (tollgate.room(key.counters, key.limits, tollgate.ms_of(moment))).tokens_left / 2
+    )
+  )::tollgate.leeway;
+end
+$$;
+
+comment on function tollgate.leeway_of_key(text, timestamptz) is
+  'What a key''s own budget, quotas and windows leave for an open bound: of the windows half, so that others may run beside it. Locks the key.';
 
 
 create function tollgate.answer_beforehand(
@@ -450,6 +485,7 @@ declare
   asked record;
   purse tollgate.purse;
   room tollgate.room;
+  leeway tollgate.leeway;
   offer tollgate.offer;
   taking tollgate.taking;
   opening tollgate.opening;
@@ -521,7 +557,10 @@ begin
 
     if answer is null then
       available := purse.balance_nanos - purse.held_nanos;
-      offer := tollgate.offer(asked.item, asked.markup_ppm, available);
+      leeway := case when asked.counted then tollgate.leeway_of_key(asked.key_id, moment) end;
+      offer := tollgate.offer(
+        asked.item, asked.markup_ppm, least(available, leeway.nanos), least(room.tokens_left / 2, leeway.tokens)
+      );
       if offer.hold_nanos > available or available < 0 then
         answer := tollgate.refused(402, 'insufficient_credits', jsonb_build_object(
           'available_nanos', available,

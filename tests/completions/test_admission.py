@@ -404,18 +404,18 @@ async def test_a_budget_bounds_a_key_and_what_is_left_of_a_hold_comes_back(
     someone = await payer()
     budget = "update tollgate.api_keys set budget_nanos = 150000, budget_reset = 'monthly' where id = $1"
     await sql(shared_database, budget, someone.key_id)
-    asked = item(someone)
+    asked = item(someone, output_bound=100)
     await admit(door, asked)
-    (refused,) = await admit(door, item(someone))
+    (refused,) = await admit(door, item(someone, output_bound=100))
     assert refused["refusal"]["code"] == "key_budget_exhausted"
     assert refused["refusal"]["facts"]["spent_nanos"] == 110_250
     await settle(door, settled(asked, 10_000))
-    again = item(someone)
+    again = item(someone, output_bound=100)
     assert "granted" in (await admit(door, again))[0]
     await sql(
         shared_database, "update tollgate.api_keys set budget_period = '2020-01-01' where id = $1", someone.key_id
     )
-    assert "granted" in (await admit(door, item(someone)))[0]
+    assert "granted" in (await admit(door, item(someone, output_bound=100)))[0]
 
 
 @pytest.mark.parametrize("quota", ["tokens_per_month", "tokens_in_all"])
@@ -424,12 +424,44 @@ async def test_a_quota_bounds_a_key_and_is_corrected_to_what_was_used(
 ) -> None:
     someone = await payer()
     await sql(shared_database, f"update tollgate.api_keys set {quota} = 150 where id = $1", someone.key_id)
-    asked = item(someone)
+    asked = item(someone, output_bound=100)
     await admit(door, asked)
-    (refused,) = await admit(door, item(someone))
+    (refused,) = await admit(door, item(someone, output_bound=100))
     assert refused["refusal"]["code"] == "quota_exhausted"
     await settle(door, settled(asked, 1))
-    assert "granted" in (await admit(door, item(someone)))[0]
+    assert "granted" in (await admit(door, item(someone, output_bound=100)))[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "bound"),
+    [
+        ("tokens_per_month = 60", 50),  # all of it, but for the prompt's 10
+        ("tokens_in_all = 60", 50),
+        ("limits = row(null, null, null, null, 120, null)", 50),  # half of a window, so that others may run beside it
+        ("budget_nanos = 57750", 50),
+        ("budget_nanos = 57750, limits = row(null, null, null, 60, null, null)", 20),
+        ("tokens_per_month = 27", 17),
+    ],
+)
+async def test_an_open_bound_shrinks_to_what_the_key_has_left(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], what: str, bound: int
+) -> None:
+    someone = await payer()
+    await sql(shared_database, f"update tollgate.api_keys set {what} where id = $1", someone.key_id)
+    (answer,) = await admit(door, item(someone))
+    assert answer["granted"]["output_bound"] == bound
+
+
+async def test_an_open_bound_takes_half_of_what_the_windows_have_left(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    limits = "update tollgate.orgs set limits = row(null, null, null, null, null, 160) where id = $1"
+    await sql(shared_database, limits, someone.org_id)
+    bounds = [(await admit(door, item(someone)))[0]["granted"]["output_bound"] for _ in range(3)]
+    assert bounds == [70, 30, 16]
+    (refused,) = await admit(door, item(someone, output_bound=100))
+    assert refused["refusal"]["code"] == "rate_limit_exceeded"
 
 
 async def test_limits_are_taken_all_or_none(
@@ -525,7 +557,7 @@ async def test_more_tokens_than_a_limit_are_never_admitted(
     someone = await payer()
     limits = "update tollgate.orgs set limits = row(null, null, null, 50, null, null) where id = $1"
     await sql(shared_database, limits, someone.org_id)
-    (refused,) = await admit(door, item(someone))
+    (refused,) = await admit(door, item(someone, output_bound=100))
     assert refused["refusal"]["facts"]["retry_after_ms"] is None
 
 
