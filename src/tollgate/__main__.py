@@ -206,7 +206,7 @@ What is on the key:
 
 A completion, and what it cost in the headers:
 
-  curl -i {address}/v1/chat/completions \\
+  curl {address}/v1/chat/completions -i \\
     -H 'Authorization: Bearer {secret}' \\
     -H 'Content-Type: application/json' \\
     -d '{{"model": "{DEMO_MODEL}", "messages": [{{"role": "user", "content": "Hello"}}]}}'

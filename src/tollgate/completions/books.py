@@ -26,6 +26,8 @@ SETTLE_PATIENCE_SECONDS = 6.0
 GIVE_BACK_PATIENCE_SECONDS = 60.0
 MOST_LOOKS_FOR_IT = 7
 """For an admission to give back: over more than 12 s, which is longer than any call to the database may take."""
+FINISH_SECONDS = 4.0
+"""With the grace that the server gives its requests, below what a host gives the process."""
 FIRST_PAUSE_SECONDS = 0.1
 
 NOTHING_THERE: Answer = {}
@@ -46,6 +48,7 @@ class Books:
         self._pause = pause
         self._admitting = Batch(partial(store.admit, door), lanes=LANES, most=MOST_TOGETHER)
         self._settling = Batch(partial(store.settle, door), lanes=LANES, most=MOST_TOGETHER)
+        self._open: set[str] = set()
         self._open_ends: set[asyncio.Task[Any]] = set()
 
     async def admit(self, item: Item) -> Answer:
@@ -55,6 +58,8 @@ class Books:
         except (DatabaseUnavailable, asyncio.CancelledError):
             self._go_on(self._give_back(item["id"]))
             raise
+        if "granted" in answer:
+            self._open.add(item["id"])
         return answer
 
     async def settle(self, item: Item) -> Answer | None:
@@ -65,6 +70,8 @@ class Books:
         except asyncio.CancelledError:
             self._go_on(self._settled(item, SETTLE_PATIENCE_SECONDS))
             raise
+        finally:
+            self._open.discard(item["id"])
 
     async def note_generation(self, request_id: str, generation_id: str, upstream: str) -> None:
         """Best effort: it only matters if we do not live to settle."""
@@ -74,9 +81,10 @@ class Books:
             log.warning("generation_not_noted", paid_request_id=request_id, error_code=error.code)
 
     async def finish(self) -> None:
-        """Waits for what is done though nobody waits for it."""
-        while self._open_ends:
-            await asyncio.wait(self._open_ends)
+        """Before the doors close: waits until what was admitted here is settled, and what nobody waits for is done."""
+        give_up_at = self._clock() + FINISH_SECONDS
+        while (self._open or self._open_ends) and self._clock() < give_up_at:
+            await self._pause(FIRST_PAUSE_SECONDS)
 
     async def _settled(self, item: Item, patience_seconds: float) -> Answer | None:
         try:

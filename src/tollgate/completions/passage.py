@@ -1,6 +1,7 @@
 """One admitted call on its way: what it asks upstream, what it came to, and the closing of its books."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tollgate.completions import rules
@@ -25,18 +26,22 @@ class Passage:
         self._books = books
         self._upstreams = upstreams
         self._clock = clock
+        self._asked = False
+        self._reply: Reply | None = None
         self._first_token_ms: int | None = None
 
     async def open(self) -> Reply:
-        return await self._upstreams.open(
+        self._asked = True
+        self._reply = await self._upstreams.open(
             Order(
-                ask=self.call.ask,
+                ask=replace(self.call.ask, include_usage=True) if self.call.wants_charge else self.call.ask,
                 body=self.admitted.body,
                 bound=self.admitted.bound,
                 routes=self.admitted.routes,
                 headers=self.call.headers,
             )
         )
+        return self._reply
 
     async def note_generation(self, generation_id: str, route: Route) -> None:
         await self._books.note_generation(self.call.id, generation_id, route.upstream.id)
@@ -44,6 +49,12 @@ class Passage:
     def saw_first_token(self) -> None:
         if self._first_token_ms is None:
             self._first_token_ms = self._elapsed_ms()
+
+    def abandoned(self) -> dict[str, Any]:
+        """When the client left, or we were stopped, before a reply had said anything of its cost."""
+        if self._reply is not None:
+            return rules.broken_off(self._reply.route, self._reply.generation_id)
+        return rules.abandoned(self.admitted.routes) if self._asked else rules.not_asked()
 
     def outcome(self, reply: Reply, delivered: int) -> dict[str, Any]:
         """What the reply came to, by what it said of itself so far."""

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -125,7 +125,9 @@ def outcome(
     }
     try:
         usage = credits.read_usage(tally.usage)
-        if usage and _says_nothing(usage) and route.upstream.id == OPENROUTER:
+        if usage and route.upstream.id != OPENROUTER:
+            usage = replace(usage, cost_nanos=None)  # of our own servers, tokens times the route's price is the cost
+        elif usage and _says_nothing(usage):
             usage = None
         if usage is None:
             return known | _without_usage(tally, route, price, hold_nanos, markup_ppm, delivered, prompt_tokens)
@@ -156,6 +158,16 @@ def failed(error: UpstreamError, routes: Sequence[Route]) -> dict[str, Any]:
 def abandoned(routes: Sequence[Route]) -> dict[str, Any]:
     """When the client left, or we were stopped, before there was a reply."""
     return unsettled() if _may_cost(routes) else {"outcome": "released"}
+
+
+def broken_off(route: Route, generation_id: str | None) -> dict[str, Any]:
+    """When that happened while a reply came."""
+    return {"upstream": route.upstream.id, "generation_id": generation_id} | abandoned([route])
+
+
+def not_asked() -> dict[str, Any]:
+    """When it happened before anybody was asked."""
+    return {"outcome": "released"}
 
 
 def refused(status: int) -> dict[str, Any]:

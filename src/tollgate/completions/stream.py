@@ -43,14 +43,14 @@ class Stream:
             async with self._outlet.watched(self._receive):
                 await self._pass()
         finally:
-            ending = self._ending()
+            settled = await self._passage.close(self._ending(), self._kept())
             if self._noting:
                 await self._noting
-            settled = await self._passage.close(ending, self._kept())
         if not self._outlet.gone:
             await self._finish(settled)
 
     async def _pass(self) -> None:
+        await asyncio.sleep(0)  # who has left already is noticed here, before anything costs
         try:
             self._reply = await self._passage.open()
             try:
@@ -95,9 +95,11 @@ class Stream:
             self._noting = asyncio.ensure_future(self._passage.note_generation(generation_id, reply.route))
 
     def _ending(self) -> dict[str, Any]:
-        routes = self._passage.admitted.routes
+        left = rules.LEFT if self._outlet.gone else {}
+        if self._reply is None and self._failure:
+            return rules.failed(self._failure, self._passage.admitted.routes)
         if self._reply is None:
-            return rules.failed(self._failure, routes) if self._failure else rules.abandoned(routes)
+            return {**self._passage.abandoned(), **left}
         if self._body is not None:
             ending, garbled = whole.judged(self._passage, self._reply, self._body)
             self._failure = self._failure or garbled
@@ -105,7 +107,7 @@ class Stream:
         ending = self._passage.outcome(self._reply, self._relay.delivered if self._relay else 0)
         if self._failure:
             return ending | {"error_code": self._failure.code}
-        return {**ending, **rules.LEFT} if self._outlet.gone else ending
+        return {**ending, **left}
 
     def _kept(self) -> dict[str, Any] | None:
         if not self._reply or self._failure or self._reply.refused:

@@ -14,7 +14,7 @@ from tollgate.upstreams.client import Reply
 
 async def answered(passage: Passage) -> Response:
     """The upstream's own answer; what it came to is in the headers."""
-    ending: dict[str, Any] = rules.abandoned(passage.admitted.routes)
+    ending: dict[str, Any] | None = None
     kept = settled = failure = None
     try:
         reply = await passage.open()
@@ -28,7 +28,7 @@ async def answered(passage: Passage) -> Response:
     except UpstreamError as error:
         ending, failure = rules.failed(error, passage.admitted.routes), error
     finally:
-        settled = await passage.close(ending, kept)
+        settled = await passage.close(ending or passage.abandoned(), kept)
     if failure:
         raise failure
     return Response(body, reply.status, {**passage.admitted.headers, **reply.headers, **charge_headers(settled)})

@@ -60,14 +60,14 @@ def address(listener: socket.socket) -> str:
 def beside(app: ASGIApp) -> Iterator[str]:
     """Serves another app on a loopback port of its own, in a thread, while the block runs. Gives its address."""
     with bind("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
             yield address(listener)
         finally:
-            server.force_exit = server.should_exit = True
+            server.should_exit = True
             thread.join()
 
 

@@ -48,7 +48,7 @@ class Attempts:
     async def open(self, order: Order) -> Exchange | Refused:
         """The first route that answers. When none does, the last upstream's own no, or else ours."""
         until = asyncio.get_running_loop().time() + self._total_seconds
-        routes = order.routes if False else rules.ordered(order.routes, self._randomness)
+        routes = order.routes if order.ask.fallbacks else rules.ordered(order.routes, self._randomness)
         spent: set[str] = set()
         refused: Refused | None = None
         error: UpstreamError | None = None

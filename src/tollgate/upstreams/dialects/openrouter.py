@@ -16,8 +16,10 @@ class OpenRouter(OpenAI):
         "x-openrouter-categories",
         "x-openrouter-metadata",
         "x-session-id",
+        "x-sandbox-fault",
     )
-    """Not its cache: that is one for all who share our key, so one org would see what another has asked."""
+    """Not its cache: that is one for all who share our key, so one org would see what another has asked. The last is
+    for the sandbox; OpenRouter ignores it."""
 
     def prepare(self, body: bytes, ask: Ask, route: Route, bound: int | None) -> bytes:
         if route.model != ask.model:
