@@ -6,8 +6,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -40,8 +39,7 @@ from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.transports import open_transport
 
 
-@dataclass(frozen=True)
-class Rooms:
+class Rooms(NamedTuple):
     """What is behind the paths, composed. Nothing is opened until the first call needs it."""
 
     http: Http

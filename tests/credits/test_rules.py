@@ -22,7 +22,7 @@ unit = st.decimals(0, 10**15, allow_nan=False, places=21)
 markups = st.integers(0, 10_000_000)
 costs = st.decimals(0, 10**15, allow_nan=False, places=21)
 prices = st.builds(
-    Price,
+    lambda **parts: Price(**parts),
     prompt=unit, completion=unit, request=unit, image=unit, internal_reasoning=unit, input_cache_read=unit,
     input_cache_write=unit,
 )  # fmt: skip

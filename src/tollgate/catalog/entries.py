@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 from tollgate.core import documents, prices
 from tollgate.core.models import OPENROUTER, Dialect, Route, Upstream
@@ -41,8 +40,7 @@ MADE_UP: Final[dict[str, Json]] = {
 """What OpenRouter would say of a model of which we know little. Strict SDKs want every field."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A model as OpenRouter lists it."""
 
     id: str
@@ -53,8 +51,7 @@ class Entry:
     listing: Mapping[str, Json]
 
 
-@dataclass(frozen=True)
-class Hosted:
+class Hosted(NamedTuple):
     """A route to a server of our own, and what to list where OpenRouter does not know the model."""
 
     model: str
@@ -133,7 +130,7 @@ def _priced_as_its_target(entry: Entry, entries: Mapping[str, Entry]) -> Entry:
     target = entries.get(str(alias.get("slug"))) if isinstance(alias, Mapping) else None
     if entry.price is not None or target is None:
         return entry
-    return replace(entry, price=target.price, listing={**entry.listing, "pricing": target.listing["pricing"]})
+    return entry._replace(price=target.price, listing={**entry.listing, "pricing": target.listing["pricing"]})
 
 
 def _hosted(given: Mapping[str, Json], upstream: Upstream | None) -> Hosted | None:

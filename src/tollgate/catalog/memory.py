@@ -8,9 +8,8 @@ model is read from the snapshot, and what nobody kept is fetched before the answ
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from cachetools import TTLCache
 
@@ -35,8 +34,7 @@ MOST_SINGLE: Final = 1000
 """Models of a cold instance, each read by itself."""
 
 
-@dataclass(frozen=True)
-class CatalogState:
+class CatalogState(NamedTuple):
     models: int
     age_seconds: float | None
     """Since OpenRouter's list was taken, here or elsewhere; None while it is not known."""

@@ -1,7 +1,6 @@
 """All models by all their names. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
 from tollgate.catalog.entries import Entry, Hosted
@@ -43,7 +42,7 @@ class Shelf:
         if entry is None:
             raise ModelNotFound(param="model", model=name) if self._whole else CatalogUnavailable()
         if entry.expires_on is None or entry.expires_on >= today():
-            return model or Model(name, (replace(_route(entry, self._home), model=name),), entry.listing)
+            return model or Model(name, (_route(entry, self._home)._replace(model=name),), entry.listing)
         if name in self._hosted:
             return Model(name, self._routes(name), entry.listing)
         raise ModelNotFound(param="model", model=name, expired_on=entry.expires_on)

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tollgate.catalog import entries, store
 from tollgate.catalog.entries import Entry, Hosted
@@ -17,8 +16,7 @@ FEW: Final = 20
 """So many entries are read at once; more would hold up everyone else."""
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What the database answered."""
 
     hosted: list[Hosted]

@@ -1,8 +1,7 @@
 """Where the list of models comes from: OpenRouter, or whoever speaks as it does."""
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollgate.catalog import entries
 from tollgate.catalog.entries import Entry
@@ -26,8 +25,7 @@ class SourceFailed(Exception):
     """Why there is no list. The sentence quotes nothing of what was sent or answered."""
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(NamedTuple):
     entries: list[Entry]
     skipped: int
     """How many could not be used."""

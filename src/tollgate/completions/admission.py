@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tollgate.catalog.memory import Catalog
 from tollgate.catalog.rules import bound_price
@@ -31,8 +30,7 @@ from tollgate.runtime import logs
 FREE = WorstCase(prices.NOTHING, prices.NOTHING)
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A paid call as it came in."""
 
     id: str
@@ -47,8 +45,7 @@ class Call:
     """X-Tollgate-Usage: the charge goes into the last chunk of a stream."""
 
 
-@dataclass(frozen=True)
-class Admitted:
+class Admitted(NamedTuple):
     routes: tuple[Route, ...]
     body: bytes
     price: Price
@@ -61,8 +58,7 @@ class Admitted:
     """What is left of the limits."""
 
 
-@dataclass(frozen=True)
-class Replay:
+class Replay(NamedTuple):
     """What was answered before under the same idempotency key."""
 
     answer: Mapping[str, Any]

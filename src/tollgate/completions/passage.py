@@ -1,7 +1,6 @@
 """One admitted call on its way: what it asks upstream, what it came to, and the closing of its books."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from tollgate.completions import rules
@@ -34,7 +33,7 @@ class Passage:
         self._asked = True
         self._reply = await self._upstreams.open(
             Order(
-                ask=replace(self.call.ask, include_usage=True) if self.call.wants_charge else self.call.ask,
+                ask=self.call.ask._replace(include_usage=True) if self.call.wants_charge else self.call.ask,
                 body=self.admitted.body,
                 bound=self.admitted.bound,
                 routes=self.admitted.routes,

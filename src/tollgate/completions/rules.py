@@ -3,9 +3,8 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tollgate.core import documents
 from tollgate.core.chat import Ask
@@ -19,6 +18,7 @@ LEAST_OUTPUT: Final = 16
 """Some providers refuse a smaller bound."""
 MOST_OUTPUT_UNKNOWN: Final = 16_384
 """Where neither the client nor the model's listing bounds the output, we do, and say so upstream."""
+MOST_OUTPUT_UNDECLARED: Final = 65_536
 MOST_CONTEXT_UNKNOWN: Final = 2_000_000
 MOST_SEARCHES: Final = 5
 FIRST_SWEEP_SECONDS: Final = 2
@@ -36,8 +36,7 @@ FAILED: Final[Mapping[str, Any]] = {"error_code": "failed_upstream"}
 """And an answer that says of itself that it failed."""
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """The sizes of a call that its price is multiplied with, none of which it can exceed."""
 
     prompt_tokens: int
@@ -49,7 +48,8 @@ class Bounds:
 
 
 def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:
-    """In the order of the models. OpenRouter comes once: it goes through its part of the list by itself."""
+    """In the order in which the client named the models. OpenRouter comes once: it goes through its part of the list by
+    itself."""
     routes: list[Route] = []
     for route in (route for model in models for route in model.routes):
         if route.upstream.id != OPENROUTER or not any(known.upstream.id == OPENROUTER for known in routes):
@@ -70,7 +70,7 @@ def bounds(ask: Ask, models: Sequence[Model]) -> Bounds:
     routes = [route for model in models for route in model.routes]
     context = _most([route.context_tokens for route in routes])
     longest = context or MOST_CONTEXT_UNKNOWN
-    most_output = _most([route.most_output or route.context_tokens for route in routes])
+    most_output = _most([_most_output(route) for route in routes])
     one_prompt = ask.endpoint == "chat" or (ask.choices == 1 and ask.endpoint == "completions")
     prompt = longest if ask.prompt.open_ended else ask.prompt.tokens
     return Bounds(
@@ -126,7 +126,7 @@ def outcome(
     try:
         usage = credits.read_usage(tally.usage)
         if usage and route.upstream.id != OPENROUTER:
-            usage = replace(usage, cost_nanos=None)  # of our own servers, tokens times the route's price is the cost
+            usage = usage._replace(cost_nanos=None)  # of our own servers, tokens times the route's price is the cost
         elif usage and _says_nothing(usage):
             usage = None
         if usage is None:
@@ -149,9 +149,12 @@ def billed(bill: credits.Bill, usage: credits.Usage | None = None) -> dict[str, 
 
 
 def failed(error: UpstreamError, routes: Sequence[Route]) -> dict[str, Any]:
-    """When no upstream gave a reply. One that was at work and paid for may still want its money."""
-    known = {name: error.facts[name] for name in ("upstream", "generation_id") if name in error.facts}
-    ending = unsettled() if _may_have_cost(error, routes) else {"outcome": "released"}
+    """When no upstream gave a reply. One that was at work and is paid for may still want its money."""
+    facts = error.facts
+    known = {"upstream": facts.get("upstream"), "generation_id": facts.get("generation_id")}
+    paid_for = known["upstream"] == OPENROUTER if known["upstream"] else _may_cost(routes)
+    at_work = isinstance(error, (UpstreamCut, UpstreamTimeout)) and facts.get("phase") != "connect"
+    ending = unsettled() if paid_for and (at_work or known["generation_id"]) else {"outcome": "released"}
     return known | ending | {"status": error.status, "error_code": error.code}
 
 
@@ -300,6 +303,12 @@ def _may_cost(routes: Sequence[Route]) -> bool:
 def _says_nothing(usage: credits.Usage) -> bool:
     """All zero and no cost: OpenRouter sends that for answers that did cost."""
     return not usage.prompt_tokens and not usage.completion_tokens and usage.cost_nanos is None
+
+
+def _most_output(route: Route) -> int | None:
+    """A model that declares no maximum may fill its context, but none does: so much held would refuse half of all calls,
+    and so large a bound, where a balance is smaller, finds no provider."""
+    return route.most_output or (min(route.context_tokens, MOST_OUTPUT_UNDECLARED) if route.context_tokens else None)
 
 
 def _most(numbers: Sequence[int | None]) -> int | None:

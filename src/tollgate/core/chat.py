@@ -13,8 +13,7 @@ that it works.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import documents
 from tollgate.core.documents import NotADocument
@@ -73,8 +72,7 @@ _CLASSES: Final = bytes(32 if byte == 32 else 97 if 97 <= byte <= 122 else 46 fo
 """Spaces stay, every lowercase letter is an a, all else a full stop."""
 
 
-@dataclass(frozen=True)
-class Medium:
+class Medium(NamedTuple):
     """A part of a prompt that is not text. The payload is what the body carries of it, if only a link."""
 
     kind: Kind
@@ -91,8 +89,7 @@ class Medium:
         return self.kind in ("file", "video") or (self.kind == "audio" and self.is_link)
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(NamedTuple):
     """How much goes in."""
 
     text_bytes: int
@@ -108,8 +105,7 @@ class Prompt:
     videos: int = 0
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     endpoint: Endpoint
     model: str
     fallbacks: tuple[str, ...]

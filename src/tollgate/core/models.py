@@ -1,8 +1,8 @@
 """What can be asked for, and who can answer: models, routes and upstreams, as values that every floor may hold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core.prices import Price
 
@@ -12,8 +12,7 @@ OPENROUTER: Final = "openrouter"
 SANDBOX: Final = "sandbox"
 
 
-@dataclass(frozen=True)
-class Upstream:
+class Upstream(NamedTuple):
     """A server that we forward to. Paths such as /chat/completions are put behind its address."""
 
     id: str
@@ -32,8 +31,7 @@ class Upstream:
     health_path: str | None = None
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """One upstream that can serve a model, with its price."""
 
     upstream: Upstream
@@ -48,11 +46,10 @@ class Route:
     weight: int = 1
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """A name that clients use, and its routes: by priority, and at random by weight within one."""
 
     id: str
     routes: tuple[Route, ...]
-    listing: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    listing: Mapping[str, Any] = MappingProxyType({})
     """As OpenRouter lists it; what is not listed there is filled in the same shape."""

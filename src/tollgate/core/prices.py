@@ -1,9 +1,8 @@
 """What a model costs, exactly: nanos per unit as decimals, read from OpenRouter's price strings."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal, InvalidOperation, localcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from tollgate.core.money import EXACT, NANOS_PER_CREDIT
 
@@ -20,16 +19,14 @@ NO_PRICES = ("discount", "overrides")
 """What stands among the prices and is none."""
 
 
-@dataclass(frozen=True)
-class Override:
+class Override(NamedTuple):
     """Prices that replace others beyond a number of prompt tokens, or at certain hours."""
 
     min_prompt_tokens: int
     price: "Price"
 
 
-@dataclass(frozen=True)
-class Price:
+class Price(NamedTuple):
     """Nanos per token, per request or per piece. The names are OpenRouter's."""
 
     prompt: Decimal = NOTHING
@@ -46,17 +43,17 @@ class Price:
     input_cache_read: Decimal = NOTHING
     input_cache_write: Decimal = NOTHING
     input_cache_write_1h: Decimal = NOTHING
-    overrides: tuple[Override, ...] = field(default=())
+    overrides: tuple[Override, ...] = ()
 
     def at_worst(self, prompt_tokens: int) -> "Price":
         """Each component at the dearest that may apply to a prompt of up to so many tokens, at any hour."""
         if not self.overrides:
             return self
         applying = [override.price for override in self.overrides if override.min_prompt_tokens < prompt_tokens]
-        return replace(dearest([self, *applying]), overrides=())
+        return dearest([self, *applying])._replace(overrides=())
 
 
-COMPONENTS = tuple(part.name for part in fields(Price) if part.name != "overrides")
+COMPONENTS = tuple(name for name in Price._fields if name != "overrides")
 
 
 class Unpriced(ValueError):
@@ -70,8 +67,8 @@ def read(pricing: Mapping[str, Any]) -> Price:
     overrides = pricing.get("overrides") or []
     if not isinstance(overrides, list) or not all(isinstance(given, Mapping) for given in overrides):
         raise Unpriced("overrides are no list of prices")
-    base = replace(Price(), **_components(pricing))
-    return replace(base, overrides=tuple(_override(base, given) for given in overrides))
+    base = Price(**_components(pricing))
+    return base._replace(overrides=tuple(_override(base, given) for given in overrides))
 
 
 def dearest(prices: Iterable[Price]) -> Price:
@@ -131,4 +128,4 @@ def _override(base: Price, given: Mapping[str, Any]) -> Override:
     from_tokens = given.get("min_prompt_tokens") or 0
     if isinstance(from_tokens, bool) or not isinstance(from_tokens, int) or from_tokens < 0:
         raise Unpriced(f"not a number of tokens: {from_tokens!r}")
-    return Override(from_tokens, replace(base, **_components(given)))
+    return Override(from_tokens, base._replace(**_components(given)))

@@ -119,8 +119,7 @@ def data_of(raw: bytes) -> bytes:
     return b"\n".join(line[5:].removeprefix(b" ") for line in fields if line == b"data" or line.startswith(b"data:"))
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """What an upstream says went wrong. Its code is a status, a word or nothing."""
 
     code: int | str | None

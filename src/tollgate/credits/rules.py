@@ -1,9 +1,8 @@
 """What a request may cost at worst, what it did cost, and what is charged for it. Pure, exact, rounded up once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal, localcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 from tollgate.core.money import EXACT
 from tollgate.core.prices import Price, Unpriced, nanos
@@ -14,8 +13,7 @@ BEYOND_BELIEF = 10
 """A cost of more than so many holds is not believed."""
 
 
-@dataclass(frozen=True)
-class WorstCase:
+class WorstCase(NamedTuple):
     """An upper bound: what is fixed, and what each output token adds. In nanos, before the markup."""
 
     fixed_nanos: Decimal
@@ -26,8 +24,7 @@ class WorstCase:
             return self.fixed_nanos + self.output_nanos * tokens
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What an upstream says of a request: tokens, and its cost in nanos if it names one."""
 
     prompt_tokens: int
@@ -35,8 +32,7 @@ class Usage:
     cost_nanos: Decimal | None
 
 
-@dataclass(frozen=True)
-class Bill:
+class Bill(NamedTuple):
     """What a settled request costs us and is charged."""
 
     cost_nanos: int

@@ -1,8 +1,7 @@
 """The way from a request's key to the database: every call says who makes it, and the function there decides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cachetools import TTLCache
 from fastapi import Depends
@@ -32,8 +31,7 @@ IN_THE_DOCUMENT = [
 """Tells OpenAPI how a key is sent; the gate is what reads it."""
 
 
-@dataclass(frozen=True)
-class Visitor:
+class Visitor(NamedTuple):
     """Who a request says it is. The database has not looked yet."""
 
     claims: dict[str, Any]

@@ -1,8 +1,7 @@
 """Who is spared: an upstream that fails again and again, and one that we would drown in repetitions. Time is given."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 State = Literal["closed", "open", "half"]
 
@@ -17,8 +16,7 @@ REPETITIONS_A_SECOND: Final = 0.5
 """So that a quiet upstream may be asked again too."""
 
 
-@dataclass(frozen=True)
-class Temper:
+class Temper(NamedTuple):
     """How much a breaker bears, and how long it stays open: doubled each time, up to a longest."""
 
     faults: int

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from tollgate.core.documents import NotADocument
@@ -72,8 +71,7 @@ class Reply:
             await self._exchange.close()
 
 
-@dataclass(frozen=True)
-class UpstreamState:
+class UpstreamState(NamedTuple):
     """For operators. `failures` counts since the process started."""
 
     id: str

@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from itertools import groupby
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from tollgate.core import documents
 from tollgate.core.chat import Ask, Endpoint
@@ -37,8 +36,7 @@ _PASSED_DOWN: Final = ("content-type", "retry-after", "x-generation-id")
 _WHOLE_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """One call, ready to go upstream."""
 
     ask: Ask
@@ -53,8 +51,7 @@ class Order:
     """The client's, in lower case. Few of them go up."""
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(NamedTuple):
     """An answer that is no reply, in OpenAI's shape."""
 
     status: int

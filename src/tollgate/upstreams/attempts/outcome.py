@@ -1,7 +1,7 @@
 """What came of asking one upstream."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tollgate.core.errors import UpstreamError
 from tollgate.core.models import Route
@@ -9,8 +9,7 @@ from tollgate.upstreams.attempts.exchange import Exchange
 from tollgate.upstreams.rules import Refusal, Step
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """An upstream's no, all of it."""
 
     route: Route
@@ -18,8 +17,7 @@ class Refused:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """Why one attempt came to nothing, and what may follow."""
 
     step: Step
