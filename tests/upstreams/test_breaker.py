@@ -75,7 +75,7 @@ class Breaking(RuleBasedStateMachine):
         if self.opened_at is not None and self.now < self.opened_at + TEMPER.first_seconds:
             assert state == "open"
         if one := self.of_model:
-            assert one.seconds_left(self.now) <= TEMPER.longest_seconds
+            assert one.seconds_left(self.now) <= TEMPER.longest_seconds + 1e-6
 
 
 TestBreaking = Breaking.TestCase

@@ -172,10 +172,10 @@ async def test_a_thousand_cancelled_calls_leak_no_connection(a_side: Callable[..
     """At every moment of a call: before it is sent, while it waits, and in its stream."""
     side = a_side(total_seconds=30)
     async with Scripted(streamed(EVENT, EVENT, then=hang)).listening() as there:
-        for moment in range(20):
-            calls = [asyncio.ensure_future(side.whole([a_route(there)], stream=True)) for _ in range(50)]
+        for moment in range(50):
+            calls = [asyncio.ensure_future(side.whole([a_route(there)], stream=True)) for _ in range(20)]
             for _ in range(moment):
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
             for call in calls:
                 call.cancel()
             await asyncio.wait(calls)

@@ -89,7 +89,7 @@ def test_a_date_without_a_date_to_count_from_says_nothing() -> None:
 def test_a_pause_is_never_shorter_than_asked(turn: int, asked: float | None, chance: float) -> None:
     pause = rules.pause(turn, asked, chance)
     assert pause >= (asked or 0)
-    assert asked is not None or 0.125 * 2**turn <= pause < 0.375 * 2**turn
+    assert asked is not None or 0.125 * 2**turn <= pause <= 0.375 * 2**turn
 
 
 @given(
