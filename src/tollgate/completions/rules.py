@@ -306,8 +306,8 @@ def _says_nothing(usage: credits.Usage) -> bool:
 
 
 def _most_output(route: Route) -> int | None:
-    """A model that declares no maximum may fill its context, but none does: so much held would refuse half of all calls,
-    and so large a bound, where a balance is smaller, finds no provider."""
+    """A model that declares no maximum may fill its context, but none does: so much held would refuse half of all
+    calls, and so large a bound, where a balance is smaller, finds no provider."""
     return route.most_output or (min(route.context_tokens, MOST_OUTPUT_UNDECLARED) if route.context_tokens else None)
 
 
