@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.environ = settings.environment(os.environ, _env_file())
         chosen = settings.read(options.environ)
-        logs.configure(chosen.log_level, chosen.secrets())
+        # A report on standard output stays a report.
+        logs.configure(chosen.log_level, chosen.secrets(), sys.stderr if hasattr(options, "json") else None)
         options.command(chosen, options)
     except KeyboardInterrupt:
         return 0

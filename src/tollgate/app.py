@@ -51,6 +51,7 @@ class Rooms(NamedTuple):
     sweeper: Sweeper
 
     async def close(self) -> None:
+        await self.books.finish()
         for catalog in self.catalogs.values():
             await catalog.close()
         await self.upstreams.close()

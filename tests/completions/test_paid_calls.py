@@ -40,7 +40,9 @@ async def row(sql: Any, database: str, someone: Person) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/chat/completions"])
-async def test_a_completion_is_charged_what_it_cost(gateway: Gateway, customer: Customer, door: Door, path: str) -> None:
+async def test_a_completion_is_charged_what_it_cost(
+    gateway: Gateway, customer: Customer, door: Door, path: str
+) -> None:
     someone = await customer()
     answer = await gateway.post(someone, a_chat(), path)
     assert answer.status_code == 200
@@ -76,7 +78,8 @@ async def test_every_kind_of_call_is_charged_what_it_cost(
 
 async def test_a_stream_is_settled_before_its_last_bytes(gateway: Gateway, customer: Customer) -> None:
     someone = await customer()
-    async with gateway.client(someone) as http, http.stream("POST", "/v1/chat/completions", json=a_chat(stream=True)) as answer:
+    body = a_chat(stream=True)
+    async with gateway.client(someone) as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
         seen = b""
         async for piece in answer.aiter_raw():
             seen += piece
@@ -101,9 +104,7 @@ async def test_the_charge_goes_into_the_last_chunk_for_those_who_ask(gateway: Ga
     }
 
 
-async def test_an_empty_balance_is_refused_and_says_what_it_could_afford(
-    gateway: Gateway, customer: Customer
-) -> None:
+async def test_an_empty_balance_is_refused_and_says_what_it_could_afford(gateway: Gateway, customer: Customer) -> None:
     someone = await customer(nanos=500_000)
     answer = await gateway.post(someone, a_chat(max_tokens=1_000))
     assert answer.status_code == 402
@@ -151,7 +152,9 @@ async def test_an_unknown_model_is_refused(gateway: Gateway, customer: Customer)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
-async def test_a_test_key_reaches_the_sandbox_and_pays_nothing(gateway: Gateway, customer: Customer, door: Door) -> None:
+async def test_a_test_key_reaches_the_sandbox_and_pays_nothing(
+    gateway: Gateway, customer: Customer, door: Door
+) -> None:
     someone = await customer(environment="test")
     answer = await gateway.post(someone, a_chat())
     assert answer.status_code == 200

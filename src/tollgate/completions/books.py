@@ -80,10 +80,15 @@ class Books:
         except TollgateError as error:
             log.warning("generation_not_noted", paid_request_id=request_id, error_code=error.code)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all that was admitted here is settled, and nothing goes on that nobody waits for."""
+        return not (self._open or self._open_ends)
+
     async def finish(self) -> None:
-        """Before the doors close: waits until what was admitted here is settled, and what nobody waits for is done."""
+        """Before the doors close: lets what is under way come to its end."""
         give_up_at = self._clock() + FINISH_SECONDS
-        while (self._open or self._open_ends) and self._clock() < give_up_at:
+        while not self.is_quiet and self._clock() < give_up_at:
             await self._pause(FIRST_PAUSE_SECONDS)
 
     async def _settled(self, item: Item, patience_seconds: float) -> Answer | None:

@@ -1,0 +1,95 @@
+"""What a paid call costs in database calls: two, three for a stream, fewer for many at once, one to be refused."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp
+
+from completions.paid import Auditor, Client, Watched, app
+from gateway import Upstream
+from people import Person
+from sandbox.serving import a_chat
+from tollgate.completions.books import LANES, MOST_TOGETHER
+from tollgate.runtime.database import Door
+
+Customer = Callable[..., Awaitable[Person]]
+
+
+@pytest.fixture
+def watched(door: Door) -> Watched:
+    return Watched(door)
+
+
+@pytest.fixture
+async def warm(watched: Watched, sandbox: Upstream, customer: Customer) -> AsyncIterator[ASGIApp]:
+    """A server that has served before: it knows its models."""
+    async with app(watched, sandbox) as made:
+        await Client(await customer(), a_chat()).call(made)
+        await asyncio.sleep(0)
+        watched.calls.clear()
+        yield made
+
+
+async def status(app: ASGIApp, someone: Person, body: Any, **headers: str) -> int:
+    client = Client(someone, body, **headers)
+    await client.call(app)
+    return int(client.messages[0]["status"])
+
+
+async def test_a_plain_completion_takes_two(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
+    assert await status(warm, await customer(), a_chat()) == 200
+    assert watched.calls == ["admit", "settle"]
+
+
+async def test_a_stream_takes_three(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
+    assert await status(warm, await customer(), a_chat(stream=True)) == 200
+    assert watched.calls == ["admit", "note_generation", "settle"]
+
+
+async def test_many_at_once_take_fewer(
+    warm: ASGIApp, watched: Watched, customer: Customer, shared_database: str
+) -> None:
+    someone = await customer()
+    many = 100
+    served = await asyncio.gather(*(status(warm, someone, a_chat(max_tokens=50)) for _ in range(many)))
+    assert served == [200] * many
+    assert set(watched.calls) == {"admit", "settle"}
+    # The first of each lane goes alone; whoever comes meanwhile goes together.
+    assert watched.calls.count("admit") <= LANES + -(-many // MOST_TOGETHER) + 1
+    assert watched.calls.count("settle") < many / 2
+    await Auditor(shared_database).agree(someone)
+
+
+async def test_a_refusal_takes_one(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
+    assert await status(warm, await customer(nanos=0), a_chat()) == 402
+    assert watched.calls == ["admit"]
+
+
+async def test_a_key_that_nobody_knows_takes_one_and_then_none(warm: ASGIApp, watched: Watched, door: Door) -> None:
+    nobody = Person(door)
+    for _ in range(3):
+        assert await status(warm, nobody, a_chat()) == 401
+    assert watched.calls == ["admit"]
+
+
+async def test_what_cannot_be_a_key_or_a_call_takes_none(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
+    someone = await customer()
+    assert await status(warm, someone, [1, 2]) == 400
+    assert await status(warm, someone, a_chat(model="nobody/knows")) == 404
+    someone.secret = someone.secret[:-1] + ("a" if someone.secret[-1] != "a" else "b")
+    assert await status(warm, someone, a_chat()) == 401
+    assert watched.calls == []
+
+
+async def test_a_replay_takes_one(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
+    someone = await customer()
+    for _ in range(2):
+        assert await status(warm, someone, a_chat(), **{"idempotency-key": "once"}) == 200
+    assert watched.calls == ["admit", "settle", "admit"]
+
+
+async def test_an_upstream_that_refuses_takes_two(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
+    assert await status(warm, await customer(), a_chat(model="sandbox/fault-moderation")) == 403
+    assert watched.calls == ["admit", "settle"]

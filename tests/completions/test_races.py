@@ -1,0 +1,96 @@
+"""Two hundred at once on a balance for thirty-seven: through each door, and through two instances on one database."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import pytest
+
+from completions.paid import Auditor, Line, Turnstile, database, eventually
+from gateway import CHAT, Gateway, Upstream, running
+from people import Person
+from sandbox.serving import a_chat, serving
+from servers.relay import Relay
+from tollgate.sandbox.app import create_sandbox
+
+Customer = Callable[..., Awaitable[Person]]
+
+ALL = 200
+COVERED = 37
+OUTPUT = 200
+BODY = a_chat("say it", model="sandbox/words", max_tokens=OUTPUT)
+
+
+@pytest.fixture
+def auditor(shared_database: str) -> Auditor:
+    return Auditor(shared_database)
+
+
+@pytest.fixture
+def turnstile() -> Turnstile:
+    return Turnstile(create_sandbox())
+
+
+@pytest.fixture
+def sandbox(turnstile: Turnstile) -> Iterator[Upstream]:
+    """Behind a turnstile."""
+    with serving(turnstile) as address:
+        yield Upstream(turnstile.app, address)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[1, 2])
+def instances(
+    request: pytest.FixtureRequest, wire: Relay, shared_database: str, sandbox: Upstream
+) -> Iterator[Sequence[Gateway]]:
+    with contextlib.ExitStack() as stack:
+        settings = database(wire, shared_database)
+        yield [stack.enter_context(running(settings, sandbox)) for _ in range(request.param)]
+
+
+async def hold_of_one(customer: Customer, gateway: Gateway, auditor: Auditor) -> int:
+    rich = await customer()
+    assert (await gateway.post(rich, BODY)).status_code == 200
+    return int((await auditor.request(rich))["hold_nanos"])
+
+
+async def test_exactly_as_many_are_served_at_once_as_the_balance_covers(
+    instances: Sequence[Gateway], customer: Customer, turnstile: Turnstile, auditor: Auditor
+) -> None:
+    hold = await hold_of_one(customer, instances[0], auditor)
+    someone = await customer(nanos=COVERED * hold + hold - 1)
+    turnstile.is_open, turnstile.came = False, 0
+    statuses: Counter[int] = Counter()
+    already_owed = instances[0].upstream.owed_nanos
+
+    async def one(number: int) -> None:
+        line = await Line.opened(instances[number % len(instances)].address)
+        await line.ask(someone, BODY)
+        statuses[await line.status()] += 1
+        line.hang_up()
+
+    sent = [asyncio.create_task(one(number)) for number in range(ALL)]
+    await eventually(lambda: turnstile.came + statuses[402] >= ALL)
+    assert (turnstile.came, dict(statuses)) == (COVERED, {402: ALL - COVERED})
+    turnstile.is_open = True
+    await asyncio.gather(*sent)
+    assert statuses == {200: COVERED, 402: ALL - COVERED}
+    assert len(await auditor.requests(someone)) == COVERED
+    assert await auditor.balance(someone) >= 0
+    await auditor.agree(someone, spent=instances[0].upstream.owed_nanos - already_owed)
+
+
+async def test_one_after_the_other_they_spend_the_balance_down_to_less_than_one_hold(
+    instances: Sequence[Gateway], customer: Customer, auditor: Auditor
+) -> None:
+    hold = await hold_of_one(customer, instances[0], auditor)
+    someone = await customer(nanos=COVERED * hold + hold - 1)
+    already_owed = instances[0].upstream.owed_nanos
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(each.client(someone)) for each in instances]
+        statuses = [(await clients[number % len(clients)].post(CHAT, json=BODY)).status_code for number in range(ALL)]
+    served = statuses.count(200)
+    assert statuses == [200] * served + [402] * (ALL - served)
+    assert COVERED <= served < ALL
+    assert 0 <= await auditor.balance(someone) < hold
+    await auditor.agree(someone, spent=instances[0].upstream.owed_nanos - already_owed)
