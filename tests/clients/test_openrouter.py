@@ -1,0 +1,217 @@
+"""OpenRouter's own client for Python."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from clients.conftest import Customer, Tries
+from clients.questions import ARGUMENTS, SAID, SHOWN, TEXT, WEATHER, erring
+from gateway import Upstream
+from tollgate.core.money import NANOS_PER_CREDIT
+
+pytestmark = pytest.mark.filterwarnings("ignore:ast.* is deprecated:DeprecationWarning")  # its parser of JSONPath
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def openrouter() -> ModuleType:
+    """Imported where it is used: processes that test something else do without."""
+    import openrouter  # noqa: PLC0415
+
+    return openrouter
+
+
+@pytest.fixture
+def connect(openrouter: ModuleType, openrouter_url: str) -> Iterator[Connect]:
+    """A client for a key. Left alone it would try again for an hour after a 5xx."""
+    with contextlib.ExitStack() as open_clients:
+
+        def made(key: str, patience_ms: int = 0) -> Any:
+            backoff = openrouter.utils.BackoffStrategy(100, 100, 1, patience_ms)
+            retries = openrouter.utils.RetryConfig("backoff" if patience_ms else "none", backoff, False)
+            client = openrouter.OpenRouter(server_url=openrouter_url, api_key=key, retry_config=retries)
+            return open_clients.enter_context(client)
+
+        yield made
+
+
+@pytest.fixture
+def client(connect: Connect, key: str) -> Any:
+    return connect(key)
+
+
+async def test_completes_and_shows_what_it_cost(client: Any, upstream: Upstream) -> None:
+    before = upstream.owed_nanos
+    answer = client.chat.send(model="sandbox/echo", messages=SAID)
+    assert answer.choices[0].message.content == TEXT
+    assert round(answer.usage.cost * NANOS_PER_CREDIT) == upstream.owed_nanos - before
+    assert answer.usage.cost_details.upstream_inference_cost == answer.usage.cost
+
+
+async def test_completes_without_blocking(client: Any) -> None:
+    answer = await client.chat.send_async(model="sandbox/echo", messages=SAID)
+    assert answer.choices[0].message.content == TEXT
+
+
+@pytest.mark.parametrize("model", ["sandbox/echo", erring("comments"), erring("split-utf8"), erring("no-done")])
+async def test_streams_with_the_usage_at_the_end(client: Any, model: str) -> None:
+    with client.chat.send(model=model, messages=SAID, stream=True) as stream:
+        chunks = list(stream)
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == TEXT
+    assert chunks[-1].usage.cost > 0
+
+
+async def test_streams_without_blocking(client: Any) -> None:
+    async with await client.chat.send_async(model="sandbox/echo", messages=SAID, stream=True) as stream:
+        chunks = [chunk async for chunk in stream]
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == TEXT
+
+
+async def test_calls_a_tool_and_takes_its_answer(client: Any) -> None:
+    asked = {"model": "sandbox/tools", "tools": [WEATHER], "tool_choice": "required"}
+    message = client.chat.send(**asked, messages=SAID).choices[0].message
+    (call,) = message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", ARGUMENTS)
+    told = [*SAID, message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "It rains."}]
+    assert client.chat.send(**asked, messages=told).choices[0].message.content == "It rains."
+
+
+async def test_streams_the_call_of_a_tool(client: Any) -> None:
+    with client.chat.send(model="sandbox/tools", messages=SAID, tools=[WEATHER], stream=True) as stream:
+        deltas = [choice.delta for chunk in stream for choice in chunk.choices]
+    calls = [call.function for delta in deltas for call in delta.tool_calls or ()]
+    assert calls[0].name == "weather"
+    assert json.loads("".join(call.arguments or "" for call in calls)) == ARGUMENTS
+
+
+async def test_shows_an_image(client: Any, upstream: Upstream) -> None:
+    before = upstream.owed_nanos
+    assert client.chat.send(model="sandbox/image", messages=SHOWN).choices[0].message.content
+    assert upstream.owed_nanos - before > 3_445_000  # the request and the image, by themselves
+
+
+async def test_sends_what_only_openrouter_knows(client: Any, upstream: Upstream) -> None:
+    answer = client.chat.send(
+        models=[erring("moderation"), "sandbox/echo"],
+        model=erring("status=502"),
+        messages=SAID,
+        provider={"sort": "price", "allow_fallbacks": True},
+        plugins=[{"id": "response-healing"}],
+        session_id="a-session",
+        http_referer="https://example.com/app",
+    )
+    assert answer.model == "sandbox/echo"
+    generation = upstream.generations()[-1]
+    assert generation["parameters"]["provider"] == {"sort": "price", "allow_fallbacks": True}
+    assert generation["parameters"]["plugins"] == [{"id": "response-healing"}]
+    assert generation["parameters"]["session_id"] == "a-session"
+
+
+async def test_thinks(client: Any) -> None:
+    answer = client.chat.send(model="sandbox/reasoner", messages=SAID, reasoning={"effort": "low"})
+    assert "think" in answer.choices[0].message.reasoning
+    assert answer.usage.completion_tokens_details.reasoning_tokens > 0
+
+
+async def test_embeds(client: Any) -> None:
+    answer = client.embeddings.generate(model="sandbox/embed", input=[TEXT, "more"])
+    assert [len(one.embedding) for one in answer.data] == [8, 8]
+    assert answer.usage.cost > 0
+
+
+async def test_lists_the_models(client: Any) -> None:
+    listed = {model.id: model for model in client.models.list().result.data}
+    assert listed["sandbox/echo"].pricing.prompt == "0.00000025"
+
+
+async def test_a_wrong_key_is_refused(openrouter: ModuleType, connect: Connect, key: str) -> None:
+    wrong = connect(key[:-1] + ("a" if key[-1] != "a" else "b"))
+    assert _refused(openrouter, wrong, "sandbox/echo") == (401, "invalid_api_key")
+
+
+async def test_an_empty_balance_is_told(openrouter: ModuleType, connect: Connect, customer: Customer) -> None:
+    poor = connect((await customer(nanos=500_000)).secret)
+    refused = _refused(openrouter, poor, "sandbox/echo", max_completion_tokens=1_000)
+    assert refused == (402, "insufficient_credits")
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "code"),
+    [
+        ("nobody/knows", 404, "model_not_found"),
+        (erring("status=401"), 502, "upstream_unavailable"),
+        (erring("status=402"), 502, "upstream_unavailable"),
+        (erring("status=400"), 400, 400),
+        (erring("moderation"), 403, 403),
+        (erring("status=429,retry-after=0"), 429, 429),
+    ],
+)
+async def test_a_refusal_has_its_status(
+    openrouter: ModuleType, client: Any, model: str, status: int, code: object
+) -> None:
+    assert _refused(openrouter, client, model) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("status=400", "BadRequestResponseError"),
+        ("moderation", "ForbiddenResponseError"),
+        ("status=429,retry-after=0", "TooManyRequestsResponseError"),
+    ],
+)
+async def test_a_refusal_of_the_upstream_is_an_error_of_its_kind(
+    openrouter: ModuleType, client: Any, fault: str, kind: str
+) -> None:
+    with pytest.raises(getattr(openrouter.errors, kind)):
+        client.chat.send(model=erring(fault), messages=SAID)
+
+
+@pytest.mark.parametrize("fault", ["mid-stream-error=2", "finish-error=2"])
+async def test_an_error_of_the_upstream_in_mid_stream_is_its_last_chunk(client: Any, fault: str) -> None:
+    with client.chat.send(model=erring(fault), messages=SAID, stream=True) as stream:
+        *told, last = stream
+    assert TEXT.startswith("".join(chunk.choices[0].delta.content for chunk in told))
+    assert last.choices[0].finish_reason == "error"
+    assert (last.error.code, last.error.message) == (502, "Provider disconnected unexpectedly")
+
+
+@pytest.mark.parametrize("fault", ["cut=2", "early-eof=2"])
+async def test_a_stream_that_is_cut_never_passes_for_whole(openrouter: ModuleType, client: Any, fault: str) -> None:
+    chunks: list[Any] = []
+    with (
+        client.chat.send(model=erring(fault), messages=SAID, stream=True) as stream,
+        pytest.raises(openrouter.errors.OpenRouterError) as caught,
+    ):
+        chunks.extend(stream)
+    said = "".join(chunk.choices[0].delta.content for chunk in chunks)
+    assert said
+    assert TEXT.startswith(said)
+    assert "upstream_cut" in caught.value.body
+
+
+async def test_a_partial_answer_says_that_it_is_one(client: Any) -> None:
+    choice = client.chat.send(model=erring("finish-error=2"), messages=SAID).choices[0]
+    assert choice.finish_reason == "error"
+    assert TEXT.startswith(choice.message.content)
+
+
+async def test_a_server_error_is_tried_again_as_long_as_the_client_likes(
+    openrouter: ModuleType, connect: Connect, customer: Customer, tries: Tries
+) -> None:
+    someone = await customer()
+    with pytest.raises(openrouter.errors.BadGatewayResponseError):
+        connect(someone.secret, patience_ms=300).chat.send(model=erring("status=502"), messages=SAID)
+    assert await tries(someone) > 1
+
+
+def _refused(openrouter: ModuleType, client: Any, model: str, **more: Any) -> tuple[int, object]:
+    """The status of a refusal, and its code as it came."""
+    with pytest.raises(openrouter.errors.OpenRouterError) as caught:
+        client.chat.send(model=model, messages=SAID, **more)
+    return caught.value.status_code, json.loads(caught.value.body)["error"]["code"]

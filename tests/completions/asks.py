@@ -1,0 +1,174 @@
+"""Requests of every kind: what goes up as it is, and what we refuse."""
+
+import json
+from typing import Any
+
+from sandbox.serving import a_chat
+
+CHAT, TEXT, EMBED = "/chat/completions", "/completions", "/embeddings"
+WORDS = 'Grüße an 小さな鳥 🐦 \\ " \n and more'
+PIXEL = f"data:image/png;base64,{'iVBORw0KGgoAAAANSUhEUg' * 20}"
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "number"}}},
+}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": SCHEMA}}
+OTHER = {"type": "function", "function": {"name": "other", "description": "É", "parameters": {"type": "object"}}}
+
+
+def said(*parts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "text", "text": WORDS}, *parts]}]
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+CALLED = [
+    {"role": "user", "content": WORDS},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "Nothing."},
+]
+
+CHATS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "n": {"n": 3},
+    "stop": {"stop": ["and"]},
+    "one stop": {"stop": "🐦"},
+    "max_tokens": {"max_tokens": 3},
+    "max_completion_tokens": {"max_completion_tokens": 3},
+    "logprobs": {"logprobs": True, "top_logprobs": 2},
+    "nulls": {"n": None, "max_tokens": None, "stop": None, "user": None, "tools": None},
+    "sampling": {
+        "temperature": 0.7,
+        "top_p": 1,
+        "top_k": 5,
+        "min_p": 0.1,
+        "top_a": 0.2,
+        "seed": 42,
+        "logit_bias": {"7": -100},
+    },
+    "penalties": {"frequency_penalty": -0.5, "presence_penalty": 2, "repetition_penalty": 1.5},
+    "tools": {"model": "sandbox/tools", "tools": [TOOL, OTHER], "parallel_tool_calls": False},
+    "tool_choice": {
+        "model": "sandbox/tools",
+        "tools": [TOOL, OTHER],
+        "tool_choice": {"type": "function", "function": {"name": "other"}},
+    },
+    "no tool": {"model": "sandbox/tools", "tools": [TOOL], "tool_choice": "none"},
+    "a tool's answer": {"model": "sandbox/tools", "tools": [TOOL], "messages": CALLED},
+    "json_object": {"response_format": {"type": "json_object"}},
+    "json_schema": {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": SCHEMA}}
+    },
+    "usage wanted": {"stream_options": {"include_usage": True}, "usage": {"include": True}},
+    "usage not wanted": {"stream_options": {"include_usage": False}},
+    "reasoning": {"model": "sandbox/reasoner", "reasoning": {"effort": "high", "max_tokens": 100}},
+    "no reasoning": {"model": "sandbox/reasoner", "reasoning": {"enabled": False}, "include_reasoning": False},
+    "reasoning_effort": {"model": "sandbox/reasoner", "reasoning_effort": "none"},
+    "provider": {
+        "provider": {
+            "order": ["FakeProvider"],
+            "allow_fallbacks": False,
+            "sort": "price",
+            "max_price": {"prompt": 1, "completion": 2},
+        }
+    },
+    "plugins": {"plugins": [{"id": "response-healing"}, {"id": "web", "max_results": 1}], "transforms": ["middle-out"]},
+    "image": {
+        "model": "sandbox/image",
+        "messages": said({"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}),
+    },
+    "image by link": {
+        "model": "sandbox/image",
+        "messages": said({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}),
+    },
+    "audio": {
+        "messages": said({"type": "input_audio", "input_audio": {"data": "UklGRg" * 50, "format": "wav"}}),
+        "modalities": ["text"],
+    },
+    "file": {
+        "messages": said(
+            {"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8="}}
+        )
+    },
+    "video": {"messages": said({"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}})},
+    "fallbacks": {"model": "sandbox/fault-status=502", "models": ["sandbox/fault-moderation", "sandbox/words"]},
+    "suffix": {"model": "sandbox/echo:nitro"},
+    "alias": {"model": "~sandbox/echo-latest"},
+    "free": {"model": "sandbox/free:free"},
+    "router": {"model": "sandbox/router", "provider": {"max_price": {"prompt": 1, "completion": 5}}},
+    "many messages": {
+        "messages": [
+            {"role": role, "content": f"{role} said {WORDS}", "name": "x"}
+            for role in ("system", "developer", "user", "assistant")
+        ]
+        * 5
+    },
+    "other words": {
+        "user": "u-1",
+        "metadata": {"a": "b"},
+        "session_id": "s",
+        "service_tier": "flex",
+        "prediction": {"type": "content", "content": "x"},
+    },
+    "of tomorrow": {"tomorrow": {"deep": [[{"er": None}], 1e-7, True]}, "x-y": "", "": 0, "🐦": "🐦"},
+    "a context too long": {"messages": [{"role": "user", "content": "x" * 600_000}]},
+    "more than the model can": {"max_tokens": 100_000},
+    "bad stop": {"stop": 5},
+    "bad top_logprobs": {"logprobs": True, "top_logprobs": 99},
+    "a model for embeddings": {"model": "sandbox/embed"},
+}
+
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "text": (TEXT, {"model": "sandbox/echo", "prompt": WORDS}),
+    "text, bounded": (
+        TEXT,
+        {"model": "sandbox/words", "prompt": WORDS, "max_tokens": 5, "n": 2, "echo": False, "suffix": "x"},
+    ),
+    "text, streamed": (TEXT, {"model": "sandbox/echo", "prompt": WORDS, "stream": True}),
+    "prompts": (TEXT, {"model": "sandbox/echo", "prompt": [WORDS, "and"]}),
+    "embedding": (EMBED, {"model": "sandbox/embed", "input": WORDS}),
+    "embeddings": (
+        EMBED,
+        {"model": "sandbox/embed", "input": [WORDS, "b"], "encoding_format": "base64", "dimensions": 16},
+    ),
+    "tokens": (EMBED, {"model": "sandbox/embed", "input": [[1, 2, 3], [4]], "input_type": "x"}),
+    "bad dimensions": (EMBED, {"model": "sandbox/embed", "input": "x", "dimensions": 0}),
+    "a model for chats": (EMBED, {"model": "sandbox/echo", "input": "x"}),
+}
+
+WRITTEN = {
+    "spaced": b' \n{ "stream" : false ,\t"messages" : [ {"content" : "hi" , "role":"user"} ] ,\r\n'
+    b' "model":"sandbox/echo" } \n',
+    "escaped": b'{"\\u006dodel":"sandbox\\/echo",'
+    b'"messages":[{"role":"user","content":"\\ud83d\\udc26 \\u0000 \\u00e9"}]}',
+    "numbers": b'{"model":"sandbox/echo","messages":[{"role":"user","content":"hi"}],'
+    b'"a":1.0,"b":1E2,"c":-0,"d":12345678901234567890}',
+    "wordy": b'{"model":"sandbox/echo","messages":[{"role":"user","content":"%b"}]}' % ("小" * 5000).encode(),
+}
+
+REFUSED = {
+    "no JSON": (b"{", 400, "invalid_request"),
+    "no object": (b"[]", 400, "invalid_request"),
+    "nothing": (b"", 400, "invalid_request"),
+    "NaN": (b'{"model":"sandbox/echo","messages":[{"role":"user","content":"x"}],"top_p":NaN}', 400, "invalid_request"),
+    "a name twice": (b'{"model":"a","model":"sandbox/echo","messages":[{"role":"user"}]}', 400, "invalid_request"),
+    "half a letter": (b'{"model":"sandbox/echo","messages":[{"content":"\\ud83d"}]}', 400, "invalid_request"),
+    **{
+        name: (json.dumps(a_chat(**changed)).encode(), 400, "invalid_request")
+        for name, changed in {
+            "no messages": {"messages": []},
+            "bound of zero": {"max_tokens": 0},
+            "two bounds": {"max_tokens": 1, "max_completion_tokens": 1},
+            "no number": {"n": "many"},
+            "no flag": {"stream": "yes"},
+            "key": {"api_key": "sk-mine"},
+            "address": {"base_url": "https://example.com"},
+            "headers": {"extra_headers": {}},
+            "fallbacks": {"fallbacks": ["sandbox/echo"]},
+            "another bound": {"n_predict": 5},
+        }.items()
+    },
+    "unknown model": (json.dumps(a_chat(model="nobody/knows")).encode(), 404, "model_not_found"),
+    "expired model": (json.dumps(a_chat(model="sandbox/old")).encode(), 404, "model_not_found"),
+    "unknown fallback": (json.dumps(a_chat(models=["nobody/knows"])).encode(), 404, "model_not_found"),
+    "no price": (json.dumps(a_chat(model="sandbox/router")).encode(), 400, "model_unpriced"),
+}

@@ -1,0 +1,219 @@
+"""What goes through Tollgate goes through as it is: the same request gives, byte for byte, what the upstream gives.
+
+Two sandboxes are asked, one directly and one through Tollgate. They have the same clock, which stands still, and the
+same chance, so that their ids and times agree. These are the differences there may be:
+
+| what                                            | is                                                               |
+|-------------------------------------------------|------------------------------------------------------------------|
+| what cannot be read, priced or forwarded        | refused by us, and the upstream hears nothing of it              |
+| a model that the catalogue does not know, or    | 404 model_not_found, of ours                                     |
+| not any more: its expiration date is past       |                                                                  |
+| the upstream's 401 and 402: our key, our credit | 502 upstream_unavailable                                         |
+| no answer: a page, half of JSON, NaN, nothing,  | 502 upstream_garbled                                             |
+| a redirect, what is packed                      |                                                                  |
+| a plain answer that breaks off                  | 502 upstream_cut                                                 |
+| a stream that breaks off                        | what came of it, then an error event, and no [DONE]              |
+| a stream that is complete but for its [DONE]    | gets one                                                         |
+| headers                                         | content-type, retry-after and x-generation-id come through; no   |
+|                                                 | other, and the last not in a stream                              |
+| the content-type of a stream                    | has its charset                                                  |
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from completions.asks import CHAT, CHATS, OTHERS, REFUSED, WORDS, WRITTEN
+from completions.twins import UPSTREAM_KEY, Told, Twins, twins
+from sandbox.serving import a_chat, chunks
+
+STATUSES = (400, 403, 404, 408, 413, 422, 500, 502, 504, 524, 529)
+FAULTS = [
+    *(f"status={status}" for status in STATUSES),
+    "split-utf8",
+    "crlf",
+    "no-usage",
+    "null-usage",
+    "zero-usage",
+    "negative-cost",
+    "string-tokens",
+    "absurd-usage",
+    "cost-differs",
+    "byok",
+    "blank",
+    "mid-stream-error",
+    "finish-error",
+    "vllm-error",
+    "gigantic=1",
+    "many=2000",
+    "wrong-model",
+    "no-id",
+    "no-generation",
+    "late-generation",
+    "moderation",
+    "status=429,retry-after=30",
+    "status=503,retry-after=30",
+    "retry-after-date=30,status=429",
+]
+ODD_STREAMS = ("nan-cost", "bad-json", "set-cookie")
+OURS = {
+    "status=401": (502, "upstream_unavailable"),
+    "status=402": (502, "upstream_unavailable"),
+    "garbage": (502, "upstream_garbled"),
+    "empty": (502, "upstream_garbled"),
+    "redirect": (502, "upstream_garbled"),
+    "gzip-bomb=1": (502, "upstream_garbled"),
+}
+OURS_IF_PLAIN = {
+    "nan-cost": (502, "upstream_garbled"),
+    "bad-json": (502, "upstream_garbled"),
+    "cut": (502, "upstream_cut"),
+}
+BROKEN_STREAMS = ("cut", "cut=0", "early-eof", "early-eof=0")
+ALL = [*FAULTS, *ODD_STREAMS, *OURS, *OURS_IF_PLAIN, *BROKEN_STREAMS, "comments", "no-done"]
+
+
+@pytest.fixture(scope="module")
+async def both(shared_database: str) -> AsyncIterator[Twins]:
+    async with twins(shared_database, ALL) as made:
+        yield made
+
+
+def alike(direct: Told, through: Told, *, stream: bool) -> bool:
+    """The same in all that a client can see; of a stream's head, what is left of it."""
+    if stream and direct.headers.get("content-type") == "text/event-stream":
+        assert through.headers == {"content-type": "text/event-stream; charset=utf-8"}
+        return (direct.status, direct.body, direct.broke_off) == (through.status, through.body, through.broke_off)
+    return direct == through
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("changed", CHATS.values(), ids=CHATS)
+async def test_a_chat_is_as_if_asked_directly(both: Twins, changed: dict[str, Any], stream: bool) -> None:
+    body = json.dumps({**a_chat(WORDS), "stream": stream, **changed}, ensure_ascii=False).encode()
+    direct, through = await both.asked(CHAT, body)
+    assert alike(direct, through, stream=stream)
+    assert [heard.body for heard in both.heard] == [body]
+
+
+@pytest.mark.parametrize(("path", "asked"), OTHERS.values(), ids=OTHERS)
+async def test_a_text_or_embedding_is_as_if_asked_directly(both: Twins, path: str, asked: dict[str, Any]) -> None:
+    body = json.dumps(asked).encode()
+    direct, through = await both.asked(path, body)
+    assert alike(direct, through, stream=bool(asked.get("stream")))
+    assert [heard.body for heard in both.heard] == [body]
+
+
+@pytest.mark.parametrize("body", WRITTEN.values(), ids=WRITTEN)
+async def test_a_body_goes_up_as_it_is_written(both: Twins, body: bytes) -> None:
+    direct, through = await both.asked(CHAT, body)
+    assert direct.status == 200
+    assert direct == through
+    assert [heard.body for heard in both.heard] == [body]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_goes_wrong_upstream_is_told_in_its_own_words(both: Twins, fault: str, stream: bool) -> None:
+    direct, through = await both.asked(CHAT, failing(fault, stream))
+    assert alike(direct, through, stream=stream)
+
+
+@pytest.mark.parametrize("fault", ODD_STREAMS)
+async def test_what_is_odd_in_a_stream_comes_through(both: Twins, fault: str) -> None:
+    direct, through = await both.asked(CHAT, failing(fault, True))
+    assert alike(direct, through, stream=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "stream", "status", "code"),
+    [(fault, stream, *ours) for fault, ours in OURS.items() for stream in (False, True)]
+    + [(fault, False, *ours) for fault, ours in OURS_IF_PLAIN.items()],
+)
+async def test_what_is_no_answer_is_an_error_of_ours(
+    both: Twins, fault: str, stream: bool, status: int, code: str
+) -> None:
+    direct, through = await both.asked(CHAT, failing(fault, stream))
+    assert (through.status, through.code) == (status, code)
+    assert set(through.headers) == {"content-type"}
+    assert direct.body not in through.body or not direct.body
+
+
+@pytest.mark.parametrize("fault", BROKEN_STREAMS)
+async def test_a_stream_that_breaks_off_ends_with_an_error_event(both: Twins, fault: str) -> None:
+    direct, through = await both.asked(CHAT, failing(fault, True))
+    assert through.body.startswith(direct.body)
+    (event,) = chunks(through.body.removeprefix(direct.body).decode())
+    assert event["error"]["code"] == "upstream_cut"
+    assert not through.broke_off
+
+
+async def test_a_stream_without_its_done_gets_one(both: Twins) -> None:
+    direct, through = await both.asked(CHAT, failing("no-done", True))
+    assert through.body == direct.body + b"data: [DONE]\n\n"
+
+
+async def test_blanks_before_a_plain_answer_stay(both: Twins) -> None:
+    direct, through = await both.asked(CHAT, failing("comments", False))
+    assert direct.body.startswith(b" ")
+    assert direct == through
+
+
+async def test_a_plain_answer_keeps_its_headers_but_no_cookie(both: Twins) -> None:
+    direct, through = await both.asked(CHAT, failing("set-cookie", False))
+    assert direct.body == through.body
+    assert direct.headers.pop("set-cookie")
+    assert direct.headers == through.headers
+
+
+@pytest.mark.parametrize(("body", "status", "code"), REFUSED.values(), ids=REFUSED)
+async def test_what_we_refuse_the_upstream_never_hears_of(both: Twins, body: bytes, status: int, code: str) -> None:
+    _, through = await both.asked(CHAT, body)
+    assert (through.status, through.code) == (status, code)
+    assert both.heard == []
+
+
+async def test_only_the_headers_that_are_meant_for_it_reach_the_upstream(both: Twins) -> None:
+    meant = {
+        "http-referer": "https://example.com/app",
+        "x-title": "An app",
+        "x-openrouter-title": "An app",
+        "x-openrouter-categories": "chat",
+        "x-openrouter-metadata": "enabled",
+        "x-session-id": "s-1",
+        "x-sandbox-fault": "slow=0",
+    }
+    kept = {
+        "cookie": "session=1",
+        "x-api-key": "sk-mine",
+        "proxy-authorization": "Basic x",
+        "connection": "keep-alive, x-hop",
+        "x-hop": "1",
+        "te": "trailers",
+        "keep-alive": "timeout=5",
+        "x-forwarded-for": "192.0.2.7",
+        "forwarded": "for=192.0.2.7",
+        "x-openrouter-cache": "true",
+        "x-request-id": "of-the-client",
+        "idempotency-key": "once",
+        "openai-organization": "org-1",
+        "user-agent": "client/1.0",
+        "accept-encoding": "gzip",
+        "accept-language": "de",
+        "origin": "https://example.com",
+    }
+    await both.asked(CHAT, json.dumps(a_chat()).encode(), **meant, **kept)
+    (heard,) = both.heard
+    ours = {"host", "accept", "accept-encoding", "content-type", "content-length", "user-agent", "authorization"}
+    assert set(heard.headers) == ours | set(meant)
+    assert {name: heard.headers[name] for name in meant} == meant
+    assert heard.headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
+    assert heard.headers["accept-encoding"] == "identity"
+    assert heard.headers["user-agent"].startswith("tollgate")
+    assert heard.path == "/api/v1/chat/completions"
+
+
+def failing(fault: str, stream: bool) -> bytes:
+    return json.dumps(a_chat(WORDS, model=f"sandbox/fault-{fault}", stream=stream)).encode()
