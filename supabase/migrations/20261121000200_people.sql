@@ -30,14 +30,23 @@ insert into tollgate.plans (
   ('enterprise', 'Enterprise', 'No limits but the balance.', null, null, null, null, null, null);
 
 
+-- What one column must be is said by its domain in the tables that requests write (orgs, transfers, requests): Postgres
+-- parses a table's own checks anew for every statement that writes to it, whichever columns it writes. A domain is
+-- parsed once per connection, and looked at only where its column is written.
+create domain tollgate.org_id as text check (value ~ '^org_[a-z0-9]{1,64}$');
+create domain tollgate.name as text check (length(value) between 1 and 200);
+create domain tollgate.org_status as text check (value in ('active', 'suspended'));
+create domain tollgate.markup_ppm as integer check (value between 0 and 100000000);
+create domain tollgate.not_negative as bigint check (value >= 0);
+
 create table tollgate.orgs (
-  id text primary key default tollgate.new_id('org') check (id ~ '^org_[a-z0-9]{1,64}$'),
-  name text not null check (length(name) between 1 and 200),
+  id tollgate.org_id primary key default tollgate.new_id('org'),
+  name tollgate.name not null,
   plan_id text not null default 'free' references tollgate.plans (id),
-  status text not null default 'active' check (status in ('active', 'suspended')),
-  markup_ppm integer check (markup_ppm between 0 and 100000000),
+  status tollgate.org_status not null default 'active',
+  markup_ppm tollgate.markup_ppm,
   balance_nanos bigint not null default 0,
-  held_nanos bigint not null default 0 check (held_nanos >= 0),
+  held_nanos tollgate.not_negative not null default 0,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version

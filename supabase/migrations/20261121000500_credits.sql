@@ -2,15 +2,22 @@
 -- What: the ledger (transfers) and the function that grants credits.
 -- Care: additive. Lock order: org, then transfer.
 
+-- Domains, as for tollgate.orgs.
+create domain tollgate.account as text check (value in ('wallet', 'funding', 'promotion', 'revenue', 'writeoff'));
+create domain tollgate.transfer_kind as text check (value in ('grant', 'charge', 'refund', 'adjustment'));
+create domain tollgate.amount_nanos as bigint check (value between 1 and 100000000000000000);
+create domain tollgate.reference as text check (length(value) between 1 and 255);
+create domain tollgate.reason as text check (length(value) <= 1000);
+
 create table tollgate.transfers (
   position bigint generated always as identity primary key,
   org_id text not null,
-  debit text not null check (debit in ('wallet', 'funding', 'promotion', 'revenue', 'writeoff')),
-  credit text not null check (credit in ('wallet', 'funding', 'promotion', 'revenue', 'writeoff')),
-  amount_nanos bigint not null check (amount_nanos between 1 and 100000000000000000),
-  kind text not null check (kind in ('grant', 'charge', 'refund', 'adjustment')),
-  reference text not null check (length(reference) between 1 and 255),
-  reason text not null default '' check (length(reason) <= 1000),
+  debit tollgate.account not null,
+  credit tollgate.account not null,
+  amount_nanos tollgate.amount_nanos not null,
+  kind tollgate.transfer_kind not null,
+  reference tollgate.reference not null,
+  reason tollgate.reason not null default '',
   balance_after_nanos bigint not null,
   created_at timestamptz not null default clock_timestamp(),
   unique (kind, reference),

@@ -7,26 +7,30 @@
 -- Both take four steps: lock the orgs, look everything up, decide item by item in memory, write. All but the third are
 -- one statement for the whole batch, since starting a statement costs more than a row in it.
 
+-- Domains, as for tollgate.orgs.
+create domain tollgate.request_id as text check (length(value) between 5 and 140);
+create domain tollgate.request_state as text check (value in ('held', 'unsettled', 'settled', 'released'));
+
 create table tollgate.requests (
-  id text primary key check (length(id) between 5 and 140),
+  id tollgate.request_id primary key,
   org_id text not null,
   key_id text not null,
   user_id text not null,
-  state text not null,
+  state tollgate.request_state not null,
   endpoint text not null,
   model text not null,
   streamed boolean not null default false,
   upstream text,
   served_model text,
   generation_id text,
-  hold_nanos bigint not null,
-  charge_nanos bigint,
-  cost_nanos bigint,
+  hold_nanos tollgate.not_negative not null,
+  charge_nanos tollgate.not_negative,
+  cost_nanos tollgate.not_negative,
   markup_ppm integer not null,
   output_bound bigint not null,
-  reserved_tokens bigint not null,
-  prompt_tokens bigint,
-  completion_tokens bigint,
+  reserved_tokens tollgate.not_negative not null,
+  prompt_tokens tollgate.not_negative,
+  completion_tokens tollgate.not_negative,
   usage jsonb,
   price jsonb,
   estimated boolean not null default false,
@@ -39,12 +43,7 @@ create table tollgate.requests (
   created_at timestamptz not null default clock_timestamp(),
   expires_at timestamptz not null,
   settled_at timestamptz,
-  -- Few checks, since Postgres parses each of them anew for every statement that writes.
-  check (least(hold_nanos, charge_nanos, cost_nanos, reserved_tokens, prompt_tokens, completion_tokens) >= 0),
-  check (
-    state in ('held', 'unsettled') and settled_at is null
-    or state in ('settled', 'released') and settled_at is not null
-  )
+  check ((settled_at is null) = (state in ('held', 'unsettled')))
 ) with (fillfactor = 50); -- room beside each row for its settled version, which is longer: then settling writes no index
 
 create index requests_org on tollgate.requests (org_id, created_at desc);
