@@ -73,7 +73,10 @@ def errors_page() -> str:
             "# Errors",
             "",
             'Every error has OpenAI\'s shape, `{"error": {message, type, code, param, …facts}}`, and the header',
-            "`x-request-id`. Codes are stable; messages are for people and may change.",
+            "`x-request-id`. Under `/api/v1/` it has OpenRouter's, "
+            '`{"error": {code, message, metadata: {error_type, …facts}}}`:',
+            "the status is its `code`, and the code below its `error_type`. Codes are stable; messages are for people",
+            "and may change.",
             "",
             "| status | code | type | message |",
             "|---|---|---|---|",

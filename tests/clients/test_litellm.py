@@ -125,14 +125,33 @@ async def test_a_refusal_has_its_status(
     assert caught.value.status_code == status
 
 
-@pytest.mark.parametrize("fault", ["mid-stream-error=2", "finish-error=2"])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("mid-stream-error=2", "disconnected"),
+        ("finish-error=2", "disconnected"),
+        ("cut=2", "broke off"),
+        ("early-eof=2", "broke off"),
+    ],
+)
 async def test_an_error_in_mid_stream_is_raised_there(
-    openai: ModuleType, litellm: ModuleType, connect: Connect, key: str, fault: str
+    openai: ModuleType, litellm: ModuleType, connect: Connect, key: str, fault: str, message: str
 ) -> None:
     chunks: list[Any] = []
-    with pytest.raises(openai.APIError, match="disconnected"):
+    with pytest.raises(openai.APIError, match=message):
         chunks.extend(litellm.completion(**connect(key, erring(fault), stream=True)))
     assert TEXT.startswith("".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices))
+
+
+async def test_what_may_have_been_paid_for_is_not_tried_again_unless_the_client_insists(
+    openai: ModuleType, litellm: ModuleType, connect: Connect, customer: Customer, tries: Tries
+) -> None:
+    """`num_retries` goes by the status alone."""
+    for more, again in (({"max_retries": 2}, False), ({"num_retries": 1}, True)):
+        someone = await customer()
+        with pytest.raises(openai.APIError):
+            litellm.completion(**connect(someone.secret, erring("cut=2"), **more))
+        assert (await tries(someone) > 1) == again
 
 
 async def test_a_limit_upstream_is_tried_again_if_the_client_likes(

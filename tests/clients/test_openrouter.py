@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -146,9 +147,9 @@ async def test_an_empty_balance_is_told(openrouter: ModuleType, connect: Connect
         ("nobody/knows", 404, "model_not_found"),
         (erring("status=401"), 502, "upstream_unavailable"),
         (erring("status=402"), 502, "upstream_unavailable"),
-        (erring("status=400"), 400, 400),
-        (erring("moderation"), 403, 403),
-        (erring("status=429,retry-after=0"), 429, 429),
+        (erring("status=400"), 400, "invalid_request"),
+        (erring("moderation"), 403, "content_policy_violation"),
+        (erring("status=429,retry-after=0"), 429, "rate_limit_exceeded"),
     ],
 )
 async def test_a_refusal_has_its_status(
@@ -157,19 +158,36 @@ async def test_a_refusal_has_its_status(
     assert _refused(openrouter, client, model) == (status, code)
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("fault", "kind"),
+    ("who", "model", "kind"),
     [
-        ("status=400", "BadRequestResponseError"),
-        ("moderation", "ForbiddenResponseError"),
-        ("status=429,retry-after=0", "TooManyRequestsResponseError"),
+        ("rich", erring("status=400"), "BadRequestResponseError"),
+        ("rich", erring("moderation"), "ForbiddenResponseError"),
+        ("rich", erring("status=429,retry-after=0"), "TooManyRequestsResponseError"),
+        ("rich", erring("status=401"), "BadGatewayResponseError"),
+        ("rich", "nobody/knows", "NotFoundResponseError"),
+        ("poor", "sandbox/echo", "PaymentRequiredResponseError"),
+        ("wrong", "sandbox/echo", "UnauthorizedResponseError"),
     ],
 )
-async def test_a_refusal_of_the_upstream_is_an_error_of_its_kind(
-    openrouter: ModuleType, client: Any, fault: str, kind: str
+async def test_a_refusal_is_an_error_of_its_kind(
+    openrouter: ModuleType,
+    connect: Connect,
+    key: str,
+    customer: Customer,
+    who: str,
+    model: str,
+    kind: str,
+    stream: bool,
 ) -> None:
-    with pytest.raises(getattr(openrouter.errors, kind)):
-        client.chat.send(model=erring(fault), messages=SAID)
+    """The upstream's and ours."""
+    poor = (await customer(nanos=500_000)).secret
+    keys = {"rich": key, "poor": poor, "wrong": key[:-1] + ("a" if key[-1] != "a" else "b")}
+    with pytest.raises(getattr(openrouter.errors, kind)) as caught:
+        connect(keys[who]).chat.send(model=model, messages=SAID, max_completion_tokens=1_000, stream=stream)
+    assert caught.value.data.error.code == caught.value.status_code
+    assert caught.value.data.error.message
 
 
 @pytest.mark.parametrize("fault", ["mid-stream-error=2", "finish-error=2"])
@@ -182,17 +200,17 @@ async def test_an_error_of_the_upstream_in_mid_stream_is_its_last_chunk(client: 
 
 
 @pytest.mark.parametrize("fault", ["cut=2", "early-eof=2"])
-async def test_a_stream_that_is_cut_never_passes_for_whole(openrouter: ModuleType, client: Any, fault: str) -> None:
-    chunks: list[Any] = []
-    with (
-        client.chat.send(model=erring(fault), messages=SAID, stream=True) as stream,
-        pytest.raises(openrouter.errors.OpenRouterError) as caught,
-    ):
-        chunks.extend(stream)
-    said = "".join(chunk.choices[0].delta.content for chunk in chunks)
+async def test_a_stream_that_is_cut_never_passes_for_whole(client: Any, fault: str) -> None:
+    with client.chat.send(model=erring(fault), messages=SAID, stream=True) as stream:
+        *told, last = stream
+    said = "".join(chunk.choices[0].delta.content for chunk in told)
     assert said
     assert TEXT.startswith(said)
-    assert "upstream_cut" in caught.value.body
+    assert (last.id, last.model) == (told[0].id, told[0].model)
+    assert told[0].created <= last.created <= time.time()
+    assert (last.choices[0].finish_reason, last.choices[0].delta.content) == ("error", "")
+    assert (last.error.code, last.error.metadata.error_type) == (502, "upstream_cut")
+    assert "broke off" in last.error.message
 
 
 async def test_a_partial_answer_says_that_it_is_one(client: Any) -> None:
@@ -210,8 +228,22 @@ async def test_a_server_error_is_tried_again_as_long_as_the_client_likes(
     assert await tries(someone) > 1
 
 
+async def test_what_may_have_been_paid_for_is_paid_for_once_under_an_idempotency_key(
+    openrouter: ModuleType, connect: Connect, customer: Customer, tries: Tries
+) -> None:
+    """As docs/how-to/call-it.md advises: this client tries again whatever x-should-retry says."""
+    careless, careful = await customer(), await customer()
+    for someone, headers in ((careless, {}), (careful, {"Idempotency-Key": "once"})):
+        with pytest.raises(openrouter.errors.OpenRouterError):
+            connect(someone.secret, patience_ms=300).chat.send(
+                model=erring("cut=2"), messages=SAID, http_headers=headers
+            )
+    assert await tries(careless) > 1
+    assert await tries(careful) == 1
+
+
 def _refused(openrouter: ModuleType, client: Any, model: str, **more: Any) -> tuple[int, object]:
-    """The status of a refusal, and its code as it came."""
+    """The status of a refusal, and its word as it came."""
     with pytest.raises(openrouter.errors.OpenRouterError) as caught:
         client.chat.send(model=model, messages=SAID, **more)
-    return caught.value.status_code, json.loads(caught.value.body)["error"]["code"]
+    return caught.value.status_code, json.loads(caught.value.body)["error"]["metadata"]["error_type"]

@@ -80,7 +80,8 @@ class Told:
 
     @property
     def code(self) -> Any:
-        return httpx.Response(self.status, content=self.body).json()["error"]["code"]
+        """Our word for a refusal of ours, where OpenRouter has its own."""
+        return httpx.Response(self.status, content=self.body).json()["error"]["metadata"]["error_type"]
 
 
 class Twins:

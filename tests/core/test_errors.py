@@ -69,6 +69,20 @@ def test_every_error_renders_in_openai_s_shape(kind: type[TollgateError]) -> Non
 
 
 @EVERY_ERROR
+def test_every_error_renders_in_openrouter_s_shape(kind: type[TollgateError]) -> None:
+    assert kind().body(openrouter=True) == {
+        "error": {"code": kind.status, "message": kind.sentence, "metadata": {"error_type": kind.code}}
+    }
+
+
+@given(facts=facts)
+def test_facts_are_openrouter_s_metadata_and_never_in_the_place_of_our_code(facts: dict[str, Any]) -> None:
+    error = NotFound("No such org.", param="org_id", **facts | {"error_type": "forged"}).body(openrouter=True)["error"]
+    metadata = facts | {"error_type": "not_found"}
+    assert error == {"code": 404, "message": "No such org.", "param": "org_id", "metadata": metadata}
+
+
+@EVERY_ERROR
 def test_every_error_has_a_type_that_sdks_know_for_its_status(kind: type[TollgateError]) -> None:
     usual = {"server_error"} if kind.status >= 500 else TYPES.get(kind.status, OTHER_TYPES)
     assert kind.type in usual

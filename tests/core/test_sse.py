@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tollgate.core import sse
 from tollgate.core.sse import (
     MOST_EVENT_BYTES,
     Ending,
@@ -466,3 +467,46 @@ def test_a_chunk_that_carries_only_usage_is_told_from_others(data: dict[str, Any
 def test_what_is_no_chunk_carries_no_usage() -> None:
     assert not carries_only_usage(b"[DONE]")
     assert not carries_only_usage(b'{"usage":{"cost":1')
+
+
+texts = st.sampled_from(
+    ["hello", '"usage"', "data: x", "[DONE]", "a\\u0022usage\\u0022:1", ": comment", '"finish_reason":']
+)
+chunks = st.builds(
+    lambda text, reason, usage: json.dumps(
+        {
+            "id": "gen-1",
+            "model": "m",
+            "choices": [{"delta": {"content": text}, "finish_reason": reason}],
+            "usage": usage,
+        }
+    ),
+    texts,
+    st.sampled_from([None, None, None, "stop"]),
+    st.sampled_from([None, None, None, {"prompt_tokens": 1}]),
+)
+whole_events = st.one_of(
+    chunks.map(lambda chunk: f"data: {chunk}\n\n"),
+    st.sampled_from([": ping\n\n", "data: [DONE]\n\n", "\n\n", "event: x\r\n\r\n", 'data: {"error": "x"}\n\n']),
+)
+
+
+@given(st.lists(whole_events, min_size=1, max_size=6))
+def test_what_says_nothing_new_changes_no_tally(events: list[str]) -> None:
+    """Then a piece of whole events may pass unread, and counts as many events as it has blank lines."""
+    piece = "".join(events).encode()
+    if not sse.says_nothing_new(piece):
+        return
+    tally = sse.Tally(generation_id="gen-1")
+    found = list(sse.Events().feed(piece))
+    for event in found:
+        tally.see(event.data)
+    assert tally == sse.Tally(generation_id="gen-1")
+    assert b"".join(event.raw for event in found) == piece
+    assert len([event for event in found if event.data]) <= piece.count(b"\n\n")
+
+
+def test_mere_text_says_nothing_new() -> None:
+    assert sse.says_nothing_new(
+        b'data: {"id":"gen-1","choices":[{"delta":{"content":"hi"},"finish_reason":null}]}\n\n' * 3
+    )

@@ -29,7 +29,7 @@ PRODUCTION = DEVELOPMENT | {
     "KEY_PEPPER": "p" * 32,
     "DATABASE_URL": "postgresql://db.example/tollgate",
 }
-OURS = re.compile(r"req_[0-9a-f]{32}")
+OURS = re.compile(r"req_[0-9a-f]{28}")
 
 
 class FakeDoor:
@@ -208,6 +208,42 @@ async def test_every_refusal_has_our_shape_and_its_code_in_the_log(
     error = error_of(await site.ask(method, path, **more))
     (line,) = site.lines()
     assert (line["status"], line["error_code"]) == (status, error["code"])
+
+
+EVERY_KIND_UNDER_ONE_PATH: list[tuple[str, str, dict[str, Any], int]] = [
+    ("POST", "/v1/probe/payments", {"json": {"amount": "many"}}, 400),
+    ("GET", "/v1/probe/refusal", {}, 403),
+    ("GET", "/v1/nothing/here", {}, 404),
+    ("DELETE", "/v1/probe/refusal", {}, 405),
+    ("POST", "/v1/probe/payments", {"content": b"x" * 2049}, 413),
+    ("GET", "/v1/probe/defect", {}, 500),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "more", "status"), EVERY_KIND_UNDER_ONE_PATH)
+async def test_under_openrouter_s_paths_every_refusal_has_its_shape_and_the_same_headers(
+    method: str, path: str, more: dict[str, Any], status: int
+) -> None:
+    site = Site()
+    site.app.include_router(site.routes(), prefix="/api/v1")
+    answer, own = await site.ask(method, f"/api{path}", **more), await site.ask(method, path, **more)
+    error, ours = answer.json()["error"], error_of(own)
+    assert (answer.status_code, own.status_code) == (status, status)
+    assert (error["code"], error["message"]) == (status, ours["message"])
+    named = {"message", "type", "code", "param"}
+    facts = {name: fact for name, fact in ours.items() if name not in named}
+    assert error["metadata"] == {"error_type": ours["code"]} | facts
+    assert error.get("param") == ours["param"]
+    varying = {"x-request-id", "content-length"}
+    assert {name: value for name, value in answer.headers.items() if name not in varying} == {
+        name: value for name, value in own.headers.items() if name not in varying
+    }
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v10/models", "/v1/api/v1/models", "/api"])
+async def test_other_paths_have_openai_s_shape(path: str) -> None:
+    assert error_of(await Site().ask("GET", path))["code"] == "not_found"
 
 
 async def test_a_body_announced_too_large_is_refused_before_the_handler_runs() -> None:

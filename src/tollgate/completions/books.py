@@ -17,7 +17,7 @@ log = logs.source("database")
 Answer = Mapping[str, Any]
 Randomness = Callable[[], float]
 
-LANES = 2
+LANES = 1
 """While one batch waits for its commit, the next is on its way."""
 MOST_TOGETHER = 64
 ADMIT_PATIENCE_SECONDS = 1.5

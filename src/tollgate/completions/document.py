@@ -59,8 +59,36 @@ SCHEMAS = {
                 "additionalProperties": True,
             }
         },
-    }
+    },
+    "OpenRouterRefusal": {
+        "title": "OpenRouterRefusal",
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["code", "message", "metadata"],
+                "properties": {
+                    "code": {"type": "integer", "description": "The status."},
+                    "message": {"type": "string", "description": "What to do about it."},
+                    "metadata": {
+                        "type": "object",
+                        "required": ["error_type"],
+                        "properties": {
+                            "error_type": {
+                                "type": "string",
+                                "description": "Stable; docs/reference/errors.md lists them as codes.",
+                            }
+                        },
+                        "additionalProperties": True,
+                    },
+                    "param": {"type": "string"},
+                },
+            }
+        },
+    },
 }
+REFUSAL_SCHEMAS = {"/v1": "Refusal", "/api/v1": "OpenRouterRefusal"}
 
 
 def paths() -> dict[str, Any]:
@@ -81,7 +109,7 @@ def _operation(mount: str, path: str) -> dict[str, Any]:
             _header("X-Tollgate-Usage", "`true` puts `usage.tollgate` with the charge into a stream's last chunk."),
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _body(path)}}},
-        "responses": _responses(path),
+        "responses": _responses(mount, path),
     }
 
 
@@ -104,7 +132,7 @@ def _body(path: str) -> dict[str, Any]:
     }
 
 
-def _responses(path: str) -> dict[str, Any]:
+def _responses(mount: str, path: str) -> dict[str, Any]:
     contents: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if path != "/embeddings":
         contents["text/event-stream"] = {"schema": {"type": "string"}}
@@ -113,12 +141,14 @@ def _responses(path: str) -> dict[str, Any]:
         "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
         "content": contents,
     }
-    return {"200": answered} | {str(status): _refusal(status) for status in sorted({kind.status for kind in REFUSALS})}
+    return {"200": answered} | {
+        str(status): _refusal(mount, status) for status in sorted({kind.status for kind in REFUSALS})
+    }
 
 
-def _refusal(status: int) -> dict[str, Any]:
+def _refusal(mount: str, status: int) -> dict[str, Any]:
     codes = [kind.code for kind in REFUSALS if kind.status == status]
     return {
         "description": ", ".join(codes),
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{REFUSAL_SCHEMAS[mount]}"}}},
     }

@@ -1,4 +1,4 @@
-"""A stream on its way through: bytes as they came, two of its events held back until the books are closed."""
+"""A stream on its way through: bytes as they came, its end held back until the books are closed."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,11 @@ from starlette.types import Receive, Send
 
 from tollgate.completions import rules
 from tollgate.core import sse
+from tollgate.core.chat import Endpoint
 from tollgate.core.errors import TollgateError
 from tollgate.core.sse import Event, Events, Tally
 from tollgate.runtime.clock import Monotonic
+from tollgate.upstreams.dialects.openai import as_it_came
 
 HEARTBEAT = b": tollgate is waiting for the model\n\n"
 HEARTBEAT_SECONDS = 15.0
@@ -20,51 +22,79 @@ UNREAD_SECONDS = 60.0
 """A client that takes nothing for so long is gone."""
 
 DONE = b"data: [DONE]\n\n"
+FAILED: dict[Endpoint, tuple[str, dict[str, Any]]] = {
+    "chat": ("chat.completion.chunk", {"delta": {"role": "assistant", "content": ""}}),
+    "completions": ("text_completion", {"text": ""}),
+}
+BLANK_LINES = (b"\n\n", b"\r\r", b"\r\n\r\n")
 
 
 class Relay:
-    """Passes events on. [DONE] waits for the settlement, and so does the usage when the charge goes into it."""
+    """Passes events on, in their order. From [DONE] on they wait for the settlement, and so they do from the usage on
+    when the charge goes into it."""
 
     def __init__(self, tally: Tally, shown: Callable[[Event], bytes | None], *, wants_charge: bool) -> None:
         self.tally = tally
         self.delivered = 0
         self._shown = shown
         self._wants_charge = wants_charge
+        self._looks_at_nothing = shown is as_it_came and not wants_charge
         self._events = Events()
-        self._usage: bytes = b""
-        self._done: bytes = b""
+        self._held: list[bytes] = []
+        self._usage: int | None = None
+        """Which of those held back the charge goes into."""
 
     def take(self, piece: bytes) -> bytes:
-        """What may go out now that this piece has come."""
+        """What may go out now that this piece has come. Most pieces are mere text, and need not be taken apart."""
+        if self._may_look_away and self._events.is_between and sse.says_nothing_new(piece):
+            self.delivered += piece.count(b"\n\n")
+            return piece
         return b"".join([self._pass(event) for event in self._events.feed(piece)])
+
+    @property
+    def _may_look_away(self) -> bool:
+        return self._looks_at_nothing and self.tally.generation_id is not None and not self._held
 
     def rest(self) -> bytes:
         """The same, of what the upstream left unfinished at its end."""
-        return b"".join([self._pass(event) for event in self._events.finish()])
+        return b"".join([self._pass(self._finished(event)) for event in self._events.finish()])
 
     def tail(self, charge: Mapping[str, Any] | None) -> bytes:
         """What was held back. A stream that came to its end gets the [DONE] that it may lack."""
-        usage = self._usage
-        if usage and charge:
-            usage = rules.with_charge(sse.data_of(usage), charge)
-        return usage + (self._done or (DONE if self.tally.ending == "complete" else b""))
+        held = list(self._held)
+        if self._usage is not None and charge:
+            held[self._usage] = rules.with_charge(sse.data_of(held[self._usage]), charge)
+        lacks_done = self.tally.ending == "complete" and not self.tally.done
+        return b"".join(held) + (DONE if lacks_done else b"")
 
     def _pass(self, event: Event) -> bytes:
-        if not event.data:
-            return event.raw
         before = self.tally.usage
+        shown = self._see(event) if event.data else event.raw
+        released = self._release() if shown and event.data and not self.tally.done else b""
+        if self._wants_charge and shown and self.tally.usage is not before:
+            self._usage = len(self._held)
+        elif not self._held and not self.tally.done:
+            return released + shown
+        self._held.append(shown)
+        return released
+
+    def _see(self, event: Event) -> bytes:
         self.tally.see(event.data)
         if sse.is_done(event.data):
-            self._done = event.raw
-            return b""
+            return event.raw
         self.delivered += 1
-        shown = self._shown(event) or b""
-        if not self._wants_charge or not shown:
-            return shown
-        released, self._usage = self._usage, b""
-        if self.tally.usage is before:
-            return released + shown
-        self._usage = shown
+        return self._shown(event) or b""
+
+    def _finished(self, event: Event) -> Event:
+        """With the blank line that it may lack where an event of ours may follow."""
+        if self.tally.done or sse.is_done(event.data) or event.raw.endswith(BLANK_LINES):
+            return event
+        return event._replace(raw=event.raw + b"\n\n")
+
+    def _release(self) -> bytes:
+        """It was not the last after all."""
+        released = b"".join(self._held)
+        self._held, self._usage = [], None
         return released
 
 
@@ -87,6 +117,10 @@ class Outlet:
     @property
     def kept(self) -> bytes:
         return b"".join(self._sent)
+
+    def head(self, headers: Mapping[str, str]) -> None:
+        """More headers; too late once a heartbeat began the answer."""
+        self._headers = {**self._headers, **headers}
 
     async def pass_on(self, body: bytes) -> None:
         if body and self._keeps:
@@ -152,9 +186,17 @@ class Outlet:
         self._sending_since = None
 
 
-def in_band(error: TollgateError) -> bytes:
-    """A failure after the stream began."""
-    return b"data: " + json.dumps(error.body(), separators=(",", ":")).encode() + b"\n\n"
+def in_band(error: TollgateError, chunk: Mapping[str, Any] | None = None) -> bytes:
+    """A failure after the stream began: by itself, or in a chunk of OpenRouter's."""
+    told = error.body() if chunk is None else {**chunk, **error.body(openrouter=True)}
+    return b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
+
+
+def failed_chunk(endpoint: Endpoint, generation_id: str, model: str, created: int) -> dict[str, Any]:
+    """OpenRouter's last chunk of an answer that failed, but for the failure."""
+    kind, empty = FAILED[endpoint]
+    choice = {"index": 0, **empty, "finish_reason": "error", "native_finish_reason": "error"}
+    return {"id": generation_id, "object": kind, "created": created, "model": model, "choices": [choice]}
 
 
 def as_event(body: bytes) -> bytes:

@@ -4,8 +4,8 @@ Plain ASGI endpoints: what FastAPI does around one costs more than the money doe
 """
 
 import hmac
+from collections.abc import Mapping
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -22,6 +22,7 @@ from tollgate.core.chat import Endpoint
 from tollgate.core.errors import BadRequest, NotFound
 from tollgate.keys.gate import Gate
 from tollgate.runtime.clock import Monotonic
+from tollgate.runtime.network import headers_of
 from tollgate.upstreams.client import Upstreams
 
 PATHS: dict[str, Endpoint] = {
@@ -74,7 +75,7 @@ class Completions:
         started = self._clock()
         visitor = self._gate.meet(scope)
         self._gate.refuse_strangers(visitor)
-        headers = dict(Headers(scope=scope))
+        headers = headers_of(scope)
         idempotency_key = _idempotency_key(headers)
         body = await _whole_body(receive)
         if body is None:
@@ -126,7 +127,7 @@ async def _whole_body(receive: Receive) -> bytes | None:
             return b"".join(pieces)
 
 
-def _idempotency_key(headers: dict[str, str]) -> str | None:
+def _idempotency_key(headers: Mapping[str, str]) -> str | None:
     key = headers.get("idempotency-key")
     if key is not None and not (0 < len(key) <= LONGEST_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
         raise BadRequest(

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from tollgate.core import documents
@@ -238,14 +239,13 @@ def kept_usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if usage is None:
         return None
     kept: dict[str, Any] = {}
-    for name, value in list(usage.items())[:MOST_USAGE_FIELDS]:
-        if isinstance(value, Mapping):
-            value = kept_usage(value)
+    for name, value in islice(usage.items(), MOST_USAGE_FIELDS):
+        if isinstance(value, int):
+            kept[documents.printable(name, 64)] = value
         elif isinstance(value, Decimal):
-            value = str(value)
-        elif not isinstance(value, int):
-            continue
-        kept[documents.printable(name, 64)] = value
+            kept[documents.printable(name, 64)] = str(value)
+        elif isinstance(value, dict):
+            kept[documents.printable(name, 64)] = kept_usage(value)
     return kept
 
 

@@ -13,7 +13,9 @@ from tollgate.completions.relay import Outlet, Relay
 from tollgate.core.errors import UpstreamCut, UpstreamError, UpstreamGarbled
 from tollgate.core.models import OPENROUTER
 from tollgate.core.sse import EventTooLarge
-from tollgate.runtime.clock import Monotonic
+from tollgate.runtime.clock import Monotonic, now
+from tollgate.runtime.rendering import speaks_openrouter
+from tollgate.upstreams.attempts.exchange import facts
 from tollgate.upstreams.client import Reply
 
 EVENT_STREAM = "text/event-stream"
@@ -60,9 +62,9 @@ class Stream:
         except UpstreamError as error:
             self._failure = error
         except EventTooLarge:
-            self._failure = UpstreamGarbled()
+            self._failure = UpstreamGarbled(**self._facts())
         if self._relay and not self._failure and self._passage.tally.ending == "cut":
-            self._failure = UpstreamCut()
+            self._failure = UpstreamCut(**self._facts())
         elif isinstance(self._failure, UpstreamCut) and self._passage.tally.ending == "complete":
             self._failure = None  # every answer had its end, and nothing is missing but [DONE]
 
@@ -70,6 +72,7 @@ class Stream:
         if reply.refused or not reply.headers.get("content-type", "").startswith(EVENT_STREAM):
             self._body = await reply.read()
             return
+        self._outlet.head(reply.headers)
         tally = self._passage.tally
         self._relay = Relay(tally, reply.shown, wants_charge=self._passage.call.wants_charge)
         self._note(reply, reply.generation_id)
@@ -116,19 +119,34 @@ class Stream:
             return self._passage.kept(self._reply.status, whole.content_type(self._reply), self._body)
         if not self._relay or self._passage.tally.ending != "complete":
             return None
-        return self._passage.kept(200, EVENT_STREAM, self._outlet.kept + self._relay.tail(None))
+        return self._passage.kept(200, whole.content_type(self._reply), self._outlet.kept + self._relay.tail(None))
 
     async def _finish(self, settled: Answer | None) -> None:
         if self._failure and not self._outlet.started:
             raise self._failure
         if self._body is None or self._failure:
             tail = self._relay.tail(self._charge(settled)) if self._relay else b""
-            await self._outlet.finish(tail + (relay.in_band(self._failure) if self._failure else b""))
+            await self._outlet.finish(tail + (self._told(self._failure) if self._failure else b""))
         elif self._outlet.started:
             await self._outlet.finish(relay.as_event(self._body))
         elif self._reply:
             headers = {**self._passage.admitted.headers, **self._reply.headers, **charge_headers(settled)}
             await Response(self._body, self._reply.status, headers)(self._scope, self._receive, self._send)
+
+    def _told(self, failure: UpstreamError) -> bytes:
+        if not speaks_openrouter(self._scope):
+            return relay.in_band(failure)
+        ask, tally = self._passage.call.ask, self._passage.tally
+        generation_id = self._generation_id() or self._passage.call.id
+        chunk = relay.failed_chunk(ask.endpoint, generation_id, tally.model or ask.model, int(now().timestamp()))
+        return relay.in_band(failure, chunk)
+
+    def _generation_id(self) -> str | None:
+        return (self._reply and self._reply.generation_id) or self._passage.tally.generation_id
+
+    def _facts(self) -> dict[str, Any]:
+        """Those that the upstream's own failures carry."""
+        return facts(self._reply.route, self._generation_id()) if self._reply else {}
 
     def _charge(self, settled: Answer | None) -> dict[str, Any] | None:
         if not settled or settled.get("charge_nanos") is None:

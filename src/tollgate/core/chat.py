@@ -196,9 +196,8 @@ def most_tokens(text: bytes) -> int:
 
 
 def _refuse_forbidden(given: Mapping[str, Any]) -> None:
-    for name in FORBIDDEN:
-        if name in given:
-            raise BadRequest(f"{name}: {FORBIDDEN[name]}", param=name)
+    for name in FORBIDDEN.keys() & given.keys():
+        raise BadRequest(f"{name}: {FORBIDDEN[name]}", param=name)
 
 
 def _models(given: Mapping[str, Any]) -> list[str]:
@@ -257,7 +256,7 @@ def _measured(body: bytes, asked: Iterable[Any], tools: list[Mapping[str, Any]],
     media = list(_media(asked))
     text = _without(body, [medium.payload for medium in media if not medium.is_link])
     around = TEMPLATE_TOKENS + bool(tools) * TOOLS_TOKENS + searches * SEARCH_TOKENS
-    counted = Counter(f"{medium.kind}s" for medium in media)
+    counted = Counter(f"{medium.kind}s" for medium in media) if media else {}
     return Prompt(
         text_bytes=len(text),
         tokens=around + most_tokens(text) + sum(map(_tokens_of, media)),

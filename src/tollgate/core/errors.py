@@ -36,7 +36,8 @@ TollgateError
 ├── DatabaseUnavailable        503 database_unavailable
 └── InternalError              500 internal_error
 
-The shape is OpenAI's, so that every SDK understands it: type, code and message, then the facts as fields.
+The shape is OpenAI's, so that every SDK understands it: type, code and message, then the facts as fields. Under
+OpenRouter's paths it is OpenRouter's: the status is the code, and our code is among the facts, which are the metadata.
 """
 
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,11 @@ class TollgateError(Exception):
         self.facts = facts
         super().__init__(self.message)
 
-    def body(self) -> dict[str, Any]:
+    def body(self, *, openrouter: bool = False) -> dict[str, Any]:
+        if openrouter:
+            param = {} if self.param is None else {"param": self.param}
+            metadata = self.facts | {"error_type": self.code}
+            return {"error": {"code": self.status, "message": self.message, "metadata": metadata} | param}
         named = {"message": self.message, "type": self.type, "code": self.code, "param": self.param}
         return {"error": self.facts | named}
 

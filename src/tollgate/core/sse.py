@@ -65,6 +65,11 @@ class Events:
         self._has_cr = self._has_cr or b"\r" in piece
         return self._whole()
 
+    @property
+    def is_between(self) -> bool:
+        """Whether what was fed so far ended with an event."""
+        return self._start == len(self._buffer) and not self._has_cr
+
     def finish(self) -> Iterator[Event]:
         """What is left when the stream has ended."""
         yield from self._whole()
@@ -185,6 +190,19 @@ class Tally:
         """The first failure is the cause of those that follow."""
         if error and self.failure is None:
             self.failure = _failure(error)
+
+
+def says_nothing_new(piece: bytes) -> bool:
+    """Whether these are whole events that nobody has to look into: no line end but LF, no comment, and of all that a
+    tally takes nothing. Only for a piece that begins where an event begins."""
+    return (
+        piece.endswith(b"\n\n")
+        and not piece.startswith(b":")
+        and b"\n:" not in piece
+        and b"\r" not in piece
+        and b"[DONE]" not in piece
+        and not _NOTEWORTHY.search(piece)
+    )
 
 
 def is_done(data: bytes) -> bool:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from cachetools import TTLCache
 from fastapi import Depends
 from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -81,7 +80,7 @@ class Gate:
 
     def meet(self, scope: Scope) -> Visitor:
         """Who comes, for calls that take many callers at once."""
-        headers = Headers(scope=scope)
+        headers = network.headers_of(scope)
         secret = rules.presented(headers)
         claims = {
             "digests": [rules.digest(secret, pepper) for pepper in self._peppers],

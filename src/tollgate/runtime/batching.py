@@ -48,7 +48,7 @@ class Batch:
         self._start()
 
     async def _carry(self, batch: list[tuple[Item, asyncio.Future[Any]]]) -> None:
-        refusal: TollgateError = InternalError()
+        refusal: TollgateError | None = None
         try:
             answers = await self._send([item for item, _ in batch])
             for item, answer in batch:
@@ -64,4 +64,4 @@ class Batch:
         finally:
             for _, answer in batch:  # nobody waits for ever, whatever happened
                 if not answer.done():
-                    answer.set_exception(refusal)
+                    answer.set_exception(refusal or InternalError())

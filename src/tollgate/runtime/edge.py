@@ -6,14 +6,15 @@ Plain ASGI, one layer for all: each BaseHTTPMiddleware would cost more than the 
 import re
 import secrets
 import time
+from collections.abc import Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tollgate.core.errors import BodyTooLarge, InternalError
 from tollgate.runtime import logs
 from tollgate.runtime.clock import Monotonic
+from tollgate.runtime.network import headers_of
 from tollgate.runtime.rendering import render
 
 log = logs.source("application")
@@ -32,7 +33,8 @@ OVER_TLS_ONLY = {"strict-transport-security": "max-age=31536000"}
 class Edge:
     def __init__(self, app: ASGIApp, *, production: bool, max_body_bytes: int, clock: Monotonic) -> None:
         self._app = app
-        self._headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
+        headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._max_body_bytes = max_body_bytes
         self._clock = clock
 
@@ -40,11 +42,10 @@ class Edge:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         logs.forget()
-        own_id = _new_id()
-        request_id = _request_id(Headers(scope=scope), own_id)
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "own_id": own_id}
+        scope["state"] = {**scope.get("state", {}), "own_id": _new_id()}  # the server shares its own among requests
+        request_id = scope["state"]["request_id"] = _request_id(headers_of(scope), scope["state"]["own_id"])
         logs.note(request_id=request_id)
-        answer = _Answer(send, self._headers | {"x-request-id": request_id})
+        answer = _Answer(send, [*self._headers, (b"x-request-id", request_id.encode())])
         started = self._clock()
         try:
             await self._answer(scope, receive, answer)
@@ -59,7 +60,7 @@ class Edge:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         body = _Body(receive, self._max_body_bytes)
-        if body.announced_too_large(Headers(scope=scope)):
+        if body.announced_too_large(headers_of(scope)):
             refusal = BodyTooLarge(limit_bytes=self._max_body_bytes)
             return await render(refusal, {"connection": "close"})(scope, receive, answer.send)
         try:
@@ -74,7 +75,7 @@ class Edge:
 class _Answer:
     """Sends, with our headers, and remembers the status. Until a response starts the client counts as gone."""
 
-    def __init__(self, send: Send, headers: dict[str, str]) -> None:
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         self._send = send
         self._headers = headers
         self.status = CLIENT_GONE
@@ -82,9 +83,9 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            for name, value in self._headers.items():
-                headers.setdefault(name, value)
+            given = message.get("headers", [])
+            names = {name.lower() for name, _ in given}
+            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names)]
         await self._send(message)
 
 
@@ -96,7 +97,7 @@ class _Body:
         self._max_bytes = max_bytes
         self._seen = 0
 
-    def announced_too_large(self, headers: Headers) -> bool:
+    def announced_too_large(self, headers: Mapping[str, str]) -> bool:
         announced = headers.get("content-length", "").lstrip("0")
         digits = len(str(self._max_bytes))
         number = announced.isascii() and announced.isdigit()
@@ -117,7 +118,7 @@ def _route(scope: Scope) -> str | None:
     return getattr(route, "path", None)
 
 
-def _request_id(headers: Headers, own_id: str) -> str:
+def _request_id(headers: Mapping[str, str], own_id: str) -> str:
     """The client's own where it is sane; only ours is unique."""
     claimed = headers.get("x-request-id", "")
     return claimed if SANE_ID.fullmatch(claimed) else own_id

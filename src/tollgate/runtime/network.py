@@ -1,5 +1,6 @@
 """Whose address a request comes from. A header is believed only where a known proxy writes it."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
@@ -9,17 +10,27 @@ from starlette.types import Scope
 from tollgate.runtime.settings import TrustedProxy
 
 
+def headers_of(scope: Scope) -> Mapping[str, str]:
+    """A request's headers by their names in lower case, decoded once for all who look. The first of two counts."""
+    state = scope.setdefault("state", {})
+    if "headers" not in state:
+        state["headers"] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])
+        }
+    known: Mapping[str, str] = state["headers"]
+    return known
+
+
 def client_ip(scope: Scope, proxy: TrustedProxy) -> str | None:
     """The caller's address, or None when nothing trustworthy names one."""
-    headers = Headers(scope=scope)
     peer = (scope.get("client") or ("",))[0]
     match proxy:
         case "vercel" | "railway":
-            claimed = headers.get("x-real-ip", "")
+            claimed = headers_of(scope).get("x-real-ip", "")
         case "heroku":
-            claimed = _last_forwarded(headers)
+            claimed = _last_forwarded(Headers(scope=scope))
         case "alb":
-            claimed = _last_forwarded(headers) or peer.split(",")[-1]
+            claimed = _last_forwarded(Headers(scope=scope)) or peer.split(",")[-1]
         case "none" | "lambda":
             claimed = peer
     return _normal(claimed)

@@ -1,4 +1,4 @@
-"""The one renderer of errors: OpenAI's shape, whatever went wrong and wherever."""
+"""The one renderer of errors: whatever went wrong and wherever, in the shape that the client's path promises."""
 
 from typing import Any
 
@@ -6,28 +6,50 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from tollgate.core.errors import BadRequest, BodyTooLarge, InternalError, MethodNotAllowed, NotFound, TollgateError
 from tollgate.runtime import logs
 
+OPENROUTERS = "/api/v1/"
 
-def render(error: TollgateError, headers: dict[str, str] | None = None) -> JSONResponse:
+
+class Refusal(JSONResponse):
+    """Knows its shape when it is sent: OpenAI's, or OpenRouter's under its paths."""
+
+    def __init__(self, error: TollgateError, headers: dict[str, str]) -> None:
+        super().__init__(error.body(), error.status, {**error.headers, **headers})
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if speaks_openrouter(scope):
+            self.body = self.render(self._error.body(openrouter=True))
+            self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
+def speaks_openrouter(scope: Scope) -> bool:
+    """Whether the client came by OpenRouter's paths, and so expects its shapes."""
+    return str(scope["path"]).startswith(OPENROUTERS)
+
+
+def render(error: TollgateError, headers: dict[str, str] | None = None) -> Refusal:
     logs.note(error_code=error.code)
-    return JSONResponse(error.body(), error.status, {**error.headers, **(headers or {})})
+    return Refusal(error, headers or {})
 
 
-async def refused(request: Request, error: TollgateError) -> JSONResponse:
+async def refused(request: Request, error: TollgateError) -> Refusal:
     return render(error)
 
 
-async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+async def invalid(request: Request, error: RequestValidationError) -> Refusal:
     """FastAPI's findings: the first as the sentence, all of them as facts, and none of the values."""
     faults = [{"param": _place(fault["loc"]), "fault": fault["msg"]} for fault in error.errors()]
     first = faults[0]
     return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
 
 
-async def of_framework(request: Request, error: HTTPException) -> JSONResponse:
+async def of_framework(request: Request, error: HTTPException) -> Refusal:
     """What Starlette and FastAPI refuse by themselves, in our words."""
     headers = dict(error.headers or {})
     match error.status_code:

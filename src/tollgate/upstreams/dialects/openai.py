@@ -34,9 +34,9 @@ class OpenAI:
     def shown(self, ask: Ask, body: bytes) -> Shown:
         """As if only the client had asked: the usage that we wanted is taken out again."""
         if not ask.stream or _asks_continuously(body):
-            return _whole
+            return as_it_came
         if ask.include_usage:
-            return _usage_at_the_end if self.continuous else _whole
+            return _usage_at_the_end if self.continuous else as_it_came
         return _without_usage
 
     def refusal(self, status: int, content_type: str, body: bytes) -> Refusal:
@@ -66,7 +66,7 @@ def _asks_continuously(body: bytes) -> bool:
     return isinstance(options, dict) and bool(options.get("continuous_usage_stats"))
 
 
-def _whole(event: Event) -> bytes | None:
+def as_it_came(event: Event) -> bytes | None:
     return event.raw
 
 

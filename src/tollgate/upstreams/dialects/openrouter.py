@@ -4,7 +4,7 @@ from tollgate.core import chat
 from tollgate.core.chat import Ask
 from tollgate.core.models import Route
 from tollgate.upstreams.dialects import refusals
-from tollgate.upstreams.dialects.openai import OpenAI, Shown, _whole
+from tollgate.upstreams.dialects.openai import OpenAI, Shown, as_it_came
 from tollgate.upstreams.rules import Refusal
 
 
@@ -31,7 +31,7 @@ class OpenRouter(OpenAI):
         return ask.bound_field or ("max_completion_tokens" if ask.endpoint == "chat" else "max_tokens")
 
     def shown(self, ask: Ask, body: bytes) -> Shown:
-        return _whole
+        return as_it_came
 
     def refusal(self, status: int, content_type: str, body: bytes) -> Refusal:
         return refusals.read(status, content_type, body, trusted=True)
