@@ -6,13 +6,13 @@ import pytest
 from upstreams.scripted import Side
 
 
-@pytest.fixture(params=["aiohttp", "httpx"])
+@pytest.fixture(params=["httptools", "httpx"])
 async def a_side(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Side]]:
     """Makes our side. Each test that asks for it runs once per transport."""
     made: list[Side] = []
 
     def make(**settings: Any) -> Side:
-        made.append(Side(long_lived=request.param == "aiohttp", **settings))
+        made.append(Side(long_lived=request.param == "httptools", **settings))
         return made[-1]
 
     yield make

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -110,8 +111,8 @@ class Scripted:
         return f"http://127.0.0.1:{self.port}/api/v1"
 
     @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator["Scripted"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**16)
+    async def listening(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["Scripted"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**16, ssl=tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

@@ -1,4 +1,4 @@
-"""How bytes get there and back. One seam, two libraries: aiohttp where a process lives long, httpx elsewhere."""
+"""How bytes get there and back. One seam, two clients: a lean one where a process lives long, httpx elsewhere."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -74,13 +74,13 @@ class _Unopened:
             await self._opened.close()
 
     def _open(self) -> Transport:
-        self._opened = self._of_aiohttp() if self._long_lived else self._of_httpx()
+        self._opened = self._of_httptools() if self._long_lived else self._of_httpx()
         return self._opened
 
-    def _of_aiohttp(self) -> Transport:
-        from tollgate.upstreams.transports.with_aiohttp import AiohttpTransport  # noqa: PLC0415
+    def _of_httptools(self) -> Transport:
+        from tollgate.upstreams.transports.with_httptools import HttptoolsTransport  # noqa: PLC0415
 
-        return AiohttpTransport()
+        return HttptoolsTransport()
 
     def _of_httpx(self) -> Transport:
         from tollgate.upstreams.transports.with_httpx import HttpxTransport  # noqa: PLC0415

@@ -1,0 +1,85 @@
+"""One connection: a request goes out, and what comes in is its answer's."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from tollgate.upstreams.rules import Unreachable
+
+
+class Reader(Protocol):
+    def feed(self, data: bytes) -> None: ...
+
+    def ended(self, error: Exception | None) -> None: ...
+
+
+class Wire(asyncio.Protocol):
+    def __init__(self, *, is_free: Callable[["Wire"], None], is_gone: Callable[["Wire"], None]) -> None:
+        """Tells when its next request may come, and once when there will be none."""
+        self.is_open = False
+        self.free_since = 0.0
+        self._is_free = is_free
+        self._is_gone = is_gone
+        self._was_told = False
+        self._transport: asyncio.Transport | None = None
+        self._reader: Reader | None = None
+
+    def ask(self, request: bytes, reader: Reader) -> None:
+        if not self.is_open or not self._transport:
+            raise Unreachable("closed at once")
+        self._reader = reader
+        self._transport.write(request)
+
+    def leave(self, *, keep: bool) -> None:
+        """An answer that came before its request was all gone leaves a rest that nobody would understand."""
+        self._reader = None
+        if keep and self.is_open and self._transport and not self._transport.get_write_buffer_size():
+            self._is_free(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Tells at once: uvloop says nothing more of a connection that was given up while it was made."""
+        self.is_open = False
+        if self._transport:
+            self._transport.abort()
+        self._tell()
+
+    def pause(self) -> None:
+        if self._transport:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport and self.is_open:
+            self._transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is of another family
+        if self._was_told:
+            self._transport.abort()
+        else:
+            self.is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader:
+            self._reader.feed(data)
+        else:
+            self.abort()  # nobody asked
+
+    def eof_received(self) -> None:
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc)
+        self._tell()
+
+    def _end(self, error: Exception | None) -> None:
+        self.is_open = False
+        if reader := self._reader:
+            self._reader = None
+            reader.ended(error)
+
+    def _tell(self) -> None:
+        if not self._was_told:
+            self._was_told = True
+            self._is_gone(self)
