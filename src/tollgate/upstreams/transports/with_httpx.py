@@ -1,4 +1,4 @@
-"""Through the process's one httpx client: several times as dear, but already there where each cold start is paid for."""
+"""Through the process's one httpx client: dearer, but already there where each cold start is paid for."""
 
 import asyncio
 from collections.abc import Mapping
