@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.environ = settings.environment(os.environ, _env_file())
         chosen = settings.read(options.environ)
         # A report on standard output stays a report.
-        logs.configure(chosen.log_level, chosen.secrets(), sys.stderr if hasattr(options, "json") else None)
+        logs.configure(chosen.log_level, chosen.secrets(), sys.stderr if getattr(options, "json", False) else None)
         options.command(chosen, options)
     except KeyboardInterrupt:
         return 0

@@ -1,5 +1,6 @@
 """What a serverless host pays before the first answer."""
 
+import math
 import os
 import resource
 import subprocess
@@ -11,7 +12,7 @@ PREAMBLE = "import sys; sys.modules['rich'] = None; "
 BUDGET_SECONDS = 0.100
 BUDGET_SHARE = 0.25
 """Of FastAPI's own import, on machines so slow that this is more than the budget."""
-ROUNDS = 7
+LEAST_ROUNDS, MOST_ROUNDS = 5, 25
 
 
 def cpu_seconds(statement: str, bytecode: Path) -> float:
@@ -27,13 +28,15 @@ def cpu_seconds(statement: str, bytecode: Path) -> float:
 
 
 def test_importing_the_app_costs_little_more_than_importing_fastapi(tmp_path: Path) -> None:
-    """The least of several rounds of each, taken in turn: what others do on the machine only ever adds."""
+    """The least of several rounds of each, taken in turn until it shows: what others do on the machine only adds."""
     cpu_seconds("import tollgate.app", tmp_path)  # compiles, once
-    rounds = [
-        (cpu_seconds("import fastapi", tmp_path), cpu_seconds("import tollgate.app", tmp_path)) for _ in range(ROUNDS)
-    ]
-    fastapi, app = (min(times) for times in zip(*rounds, strict=True))
-    assert app - fastapi < max(BUDGET_SECONDS, BUDGET_SHARE * fastapi), f"{fastapi=:.3f} {app=:.3f}"
+    fastapi = app = math.inf
+    for turn in range(1, MOST_ROUNDS + 1):
+        fastapi = min(fastapi, cpu_seconds("import fastapi", tmp_path))
+        app = min(app, cpu_seconds("import tollgate.app", tmp_path))
+        if turn >= LEAST_ROUNDS and app - fastapi < max(BUDGET_SECONDS, BUDGET_SHARE * fastapi):
+            return
+    raise AssertionError(f"{fastapi=:.3f} {app=:.3f}")
 
 
 def imported_by(statement: str) -> set[str]:
