@@ -1,4 +1,4 @@
-"""One Tollgate for all clients of a test process. They are told its address and a key, and nothing else."""
+"""What every client's tests share. A client is told Tollgate's address and a key, and nothing else."""
 
 import os
 import secrets
@@ -35,18 +35,19 @@ def upstream() -> Iterator[Upstream]:
         yield Upstream(made, address)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def gateway(shared_database: str, upstream: Upstream) -> Iterator[Gateway]:
+    """A new one for each test: it still trusts the models that others saw fail, so its breakers are closed."""
     with running({"DATABASE_URL": shared_database}, upstream) as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def openai_url(gateway: Gateway) -> str:
     return f"{gateway.address}/v1"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def openrouter_url(gateway: Gateway) -> str:
     return f"{gateway.address}/api/v1"
 
@@ -54,7 +55,7 @@ def openrouter_url(gateway: Gateway) -> str:
 @pytest.fixture(scope="module")
 async def customer(shared_database: str) -> AsyncIterator[Customer]:
     """Makes people with a credit, or with `nanos`; `plan` sets their limits."""
-    door = PostgresDoor(shared_database, pool_size=2, deadline_seconds=3)
+    door = PostgresDoor(shared_database, pool_size=2, deadline_seconds=30)
 
     async def make(nanos: int = NANOS_PER_CREDIT, plan: str = "enterprise") -> Person:
         made = Person(door)

@@ -9,6 +9,7 @@ import pytest
 
 from clients.conftest import Customer
 from clients.questions import ARGUMENTS, PIXEL, PLACE, TEXT, WEATHER, erring
+from gateway import Upstream, running
 from servers.postgres import PACKAGES
 
 PROGRAM = PACKAGES.parent / "ai_sdk.mjs"
@@ -49,11 +50,11 @@ Report = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-async def report(openrouter_url: str, key: str, customer: Customer) -> Report:
+async def report(shared_database: str, upstream: Upstream, key: str, customer: Customer) -> Report:
     poor = await customer(nanos=500_000)
     keys = {"rich": key, "poor": poor.secret, "wrong": key[:-1] + ("a" if key[-1] != "a" else "b")}
-    order = json.dumps({"baseURL": openrouter_url, "keys": keys, "calls": CALLS}).encode()
-    with anyio.fail_after(PATIENCE_SECONDS):
+    with running({"DATABASE_URL": shared_database}, upstream) as gateway, anyio.fail_after(PATIENCE_SECONDS):
+        order = json.dumps({"baseURL": f"{gateway.address}/api/v1", "keys": keys, "calls": CALLS}).encode()
         told = await anyio.run_process(["node", str(PROGRAM)], input=order, env={"PATH": os.environ["PATH"]})
     made: Report = json.loads(told.stdout)
     return made

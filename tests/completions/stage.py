@@ -121,7 +121,7 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def staged(gateway: Gateway, database: str) -> AsyncIterator[Stage]:
-    door = PostgresDoor(database, pool_size=2, deadline_seconds=3)
+    door = PostgresDoor(database, pool_size=2, deadline_seconds=30)
     connection = await asyncpg.connect(database)
     async with httpx.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as http:  # noqa: S501  # nothing here is TLS
         yield Stage(gateway, door, connection, http)

@@ -69,7 +69,7 @@ async def house(shared_database: str) -> AsyncIterator[House]:
             "OPENROUTER_BASE_URL": sandbox.url,
             "OPENROUTER_API_KEY": "sk-or-v1-of-the-tests",
         }
-        door = Noting(PostgresDoor(shared_database, pool_size=2, deadline_seconds=3))
+        door = Noting(PostgresDoor(shared_database, pool_size=2, deadline_seconds=30))
         app = create_app(settings.read(given), door=door, environ=given)
         async with staged(Gateway("http://tollgate.test", sandbox), shared_database) as stage:
             yield House(stage, app, door)

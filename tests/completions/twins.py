@@ -139,7 +139,7 @@ async def twins(database: str, faults: list[str]) -> AsyncIterator[Twins]:
 
 async def somebody_rich(database: str) -> str:
     """Their key."""
-    door = PostgresDoor(database, pool_size=1, deadline_seconds=3)
+    door = PostgresDoor(database, pool_size=1, deadline_seconds=30)
     someone = Person(door)
     await someone.seed()
     granter = console(door, "tests")

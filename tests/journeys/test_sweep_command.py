@@ -36,7 +36,7 @@ def sweep(own_database: str, sandbox: Upstream, tmp_path: Path) -> Sweep:
 
 @pytest.fixture
 async def someone(own_database: str) -> AsyncIterator[Person]:
-    door = PostgresDoor(own_database, pool_size=2, deadline_seconds=3)
+    door = PostgresDoor(own_database, pool_size=2, deadline_seconds=30)
     made = Person(door)
     await made.seed()
     await credits.grant(console(door, "tests"), made.org_id, 10**9, source="funding", reason="", reference="first")

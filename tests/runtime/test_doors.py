@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from conftest import DEADLINE_SECONDS
 from servers.postgres import GUARDED_PASSWORD, Cluster
 from servers.postgrest import token
 from servers.relay import Relay
@@ -17,7 +16,13 @@ from tollgate.runtime.http import USER_AGENT, Http
 
 OUTAGES = ["08006", "25006", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "58030"]
 DEFECTS = ["22003", "23505", "42703", "P0001", "XX000"]
+DEADLINE_SECONDS = 3.0
 WITHIN = DEADLINE_SECONDS + 1
+
+
+@pytest.fixture
+def deadline_seconds() -> float:
+    return DEADLINE_SECONDS
 
 
 def http_answer(status: str, body: str, content_type: str = "application/json") -> bytes:
