@@ -869,22 +869,35 @@ comment on function public.tollgate_settle(jsonb) is
   'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. The first outcome of a request stands; a later one changes nothing and is told so. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
 
 
-create function public.tollgate_note_generation(id text, generation_id text, upstream text) returns jsonb
+create function public.tollgate_note_generations(items jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
+set enable_seqscan = off -- as for tollgate_admit()
 as $$
+declare
+  answers jsonb;
 begin
-  update tollgate.requests r set
-    generation_id = tollgate_note_generation.generation_id,
-    upstream = tollgate_note_generation.upstream
-  where r.id = tollgate_note_generation.id and r.state in ('held', 'unsettled');
-  return jsonb_build_object('noted', found);
+  with noted as (
+    update tollgate.requests r set generation_id = i.generation_id, upstream = i.upstream
+    from jsonb_to_recordset(items) i (id text, generation_id text, upstream text)
+    where r.id = i.id and r.id = any (array(
+      select o.id from tollgate.requests o
+      where o.id = any (array(select a.value ->> 'id' from jsonb_array_elements(items) a))
+        and o.state in ('held', 'unsettled')
+      for no key update skip locked
+    ))
+    returning r.id
+  )
+  select jsonb_object_agg(i.value ->> 'id', jsonb_build_object('noted', n.id is not null)) into answers
+  from jsonb_array_elements(items) i
+  left join noted n on n.id = i.value ->> 'id';
+  return answers;
 end
 $$;
 
-comment on function public.tollgate_note_generation(text, text, text) is
-  'Remembers the upstream''s id of a running generation, by which its cost can be found when we do not live to see it. Refuses nothing. Locks the request row.';
+comment on function public.tollgate_note_generations(jsonb) is
+  'Remembers the upstreams'' ids of running generations, by which their costs can be found when we do not live to see them. Each item has id, generation_id, upstream. Refuses nothing. Locks the request rows, and waits for none: one that is locked is being settled.';
 
 
 create function public.tollgate_due(page_size integer, lease_seconds integer) returns jsonb
@@ -1062,7 +1075,7 @@ comment on function public.tollgate_audit_books() is
 
 select tollgate.expose('public.tollgate_admit(jsonb)');
 select tollgate.expose('public.tollgate_settle(jsonb)');
-select tollgate.expose('public.tollgate_note_generation(text, text, text)');
+select tollgate.expose('public.tollgate_note_generations(jsonb)');
 select tollgate.expose('public.tollgate_due(integer, integer)');
 select tollgate.expose('public.tollgate_expire(integer)');
 select tollgate.expose('public.tollgate_audit_books()');

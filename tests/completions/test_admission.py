@@ -643,6 +643,29 @@ async def test_an_idempotency_key_is_free_again_when_nothing_happened_or_a_day_p
     assert "granted" in (await admit(door, idempotent(someone, "k1", body="other")))[0]
 
 
+async def note(door: Door, *items: dict[str, str]) -> list[bool]:
+    answers = await door.call("tollgate_note_generations", items=list(items))
+    return [answers[item["id"]]["noted"] for item in items]
+
+
+async def test_many_generations_are_noted_at_once_and_none_waits_for_a_request_that_is_being_settled(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    asked = [item(someone) for _ in range(3)]
+    await admit(door, *asked)
+    noted = [{"id": one["id"], "generation_id": f"gen-{one['id']}", "upstream": "openrouter"} for one in asked]
+    settling = await asyncpg.connect(shared_database)
+    async with settling.transaction():
+        await settling.execute("select from tollgate.requests where id = $1 for update", asked[1]["id"])
+        assert await note(door, *noted) == [True, False, True]
+    await settling.close()
+    kept = "select array_agg(generation_id) from tollgate.requests where org_id = $1 and generation_id = 'gen-' || id"
+    assert sorted(await sql(shared_database, kept, someone.org_id)) == sorted(
+        noted[place]["generation_id"] for place in (0, 2)
+    )
+
+
 async def test_a_generation_is_noted_while_it_runs(
     door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
 ) -> None:
@@ -650,12 +673,12 @@ async def test_a_generation_is_noted_while_it_runs(
     asked = item(someone)
     await admit(door, asked)
     noted = {"id": asked["id"], "generation_id": "gen-7", "upstream": "openrouter"}
-    assert (await door.call("tollgate_note_generation", **noted))["noted"] is True
+    assert await note(door, noted) == [True]
     assert (
         await sql(shared_database, "select generation_id from tollgate.requests where id = $1", asked["id"]) == "gen-7"
     )
     await settle(door, settled(asked, 1))
-    assert (await door.call("tollgate_note_generation", **noted))["noted"] is False
+    assert await note(door, noted, {**noted, "id": "req_unknown"}) == [False, False]
 
 
 async def test_what_is_due_is_taken_by_one_sweeper(
@@ -707,7 +730,7 @@ async def test_holds_that_nobody_swept_end_at_their_prompt(
     ]
     fresh["ttl_seconds"] = -3500
     (granted, *_) = await admit(door, *asked)
-    await door.call("tollgate_note_generation", id=noted["id"], generation_id="gen-7", upstream="openrouter")
+    await note(door, {"id": noted["id"], "generation_id": "gen-7", "upstream": "openrouter"})
     await settle(door, {"id": unsettled["id"], "outcome": "unsettled"})
     held = granted["granted"]["hold_nanos"]
     ended = [(await door.call("tollgate_expire", page_size=1000))["ended"] for _ in range(2)]

@@ -45,7 +45,7 @@ async def test_a_plain_completion_takes_two(warm: ASGIApp, watched: Watched, cus
 
 async def test_a_stream_takes_three(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
     assert await status(warm, await customer(), a_chat(stream=True)) == 200
-    assert watched.calls == ["admit", "note_generation", "settle"]
+    assert watched.calls == ["admit", "note_generations", "settle"]
 
 
 async def test_many_at_once_take_fewer(

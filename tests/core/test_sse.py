@@ -491,22 +491,26 @@ whole_events = st.one_of(
 )
 
 
-@given(st.lists(whole_events, min_size=1, max_size=6))
-def test_what_says_nothing_new_changes_no_tally(events: list[str]) -> None:
-    """Then a piece of whole events may pass unread, and counts as many events as it has blank lines."""
+@given(st.lists(whole_events, min_size=1, max_size=6), st.integers(0, 200))
+def test_what_is_quiet_changes_no_tally(events: list[str], cut: int) -> None:
+    """It may pass unread, is whole events, and counts as many of them as it has blank lines."""
     piece = "".join(events).encode()
-    if not sse.says_nothing_new(piece):
-        return
+    piece = piece[: len(piece) - cut]
+    quiet = piece[: sse.quiet(piece)]
     tally = sse.Tally(generation_id="gen-1")
-    found = list(sse.Events().feed(piece))
+    cutter = sse.Events()
+    found = list(cutter.feed(quiet))
     for event in found:
         tally.see(event.data)
     assert tally == sse.Tally(generation_id="gen-1")
-    assert b"".join(event.raw for event in found) == piece
-    assert len([event for event in found if event.data]) <= piece.count(b"\n\n")
+    assert cutter.is_between
+    assert b"".join(event.raw for event in found) == quiet
+    assert len([event for event in found if event.data]) <= quiet.count(b"\n\n")
 
 
-def test_mere_text_says_nothing_new() -> None:
-    assert sse.says_nothing_new(
-        b'data: {"id":"gen-1","choices":[{"delta":{"content":"hi"},"finish_reason":null}]}\n\n' * 3
-    )
+def test_mere_text_is_quiet_and_the_end_of_a_stream_is_not() -> None:
+    text = b'data: {"id":"gen-1","choices":[{"delta":{"content":"hi"},"finish_reason":null}]}\n\n' * 3
+    stop = b'data: {"id":"gen-1","choices":[{"delta":{"content":""},"finish_reason":"stop"}]}\n\n'
+    assert sse.quiet(text) == len(text)
+    assert sse.quiet(text + stop) == sse.quiet(text + b"data: [DONE]\n\n") == sse.quiet(text + text[:20]) == len(text)
+    assert sse.quiet(stop) == sse.quiet(b": ping\n\n") == sse.quiet(text[:20]) == 0

@@ -31,6 +31,15 @@ async def settle_down() -> None:
         await asyncio.sleep(0)
 
 
+async def first_alone(batch: Batch, *items: Item) -> list[asyncio.Future[Any]]:
+    """The first is under way when the others come."""
+    first = asyncio.ensure_future(batch.ask(items[0]))
+    await settle_down()
+    rest = [asyncio.ensure_future(batch.ask(item)) for item in items[1:]]
+    await settle_down()
+    return [first, *rest]
+
+
 async def test_a_lone_item_leaves_at_once() -> None:
     sender = Sender()
     asking = asyncio.ensure_future(Batch(sender, lanes=1, most=10).ask({"id": "a"}))
@@ -43,12 +52,19 @@ async def test_a_lone_item_leaves_at_once() -> None:
 async def test_what_arrives_meanwhile_leaves_together() -> None:
     sender = Sender()
     batch = Batch(sender, lanes=1, most=10)
-    asking = [asyncio.ensure_future(batch.ask({"id": name})) for name in "abcd"]
-    await settle_down()
+    asking = await first_alone(batch, *({"id": name} for name in "abcd"))
     assert sender.calls == [["a"]]
     sender.through.set()
     assert await asyncio.gather(*asking) == [f"answer to {name}" for name in "abcd"]
     assert sender.calls == [["a"], ["b", "c", "d"]]
+
+
+async def test_what_is_asked_in_one_turn_of_the_loop_leaves_together() -> None:
+    sender = Sender()
+    sender.through.set()
+    batch = Batch(sender, lanes=1, most=10)
+    await asyncio.gather(*(batch.ask({"id": name}) for name in "abc"))
+    assert sender.calls == [["a", "b", "c"]]
 
 
 async def test_a_batch_has_a_largest_size_and_lanes_run_side_by_side() -> None:
@@ -56,17 +72,17 @@ async def test_a_batch_has_a_largest_size_and_lanes_run_side_by_side() -> None:
     batch = Batch(sender, lanes=2, most=3)
     asking = [asyncio.ensure_future(batch.ask({"id": str(number)})) for number in range(9)]
     await settle_down()
-    assert sender.calls == [["0"], ["1"]]
+    assert sender.calls == [["0", "1", "2"], ["3", "4", "5"]]
     sender.through.set()
     await asyncio.gather(*asking)
-    assert [len(call) for call in sender.calls] == [1, 1, 3, 3, 1]
+    assert [len(call) for call in sender.calls] == [3, 3, 3]
 
 
 async def test_a_broken_item_fails_alone() -> None:
     sender = Sender()
     batch = Batch(sender, lanes=1, most=10)
     items: list[Item] = [{"id": "first"}, {"id": "a"}, {"id": "b", "broken": True}, {"id": "c"}]
-    asking = [asyncio.ensure_future(batch.ask(item)) for item in items]
+    asking = await first_alone(batch, *items)
     sender.through.set()
     answers = await asyncio.gather(*asking, return_exceptions=True)
     assert [answers[place] for place in (0, 1, 3)] == ["answer to first", "answer to a", "answer to c"]
@@ -77,7 +93,7 @@ async def test_an_outage_is_everybody_s_and_is_not_tried_again_here() -> None:
     sender = Sender()
     batch = Batch(sender, lanes=1, most=10)
     items: list[Item] = [{"id": "first"}, {"id": "a"}, {"id": "b", "outage": True}]
-    asking = [asyncio.ensure_future(batch.ask(item)) for item in items]
+    asking = await first_alone(batch, *items)
     sender.through.set()
     answers = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(answer).__name__ for answer in answers] == ["str", "DatabaseUnavailable", "DatabaseUnavailable"]
@@ -94,8 +110,7 @@ async def test_an_item_that_gets_no_answer_does_not_wait_for_ever() -> None:
 async def test_an_asker_who_leaves_takes_nobody_along() -> None:
     sender = Sender()
     batch = Batch(sender, lanes=1, most=10)
-    asking = [asyncio.ensure_future(batch.ask({"id": name})) for name in "abc"]
-    await settle_down()
+    asking = await first_alone(batch, *({"id": name} for name in "abc"))
     asking[0].cancel()
     asking[1].cancel()
     sender.through.set()

@@ -45,15 +45,22 @@ class Relay:
         """Which of those held back the charge goes into."""
 
     def take(self, piece: bytes) -> bytes:
-        """What may go out now that this piece has come. Most pieces are mere text, and need not be taken apart."""
-        if self._may_look_away and self._events.is_between and sse.says_nothing_new(piece):
-            self.delivered += piece.count(b"\n\n")
-            return piece
-        return b"".join([self._pass(event) for event in self._events.feed(piece)])
+        """What may go out now that this piece has come. Most of a stream is mere text, and need not be taken apart."""
+        first = b""
+        if self._looks_at_nothing and self.tally.generation_id is None:
+            end = piece.find(b"\n\n") + 2
+            first, piece = self._look_into(piece[:end]), piece[end:]
+        quiet = sse.quiet(piece) if self._may_look_away else 0
+        self.delivered += piece.count(b"\n\n", 0, quiet)
+        return first + piece[:quiet] + self._look_into(piece[quiet:])
 
     @property
     def _may_look_away(self) -> bool:
-        return self._looks_at_nothing and self.tally.generation_id is not None and not self._held
+        known = self.tally.generation_id is not None
+        return self._looks_at_nothing and known and self._events.is_between and not self._held
+
+    def _look_into(self, piece: bytes) -> bytes:
+        return b"".join([self._pass(event) for event in self._events.feed(piece)])
 
     def rest(self) -> bytes:
         """The same, of what the upstream left unfinished at its end."""

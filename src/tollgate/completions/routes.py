@@ -1,6 +1,7 @@
 """POST /v1/chat/completions, /v1/completions and /v1/embeddings, and the same where OpenRouter has them.
 
-Plain ASGI endpoints: what FastAPI does around one costs more than the money does. `document.py` describes them.
+Plain ASGI endpoints, reached past FastAPI: what it does around one costs more than the money does. `document.py`
+describes them.
 """
 
 import hmac
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tollgate.completions import rules, whole
@@ -48,7 +49,6 @@ class Completions:
         clock: Monotonic,
     ) -> None:
         self.path = path
-        """For the log: FastAPI knows nothing of this route."""
         self._endpoint = endpoint
         self._gate = gate
         self._admission = admission
@@ -57,6 +57,7 @@ class Completions:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["endpoint"] = self  # for the log line, which names the path
         call = await self._call(scope, receive)
         if call is None:
             return
@@ -92,13 +93,11 @@ class Completions:
         )
 
 
-def routes(gate: Gate, admission: Admission, books: Books, upstreams: Upstreams, clock: Monotonic) -> list[BaseRoute]:
+def endpoints(
+    gate: Gate, admission: Admission, books: Books, upstreams: Upstreams, clock: Monotonic
+) -> list[Completions]:
     return [
-        Route(
-            mount + path,
-            Completions(mount + path, endpoint, gate, admission, books, upstreams, clock),
-            methods=["POST"],
-        )
+        Completions(mount + path, endpoint, gate, admission, books, upstreams, clock)
         for path, endpoint in PATHS.items()
         for mount in MOUNTS
     ]

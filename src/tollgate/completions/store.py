@@ -15,8 +15,8 @@ async def settle(door: Door, items: Items) -> Json:
     return await door.call("tollgate_settle", items=items)
 
 
-async def note_generation(door: Door, request_id: str, generation_id: str, upstream: str) -> Json:
-    return await door.call("tollgate_note_generation", id=request_id, generation_id=generation_id, upstream=upstream)
+async def note_generations(door: Door, items: Items) -> Json:
+    return await door.call("tollgate_note_generations", items=items)
 
 
 async def due(door: Door, page_size: int, lease_seconds: int) -> Json:

@@ -33,6 +33,7 @@ _MOST_UNDECIDED: Final = 3
 _LINES = re.compile(rb"\r\n|\n|\r")
 _NOTEWORTHY = re.compile(rb'"(?:usage|error|finish_reason)"\s*:\s*[^\sn]')
 """Anything but null. Inside a string the quotes would be escaped, so what a model says is never taken for it."""
+_WORTH_A_LOOK: Final = (b"\r", b"\n:", _DONE)
 
 
 class Event(NamedTuple):
@@ -192,17 +193,18 @@ class Tally:
             self.failure = _failure(error)
 
 
-def says_nothing_new(piece: bytes) -> bool:
-    """Whether these are whole events that nobody has to look into: no line end but LF, no comment, and of all that a
-    tally takes nothing. Only for a piece that begins where an event begins."""
-    return (
-        piece.endswith(b"\n\n")
-        and not piece.startswith(b":")
-        and b"\n:" not in piece
-        and b"\r" not in piece
-        and b"[DONE]" not in piece
-        and not _NOTEWORTHY.search(piece)
-    )
+def quiet(piece: bytes) -> int:
+    """How many bytes at the beginning are whole events that nobody has to look into: no line end but LF, no comment,
+    and of all that a tally takes nothing. Only for a piece that begins where an event begins."""
+    if piece.startswith(b":"):
+        return 0
+    found = _NOTEWORTHY.search(piece)
+    end = found.start() if found else len(piece)
+    for mark in _WORTH_A_LOOK:
+        place = piece.find(mark, 0, end)
+        end = end if place < 0 else place
+    last = piece.rfind(b"\n\n", 0, end)
+    return 0 if last < 0 else last + 2
 
 
 def is_done(data: bytes) -> bool:

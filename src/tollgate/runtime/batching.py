@@ -1,7 +1,8 @@
 """Natural batching: what arrives while a call is under way leaves together in the next one.
 
 One balance row serialises its org's requests at the speed of a commit. Batched, many share one commit; a lone
-request never waits, since nothing is under way.
+request never waits, since nothing is under way. A batch leaves at the end of the loop's turn: what one answer
+of the database set free in that turn comes back together, where otherwise the first would leave the rest behind.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ class Batch:
         self._most = most
         self._waiting: list[tuple[Item, asyncio.Future[Any]]] = []
         self._under_way: set[asyncio.Task[None]] = set()
+        self._starting = False
 
     async def ask(self, item: Item) -> Any:
         """The answer to this item. Cancelling the asker takes nothing back: the item may be under way already."""
@@ -33,10 +35,13 @@ class Batch:
         """The answer that will come, for those who care for it even when nobody waits for it any more."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
-        self._start()
+        if not self._starting:
+            self._starting = True
+            asyncio.get_running_loop().call_soon(self._start)
         return answer
 
     def _start(self) -> None:
+        self._starting = False
         while self._waiting and len(self._under_way) < self._lanes:
             leaving, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             task = asyncio.create_task(self._carry(leaving))
