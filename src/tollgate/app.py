@@ -9,15 +9,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollgate import __version__
-from tollgate.account import routes as account
-from tollgate.admin import routes as admin
+from tollgate.admin.upkeep import Upkeep
+from tollgate.audit.watch import Watch
 from tollgate.catalog import routes as models
 from tollgate.catalog.memory import Catalog
 from tollgate.catalog.source import Source
@@ -33,14 +32,20 @@ from tollgate.keys.gate import Gate
 from tollgate.keys.rules import Environment
 from tollgate.runtime import clock as clocks
 from tollgate.runtime import logs, settings
+from tollgate.runtime.application import Application
 from tollgate.runtime.clock import Monotonic, monotonic
 from tollgate.runtime.database import Door, open_door
 from tollgate.runtime.edge import Edge
 from tollgate.runtime.http import Http
 from tollgate.runtime.rendering import HANDLERS
 from tollgate.runtime.settings import Settings
+from tollgate.upstreams import keyring
 from tollgate.upstreams.client import Upstreams
+from tollgate.upstreams.guard import Guard
+from tollgate.upstreams.health import Checkup
 from tollgate.upstreams.transports import open_transport
+
+OF_PEOPLE = ("/user/", "/admin/", "/v1/me/", "/v1/admin/")
 
 
 class Rooms(NamedTuple):
@@ -51,11 +56,14 @@ class Rooms(NamedTuple):
     gate: Gate
     catalogs: Mapping[Environment, Catalog]
     upstreams: Upstreams
+    checkup: Checkup
     books: Books
     sweeper: Sweeper
+    watch: Watch
 
     async def close(self) -> None:
         await self.books.finish()
+        await self.watch.finish()
         for catalog in self.catalogs.values():
             await catalog.close()
         await self.upstreams.close()
@@ -69,22 +77,27 @@ def compose(
     http = Http()
     database = door or open_door(chosen, http)
     books = Books(database, clock=clock, randomness=random.random)
+    transport = open_transport(http, long_lived=not settings.is_serverless(environ))
+    secrets = {**keyring.without_ours(environ), **_own_secrets(chosen)}
     upstreams = Upstreams(
-        open_transport(http, long_lived=not settings.is_serverless(environ)),
-        secrets={**environ, **_own_secrets(chosen)},
+        transport,
+        secrets=secrets,
         allow_private=chosen.private_upstreams,
         total_seconds=chosen.upstream_timeout_seconds,
         clock=clock,
         randomness=random.random,
     )
+    upkeep = Upkeep(database, retention_days=chosen.request_retention_days, clock=clock)
     return Rooms(
         http=http,
         database=database,
         gate=Gate(database, peppers=chosen.peppers, trusted_proxy=chosen.trusted_proxy, clock=clock),
         catalogs=_catalogs(chosen, http, database, clock),
         upstreams=upstreams,
+        checkup=Checkup(transport, Guard(allow_private=chosen.private_upstreams), secrets),
         books=books,
-        sweeper=Sweeper(database, books, upstreams, [_openrouter(chosen)], clock=clock),
+        sweeper=Sweeper(database, books, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
+        watch=Watch(database, clock=clock, now=clocks.now),
     )
 
 
@@ -94,25 +107,31 @@ def create_app(
     door: Door | None = None,
     clock: Monotonic = monotonic,
     environ: Mapping[str, str] = os.environ,
-) -> FastAPI:
+) -> Application:
     """The whole server, which starts in no time: a cold one pays for what its first request needs, and no more."""
     chosen = given or settings.read(environ)
     logs.configure(chosen.log_level, chosen.secrets())
     rooms = compose(chosen, door, clock, environ)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Application) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(rooms.sweeper.for_ever())
+        furnishing = asyncio.create_task(app.furnished())
         yield
+        await furnishing
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping
         await rooms.close()
 
-    edge = partial(Edge, production=chosen.production, max_body_bytes=chosen.max_body_bytes, clock=clock)
+    edge = partial(
+        Edge, production=chosen.production, max_body_bytes=chosen.max_body_bytes, clock=clock, watch=rooms.watch
+    )
     paid = _paid(chosen, rooms, clock)
     app = _Application(
-        {endpoint.path: edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
+        straight={endpoint.path: edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
+        later=partial(_of_people, chosen, rooms, clock),
+        prefixes=OF_PEOPLE,
         title="Tollgate",
         version=__version__,
         summary="A credit-billing proxy in front of OpenRouter and your own model servers.",
@@ -128,28 +147,33 @@ def create_app(
     )
     app.include_router(health.router(chosen, rooms.database, rooms.http, clock))
     app.include_router(models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm))
-    app.include_router(account.router(rooms.gate))
-    app.include_router(admin.router(rooms.gate))
     return app
 
 
-class _Application(FastAPI):
-    """FastAPI for all but the paid calls: what it does around one costs a tenth of the whole call. They go straight to
-    their endpoints, plain ASGI, and are in its routes and its document all the same."""
-
-    def __init__(self, paid: Mapping[str, ASGIApp], **given: Any) -> None:
-        super().__init__(**given)
-        self._paid = paid
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        straight = self._paid.get(scope["path"]) if scope.get("method") == "POST" else None
-        await (straight or super().__call__)(scope, receive, send)
+class _Application(Application):
+    """With the paid paths, which are plain ASGI, in its document."""
 
     def openapi(self) -> dict[str, Any]:
         made = super().openapi()
         made["paths"] = document.paths() | made["paths"]
         made["components"]["schemas"] |= document.SCHEMAS
         return made
+
+
+def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
+    """The account and admin API. Imported when it is asked for: see runtime/application.py."""
+    from tollgate.account import routes as account  # noqa: PLC0415
+    from tollgate.admin import routes as admin  # noqa: PLC0415
+    from tollgate.admin.funds import Funds  # noqa: PLC0415
+
+    key = chosen.openrouter_management_key
+    funds = Funds(rooms.http, chosen.openrouter_base_url, key.get_secret_value() if key else None, clock=clock)
+    return [
+        account.router(rooms.gate, chosen),
+        admin.router(
+            rooms.gate, chosen, catalogs=rooms.catalogs, outward=rooms.upstreams, checkup=rooms.checkup, funds=funds
+        ),
+    ]
 
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[Completions]:

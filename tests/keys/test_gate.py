@@ -264,9 +264,8 @@ async def test_callers_at_the_same_time_keep_their_own_names() -> None:
     secrets = [f"{CHOSEN}-{number}" for number in range(30)]
     answers = await asyncio.gather(*(site.ask_with(secret) for secret in secrets))
     assert {answer.status_code for answer in answers} == {200}
-    assert [arguments["caller"]["digests"] for _, arguments in site.door.calls] == [
-        [digest(secret, PEPPER)] for secret in secrets
-    ]
+    asked = [arguments["caller"]["digests"] for _, arguments in site.door.calls]
+    assert sorted(asked) == sorted([digest(secret, PEPPER)] for secret in secrets)
 
 
 async def test_an_operator_at_the_console_needs_no_key() -> None:

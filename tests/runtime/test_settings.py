@@ -80,6 +80,11 @@ BAD = [
     ("MARKUP", "0.0000001", "six places"),
     ("HOLD_TTL_SECONDS", "59", "greater than or equal to 60"),
     ("HOLD_TTL_SECONDS", "600", "longer than UPSTREAM_TIMEOUT_SECONDS"),
+    ("GRANT_CAP", "-1", "greater than or equal to 0"),
+    ("GRANT_CAP", "0.0000000001", "no more than 9 decimal places"),
+    ("GRANT_CAP_PER_DAY", "a lot", "valid decimal"),
+    ("REQUEST_RETENTION_DAYS", "0", "greater than or equal to 1"),
+    ("OPENROUTER_MANAGEMENT_KEY", "sk-or-v1-…", "characters that no key has"),
     ("CRON_SECRET", "short", "at least 16 characters"),
     ("CRON_SECRET", "0123456789abcdef…", "characters that no key has"),
     ("HEALTH_USER_COUNT", "perhaps", "boolean"),
@@ -97,6 +102,7 @@ LEAKY = [
     ("SUPABASE_SECRET_KEY", "sb_publishable_hunter2hunter2"),
     ("KEY_PEPPER", "hunter2hunter2"),
     ("KEY_PEPPER_PREVIOUS", "hunter2hunter2"),
+    ("OPENROUTER_MANAGEMENT_KEY", "hunter2hunter2…"),
     ("CRON_SECRET", "hunter2hunter2"),
     ("OPENROUTER_API_KEY", "hunter2hunter2…"),
 ]
@@ -254,6 +260,7 @@ SECRETS = {
     "KEY_PEPPER": "hunter2" * 5,
     "KEY_PEPPER_PREVIOUS": "hunter2" * 6,
     "OPENROUTER_API_KEY": "sk-or-v1-hunter2hunter2",
+    "OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-hunter2hunter2hunter2",
     "CRON_SECRET": "hunter2" * 4,
 }
 

@@ -1,9 +1,35 @@
-"""Audit events in the database."""
+"""The audit trail, security events and reports in the database."""
 
 from typing import Any
 
 from tollgate.runtime.database import Door, Json
 
+Seen = list[dict[str, Any]]
+
 
 async def events(door: Door, filters: dict[str, Any], page_size: int) -> Json:
     return await door.call("tollgate_audit_events", filters=filters, page_size=page_size)
+
+
+async def security_events(door: Door, filters: dict[str, Any], page_size: int) -> Json:
+    return await door.call("tollgate_security_events", filters=filters, page_size=page_size)
+
+
+async def acknowledge_security_event(door: Door, event_id: str, note: str | None) -> Json:
+    return await door.call("tollgate_acknowledge_security_event", event_id=event_id, note=note)
+
+
+async def note_sightings(door: Door, refusals: Seen, trespasses: Seen, uses: Seen) -> Json:
+    return await door.call("tollgate_note_sightings", refusals=refusals, trespasses=trespasses, uses=uses)
+
+
+async def detect_patterns(door: Door) -> Json:
+    return await door.call("tollgate_detect_patterns")
+
+
+async def compliance_report(door: Door, since: str, until: str, books: bool | None) -> Json:
+    return await door.call("tollgate_compliance_report", since=since, until=until, books=books)
+
+
+async def database(door: Door) -> Json:
+    return await door.call("tollgate_database")

@@ -69,6 +69,7 @@ class Catalog:
         self._shelf: Shelf | None = None
         self._entries: list[Entry] | None = None
         self._hosted: list[Hosted] | None = [] if door is None else None
+        self._readings = self._newest_reading = 0
         self._taken_at = 0.0
         self._due_at = clock()
         self._pause = 0.0
@@ -115,6 +116,23 @@ class Catalog:
         await asyncio.shield(self._load(forced=True))
         if self._failures > failures:
             raise CatalogUnavailable
+
+    async def reread(self) -> bool:
+        """Takes up what the database says now of our own servers; OpenRouter is not asked. Whether that was done."""
+        if self._snapshot is None:
+            return True
+        if self._asking:
+            await asyncio.wait(self._asking.values())  # they may have begun before what the caller knows of
+        known = await self._read_hosted(0)
+        self._single.clear()
+        if self._shelf is not None:
+            self._arrange()
+        return known is not None
+
+    @property
+    def kept_as(self) -> str | None:
+        """The source under which all instances share its list; None where they do not."""
+        return self._source.base_url if self._snapshot is not None else None
 
     def state(self) -> CatalogState:
         age = None if self._entries is None else self._clock() - self._taken_at
@@ -203,9 +221,7 @@ class Catalog:
         self._refreshes += 1
         self._put_off()  # whatever happens now, the next one waits
         began = self._clock()
-        known = await self._known(None, 0 if forced else FRESH_SECONDS)
-        if known is not None:
-            self._hosted = known.hosted
+        known = await self._read_hosted(0 if forced else FRESH_SECONDS)
         if known is not None and known.entries:
             self._take(known.entries, began - known.age_seconds)
             return
@@ -251,6 +267,16 @@ class Catalog:
     def _put_off(self) -> None:
         self._pause = min(max(self._pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
         self._due_at = self._clock() + self._pause
+
+    async def _read_hosted(self, within_seconds: int) -> Known | None:
+        """With the snapshot, if it is no older. An answer that was asked for earlier than what is here is old."""
+        self._readings += 1
+        reading = self._readings
+        known = await self._known(None, within_seconds)
+        if known is not None and reading > self._newest_reading:
+            self._newest_reading = reading
+            self._hosted = known.hosted
+        return known
 
     async def _known(self, names: Sequence[str] | None, within_seconds: int) -> Known | None:
         return await self._snapshot.known(names, within_seconds) if self._snapshot is not None else None

@@ -14,11 +14,12 @@ from starlette.responses import Response
 from tollgate.catalog import rules, store
 from tollgate.catalog.entries import encoded
 from tollgate.catalog.memory import Catalog
-from tollgate.core.errors import CatalogUnavailable
+from tollgate.core.errors import CatalogUnavailable, ModelNotFound
 from tollgate.core.models import Model
 from tollgate.keys.gate import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
 from tollgate.runtime.database import Door
+from tollgate.runtime.forms import refusals
 
 MOUNTS = ("/v1", "/api/v1", "")
 USUAL_MODALITIES = "text,embeddings"
@@ -139,7 +140,12 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
         return _json(_shown(await showcase.catalog.find(name), markup))
 
     for mount in MOUNTS:
-        add = partial(routes.add_api_route, include_in_schema=mount == MOUNTS[0])
+        add = partial(
+            routes.add_api_route,
+            include_in_schema=mount == MOUNTS[0],
+            responses=refusals(CatalogUnavailable, ModelNotFound),
+            openapi_extra={"x-stability": "stable"},
+        )
         add(f"{mount}/models", models, summary="The models there are", response_model=ModelList)
         add(f"{mount}/models/{{author}}/{{slug}}", model, summary="One model", response_model=ListedModel)
         add(f"{mount}/models/{{name}}", named, summary="One model of ours, by its name", response_model=ListedModel)

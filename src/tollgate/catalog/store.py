@@ -30,3 +30,25 @@ async def put_route(door: Door, route: dict[str, Any]) -> Json:
 
 async def shopper(door: Door) -> Json:
     return await door.call("tollgate_shopper")
+
+
+async def routes(door: Door, filters: dict[str, Any], page_size: int) -> Json:
+    return await door.call("tollgate_routes", filters=filters, page_size=page_size)
+
+
+async def route(door: Door, route_id: str) -> Json:
+    return await door.call("tollgate_route", route_id=route_id)
+
+
+async def delete_route(door: Door, route_id: str) -> Json:
+    return await door.call("tollgate_delete_route", route_id=route_id)
+
+
+async def snapshot(door: Door, source: str) -> Json:
+    """What all instances share of this source's list, for an operator."""
+    return await door.call("tollgate_snapshot", source=source)
+
+
+async def note_refresh(door: Door, source: str, digest: str | None) -> Json:
+    """Records it, and says whether the shared list is another than that of the digest."""
+    return await door.call("tollgate_note_refresh", source=source, digest=digest)

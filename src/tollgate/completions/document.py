@@ -100,6 +100,7 @@ def _operation(mount: str, path: str) -> dict[str, Any]:
         "tags": ["completions"],
         "summary": SUMMARIES[path],
         "description": DESCRIPTION,
+        "x-stability": "stable",
         "operationId": f"{mount}{path}".strip("/").replace("/", "_"),
         "security": [{"Bearer": []}, {"X-API-Key": []}],
         "parameters": [

@@ -32,13 +32,22 @@ Sweep = Mapping[str, int]
 
 class Sweeper:
     def __init__(
-        self, door: Door, books: Books, upstreams: Upstreams, homes: Sequence[Upstream], *, clock: Monotonic
+        self,
+        door: Door,
+        books: Books,
+        upstreams: Upstreams,
+        homes: Sequence[Upstream],
+        *,
+        clock: Monotonic,
+        upkeep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._door = door
         self._books = books
         self._upstreams = upstreams
         self._homes = {home.id: home for home in homes}
         self._clock = clock
+        self._upkeep = upkeep
+        """What else is done in a round, until the time that it is told."""
 
     async def sweep(self) -> Sweep:
         """All that is due, or as much of it as a round has time for."""
@@ -51,6 +60,8 @@ class Sweeper:
                 break
         if count.total():
             log.info("swept", **count)
+        if self._upkeep:
+            await self._upkeep(ends_at)
         return dict(count)
 
     async def for_ever(self, pause: Callable[[float], Awaitable[Any]] = asyncio.sleep) -> None:

@@ -6,6 +6,7 @@ TollgateError
 │   ├── RequestInProgress      409 request_in_progress
 │   ├── AnswerNotKept          409 answer_not_kept
 │   ├── KeyIsFinal             409 key_is_final
+│   ├── Conflict               409 conflict
 │   ├── BodyTooLarge           413 body_too_large
 │   ├── NotFound               404 not_found
 │   │   └── ModelNotFound      404 model_not_found
@@ -24,7 +25,8 @@ TollgateError
 ├── Forbidden                  403
 │   ├── PermissionDenied           permission_denied
 │   ├── ModelNotAllowed            model_not_allowed
-│   └── IpNotAllowed               ip_not_allowed
+│   ├── IpNotAllowed               ip_not_allowed
+│   └── CapExceeded                cap_exceeded
 ├── RateLimitExceeded          429 rate_limit_exceeded
 ├── UpstreamError
 │   ├── UpstreamUnavailable    502 upstream_unavailable
@@ -102,6 +104,12 @@ class KeyIsFinal(BadRequest):
     status = 409
     code = "key_is_final"
     sentence = "The key is revoked, which is final. Create a new key instead."
+
+
+class Conflict(BadRequest):
+    status = 409
+    code = "conflict"
+    sentence = "This is at odds with what there is already. The fields say with what."
 
 
 class BodyTooLarge(BadRequest):
@@ -204,6 +212,11 @@ class ModelNotAllowed(Forbidden):
 class IpNotAllowed(Forbidden):
     code = "ip_not_allowed"
     sentence = "This API key may not be used from this address. Add the address to the key's allowlist."
+
+
+class CapExceeded(Forbidden):
+    code = "cap_exceeded"
+    sentence = "This is more than one operator may move. Ask for less, wait until tomorrow, or have the cap raised."
 
 
 class RateLimitExceeded(TollgateError):

@@ -81,14 +81,15 @@ class Gate:
     def meet(self, scope: Scope) -> Visitor:
         """Who comes, for calls that take many callers at once."""
         headers = network.headers_of(scope)
-        secret = rules.presented(headers)
-        claims = {
-            "digests": [rules.digest(secret, pepper) for pepper in self._peppers],
-            "pepper": self._fingerprint,
+        claims: dict[str, Any] = {
             "ip": network.client_ip(scope, self._trusted_proxy),
             "user_agent": headers.get("user-agent", "")[:LONGEST_USER_AGENT],
             "request_id": scope["state"]["request_id"],
         }
+        scope["state"]["caller"] = claims  # for the watch, who wants to know of a key that is none as well
+        secret = rules.presented(headers)
+        claims["digests"] = [rules.digest(secret, pepper) for pepper in self._peppers]
+        claims["pepper"] = self._fingerprint
         return Visitor(claims, rules.environment_of(secret))
 
     def refuse_strangers(self, visitor: Visitor) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -25,6 +26,10 @@ ADMIN_SCOPES = (*MEMBER_SCOPES, "admin")
 
 class UnusableSecret(ValueError):
     """Why a chosen secret cannot become a key."""
+
+
+class NoNetwork(ValueError):
+    """Why a text is not a network, without the text: it may be a secret in the wrong field."""
 
 
 def mint(environment: Environment, randomness: bytes) -> str:
@@ -89,22 +94,42 @@ def stored(
     expires_at: str | None = None,
 ) -> dict[str, Any]:
     """All that the database keeps of a key."""
-    shown = len(PREFIXES["live"]) + SHOWN_OF_RANDOM if secret.startswith(tuple(PREFIXES.values())) else SHOWN_OF_RANDOM
-    return {
+    return imprint(secret, pepper) | {
         "name": name,
-        "digest": digest(secret, pepper),
-        "pepper": fingerprint(pepper),
-        "prefix": secret[:shown],
-        "last_four": secret[-4:],
-        "environment": environment_of(secret),
         "scopes": list(scopes),
         "ip_allowlist": list(ip_allowlist) if ip_allowlist is not None else None,
         "expires_at": expires_at,
     }
 
 
+def imprint(secret: str, pepper: str) -> dict[str, Any]:
+    """All that the database keeps of a secret: what to find it by, and what people know it by."""
+    shown = len(PREFIXES["live"]) + SHOWN_OF_RANDOM if secret.startswith(tuple(PREFIXES.values())) else SHOWN_OF_RANDOM
+    return {
+        "digest": digest(secret, pepper),
+        "pepper": fingerprint(pepper),
+        "prefix": secret[:shown],
+        "last_four": secret[-4:],
+        "environment": environment_of(secret),
+    }
+
+
 def masked(prefix: str, last_four: str) -> str:
     return f"{prefix}…{last_four}"
+
+
+def network(text: str) -> str:
+    """A network as the database writes it. One address is a network of its own; bits behind the mask are refused, since
+    whoever wrote 10.0.0.5/8 meant a smaller network than 10.0.0.0/8 or did not count the bits."""
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise NoNetwork("must be an address or a network, such as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32") from None
+    if found.prefixlen != found.max_prefixlen and ipaddress.ip_interface(text).ip != found.network_address:
+        raise NoNetwork("has bits behind its mask: write the network's first address, or leave the mask away for one")
+    if isinstance(found, ipaddress.IPv6Network) and found.network_address.scope_id:
+        raise NoNetwork("must not name an interface of one machine")
+    return str(found)
 
 
 def _base62(number: int, width: int) -> str:

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,9 +31,20 @@ SECURITY_HEADERS = {
 OVER_TLS_ONLY = {"strict-transport-security": "max-age=31536000"}
 
 
+class Watch(Protocol):
+    """Who wants to know of every request, and by what its key was refused."""
+
+    def begins(self) -> None: ...
+
+    def ended(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None: ...
+
+
 class Edge:
-    def __init__(self, app: ASGIApp, *, production: bool, max_body_bytes: int, clock: Monotonic) -> None:
+    def __init__(
+        self, app: ASGIApp, *, production: bool, max_body_bytes: int, clock: Monotonic, watch: Watch | None = None
+    ) -> None:
         self._app = app
+        self._watch = watch
         headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._max_body_bytes = max_body_bytes
@@ -47,16 +59,16 @@ class Edge:
         logs.note(request_id=request_id)
         answer = _Answer(send, [*self._headers, (b"x-request-id", request_id.encode())])
         started = self._clock()
+        if self._watch:
+            self._watch.begins()
         try:
             await self._answer(scope, receive, answer)
         finally:
-            log.info(
-                "request",
-                method=scope["method"],
-                route=_route(scope),
-                status=answer.status,
-                duration_ms=round((self._clock() - started) * 1000, 1),
-            )
+            method, route = scope["method"], _route(scope)
+            duration_ms = round((self._clock() - started) * 1000, 1)
+            log.info("request", method=method, route=route, status=answer.status, duration_ms=duration_ms)
+            if self._watch:
+                self._watch.ended(method, route, logs.noted(), scope["state"].get("caller", {}))
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         body = _Body(receive, self._max_body_bytes)

@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from tollgate.core.money import NANOS_PER_CREDIT
+
 DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
 SHORTEST_PEPPER = 32
 SHORTEST_CRON_SECRET = 16
@@ -139,6 +141,20 @@ class Settings(BaseModel):
         description="Longest time that a completion may take, from its start to its last byte. "
         "Keep it below the limit of a serverless host.",
     )
+    openrouter_management_key: SecretStr | None = Field(
+        None,
+        alias="OPENROUTER_MANAGEMENT_KEY",
+        description="An OpenRouter management key. With it, /admin/monitor shows what is left of our own credit there "
+        "and for how many days.",
+    )
+    request_retention_days: int | None = Field(
+        None,
+        alias="REQUEST_RETENTION_DAYS",
+        ge=1,
+        le=36_500,
+        description="Requests older than this are dropped; what they used stays counted, and the ledger whole. "
+        "Default: all are kept.",
+    )
 
     markup: Decimal = Field(
         Decimal(0),
@@ -154,6 +170,22 @@ class Settings(BaseModel):
         le=172_800,
         description="How long credits stay on hold for a request that nobody ends; then it is swept. "
         "Longer than UPSTREAM_TIMEOUT_SECONDS.",
+    )
+    grant_cap: Decimal = Field(
+        Decimal(10_000),
+        alias="GRANT_CAP",
+        ge=0,
+        le=100_000_000,
+        decimal_places=9,
+        description="Most credits that one grant or adjustment over HTTP may give. The console has no cap.",
+    )
+    grant_cap_per_day: Decimal = Field(
+        Decimal(100_000),
+        alias="GRANT_CAP_PER_DAY",
+        ge=0,
+        le=100_000_000,
+        decimal_places=9,
+        description="Most credits that one operator may give in a day (UTC) by grants and adjustments over HTTP.",
     )
     cron_secret: SecretStr | None = Field(
         None,
@@ -190,7 +222,7 @@ class Settings(BaseModel):
             raise ValueError("must be a web address such as https://example.com")
         return value.rstrip("/")
 
-    @field_validator("supabase_secret_key", "openrouter_api_key", "cron_secret")
+    @field_validator("supabase_secret_key", "openrouter_api_key", "openrouter_management_key", "cron_secret")
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
@@ -278,6 +310,14 @@ class Settings(BaseModel):
     @property
     def markup_ppm(self) -> int:
         return int(self.markup * 1_000_000)
+
+    @property
+    def grant_cap_nanos(self) -> int:
+        return int(self.grant_cap * NANOS_PER_CREDIT)
+
+    @property
+    def grant_cap_per_day_nanos(self) -> int:
+        return int(self.grant_cap_per_day * NANOS_PER_CREDIT)
 
     @property
     def peppers(self) -> tuple[str, ...]:

@@ -97,6 +97,9 @@ class Breakers:
         """An answer has come to its end: all is forgiven."""
         self._kept.pop(model, None)
 
+    def states(self, now: float) -> dict[str, State]:
+        return {model: breaker.state(now) for model, breaker in self._kept.items()}
+
     def worst(self, now: float) -> State:
         states = {breaker.state(now) for breaker in self._kept.values()}
         return "open" if "open" in states else "half" if "half" in states else "closed"

@@ -80,6 +80,8 @@ class UpstreamState(NamedTuple):
     in_flight: int
     failures: int
     last_error: str | None
+    breakers: Mapping[str, State]
+    """By model. Only one that fails has any."""
 
 
 class Upstreams:
@@ -143,7 +145,7 @@ class Upstreams:
     def states(self) -> Sequence[UpstreamState]:
         """Of all that were asked so far."""
         return [
-            UpstreamState(one.upstream.id, one.state(), one.in_flight, one.failures, one.last_error)
+            UpstreamState(one.upstream.id, one.state(), one.in_flight, one.failures, one.last_error, one.states())
             for one in self._attempts.stations.values()
         ]
 

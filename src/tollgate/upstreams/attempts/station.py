@@ -95,6 +95,10 @@ class Station:
     def state(self) -> State:
         return self._breakers.worst(self._clock())
 
+    def states(self) -> dict[str, State]:
+        """Of the models that fail."""
+        return self._breakers.states(self._clock())
+
     def refuses_us(self, why: str) -> None:
         """Our key, our credit or our address of it is wrong: every client's trouble until an operator mends it."""
         self.note(why)

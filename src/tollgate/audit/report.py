@@ -1,0 +1,145 @@
+"""The compliance report as a table for spreadsheets and as a page for people. Pure.
+
+What somebody chose (a name, an e-mail address) is data here: a spreadsheet must not run it, nor Markdown render it.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tollgate.core.money import NANOS_PER_CREDIT, to_credits
+
+Report = Mapping[str, Any]
+Cell = str | int | None
+Line = tuple[str, Cell, str, Cell]
+"""Section, item of it, what is said of the item, and that."""
+
+COLUMNS = ("section", "item", "field", "value")
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a spreadsheet takes a text that begins with it for."""
+MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
+NANOS = "_nanos"
+
+
+def with_credits(amounts: Mapping[str, Any]) -> dict[str, Any]:
+    """For each amount in nanos the same in credits, for people to read."""
+    nanos = {name: amount for name, amount in amounts.items() if name.endswith(NANOS)}
+    return {**amounts, **{name.replace(NANOS, "_credits"): to_credits(amount) for name, amount in nanos.items()}}
+
+
+def as_csv(report: Report) -> str:
+    """One long table, so that it can be filtered and pivoted."""
+    written = io.StringIO()
+    writer = csv.writer(written, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(COLUMNS)
+    writer.writerows([_harmless(cell) for cell in line] for line in _lines(report))
+    return written.getvalue()
+
+
+def as_markdown(report: Report) -> str:
+    sections = {
+        "Keys": _keys(report["keys"]),
+        "Admins, and who did what": _people(report["people"]),
+        "Access by key": _access(report["access"]),
+        "Money, in credits": _money(report["money"]),
+        "The books": _books(report["books"]),
+    }
+    head = f"# Compliance report\n\nFrom {report['from']} until {report['to']}, made at {report['made_at']}.\n"
+    return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+
+
+def in_credits(nanos: int) -> str:
+    """All nine places: an amount in a report is exact."""
+    whole, rest = divmod(abs(nanos), NANOS_PER_CREDIT)
+    return f"{'-' if nanos < 0 else ''}{whole}.{rest:09d}"
+
+
+def _lines(report: Report) -> Iterator[Line]:
+    yield from (("report", None, name, report[name]) for name in ("from", "to", "made_at"))
+    yield from (("keys", None, name, count) for name, count in report["keys"].items() if name != "unused")
+    yield from _items("unused keys", report["keys"]["unused"], "key_id")
+    yield ("people", None, "admins", report["people"]["admins"])
+    for person in report["people"]["done"]:
+        yield from _items("people", [{name: what for name, what in person.items() if name != "actions"}], "id")
+        yield from (("people", person["id"], action, times) for action, times in person["actions"].items())
+    yield from (("access", None, name, report["access"][name]) for name in ("keys", "requests"))
+    yield from _items("access", report["access"]["used"], "key_id")
+    for name, nanos in report["money"].items():
+        yield ("money", None, name, nanos)
+        yield ("money", None, name.replace(NANOS, "_credits"), in_credits(nanos))
+    books = report["books"]
+    yield from (("books", None, name, _plain(what)) for name, what in books.items() if name != "faults")
+    yield from (("faults", fault["id"], fault["fault"], str(fault["facts"])) for fault in books["faults"])
+
+
+def _items(section: str, items: Iterable[Mapping[str, Any]], id_name: str) -> Iterator[Line]:
+    for item in items:
+        yield from ((section, item[id_name], name, what) for name, what in item.items() if name != id_name)
+
+
+def _plain(what: Any) -> Cell:
+    return str(what).lower() if isinstance(what, bool) else what
+
+
+def _harmless(cell: Cell) -> Cell:
+    """An apostrophe before a formula makes it a text. Amounts that we wrote ourselves may begin with a minus."""
+    if not isinstance(cell, str) or re.fullmatch(r"-\d+\.\d{9}", cell):
+        return cell
+    return f"'{cell}" if cell.startswith(FORMULAS) or cell.lstrip().startswith(FORMULAS) else cell
+
+
+def _keys(keys: Mapping[str, Any]) -> str:
+    counts = [(_words(name), count) for name, count in keys.items() if name != "unused"]
+    columns = ("key_id", "name", "org_id", "user_id", "created_at", "last_used_at")
+    return f"{_table(('', 'keys'), counts)}\n\n### Unused\n\n{_listed(columns, keys['unused'])}"
+
+
+def _people(people: Mapping[str, Any]) -> str:
+    done = [{**who, "role": who["role"] or who["kind"], "did": _did(who["actions"])} for who in people["done"]]
+    columns = ("id", "email", "role", "did", "refused")
+    return f"{people['admins']} active admins.\n\n{_listed(columns, done)}"
+
+
+def _access(access: Mapping[str, Any]) -> str:
+    used = [{**use, "charged": in_credits(use["charge_nanos"])} for use in access["used"]]
+    columns = ("key_id", "name", "org_id", "requests", "charged", "last_request_at")
+    return f"{access['requests']} requests by {access['keys']} keys.\n\n{_listed(columns, used)}"
+
+
+def _money(money: Mapping[str, int]) -> str:
+    return _table(("", "credits"), [(_words(name), in_credits(nanos)) for name, nanos in money.items()])
+
+
+def _books(books: Mapping[str, Any]) -> str:
+    if not books["audited"]:
+        return f"Not audited. {books['reason']}"
+    counted = f"{books['orgs']} orgs, {books['transfers']} transfers, {books['requests']} requests"
+    if books["agree"]:
+        return f"The books agree: {counted}, {books['open_holds']} open holds."
+    listed = _listed(("fault", "id", "facts"), books["faults"])
+    return f"**The books do not agree**: {books['fault_count']} faults in {counted}.\n\n{listed}"
+
+
+def _listed(columns: Sequence[str], items: Iterable[Mapping[str, Any]]) -> str:
+    return _table([_words(name) for name in columns], [[item[name] for name in columns] for item in items])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return "None."
+    lines = [head, ["---"] * len(head), *([_shown(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shown(cell: Any) -> str:
+    return MARKUP.sub(r"\\\1", " ".join(str("–" if cell is None else cell).split()))
+
+
+def _words(name: str) -> str:
+    return name.removesuffix(NANOS).removesuffix("_id").removesuffix("_at").replace("_", " ")
+
+
+def _did(actions: Mapping[str, int]) -> str:
+    return ", ".join(f"{action} × {times}" for action, times in sorted(actions.items())) or "nothing"

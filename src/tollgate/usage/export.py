@@ -1,0 +1,95 @@
+"""Requests as a file, page by page: as many as there are, in the memory of one page.
+
+The first page is read before the first byte goes out, so that what is refused is refused like anywhere else. What fails
+later ends the file with the error and breaks the connection off: a file that ended well has no such line.
+"""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Literal
+
+from fastapi.responses import StreamingResponse
+
+from tollgate.core.errors import TollgateError
+from tollgate.runtime.database import Door
+from tollgate.usage import rules, store
+
+PAGE = 1000
+
+Format = Literal["csv", "jsonl"]
+Request = Mapping[str, Any]
+
+MEDIA_TYPES: Mapping[Format, str] = {"csv": "text/csv; charset=utf-8; header=present", "jsonl": "application/x-ndjson"}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file. If it ends with a line about an error, it is not complete.",
+        "content": {
+            "text/csv": {"schema": {"type": "string"}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+async def response(door: Door, form: Format, filters: dict[str, Any], *, everyone: bool) -> StreamingResponse:
+    first = await store.requests(door, filters, PAGE, everyone=everyone, counted=False)
+    columns = rules.COLUMNS + (rules.COLUMNS_OF_COST if everyone else ())
+    writer = _Csv(columns) if form == "csv" else _JsonLines()
+    return StreamingResponse(
+        _written(writer, _pages(door, filters, first, everyone=everyone)),
+        media_type=MEDIA_TYPES[form],
+        headers={"content-disposition": f'attachment; filename="usage.{form}"'},
+    )
+
+
+class _Csv:
+    def __init__(self, columns: Iterable[str]) -> None:
+        self._columns = list(columns)
+        self.head = self._lines([self._columns])
+
+    def page(self, requests: Iterable[Request]) -> bytes:
+        return self._lines(rules.table_row(request, self._columns) for request in requests)
+
+    def broken(self, error: TollgateError) -> bytes:
+        return self._lines([["error", error.code, error.message]])
+
+    def _lines(self, rows: Iterable[list[Any]]) -> bytes:
+        page = io.StringIO(newline="")
+        csv.writer(page).writerows(rows)
+        return page.getvalue().encode()
+
+
+class _JsonLines:
+    head = b""
+
+    def page(self, requests: Iterable[Request]) -> bytes:
+        return b"".join(map(_line, requests))
+
+    def broken(self, error: TollgateError) -> bytes:
+        return _line(error.body())
+
+
+async def _pages(
+    door: Door, filters: dict[str, Any], page: dict[str, Any], *, everyone: bool
+) -> AsyncIterator[list[Request]]:
+    yield page["data"]
+    while page["next_cursor"]:
+        further = filters | {"cursor": page["next_cursor"]}
+        page = await store.requests(door, further, PAGE, everyone=everyone, counted=False)
+        yield page["data"]
+
+
+async def _written(writer: _Csv | _JsonLines, pages: AsyncIterator[list[Request]]) -> AsyncIterator[bytes]:
+    yield writer.head
+    try:
+        async for page in pages:
+            yield writer.page(page)
+    except TollgateError as error:
+        yield writer.broken(error)
+        raise
+
+
+def _line(entry: Any) -> bytes:
+    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,42 @@
+"""Usage in the database: the requests one by one, counted, and by time. `everyone` is for admins."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tollgate.runtime.database import Door, Json
+
+Filters = dict[str, Any]
+
+
+async def requests(door: Door, filters: Filters, page_size: int, *, everyone: bool, counted: bool = True) -> Json:
+    return await door.call(
+        "tollgate_requests", filters=filters, page_size=page_size, everyone=everyone, counted=counted
+    )
+
+
+async def aggregate(door: Door, by: Sequence[str], filters: Filters, page_size: int, *, everyone: bool) -> Json:
+    return await door.call(
+        "tollgate_usage_aggregate", by=list(by), filters=filters, page_size=page_size, everyone=everyone
+    )
+
+
+async def series(door: Door, bucket: str, filters: Filters, *, everyone: bool) -> Json:
+    return await door.call("tollgate_usage_series", bucket=bucket, filters=filters, everyone=everyone)
+
+
+async def latency(door: Door, kind: str, filters: Filters) -> Json:
+    return await door.call("tollgate_latency", kind=kind, filters=filters)
+
+
+async def of_keys(door: Door, filters: Filters, page_size: int) -> Json:
+    return await door.call("tollgate_keys_usage", filters=filters, page_size=page_size)
+
+
+async def roll_up(door: Door, page_size: int) -> Json:
+    """One step; there may be more."""
+    return await door.call("tollgate_roll_up_usage", page_size=page_size)
+
+
+async def drop_old_requests(door: Door, older_than_days: int, page_size: int) -> Json:
+    """One batch; there may be more."""
+    return await door.call("tollgate_drop_old_requests", older_than_days=older_than_days, page_size=page_size)

@@ -1,0 +1,46 @@
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.audit import rules
+from tollgate.core.errors import Unauthenticated, tree
+
+
+@given(st.ip_addresses().map(str))
+def test_an_address_lies_in_its_network_and_in_who_it_stands_for(ip: str) -> None:
+    assert ip_address(ip) in ip_network(rules.network_of(ip))
+    assert ip_address(ip) in ip_network(rules.address_of(ip))
+
+
+@pytest.mark.parametrize(
+    ("ip", "network", "address"),
+    [
+        ("192.0.2.77", "192.0.2.0/24", "192.0.2.77"),
+        ("2001:db8:1:2:3::4", "2001:db8:1::/48", "2001:db8:1:2::/64"),
+    ],
+)
+def test_machines_of_one_site_are_one_place(ip: str, network: str, address: str) -> None:
+    assert (rules.network_of(ip), rules.address_of(ip)) == (network, address)
+
+
+def test_every_code_that_counts_is_one_of_ours_and_so_is_every_failure_of_a_key() -> None:
+    codes = {error.code for error in tree()}
+    assert set(rules.KINDS) | {rules.TRESPASS} <= codes
+    failures = {error.code for error in Unauthenticated.__subclasses__()} - {"missing_api_key"}
+    assert {code for code, kind in rules.KINDS.items() if kind == "authentication_failed"} == failures
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "is_one"),
+    [
+        ("permission_denied", "/admin/orgs/{org_id}", True),
+        ("permission_denied", "/v1/admin/keys", True),
+        ("permission_denied", "/user/usage", False),
+        ("permission_denied", None, False),
+        ("not_found", "/admin/orgs/{org_id}", False),
+    ],
+)
+def test_a_trespass_is_a_right_that_lacks_on_an_operator_s_path(code: str, path: str | None, is_one: bool) -> None:
+    assert rules.is_trespass(code, path) is is_one

@@ -1,0 +1,119 @@
+"""Requests that were made in the past, as rows: what would take hours to happen."""
+
+import json
+import random
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from people import Person
+
+Row = dict[str, Any]
+NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=4)
+
+INSERT = "insert into tollgate.requests select * from jsonb_populate_recordset(null::tollgate.requests, $1)"
+OPEN_HOLDS = """
+insert into tollgate.holds (request_id, next_sweep_at)
+select r.id, r.expires_at from tollgate.requests r where r.id = any ($1) and r.settled_at is null
+"""
+
+
+def a_request(created_at: datetime = NOON, **more: Any) -> Row:
+    """Settled, unless it is told otherwise."""
+    ended = more.get("state", "settled") in ("settled", "released")
+    return {
+        "id": f"req_{secrets.token_hex(12)}",
+        "org_id": "org_past",
+        "key_id": "key_past",
+        "user_id": "usr_past",
+        "state": "settled",
+        "endpoint": "chat",
+        "model": "maker/model",
+        "streamed": False,
+        "upstream": "openrouter",
+        "served_model": "maker/model-2",
+        "hold_nanos": 5000,
+        "charge_nanos": 1050 if ended else None,
+        "cost_nanos": 1000 if ended else None,
+        "markup_ppm": 50000,
+        "output_bound": 100,
+        "reserved_tokens": 100,
+        "prompt_tokens": 10 if ended else None,
+        "completion_tokens": 5 if ended else None,
+        "usage": {"prompt_tokens_details": {"cached_tokens": 0}},
+        "estimated": False,
+        "quarantined": False,
+        "status": 200 if ended else None,
+        "first_token_ms": 50 if ended else None,
+        "duration_ms": 500 if ended else None,
+        "created_at": created_at.isoformat(),
+        "expires_at": (created_at + timedelta(minutes=10)).isoformat(),
+        "settled_at": (created_at + timedelta(seconds=1)).isoformat() if ended else None,
+        **more,
+    }
+
+
+def of(person: Person, created_at: datetime = NOON, **more: Any) -> Row:
+    whose = {"org_id": person.org_id, "user_id": person.user_id, "key_id": person.key_id}
+    return a_request(created_at, **(whose | more))
+
+
+def failed(**more: Any) -> Row:
+    error = {"state": "released", "status": 502, "error_code": "upstream_unavailable", "charge_nanos": 0}
+    return error | {"cost_nanos": None, "prompt_tokens": None, "completion_tokens": None} | more
+
+
+def still_open() -> Row:
+    empty = ("charge_nanos", "cost_nanos", "prompt_tokens", "completion_tokens", "status", "duration_ms", "settled_at")
+    return {"state": "held", "first_token_ms": None, **dict.fromkeys(empty)}
+
+
+def many(person: Person, count: int, *, hours: float = 50, seed: int = 7) -> Iterator[Row]:
+    """Of all sorts, evenly over so many hours from NOON on."""
+    chance = random.Random(seed)  # noqa: S311
+    for number in range(count):
+        kind = chance.random()
+        more = failed() if kind < 0.1 else still_open() if kind < 0.15 else {}
+        if not more:
+            cost = chance.randrange(10**7)
+            more = {
+                "cost_nanos": cost,
+                "charge_nanos": cost * 105 // 100,
+                "prompt_tokens": chance.randrange(5000),
+                "completion_tokens": chance.randrange(500),
+                "duration_ms": int(chance.lognormvariate(7, 1)),
+                "first_token_ms": int(chance.lognormvariate(5, 1)),
+            }
+        more |= {
+            "model": f"maker/model-{chance.randrange(4)}",
+            "upstream": chance.choice(["openrouter", "ups_1", None]),
+        }
+        more |= {"streamed": chance.random() < 0.5, "estimated": chance.random() < 0.1}
+        yield of(person, NOON + timedelta(hours=hours) * (number / count), **more)
+
+
+async def keep(url: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """As if they had been there all the time: what was rolled up without them is counted anew."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(INSERT, json.dumps(rows))
+            await connection.execute(OPEN_HOLDS, [row["id"] for row in rows])
+            first = min(datetime.fromisoformat(row["created_at"]) for row in rows)
+            await connection.execute("select tollgate.roll_up_again($1)", first)
+    finally:
+        await connection.close()
+
+
+async def roll_up(url: str, horizon: datetime = NOON + timedelta(days=30), page_size: int = 1000) -> None:
+    """All there is before a time."""
+    connection = await asyncpg.connect(url)
+    try:
+        step = "select tollgate.roll_up($1, $2)"
+        while json.loads(await connection.fetchval(step, horizon, page_size))["more"]:
+            pass
+    finally:
+        await connection.close()

@@ -1,0 +1,79 @@
+"""Which time is meant, and cells that no spreadsheet runs."""
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.core.errors import BadRequest
+from tollgate.usage import rules
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+
+
+def test_a_span_goes_back_as_far_as_usual_when_nobody_says() -> None:
+    assert rules.span(None, None, usual=timedelta(days=1), now=NOW) == (NOW - timedelta(days=1), None)
+    until = NOW - timedelta(days=9)
+    assert rules.span(None, until, usual=timedelta(days=1), now=NOW) == (until - timedelta(days=1), until)
+
+
+@pytest.mark.parametrize("back", [timedelta(0), timedelta(seconds=1)])
+def test_a_time_that_ends_before_it_begins_is_refused(back: timedelta) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        rules.span(NOW, NOW - back, usual=timedelta(days=1), now=NOW)
+    assert refusal.value.param == "to"
+
+
+@pytest.mark.parametrize(
+    ("bucket", "most", "told"),
+    [
+        ("minute", timedelta(hours=6), "6 hours"),
+        ("hour", timedelta(days=31), "31 days"),
+        ("day", timedelta(days=731), "731 days"),
+    ],
+)
+def test_a_series_is_bounded_and_says_by_how_much(bucket: rules.Bucket, most: timedelta, told: str) -> None:
+    assert rules.series_span(bucket, NOW - most, NOW, now=NOW).since == NOW - most
+    for since, until in ((NOW - most - timedelta(seconds=1), NOW), (NOW - most * 2, None)):
+        with pytest.raises(BadRequest, match=told) as refusal:
+            rules.series_span(bucket, since, until, now=NOW)
+        assert refusal.value.param == "from"
+        assert refusal.value.facts["most_hours"] == most // timedelta(hours=1)
+
+
+def test_only_the_latency_of_people_is_bounded() -> None:
+    long_ago = NOW - timedelta(days=400)
+    assert rules.latency_span(long_ago, None, of_people=False, now=NOW).since == long_ago
+    with pytest.raises(BadRequest, match="31 days"):
+        rules.latency_span(long_ago, None, of_people=True, now=NOW)
+
+
+@given(st.text(max_size=30))
+def test_a_cell_comes_back_as_it_was_and_is_never_a_formula(text: str) -> None:
+    (cell,) = rules.table_row({"model": text}, ["model"])
+    assert not cell.startswith(rules.FORMULA_STARTS)
+    assert cell.removeprefix("'") == text.removeprefix("'")
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow([cell, "after"])
+    assert next(csv.reader(io.StringIO(line.getvalue(), newline=""))) == [cell, "after"]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_what_a_spreadsheet_would_run_is_made_a_text(start: str) -> None:
+    assert rules.table_row({"model": f"{start}1+1"}, ["model"]) == [f"'{start}1+1"]
+
+
+def test_numbers_and_nothing_are_written_plainly() -> None:
+    row = {"status": 200, "streamed": True, "error_code": None, "charge_nanos": 1, "charge_credits": 1e-09}
+    cells = rules.table_row(row, ["status", "streamed", "error_code", "charge_nanos", "charge_credits"])
+    assert cells == [200, "true", None, 1, "0.000000001"]
+
+
+@pytest.mark.parametrize(
+    ("nanos", "text"), [(0, "0.000000000"), (10**9, "1.000000000"), (123_456_789_012, "123.456789012"), (None, None)]
+)
+def test_credits_are_written_to_the_last_nano(nanos: int | None, text: str | None) -> None:
+    assert rules.credits_text(nanos) == text
