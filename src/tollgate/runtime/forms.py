@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.json_schema import models_json_schema
 
 from tollgate.core.errors import (
     BadRequest,
@@ -16,6 +17,7 @@ from tollgate.core.errors import (
 )
 
 MOST_ON_A_PAGE = 1000
+REFERENCE = "#/components/schemas/{model}"
 ALWAYS_POSSIBLE: tuple[type[TollgateError], ...] = (
     *Unauthenticated.__subclasses__(),
     *Forbidden.__subclasses__(),
@@ -91,12 +93,14 @@ class Refused(BaseModel):
 
 
 def refusals(*kinds: type[TollgateError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: what any call with a key may meet, and what this one adds."""
+    """The `responses` of a route: what any call with a key may meet, and what this one adds. They name the schema and
+    not the model: FastAPI would build its fields anew for each status of each route, most of what a cold start costs.
+    """
     told = sorted({*ALWAYS_POSSIBLE, *kinds}, key=lambda kind: (kind.status, kind.code))
     codes: dict[int | str, list[str]] = {}
     for kind in told:
         codes.setdefault(kind.status, []).append(kind.code)
-    return {status: {"model": Refused, "description": ", ".join(named)} for status, named in codes.items()}
+    return {status: _refused(", ".join(named)) for status, named in codes.items()}
 
 
 def told_of_bad_input(document: dict[str, Any]) -> dict[str, Any]:
@@ -104,8 +108,11 @@ def told_of_bad_input(document: dict[str, Any]) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             _tell(operation)
+    schemas = document["components"]["schemas"]
     for theirs in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(theirs, None)
+        schemas.pop(theirs, None)
+    _, ours = models_json_schema([(Problem, "serialization"), (Refused, "serialization")], ref_template=REFERENCE)
+    schemas |= ours["$defs"]
     return document
 
 
@@ -119,9 +126,9 @@ def _tell(operation: dict[str, Any]) -> None:
     if "requestBody" in operation:
         kinds.append(BodyTooLarge)
     for kind in kinds:
-        told.setdefault(
-            str(kind.status), {"description": kind.code, "content": {"application/json": {"schema": _REFUSED}}}
-        )
+        told.setdefault(str(kind.status), _refused(kind.code))
 
 
-_REFUSED = {"$ref": "#/components/schemas/Refused"}
+def _refused(codes: str) -> dict[str, Any]:
+    schema = {"$ref": REFERENCE.format(model=Refused.__name__)}
+    return {"description": codes, "content": {"application/json": {"schema": schema}}}
