@@ -20,6 +20,28 @@ insert into tollgate.holds (request_id, next_sweep_at)
 select r.id, r.expires_at from tollgate.requests r where r.id = any ($1) and r.settled_at is null
 """
 
+POST = """
+insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos)
+select
+  o.id, 'wallet', 'revenue', r.charge_nanos, 'charge', r.id,
+  o.balance_nanos - sum(r.charge_nanos) over (partition by o.id order by r.id)
+from tollgate.requests r
+join tollgate.orgs o on o.id = r.org_id
+where r.id = any ($1) and r.charge_nanos > 0
+order by o.id, r.id
+"""
+SUM_UP = """
+update tollgate.orgs o set balance_nanos = o.balance_nanos - s.charged, held_nanos = o.held_nanos + s.held
+from (
+  select r.org_id, coalesce(sum(r.charge_nanos), 0) as charged,
+    coalesce(sum(r.hold_nanos) filter (where r.settled_at is null), 0) as held
+  from tollgate.requests r
+  where r.id = any ($1)
+  group by r.org_id
+) s
+where o.id = s.org_id
+"""
+
 
 def a_request(created_at: datetime = NOON, **more: Any) -> Row:
     """Settled, unless it is told otherwise."""
@@ -96,12 +118,14 @@ def many(person: Person, count: int, *, hours: float = 50, seed: int = 7) -> Ite
 
 
 async def keep(url: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """As if they had been there all the time: what was rolled up without them is counted anew."""
+    """As if they had been there all the time: the books agree, and what was rolled up without them is counted anew."""
+    ids = [row["id"] for row in rows]
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
             await connection.execute(INSERT, json.dumps(rows))
-            await connection.execute(OPEN_HOLDS, [row["id"] for row in rows])
+            for statement in (OPEN_HOLDS, POST, SUM_UP):
+                await connection.execute(statement, ids)
             first = min(datetime.fromisoformat(row["created_at"]) for row in rows)
             await connection.execute("select tollgate.roll_up_again($1)", first)
     finally:
