@@ -135,6 +135,7 @@ async def test_every_operation_says_what_it_is_and_how_stable(house: House) -> N
         fields = house.document["components"]["schemas"]
         assert operation.is_open or {"401", "503"} <= operation.told["responses"].keys(), operation[:2]
     assert all("title" in schema for schema in fields.values())
+    assert not [name for name in fields if "__" in name], "two models have one name"
 
 
 async def test_without_a_key_only_what_is_open_answers(house: House) -> None:

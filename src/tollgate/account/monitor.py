@@ -110,7 +110,7 @@ class OwnMonitor(BaseModel):
         }
 
 
-class KeyUsage(BaseModel):
+class OwnUsage(BaseModel):
     org_id: str
     user_id: str
     name: str = Field(description="Of the key.")
@@ -161,7 +161,7 @@ def router(gate: Gate) -> APIRouter:
         responses=refusals(),
         openapi_extra={"x-stability": "stable"},
     )
-    async def key_usage(door: Annotated[Door, Depends(gate.open)]) -> KeyUsage:
-        return KeyUsage.model_validate(await usage.of_key(door))
+    async def key_usage(door: Annotated[Door, Depends(gate.open)]) -> OwnUsage:
+        return OwnUsage.model_validate(await usage.of_key(door))
 
     return routes

@@ -72,7 +72,7 @@ class SixLimits(BaseModel):
     tokens_per_day: int | None
 
 
-class Plan(BaseModel):
+class OwnPlan(BaseModel):
     id: str
     name: str
     description: str
@@ -137,9 +137,9 @@ def router(gate: Gate, chosen: Settings) -> APIRouter:
         return _profile(await door.call("tollgate_change_own_profile", changes=body.changes()))
 
     @routes.get("/plan", summary="The org's plan: its limits, and the markup as charged", **stable)
-    async def plan(door: Annotated[Door, Depends(gate.open)]) -> Plan:
+    async def plan(door: Annotated[Door, Depends(gate.open)]) -> OwnPlan:
         found = await door.call("tollgate_own_plan", markup_ppm=chosen.markup_ppm)
-        return Plan(**found, markup=found["markup_ppm"] / 1_000_000)
+        return OwnPlan(**found, markup=found["markup_ppm"] / 1_000_000)
 
     @routes.get("/limit", summary="What is used and left in each window, of the org and of the key", **stable)
     async def limit(door: Annotated[Door, Depends(gate.open)]) -> WindowsOfBoth:

@@ -66,7 +66,7 @@ class Connections(BaseModel):
     reserved: int = Field(description="Of those, for superusers.")
 
 
-class Transaction(BaseModel):
+class OldestTransaction(BaseModel):
     began_at: Moment
     seconds: int
     pid: int
@@ -86,7 +86,7 @@ class DatabaseState(BaseModel):
     slowest: Slowest
     indexes: Indexes
     connections: Connections
-    oldest_transaction: Transaction | None = Field(description="Besides the one of this call.")
+    oldest_transaction: OldestTransaction | None = Field(description="Besides the one of this call.")
     sees_all_sessions: bool = Field(description="False: oldest_transaction is only looked for among our own role's.")
     last_backup: Backup
 

@@ -108,7 +108,7 @@ class UpstreamChange(Written):
     state: State | None = None
 
 
-class Health(BaseModel):
+class Probe(BaseModel):
     status: Literal["up", "down"]
     http_status: int | None
     latency_ms: int | None = Field(description="Until the head of its answer came.")
@@ -140,7 +140,7 @@ class Upstream(BaseModel):
     health_path: str | None
     state: State
     routes: int = Field(description="How many lead there. Priority and weight are theirs: GET /admin/models/registry.")
-    health: Health | None = Field(description="When it was last probed; null when it never was.")
+    health: Probe | None = Field(description="When it was last probed; null when it never was.")
     here: Seen | None = Field(description="How calls from the instance that answered went; null before the first.")
     created_at: Moment
     updated_at: Moment
@@ -156,7 +156,7 @@ class RemovedUpstream(BaseModel):
     visible: Visibility
 
 
-class Probed(Health):
+class Probed(Probe):
     upstream_id: str
 
 
