@@ -115,10 +115,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:
+        app.furnish()
         sweeping = asyncio.create_task(rooms.sweeper.for_ever())
-        furnishing = asyncio.create_task(app.furnished())
         yield
-        await furnishing
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping

@@ -742,7 +742,7 @@ end
 $$;
 
 comment on function public.tollgate_create_key(jsonb, text, jsonb, text) is
-  'Makes a key for a user: any user for operators, oneself otherwise, which is also who null is; and never one that grants more than its maker has, as check_grant() has it. `key` holds digest, pepper, prefix, last_four, environment and the terms, of which name and scopes are needed. Refuses: as recognise(), not_found, invalid_request, permission_denied, conflict. Keeps the user where he is.';
+  'Makes a key for a user: any user for operators, oneself otherwise, which is also who null is; and never one that grants more than its maker has, as check_grant() has it. `key` holds digest, pepper, prefix, last_four, environment and the terms, of which name and scopes are needed. Refuses: as recognise(), not_found, invalid_request, permission_denied, conflict. Locks the user against moving.';
 
 
 drop function public.tollgate_set_key_state(jsonb, text, text);

@@ -61,9 +61,12 @@ async def note(door: Door, *refusals: dict[str, Any], uses: Any = (), trespasses
 
 
 async def of_address(look: Any, address: str, **query: Any) -> list[dict[str, Any]]:
-    page = await look(limit=1000, **query)
-    assert page["next_cursor"] is None
-    return [event for event in page["data"] if event["subject"] == {"kind": "address", "id": address}]
+    found, more = [], {"cursor": ""}
+    while more["cursor"] is not None:
+        page = await look(limit=1000, **query, **{name: value for name, value in more.items() if value})
+        found += [event for event in page["data"] if event["subject"] == {"kind": "address", "id": address}]
+        more = {"cursor": page["next_cursor"]}
+    return found
 
 
 async def test_what_happens_to_a_key_is_an_event_in_the_same_moment(
@@ -268,6 +271,7 @@ async def test_a_spike_is_ten_times_a_key_s_own_past(
     someone = await person()
     of_whom = (someone.org_id, someone.key_id, someone.user_id)
     await sql(shared_database, PAST_DAYS, *of_whom, days, a_day, today)
+    await sql(shared_database, "select tollgate.roll_up_again(now() - interval '20 days')")
     await patterns(shared_database, sql)
     found = (await look(kind="usage_spike", key_id=someone.key_id))["data"]
     assert len(found) == is_spike

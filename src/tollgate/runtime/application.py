@@ -2,12 +2,9 @@
 
 What FastAPI does around a paid call costs a tenth of the call, so those go straight to their endpoints. And what it
 does once for each route costs more than all the rest of a cold start, so the many routes that a first paid call does
-not need are made when one of them is asked for, in a thread, beside the streams that run. A long-lived server makes
-them as soon as it serves.
+not need are made when one of them is asked for. A long-lived server makes them before it serves.
 """
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -34,7 +31,6 @@ class Application(FastAPI):
         self._later = later
         self._prefixes = prefixes
         self._is_furnished = True  # FastAPI looks at its routes while it is made
-        self._furnishing = threading.Lock()
         super().__init__(**given)
         self._is_furnished = False
 
@@ -42,26 +38,21 @@ class Application(FastAPI):
         path = scope.get("path", "")
         straight = self._straight.get(path) if scope.get("method") == "POST" else None
         if path.startswith(self._prefixes):
-            await self.furnished()
+            self.furnish()
         await (straight or super().__call__)(scope, receive, send)
 
-    async def furnished(self) -> None:
-        """Returns when all routes are there."""
+    def furnish(self) -> None:
+        """Not in a thread: FastAPI silences warnings while it makes a route, which two threads cannot do at once."""
         if not self._is_furnished:
-            await asyncio.to_thread(self._furnish)
+            self._is_furnished = True
+            for router in self._later():
+                self.include_router(router)
 
     @property
     def routes(self) -> list[BaseRoute]:
-        self._furnish()
+        self.furnish()
         return super().routes
 
     def openapi(self) -> Document:
-        self._furnish()
+        self.furnish()
         return told_of_bad_input(super().openapi())
-
-    def _furnish(self) -> None:
-        with self._furnishing:
-            if not self._is_furnished:
-                for router in self._later():
-                    self.include_router(router)
-                self._is_furnished = True
