@@ -71,9 +71,11 @@ async def house(shared_database: str) -> AsyncIterator[House]:
         }
         door = Noting(PostgresDoor(shared_database, pool_size=2, deadline_seconds=30))
         app = create_app(settings.read(given), door=door, environ=given)
-        async with staged(Gateway("http://tollgate.test", sandbox), shared_database) as stage:
+        async with (
+            app.router.lifespan_context(app),
+            staged(Gateway("http://tollgate.test", sandbox), shared_database) as stage,
+        ):
             yield House(stage, app, door)
-        await door.close()
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, set[str]]]:
