@@ -355,12 +355,13 @@ async def test_a_long_lived_server_sweeps_by_itself(
     await auditor.agree(someone, spent=sandbox.owed_nanos)
 
 
-async def test_a_round_that_fails_is_followed_by_the_next(door: Door, records: Records) -> None:
+@pytest.mark.parametrize("error", [DatabaseUnavailable(), ZeroDivisionError()])
+async def test_a_round_that_fails_is_followed_by_the_next(door: Door, records: Records, error: Exception) -> None:
     rounds = 0
 
     class Away:
         async def call(self, function: str, **arguments: Any) -> Any:
-            raise DatabaseUnavailable
+            raise error
 
         async def close(self) -> None: ...
 
@@ -375,3 +376,17 @@ async def test_a_round_that_fails_is_followed_by_the_next(door: Door, records: R
         with pytest.raises(asyncio.CancelledError):
             await made.sweeper.for_ever(pause)
     assert rounds == 4
+
+
+async def test_a_row_that_nobody_can_make_sense_of_stops_no_other(
+    customer: Customer, door: Door, auditor: Auditor, sweeper: Sweeper
+) -> None:
+    someone = await customer()
+    items = [an_item(someone), an_item(someone) | {"price": None}, an_item(someone)]
+    for item in items:
+        await door.call("tollgate_admit", items=[item])
+    await auditor.hasten(someone)
+    swept = await sweeper.sweep()
+    assert (swept["estimated"], swept["waiting"]) == (2, 1)
+    states = {row["id"]: row["state"] for row in await auditor.requests(someone)}
+    assert [states[item["id"]] for item in items] == ["settled", "held", "settled"]

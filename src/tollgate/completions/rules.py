@@ -288,14 +288,6 @@ def _without_usage(
     return billed(credits.Bill(min(int(cost), hold_nanos), charge, estimated=True), counted)
 
 
-def _may_have_cost(error: UpstreamError, routes: Sequence[Route]) -> bool:
-    """Whether OpenRouter may have done the work that nobody saw. What never reached it, it has not begun."""
-    by = error.facts.get("upstream")
-    if not (by == OPENROUTER if by else _may_cost(routes)) or error.facts.get("phase") == "connect":
-        return False
-    return isinstance(error, (UpstreamCut, UpstreamTimeout)) or "generation_id" in error.facts
-
-
 def _may_cost(routes: Sequence[Route]) -> bool:
     return any(route.upstream.id == OPENROUTER for route in routes)
 

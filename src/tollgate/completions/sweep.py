@@ -72,6 +72,8 @@ class Sweeper:
                 await self.sweep()
             except TollgateError as error:
                 log.error("sweep_failed", error_code=error.code)
+            except Exception:  # nobody else starts it again
+                log.exception("sweep_failed")
 
     async def _all(self, due: Sequence[Mapping[str, Any]], ends_at: float) -> list[str]:
         """What a round has no time for is due again when its lease ends."""
@@ -79,9 +81,16 @@ class Sweeper:
 
         async def one(row: Mapping[str, Any]) -> str:
             async with places:
-                return await self._end(row) if self._clock() < ends_at else "waiting"
+                return await self._end_if_possible(row) if self._clock() < ends_at else "waiting"
 
         return await asyncio.gather(*(one(row) for row in due))
+
+    async def _end_if_possible(self, row: Mapping[str, Any]) -> str:
+        try:
+            return await self._end(row)
+        except Exception:  # whatever is wrong with this row, those after it have their turn
+            log.exception("request_not_swept", paid_request_id=row["id"])
+            return "waiting"
 
     async def _end(self, row: Mapping[str, Any]) -> str:
         ending = await self._ending(row)
