@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -116,6 +117,19 @@ async def test_an_asker_who_leaves_takes_nobody_along() -> None:
     sender.through.set()
     assert await asking[2] == "answer to c"
     assert sender.calls == [["a"], ["b", "c"]]
+
+
+async def test_what_fails_after_its_asker_left_is_no_unheard_exception() -> None:
+    heard: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    sender = Sender()
+    batch = Batch(sender, lanes=1, most=10)
+    (asking,) = await first_alone(batch, {"id": "a", "outage": True})
+    asking.cancel()
+    sender.through.set()
+    await settle_down()
+    gc.collect()
+    assert heard == []
 
 
 async def test_a_malformed_item_fails_alone_in_the_database_too(door: Door, person: Any) -> None:

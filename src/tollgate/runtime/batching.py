@@ -70,3 +70,4 @@ class Batch:
             for _, answer in batch:  # nobody waits for ever, whatever happened
                 if not answer.done():
                     answer.set_exception(refusal or InternalError())
+                    answer.exception()  # read here: its asker may have left, and Python complains of what nobody reads
