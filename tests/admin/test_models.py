@@ -11,6 +11,7 @@ from hypothesis import given, strategies
 from pydantic import ValidationError
 
 from admin.operating import PRICING, VARIABLE, Desk, at_work, unique
+from completions.paid import Watched, eventually
 from gateway import CHAT, Upstream
 from sandbox.serving import a_chat
 from tollgate.admin.pricing import Override, Prices, Pricing
@@ -308,13 +309,26 @@ async def test_where_no_list_can_be_had_the_old_one_stays(office: Desk, lister: 
     assert (await office.ask("GET", STATUS))["live"]["instance"]["last_error"] is None
 
 
-async def test_many_who_refresh_at_once_fetch_twice_at_most(office: Desk, lister: Lister) -> None:
+async def test_many_who_refresh_at_once_fetch_twice_at_most(
+    door: Door, sandbox: Upstream, person: Any, lister: Lister
+) -> None:
     """What was under way when they asked may be older than what they know of; one more is enough for all."""
-    lister.flowing.clear()
-    asked = [asyncio.create_task(office.ask("POST", REFRESH)) for _ in range(6)]
-    await lister.reached.wait()
-    lister.flowing.set()
-    assert [one["status"] for one in await asyncio.gather(*asked)] == ["refreshed"] * 6
+    came = 0
+
+    def counted(function: str) -> bool:
+        nonlocal came
+        came += function == "snapshot"
+        return False
+
+    watched = Watched(door)
+    watched.loses = counted
+    async with at_work(watched, sandbox, await person("admin"), OPENROUTER_BASE_URL=lister.url) as office:
+        lister.flowing.clear()
+        asked = [asyncio.create_task(office.ask("POST", REFRESH)) for _ in range(6)]
+        await lister.reached.wait()
+        await eventually(lambda: came == 6)
+        lister.flowing.set()
+        assert [one["status"] for one in await asyncio.gather(*asked)] == ["refreshed"] * 6
     assert lister.lists <= 2
 
 

@@ -688,9 +688,14 @@ async def test_what_is_due_is_taken_by_one_sweeper(
     asked = [item(someone, ttl_seconds=0) for _ in range(30)]
     await admit(door, *asked)
     await settle(door, settled(asked[0], 1))
-    sweeps = await asyncio.gather(*(door.call("tollgate_due", page_size=10, lease_seconds=60) for _ in range(6)))
     ours = {one["id"] for one in asked}
-    taken = [row["id"] for sweep in sweeps for row in sweep["data"] if row["id"] in ours]
+    taken: list[str] = []
+
+    async def sweeper() -> None:
+        while due := (await door.call("tollgate_due", page_size=10, lease_seconds=60))["data"]:
+            taken.extend(row["id"] for row in due if row["id"] in ours)
+
+    await asyncio.gather(*(sweeper() for _ in range(6)))
     assert sorted(taken) == sorted(ours - {asked[0]["id"]})
     again = await door.call("tollgate_due", page_size=100, lease_seconds=60)
     assert not ours & {row["id"] for row in again["data"]}

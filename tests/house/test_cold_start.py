@@ -11,7 +11,7 @@ from pathlib import Path
 PREAMBLE = "import sys; sys.modules['rich'] = None; "
 BUDGET_SECONDS = 0.100
 BUDGET_SHARE = 0.25
-"""Of FastAPI's own import, on machines so slow that this is more than the budget."""
+"""Of the import of FastAPI and asyncio, which every server has, where a machine is so slow that this is more."""
 LEAST_ROUNDS, MOST_ROUNDS = 5, 25
 
 
@@ -32,7 +32,7 @@ def test_importing_the_app_costs_little_more_than_importing_fastapi(tmp_path: Pa
     cpu_seconds("import tollgate.app", tmp_path)  # compiles, once
     fastapi = app = math.inf
     for turn in range(1, MOST_ROUNDS + 1):
-        fastapi = min(fastapi, cpu_seconds("import fastapi", tmp_path))
+        fastapi = min(fastapi, cpu_seconds("import asyncio, fastapi", tmp_path))
         app = min(app, cpu_seconds("import tollgate.app", tmp_path))
         if turn >= LEAST_ROUNDS and app - fastapi < max(BUDGET_SECONDS, BUDGET_SHARE * fastapi):
             return
