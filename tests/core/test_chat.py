@@ -18,7 +18,6 @@ from tollgate.core.chat import (
     TOOLS_TOKENS,
     Ask,
     Endpoint,
-    asking_for_cost,
     asking_for_usage,
     granted,
     most_tokens,
@@ -538,9 +537,6 @@ def test_the_usage_is_asked_for_without_touching_anything_else(written: bytes, e
     if b"seed" in written:
         after = b'{"stream_options":{"include_usage":true},"x":{"stream_options":0},"seed":1}'
     assert asking_for_usage(before) == after
-    assert asking_for_cost(before.replace(b"stream_options", b"usage").replace(b"include_usage", b"include")) == (
-        after.replace(b"stream_options", b"usage").replace(b"include_usage", b"include")
-    )
 
 
 def test_vllm_is_asked_for_its_counts_so_far() -> None:
@@ -558,7 +554,6 @@ def test_a_route_s_own_name_for_the_model_takes_its_place(name: str) -> None:
 CHANGES: list[Callable[[bytes], bytes]] = [
     lambda body: granted(body, 99, "max_tokens"),
     asking_for_usage,
-    asking_for_cost,
     lambda body: renamed(body, "other"),
 ]
 
@@ -578,6 +573,5 @@ def test_changes_do_not_disturb_each_other_and_are_the_same_when_repeated(
         **from_client(original),
         "max_tokens": 99,
         "stream_options": {"include_usage": True},
-        "usage": {"include": True},
         "model": "other",
     }

@@ -17,7 +17,6 @@ from tollgate.core.sse import (
     EventTooLarge,
     Failure,
     Tally,
-    carries_only_usage,
     is_done,
 )
 
@@ -447,26 +446,6 @@ def test_a_whole_reply_ends_whole_or_failed(reply: dict[str, Any], ending: Endin
 )
 def test_done_is_done(data: bytes, is_the_end: bool) -> None:
     assert is_done(data) is is_the_end
-
-
-@pytest.mark.parametrize(
-    ("data", "only_usage"),
-    [
-        ({"choices": [], "usage": {"prompt_tokens": 1}}, True),
-        ({"choices": [], "usage": None}, False),
-        ({"choices": []}, False),
-        ({"choices": [{"delta": {"content": "x"}}], "usage": {"prompt_tokens": 1}}, False),
-        ({"choices": [], "usage": {"prompt_tokens": 1}, "error": {"code": 1}}, False),
-        ({"usage": {"prompt_tokens": 1}}, False),
-    ],
-)
-def test_a_chunk_that_carries_only_usage_is_told_from_others(data: dict[str, Any], only_usage: bool) -> None:
-    assert carries_only_usage(json.dumps(data).encode()) is only_usage
-
-
-def test_what_is_no_chunk_carries_no_usage() -> None:
-    assert not carries_only_usage(b"[DONE]")
-    assert not carries_only_usage(b'{"usage":{"cost":1')
 
 
 texts = st.sampled_from(

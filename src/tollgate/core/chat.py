@@ -169,11 +169,6 @@ def asking_for_usage(body: bytes, *, continuous: bool = False) -> bytes:
     return _put_inside(asking, "stream_options", "continuous_usage_stats") if continuous else asking
 
 
-def asking_for_cost(body: bytes) -> bytes:
-    """As OpenRouter once wanted it, and servers like it still may."""
-    return _put_inside(body, "usage", "include")
-
-
 def renamed(body: bytes, model: str) -> bytes:
     """For a route whose upstream has a name of its own for the model."""
     return documents.put(body, "model", json.dumps(model).encode())

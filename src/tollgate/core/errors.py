@@ -35,6 +35,7 @@ TollgateError
 │   ├── UpstreamTimeout        504 upstream_timeout
 │   ├── UpstreamBusy           503 upstream_busy
 │   └── CatalogUnavailable     503 catalog_unavailable
+├── ServerRestarting           503 server_restarting
 ├── DatabaseUnavailable        503 database_unavailable
 └── InternalError              500 internal_error
 
@@ -269,6 +270,17 @@ class CatalogUnavailable(UpstreamError):
     code = "catalog_unavailable"
     sentence = "The list of models and prices cannot be read, so nothing was done or charged. Try again shortly."
     headers: Mapping[str, str] = {"retry-after": "5"}
+
+
+class ServerRestarting(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "server_restarting"
+    sentence = (
+        "This server is being restarted and could not wait for the end of the answer. "
+        "What the model had done by then is charged at its cost. Another server takes the next request."
+    )
+    headers: Mapping[str, str] = {"retry-after": "1", "x-should-retry": "false"}
 
 
 class DatabaseUnavailable(TollgateError):

@@ -211,17 +211,6 @@ def is_done(data: bytes) -> bool:
     return len(data) < 16 and data.strip() == _DONE
 
 
-def carries_only_usage(data: bytes) -> bool:
-    """The chunk that a client did not ask for, where only we asked for the usage."""
-    if not _NOTEWORTHY.search(data):
-        return False
-    try:
-        chunk = documents.from_upstream(data)
-    except NotADocument:
-        return False
-    return bool(_object(chunk.get("usage"))) and chunk.get("choices") == [] and not chunk.get("error")
-
-
 def _failure(error: object) -> Failure:
     """OpenRouter's and vLLM's object, or the bare string that some servers send."""
     if not isinstance(error, dict):
