@@ -7,6 +7,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -24,7 +25,8 @@ from tollgate.runtime.database.postgres import PostgresDoor
 
 BATCH = 16
 LOOKS = 10
-GROUPS = ("model", "key", "user", "org", "upstream", "day")
+GROUPS = (["model"], ["key"], ["user"], ["org"], ["upstream"], ["day"], ["model", "key"])
+SPARSE = "/admin/usage?model=none"
 ADMITTING_SECONDS = 10.0
 DROPPED_AT_ONCE = 1000
 DEADLINE_SECONDS = 600.0
@@ -195,35 +197,27 @@ async def _looks(door: Door) -> list[Found]:
             answer = await client.get(path, headers={"authorization": f"Bearer {secret}"})
             answer.raise_for_status()
 
+        aggregate = partial(operator.call, "tollgate_usage_aggregate", page_size=100, everyone=True)
+        series = partial(operator.call, "tollgate_usage_series", everyone=True)
         return [
-            await _look("/admin/monitor", 1000, lambda: page("/admin/monitor", admin)),
-            await _look("/user/monitor of the largest org", 100, lambda: page("/user/monitor", owner)),
-            await _look("/v1/me/usage of the largest org", 100, lambda: page("/v1/me/usage", owner)),
+            await _look("/admin/monitor", 1000, partial(page, "/admin/monitor", admin)),
+            await _look("/admin/credits/summary", 1000, partial(page, "/admin/credits/summary", admin)),
+            await _look("/user/monitor of the largest org", 100, partial(page, "/user/monitor", owner)),
+            await _look("/v1/me/usage of the largest org", 100, partial(page, "/v1/me/usage", owner)),
+            await _look("requests of a model that nobody asks for", 4000, partial(page, SPARSE, admin)),
             *[
-                await _look(
-                    f"24 h by {group}",
-                    1000,
-                    lambda group=group: operator.call(  # type: ignore[misc]
-                        "tollgate_usage_aggregate", by=[group], filters=day, page_size=100, everyone=True
-                    ),
-                )
-                for group in GROUPS
+                await _look(f"24 h by {' and '.join(by)}", 1000, partial(aggregate, by=by, filters=day))
+                for by in GROUPS
             ],
             *[
-                await _look(
-                    f"24 h by the {bucket}",
-                    1000,
-                    lambda bucket=bucket: operator.call(  # type: ignore[misc]
-                        "tollgate_usage_series", bucket=bucket, filters=day | until, everyone=True
-                    ),
-                )
+                await _look(f"24 h by the {bucket}", 1000, partial(series, bucket=bucket, filters=day | until))
                 for bucket in ("minute", "hour")
             ],
             *[
                 await _look(
                     f"24 h of latencies, {kind}",
                     1000,
-                    lambda kind=kind: operator.call("tollgate_latency", kind=kind, filters=day),  # type: ignore[misc]
+                    partial(operator.call, "tollgate_latency", kind=kind, filters=day),
                 )
                 for kind in ("whole", "first_token")
             ],

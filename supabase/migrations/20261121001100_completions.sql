@@ -813,6 +813,10 @@ begin
     ));
   end loop;
 
+  if items @? '$[*].content' then -- where LOG_CONTENT is on
+    perform tollgate.keep_contents(changed);
+  end if;
+
   -- Write.
   with requests as (
     update tollgate.requests r set
@@ -999,86 +1003,11 @@ comment on function public.tollgate_expire(integer) is
   'Ends holds an hour after their time when no sweeper came and no upstream was noted, so that there is nobody to ask. Their prompt is charged, as the server''s own sweeper does, and marked estimated: the call may have run, and nobody can say what it said. Refuses nothing. Locks as tollgate_settle().';
 
 
-create function public.tollgate_audit_books() returns jsonb
-language sql
-stable
-security definer
-set search_path = ''
-as $$
-  with wallets as (
-    select o.id, o.balance_nanos, o.held_nanos,
-      coalesce((
-        select sum(case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end)
-        from tollgate.transfers t where t.org_id = o.id
-      ), 0) as transferred,
-      coalesce((
-        select sum(r.hold_nanos) from tollgate.requests r where r.org_id = o.id and r.state in ('held', 'unsettled')
-      ), 0) as held
-    from tollgate.orgs o
-  ),
-  faults as (
-    select 'balance' as fault, w.id, jsonb_build_object('balance_nanos', w.balance_nanos, 'transfers', w.transferred) as facts
-    from wallets w where w.balance_nanos <> w.transferred
-    union all
-    select 'held', w.id, jsonb_build_object('held_nanos', w.held_nanos, 'open_holds', w.held)
-    from wallets w where w.held_nanos <> w.held
-    union all
-    select 'hold', coalesce(r.id, h.request_id), jsonb_build_object('state', r.state, 'open', h.request_id is not null)
-    from tollgate.requests r
-    full join tollgate.holds h on h.request_id = r.id
-    where coalesce(r.state in ('held', 'unsettled'), false) <> (h.request_id is not null)
-    union all
-    select 'charge', r.id, jsonb_build_object('charge_nanos', r.charge_nanos, 'transfers', count(t.position), 'amount_nanos', sum(t.amount_nanos))
-    from tollgate.requests r
-    left join tollgate.transfers t on t.kind = 'charge' and t.reference = r.id
-    where r.state = 'settled'
-    group by r.id
-    having count(t.position) <> (case when r.charge_nanos > 0 then 1 else 0 end)
-      or coalesce(sum(t.amount_nanos), 0) <> r.charge_nanos
-    union all
-    select 'stray_charge', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'state', r.state)
-    from tollgate.transfers t
-    left join tollgate.requests r on r.id = t.reference
-    where t.kind = 'charge' and r.state is distinct from 'settled'
-    union all
-    select 'running_balance', 'trf_' || s.position, jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
-    from (
-      select t.*, lag(t.balance_after_nanos, 1, 0::bigint) over (partition by t.org_id order by t.position) as before,
-        case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end as change
-      from tollgate.transfers t
-    ) s
-    where s.before + s.change <> s.balance_after_nanos
-  )
-  select jsonb_build_object(
-    'orgs', (select count(*) from tollgate.orgs),
-    'transfers', (select count(*) from tollgate.transfers),
-    'requests', (select count(*) from tollgate.requests),
-    'open_holds', (select count(*) from tollgate.holds),
-    'accounts_nanos', coalesce((
-      select jsonb_object_agg(a.account, a.nanos) from (
-        select e.account, sum(e.nanos) as nanos from (
-          select t.debit as account, -t.amount_nanos as nanos from tollgate.transfers t
-          union all
-          select t.credit, t.amount_nanos from tollgate.transfers t
-        ) e group by e.account
-      ) a
-    ), '{}'::jsonb),
-    'faults', coalesce((
-      select jsonb_agg(jsonb_build_object('fault', f.fault, 'id', f.id, 'facts', f.facts)) from faults f
-    ), '[]'::jsonb)
-  )
-$$;
-
-comment on function public.tollgate_audit_books() is
-  'Proves the books from the tables alone: every balance is its transfers, every held sum its open holds, every open request one hold, every settled charge one transfer, every running balance the one before and its change. Names each row that does not fit. Refuses nothing, locks nothing.';
-
-
 select tollgate.expose('public.tollgate_admit(jsonb)');
 select tollgate.expose('public.tollgate_settle(jsonb)');
 select tollgate.expose('public.tollgate_note_generations(jsonb)');
 select tollgate.expose('public.tollgate_due(integer, integer)');
 select tollgate.expose('public.tollgate_expire(integer)');
-select tollgate.expose('public.tollgate_audit_books()');
 
 -- The net under the sweepers that ask upstreams, which SQL cannot.
 do $$

@@ -918,38 +918,51 @@ comment on function public.tollgate_assign_plan(jsonb, jsonb, text) is
 
 -- Limits of orgs and keys.
 
-create function tollgate.limits_of(org_id text, key_id text) returns jsonb
+create function tollgate.limits_of(org tollgate.orgs) returns tollgate.limits
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(org.limits, row(
+    p.requests_per_minute, p.requests_per_hour, p.requests_per_day,
+    p.tokens_per_minute, p.tokens_per_hour, p.tokens_per_day
+  )::tollgate.limits)
+  from tollgate.plans p where p.id = org.plan_id
+$$;
+
+comment on function tollgate.limits_of(tollgate.orgs) is 'The limits that admission holds an org to: its own, or its plan''s.';
+
+
+create function tollgate.limits_told(org_id text, key_id text) returns jsonb
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
   org tollgate.orgs;
-  plan tollgate.plans;
   key tollgate.api_keys;
   of_key jsonb;
   of_org jsonb; -- what an operator set for it
   of_both jsonb; -- with what it takes from its plan, as admissions read it
 begin
   if key_id is not null then
-    select k.* into key from tollgate.api_keys k where k.id = limits_of.key_id;
+    select k.* into key from tollgate.api_keys k where k.id = limits_told.key_id;
     if not found then
       perform tollgate.not_there('key', key_id);
     end if;
     of_key := tollgate.limits_shown(key.limits);
   end if;
-  select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_of.org_id);
+  select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_told.org_id);
   if not found then
     perform tollgate.not_there('org', org_id);
   end if;
-  select p.* into plan from tollgate.plans p where p.id = org.plan_id;
   of_org := tollgate.limits_shown(coalesce(org.limits_set, org.limits));
-  of_both := coalesce(to_jsonb(org.limits), to_jsonb(plan));
+  of_both := to_jsonb(tollgate.limits_of(org));
 
   return jsonb_build_object(
     'org_id', org.id,
     'key_id', key.id,
-    'plan', plan.id,
+    'plan', org.plan_id,
     'limits', coalesce(of_key, of_org),
     'in_effect', (
       select jsonb_object_agg(name, jsonb_build_object(
@@ -967,7 +980,7 @@ begin
 end
 $$;
 
-comment on function tollgate.limits_of(text, text) is
+comment on function tollgate.limits_told(text, text) is
   'The limits set for a key or, without one, for an org; and for each of the six the one that binds first, and who set it. Refuses: not_found.';
 
 
@@ -980,7 +993,7 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_of(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 
@@ -1017,7 +1030,7 @@ declare
 begin
   perform tollgate.change_limits(actor, caller, subject, limits);
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_of(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 
@@ -1048,7 +1061,7 @@ begin
     perform tollgate.record(actor, 'limits.reset', reset, coalesce(subject ->> 'key_id', reset), '{"counters": true}');
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_of(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 

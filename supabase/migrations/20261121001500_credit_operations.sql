@@ -5,7 +5,8 @@
 -- Care: additive, but for a small index on transfers, which blocks writes to it for as long as it is read once.
 --       Lock order: operator (an advisory lock), org, key, transfer.
 
-create index transfers_time on tollgate.transfers using brin (created_at);
+-- Without autosummarize what came since the last vacuum would be read whole for any time.
+create index transfers_time on tollgate.transfers using brin (created_at) with (pages_per_range = 32, autosummarize);
 
 
 create table tollgate.credit_operations (
@@ -501,79 +502,6 @@ comment on function public.tollgate_own_transfers(jsonb, jsonb, integer) is
   'The transfers of the caller''s org and of no other, by pages; filters and sort as for transfer_page(). Refuses: as recognise(), invalid_request. Locks nothing.';
 
 
-create function public.tollgate_credit_summary(caller jsonb) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  moment constant timestamptz := clock_timestamp();
-  today constant timestamptz := date_trunc('day', moment at time zone 'utc') at time zone 'utc';
-  flows jsonb;
-  outstanding jsonb;
-begin
-  -- One statement, so that all of it is of one moment. Charges are the many: what was charged in all is what else came
-  -- to the wallets less what is in them, and need not be read; the audit of the books proves that it is so.
-  with wallets as (
-    select count(*) as orgs,
-      coalesce(sum(o.balance_nanos), 0) as balance_nanos,
-      coalesce(sum(o.held_nanos), 0) as held_nanos,
-      count(*) filter (where o.balance_nanos < 0) as overdrawn_orgs,
-      coalesce(-sum(o.balance_nanos) filter (where o.balance_nanos < 0), 0) as overdrawn_nanos
-    from tollgate.orgs o
-  ),
-  operations as (
-    select t.kind::text, t.debit::text, t.credit::text,
-      coalesce(sum(t.amount_nanos) filter (where t.created_at >= today), 0) as today_nanos,
-      coalesce(sum(t.amount_nanos) filter (where t.created_at >= moment - interval '7 days'), 0) as last_7_days_nanos,
-      coalesce(sum(t.amount_nanos) filter (where t.created_at >= moment - interval '30 days'), 0) as last_30_days_nanos,
-      sum(t.amount_nanos) as all_nanos
-    from tollgate.transfers t
-    where t.kind in ('grant', 'refund', 'adjustment')
-    group by t.kind, t.debit, t.credit
-  ),
-  charges as (
-    select 'charge', 'wallet', 'revenue',
-      coalesce(sum(t.amount_nanos) filter (where t.created_at >= today), 0),
-      coalesce(sum(t.amount_nanos) filter (where t.created_at >= moment - interval '7 days'), 0),
-      coalesce(sum(t.amount_nanos), 0),
-      coalesce((select sum(case o.credit when 'wallet' then o.all_nanos else -o.all_nanos end) from operations o), 0)
-        - (select w.balance_nanos from wallets w)
-    from tollgate.transfers t
-    where t.kind = 'charge' and t.created_at >= moment - interval '30 days'
-  )
-  select coalesce(jsonb_agg(to_jsonb(f) order by f.kind, f.debit, f.credit), '[]'),
-    (select to_jsonb(w) from wallets w)
-  into flows, outstanding
-  from (select * from operations union all select * from charges) f
-  where f.all_nanos <> 0;
-
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'at', tollgate.utc(moment),
-    'flows', flows,
-    'accounts', (
-      select coalesce(jsonb_agg(to_jsonb(a) order by a.account), '[]')
-      from (
-        select s.account,
-          sum(s.sign * (f ->> 'today_nanos')::numeric) as today_nanos,
-          sum(s.sign * (f ->> 'last_7_days_nanos')::numeric) as last_7_days_nanos,
-          sum(s.sign * (f ->> 'last_30_days_nanos')::numeric) as last_30_days_nanos,
-          sum(s.sign * (f ->> 'all_nanos')::numeric) as all_nanos
-        from jsonb_array_elements(flows) f, lateral (values (f ->> 'debit', -1), (f ->> 'credit', 1)) s (account, sign)
-        group by s.account
-      ) a
-    ),
-    'outstanding', outstanding
-  );
-end
-$$;
-
-comment on function public.tollgate_credit_summary(jsonb) is
-  'What moved between which accounts, today (UTC), in the last 7 and 30 days and in all; what each account is left with, which is zero over all of them; and what wallets hold now. For admins. Refuses: as recognise(). Locks nothing.';
-
-
 create function tollgate.profile_of(actor tollgate.caller) returns jsonb
 language sql
 stable
@@ -669,10 +597,7 @@ begin
       'org_id', o.id,
       'markup_ppm', coalesce(o.markup_ppm, p.markup_ppm, tollgate_own_plan.markup_ppm),
       'own_limits', o.limits is distinct from null,
-      'limits', to_jsonb(coalesce(o.limits, row(
-        p.requests_per_minute, p.requests_per_hour, p.requests_per_day,
-        p.tokens_per_minute, p.tokens_per_hour, p.tokens_per_day
-      )::tollgate.limits))
+      'limits', to_jsonb(tollgate.limits_of(o))
     )
     from tollgate.orgs o
     join tollgate.plans p on p.id = o.plan_id
@@ -736,15 +661,11 @@ begin
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'at', tollgate.utc(moment),
-      'org', tollgate.windows(o.counters, coalesce(o.limits, row(
-        p.requests_per_minute, p.requests_per_hour, p.requests_per_day,
-        p.tokens_per_minute, p.tokens_per_hour, p.tokens_per_day
-      )::tollgate.limits), tollgate.ms_of(moment)),
+      'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment)),
       'key', case when k.counted then tollgate.windows(k.counters, k.limits, tollgate.ms_of(moment)) end
     )
     from tollgate.api_keys k
     join tollgate.orgs o on o.id = k.org_id
-    join tollgate.plans p on p.id = o.plan_id
     where k.id = actor.key_id
   );
 end
@@ -759,7 +680,6 @@ select tollgate.expose('public.tollgate_adjust_credits(jsonb, jsonb, jsonb)');
 select tollgate.expose('public.tollgate_refund_charge(jsonb, jsonb)');
 select tollgate.expose('public.tollgate_transfers(jsonb, jsonb, integer)');
 select tollgate.expose('public.tollgate_own_transfers(jsonb, jsonb, integer)');
-select tollgate.expose('public.tollgate_credit_summary(jsonb)');
 select tollgate.expose('public.tollgate_own_profile(jsonb)');
 select tollgate.expose('public.tollgate_change_own_profile(jsonb, jsonb)');
 select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');

@@ -1,13 +1,8 @@
 -- Why:  an operator must see at one look how the whole house is, and a key's owner how their part of it is.
--- What: tollgate_monitor() for operators, tollgate_own_monitor() and tollgate_key_usage() for a key's owner.
--- Care: makes an index on tollgate.tallies, which is new and small. Reads only, but for what recognise() notes of a
---       key's use. Builds on usage_by() and latency_between(), so what it reads does not grow with the requests.
-
--- All that a month of keys is summed up from: a few hundred thousand rows, which lie among twenty times as many others.
-create index tallies_leaders on tollgate.tallies (start, org_id, key_id)
-include (requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at)
-where cut = 'day_key';
-
+-- What: leading (what each key used in 30 days, renewed by the hour), tollgate_monitor() for operators,
+--       tollgate_own_monitor() and tollgate_key_usage() for a key's owner.
+-- Care: reads only, but for what recognise() notes of a key's use. Builds on usage_by() and latency_between(), so what it
+--       reads does not grow with the requests.
 
 create function tollgate.used_since(since timestamptz, filters jsonb) returns jsonb
 language sql
@@ -128,16 +123,124 @@ $$;
 comment on function tollgate.last_day() is 'Requests, errors and latencies of the last 24 hours, and what went to each upstream; to null went what reached none.';
 
 
-create function tollgate.leaders(since timestamptz, places integer) returns jsonb
+create table tollgate.leading (
+  org_id text not null,
+  key_id text not null,
+  requests bigint not null,
+  tokens bigint not null,
+  charge_nanos bigint not null,
+  cost_nanos bigint not null
+);
+
+comment on table tollgate.leading is 'What each key used in the time that tollgate.led says: some 30 days, so that who leads is not reckoned each time from all days of all keys.';
+
+create table tollgate.led (
+  single boolean primary key default true check (single),
+  since timestamptz,
+  until timestamptz
+);
+
+comment on table tollgate.led is 'Of which time the rows of tollgate.leading are. One row, locked by whoever renews them.';
+
+insert into tollgate.led default values;
+
+alter table tollgate.leading enable row level security;
+alter table tollgate.led enable row level security;
+
+
+create function tollgate.led_since() returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select date_trunc('day', now(), 'UTC') - interval '29 days'
+$$;
+
+comment on function tollgate.led_since() is 'Where the 30 days begin in which one leads: today is one of them.';
+
+
+create function public.tollgate_renew_leaders() returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+set work_mem = '64MB'
+as $$
+declare
+  led tollgate.led;
+  rolled_until timestamptz;
+begin
+  select l.* into led from tollgate.led l for no key update skip locked;
+  select r.rolled_until into rolled_until from tollgate.rolled r;
+  if led.single and isfinite(rolled_until)
+    and (led.since, led.until) is distinct from (tollgate.led_since(), rolled_until) then
+    delete from tollgate.leading;
+    insert into tollgate.leading
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos
+    from tollgate.usage_by('{org,key}', tollgate.led_since(), rolled_until) u
+    where u.requests > 0;
+    update tollgate.led set since = tollgate.led_since(), until = rolled_until;
+  end if;
+  return '{"more": false}';
+end
+$$;
+
+comment on function public.tollgate_renew_leaders() is
+  'Sums up what each key used in 30 days, as far as it is rolled up; does nothing when that is done already. What a request was charged that ended after its hour was rolled up comes in with the next hour. Refuses nothing. Locks the row of tollgate.led; when another has it, does nothing.';
+
+
+create function tollgate.keys_of_late() returns table (
+  org_id text, key_id text, requests numeric, tokens numeric, charge_nanos numeric, cost_nanos numeric
+)
+language plpgsql
+stable
+set search_path = ''
+set jit = off
+as $$
+declare
+  led tollgate.led;
+begin
+  select l.* into led from tollgate.led l;
+  -- Never renewed, or so long ago that there would be more to take away than to sum up.
+  if (led.since between tollgate.led_since() - interval '7 days' and tollgate.led_since()) is not true then
+    return query
+    select u.org_id, u.key_id, u.requests::numeric, (u.prompt_tokens + u.completion_tokens)::numeric,
+      u.charge_nanos::numeric, u.cost_nanos::numeric
+    from tollgate.usage_by('{org,key}', tollgate.led_since()) u;
+    return;
+  end if;
+  return query
+  select p.org_id, p.key_id, sum(p.requests * p.sign), sum(p.tokens * p.sign), sum(p.charge_nanos * p.sign),
+    sum(p.cost_nanos * p.sign)
+  from (
+    select l.org_id, l.key_id, l.requests, l.tokens, l.charge_nanos, l.cost_nanos, 1 as sign from tollgate.leading l
+    union all
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, 1
+    from tollgate.usage_by('{org,key}', led.until) u
+    union all
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, -1
+    from tollgate.usage_by('{org,key}', led.since, tollgate.led_since()) u
+    where led.since < tollgate.led_since()
+  ) p
+  group by p.org_id, p.key_id
+  having sum(p.requests * p.sign) > 0;
+end
+$$;
+
+comment on function tollgate.keys_of_late() is
+  'What each key used in 30 days: what was summed up of it, what came since, less the days that are 30 days old since.';
+
+
+create function tollgate.leaders(places integer) returns jsonb
 language sql
 stable
 set search_path = ''
 as $$
   with used as materialized (
-    select u.* from tollgate.usage_by('{org,key}', since) u
+    select u.* from tollgate.keys_of_late() u
   ),
   orgs as (
-    select u.org_id, sum(u.requests) as requests, sum(u.prompt_tokens + u.completion_tokens) as tokens,
+    select u.org_id, sum(u.requests) as requests, sum(u.tokens) as tokens,
       sum(u.charge_nanos) as charge_nanos, sum(u.cost_nanos) as cost_nanos
     from used u
     group by u.org_id
@@ -145,14 +248,13 @@ as $$
     limit places
   ),
   keys as (
-    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens as tokens, u.charge_nanos, u.cost_nanos
-    from used u
+    select u.* from used u
     order by u.charge_nanos desc, u.requests desc, u.key_id
     limit places
   ),
   models as (
     select u.model, u.requests, u.prompt_tokens + u.completion_tokens as tokens, u.charge_nanos, u.cost_nanos
-    from tollgate.usage_by('{model}', since) u
+    from tollgate.usage_by('{model}', tollgate.led_since()) u
     order by u.charge_nanos desc, u.requests desc, u.model
     limit places
   )
@@ -174,7 +276,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.leaders(timestamptz, integer) is 'The orgs, keys and models that were charged most since a moment.';
+comment on function tollgate.leaders(integer) is 'The orgs, keys and models that were charged most in 30 days.';
 
 
 create function tollgate.newest_requests(places integer) returns jsonb
@@ -264,7 +366,7 @@ begin
     'recent_requests', tollgate.newest_requests(20)
   )
     || tollgate.population(tollgate.usage_today())
-    || tollgate.leaders(today - interval '29 days', 10)
+    || tollgate.leaders(10)
     || tollgate.open_matters(10);
 end
 $$;
@@ -273,71 +375,18 @@ comment on function public.tollgate_monitor(jsonb) is
   'The whole house at one look: how many orgs, users and keys; what they used today, in 7 and in 30 days (UTC days, today among them); errors and latencies of 24 hours; who and what leads; the newest requests; open holds and overdrawn orgs. For admins. Refuses: as recognise(). Locks nothing.';
 
 
-create function tollgate.window_of(
-  span bigint,
-  bucket bigint,
-  counted bigint,
-  before bigint,
-  most bigint,
-  at_ms bigint
-) returns jsonb
+create function tollgate.limited(windows jsonb) returns jsonb
 language sql
 immutable
 set search_path = ''
 as $$
-  select jsonb_build_object(
-    'limit', most,
-    'used', w.used,
-    'remaining', greatest(0, most - w.used),
-    'resets_at', tollgate.utc(to_timestamp(case
-      when counted > 0 then (bucket + 2) * span
-      when before > 0 then (bucket + 1) * span
-    end / 1000.0))
-  )
-  from (select counted + (before * (span - at_ms % span) + span - 1) / span as used) w
-$$;
-
-comment on function tollgate.window_of(bigint, bigint, bigint, bigint, bigint, bigint) is
-  'One window: what is used of it, as room() counts, what is left, and when all of it will be free again; null there when it is.';
-
-
-create function tollgate.windows_of(counters bigint[], limits tollgate.limits, moment timestamptz) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_object_agg(m.measure, (
-    select jsonb_object_agg(w.name, case when l.most is not null then tollgate.window_of(
-      w.span,
-      r.rolled[w.place * 5 - 4], r.rolled[w.place * 5 - 3 + m.place], r.rolled[w.place * 5 - 1 + m.place],
-      l.most, tollgate.ms_of(moment)
-    ) end)
-    from (values (1, 'minute', 60000), (2, 'hour', 3600000), (3, 'day', 86400000)) w (place, name, span)
-    cross join lateral (
-      select (to_jsonb(limits) ->> (m.measure || '_per_' || w.name))::bigint as most
-    ) l
+  select jsonb_object_agg(m.key, (
+    select jsonb_object_agg(w.key, case when w.value -> 'limit' <> 'null' then w.value end) from jsonb_each(m.value) w
   ))
-  from (select tollgate.roll(counters, tollgate.ms_of(moment)) as rolled) r
-  cross join (values (0, 'requests'), (1, 'tokens')) m (place, measure)
+  from jsonb_each(windows) m
 $$;
 
-comment on function tollgate.windows_of(bigint[], tollgate.limits, timestamptz) is
-  'Requests and tokens by minute, hour and day: each window that has a limit as window_of() tells it, null where there is none.';
-
-
-create function tollgate.limits_of(org tollgate.orgs) returns tollgate.limits
-language sql
-stable
-set search_path = ''
-as $$
-  select coalesce(org.limits, row(
-    p.requests_per_minute, p.requests_per_hour, p.requests_per_day,
-    p.tokens_per_minute, p.tokens_per_hour, p.tokens_per_day
-  )::tollgate.limits)
-  from tollgate.plans p where p.id = org.plan_id
-$$;
-
-comment on function tollgate.limits_of(tollgate.orgs) is 'The limits that admission holds an org to: its own, or its plan''s.';
+comment on function tollgate.limited(jsonb) is 'What windows() tells, null in the place of each that has no limit.';
 
 
 create function tollgate.allowances_of(key tollgate.api_keys) returns jsonb
@@ -407,8 +456,8 @@ begin
       'all_time', tollgate.used_since(null, own)
     ),
     'limits', jsonb_build_object(
-      'org', tollgate.windows_of(org.counters, tollgate.limits_of(org), moment),
-      'key', tollgate.windows_of(key.counters, key.limits, moment)
+      'org', tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment))),
+      'key', tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment)))
     ),
     'allowances', tollgate.allowances_of(key)
   );
@@ -462,8 +511,8 @@ begin
   in_month := tollgate.used_since(month, own);
   select w.minute into minute
   from (values
-    (tollgate.windows_of(org.counters, tollgate.limits_of(org), moment) -> 'requests' -> 'minute'),
-    (tollgate.windows_of(key.counters, key.limits, moment) -> 'requests' -> 'minute')
+    (tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
+    (tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute')
   ) w (minute)
   where w.minute <> 'null'
   order by (w.minute -> 'remaining')::bigint, (w.minute -> 'limit')::bigint
@@ -491,6 +540,7 @@ comment on function public.tollgate_key_usage(jsonb) is
 
 
 select tollgate.expose('public.tollgate_monitor(jsonb)');
+select tollgate.expose('public.tollgate_renew_leaders()');
 select tollgate.expose('public.tollgate_own_monitor(jsonb)');
 select tollgate.expose('public.tollgate_key_usage(jsonb)');
 

@@ -115,6 +115,7 @@ async def test_earlier_days_count_for_the_month_and_all_time_only(
     for moment in moments.values():
         made = await paid(door, someone)
         await sql(shared_database, f"update tollgate.requests set created_at = {moment} where id = $1", made)
+    await sql(shared_database, "select tollgate.roll_up_again(now() - interval '1 year')")
     told = (await monitor(desk, someone))["usage"]
     of_today = 2 if datetime.now(UTC).day == 1 else 1
     assert [told[span]["requests"] for span in ("today", "this_month", "all_time")] == [of_today, 2, 4]

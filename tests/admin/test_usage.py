@@ -1,5 +1,6 @@
 """/admin/usage and /v1/admin/logs over HTTP, through both doors, beside what the requests themselves say."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -130,6 +131,21 @@ async def test_people_s_filters_find_theirs_alone(office: Office, person: Any) -
     stranger = await person()
     assert await office.pages("/admin/usage", key_id=stranger.key_id) == []
     assert await office.pages("/admin/usage", org_id="org_of_nobody") == []
+
+
+@pytest.mark.parametrize("sort", ["created_at", "-created_at"])
+async def test_a_page_looks_at_so_many_requests_and_then_says_where_to_go_on(
+    office: Office, shared_database: str, sql: Any, sort: str
+) -> None:
+    rare = of(office.someone, NOON + timedelta(hours=30), model="maker/rare")
+    await past.keep(shared_database, [rare])
+    look = "select tollgate.request_page($1, 5, true, 40)"
+    query, pages = {"org_id": office.someone.org_id, "model": "maker/rare", "sort": sort}, []
+    while not pages or pages[-1]["next_cursor"]:
+        asked = query | ({"cursor": pages[-1]["next_cursor"]} if pages else {})
+        pages.append(json.loads(await sql(shared_database, look, json.dumps(asked))))
+    assert [row["id"] for page in pages for row in page["data"]] == [rare["id"]]
+    assert len(pages) == 8  # 301 in forties
 
 
 @pytest.mark.parametrize(("status", "count"), [("2xx", {200}), ("5xx", {502}), ("502", {502}), ("4xx", set())])

@@ -2,12 +2,13 @@
 
 import base64
 import json
+import math
 import random
 import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollgate.core.redaction import FORMS, Redactor, hidden, passes_luhn
@@ -51,7 +52,9 @@ WORDS = st.from_regex(r"\A[A-Za-z]{1,14}\Z") | st.sampled_from(
         "100%",
     ]
 )
-TEXT = st.lists(WORDS, max_size=40).map(" ".join)
+TEXT = st.lists(WORDS, max_size=12).map(" ".join)
+
+FEWER = settings(max_examples=40)
 
 redact = Redactor(["a-secret-of-the-settings", "short"])
 
@@ -132,6 +135,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("what", PLANTED)
+@FEWER
 @given(data=st.data(), before=TEXT, after=TEXT)
 def test_no_planted_secret_survives(what: str, data: st.DataObject, before: str, after: str) -> None:
     secret = data.draw(PLANTED[what])
@@ -143,10 +147,11 @@ def test_no_planted_secret_survives(what: str, data: st.DataObject, before: str,
 
 
 @pytest.mark.parametrize("what", SAID)
+@FEWER
 @given(data=st.data(), before=TEXT, after=TEXT)
 def test_no_secret_survives_where_it_is_said(what: str, data: st.DataObject, before: str, after: str) -> None:
     form, characters = SAID[what]
-    secret = data.draw(some(characters, 20, 60).filter(lambda text: text.strip() == text))
+    secret = data.draw(some(characters, 20, 60).filter(lambda text: text.strip() == text and text[-8:] not in form))
     shown = redact(f"{before} {form.format(secret)} {after}")
     assert secret not in shown
     assert secret[-8:] not in shown
@@ -161,7 +166,7 @@ def test_ordinary_text_is_untouched(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "The task-management-and-scheduling board, risk-averse-investors-of-2024",
+        "The task-Management-and-Scheduling-2024 board, risk-Averse-Investors-of-2024",
         "pip install sk-learn-contrib-something-longer hf_transfer_enabled_by_default",
         "from sk_test_utilities_of_ours import things",
         "See http://localhost:8080/path?user=me and https://example.com:443 or http://10.0.0.1:9",
@@ -186,10 +191,22 @@ def test_what_was_hidden_is_named() -> None:
     assert shown == f"mail {hidden('email')}, card {hidden('card')}, postgres://{hidden('password')}@db/app"
 
 
+def test_a_password_that_begins_like_a_port_is_none() -> None:
+    assert redact("redis://:6379/and-more@cache") == f"redis://{hidden('password')}@cache"
+    assert redact("redis://cache:6379/0?from=me@home") == "redis://cache:6379/0?from=me@home"
+
+
 def test_what_is_known_is_hidden_without_a_form() -> None:
     assert redact("it is chosen-by-an-operator", "chosen-by-an-operator") == f"it is {hidden('known')}"
     assert redact("a-secret-of-the-settings") == hidden("known")
     assert redact("a short one is a word") == "a short one is a word"
+    assert Redactor(["part-of-it", "part-of-it-and-more"])("part-of-it-and-more") == hidden("known")
+
+
+def test_our_own_keys_are_known_in_the_middle_of_a_word() -> None:
+    environments: tuple[rules.Environment, ...] = ("live", "test")
+    for environment in environments:
+        assert redact(f"key:x{rules.mint(environment, bytes(32))}") == f"key:x{hidden('api_key')}"
 
 
 @given(st.sampled_from([*PLANTED.values()]).flatmap(lambda one: one), TEXT)
@@ -200,23 +217,37 @@ def test_redacting_twice_changes_nothing_more(secret: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["-----BEGIN PRIVATE KEY-----", "-----BEGIN A ", "://a:", "://", "eyJ", "_eyJaaaaaaaaa", "eyJaaaaaaaa.", "sk-", "SG.",
-     "TOKEN=", "TOKEN=\"", "\"password\": ", "bearer ", "authorization: ", "a.", "a@", "a@a.", "4", "4 ", "4-", "+1", "(555) ",
-     "+1 ", " ", "\\", "x-api-key: ", "A_", "password", "😀"],
-)  # fmt: skip
+    [
+        *(
+            "-----BEGIN PRIVATE KEY-----",
+            "-----BEGIN A ",
+            "://a:",
+            "://",
+            "eyJ",
+            "_eyJaaaaaaaaa",
+            "eyJaaaaaaaa.",
+            "sk-",
+        ),
+        *("SG.", "TOKEN=", 'TOKEN="', '"password": ', "bearer ", "authorization: ", "x-api-key: ", "A_", "password"),
+        *("a.", "a@", "a@a.", "4", "4 ", "4-", "+1", "+1 ", "(555) ", " ", "\\", "😀"),
+    ],
+)
 def test_no_text_takes_longer_than_its_length_allows(piece: str) -> None:
-    """Twice the text takes about twice the time, where a form that looks too far would take four times."""
+    """Four times the text takes about four times as long; to look too far from each place would take sixteen times.
+    The least of several rounds, until it shows: what others do on the machine only adds."""
 
     def seconds(length: int) -> float:
         text = (piece * length)[:length]
-        best = 1e9
-        for _ in range(3):
-            started = time.process_time()
-            redact(text)
-            best = min(best, time.process_time() - started)
-        return best
+        started = time.process_time()
+        redact(text)
+        return time.process_time() - started
 
-    assert seconds(40_000) < 8 * max(seconds(10_000), 0.002)
+    long = short = math.inf
+    for _ in range(20):
+        short, long = min(short, seconds(8_000)), min(long, seconds(32_000))
+        if long < 8 * max(short, 0.002):
+            return
+    raise AssertionError(f"{short=:.4f} {long=:.4f}")
 
 
 def test_a_card_is_known_by_its_check_digit() -> None:

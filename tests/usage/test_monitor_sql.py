@@ -111,6 +111,40 @@ async def test_leaders_are_those_of_30_days(connection: asyncpg.Connection) -> N
     assert [one["key_id"][4:] for one in page["top_keys"]] == [one["org_id"][4:] for one in page["top_orgs"]]
 
 
+async def test_leaders_are_the_same_however_long_ago_they_were_renewed(connection: asyncpg.Connection) -> None:
+    parts = ("top_orgs", "top_keys", "top_models")
+    await connection.execute(CALLS)
+    before = await told(connection, "monitor")
+    await roll_up(connection)
+    await connection.fetchval("select public.tollgate_renew_leaders()")
+    assert await connection.fetchval("select count(*) from tollgate.leading") == 3
+    assert [(await told(connection, "monitor"))[part] for part in parts] == [before[part] for part in parts]
+
+    # As it was two days and five hours ago.
+    await connection.execute(
+        "truncate tollgate.leading; update tollgate.led set since = tollgate.led_since() - interval '2 days', "
+        "until = date_trunc('hour', now(), 'UTC') - interval '5 hours'"
+    )
+    await connection.execute(
+        "insert into tollgate.leading "
+        "select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos "
+        "from tollgate.led l, tollgate.usage_by('{org,key}', l.since, l.until) u"
+    )
+    assert [(await told(connection, "monitor"))[part] for part in parts] == [before[part] for part in parts]
+    await connection.fetchval("select public.tollgate_renew_leaders()")
+    assert await connection.fetchval("select since = tollgate.led_since() from tollgate.led")
+    assert [(await told(connection, "monitor"))[part] for part in parts] == [before[part] for part in parts]
+
+
+async def test_leaders_are_read_from_what_was_summed_up(connection: asyncpg.Connection) -> None:
+    await connection.execute(CALLS)
+    await roll_up(connection)
+    await connection.fetchval("select public.tollgate_renew_leaders()")
+    await connection.execute("update tollgate.leading set charge_nanos = 10 ^ 15 where key_id = 'key_2'")
+    page = await told(connection, "monitor")
+    assert (page["top_keys"][0]["key_id"], page["top_orgs"][0]["org_id"]) == ("key_2", "org_2")
+
+
 async def test_what_retention_dropped_stays_counted(connection: asyncpg.Connection) -> None:
     await connection.execute(CALLS)
     await connection.execute("update tollgate.requests set settled_at = created_at")

@@ -22,6 +22,13 @@ from usage.past import a_request
 
 LONG_AGO = datetime.now(UTC).replace(minute=30) - timedelta(days=40)
 DROP = "select public.tollgate_drop_old_requests(30, $1)"
+REFUND = """
+with paid as (
+  update tollgate.orgs set balance_nanos = balance_nanos + $2 where id = $1 returning balance_nanos
+)
+insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos)
+select $1, 'revenue', 'wallet', $2, 'refund', $3, p.balance_nanos from paid p
+"""
 AGE = """
 alter table tollgate.transfers disable trigger user;
 update tollgate.transfers set created_at = created_at - interval '40 days';
@@ -52,7 +59,9 @@ async def spent(door: Door, times: int) -> Person:
     """Someone whose calls were paid for as calls are."""
     person = Person(door)
     await person.seed()
-    await credits.grant(console(door, "tests"), person.org_id, 10**9, source="funding", reason="", reference="first")
+    await credits.grant(
+        console(door, "tests"), person.org_id, 10**9, source="funding", reason="", reference=person.org_id
+    )
     items = [an_item(person) for _ in range(times)]
     await completions.admit(door, items)
     charge = {"outcome": "settled", "charge_nanos": 700, "cost_nanos": 600, "status": 200}
@@ -96,6 +105,34 @@ async def test_a_charge_that_nothing_explains_is_found_among_those_of_dropped_re
     await connection.close()
     books = json.loads(await sql(own_database, "select public.tollgate_audit_books()"))
     assert [(fault["fault"], fault["id"]) for fault in books["faults"]] == [("dropped_charges", person.org_id)]
+
+
+@pytest.mark.parametrize("of_whom", ["the charge's own org", "another org"])
+async def test_a_refund_of_more_than_its_charge_is_found(
+    own_database: str, own_door: Door, sql: Any, of_whom: str
+) -> None:
+    someone, other = await spent(own_door, 2), await spent(own_door, 1)
+    within, beyond = json.loads(
+        await sql(
+            own_database,
+            "select jsonb_agg(t order by t.position) from tollgate.transfers t where kind = 'charge' and org_id = $1",
+            someone.org_id,
+        )
+    )
+    mine = of_whom == "the charge's own org"
+    for charge, number, amount, org_id in (
+        (within, 1, within["amount_nanos"] - 1, someone.org_id),
+        (within, 2, 1, someone.org_id),
+        (beyond, 1, beyond["amount_nanos"], someone.org_id if mine else other.org_id),
+        *([(beyond, 2, 1, someone.org_id)] if mine else []),
+    ):
+        await sql(own_database, REFUND, org_id, amount, f"{charge['reference']}/{number}")
+    books = json.loads(await sql(own_database, "select public.tollgate_audit_books()"))
+    assert [(fault["fault"], fault["id"]) for fault in books["faults"]] == [("refund", beyond["reference"])]
+    charged = beyond["amount_nanos"]
+    assert books["faults"][0]["facts"] == {
+        "charge_nanos": charged if mine else 0, "refunded_nanos": charged + 1 if mine else charged,
+    }  # fmt: skip
 
 
 async def test_only_what_has_ended_is_old_and_was_rolled_up_goes(own_database: str, own_door: Door, sql: Any) -> None:

@@ -16,6 +16,8 @@ from usage import past
 from usage.past import NOON, a_request
 
 ORGS = ["org_a", "org_b"]
+TURN = NOON.replace(day=1, hour=0) - timedelta(days=2)
+"""A little before a month begins."""
 MODELS = ["maker/one", "maker/two"]
 COUNTED = """
   count(*), count(*) filter (where error_code is not null or status >= 400), count(*) filter (where streamed),
@@ -33,7 +35,7 @@ update tollgate.requests set state = 'settled', charge_nanos = 70, cost_nanos = 
 where id = $1 and settled_at is null
 """
 
-hours = st.integers(0, 96 * 60).map(lambda minutes: NOON.replace(hour=0) + timedelta(minutes=minutes))
+hours = st.integers(0, 96 * 60).map(lambda minutes: TURN + timedelta(minutes=minutes))
 requests = st.builds(
     lambda at, org, model, upstream, more: a_request(
         at, org_id=org, key_id=org.replace("org", "key"), user_id=org.replace("org", "usr"), model=model,
@@ -49,16 +51,38 @@ steps = st.lists(
     ),
     max_size=8,
 )
-groups = st.sampled_from([[], ["org"], ["model"], ["upstream"], ["key", "model"], ["day"], ["hour", "org"], ["minute"]])
+groups = st.sampled_from(
+    [
+        [],
+        ["org"],
+        ["model"],
+        ["upstream"],
+        ["key", "model"],
+        ["day"],
+        ["hour", "org"],
+        ["minute"],
+        ["month"],
+        ["month", "user"],
+    ]
+)
 filters = st.fixed_dictionaries(
     {}, optional={"org_id": st.sampled_from([*ORGS, "org_none"]), "model": st.sampled_from(MODELS)}
 )
 COLUMNS = {
     "org": "org_id", "user": "user_id", "key": "key_id", "model": "model", "upstream": "upstream",
     "minute": "date_trunc('minute', created_at, 'UTC')", "hour": "date_trunc('hour', created_at, 'UTC')",
-    "day": "date_trunc('day', created_at, 'UTC')",
+    "day": "date_trunc('day', created_at, 'UTC')", "month": "date_trunc('month', created_at, 'UTC')",
 }  # fmt: skip
-NAMES = {"org": "org_id", "user": "user_id", "key": "key_id", "minute": "start", "hour": "start", "day": "start"}
+CUTS = ("hour", "hour_model", "day", "day_model", "day_key", "month", "month_model", "month_key")
+NAMES = {
+    "org": "org_id",
+    "user": "user_id",
+    "key": "key_id",
+    "minute": "start",
+    "hour": "start",
+    "day": "start",
+    "month": "start",
+}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +151,7 @@ async def test_four_who_roll_up_at_once_count_everything_once(own_database: str,
     await past.keep(own_database, [a_request(NOON + timedelta(minutes=number)) for number in range(500)])
     await asyncio.gather(*(past.roll_up(own_database, page_size=37) for _ in range(4)))
     await past.roll_up(own_database)
-    for cut in ("hour", "hour_model", "day", "day_model", "day_key"):
+    for cut in CUTS:
         assert await sql(own_database, "select sum(requests) from tollgate.tallies where cut = $1", cut) == 500
     for cut in ("hour", "day", "day_model"):
         counted = "select sum(requests) from tollgate.latencies where cut = $1 and kind = 'whole'"
@@ -213,3 +237,59 @@ async def test_percentiles_are_within_five_percent(
     for percent in (50, 90, 95, 99):
         true = measured[-(-len(measured) * percent // 100) - 1]
         assert found[f"p{percent}_ms"] == pytest.approx(true, rel=0.05, abs=1)
+
+
+async def test_counting_anew_from_a_day_leaves_the_days_before_it_in_their_month(own_database: str, sql: Any) -> None:
+    first = NOON.replace(day=1)
+    await past.keep(own_database, [a_request(first + timedelta(days=day)) for day in range(10)])
+    await past.roll_up(own_database)
+    await sql(own_database, "delete from tollgate.requests where created_at < $1", first + timedelta(days=5))
+    await sql(own_database, "select tollgate.roll_up_again($1)", first + timedelta(days=5))
+    for cut in ("month", "month_model", "month_key"):
+        assert await sql(own_database, "select sum(requests) from tollgate.tallies where cut = $1", cut) == 5
+    await past.roll_up(own_database)
+    for cut in CUTS:
+        assert await sql(own_database, "select sum(requests) from tollgate.tallies where cut = $1", cut) == 10
+    assert await sql(own_database, "select sum(requests) from tollgate.usage_by('{month,org}')") == 10
+
+
+async def test_the_flows_are_the_ledger_whoever_sums_it_up_and_however(own_database: str, sql: Any) -> None:
+    await sql(
+        own_database,
+        "insert into tollgate.transfers "
+        "(org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at) "
+        "select 'org_past', 'wallet', 'revenue', i, 'charge', i::text, -i, now() - make_interval(mins => i * 7) "
+        "from generate_series(1, 300) i",
+    )
+    moved = "select to_jsonb(m) from tollgate.moved_since(now() - interval '17 hours 13 minutes') m"
+    before = await sql(own_database, moved)
+    summed = "select coalesce(sum(transfers), 0)::integer from tollgate.flows"
+    async with asyncio.timeout(30):  # transactions of other databases count as well
+        while await sql(own_database, summed) < 300:
+            await asyncio.gather(*(sql(own_database, "select public.tollgate_roll_up_usage(37)") for _ in range(3)))
+            assert await sql(own_database, moved) == before
+    flows = "select (sum(transfers), sum(amount_nanos))::text from tollgate.flows"
+    assert await sql(own_database, flows) == await sql(
+        own_database, "select (count(*), sum(amount_nanos))::text from tollgate.transfers"
+    )
+
+
+async def test_a_transfer_that_is_not_there_to_be_seen_is_summed_up_when_it_is(own_database: str, sql: Any) -> None:
+    roll = "select public.tollgate_roll_up_usage(100)"
+    post = (
+        "insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos) "
+        "values ('org_past', 'funding', 'wallet', 5, 'grant', $1, 5)"
+    )
+    slow = await asyncpg.connect(own_database)
+    transaction = slow.transaction()
+    await transaction.start()
+    await slow.execute(post, "slow")
+    await sql(own_database, post, "quick")  # a later position, seen before
+    for _ in range(3):
+        await sql(own_database, roll)
+    assert await sql(own_database, "select flowed_until from tollgate.rolled") == 0
+    await transaction.commit()
+    await slow.close()
+    async with asyncio.timeout(20):
+        while await sql(own_database, "select coalesce(sum(transfers), 0)::integer from tollgate.flows") < 2:
+            await sql(own_database, roll)

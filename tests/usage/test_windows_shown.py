@@ -31,7 +31,7 @@ def counted(draw: Any) -> tuple[list[int], int]:
 
 class Shown(Windows):
     def windows(self, counters: list[int], most: tuple[int | None, ...], at: int) -> Any:
-        sql = "select tollgate.windows_of($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, to_timestamp($8 / 1000.0))"
+        sql = "select tollgate.limited(tollgate.windows($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, $8))"
         return json.loads(self.ask(sql, counters, *most, at))
 
 

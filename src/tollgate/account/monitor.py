@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import BaseModel, Field, model_validator
 
 from tollgate.core.money import to_credits
@@ -10,6 +10,7 @@ from tollgate.keys.gate import Gate
 from tollgate.keys.rules import masked
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Moment, refusals
+from tollgate.runtime.routing import Routes
 from tollgate.usage import monitor as usage
 
 
@@ -143,8 +144,8 @@ class OwnUsage(BaseModel):
         }
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter()
+def router(gate: Gate) -> Routes:
+    routes = Routes()
 
     @routes.get(
         "/user/monitor",

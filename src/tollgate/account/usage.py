@@ -2,15 +2,15 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
 from tollgate.core import errors
 from tollgate.keys.gate import Gate
-from tollgate.runtime import clock
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Page, refusals
-from tollgate.usage import asked, export, rules, store
+from tollgate.runtime.routing import Routes
+from tollgate.usage import asked, counted, export, store
 from tollgate.usage.answered import Aggregate, KeyUsage, RequestRow, Series
 
 MAY_MEET: dict[str, Any] = {
@@ -19,12 +19,13 @@ MAY_MEET: dict[str, Any] = {
 }
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter()
+def router(gate: Gate) -> Routes:
+    routes = Routes()
     opened = Depends(gate.open)
 
     @routes.get("/user/usage", summary="Your org's requests, newest first", **MAY_MEET)
     async def requests(door: Annotated[Door, opened], query: Annotated[asked.OwnRequests, Query()]) -> Page[RequestRow]:
+        """A page may be short, even empty, while next_cursor is not null: a call looks at so many requests only."""
         return Page[RequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=False))
 
     @routes.get(
@@ -34,19 +35,11 @@ def router(gate: Gate) -> APIRouter:
         **MAY_MEET,
     )
     async def aggregate(door: Annotated[Door, opened], query: Annotated[asked.OwnAggregate, Query()]) -> Aggregate:
-        now = clock.now()
-        span = rules.span(query.since, query.until, usual=rules.USUAL_AGGREGATE, now=now)
-        found = await store.aggregate(
-            door, query.by, query.over(span) | {"sort": query.order}, query.limit, everyone=False
-        )
-        return Aggregate(**found, by=query.by, since=span.since, until=span.until or now)
+        return Aggregate(**await counted.aggregate(door, query, everyone=False))
 
     @routes.get("/user/usage/series", summary="What your org used, by minute, hour or day", **MAY_MEET)
     async def series(door: Annotated[Door, opened], query: Annotated[asked.OwnSeries, Query()]) -> Series:
-        now = clock.now()
-        span = rules.series_span(query.bucket, query.since, query.until, now=now)
-        found = await store.series(door, query.bucket, query.over(span), everyone=False)
-        return Series(**found, bucket=query.bucket, since=span.since, until=span.until or now)
+        return Series(**await counted.series(door, query, everyone=False))
 
     @routes.get(
         "/user/usage/export",

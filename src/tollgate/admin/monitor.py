@@ -6,7 +6,7 @@ One call of the database. What the catalogues and the breakers say is of this in
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 
 from tollgate.admin.funds import Funds, Left
 from tollgate.admin.monitor_forms import HouseMonitor
@@ -17,12 +17,13 @@ from tollgate.keys.gate import Gate
 from tollgate.keys.rules import Environment
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import refusals
+from tollgate.runtime.routing import Routes
 from tollgate.upstreams.client import Upstreams
 from tollgate.usage import monitor as usage
 
 
-def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, funds: Funds) -> APIRouter:
-    routes = APIRouter(prefix="/admin")
+def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, funds: Funds) -> Routes:
+    routes = Routes(prefix="/admin")
 
     @routes.get(
         "/monitor",

@@ -137,6 +137,10 @@ class Overdrawn(BaseModel):
     orgs: list[OverdrawnOrg] = Field(description="The worst of them.")
 
 
+class Balances(BaseModel):
+    nanos: int = Field(description="All balances above zero: what orgs have paid for and not used, holds among it.")
+
+
 class CatalogHealth(BaseModel):
     models: int
     age_seconds: float | None = Field(description="Since the list was taken; null while there is none.")
@@ -176,6 +180,7 @@ class HouseMonitor(BaseModel):
     top_keys: list[TopKey]
     recent_requests: list[RecentRequest] = Field(description="Newest first.")
     open_holds: OpenHolds
+    balances: Balances
     overdrawn: Overdrawn
     catalog: dict[str, CatalogHealth] = Field(description="What this instance knows, for live keys and for test keys.")
     upstreams: list[UpstreamHealth] = Field(description="Those that this instance has asked so far.")

@@ -1,17 +1,18 @@
-"""/admin/usage: everyone's requests, with what they cost us; /v1/admin/logs is the same list under its other name."""
+"""/admin/usage: everyone's requests, with what they cost us; /v1/admin/logs is the same list under its other name,
+and the one place where what was said can be read."""
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
 from tollgate.core import errors
 from tollgate.keys.gate import Gate
-from tollgate.runtime import clock
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Page, refusals
-from tollgate.usage import asked, export, rules, store
-from tollgate.usage.answered import Latency, PaidAggregate, PaidRequestRow, PaidSeries
+from tollgate.runtime.routing import Routes
+from tollgate.usage import asked, counted, export, store
+from tollgate.usage.answered import Latency, LoggedRequestRow, PaidAggregate, PaidRequestRow, PaidSeries
 
 MAY_MEET: dict[str, Any] = {
     "responses": refusals(errors.BadRequest),
@@ -19,19 +20,29 @@ MAY_MEET: dict[str, Any] = {
 }
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter()
+def router(gate: Gate) -> Routes:
+    routes = Routes()
     opened = Depends(gate.open)
 
     @routes.get("/admin/usage", summary="Requests of everyone, newest first", **MAY_MEET)
     async def requests(
         door: Annotated[Door, opened], query: Annotated[asked.AllRequests, Query()]
     ) -> Page[PaidRequestRow]:
+        """A page may be short, even empty, while next_cursor is not null: a call looks at so many requests only."""
         return Page[PaidRequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=True))
 
-    @routes.get("/v1/admin/logs", summary="Requests of everyone, newest first: metadata only", **MAY_MEET)
-    async def logs(door: Annotated[Door, opened], query: Annotated[asked.Logs, Query()]) -> Page[PaidRequestRow]:
-        return Page[PaidRequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=True))
+    @routes.get(
+        "/v1/admin/logs",
+        summary="Requests of everyone, newest first, and what was said in them where that is asked for",
+        response_model_exclude_unset=True,
+        **MAY_MEET,
+    )
+    async def logs(door: Annotated[Door, opened], query: Annotated[asked.Logs, Query()]) -> Page[LoggedRequestRow]:
+        """A page may be short, even empty, while next_cursor is not null: a call looks at so many requests only."""
+        if query.include:
+            most = min(query.limit, asked.MOST_WITH_CONTENT)
+            return Page[LoggedRequestRow].of(await store.contents(door, query.filters(), most))
+        return Page[LoggedRequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
         "/admin/usage/aggregate",
@@ -42,27 +53,19 @@ def router(gate: Gate) -> APIRouter:
     async def aggregate(
         door: Annotated[Door, opened], query: Annotated[asked.WholeAggregate, Query()]
     ) -> PaidAggregate:
-        now = clock.now()
-        span = rules.span(query.since, query.until, usual=rules.USUAL_AGGREGATE, now=now)
-        found = await store.aggregate(
-            door, query.by, query.over(span) | {"sort": query.order}, query.limit, everyone=True
-        )
-        return PaidAggregate(**found, by=query.by, since=span.since, until=span.until or now)
+        return PaidAggregate(**await counted.aggregate(door, query, everyone=True))
 
     @routes.get("/admin/usage/series", summary="What was used, by minute, hour or day", **MAY_MEET)
     async def series(door: Annotated[Door, opened], query: Annotated[asked.WholeSeries, Query()]) -> PaidSeries:
-        now = clock.now()
-        span = rules.series_span(query.bucket, query.since, query.until, now=now)
-        found = await store.series(door, query.bucket, query.over(span), everyone=True)
-        return PaidSeries(**found, bucket=query.bucket, since=span.since, until=span.until or now)
+        return PaidSeries(**await counted.series(door, query, everyone=True))
 
     @routes.get("/admin/usage/latency", summary="How long requests took", **MAY_MEET)
     async def latency(door: Annotated[Door, opened], query: Annotated[asked.LatencyOf, Query()]) -> Latency:
-        return await _latency(door, "whole", query)
+        return Latency(**await counted.latency(door, "whole", query))
 
     @routes.get("/admin/usage/ttft", summary="How long requests took until their first token", **MAY_MEET)
     async def first_token(door: Annotated[Door, opened], query: Annotated[asked.LatencyOf, Query()]) -> Latency:
-        return await _latency(door, "first_token", query)
+        return Latency(**await counted.latency(door, "first_token", query))
 
     @routes.get(
         "/admin/usage/export",
@@ -75,10 +78,3 @@ def router(gate: Gate) -> APIRouter:
         return await export.response(door, query.format, query.filters(), everyone=True)
 
     return routes
-
-
-async def _latency(door: Door, kind: str, query: asked.LatencyOf) -> Latency:
-    now = clock.now()
-    span = rules.latency_span(query.since, query.until, of_people=query.of_people, now=now)
-    found = await store.latency(door, kind, query.over(span))
-    return Latency(**found, since=span.since, until=span.until or now)

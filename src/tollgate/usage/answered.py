@@ -46,6 +46,15 @@ class PaidRequestRow(RequestRow):
     generation_id: str | None
 
 
+class LoggedRequestRow(PaidRequestRow):
+    """With what was said, where that was asked for."""
+
+    prompt: str | None = Field(
+        None, description="How the prompt begins, its secrets hidden; null where it was not kept. Only with `include`."
+    )
+    answer: str | None = Field(None, description="The same of the first answer.")
+
+
 class Measures(BaseModel):
     requests: int
     errors: int

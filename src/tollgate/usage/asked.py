@@ -23,7 +23,7 @@ class _Time(_Asked):
 
     def filters(self) -> dict[str, Any]:
         """For the database: all that was asked for but the shape of the answer."""
-        shape = {"limit", "by", "bucket", "format"}
+        shape = {"limit", "by", "bucket", "format", "include"}
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=shape)
 
     def over(self, span: Span) -> dict[str, Any]:
@@ -80,6 +80,9 @@ class WholeFile(OwnFile, UsedByAnyone):
     """The query of a file of everyone's requests."""
 
 
+MOST_WITH_CONTENT = 100
+
+
 class Logs(Paged, _Time):
     model: Word | None = Field(None, description="Only this model, as it was asked for.")
     cached: bool | None = Field(None, description="Whether the upstream found part of the prompt in its cache.")
@@ -87,6 +90,11 @@ class Logs(Paged, _Time):
         None, pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status, or 4xx for all of its hundred."
     )
     key: Word | None = Field(None, description="Only requests with the key of this id.")
+    include: Literal["content"] | None = Field(
+        None,
+        description="With prompts and answers as LOG_CONTENT keeps them, at most 100 on a page. That they were read "
+        "is recorded: an audit event `content.read` for each org.",
+    )
 
     def filters(self) -> dict[str, Any]:
         asked = super().filters()

@@ -14,6 +14,11 @@ async def requests(door: Door, filters: Filters, page_size: int, *, everyone: bo
     )
 
 
+async def contents(door: Door, filters: Filters, page_size: int) -> Json:
+    """Everyone's requests with what was said in them. Reading it is recorded."""
+    return await door.call("tollgate_contents", filters=filters, page_size=page_size)
+
+
 async def aggregate(door: Door, by: Sequence[str], filters: Filters, page_size: int, *, everyone: bool) -> Json:
     return await door.call(
         "tollgate_usage_aggregate", by=list(by), filters=filters, page_size=page_size, everyone=everyone
@@ -37,6 +42,16 @@ async def roll_up(door: Door, page_size: int) -> Json:
     return await door.call("tollgate_roll_up_usage", page_size=page_size)
 
 
+async def renew_leaders(door: Door) -> Json:
+    """After rolling up: who leads is reckoned from it once, not each time somebody asks."""
+    return await door.call("tollgate_renew_leaders")
+
+
 async def drop_old_requests(door: Door, older_than_days: int, page_size: int) -> Json:
     """One batch; there may be more."""
     return await door.call("tollgate_drop_old_requests", older_than_days=older_than_days, page_size=page_size)
+
+
+async def drop_old_contents(door: Door, older_than_days: int, page_size: int) -> Json:
+    """One batch; there may be more."""
+    return await door.call("tollgate_drop_old_contents", older_than_days=older_than_days, page_size=page_size)

@@ -1,0 +1,144 @@
+"""What was asked and answered, where an operator wants it kept: the beginning of each, without secrets. Pure.
+
+It never stands in the way. A stream's pieces are read after they went out, and only until enough is there; whatever a
+client or an upstream sends, there is a text or there is none.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol
+
+from tollgate.core import documents
+from tollgate.core.chat import Endpoint
+from tollgate.core.documents import NotADocument
+from tollgate.core.sse import Events, EventTooLarge
+
+MOST_KEPT: Final = 2000
+OVERHANG: Final = 512
+"""What is looked at beyond that: longer than any secret must be to be known for one. Where a text is cut, as much is
+left out again, since part of a secret may stand there."""
+LOOKED_AT: Final = MOST_KEPT + OVERHANG
+MOST_EVENT_BYTES: Final = 64 * 1024
+"""A larger event is no text. Nothing is read after it."""
+LONGEST_KIND: Final = 64
+
+_PROMPTS: Final[Mapping[Endpoint, str]] = {"chat": "messages", "completions": "prompt", "embeddings": "input"}
+_UNKEEPABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Postgres keeps no NUL, nothing can encode half of a pair, and a terminal obeys the rest."""
+
+
+class Hide(Protocol):
+    def __call__(self, text: str, *also_known: str) -> str: ...
+
+
+class Content:
+    """Of one call. `own_key` is its caller's, which may have no form."""
+
+    def __init__(self, endpoint: Endpoint, body: bytes, hide: Hide, own_key: str) -> None:
+        self._endpoint = endpoint
+        self._body = body
+        self._hide = hide
+        self._own_key = own_key
+        self._answer = ""
+        self._events: Events | None = Events(MOST_EVENT_BYTES)
+
+    def take(self, reply: Mapping[str, Any]) -> None:
+        """A whole reply, or a chunk of one, as `documents.from_upstream` read it."""
+        self._answer += beginning(_said(reply), "")
+
+    def feed(self, piece: bytes) -> None:
+        """A piece of a stream."""
+        if self._events is None:
+            return
+        try:
+            for event in self._events.feed(piece):
+                self._see(event.data)
+                if len(self._answer) > LOOKED_AT:
+                    self._events = None
+                    break
+        except EventTooLarge:
+            self._events = None
+
+    def kept(self) -> dict[str, str]:
+        """Fit for a row. What is empty is left out."""
+        said = {"prompt": asked(self._endpoint, self._body), "answer": self._answer}
+        return {name: self._snippet(text) for name, text in said.items() if text}
+
+    def _see(self, data: bytes) -> None:
+        if data.startswith(b"{"):
+            with contextlib.suppress(NotADocument):
+                self.take(documents.from_upstream(data))
+
+    def _snippet(self, text: str) -> str:
+        shown = self._hide(text[:LOOKED_AT], self._own_key)
+        is_cut = len(text) > LOOKED_AT
+        if is_cut:
+            shown = shown[:-OVERHANG]
+        if is_cut or len(shown) > MOST_KEPT:
+            shown = shown[:MOST_KEPT] + "…"
+        return _UNKEEPABLE.sub("\ufffd", shown)
+
+
+def asked(endpoint: Endpoint, body: bytes) -> str:
+    """The last thing that the user said, or the prompt or input. The body is one that `chat.read` has read."""
+    given = json.loads(body)[_PROMPTS[endpoint]]
+    if endpoint == "chat":
+        given = next((one for one in reversed(given) if one.get("role") == "user"), given[-1]).get("content")
+    return beginning(_texts(given), "\n")
+
+
+def beginning(texts: Iterable[str], between: str) -> str:
+    """As much as is looked at, and one character more where there is more."""
+    taken: list[str] = []
+    length = 0
+    for text in texts:
+        taken.append(text[: LOOKED_AT + 1])
+        length += len(taken[-1]) + len(between)
+        if length > LOOKED_AT:
+            break
+    return between.join(taken)
+
+
+def _said(reply: Mapping[str, Any]) -> Iterator[str]:
+    """In its first answer."""
+    for choice in _objects(reply.get("choices")):
+        if choice.get("index", 0) == 0:
+            said = _object(choice.get("message")) or _object(choice.get("delta")) or choice
+            for name in ("content", "text", "refusal", "images"):
+                yield from _texts(said.get(name))
+            for call in _objects(said.get("tool_calls")):
+                yield from _named("calls", _object(call.get("function")).get("name"))
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Its texts, and of what is not text only the name."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        if isinstance(content.get("text"), str):
+            yield content["text"]
+        elif isinstance(content.get("content"), (str, list)):
+            yield from _texts(content["content"])
+        else:
+            yield from _named("", content.get("type"))
+    elif isinstance(content, list):
+        if content and isinstance(content[0], int):
+            yield f"[{len(content)} tokens]"
+        else:
+            for one in content:
+                yield from _texts(one)
+
+
+def _named(what: str, name: Any) -> Iterator[str]:
+    if isinstance(name, str) and name:
+        yield f"[{f'{what} {documents.printable(name, LONGEST_KIND)}'.strip()}]"
+
+
+def _objects(given: Any) -> list[Mapping[str, Any]]:
+    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+
+
+def _object(given: Any) -> Mapping[str, Any]:
+    return given if isinstance(given, dict) else {}
