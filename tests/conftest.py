@@ -70,6 +70,16 @@ def pytest_configure(config: pytest.Config) -> None:
     _started.callback(os.environ.pop, PORT)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """To read whom the world trusts takes each HTTP client 50 ms, and only a host's build asks the world for anything."""
+    with pytest.MonkeyPatch.context() as environment:
+        if "hosts" not in item.path.parts:
+            environment.delenv("SSL_CERT_FILE", raising=False)
+            environment.setenv("SSL_CERT_DIR", "/nobody-is-trusted")
+        return (yield)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     _started.close()
 

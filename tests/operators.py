@@ -7,12 +7,15 @@ from typing import Any
 
 import httpx
 
+from completions.paid import an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.runtime.database import Door
 from tollgate.runtime.settings import read
 
 CREDIT = 1_000_000_000
+SIX = [f"{measure}_per_{window}" for measure in ("requests", "tokens") for window in ("minute", "hour", "day")]
+NO_LIMITS = dict.fromkeys(SIX)
 
 EVENTS = """
 select coalesce(jsonb_agg(
@@ -52,33 +55,9 @@ async def pages(client: httpx.AsyncClient, path: str, **query: Any) -> list[dict
         query["cursor"] = found[-1]["next_cursor"]
 
 
-def asked(someone: Person, **more: Any) -> dict[str, Any]:
-    """A request as the server asks for it: 10 tokens in, at most 100 out at 1,000 nanos each."""
-    return {
-        "id": f"req_{secrets.token_hex(12)}",
-        "caller": {"digests": [someone.key["digest"]], "pepper": someone.key["pepper"], "ip": "192.0.2.1"},
-        "scope": "chat",
-        "endpoint": "chat",
-        "model": "maker/model",
-        "models": ["maker/model"],
-        "streamed": False,
-        "fixed_nanos": "5000",
-        "output_nanos": "1000",
-        "output_bound": 100,
-        "least_output": 16,
-        "most_output": 100,
-        "choices": 1,
-        "prompt_tokens": 10,
-        "markup_ppm": 0,
-        "ttl_seconds": 600,
-        "price": {"prompt": "500", "completion": "1000"},
-        **more,
-    }
-
-
 async def admitted(door: Door, someone: Person, **more: Any) -> dict[str, Any]:
-    """What the database says to one request: granted, or a refusal."""
-    item = asked(someone, **more)
+    """What the database says to one request: granted, or a refusal. It is charged at its cost unless told otherwise."""
+    item = an_item(someone, **{"markup_ppm": 0, **more})
     answers = await door.call("tollgate_admit", items=[item])
     answer: dict[str, Any] = answers[item["id"]]
     return answer

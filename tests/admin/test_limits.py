@@ -8,14 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from operators import EVENTS, admitted, bearing, operating, settled, word
+from operators import EVENTS, NO_LIMITS, SIX, admitted, bearing, operating, settled, word
 from people import Person
 from tollgate.runtime.database import Door
 
 Sql = Callable[..., Any]
 
-SIX = [f"{measure}_per_{window}" for measure in ("requests", "tokens") for window in ("minute", "hour", "day")]
-NOTHING_SET = dict.fromkeys(SIX)
 FREE = dict(zip(SIX, (20, 200, 1000, 40_000, 400_000, 2_000_000), strict=True))
 ROWS = """
 select to_jsonb(o)::text || to_jsonb(k)::text
@@ -54,7 +52,7 @@ async def test_what_is_set_for_an_org_is_answered_and_binds_the_very_next_admiss
         someone = await customer()
         assert "granted" in await admitted(door, someone)  # 110 tokens and one request
         shown = await put(operator, org_id=someone.org_id, **{name: 1})
-        assert shown["limits"] == NOTHING_SET | {name: 1}
+        assert shown["limits"] == NO_LIMITS | {name: 1}
         assert binding(shown) == dict.fromkeys(SIX, (None, None)) | {name: (1, "org")}
         facts = await refusal(door, someone)
         assert (f"{facts['measure']}_per_{facts['window']}", facts["limit"], facts["of"]) == (name, 1, "org")
@@ -82,7 +80,7 @@ async def test_what_is_set_for_a_key_binds_that_key_alone(
         operator, key_id=someone.key_id, requests_per_minute=1, requests_per_hour=101, tokens_per_day=10**11
     )
     assert (shown["org_id"], shown["key_id"]) == (someone.org_id, someone.key_id)
-    assert shown["limits"] == NOTHING_SET | {
+    assert shown["limits"] == NO_LIMITS | {
         "requests_per_minute": 1,
         "requests_per_hour": 101,
         "tokens_per_day": 10**11,
@@ -105,10 +103,10 @@ async def test_setting_sets_all_six_and_what_is_left_out_follows(
     for subject in ({"org_id": someone.org_id}, {"key_id": someone.key_id}):
         await put(operator, **subject, requests_per_minute=5, tokens_per_day=7)
         shown = await put(operator, **subject, requests_per_day=6, tokens_per_day=None)
-        assert shown["limits"] == NOTHING_SET | {"requests_per_day": 6}
+        assert shown["limits"] == NO_LIMITS | {"requests_per_day": 6}
     assert binding(shown) == {name: (limit, "plan") for name, limit in FREE.items()} | {"requests_per_day": (6, "key")}
     assert "granted" in await admitted(door, someone)
-    assert (await put(operator, key_id=someone.key_id))["limits"] == NOTHING_SET
+    assert (await put(operator, key_id=someone.key_id))["limits"] == NO_LIMITS
 
 
 async def test_a_change_is_traced_and_a_repetition_is_not(
@@ -126,7 +124,7 @@ async def test_a_change_is_traced_and_a_repetition_is_not(
             assert answer.status_code == 200
         trail = json.loads(await sql(shared_database, EVENTS, target))[1:]
         assert [(event["action"], event["org"]) for event in trail] == [(action, someone.org_id)] * 2
-        five = NOTHING_SET | {"requests_per_minute": 5}
+        five = NO_LIMITS | {"requests_per_minute": 5}
         assert [event["details"] for event in trail] == [
             {field: {"was": None, "is": five}},
             {field: {"was": five, "is": None}},
@@ -145,7 +143,7 @@ async def test_a_reset_takes_the_limits_away_and_the_counters_when_asked(
         await settled(door, await admitted(door, someone), 5)
         await refusal(door, someone)
         answer = await operator.delete("/admin/limit", params=subject)
-        assert answer.json()["limits"] == NOTHING_SET
+        assert answer.json()["limits"] == NO_LIMITS
         await settled(door, await admitted(door, someone), 5)
 
         for _ in range(2):
@@ -271,7 +269,7 @@ async def test_a_revoked_key_s_limits_stay_as_they_were(operator: httpx.AsyncCli
     answer = await operator.post("/admin/limit", json={"key_id": someone.key_id, "requests_per_minute": 1})
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "key_is_final")
     shown = await operator.get("/admin/limit", params={"key_id": someone.key_id})
-    assert shown.json()["limits"] == NOTHING_SET
+    assert shown.json()["limits"] == NO_LIMITS
 
 
 async def test_members_do_nothing_here_even_to_their_own_limits(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators import CREDIT, EVENTS, admitted, bearing, operating, pages, settled, word
+from operators import CREDIT, EVENTS, NO_LIMITS, admitted, bearing, operating, pages, settled, word
 from people import Person, refused
 from tollgate.account import store as account
 from tollgate.core.errors import KeyDisabled
@@ -24,10 +24,6 @@ from tollgate.runtime.database.postgres import PostgresDoor
 Sql = Callable[..., Any]
 
 ROW = "select to_jsonb(o)::text from tollgate.orgs o where id = $1"
-NOTHING_SET = dict.fromkeys(
-    ("requests_per_minute", "requests_per_hour", "requests_per_day",
-     "tokens_per_minute", "tokens_per_hour", "tokens_per_day")
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -62,7 +58,7 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "plan": "pro",
         "status": "active",
         "markup": None,
-        "limits": NOTHING_SET,
+        "limits": NO_LIMITS,
         "credits": 0.0,
         "credits_nanos": 0,
         "held_nanos": 0,
@@ -140,8 +136,8 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({"markup": 0.000001}, {"markup": 0.000001}, {"markup_ppm": {"was": None, "is": 1}}),
     (
         {"limits": {"tokens_per_day": 5}},
-        {"limits": NOTHING_SET | {"tokens_per_day": 5}},
-        {"limits_set": {"was": None, "is": NOTHING_SET | {"tokens_per_day": 5}}},
+        {"limits": NO_LIMITS | {"tokens_per_day": 5}},
+        {"limits_set": {"was": None, "is": NO_LIMITS | {"tokens_per_day": 5}}},
     ),
 ]
 
@@ -174,9 +170,9 @@ async def test_what_a_change_leaves_out_or_null_stays(operator: httpx.AsyncClien
     for change in ({}, {"name": None, "plan": None, "status": None}):
         assert (await operator.patch(f"/admin/orgs/{org_id}", json=change)).json() == before
     one_less = (await operator.patch(f"/admin/orgs/{org_id}", json={"limits": {"tokens_per_day": None}})).json()
-    assert one_less["limits"] == NOTHING_SET | {"requests_per_minute": 5}
+    assert one_less["limits"] == NO_LIMITS | {"requests_per_minute": 5}
     all_less = (await operator.patch(f"/admin/orgs/{org_id}", json={"markup": None, "limits": None})).json()
-    assert (all_less["markup"], all_less["limits"]) == (None, NOTHING_SET)
+    assert (all_less["markup"], all_less["limits"]) == (None, NO_LIMITS)
 
 
 async def test_a_markup_binds_the_next_admission(operator: httpx.AsyncClient, door: Door, customer: Any) -> None:

@@ -8,16 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from operators import EVENTS, admitted, bearing, operating, pages, word
+from operators import EVENTS, NO_LIMITS, admitted, bearing, operating, pages, word
 from tollgate.runtime.database import Door
 
 Sql = Callable[..., Any]
 
 ROW = "select to_jsonb(p)::text from tollgate.plans p where id = $1"
-NO_LIMIT = dict.fromkeys(
-    ("requests_per_minute", "requests_per_hour", "requests_per_day",
-     "tokens_per_minute", "tokens_per_hour", "tokens_per_day")
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -56,7 +52,7 @@ async def test_a_plan_is_made_and_shown(operator: httpx.AsyncClient, shared_data
     assert answer.status_code == 201
     plan = answer.json()
     assert plan == said | {
-        "limits": NO_LIMIT | {"tokens_per_day": 10**11},
+        "limits": NO_LIMITS | {"tokens_per_day": 10**11},
         "orgs": 0,
         "created_at": plan["created_at"],
         "updated_at": plan["updated_at"],

@@ -18,15 +18,13 @@ from schemathesis.specs.openapi.checks import (
 
 from conftest import TEMPLATE
 from gateway import Gateway, Upstream, running
-from journeys.walk import Operation, operations
-from people import PEPPER, Person
+from journeys.walk import Operation, operations, whole_document
+from people import Person
 from sandbox.serving import serving
 from servers.postgres import Cluster
-from tollgate.app import create_app
 from tollgate.credits import store as credits
 from tollgate.keys.gate import console
 from tollgate.runtime.database.postgres import PostgresDoor
-from tollgate.runtime.settings import read
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.house import Habits
 
@@ -72,9 +70,7 @@ def told(whole: Gateway) -> Any:
     return schemathesis.openapi.from_url(f"{whole.address}/openapi.json")
 
 
-@pytest.mark.parametrize(
-    "operation", list(operations(create_app(read({"KEY_PEPPER": PEPPER})).openapi())), ids=lambda one: " ".join(one[:2])
-)
+@pytest.mark.parametrize("operation", list(operations(whole_document())), ids=lambda one: " ".join(one[:2]))
 def test_everything_answers_as_it_is_documented(operation: Operation, told: Any, admin: str) -> None:
     @settings(
         max_examples=EXAMPLES,

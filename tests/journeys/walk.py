@@ -1,10 +1,13 @@
 """The whole API as its document tells it: every operation, with what it takes to ask for it."""
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from people import Person
+from people import PEPPER, Person
+from tollgate.app import create_app
+from tollgate.runtime.settings import read
 
 OPEN = {
     ("get", "/health"),
@@ -12,7 +15,7 @@ OPEN = {
     ("get", "/readyz"),
 }
 """Who asks these needs no key."""
-ADMINS = ("/admin/", "/v1/admin/")
+ADMINS = ("/admin/", "/v1/admin/", "/metrics")
 SCOPELESS = {
     ("get", "/user/balance"),
     ("get", "/user/profile"),
@@ -61,6 +64,12 @@ class Operation(NamedTuple):
             return {"org_id": "org_of_nobody"}
         needed = [one for one in self.told.get("parameters", ()) if one["in"] == "query" and one.get("required")]
         return {one["name"]: example_of(resolved(one["schema"], document), document) for one in needed}
+
+
+@functools.cache
+def whole_document() -> dict[str, Any]:
+    """Of the API. Made once: it takes a second."""
+    return create_app(read({"KEY_PEPPER": PEPPER})).openapi()
 
 
 def operations(document: dict[str, Any]) -> Iterator[Operation]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 
 from tollgate.core import errors
 from tollgate.keys import store
@@ -12,10 +12,11 @@ from tollgate.keys.routes import STABLE, Desk, of_one_key
 from tollgate.keys.shown import ApiKey, KeyEvent, NewSecret
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Page, refusals
+from tollgate.runtime.routing import Routes
 
 
-def router(gate: Gate, pepper: str) -> APIRouter:
-    routes = APIRouter(prefix="/user/api-keys")
+def router(gate: Gate, pepper: str) -> Routes:
+    routes = Routes(prefix="/user/api-keys")
     desk = Desk(pepper, "keys")
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
     plain = refusals(errors.BadRequest)
@@ -33,5 +34,5 @@ def router(gate: Gate, pepper: str) -> APIRouter:
     async def api_key_events(door: OpenDoor, asked: Annotated[KeyEventsAsked, Query()]) -> Page[KeyEvent]:
         return Page[KeyEvent].of(await store.key_events(door, asked.filters(), asked.limit))
 
-    routes.include_router(of_one_key(gate, desk))
+    routes.take(of_one_key(gate, desk))
     return routes

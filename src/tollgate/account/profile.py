@@ -3,7 +3,7 @@
 import hashlib
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import Depends, Header
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -11,10 +11,12 @@ from tollgate.account import store
 from tollgate.core import errors
 from tollgate.core.money import to_credits
 from tollgate.keys.gate import Gate
+from tollgate.keys.limits import OfEachLimit
 from tollgate.keys.rules import masked
 from tollgate.people.rules import Email, Line
 from tollgate.runtime.database import Door, Json
 from tollgate.runtime.forms import Moment, Written, refusals
+from tollgate.runtime.routing import Routes
 from tollgate.runtime.settings import Settings
 
 IfNoneMatch = Annotated[
@@ -61,15 +63,8 @@ class ProfileChange(Written):
     email: Email | None = None
 
 
-class SixLimits(BaseModel):
+class SixLimits(OfEachLimit[int | None]):
     """null is no limit."""
-
-    requests_per_minute: int | None
-    requests_per_hour: int | None
-    requests_per_day: int | None
-    tokens_per_minute: int | None
-    tokens_per_hour: int | None
-    tokens_per_day: int | None
 
 
 class OwnPlan(BaseModel):
@@ -107,8 +102,8 @@ class WindowsOfBoth(BaseModel):
     key: SixWindows | None = Field(description="The key's own, within the org's; null for a key without any.")
 
 
-def router(gate: Gate, chosen: Settings) -> APIRouter:
-    routes = APIRouter(prefix="/user")
+def router(gate: Gate, chosen: Settings) -> Routes:
+    routes = Routes(prefix="/user")
     stable: dict[str, Any] = {"responses": refusals(), "openapi_extra": {"x-stability": "stable"}}
     unchanged: dict[int | str, dict[str, Any]] = {304: {"description": "It is what the ETag says."}}
 
@@ -124,7 +119,7 @@ def router(gate: Gate, chosen: Settings) -> APIRouter:
 
     @routes.get("/profile", summary="Who the key's user is", **stable)
     async def profile(door: Annotated[Door, Depends(gate.open)]) -> Profile:
-        return _profile(await door.call("tollgate_own_profile"))
+        return _profile(await store.profile(door))
 
     @routes.patch(
         "/profile",
@@ -134,16 +129,16 @@ def router(gate: Gate, chosen: Settings) -> APIRouter:
     )
     async def change_profile(door: Annotated[Door, Depends(gate.open)], body: ProfileChange) -> Profile:
         """Needs the scope `keys`: a key that only calls models cannot rename its owner."""
-        return _profile(await door.call("tollgate_change_own_profile", changes=body.changes()))
+        return _profile(await store.change_profile(door, body.changes()))
 
     @routes.get("/plan", summary="The org's plan: its limits, and the markup as charged", **stable)
     async def plan(door: Annotated[Door, Depends(gate.open)]) -> OwnPlan:
-        found = await door.call("tollgate_own_plan", markup_ppm=chosen.markup_ppm)
+        found = await store.plan(door, chosen.markup_ppm)
         return OwnPlan(**found, markup=found["markup_ppm"] / 1_000_000)
 
     @routes.get("/limit", summary="What is used and left in each window, of the org and of the key", **stable)
     async def limit(door: Annotated[Door, Depends(gate.open)]) -> WindowsOfBoth:
-        return WindowsOfBoth.model_validate(await door.call("tollgate_own_limits"))
+        return WindowsOfBoth.model_validate(await store.limits(door))
 
     return routes
 

@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, Field, computed_field
+from fastapi import Depends, Query
+from pydantic import BaseModel, Field
 
 from tollgate.core import errors
 from tollgate.core.money import to_credits
 from tollgate.credits import store
 from tollgate.keys.gate import Gate
 from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Listed, Moment, Page, refusals
+from tollgate.runtime.forms import Listed, Moment, Page, computed, refusals
+from tollgate.runtime.routing import Routes
 
 Kind = Literal["grant", "charge", "refund", "adjustment"]
 
@@ -31,13 +32,11 @@ class Transaction(BaseModel):
     reason: str = Field(description="Why, in the words of whoever moved it; of a charge there are none.")
     created_at: Moment
 
-    @computed_field(description="The change in credits, for people.")  # type: ignore[prop-decorator]
-    @property
+    @computed("The change in credits, for people.")
     def change_credits(self) -> float:
         return to_credits(self.change_nanos)
 
-    @computed_field(description="The balance after it in credits, for people.")  # type: ignore[prop-decorator]
-    @property
+    @computed("The balance after it in credits, for people.")
     def balance_after_credits(self) -> float:
         return to_credits(self.balance_after_nanos)
 
@@ -45,8 +44,8 @@ class Transaction(BaseModel):
 STABLE: dict[str, Any] = {"responses": refusals(errors.BadRequest), "openapi_extra": {"x-stability": "stable"}}
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/user")
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/user")
 
     @routes.get("/transactions", summary="What moved on the org's balance, newest first", **STABLE)
     async def transactions(

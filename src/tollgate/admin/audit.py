@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
 from tollgate.audit import store as audit
 from tollgate.keys.gate import Gate
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Listed, Moment, Page, Text, refusals
+from tollgate.runtime.routing import Routes
 
 
 class AuditFilters(Listed):
@@ -41,8 +42,8 @@ class AuditEvent(BaseModel):
     details: dict[str, Any]
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/admin")
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin")
 
     @routes.get(
         "/audit-logs",

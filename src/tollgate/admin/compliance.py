@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -11,6 +11,7 @@ from tollgate.keys.gate import Gate
 from tollgate.runtime import clock
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Moment, refusals, rfc3339
+from tollgate.runtime.routing import Routes
 
 RENDERED = {
     "csv": ("text/csv; charset=utf-8", report.as_csv),
@@ -130,8 +131,8 @@ class ComplianceReport(BaseModel):
     books: BooksReport = Field(description="At the moment of the report, whatever its time.")
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/admin/compliance")
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin/compliance")
     answers = refusals()
     answers[200] = {
         "content": {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind, _ in RENDERED.values()}

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 
 from tollgate.core import errors
 from tollgate.keys.forms import KeysAsked, NewKeyForUser
@@ -11,19 +11,20 @@ from tollgate.keys.routes import STABLE, Desk, of_one_key
 from tollgate.keys.shown import ApiKey, NewSecret
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Page, refusals
+from tollgate.runtime.routing import Routes
 
 MOUNTS = ("/admin/keys", "/v1/admin/keys", "/admin/api/api-keys")
 
 
-def router(gate: Gate, pepper: str) -> APIRouter:
-    routes = APIRouter()
+def router(gate: Gate, pepper: str) -> Routes:
+    routes = Routes()
     for mount in MOUNTS:
-        routes.include_router(_of_all_keys(gate, Desk(pepper, "admin")), prefix=mount)
+        routes.take(_of_all_keys(gate, Desk(pepper, "admin")), prefix=mount)
     return routes
 
 
-def _of_all_keys(gate: Gate, desk: Desk) -> APIRouter:
-    routes = APIRouter()
+def _of_all_keys(gate: Gate, desk: Desk) -> Routes:
+    routes = Routes()
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
     @routes.get("", summary="All keys", responses=refusals(errors.BadRequest), openapi_extra=STABLE)
@@ -36,5 +37,5 @@ def _of_all_keys(gate: Gate, desk: Desk) -> APIRouter:
     async def create_api_key(door: OpenDoor, asked: NewKeyForUser, response: Response) -> NewSecret:
         return await desk.create(door, asked, asked.user_id, response)
 
-    routes.include_router(of_one_key(gate, desk))
+    routes.take(of_one_key(gate, desk))
     return routes

@@ -2,26 +2,17 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.core import errors
 from tollgate.keys.gate import Gate
+from tollgate.keys.limits import Limits, OfEachLimit
 from tollgate.limits import store
-from tollgate.people.rules import Limit, Line
+from tollgate.people.rules import Line
 from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Written, refusals
-
-
-class Limits(Written):
-    """Six windows, which slide. A null follows the plan; on a plan it is no limit, on a key none but the org's."""
-
-    requests_per_minute: Limit | None = None
-    requests_per_hour: Limit | None = None
-    requests_per_day: Limit | None = None
-    tokens_per_minute: Limit | None = None
-    tokens_per_hour: Limit | None = None
-    tokens_per_day: Limit | None = None
+from tollgate.runtime.forms import refusals
+from tollgate.runtime.routing import Routes
 
 
 class Subject(BaseModel):
@@ -64,13 +55,8 @@ class Binding(BaseModel):
     set_by: Literal["plan", "org", "key"] | None
 
 
-class BindingLimits(BaseModel):
-    requests_per_minute: Binding
-    requests_per_hour: Binding
-    requests_per_day: Binding
-    tokens_per_minute: Binding
-    tokens_per_hour: Binding
-    tokens_per_day: Binding
+class BindingLimits(OfEachLimit[Binding]):
+    pass
 
 
 class LimitsNow(BaseModel):
@@ -83,8 +69,8 @@ class LimitsNow(BaseModel):
     in_effect: BindingLimits = Field(description="What that comes to with the plan's and, for a key, the org's limits.")
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/admin/limit", responses=refusals(errors.BadRequest, errors.NotFound))
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin/limit", responses=refusals(errors.BadRequest, errors.NotFound))
     stable = {"x-stability": "stable"}
     changing = refusals(errors.BadRequest, errors.NotFound, errors.KeyIsFinal, errors.Conflict)
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import BaseModel, Field
 
 from tollgate.admin import registry
@@ -15,6 +15,7 @@ from tollgate.keys.gate import Gate
 from tollgate.keys.rules import Environment
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Moment, refusals
+from tollgate.runtime.routing import Routes
 
 
 class Instance(BaseModel):
@@ -61,9 +62,9 @@ class Refreshed(BaseModel):
     shared: Snapshot | None
 
 
-def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> APIRouter:
+def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
     live = catalogs["live"]
-    routes = APIRouter(prefix="/admin")
+    routes = Routes(prefix="/admin")
 
     @routes.post(
         "/refresh-models",
@@ -101,9 +102,9 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> APIRouter:
         )
 
     routes_of_ours = registry.router(gate, live)
-    made = APIRouter()
-    made.include_router(routes)
-    made.include_router(routes_of_ours)
+    made = Routes()
+    made.take(routes)
+    made.take(routes_of_ours)
     return made
 
 

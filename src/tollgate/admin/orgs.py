@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, status
+from fastapi import Depends, Path, Query, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.admin.limits import Limits
 from tollgate.core import errors
 from tollgate.keys.gate import Gate
+from tollgate.keys.limits import Limits
 from tollgate.people import store
 from tollgate.people.rules import Line, Markup, Name, told
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Listed, Moment, Page, Written, refusals
+from tollgate.runtime.routing import Routes
 
 OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….")]
 OrgStatus = Literal["active", "suspended"]
@@ -91,8 +92,8 @@ class Deleted(BaseModel):
     deleted: Literal[True]
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/admin/orgs", responses=refusals(errors.BadRequest))
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin/orgs", responses=refusals(errors.BadRequest))
     stable = {"x-stability": "stable"}
     one = refusals(errors.BadRequest, errors.NotFound)
     ending = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)

@@ -2,17 +2,18 @@
 
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Depends, Path, Query, status
+from fastapi import Depends, Path, Query, status
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from tollgate.admin.limits import Limits
 from tollgate.admin.orgs import Deleted, Org
 from tollgate.core import errors
 from tollgate.keys.gate import Gate
+from tollgate.keys.limits import Limits
 from tollgate.people import store
 from tollgate.people.rules import Line, Markup, Name, Words, told
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Listed, Moment, Page, Written, refusals
+from tollgate.runtime.routing import Routes
 
 PlanId = Annotated[Line, Path(description="The id of a plan, such as pro.")]
 OWN_MARKUP = "0.05 charges 5 % above the cost, in steps of a millionth; null is the setting MARKUP."
@@ -75,8 +76,8 @@ class PlanAssignment(Written):
         return self
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/admin", responses=refusals(errors.BadRequest))
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin", responses=refusals(errors.BadRequest))
     stable = {"x-stability": "stable"}
     one = refusals(errors.BadRequest, errors.NotFound)
     taken = refusals(errors.BadRequest, errors.Conflict)

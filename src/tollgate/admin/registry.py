@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -15,6 +15,7 @@ from tollgate.core.errors import BadRequest, NotFound
 from tollgate.keys.gate import Gate
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Listed, Moment, Page, Written, refusals
+from tollgate.runtime.routing import Routes
 
 STABLE = {"x-stability": "stable"}
 MOST_TOKENS = 1_000_000_000
@@ -105,8 +106,8 @@ class RouteFilters(Listed):
     sort: Literal["created_at:desc", "created_at:asc", "model:asc", "model:desc"] = "created_at:desc"
 
 
-def router(gate: Gate, catalog: Catalog) -> APIRouter:
-    routes = APIRouter(prefix="/admin/models/registry")
+def router(gate: Gate, catalog: Catalog) -> Routes:
+    routes = Routes(prefix="/admin/models/registry")
 
     @routes.get("", summary="Routes to your own servers", responses=refusals(BadRequest), openapi_extra=STABLE)
     async def listed(door: Annotated[Door, Depends(gate.open)], query: Annotated[RouteFilters, Query()]) -> Page[Route]:

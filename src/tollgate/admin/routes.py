@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 
-from fastapi import APIRouter
-
 from tollgate.admin import (
     audit,
     compliance,
     credits,
     keys,
     limits,
+    metrics,
     models,
     monitor,
     orgs,
@@ -24,6 +23,7 @@ from tollgate.admin.funds import Funds
 from tollgate.catalog.memory import Catalog
 from tollgate.keys.gate import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
+from tollgate.runtime.routing import Routes
 from tollgate.runtime.settings import Settings
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health import Checkup
@@ -37,20 +37,21 @@ def router(
     outward: Upstreams,
     checkup: Checkup,
     funds: Funds,
-) -> APIRouter:
-    routes = APIRouter(tags=["admin"], dependencies=IN_THE_DOCUMENT)
-    routes.include_router(audit.router(gate))
-    routes.include_router(orgs.router(gate))
-    routes.include_router(users.router(gate))
-    routes.include_router(plans.router(gate))
-    routes.include_router(limits.router(gate))
-    routes.include_router(keys.router(gate, chosen.peppers[0]))
-    routes.include_router(credits.router(gate, chosen))
-    routes.include_router(usage.router(gate))
-    routes.include_router(monitor.router(gate, catalogs, outward, funds))
-    routes.include_router(upstreams.router(gate, catalogs["live"], outward, checkup))
-    routes.include_router(models.router(gate, catalogs))
-    routes.include_router(security.router(gate))
-    routes.include_router(compliance.router(gate))
-    routes.include_router(system.router(gate))
+) -> Routes:
+    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT)
+    routes.take(audit.router(gate))
+    routes.take(orgs.router(gate))
+    routes.take(users.router(gate))
+    routes.take(plans.router(gate))
+    routes.take(limits.router(gate))
+    routes.take(keys.router(gate, chosen.peppers[0]))
+    routes.take(credits.router(gate, chosen))
+    routes.take(usage.router(gate))
+    routes.take(monitor.router(gate, catalogs, outward, funds))
+    routes.take(metrics.router(gate, catalogs, outward, funds))
+    routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
+    routes.take(models.router(gate, catalogs))
+    routes.take(security.router(gate))
+    routes.take(compliance.router(gate))
+    routes.take(system.router(gate))
     return routes

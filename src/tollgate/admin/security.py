@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import Body, Depends, Query
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,7 @@ from tollgate.core.errors import NotFound
 from tollgate.keys.gate import Gate
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Listed, Moment, Page, Text, Written, refusals
+from tollgate.runtime.routing import Routes
 
 Kind = Literal[
     "key_created",
@@ -67,8 +68,8 @@ class Acknowledgement(Written):
     note: str | None = Field(None, max_length=1000, pattern=r"^[^\x00]*$", description="What was found.")
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/admin/security-events")
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin/security-events")
     stable: dict[str, Any] = {"x-stability": "stable"}
 
     @routes.get(

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import BaseModel, Field
 
 from tollgate.audit import store as audit
 from tollgate.keys.gate import Gate
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Moment, refusals
+from tollgate.runtime.routing import Routes
 
 
 class TableSize(BaseModel):
@@ -91,8 +92,8 @@ class DatabaseState(BaseModel):
     last_backup: Backup
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/admin/system")
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin/system")
 
     @routes.get(
         "/database",

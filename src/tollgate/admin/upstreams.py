@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 
 from tollgate.admin import visibility
 from tollgate.admin.upstream_forms import (
@@ -24,6 +24,7 @@ from tollgate.core.errors import BadRequest, Conflict, NotFound
 from tollgate.keys.gate import Gate
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import MOST_ON_A_PAGE, Page, refusals
+from tollgate.runtime.routing import Routes
 from tollgate.upstreams import health, store
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health import Checkup
@@ -31,8 +32,8 @@ from tollgate.upstreams.health import Checkup
 STABLE = {"x-stability": "stable"}
 
 
-def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup) -> APIRouter:
-    routes = APIRouter(prefix="/admin/upstreams")
+def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup) -> Routes:
+    routes = Routes(prefix="/admin/upstreams")
     show = _Shown(upstreams, checkup)
 
     async def written(done: dict[str, Any]) -> WrittenUpstream:

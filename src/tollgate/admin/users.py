@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, status
+from fastapi import Depends, Path, Query, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.admin.orgs import Deleted, Lookup
@@ -12,6 +12,7 @@ from tollgate.people import store
 from tollgate.people.rules import Email, Line, told
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Listed, Moment, Page, Written, refusals
+from tollgate.runtime.routing import Routes
 
 UserId = Annotated[Line, Path(description="The id of a user, such as usr_0193….")]
 Role = Literal["member", "admin"]
@@ -79,8 +80,8 @@ class DeletedUser(Deleted):
     keys_revoked: int
 
 
-def router(gate: Gate) -> APIRouter:
-    routes = APIRouter(prefix="/admin/users", responses=refusals(errors.BadRequest))
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin/users", responses=refusals(errors.BadRequest))
     stable = {"x-stability": "stable"}
     one = refusals(errors.BadRequest, errors.NotFound)
     changing = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)

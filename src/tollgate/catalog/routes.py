@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from cachetools import LRUCache
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from tollgate.keys.gate import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import refusals
+from tollgate.runtime.routing import Routes
 
 MOUNTS = ("/v1", "/api/v1", "")
 USUAL_MODALITIES = "text,embeddings"
@@ -108,9 +109,9 @@ class Showcase:
         return shown
 
 
-def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int) -> APIRouter:
+def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int) -> Routes:
     """`markup_ppm` is the setting, for orgs and plans without a markup of their own."""
-    routes = APIRouter(tags=["models"], dependencies=IN_THE_DOCUMENT)
+    routes = Routes(tags=["models"], dependencies=IN_THE_DOCUMENT)
     showcases = {environment: Showcase(catalog) for environment, catalog in catalogs.items()}
 
     async def enter(door: Door) -> tuple[Showcase, int, Sequence[str] | None]:

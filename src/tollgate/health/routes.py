@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from tollgate.runtime import clock
 from tollgate.runtime.clock import Monotonic
 from tollgate.runtime.database import Door
 from tollgate.runtime.http import Http
+from tollgate.runtime.routing import Routes
 from tollgate.runtime.settings import Settings
 
 
@@ -35,8 +35,8 @@ class Health(BaseModel):
     version: str
 
 
-def router(settings: Settings, door: Door, http: Http, monotonic: Monotonic) -> APIRouter:
-    routes = APIRouter(tags=["health"])
+def router(settings: Settings, door: Door, http: Http, monotonic: Monotonic) -> Routes:
+    routes = Routes(tags=["health"])
     database = checks.Shared(lambda: checks.database(door), monotonic)
     openrouter = checks.Shared(lambda: checks.openrouter(settings, http), monotonic)
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None

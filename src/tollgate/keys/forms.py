@@ -9,10 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
+from tollgate.keys.limits import Limits
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.runtime.forms import Listed, Moment, Written
 
-MOST_LIMIT = 100_000_000_000
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
 CLOCKS = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
@@ -44,7 +44,6 @@ PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Plain = Annotated[str, Field(max_length=200, pattern=PLAIN)]
 """Text without control characters, some of which Postgres cannot hold."""
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN, description="What people call the key.")]
-Limit = Annotated[int, Field(ge=0, le=MOST_LIMIT)]
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 Listing = Field(min_length=1, max_length=100)
 Models = Annotated[list[Annotated[str, Field(pattern="^[!-~]{1,200}$")]], AfterValidator(_each_once), Listing]
@@ -65,15 +64,8 @@ Metadata = Annotated[
 ]
 
 
-class KeyLimits(Written):
+class KeyLimits(Limits):
     """Limits of the key, within those of its org. Null is none."""
-
-    requests_per_minute: Limit | None = None
-    requests_per_hour: Limit | None = None
-    requests_per_day: Limit | None = None
-    tokens_per_minute: Limit | None = None
-    tokens_per_hour: Limit | None = None
-    tokens_per_day: Limit | None = None
 
 
 class Terms(Written):

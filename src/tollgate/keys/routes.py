@@ -3,7 +3,7 @@
 import secrets
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import Depends, Path, Response
 
 from tollgate.core import errors
 from tollgate.keys import rules, store
@@ -20,6 +20,7 @@ from tollgate.keys.shown import ApiKey, NewSecret, Rotated
 from tollgate.keys.store import Scope
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Page, refusals
+from tollgate.runtime.routing import Routes
 
 STABLE = {"x-stability": "stable"}
 KeyId = Annotated[str, Path(max_length=200, pattern=PLAIN, description="The id of the key.")]
@@ -59,9 +60,9 @@ class Desk:
         return secret, rules.imprint(secret, self._pepper)
 
 
-def of_one_key(gate: Gate, desk: Desk) -> APIRouter:
+def of_one_key(gate: Gate, desk: Desk) -> Routes:
     """The routes under one key's id."""
-    routes = APIRouter()
+    routes = Routes()
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
     unknown = refusals(errors.NotFound)
     final = refusals(errors.NotFound, errors.KeyIsFinal)

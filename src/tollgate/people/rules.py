@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, WithJsonSchema
 
 PPM = 1_000_000
-MOST_OF_A_LIMIT = 100_000_000_000
 
 ONE_LINE = r"^[^\x00-\x1f\x7f]*$"
 Line = Annotated[str, StringConstraints(max_length=200, pattern=ONE_LINE)]
@@ -16,7 +15,6 @@ Words = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")
 Email = Annotated[
     str, StringConstraints(min_length=3, max_length=320, pattern=r"^[^\s@\x00-\x1f\x7f]+@[^\s@\x00-\x1f\x7f]+$")
 ]
-Limit = Annotated[int, Field(ge=0, le=MOST_OF_A_LIMIT, strict=True)]
 Markup = Annotated[
     Decimal,
     Field(ge=0, le=100, decimal_places=6),

@@ -1,0 +1,186 @@
+"""GET /metrics over HTTP, through both doors, read as Prometheus reads it."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from admin.operating import Desk
+from admin.watching import MANAGEMENT_KEY, house, paid, seen
+from completions.paid import HOLD, Watched, an_item, unsettled
+from gateway import Upstream
+from people import PEPPER, Person
+from sandbox.serving import a_chat
+from tollgate.admin.metrics import Metric, rendered
+from tollgate.runtime.database import Door
+
+Customer = Callable[..., Awaitable[Person]]
+Samples = dict[str, Decimal]
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMMENT = re.compile(r"# (HELP|TYPE) (tollgate_[a-z0-9_]+) (.+)")
+SAMPLE = re.compile(
+    r'(tollgate_[a-z0-9_]+)((?:{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z]+="(?:[^"\\\n]|\\["\\n])*")*})?) (\S+)'
+)
+
+
+@pytest.fixture
+async def desk(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[Desk]:
+    async with house(door, sandbox.url, await person("admin")) as made:
+        yield made
+
+
+async def answered(desk: Desk) -> httpx.Response:
+    return await desk.http.get("/metrics", headers={"authorization": f"Bearer {desk.someone.secret}"})
+
+
+async def scraped(desk: Desk) -> Samples:
+    answer = await answered(desk)
+    assert answer.status_code == 200, answer.text
+    return read(answer.text)
+
+
+def read(text: str) -> Samples:
+    """Samples by name and labels. Each metric is announced once, with what it says and what it is."""
+    samples: Samples = {}
+    announced: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        if comment := COMMENT.fullmatch(line):
+            announced.append((comment[2], comment[1]))
+            continue
+        sample = SAMPLE.fullmatch(line)
+        assert sample, line
+        assert announced[-2:] == [(sample[1], "HELP"), (sample[1], "TYPE")], line
+        assert sample[1] + sample[2] not in samples, line
+        samples[sample[1] + sample[2]] = Decimal(sample[3])
+    assert len(announced) == len(set(announced))
+    return samples
+
+
+def grown(before: Samples, after: Samples, *names: str) -> list[Decimal]:
+    return [after[f"tollgate_{name}"] - before.get(f"tollgate_{name}", Decimal(0)) for name in names]
+
+
+async def test_what_was_used_today_is_counted(desk: Desk, door: Door, customer: Customer) -> None:
+    before = await scraped(desk)
+    someone = await customer()
+    for _ in range(3):
+        await paid(door, someone)
+    await paid(
+        door, someone, outcome="released", charge_nanos=0, cost_nanos=0, prompt_tokens=None, completion_tokens=None,
+        error_code="upstream_timeout", status=504,
+    )  # fmt: skip
+    after = await scraped(desk)
+    assert grown(before, after, "requests_total", "request_errors_total") == [4, 1]
+    assert grown(before, after, 'tokens_total{kind="prompt"}', 'tokens_total{kind="completion"}') == [30, 15]
+    money = grown(before, after, "charge_credits_total", "cost_credits_total", "margin_credits")
+    assert money == [Decimal("0.0000063"), Decimal("0.000006"), Decimal("0.0000003")]
+    shares = ("upstream_requests_of_a_day", "upstream_errors_of_a_day")
+    assert grown(before, after, *(f'{share}{{upstream="openrouter"}}' for share in shares)) == [4, 1]
+
+
+async def test_what_is_owed_held_and_open_is_told(desk: Desk, door: Door, customer: Customer) -> None:
+    before = await scraped(desk)
+    rich, poor = await customer(10**15), await customer(HOLD)
+    await door.call("tollgate_admit", items=[an_item(rich)])
+    await unsettled(door, rich, "gen-1")
+    await paid(door, poor, charge_nanos=HOLD + 10**14, cost_nanos=HOLD)
+    after = await scraped(desk)
+    assert grown(before, after, "open_holds", "unsettled_requests", "overdrawn_orgs") == [2, 1, 1]
+    assert grown(before, after, "held_credits") == [2 * Decimal(HOLD).scaleb(-9)]
+    assert grown(before, after, "balances_credits", "overdrawn_credits") == [10**6, 10**5]
+    assert after["tollgate_oldest_hold_seconds"] >= 0
+    added = [f'{kind}{{state="{state}"}}' for kind in ("orgs", "keys") for state in ("total", "usable", "active_today")]
+    assert grown(before, after, *added) == [2, 2, 2, 2, 2, 2]
+
+
+async def test_the_monitor_tells_the_same(desk: Desk, door: Door, customer: Customer) -> None:
+    await paid(door, await customer())
+    told, page = await scraped(desk), await seen(desk)
+    today, day = page["usage"]["today"], page["last_24_hours"]
+    assert told["tollgate_requests_total"] == today["requests"]
+    assert told["tollgate_charge_credits_total"] * 10**9 == today["charge_nanos"]
+    assert told["tollgate_balances_credits"] * 10**9 == page["balances"]["nanos"]
+    assert float(told['tollgate_duration_seconds{percentile="95"}']) == day["latency"]["p95_ms"] / 1000
+    assert float(told['tollgate_first_token_seconds{percentile="50"}']) > 0
+
+
+async def test_this_instance_s_catalogue_and_upstreams_are_told(desk: Desk, customer: Customer) -> None:
+    fresh = await scraped(desk)
+    assert fresh['tollgate_catalog_models{environment="live"}'] == 0
+    assert not [name for name in fresh if name.startswith(("tollgate_catalog_age", "tollgate_upstream_up"))]
+    someone = desk.of(await customer())
+    await someone.ask("POST", "/v1/chat/completions", json=a_chat())
+    await someone.ask("GET", "/v1/models")
+    used = await scraped(desk)
+    assert used['tollgate_catalog_models{environment="live"}'] > 0
+    assert 0 <= used['tollgate_catalog_age_seconds{environment="live"}'] < 300
+    assert used['tollgate_upstream_up{upstream="openrouter",breaker="closed"}'] == 1
+    assert used['tollgate_upstream_in_flight{upstream="openrouter"}'] == 0
+    assert used['tollgate_upstream_failures_total{upstream="openrouter"}'] == 0
+    assert used["tollgate_openrouter_credits"] > 0
+
+
+async def test_what_is_not_known_is_not_told(door: Door, sandbox: Upstream, person: Any) -> None:
+    async with house(door, sandbox.url, await person("admin"), key="") as desk:
+        assert "tollgate_openrouter_credits" not in await scraped(desk)
+
+
+async def test_every_figure_that_is_shown_or_alerts_is_told(desk: Desk, door: Door, customer: Customer) -> None:
+    someone = await customer()
+    await paid(door, someone)
+    await unsettled(door, someone, "gen-1")
+    await desk.of(someone).ask("POST", "/v1/chat/completions", json=a_chat())
+    told = {sample.split("{")[0] for sample in await scraped(desk)}
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "tollgate.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    alerts = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
+    queries += [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    asked = {name for query in queries for name in re.findall(r"tollgate_\w+", query)}
+    assert len(asked) > 15
+    assert asked <= told
+
+
+async def test_it_takes_one_call_of_the_database(door: Door, sandbox: Upstream, person: Any) -> None:
+    watched = Watched(door)
+    async with house(watched, sandbox.url, await person("admin")) as desk:
+        answer = await answered(desk)
+        assert watched.calls == ["monitor"]
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_only_an_admin_s_key_with_that_scope_opens_it(desk: Desk, person: Any) -> None:
+    for stranger in (await person(), await person("admin", scopes=["usage"]), await person("member", scopes=["admin"])):
+        assert (await answered(desk.of(stranger))).status_code == 403
+    assert (await desk.http.get("/metrics")).status_code == 401
+
+
+async def test_it_shows_no_secret_and_no_name_of_a_customer(desk: Desk, door: Door, customer: Customer) -> None:
+    someone = await customer(10**15)
+    await paid(door, someone, charge_nanos=10**13)
+    text = (await answered(desk)).text
+    for private in (someone.org_id, someone.key_id, someone.secret, desk.someone.secret, MANAGEMENT_KEY, PEPPER):
+        assert private not in text
+
+
+def test_labels_are_escaped_and_money_keeps_its_digits() -> None:
+    odd = Metric("tollgate_odd", "gauge", "Odd.", [({"upstream": 'a"b\\c\nd'}, 1), ({"upstream": "unknown"}, None)])
+    large = Metric(
+        "tollgate_large", "gauge", "Large.", [({}, Decimal(10**20 + 1).scaleb(-9)), ({"of": "nothing"}, 0.5)]
+    )
+    nothing = Metric("tollgate_nothing", "counter", "Nothing.", [({}, Decimal(0).scaleb(-9))])
+    unknown = Metric("tollgate_unknown", "gauge", "Unknown.", [({}, None)])
+    assert rendered([odd, large, nothing, unknown]) == (
+        "# HELP tollgate_odd Odd.\n# TYPE tollgate_odd gauge\n"
+        'tollgate_odd{upstream="a\\"b\\\\c\\nd"} 1\n'
+        "# HELP tollgate_large Large.\n# TYPE tollgate_large gauge\n"
+        'tollgate_large 100000000000.000000001\ntollgate_large{of="nothing"} 0.5\n'
+        "# HELP tollgate_nothing Nothing.\n# TYPE tollgate_nothing counter\n"
+        "tollgate_nothing 0.000000000\n"
+    )
