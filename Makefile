@@ -5,20 +5,23 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.14 python3.11 pyth
 UV_VERSION := 0.13.8
 VENV := .venv
 UV := UV_SYSTEM_CERTS=true UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv
-SYNC := $(UV) sync --quiet --frozen --inexact --python $(VENV)/bin/python
+SYNC := $(UV) sync --quiet --frozen --inexact --group embedded --python $(VENV)/bin/python
 NODE_IS_HERE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && echo yes)
 NODE_GROUP := $(if $(NODE_IS_HERE),,--group node)
 NPM := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix tests/npm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up serve migrate seed-key test check format exports clean
+.PHONY: help up stack serve migrate seed-key test check format exports release clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 up: $(VENV)/.run ## Start Tollgate here, with a database of its own and a demo key
 	@$(VENV)/bin/python -m tollgate demo
+
+stack: ## Start everything in Docker: API, nginx, Postgres, Redis, Prometheus, Grafana, pgAdmin
+	@deploy/stack.sh
 
 serve: $(VENV)/.run ## Serve with the settings of the environment
 	@$(VENV)/bin/python -m tollgate serve
@@ -47,6 +50,9 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can
 
 exports: $(VENV)/.dev ## Write the files made from others: .env.example, requirements.txt, the reference
 	@$(VENV)/bin/python tools/exports.py
+
+release: $(VENV)/.dev ## Keep this version as the one released last, for the test of rolling changes
+	@$(VENV)/bin/python tools/release.py
 
 clean: ## Remove what was installed and built; keeps the data in .tollgate
 	@rm -rf $(VENV) tests/npm/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,6 +12,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tollgate.credits import store as credits
 from tollgate.keys import rules as key_rules
 from tollgate.keys import store as keys
 from tollgate.keys.gate import console
-from tollgate.runtime import logs, server, settings
+from tollgate.runtime import logs, server, settings, workers
 from tollgate.runtime.database import Door, embedded, migrations, open_door
 from tollgate.runtime.database.opening import database_url
 from tollgate.runtime.database.schema import NEEDED
@@ -75,7 +76,11 @@ def serve(chosen: Settings, options: argparse.Namespace) -> None:
     """Serve HTTP until stopped."""
     with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
         logs.source("application").info("serving", address=server.address(listener), version=__version__)
-        server.run(create_app(complete, environ=options.environ), listener)
+        made = partial(create_app, complete, environ=options.environ)
+        if chosen.workers > 1:
+            workers.keep(chosen.workers, listener, server.serve, made)
+        else:
+            server.serve(listener, made)
 
 
 def migrate(chosen: Settings, options: argparse.Namespace) -> None:
@@ -158,7 +163,7 @@ def demo(chosen: Settings, options: argparse.Namespace) -> None:
         secret = _demo_secret(chosen.data_folder)
         _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret))
         print(_welcome(chosen, server.address(listener), secret), flush=True)
-        server.run(create_app(complete, environ=options.environ), listener)
+        server.serve(listener, partial(create_app, complete, environ=options.environ))
 
 
 async def _seed_demo(door: Door, chosen: Settings, secret: str) -> None:

@@ -17,7 +17,6 @@ from starlette.routing import Route
 from tollgate import __version__
 from tollgate.admin.upkeep import Upkeep
 from tollgate.audit.watch import Watch
-from tollgate.catalog import routes as models
 from tollgate.catalog.memory import Catalog
 from tollgate.catalog.source import Source
 from tollgate.completions import document
@@ -27,13 +26,14 @@ from tollgate.completions.books import Books
 from tollgate.completions.routes import Completions
 from tollgate.completions.sweep import Sweeper
 from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
-from tollgate.health import routes as health
+from tollgate.core.redaction import Redactor
 from tollgate.keys.gate import Gate
 from tollgate.keys.rules import Environment
 from tollgate.runtime import clock as clocks
 from tollgate.runtime import logs, settings
 from tollgate.runtime.application import Application
 from tollgate.runtime.clock import Monotonic, monotonic
+from tollgate.runtime.curfew import Curfew
 from tollgate.runtime.database import Door, open_door
 from tollgate.runtime.edge import Edge
 from tollgate.runtime.http import Http
@@ -45,7 +45,10 @@ from tollgate.upstreams.guard import Guard
 from tollgate.upstreams.health import Checkup
 from tollgate.upstreams.transports import open_transport
 
-OF_PEOPLE = ("/user/", "/admin/", "/v1/me/", "/v1/admin/")
+CLOSE_SECONDS = 1.5
+"""For closing the books and the doors, after the server has given its requests what time they had."""
+OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/models")
+OF_PEOPLE = ("/user/", "/admin/", "/v1/me/", "/v1/admin/", "/metrics")
 
 
 class Rooms(NamedTuple):
@@ -87,7 +90,12 @@ def compose(
         clock=clock,
         randomness=random.random,
     )
-    upkeep = Upkeep(database, retention_days=chosen.request_retention_days, clock=clock)
+    upkeep = Upkeep(
+        database,
+        retention_days=chosen.request_retention_days,
+        content_days=chosen.log_content_days,
+        clock=clock,
+    )
     return Rooms(
         http=http,
         database=database,
@@ -107,6 +115,7 @@ def create_app(
     door: Door | None = None,
     clock: Monotonic = monotonic,
     environ: Mapping[str, str] = os.environ,
+    curfew: Curfew | None = None,
 ) -> Application:
     """The whole server, which starts in no time: a cold one pays for what its first request needs, and no more."""
     chosen = given or settings.read(environ)
@@ -115,22 +124,28 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:
-        app.furnish()
-        sweeping = asyncio.create_task(rooms.sweeper.for_ever())
+        sweeping: list[asyncio.Task[None]] = []
+        if not settings.is_serverless(environ):  # there the first request would wait for all this
+            app.furnish()
+            sweeping.append(asyncio.create_task(rooms.sweeper.for_ever()))
         yield
-        sweeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sweeping
-        await rooms.close()
+        for task in sweeping:
+            task.cancel()
+        with contextlib.suppress(TimeoutError):  # what stands still by then would still do so later
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.gather(*sweeping, return_exceptions=True)
+                await rooms.close()
 
     edge = partial(
         Edge, production=chosen.production, max_body_bytes=chosen.max_body_bytes, clock=clock, watch=rooms.watch
     )
-    paid = _paid(chosen, rooms, clock)
-    app = _Application(
+    paid = _paid(chosen, rooms, clock, curfew or Curfew())
+    return _Application(
         straight={endpoint.path: edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
-        later=partial(_of_people, chosen, rooms, clock),
-        prefixes=OF_PEOPLE,
+        later={
+            OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
+            OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
+        },
         title="Tollgate",
         version=__version__,
         summary="A credit-billing proxy in front of OpenRouter and your own model servers.",
@@ -144,9 +159,6 @@ def create_app(
             completions.sweeping(rooms.sweeper, _cron_secret(chosen)),
         ],
     )
-    app.include_router(health.router(chosen, rooms.database, rooms.http, clock))
-    app.include_router(models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm))
-    return app
 
 
 class _Application(Application):
@@ -157,6 +169,17 @@ class _Application(Application):
         made["paths"] = document.paths() | made["paths"]
         made["components"]["schemas"] |= document.SCHEMAS
         return made
+
+
+def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
+    """How it is, and what there is to buy. Imported when it is asked for: see runtime/application.py."""
+    from tollgate.catalog import routes as models  # noqa: PLC0415
+    from tollgate.health import routes as health  # noqa: PLC0415
+
+    return [
+        health.router(chosen, rooms.database, rooms.http, clock),
+        models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm),
+    ]
 
 
 def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
@@ -175,11 +198,12 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     ]
 
 
-def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[Completions]:
+def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew) -> list[Completions]:
     admission = Admission(
         rooms.gate, rooms.books, rooms.catalogs, markup_ppm=chosen.markup_ppm, ttl_seconds=chosen.hold_ttl_seconds
     )
-    return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock)
+    redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
+    return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock, curfew, redact)
 
 
 def _cron_secret(chosen: Settings) -> str | None:

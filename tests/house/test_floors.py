@@ -63,17 +63,19 @@ def test_a_planted_breach_is_found(copy: Path, file: str, breach: str) -> None:
 
 ROOM_FILES = {"__init__.py", "routes.py", "store.py", "rules.py"}
 NOUNS = {
-    "keys": {"gate.py", "forms.py", "shown.py"},
+    "keys": {"gate.py", "forms.py", "limits.py", "shown.py"},
     "audit": {"report.py", "sightings.py", "watch.py"},
-    "usage": {"answered.py", "asked.py", "export.py", "monitor.py"},
+    "usage": {"answered.py", "asked.py", "counted.py", "export.py", "monitor.py"},
     "account": {"keys.py", "monitor.py", "profile.py", "transactions.py", "usage.py"},
     "admin": {
         "audit.py",
         "compliance.py",
+        "credit_forms.py",
         "credits.py",
         "funds.py",
         "keys.py",
         "limits.py",
+        "metrics.py",
         "models.py",
         "monitor.py",
         "monitor_forms.py",
@@ -83,6 +85,7 @@ NOUNS = {
         "registry.py",
         "security.py",
         "system.py",
+        "transfers.py",
         "upkeep.py",
         "upstream_forms.py",
         "upstreams.py",
@@ -96,6 +99,7 @@ NOUNS = {
     "completions": {
         "admission.py",
         "books.py",
+        "content.py",
         "document.py",
         "passage.py",
         "relay.py",

@@ -132,6 +132,7 @@ async def test_a_migration_does_not_wait_for_a_lock_without_end(
     change = migrations.Migration("29990101000000", "change", "alter table tollgate.orgs add column later text;")
     monkeypatch.setattr(migrations, "shipped", lambda: [*shipped, change])
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr(migrations, "ATTEMPTS", 2)
     busy = await asyncpg.connect(bare_database)
     async with busy.transaction():
         await busy.fetchval("select count(*) from tollgate.orgs")

@@ -26,7 +26,7 @@ SETTLE_PATIENCE_SECONDS = 6.0
 GIVE_BACK_PATIENCE_SECONDS = 60.0
 MOST_LOOKS_FOR_IT = 7
 """For an admission to give back: over more than 12 s, which is longer than any call to the database may take."""
-FINISH_SECONDS = 4.0
+FINISH_SECONDS = 1.0
 """With the grace that the server gives its requests, below what a host gives the process."""
 FIRST_PAUSE_SECONDS = 0.1
 

@@ -6,10 +6,12 @@ from typing import Any
 from tollgate.completions import rules
 from tollgate.completions.admission import Admitted, Call
 from tollgate.completions.books import Answer, Books
+from tollgate.completions.content import Content
 from tollgate.core.models import SANDBOX, Route
 from tollgate.core.sse import Tally
 from tollgate.runtime import logs
 from tollgate.runtime.clock import Monotonic
+from tollgate.runtime.curfew import Curfew
 from tollgate.upstreams.client import Reply, Upstreams
 from tollgate.upstreams.rules import Order
 
@@ -18,9 +20,20 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class Passage:
-    def __init__(self, call: Call, admitted: Admitted, books: Books, upstreams: Upstreams, clock: Monotonic) -> None:
+    def __init__(
+        self,
+        call: Call,
+        admitted: Admitted,
+        books: Books,
+        upstreams: Upstreams,
+        clock: Monotonic,
+        curfew: Curfew,
+        content: Content | None,
+    ) -> None:
         self.call = call
         self.admitted = admitted
+        self.curfew = curfew
+        self.content = content
         self.tally = Tally(choices=call.ask.choices)
         self._books = books
         self._upstreams = upstreams
@@ -87,6 +100,8 @@ class Passage:
         }
         if self.call.idempotency_key is not None and ending["outcome"] != "released":
             item["answer"] = kept or {"kept": False}
+        if self.content:
+            item["content"] = self.content.kept() or None
         settled = await self._books.settle({name: value for name, value in item.items() if value is not None})
         logs.note(
             paid_request_id=self.call.id,

@@ -184,8 +184,8 @@ class Outlet:
         self._sending_since = self._clock()
         try:
             if not self.started:
-                self.started = True
                 await self._send(_start(self._headers))
+                self.started = True
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
         except OSError:  # how some servers say that nobody is there
             self._lose()

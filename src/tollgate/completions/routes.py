@@ -15,14 +15,18 @@ from starlette.types import Receive, Scope, Send
 from tollgate.completions import rules, whole
 from tollgate.completions.admission import Admission, Call, Replay
 from tollgate.completions.books import Books
+from tollgate.completions.content import Content
 from tollgate.completions.passage import Passage
 from tollgate.completions.stream import Stream
 from tollgate.completions.sweep import Sweeper
 from tollgate.core import chat
 from tollgate.core.chat import Endpoint
 from tollgate.core.errors import BadRequest, NotFound
+from tollgate.core.redaction import Redactor
+from tollgate.keys import rules as keys
 from tollgate.keys.gate import Gate
 from tollgate.runtime.clock import Monotonic
+from tollgate.runtime.curfew import Curfew
 from tollgate.runtime.network import headers_of
 from tollgate.upstreams.client import Upstreams
 
@@ -47,6 +51,8 @@ class Completions:
         books: Books,
         upstreams: Upstreams,
         clock: Monotonic,
+        curfew: Curfew,
+        redact: Redactor | None,
     ) -> None:
         self.path = path
         self._endpoint = endpoint
@@ -55,6 +61,9 @@ class Completions:
         self._books = books
         self._upstreams = upstreams
         self._clock = clock
+        self._curfew = curfew
+        self._redact = redact
+        """None where nothing is kept of what is said."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["endpoint"] = self  # for the log line, which names the path
@@ -65,7 +74,7 @@ class Completions:
         if isinstance(admitted, Replay):
             await _replayed(admitted)(scope, receive, send)
             return
-        passage = Passage(call, admitted, self._books, self._upstreams, self._clock)
+        passage = Passage(call, admitted, self._books, self._upstreams, self._clock, self._curfew, self._content(call))
         if call.ask.stream:
             await Stream(passage, scope, receive, send, self._clock).run()
         else:
@@ -92,12 +101,23 @@ class Completions:
             wants_charge=headers.get("x-tollgate-usage", "").lower() == "true",
         )
 
+    def _content(self, call: Call) -> Content | None:
+        if self._redact is None:
+            return None
+        return Content(self._endpoint, call.body, self._redact, keys.presented(call.headers))
+
 
 def endpoints(
-    gate: Gate, admission: Admission, books: Books, upstreams: Upstreams, clock: Monotonic
+    gate: Gate,
+    admission: Admission,
+    books: Books,
+    upstreams: Upstreams,
+    clock: Monotonic,
+    curfew: Curfew,
+    redact: Redactor | None,
 ) -> list[Completions]:
     return [
-        Completions(mount + path, endpoint, gate, admission, books, upstreams, clock)
+        Completions(mount + path, endpoint, gate, admission, books, upstreams, clock, curfew, redact)
         for path, endpoint in PATHS.items()
         for mount in MOUNTS
     ]

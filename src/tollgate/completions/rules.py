@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from tollgate.core import documents
 from tollgate.core.chat import Ask
-from tollgate.core.errors import UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamTimeout
+from tollgate.core.errors import ServerRestarting, UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamTimeout
 from tollgate.core.models import OPENROUTER, Model, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
 from tollgate.core.sse import Tally
@@ -32,6 +32,9 @@ MOST_USAGE_FIELDS: Final = 60
 
 LEFT: Final[Mapping[str, Any]] = {"status": 499, "error_code": "client_gone"}
 """How the row remembers a client that did not wait for the end."""
+
+STOPPED: Final[Mapping[str, Any]] = {"status": ServerRestarting.status, "error_code": ServerRestarting.code}
+"""And one whose server could not wait for it."""
 
 FAILED: Final[Mapping[str, Any]] = {"error_code": "failed_upstream"}
 """And an answer that says of itself that it failed."""

@@ -10,7 +10,7 @@ from tollgate.completions import relay, rules, whole
 from tollgate.completions.books import Answer
 from tollgate.completions.passage import Passage, charge_headers
 from tollgate.completions.relay import Outlet, Relay
-from tollgate.core.errors import UpstreamCut, UpstreamError, UpstreamGarbled
+from tollgate.core.errors import ServerRestarting, UpstreamCut, UpstreamError, UpstreamGarbled
 from tollgate.core.models import OPENROUTER
 from tollgate.core.sse import EventTooLarge
 from tollgate.runtime.clock import Monotonic, now
@@ -35,7 +35,7 @@ class Stream:
         self._reply: Reply | None = None
         self._relay: Relay | None = None
         self._body: bytes | None = None
-        self._failure: UpstreamError | None = None
+        self._failure: UpstreamError | ServerRestarting | None = None
         self._noting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -54,18 +54,19 @@ class Stream:
     async def _pass(self) -> None:
         await asyncio.sleep(0)  # who has left already is noticed here, before anything costs
         try:
-            self._reply = await self._passage.open()
-            try:
-                await self._pass_on(self._reply)
-            finally:
-                await self._reply.close()
-        except UpstreamError as error:
+            with self._passage.curfew.bounds():
+                self._reply = await self._passage.open()
+                try:
+                    await self._pass_on(self._reply)
+                finally:
+                    await self._reply.close()
+        except (UpstreamError, ServerRestarting) as error:
             self._failure = error
         except EventTooLarge:
             self._failure = UpstreamGarbled(**self._facts())
         if self._relay and not self._failure and self._passage.tally.ending == "cut":
             self._failure = UpstreamCut(**self._facts())
-        elif isinstance(self._failure, UpstreamCut) and self._passage.tally.ending == "complete":
+        elif isinstance(self._failure, (UpstreamCut, ServerRestarting)) and self._passage.tally.ending == "complete":
             self._failure = None  # every answer had its end, and nothing is missing but [DONE]
 
     async def _pass_on(self, reply: Reply) -> None:
@@ -73,13 +74,19 @@ class Stream:
             self._body = await reply.read()
             return
         self._outlet.head(reply.headers)
-        tally = self._passage.tally
-        self._relay = Relay(tally, reply.shown, wants_charge=self._passage.call.wants_charge)
+        self._relay = Relay(self._passage.tally, reply.shown, wants_charge=self._passage.call.wants_charge)
         self._note(reply, reply.generation_id)
+        async with reply.in_time():
+            await self._pass_pieces(reply, self._relay)
+
+    async def _pass_pieces(self, reply: Reply, relay: Relay) -> None:
+        tally, content = self._passage.tally, self._passage.content
         pieces = reply.pieces()
         async for piece in pieces:
-            await self._outlet.pass_on(self._relay.take(piece))
-            if self._relay.delivered:
+            await self._outlet.pass_on(relay.take(piece))
+            if content:
+                content.feed(piece)
+            if relay.delivered:
                 self._passage.saw_first_token()
                 self._note(reply, tally.generation_id)
             if tally.done:
@@ -87,10 +94,10 @@ class Stream:
         try:
             async with asyncio.timeout(AFTER_DONE_SECONDS if tally.done else None):
                 async for piece in pieces:
-                    await self._outlet.pass_on(self._relay.take(piece))
+                    await self._outlet.pass_on(relay.take(piece))
         except TimeoutError:
             pass
-        await self._outlet.pass_on(self._relay.rest())
+        await self._outlet.pass_on(relay.rest())
 
     def _note(self, reply: Reply, generation_id: str | None) -> None:
         """As soon as it is known, beside the stream: if we die, its cost can be asked for."""
@@ -99,10 +106,10 @@ class Stream:
 
     def _ending(self) -> dict[str, Any]:
         left = rules.LEFT if self._outlet.gone else {}
-        if self._reply is None and self._failure:
+        if self._reply is None and isinstance(self._failure, UpstreamError):
             return rules.failed(self._failure, self._passage.admitted.routes)
         if self._reply is None:
-            return {**self._passage.abandoned(), **left}
+            return {**self._passage.abandoned(), **(rules.STOPPED if self._failure else left)}
         if self._body is not None:
             ending, garbled = whole.judged(self._passage, self._reply, self._body)
             self._failure = self._failure or garbled
@@ -133,7 +140,7 @@ class Stream:
             headers = {**self._passage.admitted.headers, **self._reply.headers, **charge_headers(settled)}
             await Response(self._body, self._reply.status, headers)(self._scope, self._receive, self._send)
 
-    def _told(self, failure: UpstreamError) -> bytes:
+    def _told(self, failure: UpstreamError | ServerRestarting) -> bytes:
         if not speaks_openrouter(self._scope):
             return relay.in_band(failure)
         ask, tally = self._passage.call.ask, self._passage.tally

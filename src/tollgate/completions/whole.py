@@ -8,25 +8,29 @@ from tollgate.completions import rules
 from tollgate.completions.passage import Passage, charge_headers
 from tollgate.core import documents
 from tollgate.core.documents import NotADocument
-from tollgate.core.errors import UpstreamError, UpstreamGarbled
+from tollgate.core.errors import ServerRestarting, UpstreamError, UpstreamGarbled
 from tollgate.upstreams.client import Reply
 
 
 async def answered(passage: Passage) -> Response:
     """The upstream's own answer; what it came to is in the headers."""
     ending: dict[str, Any] | None = None
-    kept = settled = failure = None
+    failure: UpstreamError | ServerRestarting | None = None
+    kept = settled = None
     try:
-        reply = await passage.open()
-        try:
-            body = await reply.read()
-        finally:
-            await reply.close()
+        with passage.curfew.bounds():
+            reply = await passage.open()
+            try:
+                body = await reply.read()
+            finally:
+                await reply.close()
         ending, failure = judged(passage, reply, body)
         if not failure and not reply.refused:
             kept = passage.kept(reply.status, content_type(reply), body)
     except UpstreamError as error:
         ending, failure = rules.failed(error, passage.admitted.routes), error
+    except ServerRestarting as error:
+        ending, failure = {**passage.abandoned(), **rules.STOPPED}, error
     finally:
         settled = await passage.close(ending or passage.abandoned(), kept)
     if failure:
@@ -39,9 +43,12 @@ def judged(passage: Passage, reply: Reply, body: bytes) -> tuple[dict[str, Any],
     if reply.refused:
         return rules.refused(reply.status), None
     try:
-        passage.tally.take_whole(documents.from_upstream(body))
+        document = documents.from_upstream(body)
     except NotADocument:
         return rules.garbled(reply.route, reply.generation_id), UpstreamGarbled()
+    passage.tally.take_whole(document)
+    if passage.content:
+        passage.content.take(document)
     return passage.outcome(reply, delivered=1), None
 
 

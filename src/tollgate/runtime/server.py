@@ -1,22 +1,28 @@
-"""The HTTP server of long-lived hosts: uvicorn, told to leave the logging, the headers and the signals to us."""
+"""The HTTP server of long-lived hosts: uvicorn, told to leave the logging, the headers and the end to us."""
 
+import asyncio
 import contextlib
 import gc
 import json
+import multiprocessing
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tollgate.core.errors import BadRequest
+from tollgate.runtime.curfew import Curfew
 
 GARBAGE_THRESHOLD = 10_000
 """Requests leave few cycles behind; looking for them every 2,000 objects took a twentieth of the time."""
-GRACEFUL_SECONDS = 25
-"""Below the 30 s that hosts give a process between SIGTERM and SIGKILL."""
+CURFEW_SECONDS = 6
+"""After SIGTERM, for the requests under way. Some hosts kill after 10 s, and the books and the database come after."""
+GRACEFUL_SECONDS = 7
+"""Who has not even taken the end of its answer by then is cut off."""
 
 MALFORMED = json.dumps(BadRequest("This is not a valid HTTP request.").body()).encode()
 
@@ -74,8 +80,30 @@ def beside(app: ASGIApp) -> Iterator[str]:
             thread.join()
 
 
-def run(app: ASGIApp, listener: socket.socket) -> None:
-    """Serves until SIGINT or SIGTERM, then lets the requests under way finish."""
+class _Server(uvicorn.Server):
+    """Rings the curfew when it stops, and stops at once when it is told so twice."""
+
+    def __init__(self, config: uvicorn.Config, curfew: Curfew) -> None:
+        super().__init__(config)
+        self._curfew = curfew
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(CURFEW_SECONDS, self._curfew.ring)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit and multiprocessing.parent_process() is None  # a worker is told by many
+        super().handle_exit(sig, frame)
+
+
+def serve(listener: socket.socket, make: Callable[..., ASGIApp]) -> None:
+    """Makes an app that knows the curfew, and runs it. The whole work of a process."""
+    curfew = Curfew()
+    run(make(curfew=curfew), listener, curfew)
+
+
+def run(app: ASGIApp, listener: socket.socket, curfew: Curfew | None = None) -> None:
+    """Serves until SIGINT or SIGTERM, then lets the requests under way finish until the curfew."""
     gc.freeze()  # what is there by now stays, and need not be looked at again
     gc.set_threshold(GARBAGE_THRESHOLD)
     config = uvicorn.Config(
@@ -88,4 +116,4 @@ def run(app: ASGIApp, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, curfew or Curfew()).run(sockets=[listener])

@@ -20,8 +20,17 @@ DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
 SHORTEST_PEPPER = 32
 SHORTEST_CRON_SECRET = 16
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
+SERVERLESS_TIMEOUT_SECONDS = "280"
+"""Below the 300 s after which such a host cuts a request off, with time left to close its books."""
 
-TrustedProxy = Literal["none", "vercel", "railway", "heroku", "lambda", "alb"]
+TrustedProxy = Literal["none", "vercel", "railway", "heroku", "digitalocean", "lambda", "alb", "proxy"]
+PROXY_MARKS: Mapping[str, TrustedProxy] = {
+    "VERCEL": "vercel",
+    "RAILWAY_ENVIRONMENT_NAME": "railway",
+    "DYNO": "heroku",
+    "AWS_LAMBDA_FUNCTION_NAME": "lambda",
+}
+"""What only a host sets, and the proxy through which alone it is reached."""
 
 
 class SettingsError(Exception):
@@ -46,14 +55,35 @@ class Settings(BaseModel):
         description="Address to listen on. Default: 127.0.0.1 in development, 0.0.0.0 in production.",
     )
     port: int = Field(8000, alias="PORT", ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        alias="WEB_CONCURRENCY",
+        ge=1,
+        le=64,
+        description="Processes that `serve` runs, at most one for each core. Every limit holds across all of them.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", alias="LOG_LEVEL", description="Least severe log line to write: debug, info, warning or error."
+    )
+    log_content: Literal["none", "redacted"] = Field(
+        "none",
+        alias="LOG_CONTENT",
+        description="`redacted` keeps the first 2,000 characters of each prompt and answer in the database, their "
+        "secrets hidden, for admins to read at /v1/admin/logs?include=content. `none` keeps nothing of them.",
+    )
+    log_content_days: int = Field(
+        30,
+        alias="LOG_CONTENT_DAYS",
+        ge=1,
+        le=36_500,
+        description="How long that is kept; never longer than the request itself.",
     )
     trusted_proxy: TrustedProxy = Field(
         "none",
         alias="TRUSTED_PROXY",
-        description="Whose word to take for a client's address: none (the connection itself), "
-        "vercel, railway, heroku, lambda or alb. Forged headers are ignored.",
+        description="Whose word to take for a client's address: none (the connection itself), vercel, railway, heroku, "
+        "digitalocean, lambda, alb, or proxy (one of your own, which adds to X-Forwarded-For). Forged headers are "
+        "ignored. Not set, Vercel, Railway, Heroku and Lambda are recognised.",
     )
     max_body_bytes: int = Field(
         20 * 1024 * 1024,
@@ -70,7 +100,11 @@ class Settings(BaseModel):
         "A transaction pooler (Supavisor, PgBouncer) is recognised by itself. Wins over SUPABASE_URL.",
     )
     database_pool_size: int = Field(
-        16, alias="DATABASE_POOL_SIZE", ge=1, le=1000, description="Most connections this process opens to Postgres."
+        16,
+        alias="DATABASE_POOL_SIZE",
+        ge=1,
+        le=1000,
+        description="Most connections that each of the WEB_CONCURRENCY processes opens to Postgres.",
     )
     database_timeout_seconds: float = Field(
         4.0,
@@ -139,7 +173,7 @@ class Settings(BaseModel):
         ge=1,
         le=86_400,
         description="Longest time that a completion may take, from its start to its last byte. "
-        "Keep it below the limit of a serverless host.",
+        "On Vercel and AWS Lambda the default is 280; keep it 20 s below the limit of your function.",
     )
     openrouter_management_key: SecretStr | None = Field(
         None,
@@ -336,6 +370,9 @@ def read(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
     given = environment(environ, env_file)
     if "SUPABASE_SECRET_KEY" not in given and "SUPABASE_SERVICE_ROLE_KEY" in given:
         given["SUPABASE_SECRET_KEY"] = given["SUPABASE_SERVICE_ROLE_KEY"]
+    given.setdefault("TRUSTED_PROXY", _proxy_of_host(environ))
+    if is_serverless(given):
+        given.setdefault("UPSTREAM_TIMEOUT_SECONDS", SERVERLESS_TIMEOUT_SECONDS)
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
@@ -353,6 +390,11 @@ def environment(environ: Mapping[str, str], env_file: Path | None = None) -> dic
 def is_serverless(environ: Mapping[str, str]) -> bool:
     """Whether this host may freeze us after a response."""
     return any(environ.get(mark) for mark in SERVERLESS_MARKS)
+
+
+def _proxy_of_host(environ: Mapping[str, str]) -> TrustedProxy:
+    """Asks the process alone: a file may have come from a host (`vercel env pull`) and be read elsewhere."""
+    return next((proxy for mark, proxy in PROXY_MARKS.items() if environ.get(mark)), "none")
 
 
 def _set(values: Mapping[str, str]) -> dict[str, str]:

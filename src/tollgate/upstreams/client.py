@@ -1,6 +1,7 @@
 """What the rest of the house asks of upstreams: open a call, and look up what one has cost."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -64,6 +65,16 @@ class Reply:
             return
         while piece := await self._exchange.piece():
             yield piece
+
+    @contextlib.asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Holds whoever passes it on to the total deadline, also while it is not the upstream that is waited for."""
+        try:
+            async with asyncio.timeout_at(self._exchange.until if self._exchange else None):
+                yield
+        except TimeoutError:
+            assert self._exchange  # noqa: S101  # nothing else has a deadline
+            await self._exchange.give_up("total")
 
     async def close(self) -> None:
         """Stops the upstream, at once, if it is still at it. May be done twice."""

@@ -1,5 +1,7 @@
 """Applies supabase/migrations, in step with `supabase db push`: the same files and the same history table."""
 
+import asyncio
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,12 @@ import asyncpg
 from tollgate.runtime.database.schema import NEEDED
 
 LOCK = "tollgate_migrate"
-LOCK_TIMEOUT = "10s"
+TURN_TIMEOUT = "10s"
+LOCK_TIMEOUT = "1s"
+"""While we wait for a table, whoever needs it waits behind us: less than a call of a running server may take."""
+ATTEMPTS = 20
+PAUSE_SECONDS = 1.0
+"""In which those get their turn who waited behind us."""
 CONNECT_SECONDS = 10
 FILE_NAME = re.compile(r"^(?P<version>\d{14})_(?P<name>\w+)\.sql$")
 
@@ -49,16 +56,25 @@ async def migrate(url: str) -> list[Migration]:
         reason = str(error) or f"no answer within {CONNECT_SECONDS} s"
         raise MigrationError(f"cannot connect to the database: {reason}") from None
     try:
-        return [done for migration in shipped() if (done := await _apply(connection, migration))]
+        return [done for migration in shipped() if (done := await _patiently(connection, migration))]
     except asyncpg.LockNotAvailableError:
         raise MigrationError("another migration is running, or a table is in use; try again in a moment") from None
     finally:
         await connection.close()
 
 
+async def _patiently(connection: asyncpg.Connection, migration: Migration) -> Migration | None:
+    """A lock that is not to be had is let go, and tried for again a little later."""
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(asyncpg.LockNotAvailableError):
+            return await _apply(connection, migration)
+        await asyncio.sleep(PAUSE_SECONDS)
+    return await _apply(connection, migration)
+
+
 async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migration | None:
     async with connection.transaction():
-        await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+        await connection.execute(f"set local lock_timeout = '{TURN_TIMEOUT}'")
         await connection.fetchval("select pg_advisory_xact_lock(hashtextextended($1, 0))", LOCK)
         await connection.execute(HISTORY)
         # The CLI knows nothing of our lock, but it must insert into this table too.
@@ -67,6 +83,7 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migrat
         history = "select exists (select from supabase_migrations.schema_migrations where version = $1)"
         if await connection.fetchval(history, migration.version):
             return None
+        await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
         try:
             await connection.execute(migration.sql)
         except asyncpg.LockNotAvailableError:

@@ -1,7 +1,7 @@
 """An answer on its way back, watched to its last byte."""
 
 import asyncio
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from tollgate.core.errors import UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamTimeout
 from tollgate.core.models import Route
@@ -25,7 +25,7 @@ class Exchange:
         self._station = station
         self._answer = answer
         self._patience = patience
-        self._until = until
+        self.until = until
         self._idle_seconds = route.upstream.idle_seconds if stream else None
         self._loop = asyncio.get_running_loop()
         self._came = False
@@ -56,17 +56,20 @@ class Exchange:
         """What comes is no answer."""
         await self._fail(why, UpstreamGarbled(**self._facts()))
 
+    async def give_up(self, phase: Literal["idle", "total"]) -> NoReturn:
+        """It has taken too long."""
+        error = UpstreamTimeout(phase=phase, **self._facts())
+        await self._fail(f"{phase} timeout", error, counts=phase == "idle")
+
     async def _awaited(self) -> bytes:
-        due = self._until
+        due = self.until
         if self._idle_seconds is not None:
             due = min(due, self._loop.time() + self._idle_seconds)
         try:
             with self._patience.until(due):
                 return await self._answer.piece()
         except TimeoutError:
-            phase = "idle" if due < self._until else "total"
-            error = UpstreamTimeout(phase=phase, **self._facts())
-            return await self._fail(f"{phase} timeout", error, counts=phase == "idle")
+            return await self.give_up("idle" if due < self.until else "total")
         except TransportFailed as failure:
             return await self._fail(str(failure), UpstreamCut(**self._facts()))
 

@@ -1,0 +1,108 @@
+"""AWS's door: Lambda calls `handler` with one event at a time.
+
+An event is a request, from a Function URL, an HTTP API, a REST API or a load balancer; or it is SWEEP, from a
+schedule. Mangum makes a request of it, and returns the answer once all of it is there: nothing is streamed.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from mangum import Mangum
+from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
+from mangum.handlers import ALB
+from mangum.types import ASGI, LambdaContext, Scope
+from pydantic import SecretStr
+
+from tollgate.app import create_app
+from tollgate.runtime import logs, settings
+
+log = logs.source("application")
+
+Event = dict[str, Any]
+
+SWEEP = {"tollgate": "sweep"}
+"""What a schedule sends. No request can look like this: what is in one stands deeper in its event."""
+
+TEXTS = [*DEFAULT_TEXT_MIME_TYPES, "application/x-ndjson"]
+"""Other kinds go back as base64, which a REST API hands on as it is."""
+
+CLOSING_SECONDS = 10
+"""What a call takes when its upstream has run out of time: its books are closed then."""
+
+
+class SweepFailed(Exception):
+    """Raised, so that Lambda counts it, tries again and wakes whoever watches."""
+
+
+class Balanced(ALB):
+    """A load balancer's event. Mangum takes all of X-Forwarded-For for the client's address, where only the last
+    element is the balancer's own word."""
+
+    @property
+    def scope(self) -> Scope:
+        scope = super().scope
+        claimed, port = scope["client"]
+        return {**scope, "client": (claimed.rpartition(",")[2].strip(), port)}
+
+
+class Handler:
+    """One loop and one set of clients for as long as Lambda keeps the process, whatever became of the last event."""
+
+    def __init__(self, app: ASGI, cron_secret: str, upstream_timeout_seconds: float) -> None:
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._http = Mangum(app, lifespan="off", custom_handlers=[Balanced], text_mime_types=TEXTS)
+        self._sweep_request = _sweep_request(cron_secret)
+        self._needs_seconds = upstream_timeout_seconds + CLOSING_SECONDS
+        self._has_been_called = False
+
+    def __call__(self, event: Event, context: LambdaContext) -> Event:
+        asyncio.set_event_loop(self._loop)  # whoever ran one of their own since took it away
+        self._look_at_the_limit(context)
+        if event == SWEEP:
+            return self._sweep(context)
+        return self._http(event, context)
+
+    def _sweep(self, context: LambdaContext) -> Event:
+        answer = self._http(self._sweep_request, context)
+        swept: Event = json.loads(answer["body"])
+        if answer["statusCode"] != 200:
+            raise SweepFailed(swept["error"]["message"])
+        return swept
+
+    def _look_at_the_limit(self, context: LambdaContext) -> None:
+        """Once: a function that is killed in the middle of a call leaves its books to the sweeper."""
+        if self._has_been_called:
+            return
+        self._has_been_called = True
+        has_seconds = context.get_remaining_time_in_millis() / 1000
+        if has_seconds < self._needs_seconds:
+            log.warning(
+                "function_timeout_too_short",
+                has_seconds=round(has_seconds),
+                needs_seconds=round(self._needs_seconds),
+                change="the function's timeout, or UPSTREAM_TIMEOUT_SECONDS",
+            )
+
+
+def _sweep_request(cron_secret: str) -> Event:
+    """What a scheduler would ask by HTTP."""
+    request = {"method": "POST", "path": "/internal/sweep", "sourceIp": "127.0.0.1"}
+    headers = {"authorization": f"Bearer {cron_secret}"}
+    return {"version": "2.0", "headers": headers, "requestContext": {"http": request}}
+
+
+def make(environ: Mapping[str, str]) -> Handler:
+    """The event names the client's address, whatever TRUSTED_PROXY says. Without a CRON_SECRET only SWEEP sweeps."""
+    chosen = settings.read(environ)
+    cron_secret = chosen.cron_secret or SecretStr(secrets.token_urlsafe())
+    on_lambda = chosen.model_copy(update={"trusted_proxy": "lambda", "cron_secret": cron_secret})
+    app = create_app(on_lambda, environ=environ)
+    return Handler(app, cron_secret.get_secret_value(), chosen.upstream_timeout_seconds)
+
+
+handler = make(os.environ)

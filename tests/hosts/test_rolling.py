@@ -1,0 +1,155 @@
+"""A rolling change: the version that was released last and today's serve the newer schema at once, under load.
+
+The last release is the wheel in tests/hosts/released, where `make release` puts it. Before the first one, today's
+code stands in for it.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from gateway import Upstream
+from gateway import running as gateway
+from hosts.program import asked, running, settings_of
+from hosts.rolling import Load
+from sandbox.serving import serving
+from tollgate.health import checks
+from tollgate.runtime.database import migrations
+from tollgate.runtime.database.migrations import Migration
+from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.sandbox.app import create_sandbox
+from tollgate.sandbox.house import Habits
+
+ROOT = Path(__file__).parents[2]
+RELEASED = Path(__file__).parent / "released"
+OPERATOR = "an-operator-of-the-tests-wxyz"
+NEXT = "29990101000000"
+HELD_SECONDS = 2.5
+"""Longer than `migrate` waits at once, shorter than it waits in all."""
+
+COMPATIBLE = f"""
+alter table tollgate.orgs add column of_tomorrow text;
+alter table tollgate.requests add column of_tomorrow text not null default 'x';
+do $$ begin
+  execute pg_get_functiondef('public.tollgate_admit(jsonb)'::regprocedure);
+  execute pg_get_functiondef('public.tollgate_settle(jsonb)'::regprocedure);
+end $$;
+create or replace function tollgate.schema_version() returns text language sql immutable as $$ select '{NEXT}' $$;
+"""
+"""A migration as the next release may bring it: columns that nobody knows yet, functions replaced by their like."""
+BAD = "drop function public.tollgate_admit(jsonb)"
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    made = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
+    with serving(made) as address:
+        yield Upstream(made, address)
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """The folder with the package as it was released."""
+    wheels = list(RELEASED.glob("*.whl"))
+    if not wheels:
+        return ROOT / "src"
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        wheel.extractall(tmp_path / "released")
+    return tmp_path / "released"
+
+
+@pytest.fixture
+def with_next(monkeypatch: pytest.MonkeyPatch) -> Migration:
+    """From here on `migrate` has one more."""
+    made = Migration(NEXT, "of_tomorrow", COMPATIBLE)
+    shipped = migrations.shipped()
+    monkeypatch.setattr(migrations, "shipped", lambda: [*shipped, made])
+    return made
+
+
+def tell(environment: dict[str, str], folder: Path, *words: str) -> Any:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **environment}
+    command = [sys.executable, "-m", "tollgate", *words, "--json"]
+    told = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stdout + told.stderr
+    return json.loads(told.stdout)
+
+
+def test_what_was_released_is_never_edited(released: Path) -> None:
+    for file in (released / "tollgate" / "migrations").glob("*.sql"):
+        assert (ROOT / "supabase" / "migrations" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+async def test_old_and_new_code_serve_the_newer_schema_at_once(
+    bare_database: str, upstream: Upstream, released: Path, with_next: Migration, tmp_path: Path
+) -> None:
+    new = settings_of(upstream, DATABASE_URL=bare_database)
+    old = new | {"PYTHONPATH": str(released)}
+    await asyncio.to_thread(tell, old, tmp_path, "migrate")
+    await asyncio.to_thread(tell, old, tmp_path, "seed-key", OPERATOR)
+    with running(tmp_path, old) as before:
+        load = Load(before.address, OPERATOR)
+        async with load.going_on():
+            assert with_next in await migrated_past_a_lock(bare_database, load)
+            await load.has_gone_on()
+            with running(tmp_path, new) as after:
+                await load.has_gone_on()
+                load.address = after.address  # as a load balancer does
+                await load.has_gone_on()
+                await before.stopped()
+                await load.has_gone_on()
+                await load.ends()
+    assert load.failures == []
+    assert "error" not in before.printed + after.printed
+    assert await asked(bare_database, "select 1 from tollgate.holds") == []
+    assert (await asyncio.to_thread(tell, new, tmp_path, "audit"))["faults"] == []
+
+
+async def migrated_past_a_lock(url: str, load: Load) -> list[Migration]:
+    """While somebody holds a table that it changes. Those who call meanwhile do not wait for that somebody."""
+    busy = await asyncpg.connect(url)
+    migrating = None
+    try:
+        async with busy.transaction():
+            await busy.fetchval("select count(*) from tollgate.orgs")
+            migrating = asyncio.create_task(migrations.migrate(url))
+            await asyncio.sleep(HELD_SECONDS)
+            await load.has_gone_on()
+            assert not migrating.done()
+    finally:
+        await busy.close()
+    return await migrating
+
+
+async def test_a_change_that_is_not_compatible_would_be_found(own_database: str, upstream: Upstream) -> None:
+    with gateway({"DATABASE_URL": own_database}, upstream) as server:
+        await asyncio.to_thread(tell, settings_of(upstream, DATABASE_URL=own_database), Path("/"), "seed-key", OPERATOR)
+        load = Load(server.address, OPERATOR)
+        async with load.going_on():
+            await asked(own_database, BAD)
+            await load.has_gone_on(10**6)
+    assert "database_unavailable" in load.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("version", "state"), [("20200101000000", "behind"), (NEXT, "connected")], ids=["older", "newer"]
+)
+async def test_the_code_serves_a_newer_schema_and_says_so_when_it_is_older(
+    own_database: str, version: str, state: str
+) -> None:
+    body = f"returns text language sql immutable as $$ select '{version}' $$"
+    await asked(own_database, f"create or replace function tollgate.schema_version() {body}")
+    door = PostgresDoor(own_database, pool_size=1, deadline_seconds=30)
+    try:
+        assert (await checks.database(door))[0] == state
+    finally:
+        await door.close()
