@@ -72,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """To read whom the world trusts takes each HTTP client 50 ms, and only a host's build asks the world for anything."""
+    """To read whom the world trusts takes an HTTP client 50 ms, and only a host's build asks it for anything."""
     with pytest.MonkeyPatch.context() as environment:
         if "hosts" not in item.path.parts:
             environment.delenv("SSL_CERT_FILE", raising=False)
