@@ -32,6 +32,9 @@ BYTES_A_REQUEST = 2000
 """Of the row, which leaves as much room beside it, its transfer, and the indexes of both."""
 NANOS_A_REQUEST = 5_000_000
 """What one costs, about."""
+AS_LIFE_FILLS_PAGES = 65
+"""Percent. A row comes short and is settled longer, beside itself; here it comes long. At the table's own 50 %, every
+page would have room for one short row more, and each admission would go to a page of its own."""
 SCRATCH = ("set synchronous_commit = off", "set jit = off", "set work_mem = '256MB'", "select setseed(0.4)")
 
 PEOPLE = """
@@ -181,7 +184,9 @@ async def fill(url: str, requests: int, orgs: int, days: int, more: bool) -> int
     for setting in SCRATCH:
         await connection.execute(setting)
     await people(connection, requests, orgs, days)
+    await connection.execute(f"alter table tollgate.requests set (fillfactor = {AS_LIFE_FILLS_PAGES})")
     await calls(connection, requests, orgs, days)
+    await connection.execute("alter table tollgate.requests set (fillfactor = 50)")
     await connection.execute("select tollgate.roll_up_again(now() - make_interval(days => $1::integer))", days + 1)
     await roll_up(connection)
     for table in (

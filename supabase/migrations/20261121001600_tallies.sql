@@ -332,6 +332,7 @@ declare
   state tollgate.rolled;
   more_flows boolean;
   counted jsonb;
+  horizon timestamptz;
 begin
   select r.* into state from tollgate.rolled r for no key update skip locked;
   if not found then
@@ -353,13 +354,21 @@ begin
     sighted_at = state.sighted_at, sighted_xid = state.sighted_xid, complete_until = state.complete_until,
     sighted_position = state.sighted_position, complete_position = state.complete_position;
   more_flows := tollgate.roll_up_flows(page_size);
-  counted := tollgate.roll_up(date_trunc('hour', state.complete_until, 'UTC'), page_size);
+  -- Of the running hour whole pages, so that whoever reads finds few requests that are not counted yet, however many
+  -- come; and no less, since a page costs as much as the subjects in it.
+  horizon := case when exists (
+    select from tollgate.requests r
+    where r.created_at >= state.rolled_until and r.created_at < state.complete_until
+    order by r.created_at
+    offset page_size
+  ) then state.complete_until else date_trunc('hour', state.complete_until, 'UTC') end;
+  counted := tollgate.roll_up(horizon, page_size);
   return counted || jsonb_build_object('more', more_flows or (counted -> 'more')::boolean);
 end
 $$;
 
 comment on function public.tollgate_roll_up_usage(integer) is
-  'One bounded step of rolling up: the hours that are over and of which every request is there to be seen, and the ledger as far as it is; a page of requests and one of transfers at a time. Answers {"requests", "more"}; called again while there is more. Refuses nothing. Locks the row of tollgate.rolled; when another has it, does nothing.';
+  'One bounded step of rolling up: the hours that are over, and of the running one full pages, as far as every request is there to be seen, and the ledger likewise; a page of requests and one of transfers at a time. Answers {"requests", "more"}; called again while there is more. Refuses nothing. Locks the row of tollgate.rolled; when another has it, does nothing.';
 
 
 create function tollgate.roll_up_again(since timestamptz) returns void

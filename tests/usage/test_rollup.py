@@ -201,7 +201,19 @@ async def test_an_hour_waits_for_transactions_that_may_still_bring_a_request_of_
     assert await sql(own_database, "select requests from tollgate.tallies where cut = 'day_model'") == 1
 
 
-async def test_the_hour_that_is_running_is_left_alone(own_database: str, sql: Any) -> None:
+async def test_of_the_hour_that_is_running_full_pages_are_counted(own_database: str, sql: Any) -> None:
+    now = datetime.now(UTC)
+    await past.keep(own_database, [a_request(now - timedelta(milliseconds=place)) for place in range(25)])
+    counted = 0
+    async with asyncio.timeout(20):
+        while counted < 20:
+            counted += json.loads(await sql(own_database, "select public.tollgate_roll_up_usage(10)"))["requests"]
+    assert json.loads(await sql(own_database, "select public.tollgate_roll_up_usage(10)"))["requests"] == 0
+    assert await sql(own_database, "select sum(requests) from tollgate.tallies where cut = 'hour'") == 20
+    assert await sql(own_database, "select requests from tollgate.usage_by('{}')") == 25
+
+
+async def test_the_hour_that_is_running_is_left_alone_while_few_requests_are_in_it(own_database: str, sql: Any) -> None:
     await past.keep(own_database, [a_request(datetime.now(UTC)), a_request(datetime.now(UTC) - timedelta(hours=2))])
     async with asyncio.timeout(20):
         while not json.loads(await sql(own_database, "select public.tollgate_roll_up_usage(100)"))["requests"]:
