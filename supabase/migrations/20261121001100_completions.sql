@@ -494,6 +494,7 @@ declare
   place integer := 0; -- of the purse among the purses
   opened tollgate.opening[] := '{}';
   purses tollgate.purse[] := '{}';
+  used text[] := '{}'; -- keys whose last use was not noted for a minute
   ids text[] := '{}';
   answers json[] := '{}';
 begin
@@ -503,6 +504,7 @@ begin
       i.item ->> 'id' as id,
       i.item,
       k.id as key_id,
+      k.last_used_at,
       k.user_id,
       k.environment,
       k.counted,
@@ -523,7 +525,6 @@ begin
         and u.status = 'active' and o.status = 'active'
         and i.item ->> 'scope' = any (k.scopes) and i.item ->> 'scope' <> 'admin'
         and k.digest = decode(i.item -> 'caller' -> 'digests' ->> 0, 'hex')
-        and k.last_used_at > moment - interval '1 minute'
         and i.item ->> 'idempotency_key' is null
         and r.id is null as plain
     from jsonb_array_elements(items) with ordinality i (item, place)
@@ -552,6 +553,8 @@ begin
     answer := null;
     if asked.plain is not true then
       answer := tollgate.answer_beforehand(asked.item, asked.key_id, asked.environment, purse, room);
+    elsif (asked.last_used_at > moment - interval '1 minute') is not true then
+      used := used || asked.key_id::text;
     end if;
 
     if answer is null then
@@ -604,6 +607,10 @@ begin
   end loop;
 
   -- Write.
+  if used <> '{}' then -- as touch() does, for all at once
+    update tollgate.api_keys k set last_used_at = moment
+    where k.id in (select o.id from tollgate.api_keys o where o.id = any (used) for no key update skip locked);
+  end if;
   with requests as (
     insert into tollgate.requests (
       id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
