@@ -2,6 +2,7 @@
 is served and paid for."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -226,7 +227,9 @@ class Raw:
         except OSError:  # it may have closed already; a timeout is one too
             pass
         finally:
-            writer.close()
+            writer.transport.abort()  # to close would wait for what a server that has answered no longer reads
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         return heard
 
 
