@@ -140,7 +140,7 @@ async def measured(what: str, pid: int, total: int, call: object) -> bool:
     for _ in range(10):
         async with asyncio.TaskGroup() as group:
             for _ in range(CONNECTIONS):
-                group.create_task(call(total // 10 // CONNECTIONS))  # type: ignore[operator]
+                group.create_task(call(total // 10 // CONNECTIONS))
         sizes.append(megabytes(pid))
     flat = max(sizes[1:]) <= sizes[0] * GROWTH
     print(f"{what}: {' '.join(f'{size:.1f}' for size in sizes)} MB, {'flat' if flat else 'GROWING'}", flush=True)

@@ -464,7 +464,7 @@ async def test_the_events_are_of_the_org_s_keys_alone_page_by_page(
         ({"to": since}, [2]),
         ({"from": "2000-01-01T00:00:00+02:00", "to": "2999-01-01T00:00:00Z"}, [0, 1, 2]),
     ):
-        assert await events(**query) == [everything[place] for place in places], query  # type: ignore[arg-type]
+        assert await events(**query) == [everything[place] for place in places], query
 
 
 @pytest.mark.parametrize(

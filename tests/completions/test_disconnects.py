@@ -42,7 +42,7 @@ def turnstile() -> Turnstile:
 def sandbox(turnstile: Turnstile) -> Iterator[Upstream]:
     """Behind a turnstile."""
     with serving(turnstile) as address:
-        yield Upstream(turnstile.app, address)  # type: ignore[arg-type]
+        yield Upstream(turnstile.app, address)
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ async def test_a_late_generation_is_asked_for_again_later_and_later(
             clock.now += 60
             await auditor.hasten(someone)
             assert (await ours.sweeper.sweep())["settled"] == 1
-    owed = nanos(made.ledger.find(generation_id, 0).bill.owed * Decimal("1.05"))  # type: ignore[union-attr]
+    owed = nanos(made.ledger.find(generation_id, 0).bill.owed * Decimal("1.05"))
     assert await auditor.charges(someone) == [(item["id"], owed)]
     await auditor.agree(someone)
 

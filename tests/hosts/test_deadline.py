@@ -30,7 +30,7 @@ def turnstile() -> Turnstile:
 @pytest.fixture
 def gateway(own_database: str, turnstile: Turnstile) -> Iterator[Gateway]:
     with serving(turnstile) as address:
-        upstream = Upstream(turnstile.app, address)  # type: ignore[arg-type]
+        upstream = Upstream(turnstile.app, address)
         with before(upstream, own_database, UPSTREAM_TIMEOUT_SECONDS=str(SECONDS)) as made:
             yield made
 

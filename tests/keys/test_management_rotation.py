@@ -116,7 +116,7 @@ async def test_without_grace_the_old_secret_is_refused_at_once(person: Any) -> N
 async def test_a_grace_beyond_a_week_is_refused(person: Any, hours: int) -> None:
     someone = await person()
     error = await refused(rotate(someone, hours))
-    assert (type(error), error.param) == (BadRequest, "grace_hours")  # type: ignore[attr-defined]
+    assert (type(error), error.param) == (BadRequest, "grace_hours")
     assert (await shown(someone, someone.key_id))["rotated_to"] is None
 
 

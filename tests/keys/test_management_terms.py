@@ -119,8 +119,8 @@ async def test_a_malformed_change_changes_nothing(
 async def test_a_key_of_no_object_and_changes_of_none_are_refused(person: Any) -> None:
     someone = await person()
     for nothing in ([], None):
-        assert type(await refused(store.create_key(someone.at_the_door(), None, nothing))) is BadRequest  # type: ignore[arg-type]
-        change = store.change_key(someone.at_the_door(), someone.key_id, nothing)  # type: ignore[arg-type]
+        assert type(await refused(store.create_key(someone.at_the_door(), None, nothing))) is BadRequest
+        change = store.change_key(someone.at_the_door(), someone.key_id, nothing)
         assert type(await refused(change)) is BadRequest
 
 
@@ -179,9 +179,9 @@ async def test_what_is_left_out_stays_and_null_clears(person: Any) -> None:
 async def test_the_admin_scope_is_for_admins(person: Any) -> None:
     operator, someone = await person("admin"), await person()
     wanted = made(scopes=["chat", "admin"])
-    assert field_of(await refused(store.create_key(operator.at_the_door(), someone.user_id, wanted))) == "scopes"  # type: ignore[arg-type]
+    assert field_of(await refused(store.create_key(operator.at_the_door(), someone.user_id, wanted))) == "scopes"
     change = store.change_key(operator.at_the_door(), someone.key_id, {"scopes": ["admin"]})
-    assert field_of(await refused(change)) == "scopes"  # type: ignore[arg-type]
+    assert field_of(await refused(change)) == "scopes"
     assert (await store.create_key(operator.at_the_door(), None, made(scopes=["admin"])))["user_id"] == operator.user_id
 
 

@@ -351,7 +351,7 @@ async def test_the_duration_is_what_the_clock_says() -> None:
         await send({"type": "http.response.body"})
 
     site = Site()
-    site.app = Edge(answering, production=False, max_body_bytes=2048, clock=lambda: next(ticks))  # type: ignore[assignment]
+    site.app = Edge(answering, production=False, max_body_bytes=2048, clock=lambda: next(ticks))
     await site.ask("GET", "/")
     assert site.lines()[0]["duration_ms"] == 12.5
 
@@ -488,7 +488,7 @@ async def test_a_header_that_the_answer_chose_itself_is_left() -> None:
         await send({"type": "http.response.body"})
 
     site = Site()
-    site.app = Edge(answering, production=False, max_body_bytes=2048, clock=monotonic)  # type: ignore[assignment]
+    site.app = Edge(answering, production=False, max_body_bytes=2048, clock=monotonic)
     assert (await site.ask("GET", "/")).headers.get_list("cache-control") == ["max-age=60"]
 
 

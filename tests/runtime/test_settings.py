@@ -237,7 +237,7 @@ def test_a_command_refuses_a_file_that_is_not_there(named: str, tmp_path: Path) 
 def test_the_settings_are_frozen() -> None:
     chosen = read({})
     with pytest.raises(ValidationError, match="frozen"):
-        chosen.port = 1  # type: ignore[misc]
+        chosen.port = 1
 
 
 @pytest.mark.parametrize(("name", "value"), LEAKY)

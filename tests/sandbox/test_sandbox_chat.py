@@ -280,7 +280,7 @@ async def test_when_all_models_of_the_list_fail_the_last_one_says_how() -> None:
     [
         ([], 400),
         ({"messages": [{"role": "user", "content": "x"}]}, 400),
-        (a_chat(model=7), 400),  # type: ignore[arg-type]
+        (a_chat(model=7), 400),
         ({"model": "sandbox/echo"}, 400),
         ({"model": "sandbox/echo", "messages": []}, 400),
         ({"model": "sandbox/echo", "messages": ["x"]}, 400),

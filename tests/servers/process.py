@@ -49,7 +49,7 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The program, from when it is ready until the block ends."""
     with log.open("wb") as out:
-        process = subprocess.Popen(  # type: ignore[call-overload]
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, **more
         )
     try:

@@ -58,7 +58,7 @@ async def peak(pages: int, form: export.Format) -> int:
     try:
         rows = 0
         async for chunk in answer.body_iterator:
-            rows += bytes(chunk).count(b"\n")  # type: ignore[arg-type]
+            rows += bytes(chunk).count(b"\n")
         assert rows >= pages * export.PAGE
         return tracemalloc.get_traced_memory()[1]
     finally:
