@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Only development has rich, which structlog would import for its tracebacks.
-PREAMBLE = "import sys; sys.modules['rich'] = None; "
 BUDGET_SECONDS = 0.100
 BUDGET_SHARE = 0.25
 """Of the import of FastAPI and asyncio, which every server has, where a machine is so slow that this is more."""
@@ -19,7 +17,7 @@ def cpu_seconds(statement: str, bytecode: Path) -> float:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
-        [sys.executable, "-c", PREAMBLE + statement],
+        [sys.executable, "-c", statement],
         env=environment | {"PYTHONPYCACHEPREFIX": str(bytecode)},
         check=True,
     )
@@ -41,7 +39,7 @@ def test_importing_the_app_costs_little_more_than_importing_fastapi(tmp_path: Pa
 
 def imported_by(statement: str) -> set[str]:
     printed = subprocess.run(
-        [sys.executable, "-c", f"{PREAMBLE}{statement}; print(*sys.modules)"],
+        [sys.executable, "-c", f"import sys; {statement}; print(*sys.modules)"],
         check=True,
         capture_output=True,
         text=True,

@@ -2,13 +2,13 @@
 
 import asyncio
 import gzip
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 
 import pytest
 import respx
-from structlog.testing import capture_logs
 
 from tollgate import __version__
 from tollgate.core.errors import (
@@ -19,6 +19,7 @@ from tollgate.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from tollgate.runtime import logs
 from upstreams.scripted import (
     COMPLETION,
     EVENT,
@@ -40,6 +41,13 @@ from upstreams.scripted import (
 
 PROBLEM = b'{"error":{"code":429,"message":"Slow down","metadata":{"raw":"\\u00e9"}}, "user_id":"u"}'
 NOWHERE = "http://127.0.0.1:1/v1"
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    stream = io.StringIO()
+    logs.configure("info", [], stream)
+    return stream
 
 
 async def collect(pieces: AsyncIterator[bytes], seen: list[bytes]) -> None:
@@ -160,13 +168,16 @@ async def test_a_clients_fault_is_passed_on_once(side: Side, status: int) -> Non
 
 
 @pytest.mark.parametrize(("status", "who"), [(401, "openrouter"), (402, "openrouter"), (401, "gpu"), (403, "gpu")])
-async def test_our_own_trouble_is_an_operators_and_no_clients(side: Side, status: int, who: str) -> None:
+async def test_our_own_trouble_is_an_operators_and_no_clients(
+    side: Side, log: io.StringIO, status: int, who: str
+) -> None:
     async with Scripted(answer(b'{"error":"Unauthorized"}', status=status)).listening() as there:
-        with capture_logs() as logged, pytest.raises(UpstreamUnavailable) as refused:
+        with pytest.raises(UpstreamUnavailable) as refused:
             await side.upstreams.open(an_order(a_route(there, who)))
     assert refused.value.status == 502
-    assert [line["log_level"] for line in logged if line["event"] == "upstream_refuses_us"] == ["error"]
-    assert SECRET not in str(logged)
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["level"] for line in lines if line["event"] == "upstream_refuses_us"] == ["error"]
+    assert SECRET not in log.getvalue()
     assert len(there.seen) == 1
 
 
@@ -474,14 +485,15 @@ async def test_a_probe_that_was_abandoned_leaves_room_for_another(side: Side) ->
 
 
 @pytest.mark.parametrize("secrets", [{}, {"OURS": ""}, {"OURS": "a\nb"}])
-async def test_without_our_key_an_upstream_is_unavailable(a_side: Callable[..., Side], secrets: dict[str, str]) -> None:
+async def test_without_our_key_an_upstream_is_unavailable(
+    a_side: Callable[..., Side], log: io.StringIO, secrets: dict[str, str]
+) -> None:
     side = a_side(secrets=secrets)
     async with Scripted(answer()).listening() as there:
-        with capture_logs() as logged:
-            for _ in range(3):
-                with pytest.raises(UpstreamUnavailable):
-                    await side.upstreams.open(an_order(a_route(there)))
-        assert [line["event"] for line in logged] == ["upstream_has_no_key"]
+        for _ in range(3):
+            with pytest.raises(UpstreamUnavailable):
+                await side.upstreams.open(an_order(a_route(there)))
+        assert [json.loads(line)["event"] for line in log.getvalue().splitlines()] == ["upstream_has_no_key"]
         assert there.seen == []
         assert await side.whole([a_route(there), a_route(there, "gpu", secret_name=None)]) == COMPLETION
         assert "authorization" not in there.seen[0].headers

@@ -4,18 +4,18 @@ Every line names its source: application, database, upstream or security. What i
 (request, org and key id, error code) stays on every later line of the same request.
 """
 
+import contextlib
 import json
 import logging
 import math
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, TextIO
-
-import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 Source = Literal["application", "database", "upstream", "security"]
 
@@ -30,7 +30,7 @@ SHORTEST_SECRET = 8
 
 
 def note(**facts: Any) -> None:
-    """Said on every later line of the same request. One variable for all: structlog's own has one for each name."""
+    """Said on every later line of the same request."""
     _NOTES.set({**_NOTES.get(), **facts})
 
 
@@ -42,11 +42,6 @@ def forget() -> None:
     _NOTES.set(MappingProxyType({}))
 
 
-def source(name: Source) -> FilteringBoundLogger:
-    log: FilteringBoundLogger = structlog.get_logger(source=name)
-    return log
-
-
 class Redaction:
     """Hides what looks like a key, and every secret of the settings, wherever it stands in a line."""
 
@@ -55,8 +50,8 @@ class Redaction:
         exact = "|".join(map(re.escape, known))
         self._exact = re.compile(exact) if exact else None
 
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        return {self._text(name): self._clean(value) for name, value in event.items()}
+    def __call__(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {self._text(name): self._clean(value) for name, value in facts.items()}
 
     def _clean(self, value: Any) -> Any:
         match value:
@@ -65,7 +60,7 @@ class Redaction:
             case float() if math.isfinite(value):
                 return value
             case dict():
-                return {self._text(name): self._clean(part) for name, part in value.items()}
+                return self(value)
             case list() | tuple() | set() | frozenset():
                 return [self._clean(part) for part in value]
         return self._text(value)
@@ -86,50 +81,82 @@ class Rendering:
         self._suspect = re.compile("|".join([SUSPECT, *exact]))
         self._redact = Redaction(known)
 
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> str:
+    def __call__(self, facts: Mapping[str, Any]) -> str:
         try:
-            line = _PLAIN.encode(event)
+            line = _PLAIN.encode(facts)
         except (TypeError, ValueError):  # what JSON does not know
             line = ""
         if line and not self._suspect.search(line):
             return line
-        return _PLAIN.encode(self._redact(logger, method, event))
+        return _PLAIN.encode(self._redact(facts))
+
+
+class Journal:
+    """Where all lines go, those of the libraries we run on included. `configure` opens it."""
+
+    def __init__(self) -> None:
+        self.open(logging.INFO, (), sys.stdout)
+
+    def open(self, least: int, secrets: Iterable[str], out: TextIO) -> None:
+        self.least = least
+        self._rendered = Rendering(secrets)
+        self._out = out
+
+    def line(self, level: str, name: Source, event: str, facts: Mapping[str, Any]) -> str:
+        now = datetime.now(UTC).isoformat()[: -len("+00:00")] + "Z"
+        head = {"timestamp": now, "level": level, "source": name, "event": event}
+        return self._rendered({**head, **_NOTES.get(), **facts})
+
+    def write(self, level: str, name: Source, event: str, facts: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # nobody reads it any more, which no request shall suffer from
+            self._out.write(self.line(level, name, event, facts) + "\n")
+            self._out.flush()
+
+
+_JOURNAL = Journal()
+
+
+class Log:
+    """What one source has to say."""
+
+    def __init__(self, name: Source) -> None:
+        self._name = name
+
+    def info(self, event: str, **facts: Any) -> None:
+        self._say(logging.INFO, "info", event, facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        self._say(logging.WARNING, "warning", event, facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        self._say(logging.ERROR, "error", event, facts)
+
+    def exception(self, event: str, **facts: Any) -> None:
+        """An error, with the traceback of what is being handled."""
+        self.error(event, **facts, exception=traceback.format_exc())
+
+    def _say(self, rank: int, level: str, event: str, facts: Mapping[str, Any]) -> None:
+        if rank >= _JOURNAL.least:
+            _JOURNAL.write(level, self._name, event, facts)
+
+
+def source(name: Source) -> Log:
+    return Log(name)
+
+
+class _OfLibraries(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {"library": record.name}
+        if record.exc_info:
+            facts["exception"] = self.formatException(record.exc_info)
+        return _JOURNAL.line(record.levelname.lower(), "application", record.getMessage(), facts)
 
 
 def configure(level: str, secrets: Iterable[str], stream: TextIO | None = None) -> None:
     """Sends our lines, and those of the libraries we run on, through one renderer to one stream."""
-    shared: list[Any] = [
-        _with_notes,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    rendered: list[Any] = [
-        structlog.processors.format_exc_info,
-        Rendering(secrets),
-    ]
     least = getattr(logging, level.upper())
     out = stream or sys.stdout
-    structlog.configure(
-        processors=[*shared, *rendered],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.WriteLoggerFactory(out),
-        cache_logger_on_first_use=False,
-    )
+    _JOURNAL.open(least, secrets, out)
     handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _of_a_library],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
-        )
-    )
+    handler.setFormatter(_OfLibraries())
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
-
-
-def _with_notes(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    return {**_NOTES.get(), **event}
-
-
-def _of_a_library(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    event.setdefault("source", "application")
-    event["library"] = event["_record"].name
-    return event
