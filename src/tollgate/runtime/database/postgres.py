@@ -2,24 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from functools import cache
+from functools import cache, partial
 
 import asyncpg
 from pydantic_core import from_json, to_json
 
 from tollgate.runtime.database import faults
+from tollgate.runtime.database.connections import GRACE_SECONDS, Connection, Connections
 from tollgate.runtime.database.door import Json
-
-GRACE_SECONDS = 0.25
-"""Kept of each deadline for cancelling a query; a connection that does not even do that is dropped."""
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is not typed
-    """Our calls leave no session state behind, so giving a connection back costs no round trip."""
-
-    def get_reset_query(self) -> str:
-        return ""
 
 
 class PostgresDoor:
@@ -28,13 +18,14 @@ class PostgresDoor:
         self._pool_size = pool_size
         self._deadline_seconds = deadline_seconds
         self._opening = asyncio.Lock()
-        self._pool: asyncpg.Pool | None = None
+        self._connections: Connections | None = None
 
     async def call(self, function: str, **arguments: Json) -> Json:
         values = [_encoded(value) for value in arguments.values()]
         try:
-            async with self._connection() as connection:
-                answer = await connection.fetchval(_statement(function, tuple(arguments)), *values)
+            async with asyncio.timeout(self._deadline_seconds - GRACE_SECONDS):
+                connections = self._connections or await self._open()
+                answer = await connections.value(_statement(function, tuple(arguments)), values)
         except asyncpg.PostgresError as error:
             raise faults.of_state(error.sqlstate or "", str(error.args[0]), error.detail) from error
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -42,41 +33,25 @@ class PostgresDoor:
         return from_json(answer)
 
     async def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool:
+        connections, self._connections = self._connections, None
+        if connections:
             with contextlib.suppress(TimeoutError):  # closing then ends the connections the hard way
                 async with asyncio.timeout(self._deadline_seconds):
-                    await pool.close()
+                    await connections.close()
 
-    @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the pool, within the deadline, even from a server that stands still: asyncpg's own
-        release waits for its cancel request without limit."""
-        pool = connection = None
-        try:
-            async with asyncio.timeout(self._deadline_seconds - GRACE_SECONDS):
-                pool = self._pool or await self._open()
-                connection = await pool.acquire()
-                yield connection
-        finally:
-            if pool and connection:
-                with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    await pool.release(connection, timeout=GRACE_SECONDS)
-
-    async def _open(self) -> asyncpg.Pool:
+    async def _open(self) -> Connections:
         async with self._opening:
-            if self._pool is None:
-                pooled = await self._behind_a_pooler()
-                self._pool = await asyncpg.create_pool(
+            if self._connections is None:
+                connect = partial(
+                    asyncpg.connect,
                     self._url,
-                    connection_class=_Connection,
-                    min_size=0,
-                    max_size=self._pool_size,
+                    connection_class=Connection,
                     # A transaction pooler hands each transaction to any server connection,
                     # where statements prepared earlier are missing or, worse, another client's.
-                    statement_cache_size=0 if pooled else 100,
+                    statement_cache_size=0 if await self._behind_a_pooler() else 100,
                 )
-            return self._pool
+                self._connections = Connections(connect, most=self._pool_size)
+            return self._connections
 
     async def _behind_a_pooler(self) -> bool:
         """A pooler gives out backend ids of its own making."""
