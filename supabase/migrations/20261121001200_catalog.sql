@@ -1,7 +1,7 @@
 -- Why:  a cold instance serves its first completion without downloading the catalogue, and models may be served by
 --       servers of our own.
 -- What: the snapshot of each source's list of models (snapshots, listings), the servers of our own (upstreams, routes),
---       the functions that read and write them, and tollgate_shopper().
+--       the functions that read them and keep a snapshot, and tollgate_shopper(). What operators write comes with the registry.
 -- Care: additive. No secret is stored: an upstream names the environment variable that holds its key.
 
 create table tollgate.snapshots (
@@ -232,142 +232,6 @@ comment on function tollgate.refuse_unknown(jsonb, text[]) is
   'Refuses, with invalid_request, a field that would go unheeded.';
 
 
-create function public.tollgate_put_upstream(caller jsonb, upstream jsonb) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  was tollgate.upstreams;
-  made tollgate.upstreams;
-  culprit text;
-begin
-  perform tollgate.refuse_unknown(upstream, array[
-    'id', 'name', 'base_url', 'dialect', 'secret_name', 'concurrency',
-    'connect_seconds', 'first_byte_seconds', 'idle_seconds', 'health_path', 'state'
-  ]);
-  perform pg_advisory_xact_lock(hashtextextended('tollgate.upstreams', 0));
-  select u.* into was from tollgate.upstreams u where u.id = upstream ->> 'id' for no key update;
-  if not found then
-    was.id := coalesce(upstream ->> 'id', tollgate.new_id('ups'));
-    was.connect_seconds := 5;
-    was.first_byte_seconds := 120;
-    was.idle_seconds := 120;
-    was.state := 'active';
-  end if;
-
-  begin
-    made := jsonb_populate_record(was, upstream);
-    made.id := was.id;
-    made.created_at := coalesce(was.created_at, now());
-    made.updated_at := now();
-    if was.created_at is null then
-      insert into tollgate.upstreams select made.*;
-    else
-      update tollgate.upstreams u set
-        name = made.name, base_url = made.base_url, dialect = made.dialect, secret_name = made.secret_name,
-        concurrency = made.concurrency, connect_seconds = made.connect_seconds,
-        first_byte_seconds = made.first_byte_seconds, idle_seconds = made.idle_seconds,
-        health_path = made.health_path, state = made.state, updated_at = made.updated_at
-      where u.id = made.id;
-    end if;
-  exception
-    when check_violation then
-      get stacked diagnostics culprit = constraint_name;
-      perform tollgate.refuse(400, 'invalid_request',
-        jsonb_build_object('param', regexp_replace(culprit, '^upstreams_(.*)_check$', '\1')));
-    when not_null_violation then
-      get stacked diagnostics culprit = column_name;
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', culprit));
-    when invalid_text_representation or numeric_value_out_of_range or untranslatable_character then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "upstream"}');
-  end;
-
-  perform tollgate.record(
-    actor, case when was.created_at is null then 'upstream.created' else 'upstream.changed' end,
-    null, made.id, upstream - 'id'
-  );
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'id', made.id, 'created', was.created_at is null
-  );
-end
-$$;
-
-comment on function public.tollgate_put_upstream(jsonb, jsonb) is
-  'Makes a server of our own known, or changes the named fields of the one with this id. For admins and the console. Refuses: as recognise(), invalid_request (with the field). Takes an advisory lock, so that two at once make one, and locks the row.';
-
-
-create function public.tollgate_put_route(caller jsonb, route jsonb) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  was tollgate.routes;
-  made tollgate.routes;
-  culprit text;
-begin
-  perform tollgate.refuse_unknown(route, array[
-    'model', 'upstream_id', 'upstream_model', 'pricing', 'context_tokens', 'most_output',
-    'priority', 'weight', 'listing', 'state'
-  ]);
-  if not exists (select from tollgate.upstreams u where u.id = route ->> 'upstream_id') then
-    perform tollgate.refuse(404, 'not_found',
-      jsonb_build_object('kind', 'upstream', 'id', route ->> 'upstream_id'));
-  end if;
-  perform pg_advisory_xact_lock(hashtextextended('tollgate.routes', 0));
-  select r.* into was from tollgate.routes r
-  where r.model = route ->> 'model' and r.upstream_id = route ->> 'upstream_id'
-  for no key update;
-  if not found then
-    was.id := tollgate.new_id('rte');
-    was.upstream_model := route ->> 'model';
-    was.priority := 50;
-    was.weight := 1;
-    was.listing := '{}';
-    was.state := 'active';
-  end if;
-
-  begin
-    made := jsonb_populate_record(was, route);
-    made.created_at := coalesce(was.created_at, now());
-    made.updated_at := now();
-    if was.created_at is null then
-      insert into tollgate.routes select made.*;
-    else
-      update tollgate.routes r set
-        upstream_model = made.upstream_model, pricing = made.pricing, context_tokens = made.context_tokens,
-        most_output = made.most_output, priority = made.priority, weight = made.weight, listing = made.listing,
-        state = made.state, updated_at = made.updated_at
-      where r.id = made.id;
-    end if;
-  exception
-    when check_violation then
-      get stacked diagnostics culprit = constraint_name;
-      perform tollgate.refuse(400, 'invalid_request',
-        jsonb_build_object('param', regexp_replace(culprit, '^routes_(.*)_check$', '\1')));
-    when not_null_violation then
-      get stacked diagnostics culprit = column_name;
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', culprit));
-    when invalid_text_representation or numeric_value_out_of_range or untranslatable_character then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "route"}');
-  end;
-
-  perform tollgate.record(
-    actor, case when was.created_at is null then 'route.created' else 'route.changed' end, null, made.id, route
-  );
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'id', made.id, 'created', was.created_at is null
-  );
-end
-$$;
-
-comment on function public.tollgate_put_route(jsonb, jsonb) is
-  'Lets an upstream serve a model, or changes the named fields of how it does. For admins and the console. Refuses: as recognise(), not_found (the upstream), invalid_request (with the field). Takes an advisory lock, so that two at once make one, and locks the row.';
-
-
 create function public.tollgate_shopper(caller jsonb) returns jsonb
 language plpgsql
 security definer
@@ -397,8 +261,6 @@ comment on function public.tollgate_shopper(jsonb) is
 
 select tollgate.expose('public.tollgate_catalog(text, jsonb, integer)');
 select tollgate.expose('public.tollgate_keep_catalog(text, jsonb, bigint)');
-select tollgate.expose('public.tollgate_put_upstream(jsonb, jsonb)');
-select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
 select tollgate.expose('public.tollgate_shopper(jsonb)');
 
 

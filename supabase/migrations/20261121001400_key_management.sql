@@ -986,16 +986,16 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.key_manager(caller, scope, touch => true);
-  sort text := coalesce(filters ->> 'sort', '-created_at');
-  descending boolean := sort like '-%';
+  sort text := split_part(coalesce(filters ->> 'sort', 'created_at:desc'), ':', 1);
+  direction text := split_part(coalesce(filters ->> 'sort', 'created_at:desc'), ':', 2);
+  descending boolean := direction = 'desc';
   cursor_id text := split_part(filters ->> 'cursor', '~', 1);
   cursor_place text := nullif(split_part(filters ->> 'cursor', '~', 2), '');
   faulty text;
   answer jsonb;
 begin
-  sort := ltrim(sort, '-');
   faulty := case
-    when sort not in ('created_at', 'last_used_at', 'name') then 'sort'
+    when sort not in ('created_at', 'last_used_at', 'name') or direction not in ('asc', 'desc') then 'sort'
     when filters ->> 'status' not in ('active', 'disabled', 'revoked', 'expired') then 'status'
     when filters ->> 'environment' not in ('live', 'test') then 'environment'
     when filters ->> 'role' not in ('member', 'admin') then 'role'
@@ -1056,7 +1056,7 @@ end
 $$;
 
 comment on function public.tollgate_keys(jsonb, jsonb, integer, text) is
-  'Keys: one''s own, or with `scope` admin everybody''s. `filters`: org_id, user_id, q (a part of the name or of the prefix), status, environment, role (of the owner), sort (created_at, last_used_at or name, descending with a - before it; -created_at if none is named), cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Keys: one''s own, or with `scope` admin everybody''s. `filters`: org_id, user_id, q (a part of the name or of the prefix), status, environment, role (of the owner), sort (created_at, last_used_at or name, :asc or :desc; created_at:desc if none is named), cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
 
 
 create function public.tollgate_key_events(caller jsonb, filters jsonb, page_size integer) returns jsonb

@@ -56,7 +56,7 @@ set search_path = ''
 set jit = off
 as $$
 declare
-  direction constant text := case filters ->> 'sort' when 'created_at' then 'asc' else 'desc' end;
+  direction constant text := case filters ->> 'sort' when 'created_at:asc' then 'asc' else 'desc' end;
   whose constant jsonb := tollgate.with_org(filters);
   beginning constant timestamptz := greatest(
     coalesce((filters ->> 'from')::timestamptz, '-infinity'), (select r.dropped_until from tollgate.rolled r)
@@ -118,7 +118,7 @@ end
 $$;
 
 comment on function tollgate.request_page(jsonb, integer, boolean, integer) is
-  'A page of requests, newest first unless sorted by created_at; with cost and generation where they are everyone''s. Looks at most_read requests at most: where too few of them are wanted, the page is short, even empty, and next_cursor is the last one looked at. Refuses an unknown cursor.';
+  'A page of requests, newest first unless sorted by created_at:asc; with cost and generation where they are everyone''s. Looks at most_read requests at most: where too few of them are wanted, the page is short, even empty, and next_cursor is the last one looked at. Refuses an unknown cursor.';
 
 
 create function tollgate.how_many(filters jsonb) returns bigint
@@ -166,7 +166,7 @@ end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, cursor, sort (-created_at or created_at). A page may be short, or empty, while next_cursor says that there is more to look through. `total` is null unless wanted and cheap. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, cursor, sort (created_at:desc or created_at:asc). A page may be short, or empty, while next_cursor says that there is more to look through. `total` is null unless wanted and cheap. Refuses: as recognise(), invalid_request. Locks nothing.';
 
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean)');

@@ -475,15 +475,15 @@ language sql
 immutable
 set search_path = ''
 as $$
-  select case ltrim(sort, '-')
+  select case split_part(sort, ':', 1)
     when 'first_seen' then extract(epoch from e.first_seen_at)
     when 'count' then e.count
     when 'severity' then array_position('{info,warning,critical}'::text[], e.severity)
     else extract(epoch from e.last_seen_at)
-  end * case when sort like '-%' then 1 else -1 end
+  end * case when sort like '%:desc' then 1 else -1 end
 $$;
 
-comment on function tollgate.rank_of(tollgate.security_events, text) is 'What a list of security events is sorted by, greatest first: - is downwards.';
+comment on function tollgate.rank_of(tollgate.security_events, text) is 'What a list of security events is sorted by, greatest first. `sort` is a word and its direction, as last_seen:desc.';
 
 
 create function public.tollgate_security_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -493,7 +493,7 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', '-last_seen');
+  sort text := coalesce(filters ->> 'sort', 'last_seen:desc');
   last tollgate.security_events;
   fitting bigint;
   page jsonb[];
@@ -541,7 +541,7 @@ end
 $$;
 
 comment on function public.tollgate_security_events(jsonb, jsonb, integer) is
-  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (-last_seen, -first_seen, -count, -severity, or upwards without the -), cursor (the last id of the page before). For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (last_seen, first_seen, count or severity, :asc or :desc), cursor (the last id of the page before). For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
 
 
 create function public.tollgate_acknowledge_security_event(caller jsonb, event_id text, note text) returns jsonb
@@ -642,8 +642,8 @@ begin
       )
     $page$,
     fits,
-    case filters ->> 'sort' when 'occurred_at' then '>' else '<' end,
-    case filters ->> 'sort' when 'occurred_at' then 'asc' else 'desc' end
+    case filters ->> 'sort' when 'occurred_at:asc' then '>' else '<' end,
+    case filters ->> 'sort' when 'occurred_at:asc' then 'asc' else 'desc' end
   )
   into page using filters, last.id, last.occurred_at, page_size + 1;
 
@@ -657,7 +657,7 @@ end
 $$;
 
 comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
-  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or a console''s name), from, to, sort (-occurred_at, or occurred_at for the oldest first), cursor (the last id of the page before). The total is counted up to 10,000. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or a console''s name), from, to, sort (occurred_at:desc, or occurred_at:asc for the oldest first), cursor (the last id of the page before). The total is counted up to 10,000. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
 
 
 create function tollgate.report_on_keys(since timestamptz, until timestamptz) returns jsonb

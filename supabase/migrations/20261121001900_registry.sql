@@ -1,6 +1,6 @@
 -- Why:  operators keep their own servers and routes over HTTP, and see how the servers and the catalogue are.
 -- What: probes (how each server was when it was last asked), lists of upstreams and routes, their change and removal,
---       and the state of the shared snapshot. A repeated put_upstream() or put_route() now changes and records nothing.
+--       and the state of the shared snapshot.
 -- Care: additive. The new check on tollgate.upstreams is not valid for rows that are there: a server that names one of
 --       our own secrets goes on, until it is next written.
 
@@ -208,7 +208,7 @@ comment on function tollgate.write_upstream(tollgate.caller, tollgate.upstreams,
   'Inserts an upstream that has no created_at yet, or changes the named fields of one that the caller has locked, and records it. What changes nothing records nothing.';
 
 
-create or replace function public.tollgate_put_upstream(caller jsonb, upstream jsonb) returns jsonb
+create function public.tollgate_put_upstream(caller jsonb, upstream jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -479,7 +479,7 @@ comment on function tollgate.write_route(tollgate.caller, tollgate.routes, jsonb
   'Inserts a route that has no created_at yet, or changes the named fields of one that the caller has locked, and records it. What changes nothing records nothing.';
 
 
-create or replace function public.tollgate_put_route(caller jsonb, route jsonb) returns jsonb
+create function public.tollgate_put_route(caller jsonb, route jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -619,11 +619,13 @@ comment on function public.tollgate_note_refresh(jsonb, text, text) is
 select tollgate.expose('public.tollgate_operator(jsonb)');
 select tollgate.expose('public.tollgate_upstreams(jsonb, jsonb, integer)');
 select tollgate.expose('public.tollgate_upstream(jsonb, text)');
+select tollgate.expose('public.tollgate_put_upstream(jsonb, jsonb)');
 select tollgate.expose('public.tollgate_change_upstream(jsonb, text, jsonb)');
 select tollgate.expose('public.tollgate_delete_upstream(jsonb, text, boolean)');
 select tollgate.expose('public.tollgate_keep_probes(jsonb, jsonb)');
 select tollgate.expose('public.tollgate_routes(jsonb, jsonb, integer)');
 select tollgate.expose('public.tollgate_route(jsonb, text)');
+select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
 select tollgate.expose('public.tollgate_delete_route(jsonb, text)');
 select tollgate.expose('public.tollgate_snapshot(jsonb, text)');
 select tollgate.expose('public.tollgate_note_refresh(jsonb, text, text)');

@@ -311,11 +311,11 @@ async def test_the_list_is_one_s_own_page_by_page_in_any_order(
     assert len(everything) == 5
     await sql(shared_database, used, everything[1]["id"])
     for sort in ("created_at", "last_used_at", "name"):
-        upwards = [key["id"] for key in await listed(client, someone, sort=sort)]
-        assert upwards == [key["id"] for key in await listed(client, someone, sort=sort, limit=2)]
-        downwards = [key["id"] for key in await listed(client, someone, sort=f"-{sort}", limit=1)]
+        upwards = [key["id"] for key in await listed(client, someone, sort=f"{sort}:asc")]
+        assert upwards == [key["id"] for key in await listed(client, someone, sort=f"{sort}:asc", limit=2)]
+        downwards = [key["id"] for key in await listed(client, someone, sort=f"{sort}:desc", limit=1)]
         assert downwards == upwards[::-1]
-    names = [key["name"] for key in await listed(client, someone, sort="name")]
+    names = [key["name"] for key in await listed(client, someone, sort="name:asc")]
     assert names == ["Alpha", "beta", "beta", "gamma", "Of the tests"]
     created = [key["created_at"] for key in everything]
     assert created == sorted(created, reverse=True)
@@ -329,7 +329,7 @@ async def test_a_key_that_is_used_between_two_pages_does_not_turn_the_list_back(
     someone = await person()
     for _ in range(3):
         await create(client, someone)
-    for sort in ("last_used_at", "-last_used_at"):
+    for sort in ("last_used_at:asc", "last_used_at:desc"):
         await sql(
             shared_database,
             "update tollgate.api_keys set last_used_at = created_at - interval '1 h' where user_id = $1",
@@ -361,7 +361,7 @@ async def test_filters_narrow_the_list(client: httpx.AsyncClient, person: Any) -
     await client.post(f"{PATH}/{rotated['id']}/rotate", headers=bearing(someone))
 
     async def names(**query: Any) -> list[str]:
-        return [key["name"] for key in await listed(client, someone, sort="name", **query)]
+        return [key["name"] for key in await listed(client, someone, sort="name:asc", **query)]
 
     assert await names(status="active") == ["50%_off", "Of the tests", "Turned"]
     assert await names(status="revoked") == ["Ended"]

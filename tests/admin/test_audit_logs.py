@@ -64,6 +64,8 @@ async def test_an_admin_reads_the_events_newest_first_page_by_page(client: httpx
     assert [event["action"] for event in whole[0]] == ["key.created", "user.created", "org.created"]
     by_ones = await pages(client, admin, org_id=someone.org_id, limit=1)
     assert [page[0] for page in by_ones] == whole[0]
+    oldest_first = await pages(client, admin, org_id=someone.org_id, limit=1, sort="occurred_at:asc")
+    assert [page[0] for page in oldest_first] == whole[0][::-1]
     assert whole[0][0]["actor"] == {"kind": "console", "name": "tests"}
 
 

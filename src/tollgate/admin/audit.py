@@ -22,7 +22,7 @@ class AuditFilters(Listed):
     )
     since: Moment | None = Field(None, alias="from", description="Not before this time.")
     until: Moment | None = Field(None, alias="to", description="Before this time.")
-    sort: Literal["-occurred_at", "occurred_at"] = Field("-occurred_at", description="-: newest first.")
+    sort: Literal["occurred_at:desc", "occurred_at:asc"] = "occurred_at:desc"
 
 
 class AuditEvent(BaseModel):

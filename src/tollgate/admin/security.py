@@ -27,7 +27,10 @@ Kind = Literal[
     "many_failures",
 ]
 Severity = Literal["info", "warning", "critical"]
-Sort = Literal["-last_seen", "last_seen", "-first_seen", "first_seen", "-count", "count", "-severity", "severity"]
+Sort = Literal[
+    "last_seen:desc", "last_seen:asc", "first_seen:desc", "first_seen:asc",
+    "count:desc", "count:asc", "severity:desc", "severity:asc",
+]  # fmt: skip
 
 
 class SecurityFilters(Listed):
@@ -38,7 +41,7 @@ class SecurityFilters(Listed):
     acknowledged: bool | None = Field(None, description="Only events that somebody has seen to, or that nobody has.")
     since: Moment | None = Field(None, alias="from", description="Seen at this time or after.")
     until: Moment | None = Field(None, alias="to", description="Seen before this time.")
-    sort: Sort = Field("-last_seen", description="-: downwards.")
+    sort: Sort = "last_seen:desc"
 
 
 class Subject(BaseModel):

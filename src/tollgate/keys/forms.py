@@ -148,9 +148,9 @@ class OwnKeysAsked(Listed):
     q: Plain | None = Field(None, description="A part of the name or of the prefix.")
     status: Status | None = None
     environment: Environment | None = None
-    sort: Literal["created_at", "-created_at", "last_used_at", "-last_used_at", "name", "-name"] = Field(
-        "-created_at", description="-: downwards."
-    )
+    sort: Literal[
+        "created_at:desc", "created_at:asc", "last_used_at:desc", "last_used_at:asc", "name:asc", "name:desc"
+    ] = "created_at:desc"
 
 
 class KeysAsked(OwnKeysAsked):

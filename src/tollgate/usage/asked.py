@@ -57,7 +57,7 @@ class _Which(_Time, Used):
     streamed: bool | None = None
     estimated: bool | None = Field(None, description="Whether the charge is an estimate.")
     cached: bool | None = Field(None, description="Whether the upstream found part of the prompt in its cache.")
-    sort: Literal["-created_at", "created_at"] | None = Field(None, description="Newest first, or oldest.")
+    sort: Literal["created_at:desc", "created_at:asc"] | None = Field(None, description="Newest first if not named.")
 
 
 class Paged(Listed):
