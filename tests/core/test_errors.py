@@ -136,6 +136,14 @@ def test_a_fact_of_the_database_does_not_overwrite_what_the_error_says(fact: str
     assert from_code("not_found", {fact: "forged"}).body() == NotFound().body()
 
 
+def test_a_request_that_no_wait_would_help_is_not_told_to_wait() -> None:
+    assert "Retry-After" in errors.RateLimitExceeded(retry_after_ms=10).message
+    too_large = errors.RateLimitExceeded(retry_after_ms=None, limit=10)
+    assert "Retry-After" not in too_large.message
+    assert "fewer tokens" in too_large.message
+    assert too_large.body()["error"]["limit"] == 10
+
+
 def test_an_error_s_own_words_win_over_its_sentence() -> None:
     error = BadRequest("limit: too large.", param="limit")
     assert str(error) == error.message == "limit: too large."

@@ -225,6 +225,14 @@ class RateLimitExceeded(TollgateError):
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     sentence = "Too many requests or tokens for the limits of this key. Send it again after the time in Retry-After."
+    never: ClassVar[str] = (
+        "This request alone is more than a limit of this key allows, so no wait will help. "
+        "Ask for fewer tokens (max_tokens, n, a shorter prompt), or ask your operator for a higher limit."
+    )
+
+    def __init__(self, message: str | None = None, /, **facts: Any) -> None:
+        fits_later = facts.get("retry_after_ms", 0) is not None
+        super().__init__(message or (self.sentence if fits_later else self.never), **facts)
 
 
 class UpstreamError(TollgateError):
