@@ -9,7 +9,7 @@ import pytest
 
 from sandbox.serving import until
 from servers.postgres import Cluster
-from tollgate.runtime.database.connections import MOST_IDLE_SECONDS, MOST_SECONDS, Connection, Connections
+from tollgate.runtime.database.connections import MOST_IDLE_SECONDS, MOST_SECONDS, Connections
 
 MOST = 3
 WHO = "select pg_backend_pid()"
@@ -30,8 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def to_close(postgres: Cluster, clock: Clock) -> Connections:
-    connect = partial(asyncpg.connect, postgres.url(), connection_class=Connection)
-    return Connections(connect, most=MOST, clock=clock)
+    return Connections(partial(asyncpg.connect, postgres.url()), most=MOST, clock=clock)
 
 
 @pytest.fixture

@@ -20,38 +20,42 @@ MOST_SECONDS = 3600.0
 """Of a connection's life: its plans were made for the tables of when it began."""
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is not typed
-    retires_at = 0.0
-    idle_since = 0.0
+class _Kept:
+    """A connection, and what decides when it ends."""
+
+    def __init__(self, connection: asyncpg.Connection, began_at: float) -> None:
+        self.connection = connection
+        self.began_at = began_at
+        self.idle_since = began_at
 
 
 class Connections:
     def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], *, most: int, clock: Monotonic = monotonic
+        self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, most: int, clock: Monotonic = monotonic
     ) -> None:
         self._connect = connect
         self._most = most
         self._clock = clock
         self._free = asyncio.Semaphore(most)
-        self._busy: set[Connection] = set()
-        self._idle: list[Connection] = []
+        self._busy: set[_Kept] = set()
+        self._idle: list[_Kept] = []
         """The one that came back last goes out first, and the others grow old."""
 
     async def value(self, statement: str, values: list[Any]) -> Any:
         """The one value that a statement answers. Waits while all connections are busy."""
         async with self._free:
-            connection = await self._taken()
+            kept = await self._taken()
             is_sound = False
             try:
-                value = await connection.fetchval(statement, *values)
+                value = await kept.connection.fetchval(statement, *values)
                 is_sound = True
                 return value
             except asyncpg.PostgresError:  # an answer too
                 is_sound = True
                 raise
             finally:
-                self._busy.discard(connection)
-                await (self._keep(connection) if is_sound else _end(connection))
+                self._busy.discard(kept)
+                await (self._keep(kept) if is_sound else _end(kept))
 
     async def close(self) -> None:
         """Waits for what is under way, as long as it is let; then nothing is left open."""
@@ -61,32 +65,31 @@ class Connections:
             while self._idle:
                 await _end(self._idle.pop())
         finally:
-            for connection in [*self._busy, *self._idle]:
-                connection.terminate()
+            for kept in [*self._busy, *self._idle]:
+                kept.connection.terminate()
 
-    async def _taken(self) -> Connection:
+    async def _taken(self) -> _Kept:
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.is_closed():
+            kept = self._idle.pop()
+            if not kept.connection.is_closed():
                 break
         else:
-            connection = await self._connect()
-            connection.retires_at = self._clock() + MOST_SECONDS
-        self._busy.add(connection)
-        return connection
+            kept = _Kept(await self._connect(), self._clock())
+        self._busy.add(kept)
+        return kept
 
-    async def _keep(self, connection: Connection) -> None:
+    async def _keep(self, kept: _Kept) -> None:
         now = self._clock()
-        if now < connection.retires_at:
-            connection.idle_since = now
-            self._idle.append(connection)
+        if now - kept.began_at < MOST_SECONDS:
+            kept.idle_since = now
+            self._idle.append(kept)
         else:
-            await _end(connection)
-        if self._idle and self._idle[0].idle_since <= now - MOST_IDLE_SECONDS:
+            await _end(kept)
+        if self._idle and now - self._idle[0].idle_since >= MOST_IDLE_SECONDS:
             await _end(self._idle.pop(0))
 
 
-async def _end(connection: Connection) -> None:
+async def _end(kept: _Kept) -> None:
     """Tells the server, so that it gives up what it is still at."""
     with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        await connection.close(timeout=GRACE_SECONDS)
+        await kept.connection.close(timeout=GRACE_SECONDS)

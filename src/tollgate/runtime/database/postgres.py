@@ -8,7 +8,7 @@ import asyncpg
 from pydantic_core import from_json, to_json
 
 from tollgate.runtime.database import faults
-from tollgate.runtime.database.connections import GRACE_SECONDS, Connection, Connections
+from tollgate.runtime.database.connections import GRACE_SECONDS, Connections
 from tollgate.runtime.database.door import Json
 
 
@@ -45,7 +45,6 @@ class PostgresDoor:
                 connect = partial(
                     asyncpg.connect,
                     self._url,
-                    connection_class=Connection,
                     # A transaction pooler hands each transaction to any server connection,
                     # where statements prepared earlier are missing or, worse, another client's.
                     statement_cache_size=0 if await self._behind_a_pooler() else 100,
