@@ -13,9 +13,10 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, TextIO
+
+from tollgate.runtime.clock import now
 
 Source = Literal["application", "database", "upstream", "security"]
 
@@ -103,8 +104,8 @@ class Journal:
         self._out = out
 
     def line(self, level: str, name: Source, event: str, facts: Mapping[str, Any]) -> str:
-        now = datetime.now(UTC).isoformat()[: -len("+00:00")] + "Z"
-        head = {"timestamp": now, "level": level, "source": name, "event": event}
+        timestamp = now().isoformat().replace("+00:00", "Z")
+        head = {"timestamp": timestamp, "level": level, "source": name, "event": event}
         return self._rendered({**head, **_NOTES.get(), **facts})
 
     def write(self, level: str, name: Source, event: str, facts: Mapping[str, Any]) -> None:
