@@ -200,7 +200,12 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew) -> list[Completions]:
     admission = Admission(
-        rooms.gate, rooms.books, rooms.catalogs, markup_ppm=chosen.markup_ppm, ttl_seconds=chosen.hold_ttl_seconds
+        rooms.gate,
+        rooms.books,
+        rooms.catalogs,
+        markup_ppm=chosen.markup_ppm,
+        ttl_seconds=chosen.hold_ttl_seconds,
+        register=chosen.extras_register,
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
     return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock, curfew, redact)

@@ -13,7 +13,6 @@ from tollgate.core import chat
 from tollgate.core.chat import (
     FORBIDDEN,
     IMAGE_TOKENS,
-    SEARCH_TOKENS,
     TEMPLATE_TOKENS,
     TOOLS_TOKENS,
     Ask,
@@ -25,6 +24,7 @@ from tollgate.core.chat import (
 )
 from tollgate.core.documents import from_client
 from tollgate.core.errors import BadRequest
+from tollgate.core.extras import Extras
 
 PROMPTS: dict[Endpoint, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "Hello"}]},
@@ -78,7 +78,7 @@ def test_a_plain_request_asks_for_one_answer_and_leaves_the_rest_open(endpoint: 
         (),
         ("openai/gpt-4o",),
     )
-    assert (plain.stream, plain.include_usage, plain.web_search, plain.user) == (False, False, False, None)
+    assert (plain.stream, plain.include_usage, plain.extras, plain.user) == (False, False, Extras(), None)
     assert plain.bound == (0 if endpoint == "embeddings" else None)
     assert plain.bound_field is None
     assert plain.choices == 1
@@ -91,7 +91,7 @@ def test_null_is_absent(endpoint: Endpoint) -> None:
     nulls: dict[str, Any] = dict.fromkeys((*fields, "plugins", "tools", "web_search_options", "usage"))
     nothing, plain = ask(endpoint, **nulls), ask(endpoint)
     assert (nothing.bound, nothing.choices, nothing.stream) == (plain.bound, plain.choices, plain.stream)
-    assert (nothing.models, nothing.user, nothing.web_search) == (plain.models, plain.user, plain.web_search)
+    assert (nothing.models, nothing.user, nothing.extras) == (plain.models, plain.user, plain.extras)
 
 
 @EVERY_ENDPOINT
@@ -249,32 +249,8 @@ def test_the_known_ways_past_a_gateway_are_among_them(field: str) -> None:
     assert field in FORBIDDEN
 
 
-@pytest.mark.parametrize(
-    ("asked", "may_search"),
-    [
-        ({"plugins": [{"id": "web"}]}, True),
-        ({"plugins": [{"id": "file-parser"}, {"id": "web", "max_results": 3}]}, True),
-        ({"plugins": [{"id": "response-healing"}]}, False),
-        ({"model": "openai/gpt-4o:online"}, True),
-        ({"models": ["a/b", "c/d:free:online"]}, True),
-        ({"model": "online/model"}, False),
-        ({"web_search_options": {}}, True),
-        ({"tools": [{"type": "openrouter:web_search"}]}, True),
-        ({"tools": [{"type": "web_search_preview"}]}, True),
-        ({"tools": [{"type": "function", "function": {"name": "web_search"}}]}, False),
-        ({"messages": [{"role": "user", "content": "web :online"}]}, False),
-    ],
-)
-def test_a_search_is_seen_coming(asked: dict[str, Any], may_search: bool) -> None:
-    found = ask(**asked)
-    assert found.web_search is may_search
-    assert (found.prompt.tokens > SEARCH_TOKENS) is may_search
-
-
-def test_tools_that_the_upstream_runs_leave_the_prompt_open() -> None:
+def test_tools_add_what_a_server_writes_around_them() -> None:
     function = {"type": "function", "function": {"name": "f", "parameters": {}}}
-    assert not ask(tools=[function, {"type": "custom"}]).prompt.open_ended
-    assert ask(tools=[function, {"type": "openrouter:web_fetch"}]).prompt.open_ended
     assert ask(tools=[function]).prompt.tokens > ask().prompt.tokens + TOOLS_TOKENS
 
 

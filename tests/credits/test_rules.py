@@ -70,13 +70,12 @@ def test_the_worst_case_counts_every_priced_dimension() -> None:
             "completion": "0.000002",
             "request": "0.001",
             "image": "0.01",
-            "web_search": "0.007",
             "internal_reasoning": "0.000005",
             "input_cache_write": "0.00000125",
         }
     )
-    worst = worst_case(price, prompt_tokens=1000, images=2, searches=1, choices=3)
-    assert worst.fixed_nanos == 1000 * 1250 + 1_000_000 + 2 * 10_000_000 + 7_000_000
+    worst = worst_case(price, prompt_tokens=1000, images=2, choices=3)
+    assert worst.fixed_nanos == 1000 * 1250 + 1_000_000 + 2 * 10_000_000
     assert worst.output_nanos == 3 * 5000
 
 

@@ -1,5 +1,6 @@
 """The way in: how much a call may cost at worst, and whether it may."""
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,17 +9,20 @@ from tollgate.catalog.memory import Catalog
 from tollgate.catalog.rules import bound_price
 from tollgate.completions import rules
 from tollgate.completions.books import Books
-from tollgate.core import prices
+from tollgate.core import extras, prices
 from tollgate.core.chat import Ask
 from tollgate.core.errors import (
     AnswerNotKept,
     InternalError,
     InvalidApiKey,
+    ModelNotFound,
+    ModelUnpriced,
     RateLimitExceeded,
     TollgateError,
     UpstreamUnavailable,
     from_code,
 )
+from tollgate.core.extras import Added, Register
 from tollgate.core.models import Model, Route
 from tollgate.core.prices import Price
 from tollgate.credits.rules import WorstCase
@@ -73,22 +77,26 @@ class Admission:
         *,
         markup_ppm: int,
         ttl_seconds: int,
+        register: Register = extras.REGISTER,
     ) -> None:
         self._gate = gate
         self._books = books
         self._catalogs = catalogs
         self._markup_ppm = markup_ppm
         self._ttl_seconds = ttl_seconds
+        self._register = register
 
     async def admit(self, call: Call) -> Admitted | Replay:
         """One round trip. Raises the refusal; then nothing was taken."""
         self._gate.refuse_strangers(call.visitor)
+        extras.refuse_unpriced(call.ask.extras, self._register)
         models = await self._models(call)
         price = prices.dearest(bound_price(model, call.ask.max_price) for model in models)
-        sizes = rules.bounds(call.ask, models)
+        added = await self._added(call, models, price)
+        sizes = rules.bounds(call.ask, models, added)
         is_test = call.visitor.environment == "test"
-        worst = FREE if is_test else rules.worst_case(call.ask, sizes, price)
-        answer = await self._books.admit(self._item(call, sizes, price, worst))
+        worst = FREE if is_test else rules.worst_case(call.ask, sizes, price, added)
+        answer = await self._books.admit(self._item(call, sizes, price, worst, added))
         if "refusal" in answer:
             raise self._refused(call, answer["refusal"])
         if "replay" in answer:
@@ -101,13 +109,22 @@ class Admission:
             raise InternalError
         return self._granted(call, sizes, price, models, answer["granted"])
 
+    async def _added(self, call: Call, models: list[Model], price: Price) -> Added:
+        """What the extras of the call add at most. Raises ExtraUnpriced."""
+        asked = rules.with_outputs(call.ask.extras, models)
+        helpers: dict[str, Price] = {}
+        for name in asked.models:
+            with contextlib.suppress(ModelNotFound, ModelUnpriced):  # what has no price is refused by its extra
+                helpers[name] = bound_price(await self._catalogs[call.visitor.environment].find(name), None)
+        return extras.worst_case(asked, self._register, price, helpers, call.ask.choices)
+
     async def _models(self, call: Call) -> list[Model]:
         catalog = self._catalogs.get(call.visitor.environment)
         if catalog is None:
             raise UpstreamUnavailable("Test keys need a sandbox, and none runs here. Set SANDBOX_BASE_URL.")
         return [await catalog.find(name) for name in call.ask.models]
 
-    def _item(self, call: Call, sizes: rules.Bounds, price: Price, worst: WorstCase) -> dict[str, Any]:
+    def _item(self, call: Call, sizes: rules.Bounds, price: Price, worst: WorstCase, added: Added) -> dict[str, Any]:
         ask = call.ask
         item = {
             "id": call.id,
@@ -115,14 +132,14 @@ class Admission:
             "scope": ask.endpoint,
             "endpoint": ask.endpoint,
             "model": ask.model,
-            "models": ask.models,
+            "models": (*ask.models, *ask.extras.models),
             "streamed": ask.stream,
             "fixed_nanos": str(worst.fixed_nanos),
             "output_nanos": str(worst.output_nanos),
             "output_bound": sizes.output,
             "least_output": rules.LEAST_OUTPUT,
             "most_output": sizes.most_output,
-            "choices": ask.choices,
+            "choices": ask.choices * added.turns,
             "prompt_tokens": sizes.prompt_tokens,
             "markup_ppm": self._markup_ppm,
             "ttl_seconds": self._ttl_seconds,
@@ -142,7 +159,7 @@ class Admission:
         counts = call.ask.endpoint != "embeddings" and len(known) == len(contexts)
         return Admitted(
             routes=rules.routes_of(models),
-            body=rules.with_known_fallbacks(call.body, models),
+            body=self._body(call, models, grant["hold_nanos"]),
             price=price,
             bound=rules.bound_to_send(call.ask, sizes, grant["output_bound"]),
             hold_nanos=grant["hold_nanos"],
@@ -150,6 +167,11 @@ class Admission:
             context_tokens=max(known) * call.ask.choices if counts else None,
             headers=limits.remaining(grant.get("limits")),
         )
+
+    def _body(self, call: Call, models: list[Model], hold_nanos: int) -> bytes:
+        body = rules.with_known_fallbacks(call.body, models)
+        is_free = hold_nanos == 0 and call.visitor.environment != "test"
+        return rules.without_search(body, models) if is_free and call.ask.endpoint != "embeddings" else body
 
     def _refused(self, call: Call, refusal: Mapping[str, Any]) -> TollgateError:
         facts = refusal["facts"]

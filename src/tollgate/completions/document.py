@@ -27,12 +27,12 @@ SIZES = {
     "n": {"type": "integer", "minimum": 1, "maximum": 128, "description": "Answers wanted; each is paid for."},
 }
 REFUSALS: tuple[type[TollgateError], ...] = (
-    errors.BadRequest, errors.ModelUnpriced, errors.MissingApiKey, errors.InvalidApiKey, errors.InsufficientCredits,
-    errors.KeyBudgetExhausted, errors.QuotaExhausted, errors.PermissionDenied, errors.ModelNotAllowed,
-    errors.IpNotAllowed, errors.ModelNotFound, errors.RequestInProgress, errors.AnswerNotKept, errors.BodyTooLarge,
-    errors.IdempotencyKeyReused, errors.RateLimitExceeded, errors.UpstreamUnavailable, errors.UpstreamGarbled,
-    errors.UpstreamCut, errors.UpstreamBusy, errors.CatalogUnavailable, errors.DatabaseUnavailable,
-    errors.UpstreamTimeout,
+    errors.BadRequest, errors.ModelUnpriced, errors.ExtraUnpriced, errors.MissingApiKey, errors.InvalidApiKey,
+    errors.InsufficientCredits, errors.KeyBudgetExhausted, errors.QuotaExhausted, errors.PermissionDenied,
+    errors.ModelNotAllowed, errors.IpNotAllowed, errors.ModelNotFound, errors.RequestInProgress, errors.AnswerNotKept,
+    errors.BodyTooLarge, errors.IdempotencyKeyReused, errors.RateLimitExceeded, errors.UpstreamUnavailable,
+    errors.UpstreamGarbled, errors.UpstreamCut, errors.UpstreamBusy, errors.CatalogUnavailable,
+    errors.DatabaseUnavailable, errors.UpstreamTimeout,
 )  # fmt: skip
 HEADERS = {
     "x-request-id": "The request's id: yours where you sent one.",

@@ -7,9 +7,10 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from tollgate.core import documents
+from tollgate.core import documents, extras
 from tollgate.core.chat import Ask
 from tollgate.core.errors import ServerRestarting, UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamTimeout
+from tollgate.core.extras import NO_EXTRAS, Added, Extras
 from tollgate.core.models import OPENROUTER, Model, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
 from tollgate.core.sse import Tally
@@ -21,7 +22,6 @@ MOST_OUTPUT_UNKNOWN: Final = 16_384
 """Where neither the client nor the model's listing bounds the output, we do, and say so upstream."""
 MOST_OUTPUT_UNDECLARED: Final = 65_536
 MOST_CONTEXT_UNKNOWN: Final = 2_000_000
-MOST_SEARCHES: Final = 5
 FIRST_SWEEP_SECONDS: Final = 2
 MOST_LOOKS: Final = 12
 """At 2, 4, 8 … seconds: more than an hour in all."""
@@ -70,28 +70,40 @@ def with_known_fallbacks(body: bytes, models: Sequence[Model]) -> bytes:
     return documents.put(body, "models", json.dumps(names).encode())
 
 
-def bounds(ask: Ask, models: Sequence[Model]) -> Bounds:
+def without_search(body: bytes, models: Sequence[Model]) -> bytes:
+    """What is admitted for nothing must cost nothing, whatever our account's defaults at OpenRouter switch on."""
+    asks_openrouter = any(route.upstream.id == OPENROUTER for model in models for route in model.routes)
+    return extras.without_search(body) if asks_openrouter else body
+
+
+def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
+    """A model that puts out images may do so without being asked to."""
+    return asked._replace(output_images=asked.output_images or any(_puts_out_images(model) for model in models))
+
+
+def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bounds:
     routes = [route for model in models for route in model.routes]
     context = _most([route.context_tokens for route in routes])
     longest = context or MOST_CONTEXT_UNKNOWN
     most_output = _most([_most_output(route) for route in routes])
     one_prompt = ask.endpoint == "chat" or (ask.choices == 1 and ask.endpoint == "completions")
-    prompt = longest if ask.prompt.open_ended else ask.prompt.tokens
+    prompt = longest if ask.prompt.open_ended else ask.prompt.tokens + added.prompt_tokens
+    turns = [prompt + step * added.step_tokens for step in range(added.turns)]
     return Bounds(
-        prompt_tokens=min(prompt, longest) if one_prompt else prompt,
+        prompt_tokens=sum(min(turn, longest) for turn in turns) if one_prompt else sum(turns),
         output=None if ask.bound is None else min(ask.bound, longest),
         most_output=most_output or MOST_OUTPUT_UNKNOWN,
         enforced=most_output is not None,
     )
 
 
-def worst_case(ask: Ask, sizes: Bounds, price: Price) -> credits.WorstCase:
+def worst_case(ask: Ask, sizes: Bounds, price: Price, added: Added = NO_EXTRAS) -> credits.WorstCase:
     return credits.worst_case(
         price,
         prompt_tokens=sizes.prompt_tokens,
-        images=ask.prompt.images,
-        searches=MOST_SEARCHES if ask.web_search else 0,
+        images=ask.prompt.images + ask.extras.images,
         choices=ask.choices,
+        added=added,
     )
 
 
@@ -289,6 +301,12 @@ def _without_usage(
     cost = credits.at_listed_price(counted, price)
     charge = min(credits.charge_for(cost, markup_ppm), hold_nanos)
     return billed(credits.Bill(min(int(cost), hold_nanos), charge, estimated=True), counted)
+
+
+def _puts_out_images(model: Model) -> bool:
+    architecture = model.listing.get("architecture")
+    outputs = architecture.get("output_modalities") if isinstance(architecture, Mapping) else None
+    return isinstance(outputs, list) and "image" in outputs
 
 
 def _may_cost(routes: Sequence[Route]) -> bool:

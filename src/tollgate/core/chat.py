@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from tollgate.core import documents
+from tollgate.core import documents, extras
 from tollgate.core.documents import NotADocument
 from tollgate.core.errors import BadRequest
+from tollgate.core.extras import Extras
 
 Endpoint = Literal["chat", "completions", "embeddings"]
 Kind = Literal["image", "audio", "file", "video"]
@@ -31,8 +32,6 @@ TEMPLATE_TOKENS: Final = 100
 """What a server may write around any prompt: role marks, dates, a system prompt of its own."""
 TOOLS_TOKENS: Final = 600
 """What a server writes around tools; Anthropic documents up to 530."""
-SEARCH_TOKENS: Final = 20_000
-"""What a web search may add to a prompt: ten results of 2,000."""
 IMAGE_TOKENS: Final = 5_000
 """Of one image at its largest: Claude 4,784, Gemini 4,128, Pixtral 4,096. gpt-4o-mini counts more, at a lower price."""
 AUDIO_CHARACTERS_PER_TOKEN: Final = {"wav": 256, "pcm16": 256}
@@ -67,7 +66,6 @@ _PROMPTS: Final[Mapping[Endpoint, tuple[str, tuple[type, ...]]]] = {
     "completions": ("prompt", (str, int, list)),
     "embeddings": ("input", (str, int, list, dict)),
 }
-_CLIENT_TOOLS: Final = (None, "function", "custom")
 _CLASSES: Final = bytes(32 if byte == 32 else 97 if 97 <= byte <= 122 else 46 for byte in range(256))
 """Spaces stay, every lowercase letter is an a, all else a full stop."""
 
@@ -95,10 +93,9 @@ class Prompt(NamedTuple):
     text_bytes: int
     """The body's size without what is not text."""
     tokens: int
-    """At most, see `most_tokens`; images, sound, tools and search included."""
+    """At most, see `most_tokens`; images, sound and tools included, and not what extras add."""
     open_ended: bool
-    """Nothing in the body bounds it (files, videos, links to sound, tools that the upstream runs itself): only the
-    model's context does."""
+    """Nothing in the body bounds it (files, videos, links to sound): only the model's context does."""
     images: int = 0
     audios: int = 0
     files: int = 0
@@ -119,7 +116,8 @@ class Ask(NamedTuple):
     choices: int
     """All answers that are paid for: prompts × max(n, best_of)."""
     prompt: Prompt
-    web_search: bool
+    extras: Extras
+    """What the upstream bills beside the model's own work."""
     user: str | None
     max_price: Mapping[str, Any] | None = None
     """What the client lets OpenRouter pay at most; bounds a model that has no price of its own."""
@@ -141,7 +139,7 @@ def read(body: bytes, endpoint: Endpoint) -> Ask:
     model, *fallbacks = _models(given)
     asked = _asked(given, endpoint)
     bound, bound_field = _bound(given, endpoint)
-    searches = _may_search(given, (model, *fallbacks))
+    media = list(_media(asked))
     return Ask(
         endpoint=endpoint,
         model=model,
@@ -151,8 +149,8 @@ def read(body: bytes, endpoint: Endpoint) -> Ask:
         bound=bound,
         bound_field=bound_field,
         choices=1 if endpoint == "embeddings" else _choices(given, asked),
-        prompt=_measured(body, asked, _objects(given, "tools"), searches),
-        web_search=searches,
+        prompt=_measured(body, media, bool(_objects(given, "tools"))),
+        extras=extras.read(given, (model, *fallbacks), [one.payload for one in media if one.kind == "file"]),
         user=_user(given),
         max_price=_object(_object(given, "provider"), "max_price", "provider.") or None,
     )
@@ -237,26 +235,14 @@ def _choices(given: Mapping[str, Any], asked: Iterable[Any]) -> int:
     return prompts * max(_whole(given, "n", MOST_CHOICES) or 1, _whole(given, "best_of", MOST_CHOICES) or 1)
 
 
-def _may_search(given: Mapping[str, Any], models: Iterable[str]) -> bool:
-    """By an option, by a plugin, by a tool that the upstream runs, or by a suffix of the model's name."""
-    return (
-        given.get("web_search_options") is not None
-        or any(plugin.get("id") in ("web", "web-fetch") for plugin in _objects(given, "plugins"))
-        or any("web_search" in str(tool.get("type")) for tool in _objects(given, "tools"))
-        or any(":online" in model for model in models)
-    )
-
-
-def _measured(body: bytes, asked: Iterable[Any], tools: list[Mapping[str, Any]], searches: bool) -> Prompt:
-    media = list(_media(asked))
+def _measured(body: bytes, media: list[Medium], has_tools: bool) -> Prompt:
     text = _without(body, [medium.payload for medium in media if not medium.is_link])
-    around = TEMPLATE_TOKENS + bool(tools) * TOOLS_TOKENS + searches * SEARCH_TOKENS
+    around = TEMPLATE_TOKENS + has_tools * TOOLS_TOKENS
     counted = Counter(f"{medium.kind}s" for medium in media) if media else {}
     return Prompt(
         text_bytes=len(text),
         tokens=around + most_tokens(text) + sum(map(_tokens_of, media)),
-        open_ended=any(medium.is_open_ended for medium in media)
-        or any(tool.get("type") not in _CLIENT_TOOLS for tool in tools),
+        open_ended=any(medium.is_open_ended for medium in media),
         **counted,
     )
 

@@ -10,7 +10,7 @@ from here, so there the last of two names counts and such a half becomes U+FFFD:
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
@@ -61,6 +61,17 @@ def put(body: bytes, name: str, value: bytes) -> bytes:
     return (text[:start] + new + text[end:]).encode()
 
 
+def with_items(body: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
+    """The object with each item of its list of this name changed, and every other byte as it was."""
+    text = body.decode()
+    start, end = member(text, name)
+    kept, behind = [], 0
+    for item_start, item_end in _items(text, start, end):
+        kept += [text[behind:item_start], change(text[item_start:item_end].encode()).decode()]
+        behind = item_end
+    return "".join([*kept, text[behind:]]).encode()
+
+
 def get(body: bytes, name: str) -> bytes | None:
     """A member's JSON as it was written."""
     text = body.decode()
@@ -107,6 +118,16 @@ def _members(text: str) -> Iterator[_Member]:
         _, end = _plain.raw_decode(text, start)
         yield _Member(name, place, start, end)
         comma = _after_blank(text, end)
+        place = _after_blank(text, comma + 1) if text[comma] == "," else comma
+
+
+def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the items of a list stand."""
+    place = _after_blank(text, start + 1)
+    while place < end and text[place] != "]":
+        _, item_end = _plain.raw_decode(text, place)
+        yield place, item_end
+        comma = _after_blank(text, item_end)
         place = _after_blank(text, comma + 1) if text[comma] == "," else comma
 
 

@@ -11,6 +11,7 @@ TollgateError
 │   ├── NotFound               404 not_found
 │   │   └── ModelNotFound      404 model_not_found
 │   ├── ModelUnpriced          400 model_unpriced
+│   ├── ExtraUnpriced          400 extra_unpriced
 │   └── MethodNotAllowed       405 method_not_allowed
 ├── Unauthenticated            401
 │   ├── MissingApiKey              missing_api_key
@@ -136,6 +137,12 @@ class ModelUnpriced(BadRequest):
         "This model has no fixed price, so nothing bounds what it may cost. "
         "Send provider.max_price with prompt and completion, or name another model."
     )
+
+
+class ExtraUnpriced(BadRequest):
+    code = "extra_unpriced"
+    advice = "Leave it out, or ask your operator to price it in EXTRA_PRICES."
+    sentence = f"The request asks for something that the upstream bills apart and that has no price here. {advice}"
 
 
 class MethodNotAllowed(BadRequest):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, localcontext
 from typing import Any, NamedTuple
 
+from tollgate.core.extras import NO_EXTRAS, Added
 from tollgate.core.money import EXACT
 from tollgate.core.prices import Price, Unpriced, nanos
 
@@ -45,18 +46,27 @@ class Nonsense(ValueError):
     """Usage that cannot be true, and must neither be charged nor credited as it stands."""
 
 
-def worst_case(price: Price, *, prompt_tokens: int, images: int = 0, searches: int = 0, choices: int = 1) -> WorstCase:
-    """The bound for a prompt of at most so many tokens, at the dearest price that may apply to it."""
+def worst_case(
+    price: Price, *, prompt_tokens: int, images: int = 0, choices: int = 1, added: Added = NO_EXTRAS
+) -> WorstCase:
+    """The bound for a prompt of at most so many tokens, at the dearest price that may apply to it, with its extras.
+
+    A loop of server tools reads its prompt again in each turn, and in all later turns what a turn has said.
+    """
     worst = price.at_worst(prompt_tokens)
     # A provider may write all of a prompt to its cache, and count images or sound in it as it likes.
     inward = max(
         worst.prompt, worst.input_cache_write, worst.input_cache_write_1h, worst.input_cache_read,
         worst.audio, worst.image_token, worst.input_audio_cache,
     )  # fmt: skip
-    outward = max(worst.completion, worst.internal_reasoning, worst.image_output, worst.audio_output)
+    outward = max(
+        worst.completion, worst.internal_reasoning, worst.image_output, worst.audio_output, added.output_nanos
+    )
+    turns, read_again = added.turns, added.turns * added.steps // 2
     with localcontext(EXACT):
-        fixed = prompt_tokens * inward + worst.request + images * worst.image + searches * worst.web_search
-        return WorstCase(fixed, outward * choices)
+        fixed = prompt_tokens * inward + turns * (worst.request + images * worst.image) + added.fees
+        fixed += added.predicted_tokens * outward * choices
+        return WorstCase(fixed, (turns * outward + read_again * inward) * choices)
 
 
 def read_usage(given: Mapping[str, Any] | None) -> Usage | None:

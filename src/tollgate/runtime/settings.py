@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from tollgate.core import extras
+from tollgate.core.extras import Register
 from tollgate.core.money import NANOS_PER_CREDIT
 
 DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
@@ -197,6 +199,13 @@ class Settings(BaseModel):
         le=100,
         description="What is charged above the cost where neither plan nor org says otherwise: 0.05 is 5 %.",
     )
+    extra_prices: str = Field(
+        "",
+        alias="EXTRA_PRICES",
+        description="Prices of what OpenRouter bills beside tokens, as a JSON object of names and US dollars a use, "
+        'such as {"search:firecrawl": "0.01"}. They extend and overrule the register of docs/how-to/price-extras.md; '
+        "what neither names is refused.",
+    )
     hold_ttl_seconds: int = Field(
         900,
         alias="HOLD_TTL_SECONDS",
@@ -284,6 +293,13 @@ class Settings(BaseModel):
             raise ValueError(f"must have at least {SHORTEST_CRON_SECRET} characters; try `openssl rand -hex 16`")
         return value
 
+    @field_validator("extra_prices")
+    @classmethod
+    def _are_prices(cls, value: str) -> str:
+        if value:
+            extras.extended(value)
+        return value
+
     @field_validator("markup")
     @classmethod
     def _is_whole_ppm(cls, value: Decimal) -> Decimal:
@@ -344,6 +360,10 @@ class Settings(BaseModel):
     @property
     def markup_ppm(self) -> int:
         return int(self.markup * 1_000_000)
+
+    @property
+    def extras_register(self) -> Register:
+        return extras.extended(self.extra_prices) if self.extra_prices else extras.REGISTER
 
     @property
     def grant_cap_nanos(self) -> int:

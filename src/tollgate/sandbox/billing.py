@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
+from tollgate.sandbox.extras import Extra
 from tollgate.sandbox.faults import Faults
 from tollgate.sandbox.prices import Cost, Pricing, Used, dollars
 
@@ -35,7 +36,7 @@ def bill(pricing: Pricing, used: Used, faults: Faults) -> Bill:
     return Bill(upstream.total, upstream)
 
 
-def usage(used: Used, billed: Bill, caches: bool) -> dict[str, Any]:
+def usage(used: Used, billed: Bill, extra: Extra, *, caches: bool) -> dict[str, Any]:
     """The true one, in OpenRouter's form."""
     return {
         "prompt_tokens": used.prompt,
@@ -49,6 +50,7 @@ def usage(used: Used, billed: Bill, caches: bool) -> dict[str, Any]:
             "video_tokens": 0,
         },
         "completion_tokens_details": {"reasoning_tokens": used.reasoning, "image_tokens": 0, "audio_tokens": 0},
+        **_tools(extra),
     }
 
 
@@ -73,6 +75,13 @@ def reported(true: dict[str, Any], faults: Faults) -> dict[str, Any]:
     if "string-tokens" in faults:
         said |= {name: str(value) for name, value in said.items() if name.endswith("_tokens")}
     return {"usage": said}
+
+
+def _tools(extra: Extra) -> dict[str, Any]:
+    if not extra.searches and not extra.calls:
+        return {}
+    counts = {"tool_calls_requested": extra.calls, "tool_calls_executed": extra.calls}
+    return {"server_tool_use_details": {"web_search_requests": extra.searches, **counts}}
 
 
 def _cost(billed: Bill) -> dict[str, Any]:

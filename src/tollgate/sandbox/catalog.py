@@ -12,7 +12,7 @@ PROVIDER = "FakeProvider"
 """OpenRouter's own name for a provider that is none; strict SDKs know it."""
 
 CREATED = 1_735_689_600
-ROUTING_SUFFIXES = ("nitro", "floor", "exacto", "extended", "thinking")
+ROUTING_SUFFIXES = ("nitro", "floor", "exacto", "extended", "thinking", "online")
 PARAMETERS = [
     *("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "logprobs", "top_logprobs"),
     *("response_format", "structured_outputs", "frequency_penalty", "presence_penalty"),

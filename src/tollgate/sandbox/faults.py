@@ -49,6 +49,7 @@ half of the tokens.
 | no-generation    |                  | GET /generation answers 404 for ever                           |               |
 | late-generation  | seconds (30)     | GET /generation answers 404 until then                         |               |
 | hold-until       | requests (2)     | held until that many wait at once, else 504 after 30 s         |               |
+| tool-steps       | calls (1)        | the model calls server tools that often, as far as it may      | each call     |
 | bill             | all or produced  | what a cancelled stream costs, whatever the sandbox's habit is |               |
 """
 
@@ -102,6 +103,7 @@ DEFAULTS: dict[str, str | None] = {
     "no-generation": FLAG,
     "late-generation": "30",
     "hold-until": "2",
+    "tool-steps": "1",
     "bill": "all",
 }
 WORDS: dict[str, tuple[str, ...]] = {"redirect": (), "wrong-model": (), "bill": ("all", "produced")}

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from tollgate.sandbox.billing import Bill, bill
 from tollgate.sandbox.catalog import PROVIDER, Model
+from tollgate.sandbox.extras import Extra
 from tollgate.sandbox.faults import Faults
 from tollgate.sandbox.order import Order
-from tollgate.sandbox.prices import Used, dollars, nanos
+from tollgate.sandbox.prices import Cost, Used, dollars, nanos
 from tollgate.sandbox.speech import Finish
 
 ApiType = Literal["completions", "embeddings"]
@@ -26,6 +27,7 @@ class Generation:
     started: float
     used: Used = field(default_factory=Used)
     bill: Bill = field(default_factory=Bill)
+    extra: Extra = field(default_factory=Extra)
     finish: Finish | None = None
     cancelled: bool = False
     finished: float | None = None
@@ -51,9 +53,11 @@ class Generation:
         self.bill = self.price(used, finish)
 
     def price(self, used: Used, finish: Finish | None) -> Bill:
-        """Zero-completion insurance forgives errors, and answers without any token."""
+        """Zero-completion insurance forgives the tokens of errors, and of answers without any; never the extras."""
         blank = self.api_type == "completions" and finish is None and used.completion == 0
-        return Bill() if blank or finish == "error" else bill(self.model.pricing, used, self.faults)
+        if blank or finish == "error":
+            return Bill(used.extras, Cost(used.extras))
+        return bill(self.model.pricing, used, self.faults)
 
     def visible(self, now: float, usual_delay: float) -> bool:
         """Whether GET /generation knows it yet."""
@@ -134,7 +138,8 @@ class Generation:
             "native_tokens_cached": self.used.cached,
             "native_tokens_completion_images": 0,
             "num_media_prompt": self.used.images,
-            **dict.fromkeys(("num_media_completion", "num_input_audio_prompt", "num_search_results"), 0),
+            "num_search_results": self.extra.results,
+            **dict.fromkeys(("num_media_completion", "num_input_audio_prompt"), 0),
         }
 
     def _money(self) -> list[tuple[str, int]]:

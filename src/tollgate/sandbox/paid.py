@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
-from tollgate.sandbox import billing, delivery, speech
+from tollgate.sandbox import billing, delivery, extras, speech
 from tollgate.sandbox.asked import Asked
 from tollgate.sandbox.catalog import Model
 from tollgate.sandbox.dialects import Dialect
 from tollgate.sandbox.encoding import encode_with, utf8
+from tollgate.sandbox.extras import Extra
 from tollgate.sandbox.generation import Generation
 from tollgate.sandbox.house import House
 from tollgate.sandbox.line import ClientGone, Cut, Line
@@ -34,7 +35,8 @@ class Completions:
             asked = self._dialect.read(body)
             said = speech.BLANK if "blank" in order.faults else speech.say(order.model, asked, room(order, asked))
             generation = self._house.open(order, streamed=asked.stream)
-            generation.used = self._prompt(order.model, asked)
+            generation.extra = extras.of(body, order.listed.id, asked.prompt_tokens, order.faults)
+            generation.used = self._prompt(order.model, asked, generation.extra)
             answer = self._stream if asked.stream else self._whole
             await answer(line, generation, asked, said)
 
@@ -65,14 +67,16 @@ class Completions:
             {"index": index, **self._dialect.choice(shown, asked, f"{generation.call_id}-{index}"), **error}
             for index in range(asked.choices)
         ]
-        usage = billing.usage(generation.used, generation.bill, generation.model.caches)
+        usage = billing.usage(generation.used, generation.bill, generation.extra, caches=generation.model.caches)
         reported = billing.reported(usage, generation.faults)
         return utf8(encode_with(envelope | {"choices": choices}, reported))
 
     async def _stream(self, line: Line, generation: Generation, asked: Asked, said: Said) -> None:
         faults, habits = generation.faults, self._house.habits
         full = spoken(generation.used, said, asked)
-        usage = billing.usage(full, generation.price(full, said.finish), generation.model.caches)
+        usage = billing.usage(
+            full, generation.price(full, said.finish), generation.extra, caches=generation.model.caches
+        )
         script = Script(self._dialect, generation, asked, said, billing.reported(usage, faults))
         finish: Finish | None = None
         cancelled = True
@@ -88,9 +92,10 @@ class Completions:
             used = full if cancelled and billed_whole == "all" else generation.used
             self._house.end(generation, used, finish, cancelled=cancelled)
 
-    def _prompt(self, model: Model, asked: Asked) -> Used:
+    def _prompt(self, model: Model, asked: Asked, extra: Extra) -> Used:
         cached, written = self._house.prompts.read(asked.texts) if model.caches else (0, 0)
-        return Used(prompt=asked.prompt_tokens, cached=cached, written=written, images=asked.images)
+        prompt = asked.prompt_tokens + extra.prompt_tokens
+        return Used(prompt=prompt, cached=cached, written=written, images=asked.images, extras=extra.picos)
 
 
 def speaks(model: Model) -> bool:

@@ -23,6 +23,8 @@ class Used:
     cached: int = 0
     written: int = 0
     images: int = 0
+    extras: int = 0
+    """Fees of what was done beside, in picodollars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Pricing:
         prompt = plain * prices["prompt"] + prices.get("request", 0) + used.images * prices.get("image", 0)
         prompt += used.cached * prices.get("input_cache_read", prices["prompt"])
         prompt += used.written * prices.get("input_cache_write", prices["prompt"])
-        return Cost(prompt, used.completion * prices["completion"])
+        return Cost(prompt + used.extras, used.completion * prices["completion"])
 
 
 def picos(price: str) -> int:
