@@ -114,6 +114,10 @@ class Stage:
         answer = await self.post(someone, b"", "/internal/sweep", authorization=f"Bearer {CRON_SECRET}")
         assert answer.status_code == 200, answer.text
 
+    async def all_ended(self) -> bool:
+        """Whether the sandbox has ended every generation, and knows what it costs."""
+        return all(generation["finished"] for generation in self.gateway.upstream.generations())
+
     async def books_agree(self) -> None:
         books = await self.door.call("tollgate_audit_books")
         assert books["faults"] == []

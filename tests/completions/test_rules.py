@@ -280,17 +280,39 @@ def test_a_server_of_ours_does_not_name_its_own_price(cost: Any) -> None:
     assert ending["charge_nanos"] == 100 * 1000 + 10 * 2000
 
 
-def test_nonsense_is_charged_at_the_hold_and_flagged() -> None:
-    for usage in ({"prompt_tokens": -1}, {"cost": Decimal(-1)}, {"prompt_tokens": 100_001}, {"completion_tokens": "7"}):
-        ending = ended(said(usage))
-        assert (ending["charge_nanos"], ending["quarantined"]) == (HOLD, True), usage
+NONSENSE = ({"prompt_tokens": -1}, {"cost": Decimal(-1)}, {"prompt_tokens": 100_001}, {"completion_tokens": "7"})
 
 
-def test_a_cost_above_the_hold_is_charged_up_to_ten_times_as_much() -> None:
+@pytest.mark.parametrize("usage", NONSENSE)
+def test_nonsense_is_charged_at_the_hold_where_nobody_can_be_asked(usage: dict[str, Any]) -> None:
+    ending = ended(said(usage, id=None))
+    assert (ending["charge_nanos"], ending["quarantined"]) == (HOLD, True)
+
+
+@pytest.mark.parametrize("usage", NONSENSE)
+def test_nonsense_of_openrouter_is_final_only_after_its_record_was_asked(usage: dict[str, Any]) -> None:
+    ending = ended(said(usage))
+    assert ending["outcome"] == "unsettled"
+    assert not ending.get("quarantined")
+
+
+def test_a_cost_of_more_than_ten_holds_waits_for_the_record_that_confirms_it() -> None:
     ten = {"prompt_tokens": 1, "completion_tokens": 1, "cost": Decimal("0.01")}
     assert ended(said(ten))["charge_nanos"] == 10 * HOLD
-    more = ten | {"cost": Decimal("0.010000001")}
-    assert ended(said(more))["quarantined"]
+    more = ended(said(ten | {"cost": Decimal("0.010000001")}))
+    assert more["outcome"] == "unsettled"
+    assert more["usage"]["cost"] == "0.010000001"
+
+
+@pytest.mark.parametrize("hold_nanos", [0, 1000])
+@pytest.mark.parametrize("cost", ["0.02", "7", "4000"])
+def test_a_cost_that_answer_and_record_state_is_charged_in_full(hold_nanos: int, cost: str) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "cost": Decimal(cost)}
+    waiting = ended(said(usage), hold_nanos=hold_nanos)
+    row = ROW | {"hold_nanos": hold_nanos, "usage": waiting["usage"], "markup_ppm": 0}
+    found = rules.found(row, {"total_cost": Decimal(cost), "tokens_prompt": 1, "tokens_completion": 1})
+    assert found["charge_nanos"] == int(Decimal(cost) * 10**9)
+    assert not found["quarantined"]
 
 
 def test_an_answer_that_says_it_failed_is_remembered_as_failed() -> None:

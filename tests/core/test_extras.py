@@ -210,15 +210,13 @@ def test_a_file_whose_pages_cannot_be_counted_is_refused_where_each_costs(payloa
 
 
 def test_bounds_that_the_client_leaves_open_are_sent_and_its_own_stay() -> None:
-    given = body_of(
-        tools=[FUNCTION, SEARCH, {"type": "web_search"}], plugins=[{"id": "web"}, {"id": "x", "enabled": False}]
-    )
+    given = body_of(tools=[FUNCTION, SEARCH, {"type": "web_search"}], plugins=[{"id": "web-fetch"}])
     sent = json.loads(extras.bounded(given, chat.read(given, "chat").extras))
     assert sent["max_tool_calls"] == extras.STEPS
     assert sent["tools"][0] == FUNCTION
     assert sent["tools"][1]["parameters"] == {"max_uses": extras.STEPS}
     assert sent["tools"][2] == {"type": "web_search", "max_uses": extras.STEPS}
-    assert sent["plugins"] == [{"max_uses": extras.NATIVE_SEARCHES, "id": "web"}, {"id": "x", "enabled": False}]
+    assert sent["plugins"] == [{"max_content_tokens": extras.FETCH_TOKENS, "max_uses": extras.STEPS, "id": "web-fetch"}]
 
     given = body_of(tools=[{**SEARCH, "parameters": {"max_uses": 2}}], max_tool_calls=2)
     assert extras.bounded(given, chat.read(given, "chat").extras) == given
@@ -323,6 +321,6 @@ def test_what_is_admitted_is_held_for_at_no_less_than_the_vendor_bills(
 def billed(body: dict[str, Any], listing: dict[str, str], output: int, eager: int) -> int:
     """What the vendor of the sandbox asks for the same call, in picodollars."""
     prompt = vendors_reading.chat(body).prompt_tokens
-    extra = vendor.of(body, body["model"], prompt, Faults({"tool-steps": str(eager)}))
+    extra = vendor.of(body, prompt, Faults({"tool-steps": str(eager)}))
     used = Used(prompt=min(prompt + extra.prompt_tokens, 1_000_000), completion=output, extras=extra.picos)
     return Pricing(listing).cost(used).total

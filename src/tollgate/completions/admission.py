@@ -107,7 +107,7 @@ class Admission:
             # The key's form and its row disagree: it must not go where the other kind goes.
             await self._books.settle({"id": call.id, "outcome": "released"})
             raise InternalError
-        return self._granted(call, sizes, price, models, answer["granted"])
+        return self._granted(call, sizes, price, models, added, answer["granted"])
 
     async def _added(self, call: Call, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""
@@ -151,7 +151,13 @@ class Admission:
         return item
 
     def _granted(
-        self, call: Call, sizes: rules.Bounds, price: Price, models: list[Model], grant: Mapping[str, Any]
+        self,
+        call: Call,
+        sizes: rules.Bounds,
+        price: Price,
+        models: list[Model],
+        added: Added,
+        grant: Mapping[str, Any],
     ) -> Admitted:
         logs.note(org_id=grant["org_id"], key_id=grant["key_id"], user_id=grant["user_id"])
         contexts = [route.context_tokens for model in models for route in model.routes]
@@ -159,19 +165,19 @@ class Admission:
         counts = call.ask.endpoint != "embeddings" and len(known) == len(contexts)
         return Admitted(
             routes=rules.routes_of(models),
-            body=self._body(call, models, grant["hold_nanos"]),
+            body=self._body(call, models, grant),
             price=price,
             bound=rules.bound_to_send(call.ask, sizes, grant["output_bound"]),
             hold_nanos=grant["hold_nanos"],
             markup_ppm=grant["markup_ppm"],
-            context_tokens=max(known) * call.ask.choices if counts else None,
+            context_tokens=max(known) * call.ask.choices * added.turns if counts else None,
             headers=limits.remaining(grant.get("limits")),
         )
 
-    def _body(self, call: Call, models: list[Model], hold_nanos: int) -> bytes:
+    def _body(self, call: Call, models: list[Model], grant: Mapping[str, Any]) -> bytes:
         body = rules.with_known_fallbacks(call.body, models)
-        is_free = hold_nanos == 0 and call.visitor.environment != "test"
-        return rules.without_search(body, models) if is_free and call.ask.endpoint != "embeddings" else body
+        has_nothing = grant["balance_nanos"] <= grant["held_nanos"] and call.visitor.environment != "test"
+        return rules.without_search(body, models) if has_nothing and call.ask.endpoint != "embeddings" else body
 
     def _refused(self, call: Call, refusal: Mapping[str, Any]) -> TollgateError:
         facts = refusal["facts"]

@@ -71,7 +71,7 @@ def with_known_fallbacks(body: bytes, models: Sequence[Model]) -> bytes:
 
 
 def without_search(body: bytes, models: Sequence[Model]) -> bytes:
-    """What is admitted for nothing must cost nothing, whatever our account's defaults at OpenRouter switch on."""
+    """The call of an org that has nothing left must cost nothing, whatever our account's defaults at OpenRouter are."""
     asks_openrouter = any(route.upstream.id == OPENROUTER for model in models for route in model.routes)
     return extras.without_search(body) if asks_openrouter else body
 
@@ -147,8 +147,11 @@ def outcome(
             usage = None
         if usage is None:
             return known | _without_usage(tally, route, price, hold_nanos, markup_ppm, delivered, prompt_tokens)
-        bill = credits.bill(usage, price, markup_ppm=markup_ppm, hold_nanos=hold_nanos, context_tokens=context_tokens)
+        most_nanos = credits.BEYOND_BELIEF * hold_nanos
+        bill = credits.bill(usage, price, markup_ppm=markup_ppm, most_nanos=most_nanos, context_tokens=context_tokens)
     except credits.Nonsense:
+        if route.upstream.id == OPENROUTER and tally.generation_id:
+            return known | unsettled()  # its own record is asked before anything is final
         return known | billed(credits.at_the_hold(hold_nanos, markup_ppm))
     return known | billed(bill, usage)
 
@@ -216,12 +219,19 @@ def free(tally: Tally, route: Route) -> dict[str, Any]:
 
 
 def found(row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """A swept request whose generation OpenRouter knows: the actual cost, which may be zero."""
+    """A swept request whose generation OpenRouter knows: the actual cost, which may be zero.
+
+    A cost that the answer stated too is charged in full, whatever the hold was. One that only the record states is
+    believed as far as the tokens and extras of a call could cost it.
+    """
+    markup_ppm, hold_nanos = row["markup_ppm"], row["hold_nanos"]
     try:
         usage = credits.read_generation(record)
-        bill = credits.bill(usage, Price(), markup_ppm=row["markup_ppm"], hold_nanos=row["hold_nanos"])
+        confirmed = usage.cost_nanos == credits.stated_cost(row.get("usage"))
+        conceivable = max(credits.BEYOND_BELIEF * hold_nanos, credits.charge_for(credits.most_for(usage), markup_ppm))
+        bill = credits.bill(usage, Price(), markup_ppm=markup_ppm, most_nanos=None if confirmed else conceivable)
     except credits.Nonsense:
-        return billed(credits.at_the_hold(row["hold_nanos"], row["markup_ppm"]))
+        return billed(credits.at_the_hold(hold_nanos, markup_ppm))
     return billed(bill, usage)
 
 

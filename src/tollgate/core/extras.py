@@ -29,7 +29,7 @@ MOST_STEPS: Final = 30
 """OpenRouter allows no more."""
 MOST_USES: Final = 1_000
 NATIVE_SEARCHES: Final = 5
-"""Searches that a provider may make for one request by its own engine, where the client sets no max_uses."""
+"""Searches that a provider may make by its own engine for one request with the web plugin."""
 RESULTS: Final = 5
 RESULTS_INCLUDED: Final = 10
 MOST_RESULTS: Final = 100
@@ -257,10 +257,10 @@ def extended(written: str) -> Register:
 
 def bounded(body: bytes, extras: Extras) -> bytes:
     """The body with the bounds that its extras were priced with, where the client left them open."""
-    if (extras.once or extras.looped) and documents.get(body, "plugins") not in (None, b"null"):
-        body = documents.with_items(body, "plugins", lambda plugin: _bounded_plugin(plugin, extras.steps))
     if not extras.looped:
         return body
+    if documents.get(body, "plugins") not in (None, b"null"):
+        body = documents.with_items(body, "plugins", lambda plugin: _bounded_plugin(plugin, extras.steps))
     if documents.get(body, "tools") not in (None, b"null"):
         body = documents.with_items(body, "tools", lambda tool: _bounded_tool(tool, extras.steps))
     return documents.put(body, "max_tool_calls", str(extras.steps).encode()) if extras.sends_steps else body
@@ -525,8 +525,6 @@ def _bounded_tool(tool: bytes, steps: int) -> bytes:
 
 def _bounded_plugin(plugin: bytes, steps: int) -> bytes:
     name = json.loads(documents.get(plugin, "id") or b"null")
-    if name == "web":
-        return _with_missing(plugin, "max_uses", NATIVE_SEARCHES)
     if name != "web-fetch":
         return plugin
     return _with_missing(_with_missing(plugin, "max_uses", steps), "max_content_tokens", FETCH_TOKENS)

@@ -11,7 +11,11 @@ from tollgate.core.prices import Price, Unpriced, nanos
 PPM = 1_000_000
 MOST_TOKENS = 100_000_000
 BEYOND_BELIEF = 10
-"""A cost of more than so many holds is not believed."""
+"""A cost of more than so many holds is not believed before the upstream's own record confirms it."""
+DEAREST_TOKEN_NANOS = 1_000_000
+"""No model's token costs more."""
+UNASKED_EXTRAS_NANOS = 500_000_000
+"""What extras may cost that nobody asked for, such as those that our account switches on by default."""
 
 
 class WorstCase(NamedTuple):
@@ -90,8 +94,26 @@ def read_generation(record: Mapping[str, Any]) -> Usage:
     return Usage(prompt_tokens, completion_tokens, _cost(cost))
 
 
-def bill(usage: Usage, price: Price, *, markup_ppm: int, hold_nanos: int, context_tokens: int | None = None) -> Bill:
-    """What to charge for a usage. A cost that the upstream names is the cost; the listed price stands in for none."""
+def stated_cost(usage: Mapping[str, Any] | None) -> Decimal | None:
+    """The cost that an answer stated, as it was kept; None where it stated none or nonsense."""
+    try:
+        return _cost(usage) if usage else None
+    except Nonsense:
+        return None
+
+
+def most_for(usage: Usage) -> int:
+    """More than the tokens of a call and its extras could cost us."""
+    return (usage.prompt_tokens + usage.completion_tokens) * DEAREST_TOKEN_NANOS + UNASKED_EXTRAS_NANOS
+
+
+def bill(
+    usage: Usage, price: Price, *, markup_ppm: int, most_nanos: int | None = None, context_tokens: int | None = None
+) -> Bill:
+    """What to charge for a usage. A cost that the upstream names is the cost; the listed price stands in for none.
+
+    Raises Nonsense where it has more tokens than the context, or costs more than most_nanos.
+    """
     tokens = usage.prompt_tokens + usage.completion_tokens
     if context_tokens is not None and tokens > context_tokens:
         raise Nonsense(f"{tokens} tokens in a context of {context_tokens}")
@@ -99,8 +121,8 @@ def bill(usage: Usage, price: Price, *, markup_ppm: int, hold_nanos: int, contex
     if cost is None:
         cost = at_listed_price(usage, price)
     charge = charge_for(cost, markup_ppm)
-    if charge > hold_nanos * BEYOND_BELIEF:
-        raise Nonsense(f"a charge of {charge} nanos on a hold of {hold_nanos}")
+    if most_nanos is not None and charge > most_nanos:
+        raise Nonsense(f"a charge of {charge} nanos, where {most_nanos} is the most")
     return Bill(_up(cost), charge)
 
 

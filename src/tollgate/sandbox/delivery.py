@@ -1,6 +1,7 @@
 """How an answer goes over the line: at once or token by token, whole or broken."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from tollgate.sandbox.faults import Faults
 from tollgate.sandbox.generation import Generation
@@ -105,4 +106,4 @@ def _batches(events: Iterable[Event], size: int) -> Iterator[list[Event]]:
 def _more(used: Used, batch: list[Event]) -> Used:
     said = sum(event.tokens for event in batch)
     thought = sum(event.reasoning for event in batch)
-    return Used(used.prompt, used.completion + said, used.reasoning + thought, used.cached, used.written, used.images)
+    return replace(used, completion=used.completion + said, reasoning=used.reasoning + thought)

@@ -43,16 +43,16 @@ class Extra:
     calls: int = 0
 
 
-def of(body: Body, model: str, prompt_tokens: int, faults: Faults) -> Extra:
-    once = [*_searched_once(body, model), *_parsed(body)]
+def of(body: Body, prompt_tokens: int, faults: Faults) -> Extra:
+    once = [*_searched_once(body), *_parsed(body)]
     looped = _looped(body, prompt_tokens, faults)
     return Extra(*(sum(getattr(one, name) for one in (*once, looped)) for name in Extra.__slots__))
 
 
-def _searched_once(body: Body, model: str) -> list[Extra]:
+def _searched_once(body: Body) -> list[Extra]:
     plugins = [one for one in _objects(body, "plugins") if one.get("enabled") is not False]
     web = [plugin for plugin in plugins if plugin.get("id") == "web"]
-    if not web and (body.get("web_search_options") is not None or ":online" in model):
+    if not web and (body.get("web_search_options") is not None or ":online" in str(body.get("model"))):
         web = [{}]
     return [_search(plugin) for plugin in web]
 

@@ -35,7 +35,7 @@ class Completions:
             asked = self._dialect.read(body)
             said = speech.BLANK if "blank" in order.faults else speech.say(order.model, asked, room(order, asked))
             generation = self._house.open(order, streamed=asked.stream)
-            generation.extra = extras.of(body, order.listed.id, asked.prompt_tokens, order.faults)
+            generation.extra = extras.of(body, asked.prompt_tokens, order.faults)
             generation.used = self._prompt(order.model, asked, generation.extra)
             answer = self._stream if asked.stream else self._whole
             await answer(line, generation, asked, said)
