@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tollgate.core import extras, prices
 from tollgate.core.errors import tree
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,14 @@ def test_links_lead_somewhere(page: str) -> None:
     for file in [start] if start.is_file() else sorted(start.rglob("*.md")):
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", file.read_text(encoding="utf-8")):
             assert (file.parent / target).exists(), f"{file.relative_to(ROOT)} links to {target}"
+
+
+def test_the_page_on_extras_lists_the_register() -> None:
+    page = (ROOT / "docs" / "how-to" / "price-extras.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([\w:-]+)` \| ([\d.]+) \|", page, re.MULTILINE)
+    assert {name: prices.nanos(price) for name, price in listed} == {
+        name: fee.nanos for name, fee in extras.REGISTER.items()
+    }
 
 
 def test_the_readme_is_short() -> None:
