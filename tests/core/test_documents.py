@@ -19,6 +19,7 @@ from tollgate.core.documents import (
     get,
     printable,
     put,
+    with_items,
     without,
 )
 
@@ -272,6 +273,18 @@ def test_get_is_the_member_as_it_was_written(body: bytes, name: str) -> None:
     found = get(body, name)
     assert (found is None) == (name not in read)
     assert found is None or (json.loads(found) == read[name] and found in body)
+
+
+@pytest.mark.parametrize(
+    ("body", "changed"),
+    [
+        (b'{"a":1,"list":[]}', b'{"a":1,"list":[]}'),
+        (b'{"list":[{"x":[1]}]}', b'{"list":[<{"x":[1]}>]}'),
+        (b'{"list": [ 1.50 , "]" ,\n[2] ] , "b" : [3]}', b'{"list": [ <1.50> , <"]"> ,\n<[2]> ] , "b" : [3]}'),
+    ],
+)
+def test_each_item_of_a_list_is_changed_and_no_other_byte(body: bytes, changed: bytes) -> None:
+    assert with_items(body, "list", lambda item: b"<" + item + b">") == changed
 
 
 @given(st.text(), st.integers(0, 20))

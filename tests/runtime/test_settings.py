@@ -83,6 +83,8 @@ BAD = [
     ("MARKUP", "5%", ""),
     ("MARKUP", "NaN", "finite"),
     ("MARKUP", "0.0000001", "six places"),
+    ("EXTRA_PRICES", "search:exa=0.01", "JSON object"),
+    ("EXTRA_PRICES", '{"search:exa": "free"}', "search:exa: price must be US dollars"),
     ("HOLD_TTL_SECONDS", "59", "greater than or equal to 60"),
     ("HOLD_TTL_SECONDS", "600", "longer than UPSTREAM_TIMEOUT_SECONDS"),
     ("GRANT_CAP", "-1", "greater than or equal to 0"),
