@@ -24,7 +24,7 @@ from tollgate.core.chat import (
 )
 from tollgate.core.documents import from_client
 from tollgate.core.errors import BadRequest
-from tollgate.core.extras import Extras
+from tollgate.core.extras.asked import Extras
 
 PROMPTS: dict[Endpoint, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "Hello"}]},

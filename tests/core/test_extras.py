@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollgate.completions import rules
-from tollgate.core import chat, extras
+from tollgate.core import chat
 from tollgate.core.chat import Ask
 from tollgate.core.errors import BadRequest, ExtraUnpriced
-from tollgate.core.extras import REGISTER, Added
+from tollgate.core.extras import asked as reader
+from tollgate.core.extras import pdf as counting
+from tollgate.core.extras import pricing, register, sent
+from tollgate.core.extras.pricing import Added
+from tollgate.core.extras.register import REGISTER
 from tollgate.core.models import OPENROUTER, Model, Route, Upstream
 from tollgate.core.money import EXACT
 from tollgate.core.prices import Price, nanos
@@ -42,8 +46,8 @@ def ask(**more: Any) -> Ask:
 
 def added(price: Price = FREE, helpers: dict[str, Price] | None = None, **more: Any) -> Added:
     asked = ask(**more)
-    extras.refuse_unpriced(asked.extras, REGISTER)
-    return extras.worst_case(asked.extras, REGISTER, price, helpers or {}, asked.choices)
+    pricing.refuse_unpriced(asked.extras, REGISTER)
+    return pricing.worst_case(asked.extras, REGISTER, price, helpers or {}, asked.choices)
 
 
 def dollars(amount: str) -> Decimal:
@@ -184,7 +188,7 @@ def test_conditions_that_overrule_max_tool_calls_are_the_bound() -> None:
 
 @pytest.mark.parametrize(("count", "packed"), [(1, False), (40, False), (40, True)])
 def test_a_file_has_no_more_pages_than_are_held_for(count: int, packed: bool) -> None:
-    held = extras.pages(pdf(count, packed=packed))
+    held = counting.pages(pdf(count, packed=packed))
     assert held is not None
     assert count <= held
     assert added(**reading(pdf(count, packed=packed), pdf(count))).fees >= 2 * count * dollars("0.002")
@@ -203,7 +207,7 @@ def test_a_file_has_no_more_pages_than_are_held_for(count: int, packed: bool) ->
     ],
 )
 def test_a_file_whose_pages_cannot_be_counted_is_refused_where_each_costs(payload: str) -> None:
-    assert extras.pages(payload) is None
+    assert counting.pages(payload) is None
     with pytest.raises(ExtraUnpriced) as caught:
         added(**reading(payload))
     assert caught.value.facts["extra"] == "pdf:mistral-ocr"
@@ -211,30 +215,30 @@ def test_a_file_whose_pages_cannot_be_counted_is_refused_where_each_costs(payloa
 
 def test_bounds_that_the_client_leaves_open_are_sent_and_its_own_stay() -> None:
     given = body_of(tools=[FUNCTION, SEARCH, {"type": "web_search"}], plugins=[{"id": "web-fetch"}])
-    sent = json.loads(extras.bounded(given, chat.read(given, "chat").extras))
-    assert sent["max_tool_calls"] == extras.STEPS
-    assert sent["tools"][0] == FUNCTION
-    assert sent["tools"][1]["parameters"] == {"max_uses": extras.STEPS}
-    assert sent["tools"][2] == {"type": "web_search", "max_uses": extras.STEPS}
-    assert sent["plugins"] == [{"max_content_tokens": extras.FETCH_TOKENS, "max_uses": extras.STEPS, "id": "web-fetch"}]
+    body = json.loads(sent.bounded(given, chat.read(given, "chat").extras))
+    assert body["max_tool_calls"] == reader.STEPS
+    assert body["tools"][0] == FUNCTION
+    assert body["tools"][1]["parameters"] == {"max_uses": reader.STEPS}
+    assert body["tools"][2] == {"type": "web_search", "max_uses": reader.STEPS}
+    assert body["plugins"] == [{"max_content_tokens": reader.FETCH_TOKENS, "max_uses": reader.STEPS, "id": "web-fetch"}]
 
     given = body_of(tools=[{**SEARCH, "parameters": {"max_uses": 2}}], max_tool_calls=2)
-    assert extras.bounded(given, chat.read(given, "chat").extras) == given
+    assert sent.bounded(given, chat.read(given, "chat").extras) == given
     plain = body_of(tools=[FUNCTION])
-    assert extras.bounded(plain, chat.read(plain, "chat").extras) == plain
+    assert sent.bounded(plain, chat.read(plain, "chat").extras) == plain
 
 
 @pytest.mark.parametrize("plugins", [None, [], [{"id": "response-healing"}], [{"id": "web", "enabled": False}]])
 def test_a_free_request_says_that_it_wants_no_search(plugins: Any) -> None:
-    sent = json.loads(extras.without_search(body_of(plugins=plugins)))
-    assert {"id": "web", "enabled": False} in sent["plugins"]
-    assert len(sent["plugins"]) == len([one for one in plugins or [] if one["id"] != "web"]) + 1
+    body = json.loads(sent.without_search(body_of(plugins=plugins)))
+    assert {"id": "web", "enabled": False} in body["plugins"]
+    assert len(body["plugins"]) == len([one for one in plugins or [] if one["id"] != "web"]) + 1
 
 
 def test_an_operator_prices_what_the_register_does_not_and_overrules_it() -> None:
-    register = extras.extended('{"tool:openrouter:shell": {"price": "0.05", "tokens": 7}, "search:exa": 0.02}')
+    operators = register.extended('{"tool:openrouter:shell": {"price": "0.05", "tokens": 7}, "search:exa": 0.02}')
     asked = ask(tools=[{"type": "openrouter:shell"}], max_tool_calls=2, plugins=[{"id": "web", "engine": "exa"}])
-    found = extras.worst_case(asked.extras, register, FREE, {}, 1)
+    found = pricing.worst_case(asked.extras, operators, FREE, {}, 1)
     assert found.fees == 2 * dollars("0.05") + dollars("0.02")
     assert found.step_tokens == 7
 
@@ -245,7 +249,7 @@ def test_an_operator_prices_what_the_register_does_not_and_overrules_it() -> Non
 )
 def test_a_price_that_is_none_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        extras.extended(written)
+        register.extended(written)
 
 
 engines = st.sampled_from([None, "auto", "native", "exa", "parallel", "perplexity", "firecrawl", "other"])
@@ -304,18 +308,18 @@ def test_what_is_admitted_is_held_for_at_no_less_than_the_vendor_bills(
     body: dict[str, Any], listing: dict[str, str], eager: int
 ) -> None:
     """Whatever model and extras are asked for, and however often the model calls its tools."""
-    sent = json.dumps(body).encode()
+    given = json.dumps(body).encode()
     price = read_price(listing)
     model = Model(body["model"], (Route(HOME, body["model"], price, context_tokens=1_000_000, most_output=500),))
     with contextlib.suppress(ExtraUnpriced):
-        asked = chat.read(sent, "chat")
-        extras.refuse_unpriced(asked.extras, REGISTER)
-        more = extras.worst_case(asked.extras, REGISTER, price, {"a/painter": FREE}, asked.choices)
+        asked = chat.read(given, "chat")
+        pricing.refuse_unpriced(asked.extras, REGISTER)
+        more = pricing.worst_case(asked.extras, REGISTER, price, {"a/painter": FREE}, asked.choices)
         sizes = rules.bounds(asked, [model], more)
         output = sizes.most_output if sizes.output is None else sizes.output
         with localcontext(EXACT):
             hold = rules.worst_case(asked, sizes, price, more).with_output(output)
-        assert hold * PICOS_PER_NANO >= billed(json.loads(extras.bounded(sent, asked.extras)), listing, output, eager)
+        assert hold * PICOS_PER_NANO >= billed(json.loads(sent.bounded(given, asked.extras)), listing, output, eager)
 
 
 def billed(body: dict[str, Any], listing: dict[str, str], output: int, eager: int) -> int:

@@ -9,7 +9,7 @@ from tollgate.catalog.memory import Catalog
 from tollgate.catalog.rules import bound_price
 from tollgate.completions import rules
 from tollgate.completions.books import Books
-from tollgate.core import extras, prices
+from tollgate.core import prices
 from tollgate.core.chat import Ask
 from tollgate.core.errors import (
     AnswerNotKept,
@@ -22,7 +22,9 @@ from tollgate.core.errors import (
     UpstreamUnavailable,
     from_code,
 )
-from tollgate.core.extras import Added, Register
+from tollgate.core.extras import pricing
+from tollgate.core.extras.pricing import Added
+from tollgate.core.extras.register import REGISTER, Register
 from tollgate.core.models import Model, Route
 from tollgate.core.prices import Price
 from tollgate.credits.rules import WorstCase
@@ -77,7 +79,7 @@ class Admission:
         *,
         markup_ppm: int,
         ttl_seconds: int,
-        register: Register = extras.REGISTER,
+        register: Register = REGISTER,
     ) -> None:
         self._gate = gate
         self._books = books
@@ -89,7 +91,7 @@ class Admission:
     async def admit(self, call: Call) -> Admitted | Replay:
         """One round trip. Raises the refusal; then nothing was taken."""
         self._gate.refuse_strangers(call.visitor)
-        extras.refuse_unpriced(call.ask.extras, self._register)
+        pricing.refuse_unpriced(call.ask.extras, self._register)
         models = await self._models(call)
         price = prices.dearest(bound_price(model, call.ask.max_price) for model in models)
         added = await self._added(call, models, price)
@@ -116,7 +118,7 @@ class Admission:
         for name in asked.models:
             with contextlib.suppress(ModelNotFound, ModelUnpriced):  # what has no price is refused by its extra
                 helpers[name] = bound_price(await self._catalogs[call.visitor.environment].find(name), None)
-        return extras.worst_case(asked, self._register, price, helpers, call.ask.choices)
+        return pricing.worst_case(asked, self._register, price, helpers, call.ask.choices)
 
     async def _models(self, call: Call) -> list[Model]:
         catalog = self._catalogs.get(call.visitor.environment)

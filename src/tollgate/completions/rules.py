@@ -7,10 +7,12 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from tollgate.core import documents, extras
+from tollgate.core import documents
 from tollgate.core.chat import Ask
 from tollgate.core.errors import ServerRestarting, UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamTimeout
-from tollgate.core.extras import NO_EXTRAS, Added, Extras
+from tollgate.core.extras import sent
+from tollgate.core.extras.asked import Extras
+from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.models import OPENROUTER, Model, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
 from tollgate.core.sse import Tally
@@ -73,7 +75,7 @@ def with_known_fallbacks(body: bytes, models: Sequence[Model]) -> bytes:
 def without_search(body: bytes, models: Sequence[Model]) -> bytes:
     """The call of an org that has nothing left must cost nothing, whatever our account's defaults at OpenRouter are."""
     asks_openrouter = any(route.upstream.id == OPENROUTER for model in models for route in model.routes)
-    return extras.without_search(body) if asks_openrouter else body
+    return sent.without_search(body) if asks_openrouter else body
 
 
 def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
@@ -89,8 +91,9 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
     one_prompt = ask.endpoint == "chat" or (ask.choices == 1 and ask.endpoint == "completions")
     prompt = longest if ask.prompt.open_ended else ask.prompt.tokens + added.prompt_tokens
     turns = [prompt + step * added.step_tokens for step in range(added.turns)]
+    loops = ask.choices if added.steps else 1
     return Bounds(
-        prompt_tokens=sum(min(turn, longest) for turn in turns) if one_prompt else sum(turns),
+        prompt_tokens=loops * sum(min(turn, longest) if one_prompt else turn for turn in turns),
         output=None if ask.bound is None else min(ask.bound, longest),
         most_output=most_output or MOST_OUTPUT_UNKNOWN,
         enforced=most_output is not None,

@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from tollgate.core import documents, extras
+from tollgate.core import documents
 from tollgate.core.documents import NotADocument
 from tollgate.core.errors import BadRequest
-from tollgate.core.extras import Extras
+from tollgate.core.extras import asked as extras
+from tollgate.core.extras.asked import Extras
 
 Endpoint = Literal["chat", "completions", "embeddings"]
 Kind = Literal["image", "audio", "file", "video"]

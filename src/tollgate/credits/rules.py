@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, localcontext
 from typing import Any, NamedTuple
 
-from tollgate.core.extras import NO_EXTRAS, Added
+from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.money import EXACT
 from tollgate.core.prices import Price, Unpriced, nanos
 

@@ -14,8 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from tollgate.core import extras
-from tollgate.core.extras import Register
+from tollgate.core.extras import register
+from tollgate.core.extras.register import Register
 from tollgate.core.money import NANOS_PER_CREDIT
 
 DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
@@ -297,7 +297,7 @@ class Settings(BaseModel):
     @classmethod
     def _are_prices(cls, value: str) -> str:
         if value:
-            extras.extended(value)
+            register.extended(value)
         return value
 
     @field_validator("markup")
@@ -363,7 +363,7 @@ class Settings(BaseModel):
 
     @property
     def extras_register(self) -> Register:
-        return extras.extended(self.extra_prices) if self.extra_prices else extras.REGISTER
+        return register.extended(self.extra_prices) if self.extra_prices else register.REGISTER
 
     @property
     def grant_cap_nanos(self) -> int:

@@ -1,7 +1,8 @@
 """OpenRouter: takes everything, always says what was used, and falls back by itself."""
 
-from tollgate.core import chat, extras
+from tollgate.core import chat
 from tollgate.core.chat import Ask
+from tollgate.core.extras import sent
 from tollgate.core.models import Route
 from tollgate.upstreams.dialects import refusals
 from tollgate.upstreams.dialects.openai import OpenAI, Shown, as_it_came
@@ -24,7 +25,7 @@ class OpenRouter(OpenAI):
     def prepare(self, body: bytes, ask: Ask, route: Route, bound: int | None) -> bytes:
         if route.model != ask.model:
             body = chat.renamed(body, route.model)
-        return extras.bounded(self._bounded(body, ask, bound), ask.extras)
+        return sent.bounded(self._bounded(body, ask, bound), ask.extras)
 
     def bound_field(self, ask: Ask) -> str:
         """The newer name; the old completions know only the old one."""

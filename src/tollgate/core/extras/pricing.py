@@ -1,0 +1,105 @@
+"""What the extras of a request add to its worst case."""
+
+from collections.abc import Mapping
+from decimal import Decimal, localcontext
+from typing import Final, NamedTuple
+
+from tollgate.core import documents
+from tollgate.core.errors import ExtraUnpriced
+from tollgate.core.extras.asked import Extras, Use
+from tollgate.core.extras.register import Register
+from tollgate.core.money import EXACT
+from tollgate.core.prices import NOTHING, Price
+
+IMAGES: Final = 4
+"""That one answer of a model may have."""
+IMAGE_TOKENS: Final = 10_000
+"""Of one generated image, and twice what asks for it."""
+
+
+class Added(NamedTuple):
+    """What the extras of a request add to its worst case."""
+
+    fees: Decimal = NOTHING
+    prompt_tokens: int = 0
+    """Once, to every turn."""
+    steps: int = 0
+    step_tokens: int = 0
+    """That each step adds to the prompt of all later turns."""
+    output_nanos: Decimal = NOTHING
+    """The least price of an output token."""
+    predicted_tokens: int = 0
+    """Of a predicted output. Rejected ones are billed as output."""
+
+    @property
+    def turns(self) -> int:
+        """How often the model reads the prompt."""
+        return self.steps + 1
+
+
+NOTHING_ASKED: Final = Extras()
+NO_EXTRAS: Final = Added()
+
+
+def refuse_unpriced(extras: Extras, register: Register) -> None:
+    """Before anything else is looked up for the call. Raises ExtraUnpriced."""
+    for use in (*extras.once, *extras.looped):
+        for name, _ in use.names:
+            if name not in register:
+                raise _unpriced(use, name)
+
+
+def worst_case(extras: Extras, register: Register, price: Price, models: Mapping[str, Price], choices: int) -> Added:
+    """What they add at most, at the register's prices or the listing's, whichever is dearer. Raises ExtraUnpriced."""
+    if extras == NOTHING_ASKED:
+        return NO_EXTRAS
+    once = [(_fees(use, register, price, models), _tokens(use, register)) for use in extras.once]
+    steps = [(_fees(use, register, price, models), _tokens(use, register)) for use in extras.looped]
+    with localcontext(EXACT):
+        fees = sum((fee for fee, _ in once), NOTHING)
+        fees += choices * extras.steps * max((fee for fee, _ in steps), default=NOTHING)
+        if extras.output_images:
+            fees += choices * IMAGES * max(register["output:image"].nanos, price.image)
+    return Added(
+        fees=fees,
+        prompt_tokens=sum(tokens for _, tokens in once),
+        steps=extras.steps if extras.looped else 0,
+        step_tokens=max((tokens for _, tokens in steps), default=0),
+        output_nanos=register["output:audio"].nanos if extras.output_audio else NOTHING,
+        predicted_tokens=extras.predicted_bytes,
+    )
+
+
+def _fees(use: Use, register: Register, price: Price, models: Mapping[str, Price]) -> Decimal:
+    with localcontext(EXACT):
+        each = [uses * max(register[name].nanos, _listed(name, price)) for name, uses in use.names]
+        fee = max(each)
+        if use.results:
+            fee += use.results * register["search:result"].nanos
+        if use.model is None:
+            return fee
+        if use.model not in models:
+            raise _unpriced(use, use.model)
+        return max(fee, _of_image(models[use.model]))
+
+
+def _tokens(use: Use, register: Register) -> int:
+    if use.tokens is not None:
+        return use.tokens
+    return max(uses * register[name].tokens for name, uses in use.names)
+
+
+def _listed(name: str, price: Price) -> Decimal:
+    """A model's own price of a search is a floor as well."""
+    return price.web_search if name.startswith("search:") else NOTHING
+
+
+def _of_image(price: Price) -> Decimal:
+    inward, outward = max(price.prompt, price.image_token), max(price.completion, price.image_output)
+    return price.request + price.image + IMAGE_TOKENS * (2 * inward + outward)
+
+
+def _unpriced(use: Use, what: str) -> ExtraUnpriced:
+    shown = documents.printable(what, documents.SHOWN_CHARACTERS)
+    message = f"The upstream bills {shown} apart, and it has no price here."
+    return ExtraUnpriced(f"{message} {ExtraUnpriced.advice}", param=use.param, extra=shown)

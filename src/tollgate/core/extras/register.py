@@ -1,0 +1,79 @@
+"""The prices of extras: a floor for each, whatever the model's listing says."""
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from tollgate.core.prices import Unpriced, nanos
+
+UNKNOWN_TOKENS: Final = 20_000
+"""What one use adds to the prompt, of an extra that an operator priced without saying so."""
+
+
+class Fee(NamedTuple):
+    """What one use of an extra costs, at least."""
+
+    nanos: Decimal
+    tokens: int = 0
+    """That it adds to the prompt."""
+
+
+def _fee(dollars: str, tokens: int = 0) -> Fee:
+    return Fee(nanos(dollars), tokens)
+
+
+Register = Mapping[str, Fee]
+
+REGISTER: Final[Register] = {
+    "search:native": _fee("0.035"),
+    "search:exa": _fee("0.007"),
+    "search:exa:deep": _fee("0.012"),
+    "search:exa:deep-reasoning": _fee("0.015"),
+    "search:parallel": _fee("0.005"),
+    "search:perplexity": _fee("0.005"),
+    "search:result": _fee("0.001"),
+    "fetch:native": _fee("0"),
+    "fetch:openrouter": _fee("0"),
+    "fetch:exa": _fee("0.001"),
+    "fetch:parallel": _fee("0.001"),
+    "pdf:mistral-ocr": _fee("0.002"),
+    "pdf:cloudflare-ai": _fee("0"),
+    "pdf:pdf-text": _fee("0"),
+    "pdf:native": _fee("0"),
+    "output:image": _fee("0.30"),
+    "output:audio": _fee("0.00008"),
+    "tool:openrouter:image_generation": _fee("0.30", 5_000),
+    "tool:openrouter:datetime": _fee("0", 500),
+    "tool:openrouter:tool_search": _fee("0", UNKNOWN_TOKENS),
+    "tool:openrouter:experimental__search_models": _fee("0", UNKNOWN_TOKENS),
+    "tool:openrouter:apply_patch": _fee("0", UNKNOWN_TOKENS),
+    "plugin:response-healing": _fee("0"),
+    "plugin:context-compression": _fee("0"),
+    "plugin:auto-router": _fee("0"),
+    "plugin:auto-beta-router": _fee("0"),
+    "plugin:pareto-router": _fee("0"),
+}
+"""US dollars a use: a search, a result beyond ten, a fetch, a page, an image, a call; of sound, an output token."""
+
+
+def extended(written: str) -> Register:
+    """The register with what an operator prices: a JSON object of names and dollars a use, or of {price, tokens}."""
+    try:
+        given = json.loads(written, parse_float=Decimal)
+    except ValueError:
+        raise ValueError('must be a JSON object such as {"search:firecrawl": "0.01"}') from None
+    if not isinstance(given, dict):
+        raise ValueError('must be a JSON object such as {"search:firecrawl": "0.01"}')
+    return {**REGISTER, **{name: _operators(name, value) for name, value in given.items()}}
+
+
+def _operators(name: str, value: object) -> Fee:
+    given = value if isinstance(value, dict) else {"price": value}
+    tokens = given.get("tokens", REGISTER[name].tokens if name in REGISTER else UNKNOWN_TOKENS)
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= 10**7:
+        raise ValueError(f"{name}: tokens must be a whole number")
+    try:
+        return Fee(nanos(given.get("price")), tokens)
+    except Unpriced:
+        raise ValueError(f'{name}: price must be US dollars a use, such as "0.01"') from None
