@@ -47,6 +47,8 @@ from tollgate.upstreams.transports import open_transport
 
 CLOSE_SECONDS = 1.5
 """For closing the books and the doors, after the server has given its requests what time they had."""
+MOST_TEST_CALLS = 32
+"""Under way at once in a process, by connections of their own. One org gets three quarters of them at most."""
 OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/models")
 OF_PEOPLE = ("/user/", "/admin/", "/v1/me/", "/v1/admin/", "/metrics")
 
@@ -80,10 +82,12 @@ def compose(
     http = Http()
     database = door or open_door(chosen, http)
     books = Books(database, clock=clock, randomness=random.random)
-    transport = open_transport(http, long_lived=not settings.is_serverless(environ))
+    long_lived = not settings.is_serverless(environ)
+    transport = open_transport(http, long_lived=long_lived)
     secrets = {**keyring.without_ours(environ), **_own_secrets(chosen)}
     upstreams = Upstreams(
         transport,
+        of_tests=open_transport(http, long_lived=long_lived, most=MOST_TEST_CALLS),
         secrets=secrets,
         allow_private=chosen.private_upstreams,
         total_seconds=chosen.upstream_timeout_seconds,
@@ -200,7 +204,12 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew) -> list[Completions]:
     admission = Admission(
-        rooms.gate, rooms.books, rooms.catalogs, markup_ppm=chosen.markup_ppm, ttl_seconds=chosen.hold_ttl_seconds
+        rooms.gate,
+        rooms.books,
+        rooms.catalogs,
+        rooms.upstreams,
+        markup_ppm=chosen.markup_ppm,
+        ttl_seconds=chosen.hold_ttl_seconds,
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
     return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock, curfew, redact)

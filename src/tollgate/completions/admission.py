@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cachetools import LRUCache
+
 from tollgate.catalog.memory import Catalog
 from tollgate.catalog.rules import bound_price
 from tollgate.completions import rules
@@ -19,13 +21,16 @@ from tollgate.core.errors import (
     UpstreamUnavailable,
     from_code,
 )
-from tollgate.core.models import Model, Route
+from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
 from tollgate.core.prices import Price
 from tollgate.credits.rules import WorstCase
 from tollgate.keys.gate import Gate, Visitor
 from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
 from tollgate.runtime import logs
+from tollgate.upstreams.client import Upstreams
+
+ORGS_REMEMBERED = 10_000
 
 FREE = WorstCase(prices.NOTHING, prices.NOTHING)
 
@@ -46,6 +51,7 @@ class Call(NamedTuple):
 
 
 class Admitted(NamedTuple):
+    org_id: str
     routes: tuple[Route, ...]
     body: bytes
     price: Price
@@ -70,6 +76,7 @@ class Admission:
         gate: Gate,
         books: Books,
         catalogs: Mapping[Environment, Catalog],
+        upstreams: Upstreams,
         *,
         markup_ppm: int,
         ttl_seconds: int,
@@ -77,12 +84,16 @@ class Admission:
         self._gate = gate
         self._books = books
         self._catalogs = catalogs
+        self._upstreams = upstreams
         self._markup_ppm = markup_ppm
         self._ttl_seconds = ttl_seconds
+        self._orgs: LRUCache[str, str] = LRUCache(ORGS_REMEMBERED)
+        """By the digest of a key that was granted something."""
 
     async def admit(self, call: Call) -> Admitted | Replay:
         """One round trip. Raises the refusal; then nothing was taken."""
         self._gate.refuse_strangers(call.visitor)
+        self._refuse_crowd(call.visitor)
         models = await self._models(call)
         price = prices.dearest(bound_price(model, call.ask.max_price) for model in models)
         sizes = rules.bounds(call.ask, models)
@@ -100,6 +111,11 @@ class Admission:
             await self._books.settle({"id": call.id, "outcome": "released"})
             raise InternalError
         return self._granted(call, sizes, price, models, answer["granted"])
+
+    def _refuse_crowd(self, visitor: Visitor) -> None:
+        """An org that is known to have its share in flight is refused before anything is asked of the database."""
+        if org_id := self._orgs.get(visitor.digest):
+            self._upstreams.refuse_crowd(org_id, SANDBOX if visitor.environment == "test" else OPENROUTER)
 
     async def _models(self, call: Call) -> list[Model]:
         catalog = self._catalogs.get(call.visitor.environment)
@@ -140,7 +156,9 @@ class Admission:
         contexts = [route.context_tokens for model in models for route in model.routes]
         known = [context for context in contexts if context]
         counts = call.ask.endpoint != "embeddings" and len(known) == len(contexts)
+        self._orgs[call.visitor.digest] = grant["org_id"]
         return Admitted(
+            org_id=grant["org_id"],
             routes=rules.routes_of(models),
             body=rules.with_known_fallbacks(call.body, models),
             price=price,

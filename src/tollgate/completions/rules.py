@@ -9,7 +9,14 @@ from typing import Any, Final, NamedTuple
 
 from tollgate.core import documents
 from tollgate.core.chat import Ask
-from tollgate.core.errors import ServerRestarting, UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamTimeout
+from tollgate.core.errors import (
+    ServerRestarting,
+    TooManyInFlight,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamTimeout,
+)
 from tollgate.core.models import OPENROUTER, Model, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
 from tollgate.core.sse import Tally
@@ -152,7 +159,7 @@ def billed(bill: credits.Bill, usage: credits.Usage | None = None) -> dict[str, 
     }
 
 
-def failed(error: UpstreamError, routes: Sequence[Route]) -> dict[str, Any]:
+def failed(error: UpstreamError | TooManyInFlight, routes: Sequence[Route]) -> dict[str, Any]:
     """When no upstream gave a reply. One that was at work and is paid for may still want its money."""
     facts = error.facts
     known = {"upstream": facts.get("upstream"), "generation_id": facts.get("generation_id")}

@@ -8,16 +8,25 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from tollgate.runtime.http import Http
-from tollgate.upstreams.rules import ConnectionLost, ConnectTimeout, NotHttp, Resolve, TransportFailed, Unreachable
+from tollgate.upstreams.rules import (
+    ConnectionLost,
+    ConnectTimeout,
+    NoConnection,
+    NotHttp,
+    Resolve,
+    TransportFailed,
+    Unreachable,
+)
+from tollgate.upstreams.transports.local import is_local
 
 BEGUN: Final = "http11.send_request_headers.started"
 
-_TIMED_OUT = (httpx.ConnectTimeout, httpx.PoolTimeout)
 _NOTHING_SENT = (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 
 
 class HttpxTransport:
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, places: int) -> None:
+        self.places = places
         self._http = http
         self._leaving: set[asyncio.Future[None]] = set()
 
@@ -129,7 +138,9 @@ async def _pinned(
 def _translated(error: Exception) -> TransportFailed:
     """Whether anything had been sent decides whether it may be sent again."""
     name = type(error).__name__
-    if isinstance(error, (*_TIMED_OUT, TimeoutError)):
+    if isinstance(error, httpx.PoolTimeout) or (isinstance(error, _NOTHING_SENT) and is_local(error)):
+        return NoConnection(name)
+    if isinstance(error, (httpx.ConnectTimeout, TimeoutError)):
         return ConnectTimeout(name)
     if isinstance(error, _NOTHING_SENT):
         return Unreachable(name)
