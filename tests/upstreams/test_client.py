@@ -560,6 +560,14 @@ async def test_no_call_waits_long_for_a_health_that_does_not_come(side: Side, mo
         assert [line.method for line in there.seen[5:]] == ["GET"], "one look is enough for all"
 
 
+@pytest.mark.parametrize("is_sandbox", [True, False])
+async def test_only_a_sandbox_is_told_which_fault_is_wanted(side: Side, is_sandbox: bool) -> None:
+    async with Scripted(answer()).listening() as there:
+        await side.whole([a_route(there, is_sandbox=is_sandbox)], headers={"x-sandbox-fault": "cut", "x-title": "t"})
+    assert there.seen[0].headers.get("x-sandbox-fault") == ("cut" if is_sandbox else None)
+    assert there.seen[0].headers["x-title"] == "t"
+
+
 async def test_streams_that_stall_count_though_their_heads_were_good(side: Side) -> None:
     async with Scripted(streamed(EVENT, then=hang)).listening() as there:
         gpu = a_route(there, "gpu", idle_seconds=0.02)

@@ -17,6 +17,8 @@ from tollgate.upstreams.guard import Forbidden, Guard
 FULL_SECONDS: Final = 2
 """When somebody may try again who found every slot taken."""
 
+SANDBOX_FAULT: Final = "x-sandbox-fault"
+
 log = logs.source("upstream")
 
 
@@ -27,6 +29,7 @@ class Station:
         self.is_paid = upstream.dialect == OPENROUTER
         """What it has begun it may charge us for, even if we never hear of it."""
         self.resolve = None if upstream.trusted else guard.addresses
+        self._passed_on = (*self.dialect.headers, SANDBOX_FAULT) if upstream.is_sandbox else self.dialect.headers
         self.is_usable = True
         self.budget = Budget(clock())
         self.in_flight = 0
@@ -50,7 +53,7 @@ class Station:
 
     def headers(self, clients: Mapping[str, str]) -> dict[str, str]:
         """Ours last: no client speaks with our key's voice."""
-        return {**rules.passed_on(clients, self.dialect.headers), **self._headers}
+        return {**rules.passed_on(clients, self._passed_on), **self._headers}
 
     def admits(self, model: str, org_id: str) -> bool:
         """Whether one more may go. It must be told how that went: answered, succeeded, failed or abandoned."""
