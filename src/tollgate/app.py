@@ -220,7 +220,10 @@ def _cron_secret(chosen: Settings) -> str | None:
 
 
 def _openrouter(chosen: Settings) -> Upstream:
-    return Upstream(OPENROUTER, "openrouter", chosen.openrouter_base_url, "OPENROUTER_API_KEY", trusted=True)
+    """In a demo, the sandbox stands in for it."""
+    base_url = chosen.openrouter_base_url
+    is_sandbox = base_url == chosen.sandbox_base_url
+    return Upstream(OPENROUTER, "openrouter", base_url, "OPENROUTER_API_KEY", is_sandbox=is_sandbox, trusted=True)
 
 
 def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dict[Environment, Catalog]:
@@ -229,7 +232,9 @@ def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dic
     source = Source(http, chosen.openrouter_base_url, key)
     made: dict[Environment, Catalog] = {"live": Catalog(_openrouter(chosen), source, door, clock=clock, now=clocks.now)}
     if chosen.sandbox_base_url:
-        home = Upstream(SANDBOX, "openrouter", chosen.sandbox_base_url, "SANDBOX_API_KEY", trusted=True)
+        home = Upstream(
+            SANDBOX, "openrouter", chosen.sandbox_base_url, "SANDBOX_API_KEY", is_sandbox=True, trusted=True
+        )
         made["test"] = Catalog(
             home, Source(http, chosen.sandbox_base_url, "sandbox"), None, clock=clock, now=clocks.now
         )

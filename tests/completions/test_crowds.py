@@ -10,6 +10,7 @@ from completions.paid import Auditor, Client, Turnstile, Watched, app, eventuall
 from gateway import Upstream
 from people import Person
 from sandbox.serving import a_chat, serving
+from tollgate.app import MOST_TEST_CALLS
 from tollgate.runtime.database import Door
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.house import Habits
@@ -34,6 +35,22 @@ def turnstile() -> Turnstile:
 def slow(turnstile: Turnstile) -> Iterator[Upstream]:
     with serving(turnstile) as address:
         yield Upstream(turnstile.app, address)  # type: ignore[arg-type]
+
+
+async def test_calls_of_test_keys_are_bounded_and_take_nothing_from_paid_ones(
+    door: Door, slow: Upstream, turnstile: Turnstile, customer: Customer
+) -> None:
+    tester = await customer(environment="test")
+    payer = await customer()
+    async with app(door, slow, SANDBOX_BASE_URL=slow.url) as server:
+        turnstile.is_open = False
+        share = MOST_TEST_CALLS * 3 // 4
+        tests = [asyncio.ensure_future(Client(tester, a_chat()).call(server)) for _ in range(2 * share)]
+        await eventually(lambda: turnstile.came == share and sum(call.done() for call in tests) == share)
+        paid = [asyncio.ensure_future(Client(payer, a_chat()).call(server)) for _ in range(SHARE)]
+        await eventually(lambda: turnstile.came == share + SHARE)
+        turnstile.is_open = True
+        await asyncio.gather(*tests, *paid)
 
 
 @pytest.mark.parametrize("stream", [False, True])
