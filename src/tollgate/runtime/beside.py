@@ -13,7 +13,16 @@ from typing import Final
 
 from tollgate.runtime import logs, server
 
-KEPT_OF_THE_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "TZ", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+KEPT_OF_THE_ENVIRONMENT: Final = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "TZ",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+)
 """None of our secrets is among them."""
 PAUSE_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 5.0

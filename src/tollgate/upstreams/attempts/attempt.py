@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from tollgate.core.models import Route
-from tollgate.upstreams.attempts.station import Station
+from tollgate.upstreams.attempts.station import Station, log
 from tollgate.upstreams.shares import Shares
 
 
@@ -32,6 +32,11 @@ class Attempt(NamedTuple):
     def failed(self, why: str, *, provoked: bool = True) -> None:
         """A request that was read may have provoked it. Where none was, the upstream is at fault whoever asked."""
         self.station.failed(self.route.model, self.org_id, why, provoked=provoked)
+
+    def lacks_a_connection(self, why: str) -> None:
+        """This process had none to spare: the upstream was not asked, and nothing is held against it."""
+        self.abandoned()
+        log.warning("no_connection", upstream=self.route.upstream.id, why=why)
 
     def end(self) -> None:
         """After the answer: its slot at the upstream and its part of the org's share are free again."""

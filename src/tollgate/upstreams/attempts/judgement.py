@@ -45,8 +45,7 @@ def silent(attempt: Attempt, phase: str) -> Failure:
 
 def unanswered(attempt: Attempt, failure: TransportFailed) -> Failure:
     if isinstance(failure, NoConnection):
-        attempt.station.note(str(failure))
-        attempt.abandoned()
+        attempt.lacks_a_connection(str(failure))
         return Failure("stop", ServerBusy())
     attempt.failed(str(failure), provoked=not isinstance(failure, Unreachable))
     if isinstance(failure, ConnectTimeout):

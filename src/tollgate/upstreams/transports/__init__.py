@@ -7,7 +7,7 @@ from tollgate.runtime.http import Http
 from tollgate.upstreams.rules import Resolve
 
 MOST_CONNECTIONS: Final = 1000
-MOST_OF_THE_SHARED: Final = 150
+MOST_OF_THE_SHARED: Final = 120
 """Of httpx's 200, which the database and the list of models use too."""
 
 
