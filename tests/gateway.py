@@ -11,7 +11,8 @@ from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, serving
 from tollgate.app import create_app
 from tollgate.runtime import settings
-from tollgate.sandbox.app import API, Sandbox
+from tollgate.sandbox import API
+from tollgate.sandbox.app import Sandbox
 
 CHAT = "/v1/chat/completions"
 

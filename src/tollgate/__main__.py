@@ -27,13 +27,13 @@ from tollgate.credits import store as credits
 from tollgate.keys import rules as key_rules
 from tollgate.keys import store as keys
 from tollgate.keys.gate import console
-from tollgate.runtime import logs, server, settings, workers
+from tollgate.runtime import beside, logs, server, settings, workers
 from tollgate.runtime.database import Door, embedded, migrations, open_door
 from tollgate.runtime.database.opening import database_url
 from tollgate.runtime.database.schema import NEEDED
 from tollgate.runtime.http import Http
 from tollgate.runtime.settings import Settings
-from tollgate.sandbox.app import API, create_sandbox
+from tollgate.sandbox import API
 
 AUDIT_SECONDS = 3600.0
 DEMO_CREDITS = 5
@@ -237,7 +237,7 @@ def _sandbox(chosen: Settings) -> Iterator[Settings]:
     if chosen.sandbox_base_url:
         yield chosen
         return
-    with server.beside(create_sandbox()) as address:
+    with beside.serving("tollgate.sandbox") as address:
         ours: dict[str, Any] = {"sandbox_base_url": address + API}
         if chosen.openrouter_api_key is None and not chosen.production:
             ours |= {"openrouter_base_url": address + API, "openrouter_api_key": SecretStr("sandbox")}

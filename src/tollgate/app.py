@@ -47,6 +47,8 @@ from tollgate.upstreams.transports import open_transport
 
 CLOSE_SECONDS = 1.5
 """For closing the books and the doors, after the server has given its requests what time they had."""
+MOST_TEST_CALLS = 32
+"""Under way at once in a process, by connections of their own. One org gets three quarters of them at most."""
 OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/models")
 OF_PEOPLE = ("/user/", "/admin/", "/v1/me/", "/v1/admin/", "/metrics")
 
@@ -80,10 +82,12 @@ def compose(
     http = Http()
     database = door or open_door(chosen, http)
     books = Books(database, clock=clock, randomness=random.random)
-    transport = open_transport(http, long_lived=not settings.is_serverless(environ))
+    long_lived = not settings.is_serverless(environ)
+    transport = open_transport(http, long_lived=long_lived)
     secrets = {**keyring.without_ours(environ), **_own_secrets(chosen)}
     upstreams = Upstreams(
         transport,
+        of_tests=open_transport(http, long_lived=long_lived, most=MOST_TEST_CALLS),
         secrets=secrets,
         allow_private=chosen.private_upstreams,
         total_seconds=chosen.upstream_timeout_seconds,
@@ -203,6 +207,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew) -> l
         rooms.gate,
         rooms.books,
         rooms.catalogs,
+        rooms.upstreams,
         markup_ppm=chosen.markup_ppm,
         ttl_seconds=chosen.hold_ttl_seconds,
         register=chosen.extras_register,
@@ -216,7 +221,10 @@ def _cron_secret(chosen: Settings) -> str | None:
 
 
 def _openrouter(chosen: Settings) -> Upstream:
-    return Upstream(OPENROUTER, "openrouter", chosen.openrouter_base_url, "OPENROUTER_API_KEY", trusted=True)
+    """In a demo, the sandbox stands in for it."""
+    base_url = chosen.openrouter_base_url
+    is_sandbox = base_url == chosen.sandbox_base_url
+    return Upstream(OPENROUTER, "openrouter", base_url, "OPENROUTER_API_KEY", is_sandbox=is_sandbox, trusted=True)
 
 
 def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dict[Environment, Catalog]:
@@ -225,7 +233,9 @@ def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dic
     source = Source(http, chosen.openrouter_base_url, key)
     made: dict[Environment, Catalog] = {"live": Catalog(_openrouter(chosen), source, door, clock=clock, now=clocks.now)}
     if chosen.sandbox_base_url:
-        home = Upstream(SANDBOX, "openrouter", chosen.sandbox_base_url, "SANDBOX_API_KEY", trusted=True)
+        home = Upstream(
+            SANDBOX, "openrouter", chosen.sandbox_base_url, "SANDBOX_API_KEY", is_sandbox=True, trusted=True
+        )
         made["test"] = Catalog(
             home, Source(http, chosen.sandbox_base_url, "sandbox"), None, clock=clock, now=clocks.now
         )

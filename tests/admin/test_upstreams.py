@@ -402,9 +402,9 @@ async def test_the_breaker_of_a_model_that_fails_is_shown(desk: Desk, customer: 
         made = await desk.upstream(base_url=there.url, secret_name=VARIABLE)
         model = unique("ours/model")
         await desk.route(made["id"], model, upstream_model="on-disk")
-        someone = desk.of(await customer())
-        for _ in range(5):
-            await someone.refused("POST", CHAT, 502, json=a_chat(model=model))
+        people = [desk.of(await customer()) for _ in range(2)]
+        for number in range(5):
+            await people[number % 2].refused("POST", CHAT, 502, json=a_chat(model=model))
     here = (await desk.ask("GET", f"{PATH}/{made['id']}"))["here"]
     assert (here["breaker"], here["breakers"], here["in_flight"]) == ("open", {"on-disk": "open"}, 0)
     assert here["failures"] >= 5

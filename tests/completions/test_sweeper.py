@@ -18,7 +18,7 @@ from tollgate.completions import rules, sweep
 from tollgate.completions.sweep import Sweeper
 from tollgate.core.errors import DatabaseUnavailable
 from tollgate.runtime.database import Door
-from tollgate.sandbox.app import API
+from tollgate.sandbox import API
 from tollgate.sandbox.prices import nanos
 
 Customer = Callable[..., Awaitable[Person]]

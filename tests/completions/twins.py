@@ -15,7 +15,8 @@ from sandbox.serving import PATIENCE_SECONDS, Clock, collected, serving
 from tollgate.credits import store as credits
 from tollgate.keys.gate import console
 from tollgate.runtime.database.postgres import PostgresDoor
-from tollgate.sandbox.app import API, Sandbox
+from tollgate.sandbox import API
+from tollgate.sandbox.app import Sandbox
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.house import Habits, House
 from tollgate.sandbox.models import MODELS

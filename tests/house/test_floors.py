@@ -95,7 +95,7 @@ NOUNS = {
     },
     "health": {"checks.py", "redis.py"},
     "catalog": {"memory.py", "source.py", "entries.py", "shelf.py", "snapshot.py", "status.py"},
-    "upstreams": {"client.py", "attempts.py", "breaker.py", "guard.py", "health.py", "keyring.py"},
+    "upstreams": {"client.py", "attempts.py", "breaker.py", "guard.py", "health.py", "keyring.py", "shares.py"},
     "completions": {
         "admission.py",
         "books.py",

@@ -376,6 +376,28 @@ def test_demo_leaves_a_database_of_one_s_own_alone(home: Home, bare_database: st
     assert not home.data.exists()
 
 
+def test_the_sandbox_is_a_process_apart_that_can_stand_still_and_ends_with_the_server(used_home: Home) -> None:
+    def of_the_server(pid: int) -> set[int]:
+        return {one for one, (parent, words) in alive().items() if parent == pid and "tollgate.sandbox" in words}
+
+    def ask(demo: Server, **more: Any) -> httpx.Response:
+        body = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]}
+        headers = {"authorization": f"Bearer {demo.demo_key}"}
+        return httpx.post(f"{demo.address}/v1/chat/completions", json=body, headers=headers, trust_env=False, **more)
+
+    with used_home.server("demo") as demo:
+        assert ask(demo, timeout=20).status_code == 200
+        (sandbox,) = of_the_server(demo.process.pid)
+        os.kill(sandbox, signal.SIGSTOP)
+        with pytest.raises(httpx.ReadTimeout):
+            ask(demo, timeout=0.2)
+        assert demo.get("/user/balance", demo.demo_key).status_code == 200
+        os.kill(sandbox, signal.SIGCONT)
+        assert ask(demo, timeout=20).status_code == 200
+        assert demo.stop() == 0
+    gone({sandbox})
+
+
 # serve
 
 

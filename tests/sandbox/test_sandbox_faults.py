@@ -34,7 +34,8 @@ from sandbox.serving import (
     until,
 )
 from tollgate.sandbox import faults
-from tollgate.sandbox.app import Sandbox
+from tollgate.sandbox.app import Sandbox, create_bounded_sandbox
+from tollgate.sandbox.house import BOUNDED
 from tollgate.sandbox.wire import Wire, split
 
 TEXT = "12345678" * 4
@@ -420,6 +421,35 @@ async def test_a_generation_can_come_late_or_never() -> None:
 
 
 # Over a real connection: what only shows there.
+
+
+@pytest.mark.parametrize("fault", ["stall-before", "stall-before=3600", "hold-until=1000000"])
+def test_what_strangers_ask_for_is_lowered(fault: str) -> None:
+    (name,) = faults.parse(fault).bounded()._values
+    assert faults.parse(fault).bounded().number(name) == faults.MOST[name]
+    assert faults.parse(f"{name}=0.5").bounded().number(name) == 0.5
+
+
+def test_no_fault_of_strangers_lasts_or_weighs_without_end() -> None:
+    """Each that has a number lasts seconds, weighs megabytes, or costs nothing however large it is."""
+    weightless = {
+        "absurd-usage", "cost-differs", "mid-stream-error", "finish-error", "vllm-error", "cut", "early-eof", "status",
+        "retry-after", "retry-after-date", "stall-after", "late-generation",
+    }  # fmt: skip
+    numbers = {name for name, value in faults.DEFAULTS.items() if value is not None and name not in faults.WORDS}
+    assert numbers == weightless | set(faults.MOST)
+    assert faults.parse("stall-after").bounded().stall_seconds == faults.LONGEST_STALL
+    assert faults.parse("slow=3600").bounded().pace(0, 10_000) * 10_000 == pytest.approx(faults.LONGEST_SLOWNESS)
+
+
+async def test_a_bounded_sandbox_says_little_and_keeps_little() -> None:
+    sandbox = create_bounded_sandbox()
+    loud = {"model": "sandbox/words", "max_tokens": 100_000, "n": 100}
+    answered = await post(sandbox, a_chat(**loud, user="u" * 1000, metadata={"x": "y" * 1000}), fault="gigantic=500")
+    assert answered.json()["usage"]["completion_tokens"] == BOUNDED.most_tokens
+    assert len(answered.content) < 2_000_000
+    assert (await entry(sandbox))["parameters"] == {"model": "sandbox/words", "user": "u" * 200}
+    assert len((await post(sandbox, a_chat(stream=True), fault="many=999999")).content) < 2_000_000
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,11 @@ class Side:
             "randomness": lambda: 0.25,
             "sleep": self.pauses,
         }
-        self.upstreams = Upstreams(open_transport(self.http, long_lived=long_lived), **{**given, **settings})
+        transport, of_tests = (
+            open_transport(self.http, long_lived=long_lived, most=settings.pop(most, None))
+            for most in ("most", "most_of_tests")
+        )
+        self.upstreams = Upstreams(transport, of_tests=of_tests, **{**given, **settings})
 
     async def close(self) -> None:
         await self.upstreams.close()
@@ -235,6 +239,7 @@ def an_order(
     stream: bool = False,
     bound: int | None = None,
     headers: dict[str, str] | None = None,
+    org: str = "org_1",
     **more: Any,
 ) -> Order:
     asked: dict[str, Any] = {"chat": {"messages": [{"role": "user", "content": "hi"}]}}.get(
@@ -242,4 +247,4 @@ def an_order(
     )
     document = {"model": "a/model", **asked, **({"stream": True} if stream else {}), **more}
     body = json.dumps(document).encode()
-    return Order(chat.read(body, endpoint), body, bound, routes, headers or {})
+    return Order(chat.read(body, endpoint), body, bound, routes, headers or {}, org)

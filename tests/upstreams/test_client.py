@@ -1,6 +1,7 @@
 """What comes of a call, over each transport, before an upstream that does as it is told."""
 
 import asyncio
+import contextlib
 import gzip
 import io
 import json
@@ -20,6 +21,7 @@ from tollgate.core.errors import (
     UpstreamUnavailable,
 )
 from tollgate.runtime import logs
+from tollgate.upstreams import attempts
 from upstreams.scripted import (
     COMPLETION,
     EVENT,
@@ -441,8 +443,8 @@ async def test_a_full_upstream_is_passed_over(side: Side) -> None:
 async def test_a_broken_upstream_gets_a_rest_and_then_one_probe(side: Side) -> None:
     async with Scripted(answer(PROBLEM, status=500)).listening() as there:
         gpu = a_route(there, "gpu")
-        for _ in range(5):
-            await side.upstreams.open(an_order(gpu))
+        for number in range(5):
+            await side.upstreams.open(an_order(gpu, org=f"org_{number % 2}"))
         with pytest.raises(UpstreamBusy) as resting:
             await side.upstreams.open(an_order(gpu))
         assert resting.value.facts == {"retry_after": 1}
@@ -455,6 +457,115 @@ async def test_a_broken_upstream_gets_a_rest_and_then_one_probe(side: Side) -> N
         there.plays = [answer()]
         assert await side.whole([gpu]) == COMPLETION
         assert side.upstreams.states()[0].breaker == "closed"
+
+
+PROVOKED: list[Play] = [
+    answer(PROBLEM, status=500),
+    cut,
+    raw(b"nonsense\r\n\r\n"),
+    answer(b"<html>", kind="text/html"),
+    hang,
+    streamed(EVENT, then=cut),
+    streamed(EVENT, then=hang),
+]
+
+
+@pytest.mark.parametrize("play", PROVOKED, ids=["500", "reset", "no HTTP", "page", "silence", "cut", "stall"])
+async def test_what_one_org_provokes_rests_that_org_alone(side: Side, play: Play) -> None:
+    async with Scripted(play).listening() as there:
+        gpu = a_route(there, "gpu", first_byte_seconds=0.05, idle_seconds=0.05)
+        for _ in range(5):
+            with contextlib.suppress(UpstreamError):
+                await side.whole([gpu], stream=True, org="attacker")
+        seen = len(there.seen)
+        with pytest.raises(UpstreamBusy):
+            await side.whole([gpu], stream=True, org="attacker")
+        assert len(there.seen) == seen
+        there.plays = [streamed(EVENT)]
+        assert await side.whole([gpu], stream=True, org="victim") == EVENT
+        assert side.upstreams.states()[0].breaker == "closed"
+
+
+async def test_an_upstream_that_nobody_can_reach_rests_for_all(side: Side) -> None:
+    for _ in range(2):
+        with pytest.raises(UpstreamUnavailable):
+            await side.whole([a_route(NOWHERE, "gpu")], org="one")
+    with pytest.raises(UpstreamBusy):
+        await side.whole([a_route(NOWHERE, "gpu")], org="other")
+    assert side.upstreams.states()[0].breaker == "open"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"error":{"message":"Expected 1 image","type":"BadRequestError","code":500}}',
+        b'{"error":{"message":"no such tool","type":"invalid_request_error","code":null}}',
+        b'{"object":"error","message":"Expected 1 image","type":"BadRequestError","code":400}',
+        b'{"error":{"message":"too long","type":"InternalServerError","code":400}}',
+    ],
+)
+async def test_a_500_that_blames_the_request_is_a_400_and_rests_nobody(side: Side, said: bytes) -> None:
+    async with Scripted(answer(said, status=500)).listening() as there:
+        for number in range(20):
+            reply = await side.upstreams.open(an_order(a_route(there, "gpu"), org=f"org_{number % 3}"))
+            assert (reply.status, reply.refused) == (400, True)
+        assert len(there.seen) == 20
+
+
+class Sick:
+    """An upstream with a health path, whose calls fail while it is sick."""
+
+    def __init__(self) -> None:
+        self.health = 503
+        self.call: Play = answer(PROBLEM, status=500)
+        self.asked = 0
+
+    async def __call__(self, line: Line) -> None:
+        if line.method == "GET":
+            self.asked += 1
+            await answer(b"{}", status=self.health)(line)
+        else:
+            await self.call(line)
+
+
+async def test_with_a_health_path_no_call_goes_to_a_rested_upstream_before_it_is_well(side: Side) -> None:
+    sick = Sick()
+    async with Scripted(sick).listening() as there:
+        gpu = a_route(there, "gpu", health_path="/health")
+        for number in range(5):
+            await side.upstreams.open(an_order(gpu, org=f"org_{number % 2}"))
+        for seconds in (1.1, 2.1):
+            side.clock.now += seconds
+            with pytest.raises(UpstreamBusy):
+                await side.whole([gpu])
+        assert (sick.asked, len(there.seen)) == (2, 7), "each rest ended with one look at its health"
+        assert there.seen[-1].target == "/health"
+        sick.health, sick.call = 200, answer()
+        side.clock.now += 4.1
+        assert set(await asyncio.gather(*(side.whole([gpu]) for _ in range(9)))) == {COMPLETION}
+        assert (sick.asked, len(there.seen)) == (3, 17)
+
+
+async def test_no_call_waits_long_for_a_health_that_does_not_come(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "CHECKUP_SECONDS", 0.01)
+    sick = Sick()
+    async with Scripted(sick).listening() as there, Scripted(answer()).listening() as other:
+        gpu = a_route(there, "gpu", health_path="/health")
+        for number in range(5):
+            await side.upstreams.open(an_order(gpu, org=f"org_{number % 2}"))
+        there.plays = [hang]
+        side.clock.now += 1.1
+        for _ in range(3):
+            assert await side.whole([gpu, a_route(other)]) == COMPLETION
+        assert [line.method for line in there.seen[5:]] == ["GET"], "one look is enough for all"
+
+
+@pytest.mark.parametrize("is_sandbox", [True, False])
+async def test_only_a_sandbox_is_told_which_fault_is_wanted(side: Side, is_sandbox: bool) -> None:
+    async with Scripted(answer()).listening() as there:
+        await side.whole([a_route(there, is_sandbox=is_sandbox)], headers={"x-sandbox-fault": "cut", "x-title": "t"})
+    assert there.seen[0].headers.get("x-sandbox-fault") == ("cut" if is_sandbox else None)
+    assert there.seen[0].headers["x-title"] == "t"
 
 
 async def test_streams_that_stall_count_though_their_heads_were_good(side: Side) -> None:

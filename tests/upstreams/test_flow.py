@@ -192,8 +192,8 @@ async def test_many_at_once_get_their_own_answers(side: Side) -> None:
         await answer(body)(line)
 
     async with Scripted(echo).listening() as there:
-        replies = await asyncio.gather(*(side.whole([a_route(there)], user=f"u{n}") for n in range(100)))
-    assert replies == [b'{"id":"u%d"}' % n for n in range(100)]
+        replies = await asyncio.gather(*(side.whole([a_route(there)], user=f"u{n}") for n in range(80)))
+    assert replies == [b'{"id":"u%d"}' % n for n in range(80)]
 
 
 class Names:

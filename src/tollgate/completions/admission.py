@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cachetools import LRUCache
+
 from tollgate.catalog.memory import Catalog
 from tollgate.catalog.rules import bound_price
 from tollgate.completions import rules
@@ -25,13 +27,16 @@ from tollgate.core.errors import (
 from tollgate.core.extras import pricing
 from tollgate.core.extras.pricing import Added
 from tollgate.core.extras.register import REGISTER, Register
-from tollgate.core.models import Model, Route
+from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
 from tollgate.core.prices import Price
 from tollgate.credits.rules import WorstCase
 from tollgate.keys.gate import Gate, Visitor
 from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
 from tollgate.runtime import logs
+from tollgate.upstreams.client import Upstreams
+
+ORGS_REMEMBERED = 10_000
 
 FREE = WorstCase(prices.NOTHING, prices.NOTHING)
 
@@ -52,6 +57,7 @@ class Call(NamedTuple):
 
 
 class Admitted(NamedTuple):
+    org_id: str
     routes: tuple[Route, ...]
     body: bytes
     price: Price
@@ -76,6 +82,7 @@ class Admission:
         gate: Gate,
         books: Books,
         catalogs: Mapping[Environment, Catalog],
+        upstreams: Upstreams,
         *,
         markup_ppm: int,
         ttl_seconds: int,
@@ -84,14 +91,18 @@ class Admission:
         self._gate = gate
         self._books = books
         self._catalogs = catalogs
+        self._upstreams = upstreams
         self._markup_ppm = markup_ppm
         self._ttl_seconds = ttl_seconds
         self._register = register
+        self._orgs: LRUCache[str, str] = LRUCache(ORGS_REMEMBERED)
+        """By the digest of a key that was granted something."""
 
     async def admit(self, call: Call) -> Admitted | Replay:
         """One round trip. Raises the refusal; then nothing was taken."""
         self._gate.refuse_strangers(call.visitor)
         pricing.refuse_unpriced(call.ask.extras, self._register)
+        self._refuse_crowd(call.visitor)
         models = await self._models(call)
         price = prices.dearest(bound_price(model, call.ask.max_price) for model in models)
         added = await self._added(call, models, price)
@@ -119,6 +130,11 @@ class Admission:
             with contextlib.suppress(ModelNotFound, ModelUnpriced):  # what has no price is refused by its extra
                 helpers[name] = bound_price(await self._catalogs[call.visitor.environment].find(name), None)
         return pricing.worst_case(asked, self._register, price, helpers, call.ask.choices)
+
+    def _refuse_crowd(self, visitor: Visitor) -> None:
+        """An org that is known to have its share in flight is refused before anything is asked of the database."""
+        if org_id := self._orgs.get(visitor.digest):
+            self._upstreams.refuse_crowd(org_id, SANDBOX if visitor.environment == "test" else OPENROUTER)
 
     async def _models(self, call: Call) -> list[Model]:
         catalog = self._catalogs.get(call.visitor.environment)
@@ -165,7 +181,9 @@ class Admission:
         contexts = [route.context_tokens for model in models for route in model.routes]
         known = [context for context in contexts if context]
         counts = call.ask.endpoint != "embeddings" and len(known) == len(contexts)
+        self._orgs[call.visitor.digest] = grant["org_id"]
         return Admitted(
+            org_id=grant["org_id"],
             routes=rules.routes_of(models),
             body=self._body(call, models, grant),
             price=price,

@@ -51,6 +51,7 @@ class Passage:
                 bound=self.admitted.bound,
                 routes=self.admitted.routes,
                 headers=self.call.headers,
+                org_id=self.admitted.org_id,
             )
         )
         return self._reply

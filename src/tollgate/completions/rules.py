@@ -9,7 +9,14 @@ from typing import Any, Final, NamedTuple
 
 from tollgate.core import documents
 from tollgate.core.chat import Ask
-from tollgate.core.errors import ServerRestarting, UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamTimeout
+from tollgate.core.errors import (
+    ServerRestarting,
+    TooManyInFlight,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamTimeout,
+)
 from tollgate.core.extras import sent
 from tollgate.core.extras.asked import Extras
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
@@ -170,7 +177,7 @@ def billed(bill: credits.Bill, usage: credits.Usage | None = None) -> dict[str, 
     }
 
 
-def failed(error: UpstreamError, routes: Sequence[Route]) -> dict[str, Any]:
+def failed(error: UpstreamError | TooManyInFlight, routes: Sequence[Route]) -> dict[str, Any]:
     """When no upstream gave a reply. One that was at work and is paid for may still want its money."""
     facts = error.facts
     known = {"upstream": facts.get("upstream"), "generation_id": facts.get("generation_id")}

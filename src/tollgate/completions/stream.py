@@ -10,12 +10,19 @@ from tollgate.completions import relay, rules, whole
 from tollgate.completions.books import Answer
 from tollgate.completions.passage import Passage, charge_headers
 from tollgate.completions.relay import Outlet, Relay
-from tollgate.core.errors import ServerRestarting, UpstreamCut, UpstreamError, UpstreamGarbled
+from tollgate.core.errors import (
+    ServerRestarting,
+    TollgateError,
+    TooManyInFlight,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamGarbled,
+)
 from tollgate.core.models import OPENROUTER
 from tollgate.core.sse import EventTooLarge
 from tollgate.runtime.clock import Monotonic, now
 from tollgate.runtime.rendering import speaks_openrouter
-from tollgate.upstreams.attempts.exchange import facts
+from tollgate.upstreams.attempts.attempt import facts
 from tollgate.upstreams.client import Reply
 
 EVENT_STREAM = "text/event-stream"
@@ -35,7 +42,7 @@ class Stream:
         self._reply: Reply | None = None
         self._relay: Relay | None = None
         self._body: bytes | None = None
-        self._failure: UpstreamError | ServerRestarting | None = None
+        self._failure: UpstreamError | TooManyInFlight | ServerRestarting | None = None
         self._noting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -60,7 +67,7 @@ class Stream:
                     await self._pass_on(self._reply)
                 finally:
                     await self._reply.close()
-        except (UpstreamError, ServerRestarting) as error:
+        except (UpstreamError, TooManyInFlight, ServerRestarting) as error:
             self._failure = error
         except EventTooLarge:
             self._failure = UpstreamGarbled(**self._facts())
@@ -106,7 +113,7 @@ class Stream:
 
     def _ending(self) -> dict[str, Any]:
         left = rules.LEFT if self._outlet.gone else {}
-        if self._reply is None and isinstance(self._failure, UpstreamError):
+        if self._reply is None and isinstance(self._failure, (UpstreamError, TooManyInFlight)):
             return rules.failed(self._failure, self._passage.admitted.routes)
         if self._reply is None:
             return {**self._passage.abandoned(), **(rules.STOPPED if self._failure else left)}
@@ -140,7 +147,7 @@ class Stream:
             headers = {**self._passage.admitted.headers, **self._reply.headers, **charge_headers(settled)}
             await Response(self._body, self._reply.status, headers)(self._scope, self._receive, self._send)
 
-    def _told(self, failure: UpstreamError | ServerRestarting) -> bytes:
+    def _told(self, failure: TollgateError) -> bytes:
         if not speaks_openrouter(self._scope):
             return relay.in_band(failure)
         ask, tally = self._passage.call.ask, self._passage.tally

@@ -8,14 +8,14 @@ from tollgate.completions import rules
 from tollgate.completions.passage import Passage, charge_headers
 from tollgate.core import documents
 from tollgate.core.documents import NotADocument
-from tollgate.core.errors import ServerRestarting, UpstreamError, UpstreamGarbled
+from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamError, UpstreamGarbled
 from tollgate.upstreams.client import Reply
 
 
 async def answered(passage: Passage) -> Response:
     """The upstream's own answer; what it came to is in the headers."""
     ending: dict[str, Any] | None = None
-    failure: UpstreamError | ServerRestarting | None = None
+    failure: UpstreamError | TooManyInFlight | ServerRestarting | None = None
     kept = settled = None
     try:
         with passage.curfew.bounds():
@@ -27,7 +27,7 @@ async def answered(passage: Passage) -> Response:
         ending, failure = judged(passage, reply, body)
         if not failure and not reply.refused:
             kept = passage.kept(reply.status, content_type(reply), body)
-    except UpstreamError as error:
+    except (UpstreamError, TooManyInFlight) as error:
         ending, failure = rules.failed(error, passage.admitted.routes), error
     except ServerRestarting as error:
         ending, failure = {**passage.abandoned(), **rules.STOPPED}, error

@@ -29,12 +29,14 @@ TollgateError
 │   ├── IpNotAllowed               ip_not_allowed
 │   └── CapExceeded                cap_exceeded
 ├── RateLimitExceeded          429 rate_limit_exceeded
+├── TooManyInFlight            429 too_many_in_flight
 ├── UpstreamError
 │   ├── UpstreamUnavailable    502 upstream_unavailable
 │   ├── UpstreamGarbled        502 upstream_garbled
 │   ├── UpstreamCut            502 upstream_cut
 │   ├── UpstreamTimeout        504 upstream_timeout
 │   ├── UpstreamBusy           503 upstream_busy
+│   ├── ServerBusy             503 server_busy
 │   └── CatalogUnavailable     503 catalog_unavailable
 ├── ServerRestarting           503 server_restarting
 ├── DatabaseUnavailable        503 database_unavailable
@@ -242,6 +244,16 @@ class RateLimitExceeded(TollgateError):
         super().__init__(message or (self.sentence if fits_later else self.never), **facts)
 
 
+class TooManyInFlight(TollgateError):
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_in_flight"
+    sentence = (
+        "Too many requests of this key or its org are in flight. Wait until one of them ends, then send it again."
+    )
+    headers: Mapping[str, str] = {"retry-after": "1"}
+
+
 class UpstreamError(TollgateError):
     type = "server_error"
 
@@ -278,6 +290,13 @@ class UpstreamBusy(UpstreamError):
     code = "upstream_busy"
     sentence = "All servers of this model are at their limit; nothing was charged. Try again shortly."
     headers: Mapping[str, str] = {"retry-after": "2"}
+
+
+class ServerBusy(UpstreamError):
+    status = 503
+    code = "server_busy"
+    sentence = "This server has no connection to spare, so nothing was sent or charged. Send it again shortly."
+    headers: Mapping[str, str] = {"retry-after": "1"}
 
 
 class CatalogUnavailable(UpstreamError):

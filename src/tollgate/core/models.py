@@ -20,6 +20,8 @@ class Upstream(NamedTuple):
     base_url: str
     secret_name: str | None = None
     """The environment variable that holds its key; the key itself is never kept in the database."""
+    is_sandbox: bool = False
+    """Only a sandbox is told which faults a client asks for."""
     trusted: bool = False
     """Named by the operator's own settings, so its address needs no guard."""
     concurrency: int | None = None

@@ -1,13 +1,11 @@
 """The HTTP server of long-lived hosts: uvicorn, told to leave the logging, the headers and the end to us."""
 
 import asyncio
-import contextlib
 import gc
 import json
 import multiprocessing
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -63,21 +61,6 @@ def address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"
-
-
-@contextlib.contextmanager
-def beside(app: ASGIApp) -> Iterator[str]:
-    """Serves another app on a loopback port of its own, in a thread, while the block runs. Gives its address."""
-    with bind("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(app, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            yield address(listener)
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 class _Server(uvicorn.Server):

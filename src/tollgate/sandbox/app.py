@@ -9,11 +9,12 @@ import time
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from tollgate.sandbox import API
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.dialects import CHAT, TEXT
 from tollgate.sandbox.embeddings import Embeddings
 from tollgate.sandbox.faults import DEFAULTS
-from tollgate.sandbox.house import Habits, House, Randomness
+from tollgate.sandbox.house import BOUNDED, Habits, House, Randomness
 from tollgate.sandbox.ledger import Clock, Ledger
 from tollgate.sandbox.line import ClientGone
 from tollgate.sandbox.models import MODELS
@@ -21,8 +22,6 @@ from tollgate.sandbox.pages import Pages
 from tollgate.sandbox.paid import Completions
 from tollgate.sandbox.reception import Instead
 from tollgate.sandbox.refusals import Refusal
-
-API = "/api/v1"
 
 
 def create_sandbox(
@@ -34,6 +33,11 @@ def create_sandbox(
     if chosen.list_faults:
         catalog = catalog.with_faulty(DEFAULTS)
     return Sandbox(House(chosen, catalog, clock, randomness))
+
+
+def create_bounded_sandbox() -> "Sandbox":
+    """For strangers: the one beside a server, or one that the test keys of several servers share."""
+    return create_sandbox(BOUNDED)
 
 
 class Sandbox:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tollgate.sandbox.faults import Faults
 from tollgate.sandbox.generation import Generation
 from tollgate.sandbox.line import Cut, Headers, Line
 from tollgate.sandbox.prices import Used
@@ -12,13 +11,7 @@ from tollgate.sandbox.wire import SPLIT_PAUSE_SECONDS, Wire
 
 EVENTS_PER_WRITE = 64
 """When nothing slows a stream down; between writes the others run, and a client that left is noticed."""
-FOR_EVER = 3600.0
 COOKIE = ("set-cookie", "sandbox=1; Path=/; HttpOnly")
-
-
-def pace(faults: Faults, usual: float) -> float:
-    """Seconds for each token."""
-    return faults.number("slow") if "slow" in faults else usual
 
 
 def headers(generation: Generation, media_type: str) -> Headers:
@@ -46,16 +39,16 @@ async def whole(line: Line, generation: Generation, body: bytes) -> None:
     await _send_all(line, wire.bomb(b"", b"\n"))
     half = len(data) // 2
     await _write(line, wire, data[:half])
-    await _break(line, broken)
+    await _break(line, broken, faults.stall_seconds)
     await _write(line, wire, data[half:])
     return await line.write(wire.end(), more=False)
 
 
-async def _break(line: Line, broken: str | None) -> None:
+async def _break(line: Line, broken: str | None, stall_seconds: float) -> None:
     if broken == "cut":
         raise Cut
     if broken == "stall-after":
-        await line.pause(FOR_EVER)
+        await line.pause(stall_seconds)
 
 
 async def streamed(line: Line, generation: Generation, events: Iterable[Event], seconds_per_token: float) -> None:
@@ -67,13 +60,13 @@ async def streamed(line: Line, generation: Generation, events: Iterable[Event], 
         await line.pause(seconds_per_token * sum(event.tokens for event in batch))
         await _write(line, wire, b"".join(event.data for event in batch))
         generation.used = _more(generation.used, batch)
-        await _act(line, batch[-1])
+        await _act(line, batch[-1], generation.faults.stall_seconds)
     await line.write(wire.end(), more=False)
 
 
-async def _act(line: Line, event: Event) -> None:
+async def _act(line: Line, event: Event, stall_seconds: float) -> None:
     if event.act == "stall":
-        await line.pause(FOR_EVER)
+        await line.pause(stall_seconds)
     if event.act == "cut":
         raise Cut
 

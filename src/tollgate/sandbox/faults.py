@@ -51,6 +51,8 @@ half of the tokens.
 | hold-until       | requests (2)     | held until that many wait at once, else 504 after 30 s         |               |
 | tool-steps       | calls (1)        | the model calls server tools that often, as far as it may      | each call     |
 | bill             | all or produced  | what a cancelled stream costs, whatever the sandbox's habit is |               |
+
+Beside a server, where strangers may ask for them, they are bounded: see MOST, and a stall lasts 5 s.
 """
 
 from collections.abc import Mapping
@@ -109,6 +111,21 @@ DEFAULTS: dict[str, str | None] = {
 WORDS: dict[str, tuple[str, ...]] = {"redirect": (), "wrong-model": (), "bill": ("all", "produced")}
 """Faults whose value is no number, and the values they take; none means any."""
 
+MOST: dict[str, float] = {
+    "comments": 10,
+    "stall-before": 5,
+    "slow": 0.5,
+    "gigantic": 1,
+    "many": 5000,
+    "gzip-bomb": 10,
+    "hold-until": 8,
+}
+"""Of a bounded fault. Its number is lowered to this, and so is what it is by default."""
+FOR_EVER = 3600.0
+LONGEST_STALL = 5.0
+LONGEST_SLOWNESS = 20.0
+"""Of a bounded answer, all its tokens together."""
+
 LONGEST_NUMBER = 15
 REFUSING = ("status", "moderation")
 """Faults with which OpenRouter would go on to the next of `models`."""
@@ -117,14 +134,29 @@ REFUSING = ("status", "moderation")
 class Faults:
     """The faults of one request, and their values."""
 
-    def __init__(self, values: Mapping[str, str | None] | None = None) -> None:
+    def __init__(self, values: Mapping[str, str | None] | None = None, *, bounded: bool = False) -> None:
         self._values = values or {}
+        self._is_bounded = bounded
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
     def __or__(self, other: "Faults") -> "Faults":
         return Faults({**self._values, **other._values}) if other._values else self
+
+    def bounded(self) -> "Faults":
+        """As strangers may have them: for seconds, and of megabytes."""
+        return Faults({name: _lowered(name, value) for name, value in self._values.items()}, bounded=True)
+
+    @property
+    def stall_seconds(self) -> float:
+        return LONGEST_STALL if self._is_bounded else FOR_EVER
+
+    def pace(self, usual: float, tokens: int) -> float:
+        """Seconds for each of so many tokens."""
+        if "slow" not in self:
+            return usual
+        return min(self.number("slow"), LONGEST_SLOWNESS / max(tokens, 1)) if self._is_bounded else self.number("slow")
 
     def any_of(self, *names: str) -> str | None:
         return next((name for name in names if name in self._values), None)
@@ -169,6 +201,10 @@ def _value(name: str, given: str, value: str) -> str | None:
     if not _takes(name, value):
         raise Refusal(400, f"The sandbox's fault '{name}' does not take the value '{value}'.")
     return value
+
+
+def _lowered(name: str, value: str | None) -> str | None:
+    return value if value is None or name not in MOST else str(min(float(value), MOST[name]))
 
 
 def _takes(name: str, value: str) -> bool:

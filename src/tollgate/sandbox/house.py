@@ -1,6 +1,7 @@
 """The sandbox's state and habits, in one object: whoever has it has all there is."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +35,14 @@ class Habits:
     list_faults: bool = False
     """Whether GET /models offers every fault as a model, sandbox/fault-<name>."""
     kept_generations: int = 100_000
+    most_tokens: int = sys.maxsize
+    """Of an answer, in all its choices together."""
+    bounded: bool = False
+    """Whether faults are bounded, and little is kept of what a request says."""
+
+
+BOUNDED = Habits(bounded=True, gate_seconds=5.0, kept_generations=1000, most_tokens=10_000)
+"""Of a sandbox that strangers use: what one of them asks for takes little from the others."""
 
 
 class Gate:

@@ -33,7 +33,8 @@ class Completions:
         async with Line(receive, send) as line:
             order, body = await take(self._house, line, scope, speaks)
             asked = self._dialect.read(body)
-            said = speech.BLANK if "blank" in order.faults else speech.say(order.model, asked, room(order, asked))
+            most = min(room(order, asked), self._house.habits.most_tokens // asked.choices)
+            said = speech.BLANK if "blank" in order.faults else speech.say(order.model, asked, most)
             generation = self._house.open(order, streamed=asked.stream)
             generation.extra = extras.of(body, asked.prompt_tokens, order.faults)
             generation.used = self._prompt(order.model, asked, generation.extra)
@@ -47,7 +48,8 @@ class Completions:
             said = said.cut(generation.faults.after(broken, said.tokens), "error")
         used = spoken(generation.used, said, asked)
         try:
-            seconds = delivery.pace(generation.faults, self._house.habits.token_delay_seconds) * used.completion
+            pace = generation.faults.pace(self._house.habits.token_delay_seconds, used.completion)
+            seconds = pace * used.completion
             if seconds:
                 await line.pause(seconds)
         except ClientGone:
@@ -64,7 +66,11 @@ class Completions:
         if "no-id" in generation.faults:
             del envelope["id"]
         choices = [
-            {"index": index, **self._dialect.choice(shown, asked, f"{generation.call_id}-{index}"), **error}
+            {
+                "index": index,
+                **self._dialect.choice(said if index else shown, asked, f"{generation.call_id}-{index}"),
+                **error,
+            }
             for index in range(asked.choices)
         ]
         usage = billing.usage(generation.used, generation.bill, generation.extra, caches=generation.model.caches)
@@ -81,7 +87,7 @@ class Completions:
         finish: Finish | None = None
         cancelled = True
         try:
-            pace = delivery.pace(faults, habits.token_delay_seconds)
+            pace = faults.pace(habits.token_delay_seconds, full.completion)
             await delivery.streamed(line, generation, events(script), pace)
             finish, cancelled = _finish(script), False
         except Cut:

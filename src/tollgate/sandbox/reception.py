@@ -20,6 +20,9 @@ from tollgate.sandbox.stream import VLLM_ERROR
 
 REFUSED_KEY = "sandbox-refuses-me"
 LONG_FIELDS = {"messages", "prompt", "input", "tools", "response_format"}
+SHOWN_FIELDS = ("model", "user", "session_id")
+LONGEST_KEPT = 200
+"""Of each of these, where little is kept."""
 FLAGGED = 100
 PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><center>cloudflare</center></body></html>"
 
@@ -46,6 +49,9 @@ async def take(house: House, line: Line, scope: Scope, serves: Callable[[Model],
     body = asked.read_object(await line.body())
     listed, model, asked_for = _choose(house.catalog, body, faults.parse(headers.get(faults.HEADER, "")), serves)
     parameters = {name: value for name, value in body.items() if name not in LONG_FIELDS}
+    if house.habits.bounded:
+        asked_for = asked_for.bounded()
+        parameters = {name: str(body[name])[:LONGEST_KEPT] for name in SHOWN_FIELDS if body.get(name)}
     order = Order(listed, model, asked_for, parameters, scope["headers"])
     if "stall-before" in order.faults:
         await line.pause(order.faults.number("stall-before"))

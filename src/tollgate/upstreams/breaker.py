@@ -1,12 +1,17 @@
-"""Who is spared: an upstream that fails again and again, and one that we would drown in repetitions. Time is given."""
+"""Circuit breakers, and the budget for repeated calls. The time is a parameter.
 
-from collections import OrderedDict
+A failure that a request can provoke is counted for the org that sent it. One org's failures make up at most half of
+what opens a breaker, so that it takes two orgs to rest a model for all. Alone it rests the model for itself only.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 State = Literal["closed", "open", "half"]
 
-MOST_REMEMBERED: Final = 1000
-"""Breakers of one upstream. Only a model that fails has one."""
+MOST_REMEMBERED: Final = 2000
+"""Breakers of one upstream, of either kind. Only what fails has one."""
 
 REPETITION_COST: Final = 5
 """Calls that pay for one repetition: a fifth of all may be repeated."""
@@ -23,6 +28,10 @@ class Temper(NamedTuple):
     first_seconds: float
     longest_seconds: float
 
+    @property
+    def most_of_one_org(self) -> int:
+        return (self.faults + 1) // 2
+
 
 OF_OPENROUTER: Final = Temper(faults=10, first_seconds=1.0, longest_seconds=5.0)
 """Behind it are many providers, and for most models nobody else: it must never be locked out for long."""
@@ -30,11 +39,12 @@ OF_OTHERS: Final = Temper(faults=5, first_seconds=1.0, longest_seconds=30.0)
 
 
 class Breaker:
-    """Counts faults in a row. Open it lets nobody through; then one, on whom it depends."""
+    """Counts faults in a row. While it is open nobody passes; then one may, and how that goes decides."""
 
     def __init__(self, temper: Temper) -> None:
         self._temper = temper
-        self._faults = 0
+        self._faults = Counter[str | None]()
+        """By the org whose request may have provoked them; None where no request can have."""
         self._openings = 0
         self._open_until: float | None = None
         self._probing = False
@@ -45,12 +55,13 @@ class Breaker:
         return "half" if now >= self._open_until else "open"
 
     def admits(self, now: float) -> bool:
-        """Whether one more may go. When it is half open, that one is the probe, and must be reported on."""
+        """Whether one more may go."""
         state = self.state(now)
-        if state == "half" and not self._probing:
-            self._probing = True
-            return True
-        return state == "closed"
+        return state == "closed" or (state == "half" and not self._probing)
+
+    def begin(self, now: float) -> None:
+        """One goes. When the breaker is half open that is the probe, and must be reported on."""
+        self._probing = self.state(now) == "half"
 
     def seconds_left(self, now: float) -> float:
         return max(0.0, (self._open_until or now) - now)
@@ -60,11 +71,13 @@ class Breaker:
         self._probing = False
         self._open_until = None
 
-    def failed(self, now: float) -> None:
-        self._faults += 1
+    def failed(self, now: float, org_id: str | None = None) -> None:
+        """Whose request may have provoked it, where one can have."""
+        if not self._is_enough:
+            self._faults[org_id] += 1
         if self.state(now) == "open":
             return  # one that was under way before
-        if self._faults >= self._temper.faults:
+        if self._is_enough:
             self._open_until = now + min(
                 self._temper.first_seconds * 2.0 ** min(self._openings, 20), self._temper.longest_seconds
             )
@@ -75,34 +88,88 @@ class Breaker:
         """The client left before there was anything to learn."""
         self._probing = False
 
+    @property
+    def _is_enough(self) -> bool:
+        most = self._temper.most_of_one_org
+        counted = (count if org_id is None else min(count, most) for org_id, count in self._faults.items())
+        return sum(counted) >= self._temper.faults
+
 
 class Breakers:
-    """Those of one upstream, by model. What works has none, so a good call costs a look."""
+    """Those of one upstream: by model, and by model and org. What works has none, so a good call costs a look."""
 
     def __init__(self, temper: Temper) -> None:
         self._temper = temper
-        self._kept: OrderedDict[str, Breaker] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str | None], Breaker] = OrderedDict()
+        """By model and org; those of all orgs by None."""
 
-    def of(self, model: str) -> Breaker | None:
-        return self._kept.get(model)
+    def admits(self, model: str, org_id: str, now: float) -> bool:
+        """Whether one more call may go. It must be told how that went: answered, succeeded, failed or abandoned."""
+        concerned = self._concerned(model, org_id)
+        if not all(breaker.admits(now) for breaker in concerned):
+            return False
+        for breaker in concerned:
+            breaker.begin(now)
+        return True
 
-    def failed(self, model: str, now: float) -> None:
-        breaker = self._kept.setdefault(model, Breaker(self._temper))
-        breaker.failed(now)
-        self._kept.move_to_end(model)
-        if len(self._kept) > MOST_REMEMBERED:
-            self._kept.popitem(last=False)
+    def state(self, model: str, org_id: str, now: float) -> State:
+        """As this org finds it."""
+        return _worst(breaker.state(now) for breaker in self._concerned(model, org_id))
 
-    def succeeded(self, model: str) -> None:
-        """An answer has come to its end: all is forgiven."""
-        self._kept.pop(model, None)
+    def seconds_left(self, model: str, org_id: str, now: float) -> float:
+        return max((breaker.seconds_left(now) for breaker in self._concerned(model, org_id)), default=0.0)
+
+    def answered(self, model: str, org_id: str) -> None:
+        for breaker in self._concerned(model, org_id):
+            breaker.answered()
+
+    def abandoned(self, model: str, org_id: str) -> None:
+        for breaker in self._concerned(model, org_id):
+            breaker.abandoned()
+
+    def failed(self, model: str, org_id: str, now: float, *, provoked: bool) -> None:
+        """Whether the request may have provoked it."""
+        self.abandoned(model, org_id)
+        self._made(model, None).failed(now, org_id if provoked else None)
+        if provoked:
+            self._made(model, org_id).failed(now)
+
+    def succeeded(self, model: str, org_id: str) -> None:
+        """An answer has come to its end: all is forgiven, but not what the requests of another org have come to."""
+        if self._kept:
+            self._kept.pop((model, None), None)
+            self._kept.pop((model, org_id), None)
+
+    def checked(self, now: float, *, is_up: bool) -> None:
+        """What a check of the upstream's health says of all that wait for it."""
+        for breaker in self._kept.values():
+            if breaker.state(now) == "half":
+                breaker.answered() if is_up else breaker.failed(now)
 
     def states(self, now: float) -> dict[str, State]:
-        return {model: breaker.state(now) for model, breaker in self._kept.items()}
+        """Of the models, for all orgs."""
+        return {model: breaker.state(now) for (model, org_id), breaker in self._kept.items() if org_id is None}
 
     def worst(self, now: float) -> State:
-        states = {breaker.state(now) for breaker in self._kept.values()}
-        return "open" if "open" in states else "half" if "half" in states else "closed"
+        return _worst(self.states(now).values())
+
+    def _concerned(self, model: str, org_id: str) -> list[Breaker]:
+        if not self._kept:
+            return []
+        return [breaker for whose in (None, org_id) if (breaker := self._kept.get((model, whose)))]
+
+    def _made(self, model: str, org_id: str | None) -> Breaker:
+        """When there are too many, the one that failed the longest ago is forgotten."""
+        breaker = self._kept.setdefault((model, org_id), Breaker(self._temper))
+        self._kept.move_to_end((model, org_id))
+        if len(self._kept) > MOST_REMEMBERED:
+            self._kept.popitem(last=False)
+        return breaker
+
+
+def _worst(states: Iterable[State]) -> State:
+    found = set(states)
+    return "open" if "open" in found else "half" if "half" in found else "closed"
 
 
 class Budget:

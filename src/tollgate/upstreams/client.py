@@ -100,6 +100,7 @@ class Upstreams:
         self,
         transport: Transport,
         *,
+        of_tests: Transport | None = None,
         secrets: Mapping[str, str],
         allow_private: bool,
         total_seconds: float,
@@ -108,10 +109,11 @@ class Upstreams:
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         resolve: Resolve = by_system,
     ) -> None:
-        self._transport = transport
+        self._transports = {transport, of_tests or transport}
         self._attempts = Attempts(
             transport,
             Guard(allow_private=allow_private, resolve=resolve),
+            of_tests=of_tests or transport,
             secrets=secrets,
             total_seconds=total_seconds,
             clock=clock,
@@ -120,10 +122,14 @@ class Upstreams:
         )
 
     async def open(self, order: Order) -> Reply:
-        """The first upstream's reply, or its no. Raises UpstreamError when there is neither."""
+        """The first upstream's reply, or its no. Raises UpstreamError when there is neither, and TooManyInFlight."""
         outcome = await self._attempts.open(order)
         dialect = self._attempts.station(outcome.route.upstream).dialect
         return Reply(outcome, dialect.shown(order.ask, order.body))
+
+    def refuse_crowd(self, org_id: str, upstream_id: str) -> None:
+        """Raises TooManyInFlight where `open` would: before anything was held for the call."""
+        self._attempts.lane(upstream_id).shares.check(org_id)
 
     async def look_up(self, upstream: Upstream, generation_id: str) -> Mapping[str, Any] | None:
         """What OpenRouter keeps of a generation; None while it has none of it. Raises UpstreamError."""
@@ -161,12 +167,14 @@ class Upstreams:
         ]
 
     async def close(self) -> None:
-        await self._transport.close()
+        await self._attempts.close()
+        for transport in self._transports:
+            await transport.close()
 
     async def _get(
         self, upstream: Upstream, url: str, headers: Mapping[str, str], resolve: Resolve | None
     ) -> tuple[int, bytes]:
-        answer = await self._transport.send(
+        answer = await self._attempts.lane(upstream.id).transport.send(
             "GET", url, headers, b"", connect_seconds=upstream.connect_seconds, resolve=resolve
         )
         try:

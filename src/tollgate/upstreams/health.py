@@ -11,7 +11,7 @@ from tollgate.core.models import Upstream
 from tollgate.runtime.http import USER_AGENT
 from tollgate.upstreams import rules
 from tollgate.upstreams.guard import Forbidden, Guard
-from tollgate.upstreams.rules import TransportFailed
+from tollgate.upstreams.rules import NoConnection, TransportFailed
 from tollgate.upstreams.transports import Transport
 
 MOST_AT_ONCE: Final = 8
@@ -55,6 +55,16 @@ class Checkup:
 
     def has_secret(self, name: str) -> bool:
         return rules.fit_secret(self._secrets.get(name)) is not None
+
+    async def is_up(self, upstream: Upstream) -> bool | None:
+        """None when we had no connection to ask with."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return is_well(await self._ask(upstream))
+        except NoConnection:
+            return None
+        except (TimeoutError, Forbidden, TransportFailed):
+            return False
 
     async def probe(self, upstreams: Sequence[Upstream]) -> list[Probe]:
         """All of them, and none that its turn did not come to before the time was over."""
@@ -122,7 +132,11 @@ def of_row(row: Mapping[str, Any]) -> Upstream:
     )
 
 
+def is_well(status: int) -> bool:
+    return 200 <= status < 300
+
+
 def _judged(upstream_id: str, status: int, took_ms: int) -> Probe:
-    if 200 <= status < 300:
+    if is_well(status):
         return Probe(upstream_id, "up", status, took_ms)
     return Probe(upstream_id, "down", status, took_ms, f"HTTP {status}")

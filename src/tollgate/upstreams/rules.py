@@ -49,6 +49,8 @@ class Order(NamedTuple):
     then the order is its own."""
     headers: Mapping[str, str]
     """The client's, in lower case. Few of them go up."""
+    org_id: str
+    """Who asks: its share of the connections is bounded, and its failures alone open no breaker."""
 
 
 class Refusal(NamedTuple):
@@ -70,6 +72,10 @@ class Unreachable(TransportFailed):
 
 class ConnectTimeout(Unreachable):
     """Nothing was sent, because nobody took the call in time."""
+
+
+class NoConnection(TransportFailed):
+    """Nothing was sent, because this process had no connection to spare: no fault of the upstream."""
 
 
 class ConnectionLost(TransportFailed):

@@ -4,25 +4,22 @@ import asyncio
 from typing import Any, Literal, NoReturn
 
 from tollgate.core.errors import UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamTimeout
-from tollgate.core.models import Route
 from tollgate.upstreams import rules
-from tollgate.upstreams.attempts.station import Station
+from tollgate.upstreams.attempts.attempt import Attempt
 from tollgate.upstreams.rules import TransportFailed
 from tollgate.upstreams.transports import Answer
 from tollgate.upstreams.transports.patience import Patience
 
 
 class Exchange:
-    """It holds its upstream's slot until the last byte, or until it is closed."""
+    """It holds its upstream's slot, and its org's share, until the last byte or until it is closed."""
 
-    def __init__(
-        self, station: Station, route: Route, answer: Answer, patience: Patience, until: float, *, stream: bool
-    ) -> None:
-        self.route = route
+    def __init__(self, attempt: Attempt, answer: Answer, patience: Patience, until: float, *, stream: bool) -> None:
+        self.route = route = attempt.route
         self.status = answer.status
         self.headers = answer.headers
         self.generation_id = rules.generation_id(answer.headers, route.upstream.dialect)
-        self._station = station
+        self._attempt = attempt
         self._answer = answer
         self._patience = patience
         self.until = until
@@ -41,7 +38,7 @@ class Exchange:
         if piece:
             self._came = True
         elif self._came:
-            self._station.succeeded(self.route.model)
+            self._attempt.succeeded()
             self._end()
         else:
             await self.garble("an empty answer")
@@ -76,22 +73,17 @@ class Exchange:
     async def _fail(self, why: str, error: UpstreamError, *, counts: bool = True) -> NoReturn:
         """A client that wants more than the total deadline gives is no fault of the upstream."""
         if counts:
-            self._station.failed(self.route.model, why)
+            self._attempt.failed(why)
         else:
-            self._station.note(why)
+            self._attempt.station.note(why)
         await self.close()
         raise error
 
     def _facts(self) -> dict[str, Any]:
-        return facts(self.route, self.generation_id)
+        return self._attempt.facts(self.generation_id)
 
     def _end(self) -> None:
         if not self._ended:
             self._ended = True
-            self._station.in_flight -= 1
+            self._attempt.end()
             self._patience.end()
-
-
-def facts(route: Route, generation_id: str | None = None) -> dict[str, Any]:
-    """Whoever settles the call must know who may have worked for it, and under which id."""
-    return {"upstream": route.upstream.id} | ({"generation_id": generation_id} if generation_id else {})

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from tollgate.core.errors import (
+    ServerBusy,
     UpstreamBusy,
     UpstreamCut,
     UpstreamError,
@@ -11,12 +12,18 @@ from tollgate.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from tollgate.core.models import Route
 from tollgate.upstreams import rules
-from tollgate.upstreams.attempts.exchange import facts
+from tollgate.upstreams.attempts.attempt import Attempt
 from tollgate.upstreams.attempts.outcome import Failure, Refused
-from tollgate.upstreams.attempts.station import FULL_SECONDS, Station
-from tollgate.upstreams.rules import ConnectionLost, ConnectTimeout, NotHttp, TransportFailed
+from tollgate.upstreams.attempts.station import FULL_SECONDS
+from tollgate.upstreams.rules import (
+    ConnectionLost,
+    ConnectTimeout,
+    NoConnection,
+    NotHttp,
+    TransportFailed,
+    Unreachable,
+)
 from tollgate.upstreams.transports import Answer
 
 MOST_REFUSAL_BYTES: Final = 1024 * 1024
@@ -25,43 +32,49 @@ GAVE_UP: Final = (408, 504, 524)
 """The upstream, or what stands before it, waited in vain; the work may have been done."""
 
 
-def silent(station: Station, route: Route, phase: str) -> Failure:
+def silent(attempt: Attempt, phase: str) -> Failure:
     """Without a word in time. That a client wants more than fits into the total deadline is no fault of the server."""
+    error = UpstreamTimeout(phase=phase, **attempt.facts())
     if phase == "total":
-        station.note("total timeout")
-        station.abandoned(route.model)
-        return Failure("stop", UpstreamTimeout(phase=phase, **facts(route)))
-    station.failed(route.model, f"{phase} timeout")
-    return Failure("stop" if station.is_paid else "elsewhere", UpstreamTimeout(phase=phase, **facts(route)))
+        attempt.station.note("total timeout")
+        attempt.abandoned()
+        return Failure("stop", error)
+    attempt.failed(f"{phase} timeout")
+    return Failure("stop" if attempt.station.is_paid else "elsewhere", error)
 
 
-def unanswered(station: Station, route: Route, failure: TransportFailed) -> Failure:
-    station.failed(route.model, str(failure))
+def unanswered(attempt: Attempt, failure: TransportFailed) -> Failure:
+    if isinstance(failure, NoConnection):
+        attempt.lacks_a_connection(str(failure))
+        return Failure("stop", ServerBusy())
+    attempt.failed(str(failure), provoked=not isinstance(failure, Unreachable))
     if isinstance(failure, ConnectTimeout):
-        return Failure("elsewhere", UpstreamTimeout(phase="connect", **facts(route)))
+        return Failure("elsewhere", UpstreamTimeout(phase="connect", **attempt.facts()))
     if isinstance(failure, ConnectionLost):
-        return Failure("stop" if station.is_paid else "again", UpstreamCut(**facts(route)))
+        return Failure("stop" if attempt.station.is_paid else "again", UpstreamCut(**attempt.facts()))
     if isinstance(failure, NotHttp):
-        return Failure("stop" if station.is_paid else "elsewhere", UpstreamGarbled(**facts(route)))
+        return Failure("stop" if attempt.station.is_paid else "elsewhere", UpstreamGarbled(**attempt.facts()))
     return Failure("again", UpstreamUnavailable())
 
 
-async def garbled(station: Station, route: Route, answer: Answer) -> Failure:
+async def garbled(attempt: Attempt, answer: Answer) -> Failure:
     """No error and no reply either: a redirect, nothing at all, or another kind of thing."""
     await answer.close()
-    station.failed(route.model, f"HTTP {answer.status}, {answer.headers.get('content-type', 'of no type')[:100]}")
-    generation_id = rules.generation_id(answer.headers, route.upstream.dialect)
-    return Failure("stop" if station.is_paid else "elsewhere", UpstreamGarbled(**facts(route, generation_id)))
+    attempt.failed(f"HTTP {answer.status}, {answer.headers.get('content-type', 'of no type')[:100]}")
+    generation_id = rules.generation_id(answer.headers, attempt.route.upstream.dialect)
+    error = UpstreamGarbled(**attempt.facts(generation_id))
+    return Failure("stop" if attempt.station.is_paid else "elsewhere", error)
 
 
-def refused(station: Station, route: Route, answer: Answer, body: bytes) -> Refused | Failure:
+def refused(attempt: Attempt, answer: Answer, body: bytes) -> Refused | Failure:
+    station, route = attempt.station, attempt.route
     dialect = route.upstream.dialect
     refusal = station.dialect.refusal(answer.status, answer.headers.get("content-type", ""), body)
     step = rules.step_after(refusal.status, dialect)
     if rules.is_fault(refusal.status):
-        station.failed(route.model, f"HTTP {refusal.status}")
+        attempt.failed(f"HTTP {refusal.status}")
     else:
-        station.answered(route.model)
+        attempt.answered()
     no = Refused(route, refusal, {**rules.passed_down(answer.headers), "content-type": "application/json"})
     if step == "refuse":
         return no
@@ -71,16 +84,16 @@ def refused(station: Station, route: Route, answer: Answer, body: bytes) -> Refu
     is_worth_passing = refusal.by_upstream or refusal.status == 429
     return Failure(
         step,
-        _error_for(refusal.status, route),
+        _error_for(refusal.status, attempt),
         no if is_worth_passing else None,
         rules.retry_after(answer.headers),
     )
 
 
-def _error_for(status: int, route: Route) -> UpstreamError:
+def _error_for(status: int, attempt: Attempt) -> UpstreamError:
     """For a status without words that could be passed on."""
     if status in GAVE_UP:
-        return UpstreamTimeout(phase="upstream", **facts(route))
+        return UpstreamTimeout(phase="upstream", **attempt.facts())
     return busy(FULL_SECONDS) if status in (503, 529) else UpstreamUnavailable()
 
 

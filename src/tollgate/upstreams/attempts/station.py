@@ -1,5 +1,6 @@
 """One upstream as we know it: how it is spoken to, how busy it is, and how it has been doing."""
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Final
@@ -16,6 +17,8 @@ from tollgate.upstreams.guard import Forbidden, Guard
 FULL_SECONDS: Final = 2
 """When somebody may try again who found every slot taken."""
 
+SANDBOX_FAULT: Final = "x-sandbox-fault"
+
 log = logs.source("upstream")
 
 
@@ -26,6 +29,7 @@ class Station:
         self.is_paid = upstream.dialect == OPENROUTER
         """What it has begun it may charge us for, even if we never hear of it."""
         self.resolve = None if upstream.trusted else guard.addresses
+        self._passed_on = (*self.dialect.headers, SANDBOX_FAULT) if upstream.is_sandbox else self.dialect.headers
         self.is_usable = True
         self.budget = Budget(clock())
         self.in_flight = 0
@@ -35,7 +39,9 @@ class Station:
         self.urls = {endpoint: base + path for endpoint, path in rules.PATHS.items()}
         self.lookup_url = base + "/generation?id="
         self._clock = clock
-        self._breakers = Breakers(OF_OPENROUTER if self.is_paid else OF_OTHERS)
+        self.breakers = Breakers(OF_OPENROUTER if self.is_paid else OF_OTHERS)
+        self.checkup: asyncio.Task[None] | None = None
+        """Whoever waits for it waits for the same one."""
         self._check(guard)
         self._headers = self._our_headers(secrets)
 
@@ -47,44 +53,36 @@ class Station:
 
     def headers(self, clients: Mapping[str, str]) -> dict[str, str]:
         """Ours last: no client speaks with our key's voice."""
-        return {**rules.passed_on(clients, self.dialect.headers), **self._headers}
+        return {**rules.passed_on(clients, self._passed_on), **self._headers}
 
-    def admits(self, model: str) -> bool:
-        """Whether one more may go. It must be told how that went: answered, failed or abandoned."""
-        if not self.is_usable or self.is_full:
-            return False
-        breaker = self._breakers.of(model)
-        return breaker is None or breaker.admits(self._clock())
+    def admits(self, model: str, org_id: str) -> bool:
+        """Whether one more may go. It must be told how that went: answered, succeeded, failed or abandoned."""
+        return self.is_usable and not self.is_full and self.breakers.admits(model, org_id, self._clock())
+
+    def waits_for_a_checkup(self, model: str, org_id: str) -> bool:
+        """Whether its health decides if it is asked again. Without a health path, the next call decides that."""
+        has_path = self.upstream.health_path is not None
+        return has_path and self.is_usable and self.breakers.state(model, org_id, self._clock()) == "half"
+
+    def checked(self, *, is_up: bool) -> None:
+        self.breakers.checked(self._clock(), is_up=is_up)
 
     @property
     def is_full(self) -> bool:
         return self.upstream.concurrency is not None and self.in_flight >= self.upstream.concurrency
 
-    def repeats(self, model: str) -> bool:
+    def repeats(self, model: str, org_id: str) -> bool:
         """Whether what was safe may be tried again here. Takes it from the budget."""
-        breaker = self._breakers.of(model)
-        is_open = breaker is not None and breaker.state(self._clock()) == "open"
+        is_open = self.breakers.state(model, org_id, self._clock()) == "open"
         return not is_open and not self.is_full and self.budget.take(self._clock())
 
-    def seconds_until_free(self, model: str) -> int:
-        breaker = self._breakers.of(model)
-        left = breaker.seconds_left(self._clock()) if breaker else 0.0
+    def seconds_until_free(self, model: str, org_id: str) -> int:
+        left = self.breakers.seconds_left(model, org_id, self._clock())
         return max(math.ceil(left), 1) if left else FULL_SECONDS
 
-    def answered(self, model: str) -> None:
-        if breaker := self._breakers.of(model):
-            breaker.answered()
-
-    def succeeded(self, model: str) -> None:
-        self._breakers.succeeded(model)
-
-    def abandoned(self, model: str) -> None:
-        if breaker := self._breakers.of(model):
-            breaker.abandoned()
-
-    def failed(self, model: str, why: str) -> None:
+    def failed(self, model: str, org_id: str, why: str, *, provoked: bool) -> None:
         self.note(why)
-        self._breakers.failed(model, self._clock())
+        self.breakers.failed(model, org_id, self._clock(), provoked=provoked)
         log.warning("upstream_failed", upstream=self.upstream.id, model=model, why=why)
 
     def note(self, why: str) -> None:
@@ -93,11 +91,11 @@ class Station:
         self.last_error = why
 
     def state(self) -> State:
-        return self._breakers.worst(self._clock())
+        return self.breakers.worst(self._clock())
 
     def states(self) -> dict[str, State]:
         """Of the models that fail."""
-        return self._breakers.states(self._clock())
+        return self.breakers.states(self._clock())
 
     def refuses_us(self, why: str) -> None:
         """Our key, our credit or our address of it is wrong: every client's trouble until an operator mends it."""

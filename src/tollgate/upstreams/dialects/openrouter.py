@@ -17,10 +17,8 @@ class OpenRouter(OpenAI):
         "x-openrouter-categories",
         "x-openrouter-metadata",
         "x-session-id",
-        "x-sandbox-fault",
     )
-    """Not its cache: that is one for all who share our key, so one org would see what another has asked. The last is
-    for the sandbox; OpenRouter ignores it."""
+    """Not its cache: that is one for all who share our key, so one org would see what another has asked."""
 
     def prepare(self, body: bytes, ask: Ask, route: Route, bound: int | None) -> bytes:
         if route.model != ask.model:

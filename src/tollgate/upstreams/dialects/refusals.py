@@ -12,6 +12,8 @@ from tollgate.upstreams.rules import Refusal
 LONGEST_MESSAGE: Final = 500
 HIDDEN: Final = "[hidden]"
 
+_CLIENTS_CODES: Final = (400, 413, 422)
+_CLIENTS_WORDS = re.compile(r"bad_?request|invalid_?request|validation_?error|unprocessable", re.IGNORECASE)
 _IN_MEMORY = re.compile(rb"0x[0-9a-fA-F]{6,16}\b")
 _NOBODYS_BUSINESS = re.compile(
     r"""
@@ -32,13 +34,22 @@ def read(status: int, content_type: str, body: bytes, *, trusted: bool = False) 
     broke, the words are as broken."""
     found = _document(body)
     error = found.get("error")
+    meant = 400 if status == 500 and not trusted and _blames_the_request(found) else status
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
         said = _said(found) if found else _plain(content_type, body)
-        return Refusal(status, _shaped(status, said), by_upstream=bool(said))
+        return Refusal(meant, _shaped(meant, said), by_upstream=bool(said))
     message = _cleaned(error["message"])
     if trusted or status < 500 or message == error["message"]:
-        return Refusal(status, body if trusted else _IN_MEMORY.sub(b"0x0", body), by_upstream=True)
-    return Refusal(status, _shaped(status, message), by_upstream=True)
+        return Refusal(meant, body if trusted else _IN_MEMORY.sub(b"0x0", body), by_upstream=True)
+    return Refusal(meant, _shaped(meant, message), by_upstream=True)
+
+
+def _blames_the_request(found: Mapping[str, Any]) -> bool:
+    """Some servers answer with status 500 where their own words say that the request was wrong."""
+    error = found.get("error")
+    said = error if isinstance(error, dict) else found
+    words = f"{said.get('type')} {said.get('code')}"
+    return said.get("code") in _CLIENTS_CODES or _CLIENTS_WORDS.search(words) is not None
 
 
 def _document(body: bytes) -> Mapping[str, Any]:

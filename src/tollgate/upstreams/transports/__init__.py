@@ -1,10 +1,14 @@
 """How bytes get there and back. One seam, two clients: a lean one where a process lives long, httpx elsewhere."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from tollgate.runtime.http import Http
 from tollgate.upstreams.rules import Resolve
+
+MOST_CONNECTIONS: Final = 1000
+MOST_OF_THE_SHARED: Final = 120
+"""Of httpx's 200, which the database and the list of models use too."""
 
 
 class Answer(Protocol):
@@ -28,6 +32,10 @@ class Answer(Protocol):
 
 
 class Transport(Protocol):
+    @property
+    def places(self) -> int:
+        """How many requests it can have under way at once."""
+
     async def send(
         self,
         method: str,
@@ -39,19 +47,23 @@ class Transport(Protocol):
         resolve: Resolve | None,
     ) -> Answer:
         """Once, without a redirect or a cookie. Whom `resolve` is given for is found by it alone; for others the
-        system's own way does. Raises TransportFailed, and what `resolve` raises."""
+        system's own way does. Raises TransportFailed, NoConnection when there is none to spare, and what `resolve`
+        raises."""
 
     async def close(self) -> None: ...
 
 
-def open_transport(http: Http, *, long_lived: bool) -> Transport:
-    return _Unopened(http, long_lived=long_lived)
+def open_transport(http: Http, *, long_lived: bool, most: int | None = None) -> Transport:
+    """With connections of its own where the process is long-lived; elsewhere with some of the process's one client."""
+    usual = MOST_CONNECTIONS if long_lived else MOST_OF_THE_SHARED
+    return _Unopened(http, usual if most is None else most, long_lived=long_lived)
 
 
 class _Unopened:
     """Imports its library when something is first sent, so that a cold start does not pay for it."""
 
-    def __init__(self, http: Http, *, long_lived: bool) -> None:
+    def __init__(self, http: Http, places: int, *, long_lived: bool) -> None:
+        self.places = places
         self._http = http
         self._long_lived = long_lived
         self._opened: Transport | None = None
@@ -80,9 +92,9 @@ class _Unopened:
     def _of_httptools(self) -> Transport:
         from tollgate.upstreams.transports.with_httptools import HttptoolsTransport  # noqa: PLC0415
 
-        return HttptoolsTransport()
+        return HttptoolsTransport(self.places)
 
     def _of_httpx(self) -> Transport:
         from tollgate.upstreams.transports.with_httpx import HttpxTransport  # noqa: PLC0415
 
-        return HttpxTransport(self._http)
+        return HttpxTransport(self._http, self.places)

@@ -1,24 +1,35 @@
 """Through the process's one httpx client: dearer, but already there where each cold start is paid for."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
 from tollgate.runtime.http import Http
-from tollgate.upstreams.rules import ConnectionLost, ConnectTimeout, NotHttp, Resolve, TransportFailed, Unreachable
+from tollgate.upstreams.rules import (
+    ConnectionLost,
+    ConnectTimeout,
+    NoConnection,
+    NotHttp,
+    Resolve,
+    TransportFailed,
+    Unreachable,
+)
+from tollgate.upstreams.transports.local import is_local
 
 BEGUN: Final = "http11.send_request_headers.started"
 
-_TIMED_OUT = (httpx.ConnectTimeout, httpx.PoolTimeout)
 _NOTHING_SENT = (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 
 
 class HttpxTransport:
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, places: int) -> None:
+        self.places = places
         self._http = http
+        self._free = asyncio.Semaphore(places)
+        """The client's other connections are not for upstreams, but for the database and the list of models."""
         self._leaving: set[asyncio.Future[None]] = set()
 
     async def send(
@@ -31,6 +42,32 @@ class HttpxTransport:
         connect_seconds: float,
         resolve: Resolve | None,
     ) -> "HttpxAnswer":
+        try:
+            async with asyncio.timeout(connect_seconds):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise NoConnection("every connection is taken") from error
+        try:
+            response = await self._asked(method, url, headers, body, connect_seconds, resolve)
+        except BaseException:
+            self._free.release()
+            raise
+        return HttpxAnswer(response, self._free.release)
+
+    async def close(self) -> None:
+        """Only what is being left; the client belongs to the process."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    async def _asked(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        connect_seconds: float,
+        resolve: Resolve | None,
+    ) -> httpx.Response:
         waits = httpx.Timeout(None, connect=connect_seconds, pool=connect_seconds).as_dict()
         try:
             if resolve is None:
@@ -38,15 +75,9 @@ class HttpxTransport:
             else:
                 async with asyncio.timeout(connect_seconds):
                     request = await _pinned(method, url, headers, body, waits, resolve)
-            response = await self._sent(request)
+            return await self._sent(request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise _translated(error) from error
-        return HttpxAnswer(response)
-
-    async def close(self) -> None:
-        """Only what is being left; the client belongs to the process."""
-        if self._leaving:
-            await asyncio.wait(self._leaving)
 
     async def _sent(self, request: httpx.Request) -> httpx.Response:
         """In a task of its own. httpcore 1.0.9 keeps a connection for ever, and a place in its pool with it, when it
@@ -82,8 +113,9 @@ async def _leave(sending: "asyncio.Future[httpx.Response]", begun: asyncio.Event
 
 
 class HttpxAnswer:
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, at_end: Callable[[], None]) -> None:
         self._response = response
+        self._at_end = at_end
         self._pieces = response.aiter_raw()
         self._closing: asyncio.Future[None] | None = None
         self.status = response.status_code
@@ -101,6 +133,7 @@ class HttpxAnswer:
     async def close(self) -> None:
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._response.aclose())
+            self._closing.add_done_callback(lambda _: self._at_end())
         await asyncio.shield(self._closing)
 
 
@@ -129,7 +162,9 @@ async def _pinned(
 def _translated(error: Exception) -> TransportFailed:
     """Whether anything had been sent decides whether it may be sent again."""
     name = type(error).__name__
-    if isinstance(error, (*_TIMED_OUT, TimeoutError)):
+    if isinstance(error, httpx.PoolTimeout) or (isinstance(error, _NOTHING_SENT) and is_local(error)):
+        return NoConnection(name)
+    if isinstance(error, (httpx.ConnectTimeout, TimeoutError)):
         return ConnectTimeout(name)
     if isinstance(error, _NOTHING_SENT):
         return Unreachable(name)

@@ -18,9 +18,10 @@ PORTS: Final = {"http": 80, "https": 443}
 
 
 class HttptoolsTransport:
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, places: int, tls: ssl.SSLContext | None = None) -> None:
         """The system's own authorities are asked about a name where no others are given."""
-        self._pool = Pool(tls)
+        self.places = places
+        self._pool = Pool(places, tls)
 
     async def send(
         self,

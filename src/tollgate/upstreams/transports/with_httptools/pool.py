@@ -5,10 +5,10 @@ import ssl
 from collections import deque
 from typing import Final, NamedTuple
 
-from tollgate.upstreams.rules import ConnectTimeout, Resolve, Unreachable
+from tollgate.upstreams.rules import ConnectTimeout, NoConnection, Resolve, Unreachable
+from tollgate.upstreams.transports.local import is_local
 from tollgate.upstreams.transports.with_httptools.wire import Wire
 
-MOST_CONNECTIONS: Final = 1000
 KEPT_ALIVE_SECONDS: Final = 30.0
 
 
@@ -22,9 +22,10 @@ class Place(NamedTuple):
 
 
 class Pool:
-    """Who finds no room waits in a line. Whatever falls free goes to its head: a wire, or the room for one."""
+    """When all connections are taken, callers queue. What becomes free goes to the first: a wire, or room for one."""
 
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, most: int, tls: ssl.SSLContext | None) -> None:
+        self._most = most
         self._tls = tls
         self._places: dict[Wire, Place] = {}
         """Of all there are, and of those that are being opened."""
@@ -45,14 +46,21 @@ class Pool:
         return None
 
     async def another(self, place: Place, seconds: float) -> Wire:
-        """Waits for room and for the other side, no longer than that in all."""
+        """Waits that long for room, and then that long for the other side."""
         try:
             async with asyncio.timeout(seconds):
-                return await self._turn(place) or await self._opened(place)
+                wire = await self._turn(place)
+        except TimeoutError as error:
+            raise NoConnection("every connection is taken") from error
+        if wire:
+            return wire
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._opened(place)
         except TimeoutError as error:
             raise ConnectTimeout(type(error).__name__) from error
         except (OSError, UnicodeError) as error:
-            raise Unreachable(type(error).__name__) from error
+            raise (NoConnection if is_local(error) else Unreachable)(type(error).__name__) from error
 
     async def close(self) -> None:
         if self._sweep:
@@ -66,7 +74,7 @@ class Pool:
 
     async def _turn(self, place: Place) -> Wire | None:
         """None is room for one more."""
-        if len(self._places) + self._promised < MOST_CONNECTIONS:
+        if len(self._places) + self._promised < self._most:
             return None
         turn: asyncio.Future[Wire | None] = asyncio.get_running_loop().create_future()
         self._line.append((place, turn))
