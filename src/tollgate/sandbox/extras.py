@@ -15,6 +15,7 @@ from tollgate.sandbox.refusals import Refusal
 
 Body = Mapping[str, Any]
 
+MOST = 1_000_000
 MOST_STEPS = 30
 INCLUDED = 10
 RESULT_TOKENS = 800
@@ -58,7 +59,7 @@ def _searched_once(body: Body) -> list[Extra]:
 
 
 def _search(settings: Body) -> Extra:
-    results = settings.get("max_results") or 5
+    results = _whole(settings, "max_results") or 5
     engine, mode = settings.get("engine"), str(settings.get("mode"))
     base = EXA.get(mode, "0.007")
     if engine == "parallel":
@@ -75,7 +76,7 @@ def _looped(body: Body, prompt_tokens: int, faults: Faults) -> Extra:
         return Extra()
     steps = min(
         faults.whole("tool-steps") if "tool-steps" in faults else 1,
-        body.get("max_tool_calls") or MOST_STEPS,
+        _whole(body, "max_tool_calls") or MOST_STEPS,
         MOST_STEPS,
     )
     calls = [_call(tools[step % len(tools)]) for step in range(steps)]
@@ -90,13 +91,13 @@ def _looped(body: Body, prompt_tokens: int, faults: Faults) -> Extra:
 
 
 def _call(tool: Body) -> Extra:
-    kind, settings = tool["type"], {**tool, **(tool.get("parameters") or {})}
+    kind, settings = tool["type"], {**tool, **_object(tool, "parameters")}
     if kind in SEARCHES:
         return _search(settings)
     if kind == "openrouter:web_fetch":
         return Extra(
-            FETCH.get(settings.get("engine", "exa"), 0),
-            min(FETCH_TOKENS, settings.get("max_content_tokens", FETCH_TOKENS)),
+            FETCH.get(str(settings.get("engine", "exa")), 0),
+            min(FETCH_TOKENS, _whole(settings, "max_content_tokens") or FETCH_TOKENS),
         )
     if kind == "openrouter:image_generation":
         return Extra(IMAGE, 1_000)
@@ -107,7 +108,7 @@ def _call(tool: Body) -> Extra:
 
 def _parsed(body: Body) -> list[Extra]:
     engines = [
-        (plugin.get("pdf") or {}).get("engine")
+        _object(plugin, "pdf").get("engine")
         for plugin in _objects(body, "plugins")
         if plugin.get("id") == "file-parser"
     ]
@@ -119,7 +120,7 @@ def _parsed(body: Body) -> list[Extra]:
 def _files(body: Body) -> list[str]:
     contents = [message.get("content") for message in _objects(body, "messages")]
     parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
-    return [str((part.get("file") or {}).get("file_data", "")) for part in parts if part.get("type") == "file"]
+    return [str(_object(part, "file").get("file_data", "")) for part in parts if part.get("type") == "file"]
 
 
 def _pages(payload: str) -> int:
@@ -135,3 +136,17 @@ def _pages(payload: str) -> int:
 def _objects(body: Body, name: str) -> list[Body]:
     listed = body.get(name)
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+
+def _object(body: Body, name: str) -> Body:
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise Refusal(400, f"Invalid value for '{name}'")
+    return value or {}
+
+
+def _whole(body: Body, name: str) -> int | None:
+    value = body.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST):
+        raise Refusal(400, f"Invalid value for '{name}'")
+    return value
