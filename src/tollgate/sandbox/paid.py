@@ -34,10 +34,11 @@ class Completions:
             order, body = await take(self._house, line, scope, speaks)
             asked = self._dialect.read(body)
             most = min(room(order, asked), self._house.habits.most_tokens // asked.choices)
+            extra = extras.of(body, asked.prompt_tokens, order.faults)
             said = speech.BLANK if "blank" in order.faults else speech.say(order.model, asked, most)
             generation = self._house.open(order, streamed=asked.stream)
-            generation.extra = extras.of(body, asked.prompt_tokens, order.faults)
-            generation.used = self._prompt(order.model, asked, generation.extra)
+            generation.extra = extra
+            generation.used = self._prompt(order.model, asked, extra)
             answer = self._stream if asked.stream else self._whole
             await answer(line, generation, asked, said)
 
