@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tollgate.completions import rules
 from tollgate.core import chat, documents
 from tollgate.core.errors import (
+    ServerBusy,
+    TooManyInFlight,
     UpstreamBusy,
     UpstreamCut,
     UpstreamError,
@@ -352,12 +354,16 @@ CUT_IN_TIME = UpstreamCut(upstream=OPENROUTER, generation_id="gen-1")
         (UpstreamTimeout(phase="connect", upstream=OPENROUTER), "released"),
         (UpstreamUnavailable(), "released"),
         (UpstreamBusy(), "released"),
+        (ServerBusy(), "released"),
+        (TooManyInFlight(limit=1, in_flight=1, of="server share"), "released"),
         (UpstreamCut(upstream="ups_ours"), "released"),
         (UpstreamTimeout(phase="total", upstream="ups_ours"), "released"),
         (UpstreamGarbled(upstream=SANDBOX, generation_id="gen-1"), "released"),
     ],
 )
-def test_what_openrouter_may_have_begun_is_looked_up_and_all_else_is_free(error: UpstreamError, outcome: str) -> None:
+def test_what_openrouter_may_have_begun_is_looked_up_and_all_else_is_free(
+    error: UpstreamError | TooManyInFlight, outcome: str
+) -> None:
     ending = rules.failed(error, [HERE, THERE])
     assert ending["outcome"] == outcome
     assert (ending["status"], ending["error_code"]) == (error.status, error.code)

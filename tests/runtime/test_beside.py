@@ -1,6 +1,7 @@
 """A program beside the server, as real processes: when it starts, what it knows, and when it ends."""
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tollgate.runtime import beside
+from tollgate.runtime import beside, logs
 
 PROGRAM = """
 import json, os, pathlib, socket, sys, threading
@@ -47,7 +48,7 @@ with beside.serving("program") as address:
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(beside, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(beside, "PAUSE_SECONDS", 0.01)
 
 
 def ask(address: str) -> dict[str, Any]:
@@ -102,6 +103,19 @@ def test_should_it_die_it_is_there_again_for_the_next() -> None:
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: is_gone(first))
         assert ask(address)["pid"] != first
+
+
+def test_what_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    logs.configure("info", [], log)
+    with beside.serving("program") as address, monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        where = urlsplit(address)
+        with socket.create_connection((where.hostname, where.port), timeout=20) as waiting:
+            waiting.settimeout(20)
+            wait_until(lambda: "program_ended" in log.getvalue())
+            broken.undo()
+            assert json.loads(waiting.makefile("rb").read())["pid"]
 
 
 def test_it_does_not_outlive_who_started_it_even_if_that_one_is_killed() -> None:

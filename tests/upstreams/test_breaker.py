@@ -20,6 +20,7 @@ class Breaking(RuleBasedStateMachine):
         self.now = 0.0
         self.one = Breaker(TEMPER)
         self.in_a_row: list[str | None] = []
+        self.since: set[str | None] = set()
         self.under_way = 0
         self.probes = 0
         self.opened_at: float | None = None
@@ -47,13 +48,17 @@ class Breaking(RuleBasedStateMachine):
         self.one.failed(self.now, org)
         if not was_open:
             self.probes = 0
-            self.opened_at = self.now if self.is_enough else None
+            self.since.add(org)
+            if self.is_enough and (None in self.since or len(self.since) > 1):
+                self.opened_at = self.now
+                self.since.clear()
 
     @precondition(lambda self: self.under_way)
     @rule()
     def succeed(self) -> None:
         self.under_way -= 1
         self.in_a_row.clear()
+        self.since.clear()
         self.probes = 0
         self.opened_at = None
         self.one = Breaker(TEMPER)
@@ -138,6 +143,20 @@ def test_two_orgs_whose_calls_fail_rest_it_for_all(temper: Temper) -> None:
 
 def test_one_failure_of_another_org_is_not_enough_beside_a_thousand_of_one() -> None:
     assert failing(*["attacker"] * 1000, "victim", temper=OF_OTHERS).admits("m", "victim", 0.0)
+
+
+def test_what_two_orgs_have_rested_one_alone_cannot_keep_at_rest() -> None:
+    kept = failing("attacker", "victim", "attacker")
+    for now in (1.0, 1.1, 1.2):
+        if kept.admits("m", "attacker", now):
+            kept.failed("m", "attacker", now, provoked=True)
+    assert kept.state("m", "attacker", 1.2) == "open", "it rests by its own"
+    assert kept.admits("m", "victim", 1.2)
+    kept.answered("m", "victim")
+    kept.failed("m", "attacker", 1.3, provoked=True)
+    assert kept.admits("m", "a third", 1.3), "one more of one org after a good head"
+    kept.failed("m", "victim", 1.4, provoked=True)
+    assert not kept.admits("m", "a third", 1.4)
 
 
 def test_what_no_request_provokes_rests_it_for_all_whoever_asked() -> None:

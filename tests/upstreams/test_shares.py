@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from tollgate.core.errors import ServerBusy, TollgateError, TooManyInFlight
 from tollgate.core.models import SANDBOX
+from tollgate.runtime import server
+from tollgate.runtime.http import Http
 from tollgate.upstreams.client import Reply
 from tollgate.upstreams.shares import Shares
+from tollgate.upstreams.transports import open_transport
 from upstreams.scripted import COMPLETION, EVENT, Line, Scripted, Side, a_route, an_order, answer, hang, streamed
 
 
@@ -126,6 +129,18 @@ async def test_a_process_without_files_is_no_fault_of_the_upstream(side: Side) -
                     await side.whole([gpu])
         assert side.upstreams.states()[0].breaker == "closed"
         assert await side.whole([gpu]) == COMPLETION
+
+
+def test_no_more_calls_go_upstream_than_the_process_may_have_files_for() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        assert open_transport(Http(), long_lived=True).places == 341
+        server.raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(server.OPEN_FILES, hard)
+        assert open_transport(Http(), long_lived=True).places == 1000
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @given(st.integers(1, 50), st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=200))

@@ -63,12 +63,19 @@ class _Program:
 
     def _keep(self) -> None:
         while self._is_wanted():
-            self._process = self._started()
-            exit_code = self._process.wait()
+            why = self._served()
             if self._has_ended():
                 return
-            log.error("program_ended", module=self._module, exit_code=exit_code)
+            log.error("program_ended", module=self._module, why=why)
             time.sleep(PAUSE_SECONDS)  # one that cannot start must not keep the machine busy
+
+    def _served(self) -> str:
+        """Why it ended."""
+        try:
+            self._process = self._started()
+        except OSError as error:
+            return str(error.strerror)
+        return f"exit code {self._process.wait()}"
 
     def _is_wanted(self) -> bool:
         """Waits until somebody connects, or until the lifeline ends."""

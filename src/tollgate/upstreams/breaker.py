@@ -45,6 +45,8 @@ class Breaker:
         self._temper = temper
         self._faults = Counter[str | None]()
         """By the org whose request may have provoked them; None where no request can have."""
+        self._since = set[str | None]()
+        """Whose they were since it last opened, or was seen alive."""
         self._openings = 0
         self._open_until: float | None = None
         self._probing = False
@@ -67,9 +69,11 @@ class Breaker:
         return max(0.0, (self._open_until or now) - now)
 
     def answered(self) -> None:
-        """It is alive. Faults are forgotten only when an answer comes to its end; one more opens it again."""
+        """It is alive. Faults are forgotten only when an answer comes to its end; one more opens it again, or one more
+        of each of two orgs."""
         self._probing = False
         self._open_until = None
+        self._since.clear()
 
     def failed(self, now: float, org_id: str | None = None) -> None:
         """Whose request may have provoked it, where one can have."""
@@ -77,7 +81,9 @@ class Breaker:
             self._faults[org_id] += 1
         if self.state(now) == "open":
             return  # one that was under way before
-        if self._is_enough:
+        self._since.add(org_id)
+        if self._is_enough and (None in self._since or len(self._since) > 1):
+            self._since.clear()
             self._open_until = now + min(
                 self._temper.first_seconds * 2.0 ** min(self._openings, 20), self._temper.longest_seconds
             )

@@ -46,7 +46,7 @@ def silent(attempt: Attempt, phase: str) -> Failure:
 def unanswered(attempt: Attempt, failure: TransportFailed) -> Failure:
     if isinstance(failure, NoConnection):
         attempt.lacks_a_connection(str(failure))
-        return Failure("stop", ServerBusy())
+        return Failure("elsewhere", ServerBusy())
     attempt.failed(str(failure), provoked=not isinstance(failure, Unreachable))
     if isinstance(failure, ConnectTimeout):
         return Failure("elsewhere", UpstreamTimeout(phase="connect", **attempt.facts()))
