@@ -161,7 +161,7 @@ as $$
     end) at time zone 'utc'),
     'tokens_used_in_month', present.tokens_used_in_month,
     'tokens_used_in_all', key.tokens_used_in_all,
-    'open_requests', key.open_requests
+    'open_requests', case when key.max_concurrent_requests is not null then key.open_requests end
   ) || tollgate.key_terms(key)
   from tollgate.users u, tollgate.in_this_period(key, now()) present
   where u.id = key.user_id

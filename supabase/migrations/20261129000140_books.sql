@@ -269,6 +269,46 @@ comment on function public.tollgate_audit_books() is
   'Proves the books from the tables alone: every balance is its transfers, every held sum and every count of open requests its open holds, every open request one hold, every settled charge one transfer and what a late settlement corrected of it, every refund within its charge, every running balance the one before and its change; charges of an org whose requests retention dropped are, in number and sum, what it noted then. Names each row that does not fit. Refuses nothing, locks nothing.';
 
 
+create or replace function tollgate.report_on_money(since timestamptz, until timestamptz) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  used record;
+  moved record;
+begin
+  select u.charge_nanos, u.cost_nanos into used from tollgate.usage_by('{}', since, until, '{}') u;
+  select
+    coalesce(sum(s.nanos) filter (where s.account = 'funding'), 0) as funded,
+    coalesce(sum(s.nanos) filter (where s.account = 'promotion'), 0) as promoted,
+    coalesce(sum(s.nanos) filter (where s.account = 'revenue'), 0) as refunded,
+    coalesce(sum(s.nanos) filter (where s.account = 'writeoff'), 0) as written_off
+  into moved
+  from (
+    select
+      case t.credit when 'wallet' then t.debit else t.credit end as account,
+      case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end as nanos
+    from tollgate.transfers t
+    where t.created_at >= since and t.created_at < until and t.kind <> 'charge'
+      and not (t.kind = 'refund' and t.reference like '%:late') -- in the charge of its request already
+  ) s;
+  return jsonb_build_object(
+    'in_nanos', moved.funded,
+    'promotions_nanos', moved.promoted,
+    'written_off_nanos', moved.written_off,
+    'charged_nanos', coalesce(used.charge_nanos, 0),
+    'refunded_nanos', moved.refunded,
+    'out_nanos', coalesce(used.cost_nanos, 0),
+    'margin_nanos', coalesce(used.charge_nanos, 0) - moved.refunded - coalesce(used.cost_nanos, 0)
+  );
+end
+$$;
+
+comment on function tollgate.report_on_money(timestamptz, timestamptz) is
+  'Money in (what was funded, less what was taken back), out (what upstreams cost) and the margin: charges less refunds and cost. A charge counts at the time of its request, with what a late settlement corrected of it; everything else when it was moved.';
+
+
 create or replace function tollgate.schema_version() returns text
 language sql
 immutable

@@ -26,8 +26,10 @@ TollgateError
 │   ├── PermissionDenied           permission_denied
 │   ├── ModelNotAllowed            model_not_allowed
 │   ├── IpNotAllowed               ip_not_allowed
-│   └── CapExceeded                cap_exceeded
+│   ├── CapExceeded                cap_exceeded
+│   └── PaidCallsSuspended         paid_calls_suspended
 ├── RateLimitExceeded          429 rate_limit_exceeded
+├── TooManyInFlight            429 too_many_in_flight
 ├── UpstreamError
 │   ├── UpstreamUnavailable    502 upstream_unavailable
 │   ├── UpstreamGarbled        502 upstream_garbled
@@ -220,6 +222,11 @@ class CapExceeded(Forbidden):
     sentence = "This is more than one operator may move. Ask for less, wait until tomorrow, or have the cap raised."
 
 
+class PaidCallsSuspended(Forbidden):
+    code = "paid_calls_suspended"
+    sentence = "Paid calls of this org are suspended until an operator has looked at its usage. Contact your operator."
+
+
 class RateLimitExceeded(TollgateError):
     status = 429
     type = "rate_limit_error"
@@ -233,6 +240,17 @@ class RateLimitExceeded(TollgateError):
     def __init__(self, message: str | None = None, /, **facts: Any) -> None:
         fits_later = facts.get("retry_after_ms", 0) is not None
         super().__init__(message or (self.sentence if fits_later else self.never), **facts)
+
+
+class TooManyInFlight(TollgateError):
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_in_flight"
+    sentence = (
+        "Too many requests are running at once. Send it again when one of them has ended, "
+        "or ask your operator for a higher bound."
+    )
+    headers: Mapping[str, str] = {"retry-after": "1"}
 
 
 class UpstreamError(TollgateError):
