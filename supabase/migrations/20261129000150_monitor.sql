@@ -132,7 +132,9 @@ immutable
 set search_path = ''
 as $$
   select jsonb_build_object(
-    'limit', bound, 'in_flight', open_requests, 'remaining', greatest(0, bound - open_requests)
+    'limit', bound,
+    'in_flight', open_requests,
+    'remaining', case when bound is not null then greatest(0, bound - open_requests) end
   )
 $$;
 
