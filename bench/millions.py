@@ -154,10 +154,12 @@ holds as (
 ),
 spent as (
   update tollgate.orgs o
-  set balance_nanos = o.balance_nanos - s.charged, held_nanos = o.held_nanos + s.held
+  set balance_nanos = o.balance_nanos - s.charged, held_nanos = o.held_nanos + s.held,
+    open_requests = o.open_requests + s.open
   from (
     select c.org_id, coalesce(sum(c.charge_nanos), 0)::bigint as charged,
-      coalesce(sum(c.hold_nanos) filter (where c.state in ('held', 'unsettled')), 0)::bigint as held
+      coalesce(sum(c.hold_nanos) filter (where c.state in ('held', 'unsettled')), 0)::bigint as held,
+      count(*) filter (where c.state in ('held', 'unsettled')) as open
     from calls c group by c.org_id
   ) s
   where o.id = s.org_id

@@ -31,7 +31,9 @@ NOTHING_USED = {
     "most_used_model": None,
     "last_request_at": None,
 }
-NO_LIMITS = {measure: dict.fromkeys(("minute", "hour", "day")) for measure in ("requests", "tokens")}
+NO_LIMITS = {"concurrent": None} | {
+    measure: dict.fromkeys(("minute", "hour", "day")) for measure in ("requests", "tokens")
+}
 
 
 @pytest.fixture
@@ -188,6 +190,17 @@ async def test_a_plan_s_limits_and_a_key_s_own_are_both_told(
     others = (await monitor(desk, other))["limits"]
     assert others["org"]["requests"]["minute"]["remaining"] == 19
     assert others["key"] == NO_LIMITS
+
+
+async def test_what_runs_at_once_is_told_beside_its_bound(
+    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str
+) -> None:
+    someone = await customer()
+    await sql(shared_database, "update tollgate.orgs set max_concurrent_requests = 5 where id = $1", someone.org_id)
+    await door.call("tollgate_admit", items=[an_item(someone) for _ in range(2)])
+    told = (await monitor(desk, someone))["limits"]
+    assert told["org"]["concurrent"] == {"limit": 5, "in_flight": 2, "remaining": 3}
+    assert told["key"]["concurrent"] is None
 
 
 @pytest.mark.parametrize(

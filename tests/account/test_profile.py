@@ -277,6 +277,21 @@ async def test_the_windows_show_what_is_used_and_what_remains(home: Home, person
     assert windows["org"]["tokens"]["minute"]["remaining"] == granted["tokens"]["remaining"]
 
 
+async def test_the_limits_show_what_runs_at_once_of_the_org_and_of_a_key_with_a_bound(home: Home, person: Any) -> None:
+    someone = await person()
+    await grant(someone, 10**9, someone.org_id)
+    await home.door.call("tollgate_admit", items=[an_item(someone) for _ in range(2)])
+    limits = await home.shown(someone, "limit")
+    assert limits["org"]["concurrent"] == {"limit": None, "in_flight": 2, "remaining": None}
+    await home.set(someone, "update tollgate.orgs set max_concurrent_requests = 7 where id = $1")
+    bounded = "update tollgate.api_keys set max_concurrent_requests = 3, open_requests = 2 where org_id = $1"
+    await home.set(someone, bounded)
+    limits = await home.shown(someone, "limit")
+    assert limits["org"]["concurrent"] == {"limit": 7, "in_flight": 2, "remaining": 5}
+    assert limits["key"]["concurrent"] == {"limit": 3, "in_flight": 2, "remaining": 1}
+    assert (await home.shown(someone, "plan"))["max_concurrent_requests"] == 7
+
+
 counts = st.integers(0, 10**9)
 buckets = st.tuples(st.integers(-2, 1), counts, counts, counts, counts)
 

@@ -91,8 +91,10 @@ async def test_what_is_owed_held_and_open_is_told(desk: Desk, door: Door, custom
     await door.call("tollgate_admit", items=[an_item(rich)])
     await unsettled(door, rich, "gen-1")
     await paid(door, poor, charge_nanos=HOLD + 10**14, cost_nanos=HOLD)
+    await desk.ask("PATCH", f"/admin/orgs/{poor.org_id}", json={"paid_calls": "suspended"})
     after = await scraped(desk)
     assert grown(before, after, "open_holds", "unsettled_requests", "overdrawn_orgs") == [2, 1, 1]
+    assert grown(before, after, "paid_suspended_orgs") == [1]
     assert grown(before, after, "held_credits") == [2 * Decimal(HOLD).scaleb(-9)]
     assert grown(before, after, "balances_credits", "overdrawn_credits") == [10**6, 10**5]
     assert after["tollgate_oldest_hold_seconds"] >= 0

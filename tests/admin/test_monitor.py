@@ -150,6 +150,22 @@ async def test_an_org_that_owes_is_shown_with_what_it_owes(desk: Desk, door: Doo
     assert _named(after["orgs"], "org_id", someone.org_id)["balance_nanos"] == -debt
 
 
+async def test_an_org_whose_paid_calls_are_suspended_is_shown(
+    desk: Desk, customer: Customer, shared_database: str, sql: Any
+) -> None:
+    someone = await customer()
+    before = (await seen(desk))["paid_suspended"]
+    await desk.ask("PATCH", f"/admin/orgs/{someone.org_id}", json={"paid_calls": "suspended"})
+    early = "update tollgate.orgs set paid_suspended_at = '2020-01-01Z' where id = $1"  # so that it is among the first
+    await sql(shared_database, early, someone.org_id)
+    after = (await seen(desk))["paid_suspended"]
+    assert after["count"] - before["count"] == 1
+    shown = _named(after["orgs"], "org_id", someone.org_id)
+    assert shown == {
+        "org_id": someone.org_id, "name": "Org", "since": "2020-01-01T00:00:00.000Z", "reason": "operator",
+    }  # fmt: skip
+
+
 async def test_this_instance_s_catalogue_and_upstreams_are_shown(desk: Desk, customer: Customer) -> None:
     fresh = await seen(desk)
     assert fresh["catalog"]["live"]["models"] == 0

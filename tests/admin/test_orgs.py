@@ -59,6 +59,11 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "status": "active",
         "markup": None,
         "limits": NO_LIMITS,
+        "max_concurrent_requests": None,
+        "open_requests": 0,
+        "paid_calls": "active",
+        "paid_suspended_at": None,
+        "paid_suspended_reason": None,
         "credits": 0.0,
         "credits_nanos": 0,
         "held_nanos": 0,
@@ -81,6 +86,54 @@ async def test_an_org_shows_its_credits(operator: httpx.AsyncClient, door: Door,
     org = (await operator.get(f"/admin/orgs/{someone.org_id}")).json()
     assert (org["credits"], org["credits_nanos"], org["users"]) == (5.000000001, 5 * CREDIT + 1, 1)
     assert (org["held_nanos"], org["available_nanos"]) == (105_000, 5 * CREDIT + 1 - 105_000)
+
+
+async def test_an_operator_binds_what_an_org_runs_at_once(
+    operator: httpx.AsyncClient, door: Door, customer: Any
+) -> None:
+    someone = await customer()
+    path = f"/admin/orgs/{someone.org_id}"
+    shown = (await operator.patch(path, json={"max_concurrent_requests": 1})).json()
+    assert (shown["max_concurrent_requests"], shown["open_requests"]) == (1, 0)
+    assert "granted" in await admitted(door, someone)
+    assert (await admitted(door, someone))["refusal"]["code"] == "too_many_in_flight"
+    assert (await operator.get(path)).json()["open_requests"] == 1
+    assert (await operator.patch(path, json={"name": "Acme"})).json()["max_concurrent_requests"] == 1
+    assert (await operator.patch(path, json={"max_concurrent_requests": None})).json()[
+        "max_concurrent_requests"
+    ] is None
+    assert "granted" in await admitted(door, someone)
+    for nonsense in (-1, 1.5, "many", 10**12):
+        assert (await operator.patch(path, json={"max_concurrent_requests": nonsense})).status_code == 400
+
+
+async def test_an_operator_ends_a_suspension_of_paid_calls_and_begins_one(
+    operator: httpx.AsyncClient, door: Door, customer: Any, shared_database: str, sql: Sql
+) -> None:
+    someone = await customer()
+    path = f"/admin/orgs/{someone.org_id}"
+
+    async def quarantine() -> None:
+        granted = (await admitted(door, someone))["granted"]
+        ending = {"id": granted["id"], "outcome": "settled", "charge_nanos": 1, "cost_nanos": 1, "quarantined": True}
+        await door.call("tollgate_settle", items=[ending])
+
+    await quarantine()
+    await quarantine()
+    shown = (await operator.get(path)).json()
+    assert (shown["paid_calls"], shown["paid_suspended_reason"]) == ("suspended", "quarantined_usage")
+    assert shown["paid_suspended_at"].endswith("Z")
+    assert (await operator.patch(path, json={"paid_calls": "suspended"})).json() == shown
+    shown = (await operator.patch(path, json={"paid_calls": "active"})).json()
+    assert (shown["paid_calls"], shown["paid_suspended_at"], shown["paid_suspended_reason"]) == ("active", None, None)
+    await quarantine()  # the first since the operator looked
+    assert "granted" in await admitted(door, someone)
+    shown = (await operator.patch(path, json={"paid_calls": "suspended"})).json()
+    assert (shown["paid_calls"], shown["paid_suspended_reason"]) == ("suspended", "operator")
+    assert (await admitted(door, someone))["refusal"]["code"] == "paid_calls_suspended"
+    events = json.loads(await sql(shared_database, EVENTS, someone.org_id))
+    assert [event["action"] for event in events][-3:] == ["org.paid_suspended", "org.updated", "org.updated"]
+    assert events[-1]["details"]["paid_suspended_reason"] == {"was": None, "is": "operator"}
 
 
 async def test_an_org_without_a_plan_is_on_free_and_one_on_no_plan_is_not_made(

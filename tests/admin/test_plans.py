@@ -47,6 +47,7 @@ async def test_a_plan_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "description": "For\nsome.",
         "markup": 0.1,
         "limits": {"tokens_per_day": 10**11},
+        "max_concurrent_requests": 50,
     }
     answer = await operator.post("/admin/plans", json=said)
     assert answer.status_code == 201

@@ -283,11 +283,10 @@ async def test_quarantined_usage_is_counted_once_for_its_org(
     door: Door, customer: Any, look: Any, shared_database: str, sql: Sql
 ) -> None:
     someone = await customer()
-    for _ in range(3):
-        item = an_item(someone)
-        await door.call("tollgate_admit", items=[item])
-        ending = {"id": item["id"], "outcome": "settled", "charge_nanos": 1, "cost_nanos": 1, "quarantined": True}
-        await door.call("tollgate_settle", items=[ending])
+    items = [an_item(someone) for _ in range(3)]
+    await door.call("tollgate_admit", items=items)
+    ending = {"outcome": "settled", "charge_nanos": 1, "cost_nanos": 1, "quarantined": True}
+    await door.call("tollgate_settle", items=[{"id": item["id"]} | ending for item in items])
     back = "update tollgate.lookout set quarantined_until = now() - interval '1 hour'"
     await sql(shared_database, back)
     await sql(shared_database, "select public.tollgate_detect_patterns()")

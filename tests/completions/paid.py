@@ -345,6 +345,31 @@ HOLD = 110_250
 """Of such an item."""
 
 
+async def admit(door: Door, *items: dict[str, Any]) -> list[dict[str, Any]]:
+    answers = await door.call("tollgate_admit", items=list(items))
+    return [answers[one["id"]] for one in items]
+
+
+async def settle(door: Door, *items: dict[str, Any]) -> list[dict[str, Any]]:
+    answers = await door.call("tollgate_settle", items=list(items))
+    return [answers[one["id"]] for one in items]
+
+
+def settled(asked: dict[str, Any], charge: int, **more: Any) -> dict[str, Any]:
+    tokens = {"prompt_tokens": 10, "completion_tokens": 20}
+    return {"id": asked["id"], "outcome": "settled", "charge_nanos": charge, "cost_nanos": charge, **tokens, **more}
+
+
+def released(asked: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": asked["id"], "outcome": "released", **more}
+
+
+async def audited(door: Door) -> None:
+    books = await door.call("tollgate_audit_books")
+    assert books["faults"] == []
+    assert sum(books["accounts_nanos"].values()) == 0
+
+
 async def unsettled(door: Door, someone: Person, generation_id: str | None, **more: Any) -> dict[str, Any]:
     """A request whose upstream was at work, and of which nothing more is known."""
     item = an_item(someone, **more)

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from completions.paid import admit, audited, released, settle, settled
 from people import OLD_PEPPER, PEPPER, Person
 from tollgate.account import store as account
 from tollgate.core.errors import InternalError
@@ -47,34 +48,9 @@ def item(someone: Person, **more: Any) -> dict[str, Any]:
     }
 
 
-async def admit(door: Door, *items: dict[str, Any]) -> list[dict[str, Any]]:
-    answers = await door.call("tollgate_admit", items=list(items))
-    return [answers[one["id"]] for one in items]
-
-
-async def settle(door: Door, *items: dict[str, Any]) -> list[dict[str, Any]]:
-    answers = await door.call("tollgate_settle", items=list(items))
-    return [answers[one["id"]] for one in items]
-
-
-def settled(asked: dict[str, Any], charge: int, **more: Any) -> dict[str, Any]:
-    tokens = {"prompt_tokens": 10, "completion_tokens": 20}
-    return {"id": asked["id"], "outcome": "settled", "charge_nanos": charge, "cost_nanos": charge, **tokens, **more}
-
-
-def released(asked: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"id": asked["id"], "outcome": "released", **more}
-
-
 async def balance_of(someone: Person) -> tuple[int, int]:
     found = await account.balance(someone.at_the_door())
     return found["balance_nanos"], found["held_nanos"]
-
-
-async def audited(door: Door) -> None:
-    books = await door.call("tollgate_audit_books")
-    assert books["faults"] == []
-    assert sum(books["accounts_nanos"].values()) == 0
 
 
 @pytest.fixture
@@ -157,13 +133,57 @@ async def test_repeating_admit_and_settle_changes_nothing(door: Door, payer: Any
 
 
 async def test_the_first_outcome_of_a_request_stands(door: Door, payer: Any) -> None:
+    """Unless it was a guess: tests/completions/test_late.py."""
     someone = await payer()
     asked = item(someone)
     await admit(door, asked)
-    outcomes = [settled(asked, 1000), released(asked), settled(asked, 5000)] * 3
+    outcomes = [settled(asked, 1000), settled(asked, 5000)] * 4
     answers = [answer[0]["settled"] for answer in await asyncio.gather(*(settle(door, one) for one in outcomes))]
+    answers.append((await settle(door, released(asked)))[0]["settled"])
     assert sum(not answer["again"] for answer in answers) == 1
     assert len({(answer["state"], answer["charge_nanos"]) for answer in answers}) == 1
+    await audited(door)
+
+
+@pytest.mark.parametrize(
+    "dear",
+    [{"output_nanos": "9e15", "output_bound": 2_000_000}, {"fixed_nanos": "1e19"}, {"fixed_nanos": "1e300"}],
+    ids=["by its output", "by its prompt", "beyond anything"],
+)
+async def test_a_hold_that_no_balance_could_carry_is_refused_and_its_neighbour_is_served(
+    door: Door, payer: Any, dear: dict[str, Any]
+) -> None:
+    someone = await payer()
+    refused, served = await admit(door, item(someone, **dear), item(someone))
+    assert (refused["refusal"]["status"], refused["refusal"]["code"]) == (402, "insufficient_credits")
+    assert refused["refusal"]["facts"]["required_nanos"] == 2**63 - 1
+    assert "granted" in served
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"charge_nanos": 10**30},
+        {"charge_nanos": 10**17 + 1},
+        {"charge_nanos": -1},
+        {"cost_nanos": 10**19},
+        {"completion_tokens": 2**63},
+        {"prompt_tokens": -5},
+    ],
+    ids=str,
+)
+async def test_a_settlement_that_nothing_could_carry_is_quarantined_at_its_hold_and_its_neighbour_is_settled(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], strange: dict[str, Any]
+) -> None:
+    someone = await payer()
+    asked, other = item(someone), item(someone)
+    (granted, _) = await admit(door, asked, other)
+    (done, neighbour) = await settle(door, settled(asked, 500) | strange, settled(other, 700))
+    held = granted["granted"]["hold_nanos"]
+    assert (done["settled"]["charge_nanos"], neighbour["settled"]["charge_nanos"]) == (held, 700)
+    row = "select (quarantined, charge_nanos, cost_nanos)::text from tollgate.requests where id = $1"
+    assert await sql(shared_database, row, asked["id"]) == f"(t,{held},105000)"
+    assert await balance_of(someone) == (CREDIT - held - 700, 0)
     await audited(door)
 
 
@@ -585,6 +605,54 @@ async def test_the_same_idempotency_key_at_once_runs_once(door: Door, payer: Any
     assert ["granted" in answer[0] for answer in answers].count(True) == 1
     within = await admit(door, *(idempotent(someone, "k2") for _ in range(10)))
     assert ["granted" in answer for answer in within].count(True) == 1
+
+
+async def answered(door: Door, someone: Person) -> None:
+    """One request under the key k1, with an answer that is kept."""
+    first = idempotent(someone, "k1")
+    await admit(door, first)
+    await settle(door, settled(first, 500, answer={"status": 200}))
+
+
+async def test_a_replay_respects_the_models_of_the_key_that_asks(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    await answered(door, someone)
+    narrow = "update tollgate.api_keys set allowed_models = '{other/*}' where id = $1"
+    await sql(shared_database, narrow, someone.key_id)
+    (refused,) = await admit(door, idempotent(someone, "k1"))
+    assert (refused["refusal"]["code"], refused["refusal"]["facts"]["model"]) == ("model_not_allowed", "maker/model")
+
+
+@pytest.mark.parametrize("table", ["orgs", "api_keys"])
+async def test_a_replay_takes_a_request_of_the_windows_and_neither_tokens_nor_credits(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], table: str
+) -> None:
+    someone = await payer()
+    limits = f"update tollgate.{table} set limits = row(3, null, null, 200, null, null) where id in ($1, $2)"
+    await sql(shared_database, limits, someone.org_id, someone.key_id)
+    await answered(door, someone)
+    answers = [(await admit(door, idempotent(someone, "k1")))[0] for _ in range(3)]
+    assert ["replay" in answer for answer in answers] == [True, True, False]
+    facts = answers[-1]["refusal"]["facts"]
+    assert answers[-1]["refusal"]["code"] == "rate_limit_exceeded"
+    assert (facts["of"], facts["measure"]) == ("org" if table == "orgs" else "key", "requests")
+    assert 0 < facts["retry_after_ms"] <= 120_000
+    counters = f"select counters[2:3] from tollgate.{table} where id in ($1, $2)"
+    assert await sql(shared_database, counters, someone.org_id, someone.key_id) == [3, 30]
+    assert await balance_of(someone) == (CREDIT - 500, 0)
+
+
+async def test_a_batch_of_replays_takes_what_is_left_of_the_window(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    limits = "update tollgate.orgs set limits = row(3, null, null, null, null, null) where id = $1"
+    await sql(shared_database, limits, someone.org_id)
+    await answered(door, someone)
+    answers = await admit(door, *(idempotent(someone, "k1") for _ in range(4)))
+    assert ["replay" in answer for answer in answers].count(True) == 2
 
 
 @pytest.mark.parametrize("outcome", ["settled", "unsettled"])

@@ -90,6 +90,7 @@ async def test_a_test_key_makes_test_keys_only(person: Any) -> None:
         ({"budget_nanos": 100}, "budget_nanos"),
         ({"tokens_per_month": 100}, "tokens_per_month"),
         ({"tokens_in_all": 100}, "tokens_in_all"),
+        ({"max_concurrent_requests": 3}, "max_concurrent_requests"),
         ({"limits": {"requests_per_day": 100}}, "limits"),
     ],
 )
@@ -111,6 +112,7 @@ CHANGES = [
     ({"budget_nanos": 100}, {"budget_reset": "daily"}, {"budget_nanos": 100}),
     ({"tokens_per_month": 100}, {"tokens_per_month": 101}, {"tokens_per_month": 99}),
     ({"tokens_in_all": 100}, {"tokens_in_all": None}, {"tokens_in_all": 99}),
+    ({"max_concurrent_requests": 3}, {"max_concurrent_requests": None}, {"max_concurrent_requests": 2}),
     (
         {"limits": {"requests_per_day": 9}},
         {"limits": {"requests_per_day": 10}},

@@ -51,6 +51,8 @@ MALFORMED = [
     ("tokens_per_month", -1),
     ("tokens_per_month", 10**16),
     ("tokens_in_all", [1]),
+    ("max_concurrent_requests", -1),
+    ("max_concurrent_requests", "many"),
     ("limits", 60),
     ("limits", {"requests_per_second": 1}),
     ("limits", {"requests_per_minute": -1}),

@@ -31,10 +31,12 @@ where r.id = any ($1) and r.charge_nanos > 0
 order by o.id, r.id
 """
 SUM_UP = """
-update tollgate.orgs o set balance_nanos = o.balance_nanos - s.charged, held_nanos = o.held_nanos + s.held
+update tollgate.orgs o set balance_nanos = o.balance_nanos - s.charged, held_nanos = o.held_nanos + s.held,
+  open_requests = o.open_requests + s.open
 from (
   select r.org_id, coalesce(sum(r.charge_nanos), 0) as charged,
-    coalesce(sum(r.hold_nanos) filter (where r.settled_at is null), 0) as held
+    coalesce(sum(r.hold_nanos) filter (where r.settled_at is null), 0) as held,
+    count(*) filter (where r.settled_at is null) as open
   from tollgate.requests r
   where r.id = any ($1)
   group by r.org_id

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tollgate.core.money import to_credits
 from tollgate.keys.gate import Gate
+from tollgate.keys.limits import Concurrent
 from tollgate.keys.rules import masked
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Moment, refusals
@@ -59,6 +60,7 @@ class OpenWindows(BaseModel):
 class OpenLimits(BaseModel):
     requests: OpenWindows
     tokens: OpenWindows
+    concurrent: Concurrent | None = Field(description="Null: no bound.")
 
 
 class OpenLimitsOfAll(BaseModel):

@@ -11,7 +11,7 @@ from tollgate.account import store
 from tollgate.core import errors
 from tollgate.core.money import to_credits
 from tollgate.keys.gate import Gate
-from tollgate.keys.limits import OfEachLimit
+from tollgate.keys.limits import AT_ONCE, Concurrent, OfEachLimit
 from tollgate.keys.rules import masked
 from tollgate.people.rules import Email, Line
 from tollgate.runtime.database import Door, Json
@@ -73,6 +73,7 @@ class OwnPlan(BaseModel):
     description: str
     org_id: str
     limits: SixLimits = Field(description="The limits that the org's requests meet.")
+    max_concurrent_requests: int | None = Field(description=AT_ONCE + "null is no bound.")
     own_limits: bool = Field(description="Whether these are the org's own, in place of the plan's.")
     markup: float = Field(description="What is charged above the cost: 0.05 is 5 %.")
     markup_ppm: int = Field(description="The same in parts per million, exact.")
@@ -96,10 +97,18 @@ class SixWindows(BaseModel):
     tokens: Windows
 
 
-class WindowsOfBoth(BaseModel):
+class LimitsOfOrg(SixWindows):
+    concurrent: Concurrent
+
+
+class LimitsOfKey(SixWindows):
+    concurrent: Concurrent | None = Field(description="null where the key has no bound of its own.")
+
+
+class LimitsOfBoth(BaseModel):
     at: Moment
-    org: SixWindows = Field(description="Shared by all keys of the org.")
-    key: SixWindows | None = Field(description="The key's own, within the org's; null for a key without any.")
+    org: LimitsOfOrg = Field(description="Shared by all keys of the org.")
+    key: LimitsOfKey | None = Field(description="The key's own, within the org's; null for a key without any.")
 
 
 def router(gate: Gate, chosen: Settings) -> Routes:
@@ -137,8 +146,8 @@ def router(gate: Gate, chosen: Settings) -> Routes:
         return OwnPlan(**found, markup=found["markup_ppm"] / 1_000_000)
 
     @routes.get("/limit", summary="What is used and left in each window, of the org and of the key", **stable)
-    async def limit(door: Annotated[Door, Depends(gate.open)]) -> WindowsOfBoth:
-        return WindowsOfBoth.model_validate(await store.limits(door))
+    async def limit(door: Annotated[Door, Depends(gate.open)]) -> LimitsOfBoth:
+        return LimitsOfBoth.model_validate(await store.limits(door))
 
     return routes
 

@@ -105,6 +105,8 @@ def _of_the_books(found: Any) -> Iterator[Metric]:
     yield _gauge("tollgate_balances_credits", "All balances above zero.", _credits(found["balances"]["nanos"]))
     yield _gauge("tollgate_overdrawn_credits", "All balances below zero.", _credits(overdrawn["nanos"]))
     yield _gauge("tollgate_overdrawn_orgs", "Orgs whose balance is below zero.", overdrawn["count"])
+    suspended = found["paid_suspended"]["count"]
+    yield _gauge("tollgate_paid_suspended_orgs", "Orgs whose paid calls are suspended.", suspended)
     yield _gauge("tollgate_open_holds", "Requests that nobody has ended yet.", holds["count"])
     yield _gauge("tollgate_held_credits", "Set aside for them.", _credits(holds["nanos"]))
     yield _gauge("tollgate_unsettled_requests", "Those whose cost the sweeper looks for.", holds["unsettled"])

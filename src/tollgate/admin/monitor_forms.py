@@ -137,6 +137,18 @@ class Overdrawn(BaseModel):
     orgs: list[OverdrawnOrg] = Field(description="The worst of them.")
 
 
+class SuspendedOrg(BaseModel):
+    org_id: str
+    name: str
+    since: Moment
+    reason: str = Field(description="`quarantined_usage` or `operator`.")
+
+
+class PaidSuspended(BaseModel):
+    count: int
+    orgs: list[SuspendedOrg] = Field(description="The first of them.")
+
+
 class Balances(BaseModel):
     nanos: int = Field(description="All balances above zero: what orgs have paid for and not used, holds among it.")
 
@@ -182,6 +194,7 @@ class HouseMonitor(BaseModel):
     open_holds: OpenHolds
     balances: Balances
     overdrawn: Overdrawn
+    paid_suspended: PaidSuspended
     catalog: dict[str, CatalogHealth] = Field(description="What this instance knows, for live keys and for test keys.")
     upstreams: list[UpstreamHealth] = Field(description="Those that this instance has asked so far.")
     openrouter: OpenRouterCredit

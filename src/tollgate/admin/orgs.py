@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.core import errors
 from tollgate.keys.gate import Gate
-from tollgate.keys.limits import Limits
+from tollgate.keys.limits import AT_ONCE, Limit, Limits
 from tollgate.people import store
 from tollgate.people.rules import Line, Markup, Name, told
 from tollgate.runtime.database import Door
@@ -16,6 +16,7 @@ from tollgate.runtime.routing import Routes
 
 OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….")]
 OrgStatus = Literal["active", "suspended"]
+PaidCalls = Literal["active", "suspended"]
 
 
 class Org(BaseModel):
@@ -25,6 +26,11 @@ class Org(BaseModel):
     status: OrgStatus
     markup: float | None = Field(description="0.05 charges 5 % above the cost; null follows the plan.")
     limits: Limits = Field(description="Its own; a null follows the plan.")
+    max_concurrent_requests: int | None = Field(description=AT_ONCE + "Its own bound; null follows the plan.")
+    open_requests: int = Field(description="How many are open now.")
+    paid_calls: PaidCalls = Field(description="Suspended: paid calls are refused, and all else goes on.")
+    paid_suspended_at: Moment | None
+    paid_suspended_reason: str | None = Field(description="`quarantined_usage` or `operator`.")
     credits: float = Field(description="The balance, for people to read; 1 credit is 1 US dollar.")
     credits_nanos: int = Field(description="The balance in nanos (1e-9 credit), exact.")
     held_nanos: int = Field(description="What running requests have set aside.")
@@ -42,7 +48,8 @@ class NewOrg(Written):
 
 
 class OrgChanges(Written):
-    """What is left out or null stays as it is, but for markup and limits: there a null follows the plan."""
+    """What is left out or null stays as it is, but for markup, limits and max_concurrent_requests: there a null follows
+    the plan."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -55,6 +62,12 @@ class OrgChanges(Written):
     status: OrgStatus | None = Field(None, description="Suspending stops all keys of the org at once.")
     markup: Markup | None = Field(None, description="0.05 is 5 %, in steps of a millionth; null follows the plan.")
     limits: Limits | None = Field(None, description="Those named are changed; null lets all follow the plan.")
+    max_concurrent_requests: Limit | None = Field(None, description=AT_ONCE + "Null follows the plan.")
+    paid_calls: PaidCalls | None = Field(
+        None,
+        description="Refuse paid calls, or serve them again. Tollgate suspends them by itself when the usage of "
+        "two requests within an hour makes no sense.",
+    )
 
 
 class OrgsAsked(Listed):

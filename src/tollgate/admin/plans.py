@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from tollgate.admin.orgs import Deleted, Org
 from tollgate.core import errors
 from tollgate.keys.gate import Gate
-from tollgate.keys.limits import Limits
+from tollgate.keys.limits import AT_ONCE, Limit, Limits
 from tollgate.people import store
 from tollgate.people.rules import Line, Markup, Name, Words, told
 from tollgate.runtime.database import Door
@@ -25,6 +25,7 @@ class Plan(BaseModel):
     description: str
     markup: float | None = Field(description=OWN_MARKUP)
     limits: Limits = Field(description="A null is no limit.")
+    max_concurrent_requests: int | None = Field(description=AT_ONCE + "Null is no bound.")
     orgs: int = Field(description="How many orgs are on it.")
     created_at: Moment
     updated_at: Moment
@@ -42,10 +43,12 @@ class NewPlan(Written):
     description: Words = ""
     markup: Markup | None = Field(None, description=OWN_MARKUP)
     limits: Limits = Field(default_factory=Limits, description="A null is no limit.")
+    max_concurrent_requests: Limit | None = Field(None, description=AT_ONCE + "Null is no bound.")
 
 
 class PlanChanges(Written):
-    """What is left out stays as it is, as does what is null, but for markup and the single limits."""
+    """What is left out stays as it is, as does what is null, but for markup, max_concurrent_requests and
+    the single limits."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"limits": {"tokens_per_day": None}}]})
 
@@ -53,6 +56,7 @@ class PlanChanges(Written):
     description: Words | None = None
     markup: Markup | None = Field(None, description=OWN_MARKUP)
     limits: Limits | None = Field(None, description="Those named are changed; a null is no limit.")
+    max_concurrent_requests: Limit | None = Field(None, description=AT_ONCE + "Null is no bound.")
 
 
 class PlansAsked(Listed):

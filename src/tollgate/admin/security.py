@@ -21,6 +21,7 @@ Kind = Literal[
     "limit_exceeded",
     "ip_refused",
     "org_overdrawn",
+    "org_paid_suspended",
     "usage_quarantined",
     "many_networks",
     "usage_spike",

@@ -17,6 +17,7 @@ KINDS: Mapping[str, Kind] = {
     "key_expired": "authentication_failed",
     "ip_not_allowed": "ip_refused",
     "rate_limit_exceeded": "limit_exceeded",
+    "too_many_in_flight": "limit_exceeded",
     "quota_exhausted": "limit_exceeded",
     "key_budget_exhausted": "limit_exceeded",
 }

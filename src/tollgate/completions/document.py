@@ -30,9 +30,9 @@ REFUSALS: tuple[type[TollgateError], ...] = (
     errors.BadRequest, errors.ModelUnpriced, errors.ExtraUnpriced, errors.MissingApiKey, errors.InvalidApiKey,
     errors.InsufficientCredits, errors.KeyBudgetExhausted, errors.QuotaExhausted, errors.PermissionDenied,
     errors.ModelNotAllowed, errors.IpNotAllowed, errors.ModelNotFound, errors.RequestInProgress, errors.AnswerNotKept,
-    errors.BodyTooLarge, errors.IdempotencyKeyReused, errors.RateLimitExceeded, errors.UpstreamUnavailable,
-    errors.UpstreamGarbled, errors.UpstreamCut, errors.UpstreamBusy, errors.CatalogUnavailable,
-    errors.DatabaseUnavailable, errors.UpstreamTimeout,
+    errors.BodyTooLarge, errors.IdempotencyKeyReused, errors.RateLimitExceeded, errors.TooManyInFlight,
+    errors.PaidCallsSuspended, errors.UpstreamUnavailable, errors.UpstreamGarbled, errors.UpstreamCut,
+    errors.UpstreamBusy, errors.CatalogUnavailable, errors.DatabaseUnavailable, errors.UpstreamTimeout,
 )  # fmt: skip
 HEADERS = {
     "x-request-id": "The request's id: yours where you sent one.",

@@ -27,7 +27,8 @@ TollgateError
 │   ├── PermissionDenied           permission_denied
 │   ├── ModelNotAllowed            model_not_allowed
 │   ├── IpNotAllowed               ip_not_allowed
-│   └── CapExceeded                cap_exceeded
+│   ├── CapExceeded                cap_exceeded
+│   └── PaidCallsSuspended         paid_calls_suspended
 ├── RateLimitExceeded          429 rate_limit_exceeded
 ├── TooManyInFlight            429 too_many_in_flight
 ├── UpstreamError
@@ -229,6 +230,11 @@ class CapExceeded(Forbidden):
     sentence = "This is more than one operator may move. Ask for less, wait until tomorrow, or have the cap raised."
 
 
+class PaidCallsSuspended(Forbidden):
+    code = "paid_calls_suspended"
+    sentence = "Paid calls of this org are suspended until an operator has looked at its usage. Contact your operator."
+
+
 class RateLimitExceeded(TollgateError):
     status = 429
     type = "rate_limit_error"
@@ -249,7 +255,8 @@ class TooManyInFlight(TollgateError):
     type = "rate_limit_error"
     code = "too_many_in_flight"
     sentence = (
-        "Too many requests of this key or its org are in flight. Wait until one of them ends, then send it again."
+        "Too many requests are running at once. Send it again when one of them has ended, "
+        "or ask your operator for a higher bound."
     )
     headers: Mapping[str, str] = {"retry-after": "1"}
 

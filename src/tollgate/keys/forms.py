@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
-from tollgate.keys.limits import Limits
+from tollgate.keys.limits import AT_ONCE, Limit, Limits
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.runtime.forms import Listed, Moment, Written
 
@@ -88,6 +88,7 @@ class Terms(Written):
     tokens_per_month: Tokens | None = Field(None, description="Tokens in and out that it may use in a calendar month.")
     tokens_in_all: Tokens | None = Field(None, description="Tokens in and out that it may ever use.")
     limits: KeyLimits | None = None
+    max_concurrent_requests: Limit | None = Field(None, description=AT_ONCE + "Null is no bound but the org's.")
     metadata: Metadata | None = None
 
     @model_validator(mode="after")

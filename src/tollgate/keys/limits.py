@@ -1,4 +1,4 @@
-"""The six limits of a plan, an org or a key: as they are written, and whatever is shown of each."""
+"""The six limits of a plan, an org or a key, and the bound of open requests: as they are written and shown."""
 
 from typing import Annotated, Generic, TypeVar
 
@@ -9,6 +9,7 @@ from tollgate.runtime.forms import Written
 MOST = 100_000_000_000
 Limit = Annotated[int, Field(ge=0, le=MOST, strict=True)]
 Shown = TypeVar("Shown")
+AT_ONCE = "How many requests may be open at once: from admission until what it cost is known. "
 
 
 class Limits(Written):
@@ -20,6 +21,14 @@ class Limits(Written):
     tokens_per_minute: Limit | None = None
     tokens_per_hour: Limit | None = None
     tokens_per_day: Limit | None = None
+
+
+class Concurrent(BaseModel):
+    """Requests that are open: admitted, and not settled yet."""
+
+    limit: int | None = Field(description="null is no bound.")
+    in_flight: int
+    remaining: int | None
 
 
 class OfEachLimit(BaseModel, Generic[Shown]):

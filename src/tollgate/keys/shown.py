@@ -34,9 +34,13 @@ class ApiKey(BaseModel):
     budget_resets_at: str | None
     tokens_per_month: int | None
     tokens_in_all: int | None
-    tokens_used_in_month: int | None = Field(description="Null where no quota, budget or limit has them counted.")
+    tokens_used_in_month: int | None = Field(
+        description="Null where no quota, budget, limit or bound has them counted."
+    )
     tokens_used_in_all: int | None = Field(description="Since the key first had one of these.")
     limits: KeyLimits | None
+    max_concurrent_requests: int | None
+    open_requests: int | None = Field(description="How many are open now; null where the key has no bound of its own.")
     metadata: dict[str, str | bool | int | float]
     rotated_from: str | None = Field(description="The key whose place it took.")
     rotated_to: str | None = Field(description="The key that took its place; this one ends at expires_at.")
@@ -49,7 +53,8 @@ class ApiKey(BaseModel):
     def of(cls, found: dict[str, Any], **more: Any) -> Self:
         budget, spent = found["budget_nanos"], found["budget_spent_nanos"]
         counted = any(
-            found[term] is not None for term in ("budget_nanos", "tokens_per_month", "tokens_in_all", "limits")
+            found[term] is not None
+            for term in ("budget_nanos", "tokens_per_month", "tokens_in_all", "limits", "max_concurrent_requests")
         )
         used = {term: found[term] if counted else None for term in ("tokens_used_in_month", "tokens_used_in_all")}
         return cls.model_validate(

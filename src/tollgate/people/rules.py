@@ -22,7 +22,7 @@ Markup = Annotated[
 ]
 """0.05 is 5 %, in steps of a millionth."""
 
-MEANT_AS_NULL = ("markup", "limits")
+MEANT_AS_NULL = ("markup", "limits", "max_concurrent_requests")
 """Where a null says something: that nothing of one's own is wanted. Elsewhere it says as much as leaving it out."""
 
 
