@@ -1,6 +1,7 @@
 """The commands: serve, migrate, seed-key, sweep, audit, demo.
 
-Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings. What went wrong is one line on stderr.
+Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings, 3 the books were rewritten since a head was taken.
+What went wrong is one line on stderr.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pydantic import SecretStr
 
 from tollgate import __version__
 from tollgate.app import compose, create_app
+from tollgate.audit import heads
 from tollgate.completions.sweep import Sweep
 from tollgate.core.errors import TollgateError
 from tollgate.core.money import NANOS_PER_CREDIT
@@ -44,6 +46,10 @@ class CommandError(Exception):
     """Why a command could not do its work, in one line."""
 
 
+class RewrittenError(Exception):
+    """What is no longer as it was when a head was taken, in one line."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
@@ -60,10 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in error.lines:
             print(f"tollgate: {line}", file=sys.stderr)
         return 2
-    except key_rules.UnusableSecret as error:
+    except (key_rules.UnusableSecret, heads.UnusableHead) as error:
         print(f"tollgate: {error}", file=sys.stderr)
         return 2
-    except (CommandError, embedded.EmbeddedError, migrations.MigrationError, server.PortTaken) as error:
+    except RewrittenError as error:
+        print(f"tollgate: {error}", file=sys.stderr)
+        return 3
+    except (CommandError, heads.Busy, embedded.EmbeddedError, migrations.MigrationError, server.PortTaken) as error:
         print(f"tollgate: {error}", file=sys.stderr)
         return 1
     except TollgateError as error:
@@ -141,16 +150,42 @@ def sweep(chosen: Settings, options: argparse.Namespace) -> None:
 
 
 def audit(chosen: Settings, options: argparse.Namespace) -> None:
-    """Prove the books from the tables alone. Ends with 1 and names each row that does not fit."""
+    """Prove the books from the tables alone. Ends with 1 and names each row that does not fit.
+
+    --head prints the heads of the hash chains, signed, to be kept elsewhere. --against a head that was kept ends with 3
+    when what was there then is not there now as it was.
+    """
     patient = chosen.model_copy(update={"database_timeout_seconds": AUDIT_SECONDS})
+    if options.head:
+        with _database(chosen):
+            head = _through_the_door(patient, heads.take)
+        print(json.dumps(heads.signed(head, chosen.peppers[0])))
+        return
+    kept = heads.verified(_read(options.against), chosen.peppers) if options.against else None
+
+    async def prove(door: Door) -> Any:
+        books = await credits.audit_books(door)
+        return books if kept is None else books | {"rewritten": await heads.differences(door, kept)}
+
     with _database(chosen):
-        books = _through_the_door(patient, credits.audit_books)
+        books = _through_the_door(patient, prove)
     faults = [f"{fault['fault']} {fault['id']}: {json.dumps(fault['facts'])}" for fault in books["faults"]]
     counted = f"{books['orgs']} orgs, {books['transfers']} transfers, {books['requests']} requests"
     verdict = "The books do not agree:" if faults else "The books agree:"
     _report(options, books, "\n".join([f"{verdict} {counted}, {books['open_holds']} holds open.", *faults]))
+    if kept and books["rewritten"]:
+        raise RewrittenError(
+            f"the books up to {kept['at']} are not what they were then: {', '.join(books['rewritten'])}"
+        )
     if faults:
-        raise CommandError(f"{len(faults)} rows of the books do not agree")
+        raise CommandError(f"{books['fault_count']} rows of the books do not agree")
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise heads.UnusableHead(f"cannot read {file}: {getattr(error, 'strerror', None) or 'not text'}") from None
 
 
 def demo(chosen: Settings, options: argparse.Namespace) -> None:
@@ -294,7 +329,9 @@ def _parser() -> argparse.ArgumentParser:
     seeding = add("seed-key", seed_key, parents=[reports])
     seeding.add_argument("value", help="the secret, at least 20 characters; - reads it from standard input")
     add("sweep", sweep, parents=[reports])
-    add("audit", audit, parents=[reports])
+    auditing = add("audit", audit, parents=[reports]).add_mutually_exclusive_group()
+    auditing.add_argument("--head", action="store_true", help="print the signed heads of the hash chains as JSON")
+    auditing.add_argument("--against", metavar="FILE", help="a head that was kept; - reads it from standard input")
     add("demo", demo)
     return parser
 

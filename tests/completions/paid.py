@@ -357,7 +357,8 @@ async def settle(door: Door, *items: dict[str, Any]) -> list[dict[str, Any]]:
 
 def settled(asked: dict[str, Any], charge: int, **more: Any) -> dict[str, Any]:
     tokens = {"prompt_tokens": 10, "completion_tokens": 20}
-    return {"id": asked["id"], "outcome": "settled", "charge_nanos": charge, "cost_nanos": charge, **tokens, **more}
+    cost = charge * 100 // 105  # the audit knows the markup
+    return {"id": asked["id"], "outcome": "settled", "charge_nanos": charge, "cost_nanos": cost, **tokens, **more}
 
 
 def released(asked: dict[str, Any], **more: Any) -> dict[str, Any]:

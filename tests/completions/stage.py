@@ -120,7 +120,7 @@ class Stage:
 
     async def books_agree(self) -> None:
         books = await self.door.call("tollgate_audit_books")
-        assert books["faults"] == []
+        assert books["faults"] == [], books["faults"]
 
 
 @contextlib.asynccontextmanager

@@ -288,7 +288,7 @@ async def test_the_sweeper_that_comes_after_a_settlement_changes_nothing(
     await auditor.hasten(someone)
     sweeping = asyncio.create_task(sweeper.sweep())
     await eventually(lambda: records.asked == 1)
-    settled = {"id": item["id"], "outcome": "settled", "charge_nanos": 77, "cost_nanos": 70}
+    settled = {"id": item["id"], "outcome": "settled", "charge_nanos": 77, "cost_nanos": 73}
     await door.call("tollgate_settle", items=[settled])
     records.cost("gen-1", "0.00001")
     records.is_silent = False

@@ -64,7 +64,7 @@ def test_a_planted_breach_is_found(copy: Path, file: str, breach: str) -> None:
 ROOM_FILES = {"__init__.py", "routes.py", "store.py", "rules.py"}
 NOUNS = {
     "keys": {"gate.py", "forms.py", "limits.py", "shown.py"},
-    "audit": {"report.py", "sightings.py", "watch.py"},
+    "audit": {"heads.py", "report.py", "sightings.py", "watch.py"},
     "usage": {"answered.py", "asked.py", "counted.py", "export.py", "monitor.py"},
     "account": {"keys.py", "monitor.py", "profile.py", "transactions.py", "usage.py"},
     "admin": {

@@ -102,12 +102,12 @@ class Home:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     @contextlib.contextmanager
-    def server(self, command: str, **settings: str) -> Iterator[Server]:
+    def server(self, command: str, program: str = "", **settings: str) -> Iterator[Server]:
         output = self.folder / "output"
         with (
             output.open("wb") as out,
             subprocess.Popen(
-                [sys.executable, "-m", "tollgate", command],
+                [sys.executable, *(["-c", program] if program else ["-m", "tollgate"]), command],
                 cwd=self.folder,
                 env=self.environment(settings),
                 stdin=subprocess.DEVNULL,
@@ -341,6 +341,49 @@ def test_demo_takes_over_the_postgres_of_a_killed_one_and_stops_it(used_home: Ho
         assert demo.get("/user/balance", demo.demo_key).json()["credits"] == 5
         assert demo.stop() == 0
     gone(orphans)
+
+
+def postmaster(data: Path) -> int:
+    return int((data / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
+
+
+def test_demo_serves_again_after_the_death_of_its_postgres(used_home: Home) -> None:
+    with used_home.server("demo") as demo:
+        pid = postmaster(used_home.data)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in alive(), "it is dead")
+        statuses = set()
+
+        def serves() -> bool:
+            statuses.add(status := demo.get("/user/balance", demo.demo_key).status_code)
+            return status == 200 and demo.get("/readyz").status_code == 200
+
+        wait_until(serves, "it serves again")
+        assert statuses <= {200, 503}
+        assert postmaster(used_home.data) != pid
+        assert demo.stop() == 0
+    assert not whole_postgres(used_home.data)
+
+
+HURRIED = """
+import sys
+from tollgate.__main__ import main
+from tollgate.runtime.database import embedded
+embedded.RESTART_PAUSES = (0.01, 0.01)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_whose_postgres_cannot_be_started_again_ends_with_one(used_home: Home, workers: str) -> None:
+    cluster, elsewhere = used_home.data / "postgres", used_home.data / "elsewhere"
+    with used_home.server("serve", program=HURRIED, WEB_CONCURRENCY=workers) as server:
+        pid = postmaster(used_home.data)
+        cluster.rename(elsewhere)
+        os.kill(pid, signal.SIGKILL)
+        assert server.process.wait(60) == 1
+        assert "cannot be used (PG_VERSION is missing)" in server.printed.splitlines()[-1]
+        assert not cluster.exists()
 
 
 def test_seed_key_works_beside_a_running_demo_and_leaves_it_running(used_home: Home) -> None:

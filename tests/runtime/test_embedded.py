@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,7 +118,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield place / "data"
     for pid_file in place.rglob("postmaster.pid"):
         data_folder = pid_file.parents[1]
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, FileNotFoundError):
             if is_a_postgres(pid := postmaster(data_folder)):
                 left = family(pid)
                 end_at_once(left)
@@ -266,6 +267,108 @@ def test_what_a_killed_postgres_left_neither_stops_the_start_nor_hurts_whom_it_n
             assert ask(url, "show data_directory") == str(folder / "postgres")
         assert sleeper in alive()
         assert ask(other_url, "select 42") == 42
+
+
+def answers(url: str) -> bool:
+    try:
+        return bool(ask(url, "select 42") == 42)
+    except (OSError, TimeoutError, asyncpg.PostgresError):
+        return False
+
+
+def has_another_postmaster(folder: Path, than: int) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return postmaster(folder) != than
+    return False
+
+
+@pytest.mark.parametrize("whose", ["own", "adopted"])
+def test_a_postgres_that_dies_is_started_again_with_what_was_committed(folder: Path, whose: str) -> None:
+    if whose == "adopted":
+        with owner(folder) as (process, _):
+            process.kill()
+            process.wait()
+    with embedded.running(folder) as url:
+        ask(url, "create table kept as select 42 as number")
+        for _ in range(2):
+            pid = postmaster(folder)
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: has_another_postmaster(folder, pid), "another runs", 60)  # type: ignore[misc]
+            wait_until(lambda: answers(url), "it answers", 60)
+            assert ask(url, "select number from kept") == 42
+        last = postmaster(folder)
+    assert last not in alive()
+
+
+def test_a_postgres_that_cannot_be_started_again_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "RESTART_PAUSES", (0.01, 0.01))
+    given_up = threading.Event()
+
+    def lose_it() -> None:
+        with embedded.running(folder, given_up.set):
+            (folder / "postgres").rename(folder / "elsewhere")
+            os.kill(int((folder / "elsewhere" / "postmaster.pid").read_text().split("\n", 1)[0]), signal.SIGKILL)
+            assert given_up.wait(60)
+
+    with pytest.raises(embedded.EmbeddedError, match="PG_VERSION is missing"):
+        lose_it()
+    assert not (folder / "postgres").exists(), "an empty one in its place would hide what was lost"
+
+
+def test_one_that_is_stopped_while_it_starts_again_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "RESTART_PAUSES", (0.0,) * 1000)
+    with embedded.running(folder):
+        pid = postmaster(folder)
+        os.kill(pid, signal.SIGKILL)
+        gone({pid})
+        wait_until(lambda: has_another_postmaster(folder, pid), "another begins", 60)
+        last = postmaster(folder)
+    assert last not in alive()
+
+
+@pytest.mark.parametrize("whose", ["own", "adopted"])
+def test_a_session_that_hears_nothing_does_not_keep_postgres_from_stopping(
+    folder: Path, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fast shutdown would wait for it without end."""
+    stops = [(number, min(seconds, 1.0)) for number, seconds in embedded.STOPS]
+    monkeypatch.setattr(embedded, "STOPS", [*stops[:-1], (stops[-1][0], 30.0)])
+    if whose == "adopted":
+        with owner(folder) as (process, _):
+            process.kill()
+            process.wait()
+
+    async def deafened(url: str) -> int:
+        connection = await asyncpg.connect(url)
+        pid: int = await connection.fetchval("select pg_backend_pid()")
+        os.kill(pid, signal.SIGSTOP)
+        connection.terminate()
+        return pid
+
+    with embedded.running(folder) as url:
+        last = postmaster(folder)
+        session = asyncio.run(deafened(url))
+    assert last not in alive()
+    end_at_once({session})
+    gone({session})
+    with embedded.running(folder) as url:
+        assert ask(url, "select 42") == 42
+
+
+@pytest.mark.parametrize("whose", ["own", "adopted"])
+def test_one_that_died_is_not_waited_for(folder: Path, whose: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves its pid file, for which we would wait in vain."""
+    monkeypatch.setattr(embedded, "STOPS", [(signal.SIGINT, 10_000.0)])
+    if whose == "adopted":
+        with owner(folder) as (process, _):
+            process.kill()
+            process.wait()
+    with embedded.running(folder):
+        monkeypatch.setattr(embedded, "RESTART_PAUSES", (10_000.0,))
+        pid = postmaster(folder)
+        end_at_once({pid})
+        gone({pid})
+    assert (folder / "postgres" / "postmaster.pid").exists()
 
 
 def test_a_guest_uses_what_runs_and_does_not_stop_it(folder: Path) -> None:

@@ -14,6 +14,25 @@ from people import Person
 Row = dict[str, Any]
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=4)
 
+LINK_ANEW = """
+do $$
+declare
+  t tollgate.transfers;
+  link bytea;
+  payer text;
+begin
+  alter table tollgate.transfer_links disable trigger user;
+  delete from tollgate.transfer_links;
+  for t in select l.* from tollgate.transfers l order by l.org_id, l.position loop
+    link := sha256(case when t.org_id = payer then link else '' end || tollgate.text_of(t));
+    payer := t.org_id;
+    insert into tollgate.transfer_links values (t.org_id, t.position, link);
+  end loop;
+  alter table tollgate.transfer_links enable trigger user;
+end $$;
+"""
+"""After transfers were moved to another time. Nobody but a superuser can."""
+
 INSERT = "insert into tollgate.requests select * from jsonb_populate_recordset(null::tollgate.requests, $1)"
 OPEN_HOLDS = """
 insert into tollgate.holds (request_id, next_sweep_at)

@@ -29,10 +29,12 @@ with paid as (
 insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos)
 select $1, 'revenue', 'wallet', $2, 'refund', $3, p.balance_nanos from paid p
 """
-AGE = """
+AGE = f"""
 alter table tollgate.transfers disable trigger user;
 update tollgate.transfers set created_at = created_at - interval '40 days';
 update tollgate.requests set created_at = created_at - interval '40 days', settled_at = settled_at - interval '40 days';
+alter table tollgate.transfers enable trigger user;
+{past.LINK_ANEW}
 """
 """Moves what has happened so far back in time, its charges too."""
 
@@ -128,9 +130,10 @@ async def test_a_refund_of_more_than_its_charge_is_found(
     ):
         await sql(own_database, REFUND, org_id, amount, f"{charge['reference']}/{number}")
     books = json.loads(await sql(own_database, "select public.tollgate_audit_books()"))
-    assert [(fault["fault"], fault["id"]) for fault in books["faults"]] == [("refund", beyond["reference"])]
+    refunds = [fault for fault in books["faults"] if fault["fault"] == "refund"]
+    assert [fault["id"] for fault in refunds] == [beyond["reference"]]
     charged = beyond["amount_nanos"]
-    assert books["faults"][0]["facts"] == {
+    assert refunds[0]["facts"] == {
         "charge_nanos": charged if mine else 0, "refunded_nanos": charged + 1 if mine else charged,
     }  # fmt: skip
 

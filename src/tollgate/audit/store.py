@@ -33,3 +33,11 @@ async def compliance_report(door: Door, since: str, until: str, books: bool | No
 
 async def database(door: Door) -> Json:
     return await door.call("tollgate_database")
+
+
+async def sight_chains(door: Door) -> Json:
+    return await door.call("tollgate_sight_chains")
+
+
+async def chains_at(door: Door, sighted: dict[str, Any]) -> Json:
+    return await door.call("tollgate_chains_at", sighted=sighted)

@@ -242,7 +242,7 @@ def found(row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         bill = credits.bill(usage, Price(), markup_ppm=markup_ppm, most_nanos=None if confirmed else conceivable)
     except credits.Nonsense:
         return billed(credits.at_the_hold(hold_nanos, markup_ppm))
-    return billed(bill, usage)
+    return billed(bill, usage) | {"usage": _recorded(row, record)}
 
 
 def not_found(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,6 +305,13 @@ def with_charge(data: bytes, charge: Mapping[str, Any]) -> bytes:
     usage = documents.get(data, "usage") or b"{}"
     marked = documents.put(usage, "tollgate", json.dumps(charge, separators=(",", ":")).encode())
     return b"data: " + documents.put(data, "usage", marked) + b"\n\n"
+
+
+def _recorded(row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The usage that the row keeps: what the record states, and the cost that the answer stated where it differs."""
+    stated = (row.get("usage") or {}).get("cost")
+    kept = kept_usage({"cost": record["total_cost"], "is_byok": record.get("is_byok")})
+    return kept if kept is None or stated in (None, kept.get("cost")) else {**kept, "stated_cost": stated}
 
 
 def _without_usage(

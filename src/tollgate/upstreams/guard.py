@@ -20,8 +20,17 @@ METADATA: Final = frozenset(
     map(ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"))
 )
 """Of clouds that keep it elsewhere than at a link-local address."""
-_NAT64: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
-_COMPATIBLE: Final = IPv6Network("::/96")
+_LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
+_LAST_32_BITS: Final = (
+    IPv6Network("::/96"),  # IPv4-compatible
+    IPv6Network("::ffff:0:0:0/96"),  # IPv4-translated
+    IPv6Network("64:ff9b::/96"),  # NAT64
+    _LOCAL_NAT64,
+)
+"""Networks whose addresses end in an IPv4 address."""
+_UNSPECIFIED: Final = IPv6Address("::")
+_LOOPBACK: Final = IPv6Address("::1")
+_ISATAP: Final = 0x5EFE
 
 
 class Forbidden(Exception):
@@ -87,15 +96,22 @@ def _meant(address: Address) -> Iterator[Address]:
 
 
 def _wrapped(address: IPv6Address) -> Iterator[IPv4Address]:
+    """Every IPv4 address that a form of IPv6 carries. A form that can be read in two ways gives both."""
     if address.ipv4_mapped:
         yield address.ipv4_mapped
     if address.sixtofour:
         yield address.sixtofour
     if address.teredo:
         yield from address.teredo
-    is_compatible = address in _COMPATIBLE and int(address) > 1
-    if is_compatible or any(address in network for network in _NAT64):
-        yield IPv4Address(int(address) & 0xFFFFFFFF)
+    is_isatap = (int(address) >> 32) & 0xFDFFFFFF == _ISATAP
+    if is_isatap or (address not in (_UNSPECIFIED, _LOOPBACK) and any(address in network for network in _LAST_32_BITS)):
+        yield _ipv4(int(address))
+    if address in _LOCAL_NAT64 and not int(address) & 0xFFFFFF:  # RFC 6052 with a prefix of 64 bits ends in zeros
+        yield _ipv4(int(address) >> 24)
+
+
+def _ipv4(number: int) -> IPv4Address:
+    return IPv4Address(number & 0xFFFFFFFF)
 
 
 def _read(host: str) -> Address | None:

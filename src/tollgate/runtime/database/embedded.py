@@ -1,7 +1,8 @@
 """The embedded Postgres: a whole server from a wheel, its data in one folder, reached by a socket file.
 
 It belongs to the process that holds the folder's lock. That process starts it, or takes it over when the one
-before was killed, and stops it at the end. Other commands find it running and are its guests.
+before was killed, starts it again when it dies, and stops it at the end. Other commands find it running and are its
+guests.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -19,16 +21,28 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from tollgate.runtime import logs
+
 USER = "tollgate"
 DATABASE = "postgres"
 START_SECONDS = 30
-STOP_SECONDS = 30
+STOPS = ((signal.SIGINT, 4.0), (signal.SIGQUIT, 2.0), (signal.SIGKILL, 2.0))
+"""How Postgres is told to stop, and how long it has each time: with a checkpoint; without one, so that the next start
+recovers what was committed; and by force. Whoever told us to stop gives us 10 s in all."""
+RESTART_PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 5.0, 5.0)
+"""Before each try to start a Postgres that died, in seconds. After the last we give up."""
+STEADY_SECONDS = 60.0
+"""One that ran so long is given all tries again."""
+WATCH_SECONDS = 0.2
 STILL_IN_USE = "is still in use"
 LONGEST_SOCKET_FOLDER = 86
 INSTALLS = {"16": "pginstall", "18": "pginstall18"}
 NEWEST = "18"
 UNFINISHED = "postgres.new"
 UNPRIVILEGED = "nobody"
+
+
+log = logs.source("database")
 
 
 class EmbeddedError(Exception):
@@ -39,28 +53,93 @@ def url(data_folder: Path) -> str:
     return f"postgresql://{USER}@/{DATABASE}?host={quote(str(_socket_folder(data_folder)), safe='')}"
 
 
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextlib.contextmanager
-def running(data_folder: Path) -> Iterator[str]:
-    """The url of the folder's Postgres, running for as long as the block does."""
+def running(data_folder: Path, give_up: Callable[[], None] = _terminate) -> Iterator[str]:
+    """The url of the folder's Postgres, running for as long as the block does.
+
+    One that dies is started again. When that cannot be done `give_up` is called, by default to stop this process, and
+    the block ends with an EmbeddedError.
+    """
     _make_folder(data_folder)
     with _ownership(data_folder) as owner:
         if not owner:
-            _wait_until_ready(data_folder)
+            _wait_until_ready(data_folder, threading.Event())
             yield url(data_folder)
             return
         server = _Server(data_folder)
+        keeper = _Keeper(server, give_up)
         try:
             server.start()
+            keeper.start()
             yield url(data_folder)
         finally:
-            server.stop()
+            try:
+                keeper.stop()
+            finally:
+                server.stop()
+            keeper.report()
+
+
+class _Keeper(threading.Thread):
+    """Starts a Postgres that died again, a bounded number of times."""
+
+    def __init__(self, server: "_Server", give_up: Callable[[], None]) -> None:
+        super().__init__(name="embedded-postgres", daemon=True)
+        self._failure: EmbeddedError | None = None
+        self._server = server
+        self._give_up = give_up
+
+    def run(self) -> None:
+        pauses = iter(RESTART_PAUSES)
+        steady_at = time.monotonic() + STEADY_SECONDS
+        while not self._server.stopping.wait(WATCH_SECONDS):
+            if self._server.lives():
+                continue
+            if time.monotonic() > steady_at:
+                pauses = iter(RESTART_PAUSES)
+            log.error("postgres_died", reason=self._server.last_words())
+            if not self._restarted(pauses):
+                return
+            steady_at = time.monotonic() + STEADY_SECONDS
+
+    def stop(self) -> None:
+        self._server.stopping.set()
+        if self.is_alive():
+            self.join()
+
+    def report(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def _restarted(self, pauses: Iterator[float]) -> bool:
+        failure = EmbeddedError("Postgres died again and again; its log is postgres.log in the data folder")
+        for pause in pauses:
+            if self._server.stopping.wait(pause):
+                return False
+            try:
+                self._server.restart()
+            except EmbeddedError as error:
+                log.error("postgres_not_restarted", reason=str(error))
+                failure = error
+            else:
+                log.info("postgres_restarted")
+                return True
+        if not self._server.stopping.is_set():
+            self._failure = failure
+            self._give_up()
+        return False
 
 
 class _Server:
     """One postmaster. Only the owner of the folder makes one."""
 
     def __init__(self, data_folder: Path) -> None:
-        self._folder = data_folder
+        self.folder = data_folder
+        self.stopping = threading.Event()
         self._cluster = data_folder / "postgres"
         self._pid_file = self._cluster / "postmaster.pid"
         self._log = data_folder / "postgres.log"
@@ -70,24 +149,40 @@ class _Server:
     def start(self) -> None:
         if not self._cluster.exists():
             self._initialise()
+        self.restart()
+
+    def restart(self) -> None:
+        """Never makes a new cluster: one that is gone while we run may come back, and an empty one would hide that."""
         binaries = _binaries(self._version())
+        self._process = None
         self._adopted = self._survivor()
         if self._adopted is None:
             self._start_own(binaries)
         else:
-            _wait_until_ready(self._folder)
+            _wait_until_ready(self.folder, self.stopping)
+
+    def lives(self) -> bool:
+        if self._process is not None:
+            return self._process.poll() is None
+        return self._adopted is not None and _serves(self._adopted, self._cluster)
+
+    def last_words(self) -> str:
+        try:
+            return _reason(self._log.read_text(errors="replace"))
+        except OSError:
+            return "its log is gone"
 
     def stop(self) -> None:
-        """A fast shutdown: Postgres ends its sessions, writes its checkpoint and leaves."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait()
-            if self._folder not in (sockets := _socket_folder(self._folder)).parents:
-                shutil.rmtree(sockets, ignore_errors=True)
-        elif self._adopted is not None:
+        """Ends it, gently at first."""
+        pid = self._process.pid if self._process is not None else self._adopted
+        for number, seconds in STOPS:
+            if pid is None or not self.lives():
+                break
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._adopted, signal.SIGINT)
-            _wait_for(lambda: not self._pid_file.exists(), STOP_SECONDS)
+                os.kill(pid, number)
+            _wait_for(lambda: not self.lives(), seconds)
+        if self._process is not None and self.folder not in (sockets := _socket_folder(self.folder)).parents:
+            shutil.rmtree(sockets, ignore_errors=True)
 
     def _start_own(self, binaries: Path) -> None:
         """Tries again while sessions of a killed postmaster still hold its shared memory: they leave by themselves."""
@@ -95,10 +190,10 @@ class _Server:
         while True:
             self._process = self._spawn(binaries)
             try:
-                return _wait_until_ready(self._folder, self._process)
+                return _wait_until_ready(self.folder, self.stopping, self._process)
             except EmbeddedError:
-                words = _reason(self._log.read_text(errors="replace"))
-                if STILL_IN_USE not in words or time.monotonic() > deadline:
+                words = self.last_words()
+                if self.stopping.is_set() or STILL_IN_USE not in words or time.monotonic() > deadline:
                     raise EmbeddedError(self._unusable(words)) from None
                 time.sleep(0.2)
 
@@ -107,9 +202,9 @@ class _Server:
 
         Under a new name each time: an initdb whose owner was killed may still be writing to the last one.
         """
-        for leftover in self._folder.glob(f"{UNFINISHED}*"):
+        for leftover in self.folder.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._folder))
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self.folder))
         if os.geteuid() == 0:
             shutil.chown(unfinished, UNPRIVILEGED)
         made = subprocess.run(
@@ -155,7 +250,7 @@ class _Server:
         return None
 
     def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
-        sockets = _socket_folder(self._folder)
+        sockets = _socket_folder(self.folder)
         # Made anew: the folder's lock is ours, so what lies there is of the dead, or in a shared place a stranger's.
         shutil.rmtree(sockets, ignore_errors=True)
         try:
@@ -211,11 +306,15 @@ def _ownership(data_folder: Path) -> Iterator[bool]:
             yield True
 
 
-def _wait_until_ready(data_folder: Path, process: subprocess.Popen[bytes] | None = None) -> None:
+def _wait_until_ready(
+    data_folder: Path, stopping: threading.Event, process: subprocess.Popen[bytes] | None = None
+) -> None:
     pg_isready = _binaries(NEWEST) / "pg_isready"
     command = [str(pg_isready), "-q", "-h", str(_socket_folder(data_folder)), "-U", USER, "-d", DATABASE]
 
     def ready() -> bool:
+        if stopping.is_set():
+            raise EmbeddedError("Postgres was stopped while it started")
         if process is not None and process.poll() is not None:
             raise EmbeddedError("Postgres ended while it started")
         return subprocess.run(command).returncode == 0

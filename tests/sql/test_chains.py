@@ -1,0 +1,149 @@
+"""The hash chains: no fork, no gap and no deadlock, however many write; and rows that were there before them."""
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from people import Person
+from tollgate.credits import store
+from tollgate.keys.gate import console
+from tollgate.runtime.database import migrations
+from tollgate.runtime.database.postgres import PostgresDoor
+
+CHAINS = "20261129000200"
+RECORD = """select tollgate.record(
+  row('system', null, null, null, null, null, null, 'tests', null, null, null)::tollgate.caller, 'test.done', $1, $2)"""
+
+
+async def faults(url: str) -> Any:
+    connection = await asyncpg.connect(url)
+    try:
+        return json.loads(await connection.fetchval("select public.tollgate_audit_books()"))["faults"]
+    finally:
+        await connection.close()
+
+
+async def test_many_who_write_events_and_lock_orgs_in_any_order_make_one_chain(own_database: str, sql: Any) -> None:
+    """Events are written before and after the locks that their transactions wait for."""
+    await sql(
+        own_database, "insert into tollgate.orgs (id, name) select 'org_' || i, 'Org' from generate_series(1, 3) i"
+    )
+    lock = "select from tollgate.orgs where id = $1 for no key update"
+
+    async def write(writer: int) -> None:
+        connection = await asyncpg.connect(own_database)
+        for turn in range(10):
+            async with connection.transaction():
+                await connection.execute(RECORD, f"org_{writer % 3 + 1}", f"{writer} {turn} before")
+                for org in sorted((f"org_{turn % 3 + 1}", f"org_{writer % 3 + 1}")):
+                    await connection.execute(lock, org)
+                await connection.execute(RECORD, None, f"{writer} {turn} after")
+        await connection.close()
+
+    await asyncio.gather(*(write(writer) for writer in range(8)))
+    assert await sql(own_database, "select count(*) from tollgate.event_links") == 160
+    assert await sql(own_database, "select max(position) from tollgate.event_links") == 160
+    assert await faults(own_database) == []
+
+
+async def test_an_event_is_linked_when_its_transaction_commits_and_else_not(own_database: str, sql: Any) -> None:
+    first, second = await asyncpg.connect(own_database), await asyncpg.connect(own_database)
+    transaction = first.transaction()
+    await transaction.start()
+    await first.execute(RECORD, None, "slow")
+    async with asyncio.timeout(10):
+        await second.execute(RECORD, None, "quick")  # waits for nobody
+    undone = second.transaction()
+    await undone.start()
+    await second.execute(RECORD, None, "undone")
+    await undone.rollback()
+    await transaction.commit()
+    targets = """select array_agg(a.target_id order by l.position)
+    from tollgate.event_links l join tollgate.audit_events a on a.id = l.event_id"""
+    assert await sql(own_database, targets) == ["quick", "slow"]
+    assert await faults(own_database) == []
+    await first.close()
+    await second.close()
+
+
+async def test_grants_at_once_make_one_chain_of_each_org(own_database: str, sql: Any) -> None:
+    door = PostgresDoor(own_database, pool_size=8, deadline_seconds=30)
+    people = [Person(door) for _ in range(3)]
+    for person in people:
+        await person.seed()
+    operator = console(door, "tests")
+    await asyncio.gather(
+        *(
+            store.grant(operator, person.org_id, 5, source="funding", reason="", reference=f"{person.number} {turn}")
+            for turn in range(12)
+            for person in people
+        )
+    )
+    await door.close()
+    assert await sql(own_database, "select count(*) from tollgate.transfer_links") == 36
+    assert await faults(own_database) == []
+
+
+@pytest.fixture
+async def before_the_chains(bare_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    with monkeypatch.context() as earlier:
+        shipped = [one for one in migrations.shipped() if one.version < CHAINS]
+        earlier.setattr(migrations, "shipped", lambda: shipped)
+        await migrations.migrate(bare_database)
+    return bare_database
+
+
+async def some_history(url: str) -> Person:
+    door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
+    person = Person(door)
+    await person.seed()
+    for turn in range(3):
+        await store.grant(
+            console(door, "tests"), person.org_id, 5, source="funding", reason="", reference=f"{person.number} {turn}"
+        )
+    await door.close()
+    return person
+
+
+async def test_rows_that_were_there_before_are_linked(before_the_chains: str, sql: Any) -> None:
+    await some_history(before_the_chains)
+    await migrations.migrate(before_the_chains)
+    assert await sql(before_the_chains, "select count(*) from tollgate.transfer_links") == 3
+    await some_history(before_the_chains)
+    assert await faults(before_the_chains) == []
+    await sql(before_the_chains, "alter table tollgate.transfers disable trigger user")
+    await sql(before_the_chains, "update tollgate.transfers set reason = 'other' where position = 1")
+    assert [fault["id"] for fault in await faults(before_the_chains)] == ["trf_1"]
+
+
+async def test_a_large_ledger_is_linked_from_then_on(
+    before_the_chains: str, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await some_history(before_the_chains)
+    few = [
+        migrations.Migration(one.version, one.name, one.sql.replace("20001", "2").replace("20000", "1"))
+        for one in migrations.shipped()
+    ]
+    monkeypatch.setattr(migrations, "shipped", lambda: few)
+    await migrations.migrate(before_the_chains)
+    assert await sql(before_the_chains, "select count(*) from tollgate.transfer_links") == 0
+    assert await sql(before_the_chains, "select count(*) from tollgate.event_links") == 0
+    assert await faults(before_the_chains) == []
+    await some_history(before_the_chains)
+    assert await sql(before_the_chains, "select count(*) from tollgate.transfer_links") == 3
+    assert await faults(before_the_chains) == []
+    await sql(before_the_chains, "alter table tollgate.transfers disable trigger user")
+    await sql(before_the_chains, "update tollgate.transfers set reason = 'other' where position = 4")
+    assert [fault["id"] for fault in await faults(before_the_chains)] == ["trf_4"]
+
+
+def test_what_the_trigger_hashes_is_what_the_audit_hashes() -> None:
+    """It is written twice, since a call on the path of every request would double what the trigger costs."""
+    text = next(one.sql for one in migrations.shipped() if one.version == CHAINS)
+    of_trigger, of_audit = (
+        "".join(part.split("row(")[1].split("::text")[0].split()) for part in text.split("convert_to(")[1:]
+    )
+    assert of_trigger.replace("new.", "t.") == of_audit
