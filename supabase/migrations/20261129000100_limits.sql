@@ -13,14 +13,14 @@ alter table tollgate.plans
   add column max_concurrent_requests bigint check (max_concurrent_requests between 0 and 100000000000);
 
 alter table tollgate.orgs
-  add column max_concurrent_requests bigint check (max_concurrent_requests between 0 and 100000000000),
+  add column max_concurrent_requests bigint,
   add column open_requests bigint not null default 0,
   add column quarantined_at timestamptz,
   add column paid_suspended_at timestamptz,
   add column paid_suspended_reason text;
 
 alter table tollgate.api_keys
-  add column max_concurrent_requests bigint check (max_concurrent_requests between 0 and 100000000000),
+  add column max_concurrent_requests bigint,
   add column open_requests bigint not null default 0;
 
 comment on column tollgate.plans.max_concurrent_requests is 'How many requests an org on the plan may have open at once; null is no bound.';
@@ -31,6 +31,123 @@ comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are 
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
 comment on column tollgate.api_keys.max_concurrent_requests is 'How many requests the key, and those it took the place of, may have open at once; null is no bound of its own.';
 comment on column tollgate.api_keys.open_requests is 'Open requests of the key and of those it took the place of; 0 while the key has no bound.';
+
+-- The counters' functions call roll() only where a window has turned, to pay for what the others do more.
+
+create or replace function tollgate.room(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.room
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  spans constant bigint[] := array[60000, 3600000, 86400000];
+  most_requests bigint[] := array[limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day];
+  most_tokens bigint[] := array[limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day];
+  rolled bigint[] := counters;
+  room tollgate.room;
+  span bigint;
+  slid bigint; -- how far the bucket before has slid out of the window
+  remaining bigint;
+begin
+  if limits is null then
+    return room;
+  end if;
+  if (
+    rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000
+  ) is not true then
+    rolled := tollgate.roll(rolled, at_ms);
+  end if;
+  -- Used is the current bucket and, rounded up, the part of the one before that has not slid out. In bigint, since no
+  -- limit is above 10^11.
+  for place in 1..3 loop
+    span := spans[place];
+    slid := at_ms % span;
+    remaining := most_requests[place] - rolled[place * 5 - 3]
+      - (rolled[place * 5 - 1] * (span - slid) + span - 1) / span;
+    if remaining < room.requests_left or (room.requests_left is null and remaining is not null) then
+      room.requests_limit := most_requests[place];
+      room.requests_left := remaining;
+      room.requests_reset_ms := 2 * span - slid;
+    end if;
+    remaining := most_tokens[place] - rolled[place * 5 - 2]
+      - (rolled[place * 5] * (span - slid) + span - 1) / span;
+    if remaining < room.tokens_left or (room.tokens_left is null and remaining is not null) then
+      room.tokens_limit := most_tokens[place];
+      room.tokens_left := remaining;
+      room.tokens_reset_ms := 2 * span - slid;
+    end if;
+  end loop;
+  return room;
+end
+$$;
+
+comment on function tollgate.room(bigint[], tollgate.limits, bigint) is
+  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch.';
+
+
+create or replace function tollgate.take(counters bigint[], at_ms bigint, requests bigint, tokens bigint) returns bigint[]
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  r bigint[] := counters;
+begin
+  if (
+    r[1] >= at_ms / 60000 and r[6] >= at_ms / 3600000 and r[11] >= at_ms / 86400000
+  ) is not true then
+    r := tollgate.roll(r, at_ms);
+  end if;
+  return array[
+    r[1], r[2] + requests, r[3] + tokens, r[4], r[5],
+    r[6], r[7] + requests, r[8] + tokens, r[9], r[10],
+    r[11], r[12] + requests, r[13] + tokens, r[14], r[15]
+  ];
+end
+$$;
+
+comment on function tollgate.take(bigint[], bigint, bigint, bigint) is 'Counts in every window at once.';
+
+
+create or replace function tollgate.correct(counters bigint[], taken_at_ms bigint, at_ms bigint, tokens bigint) returns bigint[]
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  spans constant bigint[] := array[60000, 3600000, 86400000];
+  corrected bigint[] := counters;
+  age bigint;
+begin
+  if (
+    corrected[1] >= at_ms / 60000 and corrected[6] >= at_ms / 3600000 and corrected[11] >= at_ms / 86400000
+  ) is not true then
+    corrected := tollgate.roll(corrected, at_ms);
+  end if;
+  if corrected[1] = taken_at_ms / 60000 and corrected[6] = taken_at_ms / 3600000
+    and corrected[11] = taken_at_ms / 86400000
+  then -- the usual case: it was taken in the buckets that are current
+    return array[
+      corrected[1], corrected[2], greatest(0, corrected[3] + tokens), corrected[4], corrected[5],
+      corrected[6], corrected[7], greatest(0, corrected[8] + tokens), corrected[9], corrected[10],
+      corrected[11], corrected[12], greatest(0, corrected[13] + tokens), corrected[14], corrected[15]
+    ];
+  end if;
+  for place in 1..3 loop
+    age := corrected[place * 5 - 4] - taken_at_ms / spans[place];
+    if age = 0 then
+      corrected[place * 5 - 2] := greatest(0, corrected[place * 5 - 2] + tokens);
+    elsif age = 1 then
+      corrected[place * 5] := greatest(0, corrected[place * 5] + tokens);
+    end if;
+  end loop;
+  return corrected;
+end
+$$;
+
+comment on function tollgate.correct(bigint[], bigint, bigint, bigint) is
+  'Adds the difference between tokens reserved at one time and tokens used, in the buckets that reserved them.';
+
 
 create type tollgate.wallet as (
   org_id text,
@@ -314,7 +431,7 @@ declare
     for no key update
   );
   moment timestamptz := clock_timestamp(); -- one for the batch, read when its locks are held
-  at_ms bigint := tollgate.ms_of(moment);
+  at_ms bigint := extract(epoch from moment) * 1000;
   asked record;
   wallet tollgate.wallet;
   room tollgate.room;
@@ -527,33 +644,18 @@ comment on function tollgate.note_quarantine(text, text, timestamptz) is
   'Remembers that a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
 
 
-create function tollgate.within_bounds(item jsonb) returns jsonb
-language plpgsql
+create function tollgate.at_the_hold(item jsonb, hold numeric) returns jsonb
+language sql
 set search_path = ''
 as $$
-declare
-  most constant bigint := 100000000000000000; -- as tollgate.amount_nanos
-  hold numeric;
-  markup_ppm integer;
-begin
-  if item ->> 'outcome' <> 'settled' or (
-    coalesce((item ->> 'charge_nanos')::numeric, 0) between 0 and most
-    and coalesce((item ->> 'cost_nanos')::numeric, 0) between 0 and most
-    and coalesce((item ->> 'prompt_tokens')::numeric, 0) between 0 and most
-    and coalesce((item ->> 'completion_tokens')::numeric, 0) between 0 and most
-  ) then
-    return item;
-  end if;
-  select least(r.hold_nanos, most), r.markup_ppm into hold, markup_ppm
-  from tollgate.requests r where r.id = item ->> 'id';
-  return item - array['prompt_tokens', 'completion_tokens'] || jsonb_build_object(
-    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + markup_ppm)), 'quarantined', true
-  );
-end
+  select item - array['prompt_tokens', 'completion_tokens'] || jsonb_build_object(
+    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true
+  )
+  from tollgate.requests r where r.id = item ->> 'id'
 $$;
 
-comment on function tollgate.within_bounds(jsonb) is
-  'The item of a settlement, quarantined and charged at its hold where it tells of money or tokens below zero or beyond what a transfer may move.';
+comment on function tollgate.at_the_hold(jsonb, numeric) is
+  'The item of a settlement that tells of money or tokens below zero or beyond what a transfer may move: quarantined, and charged at its hold.';
 
 
 create function tollgate.tally_correction(was tollgate.requests, now_is tollgate.requests) returns void
@@ -711,12 +813,11 @@ declare
     for no key update
   );
   moment timestamptz := clock_timestamp();
-  at_ms bigint := tollgate.ms_of(moment);
+  at_ms bigint := extract(epoch from moment) * 1000;
   entry record;
   wallet tollgate.wallet;
-  -- A number that no column or transfer holds: rare, so the batch is looked at as a whole first.
-  is_strange boolean := items @? '$[*].* ? (@ > 100000000000000000 || @ < 0)';
-  correction tollgate.correction;
+  most constant numeric := 100000000000000000; -- as tollgate.amount_nanos
+  correction record;
   charge bigint;
   surplus bigint;
   last_id text;
@@ -736,6 +837,10 @@ begin
       i.item ->> 'id' as id,
       i.item,
       i.item ->> 'outcome' as outcome,
+      (i.item ->> 'charge_nanos')::numeric as said_nanos,
+      (i.item ->> 'cost_nanos')::numeric as cost_nanos,
+      (i.item ->> 'prompt_tokens')::numeric as prompt_tokens,
+      (i.item ->> 'completion_tokens')::numeric as completion_tokens,
       r.org_id,
       r.key_id,
       r.state,
@@ -743,9 +848,8 @@ begin
       r.charge_nanos,
       r.reserved_tokens,
       r.idempotency_key,
-      tollgate.ms_of(r.created_at) as created_ms,
-      k.counted,
-      k.max_concurrent_requests is not null as bounded,
+      (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
+      k.counted or k.max_concurrent_requests is not null as counted,
       o.balance_nanos,
       o.held_nanos,
       o.open_requests,
@@ -772,13 +876,18 @@ begin
       place := place + 1;
       wallet := row(entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters);
     end if;
-    if is_strange then
-      entry.item := tollgate.within_bounds(entry.item);
+    if greatest(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
+      or least(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
+    then
+      entry.item := tollgate.at_the_hold(entry.item, least(entry.hold_nanos, most));
+      entry.said_nanos := entry.item -> 'charge_nanos';
+      entry.prompt_tokens := null;
+      entry.completion_tokens := null;
     end if;
-    charge := case entry.outcome when 'settled' then (entry.item ->> 'charge_nanos')::bigint else 0 end;
+    charge := case entry.outcome when 'settled' then entry.said_nanos else 0 end;
     if entry.state in ('settled', 'released') then
       if entry.outcome <> 'unsettled' and charge <> entry.charge_nanos then
-        correction := tollgate.settle_late(entry.item, wallet, entry.counted or entry.bounded, moment);
+        correction := tollgate.settle_late(entry.item, wallet, entry.counted, moment);
         wallet := correction.wallet;
         wallets[place] := wallet;
         entry.state := correction.state;
@@ -808,8 +917,7 @@ begin
       continue;
     end if;
 
-    surplus := coalesce((entry.item ->> 'prompt_tokens')::bigint, 0)
-      + coalesce((entry.item ->> 'completion_tokens')::bigint, 0) - entry.reserved_tokens;
+    surplus := coalesce(entry.prompt_tokens, 0) + coalesce(entry.completion_tokens, 0) - entry.reserved_tokens;
     ended := ended || entry.id;
     wallet.balance_nanos := wallet.balance_nanos - charge;
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
@@ -822,14 +930,12 @@ begin
         null, entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '', wallet.balance_nanos, moment
       )::tollgate.transfers;
     end if;
-    if (entry.item ->> 'quarantined')::boolean then
-      perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
-    end if;
-    if entry.bounded then
+    if entry.counted then
       perform tollgate.count_open(entry.key_id, -1);
-    end if;
-    if entry.counted or entry.bounded then
       perform tollgate.settle_key(r, charge, surplus, at_ms) from tollgate.requests r where r.id = entry.id;
+    end if;
+    if charge >= entry.hold_nanos and (entry.item ->> 'quarantined')::boolean then -- it is charged its hold
+      perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
     end if;
     if charge > entry.hold_nanos then
       perform tollgate.record(
@@ -901,7 +1007,7 @@ end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. A second quarantined one within an hour suspends the org''s paid calls. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is told so. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. A quarantined one, which is charged its hold, suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is told so. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
 
 
 create or replace function tollgate.schema_version() returns text

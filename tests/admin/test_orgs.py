@@ -115,7 +115,13 @@ async def test_an_operator_ends_a_suspension_of_paid_calls_and_begins_one(
 
     async def quarantine() -> None:
         granted = (await admitted(door, someone))["granted"]
-        ending = {"id": granted["id"], "outcome": "settled", "charge_nanos": 1, "cost_nanos": 1, "quarantined": True}
+        ending = {
+            "id": granted["id"],
+            "outcome": "settled",
+            "charge_nanos": 105_000,
+            "cost_nanos": 1,
+            "quarantined": True,
+        }
         await door.call("tollgate_settle", items=[ending])
 
     await quarantine()
