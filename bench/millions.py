@@ -73,11 +73,18 @@ with shares as (
 given as (
   update tollgate.orgs o set balance_nanos = o.balance_nanos + s.nanos from shares s where o.id = s.id
   returning o.id, s.nanos, o.balance_nanos
+),
+posted as (
+  insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at)
+  select g.id, 'funding', 'wallet', g.nanos, 'grant', g.id || $3, g.balance_nanos,
+    now() - make_interval(days => $4::integer)
+  from given g
+  returning position, org_id, debit, amount_nanos
 )
-insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at)
-select g.id, 'funding', 'wallet', g.nanos, 'grant', g.id || $3, g.balance_nanos,
-  now() - make_interval(days => $4::integer)
-from given g
+insert into tollgate.audit_events (actor_kind, actor_name, org_id, action, target_id, outcome, details)
+select 'console', 'millions', p.org_id, 'credits.granted', 'trf_' || p.position, 'success',
+  jsonb_build_object('amount_nanos', p.amount_nanos, 'source', p.debit)
+from posted p
 """
 """Twice what an org will spend; a hundredth of them half of it, so that they end overdrawn."""
 

@@ -359,6 +359,41 @@ comment on function public.tollgate_audit_books() is
   'Proves the books from the tables alone, of one moment: that the ledger agrees with itself, with requests, with the operations and audit events that moved credits, with what was counted of it and with its hash chains, and that the audit trail agrees with its own. Names the rows that do not fit, at most 1,000 of them. Refuses nothing, locks nothing.';
 
 
+-- As before, but for fewer rows: the audit reads more of them.
+create or replace function tollgate.report_on_books(wanted boolean) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  rows bigint := (
+    select sum(greatest(c.reltuples, 0)) from pg_catalog.pg_class c
+    where c.oid in ('tollgate.requests'::regclass, 'tollgate.transfers'::regclass)
+  );
+  books jsonb;
+begin
+  if not coalesce(wanted, rows <= 200000) then
+    return jsonb_build_object('audited', false, 'agree', null, 'faults', '[]'::jsonb, 'fault_count', null, 'reason', case
+      when wanted is null then format('The books have about %s rows, too many to read in one call. Run `python -m tollgate audit`.', rows)
+      else 'The audit was left out.'
+    end);
+  end if;
+  books := public.tollgate_audit_books();
+  return jsonb_build_object(
+    'audited', true,
+    'agree', books -> 'faults' = '[]',
+    'fault_count', books -> 'fault_count',
+    'faults', jsonb_path_query_array(books, '$.faults[0 to 99]'),
+    'orgs', books -> 'orgs',
+    'transfers', books -> 'transfers',
+    'requests', books -> 'requests',
+    'open_holds', books -> 'open_holds',
+    'reason', null
+  );
+end
+$$;
+
+
 create function public.tollgate_sight_chains() returns jsonb
 language sql
 security definer
