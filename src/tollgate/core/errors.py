@@ -8,6 +8,7 @@ TollgateError
 │   ├── KeyIsFinal             409 key_is_final
 │   ├── Conflict               409 conflict
 │   ├── BodyTooLarge           413 body_too_large
+│   ├── BodyTooComplex         400 body_too_complex
 │   ├── NotFound               404 not_found
 │   │   └── ModelNotFound      404 model_not_found
 │   ├── ModelUnpriced          400 model_unpriced
@@ -117,6 +118,11 @@ class BodyTooLarge(BadRequest):
     status = 413
     code = "body_too_large"
     sentence = "The request body is too large."
+
+
+class BodyTooComplex(BadRequest):
+    code = "body_too_complex"
+    sentence = "The request body has too many values. Send fewer in one request."
 
 
 class NotFound(BadRequest):

@@ -123,7 +123,7 @@ class Upstreams:
         """The first upstream's reply, or its no. Raises UpstreamError when there is neither."""
         outcome = await self._attempts.open(order)
         dialect = self._attempts.station(outcome.route.upstream).dialect
-        return Reply(outcome, dialect.shown(order.ask, order.body))
+        return Reply(outcome, dialect.shown(order.ask))
 
     async def look_up(self, upstream: Upstream, generation_id: str) -> Mapping[str, Any] | None:
         """What OpenRouter keeps of a generation; None while it has none of it. Raises UpstreamError."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from tollgate.core.errors import UpstreamError, UpstreamUnavailable
 from tollgate.core.models import Route, Upstream
+from tollgate.runtime import aside
 from tollgate.runtime.clock import Monotonic
 from tollgate.upstreams import rules
 from tollgate.upstreams.attempts import again, judgement
@@ -75,7 +76,7 @@ class Attempts:
         return known
 
     async def _at(self, station: Station, route: Route, order: Order, until: float) -> Outcome:
-        body = station.dialect.prepare(order.body, order.ask, route, order.bound)
+        body = await aside.work(len(order.body), station.dialect.prepare, order.body, order.ask, route, order.bound)
         station.budget.call()
         once = partial(self._once, station, route, order, body, until)
         outcome = await once()
