@@ -136,12 +136,11 @@ def create_app(
                 await asyncio.gather(*sweeping, return_exceptions=True)
                 await rooms.close()
 
-    edge = partial(
-        Edge, production=chosen.production, max_body_bytes=chosen.max_body_bytes, clock=clock, watch=rooms.watch
-    )
+    edge = partial(Edge, production=chosen.production, clock=clock, watch=rooms.watch)
+    paid_edge = partial(edge, max_body_bytes=chosen.max_body_bytes)
     paid = _paid(chosen, rooms, clock, curfew or Curfew())
     return _Application(
-        straight={endpoint.path: edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
+        straight={endpoint.path: paid_edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
         later={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
@@ -153,7 +152,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
-        middleware=[Middleware(edge)],
+        middleware=[Middleware(edge, max_body_bytes=chosen.max_admin_body_bytes)],
         routes=[
             *(Route(endpoint.path, endpoint, methods=["POST"]) for endpoint in paid),
             completions.sweeping(rooms.sweeper, _cron_secret(chosen)),

@@ -24,7 +24,7 @@ class Refusing:
     async def call(self, function, **arguments): raise AssertionError
     async def close(self): print('"closed"', flush=True)
 
-app = create_app(settings.read({"MAX_BODY_BYTES": "2048"}), door=Refusing())
+app = create_app(settings.read({"MAX_ADMIN_BODY_BYTES": "2048"}), door=Refusing())
 
 @app.get("/peer")
 async def peer(request: Request):

@@ -38,7 +38,7 @@ def router(
     checkup: Checkup,
     funds: Funds,
 ) -> Routes:
-    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT)
+    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=gate.guard)
     routes.take(audit.router(gate))
     routes.take(orgs.router(gate))
     routes.take(users.router(gate))

@@ -25,7 +25,7 @@ from tollgate.credits.rules import WorstCase
 from tollgate.keys.gate import Gate, Visitor
 from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
-from tollgate.runtime import logs
+from tollgate.runtime import aside, logs
 
 FREE = WorstCase(prices.NOTHING, prices.NOTHING)
 
@@ -88,7 +88,13 @@ class Admission:
         sizes = rules.bounds(call.ask, models)
         is_test = call.visitor.environment == "test"
         worst = FREE if is_test else rules.worst_case(call.ask, sizes, price)
-        answer = await self._books.admit(self._item(call, sizes, price, worst))
+        body = await aside.work(len(call.body), rules.with_known_fallbacks, call.body, models)
+        item = self._item(call, sizes, price, worst)
+        if call.idempotency_key is not None:
+            item["idempotency_key"] = call.idempotency_key
+            item["body_hash"] = await aside.work(len(call.body), _digest, call)
+        answer = await self._books.admit(item)
+        call.visitor.recognised = True
         if "refusal" in answer:
             raise self._refused(call, answer["refusal"])
         if "replay" in answer:
@@ -99,7 +105,7 @@ class Admission:
             # The key's form and its row disagree: it must not go where the other kind goes.
             await self._books.settle({"id": call.id, "outcome": "released"})
             raise InternalError
-        return self._granted(call, sizes, price, models, answer["granted"])
+        return self._granted(call, body, sizes, price, models, answer["granted"])
 
     async def _models(self, call: Call) -> list[Model]:
         catalog = self._catalogs.get(call.visitor.environment)
@@ -109,7 +115,7 @@ class Admission:
 
     def _item(self, call: Call, sizes: rules.Bounds, price: Price, worst: WorstCase) -> dict[str, Any]:
         ask = call.ask
-        item = {
+        return {
             "id": call.id,
             "caller": call.visitor.claims,
             "scope": ask.endpoint,
@@ -128,13 +134,15 @@ class Admission:
             "ttl_seconds": self._ttl_seconds,
             "price": rules.kept_price(price, worst),
         }
-        if call.idempotency_key is not None:
-            item["idempotency_key"] = call.idempotency_key
-            item["body_hash"] = hashlib.sha256(ask.endpoint.encode() + b"\n" + call.body).hexdigest()
-        return item
 
     def _granted(
-        self, call: Call, sizes: rules.Bounds, price: Price, models: list[Model], grant: Mapping[str, Any]
+        self,
+        call: Call,
+        body: bytes,
+        sizes: rules.Bounds,
+        price: Price,
+        models: list[Model],
+        grant: Mapping[str, Any],
     ) -> Admitted:
         logs.note(org_id=grant["org_id"], key_id=grant["key_id"], user_id=grant["user_id"])
         contexts = [route.context_tokens for model in models for route in model.routes]
@@ -142,7 +150,7 @@ class Admission:
         counts = call.ask.endpoint != "embeddings" and len(known) == len(contexts)
         return Admitted(
             routes=rules.routes_of(models),
-            body=rules.with_known_fallbacks(call.body, models),
+            body=body,
             price=price,
             bound=rules.bound_to_send(call.ask, sizes, grant["output_bound"]),
             hold_nanos=grant["hold_nanos"],
@@ -161,3 +169,8 @@ class Admission:
         if "key_id" in facts:
             logs.note(key_id=facts["key_id"])
         return error
+
+
+def _digest(call: Call) -> str:
+    """Tells whether a repetition is of the same request."""
+    return hashlib.sha256(call.ask.endpoint.encode() + b"\n" + call.body).hexdigest()

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import documents
-from tollgate.core.documents import NotADocument, TooComplex
-from tollgate.core.errors import BadRequest, BodyTooComplex
+from tollgate.core.documents import NotADocument
+from tollgate.core.errors import BadRequest
 
 Endpoint = Literal["chat", "completions", "embeddings"]
 Kind = Literal["image", "audio", "file", "video"]
@@ -135,7 +135,10 @@ class Ask(NamedTuple):
 
 def read(body: bytes, endpoint: Endpoint) -> Ask:
     """Refuses by BadRequest what we cannot price or must not forward; `param` names the field."""
-    given = parsed(body)
+    try:
+        given = documents.from_client(body)
+    except NotADocument as error:
+        raise documents.refusal(error) from None
     _refuse_forbidden(given)
     _object(given, "usage")
     model, *fallbacks = _models(given)
@@ -158,16 +161,6 @@ def read(body: bytes, endpoint: Endpoint) -> Ask:
         user=_user(given),
         max_price=_object(_object(given, "provider"), "max_price", "provider.") or None,
     )
-
-
-def parsed(body: bytes) -> dict[str, Any]:
-    """A client's JSON object, or BadRequest."""
-    try:
-        return documents.from_client(body)
-    except TooComplex as error:
-        raise BodyTooComplex(str(error), kind=error.kind, limit=error.most) from None
-    except NotADocument as error:
-        raise BadRequest(str(error)) from None
 
 
 def granted(body: bytes, bound: int, field: str) -> bytes:

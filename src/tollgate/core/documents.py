@@ -7,6 +7,7 @@ half of a surrogate pair (nothing could encode it again). An upstream's reply is
 from here, so there the last of two names counts and such a half becomes U+FFFD: no charge is lost to a cut emoji.
 """
 
+import contextlib
 import json
 import re
 from array import array
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
+
+from tollgate.core.errors import BadRequest, BodyTooComplex
 
 MOST_NESTED: Final = 100
 MOST_DIGITS: Final = 300
@@ -56,11 +59,26 @@ class TooComplex(NotADocument):
         self.most = most
 
 
+def refusal(error: NotADocument) -> BadRequest:
+    """What the client is told."""
+    if isinstance(error, TooComplex):
+        return BodyTooComplex(str(error), kind=error.kind, limit=error.most)
+    return BadRequest(str(error))
+
+
+def refuse_ambiguous(body: bytes, most_values: int) -> None:
+    """For a body whose form is checked by another parser: refuses what is too complex for it, and what it would read
+    without a word although a name stands twice in an object. Every other fault is for that parser to name."""
+    _refuse_complex(body, most_values)
+    with contextlib.suppress(UnicodeDecodeError, json.JSONDecodeError):
+        _looking.decode(body.decode())
+
+
 def from_client(body: bytes) -> dict[str, Any]:
     """What a client sent. Numbers with a fraction or an exponent are decimals, exactly as written."""
     text = _text(body)
     if len(body) > SLICE_BYTES:
-        _refuse_complex(body)
+        _refuse_complex(body, MOST_VALUES)
     else:
         _refuse_depth(body)
     if "\\" in text and "\\u" in text and any(found[1] for found in _SURROGATES.finditer(text)):
@@ -200,7 +218,7 @@ def _has_many(body: bytes, bracket: bytes) -> bool:
     return True
 
 
-def _refuse_complex(body: bytes) -> None:
+def _refuse_complex(body: bytes, most_values: int) -> None:
     """Counts before the parser makes a value of each. A comma or an opening bracket begins a value."""
     if body.count(b"\\") > MOST_ESCAPES:
         raise TooComplex("escapes", MOST_ESCAPES)
@@ -215,8 +233,8 @@ def _refuse_complex(body: bytes) -> None:
             raise TooComplex("lists and objects", MOST_CONTAINERS)
         if names > MOST_NAMES:
             raise TooComplex("names", MOST_NAMES)
-        if values > MOST_VALUES:
-            raise TooComplex("values", MOST_VALUES)
+        if values > most_values:
+            raise TooComplex("values", most_values)
 
 
 def _refuse_depth(body: bytes) -> None:
@@ -295,6 +313,7 @@ def _after_blank(text: str, place: int) -> int:
 
 _skipping = json.JSONDecoder(parse_float=str, parse_int=str)
 """For what only has to be passed over: numbers are not made of their digits."""
+_looking = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=_refuse_repeated)
 _lenient = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant)
 _strict = json.JSONDecoder(
     parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated

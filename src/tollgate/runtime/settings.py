@@ -90,7 +90,15 @@ class Settings(BaseModel):
         alias="MAX_BODY_BYTES",
         ge=1024,
         le=1024**3,
-        description="Largest request body accepted, in bytes; a larger one is refused with 413.",
+        description="Largest body of a completion or embeddings request, in bytes; a larger one is refused with 413.",
+    )
+    max_admin_body_bytes: int = Field(
+        256 * 1024,
+        alias="MAX_ADMIN_BODY_BYTES",
+        ge=1024,
+        le=16 * 1024**2,
+        description="Largest body of every other request, account and admin API, in bytes; a larger one is refused "
+        "with 413.",
     )
 
     database_url: SecretStr | None = Field(
