@@ -9,6 +9,8 @@ TollgateError
 │   ├── Conflict               409 conflict
 │   ├── BodyTooLarge           413 body_too_large
 │   ├── BodyTooComplex         400 body_too_complex
+│   ├── HeadTooLarge           431 head_too_large
+│   ├── RequestTimeout         408 request_timeout
 │   ├── NotFound               404 not_found
 │   │   └── ModelNotFound      404 model_not_found
 │   ├── ModelUnpriced          400 model_unpriced
@@ -37,6 +39,7 @@ TollgateError
 │   ├── UpstreamBusy           503 upstream_busy
 │   └── CatalogUnavailable     503 catalog_unavailable
 ├── ServerRestarting           503 server_restarting
+├── ServerBusy                 503 server_busy
 ├── DatabaseUnavailable        503 database_unavailable
 └── InternalError              500 internal_error
 
@@ -123,6 +126,18 @@ class BodyTooLarge(BadRequest):
 class BodyTooComplex(BadRequest):
     code = "body_too_complex"
     sentence = "The request body has too many values. Send fewer in one request."
+
+
+class HeadTooLarge(BadRequest):
+    status = 431
+    code = "head_too_large"
+    sentence = "The request's address and headers are too large together. Send fewer or shorter headers."
+
+
+class RequestTimeout(BadRequest):
+    status = 408
+    code = "request_timeout"
+    sentence = "The request was not sent in time, so nothing was done or charged. Send it again without a pause."
 
 
 class NotFound(BadRequest):
@@ -295,6 +310,14 @@ class ServerRestarting(TollgateError):
         "What the model had done by then is charged at its cost. Another server takes the next request."
     )
     headers: Mapping[str, str] = {"retry-after": "1", "x-should-retry": "false"}
+
+
+class ServerBusy(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "server_busy"
+    sentence = "This server is receiving too much at once, so nothing was done or charged. Try again shortly."
+    headers: Mapping[str, str] = {"retry-after": "2"}
 
 
 class DatabaseUnavailable(TollgateError):

@@ -42,10 +42,12 @@ class LateRoute(APIRoute):
         return getattr(self, name)
 
     def get_route_handler(self) -> Handler:
-        handler = super().get_route_handler()
         if self.guard is None:
-            return handler
-        return partial(_guarded, self.guard, handler, self.body_field is not None)
+            return self.unguarded()
+        return partial(_guarded, self.guard, self.unguarded(), self.body_field is not None)
+
+    def unguarded(self) -> Handler:
+        return super().get_route_handler()
 
 
 class Routes(APIRouter):
