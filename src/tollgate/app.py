@@ -37,6 +37,7 @@ from tollgate.runtime.curfew import Curfew
 from tollgate.runtime.database import Door, open_door
 from tollgate.runtime.edge import Edge
 from tollgate.runtime.http import Http
+from tollgate.runtime.lag import LoopLag
 from tollgate.runtime.rendering import HANDLERS
 from tollgate.runtime.settings import Settings
 from tollgate.upstreams import keyring
@@ -63,6 +64,7 @@ class Rooms(NamedTuple):
     books: Books
     sweeper: Sweeper
     watch: Watch
+    lag: LoopLag
 
     async def close(self) -> None:
         await self.books.finish()
@@ -106,6 +108,7 @@ def compose(
         books=books,
         sweeper=Sweeper(database, books, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         watch=Watch(database, clock=clock, now=clocks.now),
+        lag=LoopLag(monotonic),
     )
 
 
@@ -125,10 +128,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:
         sweeping: list[asyncio.Task[None]] = []
-        if not settings.is_serverless(environ):  # there the first request would wait for all this
-            app.furnish()
-            sweeping.append(asyncio.create_task(rooms.sweeper.for_ever()))
-        yield
+        with contextlib.ExitStack() as while_serving:
+            if not settings.is_serverless(environ):  # there the first request would wait for all this
+                app.furnish()
+                sweeping.append(asyncio.create_task(rooms.sweeper.for_ever()))
+                while_serving.enter_context(rooms.lag.watched())
+            yield
         for task in sweeping:
             task.cancel()
         with contextlib.suppress(TimeoutError):  # what stands still by then would still do so later
@@ -192,7 +197,13 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     return [
         account.router(rooms.gate, chosen),
         admin.router(
-            rooms.gate, chosen, catalogs=rooms.catalogs, outward=rooms.upstreams, checkup=rooms.checkup, funds=funds
+            rooms.gate,
+            chosen,
+            catalogs=rooms.catalogs,
+            outward=rooms.upstreams,
+            checkup=rooms.checkup,
+            funds=funds,
+            lag=rooms.lag,
         ),
     ]
 
