@@ -1,5 +1,5 @@
-"""How long one client's worst bodies keep others waiting: sends them to a running server on this machine, one kind after
-the other, and asks /healthz every few milliseconds meanwhile.
+"""How long one client's worst bodies keep others waiting: sends them to a running server on this machine, one kind
+after the other, and asks /healthz every few milliseconds meanwhile. The upstream has to run in a process of its own.
 
     python bench/hostile_bodies.py http://127.0.0.1:8000 KEY
 
@@ -78,6 +78,9 @@ def main(address: str, key: str) -> None:
     probe = Probe(address)
     threading.Thread(target=asyncio.run, args=(probe.for_ever(),), daemon=True).start()
     print("| body | answer | /healthz at worst |\n|---|---|---|")
+    post(address, key, START + b"1}")  # what a first call imports is no hostile body's work
+    time.sleep(2)
+    probe.worst = 0.0
     time.sleep(2)
     print(f"| none | – | {probe.worst * 1000:.0f} ms |")
     for name, body in bodies():
