@@ -47,7 +47,7 @@ async def test_what_holds_the_loop_is_counted_and_named_with_its_request(written
     assert any("hold_the_loop" in place for place in line["held_by"])
     if sys.version_info >= (3, 12):  # before, a task does not show its context
         assert line["request_id"] == "req_1"
-    assert (line["level"], lag.times_blocked >= 1) == ("warning", True)
+    assert (line["level"], lag.times_blocked >= 1) == ("info", True)
 
 
 async def test_a_loop_that_only_waits_is_not_blocked(written: io.StringIO) -> None:

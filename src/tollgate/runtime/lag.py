@@ -52,7 +52,7 @@ class LoopLag:
         self._beat_at = now
         if late > self._limit or self.seen:
             self.times_blocked += 1
-            log.warning("loop_blocked", blocked_ms=round(late * 1000), **(self.seen or {}))
+            log.info("loop_blocked", blocked_ms=round(late * 1000), **(self.seen or {}))
             self.seen = None
         if not self._stopped.is_set():
             loop.call_later(self._limit, self._beat, loop)
