@@ -34,6 +34,7 @@ from tollgate.runtime.database import Door, embedded, migrations, open_door
 from tollgate.runtime.database.opening import database_url
 from tollgate.runtime.database.schema import NEEDED
 from tollgate.runtime.http import Http
+from tollgate.runtime.protocol import Limits
 from tollgate.runtime.settings import Settings
 from tollgate.sandbox import API
 
@@ -87,9 +88,20 @@ def serve(chosen: Settings, options: argparse.Namespace) -> None:
         logs.source("application").info("serving", address=server.address(listener), version=__version__)
         made = partial(create_app, complete, environ=options.environ)
         if chosen.workers > 1:
-            workers.keep(chosen.workers, listener, server.serve, made)
+            workers.keep(chosen.workers, listener, server.serve, made, _limits(chosen))
         else:
-            server.serve(listener, made)
+            server.serve(listener, made, _limits(chosen))
+
+
+def _limits(chosen: Settings) -> Limits:
+    return Limits(
+        head_bytes=chosen.max_head_bytes,
+        head_seconds=chosen.head_timeout_seconds,
+        body_idle_seconds=chosen.body_idle_seconds,
+        unfinished_bytes=chosen.max_unfinished_bytes,
+        unfinished_bytes_of_one=chosen.max_unfinished_bytes_per_address if chosen.trusted_proxy == "none" else None,
+        keep_alive_seconds=chosen.keep_alive_seconds,
+    )
 
 
 def migrate(chosen: Settings, options: argparse.Namespace) -> None:

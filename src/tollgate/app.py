@@ -37,6 +37,7 @@ from tollgate.runtime.curfew import Curfew
 from tollgate.runtime.database import Door, open_door
 from tollgate.runtime.edge import Edge
 from tollgate.runtime.http import Http
+from tollgate.runtime.lag import LoopLag
 from tollgate.runtime.rendering import HANDLERS
 from tollgate.runtime.settings import Settings
 from tollgate.upstreams import keyring
@@ -65,6 +66,7 @@ class Rooms(NamedTuple):
     books: Books
     sweeper: Sweeper
     watch: Watch
+    lag: LoopLag
 
     async def close(self) -> None:
         await self.books.finish()
@@ -110,6 +112,7 @@ def compose(
         books=books,
         sweeper=Sweeper(database, books, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         watch=Watch(database, clock=clock, now=clocks.now),
+        lag=LoopLag(monotonic),
     )
 
 
@@ -129,10 +132,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:
         sweeping: list[asyncio.Task[None]] = []
-        if not settings.is_serverless(environ):  # there the first request would wait for all this
-            app.furnish()
-            sweeping.append(asyncio.create_task(rooms.sweeper.for_ever()))
-        yield
+        with contextlib.ExitStack() as while_serving:
+            if not settings.is_serverless(environ):  # there the first request would wait for all this
+                app.furnish()
+                sweeping.append(asyncio.create_task(rooms.sweeper.for_ever()))
+                while_serving.enter_context(rooms.lag.watched())
+            yield
         for task in sweeping:
             task.cancel()
         with contextlib.suppress(TimeoutError):  # what stands still by then would still do so later
@@ -140,12 +145,11 @@ def create_app(
                 await asyncio.gather(*sweeping, return_exceptions=True)
                 await rooms.close()
 
-    edge = partial(
-        Edge, production=chosen.production, max_body_bytes=chosen.max_body_bytes, clock=clock, watch=rooms.watch
-    )
+    edge = partial(Edge, production=chosen.production, clock=clock, watch=rooms.watch)
+    paid_edge = partial(edge, max_body_bytes=chosen.max_body_bytes)
     paid = _paid(chosen, rooms, clock, curfew or Curfew())
     return _Application(
-        straight={endpoint.path: edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
+        straight={endpoint.path: paid_edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
         later={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
@@ -157,7 +161,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
-        middleware=[Middleware(edge)],
+        middleware=[Middleware(edge, max_body_bytes=chosen.max_admin_body_bytes)],
         routes=[
             *(Route(endpoint.path, endpoint, methods=["POST"]) for endpoint in paid),
             completions.sweeping(rooms.sweeper, _cron_secret(chosen)),
@@ -197,7 +201,13 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     return [
         account.router(rooms.gate, chosen),
         admin.router(
-            rooms.gate, chosen, catalogs=rooms.catalogs, outward=rooms.upstreams, checkup=rooms.checkup, funds=funds
+            rooms.gate,
+            chosen,
+            catalogs=rooms.catalogs,
+            outward=rooms.upstreams,
+            checkup=rooms.checkup,
+            funds=funds,
+            lag=rooms.lag,
         ),
     ]
 

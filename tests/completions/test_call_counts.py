@@ -12,6 +12,7 @@ from gateway import Upstream
 from people import Person
 from sandbox.serving import a_chat
 from tollgate.completions.books import LANES, MOST_TOGETHER
+from tollgate.keys.gate import MOST_UNKNOWN_BYTES
 from tollgate.runtime.database import Door
 
 Customer = Callable[..., Awaitable[Person]]
@@ -74,10 +75,42 @@ async def test_a_key_that_nobody_knows_takes_one_and_then_none(warm: ASGIApp, wa
     assert watched.calls == ["admit"]
 
 
-async def test_what_cannot_be_a_key_or_a_call_takes_none(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
+@pytest.mark.parametrize("fault", [[1, 2], a_chat(model="nobody/knows"), a_chat(max_tokens=0)])
+async def test_a_fault_of_the_request_takes_one_and_is_told_only_to_a_key_that_may_come_in(
+    warm: ASGIApp, watched: Watched, customer: Customer, shared_database: str, sql: Any, fault: Any
+) -> None:
+    someone, nobody = await customer(), Person(watched)
+    assert await status(warm, someone, fault) in (400, 404)
+    assert watched.calls == ["identify"]
+    await sql(shared_database, "update tollgate.api_keys set disabled_at = now() where id = $1", someone.key_id)
+    assert await status(warm, someone, fault) == 401
+    assert await status(warm, nobody, fault) == 401
+    assert watched.calls == ["identify"] * 3
+    assert await status(warm, nobody, fault) == 401
+    assert watched.calls == ["identify"] * 3
+
+
+async def test_a_refusal_of_the_database_is_not_followed_by_a_question(
+    warm: ASGIApp, watched: Watched, customer: Customer
+) -> None:
     someone = await customer()
-    assert await status(warm, someone, [1, 2]) == 400
-    assert await status(warm, someone, a_chat(model="nobody/knows")) == 404
+    assert await status(warm, someone, a_chat("one"), **{"idempotency-key": "once"}) == 200
+    assert await status(warm, someone, a_chat("other"), **{"idempotency-key": "once"}) == 422
+    assert watched.calls == ["admit", "settle", "admit"]
+
+
+async def test_a_large_body_is_read_for_a_key_that_is_known(
+    warm: ASGIApp, watched: Watched, customer: Customer
+) -> None:
+    large = a_chat("x" * MOST_UNKNOWN_BYTES, max_tokens=5)
+    assert await status(warm, Person(watched), large) == 401
+    assert watched.calls == ["identify"]
+    assert await status(warm, await customer(), large) == 200
+    assert watched.calls == ["identify", "identify", "admit", "settle"]
+
+
+async def test_what_cannot_be_a_key_takes_none(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
+    someone = await customer()
     someone.secret = someone.secret[:-1] + ("a" if someone.secret[-1] != "a" else "b")
     assert await status(warm, someone, a_chat()) == 401
     assert watched.calls == []

@@ -275,6 +275,18 @@ def test_the_proxies_wait_as_long_as_a_completion_may_take() -> None:
         assert int(waits[1]) > longest
 
 
+def test_the_proxies_give_a_request_as_much_time_and_room_as_the_server_does() -> None:
+    head, body = SETTINGS["HEAD_TIMEOUT_SECONDS"].default, SETTINGS["BODY_IDLE_SECONDS"].default
+    nginx, caddy = text("deploy/nginx.conf"), text("deploy/Caddyfile")
+    assert f"client_header_timeout {head:.0f}s;" in nginx
+    assert f"client_body_timeout {body:.0f}s;" in nginx
+    buffers = re.search(r"large_client_header_buffers (\d+) (\d+)k;", nginx)
+    assert buffers
+    assert int(buffers[1]) * int(buffers[2]) * 1024 == SETTINGS["MAX_HEAD_BYTES"].default
+    assert f"read_header {head:.0f}s" in caddy
+    assert f"max_header_size {SETTINGS['MAX_HEAD_BYTES'].default // 1024}KB" in caddy
+
+
 def test_systemd_waits_for_the_last_streams() -> None:
     unit = text("deploy/tollgate.service")
     assert "TRUSTED_PROXY=proxy" in unit

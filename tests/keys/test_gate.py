@@ -1,7 +1,7 @@
 import asyncio
 import io
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -9,8 +9,16 @@ import pytest
 from fastapi import FastAPI
 
 from tollgate.app import create_app
-from tollgate.core.errors import DatabaseUnavailable, InvalidApiKey, KeyRevoked, PermissionDenied, TollgateError
-from tollgate.keys.gate import STRANGER_SECONDS, console
+from tollgate.core.errors import (
+    DatabaseUnavailable,
+    InvalidApiKey,
+    KeyDisabled,
+    KeyRevoked,
+    NotFound,
+    PermissionDenied,
+    TollgateError,
+)
+from tollgate.keys.gate import MOST_ADMIN_VALUES, MOST_UNKNOWN_BYTES, STRANGER_SECONDS, console
 from tollgate.keys.rules import digest, fingerprint, mint
 from tollgate.runtime import logs
 from tollgate.runtime.settings import read
@@ -274,3 +282,87 @@ async def test_an_operator_at_the_console_needs_no_key() -> None:
     assert door.calls == [("tollgate_seed", {"caller": {"console": "seed-key"}, "org": {"id": "org_1"}})]
     assert answer == BALANCE
     logs.forget()
+
+
+class Sent:
+    """A body in pieces, of which one can see how many were read."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+        self.read = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            self.read += 1
+            yield piece
+
+
+async def post(site: Site, key: str, body: Any, path: str = "/admin/orgs", **headers: str) -> httpx.Response:
+    transport = httpx.ASGITransport(site.app, client=("192.0.2.1", 50000))
+    sent = {"authorization": f"Bearer {key}", "content-type": "application/json", **headers}
+    async with httpx.AsyncClient(transport=transport, base_url="http://tollgate.test") as http:
+        return await http.post(path, content=body, headers=sent)
+
+
+EVERY_WAY_IN = ["/admin/orgs", "/user/api-keys", "/v1/chat/completions"]
+
+
+@pytest.mark.parametrize("path", EVERY_WAY_IN)
+async def test_nothing_is_read_of_a_body_whose_key_cannot_be_one(path: str) -> None:
+    site, body = Site(), Sent(b"{", b"}")
+    assert refused(await post(site, KEY[:-1], body, path)) == (401, "invalid_api_key")
+    assert (body.read, site.door.calls) == (0, [])
+
+
+@pytest.mark.parametrize("path", EVERY_WAY_IN)
+@pytest.mark.parametrize("secret", [STRANGER, CHOSEN])
+async def test_of_a_large_body_only_the_beginning_is_read_for_a_key_that_nobody_knows(path: str, secret: str) -> None:
+    site, body = Site(), Sent(*[b"[" * 10_000] * 20)
+    site.door.refusal = InvalidApiKey
+    assert refused(await post(site, secret, body, path)) == (401, "invalid_api_key")
+    assert body.read == MOST_UNKNOWN_BYTES // 10_000 + 1
+    assert [function for function, _ in site.door.calls] == ["tollgate_identify"]
+    assert refused(await post(site, secret, body, path)) == (401, "invalid_api_key")
+    assert body.read == MOST_UNKNOWN_BYTES // 10_000 + 1, "whom nobody knew a moment ago is not read at all"
+
+
+@pytest.mark.parametrize("path", EVERY_WAY_IN)
+async def test_nothing_is_read_of_a_body_that_is_announced_large_until_the_key_is_known(path: str) -> None:
+    site, body = Site(), Sent(b"{", b"}")
+    site.door.refusal = KeyDisabled
+    answer = await post(site, KEY, body, path, **{"content-length": str(MOST_UNKNOWN_BYTES + 1)})
+    assert (refused(answer), body.read) == ((401, "key_disabled"), 0)
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'{"name": 5}', b'{"name":"a","name":"b"}', b"\xff"])
+@pytest.mark.parametrize("path", EVERY_WAY_IN)
+async def test_a_key_that_may_not_come_in_is_told_that_and_no_fault_of_its_request(path: str, body: bytes) -> None:
+    site = Site()
+    site.door.refusal = KeyRevoked
+    assert refused(await post(site, KEY, body, path)) == (401, "key_revoked")
+    assert [function for function, _ in site.door.calls] == ["tollgate_identify"]
+    site.door.refusal = None
+    assert refused(await post(site, KEY, body, path)) == (400, "invalid_request")
+    assert [function for function, _ in site.door.calls] == ["tollgate_identify"] * 2
+
+
+async def test_what_the_database_refuses_is_not_asked_about_again() -> None:
+    site = Site()
+    site.door.refusal = NotFound
+    assert refused(await post(site, KEY, b'{"name": "Acme"}')) == (404, "not_found")
+    assert len(site.door.calls) == 1
+
+
+@pytest.mark.parametrize("path", EVERY_WAY_IN)
+async def test_a_name_that_stands_twice_is_refused_on_every_route(path: str) -> None:
+    answer = await post(Site(), KEY, b'{"model": "a", "name": "Acme", "name": "Other"}', path)
+    assert refused(answer) == (400, "invalid_request")
+    assert answer.json()["error"]["message"] == '"name" stands twice in one object. Send each name once.'
+
+
+async def test_a_form_of_the_admin_api_has_so_many_values_and_no_more() -> None:
+    site = Site()
+    for path in ("/admin/orgs", "/user/api-keys"):
+        answer = await post(site, KEY, b'{"name": [' + b"1," * MOST_ADMIN_VALUES + b"1]}", path)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["limit"]) == (400, "body_too_complex", MOST_ADMIN_VALUES)

@@ -23,7 +23,7 @@ from tollgate.runtime.edge import CLIENT_GONE, Edge
 from tollgate.runtime.rendering import HANDLERS
 from tollgate.runtime.settings import read
 
-DEVELOPMENT = {"MAX_BODY_BYTES": "2048"}
+DEVELOPMENT = {"MAX_ADMIN_BODY_BYTES": "2048"}
 PRODUCTION = DEVELOPMENT | {
     "TOLLGATE_ENV": "production",
     "KEY_PEPPER": "p" * 32,
@@ -34,7 +34,7 @@ OURS = re.compile(r"req_[0-9a-f]{28}")
 
 class FakeDoor:
     async def call(self, function: str, **arguments: Any) -> Any:
-        return {"schema_version": "99999999999999", "user_count": 1}
+        return {"schema_version": "99999999999999", "user_count": 1, "caller": {}}
 
     async def close(self) -> None: ...
 
@@ -284,7 +284,7 @@ async def test_a_body_of_exactly_the_limit_is_taken(chunked: bool) -> None:
 
 async def test_nothing_below_limits_a_body_to_less_than_the_setting() -> None:
     site = Site({"TOLLGATE_ENV": "development"})
-    answer = await site.ask("POST", "/v1/probe/payments", json={"amount": 1, "note": "x" * (19 * 1024 * 1024)})
+    answer = await site.ask("POST", "/v1/probe/payments", json={"amount": 1, "note": "x" * (255 * 1024)})
     assert answer.status_code == 200
 
 

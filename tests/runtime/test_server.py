@@ -12,19 +12,21 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tollgate.runtime.server import MALFORMED, PortTaken, address, bind
+from tollgate.runtime.protocol import MALFORMED, Limits, Unfinished
+from tollgate.runtime.server import PortTaken, address, bind
 
 PROGRAM = """
-import asyncio, pathlib, signal, sys
+import asyncio, json, pathlib, signal, sys
 from fastapi import Request
 from tollgate.app import create_app
 from tollgate.runtime import server, settings
+from tollgate.runtime.protocol import Limits
 
 class Refusing:
     async def call(self, function, **arguments): raise AssertionError
     async def close(self): print('"closed"', flush=True)
 
-app = create_app(settings.read({"MAX_BODY_BYTES": "2048"}), door=Refusing())
+app = create_app(settings.read({"MAX_ADMIN_BODY_BYTES": "2048"}), door=Refusing())
 
 @app.get("/peer")
 async def peer(request: Request):
@@ -48,15 +50,19 @@ async def defect():
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
 listener = server.bind("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
-server.run(app, listener)
+server.run(app, listener, limits=Limits(**json.loads(sys.argv[1])))
 """
 
 
 class Running:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **limits: float) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", PROGRAM, json.dumps(limits)],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.port = int(self.line())
 
@@ -92,8 +98,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Running]:
-    server = Running(folder)
+def running(folder: Path, **limits: float) -> Iterator[Running]:
+    server = Running(folder, **limits)
     try:
         yield server
     finally:
@@ -247,3 +253,89 @@ def test_all_that_the_server_writes_is_json_one_line_each(tmp_path: Path) -> Non
     ]
     assert lines[-1]["library"] == "uvicorn.error"
     assert err == ""
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """With little patience and little room."""
+    limits = {"head_bytes": 4096, "head_seconds": 0.1, "body_idle_seconds": 0.1, "unfinished_bytes": 1500}
+    with running(tmp_path_factory.mktemp("strict"), **limits) as server:
+        yield server
+
+
+def refused(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+HEAD = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 1900\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"GET /healthz HTTP/1.1\r\nx: " + b"a" * 5000],
+        [b"GET /healthz HTTP/1.1\r\nx: " + b"a" * 3000, b"a" * 3000],
+        [b"GET /" + b"a" * 5000],
+        [b"GET /healthz HTTP/1.1\r\n" + b"x: a\r\n" * 1000 + b"\r\n"],
+    ],
+    ids=["a header", "in pieces", "an address", "many headers"],
+)
+def test_a_head_that_is_too_large_is_refused_whether_or_not_it_ends(strict: Running, parts: list[bytes]) -> None:
+    assert refused(strict.say(*parts)) == (431, "head_too_large")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[], [b"GET /healthz HT"], [b"GET /healthz HTTP/1.1\r\nhost: a\r\n"], [HEAD + b"\r\n"], [HEAD + b"\r\n", b"{"]],
+    ids=["nothing", "a line", "a head", "no body", "half a body"],
+)
+def test_what_a_client_does_not_finish_is_ended(strict: Running, parts: list[bytes]) -> None:
+    assert refused(strict.say(*parts)) == (408, "request_timeout")
+
+
+def test_a_request_that_is_not_finished_on_a_connection_that_was_used_is_ended_too(strict: Running) -> None:
+    answer = strict.say(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /healthz HT")
+    first, _, second = answer.partition(b"HTTP/1.1 408")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert b"request_timeout" in second
+
+
+def test_an_answer_that_takes_longer_than_a_body_may_is_not_cut_off(tmp_path: Path) -> None:
+    with running(tmp_path, head_seconds=0.1, body_idle_seconds=0.1) as server:
+        answers: list[httpx.Response] = []
+        asking = threading.Thread(target=lambda: answers.append(httpx.get(f"{server.url}/slow", timeout=30)))
+        asking.start()
+        assert server.line() == '"started"'
+        # Somebody who is cut off shows that the server has looked at its deadlines.
+        assert refused(server.say(HEAD + b"\r\n")) == (408, "request_timeout")
+        tmp_path.joinpath("release").touch()
+        asking.join(30)
+    assert [answer.status_code for answer in answers] == [200]
+
+
+@pytest.mark.parametrize("limit", ["unfinished_bytes", "unfinished_bytes_of_one"])
+def test_a_body_for_which_there_is_no_room_is_refused_and_its_room_is_free_again(tmp_path: Path, limit: str) -> None:
+    with running(tmp_path, **{limit: 1500}) as server:
+        assert refused(server.say(HEAD + b"\r\n", b" " * 1501)) == (503, "server_busy")
+        for _ in range(3):
+            assert httpx.post(f"{server.url}/echo", json={"a": "x" * 1000}).status_code == 200
+
+
+def test_the_bytes_of_all_bodies_count_together_until_they_are_given_back() -> None:
+    unfinished = Unfinished(Limits(unfinished_bytes=100, unfinished_bytes_of_one=60))
+    assert unfinished.take("192.0.2.1", 60)
+    assert not unfinished.take("192.0.2.1", 1)
+    unfinished.give_back("192.0.2.1", 1)
+    assert unfinished.take("192.0.2.2", 40)
+    assert not unfinished.take("192.0.2.3", 1)
+    unfinished.give_back("192.0.2.3", 1)
+    unfinished.give_back("192.0.2.1", 60)
+    assert unfinished.take("192.0.2.3", 60)
+
+
+def test_behind_a_proxy_its_address_has_no_limit_of_its_own() -> None:
+    unfinished = Unfinished(Limits(unfinished_bytes=100, unfinished_bytes_of_one=None))
+    assert unfinished.take("192.0.2.1", 100)
+    assert not unfinished.take("192.0.2.1", 1)

@@ -25,7 +25,7 @@ def prepared(dialect: models.Dialect, *, model: str = "a/model", bound: int | No
 
 def shown(dialect: models.Dialect, stream: bytes, **order: Any) -> bytes:
     made = an_order(stream=True, **order)
-    show = DIALECTS[dialect].shown(made.ask, made.body)
+    show = DIALECTS[dialect].shown(made.ask)
     events = Events()
     return b"".join(show(event) or b"" for event in [*events.feed(stream), *events.finish()])
 
@@ -139,7 +139,7 @@ def test_the_rest_of_an_event_stays_byte_for_byte(raw: bytes, left: bytes) -> No
 def test_only_the_usage_goes(said: dict[str, Any]) -> None:
     made = an_order(stream=True)
     data = json.dumps(said).encode()
-    left = DIALECTS["vllm"].shown(made.ask, made.body)(Event(data, b"data: " + data + b"\n\n"))
+    left = DIALECTS["vllm"].shown(made.ask)(Event(data, b"data: " + data + b"\n\n"))
     assert left is not None
     assert json.loads(left[6:]) == {name: value for name, value in said.items() if name != "usage"}
 

@@ -7,7 +7,7 @@ from tollgate.runtime.settings import Settings
 
 
 def router(gate: Gate, chosen: Settings) -> Routes:
-    routes = Routes(tags=["account"], dependencies=IN_THE_DOCUMENT)
+    routes = Routes(tags=["account"], dependencies=IN_THE_DOCUMENT, guard=gate.guard)
     routes.take(profile.router(gate, chosen))
     routes.take(usage.router(gate))  # before the keys: its /user/api-keys/usage is no key's id
     routes.take(keys.router(gate, chosen.peppers[0]))

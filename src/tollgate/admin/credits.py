@@ -1,7 +1,6 @@
 """POST /admin/credits/grant, /adjust and /refund; GET /admin/credits/transactions and /summary."""
 
 import json
-from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from tollgate.credits import store
 from tollgate.keys.gate import Gate
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import Page, refusals
-from tollgate.runtime.routing import LateRoute, Routes
+from tollgate.runtime.routing import Handler, LateRoute, Routes
 from tollgate.runtime.settings import Settings
 
 IdempotencyKey = Annotated[
@@ -37,8 +36,8 @@ class _ExactRequest(Request):
 
 
 class _ExactRoute(LateRoute):
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+    def unguarded(self) -> Handler:
+        handle = super().unguarded()
 
         async def exactly(request: Request) -> Response:
             return await handle(_ExactRequest(request.scope, request.receive))

@@ -18,6 +18,7 @@ from tollgate.keys.gate import Gate
 from tollgate.keys.rules import Environment
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import refusals
+from tollgate.runtime.lag import LoopLag
 from tollgate.runtime.routing import Routes
 from tollgate.upstreams.client import Upstreams, UpstreamState
 from tollgate.usage import monitor as usage
@@ -38,7 +39,9 @@ class Exposition(PlainTextResponse):
     media_type = "text/plain; version=0.0.4"
 
 
-def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, funds: Funds) -> Routes:
+def router(
+    gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, funds: Funds, lag: LoopLag
+) -> Routes:
     routes = Routes()
 
     @routes.get(
@@ -52,7 +55,13 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstr
         found = await usage.of_all(door)
         left = await funds.left()
         states = {name: catalog.state() for name, catalog in catalogs.items()}
-        return Exposition(rendered([*_of_the_house(found, left), *_of_this_instance(states, upstreams.states())]))
+        blocked = _counter(
+            "tollgate_loop_blocked_total",
+            "How often something held the event loop for more than 50 ms, since this process started.",
+            lag.times_blocked,
+        )
+        of_this_instance = _of_this_instance(states, upstreams.states())
+        return Exposition(rendered([*_of_the_house(found, left), *of_this_instance, blocked]))
 
     return routes
 

@@ -23,6 +23,7 @@ from tollgate.admin.funds import Funds
 from tollgate.catalog.memory import Catalog
 from tollgate.keys.gate import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
+from tollgate.runtime.lag import LoopLag
 from tollgate.runtime.routing import Routes
 from tollgate.runtime.settings import Settings
 from tollgate.upstreams.client import Upstreams
@@ -37,8 +38,9 @@ def router(
     outward: Upstreams,
     checkup: Checkup,
     funds: Funds,
+    lag: LoopLag,
 ) -> Routes:
-    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT)
+    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=gate.guard)
     routes.take(audit.router(gate))
     routes.take(orgs.router(gate))
     routes.take(users.router(gate))
@@ -48,7 +50,7 @@ def router(
     routes.take(credits.router(gate, chosen))
     routes.take(usage.router(gate))
     routes.take(monitor.router(gate, catalogs, outward, funds))
-    routes.take(metrics.router(gate, catalogs, outward, funds))
+    routes.take(metrics.router(gate, catalogs, outward, funds, lag))
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
     routes.take(models.router(gate, catalogs))
     routes.take(security.router(gate))

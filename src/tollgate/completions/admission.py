@@ -33,7 +33,7 @@ from tollgate.credits.rules import WorstCase
 from tollgate.keys.gate import Gate, Visitor
 from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
-from tollgate.runtime import logs
+from tollgate.runtime import aside, logs
 from tollgate.upstreams.client import Upstreams
 
 ORGS_REMEMBERED = 10_000
@@ -109,7 +109,13 @@ class Admission:
         sizes = rules.bounds(call.ask, models, added)
         is_test = call.visitor.environment == "test"
         worst = FREE if is_test else rules.worst_case(call.ask, sizes, price, added)
-        answer = await self._books.admit(self._item(call, sizes, price, worst, added))
+        body = await aside.work(len(call.body), rules.with_known_fallbacks, call.body, models)
+        item = self._item(call, sizes, price, worst, added)
+        if call.idempotency_key is not None:
+            item["idempotency_key"] = call.idempotency_key
+            item["body_hash"] = await aside.work(len(call.body), _digest, call)
+        answer = await self._books.admit(item)
+        call.visitor.recognised = True
         if "refusal" in answer:
             raise self._refused(call, answer["refusal"])
         if "replay" in answer:
@@ -120,7 +126,9 @@ class Admission:
             # The key's form and its row disagree: it must not go where the other kind goes.
             await self._books.settle({"id": call.id, "outcome": "released"})
             raise InternalError
-        return self._granted(call, sizes, price, models, added, answer["granted"])
+        if _has_nothing(call, answer["granted"]):
+            body = await aside.work(len(body), rules.without_search, body, models)
+        return self._granted(call, body, sizes, price, models, added, answer["granted"])
 
     async def _added(self, call: Call, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""
@@ -144,7 +152,7 @@ class Admission:
 
     def _item(self, call: Call, sizes: rules.Bounds, price: Price, worst: WorstCase, added: Added) -> dict[str, Any]:
         ask = call.ask
-        item = {
+        return {
             "id": call.id,
             "caller": call.visitor.claims,
             "scope": ask.endpoint,
@@ -163,14 +171,11 @@ class Admission:
             "ttl_seconds": self._ttl_seconds,
             "price": rules.kept_price(price, worst),
         }
-        if call.idempotency_key is not None:
-            item["idempotency_key"] = call.idempotency_key
-            item["body_hash"] = hashlib.sha256(ask.endpoint.encode() + b"\n" + call.body).hexdigest()
-        return item
 
     def _granted(
         self,
         call: Call,
+        body: bytes,
         sizes: rules.Bounds,
         price: Price,
         models: list[Model],
@@ -185,7 +190,7 @@ class Admission:
         return Admitted(
             org_id=grant["org_id"],
             routes=rules.routes_of(models),
-            body=self._body(call, models, grant),
+            body=body,
             price=price,
             bound=rules.bound_to_send(call.ask, sizes, grant["output_bound"]),
             hold_nanos=grant["hold_nanos"],
@@ -193,11 +198,6 @@ class Admission:
             context_tokens=max(known) * call.ask.choices * added.turns if counts else None,
             headers=limits.remaining(grant.get("limits")),
         )
-
-    def _body(self, call: Call, models: list[Model], grant: Mapping[str, Any]) -> bytes:
-        body = rules.with_known_fallbacks(call.body, models)
-        has_nothing = grant["balance_nanos"] <= grant["held_nanos"] and call.visitor.environment != "test"
-        return rules.without_search(body, models) if has_nothing and call.ask.endpoint != "embeddings" else body
 
     def _refused(self, call: Call, refusal: Mapping[str, Any]) -> TollgateError:
         facts = refusal["facts"]
@@ -209,3 +209,14 @@ class Admission:
         if "key_id" in facts:
             logs.note(key_id=facts["key_id"])
         return error
+
+
+def _digest(call: Call) -> str:
+    """Tells whether a repetition is of the same request."""
+    return hashlib.sha256(call.ask.endpoint.encode() + b"\n" + call.body).hexdigest()
+
+
+def _has_nothing(call: Call, grant: Mapping[str, Any]) -> bool:
+    """Then the call was admitted because it costs nothing, and must cost nothing."""
+    asks_text = call.ask.endpoint != "embeddings" and call.visitor.environment != "test"
+    return asks_text and bool(grant["balance_nanos"] <= grant["held_nanos"])

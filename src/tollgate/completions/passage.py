@@ -9,7 +9,7 @@ from tollgate.completions.books import Answer, Books
 from tollgate.completions.content import Content
 from tollgate.core.models import SANDBOX, Route
 from tollgate.core.sse import Tally
-from tollgate.runtime import logs
+from tollgate.runtime import aside, logs
 from tollgate.runtime.clock import Monotonic
 from tollgate.runtime.curfew import Curfew
 from tollgate.upstreams.client import Reply, Upstreams
@@ -102,7 +102,7 @@ class Passage:
         if self.call.idempotency_key is not None and ending["outcome"] != "released":
             item["answer"] = kept or {"kept": False}
         if self.content:
-            item["content"] = self.content.kept() or None
+            item["content"] = await aside.work(len(self.call.body), self.content.kept) or None
         settled = await self._books.settle({name: value for name, value in item.items() if value is not None})
         logs.note(
             paid_request_id=self.call.id,

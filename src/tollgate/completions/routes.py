@@ -24,7 +24,8 @@ from tollgate.core.chat import Endpoint
 from tollgate.core.errors import BadRequest, NotFound
 from tollgate.core.redaction import Redactor
 from tollgate.keys import rules as keys
-from tollgate.keys.gate import Gate
+from tollgate.keys.gate import Gate, Visitor
+from tollgate.runtime import aside
 from tollgate.runtime.clock import Monotonic
 from tollgate.runtime.curfew import Curfew
 from tollgate.runtime.network import headers_of
@@ -67,10 +68,16 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["endpoint"] = self  # for the log line, which names the path
-        call = await self._call(scope, receive)
-        if call is None:
-            return
-        admitted = await self._admission.admit(call)
+        visitor = self._gate.meet(scope)
+        self._gate.refuse_strangers(visitor)
+        try:
+            call = await self._call(visitor, scope, receive)
+            if call is None:
+                return
+            admitted = await self._admission.admit(call)
+        except BadRequest:
+            await self._gate.recognise(visitor)  # whoever may not come in is told that first
+            raise
         if isinstance(admitted, Replay):
             await _replayed(admitted)(scope, receive, send)
             return
@@ -80,20 +87,18 @@ class Completions:
         else:
             await (await whole.answered(passage))(scope, receive, send)
 
-    async def _call(self, scope: Scope, receive: Receive) -> Call | None:
+    async def _call(self, visitor: Visitor, scope: Scope, receive: Receive) -> Call | None:
         """None when the client left before it had said what it wants."""
         started = self._clock()
-        visitor = self._gate.meet(scope)
-        self._gate.refuse_strangers(visitor)
         headers = headers_of(scope)
         idempotency_key = _idempotency_key(headers)
-        body = await _whole_body(receive)
+        body = await self._gate.body(visitor, scope, receive)
         if body is None:
             return None
         return Call(
             id=scope["state"]["own_id"],
             visitor=visitor,
-            ask=chat.read(body, self._endpoint),
+            ask=await aside.work(len(body), chat.read, body, self._endpoint),
             body=body,
             headers=headers,
             started=started,
@@ -133,17 +138,6 @@ def sweeping(sweeper: Sweeper, cron_secret: str | None) -> Route:
         return JSONResponse(await sweeper.sweep())
 
     return Route("/internal/sweep", sweep, methods=["GET", "POST"])
-
-
-async def _whole_body(receive: Receive) -> bytes | None:
-    pieces = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(pieces)
 
 
 def _idempotency_key(headers: Mapping[str, str]) -> str | None:

@@ -62,6 +62,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
 }
 _PAYLOADS: Final = ("url", "data", "file_data")
 _WORTH_CUTTING: Final = 256
+_COUNTED_AT_ONCE: Final = 1024 * 1024
 _PROMPTS: Final[Mapping[Endpoint, tuple[str, tuple[type, ...]]]] = {
     "chat": ("messages", (dict,)),
     "completions": ("prompt", (str, int, list)),
@@ -110,6 +111,8 @@ class Ask(NamedTuple):
     stream: bool
     include_usage: bool
     """The client asked for the usage in its stream. Where only we asked for it, it is taken out again."""
+    continuous_usage: bool
+    """The client asked for it in every chunk, as vLLM can tell it, and is to have it all."""
     bound: int | None
     """Output tokens for each choice; None where the client left it open, 0 for embeddings."""
     bound_field: str | None
@@ -134,19 +137,21 @@ def read(body: bytes, endpoint: Endpoint) -> Ask:
     try:
         given = documents.from_client(body)
     except NotADocument as error:
-        raise BadRequest(str(error)) from None
+        raise documents.refusal(error) from None
     _refuse_forbidden(given)
     _object(given, "usage")
     model, *fallbacks = _models(given)
     asked = _asked(given, endpoint)
     bound, bound_field = _bound(given, endpoint)
     media = list(_media(asked))
+    stream_options = _object(given, "stream_options")
     return Ask(
         endpoint=endpoint,
         model=model,
         fallbacks=tuple(fallbacks),
         stream=_flag(given, "stream") and endpoint != "embeddings",
-        include_usage=_flag(_object(given, "stream_options"), "include_usage", "stream_options."),
+        include_usage=_flag(stream_options, "include_usage", "stream_options."),
+        continuous_usage=bool(stream_options.get("continuous_usage_stats")),
         bound=bound,
         bound_field=bound_field,
         choices=1 if endpoint == "embeddings" else _choices(given, asked),
@@ -182,10 +187,13 @@ def most_tokens(text: bytes) -> int:
     code or any script. What is left is lowercase text that no language has ("zqzq"): up to one token a byte, so a hold
     may be short by two fifths of its prompt; the charge is not. English is counted 2.4 times, other scripts 1 to 3.
     """
-    classes = text.translate(_CLASSES)
-    in_sentence = classes.count(b" a")
-    words = in_sentence + classes.count(b".a") + classes.startswith(b"a")
-    fifths = 5 * (len(text) - in_sentence) - 2 * (classes.count(b"a") - words)
+    fifths = 5 * len(text)
+    for start in range(0, len(text), _COUNTED_AT_ONCE):
+        classes = text[max(start - 1, 0) : start + _COUNTED_AT_ONCE].translate(_CLASSES)  # one byte of the slice before
+        in_sentence = classes.count(b" a")
+        words = in_sentence + classes.count(b".a") + (start == 0 and classes.startswith(b"a"))
+        letters = classes.count(b"a", min(start, 1))
+        fifths -= 5 * in_sentence + 2 * (letters - words)
     return -(-fifths // 5)
 
 
@@ -276,16 +284,18 @@ def _tokens_of(medium: Medium) -> int:
 
 def _without(body: bytes, payloads: Iterable[str]) -> bytes:
     """The body without these. They come in its order; from one that is written with escapes on, all stays: it is dear
-    to count it as text, but endless to search for what is not there."""
-    long = [payload.encode() for payload in payloads if len(payload) > _WORTH_CUTTING]
+    to count it as text, but endless to search for what is not there. Each is looked for by its first bytes: to search
+    for all of a long one would take as long as reading the body anew."""
+    long = [payload for payload in payloads if len(payload) > _WORTH_CUTTING]
     rest = body.replace(b"\\/", b"/") if long and b"\\" in body else body
     kept, place = [], 0
     for payload in long:
-        start = rest.find(payload, place)
-        if start < 0:
+        start = rest.find(payload[:_WORTH_CUTTING].encode(), place)
+        written = payload.encode()
+        if start < 0 or not rest.startswith(written, start):
             break
         kept.append(rest[place:start])
-        place = start + len(payload)
+        place = start + len(written)
     return b"".join([*kept, rest[place:]])
 
 

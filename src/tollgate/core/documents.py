@@ -7,23 +7,42 @@ half of a surrogate pair (nothing could encode it again). An upstream's reply is
 from here, so there the last of two names counts and such a half becomes U+FFFD: no charge is lost to a cut emoji.
 """
 
+import contextlib
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
+
+from tollgate.core.errors import BadRequest, BodyTooComplex
 
 MOST_NESTED: Final = 100
 MOST_DIGITS: Final = 300
 """Of a number, and of its exponent: a double ends at 1e308."""
 SHOWN_CHARACTERS: Final = 64
 
+MOST_VALUES: Final = 400_000
+"""Values in one document of a client. An embeddings request may carry 300,000 token numbers."""
+MOST_CONTAINERS: Final = 50_000
+"""Lists and objects among them. Ten thousand messages with parts and tool calls have 40,000."""
+MOST_NAMES: Final = 100_000
+"""Of members, in all objects together."""
+MOST_ESCAPES: Final = 2_000_000
+"""Backslashes. Text for a context of a million tokens has fewer, even with each character written as \\uXXXX."""
+MOST_MEMBERS: Final = 1_000
+"""Of the object at the top."""
+SLICE_BYTES: Final = 64 * 1024
+"""A document is measured in slices of this size, so that no step takes long. One slice alone needs no measuring."""
+
 _BOM = "\ufeff"
 _BLANK = re.compile(r"[ \t\n\r]*")
 _SURROGATES = re.compile(r"\\(?:\\|u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..))")
 """An escaped backslash, a whole pair, or (as a group) half of one."""
-_ALIKE = bytes.maketrans(b"{}", b"[]")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""As signed bytes: one level in, one level out."""
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
@@ -31,17 +50,49 @@ class NotADocument(ValueError):
     """Why these bytes are not a JSON object that we would read. The sentence quotes nothing but a member's name."""
 
 
+class TooComplex(NotADocument):
+    """More of one kind than is read from a client. The body's bytes alone do not say how much work it is."""
+
+    def __init__(self, kind: str, most: int) -> None:
+        super().__init__(f"The body has more than {most} {kind}. Send fewer in one request.")
+        self.kind = kind
+        self.most = most
+
+
+def refusal(error: NotADocument) -> BadRequest:
+    """What the client is told."""
+    if isinstance(error, TooComplex):
+        return BodyTooComplex(str(error), kind=error.kind, limit=error.most)
+    return BadRequest(str(error))
+
+
+def refuse_ambiguous(body: bytes, most_values: int) -> None:
+    """For a body whose form is checked by another parser: refuses what is too complex for it, and what it would read
+    without a word although a name stands twice in an object. Every other fault is for that parser to name."""
+    _refuse_complex(body, most_values)
+    with contextlib.suppress(UnicodeDecodeError, json.JSONDecodeError):
+        _looking.decode(body.decode())
+
+
 def from_client(body: bytes) -> dict[str, Any]:
     """What a client sent. Numbers with a fraction or an exponent are decimals, exactly as written."""
     text = _text(body)
+    if len(body) > SLICE_BYTES:
+        _refuse_complex(body, MOST_VALUES)
+    else:
+        _refuse_depth(body)
     if "\\" in text and "\\u" in text and any(found[1] for found in _SURROGATES.finditer(text)):
         raise NotADocument("The body has half of a surrogate pair, such as a cut emoji. Send whole characters.")
-    return _object(text, _strict)
+    read = _object(text, _strict)
+    if len(read) > MOST_MEMBERS:
+        raise TooComplex("members", MOST_MEMBERS)
+    return read
 
 
 def from_upstream(body: bytes) -> dict[str, Any]:
     """What an upstream answered."""
     text = _text(body)
+    _refuse_depth(body)
     if "\\" in text and "\\u" in text:
         text = _SURROGATES.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
     return _object(text, _lenient)
@@ -113,9 +164,9 @@ def _members(text: str) -> Iterator[_Member]:
     """Those of an object, at the top."""
     place = _after_blank(text, _after_blank(text, 0) + 1)
     while text[place] != "}":
-        name, colon = _plain.raw_decode(text, place)
+        name, colon = _skipping.raw_decode(text, place)
         start = _after_blank(text, _after_blank(text, colon) + 1)
-        _, end = _plain.raw_decode(text, start)
+        _, end = _skipping.raw_decode(text, start)
         yield _Member(name, place, start, end)
         comma = _after_blank(text, end)
         place = _after_blank(text, comma + 1) if text[comma] == "," else comma
@@ -125,7 +176,7 @@ def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Where the items of a list stand."""
     place = _after_blank(text, start + 1)
     while place < end and text[place] != "]":
-        _, item_end = _plain.raw_decode(text, place)
+        _, item_end = _skipping.raw_decode(text, place)
         yield place, item_end
         comma = _after_blank(text, item_end)
         place = _after_blank(text, comma + 1) if text[comma] == "," else comma
@@ -162,8 +213,6 @@ def _text(body: bytes) -> str:
         raise NotADocument(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
     if text.startswith(_BOM):
         raise NotADocument("The body starts with a byte order mark. Send the JSON without it.")
-    if _has_many(body, b"[") or _has_many(body, b"{"):
-        _refuse_depth(body)
     return text
 
 
@@ -190,22 +239,54 @@ def _has_many(body: bytes, bracket: bytes) -> bool:
     return True
 
 
+def _refuse_complex(body: bytes, most_values: int) -> None:
+    """Counts before the parser makes a value of each. A comma or an opening bracket begins a value."""
+    if body.count(b"\\") > MOST_ESCAPES:
+        raise TooComplex("escapes", MOST_ESCAPES)
+    depth = values = containers = names = 0
+    for part in _outside_of_strings(body):
+        depth = _depth_after(part, depth)
+        opened = part.count(b"[") + part.count(b"{")
+        containers += opened
+        names += part.count(b":")
+        values += opened + part.count(b",")
+        if containers > MOST_CONTAINERS:
+            raise TooComplex("lists and objects", MOST_CONTAINERS)
+        if names > MOST_NAMES:
+            raise TooComplex("names", MOST_NAMES)
+        if values > most_values:
+            raise TooComplex("values", most_values)
+
+
 def _refuse_depth(body: bytes) -> None:
     """Before the parser sees it, which would recurse: on a thread's small stack, CPython 3.13's crashes."""
-    if b"\\" in body:
-        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    outside_of_strings = b"".join(body.split(b'"')[::2])
-    if _depth(outside_of_strings.translate(_ALIKE, _NO_BRACKETS)) > MOST_NESTED:
+    if _has_many(body, b"[") or _has_many(body, b"{"):
+        depth = 0
+        for part in _outside_of_strings(body):
+            depth = _depth_after(part, depth)
+
+
+def _depth_after(part: bytes, depth: int) -> int:
+    levels = list(accumulate(array("b", part.translate(_STEPS, _NO_BRACKETS)), initial=depth))
+    if max(levels) > MOST_NESTED:
         raise NotADocument(f"The body is nested more than {MOST_NESTED} levels deep. Send a flatter object.")
+    return levels[-1]
 
 
-def _depth(brackets: bytes) -> int:
-    """Takes the innermost pairs away, level by level. What never closes is a level each."""
-    levels = 0
-    while levels <= MOST_NESTED and b"[]" in brackets:
-        brackets = brackets.replace(b"[]", b"")
-        levels += 1
-    return levels + brackets.count(b"[")
+def _outside_of_strings(body: bytes) -> Iterator[bytes]:
+    """What of each slice stands in no string. Each step costs the same, whatever the bytes."""
+    held = b""
+    is_inside = False
+    for start in range(0, len(body), SLICE_BYTES):
+        piece = held + body[start : start + SLICE_BYTES]
+        held = b""
+        if b"\\" in piece:
+            if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # it escapes the first byte of the next slice
+                piece, held = piece[:-1], piece[-1:]
+            piece = piece.replace(rb"\\", b"").replace(rb"\"", b"")
+        parts = piece.split(b'"')
+        yield b"".join(parts[is_inside::2])
+        is_inside ^= len(parts) % 2 == 0
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -231,11 +312,13 @@ def _whole(digits: str) -> int:
 
 
 def _decimal(digits: str) -> Decimal:
+    if len(digits) > MOST_DIGITS:
+        raise _too_large()
     try:
         made = Decimal(digits)
     except InvalidOperation:
         raise _too_large() from None
-    if len(digits) > MOST_DIGITS or not -MOST_DIGITS <= made.adjusted() <= MOST_DIGITS:
+    if not -MOST_DIGITS <= made.adjusted() <= MOST_DIGITS:
         raise _too_large()
     return made
 
@@ -249,7 +332,9 @@ def _after_blank(text: str, place: int) -> int:
     return found.end() if found else place
 
 
-_plain = json.JSONDecoder()
+_skipping = json.JSONDecoder(parse_float=str, parse_int=str)
+"""For what only has to be passed over: numbers are not made of their digits."""
+_looking = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=_refuse_repeated)
 _lenient = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant)
 _strict = json.JSONDecoder(
     parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated

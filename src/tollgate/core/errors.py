@@ -8,6 +8,9 @@ TollgateError
 │   ├── KeyIsFinal             409 key_is_final
 │   ├── Conflict               409 conflict
 │   ├── BodyTooLarge           413 body_too_large
+│   ├── BodyTooComplex         400 body_too_complex
+│   ├── HeadTooLarge           431 head_too_large
+│   ├── RequestTimeout         408 request_timeout
 │   ├── NotFound               404 not_found
 │   │   └── ModelNotFound      404 model_not_found
 │   ├── ModelUnpriced          400 model_unpriced
@@ -40,6 +43,7 @@ TollgateError
 │   ├── ServerBusy             503 server_busy
 │   └── CatalogUnavailable     503 catalog_unavailable
 ├── ServerRestarting           503 server_restarting
+├── ServerBusy                 503 server_busy
 ├── DatabaseUnavailable        503 database_unavailable
 └── InternalError              500 internal_error
 
@@ -121,6 +125,23 @@ class BodyTooLarge(BadRequest):
     status = 413
     code = "body_too_large"
     sentence = "The request body is too large."
+
+
+class BodyTooComplex(BadRequest):
+    code = "body_too_complex"
+    sentence = "The request body has too many values. Send fewer in one request."
+
+
+class HeadTooLarge(BadRequest):
+    status = 431
+    code = "head_too_large"
+    sentence = "The request's address and headers are too large together. Send fewer or shorter headers."
+
+
+class RequestTimeout(BadRequest):
+    status = 408
+    code = "request_timeout"
+    sentence = "The request was not sent in time, so nothing was done or charged. Send it again without a pause."
 
 
 class NotFound(BadRequest):
@@ -302,7 +323,7 @@ class UpstreamBusy(UpstreamError):
 class ServerBusy(UpstreamError):
     status = 503
     code = "server_busy"
-    sentence = "This server has no connection to spare, so nothing was sent or charged. Send it again shortly."
+    sentence = "This server has too much to do at once, so nothing was sent or charged. Send it again shortly."
     headers: Mapping[str, str] = {"retry-after": "1"}
 
 

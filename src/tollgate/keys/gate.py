@@ -1,25 +1,36 @@
 """The way from a request's key to the database: every call says who makes it, and the function there decides."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from cachetools import TTLCache
 from fastapi import Depends
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import Scope
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope
 
-from tollgate.core.errors import InvalidApiKey, TollgateError
-from tollgate.keys import rules
+from tollgate.core import documents
+from tollgate.core.documents import NotADocument
+from tollgate.core.errors import BadRequest, InvalidApiKey, TollgateError
+from tollgate.keys import rules, store
 from tollgate.keys.rules import Environment
-from tollgate.runtime import logs, network
+from tollgate.runtime import aside, logs, network
 from tollgate.runtime.clock import Monotonic
 from tollgate.runtime.database import Door, Json
+from tollgate.runtime.routing import Handler
 from tollgate.runtime.settings import TrustedProxy
 
 STRANGERS_REMEMBERED = 10_000
 STRANGER_SECONDS = 5.0
 LONGEST_USER_AGENT = 500
+MOST_UNKNOWN_BYTES = 64 * 1024
+"""Of a body that are read before the database has recognised the key."""
+MOST_ADMIN_VALUES = 5_000
+"""In a body of the account and admin API, whose forms look at each."""
 
 Strangers = TTLCache[str, bool]
 
@@ -30,12 +41,15 @@ IN_THE_DOCUMENT = [
 """Tells OpenAPI how a key is sent; the gate is what reads it."""
 
 
-class Visitor(NamedTuple):
-    """Who a request says it is. The database has not looked yet."""
+@dataclass(slots=True)
+class Visitor:
+    """Who a request says it is."""
 
     claims: dict[str, Any]
     """What the database recognises the key by."""
     environment: Environment
+    recognised: bool = False
+    """The database has looked, and did not refuse the key."""
 
     @property
     def digest(self) -> str:
@@ -75,11 +89,51 @@ class Gate:
 
     async def open(self, request: Request) -> Door:
         """A door that the request's key opens. Refuses at once what cannot be a key of ours."""
+        return self._door_for(self.meet(request.scope))
+
+    async def guard(self, request: Request, handle: Handler, reads_body: bool) -> Response:
+        """Around a route: nothing is done for a key that is none, and a key that may not come in is refused before a
+        fault of the request is told."""
         visitor = self.meet(request.scope)
-        return _KeysDoor(self._door, visitor.claims, self._strangers, visitor.digest)
+        self.refuse_strangers(visitor)
+        try:
+            return await handle(await self._read(visitor, request) if reads_body else request)
+        except (BadRequest, RequestValidationError, HTTPException):
+            await self.recognise(visitor)
+            raise
+
+    async def recognise(self, visitor: Visitor) -> None:
+        """Raises the refusal of a key that may not come in. Asks the database unless it has looked before."""
+        if not visitor.recognised:
+            await store.identify(self._door_for(visitor))
+
+    async def body(self, visitor: Visitor, scope: Scope, receive: Receive) -> bytes | None:
+        """None when the client left before its end. Of a large one, no more than its beginning is read for a key that
+        the database does not recognise."""
+        if network.announced_bytes(network.headers_of(scope)) > MOST_UNKNOWN_BYTES:
+            await self.recognise(visitor)
+        pieces = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > MOST_UNKNOWN_BYTES:
+                await self.recognise(visitor)
+            if not message.get("more_body", False):
+                return b"".join(pieces)
 
     def meet(self, scope: Scope) -> Visitor:
-        """Who comes, for calls that take many callers at once."""
+        """Who comes: the same for all that ask of one request. Refuses what cannot be a key of ours."""
+        state = scope["state"]
+        if "visitor" not in state:
+            state["visitor"] = self._met(scope)
+        known: Visitor = state["visitor"]
+        return known
+
+    def _met(self, scope: Scope) -> Visitor:
         headers = network.headers_of(scope)
         claims: dict[str, Any] = {
             "ip": network.client_ip(scope, self._trusted_proxy),
@@ -99,23 +153,46 @@ class Gate:
     def remember_stranger(self, visitor: Visitor) -> None:
         self._strangers[visitor.digest] = True
 
+    def _door_for(self, visitor: Visitor) -> Door:
+        return _KeysDoor(self._door, visitor, self._strangers)
+
+    async def _read(self, visitor: Visitor, request: Request) -> Request:
+        """The request with its body, in which no name stands twice."""
+        body = await self.body(visitor, request.scope, request.receive)
+        if body is None:
+            raise HTTPException(400, "The request ended before its body did.")
+        try:
+            await aside.work(len(body), documents.refuse_ambiguous, body, MOST_ADMIN_VALUES)
+        except NotADocument as error:
+            raise documents.refusal(error) from None
+
+        async def again() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return Request(request.scope, again)
+
 
 class _KeysDoor(CallersDoor):
     """A caller's door that stays shut for a key which the database did not know a moment ago."""
 
-    def __init__(self, door: Door, caller: dict[str, Any], strangers: Strangers, digest: str) -> None:
-        super().__init__(door, caller)
+    def __init__(self, door: Door, visitor: Visitor, strangers: Strangers) -> None:
+        super().__init__(door, visitor.claims)
+        self._visitor = visitor
         self._strangers = strangers
-        self._digest = digest
 
     async def call(self, function: str, **arguments: Json) -> Json:
-        if self._digest in self._strangers:
+        if self._visitor.digest in self._strangers:
             raise InvalidApiKey
         try:
-            return await super().call(function, **arguments)
+            answer = await super().call(function, **arguments)
         except InvalidApiKey:
-            self._strangers[self._digest] = True
+            self._strangers[self._visitor.digest] = True
             raise
+        except BadRequest:  # of a caller who was recognised first
+            self._visitor.recognised = True
+            raise
+        self._visitor.recognised = True
+        return answer
 
 
 def console(door: Door, command: str) -> Door:

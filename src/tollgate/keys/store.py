@@ -39,5 +39,9 @@ async def key_events(door: Door, filters: dict[str, Any], page_size: int) -> Jso
     return await door.call("tollgate_key_events", filters=filters, page_size=page_size)
 
 
+async def identify(door: Door) -> Json:
+    return await door.call("tollgate_identify")
+
+
 async def seed(door: Door, org: dict[str, Any], owner: dict[str, Any], key: dict[str, Any]) -> Json:
     return await door.call("tollgate_seed", org=org, owner=owner, key=key)

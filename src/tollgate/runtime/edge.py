@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tollgate.core.errors import BodyTooLarge, InternalError
 from tollgate.runtime import logs
 from tollgate.runtime.clock import Monotonic
-from tollgate.runtime.network import headers_of
+from tollgate.runtime.network import announced_bytes, headers_of
 from tollgate.runtime.rendering import render
 
 log = logs.source("application")
@@ -72,7 +72,7 @@ class Edge:
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         body = _Body(receive, self._max_body_bytes)
-        if body.announced_too_large(headers_of(scope)):
+        if announced_bytes(headers_of(scope)) > self._max_body_bytes:
             refusal = BodyTooLarge(limit_bytes=self._max_body_bytes)
             return await render(refusal, {"connection": "close"})(scope, receive, answer.send)
         try:
@@ -108,12 +108,6 @@ class _Body:
         self._receive = receive
         self._max_bytes = max_bytes
         self._seen = 0
-
-    def announced_too_large(self, headers: Mapping[str, str]) -> bool:
-        announced = headers.get("content-length", "").lstrip("0")
-        digits = len(str(self._max_bytes))
-        number = announced.isascii() and announced.isdigit()
-        return number and (len(announced) > digits or int(announced) > self._max_bytes)
 
     async def receive(self) -> Message:
         message = await self._receive()

@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
@@ -35,8 +35,12 @@ def note(**facts: Any) -> None:
     _NOTES.set({**_NOTES.get(), **facts})
 
 
-def noted() -> dict[str, Any]:
-    return dict(_NOTES.get())
+def noted(context: Context | None = None) -> dict[str, Any]:
+    """Of this request, or of the one that runs in that context."""
+    if context is None:
+        return dict(_NOTES.get())
+    notes: Mapping[str, Any] = context.get(_NOTES, {})
+    return dict(notes)
 
 
 def forget() -> None:

@@ -24,6 +24,12 @@ def headers_of(scope: Scope) -> Mapping[str, str]:
     return known
 
 
+def announced_bytes(headers: Mapping[str, str]) -> int:
+    """What Content-Length says; 0 where it is absent or no number."""
+    announced = headers.get("content-length", "").lstrip("0")
+    return int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
+
+
 def client_ip(scope: Scope, proxy: TrustedProxy) -> str | None:
     """The caller's address, or None when nothing trustworthy names one."""
     peer = (scope.get("client") or ("",))[0]

@@ -12,6 +12,7 @@ from tollgate.core.errors import BadRequest, BodyTooLarge, InternalError, Method
 from tollgate.runtime import logs
 
 OPENROUTERS = "/api/v1/"
+MOST_FAULTS = 100
 
 
 class Refusal(JSONResponse):
@@ -43,8 +44,9 @@ async def refused(request: Request, error: TollgateError) -> Refusal:
 
 
 async def invalid(request: Request, error: RequestValidationError) -> Refusal:
-    """FastAPI's findings: the first as the sentence, all of them as facts, and none of the values."""
-    faults = [{"param": _place(fault["loc"]), "fault": fault["msg"]} for fault in error.errors()]
+    """FastAPI's findings: the first as the sentence, the first hundred as facts, and none of the values."""
+    told = error.errors()[:MOST_FAULTS]
+    faults = [{"param": _place(fault["loc"]), "fault": fault["msg"]} for fault in told]
     first = faults[0]
     return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
 

@@ -3,19 +3,20 @@
 import asyncio
 import contextlib
 import gc
-import json
 import multiprocessing
 import resource
 import socket
+import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tollgate.core.errors import BadRequest
 from tollgate.runtime.curfew import Curfew
+from tollgate.runtime.protocol import Limits, Protocol, Unfinished
 
 GARBAGE_THRESHOLD = 10_000
 """Requests leave few cycles behind; looking for them every 2,000 objects took a twentieth of the time."""
@@ -24,24 +25,15 @@ CURFEW_SECONDS = 6
 """After SIGTERM, for the requests under way. Some hosts kill after 10 s, and the books and the database come after."""
 GRACEFUL_SECONDS = 7
 """Who has not even taken the end of its answer by then is cut off."""
-
-MALFORMED = json.dumps(BadRequest("This is not a valid HTTP request.").body()).encode()
+SWITCH_SECONDS = 0.001
+"""How long a thread that reads a large body may keep the event loop waiting, where Python's code can be interrupted."""
+TICKS_A_SECOND = 10
+"""Of uvicorn's main loop."""
+DEFAULT_LIMITS = Limits()
 
 
 class PortTaken(Exception):
     """Why the server cannot listen, in one line for the person at the keyboard."""
-
-
-class _Protocol(HttpToolsProtocol):
-    """Answers in our shape even to what is not HTTP."""
-
-    def send_400_response(self, msg: str) -> None:
-        head = (
-            f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(MALFORMED)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + MALFORMED)
-        self.transport.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -67,11 +59,20 @@ def address(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Rings the curfew when it stops, and stops at once when it is told so twice."""
+    """Looks at the deadlines of its connections each second, rings the curfew when it stops, and stops at once when it
+    is told so twice."""
 
     def __init__(self, config: uvicorn.Config, curfew: Curfew) -> None:
         super().__init__(config)
         self._curfew = curfew
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_A_SECOND == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in tuple(self.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.check(now)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().call_later(CURFEW_SECONDS, self._curfew.ring)
@@ -91,25 +92,27 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def serve(listener: socket.socket, make: Callable[..., ASGIApp]) -> None:
+def serve(listener: socket.socket, make: Callable[..., ASGIApp], limits: Limits = DEFAULT_LIMITS) -> None:
     """Makes an app that knows the curfew, and runs it. The whole work of a process."""
     raise_file_limit()
     curfew = Curfew()
-    run(make(curfew=curfew), listener, curfew)
+    run(make(curfew=curfew), listener, curfew, limits)
 
 
-def run(app: ASGIApp, listener: socket.socket, curfew: Curfew | None = None) -> None:
+def run(app: ASGIApp, listener: socket.socket, curfew: Curfew | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
     """Serves until SIGINT or SIGTERM, then lets the requests under way finish until the curfew."""
     gc.freeze()  # what is there by now stays, and need not be looked at again
     gc.set_threshold(GARBAGE_THRESHOLD)
+    sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=cast("type[Protocol]", partial(Protocol, limits=limits, unfinished=Unfinished(limits))),
         ws="none",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=limits.keep_alive_seconds,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )
     _Server(config, curfew or Curfew()).run(sockets=[listener])

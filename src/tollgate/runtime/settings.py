@@ -92,7 +92,57 @@ class Settings(BaseModel):
         alias="MAX_BODY_BYTES",
         ge=1024,
         le=1024**3,
-        description="Largest request body accepted, in bytes; a larger one is refused with 413.",
+        description="Largest body of a completion or embeddings request, in bytes; a larger one is refused with 413.",
+    )
+    max_admin_body_bytes: int = Field(
+        256 * 1024,
+        alias="MAX_ADMIN_BODY_BYTES",
+        ge=1024,
+        le=16 * 1024**2,
+        description="Largest body of every other request, account and admin API, in bytes; a larger one is refused "
+        "with 413.",
+    )
+    max_head_bytes: int = Field(
+        32 * 1024,
+        alias="MAX_HEAD_BYTES",
+        ge=4096,
+        le=1024**2,
+        description="Largest address and headers of a request, in bytes together; larger ones are refused with 431. "
+        "This and the five below are kept by `serve`; serverless hosts have limits of their own.",
+    )
+    head_timeout_seconds: float = Field(
+        10.0,
+        alias="HEAD_TIMEOUT_SECONDS",
+        ge=1,
+        le=600,
+        description="Longest time that a client may take to send them; then 408.",
+    )
+    body_idle_seconds: float = Field(
+        20.0,
+        alias="BODY_IDLE_SECONDS",
+        ge=1,
+        le=600,
+        description="Longest pause within a body; then 408. After this time a body also has to come at 1 KB a second.",
+    )
+    max_unfinished_bytes: int = Field(
+        512 * 1024**2,
+        alias="MAX_UNFINISHED_BYTES",
+        ge=1024**2,
+        description="Most bytes of bodies that are still being sent, in one process; whoever sends more gets 503.",
+    )
+    max_unfinished_bytes_per_address: int = Field(
+        128 * 1024**2,
+        alias="MAX_UNFINISHED_BYTES_PER_ADDRESS",
+        ge=1024**2,
+        description="The same from one address. Not kept where TRUSTED_PROXY is set: there it is the proxy's.",
+    )
+    keep_alive_seconds: int = Field(
+        5,
+        alias="KEEP_ALIVE_SECONDS",
+        ge=1,
+        le=600,
+        description="How long a connection stays open between two requests. "
+        "Set it above the idle time-out of a load balancer that keeps connections to Tollgate.",
     )
 
     database_url: SecretStr | None = Field(

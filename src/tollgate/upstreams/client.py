@@ -125,7 +125,7 @@ class Upstreams:
         """The first upstream's reply, or its no. Raises UpstreamError when there is neither, and TooManyInFlight."""
         outcome = await self._attempts.open(order)
         dialect = self._attempts.station(outcome.route.upstream).dialect
-        return Reply(outcome, dialect.shown(order.ask, order.body))
+        return Reply(outcome, dialect.shown(order.ask))
 
     def refuse_crowd(self, org_id: str, upstream_id: str) -> None:
         """Raises TooManyInFlight where `open` would: before anything was held for the call."""

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from tollgate.core.errors import UpstreamError, UpstreamUnavailable
 from tollgate.core.models import SANDBOX, Route, Upstream
+from tollgate.runtime import aside
 from tollgate.runtime.clock import Monotonic
 from tollgate.upstreams import rules
 from tollgate.upstreams.attempts import again, judgement
@@ -136,7 +137,8 @@ class Attempts:
 
     async def _at(self, attempt: Attempt, order: Order, transport: Transport, until: float) -> Outcome:
         station = attempt.station
-        body = station.dialect.prepare(order.body, order.ask, attempt.route, order.bound)
+        prepare = station.dialect.prepare
+        body = await aside.work(len(order.body), prepare, order.body, order.ask, attempt.route, order.bound)
         station.budget.call()
         once = partial(self._once, attempt, order, transport, body, until)
         outcome = await once()

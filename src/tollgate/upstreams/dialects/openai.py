@@ -31,9 +31,9 @@ class OpenAI:
         body = self._bounded(body, ask, bound)
         return chat.asking_for_usage(body, continuous=self.continuous) if ask.stream else body
 
-    def shown(self, ask: Ask, body: bytes) -> Shown:
+    def shown(self, ask: Ask) -> Shown:
         """As if only the client had asked: the usage that we wanted is taken out again."""
-        if not ask.stream or _asks_continuously(body):
+        if not ask.stream or ask.continuous_usage:
             return as_it_came
         if ask.include_usage:
             return _usage_at_the_end if self.continuous else as_it_came
@@ -56,14 +56,6 @@ class OpenAI:
             body = documents.without(body, str(ask.bound_field))
             bound = ask.bound if bound is None else bound
         return body if bound is None else chat.granted(body, bound, field)
-
-
-def _asks_continuously(body: bytes) -> bool:
-    """The client itself did, and is to have it all."""
-    if b"continuous_usage_stats" not in body:
-        return False
-    options = documents.from_client(body).get("stream_options")
-    return isinstance(options, dict) and bool(options.get("continuous_usage_stats"))
 
 
 def as_it_came(event: Event) -> bytes | None:

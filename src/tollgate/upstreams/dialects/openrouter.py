@@ -29,7 +29,7 @@ class OpenRouter(OpenAI):
         """The newer name; the old completions know only the old one."""
         return ask.bound_field or ("max_completion_tokens" if ask.endpoint == "chat" else "max_tokens")
 
-    def shown(self, ask: Ask, body: bytes) -> Shown:
+    def shown(self, ask: Ask) -> Shown:
         return as_it_came
 
     def refusal(self, status: int, content_type: str, body: bytes) -> Refusal:

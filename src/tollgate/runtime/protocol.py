@@ -1,0 +1,166 @@
+"""HTTP as uvicorn speaks it, with limits on what a client may leave unfinished: heads, bodies, and the memory that they
+take. What it refuses by itself is refused in our shape.
+
+Time is looked at once a second for all connections, so a request costs no timer.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tollgate.core.errors import BadRequest, HeadTooLarge, RequestTimeout, ServerBusy, TollgateError
+
+REASONS = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+LEAST_BYTES_PER_SECOND = 1024
+"""Of a body, after the idle time: slower than any line, faster than those who only mean to hold a connection."""
+
+MALFORMED = json.dumps(BadRequest("This is not a valid HTTP request.").body()).encode()
+
+
+class Limits(NamedTuple):
+    """Of what a client sends to a long-lived server."""
+
+    head_bytes: int = 32 * 1024
+    head_seconds: float = 10.0
+    body_idle_seconds: float = 20.0
+    unfinished_bytes: int = 512 * 1024 * 1024
+    """Of all bodies that are still being sent, together."""
+    unfinished_bytes_of_one: int | None = None
+    """Of those from one address. None where the address is a proxy's."""
+    keep_alive_seconds: int = 5
+
+
+class Unfinished:
+    """The bytes of bodies that are still being sent, in this process."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._total = 0
+        self._by_address: Counter[str] = Counter()
+
+    def take(self, address: str, size: int) -> bool:
+        """False when there is no room. The bytes count until they are given back."""
+        self._total += size
+        self._by_address[address] += size
+        of_one = self._limits.unfinished_bytes_of_one
+        has_room_for_one = of_one is None or self._by_address[address] <= of_one
+        return has_room_for_one and self._total <= self._limits.unfinished_bytes
+
+    def give_back(self, address: str, size: int) -> None:
+        self._total -= size
+        self._by_address[address] -= size
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *given: Any, limits: Limits, unfinished: Unfinished, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._limits = limits
+        self._unfinished = unfinished
+        self._loop = asyncio.get_running_loop()
+        self._refusal: TollgateError | None = None
+        self._head_since: float | None = None
+        """None while no head is being sent."""
+        self._head_bytes = 0
+        self._body_since: float | None = None
+        """None while no body is being sent."""
+        self._body_bytes = 0
+        self._heard_at = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_since = self._loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._body_ends()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
+        super().data_received(data)
+        if self._head_since is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.head_bytes:
+                self.refuse(HeadTooLarge(limit_bytes=self._limits.head_bytes))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._head_since is None:
+            self._head_since = self._heard_at
+
+    def on_headers_complete(self) -> None:
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self._limits.head_bytes:
+            self._refusal = HeadTooLarge(limit_bytes=self._limits.head_bytes)
+            raise ValueError(self._refusal.code)
+        self._head_since = None
+        self._head_bytes = 0
+        self._body_since = self._loop.time()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if self.cycle.response_complete:  # then nobody keeps it
+            return
+        self._body_bytes += len(body)
+        if not self._unfinished.take(self._address, len(body)):
+            self.refuse(ServerBusy())
+
+    def on_message_complete(self) -> None:
+        self._body_ends()
+        super().on_message_complete()
+
+    def check(self, now: float) -> None:
+        """Ends the connection when what it has begun to send takes too long."""
+        if self._head_since is not None:
+            if now - self._head_since > self._limits.head_seconds:
+                self.refuse(RequestTimeout())
+        elif self.flow.read_paused:  # it is not the client who is slow
+            self._heard_at = now
+        elif self._body_since is not None:
+            idle = self._limits.body_idle_seconds
+            late = now - self._body_since - idle
+            if now - self._heard_at > idle or late * LEAST_BYTES_PER_SECOND > self._body_bytes:
+                self.refuse(RequestTimeout())
+
+    def refuse(self, error: TollgateError) -> None:
+        """Says why, unless an answer is under way, and closes."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self._say(error.status, json.dumps(error.body()).encode())
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Uvicorn calls this when the parser gives up, as it does when we raise in a call of its."""
+        if self._refusal:
+            self.refuse(self._refusal)
+        else:
+            self._say(400, MALFORMED)
+            self.transport.close()
+
+    def _body_ends(self) -> None:
+        self._body_since = None
+        self._unfinished.give_back(self._address, self._body_bytes)
+        self._body_bytes = 0
+
+    def _say(self, status: int, body: bytes) -> None:
+        head = (
+            f"HTTP/1.1 {status} {REASONS[status]}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
