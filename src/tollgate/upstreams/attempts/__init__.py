@@ -102,6 +102,8 @@ class Attempts:
         outcome: Outcome | None = None
         try:
             outcome = await self._asked(station, route, order, body, until)
+            if not isinstance(outcome, Exchange):
+                order.sent(None)
             return outcome
         finally:
             if not isinstance(outcome, Exchange):
@@ -124,6 +126,7 @@ class Attempts:
                     body,
                     connect_seconds=upstream.connect_seconds,
                     resolve=station.resolve,
+                    sent=partial(order.sent, route),
                 )
         except TimeoutError:
             return judgement.silent(station, route, "first_byte" if due < until else "total")

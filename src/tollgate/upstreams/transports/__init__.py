@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from tollgate.runtime.http import Http
-from tollgate.upstreams.rules import Resolve
+from tollgate.upstreams.rules import Resolve, Sent, unheard
 
 
 class Answer(Protocol):
@@ -37,9 +37,10 @@ class Transport(Protocol):
         *,
         connect_seconds: float,
         resolve: Resolve | None,
+        sent: Sent = unheard,
     ) -> Answer:
         """Once, without a redirect or a cookie. Whom `resolve` is given for is found by it alone; for others the
-        system's own way does. Raises TransportFailed, and what `resolve` raises."""
+        system's own way does. `sent` is called when all of it is. Raises TransportFailed, and what `resolve` raises."""
 
     async def close(self) -> None: ...
 
@@ -65,9 +66,12 @@ class _Unopened:
         *,
         connect_seconds: float,
         resolve: Resolve | None,
+        sent: Sent = unheard,
     ) -> Answer:
         opened = self._opened or self._open()
-        return await opened.send(method, url, headers, body, connect_seconds=connect_seconds, resolve=resolve)
+        return await opened.send(
+            method, url, headers, body, connect_seconds=connect_seconds, resolve=resolve, sent=sent
+        )
 
     async def close(self) -> None:
         if self._opened:

@@ -8,9 +8,19 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from tollgate.runtime.http import Http
-from tollgate.upstreams.rules import ConnectionLost, ConnectTimeout, NotHttp, Resolve, TransportFailed, Unreachable
+from tollgate.upstreams.rules import (
+    ConnectionLost,
+    ConnectTimeout,
+    NotHttp,
+    Resolve,
+    Sent,
+    TransportFailed,
+    Unreachable,
+    unheard,
+)
 
 BEGUN: Final = "http11.send_request_headers.started"
+SENT: Final = "http11.send_request_body.complete"
 
 _TIMED_OUT = (httpx.ConnectTimeout, httpx.PoolTimeout)
 _NOTHING_SENT = (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL)
@@ -30,6 +40,7 @@ class HttpxTransport:
         *,
         connect_seconds: float,
         resolve: Resolve | None,
+        sent: Sent = unheard,
     ) -> "HttpxAnswer":
         waits = httpx.Timeout(None, connect=connect_seconds, pool=connect_seconds).as_dict()
         try:
@@ -38,7 +49,7 @@ class HttpxTransport:
             else:
                 async with asyncio.timeout(connect_seconds):
                     request = await _pinned(method, url, headers, body, waits, resolve)
-            response = await self._sent(request)
+            response = await self._sent(request, sent)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise _translated(error) from error
         return HttpxAnswer(response)
@@ -48,7 +59,7 @@ class HttpxTransport:
         if self._leaving:
             await asyncio.wait(self._leaving)
 
-    async def _sent(self, request: httpx.Request) -> httpx.Response:
+    async def _sent(self, request: httpx.Request, sent: Sent) -> httpx.Response:
         """In a task of its own. httpcore 1.0.9 keeps a connection for ever, and a place in its pool with it, when it
         is cancelled between having it and using it: so it is cancelled a moment later, when it uses it."""
         begun = asyncio.Event()
@@ -56,6 +67,8 @@ class HttpxTransport:
         async def trace(event: str, info: object) -> None:
             if event == BEGUN:
                 begun.set()
+            elif event == SENT:
+                sent()
 
         request.extensions["trace"] = trace
         # The request was made without the client, so it carries none of its cookies.
