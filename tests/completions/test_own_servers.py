@@ -10,11 +10,14 @@ import pytest
 from completions.paid import Line, eventually
 from completions.stage import Row, Stage, before, staged
 from gateway import Upstream
-from people import Person
+from people import PEPPER, Person
 from sandbox.serving import a_chat, serving
+from tollgate.app import create_app
 from tollgate.catalog import store as catalog
+from tollgate.completions import stream
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys.gate import console
+from tollgate.runtime import settings
 from tollgate.sandbox.app import create_sandbox
 from upstreams.scripted import Line as Asked
 from upstreams.scripted import Play, Scripted, answer, cut, hang, streamed
@@ -60,13 +63,13 @@ WHOLE = (PROMPT_TOKENS + len(WORDS) + 1) * PRICE
 
 @contextlib.asynccontextmanager
 async def own_server(
-    database: str, dialect: str, *plays: Play, **settings: str
+    database: str, dialect: str, *plays: Play, **more: str
 ) -> AsyncIterator[tuple[Stage, Scripted, Person, dict[str, Any]]]:
     """Tollgate before a server of this dialect that plays these, and a customer with the body to ask it with."""
     async with Scripted(*plays).listening() as server:
         with serving(create_sandbox()) as address:
             upstream = Upstream(create_sandbox(), address)
-            with before(upstream, database, PRIVATE_UPSTREAMS="true", **settings) as gateway:
+            with before(upstream, database, PRIVATE_UPSTREAMS="true", **more) as gateway:
                 async with staged(gateway, database) as stage:
                     operator = console(stage.door, "tests")
                     name = f"{dialect}-{server.port}"
@@ -107,7 +110,9 @@ async def test_who_reads_words_and_leaves_pays_no_less_than_the_server_counted(
     async with own_server(shared_database, dialect, streamed(*words(dialect), then=hang)) as (stage, server, one, body):
         row = await left(stage, one, body, lambda line: line.until("京".encode("unicode_escape")))
         assert (row["state"], row["error_code"]) == ("settled", "client_gone")
-        assert row["charge_nanos"] >= (PROMPT_TOKENS + len(WORDS)) * PRICE
+        assert row["completion_tokens"] >= len(WORDS)
+        assert row["prompt_tokens"] >= PROMPT_TOKENS
+        assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
         assert row["estimated"] == (dialect in SILENT)
         await eventually(lambda: server.seen[0].left.is_set())
 
@@ -196,7 +201,9 @@ async def test_a_server_that_dies_in_mid_answer_is_paid_what_it_said(shared_data
         await stage.post(one, body)
         row = await ended(stage, one)
     assert (row["state"], row["estimated"], row["error_code"]) == ("settled", True, "upstream_cut")
-    assert row["charge_nanos"] >= (PROMPT_TOKENS + len(WORDS)) * PRICE
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["prompt_tokens"] >= PROMPT_TOKENS
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
 
 
 async def test_a_whole_answer_without_usage_is_paid_for_all_its_text(shared_database: str) -> None:
@@ -206,4 +213,44 @@ async def test_a_whole_answer_without_usage_is_paid_for_all_its_text(shared_data
         await stage.post(one, {**body, "stream": False})
         row = await ended(stage, one)
     assert row["estimated"]
-    assert row["charge_nanos"] >= (PROMPT_TOKENS + len(WORDS)) * PRICE
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["prompt_tokens"] >= PROMPT_TOKENS
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before it says anything", "in mid answer"])
+async def test_a_tollgate_that_is_stopped_charges_what_the_server_did(shared_database: str, begun: bool) -> None:
+    play = streamed(*words("llamacpp"), then=hang) if begun else hang
+    async with own_server(shared_database, "llamacpp", play) as (stage, server, one, body):
+        line = await Line.opened(stage.gateway.address)
+        await line.ask(one, body)
+        await eventually(lambda: bool(server.seen))
+        if begun:
+            await line.until("京".encode("unicode_escape"))
+    line.hang_up()
+    async with staged(stage.gateway, shared_database) as later:
+        row = await ended(later, one)
+    assert (row["state"], row["estimated"]) == ("settled", True)
+    assert row["charge_nanos"] >= (PROMPT_TOKENS + len(WORDS) * begun) * PRICE
+
+
+async def test_a_serverless_host_does_not_read_on(shared_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it would do so for longer than this test waits."""
+    monkeypatch.setattr(stream, "READ_ON_SECONDS", 600.0)
+    async with own_server(shared_database, "llamacpp", streamed(*words("llamacpp"), then=hang)) as given:
+        stage, _, one, body = given
+        environ = {
+            "KEY_PEPPER": PEPPER, "DATABASE_URL": shared_database, "PRIVATE_UPSTREAMS": "true",
+            "OPENROUTER_BASE_URL": stage.gateway.upstream.url, "OPENROUTER_API_KEY": "sk-or-v1-of-the-tests",
+            "LOG_LEVEL": "error", "VERCEL": "1",
+        }  # fmt: skip
+        with serving(create_app(settings.read(environ), environ=environ), lifespan="on") as address:
+            line = await Line.opened(address)
+            await line.ask(one, body)
+            await line.until("京".encode("unicode_escape"))
+            line.hang_up()
+            row = await ended(stage, one)
+    assert (row["state"], row["estimated"]) == ("settled", True)
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["prompt_tokens"] >= PROMPT_TOKENS
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
