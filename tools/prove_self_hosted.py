@@ -79,7 +79,7 @@ class Proof:
         self._tell(name, whole and agrees and seen and not row["estimated"], answer, row)
 
     async def cut(self) -> None:
-        """Charged by the server's own counts so far where it tells them, else by the events, marked as an estimate."""
+        """Charged by the server's own counts so far where it tells them, else by an estimate that is no lower."""
         body = self._chat(stream=True, max_tokens=1500)
         events = 0
         async with self._client.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -89,8 +89,23 @@ class Proof:
                     break
         row = await self._settled()
         agrees = row["charge_nanos"] == charge(row["prompt_tokens"], row["completion_tokens"])
-        stopped = CUT_AFTER - 2 <= row["completion_tokens"] < 1500
-        self._tell("cut stream", agrees and stopped and row["state"] == "settled", answer, row)
+        paid = row["completion_tokens"] >= CUT_AFTER - 2 and row["charge_nanos"] <= row["hold_nanos"]
+        stopped = row["estimated"] or row["completion_tokens"] <= 1500
+        self._tell("cut stream", agrees and paid and stopped and row["state"] == "settled", answer, row)
+
+    async def left_before_its_usage(self) -> None:
+        """Who reads every word and leaves before the usage pays what the same answer costs in whole, or an estimate
+        that is no lower. The seed makes the two answers one."""
+        body = self._chat(stream=True, temperature=0, seed=1)
+        await self._client.post("/v1/chat/completions", json=body)
+        whole = await self._row()
+        async with self._client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            async for line in answer.aiter_lines():
+                if '"finish_reason":"' in line.replace(" ", ""):
+                    break
+        row = await self._settled()
+        enough = row["state"] == "settled" and whole["charge_nanos"] <= row["charge_nanos"] <= row["hold_nanos"]
+        self._tell("left before the usage", enough, answer, row)
 
     async def refused(self, name: str, *statuses: int, **body: Any) -> None:
         before = await self._balance()
@@ -180,6 +195,7 @@ async def prove(address: str, chosen: Settings, options: argparse.Namespace) -> 
         await proof.stream("stream", asked=False)
         await proof.stream("stream with its usage", asked=True)
         await proof.cut()
+        await proof.left_before_its_usage()
         # 503 where OpenRouter's list cannot be read either: then nobody knows whether there is such a model.
         await proof.refused(
             "unknown model", 404, 503, model="nobody/knows", messages=[{"role": "user", "content": "x"}]

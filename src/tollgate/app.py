@@ -23,6 +23,7 @@ from tollgate.completions import document
 from tollgate.completions import routes as completions
 from tollgate.completions.admission import Admission
 from tollgate.completions.books import Books
+from tollgate.completions.passage import Leaving
 from tollgate.completions.routes import Completions
 from tollgate.completions.sweep import Sweeper
 from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
@@ -147,7 +148,10 @@ def create_app(
 
     edge = partial(Edge, production=chosen.production, clock=clock, watch=rooms.watch)
     paid_edge = partial(edge, max_body_bytes=chosen.max_body_bytes)
-    paid = _paid(chosen, rooms, clock, curfew or Curfew())
+    leaving = Leaving(
+        reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"
+    )
+    paid = _paid(chosen, rooms, clock, curfew or Curfew(), leaving)
     return _Application(
         straight={endpoint.path: paid_edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
         later={
@@ -212,7 +216,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     ]
 
 
-def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew) -> list[Completions]:
+def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew, leaving: Leaving) -> list[Completions]:
     admission = Admission(
         rooms.gate,
         rooms.books,
@@ -223,7 +227,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew) -> l
         register=chosen.extras_register,
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock, curfew, redact)
+    return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock, curfew, redact, leaving)
 
 
 def _cron_secret(chosen: Settings) -> str | None:

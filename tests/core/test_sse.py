@@ -8,8 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from core.test_chat import COUNTED
 from tollgate.core import sse
 from tollgate.core.sse import (
+    CALL_TOKENS,
+    END_TOKENS,
     MOST_EVENT_BYTES,
     Ending,
     Event,
@@ -493,3 +496,37 @@ def test_mere_text_is_quiet_and_the_end_of_a_stream_is_not() -> None:
     assert sse.quiet(text) == len(text)
     assert sse.quiet(text + stop) == sse.quiet(text + b"data: [DONE]\n\n") == sse.quiet(text + text[:20]) == len(text)
     assert sse.quiet(stop) == sse.quiet(b": ping\n\n") == sse.quiet(text[:20]) == 0
+
+
+def a_chunk(*choices: dict[str, Any]) -> bytes:
+    return json.dumps({"id": "gen-1", "choices": list(choices)}).encode()
+
+
+@given(st.sampled_from(sorted(COUNTED)), st.lists(st.integers(1, 400), max_size=30), st.sampled_from(["delta", "text"]))
+def test_what_was_said_is_never_estimated_below_what_a_tokenizer_counts(name: str, cuts: list[int], kind: str) -> None:
+    """However the server cuts it into chunks, and though it counts the end of the answer too."""
+    text, counted = COUNTED[name]
+    places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    tally = Tally(counts=True)
+    for start, end in pairwise(places):
+        piece = text[start:end]
+        tally.see(a_chunk({"index": 0, "text": piece} if kind == "text" else {"delta": {"content": piece}}))
+    assert counted + 1 <= tally.said_tokens <= len(text.encode()) + END_TOKENS
+
+
+def test_all_that_a_model_says_is_counted_and_nothing_that_its_server_says() -> None:
+    tally = Tally(choices=2, counts=True)
+    tally.see(a_chunk({"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}))
+    assert tally.said_tokens == 0
+    tally.see(a_chunk({"index": 0, "delta": {"reasoning_content": "A"}}, {"index": 1, "delta": {"content": "BC"}}))
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "F", "arguments": "{}"}}
+    tally.see(a_chunk({"index": 1, "delta": {"tool_calls": [call]}, "logprobs": {"content": [{"token": "BC"}]}}))
+    tally.see(a_chunk({"index": 1, "delta": {}, "finish_reason": "tool_calls"}))
+    assert tally.said_tokens == 1 + 2 + 1 + 2 + CALL_TOKENS + 2 * END_TOKENS
+
+
+@given(st.recursive(st.none() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_no_choices_upset_the_count(choices: Any) -> None:
+    tally = Tally(counts=True)
+    tally.see(json.dumps({"choices": choices}).encode())
+    assert tally.said_tokens >= 0

@@ -41,6 +41,7 @@ BAD = [
     ("WEB_CONCURRENCY", "65", "less than or equal to 64"),
     ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
     ("LOG_CONTENT", "full", "'none' or 'redacted'"),
+    ("ABANDONED_PREFILL", "half", "'charge' or 'free'"),
     ("LOG_CONTENT_DAYS", "0", "greater than or equal to 1"),
     ("LOG_CONTENT_DAYS", "36501", "less than or equal to 36500"),
     ("TRUSTED_PROXY", "cloudflare", "'vercel', 'railway', 'heroku', 'digitalocean', 'lambda', 'alb' or 'proxy'"),

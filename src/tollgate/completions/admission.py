@@ -66,6 +66,8 @@ class Admitted(NamedTuple):
     hold_nanos: int
     markup_ppm: int
     context_tokens: int | None
+    prompt_tokens: int
+    """The most that the prompt may be, media included."""
     headers: Mapping[str, str]
     """What is left of the limits."""
 
@@ -196,6 +198,7 @@ class Admission:
             hold_nanos=grant["hold_nanos"],
             markup_ppm=grant["markup_ppm"],
             context_tokens=max(known) * call.ask.choices * added.turns if counts else None,
+            prompt_tokens=sizes.prompt_tokens,
             headers=limits.remaining(grant.get("limits")),
         )
 

@@ -1,13 +1,14 @@
 """One admitted call on its way: what it asks upstream, what it came to, and the closing of its books."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tollgate.completions import rules
 from tollgate.completions.admission import Admitted, Call
 from tollgate.completions.books import Answer, Books
 from tollgate.completions.content import Content
 from tollgate.core.models import SANDBOX, Route
+from tollgate.core.prices import Price
 from tollgate.core.sse import Tally
 from tollgate.runtime import aside, logs
 from tollgate.runtime.clock import Monotonic
@@ -15,8 +16,14 @@ from tollgate.runtime.curfew import Curfew
 from tollgate.upstreams.client import Reply, Upstreams
 from tollgate.upstreams.rules import Order
 
-CHARACTERS_PER_TOKEN = 4
-"""Of a prompt whose server does not count; only ever for what is marked as an estimate."""
+
+class Leaving(NamedTuple):
+    """What happens when a client leaves a call that one of our own servers works for."""
+
+    reads_on: bool
+    """The server is read for a moment longer, for its usage. Not on a host that stops with the answer."""
+    charges_prefill: bool
+    """Its work on the prompt is charged though it has said nothing yet."""
 
 
 class Passage:
@@ -29,17 +36,20 @@ class Passage:
         clock: Monotonic,
         curfew: Curfew,
         content: Content | None,
+        leaving: Leaving,
     ) -> None:
         self.call = call
         self.admitted = admitted
         self.curfew = curfew
         self.content = content
+        self.leaving = leaving
         self.tally = Tally(choices=call.ask.choices)
         self._books = books
         self._upstreams = upstreams
         self._clock = clock
         self._asked = False
         self._reply: Reply | None = None
+        self._at_work: Route | None = None
         self._first_token_ms: int | None = None
 
     async def open(self) -> Reply:
@@ -52,8 +62,10 @@ class Passage:
                 routes=self.admitted.routes,
                 headers=self.call.headers,
                 org_id=self.admitted.org_id,
+                sent=self._note_sent,
             )
         )
+        self.tally.counts = rules.is_own(self._reply.route)
         return self._reply
 
     async def note_generation(self, generation_id: str, route: Route) -> None:
@@ -65,6 +77,8 @@ class Passage:
 
     def abandoned(self) -> dict[str, Any]:
         """When the client left, or we were stopped, before a reply had said anything of its cost."""
+        if self._at_work and rules.is_own(self._at_work) and self.leaving.charges_prefill:
+            return rules.prefill(self._at_work, self._price(self._at_work), **self._terms())
         if self._reply is not None:
             return rules.broken_off(self._reply.route, self._reply.generation_id)
         return rules.abandoned(self.admitted.routes) if self._asked else rules.not_asked()
@@ -78,12 +92,10 @@ class Passage:
         return rules.outcome(
             self.tally,
             route,
-            route.price or self.admitted.price,
-            hold_nanos=self.admitted.hold_nanos,
-            markup_ppm=self.admitted.markup_ppm,
+            self._price(route),
             delivered=delivered,
-            prompt_tokens=self.call.ask.prompt.text_bytes // CHARACTERS_PER_TOKEN,
             context_tokens=self.admitted.context_tokens,
+            **self._terms(),
         )
 
     def kept(self, status: int, content_type: str, body: bytes) -> dict[str, Any] | None:
@@ -112,6 +124,22 @@ class Passage:
             charge_nanos=(settled or {}).get("charge_nanos"),
         )
         return settled
+
+    def _note_sent(self, route: Route | None) -> None:
+        """Who has the request now; None when that came to nothing."""
+        self._at_work = route
+
+    def _price(self, route: Route) -> Price:
+        return route.price or self.admitted.price
+
+    def _terms(self) -> dict[str, int]:
+        """Of every charge."""
+        admitted = self.admitted
+        return {
+            "hold_nanos": admitted.hold_nanos,
+            "markup_ppm": admitted.markup_ppm,
+            "prompt_tokens": admitted.prompt_tokens,
+        }
 
     def _elapsed_ms(self) -> int:
         return round((self._clock() - self.call.started) * 1000)

@@ -38,7 +38,7 @@ class Relay:
         self.delivered = 0
         self._shown = shown
         self._wants_charge = wants_charge
-        self._looks_at_nothing = shown is as_it_came and not wants_charge
+        self._looks_at_nothing = shown is as_it_came and not wants_charge and not tally.counts
         self._events = Events()
         self._held: list[bytes] = []
         self._usage: int | None = None
@@ -111,7 +111,7 @@ class Outlet:
     def __init__(self, send: Send, headers: Mapping[str, str], *, keeps: bool, clock: Monotonic) -> None:
         self._send = send
         self._headers = headers
-        self._keeps = keeps
+        self.keeps = keeps
         """What is sent is kept, and fetched to its end though the client left: it will ask for it again."""
         self._clock = clock
         self._last = clock()
@@ -120,6 +120,8 @@ class Outlet:
         self._sent: list[bytes] = []
         self.started = False
         self.gone = False
+        self.reads_on_seconds = 0.0
+        """For so long is the upstream still listened to when the client has left."""
 
     @property
     def kept(self) -> bytes:
@@ -130,7 +132,7 @@ class Outlet:
         self._headers = {**self._headers, **headers}
 
     async def pass_on(self, body: bytes) -> None:
-        if body and self._keeps:
+        if body and self.keeps:
             self._sent.append(body)
         if body:
             await self._write(body)
@@ -169,14 +171,25 @@ class Outlet:
                     await self._write(HEARTBEAT)
             elif self._clock() - self._sending_since >= UNREAD_SECONDS:
                 self.gone = True
-                self._leave()  # even where the answer is kept: it is this very write that stands
+                self.leave()  # even where the answer is kept: it is this very write that stands
             else:
                 await asyncio.sleep(1)
 
+    def leave(self) -> None:
+        """Ends the watched block; once."""
+        leave, self._leave = self._leave, lambda: None
+        leave()
+
     def _lose(self) -> None:
+        if self.gone:
+            return
         self.gone = True
-        if not self._keeps:
-            self._leave()
+        if self.keeps:
+            return
+        if self.reads_on_seconds:
+            asyncio.get_running_loop().call_later(self.reads_on_seconds, self.leave)
+        else:
+            self.leave()
 
     async def _write(self, body: bytes, *, more: bool = True) -> None:
         if self.gone:

@@ -16,7 +16,7 @@ from tollgate.completions import rules, whole
 from tollgate.completions.admission import Admission, Call, Replay
 from tollgate.completions.books import Books
 from tollgate.completions.content import Content
-from tollgate.completions.passage import Passage
+from tollgate.completions.passage import Leaving, Passage
 from tollgate.completions.stream import Stream
 from tollgate.completions.sweep import Sweeper
 from tollgate.core import chat
@@ -54,6 +54,7 @@ class Completions:
         clock: Monotonic,
         curfew: Curfew,
         redact: Redactor | None,
+        leaving: Leaving,
     ) -> None:
         self.path = path
         self._endpoint = endpoint
@@ -65,6 +66,7 @@ class Completions:
         self._curfew = curfew
         self._redact = redact
         """None where nothing is kept of what is said."""
+        self._leaving = leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["endpoint"] = self  # for the log line, which names the path
@@ -81,7 +83,9 @@ class Completions:
         if isinstance(admitted, Replay):
             await _replayed(admitted)(scope, receive, send)
             return
-        passage = Passage(call, admitted, self._books, self._upstreams, self._clock, self._curfew, self._content(call))
+        passage = Passage(
+            call, admitted, self._books, self._upstreams, self._clock, self._curfew, self._content(call), self._leaving
+        )
         if call.ask.stream:
             await Stream(passage, scope, receive, send, self._clock).run()
         else:
@@ -120,9 +124,10 @@ def endpoints(
     clock: Monotonic,
     curfew: Curfew,
     redact: Redactor | None,
+    leaving: Leaving,
 ) -> list[Completions]:
     return [
-        Completions(mount + path, endpoint, gate, admission, books, upstreams, clock, curfew, redact)
+        Completions(mount + path, endpoint, gate, admission, books, upstreams, clock, curfew, redact, leaving)
         for path, endpoint in PATHS.items()
         for mount in MOUNTS
     ]

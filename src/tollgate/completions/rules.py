@@ -20,7 +20,7 @@ from tollgate.core.errors import (
 from tollgate.core.extras import sent
 from tollgate.core.extras.asked import Extras
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
-from tollgate.core.models import OPENROUTER, Model, Route
+from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
 from tollgate.core.sse import Tally
 from tollgate.credits import rules as credits
@@ -197,6 +197,16 @@ def broken_off(route: Route, generation_id: str | None) -> dict[str, Any]:
     return {"upstream": route.upstream.id, "generation_id": generation_id} | abandoned([route])
 
 
+def prefill(route: Route, price: Price, *, hold_nanos: int, markup_ppm: int, prompt_tokens: int) -> dict[str, Any]:
+    """When that happened while a server of our own read the prompt: its work so far, as an estimate."""
+    return {"upstream": route.upstream.id} | _estimated(price, hold_nanos, markup_ppm, prompt_tokens, 0)
+
+
+def is_own(route: Route) -> bool:
+    """A server whose operator is ours: its work is priced by its route, and it cannot be asked later."""
+    return route.upstream.id not in (OPENROUTER, SANDBOX)
+
+
 def not_asked() -> dict[str, Any]:
     """When it happened before anybody was asked."""
     return {"outcome": "released"}
@@ -317,14 +327,20 @@ def _recorded(row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, An
 def _without_usage(
     tally: Tally, route: Route, price: Price, hold_nanos: int, markup_ppm: int, delivered: int, prompt_tokens: int
 ) -> dict[str, Any]:
-    """Absent usage is not zero: OpenRouter is asked later; a server that cannot be asked is estimated, within the
-    hold. Where nothing came but a failure, there is nothing to pay for."""
+    """Absent usage is not zero: OpenRouter is asked later. A server that cannot be asked is paid for no less than it
+    counted: the most that the prompt and its texts may be, within the hold. A mere failure is not paid for."""
     if route.upstream.id == OPENROUTER:
         return unsettled() if tally.generation_id or not tally.failure else {"outcome": "released"}
-    said = max(0, delivered - (tally.failure is not None))  # a failure's own words are not paid for
-    if not said and tally.ending != "complete":
+    said = max(delivered - (tally.failure is not None), tally.said_tokens)  # a failure's own words are not paid for
+    if said <= 0 and tally.ending != "complete":
         return {"outcome": "released"}
-    counted = credits.Usage(prompt_tokens, said, None)
+    return _estimated(price, hold_nanos, markup_ppm, prompt_tokens, max(0, said))
+
+
+def _estimated(
+    price: Price, hold_nanos: int, markup_ppm: int, prompt_tokens: int, completion_tokens: int
+) -> dict[str, Any]:
+    counted = credits.Usage(prompt_tokens, completion_tokens, None)
     cost = credits.at_listed_price(counted, price)
     charge = min(credits.charge_for(cost, markup_ppm), hold_nanos)
     return billed(credits.Bill(min(int(cost), hold_nanos), charge, estimated=True), counted)

@@ -31,6 +31,11 @@ AFTER_DONE_SECONDS = 1.0
 """For an upstream to end what it has called done, so that its connection can be used again."""
 
 
+READ_ON_SECONDS = 1.0
+READ_ON_TOKENS = 512
+"""For a server of our own to say its usage, when its client has left: the end of an answer is often near then."""
+
+
 class Stream:
     def __init__(self, passage: Passage, scope: Scope, receive: Receive, send: Send, clock: Monotonic) -> None:
         headers = {"content-type": f"{EVENT_STREAM}; charset=utf-8", **NEVER_BUFFERED, **passage.admitted.headers}
@@ -44,6 +49,8 @@ class Stream:
         self._body: bytes | None = None
         self._failure: UpstreamError | TooManyInFlight | ServerRestarting | None = None
         self._noting: asyncio.Task[None] | None = None
+        self._read_on_until: int | None = None
+        """How many tokens may have been said when a client that left is not read on for any more."""
 
     async def run(self) -> None:
         """However it ends, the books are closed first and the client is told last."""
@@ -96,6 +103,7 @@ class Stream:
             if relay.delivered:
                 self._passage.saw_first_token()
                 self._note(reply, tally.generation_id)
+            self._read_on(reply)
             if tally.done:
                 break
         try:
@@ -105,6 +113,16 @@ class Stream:
         except TimeoutError:
             pass
         await self._outlet.pass_on(relay.rest())
+
+    def _read_on(self, reply: Reply) -> None:
+        """Whether it would be worth it from here on if the client left, and whether it still is when it has left."""
+        tally = self._passage.tally
+        worth_it = self._passage.leaving.reads_on and rules.is_own(reply.route) and tally.usage is None
+        self._outlet.reads_on_seconds = READ_ON_SECONDS if worth_it else 0.0
+        if not self._outlet.gone:
+            self._read_on_until = tally.said_tokens + READ_ON_TOKENS
+        elif not self._outlet.keeps and tally.said_tokens > (self._read_on_until or 0):
+            self._outlet.leave()
 
     def _note(self, reply: Reply, generation_id: str | None) -> None:
         """As soon as it is known, beside the stream: if we die, its cost can be asked for."""
@@ -121,10 +139,19 @@ class Stream:
             ending, garbled = whole.judged(self._passage, self._reply, self._body)
             self._failure = self._failure or garbled
             return ending
+        if self._was_abandoned:
+            return {**self._passage.abandoned(), **(rules.STOPPED if self._failure else left)}
         ending = self._passage.outcome(self._reply, self._relay.delivered if self._relay else 0)
         if self._failure:
             return ending | {"error_code": self._failure.code}
         return {**ending, **left}
+
+    @property
+    def _was_abandoned(self) -> bool:
+        """Before the server said anything, and not by the server."""
+        tally = self._passage.tally
+        said = (self._relay and self._relay.delivered) or tally.usage or tally.done
+        return not said and not isinstance(self._failure, UpstreamError)
 
     def _kept(self) -> dict[str, Any] | None:
         if not self._reply or self._failure or self._reply.refused:

@@ -11,13 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from tollgate.core import documents
+from tollgate.core import chat, documents
 from tollgate.core.documents import NotADocument
 
 MOST_EVENT_BYTES: Final = 32 * 1024 * 1024
 """An event may carry a picture; it is kept whole until it ends."""
 LONGEST_NAME: Final = 256
 LONGEST_MESSAGE: Final = 1000
+CALL_TOKENS: Final = 32
+"""What a server takes out around a tool call that the model wrote: its marks, and the frame of its JSON."""
+END_TOKENS: Final = 3
+"""Of each answer, likewise: its end, and the marks before and after its reasoning."""
 
 Ending = Literal["complete", "failed", "cut"]
 
@@ -33,6 +37,8 @@ _MOST_UNDECIDED: Final = 3
 _LINES = re.compile(rb"\r\n|\n|\r")
 _NOTEWORTHY = re.compile(rb'"(?:usage|error|finish_reason)"\s*:\s*[^\sn]')
 """Anything but null. Inside a string the quotes would be escaped, so what a model says is never taken for it."""
+_NOT_SAID: Final = frozenset(("role", "finish_reason", "native_finish_reason", "stop_reason", "logprobs", "id", "type"))
+"""Texts in a choice that are the server's, and not the model's."""
 _WORTH_A_LOOK: Final = (b"\r", b"\n:", _DONE)
 
 
@@ -149,6 +155,15 @@ class Tally:
     done: bool = False
     unreadable: int = 0
     """Events that seemed to matter and were not JSON."""
+    counts: bool = False
+    """Whether the texts are counted: for a server that nobody can ask for its usage later."""
+    text_tokens: int = 0
+    """How many tokens the texts so far may be, see `chat.most_tokens`. The texts themselves are not kept."""
+
+    @property
+    def said_tokens(self) -> int:
+        """No fewer than the server counts for what it has said so far; 0 where that is nothing."""
+        return self.text_tokens + END_TOKENS * self.choices if self.text_tokens else 0
 
     @property
     def ending(self) -> Ending:
@@ -161,7 +176,7 @@ class Tally:
         """An event's data. Only what may matter is read: the chunk with the id, and those with more than text."""
         if is_done(data):
             self.done = True
-        elif (self.generation_id is None and b'"id"' in data) or _NOTEWORTHY.search(data):
+        elif self.counts or (self.generation_id is None and b'"id"' in data) or _NOTEWORTHY.search(data):
             try:
                 self._take(documents.from_upstream(data))
             except NotADocument:
@@ -180,6 +195,8 @@ class Tally:
         choices = document.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             self._take_choice(_object(choice))
+        if self.counts:
+            self.text_tokens += _most_said(choices)
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         self._fail(choice.get("error"))
@@ -209,6 +226,21 @@ def quiet(piece: bytes) -> int:
 
 def is_done(data: bytes) -> bool:
     return len(data) < 16 and data.strip() == _DONE
+
+
+def _most_said(choices: object) -> int:
+    """The most tokens that the texts in these may be: content, reasoning, the names and arguments of calls."""
+    tokens, left = 0, [("", choices)]
+    while left:
+        name, value = left.pop()
+        if isinstance(value, dict):
+            left += [one for one in value.items() if one[0] not in _NOT_SAID]
+        elif isinstance(value, list):
+            left += [("", one) for one in value]
+        elif isinstance(value, str):
+            tokens += chat.most_tokens(value.encode(errors="surrogatepass"))
+            tokens += CALL_TOKENS if name == "name" and value else 0
+    return tokens
 
 
 def _failure(error: object) -> Failure:

@@ -227,6 +227,12 @@ class Settings(BaseModel):
         description="Longest time that a completion may take, from its start to its last byte. "
         "On Vercel and AWS Lambda the default is 280; keep it 20 s below the limit of your function.",
     )
+    abandoned_prefill: Literal["charge", "free"] = Field(
+        "charge",
+        alias="ABANDONED_PREFILL",
+        description="Whether a client that leaves while a self-hosted server reads its prompt pays for the prompt: "
+        "`charge`, or `free`.",
+    )
     openrouter_management_key: SecretStr | None = Field(
         None,
         alias="OPENROUTER_MANAGEMENT_KEY",

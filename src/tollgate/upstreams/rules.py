@@ -28,12 +28,22 @@ nobody, because it may have been paid for."""
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a host, to connect to one of them and nowhere else."""
 
+Sent = Callable[[], object]
+
 _EMPTY: Final = (204, 205)
 _OUR_TROUBLE: Final = (401, 402)
 _SAFE_AGAIN: Final = (429, 503)
 _SERVER_GAVE_UP: Final = 408
 _PASSED_DOWN: Final = ("content-type", "retry-after", "x-generation-id")
 _WHOLE_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
+
+
+def unheard() -> None:
+    """Where nobody wants to know that a request is sent."""
+
+
+def unnoted(route: Route | None) -> None:
+    """Nor to whom."""
 
 
 class Order(NamedTuple):
@@ -51,6 +61,8 @@ class Order(NamedTuple):
     """The client's, in lower case. Few of them go up."""
     org_id: str
     """Who asks: its share of the connections is bounded, and its failures alone open no breaker."""
+    sent: Callable[[Route | None], object] = unnoted
+    """Told which route has the whole request, and None when that route failed or refused it."""
 
 
 class Refusal(NamedTuple):

@@ -165,6 +165,8 @@ class Attempts:
         outcome: Outcome | None = None
         try:
             outcome = await self._asked(attempt, order, transport, body, until)
+            if not isinstance(outcome, Exchange):
+                order.sent(None)
             return outcome
         finally:
             if not isinstance(outcome, Exchange):
@@ -187,6 +189,7 @@ class Attempts:
                     body,
                     connect_seconds=upstream.connect_seconds,
                     resolve=station.resolve,
+                    sent=partial(order.sent, attempt.route),
                 )
         except TimeoutError:
             return judgement.silent(attempt, "first_byte" if due < until else "total")

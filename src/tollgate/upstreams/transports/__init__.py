@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from tollgate.runtime.http import Http
-from tollgate.upstreams.rules import Resolve
+from tollgate.upstreams.rules import Resolve, Sent, unheard
 
 MOST_CONNECTIONS: Final = 1000
 FILES_OF_A_CALL: Final = 3
@@ -49,10 +49,11 @@ class Transport(Protocol):
         *,
         connect_seconds: float,
         resolve: Resolve | None,
+        sent: Sent = unheard,
     ) -> Answer:
         """Once, without a redirect or a cookie. Whom `resolve` is given for is found by it alone; for others the
-        system's own way does. Raises TransportFailed, NoConnection when there is none to spare, and what `resolve`
-        raises."""
+        system's own way does. `sent` is called when all of it is. Raises TransportFailed, NoConnection when there is
+        none to spare, and what `resolve` raises."""
 
     async def close(self) -> None: ...
 
@@ -87,9 +88,12 @@ class _Unopened:
         *,
         connect_seconds: float,
         resolve: Resolve | None,
+        sent: Sent = unheard,
     ) -> Answer:
         opened = self._opened or self._open()
-        return await opened.send(method, url, headers, body, connect_seconds=connect_seconds, resolve=resolve)
+        return await opened.send(
+            method, url, headers, body, connect_seconds=connect_seconds, resolve=resolve, sent=sent
+        )
 
     async def close(self) -> None:
         if self._opened:

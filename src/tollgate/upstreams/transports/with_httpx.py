@@ -14,12 +14,15 @@ from tollgate.upstreams.rules import (
     NoConnection,
     NotHttp,
     Resolve,
+    Sent,
     TransportFailed,
     Unreachable,
+    unheard,
 )
 from tollgate.upstreams.transports.local import is_local
 
 BEGUN: Final = "http11.send_request_headers.started"
+SENT: Final = "http11.send_request_body.complete"
 
 _NOTHING_SENT = (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 
@@ -41,6 +44,7 @@ class HttpxTransport:
         *,
         connect_seconds: float,
         resolve: Resolve | None,
+        sent: Sent = unheard,
     ) -> "HttpxAnswer":
         try:
             async with asyncio.timeout(connect_seconds):
@@ -48,7 +52,7 @@ class HttpxTransport:
         except TimeoutError as error:
             raise NoConnection("every connection is taken") from error
         try:
-            response = await self._asked(method, url, headers, body, connect_seconds, resolve)
+            response = await self._asked(method, url, headers, body, connect_seconds, resolve, sent)
         except BaseException:
             self._free.release()
             raise
@@ -67,6 +71,7 @@ class HttpxTransport:
         body: bytes,
         connect_seconds: float,
         resolve: Resolve | None,
+        sent: Sent,
     ) -> httpx.Response:
         waits = httpx.Timeout(None, connect=connect_seconds, pool=connect_seconds).as_dict()
         try:
@@ -75,11 +80,11 @@ class HttpxTransport:
             else:
                 async with asyncio.timeout(connect_seconds):
                     request = await _pinned(method, url, headers, body, waits, resolve)
-            return await self._sent(request)
+            return await self._sent(request, sent)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise _translated(error) from error
 
-    async def _sent(self, request: httpx.Request) -> httpx.Response:
+    async def _sent(self, request: httpx.Request, sent: Sent) -> httpx.Response:
         """In a task of its own. httpcore 1.0.9 keeps a connection for ever, and a place in its pool with it, when it
         is cancelled between having it and using it: so it is cancelled a moment later, when it uses it."""
         begun = asyncio.Event()
@@ -87,6 +92,8 @@ class HttpxTransport:
         async def trace(event: str, info: object) -> None:
             if event == BEGUN:
                 begun.set()
+            elif event == SENT:
+                sent()
 
         request.extensions["trace"] = trace
         # The request was made without the client, so it carries none of its cookies.

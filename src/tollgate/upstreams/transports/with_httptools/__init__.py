@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tollgate.upstreams.rules import Resolve, Unreachable
+from tollgate.upstreams.rules import Resolve, Sent, Unreachable, unheard
 from tollgate.upstreams.transports.with_httptools.answer import HttptoolsAnswer
 from tollgate.upstreams.transports.with_httptools.pool import Place, Pool
 
@@ -32,6 +32,7 @@ class HttptoolsTransport:
         *,
         connect_seconds: float,
         resolve: Resolve | None,
+        sent: Sent = unheard,
     ) -> HttptoolsAnswer:
         target = _read(url)
         request = _written(method, target, headers, body)
@@ -40,6 +41,7 @@ class HttptoolsTransport:
         answer = HttptoolsAnswer(wire)
         try:
             wire.ask(request, answer)
+            sent()
             await answer.head()
         except BaseException:
             answer.abandon()

@@ -1,0 +1,256 @@
+"""Self-hosted servers are paid for what they did, whenever their client leaves, and never more than the hold."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from completions.paid import Line, eventually
+from completions.stage import Row, Stage, before, staged
+from gateway import Upstream
+from people import PEPPER, Person
+from sandbox.serving import a_chat, serving
+from tollgate.app import create_app
+from tollgate.catalog import store as catalog
+from tollgate.completions import stream
+from tollgate.core.money import NANOS_PER_CREDIT
+from tollgate.keys.gate import console
+from tollgate.runtime import settings
+from tollgate.sandbox.app import create_sandbox
+from upstreams.scripted import Line as Asked
+from upstreams.scripted import Play, Scripted, answer, cut, hang, streamed
+
+PRICE = 1000
+"""Nanos for a token, in or out."""
+PRICING = {"prompt": "0.000001", "completion": "0.000001"}
+PROMPT_TOKENS = 20
+SILENT = ("openai", "llamacpp", "tgi")
+"""The dialects that say their usage at the end only."""
+EVERY = pytest.mark.parametrize("dialect", [*SILENT, "vllm", "sglang"])
+EVERY_SILENT = pytest.mark.parametrize("dialect", SILENT)
+WORDS = ["Nine", " crates", " of", " limes", ",", " 12", ".", " 東", "京", "\n"]
+
+
+def event(**chunk: Any) -> bytes:
+    return b"data: " + json.dumps({"id": "chatcmpl-1", "model": "ours", **chunk}).encode() + b"\n\n"
+
+
+def usage(completion_tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": completion_tokens}
+
+
+def word(text: str, counted: int | None = None, **delta: Any) -> bytes:
+    choices = [{"index": 0, "delta": {"content": text, **delta}, "finish_reason": None}]
+    return event(choices=choices, **({} if counted is None else {"usage": usage(counted)}))
+
+
+def words(dialect: str) -> list[bytes]:
+    """A token each, but for the server that packs all into one event. The counts stand in each where the server does
+    so."""
+    if dialect == "openai":
+        return [word("".join(WORDS))]
+    counts = dialect in ("vllm", "sglang")
+    return [word(text, place + 1 if counts else None) for place, text in enumerate(WORDS)]
+
+
+STOP = event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+USAGE = event(choices=[], usage=usage(len(WORDS) + 1))
+DONE = b"data: [DONE]\n\n"
+WHOLE = (PROMPT_TOKENS + len(WORDS) + 1) * PRICE
+
+
+@contextlib.asynccontextmanager
+async def own_server(
+    database: str, dialect: str, *plays: Play, **more: str
+) -> AsyncIterator[tuple[Stage, Scripted, Person, dict[str, Any]]]:
+    """Tollgate before a server of this dialect that plays these, and a customer with the body to ask it with."""
+    async with Scripted(*plays).listening() as server:
+        with serving(create_sandbox()) as address:
+            upstream = Upstream(create_sandbox(), address)
+            with before(upstream, database, PRIVATE_UPSTREAMS="true", **more) as gateway:
+                async with staged(gateway, database) as stage:
+                    operator = console(stage.door, "tests")
+                    name = f"{dialect}-{server.port}"
+                    made = await catalog.put_upstream(
+                        operator, {"name": name, "base_url": f"http://127.0.0.1:{server.port}/v1", "dialect": dialect}
+                    )
+                    route = {"model": f"ours/{name}", "upstream_id": made["id"], "pricing": PRICING}
+                    await catalog.put_route(operator, {**route, "context_tokens": 4096})
+                    body = a_chat("Count what is there.", f"ours/{name}", stream=True, max_tokens=200)
+                    yield stage, server, await stage.customer(), body
+
+
+async def left(stage: Stage, someone: Person, body: Any, when: Callable[[Line], Any]) -> Row:
+    """The row of a call whose client leaves then."""
+    line = await Line.opened(stage.gateway.address)
+    await line.ask(someone, body)
+    await when(line)
+    line.hang_up()
+    return await ended(stage, someone)
+
+
+async def ended(stage: Stage, someone: Person) -> Row:
+    async def has_ended() -> bool:
+        return [row["state"] for row in await stage.rows(someone)] not in ([], ["held"])
+
+    await eventually(has_ended)
+    row = await stage.row(someone)
+    assert await stage.money(someone) == (NANOS_PER_CREDIT - row["charge_nanos"], 0)
+    assert row["charge_nanos"] <= row["hold_nanos"]
+    await stage.books_agree()
+    return row
+
+
+@EVERY
+async def test_who_reads_words_and_leaves_pays_no_less_than_the_server_counted(
+    shared_database: str, dialect: str
+) -> None:
+    async with own_server(shared_database, dialect, streamed(*words(dialect), then=hang)) as (stage, server, one, body):
+        row = await left(stage, one, body, lambda line: line.until("京".encode("unicode_escape")))
+        assert (row["state"], row["error_code"]) == ("settled", "client_gone")
+        assert row["completion_tokens"] >= len(WORDS)
+        assert row["prompt_tokens"] >= PROMPT_TOKENS
+        assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+        assert row["estimated"] == (dialect in SILENT)
+        await eventually(lambda: server.seen[0].left.is_set())
+
+
+@EVERY_SILENT
+async def test_who_leaves_right_before_the_usage_pays_the_whole(shared_database: str, dialect: str) -> None:
+    async def and_then_the_rest(asked: Asked) -> None:
+        while not has_left:
+            await asked.chunk(b": still there\n\n")
+            await eventually(lambda: bool(has_left))
+        await asked.chunk(STOP + USAGE + DONE)
+        await asked.end()
+
+    has_left: list[bool] = []
+    async with own_server(shared_database, dialect, streamed(*words(dialect), then=and_then_the_rest)) as given:
+        stage, _, one, body = given
+        line = await Line.opened(stage.gateway.address)
+        await line.ask(one, body)
+        await line.until("京".encode("unicode_escape"))
+        line.hang_up()
+        has_left.append(True)
+        row = await ended(stage, one)
+    assert (row["charge_nanos"], row["estimated"], row["error_code"]) == (WHOLE, False, "client_gone")
+
+
+async def test_a_server_that_does_not_end_is_not_read_on_without_bound(shared_database: str) -> None:
+    async def for_ever(asked: Asked) -> None:
+        while not asked.left.is_set():
+            await asked.chunk(word("more " * 20))
+
+    async with own_server(shared_database, "llamacpp", streamed(word("one"), then=for_ever)) as given:
+        stage, server, one, body = given
+        row = await left(stage, one, {**body, "max_tokens": 2000}, lambda line: line.events(1))
+        await eventually(lambda: server.seen[0].left.is_set())
+    assert (row["estimated"], row["error_code"]) == (True, "client_gone")
+
+
+@pytest.mark.parametrize("head", [True, False], ids=["after its head", "before its head"])
+@pytest.mark.parametrize("setting", ["charge", "free"])
+@EVERY
+async def test_an_abandoned_prefill_is_charged_as_configured(
+    shared_database: str, dialect: str, setting: str, head: bool
+) -> None:
+    play = streamed(then=hang) if head else hang
+    async with own_server(shared_database, dialect, play, ABANDONED_PREFILL=setting) as (stage, server, one, body):
+        line = await Line.opened(stage.gateway.address)
+        await line.ask(one, body)
+        await eventually(lambda: bool(server.seen))
+        line.hang_up()
+        row = await ended(stage, one)
+    if setting == "free":
+        assert (row["state"], row["charge_nanos"]) == ("released", 0)
+    else:
+        assert (row["state"], row["estimated"], row["completion_tokens"]) == ("settled", True, 0)
+        assert row["charge_nanos"] >= PROMPT_TOKENS * PRICE
+
+
+@pytest.mark.parametrize(
+    "play",
+    [answer(b'{"error":{"message":"no","type":"x","code":400}}', status=400), cut, streamed(then=cut)],
+    ids=["refused", "cut", "cut after its head"],
+)
+async def test_a_server_that_fails_before_it_says_anything_is_not_paid(shared_database: str, play: Play) -> None:
+    async with own_server(shared_database, "llamacpp", play) as (stage, _, one, body):
+        await stage.post(one, body)
+        row = await ended(stage, one)
+    assert (row["state"], row["charge_nanos"]) == ("released", 0)
+
+
+async def test_a_connection_that_fails_is_not_paid(shared_database: str) -> None:
+    async with own_server(shared_database, "llamacpp", hang) as (stage, server, one, body):
+        operator = console(stage.door, "tests")
+        made = await catalog.put_upstream(
+            operator, {"name": f"nobody-{server.port}", "base_url": "http://127.0.0.1:9/v1", "dialect": "llamacpp"}
+        )
+        route = {"model": f"nobody/{server.port}", "upstream_id": made["id"], "pricing": PRICING}
+        await catalog.put_route(operator, {**route, "context_tokens": 4096})
+        await stage.post(one, {**body, "model": f"nobody/{server.port}"})
+        row = await ended(stage, one)
+    assert (row["state"], row["charge_nanos"]) == ("released", 0)
+
+
+@EVERY_SILENT
+async def test_a_server_that_dies_in_mid_answer_is_paid_what_it_said(shared_database: str, dialect: str) -> None:
+    async with own_server(shared_database, dialect, streamed(*words(dialect), then=cut)) as (stage, _, one, body):
+        await stage.post(one, body)
+        row = await ended(stage, one)
+    assert (row["state"], row["estimated"], row["error_code"]) == ("settled", True, "upstream_cut")
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["prompt_tokens"] >= PROMPT_TOKENS
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+
+
+async def test_a_whole_answer_without_usage_is_paid_for_all_its_text(shared_database: str) -> None:
+    said = {"index": 0, "message": {"role": "assistant", "content": "".join(WORDS)}, "finish_reason": "stop"}
+    document = json.dumps({"id": "chatcmpl-1", "choices": [said]}).encode()
+    async with own_server(shared_database, "tgi", answer(document)) as (stage, _, one, body):
+        await stage.post(one, {**body, "stream": False})
+        row = await ended(stage, one)
+    assert row["estimated"]
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["prompt_tokens"] >= PROMPT_TOKENS
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before it says anything", "in mid answer"])
+async def test_a_tollgate_that_is_stopped_charges_what_the_server_did(shared_database: str, begun: bool) -> None:
+    play = streamed(*words("llamacpp"), then=hang) if begun else hang
+    async with own_server(shared_database, "llamacpp", play) as (stage, server, one, body):
+        line = await Line.opened(stage.gateway.address)
+        await line.ask(one, body)
+        await eventually(lambda: bool(server.seen))
+        if begun:
+            await line.until("京".encode("unicode_escape"))
+    line.hang_up()
+    async with staged(stage.gateway, shared_database) as later:
+        row = await ended(later, one)
+    assert (row["state"], row["estimated"]) == ("settled", True)
+    assert row["charge_nanos"] >= (PROMPT_TOKENS + len(WORDS) * begun) * PRICE
+
+
+async def test_a_serverless_host_does_not_read_on(shared_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it would do so for longer than this test waits."""
+    monkeypatch.setattr(stream, "READ_ON_SECONDS", 600.0)
+    async with own_server(shared_database, "llamacpp", streamed(*words("llamacpp"), then=hang)) as given:
+        stage, _, one, body = given
+        environ = {
+            "KEY_PEPPER": PEPPER, "DATABASE_URL": shared_database, "PRIVATE_UPSTREAMS": "true",
+            "OPENROUTER_BASE_URL": stage.gateway.upstream.url, "OPENROUTER_API_KEY": "sk-or-v1-of-the-tests",
+            "LOG_LEVEL": "error", "VERCEL": "1",
+        }  # fmt: skip
+        with serving(create_app(settings.read(environ), environ=environ), lifespan="on") as address:
+            line = await Line.opened(address)
+            await line.ask(one, body)
+            await line.until("京".encode("unicode_escape"))
+            line.hang_up()
+            row = await ended(stage, one)
+    assert (row["state"], row["estimated"]) == ("settled", True)
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["prompt_tokens"] >= PROMPT_TOKENS
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
