@@ -9,6 +9,7 @@ TESTS = Path(__file__).parents[1]
 TABLE = TESTS.parent / "docs" / "reference" / "faults.md"
 FAULTS = range(1, 91)
 REQUIREMENTS = range(1, 28)
+ATTACKS = range(1, 49)
 
 NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 EXCUSE = re.compile(r"\b(?:Later|By `make check`): \S+ \S+")
@@ -16,7 +17,7 @@ EXCUSE = re.compile(r"\b(?:Later|By `make check`): \S+ \S+")
 
 def rows() -> dict[str, str]:
     """What stands behind each number."""
-    found = re.findall(r"^\| (R?\d+) \|(.*)\|$", TABLE.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.findall(r"^\| ([RA]?\d+) \|(.*)\|$", TABLE.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(found) == len(dict(found)), "a number stands twice"
     return dict(found)
 
@@ -28,8 +29,9 @@ def functions_of(file: str) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, functions)}
 
 
-def test_every_fault_and_every_requirement_has_a_row() -> None:
-    assert list(rows()) == [*map(str, FAULTS), *(f"R{number}" for number in REQUIREMENTS)]
+def test_every_fault_requirement_and_attack_has_a_row() -> None:
+    requirements, attacks = (f"R{number}" for number in REQUIREMENTS), (f"A{number}" for number in ATTACKS)
+    assert list(rows()) == [*map(str, FAULTS), *requirements, *attacks]
 
 
 def test_every_row_is_proven_or_says_why_not_yet() -> None:

@@ -43,7 +43,6 @@ TollgateError
 │   ├── ServerBusy             503 server_busy
 │   └── CatalogUnavailable     503 catalog_unavailable
 ├── ServerRestarting           503 server_restarting
-├── ServerBusy                 503 server_busy
 ├── DatabaseUnavailable        503 database_unavailable
 └── InternalError              500 internal_error
 
