@@ -127,7 +127,9 @@ class Stage:
 async def staged(gateway: Gateway, database: str) -> AsyncIterator[Stage]:
     door = PostgresDoor(database, pool_size=2, deadline_seconds=30)
     connection = await asyncpg.connect(database)
-    async with httpx.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as http:  # noqa: S501  # nothing here is TLS
-        yield Stage(gateway, door, connection, http)
-    await connection.close()
-    await door.close()
+    try:
+        async with httpx.AsyncClient(verify=False, timeout=PATIENCE_SECONDS) as http:  # noqa: S501  # nothing here is TLS
+            yield Stage(gateway, door, connection, http)
+    finally:
+        await connection.close()
+        await door.close()

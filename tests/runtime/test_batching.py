@@ -141,7 +141,7 @@ async def test_a_malformed_item_fails_alone_in_the_database_too(door: Door, pers
 
     caller = {"digests": [someone.key["digest"]], "pepper": someone.key["pepper"], "ip": "192.0.2.1"}
     good = {"caller": caller, "scope": "usage", "idempotency_key": None}
-    broken = {"id": "req_broken", "caller": caller | {"ip": "not an address"}, "scope": "usage"}
+    broken = {"id": "req_broken", "caller": caller, "scope": "usage", "fixed_nanos": "many"}
     batch = Batch(send, lanes=1, most=10)
     stranger = {"id": "req_stranger", **good, "caller": caller | {"digests": ["00" * 32]}}
     first = {**stranger, "id": "req_first"}

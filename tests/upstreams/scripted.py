@@ -149,6 +149,9 @@ class Scripted:
         watching = asyncio.ensure_future(self._watch(line, reader))
         try:
             await play(line)
+        except ConnectionError:
+            line.left.set()
+            raise
         finally:
             watching.cancel()
             await asyncio.wait([watching])
