@@ -188,7 +188,8 @@ class Admission:
         contexts = [route.context_tokens for model in models for route in model.routes]
         known = [context for context in contexts if context]
         counts = call.ask.endpoint != "embeddings" and len(known) == len(contexts)
-        self._orgs[call.visitor.digest] = grant["org_id"]
+        if self._orgs.get(call.visitor.digest) != grant["org_id"]:
+            self._orgs[call.visitor.digest] = grant["org_id"]
         return Admitted(
             org_id=grant["org_id"],
             routes=rules.routes_of(models),

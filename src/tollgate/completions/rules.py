@@ -87,7 +87,9 @@ def without_search(body: bytes, models: Sequence[Model]) -> bytes:
 
 def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
     """A model that puts out images may do so without being asked to."""
-    return asked._replace(output_images=asked.output_images or any(_puts_out_images(model) for model in models))
+    if asked.output_images or not any(map(_puts_out_images, models)):
+        return asked
+    return asked._replace(output_images=True)
 
 
 def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bounds:
@@ -97,14 +99,20 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
     most_output = _most([_most_output(route) for route in routes])
     one_prompt = ask.endpoint == "chat" or (ask.choices == 1 and ask.endpoint == "completions")
     prompt = longest if ask.prompt.open_ended else ask.prompt.tokens + added.prompt_tokens
-    turns = [prompt + step * added.step_tokens for step in range(added.turns)]
-    loops = ask.choices if added.steps else 1
     return Bounds(
-        prompt_tokens=loops * sum(min(turn, longest) if one_prompt else turn for turn in turns),
+        prompt_tokens=_of_all_turns(prompt, longest if one_prompt else None, ask.choices, added),
         output=None if ask.bound is None else min(ask.bound, longest),
         most_output=most_output or MOST_OUTPUT_UNKNOWN,
         enforced=most_output is not None,
     )
+
+
+def _of_all_turns(prompt_tokens: int, longest: int | None, choices: int, added: Added) -> int:
+    """What is read in all: in a loop of tools, each turn reads the prompt again, with all results so far."""
+    if not added.steps:
+        return prompt_tokens if longest is None else min(prompt_tokens, longest)
+    turns = [prompt_tokens + step * added.step_tokens for step in range(added.turns)]
+    return choices * sum(turn if longest is None else min(turn, longest) for turn in turns)
 
 
 def worst_case(ask: Ask, sizes: Bounds, price: Price, added: Added = NO_EXTRAS) -> credits.WorstCase:

@@ -73,9 +73,13 @@ class Protocol(HttpToolsProtocol):
         self._head_since: float | None = None
         """None while no head is being sent."""
         self._head_bytes = 0
+        self._heard_bytes = 0
+        """Of the head that is being sent and all that came with its end: a bound that costs nothing to know."""
         self._body_since: float | None = None
         """None while no body is being sent."""
         self._body_bytes = 0
+        self._taken_bytes = 0
+        """Of the body, as far as they count as unfinished. Those of a body that came at once never do."""
         self._heard_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -88,11 +92,14 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
+        self._heard_bytes = self._head_bytes + len(data)
         super().data_received(data)
         if self._head_since is not None:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes:
                 self.refuse(HeadTooLarge(limit_bytes=self._limits.head_bytes))
+        elif self._body_since is not None:
+            self._take_room()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -100,21 +107,18 @@ class Protocol(HttpToolsProtocol):
             self._head_since = self._heard_at
 
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self._limits.head_bytes:
+        if self._heard_bytes > self._limits.head_bytes < self._size_of_head():
             self._refusal = HeadTooLarge(limit_bytes=self._limits.head_bytes)
             raise ValueError(self._refusal.code)
         self._head_since = None
         self._head_bytes = 0
-        self._body_since = self._loop.time()
+        self._body_since = self._heard_at
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
-        if self.cycle.response_complete:  # then nobody keeps it
-            return
-        self._body_bytes += len(body)
-        if not self._unfinished.take(self._address, len(body)):
-            self.refuse(ServerBusy())
+        if not self.cycle.response_complete:  # else nobody keeps it
+            self._body_bytes += len(body)
 
     def on_message_complete(self) -> None:
         self._body_ends()
@@ -149,10 +153,20 @@ class Protocol(HttpToolsProtocol):
             self._say(400, MALFORMED)
             self.transport.close()
 
+    def _size_of_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _take_room(self) -> None:
+        new, self._taken_bytes = self._body_bytes - self._taken_bytes, self._body_bytes
+        if not self._unfinished.take(self._address, new):
+            self.refuse(ServerBusy())
+
     def _body_ends(self) -> None:
         self._body_since = None
-        self._unfinished.give_back(self._address, self._body_bytes)
         self._body_bytes = 0
+        if self._taken_bytes:
+            self._unfinished.give_back(self._address, self._taken_bytes)
+            self._taken_bytes = 0
 
     def _say(self, status: int, body: bytes) -> None:
         head = (

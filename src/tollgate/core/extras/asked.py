@@ -1,6 +1,7 @@
 """The extras that a body asks for, each with the most uses that it may have."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +51,15 @@ PLAIN_TIERS: Final = (None, "auto", "default", "flex")
 """Which cost the listed price or less."""
 UNASKED_SEARCHES: Final = (("deep-research", 50), ("perplexity/", 5), ("sonar", 5), ("search-preview", 5))
 """Models that search without being asked to, by a part of their names, and how often for one request."""
+_ASKING: Final = frozenset(
+    {
+        *("tools", "tool_choice", "plugins", "web_search_options", "stop_server_tools_when", "preset", "service_tier"),
+        *("modalities", "prediction"),
+    }
+)
+"""The fields by which extras come in."""
+_SPEAKING: Final = re.compile("|".join([":online", "@preset", FUSION, *(part for part, _ in UNASKED_SEARCHES)]))
+"""A model's name that may ask for one."""
 _EXA: Final = {
     None: "search:exa",
     "instant": "search:exa",
@@ -97,9 +107,14 @@ class Extras(NamedTuple):
         return tuple(dict.fromkeys(use.model for use in (*self.once, *self.looped) if use.model))
 
 
+NOTHING_ASKED: Final = Extras()
+
+
 def read(given: Mapping[str, Any], models: Iterable[str], files: Iterable[str]) -> Extras:
     """The extras of a body. `files` are the payloads of its files. Refuses by BadRequest what cannot be bounded."""
     models, files = tuple(models), tuple(files)
+    if _ASKING.isdisjoint(given) and not any(map(_SPEAKING.search, models)):
+        return NOTHING_ASKED  # as in most requests
     tools = tuple(_looped(given))
     _refuse_unlisted_choice(given, tools)
     plugins = [plugin for plugin in _objects(given, "plugins") if plugin.get("enabled") is not False]

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from tollgate.core import documents
 from tollgate.core.errors import ExtraUnpriced
-from tollgate.core.extras.asked import Extras, Use
+from tollgate.core.extras.asked import NOTHING_ASKED, Extras, Use
 from tollgate.core.extras.register import Register
 from tollgate.core.money import EXACT
 from tollgate.core.prices import NOTHING, Price
@@ -37,7 +37,6 @@ class Added(NamedTuple):
         return self.steps + 1
 
 
-NOTHING_ASKED: Final = Extras()
 NO_EXTRAS: Final = Added()
 
 
@@ -51,7 +50,7 @@ def refuse_unpriced(extras: Extras, register: Register) -> None:
 
 def worst_case(extras: Extras, register: Register, price: Price, models: Mapping[str, Price], choices: int) -> Added:
     """What they add at most, at the register's prices or the listing's, whichever is dearer. Raises ExtraUnpriced."""
-    if extras == NOTHING_ASKED:
+    if extras is NOTHING_ASKED:
         return NO_EXTRAS
     once = [(_fees(use, register, price, models), _tokens(use, register)) for use in extras.once]
     steps = [(_fees(use, register, price, models), _tokens(use, register)) for use in extras.looped]
