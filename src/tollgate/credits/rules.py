@@ -66,6 +66,9 @@ def worst_case(
     outward = max(
         worst.completion, worst.internal_reasoning, worst.image_output, worst.audio_output, added.output_nanos
     )
+    if added is NO_EXTRAS:  # as for most requests
+        with localcontext(EXACT):
+            return WorstCase(prompt_tokens * inward + worst.request + images * worst.image, outward * choices)
     turns, read_again = added.turns, added.turns * added.steps // 2
     with localcontext(EXACT):
         fixed = prompt_tokens * inward + turns * (worst.request + images * worst.image) + added.fees
