@@ -223,4 +223,4 @@ def _digest(call: Call) -> str:
 def _has_nothing(call: Call, grant: Mapping[str, Any]) -> bool:
     """Then the call was admitted because it costs nothing, and must cost nothing."""
     asks_text = call.ask.endpoint != "embeddings" and call.visitor.environment != "test"
-    return asks_text and bool(grant["balance_nanos"] <= grant["held_nanos"])
+    return asks_text and grant["hold_nanos"] == 0 and bool(grant["balance_nanos"] <= grant["held_nanos"])
