@@ -212,6 +212,12 @@ def test_what_was_committed_outlives_the_death_of_every_process(folder: Path) ->
         assert ask(url, "select array_agg(number order by number) from numbers") == [0, 1, 2, 3]
 
 
+def test_sessions_that_still_write_to_the_log_do_not_hide_why_postgres_did_not_start() -> None:
+    in_use = "FATAL:  pre-existing shared memory block (key 1, ID 2) is still in use"
+    assert embedded._is_in_use(f"{in_use}\nFATAL:  connection to client lost\n")
+    assert not embedded._is_in_use("FATAL:  connection to client lost\n")
+
+
 def test_a_start_waits_for_the_sessions_of_a_killed_postmaster(folder: Path) -> None:
     """Postgres refuses to start while they hold its shared memory."""
     busy_second = """do $$ declare enough timestamptz := clock_timestamp() + interval '1 second';

@@ -167,10 +167,7 @@ class _Server:
         return self._adopted is not None and _serves(self._adopted, self._cluster)
 
     def last_words(self) -> str:
-        try:
-            return _reason(self._log.read_text(errors="replace"))
-        except OSError:
-            return "its log is gone"
+        return _reason(self._said())
 
     def stop(self) -> None:
         """Ends it, gently at first."""
@@ -192,10 +189,17 @@ class _Server:
             try:
                 return _wait_until_ready(self.folder, self.stopping, self._process)
             except EmbeddedError:
-                words = self.last_words()
-                if self.stopping.is_set() or STILL_IN_USE not in words or time.monotonic() > deadline:
-                    raise EmbeddedError(self._unusable(words)) from None
+                said = self._said()
+                if self.stopping.is_set() or not _is_in_use(said) or time.monotonic() > deadline:
+                    raise EmbeddedError(self._unusable(_reason(said))) from None
                 time.sleep(0.2)
+
+    def _said(self) -> str:
+        """Its log since it was last started."""
+        try:
+            return self._log.read_text(errors="replace")
+        except OSError:
+            return "its log is gone"
 
     def _initialise(self) -> None:
         """Beside its place and then moved there, so that an interrupted start leaves no half cluster.
@@ -377,6 +381,11 @@ def _unprivileged() -> list[str]:
         "--ambient-caps=+dac_override",
         "--",
     ]
+
+
+def _is_in_use(log: str) -> bool:
+    """Whether the sessions of a killed postmaster kept it from starting. Their own last lines may come after its."""
+    return STILL_IN_USE in log
 
 
 def _reason(log: str) -> str:
