@@ -11,14 +11,17 @@ stable
 set search_path = ''
 as $$
   with wallets as (
-    select o.id, o.balance_nanos, o.held_nanos,
+    select o.id, o.balance_nanos, o.held_nanos, o.open_requests,
       coalesce((
         select sum(case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end)
         from tollgate.transfers t where t.org_id = o.id
       ), 0) as transferred,
       coalesce((
         select sum(r.hold_nanos) from tollgate.requests r where r.org_id = o.id and r.state in ('held', 'unsettled')
-      ), 0) as held
+      ), 0) as held,
+      (
+        select count(*) from tollgate.requests r where r.org_id = o.id and r.state in ('held', 'unsettled')
+      ) as open
     from tollgate.orgs o
   )
   select 'balance', w.id, jsonb_build_object('balance_nanos', w.balance_nanos, 'transfers', w.transferred)
@@ -27,19 +30,37 @@ as $$
   select 'held', w.id, jsonb_build_object('held_nanos', w.held_nanos, 'open_holds', w.held)
   from wallets w where w.held_nanos <> w.held
   union all
+  select 'in_flight', w.id, jsonb_build_object('open_requests', w.open_requests, 'open_holds', w.open)
+  from wallets w where w.open_requests <> w.open
+  union all
+  select 'in_flight', k.id, jsonb_build_object('open_requests', k.open_requests, 'open_holds', c.open)
+  from tollgate.api_keys k
+  cross join lateral (
+    select count(*) as open
+    from tollgate.holds h
+    join tollgate.requests r on r.id = h.request_id
+    where r.org_id = k.org_id
+      and r.key_id in (select l.id from tollgate.api_keys l where l.id = k.id or l.line = k.line)
+  ) c
+  where k.max_concurrent_requests is not null and k.open_requests <> c.open
+  union all
   select 'hold', coalesce(r.id, h.request_id), jsonb_build_object('state', r.state, 'open', h.request_id is not null)
   from tollgate.requests r
   full join tollgate.holds h on h.request_id = r.id
   where coalesce(r.state in ('held', 'unsettled'), false) <> (h.request_id is not null)
   union all
-  select 'refund', g.request_id, jsonb_build_object('refunded_nanos', g.nanos, 'charge_nanos', coalesce(c.amount_nanos, 0))
+  select 'refund', g.request_id, jsonb_build_object('refunded_nanos', g.nanos, 'charge_nanos', coalesce(c.nanos, 0))
   from (
     select t.org_id, tollgate.request_of(t) as request_id, sum(t.amount_nanos) as nanos
     from tollgate.transfers t where t.kind = 'refund'
     group by 1, 2
   ) g
-  left join tollgate.transfers c on c.kind = 'charge' and c.reference = g.request_id and c.org_id = g.org_id
-  where g.nanos > coalesce(c.amount_nanos, 0)
+  left join (
+    select t.org_id, tollgate.request_of(t) as request_id, sum(t.amount_nanos) as nanos
+    from tollgate.transfers t where t.kind = 'charge'
+    group by 1, 2
+  ) c on c.request_id = g.request_id and c.org_id = g.org_id
+  where g.nanos > coalesce(c.nanos, 0)
   union all
   select 'running_balance', 'trf_' || s.position, jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
   from (
@@ -51,7 +72,7 @@ as $$
 $$;
 
 comment on function tollgate.ledger_faults() is
-  'Where the ledger does not agree with itself: every balance is its transfers, every held sum its open holds, every open request one hold, every refund within its charge, every running balance the one before and its change.';
+  'Where the ledger does not agree with itself: every balance is its transfers, every held sum and every count of open requests its open holds, every open request one hold, every refund within its charges, every running balance the one before and its change.';
 
 
 create function tollgate.charge_faults() returns table (fault text, id text, facts jsonb)
@@ -59,46 +80,62 @@ language sql
 stable
 set search_path = ''
 as $$
+  with charges as (
+    -- Of each request: its charge, and what a late settlement charged more or gave back.
+    select tollgate.request_of(t) as request_id, min(t.org_id) as org_id, max(t.org_id) as other_org_id,
+      count(*) filter (where t.kind = 'charge' and t.reference not like '%:late') as charges,
+      count(*) filter (where t.reference like '%:late') as corrections,
+      sum(case t.kind when 'charge' then t.amount_nanos else -t.amount_nanos end) as nanos
+    from tollgate.transfers t
+    where t.kind = 'charge' or (t.kind = 'refund' and t.reference like '%:late')
+    group by 1
+  )
   select 'charge', r.id, jsonb_build_object(
     'state', r.state, 'charge_nanos', r.charge_nanos, 'org_id', r.org_id,
-    'transfers', count(t.position), 'amount_nanos', sum(t.amount_nanos), 'charged_org', min(t.org_id)
+    'transfers', coalesce(c.charges + c.corrections, 0), 'amount_nanos', c.nanos, 'charged_org', c.org_id
   )
   from tollgate.requests r
-  left join tollgate.transfers t on t.kind = 'charge' and t.reference = r.id
-  where r.state in ('settled', 'released')
-  group by r.id
-  having r.charge_nanos is null
+  left join charges c on c.request_id = r.id
+  where r.state in ('settled', 'released') and (
+    r.charge_nanos is null
     or r.state = 'released' and r.charge_nanos <> 0
-    or count(t.position) <> (case when r.charge_nanos > 0 then 1 else 0 end)
-    or coalesce(sum(t.amount_nanos), 0) <> r.charge_nanos
-    or min(t.org_id) <> r.org_id
+    or r.charge_nanos > 0 and c.charges is distinct from 1
+    or r.charge_nanos = 0 and c.charges > 0 and c.corrections = 0
+    or coalesce(c.nanos, 0) <> r.charge_nanos
+    or c.org_id <> r.org_id or c.other_org_id <> r.org_id
+  )
   union all
   select 'stray_charge', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'state', r.state)
   from tollgate.transfers t
-  left join tollgate.requests r on r.id = t.reference
+  left join tollgate.requests r on r.id = tollgate.request_of(t)
   left join tollgate.dropped d on d.org_id = t.org_id and d.charges > 0
-  where t.kind = 'charge' and coalesce(r.state not in ('settled', 'released'), d.org_id is null)
+  where (t.kind = 'charge' or (t.kind = 'refund' and t.reference like '%:late'))
+    and coalesce(r.state not in ('settled', 'released'), d.org_id is null)
   union all
   select 'dropped_charges', d.org_id, jsonb_build_object(
     'dropped', d.charges, 'dropped_nanos', d.charge_nanos, 'transfers', c.charges, 'amount_nanos', c.nanos
   )
   from tollgate.dropped d
   cross join lateral (
-    select count(*) as charges, coalesce(sum(t.amount_nanos), 0) as nanos
-    from tollgate.transfers t
-    left join tollgate.requests r on r.id = t.reference
-    where t.org_id = d.org_id and t.kind = 'charge' and r.id is null
+    select coalesce(sum(g.charges), 0) as charges, coalesce(sum(g.nanos), 0) as nanos
+    from charges g
+    where g.org_id = d.org_id and not exists (select from tollgate.requests r where r.id = g.request_id)
   ) c
   where d.charges <> c.charges or d.charge_nanos <> c.nanos
   union all
   -- Of requests that an upstream answered. The cost was rounded up to a whole nano, so the charge may be less by its
-  -- markup; an estimate ends at the hold.
+  -- markup; an estimate ends at the hold, and so does what a late settlement corrected.
   select 'cost', r.id, jsonb_build_object(
     'state', r.state, 'cost_nanos', r.cost_nanos, 'charge_nanos', r.charge_nanos, 'markup_ppm', r.markup_ppm,
     'usage_cost', r.usage -> 'cost'
   )
   from tollgate.requests r
-  where (r.usage is not null or r.generation_id is not null) and case r.state
+  where (r.usage is not null or r.generation_id is not null)
+    and not exists (
+      select from tollgate.audit_events a
+      where a.target_id = r.id and a.action = 'settlement.late' and a.outcome = 'success' and r.charge_nanos <= r.hold_nanos
+    )
+    and case r.state
     when 'released' then r.cost_nanos > 0
     when 'settled' then
       r.charge_nanos > ceil((r.cost_nanos + 1) * (1000000 + r.markup_ppm::numeric) / 1000000)
@@ -112,7 +149,7 @@ as $$
 $$;
 
 comment on function tollgate.charge_faults() is
-  'Where requests and charges do not agree: every charge is one transfer of the request''s org, every charge is the cost and its markup, every cost what the upstream said; charges of an org whose requests retention dropped are, in number and sum, what it noted then.';
+  'Where requests and charges do not agree: every charge is one transfer of the request''s org, with what a late settlement corrected of it, every charge is the cost and its markup, every cost what the upstream said; charges of an org whose requests retention dropped are, in number and sum, what it noted then.';
 
 
 create function tollgate.origin_faults() returns table (fault text, id text, facts jsonb)
@@ -124,7 +161,7 @@ as $$
     select tollgate.transfer_id(t) as id, t.*,
       case t.kind when 'grant' then 'credits.granted' when 'refund' then 'credits.refunded' else 'credits.adjusted' end as action
     from tollgate.transfers t
-    where t.kind <> 'charge'
+    where t.kind <> 'charge' and not (t.kind = 'refund' and t.reference like '%:late')
   ),
   told as (
     select a.* from tollgate.audit_events a
@@ -163,10 +200,18 @@ as $$
   from told a
   left join tollgate.transfers t on t.kind = 'charge' and t.reference = a.target_id
   where a.action = 'credits.overdrawn' and (a.details ->> 'charge_nanos' = t.amount_nanos::text and a.org_id = t.org_id) is not true
+  union all
+  select 'audit_event', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'amount_nanos', t.amount_nanos)
+  from tollgate.transfers t
+  where t.reference like '%:late' and not exists (
+    select from tollgate.audit_events a
+    where a.target_id = tollgate.request_of(t) and a.action = 'settlement.late' and a.org_id = t.org_id
+      and a.details ->> 'corrected_by_nanos' = (case t.kind when 'charge' then t.amount_nanos else -t.amount_nanos end)::text
+  )
 $$;
 
 comment on function tollgate.origin_faults() is
-  'Where credits moved without their origin: every transfer but charges has one audit event of its org, amount and accounts, every such event its transfer, every operation both; every overdrawing charge is what its event says.';
+  'Where credits moved without their origin: every transfer but charges has one audit event of its org, amount and accounts, every such event its transfer, every operation both; every overdrawing charge and every late correction is what its event says.';
 
 
 create function tollgate.total_faults() returns table (fault text, id text, facts jsonb)

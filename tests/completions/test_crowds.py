@@ -34,7 +34,7 @@ def turnstile() -> Turnstile:
 @pytest.fixture
 def slow(turnstile: Turnstile) -> Iterator[Upstream]:
     with serving(turnstile) as address:
-        yield Upstream(turnstile.app, address)  # type: ignore[arg-type]
+        yield Upstream(turnstile.app, address)
 
 
 async def test_calls_of_test_keys_are_bounded_and_take_nothing_from_paid_ones(

@@ -299,7 +299,7 @@ def test_a_postgres_that_dies_is_started_again_with_what_was_committed(folder: P
         for _ in range(2):
             pid = postmaster(folder)
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda pid=pid: has_another_postmaster(folder, pid), "another runs", 60)  # type: ignore[misc]
+            wait_until(lambda pid=pid: has_another_postmaster(folder, pid), "another runs", 60)
             wait_until(lambda: answers(url), "it answers", 60)
             assert ask(url, "select number from kept") == 42
         last = postmaster(folder)
