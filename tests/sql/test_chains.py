@@ -9,9 +9,9 @@ import pytest
 
 from people import Person
 from tollgate.credits import store
-from tollgate.keys.gate import console
-from tollgate.runtime.database import migrations
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database import migrations
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 
 CHAINS = "20261129000200"
 RECORD = """select tollgate.record(

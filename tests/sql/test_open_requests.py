@@ -11,8 +11,8 @@ import pytest
 
 from completions.paid import an_item, eventually, settled
 from people import Person
-from tollgate.runtime.database import migrations
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database import migrations
+from tollgate.database.postgres import PostgresDoor
 
 BEFORE = "20261121002100"
 COUNTED = "select open_requests from tollgate.orgs where id = $1"
