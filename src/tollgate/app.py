@@ -15,7 +15,6 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 
 from tollgate import __version__, settings
-from tollgate.admin.upkeep import Upkeep
 from tollgate.audit.security_reporter import Watch
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import Source
@@ -26,6 +25,7 @@ from tollgate.completions.paid_call import Leaving
 from tollgate.completions.routes import Completions
 from tollgate.completions.settlements import Books
 from tollgate.completions.sweeper import Sweeper
+from tollgate.completions.upkeep import Upkeep
 from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
 from tollgate.core.redaction import Redactor
 from tollgate.database import Door, open_door
@@ -198,10 +198,12 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     """The account and admin API. Imported when it is asked for: see web/application.py."""
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
-    from tollgate.admin.funds import Funds  # noqa: PLC0415
+    from tollgate.upstreams.openrouter_account import OpenRouterAccount  # noqa: PLC0415
 
     key = chosen.openrouter_management_key
-    funds = Funds(rooms.http, chosen.openrouter_base_url, key.get_secret_value() if key else None, clock=clock)
+    openrouter = OpenRouterAccount(
+        rooms.http, chosen.openrouter_base_url, key.get_secret_value() if key else None, clock=clock
+    )
     return [
         account.router(rooms.gate, chosen),
         admin.router(
@@ -210,7 +212,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
             catalogs=rooms.catalogs,
             outward=rooms.upstreams,
             checkup=rooms.checkup,
-            funds=funds,
+            account=openrouter,
             lag=rooms.lag,
         ),
     ]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from completions.paid import HOLD, an_item
 from people import PEPPER, Person
 from sandbox.serving import until
-from tollgate.admin.credit_forms import MOST_NANOS, Grant
+from tollgate.admin.schemas.credits import MOST_NANOS, Grant
 from tollgate.app import create_app
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door

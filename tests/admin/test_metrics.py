@@ -17,7 +17,7 @@ from completions.paid import HOLD, Watched, an_item, unsettled
 from gateway import Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat
-from tollgate.admin.metrics import Metric, rendered
+from tollgate.admin.schemas.metrics import Metric, render
 from tollgate.database import Door
 
 Customer = Callable[..., Awaitable[Person]]
@@ -178,7 +178,7 @@ def test_labels_are_escaped_and_money_keeps_its_digits() -> None:
     )
     nothing = Metric("tollgate_nothing", "counter", "Nothing.", [({}, Decimal(0).scaleb(-9))])
     unknown = Metric("tollgate_unknown", "gauge", "Unknown.", [({}, None)])
-    assert rendered([odd, large, nothing, unknown]) == (
+    assert render([odd, large, nothing, unknown]) == (
         "# HELP tollgate_odd Odd.\n# TYPE tollgate_odd gauge\n"
         'tollgate_odd{upstream="a\\"b\\\\c\\nd"} 1\n'
         "# HELP tollgate_large Large.\n# TYPE tollgate_large gauge\n"

@@ -14,9 +14,10 @@ from admin.operating import PRICING, VARIABLE, Desk, at_work, unique
 from completions.paid import Watched, eventually
 from gateway import CHAT, Upstream
 from sandbox.serving import a_chat
-from tollgate.admin.pricing import Override, Prices, Pricing
-from tollgate.catalog import status
-from tollgate.catalog.cache import Catalog, CatalogState
+from tollgate.admin.schemas.pricing import Override, Prices, Pricing
+from tollgate.catalog import rules
+from tollgate.catalog.cache import Catalog
+from tollgate.catalog.rules import CatalogState
 from tollgate.catalog.source import Source
 from tollgate.core import models, prices
 from tollgate.core.money import NANOS_PER_CREDIT
@@ -461,6 +462,6 @@ def test_what_is_no_plain_amount_is_no_price(amount: object) -> None:
 def test_health_is_what_can_be_served(age: float | None, error: str | None, health: str) -> None:
     fresh = age is not None and age < 300
     state = CatalogState(2, age, fresh, hits=3, misses=1, refreshes=1, failures=0, skipped=0, last_error=error)
-    assert status.of_instance(state) == health
-    assert status.hit_rate(state) == 0.75
-    assert status.of_snapshot(age) == ("cold" if health == "down" else health)
+    assert rules.health_of_instance(state) == health
+    assert rules.hit_rate(state) == 0.75
+    assert rules.health_of_snapshot(age) == ("cold" if health == "down" else health)

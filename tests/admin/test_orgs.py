@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from operators import CREDIT, EVENTS, NO_LIMITS, admitted, bearing, operating, pages, settled, word
 from people import Person, refused
-from tollgate.account import store as account
 from tollgate.core.errors import KeyDisabled
 from tollgate.credits import store as credits
 from tollgate.database import Door
@@ -265,7 +264,7 @@ async def test_suspending_an_org_stops_its_keys_at_once(operator: httpx.AsyncCli
     someone = await customer()
     running = await admitted(door, someone)
     await operator.patch(f"/admin/orgs/{someone.org_id}", json={"status": "suspended"})
-    stopped = await refused(account.balance(someone.at_the_door()))
+    stopped = await refused(credits.balance(someone.at_the_door()))
     assert isinstance(stopped, KeyDisabled)
     assert stopped.facts["disabled"] == "org"
     assert (await admitted(door, someone))["refusal"]["code"] == "key_disabled"

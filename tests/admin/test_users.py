@@ -10,8 +10,8 @@ import pytest
 
 from operators import CREDIT, EVENTS, admitted, bearing, operating, pages, settled, word
 from people import Person, refused
-from tollgate.account import store as account
 from tollgate.core.errors import KeyDisabled, KeyRevoked, PermissionDenied
+from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
 
@@ -182,7 +182,7 @@ async def test_disabling_a_user_stops_the_keys_at_once(operator: httpx.AsyncClie
     someone = await customer()
     assert "granted" in await admitted(door, someone)
     await operator.patch(f"/admin/users/{someone.user_id}", json={"status": "disabled"})
-    stopped = await refused(account.balance(someone.at_the_door()))
+    stopped = await refused(credits.balance(someone.at_the_door()))
     assert isinstance(stopped, KeyDisabled)
     assert stopped.facts["disabled"] == "user"
     assert (await admitted(door, someone))["refusal"]["code"] == "key_disabled"
@@ -215,7 +215,7 @@ async def test_a_user_moves_with_the_keys_and_the_new_org_pays_from_then_on(
         for org in [(await operator.get(f"/admin/orgs/{one.org_id}")).json() for one in (someone, host)]
     ]
     assert books == [(CREDIT - 5, 0, 0), (CREDIT - 7, 0, 2)]
-    balance = await account.balance(someone.at_the_door())
+    balance = await credits.balance(someone.at_the_door())
     assert (balance["org_id"], balance["balance_nanos"]) == (host.org_id, CREDIT - 7)
     moves = json.loads(await sql(shared_database, EVENTS, someone.user_id))[1:]
     trail = {"org_id": {"was": someone.org_id, "is": host.org_id}}
@@ -271,7 +271,7 @@ async def test_deleting_a_user_revokes_the_keys_and_keeps_what_was_done(
     answer = await operator.delete(f"/admin/users/{someone.user_id}")
     assert (answer.status_code, answer.json()) == (200, {"id": someone.user_id, "deleted": True, "keys_revoked": 1})
 
-    assert isinstance(await refused(account.balance(someone.at_the_door())), KeyRevoked)
+    assert isinstance(await refused(credits.balance(someone.at_the_door())), KeyRevoked)
     assert (await admitted(door, someone))["refusal"]["code"] == "key_revoked"
     assert json.loads(await sql(shared_database, EVENTS, someone.key_id))[-1] == {
         "action": "key.revoked",

@@ -19,6 +19,7 @@ from tollgate.core.models import Model, Upstream
 from tollgate.database import Door, Json
 from tollgate.keys.authentication import console
 from tollgate.process.http_client import Http
+from tollgate.upstreams import store as upstreams
 
 DAY = 86_400.0
 HOUR = 3600.0
@@ -93,7 +94,7 @@ class World:
     async def host(self, model: str) -> str:
         operator = console(self.door, "tests")
         server = {"name": "GPU", "base_url": "http://10.0.0.1/v1", "dialect": "vllm"}
-        upstream = await store.put_upstream(operator, server)
+        upstream = await upstreams.make(operator, server)
         pricing = {"prompt": "0.000007", "completion": "0"}
         await store.put_route(operator, {"model": model, "upstream_id": upstream["id"], "pricing": pricing})
         self.door.calls.clear()

@@ -22,6 +22,7 @@ from tollgate.keys.authentication import Gate, console
 from tollgate.process.clock import monotonic
 from tollgate.process.http_client import Http
 from tollgate.sandbox.models import MODELS
+from tollgate.upstreams import store as upstreams
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import Edge
 
@@ -154,7 +155,7 @@ async def test_a_model_of_ours_is_listed_and_shown_by_a_name_without_an_author(
 ) -> None:
     operator, name = console(door, "tests"), secrets.token_hex(8)
     server = {"name": "GPU", "base_url": "http://10.0.0.1/v1", "dialect": "vllm"}
-    upstream_id = (await store.put_upstream(operator, server))["id"]
+    upstream_id = (await upstreams.make(operator, server))["id"]
     pricing = {"prompt": "0.000001", "completion": "0.000002"}
     await store.put_route(operator, {"model": name, "upstream_id": upstream_id, "pricing": pricing})
     await catalog.refresh()

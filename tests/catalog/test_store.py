@@ -13,6 +13,7 @@ from tollgate.catalog import store
 from tollgate.core.errors import BadRequest, NotFound, PermissionDenied
 from tollgate.database import Door
 from tollgate.keys.authentication import console
+from tollgate.upstreams import store as upstreams
 
 PRICING = {"prompt": "0.000001", "completion": "0.000002"}
 DAY = 86_400
@@ -43,7 +44,7 @@ def a_server(**change: Any) -> dict[str, Any]:
 
 async def serving(operator: Door, model: str, **change: Any) -> str:
     """A server of ours that serves this model, by its id."""
-    made = await store.put_upstream(operator, a_server(**change))
+    made = await upstreams.make(operator, a_server(**change))
     await store.put_route(operator, {"model": model, "upstream_id": made["id"], "pricing": PRICING})
     return str(made["id"])
 
@@ -157,7 +158,7 @@ async def test_what_is_disabled_is_not_told(door: Door, operator: Door, source: 
     await store.put_route(operator, {"model": model, "upstream_id": one, "state": "disabled"})
     found = await store.catalog(door, source, [model], DAY)
     assert [upstream["id"] for upstream in found["upstreams"]] == [other]
-    await store.put_upstream(operator, {"id": other, "state": "disabled"})
+    await upstreams.make(operator, {"id": other, "state": "disabled"})
     found = await store.catalog(door, source, [model], DAY)
     assert (found["routes"], found["upstreams"]) == ([], [])
 
@@ -168,7 +169,7 @@ async def test_a_change_changes_what_it_names_and_nothing_else(
     server = await serving(operator, model, concurrency=4)
     dearer = {"prompt": "1", "completion": "2", "overrides": [{"min_prompt_tokens": 1000, "prompt": "3"}]}
     put = [
-        await store.put_upstream(operator, {"id": server, "name": "Faster", "idle_seconds": 0.5, "concurrency": None}),
+        await upstreams.make(operator, {"id": server, "name": "Faster", "idle_seconds": 0.5, "concurrency": None}),
         await store.put_route(operator, {"model": model, "upstream_id": server, "pricing": dearer, "weight": 9}),
     ]
     assert [answer["created"] for answer in put] == [False, False]
@@ -181,7 +182,7 @@ async def test_a_change_changes_what_it_names_and_nothing_else(
 
 async def test_every_change_is_an_event(operator: Door, model: str) -> None:
     server = await serving(operator, model)
-    await store.put_upstream(operator, {"id": server, "state": "disabled"})
+    await upstreams.make(operator, {"id": server, "state": "disabled"})
     events = (await audit.events(operator, {"target_id": server}, 10))["data"]
     assert [event["action"] for event in events] == ["upstream.changed", "upstream.created"]
     assert events[0]["details"] == {"state": "disabled"}
@@ -192,7 +193,7 @@ async def test_every_change_is_an_event(operator: Door, model: str) -> None:
 
 async def test_the_same_at_once_is_made_once(operator: Door, model: str) -> None:
     chosen = f"ups_{secrets.token_hex(8)}"
-    made = await asyncio.gather(*(store.put_upstream(operator, a_server(id=chosen)) for _ in range(6)))
+    made = await asyncio.gather(*(upstreams.make(operator, a_server(id=chosen)) for _ in range(6)))
     assert sorted(answer["created"] for answer in made) == [False] * 5 + [True]
     route = {"model": model, "upstream_id": chosen, "pricing": PRICING}
     routes = await asyncio.gather(*(store.put_route(operator, route) for _ in range(6)))
@@ -232,7 +233,7 @@ async def test_the_same_at_once_is_made_once(operator: Door, model: str) -> None
 async def test_a_server_that_makes_no_sense_is_refused_by_name(
     operator: Door, change: dict[str, Any], param: str
 ) -> None:
-    error = await refused(store.put_upstream(operator, a_server(**change)))
+    error = await refused(upstreams.make(operator, a_server(**change)))
     assert isinstance(error, BadRequest)
     assert error.param == param
 
@@ -270,7 +271,7 @@ async def test_a_server_that_makes_no_sense_is_refused_by_name(
 async def test_a_route_that_makes_no_sense_is_refused_by_name(
     operator: Door, model: str, change: dict[str, Any], param: str
 ) -> None:
-    server = (await store.put_upstream(operator, a_server()))["id"]
+    server = (await upstreams.make(operator, a_server()))["id"]
     route = {"model": model, "upstream_id": server, "pricing": PRICING, **change}
     error = await refused(store.put_route(operator, route))
     assert isinstance(error, BadRequest)
@@ -285,9 +286,9 @@ async def test_a_route_needs_a_server(operator: Door, model: str) -> None:
 
 async def test_only_an_admin_puts_servers_and_routes(person: Any, model: str) -> None:
     someone, admin = await person(), await person("admin")
-    for work in (store.put_upstream(someone.at_the_door(), a_server()), store.put_route(someone.at_the_door(), {})):
+    for work in (upstreams.make(someone.at_the_door(), a_server()), store.put_route(someone.at_the_door(), {})):
         assert isinstance(await refused(work), PermissionDenied)
-    assert (await store.put_upstream(admin.at_the_door(), a_server()))["created"] is True
+    assert (await upstreams.make(admin.at_the_door(), a_server()))["created"] is True
 
 
 async def test_a_shopper_is_told_the_markup_and_the_models_of_the_key(

@@ -12,7 +12,6 @@ import pytest
 
 from completions.paid import admit, audited, released, settle, settled
 from people import OLD_PEPPER, PEPPER, Person
-from tollgate.account import store as account
 from tollgate.core.errors import InternalError
 from tollgate.credits import store as credits
 from tollgate.database import Door, migrations
@@ -49,7 +48,7 @@ def item(someone: Person, **more: Any) -> dict[str, Any]:
 
 
 async def balance_of(someone: Person) -> tuple[int, int]:
-    found = await account.balance(someone.at_the_door())
+    found = await credits.balance(someone.at_the_door())
     return found["balance_nanos"], found["held_nanos"]
 
 

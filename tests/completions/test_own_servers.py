@@ -19,6 +19,7 @@ from tollgate.completions import stream
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys.authentication import console
 from tollgate.sandbox.app import create_sandbox
+from tollgate.upstreams import store as upstreams
 from upstreams.scripted import Line as Asked
 from upstreams.scripted import Play, Scripted, answer, cut, hang, streamed
 
@@ -73,7 +74,7 @@ async def own_server(
                 async with staged(gateway, database) as stage:
                     operator = console(stage.door, "tests")
                     name = f"{dialect}-{server.port}"
-                    made = await catalog.put_upstream(
+                    made = await upstreams.make(
                         operator, {"name": name, "base_url": f"http://127.0.0.1:{server.port}/v1", "dialect": dialect}
                     )
                     route = {"model": f"ours/{name}", "upstream_id": made["id"], "pricing": PRICING}
@@ -185,7 +186,7 @@ async def test_a_server_that_fails_before_it_says_anything_is_not_paid(shared_da
 async def test_a_connection_that_fails_is_not_paid(shared_database: str) -> None:
     async with own_server(shared_database, "llamacpp", hang) as (stage, server, one, body):
         operator = console(stage.door, "tests")
-        made = await catalog.put_upstream(
+        made = await upstreams.make(
             operator, {"name": f"nobody-{server.port}", "base_url": "http://127.0.0.1:9/v1", "dialect": "llamacpp"}
         )
         route = {"model": f"nobody/{server.port}", "upstream_id": made["id"], "pricing": PRICING}

@@ -10,8 +10,8 @@ import pytest
 from gateway import Gateway
 from people import Person
 from sandbox.serving import a_chat, payloads
-from tollgate.account import store as account
 from tollgate.core.money import NANOS_PER_CREDIT
+from tollgate.credits import store as credits
 from tollgate.database import Door
 
 Customer = Callable[..., Any]
@@ -21,7 +21,7 @@ STREAMED = {"stream": True}
 
 async def money(someone: Person) -> tuple[int, int]:
     """What is on the org's balance, and what of it is held."""
-    found = await account.balance(someone.at_the_door())
+    found = await credits.balance(someone.at_the_door())
     return found["balance_nanos"], found["held_nanos"]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from people import refused
-from tollgate.account import store as account
 from tollgate.core.errors import BadRequest, IdempotencyKeyReused, NotFound, PermissionDenied
 from tollgate.credits import store
 from tollgate.database import Door
@@ -37,7 +36,7 @@ async def test_a_grant_is_a_transfer_and_the_balance(
     second = await grant(operator, someone.org_id, 1, f"{someone.number}-2", source="promotion")
     assert (first["created"], first["balance_nanos"]) == (True, 5_000_000_000)
     assert (second["created"], second["balance_nanos"]) == (True, 5_000_000_001)
-    assert (await account.balance(someone.at_the_door()))["balance_nanos"] == 5_000_000_001
+    assert (await store.balance(someone.at_the_door()))["balance_nanos"] == 5_000_000_001
     assert await sql(shared_database, BOOKS, someone.org_id)
 
 
@@ -47,7 +46,7 @@ async def test_a_repeated_grant_moves_money_once(person: Any, shared_database: s
     answers = await asyncio.gather(*(grant(operator, someone.org_id, 7, someone.number) for _ in range(8)))
     assert sorted(answer["created"] for answer in answers) == [False] * 7 + [True]
     assert len({answer["transfer_id"] for answer in answers}) == 1
-    assert (await account.balance(someone.at_the_door()))["balance_nanos"] == 7
+    assert (await store.balance(someone.at_the_door()))["balance_nanos"] == 7
     assert await sql(shared_database, BOOKS, someone.org_id)
 
 
@@ -55,7 +54,7 @@ async def test_grants_at_once_lose_nothing(person: Any, shared_database: str, sq
     someone = await person()
     operator = console(someone.door, "tests")
     await asyncio.gather(*(grant(operator, someone.org_id, 3, f"{someone.number}-{turn}") for turn in range(40)))
-    assert (await account.balance(someone.at_the_door()))["balance_nanos"] == 120
+    assert (await store.balance(someone.at_the_door()))["balance_nanos"] == 120
     assert await sql(shared_database, BOOKS, someone.org_id)
 
 
@@ -66,7 +65,7 @@ async def test_a_reference_names_one_grant(person: Any, change: dict[str, Any]) 
     await grant(operator, someone.org_id, 7, someone.number)
     again = {"org_id": someone.org_id, "nanos": 7, "reference": someone.number, **change}
     assert isinstance(await refused(grant(operator, **again)), IdempotencyKeyReused)
-    assert (await account.balance(someone.at_the_door()))["balance_nanos"] == 7
+    assert (await store.balance(someone.at_the_door()))["balance_nanos"] == 7
 
 
 async def test_two_orgs_cannot_share_a_reference(person: Any) -> None:
@@ -76,7 +75,7 @@ async def test_two_orgs_cannot_share_a_reference(person: Any) -> None:
         *(grant(operator, someone.org_id, 7, people[0].number) for someone in people), return_exceptions=True
     )
     assert sorted(type(answer).__name__ for answer in granted) == ["IdempotencyKeyReused"] * 3 + ["dict"]
-    balances = [(await account.balance(someone.at_the_door()))["balance_nanos"] for someone in people]
+    balances = [(await store.balance(someone.at_the_door()))["balance_nanos"] for someone in people]
     assert sum(balances) == 7
 
 
@@ -86,7 +85,7 @@ async def test_an_amount_that_makes_no_sense_is_refused(person: Any, nanos: int 
     error = await refused(grant(console(someone.door, "tests"), someone.org_id, nanos, someone.number))
     assert isinstance(error, BadRequest)
     assert error.param == "amount_nanos"
-    assert (await account.balance(someone.at_the_door()))["balance_nanos"] == 0
+    assert (await store.balance(someone.at_the_door()))["balance_nanos"] == 0
 
 
 async def test_credits_come_only_from_known_accounts(person: Any) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from people import Person, refused
 from servers.lite import PUBLISHABLE_KEY, SECRET_KEY, lite
-from tollgate.account import store as account
 from tollgate.core.errors import DatabaseUnavailable, InvalidApiKey
+from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.database.schema_version import NEEDED
 from tollgate.database.supabase import SupabaseDoor
@@ -43,7 +43,7 @@ async def test_a_secret_key_opens(supabase: str) -> None:
 
 async def test_refusals_arrive_with_their_codes(supabase: str) -> None:
     async with opened(supabase, SECRET_KEY) as door:
-        assert isinstance(await refused(account.balance(Person(door).at_the_door())), InvalidApiKey)
+        assert isinstance(await refused(credits.balance(Person(door).at_the_door())), InvalidApiKey)
 
 
 @pytest.mark.parametrize("key", ["sb_secret_of_another_project", PUBLISHABLE_KEY])

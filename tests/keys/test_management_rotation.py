@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from people import PEPPER, Person, refused
-from tollgate.account import store as account
 from tollgate.audit import store as audit
 from tollgate.core.errors import BadRequest, Conflict, InvalidApiKey, KeyExpired, KeyIsFinal, KeyRevoked
+from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.keys import rules, store
 from tollgate.keys.authentication import CallerDoor, console
@@ -91,8 +91,8 @@ async def shown(someone: Person, key_id: str) -> dict[str, Any]:
 async def test_the_new_secret_opens_and_the_old_one_for_the_grace(person: Any, shared_database: str, sql: Any) -> None:
     someone = await person()
     new = await rotate(someone, 24)
-    assert (await account.balance(new.door))["org_id"] == someone.org_id
-    assert await account.balance(someone.at_the_door())
+    assert (await credits.balance(new.door))["org_id"] == someone.org_id
+    assert await credits.balance(someone.at_the_door())
     left = """
         select expires_at - now() between interval '23 h 59 min' and interval '24 h'
         from tollgate.api_keys where id = $1
@@ -100,16 +100,16 @@ async def test_the_new_secret_opens_and_the_old_one_for_the_grace(person: Any, s
     assert await sql(shared_database, left, someone.key_id) is True
     past = "update tollgate.api_keys set expires_at = now() where id = $1"  # as time does
     await sql(shared_database, past, someone.key_id)
-    assert isinstance(await refused(account.balance(someone.at_the_door())), KeyExpired)
-    assert await account.balance(new.door)
+    assert isinstance(await refused(credits.balance(someone.at_the_door())), KeyExpired)
+    assert await credits.balance(new.door)
 
 
 async def test_without_grace_the_old_secret_is_refused_at_once(person: Any) -> None:
     someone = await person()
     new = await rotate(someone, 0)
-    assert isinstance(await refused(account.balance(someone.at_the_door())), KeyExpired)
+    assert isinstance(await refused(credits.balance(someone.at_the_door())), KeyExpired)
     assert (await admit(someone.door, someone.key["digest"]))[0][1] == "key_expired"
-    assert await account.balance(new.door)
+    assert await credits.balance(new.door)
 
 
 @pytest.mark.parametrize("hours", [-1, 169])
@@ -190,8 +190,8 @@ async def test_a_disabled_key_is_not_enabled_by_rotating_it(person: Any) -> None
     new = await rotate(someone, 1, by)
     assert new.shown["status"] == "disabled"
     await store.set_key_state(by, new.key_id, "active")
-    assert await account.balance(new.door)
-    assert await account.balance(someone.at_the_door())  # its grace runs, and what befalls the one befalls the other
+    assert await credits.balance(new.door)
+    assert await credits.balance(someone.at_the_door())  # its grace runs, and what befalls the one befalls the other
 
 
 async def test_ending_the_new_key_ends_the_grace_and_ending_the_old_one_alone_does_not_end_the_new(person: Any) -> None:
@@ -199,11 +199,11 @@ async def test_ending_the_new_key_ends_the_grace_and_ending_the_old_one_alone_do
     second = await rotate(someone, 24)
     third = await rotate(someone, 24, second.door, second.key_id)
     await store.set_key_state(third.door, someone.key_id, "revoked")
-    assert isinstance(await refused(account.balance(someone.at_the_door())), KeyRevoked)
-    assert await account.balance(second.door)
+    assert isinstance(await refused(credits.balance(someone.at_the_door())), KeyRevoked)
+    assert await credits.balance(second.door)
     await store.set_key_state(third.door, third.key_id, "revoked")
     for door in (second.door, third.door):
-        assert isinstance(await refused(account.balance(door)), KeyRevoked)
+        assert isinstance(await refused(credits.balance(door)), KeyRevoked)
     for key_id in (second.key_id, third.key_id):
         events = (await audit.events(console(someone.door, "tests"), {"target_id": key_id}, 10))["data"]
         assert events[0]["action"] == "key.revoked"
@@ -298,7 +298,7 @@ async def test_a_line_has_ten_secrets_at_most(person: Any) -> None:
         last = await rotate(someone, 24, last.door, last.key_id)
     error = await refused(rotate(someone, 24, last.door, last.key_id))
     assert (type(error), error.facts["secrets"]) == (Conflict, 10)
-    assert await account.balance(last.door)
+    assert await credits.balance(last.door)
 
 
 async def test_a_budget_that_comes_while_requests_run_counts_them(customer: Any, door: Door) -> None:
@@ -360,4 +360,4 @@ async def test_an_unknown_secret_stays_unknown(person: Any) -> None:
     someone = await person()
     new = await rotate(someone, 24)
     stranger = CallerDoor(someone.door, caller_of(rules.digest(f"{new.secret}x", PEPPER)))
-    assert isinstance(await refused(account.balance(stranger)), InvalidApiKey)
+    assert isinstance(await refused(credits.balance(stranger)), InvalidApiKey)

@@ -9,7 +9,6 @@ import asyncpg
 import pytest
 
 from people import OLD_PEPPER, PEPPER, Person, refused
-from tollgate.account import store as account
 from tollgate.audit import store as audit
 from tollgate.core.errors import (
     BadRequest,
@@ -22,6 +21,7 @@ from tollgate.core.errors import (
     NotFound,
     PermissionDenied,
 )
+from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.keys import rules, store
 from tollgate.keys.authentication import console
@@ -41,7 +41,7 @@ async def events_about(door: Door, target_id: str) -> list[dict[str, Any]]:
 
 async def test_a_key_opens_its_org_s_balance(person: Any) -> None:
     someone = await person()
-    balance = await account.balance(someone.at_the_door())
+    balance = await credits.balance(someone.at_the_door())
     assert balance == {
         "org_id": someone.org_id,
         "user_id": someone.user_id,
@@ -70,23 +70,23 @@ async def test_seeding_at_once_makes_one_key(door: Door) -> None:
 
 
 async def test_an_unknown_key_is_invalid(door: Door) -> None:
-    assert isinstance(await refused(account.balance(Person(door).at_the_door())), InvalidApiKey)
+    assert isinstance(await refused(credits.balance(Person(door).at_the_door())), InvalidApiKey)
 
 
 async def test_a_disabled_key_is_refused_until_it_is_enabled(door: Door, person: Any) -> None:
     someone = await person()
     await store.set_key_state(console(door, "tests"), someone.key_id, "disabled")
-    error = await refused(account.balance(someone.at_the_door()))
+    error = await refused(credits.balance(someone.at_the_door()))
     assert isinstance(error, KeyDisabled)
     assert error.facts == {"key_id": someone.key_id, "disabled": "key"}
     await store.set_key_state(console(door, "tests"), someone.key_id, "active")
-    assert await account.balance(someone.at_the_door())
+    assert await credits.balance(someone.at_the_door())
 
 
 async def test_a_revoked_key_stays_revoked(door: Door, person: Any) -> None:
     someone = await person()
     await store.set_key_state(console(door, "tests"), someone.key_id, "revoked")
-    error = await refused(account.balance(someone.at_the_door()))
+    error = await refused(credits.balance(someone.at_the_door()))
     assert isinstance(error, KeyRevoked)
     assert error.facts["revoked_at"].endswith("Z")
     for state in ("active", "disabled"):
@@ -95,11 +95,11 @@ async def test_a_revoked_key_stays_revoked(door: Door, person: Any) -> None:
 
 async def test_an_expired_key_is_refused_and_one_that_expires_later_is_not(person: Any) -> None:
     expired = await person(expires_at="2020-01-01T00:00:00Z")
-    error = await refused(account.balance(expired.at_the_door()))
+    error = await refused(credits.balance(expired.at_the_door()))
     assert isinstance(error, KeyExpired)
     assert error.facts["expired_at"] == "2020-01-01T00:00:00.000Z"
     later = await person(expires_at="2999-01-01T00:00:00Z")
-    assert await account.balance(later.at_the_door())
+    assert await credits.balance(later.at_the_door())
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ async def test_an_expired_key_is_refused_and_one_that_expires_later_is_not(perso
 async def test_a_key_opens_only_from_its_networks(person: Any, allowed: list[str], ip: str | None, opens: bool) -> None:
     someone = await person(ip_allowlist=allowed)
     if opens:
-        assert await account.balance(someone.at_the_door(ip=ip))
+        assert await credits.balance(someone.at_the_door(ip=ip))
     else:
-        assert isinstance(await refused(account.balance(someone.at_the_door(ip=ip))), IpNotAllowed)
+        assert isinstance(await refused(credits.balance(someone.at_the_door(ip=ip))), IpNotAllowed)
 
 
 async def test_a_member_s_key_does_not_open_what_is_an_admin_s(person: Any) -> None:
@@ -141,16 +141,16 @@ async def test_an_admin_s_key_without_the_scope_is_no_admin_s_key(person: Any) -
 
 async def test_a_key_under_the_previous_pepper_still_opens_and_moves_to_the_new_one(person: Any) -> None:
     someone = await person(pepper=OLD_PEPPER)
-    assert isinstance(await refused(account.balance(someone.at_the_door())), InvalidApiKey)
-    assert await account.balance(someone.at_the_door(peppers=(PEPPER, OLD_PEPPER)))
-    assert await account.balance(someone.at_the_door(peppers=(PEPPER,)))
+    assert isinstance(await refused(credits.balance(someone.at_the_door())), InvalidApiKey)
+    assert await credits.balance(someone.at_the_door(peppers=(PEPPER, OLD_PEPPER)))
+    assert await credits.balance(someone.at_the_door(peppers=(PEPPER,)))
 
 
 async def test_a_made_key_works_and_is_audited_with_who_made_it_and_no_secret(person: Any) -> None:
     someone = await person()
     second = Person(someone.door, scopes=["chat"], ip_allowlist=["10.0.0.0/8"])
     made = await store.create_key(someone.at_the_door(), someone.user_id, second.key)
-    assert (await account.balance(second.at_the_door(ip="10.1.1.1")))["org_id"] == someone.org_id
+    assert (await credits.balance(second.at_the_door(ip="10.1.1.1")))["org_id"] == someone.org_id
     (event,) = await events_about(someone.door, made["id"])
     assert (event["action"], event["outcome"], event["org_id"]) == ("key.created", "success", someone.org_id)
     assert event["actor"] == {"kind": "key", "key_id": someone.key_id, "user_id": someone.user_id}
@@ -172,14 +172,14 @@ async def test_a_member_makes_and_ends_keys_only_for_themself(person: Any) -> No
     one, other = await person(), await person()
     assert isinstance(await refused(store.create_key(one.at_the_door(), other.user_id, stored())), NotFound)
     assert isinstance(await refused(store.set_key_state(one.at_the_door(), other.key_id, "revoked")), NotFound)
-    assert await account.balance(other.at_the_door())
+    assert await credits.balance(other.at_the_door())
 
 
 async def test_an_admin_makes_and_ends_keys_for_anyone(person: Any) -> None:
     admin, other = await person("admin"), await person()
     assert (await store.create_key(admin.at_the_door(), other.user_id, stored()))["org_id"] == other.org_id
     await store.set_key_state(admin.at_the_door(), other.key_id, "revoked")
-    assert isinstance(await refused(account.balance(other.at_the_door())), KeyRevoked)
+    assert isinstance(await refused(credits.balance(other.at_the_door())), KeyRevoked)
 
 
 async def test_every_change_of_state_is_one_event_and_a_repetition_none(door: Door, person: Any) -> None:
@@ -201,20 +201,20 @@ async def test_a_suspended_org_and_a_disabled_user_close_their_keys(
 ) -> None:
     someone = await person()
     await sql(shared_database, "update tollgate.users set status = 'disabled' where id = $1", someone.user_id)
-    assert (await refused(account.balance(someone.at_the_door()))).facts["disabled"] == "user"
+    assert (await refused(credits.balance(someone.at_the_door()))).facts["disabled"] == "user"
     await sql(shared_database, "update tollgate.users set status = 'active' where id = $1", someone.user_id)
     await sql(shared_database, "update tollgate.orgs set status = 'suspended' where id = $1", someone.org_id)
-    assert (await refused(account.balance(someone.at_the_door()))).facts["disabled"] == "org"
+    assert (await refused(credits.balance(someone.at_the_door()))).facts["disabled"] == "org"
 
 
 async def test_the_use_of_a_key_is_noted(person: Any, shared_database: str, sql: Callable[..., Any]) -> None:
     someone = await person()
     noted = "select last_used_at from tollgate.api_keys where id = $1"
     assert await sql(shared_database, noted, someone.key_id) is None
-    await account.balance(someone.at_the_door())
+    await credits.balance(someone.at_the_door())
     first = await sql(shared_database, noted, someone.key_id)
     assert first is not None
-    await account.balance(someone.at_the_door())
+    await credits.balance(someone.at_the_door())
     assert await sql(shared_database, noted, someone.key_id) == first
 
 
@@ -224,5 +224,5 @@ async def test_a_key_that_another_transaction_holds_still_opens(person: Any, sha
     holder = await asyncpg.connect(shared_database)
     async with holder.transaction():
         await holder.execute("select 1 from tollgate.api_keys where id = $1 for update", someone.key_id)
-        assert await account.balance(someone.at_the_door())
+        assert await credits.balance(someone.at_the_door())
     await holder.close()

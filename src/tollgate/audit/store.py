@@ -31,10 +31,6 @@ async def compliance_report(door: Door, since: str, until: str, books: bool | No
     return await door.call("tollgate_compliance_report", since=since, until=until, books=books)
 
 
-async def database(door: Door) -> Json:
-    return await door.call("tollgate_database")
-
-
 async def sight_chains(door: Door) -> Json:
     return await door.call("tollgate_sight_chains")
 

@@ -9,13 +9,13 @@ model is read from the snapshot, and what nobody kept is fetched before the answ
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from cachetools import TTLCache
 
 from tollgate.catalog.entries import Entry, Hosted
 from tollgate.catalog.index import CatalogIndex
-from tollgate.catalog.rules import spellings
+from tollgate.catalog.rules import FRESH_SECONDS, OLDEST_SECONDS, CatalogState, spellings
 from tollgate.catalog.snapshot import Known, Snapshot
 from tollgate.catalog.source import Source, SourceFailed
 from tollgate.core.errors import CatalogUnavailable, ModelNotFound
@@ -26,29 +26,10 @@ from tollgate.process.clock import Monotonic
 
 log = logs.source("upstream")
 
-FRESH_SECONDS: Final = 300
-OLDEST_SECONDS: Final = 86_400
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 MOST_SINGLE: Final = 1000
 """Models of a cold instance, each read by itself."""
-
-
-class CatalogState(NamedTuple):
-    models: int
-    age_seconds: float | None
-    """Since OpenRouter's list was taken, here or elsewhere; None while it is not known."""
-    fresh: bool
-    hits: int
-    """Answered from memory."""
-    misses: int
-    """Answered after asking Postgres or OpenRouter."""
-    refreshes: int
-    failures: int
-    """Refreshes that got no list."""
-    skipped: int
-    """Entries of the last list that could not be used."""
-    last_error: str | None
 
 
 class Catalog:

@@ -1,19 +1,20 @@
-"""What there is to ask for, and at what price: GET /v1/models."""
+"""GET /v1/models: the models and their prices."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from cachetools import LRUCache
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tollgate.catalog import rules, store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.entries import encoded
+from tollgate.catalog.rules import FRESH_SECONDS
+from tollgate.catalog.schemas import Filters, ListedModel, ModelList, Visibility
 from tollgate.core.errors import CatalogUnavailable, ModelNotFound
 from tollgate.core.models import Model
 from tollgate.database import Door
@@ -23,59 +24,12 @@ from tollgate.web.routing import Routes
 from tollgate.web.schemas import refusals
 
 MOUNTS = ("/v1", "/api/v1", "")
-USUAL_MODALITIES = "text,embeddings"
+
+
 ALL = "all"
+
+
 MOST_MARKUPS = 8
-MOST_LISTED = 100_000
-
-
-class ListedModel(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    id: str = Field(description="What to send as `model`.", examples=["openai/gpt-4o-mini"])
-    object: Literal["model"]
-    created: int
-    owned_by: str = Field(description="The author's part of the id.", examples=["openai"])
-    name: str
-    context_length: int | None
-    architecture: dict[str, Any]
-    pricing: dict[str, Any] = Field(
-        description="US dollars per token, request or piece, as this key is charged, markup included. "
-        "-1: no fixed price; such a model needs provider.max_price.",
-        examples=[{"prompt": "0.0000001575", "completion": "0.00000063"}],
-    )
-    top_provider: dict[str, Any]
-    per_request_limits: dict[str, Any] | None
-    supported_parameters: list[str]
-
-
-class Links(BaseModel):
-    next: str | None = Field(description="The path of the next page; null unless `limit` left something out.")
-
-
-class ModelList(BaseModel):
-    object: Literal["list"]
-    data: list[ListedModel] = Field(description="OpenRouter's fields, all of them, and OpenAI's.")
-    total_count: int = Field(description="How many there are on all pages.")
-    links: Links
-
-
-class Filters(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    output_modalities: str = Field(
-        USUAL_MODALITIES,
-        max_length=200,
-        description="Only models that put out one of these, separated by commas: text, embeddings, image, audio …; "
-        "`all` for every model.",
-    )
-    usable: bool = Field(False, description="true lists only what this key may use.")
-    offset: int = Field(0, ge=0, le=MOST_LISTED, description="How many to leave out at the beginning.")
-    limit: int = Field(MOST_LISTED, ge=1, le=MOST_LISTED, description="How many to list. Default: all.")
-
-    @property
-    def modalities(self) -> frozenset[str]:
-        return frozenset(self.output_modalities.split(","))
 
 
 class Showcase:
@@ -151,6 +105,11 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
         add(f"{mount}/models/{{author}}/{{slug}}", model, summary="One model", response_model=ListedModel)
         add(f"{mount}/models/{{name}}", named, summary="One model of ours, by its name", response_model=ListedModel)
     return routes
+
+
+async def visibility(catalog: Catalog) -> Visibility:
+    """Reads upstreams and routes again, here at once; the other instances do so when their catalogs expire."""
+    return Visibility(here=await catalog.reread(), elsewhere_within_seconds=FRESH_SECONDS)
 
 
 def _shown(model: Model, markup_ppm: int) -> bytes:

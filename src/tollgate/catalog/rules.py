@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import prices
 from tollgate.core.errors import BadRequest, ModelUnpriced
@@ -14,8 +14,30 @@ SUFFIXES: Final = frozenset({"free", "extended", "thinking", "nitro", "floor", "
 FREE: Final = "free"
 """The one suffix that changes the price and is never merely a way to route."""
 
+FRESH_SECONDS: Final = 300
+OLDEST_SECONDS: Final = 86_400
+
+Health = Literal["healthy", "stale", "cold", "down"]
+
 PER_MILLION: Final = ("prompt", "completion")
 SELF_HOSTED: Final = "self-hosted"
+
+
+class CatalogState(NamedTuple):
+    models: int
+    age_seconds: float | None
+    """Since OpenRouter's list was taken, here or elsewhere; None while it is not known."""
+    fresh: bool
+    hits: int
+    """Answered from memory."""
+    misses: int
+    """Answered after asking Postgres or OpenRouter."""
+    refreshes: int
+    failures: int
+    """Refreshes that got no list."""
+    skipped: int
+    """Entries of the last list that could not be used."""
+    last_error: str | None
 
 
 def spellings(name: str) -> tuple[str, ...]:
@@ -63,6 +85,24 @@ def gives(model: Model, wanted: frozenset[str]) -> bool:
 def allowed(patterns: Sequence[str] | None, name: str) -> bool:
     """As the database decides it: one of the patterns fits, in which * stands for anything."""
     return patterns is None or any(_fits(pattern, name) for pattern in patterns)
+
+
+def health_of_instance(state: CatalogState) -> Health:
+    if state.age_seconds is None or state.age_seconds >= OLDEST_SECONDS:
+        return "cold" if state.last_error is None else "down"
+    return "healthy" if state.fresh else "stale"
+
+
+def health_of_snapshot(age_seconds: float | None) -> Health:
+    if age_seconds is None or age_seconds >= OLDEST_SECONDS:
+        return "cold"
+    return "healthy" if age_seconds < FRESH_SECONDS else "stale"
+
+
+def hit_rate(state: CatalogState) -> float | None:
+    """Of all that was asked for, how much was answered from memory; None before anything was."""
+    asked = state.hits + state.misses
+    return round(state.hits / asked, 4) if asked else None
 
 
 def _fits(pattern: str, name: str) -> bool:

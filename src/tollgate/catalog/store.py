@@ -20,10 +20,6 @@ async def keep(door: Door, source: str, models: list[dict[str, Any]], age_ms: in
     return await door.call("tollgate_keep_catalog", source=source, models=models, age_ms=age_ms)
 
 
-async def put_upstream(door: Door, upstream: dict[str, Any]) -> Json:
-    return await door.call("tollgate_put_upstream", upstream=upstream)
-
-
 async def put_route(door: Door, route: dict[str, Any]) -> Json:
     return await door.call("tollgate_put_route", route=route)
 

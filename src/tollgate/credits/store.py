@@ -43,3 +43,8 @@ async def summary(door: Door) -> Json:
 
 async def audit_books(door: Door) -> Json:
     return await door.call("tollgate_audit_books")
+
+
+async def balance(door: Door) -> Json:
+    """Of the caller's org."""
+    return await door.call("tollgate_balance")

@@ -1,38 +1,16 @@
-"""What probes ask: /healthz (alive), /readyz (can serve), /health (how it is)."""
+"""GET /healthz, /readyz and /health."""
 
-from datetime import datetime
-from typing import Literal
-
-from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from tollgate import __version__
 from tollgate.database import Door
 from tollgate.health import checks, rules
+from tollgate.health.schemas import Alive, Health, Readiness
 from tollgate.process import clock
 from tollgate.process.clock import Monotonic
 from tollgate.process.http_client import Http
 from tollgate.settings import Settings
 from tollgate.web.routing import Routes
-
-
-class Alive(BaseModel):
-    status: Literal["ok"] = "ok"
-
-
-class Readiness(BaseModel):
-    status: Literal["ready", "not_ready"]
-    failing: list[str] = Field(description="The parts that keep it from serving.")
-    parts: dict[str, str] = Field(description="Each part it needs, and its state.")
-
-
-class Health(BaseModel):
-    status: rules.Verdict
-    database: checks.DatabaseState = Field(description="`behind`: it needs `make migrate`.")
-    openrouter: checks.OpenRouterState
-    user_count: int | None = Field(description="Null when hidden by HEALTH_USER_COUNT or unknown.")
-    timestamp: datetime
-    version: str
 
 
 def router(settings: Settings, door: Door, http: Http, monotonic: Monotonic) -> Routes:

@@ -5,3 +5,8 @@ from tollgate.database import Door, Json
 
 async def health(door: Door) -> Json:
     return await door.call("tollgate_health")
+
+
+async def database(door: Door) -> Json:
+    """Postgres' own statistics."""
+    return await door.call("tollgate_database")

@@ -10,8 +10,7 @@ from tollgate.database import Door
 from tollgate.keys import rules, store
 from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import PREFIXES, RANDOM_BYTES, Environment
-from tollgate.keys.schemas import PLAIN, KeyChanges, NewKey, OwnKeysAsked, Rotation
-from tollgate.keys.shown import ApiKey, NewSecret, Rotated
+from tollgate.keys.schemas import PLAIN, ApiKey, KeyChanges, NewKey, NewSecret, OwnKeysAsked, Rotated, Rotation
 from tollgate.keys.store import Scope
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals

@@ -15,3 +15,8 @@ async def set_limits(door: Door, subject: dict[str, Any], limits: dict[str, Any]
 
 async def reset_limits(door: Door, subject: dict[str, Any], *, counters: bool) -> Json:
     return await door.call("tollgate_reset_limits", subject=subject, counters=counters)
+
+
+async def own_limits(door: Door) -> Json:
+    """Of the caller's org and key."""
+    return await door.call("tollgate_own_limits")

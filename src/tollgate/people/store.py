@@ -69,3 +69,17 @@ async def delete_plan(door: Door, plan_id: str) -> Json:
 
 async def assign_plan(door: Door, subject: Said, plan: str) -> Json:
     return await door.call("tollgate_assign_plan", subject=subject, plan=plan)
+
+
+async def own_profile(door: Door) -> Json:
+    """Of the caller."""
+    return await door.call("tollgate_own_profile")
+
+
+async def change_own_profile(door: Door, changes: Said) -> Json:
+    return await door.call("tollgate_change_own_profile", changes=changes)
+
+
+async def own_plan(door: Door, markup_ppm: int) -> Json:
+    """Of the caller's org. `markup_ppm` holds where neither the org nor the plan has a markup."""
+    return await door.call("tollgate_own_plan", markup_ppm=markup_ppm)

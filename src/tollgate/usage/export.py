@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from fastapi.responses import StreamingResponse
 
@@ -18,10 +18,12 @@ from tollgate.usage import rules, store
 
 PAGE = 1000
 
-Format = Literal["csv", "jsonl"]
 Request = Mapping[str, Any]
 
-MEDIA_TYPES: Mapping[Format, str] = {"csv": "text/csv; charset=utf-8; header=present", "jsonl": "application/x-ndjson"}
+MEDIA_TYPES: Mapping[rules.Format, str] = {
+    "csv": "text/csv; charset=utf-8; header=present",
+    "jsonl": "application/x-ndjson",
+}
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file. If it ends with a line about an error, it is not complete.",
@@ -33,7 +35,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def response(door: Door, form: Format, filters: dict[str, Any], *, everyone: bool) -> StreamingResponse:
+async def response(door: Door, form: rules.Format, filters: dict[str, Any], *, everyone: bool) -> StreamingResponse:
     first = await store.requests(door, filters, PAGE, everyone=everyone, counted=False)
     columns = rules.COLUMNS + (rules.COLUMNS_OF_COST if everyone else ())
     writer = _Csv(columns) if form == "csv" else _JsonLines()

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from tollgate.core.errors import BadRequest
 
 Bucket = Literal["minute", "hour", "day"]
+Format = Literal["csv", "jsonl"]
 
 USUAL: Mapping[Bucket, timedelta] = {
     "minute": timedelta(hours=1),

@@ -55,3 +55,17 @@ async def drop_old_requests(door: Door, older_than_days: int, page_size: int) ->
 async def drop_old_contents(door: Door, older_than_days: int, page_size: int) -> Json:
     """One batch; there may be more."""
     return await door.call("tollgate_drop_old_contents", older_than_days=older_than_days, page_size=page_size)
+
+
+async def monitor(door: Door) -> Json:
+    return await door.call("tollgate_monitor")
+
+
+async def own_monitor(door: Door) -> Json:
+    """Of the caller's org."""
+    return await door.call("tollgate_own_monitor")
+
+
+async def key_usage(door: Door) -> Json:
+    """Of the caller's key."""
+    return await door.call("tollgate_key_usage")

@@ -1,0 +1,36 @@
+"""GET /user/monitor and GET /v1/me/usage."""
+
+from typing import Annotated
+
+from fastapi import Depends
+
+from tollgate.account.schemas.monitor import OwnMonitor, OwnUsage
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.usage import store as usage
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import refusals
+
+
+def router(gate: Gate) -> Routes:
+    routes = Routes()
+
+    @routes.get(
+        "/user/monitor",
+        summary="Balance, usage and what remains of the limits, at one look",
+        responses=refusals(),
+        openapi_extra={"x-stability": "stable"},
+    )
+    async def monitor(door: Annotated[Door, Depends(gate.open)]) -> OwnMonitor:
+        return OwnMonitor.model_validate(await usage.own_monitor(door))
+
+    @routes.get(
+        "/v1/me/usage",
+        summary="What this key has used, and may still use",
+        responses=refusals(),
+        openapi_extra={"x-stability": "stable"},
+    )
+    async def key_usage(door: Annotated[Door, Depends(gate.open)]) -> OwnUsage:
+        return OwnUsage.model_validate(await usage.key_usage(door))
+
+    return routes

@@ -1,0 +1,28 @@
+"""GET /user/transactions."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Query
+
+from tollgate.account.schemas.transactions import Transaction, TransactionFilters
+from tollgate.core import errors
+from tollgate.credits import store
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Page, refusals
+
+STABLE: dict[str, Any] = {"responses": refusals(errors.BadRequest), "openapi_extra": {"x-stability": "stable"}}
+
+
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/user")
+
+    @routes.get("/transactions", summary="What moved on the org's balance, newest first", **STABLE)
+    async def transactions(
+        door: Annotated[Door, Depends(gate.open)], filters: Annotated[TransactionFilters, Query()]
+    ) -> Page[Transaction]:
+        """Of the key's org alone. Needs the scope `usage`."""
+        return Page[Transaction].of(await store.own_transfers(door, filters.filters(), filters.limit))
+
+    return routes

@@ -1,0 +1,61 @@
+"""What an operator does: /admin/*, one file for each noun."""
+
+from collections.abc import Mapping
+
+from tollgate.admin.routes import (
+    audit,
+    compliance,
+    credits,
+    keys,
+    limits,
+    metrics,
+    models,
+    monitor,
+    orgs,
+    plans,
+    registry,
+    security,
+    system,
+    upstreams,
+    usage,
+    users,
+)
+from tollgate.catalog.cache import Catalog
+from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
+from tollgate.keys.rules import Environment
+from tollgate.process.loop_lag import LoopLag
+from tollgate.settings import Settings
+from tollgate.upstreams.client import Upstreams
+from tollgate.upstreams.health_checks import Checkup
+from tollgate.upstreams.openrouter_account import OpenRouterAccount
+from tollgate.web.routing import Routes
+
+
+def router(
+    gate: Gate,
+    chosen: Settings,
+    *,
+    catalogs: Mapping[Environment, Catalog],
+    outward: Upstreams,
+    checkup: Checkup,
+    account: OpenRouterAccount,
+    lag: LoopLag,
+) -> Routes:
+    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=gate.guard)
+    routes.take(audit.router(gate))
+    routes.take(orgs.router(gate))
+    routes.take(users.router(gate))
+    routes.take(plans.router(gate))
+    routes.take(limits.router(gate))
+    routes.take(keys.router(gate, chosen.peppers[0]))
+    routes.take(credits.router(gate, chosen))
+    routes.take(usage.router(gate))
+    routes.take(monitor.router(gate, catalogs, outward, account))
+    routes.take(metrics.router(gate, catalogs, outward, account, lag))
+    routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
+    routes.take(models.router(gate, catalogs))
+    routes.take(registry.router(gate, catalogs["live"]))
+    routes.take(security.router(gate))
+    routes.take(compliance.router(gate))
+    routes.take(system.router(gate))
+    return routes

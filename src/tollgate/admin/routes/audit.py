@@ -1,0 +1,30 @@
+"""GET /admin/audit-logs."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query
+
+from tollgate.admin.schemas.audit import AuditEvent, AuditFilters
+from tollgate.audit import store as audit
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Page, refusals
+
+
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin")
+
+    @routes.get(
+        "/audit-logs",
+        summary="Who did what",
+        description="The append-only trail of every change. The total is counted up to 10,000.",
+        responses=refusals(),
+        openapi_extra={"x-stability": "stable"},
+    )
+    async def audit_logs(
+        door: Annotated[Door, Depends(gate.open)], filters: Annotated[AuditFilters, Query()]
+    ) -> Page[AuditEvent]:
+        return Page[AuditEvent].of(await audit.events(door, filters.filters(), filters.limit))
+
+    return routes

@@ -1,0 +1,80 @@
+"""GET /admin/cache-status and POST /admin/refresh-models."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import Depends
+
+from tollgate.admin.schemas.models import CacheStatus, CatalogStatus, Instance, Refreshed, Snapshot
+from tollgate.catalog import rules, store
+from tollgate.catalog.cache import Catalog
+from tollgate.catalog.rules import FRESH_SECONDS, OLDEST_SECONDS
+from tollgate.core.errors import CatalogUnavailable
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.keys.rules import Environment
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import refusals
+
+
+def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
+    live = catalogs["live"]
+    routes = Routes(prefix="/admin")
+
+    @routes.post(
+        "/refresh-models",
+        summary="Fetch the list of models now",
+        description="One at a time. Where none can be had, the old one stays.",
+        responses=refusals(CatalogUnavailable),
+        openapi_extra={"x-stability": "stable"},
+    )
+    async def refresh_models(door: Annotated[Door, Depends(gate.open)]) -> Refreshed:
+        source = live.kept_as or ""
+        before = await store.snapshot(door, source)
+        took_ms = await _refresh(live)
+        noted = await store.note_refresh(door, source, before["digest"])
+        return Refreshed(
+            models=live.state().models,
+            changed=noted["changed"],
+            took_ms=took_ms,
+            shared=_shared(noted["snapshot"]),
+        )
+
+    @routes.get(
+        "/cache-status",
+        summary="How the catalogue is",
+        responses=refusals(),
+        openapi_extra={"x-stability": "stable"},
+    )
+    async def cache_status(door: Annotated[Door, Depends(gate.open)]) -> CacheStatus:
+        known = await store.snapshot(door, live.kept_as or "")
+        test = catalogs.get("test")
+        return CacheStatus(
+            ttl_seconds=FRESH_SECONDS,
+            oldest_seconds=OLDEST_SECONDS,
+            live=CatalogStatus(instance=_instance(live), shared=_shared(known["snapshot"])),
+            test=CatalogStatus(instance=_instance(test), shared=None) if test else None,
+        )
+
+    return routes
+
+
+async def _refresh(catalog: Catalog) -> int:
+    """In how many milliseconds. A failure says why, and what there still is."""
+    began = asyncio.get_running_loop().time()
+    try:
+        await catalog.refresh()
+    except CatalogUnavailable:
+        state = catalog.state()
+        raise CatalogUnavailable(cause=state.last_error, models=state.models) from None
+    return round((asyncio.get_running_loop().time() - began) * 1000)
+
+
+def _instance(catalog: Catalog) -> Instance:
+    state = catalog.state()
+    return Instance(health=rules.health_of_instance(state), hit_rate=rules.hit_rate(state), **state._asdict())
+
+
+def _shared(snapshot: dict[str, Any] | None) -> Snapshot | None:
+    return Snapshot(health=rules.health_of_snapshot(snapshot["age_seconds"]), **snapshot) if snapshot else None

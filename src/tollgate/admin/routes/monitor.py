@@ -1,0 +1,59 @@
+"""GET /admin/monitor: the whole house at one look.
+
+One call of the database. What the catalogues and the breakers say is of this instance alone, from its memory.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import Depends
+
+from tollgate.admin.schemas.monitor import HouseMonitor
+from tollgate.catalog.cache import Catalog
+from tollgate.core.models import OPENROUTER
+from tollgate.core.money import to_credits
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.keys.rules import Environment
+from tollgate.upstreams.client import Upstreams
+from tollgate.upstreams.openrouter_account import AccountCredit, OpenRouterAccount
+from tollgate.usage import store as usage
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import refusals
+
+
+def router(
+    gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, account: OpenRouterAccount
+) -> Routes:
+    routes = Routes(prefix="/admin")
+
+    @routes.get(
+        "/monitor",
+        summary="The whole house at one look",
+        responses=refusals(),
+        openapi_extra={"x-stability": "stable"},
+    )
+    async def monitor(door: Annotated[Door, Depends(gate.open)]) -> HouseMonitor:
+        found = await usage.monitor(door)
+        day = found["last_24_hours"]
+        return HouseMonitor.model_validate(
+            found
+            | {
+                "last_24_hours": day | {"error_rate": day["errors"] / day["requests"] if day["requests"] else None},
+                "catalog": {name: catalog.state()._asdict() for name, catalog in catalogs.items()},
+                "upstreams": [state._asdict() for state in upstreams.states()],
+                "openrouter": _credit(await account.credit(), day["upstreams"]),
+            }
+        )
+
+    return routes
+
+
+def _credit(credit: AccountCredit, shares: list[dict[str, Any]]) -> dict[str, Any]:
+    spent = sum(share["cost_nanos"] for share in shares if share["upstream"] == OPENROUTER)
+    return {
+        "credits": to_credits(credit.nanos) if credit.nanos is not None else None,
+        "credits_nanos": credit.nanos,
+        "days_left": max(0, credit.nanos) / spent if credit.nanos is not None and spent else None,
+        "reason": credit.reason,
+    }

@@ -1,0 +1,27 @@
+"""GET /admin/system/database."""
+
+from typing import Annotated
+
+from fastapi import Depends
+
+from tollgate.admin.schemas.system import DatabaseState
+from tollgate.database import Door
+from tollgate.health import store as health
+from tollgate.keys.authentication import Gate
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import refusals
+
+
+def router(gate: Gate) -> Routes:
+    routes = Routes(prefix="/admin/system")
+
+    @routes.get(
+        "/database",
+        summary="How the database fares, by its own statistics",
+        responses=refusals(),
+        openapi_extra={"x-stability": "experimental"},
+    )
+    async def database(door: Annotated[Door, Depends(gate.open)]) -> DatabaseState:
+        return DatabaseState.model_validate(await health.database(door))
+
+    return routes

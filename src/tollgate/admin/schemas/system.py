@@ -1,0 +1,87 @@
+"""Postgres' own statistics."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from tollgate.web.schemas import Moment
+
+
+class TableSize(BaseModel):
+    table: str
+    rows: int = Field(description="As Postgres estimates them.")
+    dead_rows: int = Field(description="Not vacuumed yet.")
+    table_bytes: int
+    index_bytes: int
+    last_vacuum: Moment | None
+    last_analyze: Moment | None
+
+
+class Sizes(BaseModel):
+    database_bytes: int = Field(description="Of the whole database, what is not Tollgate's included.")
+    tables_bytes: int
+    indexes_bytes: int
+    tables: list[TableSize] = Field(description="Tollgate's, largest first.")
+
+
+class SlowFunction(BaseModel):
+    function: str = Field(examples=["tollgate_admit"])
+    calls: int
+    total_ms: float
+    mean_ms: float
+    most_ms: float | None = Field(description="Of one call; null where Postgres does not keep it.")
+
+
+class Slowest(BaseModel):
+    source: Literal["pg_stat_statements", "pg_stat_user_functions"] | None
+    functions: list[SlowFunction] | None = Field(description="Those that took most time in all.")
+    reason: str | None = Field(description="Why there are none.")
+
+
+class UnusedIndex(BaseModel):
+    index: str
+    table: str
+    bytes: int
+
+
+class MissingIndex(BaseModel):
+    table: str
+    reason: str
+
+
+class Indexes(BaseModel):
+    counted_since: Moment | None = Field(description="Null: since the database was made or restored.")
+    unused: list[UnusedIndex] = Field(description="Not read since then; those that keep things unique are never here.")
+    missing: list[MissingIndex] = Field(description="Tables read whole again and again: a hint, no more.")
+
+
+class Connections(BaseModel):
+    used: int = Field(description="To all databases of the server.")
+    used_here: int
+    most: int
+    reserved: int = Field(description="Of those, for superusers.")
+
+
+class OldestTransaction(BaseModel):
+    began_at: Moment
+    seconds: int
+    pid: int
+    state: str | None
+
+
+class Backup(BaseModel):
+    archived_at: Moment | None = Field(description="When Postgres last handed a piece of its log to the archive.")
+    failed_at: Moment | None
+    reason: str | None = Field(description="Why nothing is known.")
+
+
+class DatabaseState(BaseModel):
+    schema_version: str = Field(examples=["20261121001800"])
+    server_version: str
+    sizes: Sizes
+    slowest: Slowest
+    indexes: Indexes
+    connections: Connections
+    oldest_transaction: OldestTransaction | None = Field(description="Besides the one of this call.")
+    sees_all_sessions: bool = Field(description="False: oldest_transaction is only looked for among our own role's.")
+    last_backup: Backup
