@@ -52,7 +52,7 @@ class Revoking:
         await self._door.close()
 
 
-async def peak(pages: int, form: export.Format) -> int:
+async def peak(pages: int, form: rules.Format) -> int:
     answer = await export.response(Endless(pages), form, {}, everyone=True)
     tracemalloc.start()
     try:
@@ -66,7 +66,7 @@ async def peak(pages: int, form: export.Format) -> int:
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-async def test_thirty_pages_take_the_memory_of_three(form: export.Format) -> None:
+async def test_thirty_pages_take_the_memory_of_three(form: rules.Format) -> None:
     assert await peak(30, form) < await peak(3, form) * 1.2
 
 

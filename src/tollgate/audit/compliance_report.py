@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tollgate.core.money import NANOS_PER_CREDIT, to_credits
+from tollgate.core.money import credits_text
+from tollgate.core.spreadsheets import as_text
 
 Report = Mapping[str, Any]
 Cell = str | int | None
@@ -17,16 +18,8 @@ Line = tuple[str, Cell, str, Cell]
 """Section, item of it, what is said of the item, and that."""
 
 COLUMNS = ("section", "item", "field", "value")
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What a spreadsheet takes a text that begins with it for."""
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
 NANOS = "_nanos"
-
-
-def with_credits(amounts: Mapping[str, Any]) -> dict[str, Any]:
-    """For each amount in nanos the same in credits, for people to read."""
-    nanos = {name: amount for name, amount in amounts.items() if name.endswith(NANOS)}
-    return {**amounts, **{name.replace(NANOS, "_credits"): to_credits(amount) for name, amount in nanos.items()}}
 
 
 def as_csv(report: Report) -> str:
@@ -34,7 +27,7 @@ def as_csv(report: Report) -> str:
     written = io.StringIO()
     writer = csv.writer(written, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
-    writer.writerows([_harmless(cell) for cell in line] for line in _lines(report))
+    writer.writerows([as_text(cell) if isinstance(cell, str) else cell for cell in line] for line in _lines(report))
     return written.getvalue()
 
 
@@ -50,12 +43,6 @@ def as_markdown(report: Report) -> str:
     return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
 
 
-def in_credits(nanos: int) -> str:
-    """All nine places: an amount in a report is exact."""
-    whole, rest = divmod(abs(nanos), NANOS_PER_CREDIT)
-    return f"{'-' if nanos < 0 else ''}{whole}.{rest:09d}"
-
-
 def _lines(report: Report) -> Iterator[Line]:
     yield from (("report", None, name, report[name]) for name in ("from", "to", "made_at"))
     yield from (("keys", None, name, count) for name, count in report["keys"].items() if name != "unused")
@@ -68,7 +55,7 @@ def _lines(report: Report) -> Iterator[Line]:
     yield from _items("access", report["access"]["used"], "key_id")
     for name, nanos in report["money"].items():
         yield ("money", None, name, nanos)
-        yield ("money", None, name.replace(NANOS, "_credits"), in_credits(nanos))
+        yield ("money", None, name.replace(NANOS, "_credits"), credits_text(nanos))
     books = report["books"]
     yield from (("books", None, name, _plain(what)) for name, what in books.items() if name != "faults")
     yield from (("faults", fault["id"], fault["fault"], str(fault["facts"])) for fault in books["faults"])
@@ -81,13 +68,6 @@ def _items(section: str, items: Iterable[Mapping[str, Any]], id_name: str) -> It
 
 def _plain(what: Any) -> Cell:
     return str(what).lower() if isinstance(what, bool) else what
-
-
-def _harmless(cell: Cell) -> Cell:
-    """An apostrophe before a formula makes it a text. Amounts that we wrote ourselves may begin with a minus."""
-    if not isinstance(cell, str) or re.fullmatch(r"-\d+\.\d{9}", cell):
-        return cell
-    return f"'{cell}" if cell.startswith(FORMULAS) or cell.lstrip().startswith(FORMULAS) else cell
 
 
 def _keys(keys: Mapping[str, Any]) -> str:
@@ -103,13 +83,13 @@ def _people(people: Mapping[str, Any]) -> str:
 
 
 def _access(access: Mapping[str, Any]) -> str:
-    used = [{**use, "charged": in_credits(use["charge_nanos"])} for use in access["used"]]
+    used = [{**use, "charged": credits_text(use["charge_nanos"])} for use in access["used"]]
     columns = ("key_id", "name", "org_id", "requests", "charged", "last_request_at")
     return f"{access['requests']} requests by {access['keys']} keys.\n\n{_listed(columns, used)}"
 
 
 def _money(money: Mapping[str, int]) -> str:
-    return _table(("", "credits"), [(_words(name), in_credits(nanos)) for name, nanos in money.items()])
+    return _table(("", "credits"), [(_words(name), credits_text(nanos)) for name, nanos in money.items()])
 
 
 def _books(books: Mapping[str, Any]) -> str:

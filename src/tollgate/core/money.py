@@ -1,6 +1,8 @@
 """Money is an integer number of nanos: 1 credit = 1 US dollar = 1,000,000,000 nanos."""
 
+from collections.abc import Mapping
 from decimal import Context, Inexact, InvalidOperation, Overflow
+from typing import Any
 
 NANOS_PER_CREDIT = 1_000_000_000
 
@@ -11,3 +13,19 @@ EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 def to_credits(nanos: int) -> float:
     """For people to read; never to calculate with."""
     return nanos / NANOS_PER_CREDIT
+
+
+def credits_text(nanos: int) -> str:
+    """Exact, with all nine decimal places."""
+    whole, rest = divmod(abs(nanos), NANOS_PER_CREDIT)
+    return f"{'-' if nanos < 0 else ''}{whole}.{rest:09d}"
+
+
+def with_credits(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds each amount in credits as well: `cost_credits` beside `cost_nanos`, `credits` beside `credits_nanos`."""
+    nanos = {name.removesuffix("_nanos"): amount for name, amount in fields.items() if name.endswith("_nanos")}
+    twins = {
+        name if name == "credits" else f"{name}_credits": None if amount is None else to_credits(amount)
+        for name, amount in nanos.items()
+    }
+    return {**fields, **twins}

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from tollgate.core.errors import BadRequest
+from tollgate.core.money import credits_text
+from tollgate.core.spreadsheets import as_text
 
 Bucket = Literal["minute", "hour", "day"]
 Format = Literal["csv", "jsonl"]
@@ -32,9 +34,6 @@ COLUMNS = (
     *("duration_ms", "first_token_ms", "settled_at"),
 )
 COLUMNS_OF_COST = ("cost_nanos", "cost_credits", "generation_id")
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet would run a text that begins so."""
 
 
 class Span(NamedTuple):
@@ -64,21 +63,16 @@ def latency_span(since: datetime | None, until: datetime | None, *, of_people: b
 
 
 def table_row(request: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:
-    """The cells of a request: nothing that a spreadsheet would run, and money to the last nano."""
-    exact = dict(request)
-    for name in ("charge", "cost"):
-        exact[f"{name}_credits"] = credits_text(request.get(f"{name}_nanos"))
-    return [_cell(exact.get(column)) for column in columns]
-
-
-def credits_text(nanos: int | None) -> str | None:
-    return None if nanos is None else f"{nanos // 10**9}.{nanos % 10**9:09d}"
+    """The cells of a request: money exactly, and nothing that a spreadsheet would run."""
+    nanos = {name: request.get(f"{name}_nanos") for name in ("charge", "cost")}
+    exact = {f"{name}_credits": None if amount is None else credits_text(amount) for name, amount in nanos.items()}
+    return [_cell({**request, **exact}.get(column)) for column in columns]
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    return as_text(value) if isinstance(value, str) else value
 
 
 def _before(moment: datetime, length: timedelta) -> datetime:

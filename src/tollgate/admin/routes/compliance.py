@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from tollgate.admin.schemas.compliance import ComplianceReport, Period
 from tollgate.audit import rules, store
-from tollgate.audit.compliance_report import as_csv, as_markdown, with_credits
+from tollgate.audit.compliance_report import as_csv, as_markdown
+from tollgate.core.money import with_credits
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.process import clock
