@@ -15,7 +15,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 
 from tollgate import __version__, settings
-from tollgate.audit.security_reporter import Watch
+from tollgate.audit.security_reporter import SecurityReporter
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import Source
 from tollgate.completions import openapi
@@ -66,12 +66,12 @@ class Rooms(NamedTuple):
     checkup: Checkup
     books: Books
     sweeper: Sweeper
-    watch: Watch
+    security_reporter: SecurityReporter
     lag: LoopLag
 
     async def close(self) -> None:
         await self.books.finish()
-        await self.watch.finish()
+        await self.security_reporter.finish()
         for catalog in self.catalogs.values():
             await catalog.close()
         await self.upstreams.close()
@@ -112,7 +112,7 @@ def compose(
         checkup=Checkup(transport, Guard(allow_private=chosen.private_upstreams), secrets),
         books=books,
         sweeper=Sweeper(database, books, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
-        watch=Watch(database, clock=clock, now=clocks.now),
+        security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
         lag=LoopLag(monotonic),
     )
 
@@ -146,7 +146,7 @@ def create_app(
                 await asyncio.gather(*sweeping, return_exceptions=True)
                 await rooms.close()
 
-    edge = partial(Edge, production=chosen.production, clock=clock, watch=rooms.watch)
+    edge = partial(Edge, production=chosen.production, clock=clock, watch=rooms.security_reporter)
     paid_edge = partial(edge, max_body_bytes=chosen.max_body_bytes)
     leaving = Leaving(
         reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"

@@ -112,7 +112,7 @@ async def test_networks_are_normalised_or_refused_with_a_sentence(client: httpx.
         body = {"name": "x", "ip_allowlist": [wrong]}
         error = refusal(await client.post(PATH, json=body, headers=bearing(someone)), 400, "invalid_request")
         assert error["param"] == "ip_allowlist.0"
-        assert "bits behind its mask" in error["message"]
+        assert "host bits set" in error["message"]
         assert wrong not in str(error)
 
 

@@ -14,7 +14,7 @@ from admin.operating import PRICING, VARIABLE, Desk, at_work, unique
 from completions.paid import Watched, eventually
 from gateway import CHAT, Upstream
 from sandbox.serving import a_chat
-from tollgate.admin.schemas.pricing import Override, Prices, Pricing
+from tollgate.admin.schemas.pricing import PriceOverride, RoutePrices, RoutePricing
 from tollgate.catalog import rules
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import CatalogState
@@ -425,15 +425,15 @@ async def test_a_cold_instance_forgets_what_it_read_of_one_model(office: Desk, l
 
 
 def test_every_part_of_a_price_can_be_written() -> None:
-    assert set(Prices.model_fields) == set(prices.COMPONENTS)
-    assert set(Pricing.model_fields) == {*prices.COMPONENTS, "overrides"}
-    assert set(Override.model_fields) == {*prices.COMPONENTS, "min_prompt_tokens"}
+    assert set(RoutePrices.model_fields) == set(prices.COMPONENTS)
+    assert set(RoutePricing.model_fields) == {*prices.COMPONENTS, "overrides"}
+    assert set(PriceOverride.model_fields) == {*prices.COMPONENTS, "min_prompt_tokens"}
 
 
 @given(strategies.decimals(0, 999_999, places=30) | strategies.decimals(0, 999_999, places=2))
 def test_a_price_is_read_exactly_as_it_was_written(amount: Decimal) -> None:
     written = f"{abs(amount):f}"
-    pricing = Pricing(prompt=written, completion="0").changes()
+    pricing = RoutePricing(prompt=written, completion="0").changes()
     assert pricing["prompt"] == written
     assert prices.read(pricing).prompt == prices.nanos(written)
 
@@ -445,7 +445,7 @@ def test_what_is_no_plain_amount_is_no_price(amount: object) -> None:
         if whole.isascii() and whole.isdigit() and places.isascii() and places.isdigit():
             return
     with pytest.raises(ValidationError):
-        Pricing.model_validate({"prompt": amount, "completion": "0"})
+        RoutePricing.model_validate({"prompt": amount, "completion": "0"})
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def failures(address: str, times: int = 1, at: str = NOW, **more: Any) -> dict[s
 
 
 async def note(door: Door, *refusals: dict[str, Any], uses: Any = (), trespasses: Any = ()) -> None:
-    await store.note_sightings(door, list(refusals), list(trespasses), list(uses))
+    await store.write_security_counts(door, list(refusals), list(trespasses), list(uses))
 
 
 async def of_address(look: Any, address: str, **query: Any) -> list[dict[str, Any]]:

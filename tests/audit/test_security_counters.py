@@ -34,7 +34,7 @@ def counter(day: Day | None = None) -> SecurityCounters:
 
 def refused(counters: SecurityCounters, code: str, key_id: str | None = None, **caller: Any) -> None:
     facts = {"error_code": code} | ({"key_id": key_id} if key_id else {})
-    counters.saw("POST", "/v1/chat/completions", facts, CALLER | caller)
+    counters.count("POST", "/v1/chat/completions", facts, CALLER | caller)
 
 
 def taken(counters: SecurityCounters) -> dict[str, list[dict[str, Any]]]:
@@ -91,14 +91,14 @@ def test_who_sends_no_key_or_has_no_credits_is_not_counted() -> None:
     counters = counter()
     refused(counters, "missing_api_key")
     refused(counters, "insufficient_credits")
-    counters.saw("GET", "/healthz", {}, {})
+    counters.count("GET", "/healthz", {}, {})
     assert counters.take() is None
 
 
 def test_a_key_that_asks_for_what_is_an_operator_s_is_told_by_its_route() -> None:
     counters = counter()
     for _ in range(2):
-        counters.saw("GET", "/admin/orgs/{id}", {"error_code": "permission_denied", "key_id": "key_1"}, CALLER)
+        counters.count("GET", "/admin/orgs/{id}", {"error_code": "permission_denied", "key_id": "key_1"}, CALLER)
     found = taken(counters)
     assert found["trespasses"] == [
         {
@@ -117,12 +117,12 @@ def test_a_network_is_told_again_after_an_hour_only() -> None:
     day = Day()
     counters = counter(day)
     for ip in ("192.0.2.1", "192.0.2.200", "198.51.100.1"):
-        counters.saw("GET", "/user/balance", {"key_id": "key_1"}, {"ip": ip})
+        counters.count("GET", "/user/balance", {"key_id": "key_1"}, {"ip": ip})
     assert [use["network"] for use in taken(counters)["uses"]] == ["192.0.2.0/24", "198.51.100.0/24"]
-    counters.saw("GET", "/user/balance", {"key_id": "key_1"}, {"ip": "192.0.2.2"})
+    counters.count("GET", "/user/balance", {"key_id": "key_1"}, {"ip": "192.0.2.2"})
     assert counters.take() is None
     day.seconds += NETWORK_SECONDS
-    counters.saw("GET", "/user/balance", {"key_id": "key_1"}, {"ip": "192.0.2.2"})
+    counters.count("GET", "/user/balance", {"key_id": "key_1"}, {"ip": "192.0.2.2"})
     assert [use["network"] for use in taken(counters)["uses"]] == ["192.0.2.0/24"]
 
 
@@ -137,8 +137,8 @@ def test_an_attack_from_everywhere_stays_within_bounds_and_loses_no_count() -> N
     attempts = MOST_OF_EACH * 3
     for number in range(attempts):
         refused(counters, "invalid_api_key", ip=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-        counters.saw("GET", "/user/balance", {"key_id": f"key_{number}"}, CALLER)
-        counters.saw("GET", f"/admin/{number}", {"key_id": "key_1", "error_code": "permission_denied"}, CALLER)
+        counters.count("GET", "/user/balance", {"key_id": f"key_{number}"}, CALLER)
+        counters.count("GET", f"/admin/{number}", {"key_id": "key_1", "error_code": "permission_denied"}, CALLER)
     found = taken(counters)
     assert len(found["refusals"]) == MOST_OF_EACH + 1
     assert sum(one["times"] for one in found["refusals"]) == attempts

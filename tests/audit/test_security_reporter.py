@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from tollgate.audit.security_reporter import PAUSE_SECONDS, Watch
+from tollgate.audit.security_reporter import PAUSE_SECONDS, SecurityReporter
 from tollgate.core.errors import DatabaseUnavailable
 from tollgate.process import logs
 
@@ -35,7 +35,7 @@ class Site:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.hatch = Hatch()
-        self.watch = Watch(self.hatch, clock=lambda: self.seconds, now=lambda: NOON)
+        self.watch = SecurityReporter(self.hatch, clock=lambda: self.seconds, now=lambda: NOON)
 
     def guess(self) -> None:
         self.watch.ended("GET", "/user/balance", {"error_code": "invalid_api_key"}, {"ip": "192.0.2.1"})

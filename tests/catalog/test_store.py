@@ -291,18 +291,18 @@ async def test_only_an_admin_puts_servers_and_routes(person: Any, model: str) ->
     assert (await upstreams.make(admin.at_the_door(), a_server()))["created"] is True
 
 
-async def test_a_shopper_is_told_the_markup_and_the_models_of_the_key(
+async def test_a_caller_is_told_the_markup_and_the_models_of_the_key(
     person: Any, shared_database: str, sql: Callable[..., Any]
 ) -> None:
     someone = await person()
-    shopper = await store.shopper(someone.at_the_door())
-    assert shopper == {"environment": "live", "allowed_models": None, "markup_ppm": None}
+    access = await store.model_access(someone.at_the_door())
+    assert access == {"environment": "live", "allowed_models": None, "markup_ppm": None}
     await sql(shared_database, "update tollgate.orgs set markup_ppm = 50000 where id = $1", someone.org_id)
     await sql(
         shared_database, "update tollgate.api_keys set allowed_models = '{a/*,b}' where org_id = $1", someone.org_id
     )
-    shopper = await store.shopper(someone.at_the_door())
-    assert shopper == {"environment": "live", "allowed_models": ["a/*", "b"], "markup_ppm": 50_000}
+    access = await store.model_access(someone.at_the_door())
+    assert access == {"environment": "live", "allowed_models": ["a/*", "b"], "markup_ppm": 50_000}
 
 
 async def test_the_plans_markup_counts_where_the_org_has_none(
@@ -312,13 +312,13 @@ async def test_the_plans_markup_counts_where_the_org_has_none(
     plan = f"plan-{someone.number}"
     await sql(shared_database, "insert into tollgate.plans (id, name, markup_ppm) values ($1, 'Plan', 70000)", plan)
     await sql(shared_database, "update tollgate.orgs set plan_id = $2 where id = $1", someone.org_id, plan)
-    assert (await store.shopper(someone.at_the_door()))["markup_ppm"] == 70_000
+    assert (await store.model_access(someone.at_the_door()))["markup_ppm"] == 70_000
     await sql(shared_database, "update tollgate.orgs set markup_ppm = 0 where id = $1", someone.org_id)
-    assert (await store.shopper(someone.at_the_door()))["markup_ppm"] == 0
+    assert (await store.model_access(someone.at_the_door()))["markup_ppm"] == 0
 
 
 async def test_a_key_without_the_scope_sees_no_models(person: Any) -> None:
     someone = await person(scopes=["chat"])
-    error = await refused(store.shopper(someone.at_the_door()))
+    error = await refused(store.model_access(someone.at_the_door()))
     assert isinstance(error, PermissionDenied)
     assert error.facts["scope"] == "models"

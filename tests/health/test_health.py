@@ -332,16 +332,16 @@ async def test_a_prober_who_leaves_does_not_take_the_look_from_the_others() -> N
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """For storms: on a slow machine 200 requests may outlast a look's own limit."""
-    monkeypatch.setattr(checks, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(checks, "TIMEOUT_SECONDS", 60)
 
 
 def test_a_look_takes_two_seconds_at_most() -> None:
-    assert checks.LOOK_SECONDS == 2
+    assert checks.TIMEOUT_SECONDS == 2
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(checks, "TIMEOUT_SECONDS", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")

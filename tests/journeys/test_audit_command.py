@@ -128,7 +128,7 @@ async def test_a_head_that_is_none_of_ours_is_refused(audit: Audit, own_database
     changed = json.dumps(json.loads(audit("--head").stdout) | {"transfers": 7})
     refused = audit("--against", "-", given=changed)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "tollgate: the signature does not fit: the head was changed after it was signed\n"
+    assert refused.stderr == "tollgate: the signature does not match: the head was changed after it was signed\n"
     missing = audit("--against", str(tmp_path / "missing"))
     assert missing.returncode == 2
     assert "cannot read" in missing.stderr

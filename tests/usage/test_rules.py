@@ -11,15 +11,15 @@ NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
 
 def test_a_span_goes_back_as_far_as_usual_when_nobody_says() -> None:
-    assert rules.span(None, None, usual=timedelta(days=1), now=NOW) == (NOW - timedelta(days=1), None)
+    assert rules.span(None, None, default=timedelta(days=1), now=NOW) == (NOW - timedelta(days=1), None)
     until = NOW - timedelta(days=9)
-    assert rules.span(None, until, usual=timedelta(days=1), now=NOW) == (until - timedelta(days=1), until)
+    assert rules.span(None, until, default=timedelta(days=1), now=NOW) == (until - timedelta(days=1), until)
 
 
 @pytest.mark.parametrize("back", [timedelta(0), timedelta(seconds=1)])
 def test_a_time_that_ends_before_it_begins_is_refused(back: timedelta) -> None:
     with pytest.raises(BadRequest) as refusal:
-        rules.span(NOW, NOW - back, usual=timedelta(days=1), now=NOW)
+        rules.span(NOW, NOW - back, default=timedelta(days=1), now=NOW)
     assert refusal.value.param == "to"
 
 
@@ -42,9 +42,9 @@ def test_a_series_is_bounded_and_says_by_how_much(bucket: rules.Bucket, most: ti
 
 def test_only_the_latency_of_people_is_bounded() -> None:
     long_ago = NOW - timedelta(days=400)
-    assert rules.latency_span(long_ago, None, of_people=False, now=NOW).since == long_ago
+    assert rules.latency_span(long_ago, None, has_subject=False, now=NOW).since == long_ago
     with pytest.raises(BadRequest, match="31 days"):
-        rules.latency_span(long_ago, None, of_people=True, now=NOW)
+        rules.latency_span(long_ago, None, has_subject=True, now=NOW)
 
 
 def test_a_name_is_no_formula_and_a_negative_amount_stays_a_number() -> None:

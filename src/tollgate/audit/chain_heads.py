@@ -1,4 +1,4 @@
-"""Heads of the hash chains: taken, signed to be kept elsewhere, and compared with what is there later."""
+"""Takes and signs the heads of the hash chains, and compares them with the chains later."""
 
 import asyncio
 import hmac
@@ -19,26 +19,26 @@ Head = Mapping[str, Any]
 
 
 class UnusableHead(ValueError):
-    """Why a head proves nothing, in one line."""
+    """A head that cannot be used. The message says why."""
 
 
 class Busy(Exception):
-    """A transaction that began before the head was asked for has not ended."""
+    """A transaction that began before the head was requested is still running."""
 
 
 async def take(door: Door, pause: Callable[[float], Awaitable[Any]] = asyncio.sleep) -> Head:
-    """The chains up to the newest transfer, once no transaction can add one before it."""
+    """The heads of the chains up to the newest transfer. Waits for transactions that may add a transfer before it."""
     sighted = await store.sight_chains(door)
     for _ in range(LOOKS):
         head: dict[str, Any] = await store.chains_at(door, sighted)
         if head.pop("complete"):
             return head
         await pause(PAUSE_SECONDS)
-    raise Busy("a transaction that began a minute ago is still running; try again when it has ended")
+    raise Busy("a transaction that began a minute ago is still running; try again later")
 
 
 async def differences(door: Door, head: Head) -> list[str]:
-    """The fields in which the chains, up to where the head was taken, are not what it says."""
+    """The fields of the head that differ from the chains up to the same position."""
     now = await store.chains_at(door, {name: head[name] for name in ("position", "event_position")})
     return [name for name in COMPARED if now[name] != head[name]]
 
@@ -49,17 +49,17 @@ def signed(head: Head, pepper: str) -> Head:
 
 
 def verified(text: str, peppers: Sequence[str]) -> Head:
-    """The head that was signed under one of the peppers."""
+    """The head, if one of the peppers signed it."""
     try:
         head = json.loads(text)
         signature, named = head.pop("signature"), head["pepper"]
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-        raise UnusableHead("this is not a head of the audit: `audit --head` prints one") from None
+        raise UnusableHead("this is not a chain head: `audit --head` prints one") from None
     pepper = next((one for one in peppers if fingerprint(one) == named), None)
     if pepper is None:
-        raise UnusableHead("the head was signed under a pepper that is neither KEY_PEPPER nor KEY_PEPPER_PREVIOUS")
+        raise UnusableHead("the head was signed with a pepper that is neither KEY_PEPPER nor KEY_PEPPER_PREVIOUS")
     if not hmac.compare_digest(str(signature).encode(), _signature(head, pepper).encode()):
-        raise UnusableHead("the signature does not fit: the head was changed after it was signed")
+        raise UnusableHead("the signature does not match: the head was changed after it was signed")
     return dict(head)
 
 

@@ -1,6 +1,6 @@
-"""The compliance report as a table for spreadsheets and as a page for people. Pure.
+"""Renders the compliance report as CSV and as Markdown.
 
-What somebody chose (a name, an e-mail address) is data here: a spreadsheet must not run it, nor Markdown render it.
+Names and emails are chosen by users, so a spreadsheet must not run them and Markdown must not render them.
 """
 
 import csv
@@ -14,8 +14,8 @@ from tollgate.core.spreadsheets import as_text
 
 Report = Mapping[str, Any]
 Cell = str | int | None
-Line = tuple[str, Cell, str, Cell]
-"""Section, item of it, what is said of the item, and that."""
+Row = tuple[str, Cell, str, Cell]
+"""Section, item, field and value."""
 
 COLUMNS = ("section", "item", "field", "value")
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
@@ -23,7 +23,7 @@ NANOS = "_nanos"
 
 
 def as_csv(report: Report) -> str:
-    """One long table, so that it can be filtered and pivoted."""
+    """One table with a line for each value."""
     written = io.StringIO()
     writer = csv.writer(written, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
@@ -34,7 +34,7 @@ def as_csv(report: Report) -> str:
 def as_markdown(report: Report) -> str:
     sections = {
         "Keys": _keys(report["keys"]),
-        "Admins, and who did what": _people(report["people"]),
+        "Operators and their actions": _people(report["people"]),
         "Access by key": _access(report["access"]),
         "Money, in credits": _money(report["money"]),
         "The books": _books(report["books"]),
@@ -43,7 +43,7 @@ def as_markdown(report: Report) -> str:
     return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
 
 
-def _lines(report: Report) -> Iterator[Line]:
+def _lines(report: Report) -> Iterator[Row]:
     yield from (("report", None, name, report[name]) for name in ("from", "to", "made_at"))
     yield from (("keys", None, name, count) for name, count in report["keys"].items() if name != "unused")
     yield from _items("unused keys", report["keys"]["unused"], "key_id")
@@ -61,7 +61,7 @@ def _lines(report: Report) -> Iterator[Line]:
     yield from (("faults", fault["id"], fault["fault"], str(fault["facts"])) for fault in books["faults"])
 
 
-def _items(section: str, items: Iterable[Mapping[str, Any]], id_name: str) -> Iterator[Line]:
+def _items(section: str, items: Iterable[Mapping[str, Any]], id_name: str) -> Iterator[Row]:
     for item in items:
         yield from ((section, item[id_name], name, what) for name, what in item.items() if name != id_name)
 

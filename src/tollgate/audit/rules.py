@@ -1,4 +1,4 @@
-"""What of a request is worth counting and who is meant, and how long a time one report may tell of."""
+"""Which refusals are counted, by which address or network, and how long the period of a report may be."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -8,9 +8,9 @@ from typing import Literal
 
 from tollgate.core.errors import BadRequest
 
-Kind = Literal["authentication_failed", "limit_exceeded", "ip_refused"]
+RefusalKind = Literal["authentication_failed", "limit_exceeded", "ip_refused"]
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, RefusalKind] = {
     "invalid_api_key": "authentication_failed",
     "key_revoked": "authentication_failed",
     "key_disabled": "authentication_failed",
@@ -21,35 +21,35 @@ KINDS: Mapping[str, Kind] = {
     "quota_exhausted": "limit_exceeded",
     "key_budget_exhausted": "limit_exceeded",
 }
-"""By the code of the refusal. A request without a key is no attempt to get in, and one without credits no offence."""
+"""The kind of a refusal by its code. A missing key and missing credits are not counted."""
 
-TRESPASS = "permission_denied"
-FOR_OPERATORS = ("/admin/", "/v1/admin/")
+OPERATORS_ONLY = "permission_denied"
+OPERATOR_PATHS = ("/admin/", "/v1/admin/")
 MOST_DAYS = 366
 
 
 @lru_cache(maxsize=4096)
 def network_of(ip: str) -> str:
-    """Where a key is used from: machines of one site are one place."""
+    """The network that a key is used from: /24 for IPv4, /48 for IPv6."""
     return str(ip_network((ip, 24 if ip_address(ip).version == 4 else 48), strict=False))
 
 
 @lru_cache(maxsize=4096)
 def address_of(ip: str) -> str:
-    """Who an address stands for. Whoever has one of IPv6 has its whole /64 to choose from."""
+    """The address that is counted. For IPv6 it is the /64, because one client usually has all of it."""
     network = ip_network((ip, 32 if ip_address(ip).version == 4 else 64), strict=False)
     return str(network) if isinstance(network, IPv6Network) else ip
 
 
-def is_trespass(error_code: str, path: str | None) -> bool:
-    """Whether a known key asked for what only operators may."""
-    return error_code == TRESPASS and path is not None and path.startswith(FOR_OPERATORS)
+def is_forbidden_call(error_code: str, path: str | None) -> bool:
+    """Whether a valid key without the role called a path for operators."""
+    return error_code == OPERATORS_ONLY and path is not None and path.startswith(OPERATOR_PATHS)
 
 
 def check_span(since: datetime, until: datetime) -> None:
     if not timedelta() < until - since <= timedelta(days=MOST_DAYS):
         raise BadRequest(
-            f"to: a report ends after it begins and spans at most {MOST_DAYS} days. Ask for a longer time in parts.",
+            f"to: must be after `from`, by at most {MOST_DAYS} days. Request a longer period in parts.",
             param="to",
             most_days=MOST_DAYS,
         )

@@ -1,7 +1,7 @@
-"""What this process has seen and not handed over yet: refusals and networks, counted, never listed.
+"""Counts refusals and networks in memory until the security reporter writes them.
 
-A row for each refused request would let an attacker fill the database, so only sums go there. Memory is bounded: what
-is beyond the bound is counted as of others, or left out.
+Only sums are written: a row for each refused request would let an attacker fill the database. Memory is bounded too.
+Refusals beyond the bound are counted under `others`; other counts beyond the bound are dropped.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,21 +17,21 @@ from tollgate.process.clock import Monotonic
 MOST_OF_EACH = 1_000
 NETWORKS_REMEMBERED = 10_000
 NETWORK_SECONDS = 3600.0
-"""How often a network in use is handed over again."""
+"""How often a network that is in use is written again."""
 OTHERS = "others"
 
 
-class Offender(NamedTuple):
-    kind: rules.Kind
+class RefusalSource(NamedTuple):
+    kind: rules.RefusalKind
     key_id: str | None
     digest: str | None
-    """Of a key that nobody named; the database knows whose it is."""
+    """The digest of a key whose id is not known here; the database knows the key."""
     address: str | None
-    """Where there is no key."""
+    """For requests without a key."""
 
 
 @dataclass(slots=True)
-class Offences:
+class RefusalCount:
     times: int
     first_seen: str
     last_seen: str = ""
@@ -40,7 +40,7 @@ class Offences:
 
 
 @dataclass(slots=True)
-class Trespass:
+class ForbiddenCalls:
     times: int
     ip: str | None = None
     user_agent: str | None = None
@@ -51,64 +51,64 @@ class SecurityCounters:
     def __init__(self, *, now: Callable[[], datetime], clock: Monotonic) -> None:
         self._now = now
         self._known: TTLCache[tuple[str, str], bool] = TTLCache(NETWORKS_REMEMBERED, NETWORK_SECONDS, timer=clock)
-        self._forget()
+        self._clear()
 
-    def saw(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
-        """A request was answered. `facts` are its log line's: error_code, key_id; `caller` what it said of itself."""
+    def count(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
+        """Counts a request. `facts` are those of its log line (error_code, key_id), `caller` what it says of itself."""
         code, key_id, ip = facts.get("error_code", ""), facts.get("key_id"), caller.get("ip")
         if code in rules.KINDS:
-            self._refused(code, key_id, caller)
+            self._count_refusal(code, key_id, caller)
         elif key_id is None:
             return
-        elif rules.is_trespass(code, path):
-            self._trespassed((key_id, f"{method} {path}"), caller)
+        elif rules.is_forbidden_call(code, path):
+            self._count_forbidden_call((key_id, f"{method} {path}"), caller)
         elif ip is not None:
-            self._used(key_id, rules.network_of(ip))
+            self._count_use(key_id, rules.network_of(ip))
 
     def take(self) -> dict[str, list[dict[str, Any]]] | None:
-        """All that was seen since the last time, or None. Whoever takes it hands it over, or it is lost."""
+        """Returns the counts and clears them; None if there are none."""
         taken: dict[str, list[dict[str, Any]]] = {
-            "refusals": [{**who._asdict(), **asdict(what)} for who, what in self._offences.items()],
+            "refusals": [{**source._asdict(), **asdict(count)} for source, count in self._refusals.items()],
             "trespasses": [
-                {"key_id": key_id, "target": target, **asdict(what)}
-                for (key_id, target), what in self._trespasses.items()
+                {"key_id": key_id, "target": target, **asdict(calls)}
+                for (key_id, target), calls in self._forbidden_calls.items()
             ],
             "uses": [
                 {"key_id": key_id, "network": network, "seen": seen} for (key_id, network), seen in self._uses.items()
             ],
         }
-        self._forget()
+        self._clear()
         return taken if any(taken.values()) else None
 
-    def _forget(self) -> None:
-        self._offences: dict[Offender, Offences] = {}
-        self._trespasses: dict[tuple[str, str], Trespass] = {}
+    def _clear(self) -> None:
+        self._refusals: dict[RefusalSource, RefusalCount] = {}
+        self._forbidden_calls: dict[tuple[str, str], ForbiddenCalls] = {}
         self._uses: dict[tuple[str, str], str] = {}
 
-    def _refused(self, code: str, key_id: str | None, caller: Mapping[str, Any]) -> None:
+    def _count_refusal(self, code: str, key_id: str | None, caller: Mapping[str, Any]) -> None:
         ip = caller.get("ip")
         address = rules.address_of(ip) if ip else None
         kind = rules.KINDS[code]
         digest = None if key_id or code == "invalid_api_key" else next(iter(caller.get("digests", ())), None)
-        who = Offender(kind, key_id, digest, None if key_id or digest else address)
-        if who not in self._offences and len(self._offences) >= MOST_OF_EACH:
-            who, address = Offender(kind, None, None, OTHERS), OTHERS
+        source = RefusalSource(kind, key_id, digest, None if key_id or digest else address)
+        if source not in self._refusals and len(self._refusals) >= MOST_OF_EACH:
+            source, address = RefusalSource(kind, None, None, OTHERS), OTHERS
         moment = self._now().isoformat()
-        offences = self._offences.setdefault(who, Offences(0, moment))
-        offences.times += 1
-        offences.last_seen, offences.code, offences.address = moment, code, address
+        count = self._refusals.setdefault(source, RefusalCount(0, moment))
+        count.times += 1
+        count.last_seen, count.code, count.address = moment, code, address
 
-    def _trespassed(self, who: tuple[str, str], caller: Mapping[str, Any]) -> None:
-        if who not in self._trespasses and len(self._trespasses) >= MOST_OF_EACH:
+    def _count_forbidden_call(self, target: tuple[str, str], caller: Mapping[str, Any]) -> None:
+        if target not in self._forbidden_calls and len(self._forbidden_calls) >= MOST_OF_EACH:
             return
-        trespass = self._trespasses.setdefault(who, Trespass(0))
-        trespass.times += 1
-        trespass.ip = caller.get("ip")
-        trespass.user_agent = caller.get("user_agent")
-        trespass.request_id = caller.get("request_id")
+        calls = self._forbidden_calls.setdefault(target, ForbiddenCalls(0))
+        calls.times += 1
+        calls.ip = caller.get("ip")
+        calls.user_agent = caller.get("user_agent")
+        calls.request_id = caller.get("request_id")
 
-    def _used(self, key_id: str, network: str) -> None:
-        where = (key_id, network)
-        if where not in self._known and len(self._uses) < MOST_OF_EACH:
-            self._known[where] = True
-            self._uses[where] = self._now().isoformat()
+    def _count_use(self, key_id: str, network: str) -> None:
+        use = (key_id, network)
+        if use not in self._known and len(self._uses) < MOST_OF_EACH:
+            self._known[use] = True
+            self._uses[use] = self._now().isoformat()

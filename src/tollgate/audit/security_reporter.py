@@ -1,4 +1,4 @@
-"""Hands over what the process has seen. No request waits for it, and none fails when it does."""
+"""Writes the security counters to the database. No request waits for it, and none fails because of it."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -18,40 +18,43 @@ log = logs.source("security")
 PAUSE_SECONDS = 5.0
 
 
-class Watch:
+class SecurityReporter:
     def __init__(self, door: Door, *, clock: Monotonic, now: Callable[[], datetime]) -> None:
         self._door = door
         self._clock = clock
         self._counters = SecurityCounters(now=now, clock=clock)
-        self._handed_over_at = clock()
-        self._handing_over: asyncio.Task[None] | None = None
+        self._written_at = clock()
+        self._writing: asyncio.Task[None] | None = None
 
     def begins(self) -> None:
-        """A request comes. What was seen before goes beside it: after it, a serverless host may freeze us."""
-        if self._clock() - self._handed_over_at < PAUSE_SECONDS or self._is_busy():
+        """A request begins: starts to write what was counted before it.
+
+        This runs beside the request and not after it, because a serverless host may freeze the process then.
+        """
+        if self._clock() - self._written_at < PAUSE_SECONDS or self._is_writing():
             return
-        self._handed_over_at = self._clock()
+        self._written_at = self._clock()
         if taken := self._counters.take():
-            # In a context of its own: its log lines are not the request's.
-            self._handing_over = asyncio.create_task(self._hand_over(taken), context=Context())
+            # With its own context, so that its log lines do not carry the request's fields.
+            self._writing = asyncio.create_task(self._write(taken), context=Context())
 
     def ended(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
-        """A request was answered; see SecurityCounters.saw()."""
-        self._counters.saw(method, path, facts, caller)
+        """A request has ended: counts it."""
+        self._counters.count(method, path, facts, caller)
 
     async def finish(self) -> None:
-        """Hands over everything, now."""
-        if self._handing_over:
-            await asyncio.wait([self._handing_over])
+        """Writes all counts now."""
+        if self._writing:
+            await asyncio.wait([self._writing])
         if taken := self._counters.take():
-            await self._hand_over(taken)
+            await self._write(taken)
 
-    def _is_busy(self) -> bool:
-        return self._handing_over is not None and not self._handing_over.done()
+    def _is_writing(self) -> bool:
+        return self._writing is not None and not self._writing.done()
 
-    async def _hand_over(self, taken: dict[str, list[dict[str, Any]]]) -> None:
-        """What cannot be handed over is lost: it is only counts."""
+    async def _write(self, taken: dict[str, list[dict[str, Any]]]) -> None:
+        """Counts that cannot be written are dropped."""
         try:
-            await store.note_sightings(self._door, **taken)
+            await store.write_security_counts(self._door, **taken)
         except TollgateError as error:
-            log.warning("sightings_lost", error_code=error.code)
+            log.warning("security_counts_lost", error_code=error.code)

@@ -1,10 +1,10 @@
-"""The audit trail, security events and reports in the database."""
+"""Audit events, security events, the compliance report and the hash chains in the database."""
 
 from typing import Any
 
 from tollgate.database import Door, Json
 
-Seen = list[dict[str, Any]]
+Counted = list[dict[str, Any]]
 
 
 async def events(door: Door, filters: dict[str, Any], page_size: int) -> Json:
@@ -19,7 +19,7 @@ async def acknowledge_security_event(door: Door, event_id: str, note: str | None
     return await door.call("tollgate_acknowledge_security_event", event_id=event_id, note=note)
 
 
-async def note_sightings(door: Door, refusals: Seen, trespasses: Seen, uses: Seen) -> Json:
+async def write_security_counts(door: Door, refusals: Counted, trespasses: Counted, uses: Counted) -> Json:
     return await door.call("tollgate_note_sightings", refusals=refusals, trespasses=trespasses, uses=uses)
 
 

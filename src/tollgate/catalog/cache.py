@@ -1,9 +1,8 @@
-"""The catalogue in memory: fresh for five minutes, served for a day while nobody can say better.
+"""The catalog in memory: fresh for five minutes, used for a day while no newer list can be fetched.
 
-Behind it stand, in the order in which they are asked, the snapshot that Postgres keeps for all instances, and
-OpenRouter. An instance that has nothing yet reads the one model that it is asked for, and fills its memory in the
-background. Nothing depends on that background: where it never runs, as on a host that freezes between requests, each
-model is read from the snapshot, and what nobody kept is fetched before the answer.
+It is filled from the snapshot that Postgres keeps for all instances, else from OpenRouter. A cold instance reads only
+the model of the request, and loads the rest in the background. Nothing depends on the background task: on a host that
+freezes between requests it may never run, and then each model is read from the snapshot, or fetched if there is none.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ log = logs.source("upstream")
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 MOST_SINGLE: Final = 1000
-"""Models of a cold instance, each read by itself."""
+"""The most models that a cold instance reads one by one."""
 
 
 class Catalog:
@@ -62,7 +61,7 @@ class Catalog:
         self._last_error: str | None = None
 
     async def find(self, name: str) -> Model:
-        """The model of this name, by any of its spellings. From memory, nothing is awaited."""
+        """The model of this name, in any spelling. If it is in memory, nothing is awaited."""
         index = self._usable()
         if index is None:
             return await self._find_cold(name)
@@ -77,7 +76,7 @@ class Catalog:
         return model
 
     async def models(self) -> Sequence[Model]:
-        """All that can be had. The same tuple, as long as nothing has changed."""
+        """All models on offer. Returns the same tuple while nothing has changed."""
         index = self._usable()
         if index is None:
             index = await self._loaded()
@@ -90,20 +89,20 @@ class Catalog:
         return self._offered[2]
 
     async def refresh(self) -> None:
-        """Asks OpenRouter and the database now. CatalogUnavailable where OpenRouter has no list to give."""
+        """Asks OpenRouter and the database now. Raises CatalogUnavailable if OpenRouter sends no list."""
         if self._loading is not None:
-            await asyncio.wait([self._loading])  # it may have begun before what the caller knows of
+            await asyncio.wait([self._loading])  # it may have begun before the change that the caller made
         failures = self._failures
         await asyncio.shield(self._load(forced=True))
         if self._failures > failures:
             raise CatalogUnavailable
 
     async def reread(self) -> bool:
-        """Takes up what the database says now of our own servers; OpenRouter is not asked. Whether that was done."""
+        """Reads our own upstreams and routes again, without asking OpenRouter. Returns whether it could."""
         if self._snapshot is None:
             return True
         if self._asking:
-            await asyncio.wait(self._asking.values())  # they may have begun before what the caller knows of
+            await asyncio.wait(self._asking.values())  # they may have begun before the change that the caller made
         known = await self._read_hosted(0)
         self._single.clear()
         if self._index is not None:
@@ -112,7 +111,7 @@ class Catalog:
 
     @property
     def kept_as(self) -> str | None:
-        """The source under which all instances share its list; None where they do not."""
+        """The key of the shared snapshot; None if this catalog has none."""
         return self._source.base_url if self._snapshot is not None else None
 
     def state(self) -> CatalogState:
@@ -130,7 +129,7 @@ class Catalog:
         )
 
     async def close(self) -> None:
-        """Ends what runs in the background."""
+        """Cancels the background tasks."""
         running = [task for task in (self._loading, *self._asking.values()) if task is not None]
         for task in running:
             task.cancel()
@@ -162,7 +161,7 @@ class Catalog:
         return (await self._loaded()).find(name, self._today)
 
     async def _loaded(self) -> CatalogIndex:
-        """What there is after the load that is under way, or due. None is begun sooner after a failure."""
+        """Waits for the load that is running or due. After a failure the next load waits for its pause."""
         self._misses += 1
         self._load_if_due()
         if self._loading is not None:
@@ -173,7 +172,7 @@ class Catalog:
         return index
 
     async def _ask_for(self, name: str) -> Known | None:
-        """One call for all who want this model at once."""
+        """One call of the database for all concurrent requests of this model."""
         task = self._asking.get(name)
         if task is None:
             task = self._asking[name] = asyncio.create_task(self._known(spellings(name), OLDEST_SECONDS))
@@ -188,7 +187,7 @@ class Catalog:
             self._load()
 
     def _load(self, *, forced: bool = False) -> "asyncio.Task[None]":
-        """One at a time."""
+        """Runs one load at a time."""
         if self._loading is None:
             self._loading = asyncio.create_task(self._fill(forced))
             self._loading.add_done_callback(self._ended)
@@ -198,9 +197,9 @@ class Catalog:
         self._loading = None
 
     async def _fill(self, forced: bool) -> None:
-        """From the snapshot while that is fresh, else from OpenRouter, and then for the others into the snapshot."""
+        """From the snapshot while it is fresh, else from OpenRouter; then the snapshot is updated."""
         self._refreshes += 1
-        self._put_off()  # whatever happens now, the next one waits
+        self._put_off()  # before anything can fail
         began = self._clock()
         known = await self._read_hosted(0 if forced else FRESH_SECONDS)
         if known is not None and known.entries:
@@ -218,7 +217,7 @@ class Catalog:
             await self._snapshot.keep(fetched.entries, self._clock() - began)
 
     async def _make_do(self, error: SourceFailed) -> None:
-        """No list to be had: the old one stays, else the last that anybody kept, else our own servers alone."""
+        """Without a new list: keeps the old one, else takes an old snapshot, else serves our own upstreams only."""
         self._failures += 1
         self._last_error = str(error)
         log.warning("catalog_not_refreshed", cause=self._last_error)
@@ -232,7 +231,7 @@ class Catalog:
             self._index = None
 
     def _take(self, taken: list[Entry], at: float, *, put_off: bool = False) -> None:
-        """A good list. It is due again when it has aged, or sooner, where the database had nothing to say."""
+        """Uses a new list. The next load is due when it is no longer fresh; sooner if the database did not answer."""
         self._entries, self._taken_at = taken, at
         self._last_error = None
         self._arrange()
@@ -250,7 +249,7 @@ class Catalog:
         self._due_at = self._clock() + self._pause
 
     async def _read_hosted(self, within_seconds: int) -> Known | None:
-        """With the snapshot, if it is no older. An answer that was asked for earlier than what is here is old."""
+        """Reads our own routes, and the snapshot if it is fresh enough. A late answer does not replace a newer one."""
         self._readings += 1
         reading = self._readings
         known = await self._known(None, within_seconds)

@@ -1,4 +1,4 @@
-"""What the catalogue is told: OpenRouter's list and the rows of our own routes, read into values. Pure."""
+"""Reads OpenRouter's list of models and the rows of our own routes into values."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -7,13 +7,12 @@ from typing import Any, Final, NamedTuple, get_args
 
 from tollgate.core import prices, strict_json
 from tollgate.core.models import OPENROUTER, Dialect, Route, Upstream
+from tollgate.core.names import is_name
 from tollgate.core.prices import Price, Unpriced
 
 Json = Any
 
-LONGEST_NAME: Final = 256
-
-MADE_UP: Final[dict[str, Json]] = {
+DEFAULT_LISTING: Final[dict[str, Json]] = {
     "hugging_face_id": None,
     "name": "",
     "created": 0,
@@ -37,7 +36,7 @@ MADE_UP: Final[dict[str, Json]] = {
     "knowledge_cutoff": None,
     "expiration_date": None,
 }
-"""What OpenRouter would say of a model of which we know little. Strict SDKs want every field."""
+"""Defaults for models that OpenRouter does not list. Strict SDKs need every field."""
 
 
 class Entry(NamedTuple):
@@ -45,14 +44,14 @@ class Entry(NamedTuple):
 
     id: str
     also: str | None
-    """Its canonical name, where that is another."""
+    """Its canonical name, if that is different."""
     price: Price | None
     expires_on: str | None
     listing: Mapping[str, Json]
 
 
 class Hosted(NamedTuple):
-    """A route to a server of our own, and what to list where OpenRouter does not know the model."""
+    """A route to an upstream of our own, and the listing if OpenRouter does not list the model."""
 
     model: str
     route: Route
@@ -60,9 +59,9 @@ class Hosted(NamedTuple):
 
 
 def intake(listed: Iterable[object]) -> tuple[list[Entry], int]:
-    """The usable entries of a list, each id once, and how many were not usable.
+    """The usable entries of a list, without duplicate ids, and how many could not be used.
 
-    An alias (~author/model-latest) without a price of its own has that of the model that it stands for.
+    An alias (~author/model-latest) without a price gets the price of its target.
     """
     read = [_entry(one) for one in listed]
     entries: dict[str, Entry] = {}
@@ -73,7 +72,7 @@ def intake(listed: Iterable[object]) -> tuple[list[Entry], int]:
 
 
 def written(entries: Iterable[Entry]) -> list[Json]:
-    """The entries as the database keeps them."""
+    """The entries as the database stores them."""
     return [{"id": entry.id, "also": entry.also, "listing": encoded(entry.listing)} for entry in entries]
 
 
@@ -82,18 +81,18 @@ def read_back(listings: Iterable[str]) -> list[Entry]:
 
 
 def encoded(listing: Mapping[str, Json]) -> str:
-    """Prices are strings in it; of other numbers with a fraction a double is what every client reads."""
+    """Prices are strings, so they stay exact; other decimals become floats."""
     return json.dumps(listing, default=float, ensure_ascii=False, separators=(",", ":"))
 
 
 def hosted(routes: Iterable[Mapping[str, Json]], upstreams: Iterable[Mapping[str, Json]]) -> list[Hosted]:
-    """The routes to servers of our own. One that is not understood (written by newer code, or by hand) is left out."""
+    """The routes to our own upstreams. A route that cannot be read (written by newer code, or by hand) is left out."""
     servers = {given["id"]: _upstream(given) for given in upstreams if given["dialect"] in get_args(Dialect)}
     return [made for given in routes if (made := _hosted(given, servers.get(given["upstream_id"]))) is not None]
 
 
 def _entry(given: object) -> Entry | None:
-    if not isinstance(given, dict) or not _is_name(given.get("id")):
+    if not isinstance(given, dict) or not is_name(given.get("id")):
         return None
     stated = given.get("pricing")
     pricing = prices.marked_up(stated, 0) if isinstance(stated, dict) else {}
@@ -108,9 +107,9 @@ def _price(pricing: Mapping[str, Json]) -> Price | None:
 
 
 def _also(given: Mapping[str, Json]) -> str | None:
-    """The free variant of a model often shares its canonical name, which must never lead to the free price."""
+    """The canonical name with the suffix of the entry, so that it never leads to the price of a free variant."""
     name, canonical = given["id"], given.get("canonical_slug")
-    if canonical is None or not _is_name(canonical) or name.startswith("~"):
+    if canonical is None or not is_name(canonical) or name.startswith("~"):
         return None
     _, colon, suffix = name.partition(":")
     also = canonical if canonical.endswith(colon + suffix) else f"{canonical}:{suffix}"
@@ -164,7 +163,7 @@ def _upstream(given: Mapping[str, Json]) -> Upstream:
 
 
 def _listing(given: Mapping[str, Json]) -> dict[str, Json]:
-    """What is known of it over what is made up, and over both what its operator has to say."""
+    """Defaults, overridden by what the route says, overridden by the operator's listing."""
     name, context = given["model"], given["context_tokens"]
     limits = {"context_length": context, "max_completion_tokens": given["most_output"], "is_moderated": False}
     known = {"name": name, "created": given["created"], "context_length": context, "top_provider": limits}
@@ -174,8 +173,4 @@ def _listing(given: Mapping[str, Json]) -> dict[str, Json]:
         "pricing": prices.marked_up(given["pricing"], 0),
         "links": {"details": f"/api/v1/models/{name}"},
     }
-    return {**fixed, **MADE_UP, **known, **given["listing"], **fixed}
-
-
-def _is_name(given: object) -> bool:
-    return isinstance(given, str) and 0 < len(given) <= LONGEST_NAME and given.isprintable() and " " not in given
+    return {**fixed, **DEFAULT_LISTING, **known, **given["listing"], **fixed}

@@ -1,4 +1,4 @@
-"""All models by all their names. Pure."""
+"""All models, by each of their names."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -12,8 +12,6 @@ MOST_TOKENS: Final = 1_000_000_000
 
 
 class CatalogIndex:
-    """All that can be asked for, by its names."""
-
     def __init__(
         self, entries: Iterable[Entry], hosted: Iterable[Hosted], home: Upstream, *, whole: bool = True
     ) -> None:
@@ -34,7 +32,7 @@ class CatalogIndex:
         return len(self._models)
 
     def find(self, name: str, today: Callable[[], str]) -> Model:
-        """The model of this name. Where a list is missing, nobody can say that there is none."""
+        """The model of this name. Raises ModelNotFound only if the index is complete."""
         model = self._models.get(name)
         if model is not None and name not in self._expiring:
             return model
@@ -48,10 +46,10 @@ class CatalogIndex:
         raise ModelNotFound(param="model", model=name, expired_on=entry.expires_on)
 
     def offered(self, today: str) -> tuple[Model, ...]:
-        """What can be had on that day, in OpenRouter's order, our own last."""
-        return tuple(model for name, model in self._models.items() if not self._is_gone(name, today))
+        """The models on offer on that day: OpenRouter's in its order, then our own."""
+        return tuple(model for name, model in self._models.items() if not self._is_expired(name, today))
 
-    def _is_gone(self, name: str, today: str) -> bool:
+    def _is_expired(self, name: str, today: str) -> bool:
         return name in self._expiring and (self._entries[name].expires_on or "") < today and name not in self._hosted
 
     def _entry(self, name: str) -> Entry | None:

@@ -14,7 +14,7 @@ from tollgate.catalog import rules, store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.entries import encoded
 from tollgate.catalog.rules import FRESH_SECONDS
-from tollgate.catalog.schemas import Filters, ListedModel, ModelList, Visibility
+from tollgate.catalog.schemas import ListedModel, ModelFilters, ModelList, Visibility
 from tollgate.core.errors import CatalogUnavailable, ModelNotFound
 from tollgate.core.models import Model
 from tollgate.database import Door
@@ -24,23 +24,19 @@ from tollgate.web.routing import Routes
 from tollgate.web.schemas import refusals
 
 MOUNTS = ("/v1", "/api/v1", "")
-
-
 ALL = "all"
-
-
 MOST_MARKUPS = 8
 
 
-class Showcase:
-    """A catalogue's models as they are shown, encoded once for each markup."""
+class EncodedModels:
+    """The listings of a catalog, encoded once for each markup."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._models: Sequence[Model] = ()
         self._shown: LRUCache[int, list[bytes]] = LRUCache(MOST_MARKUPS)
 
-    async def chosen(self, filters: Filters, markup_ppm: int, patterns: Sequence[str] | None) -> list[bytes]:
+    async def chosen(self, filters: ModelFilters, markup_ppm: int, patterns: Sequence[str] | None) -> list[bytes]:
         models = await self.catalog.models()
         wanted = filters.modalities
         return [
@@ -51,7 +47,7 @@ class Showcase:
         ]
 
     async def _encoded(self, models: Sequence[Model], markup_ppm: int) -> list[bytes]:
-        """In a thread, for it would hold up everyone else."""
+        """Encodes in a thread, because it would block the event loop."""
         if models is not self._models:
             self._models = models
             self._shown.clear()
@@ -64,24 +60,24 @@ class Showcase:
 
 
 def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int) -> Routes:
-    """`markup_ppm` is the setting, for orgs and plans without a markup of their own."""
+    """`markup_ppm` is the setting, for orgs and plans without their own markup."""
     routes = Routes(tags=["models"], dependencies=IN_THE_DOCUMENT)
-    showcases = {environment: Showcase(catalog) for environment, catalog in catalogs.items()}
+    encoded_models = {environment: EncodedModels(catalog) for environment, catalog in catalogs.items()}
 
-    async def enter(door: Door) -> tuple[Showcase, int, Sequence[str] | None]:
-        """What this key may see, at which markup, and which of it it may use."""
-        shopper = await store.shopper(door)
-        showcase = showcases.get(shopper["environment"])
-        if showcase is None:
+    async def access_of(door: Door) -> tuple[EncodedModels, int, Sequence[str] | None]:
+        """The models of the key's environment, its markup, and the patterns of the models it may use."""
+        access = await store.model_access(door)
+        models_of_key = encoded_models.get(access["environment"])
+        if models_of_key is None:
             raise CatalogUnavailable
-        own = shopper["markup_ppm"]
-        return showcase, markup_ppm if own is None else own, shopper["allowed_models"]
+        own = access["markup_ppm"]
+        return models_of_key, markup_ppm if own is None else own, access["allowed_models"]
 
     async def models(
-        request: Request, door: Annotated[Door, Depends(gate.open)], filters: Annotated[Filters, Query()]
+        request: Request, door: Annotated[Door, Depends(gate.open)], filters: Annotated[ModelFilters, Query()]
     ) -> Response:
-        showcase, markup, patterns = await enter(door)
-        chosen = await showcase.chosen(filters, markup, patterns)
+        models_of_key, markup, patterns = await access_of(door)
+        chosen = await models_of_key.chosen(filters, markup, patterns)
         end = filters.offset + filters.limit
         url = request.url.include_query_params(offset=end)
         following = f"{url.path}?{url.query}" if end < len(chosen) else None
@@ -91,8 +87,8 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
         return await named(door, f"{author}/{slug}")
 
     async def named(door: Annotated[Door, Depends(gate.open)], name: str) -> Response:
-        showcase, markup, _ = await enter(door)
-        return _json(_shown(await showcase.catalog.find(name), markup))
+        models_of_key, markup, _ = await access_of(door)
+        return _json(_shown(await models_of_key.catalog.find(name), markup))
 
     for mount in MOUNTS:
         add = partial(
@@ -101,9 +97,9 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
             responses=refusals(CatalogUnavailable, ModelNotFound),
             openapi_extra={"x-stability": "stable"},
         )
-        add(f"{mount}/models", models, summary="The models there are", response_model=ModelList)
-        add(f"{mount}/models/{{author}}/{{slug}}", model, summary="One model", response_model=ListedModel)
-        add(f"{mount}/models/{{name}}", named, summary="One model of ours, by its name", response_model=ListedModel)
+        add(f"{mount}/models", models, summary="List models", response_model=ModelList)
+        add(f"{mount}/models/{{author}}/{{slug}}", model, summary="Get a model", response_model=ListedModel)
+        add(f"{mount}/models/{{name}}", named, summary="Get a model without an author", response_model=ListedModel)
     return routes
 
 

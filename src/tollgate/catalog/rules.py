@@ -1,4 +1,4 @@
-"""Which names stand for which model, what bounds its price, and what is shown of it. Pure."""
+"""The spellings of a model's name, the bound of its price, how it is listed, and the health of the list."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
@@ -12,12 +12,12 @@ from tollgate.core.prices import PPM, Price, Unpriced
 
 SUFFIXES: Final = frozenset({"free", "extended", "thinking", "nitro", "floor", "exacto", "online", "batch"})
 FREE: Final = "free"
-"""The one suffix that changes the price and is never merely a way to route."""
+"""The only suffix that changes the price; the others only select how to route."""
 
 FRESH_SECONDS: Final = 300
 OLDEST_SECONDS: Final = 86_400
 
-Health = Literal["healthy", "stale", "cold", "down"]
+ListHealth = Literal["healthy", "stale", "cold", "down"]
 
 PER_MILLION: Final = ("prompt", "completion")
 SELF_HOSTED: Final = "self-hosted"
@@ -26,12 +26,12 @@ SELF_HOSTED: Final = "self-hosted"
 class CatalogState(NamedTuple):
     models: int
     age_seconds: float | None
-    """Since OpenRouter's list was taken, here or elsewhere; None while it is not known."""
+    """Since the list was fetched, by any instance; None without a list."""
     fresh: bool
     hits: int
-    """Answered from memory."""
+    """Look-ups answered from memory."""
     misses: int
-    """Answered after asking Postgres or OpenRouter."""
+    """Look-ups that asked Postgres or OpenRouter."""
     refreshes: int
     failures: int
     """Refreshes that got no list."""
@@ -41,8 +41,11 @@ class CatalogState(NamedTuple):
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """The names under which its price may stand, the nearest first. A suffix that is not listed only says how to
-    route, at the price of the rest; but what is free must be listed as such."""
+    """The names under which the price of a model may be listed, the closest first.
+
+    A suffix that is not listed only selects how to route, so the price of the name without it applies. A free variant
+    must be listed itself.
+    """
     bare, *suffixes = name.split(":")
     if not suffixes or not SUFFIXES.issuperset(suffixes) or len(set(suffixes)) < len(suffixes):
         return (name,)
@@ -51,13 +54,13 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def bound_price(model: Model, max_price: Mapping[str, Any] | None) -> Price:
-    """The dearest of the model's routes. One without a price is bounded by what the client is ready to pay at most."""
+    """The highest price of the model's routes. A route without a price is bounded by the client's max_price."""
     priced = [route.price if route.price is not None else _most(model.id, max_price) for route in model.routes]
     return prices.dearest(priced)
 
 
 def shown(model: Model, markup_ppm: int) -> dict[str, Any]:
-    """As GET /v1/models has it: OpenAI's fields and OpenRouter's, at the prices that are charged."""
+    """The model as GET /v1/models lists it: OpenAI's and OpenRouter's fields, with the prices that are charged."""
     listing = model.listing
     created = listing.get("created")
     return {
@@ -76,33 +79,33 @@ def owner(name: str) -> str:
 
 
 def gives(model: Model, wanted: frozenset[str]) -> bool:
-    """Whether it puts out one of these modalities. What does not say is taken for text."""
+    """Whether it has one of these output modalities. Without a list of them it is text."""
     architecture = model.listing.get("architecture")
     outputs = architecture.get("output_modalities") if isinstance(architecture, Mapping) else None
     return not wanted.isdisjoint(str(output) for output in outputs) if isinstance(outputs, list) else "text" in wanted
 
 
 def allowed(patterns: Sequence[str] | None, name: str) -> bool:
-    """As the database decides it: one of the patterns fits, in which * stands for anything."""
+    """Whether a pattern matches, as the database decides it; * matches any characters."""
     return patterns is None or any(_fits(pattern, name) for pattern in patterns)
 
 
-def health_of_instance(state: CatalogState) -> Health:
+def health_of_instance(state: CatalogState) -> ListHealth:
     if state.age_seconds is None or state.age_seconds >= OLDEST_SECONDS:
         return "cold" if state.last_error is None else "down"
     return "healthy" if state.fresh else "stale"
 
 
-def health_of_snapshot(age_seconds: float | None) -> Health:
+def health_of_snapshot(age_seconds: float | None) -> ListHealth:
     if age_seconds is None or age_seconds >= OLDEST_SECONDS:
         return "cold"
     return "healthy" if age_seconds < FRESH_SECONDS else "stale"
 
 
 def hit_rate(state: CatalogState) -> float | None:
-    """Of all that was asked for, how much was answered from memory; None before anything was."""
-    asked = state.hits + state.misses
-    return round(state.hits / asked, 4) if asked else None
+    """Hits by all look-ups; None before the first."""
+    lookups = state.hits + state.misses
+    return round(state.hits / lookups, 4) if lookups else None
 
 
 def _fits(pattern: str, name: str) -> bool:

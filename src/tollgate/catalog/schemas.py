@@ -4,16 +4,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-USUAL_MODALITIES = "text,embeddings"
-
-
+DEFAULT_MODALITIES = "text,embeddings"
 MOST_LISTED = 100_000
 
 
 class ListedModel(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    id: str = Field(description="What to send as `model`.", examples=["openai/gpt-4o-mini"])
+    id: str = Field(description="The name to send as `model`.", examples=["openai/gpt-4o-mini"])
     object: Literal["model"]
     created: int
     owned_by: str = Field(description="The author's part of the id.", examples=["openai"])
@@ -21,8 +19,8 @@ class ListedModel(BaseModel):
     context_length: int | None
     architecture: dict[str, Any]
     pricing: dict[str, Any] = Field(
-        description="US dollars per token, request or piece, as this key is charged, markup included. "
-        "-1: no fixed price; such a model needs provider.max_price.",
+        description="US dollars per token, request or piece, with the markup that this key is charged. "
+        "-1: no fixed price; a request for the model needs provider.max_price.",
         examples=[{"prompt": "0.0000001575", "completion": "0.00000063"}],
     )
     top_provider: dict[str, Any]
@@ -31,28 +29,28 @@ class ListedModel(BaseModel):
 
 
 class Links(BaseModel):
-    next: str | None = Field(description="The path of the next page; null unless `limit` left something out.")
+    next: str | None = Field(description="The path of the next page; null on the last page.")
 
 
 class ModelList(BaseModel):
     object: Literal["list"]
-    data: list[ListedModel] = Field(description="OpenRouter's fields, all of them, and OpenAI's.")
-    total_count: int = Field(description="How many there are on all pages.")
+    data: list[ListedModel] = Field(description="All fields of OpenRouter and of OpenAI.")
+    total_count: int = Field(description="How many models all pages have.")
     links: Links
 
 
-class Filters(BaseModel):
+class ModelFilters(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     output_modalities: str = Field(
-        USUAL_MODALITIES,
+        DEFAULT_MODALITIES,
         max_length=200,
-        description="Only models that put out one of these, separated by commas: text, embeddings, image, audio …; "
-        "`all` for every model.",
+        description="Only models with one of these output modalities, separated by commas: text, embeddings, image, "
+        "audio …; `all` lists every model.",
     )
-    usable: bool = Field(False, description="true lists only what this key may use.")
-    offset: int = Field(0, ge=0, le=MOST_LISTED, description="How many to leave out at the beginning.")
-    limit: int = Field(MOST_LISTED, ge=1, le=MOST_LISTED, description="How many to list. Default: all.")
+    usable: bool = Field(False, description="Whether to list only models that this key may use.")
+    offset: int = Field(0, ge=0, le=MOST_LISTED, description="How many models to skip.")
+    limit: int = Field(MOST_LISTED, ge=1, le=MOST_LISTED, description="The most models to list. Default: all.")
 
     @property
     def modalities(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""What Postgres keeps for all instances: the list of models as one of them took it, and the routes of our own."""
+"""What Postgres stores for all instances: the list of models that one of them fetched, and our own routes."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ from tollgate.process import logs
 log = logs.source("upstream")
 
 FEW: Final = 20
-"""So many entries are read at once; more would hold up everyone else."""
+"""More entries than this are parsed in a thread, so that they do not block the event loop."""
 
 
 class Known(NamedTuple):
-    """What the database answered."""
+    """The answer of the database."""
 
     hosted: list[Hosted]
     entries: list[Entry] | None
-    """None where there is no snapshot, or too old a one."""
+    """None without a snapshot, or if it is too old."""
     age_seconds: float
 
 
 class Snapshot:
-    """Each source has its own, so that nobody takes the sandbox's prices for OpenRouter's."""
+    """The snapshot of one source, so that the sandbox's prices are never used for OpenRouter."""
 
     def __init__(self, door: Door, source: str) -> None:
         self._door = door
         self._source = source
 
     async def known(self, names: Sequence[str] | None, within_seconds: int) -> Known | None:
-        """Of these names, or of all. None where the database cannot be asked."""
+        """The models of these names, or all. None if the database does not answer."""
         try:
             found = await store.catalog(self._door, self._source, names, within_seconds)
         except TollgateError:  # the door has logged it

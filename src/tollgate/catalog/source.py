@@ -1,4 +1,4 @@
-"""Where the list of models comes from: OpenRouter, or whoever speaks as it does."""
+"""Fetches the list of models from OpenRouter, or from a server with the same API."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import httpx
 
 PATHS: Final = ("/models?output_modalities=all", "/embeddings/models")
-"""The first lists everything; where it leaves embeddings out, the second has them."""
+"""The first lists all models; if it leaves embedding models out, the second has them."""
 
 NO_SUCH_PAGE: Final = 404
 PAGE_SECONDS: Final = 10
@@ -22,13 +22,13 @@ MOST_BYTES: Final = 32 * 1024 * 1024
 
 
 class SourceFailed(Exception):
-    """Why there is no list. The sentence quotes nothing of what was sent or answered."""
+    """Why there is no list. The message quotes neither the request nor the response."""
 
 
 class Fetched(NamedTuple):
     entries: list[Entry]
     skipped: int
-    """How many could not be used."""
+    """How many entries could not be used."""
 
 
 class Source:
@@ -38,7 +38,7 @@ class Source:
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     async def fetch(self) -> Fetched:
-        """The whole list. One that is empty, or broken for the most part, must not replace a good one."""
+        """The whole list. Refuses a list that is empty or mostly unusable, because it must not replace a good one."""
         listed = await self._pages(PATHS[0])
         if not listed:
             raise SourceFailed("an empty list")
@@ -96,7 +96,7 @@ def _read(body: bytes) -> dict[str, Any]:
 
 
 def _following(page: dict[str, Any], url: "httpx.URL") -> "httpx.URL | None":
-    """The next page, at the same address: our key must not go elsewhere."""
+    """The next page, if it is on the same server: our key must not be sent elsewhere."""
     import httpx  # noqa: PLC0415
 
     links = page.get("links")
@@ -106,7 +106,7 @@ def _following(page: dict[str, Any], url: "httpx.URL") -> "httpx.URL | None":
     try:
         joined = url.join(str(following))
     except (httpx.InvalidURL, ValueError) as error:
-        raise SourceFailed("a next page that is no address") from error
+        raise SourceFailed("a next page without a valid address") from error
     if (joined.scheme, joined.host, joined.port) != (url.scheme, url.host, url.port):
-        raise SourceFailed("a next page elsewhere")
+        raise SourceFailed("a next page on another server")
     return joined

@@ -1,4 +1,4 @@
-"""What the database knows of models: the snapshot of OpenRouter's list, and the routes to servers of our own."""
+"""Models in the database: the snapshot of OpenRouter's list, and the routes to our own upstreams."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from tollgate.database import Door, Json
 
 
 async def catalog(door: Door, source: str, names: Sequence[str] | None, within_seconds: int) -> Json:
-    """Of these names, or of all; the snapshot's part only where it is no older than that."""
+    """The models of these names, or all. Models of the snapshot only if it is not older than `within_seconds`."""
     return await door.call(
         "tollgate_catalog",
         source=source,
@@ -24,7 +24,8 @@ async def put_route(door: Door, route: dict[str, Any]) -> Json:
     return await door.call("tollgate_put_route", route=route)
 
 
-async def shopper(door: Door) -> Json:
+async def model_access(door: Door) -> Json:
+    """The environment of the caller's key, its markup and the models that it may use."""
     return await door.call("tollgate_shopper")
 
 
@@ -41,10 +42,10 @@ async def delete_route(door: Door, route_id: str) -> Json:
 
 
 async def snapshot(door: Door, source: str) -> Json:
-    """What all instances share of this source's list, for an operator."""
+    """The state of the snapshot, for operators."""
     return await door.call("tollgate_snapshot", source=source)
 
 
 async def note_refresh(door: Door, source: str, digest: str | None) -> Json:
-    """Records it, and says whether the shared list is another than that of the digest."""
+    """Records the refresh, and returns whether the snapshot differs from the digest."""
     return await door.call("tollgate_note_refresh", source=source, digest=digest)

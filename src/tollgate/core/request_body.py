@@ -19,6 +19,7 @@ from tollgate.core import strict_json
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras import requested as extras
 from tollgate.core.extras.requested import Extras
+from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
 
 Endpoint = Literal["chat", "completions", "embeddings"]
@@ -27,7 +28,6 @@ Kind = Literal["image", "audio", "file", "video"]
 MOST_OUTPUT_TOKENS: Final = 1_000_000_000
 MOST_CHOICES: Final = 128
 MOST_FALLBACKS: Final = 32
-LONGEST_NAME: Final = 256
 
 TEMPLATE_TOKENS: Final = 100
 """What a server may write around any prompt: role marks, dates, a system prompt of its own."""
@@ -210,7 +210,7 @@ def _models(given: Mapping[str, Any]) -> list[str]:
 
 
 def _model(name: object, param: str) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or " " in name:
+    if not is_name(name):
         raise BadRequest(f"{param}: name a model in 1 to {LONGEST_NAME} printable characters, no spaces.", param=param)
     return name
 

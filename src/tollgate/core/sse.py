@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import request_body, strict_json
+from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
 
 MOST_EVENT_BYTES: Final = 32 * 1024 * 1024
 """An event may carry a picture; it is kept whole until it ends."""
-LONGEST_NAME: Final = 256
 LONGEST_MESSAGE: Final = 1000
 CALL_TOKENS: Final = 32
 """What a server takes out around a tool call that the model wrote: its marks, and the frame of its JSON."""
@@ -258,8 +258,7 @@ def _failure(error: object) -> Failure:
 
 def _name(given: object) -> str | None:
     """What is not fit to be kept is not known."""
-    fit = isinstance(given, str) and 0 < len(given) <= LONGEST_NAME and given.isprintable() and " " not in given
-    return str(given) if fit else None
+    return given if is_name(given) else None
 
 
 def _object(given: object) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from tollgate.database import Door, Json
 
 
 async def grant(door: Door, org_id: str, amount_nanos: int, *, source: str, reason: str, reference: str) -> Json:
-    """For the console: no cap, and the reference is its own. Operators come by grant_credits()."""
+    """For console commands: without caps, and with a reference of their own. Operators use grant_credits()."""
     return await door.call(
         "tollgate_grant",
         org_id=org_id,

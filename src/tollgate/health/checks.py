@@ -1,4 +1,4 @@
-"""What the health pages look at. Each look is bounded, and shared for a while, so a storm of probes costs nothing."""
+"""The checks behind the health pages. Each has a timeout, and its result is shared for five seconds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,35 +16,35 @@ from tollgate.settings import Settings
 log = logs.source("upstream")
 
 FRESH_SECONDS = 5.0
-LOOK_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 
 DatabaseState = Literal["connected", "behind", "unavailable"]
 OpenRouterState = Literal["connected", "error", "unavailable", "sandbox", "not_configured"]
 RedisState = Literal["connected", "unavailable"]
 
-Finding = TypeVar("Finding")
+Result = TypeVar("Result")
 
 
-class Shared(Generic[Finding]):
-    """One look for all who ask within five seconds."""
+class SharedCheck(Generic[Result]):
+    """Runs the check once for all callers within five seconds."""
 
-    def __init__(self, look: Callable[[], Awaitable[Finding]], clock: Monotonic) -> None:
-        self._look = look
+    def __init__(self, check: Callable[[], Awaitable[Result]], clock: Monotonic) -> None:
+        self._check = check
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
-        self._finding: tuple[float, Finding] | None = None
+        self._result: tuple[float, Result] | None = None
 
-    async def finding(self) -> Finding:
+    async def result(self) -> Result:
         async with self._one_at_a_time:
-            if self._finding is None or self._clock() - self._finding[0] >= FRESH_SECONDS:
-                self._finding = (self._clock(), await self._look())
-            return self._finding[1]
+            if self._result is None or self._clock() - self._result[0] >= FRESH_SECONDS:
+                self._result = (self._clock(), await self._check())
+            return self._result[1]
 
 
 async def database(door: Door) -> tuple[DatabaseState, int | None]:
-    """Its state, and how many users it has."""
+    """The state of the database, and the number of users."""
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             found = await store.health(door)
     except (TollgateError, TimeoutError):
         return "unavailable", None
@@ -60,7 +60,7 @@ async def openrouter(settings: Settings, http: Http) -> OpenRouterState:
 
     headers = {"authorization": f"Bearer {settings.openrouter_api_key.get_secret_value()}"}
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             answer = await http.client().get(f"{settings.openrouter_base_url}/key", headers=headers)
     except (httpx.HTTPError, OSError, TimeoutError) as error:
         log.warning("openrouter_unavailable", cause=type(error).__name__)
@@ -70,7 +70,7 @@ async def openrouter(settings: Settings, http: Http) -> OpenRouterState:
 
 async def redis_server(url: str) -> RedisState:
     try:
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await redis.ping(url)
     except (OSError, TimeoutError, ValueError, redis.RedisRefused):
         return "unavailable"

@@ -1,4 +1,4 @@
-"""Asks a Redis server whether it is there: three lines of its protocol, so no client library."""
+"""Pings a Redis server. That takes three lines of its protocol, so no client library."""
 
 import asyncio
 from urllib.parse import unquote, urlsplit
@@ -7,7 +7,7 @@ DEFAULT_PORT = 6379
 
 
 class RedisRefused(Exception):
-    """The server is there and does not let us in, or is not a Redis."""
+    """The server refused the password, or is not Redis."""
 
 
 async def ping(url: str) -> None:

@@ -15,28 +15,30 @@ from tollgate.web.routing import Routes
 
 def router(settings: Settings, door: Door, http: Http, monotonic: Monotonic) -> Routes:
     routes = Routes(tags=["health"])
-    database = checks.Shared(lambda: checks.database(door), monotonic)
-    openrouter = checks.Shared(lambda: checks.openrouter(settings, http), monotonic)
+    database = checks.SharedCheck(lambda: checks.database(door), monotonic)
+    openrouter = checks.SharedCheck(lambda: checks.openrouter(settings, http), monotonic)
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
-    redis = checks.Shared(lambda: checks.redis_server(redis_url), monotonic) if redis_url else None
+    redis = checks.SharedCheck(lambda: checks.redis_server(redis_url), monotonic) if redis_url else None
 
-    @routes.get("/healthz", summary="Is the process alive?")
+    @routes.get("/healthz", summary="Check that the process is alive")
     async def healthz() -> Alive:
         return Alive()
 
-    @routes.get("/readyz", summary="Can it serve?", responses={503: {"model": Readiness}})
+    @routes.get("/readyz", summary="Check that it can serve requests", responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
-        parts: dict[str, str] = {"database": (await database.finding())[0]}
+        parts: dict[str, str] = {"database": (await database.result())[0]}
         if redis is not None:
-            parts["redis"] = await redis.finding()
+            parts["redis"] = await redis.result()
         failing = rules.failing(parts)
         response.status_code = 503 if failing else 200
         return Readiness(status="not_ready" if failing else "ready", failing=failing, parts=parts)
 
-    @routes.get("/health", summary="How is it?", responses={503: {"model": Health}})
+    @routes.get(
+        "/health", summary="Get the state of the database and of OpenRouter", responses={503: {"model": Health}}
+    )
     async def health(response: Response) -> Health:
-        state, user_count = await database.finding()
-        upstream = await openrouter.finding()
+        state, user_count = await database.result()
+        upstream = await openrouter.result()
         verdict = rules.verdict(state, upstream)
         response.status_code = 503 if verdict == "unhealthy" else 200
         return Health(

@@ -1,4 +1,4 @@
-"""What the findings mean."""
+"""What the results of the checks mean."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -6,11 +6,11 @@ from typing import Literal
 Verdict = Literal["healthy", "degraded", "unhealthy"]
 
 BLOCKING = ("unavailable", "behind", "error")
-"""Findings with which a part cannot do its work."""
+"""States in which a part does not work."""
 
 
 def verdict(database: str, openrouter: str) -> Verdict:
-    """Without the database nothing can be paid for; without OpenRouter our own upstreams still answer."""
+    """Without the database nothing can be served; without OpenRouter our own upstreams still answer."""
     if database in BLOCKING:
         return "unhealthy"
     return "degraded" if openrouter in BLOCKING else "healthy"

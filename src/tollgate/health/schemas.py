@@ -1,4 +1,4 @@
-"""What the health pages answer."""
+"""The responses of the health pages."""
 
 from datetime import datetime
 from typing import Literal
@@ -14,14 +14,14 @@ class Alive(BaseModel):
 
 class Readiness(BaseModel):
     status: Literal["ready", "not_ready"]
-    failing: list[str] = Field(description="The parts that keep it from serving.")
-    parts: dict[str, str] = Field(description="Each part it needs, and its state.")
+    failing: list[str] = Field(description="The parts that do not work.")
+    parts: dict[str, str] = Field(description="The state of each part that is needed.")
 
 
 class Health(BaseModel):
     status: rules.Verdict
-    database: checks.DatabaseState = Field(description="`behind`: it needs `make migrate`.")
+    database: checks.DatabaseState = Field(description="`behind`: run `make migrate`.")
     openrouter: checks.OpenRouterState
-    user_count: int | None = Field(description="Null when hidden by HEALTH_USER_COUNT or unknown.")
+    user_count: int | None = Field(description="Null when unknown, or hidden by HEALTH_USER_COUNT.")
     timestamp: datetime
     version: str

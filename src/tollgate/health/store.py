@@ -1,4 +1,4 @@
-"""The database's own word on its health."""
+"""The health and the statistics of the database."""
 
 from tollgate.database import Door, Json
 

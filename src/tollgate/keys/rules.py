@@ -1,4 +1,4 @@
-"""What a key is made of, and what is kept of it. Pure: randomness is an argument."""
+"""The form of a key, and what is stored of it. Randomness is an argument."""
 
 import hashlib
 import hmac
@@ -25,15 +25,15 @@ ADMIN_SCOPES = (*MEMBER_SCOPES, "admin")
 
 
 class UnusableSecret(ValueError):
-    """Why a chosen secret cannot become a key."""
+    """A chosen secret that cannot be a key. The message says why."""
 
 
 class NoNetwork(ValueError):
-    """Why a text is not a network, without the text: it may be a secret in the wrong field."""
+    """A text that is not a network. The message leaves the text out, because it may be a secret in the wrong field."""
 
 
 def mint(environment: Environment, randomness: bytes) -> str:
-    """A new secret. Its last six characters are a checksum, so a mistyped key is refused without a look-up."""
+    """A new secret. Its last six characters are a checksum, so a mistyped key is refused without a database call."""
     body = PREFIXES[environment] + _base62(int.from_bytes(randomness), RANDOM_CHARACTERS)
     return body + _checksum(body)
 
@@ -43,7 +43,7 @@ def environment_of(secret: str) -> Environment:
 
 
 def is_whole(secret: str) -> bool:
-    """False for a key of our own form whose checksum is wrong; a key that an operator chose has no form."""
+    """False for a generated key with a wrong checksum. A key that an operator chose has no checksum."""
     if not secret.startswith(tuple(PREFIXES.values())):
         return True
     body, checksum = secret[:-CHECKSUM_CHARACTERS], secret[-CHECKSUM_CHARACTERS:]
@@ -52,19 +52,19 @@ def is_whole(secret: str) -> bool:
 
 
 def check_chosen(secret: str) -> None:
-    """Refuses a secret that an operator chose and that would make a bad key."""
+    """Refuses a chosen secret that cannot be a key."""
     if len(secret) < SHORTEST_CHOSEN:
         raise UnusableSecret(f"the value has {len(secret)} characters; a key needs at least {SHORTEST_CHOSEN}")
     if len(secret) > LONGEST:
         raise UnusableSecret(f"the value has {len(secret)} characters; a key has at most {LONGEST}")
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
-        raise UnusableSecret("the value must be printable ASCII without spaces, or no HTTP header could carry it")
+        raise UnusableSecret("the value must be printable ASCII without spaces, because it is sent in an HTTP header")
     if not is_whole(secret):
-        raise UnusableSecret("the value looks like a Tollgate key but its checksum is wrong; was it copied whole?")
+        raise UnusableSecret("the value looks like a Tollgate key with a wrong checksum; check that it is complete")
 
 
 def presented(headers: Mapping[str, str]) -> str:
-    """The secret that a request carries. Authorization wins over X-API-Key."""
+    """The secret in the headers of a request. Authorization takes precedence over X-API-Key."""
     scheme, _, credential = headers.get("authorization", "").strip().partition(" ")
     bearer = credential.strip() if scheme.lower() == "bearer" else ""
     secret = bearer or headers.get("x-api-key", "").strip()
@@ -80,7 +80,7 @@ def digest(secret: str, pepper: str) -> str:
 
 
 def fingerprint(pepper: str) -> str:
-    """Tells peppers apart without telling them."""
+    """Identifies a pepper without revealing it."""
     return hashlib.sha256(b"tollgate pepper " + pepper.encode()).hexdigest()[:8]
 
 
@@ -93,7 +93,7 @@ def stored(
     ip_allowlist: Sequence[str] | None = None,
     expires_at: str | None = None,
 ) -> dict[str, Any]:
-    """All that the database keeps of a key."""
+    """The fields of a key that the database stores."""
     return imprint(secret, pepper) | {
         "name": name,
         "scopes": list(scopes),
@@ -103,7 +103,7 @@ def stored(
 
 
 def imprint(secret: str, pepper: str) -> dict[str, Any]:
-    """All that the database keeps of a secret: what to find it by, and what people know it by."""
+    """The fields of a secret that the database stores: its digest to look it up, and its ends to show it masked."""
     shown = len(PREFIXES["live"]) + SHOWN_OF_RANDOM if secret.startswith(tuple(PREFIXES.values())) else SHOWN_OF_RANDOM
     return {
         "digest": digest(secret, pepper),
@@ -119,16 +119,18 @@ def masked(prefix: str, last_four: str) -> str:
 
 
 def network(text: str) -> str:
-    """A network as the database writes it. One address is a network of its own; bits behind the mask are refused, since
-    whoever wrote 10.0.0.5/8 meant a smaller network than 10.0.0.0/8 or did not count the bits."""
+    """A network in the form that Postgres writes. A single address is a network too.
+
+    Host bits are refused: 10.0.0.5/8 is probably a mistake, and 10.0.0.0/8 would allow more than was meant.
+    """
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise NoNetwork("must be an address or a network, such as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32") from None
     if found.prefixlen != found.max_prefixlen and ipaddress.ip_interface(text).ip != found.network_address:
-        raise NoNetwork("has bits behind its mask: write the network's first address, or leave the mask away for one")
+        raise NoNetwork("has host bits set: send the first address of the network, or a single address without a mask")
     if isinstance(found, ipaddress.IPv6Network) and found.network_address.scope_id:
-        raise NoNetwork("must not name an interface of one machine")
+        raise NoNetwork("must not have a zone such as %eth0")
     return str(found)
 
 

@@ -7,19 +7,22 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from tollgate.core.money import NANOS_PER_CREDIT, to_credits
+from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
 from tollgate.keys.rules import Environment, NoNetwork
-from tollgate.limits.schemas import AT_ONCE, Limit, Limits
-from tollgate.web.schemas import Listed, Moment, Written
+from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
+from tollgate.web.schemas import NO_NUL, ONE_LINE, Amounts, ChangeBody, Line, Moment, Name, PageQuery
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
 CLOCKS = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
-Status = Literal["active", "disabled", "revoked", "expired"]
-Reset = Literal["daily", "weekly", "monthly", "never"]
+KeyStatus = Literal["active", "disabled", "revoked", "expired"]
+BudgetReset = Literal["daily", "weekly", "monthly", "never"]
 KeyScope = Literal["chat", "completions", "embeddings", "models", "usage", "keys", "admin"]
+
+COUNTED_TERMS = ("budget_nanos", "tokens_per_month", "tokens_in_all", "limits", "max_concurrent_requests")
+"""The terms that need the tokens of a key counted."""
 
 
 def _network(text: str) -> str:
@@ -30,7 +33,7 @@ def _network(text: str) -> str:
 
 
 def _on_clocks(moment: datetime) -> datetime:
-    """Beyond, a time of one zone may have no name in another."""
+    """Within the years that every time zone can represent."""
     if not CLOCKS[0] <= moment < CLOCKS[1]:
         raise PydanticCustomError("moment", "must lie between the years 1900 and 9000")
     return moment
@@ -40,82 +43,84 @@ def _each_once(entries: list[Any]) -> list[Any]:
     return list(dict.fromkeys(entries))
 
 
-PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"
-Plain = Annotated[str, Field(max_length=200, pattern=PLAIN)]
-"""Text without control characters, some of which Postgres cannot hold."""
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN, description="What people call the key.")]
-Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
-Listing = Field(min_length=1, max_length=100)
-Models = Annotated[list[Annotated[str, Field(pattern="^[!-~]{1,200}$")]], AfterValidator(_each_once), Listing]
+KeyTokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+ListSize = Field(min_length=1, max_length=100)
+Models = Annotated[list[Annotated[str, Field(pattern="^[!-~]{1,200}$")]], AfterValidator(_each_once), ListSize]
 Networks = Annotated[
-    list[Annotated[str, Field(max_length=43), AfterValidator(_network)]], AfterValidator(_each_once), Listing
+    list[Annotated[str, Field(max_length=43), AfterValidator(_network)]], AfterValidator(_each_once), ListSize
 ]
-Scopes = Annotated[list[KeyScope], AfterValidator(_each_once), Listing]
-Time = Annotated[Moment, AfterValidator(_on_clocks)]
+Scopes = Annotated[list[KeyScope], AfterValidator(_each_once), ListSize]
+KeyTime = Annotated[Moment, AfterValidator(_on_clocks)]
 Metadata = Annotated[
     dict[
-        Annotated[str, Field(min_length=1, max_length=64, pattern=PLAIN)],
-        Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]
+        Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)],
+        Annotated[str, Field(max_length=500, pattern=NO_NUL)]
         | bool
         | int
         | Annotated[float, Field(allow_inf_nan=False)],
     ],
-    Field(max_length=16, description="Notes of your own: flat, at most 16 names. Written as a whole."),
+    Field(max_length=16, description="Your own data, at most 16 entries, not nested. A change replaces all of them."),
 ]
 
 
-class KeyLimits(Limits):
-    """Limits of the key, within those of its org. Null is none."""
+class KeyLimits(WindowLimits):
+    """The key's own limits, which apply besides the org's. Null is no limit."""
 
 
-class Terms(Written):
-    """What a key may do and use. What is left out is as it was; null takes a bound away."""
+class KeyTerms(ChangeBody):
+    """What a key may do and use. A field that is left out stays as it is; null removes the bound."""
 
     allowed_models: Models | None = Field(
-        None, description="The models that it may use; * stands for anything. Null is all."
+        None, description="The models that the key may use; * matches any characters. Null is all."
     )
     ip_allowlist: Networks | None = Field(
-        None, description="Addresses and networks, v4 and v6, that it may be used from. Null is anywhere."
+        None, description="The IPv4 and IPv6 addresses and networks that may use the key. Null is all."
     )
-    expires_at: Time | None = Field(None, description="When it ends. Null is never.")
+    expires_at: KeyTime | None = Field(None, description="When the key expires. Null is never.")
     budget_credits: Annotated[Decimal, Field(ge=0, le=MOST_CREDITS, decimal_places=9)] | None = Field(
-        None, description="Credits that it may spend in each period; or say budget_nanos."
+        None, description="The credits that the key may spend in each period. Or send budget_nanos."
     )
     budget_nanos: Annotated[int, Field(ge=0, le=MOST_CREDITS * NANOS_PER_CREDIT)] | None = Field(
-        None, description="The same in nanos (1e-9 credit)."
+        None, description="The budget in nanos (1e-9 credit)."
     )
-    budget_reset: Reset | None = Field(None, description="When the budget begins anew, in UTC. Null is never.")
-    tokens_per_month: Tokens | None = Field(None, description="Tokens in and out that it may use in a calendar month.")
-    tokens_in_all: Tokens | None = Field(None, description="Tokens in and out that it may ever use.")
+    budget_reset: BudgetReset | None = Field(None, description="When the budget resets, in UTC. Null is never.")
+    tokens_per_month: KeyTokens | None = Field(None, description="The most tokens, in and out, in a calendar month.")
+    tokens_in_all: KeyTokens | None = Field(
+        None, description="The most tokens, in and out, over the lifetime of the key."
+    )
     limits: KeyLimits | None = None
-    max_concurrent_requests: Limit | None = Field(None, description=AT_ONCE + "Null is no bound but the org's.")
+    max_concurrent_requests: Limit | None = Field(
+        None, description=OPEN_REQUESTS + "Null: only the org's bound applies."
+    )
     metadata: Metadata | None = None
 
     @model_validator(mode="after")
     def one_budget(self) -> Self:
         if {"budget_credits", "budget_nanos"} <= self.model_fields_set:
-            raise PydanticCustomError("budget", "Say the budget in credits or in nanos, not in both")
+            raise PydanticCustomError("budget", "Send budget_credits or budget_nanos, not both")
         return self
 
     def changes(self) -> dict[str, Any]:
-        told = super().changes()
-        if "budget_credits" in told:
-            del told["budget_credits"]
+        fields = super().changes()
+        if "budget_credits" in fields:
+            del fields["budget_credits"]
             budget = self.budget_credits
-            told["budget_nanos"] = None if budget is None else int(budget * NANOS_PER_CREDIT)
-        return told
+            fields["budget_nanos"] = None if budget is None else int(budget * NANOS_PER_CREDIT)
+        return fields
 
 
-class NewKey(Terms):
+class NewKey(KeyTerms):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Laptop", "scopes": ["chat", "models"]}]})
 
-    name: Name
+    name: Annotated[Name, Field(description="A name for people.")]
     scopes: Scopes = Field(default=["chat", "completions", "embeddings", "models", "usage"])
-    environment: Environment = Field("live", description="`test` keys reach only the sandbox and cost nothing.")
+    environment: Environment = Field(
+        "live", description="A `test` key reaches only the sandbox, and its requests are free."
+    )
 
     def terms(self) -> dict[str, Any]:
         return {"scopes": self.scopes} | {
-            field: told for field, told in self.changes().items() if field not in ("environment", "user_id")
+            field: value for field, value in self.changes().items() if field not in ("environment", "user_id")
         }
 
 
@@ -126,83 +131,81 @@ class NewKeyForUser(NewKey):
         }
     )
 
-    user_id: Plain = Field(description="Whose key it will be.")
+    user_id: Line = Field(description="The owner of the key.")
 
 
-class KeyChanges(Terms):
+class KeyChanges(KeyTerms):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"name": "Old laptop", "ip_allowlist": None, "limits": {"tokens_per_day": 9}}]}
     )
 
-    name: Name = ""
+    name: Annotated[Name, Field(description="A name for people.")] = ""
     scopes: Scopes = Field(default=[])
 
 
-class Rotation(Written):
+class Rotation(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"grace_hours": 24}]})
 
-    grace_hours: int = Field(0, ge=0, le=168, description="Hours in which the old secret still opens; 0 ends it now.")
+    grace_hours: int = Field(0, ge=0, le=168, description="How many hours the old secret stays valid; 0 ends it now.")
 
 
-class OwnKeysAsked(Listed):
-    cursor: Plain | None = Field(None, description="The next_cursor of the page before.")
-    q: Plain | None = Field(None, description="A part of the name or of the prefix.")
-    status: Status | None = None
+class OwnKeyFilters(PageQuery):
+    q: Line | None = Field(None, description="Part of the name or of the prefix.")
+    status: KeyStatus | None = None
     environment: Environment | None = None
     sort: Literal[
         "created_at:desc", "created_at:asc", "last_used_at:desc", "last_used_at:asc", "name:asc", "name:desc"
     ] = "created_at:desc"
 
 
-class KeysAsked(OwnKeysAsked):
-    org_id: Plain | None = Field(None, description="Only keys of this org.")
-    user_id: Plain | None = Field(None, description="Only keys of this user.")
+class KeyFilters(OwnKeyFilters):
+    org_id: Line | None = Field(None, description="Only keys of this org.")
+    user_id: Line | None = Field(None, description="Only keys of this user.")
     role: Literal["member", "admin"] | None = Field(None, description="Only keys of users with this role.")
 
 
-class KeyEventsAsked(Listed):
-    cursor: Plain | None = Field(None, description="The next_cursor of the page before.")
-    key_id: Plain | None = Field(None, description="Only events about this key.")
-    action: Plain | None = Field(None, description="Only this action, such as key.rotated.")
+class KeyEventFilters(PageQuery):
+    key_id: Line | None = Field(None, description="Only events about this key.")
+    action: Line | None = Field(None, description="Only this action, such as key.rotated.")
     outcome: Literal["success", "refused"] | None = None
-    since: Time | None = Field(None, alias="from", description="Not before this time.")
-    until: Time | None = Field(None, alias="to", description="Before this time.")
+    since: KeyTime | None = Field(None, alias="from", description="From this time on.")
+    until: KeyTime | None = Field(None, alias="to", description="Before this time.")
 
 
-class ApiKey(BaseModel):
-    """A key without its secret, which nobody can show again."""
+class ApiKey(Amounts):
+    """A key without its secret, which is never shown again."""
 
     id: str
-    masked: str = Field(description="The ends of the secret, to know it by.")
+    masked: str = Field(description="The beginning and the end of the secret.")
     name: str
     org_id: str
     user_id: str
-    email: str = Field(description="Of the user whose key it is.")
-    role: str = Field(description="Of that user: `member` or `admin`.")
+    email: str = Field(description="The email of the owner.")
+    role: str = Field(description="The role of the owner: `member` or `admin`.")
     environment: Environment
-    status: Status
+    status: KeyStatus
     scopes: list[str]
     allowed_models: list[str] | None
     ip_allowlist: list[str] | None
     expires_at: str | None
     budget_nanos: int | None
     budget_credits: float | None
-    budget_reset: Reset | None
-    budget_spent_nanos: int | None = Field(description="Since the period began, running requests included.")
+    budget_reset: BudgetReset | None
+    budget_spent_nanos: int | None = Field(description="Since the period began, open requests included.")
     budget_spent_credits: float | None
     budget_resets_at: str | None
     tokens_per_month: int | None
     tokens_in_all: int | None
-    tokens_used_in_month: int | None = Field(
-        description="Null where no quota, budget, limit or bound has them counted."
-    )
+    tokens_used_in_month: int | None = Field(description="Null when no quota, budget, limit or bound needs the count.")
     tokens_used_in_all: int | None = Field(description="Since the key first had one of these.")
     limits: KeyLimits | None
     max_concurrent_requests: int | None
-    open_requests: int | None = Field(description="How many are open now; null where the key has no bound of its own.")
+    open_requests: int | None = Field(
+        description="How many requests are open now; null when the key has no bound of its own."
+    )
     metadata: dict[str, str | bool | int | float]
-    rotated_from: str | None = Field(description="The key whose place it took.")
-    rotated_to: str | None = Field(description="The key that took its place; this one ends at expires_at.")
+    rotated_from: str | None = Field(description="The key that this one replaces.")
+    rotated_to: str | None = Field(description="The key that replaces this one, which ends at expires_at.")
     created_at: str
     updated_at: str
     last_used_at: str | None
@@ -210,41 +213,33 @@ class ApiKey(BaseModel):
 
     @classmethod
     def of(cls, found: dict[str, Any], **more: Any) -> Self:
-        budget, spent = found["budget_nanos"], found["budget_spent_nanos"]
-        counted = any(
-            found[term] is not None
-            for term in ("budget_nanos", "tokens_per_month", "tokens_in_all", "limits", "max_concurrent_requests")
-        )
+        counted = any(found[term] is not None for term in COUNTED_TERMS)
         used = {term: found[term] if counted else None for term in ("tokens_used_in_month", "tokens_used_in_all")}
-        return cls.model_validate(
-            found
-            | used
-            | {
-                "masked": rules.masked(found["prefix"], found["last_four"]),
-                "budget_credits": None if budget is None else to_credits(budget),
-                "budget_spent_nanos": None if budget is None else spent,
-                "budget_spent_credits": None if budget is None else to_credits(spent),
-            }
-            | more
-        )
+        spent = None if found["budget_nanos"] is None else found["budget_spent_nanos"]
+        masked = rules.masked(found["prefix"], found["last_four"])
+        return cls.model_validate(found | used | {"masked": masked, "budget_spent_nanos": spent} | more)
 
 
-class NewSecret(ApiKey):
-    key: str = Field(description="The secret. It is shown this once and kept nowhere.")
+class CreatedKey(ApiKey):
+    key: str = Field(description="The secret. It is shown only here and never stored.")
 
 
-class Rotated(NewSecret):
-    old_valid_until: str = Field(description="Until then the old secret opens as well, and spends of the same purse.")
+class RotatedKey(CreatedKey):
+    old_valid_until: str = Field(
+        description="Until then the old secret is valid too, and shares the budget and quotas."
+    )
 
 
 class KeyEvent(BaseModel):
     id: str
     occurred_at: str
-    actor: dict[str, str] = Field(description="Who: kind `key` with key_id and user_id, or `console` with its name.")
+    actor: dict[str, str] = Field(
+        description="Who acted: kind `key` with key_id and user_id, or kind `console` with a name."
+    )
     action: str
     key_id: str
     outcome: str
-    ip: str | None = Field(description="Null where an operator acted.")
+    ip: str | None = Field(description="Null when an operator acted.")
     user_agent: str | None
     request_id: str | None
     details: dict[str, Any]

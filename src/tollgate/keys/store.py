@@ -1,4 +1,4 @@
-"""Keys in the database. With the scope `admin` a call is for operators alone."""
+"""Keys in the database. Calls with the scope `admin` are for operators only."""
 
 from typing import Any, Literal
 

@@ -1,4 +1,4 @@
-"""How a client is told of its limits. Postgres decides them; here they only become headers."""
+"""The headers that report limits. Postgres decides the limits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ MEASURES = ("requests", "tokens")
 
 
 def remaining(limits: Mapping[str, Any] | None) -> dict[str, str]:
-    """What is left in the tightest window of each measure."""
+    """The headers of an admitted request: the tightest window of requests and of tokens."""
     headers: dict[str, str] = {}
     for measure in MEASURES:
         window = (limits or {}).get(measure)
@@ -17,7 +17,7 @@ def remaining(limits: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def refused(facts: Mapping[str, Any]) -> dict[str, str]:
-    """When a request that came too early will be admitted. One that never will be is not worth sending again."""
+    """The headers of a refusal: when to retry, or that a retry is pointless."""
     wait = facts.get("retry_after_ms")
     if wait is None:
         return {"x-should-retry": "false"}
@@ -34,5 +34,5 @@ def _of(measure: str, limit: int, left: int, reset_ms: int) -> dict[str, str]:
 
 
 def _seconds(milliseconds: int) -> int:
-    """Never too early."""
+    """Rounded up."""
     return -(-milliseconds // 1000)

@@ -1,4 +1,7 @@
-"""The limits of orgs and keys in the database. A subject is named by org_id, user_id (whose org is meant) or key_id."""
+"""The limits of orgs and keys in the database.
+
+A subject is a dict with an org_id, a user_id (for the org of the user) or a key_id.
+"""
 
 from typing import Any
 

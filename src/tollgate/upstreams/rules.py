@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from tollgate.core import strict_json
 from tollgate.core.models import OPENROUTER, Dialect, Route
+from tollgate.core.names import is_name
 from tollgate.core.request_body import Ask, Endpoint
 
 PATHS: Final[Mapping[Endpoint, str]] = {
@@ -169,8 +170,7 @@ def passed_down(headers: Mapping[str, str]) -> dict[str, str]:
 def generation_id(headers: Mapping[str, str], dialect: Dialect) -> str | None:
     """What OpenRouter calls this generation, and can be asked for its cost by."""
     value = headers.get("x-generation-id", "") if dialect == OPENROUTER else ""
-    fit = 0 < len(value) <= 256 and value.isprintable() and value.isascii() and " " not in value
-    return value if fit else None
+    return value if is_name(value) and value.isascii() else None
 
 
 def fit_secret(secret: str | None) -> str | None:

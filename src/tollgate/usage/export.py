@@ -1,7 +1,7 @@
-"""Requests as a file, page by page: as many as there are, in the memory of one page.
+"""Exports requests as a file, page by page, so that it needs the memory of one page only.
 
-The first page is read before the first byte goes out, so that what is refused is refused like anywhere else. What fails
-later ends the file with the error and breaks the connection off: a file that ended well has no such line.
+The first page is read before the response starts, so a refusal is an ordinary error response. A later failure writes
+the error as the last line of the file and aborts the connection.
 """
 
 import csv
@@ -26,7 +26,7 @@ MEDIA_TYPES: Mapping[rules.Format, str] = {
 }
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file. If it ends with a line about an error, it is not complete.",
+        "description": "The file. If its last line is an error, it is incomplete.",
         "content": {
             "text/csv": {"schema": {"type": "string"}},
             "application/x-ndjson": {"schema": {"type": "string"}},

@@ -12,25 +12,25 @@ from tollgate.usage import rules, schemas, store
 
 
 async def aggregate(
-    door: Door, query: schemas.OwnAggregate | schemas.WholeAggregate, *, everyone: bool
+    door: Door, query: schemas.OwnAggregateQuery | schemas.AllAggregateQuery, *, everyone: bool
 ) -> dict[str, Any]:
     now = clock.now()
-    span = rules.span(query.since, query.until, usual=rules.USUAL_AGGREGATE, now=now)
+    span = rules.span(query.since, query.until, default=rules.DEFAULT_AGGREGATE, now=now)
     filters = query.over(span) | {"sort": query.order}
     found = await store.aggregate(door, query.by, filters, query.limit, everyone=everyone)
     return {**found, "by": query.by, **_over(span, now)}
 
 
-async def series(door: Door, query: schemas.OwnSeries, *, everyone: bool) -> dict[str, Any]:
+async def series(door: Door, query: schemas.OwnSeriesQuery, *, everyone: bool) -> dict[str, Any]:
     now = clock.now()
     span = rules.series_span(query.bucket, query.since, query.until, now=now)
     found = await store.series(door, query.bucket, query.over(span), everyone=everyone)
     return {**found, "bucket": query.bucket, **_over(span, now)}
 
 
-async def latency(door: Door, kind: str, query: schemas.LatencyOf) -> dict[str, Any]:
+async def latency(door: Door, kind: str, query: schemas.LatencyQuery) -> dict[str, Any]:
     now = clock.now()
-    span = rules.latency_span(query.since, query.until, of_people=query.of_people, now=now)
+    span = rules.latency_span(query.since, query.until, has_subject=query.has_subject, now=now)
     return {**await store.latency(door, kind, query.over(span)), **_over(span, now)}
 
 

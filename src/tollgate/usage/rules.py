@@ -1,4 +1,4 @@
-"""Which time a question is about, and how a request is written into a table."""
+"""The period that a query covers, and the cells of an export."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -11,21 +11,20 @@ from tollgate.core.spreadsheets import as_text
 Bucket = Literal["minute", "hour", "day"]
 Format = Literal["csv", "jsonl"]
 
-USUAL: Mapping[Bucket, timedelta] = {
+DEFAULT_SERIES: Mapping[Bucket, timedelta] = {
     "minute": timedelta(hours=1),
     "hour": timedelta(days=1),
     "day": timedelta(days=30),
 }
-"""How far a series goes back when nobody says."""
-LONGEST: Mapping[Bucket, timedelta] = {
+LONGEST_SERIES: Mapping[Bucket, timedelta] = {
     "minute": timedelta(hours=6),
     "hour": timedelta(days=31),
     "day": timedelta(days=731),
 }
-USUAL_AGGREGATE = timedelta(days=30)
-USUAL_LATENCY = timedelta(days=1)
-LONGEST_LATENCY_OF_PEOPLE = timedelta(days=31)
-"""Latencies are kept by model and upstream; those of an org, user or key are read from its requests."""
+DEFAULT_AGGREGATE = timedelta(days=30)
+DEFAULT_LATENCY = timedelta(days=1)
+LONGEST_LATENCY_OF_SUBJECT = timedelta(days=31)
+"""Latencies are stored by model and upstream. Those of an org, user or key are computed from its requests."""
 
 COLUMNS = (
     *("id", "created_at", "org_id", "user_id", "key_id", "endpoint", "model", "served_model", "upstream"),
@@ -42,24 +41,24 @@ class Span(NamedTuple):
     """None is now, by the database's clock."""
 
 
-def span(since: datetime | None, until: datetime | None, *, usual: timedelta, now: datetime) -> Span:
-    chosen = since or _before(until or now, usual)
-    if until and until <= chosen:
-        raise BadRequest("`to` must come after `from`.", param="to")
-    return Span(chosen, until)
+def span(since: datetime | None, until: datetime | None, *, default: timedelta, now: datetime) -> Span:
+    start = since or _before(until or now, default)
+    if until and until <= start:
+        raise BadRequest("`to` must be later than `from`.", param="to")
+    return Span(start, until)
 
 
 def series_span(bucket: Bucket, since: datetime | None, until: datetime | None, *, now: datetime) -> Span:
-    chosen = span(since, until, usual=USUAL[bucket], now=now)
-    _refuse_longer_than(LONGEST[bucket], chosen, now, f"A series by {bucket}")
-    return chosen
+    found = span(since, until, default=DEFAULT_SERIES[bucket], now=now)
+    _refuse_longer_than(LONGEST_SERIES[bucket], found, now, f"A series by {bucket}")
+    return found
 
 
-def latency_span(since: datetime | None, until: datetime | None, *, of_people: bool, now: datetime) -> Span:
-    chosen = span(since, until, usual=USUAL_LATENCY, now=now)
-    if of_people:
-        _refuse_longer_than(LONGEST_LATENCY_OF_PEOPLE, chosen, now, "The latency of an org, user or key")
-    return chosen
+def latency_span(since: datetime | None, until: datetime | None, *, has_subject: bool, now: datetime) -> Span:
+    found = span(since, until, default=DEFAULT_LATENCY, now=now)
+    if has_subject:
+        _refuse_longer_than(LONGEST_LATENCY_OF_SUBJECT, found, now, "The latency of an org, user or key")
+    return found
 
 
 def table_row(request: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:
@@ -79,8 +78,8 @@ def _before(moment: datetime, length: timedelta) -> datetime:
     return moment.astimezone(UTC) - length
 
 
-def _refuse_longer_than(most: timedelta, chosen: Span, now: datetime, what: str) -> None:
-    if (chosen.until or now) - chosen.since > most:
+def _refuse_longer_than(most: timedelta, found: Span, now: datetime, what: str) -> None:
+    if (found.until or now) - found.since > most:
         hours = most // timedelta(hours=1)
-        told = f"{hours} hours" if most < timedelta(days=1) else f"{most.days} days"
-        raise BadRequest(f"{what} covers at most {told}. Ask for a shorter time.", param="from", most_hours=hours)
+        limit = f"{hours} hours" if most < timedelta(days=1) else f"{most.days} days"
+        raise BadRequest(f"{what} covers at most {limit}. Choose a later `from`.", param="from", most_hours=hours)

@@ -1,4 +1,4 @@
-"""Usage: the queries, and what they are answered with."""
+"""Usage: the queries for it, and what they return."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -6,140 +6,133 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.usage.rules import Bucket, Format, Span
-from tollgate.web.schemas import Listed, Moment, Page
+from tollgate.web.schemas import Moment, Page, PageQuery, Text
 
-Word = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]
 When = Annotated[Moment, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
+Status = Annotated[
+    str, Field(pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status; 4xx stands for 400 to 499.")
+]
+GROUP_DESCRIPTION = "The dimensions to group by. Repeat the parameter for more than one."
+SORT_DESCRIPTION = "Largest first; `start` sorts by time, and is the default when grouped by day or month."
+MOST_WITH_CONTENT = 100
+
+ExampleNanos = Annotated[int, Field(examples=[1_250_000])]
+ExampleCredits = Annotated[float, Field(examples=[0.00125])]
 
 
-class _Asked(BaseModel):
+class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
-class _Time(_Asked):
-    since: When | None = Field(None, alias="from", description="Not before this time.")
+class _Period(_Query):
+    since: When | None = Field(None, alias="from", description="From this time on.")
     until: When | None = Field(None, alias="to", description="Before this time.")
 
     def filters(self) -> dict[str, Any]:
-        """For the database: all that was asked for but the shape of the answer."""
+        """The filters for the database: the query without the parameters that shape the response."""
         shape = {"limit", "by", "bucket", "format", "include"}
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=shape)
 
     def over(self, span: Span) -> dict[str, Any]:
-        """The filters with the time they came to."""
+        """The filters, over this span instead of the one in the query."""
         return self.model_copy(update={"since": span.since, "until": span.until}).filters()
 
 
-class Used(_Asked):
-    """Narrows usage to what an org may ask of its own."""
+class UsageFilters(_Query):
+    """The filters that an org may use."""
 
-    model: Word | None = Field(None, description="Only this model, as it was asked for.")
-    upstream: Word | None = Field(None, description="Only requests that this upstream served.")
-    key_id: Word | None = Field(None, description="Only requests with this key.")
-    user_id: Word | None = Field(None, description="Only requests with keys of this user.")
+    model: Text | None = Field(None, description="Only this model, by the name in the request.")
+    upstream: Text | None = Field(None, description="Only requests that this upstream served.")
+    key_id: Text | None = Field(None, description="Only requests with this key.")
+    user_id: Text | None = Field(None, description="Only requests with keys of this user.")
 
 
-class UsedByAnyone(Used):
-    org_id: Word | None = Field(None, description="Only requests of this org.")
+class AllUsageFilters(UsageFilters):
+    org_id: Text | None = Field(None, description="Only requests of this org.")
 
     @property
-    def of_people(self) -> bool:
+    def has_subject(self) -> bool:
         return bool(self.org_id or self.user_id or self.key_id)
 
 
-class _Which(_Time, Used):
-    endpoint: Word | None = Field(None, description="Only this endpoint, such as chat or embeddings.")
-    status: str | None = Field(
-        None, pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status, or 4xx for all of its hundred."
-    )
+class _RequestFilters(_Period, UsageFilters):
+    endpoint: Text | None = Field(None, description="Only this endpoint, such as chat or embeddings.")
+    status: Status | None = None
     state: Literal["held", "unsettled", "settled", "released"] | None = None
     streamed: bool | None = None
     estimated: bool | None = Field(None, description="Whether the charge is an estimate.")
-    cached: bool | None = Field(None, description="Whether the upstream found part of the prompt in its cache.")
-    sort: Literal["created_at:desc", "created_at:asc"] | None = Field(None, description="Newest first if not named.")
+    cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
+    sort: Literal["created_at:desc", "created_at:asc"] | None = Field(None, description="Newest first by default.")
 
 
-class Paged(Listed):
-    cursor: Word | None = Field(None, description="The next_cursor of the page before.")
+class OwnRequestsQuery(PageQuery, _RequestFilters):
+    pass
 
 
-class OwnRequests(Paged, _Which):
-    """The query of an org's own requests."""
+class AllRequestsQuery(PageQuery, _RequestFilters, AllUsageFilters):
+    pass
 
 
-class AllRequests(Paged, _Which, UsedByAnyone):
-    """The query of everyone's requests."""
+class OwnExportQuery(_RequestFilters):
+    format: Format = Field("csv", description="CSV with a header (RFC 4180), or JSON Lines.")
 
 
-class OwnFile(_Which):
-    format: Format = Field("csv", description="CSV with a header (RFC 4180), or one JSON object a line.")
+class AllExportQuery(OwnExportQuery, AllUsageFilters):
+    pass
 
 
-class WholeFile(OwnFile, UsedByAnyone):
-    """The query of a file of everyone's requests."""
-
-
-MOST_WITH_CONTENT = 100
-
-
-class Logs(Paged, _Time):
-    model: Word | None = Field(None, description="Only this model, as it was asked for.")
-    cached: bool | None = Field(None, description="Whether the upstream found part of the prompt in its cache.")
-    status: str | None = Field(
-        None, pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status, or 4xx for all of its hundred."
-    )
-    key: Word | None = Field(None, description="Only requests with the key of this id.")
+class LogsQuery(PageQuery, _Period):
+    model: Text | None = Field(None, description="Only this model, by the name in the request.")
+    cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
+    status: Status | None = None
+    key: Text | None = Field(None, description="Only requests with the key of this id.")
     include: Literal["content"] | None = Field(
         None,
-        description="With prompts and answers as LOG_CONTENT keeps them, at most 100 on a page. That they were read "
-        "is recorded: an audit event `content.read` for each org.",
+        description="Includes prompts and answers as LOG_CONTENT keeps them, with at most 100 requests a page. Each "
+        "read records an audit event `content.read` for each org.",
     )
 
     def filters(self) -> dict[str, Any]:
-        asked = super().filters()
-        return asked | ({"key_id": asked.pop("key")} if self.key else {})
+        found = super().filters()
+        return found | ({"key_id": found.pop("key")} if self.key else {})
 
 
-class OwnAggregate(Paged, _Time, Used):
+class OwnAggregateQuery(PageQuery, _Period, UsageFilters):
     by: list[Literal["day", "month", "model", "key", "user", "upstream"]] = Field(
-        ["model"], min_length=1, max_length=3, description="What to tell apart; more than one where repeated."
+        ["model"], min_length=1, max_length=3, description=GROUP_DESCRIPTION
     )
-    sort: Literal["start", "requests", "errors", "tokens", "charge"] | None = Field(
-        None, description="The most of it first; start goes by time, and is the rule by day or month."
-    )
+    sort: Literal["start", "requests", "errors", "tokens", "charge"] | None = Field(None, description=SORT_DESCRIPTION)
 
     @property
     def order(self) -> str:
-        return self.sort or ("start" if {"day", "month"} & set(self.by) else "charge")
+        return self.sort or default_order(self.by)
 
 
-class WholeAggregate(Paged, _Time, UsedByAnyone):
+class AllAggregateQuery(PageQuery, _Period, AllUsageFilters):
     by: list[Literal["day", "month", "model", "key", "user", "org", "upstream"]] = Field(
-        ["model"], min_length=1, max_length=3, description="What to tell apart; more than one where repeated."
+        ["model"], min_length=1, max_length=3, description=GROUP_DESCRIPTION
     )
     sort: Literal["start", "requests", "errors", "tokens", "charge", "cost", "margin"] | None = Field(
-        None, description="The most of it first; start goes by time, and is the rule by day or month."
+        None, description=SORT_DESCRIPTION
     )
 
     @property
     def order(self) -> str:
-        return self.sort or ("start" if {"day", "month"} & set(self.by) else "charge")
+        return self.sort or default_order(self.by)
 
 
-class OwnSeries(_Time, Used):
-    bucket: Bucket = Field("hour", description="minute over at most 6 hours, hour over 31 days, day over 731 days.")
+class OwnSeriesQuery(_Period, UsageFilters):
+    bucket: Bucket = Field(
+        "hour", description="minute covers at most 6 hours, hour at most 31 days, day at most 731 days."
+    )
 
 
-class WholeSeries(OwnSeries, UsedByAnyone):
-    """The query of a series over everyone's usage."""
+class AllSeriesQuery(OwnSeriesQuery, AllUsageFilters):
+    pass
 
 
-class LatencyOf(_Time, UsedByAnyone):
-    """The query of latencies."""
-
-
-Nanos = Annotated[int, Field(examples=[1_250_000])]
-Credits = Annotated[float, Field(examples=[0.00125])]
+class LatencyQuery(_Period, AllUsageFilters):
+    pass
 
 
 class RequestRow(BaseModel):
@@ -149,15 +142,17 @@ class RequestRow(BaseModel):
     user_id: str
     key_id: str
     endpoint: str
-    model: str = Field(description="As it was asked for.")
+    model: str = Field(description="The name in the request.")
     served_model: str | None
     upstream: str | None
-    state: str = Field(description="held and unsettled are still open; settled was charged, released was not.")
-    status: int | None = Field(description="The HTTP status of the answer.")
+    state: str = Field(description="held and unsettled are open; settled was charged; released was not charged.")
+    status: int | None = Field(description="The HTTP status of the response.")
     error_code: str | None
     streamed: bool
-    estimated: bool = Field(description="Whether the charge is an estimate, since the upstream never told.")
-    quarantined: bool = Field(description="Whether the upstream's numbers made no sense and the hold was charged.")
+    estimated: bool = Field(description="Whether the charge is an estimate because the upstream reported no cost.")
+    quarantined: bool = Field(
+        description="Whether the hold was charged because the upstream's figures cannot be correct."
+    )
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int
@@ -169,7 +164,7 @@ class RequestRow(BaseModel):
 
 
 class PaidRequestRow(RequestRow):
-    """With what it cost us."""
+    """A request with what it cost us."""
 
     cost_nanos: int | None
     cost_credits: float | None
@@ -177,12 +172,14 @@ class PaidRequestRow(RequestRow):
 
 
 class LoggedRequestRow(PaidRequestRow):
-    """With what was said, where that was asked for."""
+    """A request with its content, if the query includes it."""
 
     prompt: str | None = Field(
-        None, description="How the prompt begins, its secrets hidden; null where it was not kept. Only with `include`."
+        None,
+        description="The beginning of the prompt, with secrets redacted; null when it was not kept. Present only with "
+        "`include`.",
     )
-    answer: str | None = Field(None, description="The same of the first answer.")
+    answer: str | None = Field(None, description="The same for the first choice of the answer.")
 
 
 class Measures(BaseModel):
@@ -192,21 +189,21 @@ class Measures(BaseModel):
     estimated: int
     prompt_tokens: int
     completion_tokens: int
-    charge_nanos: Nanos
-    charge_credits: Credits
+    charge_nanos: ExampleNanos
+    charge_credits: ExampleCredits
 
 
 class PaidMeasures(Measures):
-    """With what it cost us, and what remains."""
+    """Measures with our cost and margin."""
 
-    cost_nanos: Nanos
-    cost_credits: Credits
-    margin_nanos: Nanos
-    margin_credits: Credits
+    cost_nanos: ExampleNanos
+    cost_credits: ExampleCredits
+    margin_nanos: ExampleNanos
+    margin_credits: ExampleCredits
 
 
-class _Grouped(BaseModel):
-    start: datetime | None = Field(None, description="Of the day or month, in UTC.")
+class _GroupFields(BaseModel):
+    start: datetime | None = Field(None, description="The start of the day or month, in UTC.")
     org_id: str | None = None
     org_name: str | None = None
     user_id: str | None = None
@@ -218,12 +215,12 @@ class _Grouped(BaseModel):
     last_request_at: datetime
 
 
-class Group(_Grouped, Measures):
-    """Usage of one of whatever was told apart; it has the fields of that alone."""
+class Group(_GroupFields, Measures):
+    """The usage of one group. It has only the fields of the dimensions in `by`."""
 
 
-class PaidGroup(_Grouped, PaidMeasures):
-    """The same with what it cost us, and what remains."""
+class PaidGroup(_GroupFields, PaidMeasures):
+    """The usage of one group, with our cost and margin."""
 
 
 class Point(Measures):
@@ -234,58 +231,62 @@ class PaidPoint(PaidMeasures):
     start: datetime
 
 
-class _Answered(BaseModel):
+class _Counted(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
-    since: datetime = Field(alias="from", description="What is counted begins here,")
-    until: datetime = Field(alias="to", description="and ends before here.")
+    since: datetime = Field(alias="from", description="The start of the period.")
+    until: datetime = Field(alias="to", description="The end of the period, exclusive.")
 
 
-class Aggregate(Page[Group], _Answered):
+class Aggregate(Page[Group], _Counted):
     by: list[str]
-    totals: Measures = Field(description="Of all groups on all pages.")
+    totals: Measures = Field(description="Over all groups on all pages.")
 
 
-class PaidAggregate(Page[PaidGroup], _Answered):
+class PaidAggregate(Page[PaidGroup], _Counted):
     by: list[str]
-    totals: PaidMeasures = Field(description="Of all groups on all pages.")
+    totals: PaidMeasures = Field(description="Over all groups on all pages.")
 
 
-class Series(_Answered):
+class Series(_Counted):
     bucket: Bucket
-    data: list[Point] = Field(description="In order of time, with those in which nothing happened.")
+    data: list[Point] = Field(description="Oldest first, empty buckets included.")
 
 
-class PaidSeries(_Answered):
+class PaidSeries(_Counted):
     bucket: Bucket
-    data: list[PaidPoint] = Field(description="In order of time, with those in which nothing happened.")
+    data: list[PaidPoint] = Field(description="Oldest first, empty buckets included.")
 
 
-class Latency(_Answered):
-    requests: int = Field(description="How many were measured: those that ended without an error.")
+class Latency(_Counted):
+    requests: int = Field(description="How many requests were measured: those without an error.")
     average_ms: float | None
-    p50_ms: int | None = Field(description="Half took no longer, within 5 %.")
+    p50_ms: int | None = Field(description="Half of the requests took no longer. Percentiles are accurate to 5 %.")
     p90_ms: int | None
     p95_ms: int | None
     p99_ms: int | None
 
 
-class UsedInShort(BaseModel):
+class UsageSummary(BaseModel):
     requests: int
     tokens: int
-    charge_nanos: Nanos
-    charge_credits: Credits
+    charge_nanos: ExampleNanos
+    charge_credits: ExampleCredits
 
 
 class KeyUsage(BaseModel):
     id: str
     name: str
-    key: str = Field(description="Masked.", examples=["tg_live_abcd…wxyz"])
+    key: str = Field(description="The masked key.", examples=["tg_live_abcd…wxyz"])
     user_id: str
     environment: str
     status: Literal["active", "disabled", "revoked", "expired"]
     created_at: datetime
     last_used_at: datetime | None
-    today: UsedInShort = Field(description="Since midnight, UTC.")
-    last_30_days: UsedInShort
-    all_time: UsedInShort
+    today: UsageSummary = Field(description="Since midnight UTC.")
+    last_30_days: UsageSummary
+    all_time: UsageSummary
+
+
+def default_order(by: list[Any]) -> str:
+    return "start" if {"day", "month"} & set(by) else "charge"

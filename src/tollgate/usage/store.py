@@ -1,4 +1,4 @@
-"""Usage in the database: the requests one by one, counted, and by time. `everyone` is for admins."""
+"""Usage in the database. `everyone` covers all orgs, for operators; else only the caller's org."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ async def requests(door: Door, filters: Filters, page_size: int, *, everyone: bo
 
 
 async def contents(door: Door, filters: Filters, page_size: int) -> Json:
-    """Everyone's requests with what was said in them. Reading it is recorded."""
+    """The requests of all orgs with their content. Each read is recorded as an audit event."""
     return await door.call("tollgate_contents", filters=filters, page_size=page_size)
 
 
@@ -38,22 +38,22 @@ async def of_keys(door: Door, filters: Filters, page_size: int) -> Json:
 
 
 async def roll_up(door: Door, page_size: int) -> Json:
-    """One step; there may be more."""
+    """Rolls one batch up; the answer says whether there is more."""
     return await door.call("tollgate_roll_up_usage", page_size=page_size)
 
 
 async def renew_leaders(door: Door) -> Json:
-    """After rolling up: who leads is reckoned from it once, not each time somebody asks."""
+    """Computes the top orgs, models and keys once after a roll-up, so that the monitor need not."""
     return await door.call("tollgate_renew_leaders")
 
 
 async def drop_old_requests(door: Door, older_than_days: int, page_size: int) -> Json:
-    """One batch; there may be more."""
+    """Deletes one batch; the answer says whether there is more."""
     return await door.call("tollgate_drop_old_requests", older_than_days=older_than_days, page_size=page_size)
 
 
 async def drop_old_contents(door: Door, older_than_days: int, page_size: int) -> Json:
-    """One batch; there may be more."""
+    """Deletes one batch; the answer says whether there is more."""
     return await door.call("tollgate_drop_old_contents", older_than_days=older_than_days, page_size=page_size)
 
 

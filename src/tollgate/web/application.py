@@ -49,7 +49,7 @@ class Application(FastAPI):
         return super().routes
 
     def openapi(self) -> Document:
-        from tollgate.web.schemas import told_of_bad_input  # noqa: PLC0415  # its models cost a cold start too
+        from tollgate.web.schemas import with_our_errors  # noqa: PLC0415  # its models cost a cold start too
 
         self.furnish()
-        return told_of_bad_input(super().openapi())
+        return with_our_errors(super().openapi())

@@ -1,4 +1,4 @@
-"""What a key's owner sees and does: /user/*, one file for each noun."""
+"""The routes of users: their own org and keys."""
 
 from tollgate.account.routes import keys, monitor, profile, transactions, usage
 from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
@@ -9,7 +9,7 @@ from tollgate.web.routing import Routes
 def router(gate: Gate, chosen: Settings) -> Routes:
     routes = Routes(tags=["account"], dependencies=IN_THE_DOCUMENT, guard=gate.guard)
     routes.take(profile.router(gate, chosen))
-    routes.take(usage.router(gate))  # before the keys: its /user/api-keys/usage is no key's id
+    routes.take(usage.router(gate))  # before the keys, because /user/api-keys/usage would match an id of a key
     routes.take(keys.router(gate, chosen.peppers[0]))
     routes.take(monitor.router(gate))
     routes.take(transactions.router(gate))

@@ -1,4 +1,4 @@
-"""/user/api-keys: a key's owner and their own keys."""
+"""/user/api-keys: the caller's own keys."""
 
 from typing import Annotated
 
@@ -8,30 +8,31 @@ from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys import store
 from tollgate.keys.authentication import Gate
-from tollgate.keys.routes import STABLE, Desk, of_one_key
-from tollgate.keys.schemas import ApiKey, KeyEvent, KeyEventsAsked, NewKey, NewSecret, OwnKeysAsked
+from tollgate.keys.routes import STABLE, KeyHandlers, of_one_key
+from tollgate.keys.schemas import ApiKey, CreatedKey, KeyEvent, KeyEventFilters, NewKey, OwnKeyFilters
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
 
 
 def router(gate: Gate, pepper: str) -> Routes:
     routes = Routes(prefix="/user/api-keys")
-    desk = Desk(pepper, "keys")
+    handlers = KeyHandlers(pepper, "keys")
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
     plain = refusals(errors.BadRequest)
 
-    @routes.get("", summary="Your keys", responses=plain, openapi_extra=STABLE)
-    async def own_api_keys(door: OpenDoor, asked: Annotated[OwnKeysAsked, Query()]) -> Page[ApiKey]:
-        return await desk.page(door, asked)
+    @routes.get("", summary="List your keys", responses=plain, openapi_extra=STABLE)
+    async def own_api_keys(door: OpenDoor, query: Annotated[OwnKeyFilters, Query()]) -> Page[ApiKey]:
+        return await handlers.page(door, query)
 
-    @routes.post("", summary="Make a key for yourself", status_code=201, responses=plain, openapi_extra=STABLE)
-    async def create_own_api_key(door: OpenDoor, asked: NewKey, response: Response) -> NewSecret:
-        """It grants no more than the key that makes it. A key with a budget, a quota or limits makes none."""
-        return await desk.create(door, asked, None, response)
+    @routes.post("", summary="Create a key for yourself", status_code=201, responses=plain, openapi_extra=STABLE)
+    async def create_own_api_key(door: OpenDoor, body: NewKey, response: Response) -> CreatedKey:
+        """The new key may do no more than the key of this request. A key with a budget, a quota or limits cannot create
+        keys."""
+        return await handlers.create(door, body, None, response)
 
-    @routes.get("/audit-logs", summary="What was done to your org's keys", responses=plain, openapi_extra=STABLE)
-    async def api_key_events(door: OpenDoor, asked: Annotated[KeyEventsAsked, Query()]) -> Page[KeyEvent]:
-        return Page[KeyEvent].of(await store.key_events(door, asked.filters(), asked.limit))
+    @routes.get("/audit-logs", summary="List audit events of your org's keys", responses=plain, openapi_extra=STABLE)
+    async def api_key_events(door: OpenDoor, query: Annotated[KeyEventFilters, Query()]) -> Page[KeyEvent]:
+        return Page[KeyEvent].of(await store.key_events(door, query.filters(), query.limit))
 
-    routes.take(of_one_key(gate, desk))
+    routes.take(of_one_key(gate, handlers))
     return routes

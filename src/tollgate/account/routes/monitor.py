@@ -17,7 +17,7 @@ def router(gate: Gate) -> Routes:
 
     @routes.get(
         "/user/monitor",
-        summary="Balance, usage and what remains of the limits, at one look",
+        summary="Get balance, usage and limits in one call",
         responses=refusals(),
         openapi_extra={"x-stability": "stable"},
     )
@@ -26,7 +26,7 @@ def router(gate: Gate) -> Routes:
 
     @routes.get(
         "/v1/me/usage",
-        summary="What this key has used, and may still use",
+        summary="Get the usage and quota of this key",
         responses=refusals(),
         openapi_extra={"x-stability": "stable"},
     )

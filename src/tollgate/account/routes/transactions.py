@@ -18,11 +18,11 @@ STABLE: dict[str, Any] = {"responses": refusals(errors.BadRequest), "openapi_ext
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/user")
 
-    @routes.get("/transactions", summary="What moved on the org's balance, newest first", **STABLE)
+    @routes.get("/transactions", summary="List the transfers of your org, newest first", **STABLE)
     async def transactions(
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[TransactionFilters, Query()]
     ) -> Page[Transaction]:
-        """Of the key's org alone. Needs the scope `usage`."""
+        """Needs the scope `usage`."""
         return Page[Transaction].of(await store.own_transfers(door, filters.filters(), filters.limit))
 
     return routes

@@ -1,4 +1,4 @@
-"""/user/usage: an org's own requests, and what each of its keys used. What they cost us is never told."""
+"""/user/usage: the requests of an org, and what each of its keys used. Our own cost is not shown."""
 
 from typing import Annotated, Any
 
@@ -8,13 +8,22 @@ from fastapi.responses import StreamingResponse
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
-from tollgate.usage import export, schemas, store
+from tollgate.usage import export, store
 from tollgate.usage import routes as usage
-from tollgate.usage.schemas import Aggregate, KeyUsage, RequestRow, Series
+from tollgate.usage.schemas import (
+    Aggregate,
+    KeyUsage,
+    OwnAggregateQuery,
+    OwnExportQuery,
+    OwnRequestsQuery,
+    OwnSeriesQuery,
+    RequestRow,
+    Series,
+)
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import Page, PageQuery, refusals
 
-MAY_MEET: dict[str, Any] = {
+STABLE: dict[str, Any] = {
     "responses": refusals(errors.BadRequest),
     "openapi_extra": {"x-stability": "stable"},
 }
@@ -24,38 +33,37 @@ def router(gate: Gate) -> Routes:
     routes = Routes()
     opened = Depends(gate.open)
 
-    @routes.get("/user/usage", summary="Your org's requests, newest first", **MAY_MEET)
-    async def requests(
-        door: Annotated[Door, opened], query: Annotated[schemas.OwnRequests, Query()]
-    ) -> Page[RequestRow]:
-        """A page may be short, even empty, while next_cursor is not null: a call looks at so many requests only."""
+    @routes.get("/user/usage", summary="List your org's requests, newest first", **STABLE)
+    async def requests(door: Annotated[Door, opened], query: Annotated[OwnRequestsQuery, Query()]) -> Page[RequestRow]:
+        """Each call examines a limited number of requests, so a page may be short or empty while next_cursor is not
+        null."""
         return Page[RequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=False))
 
     @routes.get(
         "/user/usage/aggregate",
-        summary="What your org used, by model, key, user, upstream or day",
+        summary="Sum up your org's usage by model, key, user, upstream or day",
         response_model_exclude_unset=True,
-        **MAY_MEET,
+        **STABLE,
     )
-    async def aggregate(door: Annotated[Door, opened], query: Annotated[schemas.OwnAggregate, Query()]) -> Aggregate:
+    async def aggregate(door: Annotated[Door, opened], query: Annotated[OwnAggregateQuery, Query()]) -> Aggregate:
         return Aggregate(**await usage.aggregate(door, query, everyone=False))
 
-    @routes.get("/user/usage/series", summary="What your org used, by minute, hour or day", **MAY_MEET)
-    async def series(door: Annotated[Door, opened], query: Annotated[schemas.OwnSeries, Query()]) -> Series:
+    @routes.get("/user/usage/series", summary="Get your org's usage by minute, hour or day", **STABLE)
+    async def series(door: Annotated[Door, opened], query: Annotated[OwnSeriesQuery, Query()]) -> Series:
         return Series(**await usage.series(door, query, everyone=False))
 
     @routes.get(
         "/user/usage/export",
-        summary="Your org's requests as a file, as many as there are",
+        summary="Export your org's requests as a file",
         response_class=StreamingResponse,
         responses=refusals(errors.BadRequest) | export.DOCUMENTED,
         openapi_extra={"x-stability": "stable"},
     )
-    async def file(door: Annotated[Door, opened], query: Annotated[schemas.OwnFile, Query()]) -> StreamingResponse:
+    async def file(door: Annotated[Door, opened], query: Annotated[OwnExportQuery, Query()]) -> StreamingResponse:
         return await export.response(door, query.format, query.filters(), everyone=False)
 
-    @routes.get("/user/api-keys/usage", summary="What each key of your org used", **MAY_MEET)
-    async def of_keys(door: Annotated[Door, opened], query: Annotated[schemas.Paged, Query()]) -> Page[KeyUsage]:
+    @routes.get("/user/api-keys/usage", summary="Get the usage of each key of your org", **STABLE)
+    async def of_keys(door: Annotated[Door, opened], query: Annotated[PageQuery, Query()]) -> Page[KeyUsage]:
         return Page[KeyUsage].of(await store.of_keys(door, query.filters(), query.limit))
 
     return routes

@@ -1,76 +1,72 @@
-"""What GET /user/monitor and GET /v1/me/usage answer."""
+"""The responses of GET /user/monitor and GET /v1/me/usage."""
 
 from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from tollgate.core.money import to_credits
-from tollgate.keys.rules import masked
-from tollgate.limits.schemas import Concurrent
-from tollgate.web.schemas import Moment
+from tollgate.account.schemas.profile import OwnBalance
+from tollgate.limits.schemas import OpenRequests
+from tollgate.web.schemas import Amounts, Moment
 
 
-class OrgUsed(BaseModel):
+class OrgUsage(Amounts):
     requests: int
     errors: int
     prompt_tokens: int
     completion_tokens: int
     tokens: int
-    average_tokens: float | None = Field(description="A request; null without any.")
+    average_tokens: float | None = Field(description="Tokens by request; null without requests.")
     charge_nanos: int
     charge_credits: float
-    most_used_model: str | None = Field(description="What most requests were for.")
+    most_used_model: str | None = Field(description="The model with the most requests.")
     last_request_at: Moment | None
 
     @model_validator(mode="before")
     @classmethod
-    def _reckoned(cls, found: dict[str, Any]) -> dict[str, Any]:
+    def _with_tokens(cls, found: dict[str, Any]) -> dict[str, Any]:
         tokens = found["prompt_tokens"] + found["completion_tokens"]
-        return found | {
-            "tokens": tokens,
-            "average_tokens": tokens / found["requests"] if found["requests"] else None,
-            "charge_credits": to_credits(found["charge_nanos"]),
-        }
+        average = tokens / found["requests"] if found["requests"] else None
+        return found | {"tokens": tokens, "average_tokens": average}
 
 
-class OrgUsedOverTime(BaseModel):
-    today: OrgUsed = Field(description="Since midnight UTC.")
-    this_month: OrgUsed = Field(description="Since the first of the month, UTC.")
-    all_time: OrgUsed
+class OrgUsageOverTime(BaseModel):
+    today: OrgUsage = Field(description="Since midnight UTC.")
+    this_month: OrgUsage = Field(description="Since the first of the month, UTC.")
+    all_time: OrgUsage
 
 
-class OpenWindow(BaseModel):
+class MonitorWindow(BaseModel):
     limit: int
-    used: int = Field(description="Of a sliding window: what is less than a minute, an hour or a day old.")
+    used: int = Field(description="Used in the last minute, hour or day: windows slide.")
     remaining: int
-    resets_at: Moment | None = Field(description="When all of it is free again if nothing more comes; null if it is.")
+    resets_at: Moment | None = Field(description="When the window is empty if nothing is added; null if it is empty.")
 
 
-class OpenWindows(BaseModel):
-    minute: OpenWindow | None = Field(description="Null: no limit.")
-    hour: OpenWindow | None
-    day: OpenWindow | None
+class MonitorWindows(BaseModel):
+    minute: MonitorWindow | None = Field(description="Null: no limit.")
+    hour: MonitorWindow | None
+    day: MonitorWindow | None
 
 
-class OpenLimits(BaseModel):
-    requests: OpenWindows
-    tokens: OpenWindows
-    concurrent: Concurrent | None = Field(description="Null: no bound.")
+class MonitorLimits(BaseModel):
+    requests: MonitorWindows
+    tokens: MonitorWindows
+    concurrent: OpenRequests | None = Field(description="Null: no bound.")
 
 
-class OpenLimitsOfAll(BaseModel):
-    org: OpenLimits = Field(description="Shared by all keys of the org.")
-    key: OpenLimits = Field(description="This key's own, within the org's.")
+class MonitorAllLimits(BaseModel):
+    org: MonitorLimits = Field(description="Shared by all keys of the org.")
+    key: MonitorLimits = Field(description="The key's own limits, which apply besides the org's.")
 
 
-class OpenBudget(BaseModel):
+class MonitorBudget(BaseModel):
     limit_nanos: int
     spent_nanos: int
     remaining_nanos: int
     resets_at: Moment | None = Field(description="Null: never.")
 
 
-class OpenQuota(BaseModel):
+class MonitorQuota(BaseModel):
     limit: int
     used: int
     remaining: int
@@ -78,59 +74,41 @@ class OpenQuota(BaseModel):
 
 
 class Allowances(BaseModel):
-    budget: OpenBudget | None = Field(description="Of credits. Null: none, as of the others.")
-    tokens_in_month: OpenQuota | None
-    tokens_in_all: OpenQuota | None
+    budget: MonitorBudget | None = Field(description="The key's budget in credits; null: none.")
+    tokens_in_month: MonitorQuota | None = Field(description="The key's monthly quota; null: none.")
+    tokens_in_all: MonitorQuota | None = Field(description="The key's lifetime quota; null: none.")
 
 
-class OwnMonitor(BaseModel):
+class OwnMonitor(OwnBalance):
     at: Moment
-    key: str = Field(description="The key of this request, masked.")
-    org_id: str
-    user_id: str
-    plan: str
-    credits: float = Field(description="The balance in credits, for people; 1 credit is 1 US dollar.")
-    credits_nanos: int
-    held_nanos: int
-    available_nanos: int
-    usage: OrgUsedOverTime = Field(description="Of the whole org, which pays.")
-    limits: OpenLimitsOfAll
-    allowances: Allowances = Field(description="What the key itself may still spend and use.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shown(cls, found: dict[str, Any]) -> dict[str, Any]:
-        return found | {
-            "key": masked(found["prefix"], found["last_four"]),
-            "credits": to_credits(found["balance_nanos"]),
-            "credits_nanos": found["balance_nanos"],
-            "available_nanos": found["balance_nanos"] - found["held_nanos"],
-        }
+    usage: OrgUsageOverTime = Field(description="The usage of the whole org.")
+    limits: MonitorAllLimits
+    allowances: Allowances = Field(description="What this key may still spend and use.")
 
 
 class OwnUsage(BaseModel):
     org_id: str
     user_id: str
-    name: str = Field(description="Of the key.")
+    name: str = Field(description="The name of the key.")
     quota_used: int = Field(
-        description="Tokens used this month, UTC; with a quota, running requests' reserved ones too."
+        description="Tokens used this month (UTC). With a quota, tokens reserved by open requests count too."
     )
-    quota_monthly: int | None = Field(description="Most tokens a month; null is no quota.")
+    quota_monthly: int | None = Field(description="The most tokens a month; null is no quota.")
     quota_reset_at: Moment
     rpm_limit: int | None = Field(
-        description="Requests a minute, of the key's own limit or the org's; null is no limit."
+        description="The most requests a minute, by the limit of the key or of the org; null is no limit."
     )
     rpm_remaining: int | None
     total_requests: int
     total_tokens: int
     total_prompt_tokens: int
     total_completion_tokens: int
-    first_request_at: Moment | None = Field(description="To the day, where the request itself is no longer kept.")
+    first_request_at: Moment | None = Field(description="Only the day is exact once the request itself was deleted.")
     last_request_at: Moment | None
 
     @model_validator(mode="before")
     @classmethod
-    def _summed(cls, found: dict[str, Any]) -> dict[str, Any]:
+    def _with_totals(cls, found: dict[str, Any]) -> dict[str, Any]:
         total = found["total"]
         return found | {
             "total_requests": total["requests"],

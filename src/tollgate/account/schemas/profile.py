@@ -1,45 +1,62 @@
-"""A user's own balance, profile, plan and limits."""
+"""The caller's own balance, profile, plan and limits."""
 
-from typing import Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tollgate.limits.schemas import AT_ONCE, Concurrent, OfEachLimit
-from tollgate.people.rules import Email, Line
-from tollgate.web.schemas import Moment, Written
+from tollgate.keys.rules import masked
+from tollgate.limits.schemas import OPEN_REQUESTS, OpenRequests, SixLimits
+from tollgate.people.schemas import Email, Role
+from tollgate.web.schemas import Amounts, ChangeBody, Line, Moment
 
 
-class Balance(BaseModel):
-    key: str = Field(description="The key of this request, masked.")
-    credits: float = Field(description="The balance in credits, for people; 1 credit is 1 US dollar.")
+class OwnKey(BaseModel):
+    key: str = Field(description="The masked key of this request.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _masked(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"key": masked(found["prefix"], found["last_four"])}
+
+
+class OwnBalance(OwnKey, Amounts):
+    credits: float = Field(description="The balance in credits, for people to read; 1 credit is 1 US dollar.")
     credits_nanos: int = Field(description="The balance in nanos (1e-9 credit), exact.")
-    held_nanos: int = Field(description="What running requests have set aside.")
-    available_nanos: int = Field(description="What a new request may use: balance less held.")
+    held_nanos: int = Field(description="What open requests hold.")
+    available_nanos: int = Field(description="What a new request may use: the balance less what is held.")
     org_id: str
     user_id: str
     plan: str
-    environment: str = Field(description="`live`, or `test` for a key that costs nothing.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_available(cls, found: dict[str, Any]) -> dict[str, Any]:
+        balance, held = found["balance_nanos"], found["held_nanos"]
+        return found | {"credits_nanos": balance, "available_nanos": balance - held}
+
+
+class Balance(OwnBalance):
+    environment: str = Field(description="`live`, or `test` for a key whose requests are free.")
     status: str
 
 
-class Profile(BaseModel):
+class Profile(OwnKey):
     user_id: str
     name: str
     email: str
-    role: Literal["member", "admin"]
+    role: Role
     status: str
     org_id: str
     org_name: str
     plan: str
-    key: str = Field(description="The key of this request, masked.")
     environment: str
-    scopes: list[str] = Field(description="What this key may do.")
+    scopes: list[str] = Field(description="What the key may do.")
     created_at: Moment
     updated_at: Moment
 
 
-class ProfileChange(Written):
-    """What people may change of themselves. Role, org and status are an operator's to change."""
+class ProfileChange(ChangeBody):
+    """The fields that users may change themselves. Only operators change role, org and status."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Ada Lovelace", "email": "ada@example.com"}]})
 
@@ -47,8 +64,8 @@ class ProfileChange(Written):
     email: Email | None = None
 
 
-class SixLimits(OfEachLimit[int | None]):
-    """null is no limit."""
+class PlanLimits(SixLimits[int | None]):
+    """Null is no limit."""
 
 
 class OwnPlan(BaseModel):
@@ -56,18 +73,18 @@ class OwnPlan(BaseModel):
     name: str
     description: str
     org_id: str
-    limits: SixLimits = Field(description="The limits that the org's requests meet.")
-    max_concurrent_requests: int | None = Field(description=AT_ONCE + "null is no bound.")
-    own_limits: bool = Field(description="Whether these are the org's own, in place of the plan's.")
+    limits: PlanLimits = Field(description="The limits that apply to the org.")
+    max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null is no bound.")
+    own_limits: bool = Field(description="Whether the org has its own limits instead of the plan's.")
     markup: float = Field(description="What is charged above the cost: 0.05 is 5 %.")
-    markup_ppm: int = Field(description="The same in parts per million, exact.")
+    markup_ppm: int = Field(description="The markup in parts per million, exact.")
 
 
 class Window(BaseModel):
-    limit: int | None = Field(description="null is no limit.")
-    used: int = Field(description="What counts now. Windows slide: what is older than the window weighs nothing.")
+    limit: int | None = Field(description="Null is no limit.")
+    used: int = Field(description="Used in the last minute, hour or day: windows slide.")
     remaining: int | None
-    resets_at: Moment | None = Field(description="When all of it is free again if nothing more comes; null if it is.")
+    resets_at: Moment | None = Field(description="When the window is empty if nothing is added; null if it is empty.")
 
 
 class Windows(BaseModel):
@@ -81,15 +98,17 @@ class SixWindows(BaseModel):
     tokens: Windows
 
 
-class LimitsOfOrg(SixWindows):
-    concurrent: Concurrent
+class OwnOrgLimits(SixWindows):
+    concurrent: OpenRequests
 
 
-class LimitsOfKey(SixWindows):
-    concurrent: Concurrent | None = Field(description="null where the key has no bound of its own.")
+class OwnKeyLimits(SixWindows):
+    concurrent: OpenRequests | None = Field(description="Null when the key has no bound of its own.")
 
 
-class LimitsOfBoth(BaseModel):
+class OwnLimits(BaseModel):
     at: Moment
-    org: LimitsOfOrg = Field(description="Shared by all keys of the org.")
-    key: LimitsOfKey | None = Field(description="The key's own, within the org's; null for a key without any.")
+    org: OwnOrgLimits = Field(description="Shared by all keys of the org.")
+    key: OwnKeyLimits | None = Field(
+        description="The key's own limits, which apply besides the org's; null when it has none."
+    )

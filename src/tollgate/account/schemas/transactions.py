@@ -1,35 +1,11 @@
 """The transfers of an org, as its users see them."""
 
-from typing import Literal
-
-from pydantic import BaseModel, Field
-
-from tollgate.core.money import to_credits
-from tollgate.web.schemas import Listed, Moment, computed
-
-Kind = Literal["grant", "charge", "refund", "adjustment"]
+from tollgate.credits.schemas import TransferFields, TransferQuery
 
 
-class TransactionFilters(Listed):
-    kind: Kind | None = None
-    since: Moment | None = Field(None, alias="from", description="Not before this time.")
-    until: Moment | None = Field(None, alias="to", description="Before this time.")
-    sort: Literal["created_at:desc", "created_at:asc"] = "created_at:desc"
+class TransactionFilters(TransferQuery):
+    pass
 
 
-class Transaction(BaseModel):
-    id: str
-    kind: Kind
-    change_nanos: int = Field(description="What it did to the balance: below zero what was paid.")
-    balance_after_nanos: int
-    request_id: str | None = Field(description="Of a charge or a refund: the request it is for.")
-    reason: str = Field(description="Why, in the words of whoever moved it; of a charge there are none.")
-    created_at: Moment
-
-    @computed("The change in credits, for people.")
-    def change_credits(self) -> float:
-        return to_credits(self.change_nanos)
-
-    @computed("The balance after it in credits, for people.")
-    def balance_after_credits(self) -> float:
-        return to_credits(self.balance_after_nanos)
+class Transaction(TransferFields):
+    pass

@@ -1,4 +1,4 @@
-"""What an operator does: /admin/*, one file for each noun."""
+"""The routes of operators."""
 
 from collections.abc import Mapping
 

@@ -17,8 +17,8 @@ def router(gate: Gate) -> Routes:
 
     @routes.get(
         "/audit-logs",
-        summary="Who did what",
-        description="The append-only trail of every change. The total is counted up to 10,000.",
+        summary="List audit events",
+        description="Audit events record every change and are append-only. `total` counts at most 10,000.",
         responses=refusals(),
         openapi_extra={"x-stability": "stable"},
     )

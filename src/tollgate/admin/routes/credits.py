@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Query, Request, Response
 
 from tollgate.admin.schemas.credits import Adjustment, Grant, Refund
-from tollgate.admin.schemas.transfers import Posted, Summary, Transfer, TransferFilters
+from tollgate.admin.schemas.transfers import CreditSummary, PostedTransfer, Transfer, TransferFilters
 from tollgate.core import errors
 from tollgate.credits import store
 from tollgate.database import Door
@@ -23,13 +23,13 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=180,
         pattern="^[ -~]+$",
-        description="Your own word for this operation, yours alone: sent again, it moves nothing again.",
+        description="A value of your choice, unique to this operation. A repeated request with it moves nothing.",
     ),
 ]
 
 
 class _ExactRequest(Request):
-    """A JSON number such as 0.1 is a tenth. As a float it would be something beside it."""
+    """Reads JSON numbers as decimals, because a float cannot hold 0.1 exactly."""
 
     async def json(self) -> Any:
         return json.loads(await self.body(), parse_float=Decimal)
@@ -58,33 +58,37 @@ def router(gate: Gate, chosen: Settings) -> Routes:
     routes = Routes(prefix="/admin/credits", route_class=_ExactRoute)
     caps = {"grant_nanos": chosen.grant_cap_nanos, "day_nanos": chosen.grant_cap_per_day_nanos}
 
-    @routes.post("/grant", summary="Give an org credits", **WRITES)
-    async def grant(door: Annotated[Door, Depends(gate.open)], body: Grant, idempotency_key: IdempotencyKey) -> Posted:
-        """At most `GRANT_CAP` at a time, and `GRANT_CAP_PER_DAY` a day (UTC) by one operator, adjustments included."""
-        return Posted.model_validate(await store.grant_credits(door, body.asked(idempotency_key), caps))
+    @routes.post("/grant", summary="Grant credits to an org", **WRITES)
+    async def grant(
+        door: Annotated[Door, Depends(gate.open)], body: Grant, idempotency_key: IdempotencyKey
+    ) -> PostedTransfer:
+        """A grant is at most `GRANT_CAP`. An operator adds at most `GRANT_CAP_PER_DAY` a day (UTC), adjustments
+        included."""
+        return PostedTransfer.model_validate(await store.grant_credits(door, body.as_stored(idempotency_key), caps))
 
-    @routes.post("/adjust", summary="Put an org's balance right", **WRITES)
+    @routes.post("/adjust", summary="Correct the balance of an org", **WRITES)
     async def adjust(
         door: Annotated[Door, Depends(gate.open)], body: Adjustment, idempotency_key: IdempotencyKey
-    ) -> Posted:
-        """Takes no more than is available, for what requests hold is spoken for. What it adds counts to the caps."""
-        return Posted.model_validate(await store.adjust_credits(door, body.asked(idempotency_key), caps))
+    ) -> PostedTransfer:
+        """Takes at most the available credits, because open requests hold the rest. Credits that it adds count towards
+        the caps of grants."""
+        return PostedTransfer.model_validate(await store.adjust_credits(door, body.as_stored(idempotency_key), caps))
 
-    @routes.post("/refund", summary="Give a charge back, whole or in part", **WRITES)
+    @routes.post("/refund", summary="Refund a charge, in whole or in part", **WRITES)
     async def refund(
         door: Annotated[Door, Depends(gate.open)], body: Refund, idempotency_key: IdempotencyKey
-    ) -> Posted:
-        """All refunds of a charge together never exceed it."""
-        return Posted.model_validate(await store.refund_charge(door, body.asked(idempotency_key)))
+    ) -> PostedTransfer:
+        """The refunds of a charge never exceed the charge."""
+        return PostedTransfer.model_validate(await store.refund_charge(door, body.as_stored(idempotency_key)))
 
-    @routes.get("/transactions", summary="The ledger, newest first", **READS)
+    @routes.get("/transactions", summary="List the transfers of all orgs, newest first", **READS)
     async def transactions(
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[TransferFilters, Query()]
     ) -> Page[Transfer]:
         return Page[Transfer].of(await store.transfers(door, filters.filters(), filters.limit))
 
-    @routes.get("/summary", summary="What moved between accounts, and what is outstanding", **READS)
-    async def summary(door: Annotated[Door, Depends(gate.open)]) -> Summary:
-        return Summary.model_validate(await store.summary(door))
+    @routes.get("/summary", summary="Sum up the transfers between accounts, and all balances", **READS)
+    async def summary(door: Annotated[Door, Depends(gate.open)]) -> CreditSummary:
+        return CreditSummary.model_validate(await store.summary(door))
 
     return routes

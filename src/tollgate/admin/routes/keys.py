@@ -1,4 +1,4 @@
-"""/admin/keys: an operator and everybody's keys. Two older names of the same lead here as well."""
+"""/admin/keys: the keys of all orgs, also under two older paths."""
 
 from typing import Annotated
 
@@ -7,8 +7,8 @@ from fastapi import Depends, Query, Response
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
-from tollgate.keys.routes import STABLE, Desk, of_one_key
-from tollgate.keys.schemas import ApiKey, KeysAsked, NewKeyForUser, NewSecret
+from tollgate.keys.routes import STABLE, KeyHandlers, of_one_key
+from tollgate.keys.schemas import ApiKey, CreatedKey, KeyFilters, NewKeyForUser
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
 
@@ -18,23 +18,27 @@ MOUNTS = ("/admin/keys", "/v1/admin/keys", "/admin/api/api-keys")
 def router(gate: Gate, pepper: str) -> Routes:
     routes = Routes()
     for mount in MOUNTS:
-        routes.take(_of_all_keys(gate, Desk(pepper, "admin")), prefix=mount)
+        routes.take(_of_all_keys(gate, KeyHandlers(pepper, "admin")), prefix=mount)
     return routes
 
 
-def _of_all_keys(gate: Gate, desk: Desk) -> Routes:
+def _of_all_keys(gate: Gate, handlers: KeyHandlers) -> Routes:
     routes = Routes()
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
-    @routes.get("", summary="All keys", responses=refusals(errors.BadRequest), openapi_extra=STABLE)
-    async def api_keys(door: OpenDoor, asked: Annotated[KeysAsked, Query()]) -> Page[ApiKey]:
-        return await desk.page(door, asked)
+    @routes.get("", summary="List keys", responses=refusals(errors.BadRequest), openapi_extra=STABLE)
+    async def api_keys(door: OpenDoor, query: Annotated[KeyFilters, Query()]) -> Page[ApiKey]:
+        return await handlers.page(door, query)
 
     @routes.post(
-        "", summary="Make a key for a user", status_code=201, responses=refusals(errors.NotFound), openapi_extra=STABLE
+        "",
+        summary="Create a key for a user",
+        status_code=201,
+        responses=refusals(errors.NotFound),
+        openapi_extra=STABLE,
     )
-    async def create_api_key(door: OpenDoor, asked: NewKeyForUser, response: Response) -> NewSecret:
-        return await desk.create(door, asked, asked.user_id, response)
+    async def create_api_key(door: OpenDoor, body: NewKeyForUser, response: Response) -> CreatedKey:
+        return await handlers.create(door, body, body.user_id, response)
 
-    routes.take(of_one_key(gate, desk))
+    routes.take(of_one_key(gate, handlers))
     return routes

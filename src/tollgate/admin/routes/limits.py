@@ -1,10 +1,10 @@
-"""GET, POST and DELETE /admin/limit: how many requests and tokens an org or a key may use."""
+"""GET, POST and DELETE /admin/limit."""
 
 from typing import Annotated
 
 from fastapi import Depends, Query
 
-from tollgate.admin.schemas.limits import LimitsNow, ResetOf, SetRateLimitRequest, Subject
+from tollgate.admin.schemas.limits import CurrentLimits, LimitReset, LimitSubject, NewLimits
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
@@ -18,19 +18,21 @@ def router(gate: Gate) -> Routes:
     stable = {"x-stability": "stable"}
     changing = refusals(errors.BadRequest, errors.NotFound, errors.KeyIsFinal, errors.Conflict)
 
-    @routes.get("", summary="The limits of an org or a key, and which of them bind", openapi_extra=stable)
-    async def limits(door: Annotated[Door, Depends(gate.open)], asked: Annotated[Subject, Query()]) -> LimitsNow:
-        return LimitsNow.model_validate(await store.limits_of(door, asked.subject()))
+    @routes.get("", summary="Get the limits of an org or a key", openapi_extra=stable)
+    async def limits(
+        door: Annotated[Door, Depends(gate.open)], query: Annotated[LimitSubject, Query()]
+    ) -> CurrentLimits:
+        return CurrentLimits.model_validate(await store.limits_of(door, query.subject()))
 
     @routes.post("", summary="Set the limits of an org or a key", responses=changing, openapi_extra=stable)
-    async def set_limits(door: Annotated[Door, Depends(gate.open)], said: SetRateLimitRequest) -> LimitsNow:
-        return LimitsNow.model_validate(await store.set_limits(door, said.subject(), said.limits()))
+    async def set_limits(door: Annotated[Door, Depends(gate.open)], body: NewLimits) -> CurrentLimits:
+        return CurrentLimits.model_validate(await store.set_limits(door, body.subject(), body.limits()))
 
     @routes.delete(
-        "", summary="Take away what was set, and perhaps what was counted", responses=changing, openapi_extra=stable
+        "", summary="Remove the limits of an org or a key, or its counters", responses=changing, openapi_extra=stable
     )
-    async def reset(door: Annotated[Door, Depends(gate.open)], asked: Annotated[ResetOf, Query()]) -> LimitsNow:
-        found = await store.reset_limits(door, asked.subject(), counters=asked.counters)
-        return LimitsNow.model_validate(found)
+    async def reset(door: Annotated[Door, Depends(gate.open)], query: Annotated[LimitReset, Query()]) -> CurrentLimits:
+        found = await store.reset_limits(door, query.subject(), counters=query.counters)
+        return CurrentLimits.model_validate(found)
 
     return routes

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends
 
-from tollgate.admin.schemas.models import CacheStatus, CatalogStatus, Instance, Refreshed, Snapshot
+from tollgate.admin.schemas.models import CacheStatus, CatalogStatus, InstanceCatalog, RefreshedCatalog, SharedCatalog
 from tollgate.catalog import rules, store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import FRESH_SECONDS, OLDEST_SECONDS
@@ -25,16 +25,16 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
     @routes.post(
         "/refresh-models",
         summary="Fetch the list of models now",
-        description="One at a time. Where none can be had, the old one stays.",
+        description="Refreshes run one at a time. If the list cannot be fetched, the old one is kept.",
         responses=refusals(CatalogUnavailable),
         openapi_extra={"x-stability": "stable"},
     )
-    async def refresh_models(door: Annotated[Door, Depends(gate.open)]) -> Refreshed:
+    async def refresh_models(door: Annotated[Door, Depends(gate.open)]) -> RefreshedCatalog:
         source = live.kept_as or ""
         before = await store.snapshot(door, source)
         took_ms = await _refresh(live)
         noted = await store.note_refresh(door, source, before["digest"])
-        return Refreshed(
+        return RefreshedCatalog(
             models=live.state().models,
             changed=noted["changed"],
             took_ms=took_ms,
@@ -43,7 +43,7 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
 
     @routes.get(
         "/cache-status",
-        summary="How the catalogue is",
+        summary="Get the state of the catalog",
         responses=refusals(),
         openapi_extra={"x-stability": "stable"},
     )
@@ -61,7 +61,7 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
 
 
 async def _refresh(catalog: Catalog) -> int:
-    """In how many milliseconds. A failure says why, and what there still is."""
+    """Returns the milliseconds it took. A failure says why, and how many models are left."""
     began = asyncio.get_running_loop().time()
     try:
         await catalog.refresh()
@@ -71,10 +71,10 @@ async def _refresh(catalog: Catalog) -> int:
     return round((asyncio.get_running_loop().time() - began) * 1000)
 
 
-def _instance(catalog: Catalog) -> Instance:
+def _instance(catalog: Catalog) -> InstanceCatalog:
     state = catalog.state()
-    return Instance(health=rules.health_of_instance(state), hit_rate=rules.hit_rate(state), **state._asdict())
+    return InstanceCatalog(health=rules.health_of_instance(state), hit_rate=rules.hit_rate(state), **state._asdict())
 
 
-def _shared(snapshot: dict[str, Any] | None) -> Snapshot | None:
-    return Snapshot(health=rules.health_of_snapshot(snapshot["age_seconds"]), **snapshot) if snapshot else None
+def _shared(snapshot: dict[str, Any] | None) -> SharedCatalog | None:
+    return SharedCatalog(health=rules.health_of_snapshot(snapshot["age_seconds"]), **snapshot) if snapshot else None

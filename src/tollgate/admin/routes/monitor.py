@@ -1,6 +1,6 @@
-"""GET /admin/monitor: the whole house at one look.
+"""GET /admin/monitor: the state of the whole installation, in one call of the database.
 
-One call of the database. What the catalogues and the breakers say is of this instance alone, from its memory.
+Catalogs and upstreams are shown as the instance that answers has them in memory.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends
 
-from tollgate.admin.schemas.monitor import HouseMonitor
+from tollgate.admin.schemas.monitor import SystemMonitor
 from tollgate.catalog.cache import Catalog
 from tollgate.core.models import OPENROUTER
 from tollgate.core.money import to_credits
@@ -29,14 +29,14 @@ def router(
 
     @routes.get(
         "/monitor",
-        summary="The whole house at one look",
+        summary="Get the state of the whole installation",
         responses=refusals(),
         openapi_extra={"x-stability": "stable"},
     )
-    async def monitor(door: Annotated[Door, Depends(gate.open)]) -> HouseMonitor:
+    async def monitor(door: Annotated[Door, Depends(gate.open)]) -> SystemMonitor:
         found = await usage.monitor(door)
         day = found["last_24_hours"]
-        return HouseMonitor.model_validate(
+        return SystemMonitor.model_validate(
             found
             | {
                 "last_24_hours": day | {"error_rate": day["errors"] / day["requests"] if day["requests"] else None},

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, status
 
-from tollgate.admin.schemas.orgs import Deleted, Lookup, NewOrg, Org, OrgChanges, OrgsAsked, Picks
+from tollgate.admin.schemas.orgs import Deleted, LookupQuery, NewOrg, Org, OrgChanges, OrgChoices, OrgFilters
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.people import store
-from tollgate.people.rules import Line, told
+from tollgate.people.rules import as_stored
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import Line, Page, refusals
 
 OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….")]
 
@@ -20,35 +20,36 @@ def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin/orgs", responses=refusals(errors.BadRequest))
     stable = {"x-stability": "stable"}
     one = refusals(errors.BadRequest, errors.NotFound)
-    ending = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
+    changing = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
-    @routes.get("", summary="Orgs", openapi_extra=stable)
-    async def orgs(door: Annotated[Door, Depends(gate.open)], asked: Annotated[OrgsAsked, Query()]) -> Page[Org]:
-        return Page[Org].of(await store.orgs(door, asked.filters(), asked.limit))
+    @routes.get("", summary="List orgs", openapi_extra=stable)
+    async def orgs(door: Annotated[Door, Depends(gate.open)], query: Annotated[OrgFilters, Query()]) -> Page[Org]:
+        return Page[Org].of(await store.orgs(door, query.filters(), query.limit))
 
-    @routes.get("/lookup", summary="Ids and names of orgs, for a picker", openapi_extra=stable)
-    async def lookup(door: Annotated[Door, Depends(gate.open)], asked: Annotated[Lookup, Query()]) -> Picks:
-        return Picks.model_validate(await store.orgs(door, asked.filters("name:asc"), asked.limit))
+    @routes.get("/lookup", summary="List ids and names of orgs, for a picker", openapi_extra=stable)
+    async def lookup(door: Annotated[Door, Depends(gate.open)], query: Annotated[LookupQuery, Query()]) -> OrgChoices:
+        return OrgChoices.model_validate(await store.orgs(door, query.filters("name:asc"), query.limit))
 
-    @routes.post("", summary="Make an org", status_code=status.HTTP_201_CREATED, responses=one, openapi_extra=stable)
-    async def create(door: Annotated[Door, Depends(gate.open)], said: NewOrg) -> Org:
-        return Org.model_validate(await store.create_org(door, said.model_dump(mode="json")))
+    @routes.post("", summary="Create an org", status_code=status.HTTP_201_CREATED, responses=one, openapi_extra=stable)
+    async def create(door: Annotated[Door, Depends(gate.open)], body: NewOrg) -> Org:
+        return Org.model_validate(await store.create_org(door, body.model_dump(mode="json")))
 
-    @routes.get("/{org_id}", summary="One org", responses=one, openapi_extra=stable)
+    @routes.get("/{org_id}", summary="Get an org", responses=one, openapi_extra=stable)
     async def org(door: Annotated[Door, Depends(gate.open)], org_id: OrgId) -> Org:
         return Org.model_validate(await store.org(door, org_id))
 
-    @routes.patch("/{org_id}", summary="Change an org", responses=ending, openapi_extra=stable)
-    async def update(door: Annotated[Door, Depends(gate.open)], org_id: OrgId, said: OrgChanges) -> Org:
-        """Holds from the next request on. What is so already changes nothing.
+    @routes.patch("/{org_id}", summary="Change an org", responses=changing, openapi_extra=stable)
+    async def update(door: Annotated[Door, Depends(gate.open)], org_id: OrgId, body: OrgChanges) -> Org:
+        """Takes effect with the next request. Setting a value that is already set changes nothing.
 
-        Refused where no admin could come in again.
+        A change after which no admin could sign in is refused.
         """
-        return Org.model_validate(await store.update_org(door, org_id, told(said.changes())))
+        return Org.model_validate(await store.update_org(door, org_id, as_stored(body.changes())))
 
-    @routes.delete("/{org_id}", summary="Delete an org", responses=ending, openapi_extra=stable)
+    @routes.delete("/{org_id}", summary="Delete an org", responses=changing, openapi_extra=stable)
     async def delete(door: Annotated[Door, Depends(gate.open)], org_id: OrgId) -> Deleted:
-        """Refused while it has a balance, open holds or users. Its requests, transfers and audit events stay."""
+        """An org with a balance, open holds or users cannot be deleted. Its requests, transfers and audit events are
+        kept."""
         return Deleted.model_validate(await store.delete_org(door, org_id))
 
     return routes

@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, status
 
 from tollgate.admin.schemas.orgs import Deleted, Org
-from tollgate.admin.schemas.plans import NewPlan, Plan, PlanAssignment, PlanChanges, PlansAsked
+from tollgate.admin.schemas.plans import NewPlan, Plan, PlanAssignment, PlanChanges, PlanFilters
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.people import store
-from tollgate.people.rules import Line, told
+from tollgate.people.rules import as_stored
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import Line, Page, refusals
 
 PlanId = Annotated[Line, Path(description="The id of a plan, such as pro.")]
 
@@ -21,37 +21,42 @@ def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin", responses=refusals(errors.BadRequest))
     stable = {"x-stability": "stable"}
     one = refusals(errors.BadRequest, errors.NotFound)
-    taken = refusals(errors.BadRequest, errors.Conflict)
+    creating = refusals(errors.BadRequest, errors.Conflict)
     ending = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
-    @routes.get("/plans", summary="Plans", openapi_extra=stable)
-    async def plans(door: Annotated[Door, Depends(gate.open)], asked: Annotated[PlansAsked, Query()]) -> Page[Plan]:
-        return Page[Plan].of(await store.plans(door, asked.filters(), asked.limit))
+    @routes.get("/plans", summary="List plans", openapi_extra=stable)
+    async def plans(door: Annotated[Door, Depends(gate.open)], query: Annotated[PlanFilters, Query()]) -> Page[Plan]:
+        return Page[Plan].of(await store.plans(door, query.filters(), query.limit))
 
     @routes.post(
-        "/plans", summary="Make a plan", status_code=status.HTTP_201_CREATED, responses=taken, openapi_extra=stable
+        "/plans",
+        summary="Create a plan",
+        status_code=status.HTTP_201_CREATED,
+        responses=creating,
+        openapi_extra=stable,
     )
-    async def create(door: Annotated[Door, Depends(gate.open)], said: NewPlan) -> Plan:
-        return Plan.model_validate(await store.create_plan(door, told(said.model_dump(mode="json"))))
+    async def create(door: Annotated[Door, Depends(gate.open)], body: NewPlan) -> Plan:
+        return Plan.model_validate(await store.create_plan(door, as_stored(body.model_dump(mode="json"))))
 
-    @routes.get("/plans/{plan_id}", summary="One plan", responses=one, openapi_extra=stable)
+    @routes.get("/plans/{plan_id}", summary="Get a plan", responses=one, openapi_extra=stable)
     async def plan(door: Annotated[Door, Depends(gate.open)], plan_id: PlanId) -> Plan:
         return Plan.model_validate(await store.plan(door, plan_id))
 
     @routes.patch("/plans/{plan_id}", summary="Change a plan", responses=one, openapi_extra=stable)
-    async def update(door: Annotated[Door, Depends(gate.open)], plan_id: PlanId, said: PlanChanges) -> Plan:
-        """Holds for the next request of every org that follows the plan. What is so already changes nothing."""
-        return Plan.model_validate(await store.update_plan(door, plan_id, told(said.changes())))
+    async def update(door: Annotated[Door, Depends(gate.open)], plan_id: PlanId, body: PlanChanges) -> Plan:
+        """Takes effect with the next request of every org on the plan. Setting a value that is already set changes
+        nothing."""
+        return Plan.model_validate(await store.update_plan(door, plan_id, as_stored(body.changes())))
 
     @routes.delete("/plans/{plan_id}", summary="Delete a plan", responses=ending, openapi_extra=stable)
     async def delete(door: Annotated[Door, Depends(gate.open)], plan_id: PlanId) -> Deleted:
-        """Refused while orgs are on it, and for the three that come with Tollgate."""
+        """A plan with orgs cannot be deleted, nor can the three plans that Tollgate installs."""
         return Deleted.model_validate(await store.delete_plan(door, plan_id))
 
-    @routes.post("/assign-plan", summary="Put an org on a plan", responses=ending, openapi_extra=stable)
-    async def assign(door: Annotated[Door, Depends(gate.open)], said: PlanAssignment) -> Org:
-        """What the org has of its own, limits or markup, stays."""
-        subject = said.model_dump(mode="json", include={"org_id", "user_id"}, exclude_none=True)
-        return Org.model_validate(await store.assign_plan(door, subject, said.plan))
+    @routes.post("/assign-plan", summary="Move an org to another plan", responses=ending, openapi_extra=stable)
+    async def assign(door: Annotated[Door, Depends(gate.open)], body: PlanAssignment) -> Org:
+        """The org keeps its own limits and its own markup."""
+        subject = body.model_dump(mode="json", include={"org_id", "user_id"}, exclude_none=True)
+        return Org.model_validate(await store.assign_plan(door, subject, body.plan))
 
     return routes

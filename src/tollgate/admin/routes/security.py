@@ -20,9 +20,9 @@ def router(gate: Gate) -> Routes:
 
     @routes.get(
         "",
-        summary="What looks like an attack or a fault",
-        description="Refused requests and changes to keys are counted by kind and subject, within seconds; patterns "
-        "are looked for every ten minutes. The counts of a server that dies are lost: a hint, not the books.",
+        summary="List security events",
+        description="Refused requests and changes of keys are counted by kind and subject within seconds. Patterns are "
+        "looked for every ten minutes. The counts are approximate: those of a server that dies are lost.",
         responses=refusals(),
         openapi_extra=stable,
     )
@@ -33,18 +33,18 @@ def router(gate: Gate) -> Routes:
 
     @routes.post(
         "/{event_id}/acknowledge",
-        summary="Say that somebody has seen to an event",
-        description="Seen again, it opens a new event; a pattern not before a day has passed. "
-        "The first acknowledgement stands.",
+        summary="Acknowledge a security event",
+        description="When it is seen again a new event opens; for a pattern, after a day at the earliest. A second "
+        "acknowledgement changes nothing.",
         responses=refusals(NotFound),
         openapi_extra=stable,
     )
     async def acknowledge(
         door: Annotated[Door, Depends(gate.open)],
-        event_id: Annotated[Text, InPath(description="The event's id.")],
-        said: Annotated[Acknowledgement | None, Body()] = None,
+        event_id: Annotated[Text, InPath(description="The id of the event.")],
+        body: Annotated[Acknowledgement | None, Body()] = None,
     ) -> SecurityEvent:
-        note = said.note if said else None
+        note = body.note if body else None
         return SecurityEvent.model_validate(await audit.acknowledge_security_event(door, event_id, note))
 
     return routes

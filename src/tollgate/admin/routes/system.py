@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from tollgate.admin.schemas.system import DatabaseState
+from tollgate.admin.schemas.system import DatabaseStatistics
 from tollgate.database import Door
 from tollgate.health import store as health
 from tollgate.keys.authentication import Gate
@@ -17,11 +17,11 @@ def router(gate: Gate) -> Routes:
 
     @routes.get(
         "/database",
-        summary="How the database fares, by its own statistics",
+        summary="Get the statistics of Postgres",
         responses=refusals(),
         openapi_extra={"x-stability": "experimental"},
     )
-    async def database(door: Annotated[Door, Depends(gate.open)]) -> DatabaseState:
-        return DatabaseState.model_validate(await health.database(door))
+    async def database(door: Annotated[Door, Depends(gate.open)]) -> DatabaseStatistics:
+        return DatabaseStatistics.model_validate(await health.database(door))
 
     return routes

@@ -1,4 +1,4 @@
-"""/admin/upstreams: servers of our own, kept and looked after over HTTP."""
+"""/admin/upstreams."""
 
 import asyncio
 from typing import Annotated, Any
@@ -6,17 +6,17 @@ from typing import Annotated, Any
 from fastapi import Depends, Query
 
 from tollgate.admin.schemas.upstreams import (
+    ChangedUpstream,
+    HealthChecks,
+    HealthChecksOf,
     NewUpstream,
-    Probed,
     RemovedUpstream,
-    Round,
-    RoundOf,
-    Seen,
-    Upstream,
+    UpstreamActivity,
     UpstreamChange,
+    UpstreamDetails,
     UpstreamFilters,
+    UpstreamHealthCheck,
     UpstreamId,
-    WrittenUpstream,
 )
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.routes import visibility
@@ -34,38 +34,41 @@ STABLE = {"x-stability": "stable"}
 
 def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup) -> Routes:
     routes = Routes(prefix="/admin/upstreams")
-    show = _Shown(upstreams, checkup)
+    details = _Details(upstreams, checkup)
 
-    async def written(done: dict[str, Any]) -> WrittenUpstream:
-        return WrittenUpstream(**show.one(done["upstream"]), visible=await visibility(catalog))
+    async def changed(done: dict[str, Any]) -> ChangedUpstream:
+        return ChangedUpstream(**details.of(done["upstream"]), visible=await visibility(catalog))
 
-    @routes.get("", summary="Your own servers", responses=refusals(BadRequest), openapi_extra=STABLE)
+    @routes.get("", summary="List your upstreams", responses=refusals(BadRequest), openapi_extra=STABLE)
     async def listed(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[UpstreamFilters, Query()]
-    ) -> Page[Upstream]:
+    ) -> Page[UpstreamDetails]:
         found = await store.upstreams(door, query.filters(), query.limit)
-        return Page[Upstream].of({**found, "data": [show.one(row) for row in found["data"]]})
+        return Page[UpstreamDetails].of({**found, "data": [details.of(row) for row in found["data"]]})
 
     @routes.post(
         "",
-        summary="Make a server of yours known",
+        summary="Create an upstream",
         status_code=201,
         responses=refusals(BadRequest),
         openapi_extra=STABLE,
     )
-    async def make(door: Annotated[Door, Depends(gate.open)], body: NewUpstream) -> WrittenUpstream:
-        await store.operator(door)  # nobody else has us look up names
+    async def make(door: Annotated[Door, Depends(gate.open)], body: NewUpstream) -> ChangedUpstream:
+        await store.operator(door)  # only an operator may make us resolve a host name
         await checkup.refuse_forbidden(body.base_url)
-        return await written(await store.make(door, body.changes()))
+        return await changed(await store.make(door, body.changes()))
 
     @routes.post(
         "/refresh-health",
-        summary="Ask your servers how they are",
-        description="A few at a time, each within seconds. What comes of it is kept, and shown with the server.",
+        summary="Check the health of your upstreams",
+        description="Checks a few at a time, each with a timeout of seconds. The results are stored and shown with the "
+        "upstream.",
         responses=refusals(BadRequest, NotFound),
         openapi_extra=STABLE,
     )
-    async def refresh_health(door: Annotated[Door, Depends(gate.open)], body: RoundOf | None = None) -> Round:
+    async def refresh_health(
+        door: Annotated[Door, Depends(gate.open)], body: HealthChecksOf | None = None
+    ) -> HealthChecks:
         wanted = body.ids if body else None
         filters = {} if wanted is None else {"ids": wanted}
         found = (await store.upstreams(door, filters, MOST_ON_A_PAGE))["data"]
@@ -75,38 +78,42 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         took = asyncio.get_running_loop().time() - began
         kept = (await store.keep_probes(door, [probe._asdict() for probe in probes]))["data"] if probes else []
         reached = {probe.upstream_id for probe in probes}
-        return Round(
-            data=[Probed(**probe) for probe in kept],
+        return HealthChecks(
+            data=[UpstreamHealthCheck(**probe) for probe in kept],
             left_out=[row["id"] for row in found if row["id"] not in reached],
             took_ms=round(took * 1000),
         )
 
     @routes.get(
-        "/{upstream_id}", summary="One of your servers", responses=refusals(BadRequest, NotFound), openapi_extra=STABLE
+        "/{upstream_id}", summary="Get an upstream", responses=refusals(BadRequest, NotFound), openapi_extra=STABLE
     )
-    async def one(door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId) -> Upstream:
-        return Upstream(**show.one((await store.upstream(door, upstream_id))["upstream"]))
+    async def one(door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId) -> UpstreamDetails:
+        return UpstreamDetails(**details.of((await store.upstream(door, upstream_id))["upstream"]))
 
-    @routes.patch("/{upstream_id}", summary="Change it", responses=refusals(BadRequest, NotFound), openapi_extra=STABLE)
+    @routes.patch(
+        "/{upstream_id}", summary="Change an upstream", responses=refusals(BadRequest, NotFound), openapi_extra=STABLE
+    )
     async def change(
         door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId, body: UpstreamChange
-    ) -> WrittenUpstream:
+    ) -> ChangedUpstream:
         if body.base_url is not None:
             await store.operator(door)
             await checkup.refuse_forbidden(body.base_url)
-        return await written(await store.change(door, upstream_id, body.changes()))
+        return await changed(await store.change(door, upstream_id, body.changes()))
 
     @routes.delete(
         "/{upstream_id}",
-        summary="Remove it",
-        description="Refused while routes lead there, unless they are to go with it. Requests keep its id.",
+        summary="Delete an upstream",
+        description="Refused while it has routes, unless `routes` is true. Requests keep its id.",
         responses=refusals(BadRequest, NotFound, Conflict),
         openapi_extra=STABLE,
     )
     async def remove(
         door: Annotated[Door, Depends(gate.open)],
         upstream_id: UpstreamId,
-        with_routes: Annotated[bool, Query(alias="routes", description="true removes its routes too.")] = False,
+        with_routes: Annotated[
+            bool, Query(alias="routes", description="Whether to delete its routes as well.")
+        ] = False,
     ) -> RemovedUpstream:
         gone = await store.delete(door, upstream_id, with_routes=with_routes)
         return RemovedUpstream(id=gone["id"], routes=gone["routes"], visible=await visibility(catalog))
@@ -114,20 +121,20 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
     return routes
 
 
-class _Shown:
-    """A row, with what only this process knows of that server."""
+class _Details:
+    """Adds to a row what this process knows of the upstream."""
 
     def __init__(self, upstreams: Upstreams, checkup: Checkup) -> None:
         self._upstreams = upstreams
         self._checkup = checkup
 
-    def one(self, row: dict[str, Any]) -> dict[str, Any]:
+    def of(self, row: dict[str, Any]) -> dict[str, Any]:
         seen = {state.id: state for state in self._upstreams.states()}.get(row["id"])
         name = row["secret_name"]
         return {
             **row,
             "secret_is_set": None if name is None else self._checkup.has_secret(name),
-            "here": Seen(**seen._asdict()) if seen else None,
+            "here": UpstreamActivity(**seen._asdict()) if seen else None,
         }
 
 

@@ -1,5 +1,4 @@
-"""/admin/usage: everyone's requests, with what they cost us; /v1/admin/logs is the same list under its other name,
-and the one place where what was said can be read."""
+"""/admin/usage: the requests of all orgs, with what they cost us. /v1/admin/logs lists them with their content."""
 
 from typing import Annotated, Any
 
@@ -9,13 +8,26 @@ from fastapi.responses import StreamingResponse
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
-from tollgate.usage import export, schemas, store
+from tollgate.usage import export, store
 from tollgate.usage import routes as usage
-from tollgate.usage.schemas import Latency, LoggedRequestRow, PaidAggregate, PaidRequestRow, PaidSeries
+from tollgate.usage.schemas import (
+    MOST_WITH_CONTENT,
+    AllAggregateQuery,
+    AllExportQuery,
+    AllRequestsQuery,
+    AllSeriesQuery,
+    Latency,
+    LatencyQuery,
+    LoggedRequestRow,
+    LogsQuery,
+    PaidAggregate,
+    PaidRequestRow,
+    PaidSeries,
+)
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
 
-MAY_MEET: dict[str, Any] = {
+STABLE: dict[str, Any] = {
     "responses": refusals(errors.BadRequest),
     "openapi_extra": {"x-stability": "stable"},
 }
@@ -25,57 +37,57 @@ def router(gate: Gate) -> Routes:
     routes = Routes()
     opened = Depends(gate.open)
 
-    @routes.get("/admin/usage", summary="Requests of everyone, newest first", **MAY_MEET)
+    @routes.get("/admin/usage", summary="List the requests of all orgs, newest first", **STABLE)
     async def requests(
-        door: Annotated[Door, opened], query: Annotated[schemas.AllRequests, Query()]
+        door: Annotated[Door, opened], query: Annotated[AllRequestsQuery, Query()]
     ) -> Page[PaidRequestRow]:
-        """A page may be short, even empty, while next_cursor is not null: a call looks at so many requests only."""
+        """Each call examines a limited number of requests, so a page may be short or empty while next_cursor is not
+        null."""
         return Page[PaidRequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
         "/v1/admin/logs",
-        summary="Requests of everyone, newest first, and what was said in them where that is asked for",
+        summary="List the requests of all orgs, newest first, with prompts and answers if asked for",
         response_model_exclude_unset=True,
-        **MAY_MEET,
+        **STABLE,
     )
-    async def logs(door: Annotated[Door, opened], query: Annotated[schemas.Logs, Query()]) -> Page[LoggedRequestRow]:
-        """A page may be short, even empty, while next_cursor is not null: a call looks at so many requests only."""
+    async def logs(door: Annotated[Door, opened], query: Annotated[LogsQuery, Query()]) -> Page[LoggedRequestRow]:
+        """Each call examines a limited number of requests, so a page may be short or empty while next_cursor is not
+        null."""
         if query.include:
-            most = min(query.limit, schemas.MOST_WITH_CONTENT)
+            most = min(query.limit, MOST_WITH_CONTENT)
             return Page[LoggedRequestRow].of(await store.contents(door, query.filters(), most))
         return Page[LoggedRequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
         "/admin/usage/aggregate",
-        summary="What was used, by model, key, user, org, upstream or day",
+        summary="Sum up usage by model, key, user, org, upstream or day",
         response_model_exclude_unset=True,
-        **MAY_MEET,
+        **STABLE,
     )
-    async def aggregate(
-        door: Annotated[Door, opened], query: Annotated[schemas.WholeAggregate, Query()]
-    ) -> PaidAggregate:
+    async def aggregate(door: Annotated[Door, opened], query: Annotated[AllAggregateQuery, Query()]) -> PaidAggregate:
         return PaidAggregate(**await usage.aggregate(door, query, everyone=True))
 
-    @routes.get("/admin/usage/series", summary="What was used, by minute, hour or day", **MAY_MEET)
-    async def series(door: Annotated[Door, opened], query: Annotated[schemas.WholeSeries, Query()]) -> PaidSeries:
+    @routes.get("/admin/usage/series", summary="Get usage by minute, hour or day", **STABLE)
+    async def series(door: Annotated[Door, opened], query: Annotated[AllSeriesQuery, Query()]) -> PaidSeries:
         return PaidSeries(**await usage.series(door, query, everyone=True))
 
-    @routes.get("/admin/usage/latency", summary="How long requests took", **MAY_MEET)
-    async def latency(door: Annotated[Door, opened], query: Annotated[schemas.LatencyOf, Query()]) -> Latency:
+    @routes.get("/admin/usage/latency", summary="Get the duration of requests", **STABLE)
+    async def latency(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
         return Latency(**await usage.latency(door, "whole", query))
 
-    @routes.get("/admin/usage/ttft", summary="How long requests took until their first token", **MAY_MEET)
-    async def first_token(door: Annotated[Door, opened], query: Annotated[schemas.LatencyOf, Query()]) -> Latency:
+    @routes.get("/admin/usage/ttft", summary="Get the time to first token", **STABLE)
+    async def first_token(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
         return Latency(**await usage.latency(door, "first_token", query))
 
     @routes.get(
         "/admin/usage/export",
-        summary="Requests of everyone as a file, as many as there are",
+        summary="Export the requests of all orgs as a file",
         response_class=StreamingResponse,
         responses=refusals(errors.BadRequest) | export.DOCUMENTED,
         openapi_extra={"x-stability": "stable"},
     )
-    async def file(door: Annotated[Door, opened], query: Annotated[schemas.WholeFile, Query()]) -> StreamingResponse:
+    async def file(door: Annotated[Door, opened], query: Annotated[AllExportQuery, Query()]) -> StreamingResponse:
         return await export.response(door, query.format, query.filters(), everyone=True)
 
     return routes

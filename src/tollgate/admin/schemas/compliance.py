@@ -1,29 +1,31 @@
-"""The compliance report, and the period it covers."""
+"""The compliance report, and the period that it covers."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.audit import rules
-from tollgate.web.schemas import Moment
+from tollgate.web.schemas import Amounts, Moment
 
 
-class Period(BaseModel):
+class ReportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    since: Moment = Field(alias="from", description="The report begins here.", examples=["2026-01-01T00:00:00Z"])
+    since: Moment = Field(alias="from", description="The start of the period.", examples=["2026-01-01T00:00:00Z"])
     until: Moment | None = Field(
-        None, alias="to", description=f"And ends before this: now, unless told. At most {rules.MOST_DAYS} days later."
+        None,
+        alias="to",
+        description=f"The end of the period, exclusive; at most {rules.MOST_DAYS} days after its start. Default: now.",
     )
-    form: Literal["json", "csv", "md"] = Field("json", alias="format", description="How to write it.")
+    form: Literal["json", "csv", "md"] = Field("json", alias="format", description="The format of the report.")
     books: bool | None = Field(
-        None, description="Whether to audit the books. Left out, they are unless they are too large for one call."
+        None, description="Whether to audit the books. By default they are audited if one call can do it."
     )
 
 
 class UnusedKey(BaseModel):
     key_id: str
-    key: str = Field(description="Masked.")
+    key: str = Field(description="The masked key.")
     name: str
     org_id: str
     user_id: str
@@ -36,32 +38,34 @@ class KeysReport(BaseModel):
     rotated: int
     disabled: int
     revoked: int
-    usable: int = Field(description="How many may be used at this moment.")
-    never_used: int = Field(description="Of those.")
-    unused_90_days: int = Field(description="Of those, used before but not within 90 days.")
-    unused: list[UnusedKey] = Field(description="The 1,000 oldest of both.")
+    usable: int = Field(description="How many keys can be used now.")
+    never_used: int = Field(description="How many usable keys were never used.")
+    unused_90_days: int = Field(description="How many usable keys were used, but not within 90 days.")
+    unused: list[UnusedKey] = Field(description="The keys of the two counts above, oldest first, at most 1,000.")
 
 
-class Actor(BaseModel):
+class ReportedActor(BaseModel):
     kind: Literal["user", "console", "system"]
     id: str
     email: str | None
     role: str | None
     status: str | None
     org_id: str | None
-    actions: dict[str, int] = Field(description="How often each.", examples=[{"key.created": 2}])
+    actions: dict[str, int] = Field(description="How often each action was done.", examples=[{"key.created": 2}])
     refused: int
 
 
 class PeopleReport(BaseModel):
-    admins: int = Field(description="Active ones, at this moment.")
+    admins: int = Field(description="How many admins are active now.")
     actors: int
-    done: list[Actor] = Field(description="Admins first, idle ones too; the 1,000 busiest.")
+    done: list[ReportedActor] = Field(
+        description="Admins first, including those without an action; at most 1,000, the most active."
+    )
 
 
-class KeyUse(BaseModel):
+class ReportedKey(Amounts):
     key_id: str
-    key: str | None = Field(description="Masked; null when the key is gone.")
+    key: str | None = Field(description="The masked key; null when it was deleted.")
     name: str | None
     org_id: str | None
     user_id: str | None
@@ -69,29 +73,29 @@ class KeyUse(BaseModel):
     charge_credits: float
     charge_nanos: int
     last_request_at: Moment
-    last_used_at: Moment | None = Field(description="For anything, at any time.")
+    last_used_at: Moment | None = Field(description="The last use of any kind, also outside the period.")
 
 
 class AccessReport(BaseModel):
     keys: int
     requests: int
-    used: list[KeyUse] = Field(description="The 1,000 busiest.")
+    used: list[ReportedKey] = Field(description="At most 1,000 keys, those with the most requests.")
 
 
-class MoneyReport(BaseModel):
-    in_credits: float = Field(description="Funded by payments, less what was taken back.")
+class MoneyReport(Amounts):
+    in_credits: float = Field(description="Paid in by orgs, less corrections.")
     in_nanos: int
     promotions_credits: float
     promotions_nanos: int
     written_off_credits: float
     written_off_nanos: int
-    charged_credits: float = Field(description="For requests made in this time.")
+    charged_credits: float = Field(description="Charged for the requests of the period.")
     charged_nanos: int
     refunded_credits: float
     refunded_nanos: int
-    out_credits: float = Field(description="What upstreams cost for the same requests.")
+    out_credits: float = Field(description="Our cost of the requests of the period.")
     out_nanos: int
-    margin_credits: float = Field(description="Charged less refunded and out.")
+    margin_credits: float = Field(description="Charged, less refunds and cost.")
     margin_nanos: int
 
 
@@ -99,12 +103,12 @@ class BooksReport(BaseModel):
     audited: bool
     agree: bool | None
     fault_count: int | None
-    faults: list[dict[str, Any]] = Field(description="The first hundred.")
+    faults: list[dict[str, Any]] = Field(description="At most 100 faults.")
     orgs: int | None = None
     transfers: int | None = None
     requests: int | None = None
     open_holds: int | None = None
-    reason: str | None = Field(description="Why they were not audited.")
+    reason: str | None = Field(description="Why the books were not audited.")
 
 
 class ComplianceReport(BaseModel):
@@ -117,4 +121,4 @@ class ComplianceReport(BaseModel):
     people: PeopleReport
     access: AccessReport
     money: MoneyReport
-    books: BooksReport = Field(description="At the moment of the report, whatever its time.")
+    books: BooksReport = Field(description="The books as they are now, whatever the period.")

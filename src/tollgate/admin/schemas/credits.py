@@ -1,4 +1,4 @@
-"""What operators write to move credits: how much, whose, and why."""
+"""Operations that move credits: grants, adjustments and refunds."""
 
 import re
 from decimal import Decimal, localcontext
@@ -10,8 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from tollgate.core import errors
 from tollgate.core.money import EXACT, NANOS_PER_CREDIT
-from tollgate.people.rules import Line
-from tollgate.web.schemas import Written
+from tollgate.web.schemas import NO_NUL, ChangeBody, Line
 
 MOST_CREDITS = 100_000_000
 MOST_NANOS = MOST_CREDITS * NANOS_PER_CREDIT
@@ -19,12 +18,12 @@ PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
 def _exact(value: object) -> Decimal:
-    """Numbers come as they were written, never by way of a float."""
+    """A decimal as the client wrote it. A float is refused, because it may not be exact."""
     if isinstance(value, str) and PLAIN_DECIMAL.fullmatch(value):
         return Decimal(value)
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return Decimal(value)
-    raise PydanticCustomError("decimal", "Write a decimal number of at most nine places, such as 12.5")
+    raise PydanticCustomError("decimal", "Send a decimal number with at most nine places, such as 12.5")
 
 
 def _decimal(**bounds: Any) -> Any:
@@ -32,37 +31,37 @@ def _decimal(**bounds: Any) -> Any:
     return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": f"^{PLAIN_DECIMAL.pattern}$"}]})
 
 
-Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern="^[^\\x00]+$")]
-# What may be left out is in the document without null, so that there is one way to leave it out.
-Credits = Annotated[
+Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=NO_NUL)]
+# The JSON schemas below leave null out: a client leaves the field out instead.
+PositiveCredits = Annotated[
     Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, le=MOST_CREDITS, decimal_places=9)] | None,
     _decimal(exclusiveMinimum=0),
 ]
-Nanos = Annotated[
+PositiveNanos = Annotated[
     Annotated[int, Field(strict=True, gt=0, le=MOST_NANOS)] | None,
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_NANOS}),
 ]
-Change = Annotated[
+SignedCredits = Annotated[
     Annotated[Decimal, BeforeValidator(_exact), Field(ge=-MOST_CREDITS, le=MOST_CREDITS, decimal_places=9)] | None,
     _decimal(minimum=-MOST_CREDITS),
 ]
-ChangeNanos = Annotated[
+SignedNanos = Annotated[
     Annotated[int, Field(strict=True, ge=-MOST_NANOS, le=MOST_NANOS)] | None,
     WithJsonSchema({"type": "integer", "minimum": -MOST_NANOS, "maximum": MOST_NANOS}),
 ]
-Named = Annotated[Line | None, WithJsonSchema({"type": "string", "maxLength": 200})]
+OptionalId = Annotated[Line | None, WithJsonSchema({"type": "string", "maxLength": 200})]
 
 
 def _one_of(*names: str) -> JsonDict:
     return {"oneOf": [{"required": [name]} for name in names]}
 
 
-class Operation(Written):
-    """What every operation says: how much, and why."""
+class Operation(ChangeBody):
+    """The amount, in credits or in nanos, and the reason."""
 
-    credits: Credits = Field(None, description="Credits; 1 is 1 US dollar.")
-    credits_nanos: Nanos = Field(None, description="The same in nanos (1e-9 credit).")
-    reason: Reason = Field(description="Why. The org reads it beside the transfer.")
+    credits: PositiveCredits = Field(None, description="The amount in credits; 1 credit is 1 US dollar.")
+    credits_nanos: PositiveNanos = Field(None, description="The amount in nanos (1e-9 credit).")
+    reason: Reason = Field(description="Why. The org sees it with the transfer.")
 
     @property
     def amount_nanos(self) -> int | None:
@@ -71,10 +70,10 @@ class Operation(Written):
         with localcontext(EXACT):
             return int(self.credits * NANOS_PER_CREDIT)
 
-    def asked(self, idempotency_key: str) -> dict[str, Any]:
-        """For the database: the amount in nanos, however it was written."""
-        said = self.model_dump(exclude={"credits", "credits_nanos"}, exclude_none=True)
-        return said | {"amount_nanos": self.amount_nanos, "idempotency_key": idempotency_key}
+    def as_stored(self, idempotency_key: str) -> dict[str, Any]:
+        """The operation for the database, with the amount in nanos."""
+        fields = self.model_dump(exclude={"credits", "credits_nanos"}, exclude_none=True)
+        return fields | {"amount_nanos": self.amount_nanos, "idempotency_key": idempotency_key}
 
     def _only_one(self, *names: str, needed: bool = True) -> None:
         given = sum(getattr(self, name) is not None for name in names)
@@ -84,11 +83,11 @@ class Operation(Written):
             )
 
 
-class ToAnOrg(Operation):
-    """Whose balance changes: an org's, named by itself or by one of its users."""
+class OrgOperation(Operation):
+    """An operation on the balance of an org, given by its id or by one of its users."""
 
-    org_id: Named = Field(None, description="The org whose balance changes.")
-    user_id: Named = Field(None, description="Or a user: then the org of that user.")
+    org_id: OptionalId = Field(None, description="The org.")
+    user_id: OptionalId = Field(None, description="Or a user of the org.")
 
     @model_validator(mode="after")
     def _is_clear(self) -> Self:
@@ -97,21 +96,23 @@ class ToAnOrg(Operation):
         return self
 
 
-ONE_PAYER_ONE_AMOUNT: JsonDict = {"allOf": [_one_of("org_id", "user_id"), _one_of("credits", "credits_nanos")]}
+ONE_ORG_ONE_AMOUNT: JsonDict = {"allOf": [_one_of("org_id", "user_id"), _one_of("credits", "credits_nanos")]}
 
 
-class Grant(ToAnOrg):
+class Grant(OrgOperation):
     model_config = ConfigDict(
-        json_schema_extra=ONE_PAYER_ONE_AMOUNT
+        json_schema_extra=ONE_ORG_ONE_AMOUNT
         | {"examples": [{"org_id": "org_01a1fe3117a8a7398cfa2afabd3d", "credits": "25.00", "reason": "Invoice 1042"}]}
     )
 
-    source: Literal["funding", "promotion"] = Field("funding", description="Paid for, or given away.")
+    source: Literal["funding", "promotion"] = Field(
+        "funding", description="`funding`: the org paid for the credits. `promotion`: they are free."
+    )
 
 
-class Adjustment(ToAnOrg):
+class Adjustment(OrgOperation):
     model_config = ConfigDict(
-        json_schema_extra=ONE_PAYER_ONE_AMOUNT
+        json_schema_extra=ONE_ORG_ONE_AMOUNT
         | {
             "examples": [
                 {
@@ -123,21 +124,21 @@ class Adjustment(ToAnOrg):
         }
     )
 
-    credits: Change = Field(None, description="Credits to add, or below zero to take.")
-    credits_nanos: ChangeNanos = Field(None, description="The same in nanos (1e-9 credit).")
+    credits: SignedCredits = Field(None, description="Credits to add; below zero, credits to take.")
+    credits_nanos: SignedNanos = Field(None, description="The same in nanos (1e-9 credit).")
     source: Literal["funding", "writeoff"] = Field(
-        "funding", description="Against what was paid in, or as a loss or gain of ours."
+        "funding", description="`funding`: corrects what the org paid. `writeoff`: our own loss or gain."
     )
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
         if self.amount_nanos == 0:
-            raise errors.BadRequest("An adjustment of zero changes nothing.", param="credits")
+            raise errors.BadRequest("An adjustment must not be zero.", param="credits")
         return self
 
 
 class Refund(Operation):
-    """Without an amount, what is left of the charge."""
+    """Without an amount, all that is left of the charge is refunded."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -146,7 +147,7 @@ class Refund(Operation):
         }
     )
 
-    request_id: Line = Field(description="The request whose charge is given back.")
+    request_id: Line = Field(description="The request whose charge is refunded.")
 
     @model_validator(mode="after")
     def _is_clear(self) -> Self:

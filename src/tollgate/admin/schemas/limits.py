@@ -4,12 +4,12 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tollgate.limits.schemas import Limits, OfEachLimit
-from tollgate.people.rules import Line
+from tollgate.limits.schemas import SixLimits, WindowLimits
+from tollgate.web.schemas import Line
 
 
-class Subject(BaseModel):
-    """Whose limits: exactly one of the three. A user stands for the org he belongs to."""
+class LimitSubject(BaseModel):
+    """The org or key. Send exactly one of the three; a user_id stands for the org of that user."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -20,43 +20,43 @@ class Subject(BaseModel):
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if len(self.subject()) != 1:
-            raise ValueError("name exactly one of org_id, user_id and key_id")
+            raise ValueError("send exactly one of org_id, user_id and key_id")
         return self
 
     def subject(self) -> dict[str, str]:
-        named = {"org_id": self.org_id, "user_id": self.user_id, "key_id": self.key_id}
-        return {name: value for name, value in named.items() if value is not None}
+        ids = {"org_id": self.org_id, "user_id": self.user_id, "key_id": self.key_id}
+        return {name: value for name, value in ids.items() if value is not None}
 
 
-class SetRateLimitRequest(Subject, Limits):
-    """All six at once: what is left out follows, as a null does."""
+class NewLimits(LimitSubject, WindowLimits):
+    """All six limits. A limit that is null or left out falls back to the plan, or for a key to the org."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"org_id": "org_0193", "requests_per_minute": 600, "tokens_per_day": 5000000}]}
     )
 
     def limits(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", include=set(Limits.model_fields))
+        return self.model_dump(mode="json", include=set(WindowLimits.model_fields))
 
 
-class ResetOf(Subject):
-    counters: bool = Field(False, description="Let the windows begin anew as well.")
+class LimitReset(LimitSubject):
+    counters: bool = Field(False, description="Whether to reset the windows to zero as well.")
 
 
-class Binding(BaseModel):
-    limit: int | None = Field(description="The lowest that applies; null where there is none.")
+class BindingLimit(BaseModel):
+    limit: int | None = Field(description="The lowest limit that applies; null is no limit.")
     set_by: Literal["plan", "org", "key"] | None
 
 
-class BindingLimits(OfEachLimit[Binding]):
+class BindingLimits(SixLimits[BindingLimit]):
     pass
 
 
-class LimitsNow(BaseModel):
-    """What holds from the next request on."""
+class CurrentLimits(BaseModel):
+    """The limits from the next request on."""
 
     org_id: str
-    key_id: str | None = Field(description="Null when the limits are an org's.")
+    key_id: str | None = Field(description="Null for the limits of an org.")
     plan: str
-    limits: Limits = Field(description="What was set for this org or key itself.")
-    in_effect: BindingLimits = Field(description="What that comes to with the plan's and, for a key, the org's limits.")
+    limits: WindowLimits = Field(description="The own limits of this org or key.")
+    in_effect: BindingLimits = Field(description="The lowest of the own limits and those of the plan, or of the org.")

@@ -11,8 +11,6 @@ from tollgate.upstreams.client import UpstreamState
 from tollgate.upstreams.openrouter_account import AccountCredit
 
 Labels = Mapping[str, str]
-
-
 Value = int | float | Decimal
 
 

@@ -4,55 +4,54 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from tollgate.catalog import rules
-from tollgate.catalog.rules import FRESH_SECONDS
+from tollgate.catalog.rules import FRESH_SECONDS, ListHealth
 from tollgate.web.schemas import Moment
 
-HEALTHS = (
+HEALTH_DESCRIPTION = (
     "healthy: the list is fresh. stale: an older list is used because no newer one could be fetched. "
     "cold: no list yet; the first call reads what it needs. down: no list, and none could be fetched."
 )
 
 
-class Instance(BaseModel):
-    """What the process that answered has in memory."""
+class InstanceCatalog(BaseModel):
+    """The catalog in the memory of the instance that answered."""
 
-    health: rules.Health = Field(description=HEALTHS)
-    age_seconds: float | None = Field(description="Since the list was taken, here or elsewhere; null while cold.")
+    health: ListHealth = Field(description=HEALTH_DESCRIPTION)
+    age_seconds: float | None = Field(description="Since the list was fetched, by any instance; null while cold.")
     models: int
-    hits: int = Field(description="Answered from memory.")
-    misses: int = Field(description="Answered after asking the database or OpenRouter.")
-    hit_rate: float | None = Field(description="Hits of all; null before anything was asked.", examples=[0.9987])
+    hits: int = Field(description="Look-ups answered from memory.")
+    misses: int = Field(description="Look-ups that asked the database or OpenRouter.")
+    hit_rate: float | None = Field(description="Hits by all look-ups; null before the first.", examples=[0.9987])
     refreshes: int
     failures: int = Field(description="Refreshes that got no list.")
     skipped: int = Field(description="Entries of the last list that could not be used.")
-    last_error: str | None = Field(description="Why the last refresh failed; null when it did not.")
+    last_error: str | None = Field(description="Why the last refresh failed; null if it succeeded.")
 
 
-class Snapshot(BaseModel):
-    """What all instances share."""
+class SharedCatalog(BaseModel):
+    """The snapshot that all instances share."""
 
-    health: rules.Health = Field(description=HEALTHS)
+    health: ListHealth = Field(description=HEALTH_DESCRIPTION)
     taken_at: Moment
     age_seconds: int
-    models: int = Field(description="Those of OpenRouter; your own come from the routes.")
+    models: int = Field(description="Models of OpenRouter, without your own servers' models.")
 
 
 class CatalogStatus(BaseModel):
-    instance: Instance
-    shared: Snapshot | None = Field(description="Null where none was kept yet; the sandbox's never is.")
+    instance: InstanceCatalog
+    shared: SharedCatalog | None = Field(description="Null before the first snapshot, and always for the sandbox.")
 
 
 class CacheStatus(BaseModel):
-    ttl_seconds: int = Field(description="How long a list counts as fresh.", examples=[FRESH_SECONDS])
-    oldest_seconds: int = Field(description="How old a list may grow while no newer can be had.")
+    ttl_seconds: int = Field(description="How long a list is fresh.", examples=[FRESH_SECONDS])
+    oldest_seconds: int = Field(description="How long a list is used while no newer one can be fetched.")
     live: CatalogStatus
-    test: CatalogStatus | None = Field(description="What test keys can ask for; null where no sandbox runs.")
+    test: CatalogStatus | None = Field(description="The catalog of test keys; null without a sandbox.")
 
 
-class Refreshed(BaseModel):
+class RefreshedCatalog(BaseModel):
     status: Literal["refreshed"] = "refreshed"
-    models: int = Field(description="How many can be asked for now, your own among them.")
-    changed: bool = Field(description="Whether the shared list says anything else than before.")
+    models: int = Field(description="How many models there are now, your own servers' included.")
+    changed: bool = Field(description="Whether the shared list differs from the one before.")
     took_ms: int
-    shared: Snapshot | None
+    shared: SharedCatalog | None

@@ -1,64 +1,57 @@
-"""What GET /admin/monitor tells, part by part."""
+"""The response of GET /admin/monitor."""
 
 from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from tollgate.core.money import to_credits
 from tollgate.keys.rules import masked
-from tollgate.web.schemas import Moment
+from tollgate.web.schemas import Amounts, Moment
 
 
-class Population(BaseModel):
+class Counts(BaseModel):
     total: int
-    usable: int = Field(description="Those that may act: active, and of keys neither disabled, revoked nor expired.")
+    usable: int = Field(description="Active ones; for keys, those not disabled, revoked or expired.")
     active_today: int = Field(description="Those with a request since midnight UTC.")
 
 
-class Money(BaseModel):
+class ChargeAndCost(Amounts):
     charge_nanos: int = Field(description="What orgs pay.")
     charge_credits: float
-    cost_nanos: int = Field(description="What upstreams take.")
+    cost_nanos: int = Field(description="What upstreams charge us.")
     cost_credits: float
     margin_nanos: int = Field(description="Charge less cost.")
     margin_credits: float
 
     @model_validator(mode="before")
     @classmethod
-    def _reckoned(cls, found: dict[str, Any]) -> dict[str, Any]:
-        nanos = {"charge": found["charge_nanos"], "cost": found["cost_nanos"]}
-        nanos["margin"] = nanos["charge"] - nanos["cost"]
-        return (
-            found
-            | {f"{name}_nanos": amount for name, amount in nanos.items()}
-            | {f"{name}_credits": to_credits(amount) for name, amount in nanos.items()}
-        )
+    def _with_margin(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"margin_nanos": found["charge_nanos"] - found["cost_nanos"]}
 
 
-class HouseUsed(Money):
+class SystemUsage(ChargeAndCost):
     requests: int
     errors: int
     prompt_tokens: int
     completion_tokens: int
 
 
-class HouseUsedOverTime(BaseModel):
-    today: HouseUsed = Field(description="Since midnight UTC.")
-    last_7_days: HouseUsed = Field(description="Today and the six days before, in UTC.")
-    last_30_days: HouseUsed = Field(description="Today and the 29 days before, in UTC.")
+class SystemUsageOverTime(BaseModel):
+    today: SystemUsage = Field(description="Since midnight UTC.")
+    last_7_days: SystemUsage = Field(description="Today and the 6 days before, in UTC.")
+    last_30_days: SystemUsage = Field(description="Today and the 29 days before, in UTC.")
 
 
 class LastDayLatency(BaseModel):
-    requests: int = Field(description="How many were timed: those without an error.")
+    requests: int = Field(description="How many requests were measured: those without an error.")
     average_ms: float | None
-    p50_ms: float | None = Field(description="Percentiles are within 5 %.")
+    p50_ms: float | None = Field(description="Percentiles are accurate to 5 %.")
     p90_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
 
 
 class UpstreamShare(BaseModel):
-    upstream: str | None = Field(description="Null: those that reached no upstream.")
+    upstream: str | None = Field(description="Null for requests that reached no upstream.")
     requests: int
     errors: int
     cost_nanos: int
@@ -67,31 +60,31 @@ class UpstreamShare(BaseModel):
 class LastDay(BaseModel):
     requests: int
     errors: int
-    error_rate: float | None = Field(description="Of all requests, from 0 to 1; null without any.")
+    error_rate: float | None = Field(description="Errors by requests, from 0 to 1; null without requests.")
     latency: LastDayLatency = Field(description="From the request to the last byte.")
     first_token: LastDayLatency = Field(description="From the request to the first token of a stream.")
     upstreams: list[UpstreamShare]
 
 
-class Leader(Money):
+class TopEntry(ChargeAndCost):
     requests: int
     tokens: int
 
 
-class TopOrg(Leader):
+class TopOrg(TopEntry):
     org_id: str
     name: str | None
 
 
-class TopModel(Leader):
+class TopModel(TopEntry):
     model: str
 
 
-class TopKey(Leader):
+class TopKey(TopEntry):
     key_id: str
     org_id: str
     name: str | None
-    key: str | None = Field(description="Masked.")
+    key: str | None = Field(description="The masked key.")
 
     @model_validator(mode="before")
     @classmethod
@@ -122,7 +115,7 @@ class OpenHolds(BaseModel):
     count: int
     nanos: int
     oldest_at: Moment | None
-    unsettled: int = Field(description="Those of them whose cost the sweeper is looking for.")
+    unsettled: int = Field(description="How many of them have no cost yet; the sweeper asks the upstream for it.")
 
 
 class OverdrawnOrg(BaseModel):
@@ -133,8 +126,8 @@ class OverdrawnOrg(BaseModel):
 
 class Overdrawn(BaseModel):
     count: int
-    nanos: int = Field(description="What they owe together.")
-    orgs: list[OverdrawnOrg] = Field(description="The worst of them.")
+    nanos: int = Field(description="The sum of all balances below zero.")
+    orgs: list[OverdrawnOrg] = Field(description="Those with the lowest balances.")
 
 
 class SuspendedOrg(BaseModel):
@@ -146,16 +139,16 @@ class SuspendedOrg(BaseModel):
 
 class PaidSuspended(BaseModel):
     count: int
-    orgs: list[SuspendedOrg] = Field(description="The first of them.")
+    orgs: list[SuspendedOrg] = Field(description="Those suspended first.")
 
 
 class Balances(BaseModel):
-    nanos: int = Field(description="All balances above zero: what orgs have paid for and not used, holds among it.")
+    nanos: int = Field(description="The sum of all balances above zero, holds included.")
 
 
 class CatalogHealth(BaseModel):
     models: int
-    age_seconds: float | None = Field(description="Since the list was taken; null while there is none.")
+    age_seconds: float | None = Field(description="Since the list was fetched; null without a list.")
     fresh: bool
     hits: int
     misses: int
@@ -167,27 +160,29 @@ class CatalogHealth(BaseModel):
 
 class UpstreamHealth(BaseModel):
     id: str
-    breaker: str = Field(description="closed, open or half; the worst of its models.")
+    breaker: str = Field(description="closed, open or half: the worst of the breakers of its models.")
     in_flight: int
     failures: int
     last_error: str | None
 
 
 class OpenRouterCredit(BaseModel):
-    credits: float | None = Field(description="What is left of our own credit at OpenRouter.")
+    credits: float | None = Field(description="The credit left on our own OpenRouter account.")
     credits_nanos: int | None
-    days_left: float | None = Field(description="At the rate of the last 24 hours; null when that is nothing.")
-    reason: str | None = Field(description="Why it is not known.")
+    days_left: float | None = Field(
+        description="How long the credit lasts at the cost of the last 24 hours; null if that is 0."
+    )
+    reason: str | None = Field(description="Why the credit is unknown.")
 
 
-class HouseMonitor(BaseModel):
+class SystemMonitor(BaseModel):
     at: Moment
-    orgs: Population
-    users: Population
-    keys: Population
-    usage: HouseUsedOverTime
+    orgs: Counts
+    users: Counts
+    keys: Counts
+    usage: SystemUsageOverTime
     last_24_hours: LastDay
-    top_orgs: list[TopOrg] = Field(description="By charge, in 30 days.")
+    top_orgs: list[TopOrg] = Field(description="By charge over 30 days, as the other lists.")
     top_models: list[TopModel]
     top_keys: list[TopKey]
     recent_requests: list[RecentRequest] = Field(description="Newest first.")
@@ -195,6 +190,6 @@ class HouseMonitor(BaseModel):
     balances: Balances
     overdrawn: Overdrawn
     paid_suspended: PaidSuspended
-    catalog: dict[str, CatalogHealth] = Field(description="What this instance knows, for live keys and for test keys.")
-    upstreams: list[UpstreamHealth] = Field(description="Those that this instance has asked so far.")
+    catalog: dict[str, CatalogHealth] = Field(description="This instance's catalogs of live keys and of test keys.")
+    upstreams: list[UpstreamHealth] = Field(description="The upstreams that this instance has called.")
     openrouter: OpenRouterCredit

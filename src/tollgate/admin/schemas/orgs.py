@@ -4,13 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.limits.schemas import AT_ONCE, Limit, Limits
-from tollgate.people.rules import Line, Markup, Name
-from tollgate.web.schemas import Listed, Moment, Written
+from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
+from tollgate.people.schemas import Markup
+from tollgate.web.schemas import ChangeBody, Line, Moment, Name, PageQuery
 
 OrgStatus = Literal["active", "suspended"]
-
-
 PaidCalls = Literal["active", "suspended"]
 
 
@@ -19,32 +17,32 @@ class Org(BaseModel):
     name: str
     plan: str
     status: OrgStatus
-    markup: float | None = Field(description="0.05 charges 5 % above the cost; null follows the plan.")
-    limits: Limits = Field(description="Its own; a null follows the plan.")
-    max_concurrent_requests: int | None = Field(description=AT_ONCE + "Its own bound; null follows the plan.")
-    open_requests: int = Field(description="How many are open now.")
-    paid_calls: PaidCalls = Field(description="Suspended: paid calls are refused, and all else goes on.")
+    markup: float | None = Field(description="0.05 charges 5 % above the cost; null uses the markup of the plan.")
+    limits: WindowLimits = Field(description="The own limits of the org; null uses the limit of the plan.")
+    max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null uses the bound of the plan.")
+    open_requests: int = Field(description="How many requests are open now.")
+    paid_calls: PaidCalls = Field(description="While suspended, paid calls are refused; other calls are served.")
     paid_suspended_at: Moment | None
     paid_suspended_reason: str | None = Field(description="`quarantined_usage` or `operator`.")
-    credits: float = Field(description="The balance, for people to read; 1 credit is 1 US dollar.")
+    credits: float = Field(description="The balance in credits, for people to read; 1 credit is 1 US dollar.")
     credits_nanos: int = Field(description="The balance in nanos (1e-9 credit), exact.")
-    held_nanos: int = Field(description="What running requests have set aside.")
+    held_nanos: int = Field(description="What open requests hold.")
     available_nanos: int = Field(description="Balance less held.")
-    users: int = Field(description="How many users belong to it.")
+    users: int = Field(description="How many users the org has.")
     created_at: Moment
     updated_at: Moment
 
 
-class NewOrg(Written):
+class NewOrg(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Acme", "plan": "pro"}]})
 
     name: Name
     plan: Name = Field("free", description="The id of a plan.")
 
 
-class OrgChanges(Written):
-    """What is left out or null stays as it is, but for markup, limits and max_concurrent_requests: there a null follows
-    the plan."""
+class OrgChanges(ChangeBody):
+    """A field that is null or left out stays as it is, except markup, limits and max_concurrent_requests: there null
+    removes the org's own value."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -54,19 +52,23 @@ class OrgChanges(Written):
 
     name: Name | None = None
     plan: Name | None = Field(None, description="The id of a plan.")
-    status: OrgStatus | None = Field(None, description="Suspending stops all keys of the org at once.")
-    markup: Markup | None = Field(None, description="0.05 is 5 %, in steps of a millionth; null follows the plan.")
-    limits: Limits | None = Field(None, description="Those named are changed; null lets all follow the plan.")
-    max_concurrent_requests: Limit | None = Field(None, description=AT_ONCE + "Null follows the plan.")
+    status: OrgStatus | None = Field(None, description="Suspending an org stops all its keys at once.")
+    markup: Markup | None = Field(
+        None, description="0.05 is 5 %, in steps of a millionth; null uses the markup of the plan."
+    )
+    limits: WindowLimits | None = Field(
+        None, description="Changes the limits that it names; null removes all own limits."
+    )
+    max_concurrent_requests: Limit | None = Field(None, description=OPEN_REQUESTS + "Null uses the bound of the plan.")
     paid_calls: PaidCalls | None = Field(
         None,
-        description="Refuse paid calls, or serve them again. Tollgate suspends them by itself when the usage of "
-        "two requests within an hour makes no sense.",
+        description="Whether paid calls are served. Tollgate suspends them by itself when the reported usage of two "
+        "requests within an hour cannot be correct.",
     )
 
 
-class OrgsAsked(Listed):
-    q: Line | None = Field(None, description="Part of the name, in capitals or not, or the whole id.")
+class OrgFilters(PageQuery):
+    q: Line | None = Field(None, description="Part of the name (case-insensitive), or the whole id.")
     plan: Line | None = Field(None, description="Only orgs on this plan.")
     status: OrgStatus | None = None
     sort: Literal["created_at:desc", "created_at:asc", "name:asc", "name:desc", "credits:desc", "credits:asc"] = (
@@ -74,25 +76,25 @@ class OrgsAsked(Listed):
     )
 
 
-class Lookup(BaseModel):
-    """What a person types to pick one of many."""
+class LookupQuery(BaseModel):
+    """A search for a picker."""
 
     model_config = ConfigDict(extra="forbid")
 
-    q: Line | None = Field(None, description="Part of the name, in capitals or not, or the whole id.")
+    q: Line | None = Field(None, description="Part of the name (case-insensitive), or the whole id.")
     limit: int = Field(20, ge=1, le=1000)
 
     def filters(self, sort: str) -> dict[str, str]:
         return {"sort": sort} | ({"q": self.q} if self.q else {})
 
 
-class Pick(BaseModel):
+class OrgChoice(BaseModel):
     id: str
     name: str
 
 
-class Picks(BaseModel):
-    data: list[Pick]
+class OrgChoices(BaseModel):
+    data: list[OrgChoice]
 
 
 class Deleted(BaseModel):

@@ -1,10 +1,10 @@
-"""What a route costs, as operators write it: decimal strings, for a double has no tenth of a cent."""
+"""Prices of routes. They are decimal strings, because a float cannot hold them exactly."""
 
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from tollgate.web.schemas import Written
+from tollgate.web.schemas import ChangeBody
 
 EXAMPLE: dict[str, Any] = {
     "prompt": "0.0000002",
@@ -16,14 +16,14 @@ Amount = Annotated[
     str,
     Field(
         pattern=r"^[0-9]{1,6}(\.[0-9]{1,30})?$",
-        description="Credits (US dollars) for each token, request or piece, as a plain decimal string.",
+        description="Credits (US dollars) per token, request or piece, as a decimal string.",
         examples=["0.0000006"],
     ),
 ]
 
 
-class Prices(Written):
-    """OpenRouter's names. What is left out costs nothing."""
+class RoutePrices(ChangeBody):
+    """Prices by OpenRouter's names. A price that is left out is 0."""
 
     prompt: Amount | None = None
     completion: Amount | None = None
@@ -41,15 +41,15 @@ class Prices(Written):
     input_cache_write_1h: Amount | None = None
 
 
-class Override(Prices):
-    """Prices that replace others beyond a number of prompt tokens."""
+class PriceOverride(RoutePrices):
+    """Prices for prompts with more tokens than this."""
 
     min_prompt_tokens: int = Field(ge=0, le=999_999_999, strict=True)
 
 
-class Pricing(Prices):
+class RoutePricing(RoutePrices):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     prompt: Amount
     completion: Amount
-    overrides: list[Override] = Field([], max_length=20)
+    overrides: list[PriceOverride] = Field([], max_length=20)

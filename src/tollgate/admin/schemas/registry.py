@@ -5,42 +5,35 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.admin.schemas import pricing
-from tollgate.admin.schemas.pricing import Pricing
+from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.catalog.schemas import Visibility
-from tollgate.web.schemas import Listed, Moment, Written
+from tollgate.web.schemas import NO_NUL, ChangeBody, Identifier, Moment, PageQuery
 
 MOST_TOKENS = 1_000_000_000
+TokenCount = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+ServingState = Literal["active", "disabled"]
 
 
-Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+$")]
+class Architecture(ChangeBody):
+    modality: Identifier = Field(examples=["text->text"])
+    input_modalities: list[Identifier] = Field(max_length=20, examples=[["text"]])
+    output_modalities: list[Identifier] = Field(max_length=20, examples=[["text"]])
+    tokenizer: Identifier = Field(examples=["Llama3"])
+    instruct_type: Identifier | None
 
 
-Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+class Listing(ChangeBody):
+    """What GET /v1/models shows of a model that OpenRouter does not list. Fields that are left out get defaults."""
 
-
-State = Literal["active", "disabled"]
-
-
-class Architecture(Written):
-    modality: Word = Field(examples=["text->text"])
-    input_modalities: list[Word] = Field(max_length=20, examples=[["text"]])
-    output_modalities: list[Word] = Field(max_length=20, examples=[["text"]])
-    tokenizer: Word = Field(examples=["Llama3"])
-    instruct_type: Word | None
-
-
-class Listing(Written):
-    """What GET /v1/models says of a model that OpenRouter does not list. What is left out is made up."""
-
-    name: str = Field("", max_length=200, pattern=r"^[^\x00]*$")
-    description: str = Field("", max_length=5000, pattern=r"^[^\x00]*$")
-    hugging_face_id: Word | None = None
+    name: str = Field("", max_length=200, pattern=NO_NUL)
+    description: str = Field("", max_length=5000, pattern=NO_NUL)
+    hugging_face_id: Identifier | None = None
     architecture: Architecture | None = None
-    supported_parameters: list[Word] = Field([], max_length=100)
-    knowledge_cutoff: Word | None = None
+    supported_parameters: list[Identifier] = Field([], max_length=100)
+    knowledge_cutoff: Identifier | None = None
 
 
-class PutRoute(Written):
+class PutRoute(ChangeBody):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -56,19 +49,21 @@ class PutRoute(Written):
         }
     )
 
-    model: Word = Field(description="What clients ask for; with the upstream it names the route.")
-    upstream_id: Word = Field(description="Which server serves it.")
-    upstream_model: Word | None = Field(None, description="Its name there. Default: the same.")
-    pricing: Pricing | None = Field(None, description="What it costs before the markup. A new route needs it.")
-    context_tokens: Tokens | None = Field(None, description="The longest prompt and answer together.")
-    most_output: Tokens | None = Field(None, description="The longest answer.")
-    priority: int = Field(50, ge=0, le=1000, description="Lower ones first; OpenRouter's own routes have 100.")
-    weight: int = Field(1, ge=1, le=1000, description="The chance among those of one priority.")
+    model: Identifier = Field(description="The name that clients use. Model and upstream together identify the route.")
+    upstream_id: Identifier = Field(description="The server.")
+    upstream_model: Identifier | None = Field(None, description="The name on that server. Default: the same name.")
+    pricing: RoutePricing | None = Field(None, description="The price before the markup. A new route needs one.")
+    context_tokens: TokenCount | None = Field(None, description="The most tokens of prompt and answer together.")
+    most_output: TokenCount | None = Field(None, description="The most tokens of an answer.")
+    priority: int = Field(
+        50, ge=0, le=1000, description="Routes with a lower number come first; OpenRouter's routes have 100."
+    )
+    weight: int = Field(1, ge=1, le=1000, description="The share of requests among routes of the same priority.")
     listing: Listing = Listing()
-    state: State = "active"
+    state: ServingState = "active"
 
 
-class Route(BaseModel):
+class RouteDetails(BaseModel):
     id: str
     model: str
     upstream_id: str
@@ -79,13 +74,13 @@ class Route(BaseModel):
     priority: int
     weight: int
     listing: dict[str, Any]
-    state: State
+    state: ServingState
     created_at: Moment
     updated_at: Moment
 
 
-class WrittenRoute(Route):
-    created: bool = Field(description="Whether it is new; else what was named of it is changed.")
+class ChangedRoute(RouteDetails):
+    created: bool = Field(description="Whether the route is new; otherwise the fields that were sent changed.")
     visible: Visibility
 
 
@@ -94,8 +89,8 @@ class RemovedRoute(BaseModel):
     visible: Visibility
 
 
-class RouteFilters(Listed):
-    model: Word | None = Field(None, description="Only routes of this model.")
-    upstream_id: Word | None = Field(None, description="Only routes to this upstream.")
-    state: State | None = None
+class RouteFilters(PageQuery):
+    model: Identifier | None = Field(None, description="Only routes of this model.")
+    upstream_id: Identifier | None = Field(None, description="Only routes to this upstream.")
+    state: ServingState | None = None
     sort: Literal["created_at:desc", "created_at:asc", "model:asc", "model:desc"] = "created_at:desc"

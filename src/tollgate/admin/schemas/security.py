@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.web.schemas import Listed, Moment, Text, Written
+from tollgate.web.schemas import ChangeBody, Moment, Note, PageQuery, Text
 
-Kind = Literal[
+SecurityKind = Literal[
     "key_created",
     "key_rotated",
     "key_revoked",
@@ -20,50 +20,50 @@ Kind = Literal[
     "usage_spike",
     "many_failures",
 ]
-
-
 Severity = Literal["info", "warning", "critical"]
-
-
-Sort = Literal[
+SecuritySort = Literal[
     "last_seen:desc", "last_seen:asc", "first_seen:desc", "first_seen:asc",
     "count:desc", "count:asc", "severity:desc", "severity:asc",
 ]  # fmt: skip
 
 
-class SecurityFilters(Listed):
-    kind: Kind | None = Field(None, description="Only events of this kind.")
-    severity: Severity | None = Field(None, description="Only events as grave as this.")
-    org_id: Text | None = Field(None, description="Only events that concern this org.")
-    key_id: Text | None = Field(None, description="Only events that concern this key.")
-    acknowledged: bool | None = Field(None, description="Only events that somebody has seen to, or that nobody has.")
-    since: Moment | None = Field(None, alias="from", description="Seen at this time or after.")
-    until: Moment | None = Field(None, alias="to", description="Seen before this time.")
-    sort: Sort = "last_seen:desc"
+class SecurityFilters(PageQuery):
+    kind: SecurityKind | None = Field(None, description="Only events of this kind.")
+    severity: Severity | None = Field(None, description="Only events of this severity.")
+    org_id: Text | None = Field(None, description="Only events about this org.")
+    key_id: Text | None = Field(None, description="Only events about this key.")
+    acknowledged: bool | None = Field(None, description="Only events that were acknowledged, or that were not.")
+    since: Moment | None = Field(None, alias="from", description="Last seen at this time or later.")
+    until: Moment | None = Field(None, alias="to", description="Last seen before this time.")
+    sort: SecuritySort = "last_seen:desc"
 
 
-class Subject(BaseModel):
+class SecuritySubject(BaseModel):
     kind: Literal["org", "key", "address"]
-    id: str = Field(description="`unknown` where nothing names an address; `others` for those too many to tell apart.")
+    id: str = Field(
+        description="`unknown` for an unknown address; `others` for addresses beyond those counted one by one."
+    )
 
 
 class SecurityEvent(BaseModel):
     id: str = Field(examples=["sec_01a1fe3176a89d25de9e38917547"])
-    kind: Kind
+    kind: SecurityKind
     severity: Severity
-    subject: Subject = Field(examples=[{"kind": "address", "id": "192.0.2.7"}])
+    subject: SecuritySubject = Field(examples=[{"kind": "address", "id": "192.0.2.7"}])
     org_id: str | None
     key_id: str | None
     first_seen: Moment
     last_seen: Moment
-    count: int = Field(description="How often. A pattern counts the hours in which it was seen.")
-    details: dict[str, Any] = Field(description="Of the last time.", examples=[{"code": "invalid_api_key"}])
+    count: int = Field(description="How often it was seen; for a pattern, in how many hours.")
+    details: dict[str, Any] = Field(
+        description="The details of the last time it was seen.", examples=[{"code": "invalid_api_key"}]
+    )
     acknowledged_at: Moment | None
-    acknowledged_by: str | None = Field(description="A user's id, or the name of a console command.")
+    acknowledged_by: str | None = Field(description="The id of a user, or the name of a console command.")
     note: str | None
 
 
-class Acknowledgement(Written):
+class Acknowledgement(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"note": "A load test of ours."}]})
 
-    note: str | None = Field(None, max_length=1000, pattern=r"^[^\x00]*$", description="What was found.")
+    note: Note | None = Field(None, description="What was found.")

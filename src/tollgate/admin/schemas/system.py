@@ -9,19 +9,19 @@ from tollgate.web.schemas import Moment
 
 class TableSize(BaseModel):
     table: str
-    rows: int = Field(description="As Postgres estimates them.")
-    dead_rows: int = Field(description="Not vacuumed yet.")
+    rows: int = Field(description="As estimated by Postgres.")
+    dead_rows: int = Field(description="Rows that are not vacuumed yet.")
     table_bytes: int
     index_bytes: int
     last_vacuum: Moment | None
     last_analyze: Moment | None
 
 
-class Sizes(BaseModel):
-    database_bytes: int = Field(description="Of the whole database, what is not Tollgate's included.")
+class DatabaseSizes(BaseModel):
+    database_bytes: int = Field(description="The whole database, tables that are not Tollgate's included.")
     tables_bytes: int
     indexes_bytes: int
-    tables: list[TableSize] = Field(description="Tollgate's, largest first.")
+    tables: list[TableSize] = Field(description="Tollgate's tables, largest first.")
 
 
 class SlowFunction(BaseModel):
@@ -29,13 +29,13 @@ class SlowFunction(BaseModel):
     calls: int
     total_ms: float
     mean_ms: float
-    most_ms: float | None = Field(description="Of one call; null where Postgres does not keep it.")
+    most_ms: float | None = Field(description="The longest call; null where Postgres does not record it.")
 
 
-class Slowest(BaseModel):
+class SlowFunctions(BaseModel):
     source: Literal["pg_stat_statements", "pg_stat_user_functions"] | None
-    functions: list[SlowFunction] | None = Field(description="Those that took most time in all.")
-    reason: str | None = Field(description="Why there are none.")
+    functions: list[SlowFunction] | None = Field(description="Those with the longest total time.")
+    reason: str | None = Field(description="Why no statistics are known.")
 
 
 class UnusedIndex(BaseModel):
@@ -49,17 +49,17 @@ class MissingIndex(BaseModel):
     reason: str
 
 
-class Indexes(BaseModel):
-    counted_since: Moment | None = Field(description="Null: since the database was made or restored.")
-    unused: list[UnusedIndex] = Field(description="Not read since then; those that keep things unique are never here.")
-    missing: list[MissingIndex] = Field(description="Tables read whole again and again: a hint, no more.")
+class IndexUse(BaseModel):
+    counted_since: Moment | None = Field(description="Null: since the database was created or restored.")
+    unused: list[UnusedIndex] = Field(description="Indexes not read since then, unique indexes excepted.")
+    missing: list[MissingIndex] = Field(description="Tables with many sequential scans. This is only a hint.")
 
 
-class Connections(BaseModel):
-    used: int = Field(description="To all databases of the server.")
+class ConnectionCounts(BaseModel):
+    used: int = Field(description="Connections to all databases of the server.")
     used_here: int
     most: int
-    reserved: int = Field(description="Of those, for superusers.")
+    reserved: int = Field(description="Reserved for superusers.")
 
 
 class OldestTransaction(BaseModel):
@@ -70,18 +70,18 @@ class OldestTransaction(BaseModel):
 
 
 class Backup(BaseModel):
-    archived_at: Moment | None = Field(description="When Postgres last handed a piece of its log to the archive.")
+    archived_at: Moment | None = Field(description="When Postgres last archived a WAL segment.")
     failed_at: Moment | None
-    reason: str | None = Field(description="Why nothing is known.")
+    reason: str | None = Field(description="Why it is unknown.")
 
 
-class DatabaseState(BaseModel):
+class DatabaseStatistics(BaseModel):
     schema_version: str = Field(examples=["20261121001800"])
     server_version: str
-    sizes: Sizes
-    slowest: Slowest
-    indexes: Indexes
-    connections: Connections
-    oldest_transaction: OldestTransaction | None = Field(description="Besides the one of this call.")
-    sees_all_sessions: bool = Field(description="False: oldest_transaction is only looked for among our own role's.")
+    sizes: DatabaseSizes
+    slowest: SlowFunctions
+    indexes: IndexUse
+    connections: ConnectionCounts
+    oldest_transaction: OldestTransaction | None = Field(description="Without the transaction of this call.")
+    sees_all_sessions: bool = Field(description="False: oldest_transaction covers only the sessions of our own role.")
     last_backup: Backup

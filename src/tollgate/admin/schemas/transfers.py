@@ -1,92 +1,66 @@
-"""The ledger as operators see it: transfers, which of them are asked for, and what they come to."""
+"""The ledger, as operators see it: transfers, and their sums."""
 
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from tollgate.admin.schemas.credits import MOST_NANOS
-from tollgate.core.money import to_credits
-from tollgate.people.rules import Line
-from tollgate.web.schemas import Listed, Moment, computed
+from tollgate.credits.schemas import TransferFields, TransferKind, TransferQuery
+from tollgate.web.schemas import Amounts, Line, Moment
 
-Kind = Literal["grant", "charge", "refund", "adjustment"]
 Account = Literal["wallet", "funding", "promotion", "revenue", "writeoff"]
 
 
-class Transfer(BaseModel):
-    id: str
+class Transfer(TransferFields):
     org_id: str
-    kind: Kind
     debit: Account = Field(description="The account that the amount left.")
-    credit: Account = Field(description="The account that it came to.")
+    credit: Account = Field(description="The account that received the amount.")
     amount_nanos: int
-    change_nanos: int = Field(description="What it did to the org's balance.")
-    balance_after_nanos: int = Field(description="The org's balance after it.")
-    request_id: str | None = Field(description="Of a charge or a refund: the request it is for.")
-    reference: str = Field(description="What caused it; with the kind, unique in the ledger.")
-    reason: str
-    created_at: Moment
-
-    @computed("The amount in credits, for people.")
-    def amount_credits(self) -> float:
-        return to_credits(self.amount_nanos)
-
-    @computed("The balance after it in credits, for people.")
-    def balance_after_credits(self) -> float:
-        return to_credits(self.balance_after_nanos)
+    amount_credits: float
+    reference: str = Field(description="What caused the transfer; unique together with the kind.")
 
 
-class Posted(Transfer):
-    created: bool = Field(description="false when this repeats an operation: the first transfer's answer.")
+class PostedTransfer(Transfer):
+    created: bool = Field(description="False when the Idempotency-Key was used before: then this is the first answer.")
 
 
-class TransferFilters(Listed):
-    org_id: Line | None = Field(None, description="Only this org's.")
-    kind: Kind | None = None
-    debit: Account | None = Field(None, description="Only what left this account.")
-    credit: Account | None = Field(None, description="Only what came to this account.")
-    since: Moment | None = Field(None, alias="from", description="Not before this time.")
-    until: Moment | None = Field(None, alias="to", description="Before this time.")
-    min_nanos: int | None = Field(None, ge=1, le=MOST_NANOS, description="Not less than this.")
-    max_nanos: int | None = Field(None, ge=1, le=MOST_NANOS, description="Not more than this.")
-    sort: Literal["created_at:desc", "created_at:asc"] = "created_at:desc"
+class TransferFilters(TransferQuery):
+    org_id: Line | None = Field(None, description="Only transfers of this org.")
+    debit: Account | None = Field(None, description="Only transfers from this account.")
+    credit: Account | None = Field(None, description="Only transfers to this account.")
+    min_nanos: int | None = Field(None, ge=1, le=MOST_NANOS, description="Only amounts of at least this.")
+    max_nanos: int | None = Field(None, ge=1, le=MOST_NANOS, description="Only amounts of at most this.")
 
 
-class Sums(BaseModel):
+class Sums(Amounts):
     today_nanos: int = Field(description="Since midnight UTC.")
     last_7_days_nanos: int
     last_30_days_nanos: int
     all_nanos: int
-
-    @computed("All of it in credits, for people.")
-    def all_credits(self) -> float:
-        return to_credits(self.all_nanos)
+    all_credits: float
 
 
 class Flow(Sums):
-    kind: Kind
+    kind: TransferKind
     debit: Account
     credit: Account
 
 
 class AccountSums(Sums):
-    account: Account = Field(description="What came to it less what left it. Over all accounts that is zero.")
+    account: Account = Field(description="The sums are what it received less what left it; over all accounts, zero.")
 
 
-class Outstanding(BaseModel):
+class Outstanding(Amounts):
     orgs: int
-    balance_nanos: int = Field(description="All balances together: what orgs may still spend.")
-    held_nanos: int = Field(description="What of it running requests have set aside.")
+    balance_nanos: int = Field(description="The sum of all balances: what orgs may still spend.")
+    balance_credits: float
+    held_nanos: int = Field(description="The part of it that open requests hold.")
     overdrawn_orgs: int
     overdrawn_nanos: int
 
-    @computed("All balances in credits, for people.")
-    def balance_credits(self) -> float:
-        return to_credits(self.balance_nanos)
 
-
-class Summary(BaseModel):
+class CreditSummary(BaseModel):
     at: Moment
-    flows: list[Flow] = Field(description="What moved, by kind and by the accounts it moved between.")
+    flows: list[Flow] = Field(description="Sums by kind, debit account and credit account.")
     accounts: list[AccountSums]
     outstanding: Outstanding

@@ -1,22 +1,22 @@
-"""The forms of /admin/upstreams: what is written of a server of our own, and what is shown of it."""
+"""Upstreams of your own, as operators write and see them."""
 
 from typing import Annotated, Literal
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from tollgate.admin.schemas.registry import ServingState
 from tollgate.catalog.schemas import Visibility
 from tollgate.upstreams import key_variables
 from tollgate.upstreams.breaker import State as BreakerState
-from tollgate.web.schemas import MOST_ON_A_PAGE, Listed, Moment, Written
+from tollgate.web.schemas import MOST_ON_A_PAGE, ChangeBody, Identifier, Moment, Name, PageQuery
 
-Dialect = Literal["vllm", "sglang", "llamacpp", "tgi", "openai"]
-State = Literal["active", "disabled"]
+OwnDialect = Literal["vllm", "sglang", "llamacpp", "tgi", "openai"]
 
 
 def _offered(name: str) -> str:
     if not key_variables.is_offered(name):
-        raise ValueError("is a variable of Tollgate's own")
+        raise ValueError("is a variable that Tollgate uses itself")
     return name
 
 
@@ -24,16 +24,14 @@ def _without_end(url: str) -> str:
     return url.rstrip("/")
 
 
-Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-~]+$")]
-UpstreamId = Annotated[Word, Path(description="The upstream's id.", examples=["ups_019aa5c1d2e37f60"])]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["gpu-1"])]
+UpstreamId = Annotated[Identifier, Path(description="The id of the upstream.", examples=["ups_019aa5c1d2e37f60"])]
 BaseUrl = Annotated[
     str,
     Field(
         max_length=2000,
         pattern=r"^https?://[!-~]+$",
-        description="Where its API is; paths such as /chat/completions are put behind it. Private addresses need "
-        "PRIVATE_UPSTREAMS; those where clouds keep credentials are never allowed.",
+        description="The address of its API, to which paths such as /chat/completions are appended. Private addresses "
+        "need PRIVATE_UPSTREAMS; the metadata addresses of cloud hosts are never allowed.",
         examples=["http://10.0.0.7:8000/v1"],
     ),
     AfterValidator(_without_end),
@@ -42,28 +40,28 @@ SecretName = Annotated[
     str,
     Field(
         pattern=key_variables.OFFERED,
-        description="The environment variable that holds its key. Only those whose name begins with UPSTREAM_ can be "
-        "named, so that no other secret of the process is sent anywhere. The key itself is never here.",
+        description="The environment variable that holds its key. The name must begin with UPSTREAM_, so that no other "
+        "secret of the process can be sent to a server. The key itself is not stored.",
         examples=["UPSTREAM_GPU_1_KEY"],
     ),
     AfterValidator(_offered),
 ]
-Concurrency = Annotated[int, Field(ge=1, le=100_000, description="Most calls at once, for each instance.")]
-ConnectSeconds = Annotated[float, Field(ge=0.1, le=60, description="For a connection to be made.")]
-FirstByteSeconds = Annotated[float, Field(ge=0.1, le=86_400, description="For a stream to begin.")]
-IdleSeconds = Annotated[float, Field(ge=0.1, le=86_400, description="The longest silence within a stream.")]
+Concurrency = Annotated[int, Field(ge=1, le=100_000, description="The most concurrent calls of each instance.")]
+ConnectSeconds = Annotated[float, Field(ge=0.1, le=60, description="The timeout of a connection attempt.")]
+FirstByteSeconds = Annotated[float, Field(ge=0.1, le=86_400, description="The timeout of the first byte of a stream.")]
+IdleSeconds = Annotated[float, Field(ge=0.1, le=86_400, description="The timeout between two parts of a stream.")]
 HealthPath = Annotated[
     str,
     Field(
         max_length=2000,
         pattern=r"^/[^\s?#\x00-\x1f\x7f]*$",
-        description="A path of the server that says whether it lives. Default: /models below the base URL.",
+        description="The path of the server's own health check. Default: /models below the base URL.",
         examples=["/health"],
     ),
 ]
 
 
-class NewUpstream(Written):
+class NewUpstream(ChangeBody):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -80,7 +78,7 @@ class NewUpstream(Written):
     )
 
     name: Name
-    dialect: Dialect
+    dialect: OwnDialect
     base_url: BaseUrl
     secret_name: SecretName | None = None
     concurrency: Concurrency | None = None
@@ -88,16 +86,16 @@ class NewUpstream(Written):
     first_byte_seconds: FirstByteSeconds = 120
     idle_seconds: IdleSeconds = 120
     health_path: HealthPath | None = None
-    state: State = "active"
+    state: ServingState = "active"
 
 
-class UpstreamChange(Written):
-    """What is left out stays; null takes away what need not be there."""
+class UpstreamChange(ChangeBody):
+    """A field that is left out stays as it is; null removes an optional value."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"state": "disabled"}]})
 
     name: Name | None = None
-    dialect: Dialect | None = None
+    dialect: OwnDialect | None = None
     base_url: BaseUrl | None = None
     secret_name: SecretName | None = None
     concurrency: Concurrency | None = None
@@ -105,74 +103,78 @@ class UpstreamChange(Written):
     first_byte_seconds: FirstByteSeconds | None = None
     idle_seconds: IdleSeconds | None = None
     health_path: HealthPath | None = None
-    state: State | None = None
+    state: ServingState | None = None
 
 
-class Probe(BaseModel):
+class HealthCheckResult(BaseModel):
     status: Literal["up", "down"]
     http_status: int | None
-    latency_ms: int | None = Field(description="Until the head of its answer came.")
+    latency_ms: int | None = Field(description="Until the headers of the response.")
     error: str | None
     probed_at: Moment
 
 
-class Seen(BaseModel):
-    breaker: BreakerState = Field(description="The worst of its models'.")
-    breakers: dict[str, BreakerState] = Field(description="By the model's name there; only of those that fail.")
+class UpstreamActivity(BaseModel):
+    breaker: BreakerState = Field(description="The worst of the breakers of its models.")
+    breakers: dict[str, BreakerState] = Field(description="By the name of the model there; only models that fail.")
     in_flight: int
     failures: int = Field(description="Since the process started.")
     last_error: str | None
 
 
-class Upstream(BaseModel):
+class UpstreamDetails(BaseModel):
     id: str
     name: str
-    dialect: Dialect
+    dialect: OwnDialect
     base_url: str
     secret_name: str | None
     secret_is_set: bool | None = Field(
-        description="Whether the variable holds anything here; null where none is named."
+        description="Whether the variable is set on this instance; null when none is named."
     )
     concurrency: int | None
     connect_seconds: float
     first_byte_seconds: float
     idle_seconds: float
     health_path: str | None
-    state: State
-    routes: int = Field(description="How many lead there. Priority and weight are theirs: GET /admin/models/registry.")
-    health: Probe | None = Field(description="When it was last probed; null when it never was.")
-    here: Seen | None = Field(description="How calls from the instance that answered went; null before the first.")
+    state: ServingState
+    routes: int = Field(
+        description="How many routes it has. They carry priority and weight: GET /admin/models/registry."
+    )
+    health: HealthCheckResult | None = Field(description="The last health check; null before the first.")
+    here: UpstreamActivity | None = Field(description="The calls of the instance that answered; null before the first.")
     created_at: Moment
     updated_at: Moment
 
 
-class WrittenUpstream(Upstream):
+class ChangedUpstream(UpstreamDetails):
     visible: Visibility
 
 
 class RemovedUpstream(BaseModel):
     id: str
-    routes: int = Field(description="How many routes went with it.")
+    routes: int = Field(description="How many routes were deleted with it.")
     visible: Visibility
 
 
-class Probed(Probe):
+class UpstreamHealthCheck(HealthCheckResult):
     upstream_id: str
 
 
-class Round(BaseModel):
-    data: list[Probed]
-    left_out: list[str] = Field(description="Upstreams whose turn did not come before the time was over.")
+class HealthChecks(BaseModel):
+    data: list[UpstreamHealthCheck]
+    left_out: list[str] = Field(description="Upstreams that were not checked in time.")
     took_ms: int
 
 
-class RoundOf(Written):
+class HealthChecksOf(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"ids": ["ups_019aa5c1d2e37f60"]}]})
 
-    ids: list[Word] | None = Field(None, max_length=MOST_ON_A_PAGE, description="Only these. Default: all.")
+    ids: list[Identifier] | None = Field(
+        None, max_length=MOST_ON_A_PAGE, description="Only these upstreams. Default: all."
+    )
 
 
-class UpstreamFilters(Listed):
-    state: State | None = None
-    dialect: Dialect | None = None
+class UpstreamFilters(PageQuery):
+    state: ServingState | None = None
+    dialect: OwnDialect | None = None
     sort: Literal["created_at:desc", "created_at:asc", "name:asc", "name:desc"] = "created_at:desc"

@@ -5,11 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.admin.schemas.orgs import Deleted
-from tollgate.people.rules import Email, Line
-from tollgate.web.schemas import Listed, Moment, Written
-
-Role = Literal["member", "admin"]
-
+from tollgate.people.schemas import Email, Role
+from tollgate.web.schemas import ChangeBody, Line, Moment, PageQuery
 
 UserStatus = Literal["active", "disabled"]
 
@@ -21,38 +18,38 @@ class User(BaseModel):
     name: str
     role: Role
     status: UserStatus
-    keys: int = Field(description="How many keys that are not revoked.")
+    keys: int = Field(description="How many keys the user has that are not revoked.")
     created_at: Moment
     updated_at: Moment
 
 
-class NewUser(Written):
+class NewUser(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"email": "ada@example.com", "name": "Ada"}]})
 
     email: Email
-    org_id: Line | None = Field(None, description="Without one, a personal org on the plan free is made as well.")
+    org_id: Line | None = Field(None, description="By default a personal org on the plan `free` is created.")
     name: Line = ""
     role: Role = Field("member", description="An admin operates the whole installation.")
 
 
-class UserChanges(Written):
-    """What is left out or null stays as it is."""
+class UserChanges(ChangeBody):
+    """A field that is null or left out stays as it is."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Ada L."}, {"status": "disabled"}]})
 
     email: Email | None = None
     name: Line | None = None
     role: Role | None = None
-    status: UserStatus | None = Field(None, description="Disabling stops all keys of the user at once.")
+    status: UserStatus | None = Field(None, description="Disabling a user stops all their keys at once.")
     org_id: Line | None = Field(
         None,
-        description="Moves the user, with keys and what they have counted, to another org, which pays from the next "
-        "request on. What is running is charged to the org that holds credits for it.",
+        description="Moves the user, with all keys and their counters, to another org, which pays from the next "
+        "request on. An open request is charged to the org that holds credits for it.",
     )
 
 
-class UsersAsked(Listed):
-    q: Line | None = Field(None, description="Part of the address or name, in capitals or not, or the whole id.")
+class UserFilters(PageQuery):
+    q: Line | None = Field(None, description="Part of the email or name (case-insensitive), or the whole id.")
     org_id: Line | None = Field(None, description="Only users of this org.")
     role: Role | None = None
     status: UserStatus | None = None
@@ -61,14 +58,14 @@ class UsersAsked(Listed):
     )
 
 
-class UserPick(BaseModel):
+class UserChoice(BaseModel):
     id: str
     name: str
     email: str
 
 
-class UserPicks(BaseModel):
-    data: list[UserPick]
+class UserChoices(BaseModel):
+    data: list[UserChoice]
 
 
 class DeletedUser(Deleted):
