@@ -26,7 +26,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.house import Habits
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "HEAD"
+PREVIOUS = "7e7ac7b8817f4b1458ce885201ccf51d6c09ff01"
 """The tag of the last release; before the first one, a commit."""
 OPERATOR = "an-operator-of-the-tests-wxyz"
 NEXT = "29990101000000"
