@@ -34,9 +34,9 @@ from sandbox.serving import serving
 from servers.postgres import cluster
 from servers.postgrest import postgrest, token
 from servers.relay import relay
-from tollgate.runtime.database import migrations
+from tollgate.database import migrations
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 BODY = b'{"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]}'
 TICKS = os.sysconf("SC_CLK_TCK")

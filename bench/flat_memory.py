@@ -24,7 +24,7 @@ from pathlib import Path
 
 import asyncpg
 
-from tollgate.runtime.database import embedded
+from tollgate.database import embedded
 
 KEY = "a-key-of-the-memory-benchmark"
 CONNECTIONS = 16

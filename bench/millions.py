@@ -23,7 +23,7 @@ from pathlib import Path
 import asyncpg
 from millions_measured import measure
 
-from tollgate.runtime.database import migrations
+from tollgate.database import migrations
 
 BATCH = 250_000
 ROLLED_AT_ONCE = 200_000

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 
+from tollgate import settings
 from tollgate.app import create_app
+from tollgate.database import Door, migrations
+from tollgate.database.postgres import PostgresDoor
 from tollgate.keys import rules
 from tollgate.keys import store as keys
-from tollgate.keys.gate import console
-from tollgate.runtime import settings
-from tollgate.runtime.database import Door, migrations
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 
 BATCH = 16
 LOOKS = 10

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import asyncpg
 
+from tollgate import settings
 from tollgate.credits import store as credits
+from tollgate.database import migrations
+from tollgate.database.postgres import PostgresDoor
 from tollgate.keys import rules
 from tollgate.keys import store as keys
-from tollgate.keys.gate import console
-from tollgate.runtime import settings
-from tollgate.runtime.database import migrations
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 
 SECRETS = 1000
 BALANCE_NANOS = 10**15

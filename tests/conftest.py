@@ -22,13 +22,13 @@ from servers.postgrest import postgrest, token
 from servers.relay import Relay, relay
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door, migrations
-from tollgate.runtime.database.postgres import PostgresDoor
-from tollgate.runtime.database.supabase import SupabaseDoor
-from tollgate.runtime.http import Http
+from tollgate.database import Door, migrations
+from tollgate.database.postgres import PostgresDoor
+from tollgate.database.supabase import SupabaseDoor
+from tollgate.keys.authentication import console
+from tollgate.process.http_client import Http
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 PORT = "TOLLGATE_TEST_POSTGRES_PORT"
 TEMPLATE = "tollgate_template"

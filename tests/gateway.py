@@ -9,8 +9,8 @@ import httpx
 
 from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, serving
+from tollgate import settings
 from tollgate.app import create_app
-from tollgate.runtime import settings
 from tollgate.sandbox import API
 from tollgate.sandbox.app import Sandbox
 

@@ -10,8 +10,8 @@ import httpx
 from completions.paid import an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.database import Door
+from tollgate.settings import read
 
 CREDIT = 1_000_000_000
 SIX = [f"{measure}_per_{window}" for measure in ("requests", "tokens") for window in ("minute", "hour", "day")]

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tollgate.core.errors import TollgateError
+from tollgate.database import Door
 from tollgate.keys import rules, store
-from tollgate.keys.gate import CallersDoor, console
-from tollgate.runtime.database import Door
+from tollgate.keys.authentication import CallerDoor, console
 
 PEPPER = "a-pepper-of-the-tests-with-32-chars!"
 OLD_PEPPER = "the-pepper-before-with-32-characters"
@@ -43,7 +43,7 @@ class Person:
             "user_agent": "tests/1.0",
             "request_id": f"req_{self.number}",
         }
-        return CallersDoor(self.door, caller)
+        return CallerDoor(self.door, caller)
 
 
 async def refused(work: Any) -> TollgateError:

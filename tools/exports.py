@@ -1,6 +1,6 @@
 """Writes the files that are made from others, or with --check says which are stale.
 
-.env.example, docs/reference/settings.md    from runtime/settings.py
+.env.example, docs/reference/settings.md    from settings.py
 docs/reference/errors.md                    from core/errors.py
 docs/reference/openapi.json                 from the app
 requirements.txt                            from uv.lock
@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from tollgate.app import create_app
 from tollgate.core.errors import tree
-from tollgate.runtime.settings import DEVELOPMENT_PEPPER, Settings
+from tollgate.settings import DEVELOPMENT_PEPPER, Settings
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = "Written by `make exports`; change the code it comes from instead."

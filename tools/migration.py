@@ -19,7 +19,7 @@ from pathlib import Path
 import asyncpg
 
 from servers.postgres import binaries, cluster
-from tollgate.runtime.database import migrations
+from tollgate.database import migrations
 
 ROOT = Path(__file__).parents[1]
 SUPABASE = ROOT / "supabase"

@@ -23,16 +23,17 @@ from typing import Any
 import asyncpg
 import httpx
 
+from tollgate import settings
 from tollgate.app import compose, create_app
 from tollgate.catalog import store as catalog
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
+from tollgate.database import embedded, migrations
 from tollgate.keys import rules
 from tollgate.keys import store as keys
-from tollgate.keys.gate import console
-from tollgate.runtime import server, settings
-from tollgate.runtime.database import embedded, migrations
-from tollgate.runtime.settings import Settings
+from tollgate.keys.authentication import console
+from tollgate.process import server
+from tollgate.settings import Settings
 
 PRICING = {"prompt": "0.00000025", "completion": "0.00000125"}
 CREDITS = 100

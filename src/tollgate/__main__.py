@@ -19,24 +19,24 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from tollgate import __version__
+from tollgate import __version__, settings
 from tollgate.app import compose, create_app
-from tollgate.audit import heads
-from tollgate.completions.sweep import Sweep
+from tollgate.audit import chain_heads
+from tollgate.completions.sweeper import Sweep
 from tollgate.core.errors import TollgateError
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
+from tollgate.database import Door, embedded, migrations, open_door
+from tollgate.database.opening import database_url
+from tollgate.database.schema_version import NEEDED
 from tollgate.keys import rules as key_rules
 from tollgate.keys import store as keys
-from tollgate.keys.gate import console
-from tollgate.runtime import beside, logs, server, settings, workers
-from tollgate.runtime.database import Door, embedded, migrations, open_door
-from tollgate.runtime.database.opening import database_url
-from tollgate.runtime.database.schema import NEEDED
-from tollgate.runtime.http import Http
-from tollgate.runtime.protocol import Limits
-from tollgate.runtime.settings import Settings
+from tollgate.keys.authentication import console
+from tollgate.process import logs, server, side_process, workers
+from tollgate.process.connection_limits import Limits
+from tollgate.process.http_client import Http
 from tollgate.sandbox import API
+from tollgate.settings import Settings
 
 AUDIT_SECONDS = 3600.0
 DEMO_CREDITS = 5
@@ -67,13 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in error.lines:
             print(f"tollgate: {line}", file=sys.stderr)
         return 2
-    except (key_rules.UnusableSecret, heads.UnusableHead) as error:
+    except (key_rules.UnusableSecret, chain_heads.UnusableHead) as error:
         print(f"tollgate: {error}", file=sys.stderr)
         return 2
     except RewrittenError as error:
         print(f"tollgate: {error}", file=sys.stderr)
         return 3
-    except (CommandError, heads.Busy, embedded.EmbeddedError, migrations.MigrationError, server.PortTaken) as error:
+    except (
+        CommandError,
+        chain_heads.Busy,
+        embedded.EmbeddedError,
+        migrations.MigrationError,
+        server.PortTaken,
+    ) as error:
         print(f"tollgate: {error}", file=sys.stderr)
         return 1
     except TollgateError as error:
@@ -170,14 +176,14 @@ def audit(chosen: Settings, options: argparse.Namespace) -> None:
     patient = chosen.model_copy(update={"database_timeout_seconds": AUDIT_SECONDS})
     if options.head:
         with _database(chosen):
-            head = _through_the_door(patient, heads.take)
-        print(json.dumps(heads.signed(head, chosen.peppers[0])))
+            head = _through_the_door(patient, chain_heads.take)
+        print(json.dumps(chain_heads.signed(head, chosen.peppers[0])))
         return
-    kept = heads.verified(_read(options.against), chosen.peppers) if options.against else None
+    kept = chain_heads.verified(_read(options.against), chosen.peppers) if options.against else None
 
     async def prove(door: Door) -> Any:
         books = await credits.audit_books(door)
-        return books if kept is None else books | {"rewritten": await heads.differences(door, kept)}
+        return books if kept is None else books | {"rewritten": await chain_heads.differences(door, kept)}
 
     with _database(chosen):
         books = _through_the_door(patient, prove)
@@ -197,7 +203,9 @@ def _read(file: str) -> str:
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise heads.UnusableHead(f"cannot read {file}: {getattr(error, 'strerror', None) or 'not text'}") from None
+        raise chain_heads.UnusableHead(
+            f"cannot read {file}: {getattr(error, 'strerror', None) or 'not text'}"
+        ) from None
 
 
 def demo(chosen: Settings, options: argparse.Namespace) -> None:
@@ -284,7 +292,7 @@ def _sandbox(chosen: Settings) -> Iterator[Settings]:
     if chosen.sandbox_base_url:
         yield chosen
         return
-    with beside.serving("tollgate.sandbox") as address:
+    with side_process.serving("tollgate.sandbox") as address:
         ours: dict[str, Any] = {"sandbox_base_url": address + API}
         if chosen.openrouter_api_key is None and not chosen.production:
             ours |= {"openrouter_base_url": address + API, "openrouter_api_key": SecretStr("sandbox")}

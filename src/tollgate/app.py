@@ -14,38 +14,38 @@ from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 
-from tollgate import __version__
+from tollgate import __version__, settings
 from tollgate.admin.upkeep import Upkeep
-from tollgate.audit.watch import Watch
-from tollgate.catalog.memory import Catalog
+from tollgate.audit.security_reporter import Watch
+from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import Source
-from tollgate.completions import document
+from tollgate.completions import openapi
 from tollgate.completions import routes as completions
 from tollgate.completions.admission import Admission
-from tollgate.completions.books import Books
-from tollgate.completions.passage import Leaving
+from tollgate.completions.paid_call import Leaving
 from tollgate.completions.routes import Completions
-from tollgate.completions.sweep import Sweeper
+from tollgate.completions.settlements import Books
+from tollgate.completions.sweeper import Sweeper
 from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
 from tollgate.core.redaction import Redactor
-from tollgate.keys.gate import Gate
+from tollgate.database import Door, open_door
+from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import Environment
-from tollgate.runtime import clock as clocks
-from tollgate.runtime import logs, settings
-from tollgate.runtime.application import Application
-from tollgate.runtime.clock import Monotonic, monotonic
-from tollgate.runtime.curfew import Curfew
-from tollgate.runtime.database import Door, open_door
-from tollgate.runtime.edge import Edge
-from tollgate.runtime.http import Http
-from tollgate.runtime.lag import LoopLag
-from tollgate.runtime.rendering import HANDLERS
-from tollgate.runtime.settings import Settings
-from tollgate.upstreams import keyring
+from tollgate.process import clock as clocks
+from tollgate.process import logs
+from tollgate.process.clock import Monotonic, monotonic
+from tollgate.process.drain import Drain
+from tollgate.process.http_client import Http
+from tollgate.process.loop_lag import LoopLag
+from tollgate.settings import Settings
+from tollgate.upstreams import key_variables
+from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
-from tollgate.upstreams.guard import Guard
-from tollgate.upstreams.health import Checkup
+from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.transports import open_transport
+from tollgate.web.application import Application
+from tollgate.web.error_responses import HANDLERS
+from tollgate.web.middleware import Edge
 
 CLOSE_SECONDS = 1.5
 """For closing the books and the doors, after the server has given its requests what time they had."""
@@ -87,7 +87,7 @@ def compose(
     books = Books(database, clock=clock, randomness=random.random)
     long_lived = not settings.is_serverless(environ)
     transport = open_transport(http, long_lived=long_lived)
-    secrets = {**keyring.without_ours(environ), **_own_secrets(chosen)}
+    secrets = {**key_variables.without_ours(environ), **_own_secrets(chosen)}
     upstreams = Upstreams(
         transport,
         of_tests=open_transport(http, long_lived=long_lived, most=MOST_TEST_CALLS),
@@ -123,7 +123,7 @@ def create_app(
     door: Door | None = None,
     clock: Monotonic = monotonic,
     environ: Mapping[str, str] = os.environ,
-    curfew: Curfew | None = None,
+    drain: Drain | None = None,
 ) -> Application:
     """The whole server, which starts in no time: a cold one pays for what its first request needs, and no more."""
     chosen = given or settings.read(environ)
@@ -151,7 +151,7 @@ def create_app(
     leaving = Leaving(
         reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"
     )
-    paid = _paid(chosen, rooms, clock, curfew or Curfew(), leaving)
+    paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
     return _Application(
         straight={endpoint.path: paid_edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
         later={
@@ -178,13 +178,13 @@ class _Application(Application):
 
     def openapi(self) -> dict[str, Any]:
         made = super().openapi()
-        made["paths"] = document.paths() | made["paths"]
-        made["components"]["schemas"] |= document.SCHEMAS
+        made["paths"] = openapi.paths() | made["paths"]
+        made["components"]["schemas"] |= openapi.SCHEMAS
         return made
 
 
 def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
-    """How it is, and what there is to buy. Imported when it is asked for: see runtime/application.py."""
+    """How it is, and what there is to buy. Imported when it is asked for: see web/application.py."""
     from tollgate.catalog import routes as models  # noqa: PLC0415
     from tollgate.health import routes as health  # noqa: PLC0415
 
@@ -195,7 +195,7 @@ def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRo
 
 
 def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
-    """The account and admin API. Imported when it is asked for: see runtime/application.py."""
+    """The account and admin API. Imported when it is asked for: see web/application.py."""
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
     from tollgate.admin.funds import Funds  # noqa: PLC0415
@@ -216,7 +216,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     ]
 
 
-def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew, leaving: Leaving) -> list[Completions]:
+def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[Completions]:
     admission = Admission(
         rooms.gate,
         rooms.books,
@@ -227,7 +227,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, curfew: Curfew, leav
         register=chosen.extras_register,
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock, curfew, redact, leaving)
+    return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock, drain, redact, leaving)
 
 
 def _cron_secret(chosen: Settings) -> str | None:

@@ -17,8 +17,9 @@ from mangum.handlers import ALB
 from mangum.types import ASGI, LambdaContext, Scope
 from pydantic import SecretStr
 
+from tollgate import settings
 from tollgate.app import create_app
-from tollgate.runtime import logs, settings
+from tollgate.process import logs
 
 log = logs.source("application")
 

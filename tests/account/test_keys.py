@@ -14,11 +14,11 @@ import pytest
 from journeys.walk import whole_document
 from people import PEPPER, Person
 from tollgate.app import create_app
+from tollgate.database import Door
 from tollgate.keys import rules, store
-from tollgate.keys.gate import console
-from tollgate.runtime import logs
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.keys.authentication import console
+from tollgate.process import logs
+from tollgate.settings import read
 
 PATH = "/user/api-keys"
 

@@ -13,9 +13,9 @@ from completions.paid import HOLD, Watched, an_item
 from gateway import Upstream
 from people import PEPPER, Person
 from tollgate.core.money import NANOS_PER_CREDIT
+from tollgate.database import Door
 from tollgate.keys import rules, store
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
+from tollgate.keys.authentication import console
 
 Customer = Callable[..., Awaitable[Person]]
 

@@ -15,9 +15,9 @@ from completions.paid import HOLD, Watched, an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.database import Door
+from tollgate.keys.authentication import console
+from tollgate.settings import read
 
 Row = dict[str, Any]
 

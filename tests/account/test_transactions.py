@@ -11,8 +11,8 @@ from completions.paid import an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.credits import store
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.database import Door
+from tollgate.settings import read
 
 CAPS = {"grant_nanos": 10**17, "day_nanos": 10**17}
 

@@ -10,8 +10,8 @@ import httpx
 from gateway import Upstream
 from people import PEPPER, Person
 from tollgate.app import create_app
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.database import Door
+from tollgate.settings import read
 
 VARIABLE = "UPSTREAM_OF_THE_TESTS_KEY"
 KEY = "sk-gpu-of-the-tests-never-shown"

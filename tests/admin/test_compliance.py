@@ -13,9 +13,9 @@ from completions.paid import an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.core.errors import BadRequest
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.postgres import PostgresDoor
-from tollgate.runtime.settings import read
+from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
+from tollgate.settings import read
 
 REPORT = "/admin/compliance/report"
 Sql = Callable[..., Awaitable[Any]]

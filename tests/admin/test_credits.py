@@ -21,8 +21,8 @@ from sandbox.serving import until
 from tollgate.admin.credit_forms import MOST_NANOS, Grant
 from tollgate.app import create_app
 from tollgate.core.money import NANOS_PER_CREDIT
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.database import Door
+from tollgate.settings import read
 
 CAPS = {"GRANT_CAP": "1000000", "GRANT_CAP_PER_DAY": "1500000"}
 Row = dict[str, Any]

@@ -13,7 +13,7 @@ from gateway import Upstream
 from people import Person
 from sandbox.serving import Clock, serving
 from tollgate.admin import funds
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 
 Customer = Callable[..., Awaitable[Person]]
 

@@ -8,9 +8,9 @@ import pytest
 
 from people import PEPPER, Person
 from tollgate.app import create_app
+from tollgate.database import Door
 from tollgate.keys import rules
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.settings import read
 
 MOUNTS = ["/admin/keys", "/v1/admin/keys", "/admin/api/api-keys"]
 PATH = MOUNTS[0]

@@ -10,7 +10,7 @@ import pytest
 
 from operators import EVENTS, NO_LIMITS, SIX, admitted, bearing, operating, settled, word
 from people import Person
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 
 Sql = Callable[..., Any]
 

@@ -18,7 +18,7 @@ from gateway import Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat
 from tollgate.admin.metrics import Metric, rendered
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 
 Customer = Callable[..., Awaitable[Person]]
 Samples = dict[str, Decimal]

@@ -16,13 +16,13 @@ from gateway import CHAT, Upstream
 from sandbox.serving import a_chat
 from tollgate.admin.pricing import Override, Prices, Pricing
 from tollgate.catalog import status
-from tollgate.catalog.memory import Catalog, CatalogState
+from tollgate.catalog.cache import Catalog, CatalogState
 from tollgate.catalog.source import Source
 from tollgate.core import models, prices
 from tollgate.core.money import NANOS_PER_CREDIT
-from tollgate.runtime import clock
-from tollgate.runtime.database import Door
-from tollgate.runtime.http import Http
+from tollgate.database import Door
+from tollgate.process import clock
+from tollgate.process.http_client import Http
 from upstreams.scripted import Line, Scripted, answer
 
 PATH = "/admin/models/registry"

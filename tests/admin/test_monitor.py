@@ -13,7 +13,7 @@ from gateway import Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat
 from tollgate.core.money import NANOS_PER_CREDIT
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 
 Customer = Callable[..., Awaitable[Person]]
 

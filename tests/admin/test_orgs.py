@@ -16,10 +16,10 @@ from people import Person, refused
 from tollgate.account import store as account
 from tollgate.core.errors import KeyDisabled
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
+from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.people.rules import told
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.postgres import PostgresDoor
 
 Sql = Callable[..., Any]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from operators import EVENTS, NO_LIMITS, admitted, bearing, operating, pages, word
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 
 Sql = Callable[..., Any]
 

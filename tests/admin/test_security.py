@@ -14,9 +14,9 @@ from completions.paid import an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.audit import store
+from tollgate.database import Door
 from tollgate.keys import rules
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.settings import read
 
 EVENTS = "/admin/security-events"
 NOW = "2026-01-01T12:00:00Z"

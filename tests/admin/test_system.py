@@ -11,9 +11,9 @@ import pytest
 from people import PEPPER, Person
 from servers.postgres import Cluster
 from tollgate.app import create_app
-from tollgate.runtime.database import Door, migrations
-from tollgate.runtime.database.postgres import PostgresDoor
-from tollgate.runtime.settings import read
+from tollgate.database import Door, migrations
+from tollgate.database.postgres import PostgresDoor
+from tollgate.settings import read
 
 DATABASE = "/admin/system/database"
 Sql = Callable[..., Awaitable[Any]]

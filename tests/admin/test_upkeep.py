@@ -6,9 +6,9 @@ from people import PEPPER
 from tollgate.admin.upkeep import Upkeep
 from tollgate.app import compose
 from tollgate.core.errors import DatabaseUnavailable, TollgateError
-from tollgate.runtime.clock import monotonic
-from tollgate.runtime.database import Json
-from tollgate.runtime.settings import read
+from tollgate.database import Json
+from tollgate.process.clock import monotonic
+from tollgate.settings import read
 
 ROLLING, DROPPING, LOOKING = "tollgate_roll_up_usage", "tollgate_drop_old_requests", "tollgate_detect_patterns"
 RENEWING = "tollgate_renew_leaders"

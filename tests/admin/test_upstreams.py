@@ -11,9 +11,9 @@ from admin.operating import KEY, PRICING, VARIABLE, Desk, a_server, at_work, uni
 from gateway import CHAT, Upstream
 from people import Person
 from sandbox.serving import a_chat, until
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.postgres import PostgresDoor
-from tollgate.runtime.settings import Settings
+from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
+from tollgate.settings import Settings
 from upstreams.scripted import Scripted, answer, hang
 
 PATH = "/admin/upstreams"

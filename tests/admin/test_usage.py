@@ -11,8 +11,8 @@ import pytest
 
 from people import PEPPER, Person
 from tollgate.app import create_app
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.database import Door
+from tollgate.settings import read
 from usage import past
 from usage.past import NOON, of
 

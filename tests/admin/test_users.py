@@ -12,8 +12,8 @@ from operators import CREDIT, EVENTS, admitted, bearing, operating, pages, settl
 from people import Person, refused
 from tollgate.account import store as account
 from tollgate.core.errors import KeyDisabled, KeyRevoked, PermissionDenied
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
 
 Sql = Callable[..., Any]
 

@@ -10,9 +10,9 @@ from admin.operating import Desk
 from completions.paid import an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
-from tollgate.runtime.clock import Monotonic, monotonic
-from tollgate.runtime.database import Door
-from tollgate.runtime.settings import read
+from tollgate.database import Door
+from tollgate.process.clock import Monotonic, monotonic
+from tollgate.settings import read
 
 MANAGEMENT_KEY = "sk-or-v1-of-the-management-never-shown"
 

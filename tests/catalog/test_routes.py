@@ -14,16 +14,16 @@ from starlette.middleware import Middleware
 from people import PEPPER, Person
 from sandbox.serving import a_sandbox, serving
 from tollgate.catalog import routes, rules, store
-from tollgate.catalog.memory import Catalog
+from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import Source
 from tollgate.core.models import Upstream
-from tollgate.keys.gate import Gate, console
-from tollgate.runtime.clock import monotonic
-from tollgate.runtime.database import Door
-from tollgate.runtime.edge import Edge
-from tollgate.runtime.http import Http
-from tollgate.runtime.rendering import HANDLERS
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate, console
+from tollgate.process.clock import monotonic
+from tollgate.process.http_client import Http
 from tollgate.sandbox.models import MODELS
+from tollgate.web.error_responses import HANDLERS
+from tollgate.web.middleware import Edge
 
 SETTING_PPM = 100_000
 EXPIRED = "sandbox/old"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollgate.catalog import entries, rules
-from tollgate.catalog.shelf import Shelf
+from tollgate.catalog.index import CatalogIndex
 from tollgate.core.errors import BadRequest, CatalogUnavailable, ModelNotFound, ModelUnpriced
 from tollgate.core.models import Model, Upstream
 from tollgate.core.prices import Price
@@ -52,11 +52,11 @@ def hosted(**change: Any) -> list[entries.Hosted]:
     return entries.hosted([A_ROUTE | change], [AN_UPSTREAM])
 
 
-def shelf(*models: dict[str, Any], ours: list[entries.Hosted] | None = None, whole: bool = True) -> Shelf:
-    return Shelf(entries.intake(models)[0], ours or [], HOME, whole=whole)
+def index(*models: dict[str, Any], ours: list[entries.Hosted] | None = None, whole: bool = True) -> CatalogIndex:
+    return CatalogIndex(entries.intake(models)[0], ours or [], HOME, whole=whole)
 
 
-def find(of: Shelf, name: str, today: str = "2026-11-21") -> Model:
+def find(of: CatalogIndex, name: str, today: str = "2026-11-21") -> Model:
     return of.find(name, lambda: today)
 
 
@@ -67,7 +67,7 @@ def prompt_price(model: Model) -> Decimal:
 
 
 def test_a_model_is_found_by_its_id() -> None:
-    model = find(shelf(listed("a/b", name="B")), "a/b")
+    model = find(index(listed("a/b", name="B")), "a/b")
     assert (model.id, model.listing["name"], model.routes[0].model) == ("a/b", "B", "a/b")
     assert model.routes[0].upstream is HOME
     assert prompt_price(model) == 1000
@@ -76,7 +76,7 @@ def test_a_model_is_found_by_its_id() -> None:
 @pytest.mark.parametrize("name", ["a/b:nitro", "a/b:floor", "a/b:exacto", "a/b:online", "a/b:thinking", "a/b:extended",
                                   "a/b:batch", "a/b:online:nitro", "a/b-2025", "a/b-2025:nitro"])  # fmt: skip
 def test_a_way_to_route_has_the_price_of_the_model_and_goes_upstream_as_it_was_written(name: str) -> None:
-    model = find(shelf(listed("a/b", canonical_slug="a/b-2025")), name)
+    model = find(index(listed("a/b", canonical_slug="a/b-2025")), name)
     assert (model.id, model.routes[0].model) == (name, name)
     assert prompt_price(model) == 1000
 
@@ -99,13 +99,13 @@ def test_a_way_to_route_has_the_price_of_the_model_and_goes_upstream_as_it_was_w
 )
 def test_what_is_not_listed_is_not_found(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        find(shelf(listed("a/b")), name)
+        find(index(listed("a/b")), name)
     assert caught.value.facts["model"] == name
     assert caught.value.param == "model"
 
 
 def test_a_variant_that_is_listed_itself_has_its_own_price() -> None:
-    of = shelf(listed("a/b"), listed("a/b:free", {"prompt": "0", "completion": "0"}), listed("a/b:thinking", DEAR))
+    of = index(listed("a/b"), listed("a/b:free", {"prompt": "0", "completion": "0"}), listed("a/b:thinking", DEAR))
     assert prompt_price(find(of, "a/b:free")) == 0
     assert prompt_price(find(of, "a/b:online:free")) == 0
     assert find(of, "a/b:online:free").routes[0].model == "a/b:online:free"
@@ -116,22 +116,22 @@ def test_a_variant_that_is_listed_itself_has_its_own_price() -> None:
 
 def test_a_canonical_name_never_leads_to_the_free_variant() -> None:
     free = listed("a/b:free", {"prompt": "0", "completion": "0"}, canonical_slug="a/b-2025")
-    both = shelf(free, listed("a/b", canonical_slug="a/b-2025"))
+    both = index(free, listed("a/b", canonical_slug="a/b-2025"))
     assert prompt_price(find(both, "a/b-2025")) == 1000
     assert prompt_price(find(both, "a/b-2025:free")) == 0
     with pytest.raises(ModelNotFound):
-        find(shelf(free), "a/b-2025")
+        find(index(free), "a/b-2025")
 
 
 def test_an_id_wins_over_another_models_canonical_name() -> None:
-    of = shelf(listed("a/old", canonical_slug="a/b"), listed("a/b", DEAR))
+    of = index(listed("a/old", canonical_slug="a/b"), listed("a/b", DEAR))
     assert prompt_price(find(of, "a/b")) == 3000
     assert prompt_price(find(of, "a/b:nitro")) == 3000
 
 
 def test_an_alias_without_a_price_has_that_of_what_it_stands_for() -> None:
     target = {"alias_target": {"slug": "a/b", "name": "B"}}
-    of = shelf(listed("~a/b-latest", {}, **target), listed("~a/dear-latest", DEAR, **target), listed("a/b"))
+    of = index(listed("~a/b-latest", {}, **target), listed("~a/dear-latest", DEAR, **target), listed("a/b"))
     latest = find(of, "~a/b-latest")
     assert prompt_price(latest) == 1000
     assert latest.routes[0].model == "~a/b-latest"
@@ -141,12 +141,12 @@ def test_an_alias_without_a_price_has_that_of_what_it_stands_for() -> None:
 
 
 def test_an_alias_of_nothing_is_unpriced() -> None:
-    of = shelf(listed("~a/b-latest", {}, alias_target={"slug": "a/gone", "name": "B"}))
+    of = index(listed("~a/b-latest", {}, alias_target={"slug": "a/gone", "name": "B"}))
     assert find(of, "~a/b-latest").routes[0].price is None
 
 
 def test_a_model_is_there_on_its_last_day_and_gone_after_it() -> None:
-    of = shelf(listed("a/b", expiration_date="2026-11-21"), listed("a/c"))
+    of = index(listed("a/b", expiration_date="2026-11-21"), listed("a/c"))
     assert find(of, "a/b", "2026-11-21").id == "a/b"
     assert [model.id for model in of.offered("2026-11-21")] == ["a/b", "a/c"]
     for name in ("a/b", "a/b:nitro"):
@@ -158,7 +158,7 @@ def test_a_model_is_there_on_its_last_day_and_gone_after_it() -> None:
 
 @pytest.mark.parametrize("day", [None, "", "soon", "2026-13-01", 20250601.5, [], {}])
 def test_a_last_day_that_is_no_date_is_none(day: Any) -> None:
-    assert find(shelf(listed("a/b", expiration_date=day)), "a/b").id == "a/b"
+    assert find(index(listed("a/b", expiration_date=day)), "a/b").id == "a/b"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_last_day_that_is_no_date_is_none(day: Any) -> None:
     ],
 )
 def test_a_price_that_makes_no_sense_is_no_price_and_never_free(pricing: Any) -> None:
-    model = find(shelf({"id": "a/b", "pricing": pricing}), "a/b")
+    model = find(index({"id": "a/b", "pricing": pricing}), "a/b")
     assert model.routes[0].price is None
     with pytest.raises(ModelUnpriced):
         rules.bound_price(model, None)
@@ -190,7 +190,7 @@ def test_a_price_that_makes_no_sense_is_no_price_and_never_free(pricing: Any) ->
 
 def test_prices_of_every_form_are_read_exactly() -> None:
     pricing = {"prompt": Decimal("0.000000000000000000000000000001"), "completion": 1, "request": "1e-12"}
-    (route,) = find(shelf(listed("a/b", pricing)), "a/b").routes
+    (route,) = find(index(listed("a/b", pricing)), "a/b").routes
     assert route.price == Price(prompt=Decimal("1e-21"), completion=Decimal(10**9), request=Decimal("0.001"))
 
 
@@ -232,7 +232,7 @@ def test_of_two_entries_with_one_id_the_first_counts() -> None:
     ],
 )
 def test_limits_that_are_missing_or_make_no_sense_are_none(given: dict[str, Any], limits: Any) -> None:
-    (route,) = find(shelf(listed("a/b", **given)), "a/b").routes
+    (route,) = find(index(listed("a/b", **given)), "a/b").routes
     assert (route.context_tokens, route.most_output) == limits
 
 
@@ -245,27 +245,27 @@ def test_what_the_database_keeps_reads_back_as_it_was() -> None:
 
 
 def test_a_server_of_ours_serves_its_model_by_its_own_name() -> None:
-    model = find(shelf(ours=hosted()), "ours/small")
+    model = find(index(ours=hosted()), "ours/small")
     (route,) = model.routes
     assert (route.upstream.id, route.upstream.secret_name, route.model) == ("ups_1", "GPU_KEY", "small-on-disk")
     assert (route.context_tokens, route.most_output, route.weight) == (8192, 1024, 3)
     with pytest.raises(ModelNotFound):
-        find(shelf(ours=hosted()), "ours/small:nitro")
+        find(index(ours=hosted()), "ours/small:nitro")
 
 
 def test_a_model_that_both_have_goes_by_priority() -> None:
     for priority, order in ((50, ["ups_1", "openrouter"]), (150, ["openrouter", "ups_1"])):
-        model = find(shelf(listed("ours/small", DEAR), ours=hosted(priority=priority)), "ours/small")
+        model = find(index(listed("ours/small", DEAR), ours=hosted(priority=priority)), "ours/small")
         assert [route.upstream.id for route in model.routes] == order
         assert model.listing["pricing"] == DEAR
         assert rules.bound_price(model, None).prompt == 3000
         assert rules.bound_price(model, None).completion == 2000
-    by_suffix = find(shelf(listed("ours/small"), ours=hosted()), "ours/small:nitro")
+    by_suffix = find(index(listed("ours/small"), ours=hosted()), "ours/small:nitro")
     assert [route.upstream.id for route in by_suffix.routes] == ["openrouter"]
 
 
 def test_a_model_that_openrouter_took_away_stays_with_us() -> None:
-    of = shelf(listed("ours/small", expiration_date="2026-01-01"), ours=hosted())
+    of = index(listed("ours/small", expiration_date="2026-01-01"), ours=hosted())
     assert [route.upstream.id for route in find(of, "ours/small").routes] == ["ups_1"]
     assert [model.id for model in of.offered("2026-11-21")] == ["ours/small"]
 
@@ -281,21 +281,21 @@ def test_an_upstream_that_is_not_understood_is_left_out(dialect: str) -> None:
 
 
 def test_while_a_list_is_missing_nobody_says_that_there_is_no_such_model() -> None:
-    of = shelf(ours=hosted(), whole=False)
+    of = index(ours=hosted(), whole=False)
     assert find(of, "ours/small").id == "ours/small"
     with pytest.raises(CatalogUnavailable):
         find(of, "a/b")
 
 
 def test_a_router_is_bounded_by_what_the_client_pays_at_most() -> None:
-    model = find(shelf(listed("a/auto", {"prompt": "-1", "completion": "-1"})), "a/auto")
+    model = find(index(listed("a/auto", {"prompt": "-1", "completion": "-1"})), "a/auto")
     bound = rules.bound_price(model, {"prompt": 2, "completion": Decimal("8.5"), "image": "0.01", "sort": "price"})
     assert bound == Price(prompt=Decimal(2000), completion=Decimal(8500), image=Decimal(10_000_000))
 
 
 @pytest.mark.parametrize("given", [None, {}, {"prompt": 1}, {"completion": 1}, {"prompt": None, "completion": 1}])
 def test_a_router_without_a_whole_bound_is_refused(given: Any) -> None:
-    model = find(shelf(listed("a/auto", {"prompt": "-1", "completion": "-1"})), "a/auto")
+    model = find(index(listed("a/auto", {"prompt": "-1", "completion": "-1"})), "a/auto")
     with pytest.raises(ModelUnpriced) as caught:
         rules.bound_price(model, given)
     assert caught.value.facts == {"model": "a/auto"}
@@ -303,26 +303,26 @@ def test_a_router_without_a_whole_bound_is_refused(given: Any) -> None:
 
 @pytest.mark.parametrize("most", [-1, "-0.1", "NaN", "1e400", "much", True, [], 10**7])
 def test_a_bound_that_makes_no_sense_is_refused_by_name(most: Any) -> None:
-    model = find(shelf(listed("a/auto", {"prompt": "-1", "completion": "-1"})), "a/auto")
+    model = find(index(listed("a/auto", {"prompt": "-1", "completion": "-1"})), "a/auto")
     with pytest.raises(BadRequest) as caught:
         rules.bound_price(model, {"prompt": 1, "completion": most})
     assert caught.value.param == "provider.max_price.completion"
 
 
 def test_a_listed_price_stands_whatever_the_client_pays_at_most() -> None:
-    model = find(shelf(listed("a/b")), "a/b")
+    model = find(index(listed("a/b")), "a/b")
     assert rules.bound_price(model, {"prompt": 0, "completion": 0}).prompt == 1000
 
 
 def test_the_bound_of_a_long_context_survives() -> None:
     pricing = CHEAP | {"overrides": [{"min_prompt_tokens": 1000, "prompt": "0.000009"}]}
-    bound = rules.bound_price(find(shelf(listed("a/b", pricing)), "a/b"), None)
+    bound = rules.bound_price(find(index(listed("a/b", pricing)), "a/b"), None)
     assert (bound.at_worst(1000).prompt, bound.at_worst(1001).prompt) == (1000, 9000)
 
 
 def test_what_is_shown_is_openrouters_and_openais_at_our_price() -> None:
     given = MODELS[0].shown()
-    shown = rules.shown(find(shelf(given), given["id"]), 50_000)
+    shown = rules.shown(find(index(given), given["id"]), 50_000)
     assert list(shown)[:4] == ["id", "object", "created", "owned_by"]
     assert (shown["object"], shown["owned_by"], shown["created"]) == ("model", "sandbox", given["created"])
     assert shown["pricing"] == {"prompt": "0.0000002625", "completion": "0.0000013125", "request": "0", "image": "0"}
@@ -333,12 +333,12 @@ def test_what_is_shown_is_openrouters_and_openais_at_our_price() -> None:
 @pytest.mark.parametrize("created", [None, "yesterday", Decimal("1.5"), ...])
 def test_a_model_of_no_known_age_is_shown_with_a_number(created: Any) -> None:
     given = listed("a/b") | ({} if created is ... else {"created": created})
-    assert rules.shown(find(shelf(given), "a/b"), 0)["created"] == 0
+    assert rules.shown(find(index(given), "a/b"), 0)["created"] == 0
 
 
 def test_a_model_of_ours_is_shown_in_the_same_shape() -> None:
     ours = hosted(listing={"name": "Small", "id": "other", "pricing": {}, "architecture": {"tokenizer": "Qwen"}})
-    shown = rules.shown(find(shelf(ours=ours), "ours/small"), 100_000)
+    shown = rules.shown(find(index(ours=ours), "ours/small"), 100_000)
     assert set(shown) >= set(MODELS[0].shown()) | {"object", "owned_by"}
     assert (shown["id"], shown["name"], shown["owned_by"]) == ("ours/small", "Small", "ours")
     assert shown["pricing"] == {"prompt": "0.0000011", "completion": "0.0000022"}
@@ -365,7 +365,7 @@ def test_a_model_is_owned_by_its_author(name: str, owner: str) -> None:
     ],
 )
 def test_models_are_told_apart_by_what_they_put_out(architecture: Any, wanted: set[str], given: bool) -> None:
-    model = find(shelf(listed("a/b", architecture=architecture)), "a/b")
+    model = find(index(listed("a/b", architecture=architecture)), "a/b")
     assert rules.gives(model, frozenset(wanted)) is given
 
 
@@ -394,5 +394,5 @@ def test_without_patterns_all_is_allowed() -> None:
 
 @given(st.dates(date(2020, 1, 1), date(2030, 1, 1)), st.dates(date(2020, 1, 1), date(2030, 1, 1)))
 def test_days_are_compared_as_days(last: date, today: date) -> None:
-    of = shelf(listed("a/b", expiration_date=f"{last.isoformat()}T00:00:00Z"))
+    of = index(listed("a/b", expiration_date=f"{last.isoformat()}T00:00:00Z"))
     assert [model.id for model in of.offered(today.isoformat())] == (["a/b"] if today <= last else [])

@@ -13,7 +13,7 @@ import respx
 from sandbox.serving import a_sandbox, serving
 from tollgate.catalog import source
 from tollgate.catalog.source import Fetched, Source, SourceFailed
-from tollgate.runtime.http import Http
+from tollgate.process.http_client import Http
 from tollgate.sandbox.models import MODELS
 
 BASE = "https://openrouter.example/api/v1"

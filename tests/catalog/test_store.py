@@ -11,8 +11,8 @@ from people import refused
 from tollgate.audit import store as audit
 from tollgate.catalog import store
 from tollgate.core.errors import BadRequest, NotFound, PermissionDenied
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
+from tollgate.database import Door
+from tollgate.keys.authentication import console
 
 PRICING = {"prompt": "0.000001", "completion": "0.000002"}
 DAY = 86_400

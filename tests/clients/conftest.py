@@ -14,12 +14,12 @@ from people import Person
 from sandbox.serving import serving
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.sandbox.app import Sandbox
 from tollgate.sandbox.catalog import Catalog
-from tollgate.sandbox.house import Habits, House
 from tollgate.sandbox.models import MODELS
+from tollgate.sandbox.state import Habits, House
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # litellm asks GitHub for it otherwise, when it is imported
 

@@ -20,11 +20,11 @@ from sandbox.serving import until
 from servers.postgres import Cluster
 from servers.postgrest import token
 from servers.relay import Relay
+from tollgate import settings
 from tollgate.app import Rooms, compose, create_app
 from tollgate.core.errors import DatabaseUnavailable, TollgateError
-from tollgate.runtime import settings
-from tollgate.runtime.clock import Monotonic, monotonic
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
+from tollgate.process.clock import Monotonic, monotonic
 
 Row = dict[str, Any]
 

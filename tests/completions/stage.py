@@ -15,14 +15,14 @@ from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, serving
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
+from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
 from tollgate.keys import rules
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.sandbox.app import Sandbox
 from tollgate.sandbox.catalog import Catalog
-from tollgate.sandbox.house import Habits, House
 from tollgate.sandbox.models import MODELS
+from tollgate.sandbox.state import Habits, House
 
 CRON_SECRET = "a-cron-secret-of-the-tests"
 

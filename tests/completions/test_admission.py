@@ -15,10 +15,10 @@ from people import OLD_PEPPER, PEPPER, Person
 from tollgate.account import store as account
 from tollgate.core.errors import InternalError
 from tollgate.credits import store as credits
+from tollgate.database import Door, migrations
 from tollgate.keys import rules
 from tollgate.keys import store as keys
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door, migrations
+from tollgate.keys.authentication import console
 
 CREDIT = 1_000_000_000
 

@@ -11,9 +11,9 @@ from completions.paid import Auditor, Client, Watched, app
 from gateway import Upstream
 from people import Person
 from sandbox.serving import a_chat
-from tollgate.completions.books import LANES, MOST_TOGETHER
-from tollgate.keys.gate import MOST_UNKNOWN_BYTES
-from tollgate.runtime.database import Door
+from tollgate.completions.settlements import LANES, MOST_TOGETHER
+from tollgate.database import Door
+from tollgate.keys.authentication import MOST_UNKNOWN_BYTES
 
 Customer = Callable[..., Awaitable[Person]]
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollgate.completions.content import LOOKED_AT, MOST_EVENT_BYTES, MOST_KEPT, OVERHANG, Content
-from tollgate.core import chat, documents
-from tollgate.core.chat import Endpoint
+from tollgate.core import request_body, strict_json
 from tollgate.core.errors import BadRequest
 from tollgate.core.redaction import Redactor
+from tollgate.core.request_body import Endpoint
 from tollgate.keys import rules
 
 OWN_KEY = "chosen-by-its-owner-without-a-form"
@@ -53,7 +53,7 @@ def content(asked: Any = "x", endpoint: Endpoint = "chat") -> Content:
     if endpoint == "chat" and isinstance(asked, str):
         asked = [{"role": "user", "content": asked}]
     body = json.dumps({"model": "m", FIELDS[endpoint]: asked}).encode()
-    chat.read(body, endpoint)
+    request_body.read(body, endpoint)
     return Content(endpoint, body, redact, OWN_KEY)
 
 
@@ -217,7 +217,7 @@ def test_what_postgres_cannot_keep_is_replaced() -> None:
 def test_no_reply_is_in_the_way(reply: Any) -> None:
     made = content()
     made.take({"choices": reply})
-    made.take(documents.from_upstream(json.dumps({"choices": [{"delta": reply}, reply]}).encode()))
+    made.take(strict_json.from_upstream(json.dumps({"choices": [{"delta": reply}, reply]}).encode()))
     made.feed(b"data: " + json.dumps({"choices": [reply]}).encode() + b"\n\n")
     for text in made.kept().values():
         assert text
@@ -230,7 +230,7 @@ def test_no_prompt_that_is_admitted_is_in_the_way(asked: Any, endpoint: Endpoint
     for given_ in (asked, [asked], [{"role": "user", "content": asked}]):
         body = json.dumps({"model": "m", FIELDS[endpoint]: given_}).encode()
         try:
-            chat.read(body, endpoint)
+            request_body.read(body, endpoint)
         except BadRequest:
             continue
         for text in Content(endpoint, body, redact, OWN_KEY).kept().values():

@@ -11,9 +11,9 @@ from gateway import Upstream
 from people import Person
 from sandbox.serving import a_chat, serving
 from tollgate.app import MOST_TEST_CALLS
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 from tollgate.upstreams import transports
 
 Customer = Callable[..., Awaitable[Person]]

@@ -13,9 +13,9 @@ from people import Person
 from sandbox.serving import a_chat, serving, told
 from servers.relay import Relay
 from tollgate.completions import relay
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 Customer = Callable[..., Awaitable[Person]]
 

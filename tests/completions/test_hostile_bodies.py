@@ -14,8 +14,8 @@ from completions.stage import Stage, before, erring, staged
 from gateway import CHAT
 from people import Person
 from sandbox.serving import a_chat
-from tollgate.core.chat import FORBIDDEN
 from tollgate.core.money import NANOS_PER_CREDIT
+from tollgate.core.request_body import FORBIDDEN
 
 MOST_BYTES = 300_000
 PLAIN = json.dumps(a_chat("hello")).encode()

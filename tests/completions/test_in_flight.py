@@ -13,9 +13,9 @@ from completions.paid import admit, an_item, audited, released, settle, settled
 from gateway import Gateway
 from people import PEPPER, Person
 from sandbox.serving import a_chat
+from tollgate.database import Door
 from tollgate.keys import rules, store
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
+from tollgate.keys.authentication import console
 
 Customer = Callable[..., Any]
 Sql = Callable[..., Any]

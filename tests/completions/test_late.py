@@ -10,10 +10,10 @@ import pytest
 from completions.paid import HOLD, admit, an_item, audited, released, settle, settled
 from people import Person
 from tollgate.credits import store as credits
+from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
 from tollgate.keys import store as keys
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 
 Customer = Callable[..., Any]
 Sql = Callable[..., Any]

@@ -15,7 +15,7 @@ from completions.stage import CRON_SECRET, Stage, before, erring, staged
 from gateway import Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat, serving
-from tollgate.runtime import logs
+from tollgate.process import logs
 
 CLIENTS = "chosen-canary-of-the-client-0a1b2c3d4e"
 STRANGERS = "chosen-canary-of-a-stranger-5f6a7b8c9d"

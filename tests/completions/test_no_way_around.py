@@ -11,11 +11,11 @@ from starlette.routing import Route
 from completions.stage import Stage, erring, staged
 from gateway import Gateway
 from people import PEPPER, Person
+from tollgate import settings
 from tollgate.app import create_app
 from tollgate.core.money import NANOS_PER_CREDIT
-from tollgate.runtime import settings
-from tollgate.runtime.database import Door, Json
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database import Door, Json
+from tollgate.database.postgres import PostgresDoor
 
 PAID = {f"{mount}/{path}" for mount in ("/v1", "/api/v1") for path in ("chat/completions", "completions", "embeddings")}
 """Those there are today. A new one is found by itself."""

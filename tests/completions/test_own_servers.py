@@ -12,12 +12,12 @@ from completions.stage import Row, Stage, before, staged
 from gateway import Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat, serving
+from tollgate import settings
 from tollgate.app import create_app
 from tollgate.catalog import store as catalog
 from tollgate.completions import stream
 from tollgate.core.money import NANOS_PER_CREDIT
-from tollgate.keys.gate import console
-from tollgate.runtime import settings
+from tollgate.keys.authentication import console
 from tollgate.sandbox.app import create_sandbox
 from upstreams.scripted import Line as Asked
 from upstreams.scripted import Play, Scripted, answer, cut, hang, streamed

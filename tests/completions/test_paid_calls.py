@@ -12,7 +12,7 @@ from people import Person
 from sandbox.serving import a_chat, payloads
 from tollgate.account import store as account
 from tollgate.core.money import NANOS_PER_CREDIT
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 
 Customer = Callable[..., Any]
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollgate.completions import rules
-from tollgate.core import chat, documents
+from tollgate.core import request_body, strict_json
 from tollgate.core.errors import (
     ServerBusy,
     TooManyInFlight,
@@ -102,7 +102,7 @@ def ended(
 
 def said(usage: Any, **more: Any) -> Tally:
     tally = Tally()
-    tally.take_whole(documents.from_upstream(written({"id": "gen-1", "model": "a/model", "usage": usage, **more})))
+    tally.take_whole(strict_json.from_upstream(written({"id": "gen-1", "model": "a/model", "usage": usage, **more})))
     return tally
 
 
@@ -146,7 +146,7 @@ values = st.recursive(
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(max_size=80), values, max_size=80))
 def test_the_usage_that_is_kept_is_numbers_under_plain_names(usage: dict[str, Any]) -> None:
-    kept = rules.kept_usage(documents.from_upstream(written(usage)))
+    kept = rules.kept_usage(strict_json.from_upstream(written(usage)))
     assert kept is not None
     assert len(kept) <= rules.MOST_USAGE_FIELDS
     assert all(name.isprintable() and len(name) <= 64 for name in kept)
@@ -418,9 +418,9 @@ def test_a_generation_is_looked_for_less_and_less_often_and_given_up_after_more_
     assert rules.asked_again(ROW | {"sweeps": 10**6})["sweep_in_seconds"] == rules.LONGEST_BETWEEN_LOOKS
 
 
-def an_ask(**more: Any) -> chat.Ask:
+def an_ask(**more: Any) -> request_body.Ask:
     body = {"model": "a/model", "messages": [{"role": "user", "content": "hello"}], **more}
-    return chat.read(json.dumps(body).encode(), "chat")
+    return request_body.read(json.dumps(body).encode(), "chat")
 
 
 def a_model(*routes: Route) -> Model:

@@ -10,7 +10,7 @@ from completions.paid import admit, an_item, audited, settle, settled
 from gateway import Gateway
 from people import Person
 from sandbox.serving import a_chat
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 
 Customer = Callable[..., Any]
 Sql = Callable[..., Any]

@@ -14,10 +14,10 @@ from gateway import Gateway, Upstream, running
 from people import Person
 from sandbox.serving import Clock, a_chat, a_sandbox, post, serving
 from servers.process import free_port
-from tollgate.completions import rules, sweep
-from tollgate.completions.sweep import Sweeper
+from tollgate.completions import rules, sweeper
+from tollgate.completions.sweeper import Sweeper
 from tollgate.core.errors import DatabaseUnavailable
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 from tollgate.sandbox import API
 from tollgate.sandbox.prices import nanos
 
@@ -300,7 +300,7 @@ async def test_a_round_ends_in_time_though_openrouter_is_silent(
     customer: Customer, door: Door, auditor: Auditor, records: Records
 ) -> None:
     someone = await customer()
-    for number in range(2 * sweep.AT_ONCE):
+    for number in range(2 * sweeper.AT_ONCE):
         await unsettled(door, someone, f"gen-{number}")
         records.cost(f"gen-{number}", "0.00001")
     records.is_silent = True
@@ -308,12 +308,12 @@ async def test_a_round_ends_in_time_though_openrouter_is_silent(
     await auditor.hasten(someone)
     async with rooms(door, records.url, clock) as made:
         sweeping = asyncio.create_task(made.sweeper.sweep())
-        await eventually(lambda: records.asked == sweep.AT_ONCE)
-        clock.now += sweep.ROUND_SECONDS
+        await eventually(lambda: records.asked == sweeper.AT_ONCE)
+        clock.now += sweeper.ROUND_SECONDS
         records.is_silent = False
-        assert (await sweeping)["settled"] == sweep.AT_ONCE
-    assert records.asked == sweep.AT_ONCE
-    assert len([row for row in await auditor.requests(someone) if row["state"] == "unsettled"]) == sweep.AT_ONCE
+        assert (await sweeping)["settled"] == sweeper.AT_ONCE
+    assert records.asked == sweeper.AT_ONCE
+    assert len([row for row in await auditor.requests(someone) if row["state"] == "unsettled"]) == sweeper.AT_ONCE
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -346,7 +346,7 @@ async def test_without_a_cron_secret_there_is_nothing(gateway: Gateway) -> None:
 async def test_a_long_lived_server_sweeps_by_itself(
     monkeypatch: pytest.MonkeyPatch, customer: Customer, shared_database: str, auditor: Auditor, sandbox: Upstream
 ) -> None:
-    monkeypatch.setattr(sweep, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(sweeper, "PAUSE_SECONDS", 0.05)
     someone = await customer()
     with running({"DATABASE_URL": shared_database}, sandbox) as gateway:
         await gateway.post(someone, a_chat(model="sandbox/fault-no-usage"))
@@ -367,7 +367,7 @@ async def test_a_round_that_fails_is_followed_by_the_next(door: Door, records: R
 
     async def pause(seconds: float) -> None:
         nonlocal rounds
-        assert seconds == sweep.PAUSE_SECONDS
+        assert seconds == sweeper.PAUSE_SECONDS
         rounds += 1
         if rounds == 4:
             raise asyncio.CancelledError

@@ -13,13 +13,13 @@ from gateway import Upstream, running
 from people import Person
 from sandbox.serving import PATIENCE_SECONDS, Clock, collected, serving
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.sandbox import API
 from tollgate.sandbox.app import Sandbox
 from tollgate.sandbox.catalog import Catalog
-from tollgate.sandbox.house import Habits, House
 from tollgate.sandbox.models import MODELS
+from tollgate.sandbox.state import Habits, House
 
 UPSTREAM_KEY = "sk-or-v1-of-the-tests"
 RICH_NANOS = 10**13

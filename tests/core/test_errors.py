@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tollgate.core import errors
 from tollgate.core.errors import BadRequest, InternalError, NotFound, TollgateError, Unauthenticated, from_code, tree
-from tollgate.runtime.rendering import render
+from tollgate.web.error_responses import render
 
 DRAWN = re.compile(r"^(?P<indent>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: +(?P<status>\d{3}))?(?: +(?P<code>[a-z_]+))?$")
 TYPES = {401: {"authentication_error"}, 403: {"permission_error"}}

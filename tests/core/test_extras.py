@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollgate.completions import rules
-from tollgate.core import chat
-from tollgate.core.chat import Ask
+from tollgate.core import request_body
 from tollgate.core.errors import BadRequest, ExtraUnpriced
-from tollgate.core.extras import asked as reader
 from tollgate.core.extras import pdf as counting
 from tollgate.core.extras import pricing, register, sent
+from tollgate.core.extras import requested as reader
 from tollgate.core.extras.pricing import Added
 from tollgate.core.extras.register import REGISTER
 from tollgate.core.models import OPENROUTER, Model, Route, Upstream
 from tollgate.core.money import EXACT
 from tollgate.core.prices import Price, nanos
 from tollgate.core.prices import read as read_price
+from tollgate.core.request_body import Ask
 from tollgate.sandbox import asked as vendors_reading
 from tollgate.sandbox import extras as vendor
 from tollgate.sandbox.faults import Faults
@@ -41,7 +41,7 @@ def body_of(**more: Any) -> bytes:
 
 
 def ask(**more: Any) -> Ask:
-    return chat.read(body_of(**more), "chat")
+    return request_body.read(body_of(**more), "chat")
 
 
 def added(price: Price = FREE, helpers: dict[str, Price] | None = None, **more: Any) -> Added:
@@ -215,7 +215,7 @@ def test_a_file_whose_pages_cannot_be_counted_is_refused_where_each_costs(payloa
 
 def test_bounds_that_the_client_leaves_open_are_sent_and_its_own_stay() -> None:
     given = body_of(tools=[FUNCTION, SEARCH, {"type": "web_search"}], plugins=[{"id": "web-fetch"}])
-    body = json.loads(sent.bounded(given, chat.read(given, "chat").extras))
+    body = json.loads(sent.bounded(given, request_body.read(given, "chat").extras))
     assert body["max_tool_calls"] == reader.STEPS
     assert body["tools"][0] == FUNCTION
     assert body["tools"][1]["parameters"] == {"max_uses": reader.STEPS}
@@ -223,9 +223,9 @@ def test_bounds_that_the_client_leaves_open_are_sent_and_its_own_stay() -> None:
     assert body["plugins"] == [{"max_content_tokens": reader.FETCH_TOKENS, "max_uses": reader.STEPS, "id": "web-fetch"}]
 
     given = body_of(tools=[{**SEARCH, "parameters": {"max_uses": 2}}], max_tool_calls=2)
-    assert sent.bounded(given, chat.read(given, "chat").extras) == given
+    assert sent.bounded(given, request_body.read(given, "chat").extras) == given
     plain = body_of(tools=[FUNCTION])
-    assert sent.bounded(plain, chat.read(plain, "chat").extras) == plain
+    assert sent.bounded(plain, request_body.read(plain, "chat").extras) == plain
 
 
 @pytest.mark.parametrize("plugins", [None, [], [{"id": "response-healing"}], [{"id": "web", "enabled": False}]])
@@ -312,7 +312,7 @@ def test_what_is_admitted_is_held_for_at_no_less_than_the_vendor_bills(
     price = read_price(listing)
     model = Model(body["model"], (Route(HOME, body["model"], price, context_tokens=1_000_000, most_output=500),))
     with contextlib.suppress(ExtraUnpriced):
-        asked = chat.read(given, "chat")
+        asked = request_body.read(given, "chat")
         pricing.refuse_unpriced(asked.extras, REGISTER)
         more = pricing.worst_case(asked.extras, REGISTER, price, {"a/painter": FREE}, asked.choices)
         sizes = rules.bounds(asked, [model], more)

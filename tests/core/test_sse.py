@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core.test_chat import COUNTED
+from core.test_request_body import COUNTED
 from tollgate.core import sse
 from tollgate.core.sse import (
     CALL_TOKENS,

@@ -16,8 +16,8 @@ from completions.test_admission import item as an_item
 from people import Person
 from tollgate.completions import store as completions
 from tollgate.credits import store
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from usage import past
 
 CAPS = {"grant_nanos": 10**12, "day_nanos": 10**12}

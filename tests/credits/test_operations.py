@@ -13,8 +13,8 @@ from completions.paid import an_item
 from people import Person, refused
 from tollgate.core.errors import BadRequest, CapExceeded, Conflict, IdempotencyKeyReused, TollgateError
 from tollgate.credits import store
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
+from tollgate.database import Door
+from tollgate.keys.authentication import console
 
 CAPS = {"grant_nanos": 1_000_000, "day_nanos": 3_000_000}
 

@@ -10,8 +10,8 @@ from people import refused
 from tollgate.account import store as account
 from tollgate.core.errors import BadRequest, IdempotencyKeyReused, NotFound, PermissionDenied
 from tollgate.credits import store
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
+from tollgate.database import Door
+from tollgate.keys.authentication import console
 
 BOOKS = """
 select coalesce(bool_and(o.balance_nanos = t.balance and o.balance_nanos = t.last), false)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tollgate import __version__
 from tollgate.app import create_app
 from tollgate.core.errors import DatabaseUnavailable
+from tollgate.database.schema_version import NEEDED
 from tollgate.health import checks, redis, rules
-from tollgate.runtime.database.schema import NEEDED
-from tollgate.runtime.http import Http
-from tollgate.runtime.settings import read
+from tollgate.process.http_client import Http
+from tollgate.settings import read
 
 KEY = "sk-or-v1-0123456789"
 OPENROUTER = "https://openrouter.ai/api/v1/key"

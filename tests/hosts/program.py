@@ -22,8 +22,8 @@ from people import Person
 from servers.process import free_port
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 
 SERVE = (sys.executable, "-m", "tollgate", "serve")
 START_SECONDS = 60.0

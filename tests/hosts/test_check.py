@@ -27,11 +27,11 @@ from sandbox.serving import PATIENCE_SECONDS, serving
 from servers.process import free_port, listens, running
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime import clock
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
+from tollgate.process import clock
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 PROGRAM = Path(__file__).parents[2] / "deploy" / "check.py"
 CRON_SECRET = "a-cron-secret-of-the-tests"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Scope
 
-from tollgate.runtime.network import client_ip
-from tollgate.runtime.settings import SettingsError, TrustedProxy, read
+from tollgate.settings import SettingsError, TrustedProxy, read
+from tollgate.web.client_address import client_ip
 
 PEER = "192.0.2.1"
 CALLER = "203.0.113.7"

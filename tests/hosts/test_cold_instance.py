@@ -12,8 +12,8 @@ from gateway import CHAT, Upstream
 from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, a_chat
 from servers.relay import Relay
+from tollgate import settings
 from tollgate.app import create_app
-from tollgate.runtime import settings
 
 Customer = Callable[..., Awaitable[Person]]
 AT_ONCE = 20

@@ -10,9 +10,9 @@ from completions.stage import Stage, before, staged
 from gateway import Gateway, Upstream
 from people import Person
 from sandbox.serving import a_chat, chunks, serving, told, until
-from tollgate.runtime.settings import read
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
+from tollgate.settings import read
 
 SECONDS = 1.0
 SOON_SECONDS = 4.0

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from tollgate.__main__ import main
-from tollgate.runtime.server import GRACEFUL_SECONDS
-from tollgate.runtime.settings import Settings, read
+from tollgate.process.server import GRACEFUL_SECONDS
+from tollgate.settings import Settings, read
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

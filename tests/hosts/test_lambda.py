@@ -37,10 +37,10 @@ from servers.process import free_port, listens, running
 from servers.relay import Relay
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "deploy-lambda.md"

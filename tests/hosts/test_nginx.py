@@ -12,8 +12,8 @@ from people import Person
 from sandbox.serving import PATIENCE_SECONDS, a_chat, payloads, serving
 from servers.nginx import PROGRAM, nginx
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.sandbox.app import create_sandbox
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed (CI installs it)")

@@ -18,12 +18,12 @@ from gateway import running as gateway
 from hosts.program import asked, running, settings_of
 from hosts.rolling import Load
 from sandbox.serving import serving
+from tollgate.database import migrations
+from tollgate.database.migrations import Migration
+from tollgate.database.postgres import PostgresDoor
 from tollgate.health import checks
-from tollgate.runtime.database import migrations
-from tollgate.runtime.database.migrations import Migration
-from tollgate.runtime.database.postgres import PostgresDoor
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
 PREVIOUS = "7e7ac7b8817f4b1458ce885201ccf51d6c09ff01"

@@ -21,9 +21,9 @@ from people import Person
 from sandbox.serving import a_chat, serving, until
 from servers.postgres import Cluster
 from servers.relay import Relay
-from tollgate.runtime.database import embedded
+from tollgate.database import embedded
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 WORDS = "one two three four five six seven eight nine ten " * 4
 SLOW = a_chat(WORDS, model="sandbox/fault-slow", stream=True)

@@ -22,10 +22,10 @@ from people import Person
 from sandbox.serving import PATIENCE_SECONDS, a_chat, chunks, serving, told
 from servers.postgrest import token
 from servers.relay import Relay
+from tollgate import settings
 from tollgate.app import create_app
-from tollgate.runtime import settings
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 CRON_SECRET = "a-cron-secret-of-the-tests"
 TIMEOUT_SECONDS = 3

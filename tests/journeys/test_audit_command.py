@@ -13,10 +13,10 @@ import asyncpg
 import pytest
 
 from people import Person
-from tollgate.audit import heads
+from tollgate.audit import chain_heads
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 
 Audit = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -153,10 +153,10 @@ async def test_a_head_waits_for_transactions_that_may_still_add_a_transfer_befor
             await transaction.commit()
 
     async with asyncio.timeout(60):  # transactions of other databases count as well
-        head = await heads.take(door, lambda seconds: asyncio.gather(pause(seconds), asyncio.sleep(0.01)))
+        head = await chain_heads.take(door, lambda seconds: asyncio.gather(pause(seconds), asyncio.sleep(0.01)))
     assert looks >= 3
     assert (head["position"], head["transfers"], head["orgs"]) == (2, 2, 2)
-    assert await heads.differences(door, head) == []
+    assert await chain_heads.differences(door, head) == []
     for connection in (slow, quick):
         await connection.close()
     await door.close()
@@ -172,8 +172,8 @@ async def test_a_head_is_given_up_when_a_transaction_does_not_end(own_database: 
     async def no_pause(seconds: float) -> None:
         pass
 
-    with pytest.raises(heads.Busy):
-        await heads.take(door, no_pause)
+    with pytest.raises(chain_heads.Busy):
+        await chain_heads.take(door, no_pause)
     await transaction.rollback()
     await slow.close()
     await door.close()

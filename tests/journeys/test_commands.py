@@ -25,9 +25,9 @@ import pytest
 
 from servers.postgres import GUARDED_PASSWORD, Cluster
 from servers.process import free_port, listens
+from tollgate.database import embedded, migrations
+from tollgate.database.schema_version import NEEDED
 from tollgate.keys.rules import is_whole
-from tollgate.runtime.database import embedded, migrations
-from tollgate.runtime.database.schema import NEEDED
 
 SECRET = "an-operator-s-own-secret-wxyz"
 ROOT = Path(__file__).parents[2]
@@ -368,7 +368,7 @@ def test_demo_serves_again_after_the_death_of_its_postgres(used_home: Home) -> N
 HURRIED = """
 import sys
 from tollgate.__main__ import main
-from tollgate.runtime.database import embedded
+from tollgate.database import embedded
 embedded.RESTART_PAUSES = (0.01, 0.01)
 sys.exit(main(sys.argv[1:]))
 """

@@ -23,10 +23,10 @@ from people import Person
 from sandbox.serving import serving
 from servers.postgres import Cluster
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 CHECKS = [
     not_a_server_error,

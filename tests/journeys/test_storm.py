@@ -27,11 +27,11 @@ from servers.postgres import AS_SUPABASE_HAS_IT
 from servers.process import free_port
 from tollgate.completions.rules import MOST_LOOKS
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door, migrations
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database import Door, migrations
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.sandbox.app import create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 SECONDS = float(os.environ.get("STORM_SECONDS", "8"))
 SEED = os.environ.get("STORM_SEED") or secrets.token_hex(4)

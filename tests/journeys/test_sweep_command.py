@@ -16,8 +16,8 @@ from people import Person
 from sandbox.serving import a_chat, post
 from servers.process import free_port
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 
 Sweep = Callable[..., subprocess.CompletedProcess[str]]
 NOTHING = {"settled": 0, "estimated": 0, "released": 0, "waiting": 0}

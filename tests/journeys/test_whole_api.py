@@ -15,12 +15,12 @@ from starlette.routing import Route
 from journeys.walk import SCOPELESS, Operation, ids_of, operations, whole_document
 from people import PEPPER, Person
 from tollgate.app import OF_PEOPLE, create_app
-from tollgate.completions import document as paid
+from tollgate.completions import openapi as paid
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime import logs
-from tollgate.runtime.database.postgres import PostgresDoor
-from tollgate.runtime.settings import read
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
+from tollgate.process import logs
+from tollgate.settings import read
 
 UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/internal/sweep"}
 SMUGGLED = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from people import PEPPER, Person
 from tollgate.app import create_app
-from tollgate.runtime.settings import read
+from tollgate.settings import read
 
 OPEN = {
     ("get", "/health"),

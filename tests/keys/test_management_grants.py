@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from people import PEPPER, Person, refused
 from tollgate.core.errors import PermissionDenied
 from tollgate.keys import rules, store
-from tollgate.keys.gate import console
+from tollgate.keys.authentication import console
 
 LATER, LATEST = "2900-01-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"
 

@@ -10,9 +10,9 @@ from people import PEPPER, Person, refused
 from tollgate.account import store as account
 from tollgate.audit import store as audit
 from tollgate.core.errors import BadRequest, Conflict, InvalidApiKey, KeyExpired, KeyIsFinal, KeyRevoked
+from tollgate.database import Door
 from tollgate.keys import rules, store
-from tollgate.keys.gate import CallersDoor, console
-from tollgate.runtime.database import Door
+from tollgate.keys.authentication import CallerDoor, console
 
 HOLD = 21_000  # of an item below: 20,000 and 5 %
 
@@ -26,7 +26,7 @@ class Rotated:
         self.shown = found["key"]
         self.old_valid_until = found["old_valid_until"]
         self.digest = rules.digest(secret, PEPPER)
-        self.door = CallersDoor(door, caller_of(self.digest))
+        self.door = CallerDoor(door, caller_of(self.digest))
 
 
 def caller_of(digest: str) -> dict[str, Any]:
@@ -359,5 +359,5 @@ async def test_changes_and_requests_of_one_line_never_wait_in_a_circle(customer:
 async def test_an_unknown_secret_stays_unknown(person: Any) -> None:
     someone = await person()
     new = await rotate(someone, 24)
-    stranger = CallersDoor(someone.door, caller_of(rules.digest(f"{new.secret}x", PEPPER)))
+    stranger = CallerDoor(someone.door, caller_of(rules.digest(f"{new.secret}x", PEPPER)))
     assert isinstance(await refused(account.balance(stranger)), InvalidApiKey)

@@ -22,9 +22,9 @@ from tollgate.core.errors import (
     NotFound,
     PermissionDenied,
 )
+from tollgate.database import Door
 from tollgate.keys import rules, store
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
+from tollgate.keys.authentication import console
 
 
 def stored(**key: Any) -> dict[str, Any]:

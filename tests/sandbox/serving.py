@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tollgate.sandbox.app import Sandbox, create_sandbox
-from tollgate.sandbox.house import Habits
+from tollgate.sandbox.state import Habits
 
 NOON = 1_750_000_000.0
 PATIENCE_SECONDS = 10

@@ -35,7 +35,7 @@ from sandbox.serving import (
 )
 from tollgate.sandbox import faults
 from tollgate.sandbox.app import Sandbox, create_bounded_sandbox
-from tollgate.sandbox.house import BOUNDED
+from tollgate.sandbox.state import BOUNDED
 from tollgate.sandbox.wire import Wire, split
 
 TEXT = "12345678" * 4

@@ -9,8 +9,8 @@ import asyncpg
 
 from people import Person
 from tollgate.credits import store
-from tollgate.keys.gate import console
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 
 CHAIN = Path(__file__).parents[2] / "supabase" / "schemas" / "07_credits" / "chain.sql"
 FORGET_LINKS = """

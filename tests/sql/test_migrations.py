@@ -11,9 +11,9 @@ import pytest
 
 from servers.postgres import Cluster, cluster
 from servers.supabase_cli import supabase
-from tollgate.runtime.database import migrations
-from tollgate.runtime.database.migrations import MigrationError
-from tollgate.runtime.database.schema import NEEDED
+from tollgate.database import migrations
+from tollgate.database.migrations import MigrationError
+from tollgate.database.schema_version import NEEDED
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))

@@ -7,10 +7,10 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from tollgate.core import chat
-from tollgate.core.chat import Endpoint
+from tollgate.core import request_body
 from tollgate.core.models import Route, Upstream
-from tollgate.runtime.http import Http
+from tollgate.core.request_body import Endpoint
+from tollgate.process.http_client import Http
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.rules import Order
 from tollgate.upstreams.transports import open_transport
@@ -250,4 +250,4 @@ def an_order(
     )
     document = {"model": "a/model", **asked, **({"stream": True} if stream else {}), **more}
     body = json.dumps(document).encode()
-    return Order(chat.read(body, endpoint), body, bound, routes, headers or {}, org)
+    return Order(request_body.read(body, endpoint), body, bound, routes, headers or {}, org)

@@ -20,7 +20,7 @@ from tollgate.core.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from tollgate.runtime import logs
+from tollgate.process import logs
 from tollgate.upstreams import attempts
 from upstreams.scripted import (
     COMPLETION,

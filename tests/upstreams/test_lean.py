@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tollgate.upstreams.guard import Forbidden
+from tollgate.upstreams.address_guard import Forbidden
 from tollgate.upstreams.rules import (
     ConnectionLost,
     ConnectTimeout,

@@ -17,9 +17,9 @@ from people import Person
 from sandbox.serving import a_chat
 from servers.relay import Relay
 from tollgate.completions import store as completions
-from tollgate.runtime import logs
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
+from tollgate.process import logs
 from tollgate.usage import store
 from usage import past
 

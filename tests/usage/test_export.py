@@ -12,9 +12,9 @@ import pytest
 from people import PEPPER, Person
 from sandbox.serving import serving
 from tollgate.app import create_app
-from tollgate.runtime.database import Door, Json
-from tollgate.runtime.database.postgres import PostgresDoor
-from tollgate.runtime.settings import read
+from tollgate.database import Door, Json
+from tollgate.database.postgres import PostgresDoor
+from tollgate.settings import read
 from tollgate.usage import export, rules
 from usage import past
 

@@ -13,9 +13,9 @@ from completions.paid import an_item
 from people import Person
 from tollgate.completions import store as completions
 from tollgate.credits import store as credits
-from tollgate.keys.gate import console
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.postgres import PostgresDoor
+from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
 from tollgate.usage import store
 from usage import past
 from usage.past import a_request

@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import Depends, Query, Response
 
 from tollgate.core import errors
+from tollgate.database import Door
 from tollgate.keys import store
-from tollgate.keys.forms import KeyEventsAsked, NewKey, OwnKeysAsked
-from tollgate.keys.gate import Gate
+from tollgate.keys.authentication import Gate
 from tollgate.keys.routes import STABLE, Desk, of_one_key
+from tollgate.keys.schemas import KeyEventsAsked, NewKey, OwnKeysAsked
 from tollgate.keys.shown import ApiKey, KeyEvent, NewSecret
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Page, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Page, refusals
 
 
 def router(gate: Gate, pepper: str) -> Routes:

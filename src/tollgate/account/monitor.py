@@ -6,13 +6,13 @@ from fastapi import Depends
 from pydantic import BaseModel, Field, model_validator
 
 from tollgate.core.money import to_credits
-from tollgate.keys.gate import Gate
-from tollgate.keys.limits import Concurrent
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import masked
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Moment, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.limits.schemas import Concurrent
 from tollgate.usage import monitor as usage
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Moment, refusals
 
 
 class OrgUsed(BaseModel):

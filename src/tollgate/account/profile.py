@@ -10,14 +10,14 @@ from starlette.responses import Response
 from tollgate.account import store
 from tollgate.core import errors
 from tollgate.core.money import to_credits
-from tollgate.keys.gate import Gate
-from tollgate.keys.limits import AT_ONCE, Concurrent, OfEachLimit
+from tollgate.database import Door, Json
+from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import masked
+from tollgate.limits.schemas import AT_ONCE, Concurrent, OfEachLimit
 from tollgate.people.rules import Email, Line
-from tollgate.runtime.database import Door, Json
-from tollgate.runtime.forms import Moment, Written, refusals
-from tollgate.runtime.routing import Routes
-from tollgate.runtime.settings import Settings
+from tollgate.settings import Settings
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Moment, Written, refusals
 
 IfNoneMatch = Annotated[
     str | None,

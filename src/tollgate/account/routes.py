@@ -1,9 +1,9 @@
 """What a key's owner sees and does: /user/*, one file for each noun."""
 
 from tollgate.account import keys, monitor, profile, transactions, usage
-from tollgate.keys.gate import IN_THE_DOCUMENT, Gate
-from tollgate.runtime.routing import Routes
-from tollgate.runtime.settings import Settings
+from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
+from tollgate.settings import Settings
+from tollgate.web.routing import Routes
 
 
 def router(gate: Gate, chosen: Settings) -> Routes:

@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field
 from tollgate.core import errors
 from tollgate.core.money import to_credits
 from tollgate.credits import store
-from tollgate.keys.gate import Gate
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Listed, Moment, Page, computed, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Listed, Moment, Page, computed, refusals
 
 Kind = Literal["grant", "charge", "refund", "adjustment"]
 

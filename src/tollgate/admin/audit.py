@@ -6,10 +6,10 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
 from tollgate.audit import store as audit
-from tollgate.keys.gate import Gate
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Listed, Moment, Page, Text, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Listed, Moment, Page, Text, refusals
 
 
 class AuditFilters(Listed):

@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from tollgate.audit import report, rules, store
-from tollgate.keys.gate import Gate
-from tollgate.runtime import clock
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Moment, refusals, rfc3339
-from tollgate.runtime.routing import Routes
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.process import clock
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Moment, refusals, rfc3339
 
 RENDERED = {
     "csv": ("text/csv; charset=utf-8", report.as_csv),

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from tollgate.core import errors
 from tollgate.core.money import EXACT, NANOS_PER_CREDIT
 from tollgate.people.rules import Line
-from tollgate.runtime.forms import Written
+from tollgate.web.schemas import Written
 
 MOST_CREDITS = 100_000_000
 MOST_NANOS = MOST_CREDITS * NANOS_PER_CREDIT

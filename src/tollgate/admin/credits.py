@@ -10,11 +10,11 @@ from tollgate.admin.credit_forms import Adjustment, Grant, Refund
 from tollgate.admin.transfers import Posted, Summary, Transfer, TransferFilters
 from tollgate.core import errors
 from tollgate.credits import store
-from tollgate.keys.gate import Gate
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Page, refusals
-from tollgate.runtime.routing import Handler, LateRoute, Routes
-from tollgate.runtime.settings import Settings
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.settings import Settings
+from tollgate.web.routing import Handler, LateRoute, Routes
+from tollgate.web.schemas import Page, refusals
 
 IdempotencyKey = Annotated[
     str,

@@ -4,11 +4,11 @@ import asyncio
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from tollgate.core import documents
-from tollgate.core.documents import NotADocument
+from tollgate.core import strict_json
 from tollgate.core.money import NANOS_PER_CREDIT
-from tollgate.runtime.clock import Monotonic
-from tollgate.runtime.http import Http
+from tollgate.core.strict_json import NotJson
+from tollgate.process.clock import Monotonic
+from tollgate.process.http_client import Http
 
 KNOWN_SECONDS: Final = 300.0
 FAILED_SECONDS: Final = 30.0
@@ -63,8 +63,8 @@ class Funds:
 
 def of_record(body: bytes) -> Left:
     try:
-        record = documents.from_upstream(body).get("data")
-    except NotADocument:
+        record = strict_json.from_upstream(body).get("data")
+    except NotJson:
         record = None
     told = record if isinstance(record, dict) else {}
     paid, used = (_credits(told.get(name)) for name in ("total_credits", "total_usage"))

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import Depends, Query, Response
 
 from tollgate.core import errors
-from tollgate.keys.forms import KeysAsked, NewKeyForUser
-from tollgate.keys.gate import Gate
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
 from tollgate.keys.routes import STABLE, Desk, of_one_key
+from tollgate.keys.schemas import KeysAsked, NewKeyForUser
 from tollgate.keys.shown import ApiKey, NewSecret
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Page, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Page, refusals
 
 MOUNTS = ("/admin/keys", "/v1/admin/keys", "/admin/api/api-keys")
 

@@ -6,13 +6,13 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.core import errors
-from tollgate.keys.gate import Gate
-from tollgate.keys.limits import Limits, OfEachLimit
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
 from tollgate.limits import store
+from tollgate.limits.schemas import Limits, OfEachLimit
 from tollgate.people.rules import Line
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import refusals
 
 
 class Subject(BaseModel):

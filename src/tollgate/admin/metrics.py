@@ -13,15 +13,15 @@ from fastapi import Depends
 from starlette.responses import PlainTextResponse
 
 from tollgate.admin.funds import Funds, Left
-from tollgate.catalog.memory import Catalog, CatalogState
-from tollgate.keys.gate import Gate
+from tollgate.catalog.cache import Catalog, CatalogState
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import Environment
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import refusals
-from tollgate.runtime.lag import LoopLag
-from tollgate.runtime.routing import Routes
+from tollgate.process.loop_lag import LoopLag
 from tollgate.upstreams.client import Upstreams, UpstreamState
 from tollgate.usage import monitor as usage
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import refusals
 
 Labels = Mapping[str, str]
 Value = int | float | Decimal

@@ -9,13 +9,13 @@ from pydantic import BaseModel, Field
 
 from tollgate.admin import registry
 from tollgate.catalog import status, store
-from tollgate.catalog.memory import FRESH_SECONDS, OLDEST_SECONDS, Catalog
+from tollgate.catalog.cache import FRESH_SECONDS, OLDEST_SECONDS, Catalog
 from tollgate.core.errors import CatalogUnavailable
-from tollgate.keys.gate import Gate
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import Environment
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Moment, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Moment, refusals
 
 
 class Instance(BaseModel):

@@ -10,16 +10,16 @@ from fastapi import Depends
 
 from tollgate.admin.funds import Funds, Left
 from tollgate.admin.monitor_forms import HouseMonitor
-from tollgate.catalog.memory import Catalog
+from tollgate.catalog.cache import Catalog
 from tollgate.core.models import OPENROUTER
 from tollgate.core.money import to_credits
-from tollgate.keys.gate import Gate
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import Environment
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import refusals
-from tollgate.runtime.routing import Routes
 from tollgate.upstreams.client import Upstreams
 from tollgate.usage import monitor as usage
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import refusals
 
 
 def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, funds: Funds) -> Routes:

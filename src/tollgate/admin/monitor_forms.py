@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tollgate.core.money import to_credits
 from tollgate.keys.rules import masked
-from tollgate.runtime.forms import Moment
+from tollgate.web.schemas import Moment
 
 
 class Population(BaseModel):

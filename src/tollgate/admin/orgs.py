@@ -6,13 +6,13 @@ from fastapi import Depends, Path, Query, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.core import errors
-from tollgate.keys.gate import Gate
-from tollgate.keys.limits import AT_ONCE, Limit, Limits
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.limits.schemas import AT_ONCE, Limit, Limits
 from tollgate.people import store
 from tollgate.people.rules import Line, Markup, Name, told
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Listed, Moment, Page, Written, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Listed, Moment, Page, Written, refusals
 
 OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….")]
 OrgStatus = Literal["active", "suspended"]

@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from tollgate.admin.orgs import Deleted, Org
 from tollgate.core import errors
-from tollgate.keys.gate import Gate
-from tollgate.keys.limits import AT_ONCE, Limit, Limits
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.limits.schemas import AT_ONCE, Limit, Limits
 from tollgate.people import store
 from tollgate.people.rules import Line, Markup, Name, Words, told
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Listed, Moment, Page, Written, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Listed, Moment, Page, Written, refusals
 
 PlanId = Annotated[Line, Path(description="The id of a plan, such as pro.")]
 OWN_MARKUP = "0.05 charges 5 % above the cost, in steps of a millionth; null is the setting MARKUP."

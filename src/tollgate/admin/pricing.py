@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from tollgate.runtime.forms import Written
+from tollgate.web.schemas import Written
 
 EXAMPLE: dict[str, Any] = {
     "prompt": "0.0000002",

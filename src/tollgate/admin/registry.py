@@ -10,12 +10,12 @@ from tollgate.admin import pricing, visibility
 from tollgate.admin.pricing import Pricing
 from tollgate.admin.visibility import Visibility
 from tollgate.catalog import store
-from tollgate.catalog.memory import Catalog
+from tollgate.catalog.cache import Catalog
 from tollgate.core.errors import BadRequest, NotFound
-from tollgate.keys.gate import Gate
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Listed, Moment, Page, Written, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Listed, Moment, Page, Written, refusals
 
 STABLE = {"x-stability": "stable"}
 MOST_TOKENS = 1_000_000_000

@@ -20,14 +20,14 @@ from tollgate.admin import (
     users,
 )
 from tollgate.admin.funds import Funds
-from tollgate.catalog.memory import Catalog
-from tollgate.keys.gate import IN_THE_DOCUMENT, Gate
+from tollgate.catalog.cache import Catalog
+from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
-from tollgate.runtime.lag import LoopLag
-from tollgate.runtime.routing import Routes
-from tollgate.runtime.settings import Settings
+from tollgate.process.loop_lag import LoopLag
+from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
-from tollgate.upstreams.health import Checkup
+from tollgate.upstreams.health_checks import Checkup
+from tollgate.web.routing import Routes
 
 
 def router(

@@ -8,10 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.audit import store as audit
 from tollgate.core.errors import NotFound
-from tollgate.keys.gate import Gate
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Listed, Moment, Page, Text, Written, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import (
+    Listed,
+    Moment,
+    Page,
+    Text,
+    Written,
+    refusals,
+)
 
 Kind = Literal[
     "key_created",

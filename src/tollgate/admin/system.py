@@ -6,10 +6,10 @@ from fastapi import Depends
 from pydantic import BaseModel, Field
 
 from tollgate.audit import store as audit
-from tollgate.keys.gate import Gate
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Moment, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Moment, refusals
 
 
 class TableSize(BaseModel):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from tollgate.admin.credit_forms import MOST_NANOS
 from tollgate.core.money import to_credits
 from tollgate.people.rules import Line
-from tollgate.runtime.forms import Listed, Moment, computed
+from tollgate.web.schemas import Listed, Moment, computed
 
 Kind = Literal["grant", "charge", "refund", "adjustment"]
 Account = Literal["wallet", "funding", "promotion", "revenue", "writeoff"]

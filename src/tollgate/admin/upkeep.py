@@ -7,9 +7,9 @@ from typing import Any
 
 from tollgate.audit import store as audit
 from tollgate.core.errors import TollgateError
-from tollgate.runtime import logs
-from tollgate.runtime.clock import Monotonic
-from tollgate.runtime.database import Door
+from tollgate.database import Door
+from tollgate.process import logs
+from tollgate.process.clock import Monotonic
 from tollgate.usage import store as usage
 
 log = logs.source("database")

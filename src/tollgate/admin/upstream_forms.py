@@ -6,16 +6,16 @@ from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tollgate.admin.visibility import Visibility
-from tollgate.runtime.forms import MOST_ON_A_PAGE, Listed, Moment, Written
-from tollgate.upstreams import keyring
+from tollgate.upstreams import key_variables
 from tollgate.upstreams.breaker import State as BreakerState
+from tollgate.web.schemas import MOST_ON_A_PAGE, Listed, Moment, Written
 
 Dialect = Literal["vllm", "sglang", "llamacpp", "tgi", "openai"]
 State = Literal["active", "disabled"]
 
 
 def _offered(name: str) -> str:
-    if not keyring.is_offered(name):
+    if not key_variables.is_offered(name):
         raise ValueError("is a variable of Tollgate's own")
     return name
 
@@ -41,7 +41,7 @@ BaseUrl = Annotated[
 SecretName = Annotated[
     str,
     Field(
-        pattern=keyring.OFFERED,
+        pattern=key_variables.OFFERED,
         description="The environment variable that holds its key. Only those whose name begins with UPSTREAM_ can be "
         "named, so that no other secret of the process is sent anywhere. The key itself is never here.",
         examples=["UPSTREAM_GPU_1_KEY"],

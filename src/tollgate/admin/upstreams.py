@@ -19,15 +19,15 @@ from tollgate.admin.upstream_forms import (
     UpstreamId,
     WrittenUpstream,
 )
-from tollgate.catalog.memory import Catalog
+from tollgate.catalog.cache import Catalog
 from tollgate.core.errors import BadRequest, Conflict, NotFound
-from tollgate.keys.gate import Gate
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import MOST_ON_A_PAGE, Page, refusals
-from tollgate.runtime.routing import Routes
-from tollgate.upstreams import health, store
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
+from tollgate.upstreams import health_checks, store
 from tollgate.upstreams.client import Upstreams
-from tollgate.upstreams.health import Checkup
+from tollgate.upstreams.health_checks import Checkup
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import MOST_ON_A_PAGE, Page, refusals
 
 STABLE = {"x-stability": "stable"}
 
@@ -71,7 +71,7 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         found = (await store.upstreams(door, filters, MOST_ON_A_PAGE))["data"]
         _refuse_unknown(wanted or [], found)
         began = asyncio.get_running_loop().time()
-        probes = await checkup.probe([health.of_row(row) for row in found])
+        probes = await checkup.probe([health_checks.of_row(row) for row in found])
         took = asyncio.get_running_loop().time() - began
         kept = (await store.keep_probes(door, [probe._asdict() for probe in probes]))["data"] if probes else []
         reached = {probe.upstream_id for probe in probes}

@@ -7,12 +7,12 @@ from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
 from tollgate.core import errors
-from tollgate.keys.gate import Gate
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Page, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
 from tollgate.usage import asked, counted, export, store
 from tollgate.usage.answered import Latency, LoggedRequestRow, PaidAggregate, PaidRequestRow, PaidSeries
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Page, refusals
 
 MAY_MEET: dict[str, Any] = {
     "responses": refusals(errors.BadRequest),

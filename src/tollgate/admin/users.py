@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.admin.orgs import Deleted, Lookup
 from tollgate.core import errors
-from tollgate.keys.gate import Gate
+from tollgate.database import Door
+from tollgate.keys.authentication import Gate
 from tollgate.people import store
 from tollgate.people.rules import Email, Line, told
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Listed, Moment, Page, Written, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Listed, Moment, Page, Written, refusals
 
 UserId = Annotated[Line, Path(description="The id of a user, such as usr_0193….")]
 Role = Literal["member", "admin"]

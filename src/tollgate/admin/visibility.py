@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from tollgate.catalog.memory import FRESH_SECONDS, Catalog
+from tollgate.catalog.cache import FRESH_SECONDS, Catalog
 
 
 class Visibility(BaseModel):

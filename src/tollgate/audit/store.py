@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
 
 Seen = list[dict[str, Any]]
 

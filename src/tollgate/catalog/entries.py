@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, Final, NamedTuple, get_args
 
-from tollgate.core import documents, prices
+from tollgate.core import prices, strict_json
 from tollgate.core.models import OPENROUTER, Dialect, Route, Upstream
 from tollgate.core.prices import Price, Unpriced
 
@@ -78,7 +78,7 @@ def written(entries: Iterable[Entry]) -> list[Json]:
 
 
 def read_back(listings: Iterable[str]) -> list[Entry]:
-    return intake(documents.from_upstream(listing.encode()) for listing in listings)[0]
+    return intake(strict_json.from_upstream(listing.encode()) for listing in listings)[0]
 
 
 def encoded(listing: Mapping[str, Json]) -> str:

@@ -12,15 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tollgate.catalog import rules, store
+from tollgate.catalog.cache import Catalog
 from tollgate.catalog.entries import encoded
-from tollgate.catalog.memory import Catalog
 from tollgate.core.errors import CatalogUnavailable, ModelNotFound
 from tollgate.core.models import Model
-from tollgate.keys.gate import IN_THE_DOCUMENT, Gate
+from tollgate.database import Door
+from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import refusals
 
 MOUNTS = ("/v1", "/api/v1", "")
 USUAL_MODALITIES = "text,embeddings"

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 from tollgate.catalog import entries, store
 from tollgate.catalog.entries import Entry, Hosted
 from tollgate.core.errors import TollgateError
-from tollgate.runtime import logs
-from tollgate.runtime.database import Door
+from tollgate.database import Door
+from tollgate.process import logs
 
 log = logs.source("upstream")
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollgate.catalog import entries
 from tollgate.catalog.entries import Entry
-from tollgate.core import documents
-from tollgate.core.documents import NotADocument
-from tollgate.runtime.http import Http
+from tollgate.core import strict_json
+from tollgate.core.strict_json import NotJson
+from tollgate.process.http_client import Http
 
 if TYPE_CHECKING:
     import httpx
@@ -87,8 +87,8 @@ class Source:
 
 def _read(body: bytes) -> dict[str, Any]:
     try:
-        page = documents.from_upstream(body)
-    except NotADocument as error:
+        page = strict_json.from_upstream(body)
+    except NotJson as error:
         raise SourceFailed("not JSON") from error
     if not isinstance(page.get("data"), list):
         raise SourceFailed("no list")

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from tollgate.catalog.memory import FRESH_SECONDS, OLDEST_SECONDS, CatalogState
+from tollgate.catalog.cache import FRESH_SECONDS, OLDEST_SECONDS, CatalogState
 
 Health = Literal["healthy", "stale", "cold", "down"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
 
 
 async def catalog(door: Door, source: str, names: Sequence[str] | None, within_seconds: int) -> Json:

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 from cachetools import LRUCache
 
-from tollgate.catalog.memory import Catalog
+from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import bound_price
 from tollgate.completions import rules
-from tollgate.completions.books import Books
+from tollgate.completions.settlements import Books
 from tollgate.core import prices
-from tollgate.core.chat import Ask
 from tollgate.core.errors import (
     AnswerNotKept,
     InternalError,
@@ -29,11 +28,12 @@ from tollgate.core.extras.pricing import Added
 from tollgate.core.extras.register import REGISTER, Register
 from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
 from tollgate.core.prices import Price
+from tollgate.core.request_body import Ask
 from tollgate.credits.rules import WorstCase
-from tollgate.keys.gate import Gate, Visitor
+from tollgate.keys.authentication import Caller, Gate
 from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
-from tollgate.runtime import aside, logs
+from tollgate.process import logs, threads
 from tollgate.upstreams.client import Upstreams
 
 ORGS_REMEMBERED = 10_000
@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
     id: str
     """Of its row; made here, never the client's."""
-    visitor: Visitor
+    visitor: Caller
     ask: Ask
     body: bytes
     headers: Mapping[str, str]
@@ -111,11 +111,11 @@ class Admission:
         sizes = rules.bounds(call.ask, models, added)
         is_test = call.visitor.environment == "test"
         worst = FREE if is_test else rules.worst_case(call.ask, sizes, price, added)
-        body = await aside.work(len(call.body), rules.with_known_fallbacks, call.body, models)
+        body = await threads.work(len(call.body), rules.with_known_fallbacks, call.body, models)
         item = self._item(call, sizes, price, worst, added)
         if call.idempotency_key is not None:
             item["idempotency_key"] = call.idempotency_key
-            item["body_hash"] = await aside.work(len(call.body), _digest, call)
+            item["body_hash"] = await threads.work(len(call.body), _digest, call)
         answer = await self._books.admit(item)
         call.visitor.recognised = True
         if "refusal" in answer:
@@ -129,7 +129,7 @@ class Admission:
             await self._books.settle({"id": call.id, "outcome": "released"})
             raise InternalError
         if _has_nothing(call, answer["granted"]):
-            body = await aside.work(len(body), rules.without_search, body, models)
+            body = await threads.work(len(body), rules.without_search, body, models)
         return self._granted(call, body, sizes, price, models, added, answer["granted"])
 
     async def _added(self, call: Call, models: list[Model], price: Price) -> Added:
@@ -141,7 +141,7 @@ class Admission:
                 helpers[name] = bound_price(await self._catalogs[call.visitor.environment].find(name), None)
         return pricing.worst_case(asked, self._register, price, helpers, call.ask.choices)
 
-    def _refuse_crowd(self, visitor: Visitor) -> None:
+    def _refuse_crowd(self, visitor: Caller) -> None:
         """An org that is known to have its share in flight is refused before anything is asked of the database."""
         if org_id := self._orgs.get(visitor.digest):
             self._upstreams.refuse_crowd(org_id, SANDBOX if visitor.environment == "test" else OPENROUTER)

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from tollgate.core import documents
-from tollgate.core.chat import Endpoint
-from tollgate.core.documents import NotADocument
+from tollgate.core import strict_json
+from tollgate.core.request_body import Endpoint
 from tollgate.core.sse import Events, EventTooLarge
+from tollgate.core.strict_json import NotJson
 
 MOST_KEPT: Final = 2000
 OVERHANG: Final = 512
@@ -68,8 +68,8 @@ class Content:
 
     def _see(self, data: bytes) -> None:
         if data.startswith(b"{"):
-            with contextlib.suppress(NotADocument):
-                self.take(documents.from_upstream(data))
+            with contextlib.suppress(NotJson):
+                self.take(strict_json.from_upstream(data))
 
     def _snippet(self, text: str) -> str:
         shown = self._hide(text[:LOOKED_AT], self._own_key)
@@ -133,7 +133,7 @@ def _texts(content: Any) -> Iterator[str]:
 
 def _named(what: str, name: Any) -> Iterator[str]:
     if isinstance(name, str) and name:
-        yield f"[{f'{what} {documents.printable(name, LONGEST_KIND)}'.strip()}]"
+        yield f"[{f'{what} {strict_json.printable(name, LONGEST_KIND)}'.strip()}]"
 
 
 def _objects(given: Any) -> list[Mapping[str, Any]]:

@@ -10,10 +10,10 @@ from starlette.types import Receive, Send
 
 from tollgate.completions import rules
 from tollgate.core import sse
-from tollgate.core.chat import Endpoint
 from tollgate.core.errors import TollgateError
+from tollgate.core.request_body import Endpoint
 from tollgate.core.sse import Event, Events, Tally
-from tollgate.runtime.clock import Monotonic
+from tollgate.process.clock import Monotonic
 from tollgate.upstreams.dialects.openai import as_it_came
 
 HEARTBEAT = b": tollgate is waiting for the model\n\n"

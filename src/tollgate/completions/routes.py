@@ -12,24 +12,24 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from tollgate.completions import rules, whole
+from tollgate.completions import plain, rules
 from tollgate.completions.admission import Admission, Call, Replay
-from tollgate.completions.books import Books
 from tollgate.completions.content import Content
-from tollgate.completions.passage import Leaving, Passage
+from tollgate.completions.paid_call import Leaving, PaidCall
+from tollgate.completions.settlements import Books
 from tollgate.completions.stream import Stream
-from tollgate.completions.sweep import Sweeper
-from tollgate.core import chat
-from tollgate.core.chat import Endpoint
+from tollgate.completions.sweeper import Sweeper
+from tollgate.core import request_body
 from tollgate.core.errors import BadRequest, NotFound
 from tollgate.core.redaction import Redactor
+from tollgate.core.request_body import Endpoint
 from tollgate.keys import rules as keys
-from tollgate.keys.gate import Gate, Visitor
-from tollgate.runtime import aside
-from tollgate.runtime.clock import Monotonic
-from tollgate.runtime.curfew import Curfew
-from tollgate.runtime.network import headers_of
+from tollgate.keys.authentication import Caller, Gate
+from tollgate.process import threads
+from tollgate.process.clock import Monotonic
+from tollgate.process.drain import Drain
 from tollgate.upstreams.client import Upstreams
+from tollgate.web.client_address import headers_of
 
 PATHS: dict[str, Endpoint] = {
     "/chat/completions": "chat",
@@ -52,7 +52,7 @@ class Completions:
         books: Books,
         upstreams: Upstreams,
         clock: Monotonic,
-        curfew: Curfew,
+        drain: Drain,
         redact: Redactor | None,
         leaving: Leaving,
     ) -> None:
@@ -63,7 +63,7 @@ class Completions:
         self._books = books
         self._upstreams = upstreams
         self._clock = clock
-        self._curfew = curfew
+        self._drain = drain
         self._redact = redact
         """None where nothing is kept of what is said."""
         self._leaving = leaving
@@ -83,15 +83,15 @@ class Completions:
         if isinstance(admitted, Replay):
             await _replayed(admitted)(scope, receive, send)
             return
-        passage = Passage(
-            call, admitted, self._books, self._upstreams, self._clock, self._curfew, self._content(call), self._leaving
+        passage = PaidCall(
+            call, admitted, self._books, self._upstreams, self._clock, self._drain, self._content(call), self._leaving
         )
         if call.ask.stream:
             await Stream(passage, scope, receive, send, self._clock).run()
         else:
-            await (await whole.answered(passage))(scope, receive, send)
+            await (await plain.answered(passage))(scope, receive, send)
 
-    async def _call(self, visitor: Visitor, scope: Scope, receive: Receive) -> Call | None:
+    async def _call(self, visitor: Caller, scope: Scope, receive: Receive) -> Call | None:
         """None when the client left before it had said what it wants."""
         started = self._clock()
         headers = headers_of(scope)
@@ -102,7 +102,7 @@ class Completions:
         return Call(
             id=scope["state"]["own_id"],
             visitor=visitor,
-            ask=await aside.work(len(body), chat.read, body, self._endpoint),
+            ask=await threads.work(len(body), request_body.read, body, self._endpoint),
             body=body,
             headers=headers,
             started=started,
@@ -122,12 +122,12 @@ def endpoints(
     books: Books,
     upstreams: Upstreams,
     clock: Monotonic,
-    curfew: Curfew,
+    drain: Drain,
     redact: Redactor | None,
     leaving: Leaving,
 ) -> list[Completions]:
     return [
-        Completions(mount + path, endpoint, gate, admission, books, upstreams, clock, curfew, redact, leaving)
+        Completions(mount + path, endpoint, gate, admission, books, upstreams, clock, drain, redact, leaving)
         for path, endpoint in PATHS.items()
         for mount in MOUNTS
     ]

@@ -7,8 +7,7 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from tollgate.core import documents
-from tollgate.core.chat import Ask
+from tollgate.core import strict_json
 from tollgate.core.errors import (
     ServerRestarting,
     TooManyInFlight,
@@ -18,10 +17,11 @@ from tollgate.core.errors import (
     UpstreamTimeout,
 )
 from tollgate.core.extras import sent
-from tollgate.core.extras.asked import Extras
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
+from tollgate.core.extras.requested import Extras
 from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
+from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.credits import rules as credits
 
@@ -76,7 +76,7 @@ def with_known_fallbacks(body: bytes, models: Sequence[Model]) -> bytes:
     if len(there) == len(models) or not there:
         return body
     names = [route.model for model in there for route in model.routes if route.upstream.id == OPENROUTER]
-    return documents.put(body, "models", json.dumps(names).encode())
+    return strict_json.put(body, "models", json.dumps(names).encode())
 
 
 def without_search(body: bytes, models: Sequence[Model]) -> bytes:
@@ -294,11 +294,11 @@ def kept_usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
     kept: dict[str, Any] = {}
     for name, value in islice(usage.items(), MOST_USAGE_FIELDS):
         if isinstance(value, int):
-            kept[documents.printable(name, 64)] = value
+            kept[strict_json.printable(name, 64)] = value
         elif isinstance(value, Decimal):
-            kept[documents.printable(name, 64)] = str(value)
+            kept[strict_json.printable(name, 64)] = str(value)
         elif isinstance(value, dict):
-            kept[documents.printable(name, 64)] = kept_usage(value)
+            kept[strict_json.printable(name, 64)] = kept_usage(value)
     return kept
 
 
@@ -320,9 +320,9 @@ def kept(answer: Mapping[str, Any]) -> tuple[int, str, bytes]:
 
 def with_charge(data: bytes, charge: Mapping[str, Any]) -> bytes:
     """The last usage chunk, with what it came to here."""
-    usage = documents.get(data, "usage") or b"{}"
-    marked = documents.put(usage, "tollgate", json.dumps(charge, separators=(",", ":")).encode())
-    return b"data: " + documents.put(data, "usage", marked) + b"\n\n"
+    usage = strict_json.get(data, "usage") or b"{}"
+    marked = strict_json.put(usage, "tollgate", json.dumps(charge, separators=(",", ":")).encode())
+    return b"data: " + strict_json.put(data, "usage", marked) + b"\n\n"
 
 
 def _recorded(row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -6,10 +6,10 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tollgate.completions import relay, rules, whole
-from tollgate.completions.books import Answer
-from tollgate.completions.passage import Passage, charge_headers
+from tollgate.completions import plain, relay, rules
+from tollgate.completions.paid_call import PaidCall, charge_headers
 from tollgate.completions.relay import Outlet, Relay
+from tollgate.completions.settlements import Answer
 from tollgate.core.errors import (
     ServerRestarting,
     TollgateError,
@@ -20,10 +20,10 @@ from tollgate.core.errors import (
 )
 from tollgate.core.models import OPENROUTER
 from tollgate.core.sse import EventTooLarge
-from tollgate.runtime.clock import Monotonic, now
-from tollgate.runtime.rendering import speaks_openrouter
+from tollgate.process.clock import Monotonic, now
 from tollgate.upstreams.attempts.attempt import facts
 from tollgate.upstreams.client import Reply
+from tollgate.web.error_responses import speaks_openrouter
 
 EVENT_STREAM = "text/event-stream"
 NEVER_BUFFERED = {"cache-control": "no-cache, no-store", "x-accel-buffering": "no"}
@@ -37,7 +37,7 @@ READ_ON_TOKENS = 512
 
 
 class Stream:
-    def __init__(self, passage: Passage, scope: Scope, receive: Receive, send: Send, clock: Monotonic) -> None:
+    def __init__(self, passage: PaidCall, scope: Scope, receive: Receive, send: Send, clock: Monotonic) -> None:
         headers = {"content-type": f"{EVENT_STREAM}; charset=utf-8", **NEVER_BUFFERED, **passage.admitted.headers}
         self._passage = passage
         self._scope = scope
@@ -68,7 +68,7 @@ class Stream:
     async def _pass(self) -> None:
         await asyncio.sleep(0)  # who has left already is noticed here, before anything costs
         try:
-            with self._passage.curfew.bounds():
+            with self._passage.drain.bounds():
                 self._reply = await self._passage.open()
                 try:
                     await self._pass_on(self._reply)
@@ -136,7 +136,7 @@ class Stream:
         if self._reply is None:
             return {**self._passage.abandoned(), **(rules.STOPPED if self._failure else left)}
         if self._body is not None:
-            ending, garbled = whole.judged(self._passage, self._reply, self._body)
+            ending, garbled = plain.judged(self._passage, self._reply, self._body)
             self._failure = self._failure or garbled
             return ending
         if self._was_abandoned:
@@ -157,10 +157,10 @@ class Stream:
         if not self._reply or self._failure or self._reply.refused:
             return None
         if self._body is not None:
-            return self._passage.kept(self._reply.status, whole.content_type(self._reply), self._body)
+            return self._passage.kept(self._reply.status, plain.content_type(self._reply), self._body)
         if not self._relay or self._passage.tally.ending != "complete":
             return None
-        return self._passage.kept(200, whole.content_type(self._reply), self._outlet.kept + self._relay.tail(None))
+        return self._passage.kept(200, plain.content_type(self._reply), self._outlet.kept + self._relay.tail(None))
 
     async def _finish(self, settled: Answer | None) -> None:
         if self._failure and not self._outlet.started:

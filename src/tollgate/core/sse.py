@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from tollgate.core import chat, documents
-from tollgate.core.documents import NotADocument
+from tollgate.core import request_body, strict_json
+from tollgate.core.strict_json import NotJson
 
 MOST_EVENT_BYTES: Final = 32 * 1024 * 1024
 """An event may carry a picture; it is kept whole until it ends."""
@@ -178,8 +178,8 @@ class Tally:
             self.done = True
         elif self.counts or (self.generation_id is None and b'"id"' in data) or _NOTEWORTHY.search(data):
             try:
-                self._take(documents.from_upstream(data))
-            except NotADocument:
+                self._take(strict_json.from_upstream(data))
+            except NotJson:
                 self.unreadable += 1
 
     def take_whole(self, reply: Mapping[str, Any]) -> None:
@@ -202,7 +202,7 @@ class Tally:
         self._fail(choice.get("error"))
         index, reason = choice.get("index", 0), choice.get("finish_reason")
         if isinstance(index, int) and isinstance(reason, str) and reason:
-            self.finish_reasons[index] = documents.printable(reason, LONGEST_NAME)
+            self.finish_reasons[index] = strict_json.printable(reason, LONGEST_NAME)
 
     def _fail(self, error: object) -> None:
         """The first failure is the cause of those that follow."""
@@ -238,7 +238,7 @@ def _most_said(choices: object) -> int:
         elif isinstance(value, list):
             left += [("", one) for one in value]
         elif isinstance(value, str):
-            tokens += chat.most_tokens(value.encode(errors="surrogatepass"))
+            tokens += request_body.most_tokens(value.encode(errors="surrogatepass"))
             tokens += CALL_TOKENS if name == "name" and value else 0
     return tokens
 
@@ -246,12 +246,12 @@ def _most_said(choices: object) -> int:
 def _failure(error: object) -> Failure:
     """OpenRouter's and vLLM's object, or the bare string that some servers send."""
     if not isinstance(error, dict):
-        return Failure(None, documents.printable(str(error), LONGEST_MESSAGE))
+        return Failure(None, strict_json.printable(str(error), LONGEST_MESSAGE))
     code = error.get("code")
     kind = _object(error.get("metadata")).get("error_type") or error.get("type")
     return Failure(
         code if isinstance(code, int) and not isinstance(code, bool) else _name(code),
-        documents.printable(str(error.get("message") or ""), LONGEST_MESSAGE),
+        strict_json.printable(str(error.get("message") or ""), LONGEST_MESSAGE),
         _name(kind),
     )
 

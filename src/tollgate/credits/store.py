@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
 
 
 async def grant(door: Door, org_id: str, amount_nanos: int, *, source: str, reason: str, reference: str) -> Json:

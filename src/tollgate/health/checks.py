@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, Literal, TypeVar
 
 from tollgate.core.errors import TollgateError
+from tollgate.database import Door
+from tollgate.database.schema_version import NEEDED
 from tollgate.health import redis, store
-from tollgate.runtime import logs
-from tollgate.runtime.clock import Monotonic
-from tollgate.runtime.database import Door
-from tollgate.runtime.database.schema import NEEDED
-from tollgate.runtime.http import Http
-from tollgate.runtime.settings import Settings
+from tollgate.process import logs
+from tollgate.process.clock import Monotonic
+from tollgate.process.http_client import Http
+from tollgate.settings import Settings
 
 log = logs.source("upstream")
 

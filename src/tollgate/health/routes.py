@@ -7,13 +7,13 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from tollgate import __version__
+from tollgate.database import Door
 from tollgate.health import checks, rules
-from tollgate.runtime import clock
-from tollgate.runtime.clock import Monotonic
-from tollgate.runtime.database import Door
-from tollgate.runtime.http import Http
-from tollgate.runtime.routing import Routes
-from tollgate.runtime.settings import Settings
+from tollgate.process import clock
+from tollgate.process.clock import Monotonic
+from tollgate.process.http_client import Http
+from tollgate.settings import Settings
+from tollgate.web.routing import Routes
 
 
 class Alive(BaseModel):

@@ -1,6 +1,6 @@
 """The database's own word on its health."""
 
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
 
 
 async def health(door: Door) -> Json:

@@ -6,21 +6,15 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Response
 
 from tollgate.core import errors
+from tollgate.database import Door
 from tollgate.keys import rules, store
-from tollgate.keys.forms import (
-    PLAIN,
-    KeyChanges,
-    NewKey,
-    OwnKeysAsked,
-    Rotation,
-)
-from tollgate.keys.gate import Gate
+from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import PREFIXES, RANDOM_BYTES, Environment
+from tollgate.keys.schemas import PLAIN, KeyChanges, NewKey, OwnKeysAsked, Rotation
 from tollgate.keys.shown import ApiKey, NewSecret, Rotated
 from tollgate.keys.store import Scope
-from tollgate.runtime.database import Door
-from tollgate.runtime.forms import Page, refusals
-from tollgate.runtime.routing import Routes
+from tollgate.web.routing import Routes
+from tollgate.web.schemas import Page, refusals
 
 STABLE = {"x-stability": "stable"}
 KeyId = Annotated[str, Path(max_length=200, pattern=PLAIN, description="The id of the key.")]

@@ -6,8 +6,8 @@ from pydantic import BaseModel, Field
 
 from tollgate.core.money import to_credits
 from tollgate.keys import rules
-from tollgate.keys.forms import KeyLimits, Reset, Status
 from tollgate.keys.rules import Environment
+from tollgate.keys.schemas import KeyLimits, Reset, Status
 
 
 class ApiKey(BaseModel):

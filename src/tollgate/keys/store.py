@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
 
 Scope = Literal["keys", "admin"]
 

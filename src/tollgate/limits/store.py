@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
 
 
 async def limits_of(door: Door, subject: dict[str, Any]) -> Json:

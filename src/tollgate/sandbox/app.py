@@ -14,14 +14,14 @@ from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.dialects import CHAT, TEXT
 from tollgate.sandbox.embeddings import Embeddings
 from tollgate.sandbox.faults import DEFAULTS
-from tollgate.sandbox.house import BOUNDED, Habits, House, Randomness
 from tollgate.sandbox.ledger import Clock, Ledger
 from tollgate.sandbox.line import ClientGone
 from tollgate.sandbox.models import MODELS
 from tollgate.sandbox.pages import Pages
 from tollgate.sandbox.paid import Completions
-from tollgate.sandbox.reception import Instead
 from tollgate.sandbox.refusals import Refusal
+from tollgate.sandbox.request_reading import Instead
+from tollgate.sandbox.state import BOUNDED, Habits, House, Randomness
 
 
 def create_sandbox(

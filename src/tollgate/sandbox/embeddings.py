@@ -13,11 +13,11 @@ from tollgate.sandbox import billing, delivery, tokens
 from tollgate.sandbox.asked import Body
 from tollgate.sandbox.catalog import Model
 from tollgate.sandbox.encoding import encode, encode_with, utf8
-from tollgate.sandbox.house import House
 from tollgate.sandbox.line import Line
 from tollgate.sandbox.prices import Used
-from tollgate.sandbox.reception import take
 from tollgate.sandbox.refusals import Refusal
+from tollgate.sandbox.request_reading import take
+from tollgate.sandbox.state import House
 
 USUAL_DIMENSIONS = 8
 MOST_DIMENSIONS = 4096

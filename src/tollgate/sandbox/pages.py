@@ -8,10 +8,10 @@ from starlette.responses import Response
 
 from tollgate.sandbox import faults
 from tollgate.sandbox.catalog import Model
-from tollgate.sandbox.house import House
 from tollgate.sandbox.prices import dollars
-from tollgate.sandbox.reception import authorise
 from tollgate.sandbox.refusals import Refusal, json_response
+from tollgate.sandbox.request_reading import authorise
+from tollgate.sandbox.state import House
 
 USUAL_LIMIT = 500
 MOST = 1000

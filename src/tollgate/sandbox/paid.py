@@ -11,13 +11,13 @@ from tollgate.sandbox.dialects import Dialect
 from tollgate.sandbox.encoding import encode_with, utf8
 from tollgate.sandbox.extras import Extra
 from tollgate.sandbox.generation import Generation
-from tollgate.sandbox.house import House
 from tollgate.sandbox.line import ClientGone, Cut, Line
 from tollgate.sandbox.order import Order
 from tollgate.sandbox.prices import Used
-from tollgate.sandbox.reception import take
 from tollgate.sandbox.refusals import Refusal, unavailable
+from tollgate.sandbox.request_reading import take
 from tollgate.sandbox.speech import Finish, Said
+from tollgate.sandbox.state import House
 from tollgate.sandbox.stream import BREAKS, PROVIDER_ERROR, Script, events, gigantic
 
 ERRORS = ("mid-stream-error", "finish-error", "vllm-error")

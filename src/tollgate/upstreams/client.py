@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from tollgate.core.documents import NotADocument
 from tollgate.core.errors import UpstreamGarbled, UpstreamTimeout, UpstreamUnavailable
 from tollgate.core.models import Route, Upstream
-from tollgate.runtime.clock import Monotonic
+from tollgate.core.strict_json import NotJson
+from tollgate.process.clock import Monotonic
 from tollgate.upstreams import rules
+from tollgate.upstreams.address_guard import Forbidden, Guard, by_system
 from tollgate.upstreams.attempts import Attempts
 from tollgate.upstreams.attempts.exchange import Exchange
 from tollgate.upstreams.attempts.outcome import Refused
 from tollgate.upstreams.breaker import State
 from tollgate.upstreams.dialects import Shown
-from tollgate.upstreams.guard import Forbidden, Guard, by_system
 from tollgate.upstreams.rules import Order, Resolve, TransportFailed
 from tollgate.upstreams.transports import Answer, Transport
 
@@ -156,7 +156,7 @@ class Upstreams:
             raise UpstreamUnavailable
         try:
             return rules.record_of(body)
-        except NotADocument as error:
+        except NotJson as error:
             raise UpstreamGarbled from error
 
     def states(self) -> Sequence[UpstreamState]:

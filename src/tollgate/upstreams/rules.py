@@ -6,9 +6,9 @@ from email.utils import parsedate_to_datetime
 from itertools import groupby
 from typing import Final, Literal, NamedTuple
 
-from tollgate.core import documents
-from tollgate.core.chat import Ask, Endpoint
+from tollgate.core import strict_json
 from tollgate.core.models import OPENROUTER, Dialect, Route
+from tollgate.core.request_body import Ask, Endpoint
 
 PATHS: Final[Mapping[Endpoint, str]] = {
     "chat": "/chat/completions",
@@ -180,10 +180,10 @@ def fit_secret(secret: str | None) -> str | None:
 
 
 def record_of(body: bytes) -> Mapping[str, object]:
-    """What OpenRouter keeps of a generation. Raises NotADocument."""
-    record = documents.from_upstream(body).get("data")
+    """What OpenRouter keeps of a generation. Raises NotJson."""
+    record = strict_json.from_upstream(body).get("data")
     if not isinstance(record, dict):
-        raise documents.NotADocument("The body has no data.")
+        raise strict_json.NotJson("The body has no data.")
     return record
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.runtime.forms import Page
 from tollgate.usage.rules import Bucket
+from tollgate.web.schemas import Page
 
 Nanos = Annotated[int, Field(examples=[1_250_000])]
 Credits = Annotated[float, Field(examples=[0.00125])]

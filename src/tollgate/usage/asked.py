@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.runtime.forms import Listed, Moment
 from tollgate.usage.export import Format
 from tollgate.usage.rules import Bucket, Span
+from tollgate.web.schemas import Listed, Moment
 
 Word = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]
 When = Annotated[Moment, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]

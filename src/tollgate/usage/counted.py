@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from tollgate.runtime import clock
-from tollgate.runtime.database import Door
+from tollgate.database import Door
+from tollgate.process import clock
 from tollgate.usage import asked, rules, store
 
 

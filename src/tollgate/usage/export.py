@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fastapi.responses import StreamingResponse
 
 from tollgate.core.errors import TollgateError
-from tollgate.runtime.database import Door
+from tollgate.database import Door
 from tollgate.usage import rules, store
 
 PAGE = 1000

@@ -1,6 +1,6 @@
 """What the database says at one look: of the whole house to an operator, of their part of it to a key's owner."""
 
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
 
 
 async def of_all(door: Door) -> Json:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tollgate.runtime.database import Door, Json
+from tollgate.database import Door, Json
 
 Filters = dict[str, Any]
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from decimal import Decimal, localcontext
 from typing import Final, NamedTuple
 
-from tollgate.core import documents
+from tollgate.core import strict_json
 from tollgate.core.errors import ExtraUnpriced
-from tollgate.core.extras.asked import NOTHING_ASKED, Extras, Use
 from tollgate.core.extras.register import Register
+from tollgate.core.extras.requested import NOTHING_ASKED, Extras, Use
 from tollgate.core.money import EXACT
 from tollgate.core.prices import NOTHING, Price
 
@@ -99,6 +99,6 @@ def _of_image(price: Price) -> Decimal:
 
 
 def _unpriced(use: Use, what: str) -> ExtraUnpriced:
-    shown = documents.printable(what, documents.SHOWN_CHARACTERS)
+    shown = strict_json.printable(what, strict_json.SHOWN_CHARACTERS)
     message = f"The upstream bills {shown} apart, and it has no price here."
     return ExtraUnpriced(f"{message} {ExtraUnpriced.advice}", param=use.param, extra=shown)

@@ -12,20 +12,20 @@ from typing import Any, Final, NamedTuple
 
 from tollgate.core.errors import UpstreamError, UpstreamUnavailable
 from tollgate.core.models import SANDBOX, Route, Upstream
-from tollgate.runtime import aside
-from tollgate.runtime.clock import Monotonic
+from tollgate.process import threads
+from tollgate.process.clock import Monotonic
 from tollgate.upstreams import rules
-from tollgate.upstreams.attempts import again, judgement
+from tollgate.upstreams.address_guard import Forbidden, Guard
+from tollgate.upstreams.attempts import retries, verdict
 from tollgate.upstreams.attempts.attempt import Attempt
 from tollgate.upstreams.attempts.exchange import Exchange
+from tollgate.upstreams.attempts.live_upstream import LiveUpstream
 from tollgate.upstreams.attempts.outcome import Failure, Outcome, Refused
-from tollgate.upstreams.attempts.station import Station
-from tollgate.upstreams.guard import Forbidden, Guard
-from tollgate.upstreams.health import Checkup
+from tollgate.upstreams.health_checks import Checkup
+from tollgate.upstreams.org_shares import Shares
 from tollgate.upstreams.rules import Order, TransportFailed
-from tollgate.upstreams.shares import Shares
 from tollgate.upstreams.transports import Transport
-from tollgate.upstreams.transports.patience import Patience
+from tollgate.upstreams.transports.timeouts import Patience
 
 CHECKUP_SECONDS: Final = 1.0
 """What a call waits for the health of an upstream that was given a rest, before it goes elsewhere."""
@@ -60,7 +60,7 @@ class Attempts:
         self._clock = clock
         self._randomness = randomness
         self._sleep = sleep
-        self.stations: dict[str, Station] = {}
+        self.stations: dict[str, LiveUpstream] = {}
 
     async def open(self, order: Order) -> Exchange | Refused:
         """The first route that answers. When none does, the last upstream's own no, or else ours. Raises
@@ -79,10 +79,10 @@ class Attempts:
         """Test keys' calls have connections of their own, so that they never take those of paid ones."""
         return self._tests if upstream_id == SANDBOX else self._live
 
-    def station(self, upstream: Upstream) -> Station:
+    def station(self, upstream: Upstream) -> LiveUpstream:
         known = self.stations.get(upstream.id)
         if known is None or not known.is_of(upstream):
-            known = self.stations[upstream.id] = Station(upstream, self._secrets, self._guard, self._clock)
+            known = self.stations[upstream.id] = LiveUpstream(upstream, self._secrets, self._guard, self._clock)
         return known
 
     async def close(self) -> None:
@@ -121,13 +121,13 @@ class Attempts:
                 return False
         return attempt.begins()
 
-    async def _check(self, station: Station) -> None:
+    async def _check(self, station: LiveUpstream) -> None:
         """All that wait, wait for the same answer, and not for long. It comes in the background all the same."""
         if station.checkup is None:
             station.checkup = asyncio.create_task(self._ask_for_its_health(station))
         await asyncio.wait((station.checkup,), timeout=CHECKUP_SECONDS)
 
-    async def _ask_for_its_health(self, station: Station) -> None:
+    async def _ask_for_its_health(self, station: LiveUpstream) -> None:
         try:
             is_up = await self._checkup.is_up(station.upstream)
             if is_up is not None:
@@ -138,12 +138,12 @@ class Attempts:
     async def _at(self, attempt: Attempt, order: Order, transport: Transport, until: float) -> Outcome:
         station = attempt.station
         prepare = station.dialect.prepare
-        body = await aside.work(len(order.body), prepare, order.body, order.ask, attempt.route, order.bound)
+        body = await threads.work(len(order.body), prepare, order.body, order.ask, attempt.route, order.bound)
         station.budget.call()
         once = partial(self._once, attempt, order, transport, body, until)
         outcome = await once()
         if isinstance(outcome, Failure) and outcome.step == "again":
-            return await again.repeated(
+            return await retries.repeated(
                 outcome,
                 once,
                 may_repeat=attempt.may_repeat,
@@ -157,7 +157,7 @@ class Attempts:
         """When there was no route to take: all full, or given a rest, or unusable until an operator comes."""
         usable = [(self.station(route.upstream), route.model) for route in routes]
         waits = [station.seconds_until_free(model, org_id) for station, model in usable if station.is_usable]
-        return judgement.busy(min(waits)) if waits else UpstreamUnavailable()
+        return verdict.busy(min(waits)) if waits else UpstreamUnavailable()
 
     async def _once(self, attempt: Attempt, order: Order, transport: Transport, body: bytes, until: float) -> Outcome:
         """Holds a slot meanwhile. An answer that comes keeps it, to its end."""
@@ -192,13 +192,13 @@ class Attempts:
                     sent=partial(order.sent, attempt.route),
                 )
         except TimeoutError:
-            return judgement.silent(attempt, "first_byte" if due < until else "total")
+            return verdict.silent(attempt, "first_byte" if due < until else "total")
         except Forbidden as error:
             station.refuses_us(str(error))
             attempt.abandoned()
             return Failure("elsewhere", UpstreamUnavailable())
         except TransportFailed as failure:
-            return judgement.unanswered(attempt, failure)
+            return verdict.unanswered(attempt, failure)
         finally:
             patience.end()
         step = rules.step_after(answer.status, upstream.dialect)
@@ -206,5 +206,5 @@ class Attempts:
             attempt.answered()
             return Exchange(attempt, answer, patience, until, stream=stream)
         if step == "reply" or answer.status < 400:
-            return await judgement.garbled(attempt, answer)
-        return judgement.refused(attempt, answer, await judgement.body_of(answer, until))
+            return await verdict.garbled(attempt, answer)
+        return verdict.refused(attempt, answer, await verdict.body_of(answer, until))

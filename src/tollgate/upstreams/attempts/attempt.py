@@ -3,12 +3,12 @@
 from typing import Any, NamedTuple
 
 from tollgate.core.models import Route
-from tollgate.upstreams.attempts.station import Station, log
-from tollgate.upstreams.shares import Shares
+from tollgate.upstreams.attempts.live_upstream import LiveUpstream, log
+from tollgate.upstreams.org_shares import Shares
 
 
 class Attempt(NamedTuple):
-    station: Station
+    station: LiveUpstream
     route: Route
     org_id: str
     shares: Shares

@@ -8,7 +8,7 @@ from tollgate.upstreams import rules
 from tollgate.upstreams.attempts.attempt import Attempt
 from tollgate.upstreams.rules import TransportFailed
 from tollgate.upstreams.transports import Answer
-from tollgate.upstreams.transports.patience import Patience
+from tollgate.upstreams.transports.timeouts import Patience
 
 
 class Exchange:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from tollgate.core import chat, documents
-from tollgate.core.chat import Ask
-from tollgate.core.documents import NotADocument
+from tollgate.core import request_body, strict_json
 from tollgate.core.models import Route
+from tollgate.core.request_body import Ask
 from tollgate.core.sse import Event
+from tollgate.core.strict_json import NotJson
 from tollgate.upstreams.dialects import refusals
 from tollgate.upstreams.rules import Refusal
 
@@ -25,11 +25,11 @@ class OpenAI:
     def prepare(self, body: bytes, ask: Ask, route: Route, bound: int | None) -> bytes:
         """The body for this route: its name for the model, the granted bound, and a wish to know the usage."""
         if route.model != ask.model:
-            body = chat.renamed(body, route.model)
+            body = request_body.renamed(body, route.model)
         if ask.fallbacks:
-            body = documents.without(body, "models")  # falling back is ours to do, and this server does not know how
+            body = strict_json.without(body, "models")  # falling back is ours to do, and this server does not know how
         body = self._bounded(body, ask, bound)
-        return chat.asking_for_usage(body, continuous=self.continuous) if ask.stream else body
+        return request_body.asking_for_usage(body, continuous=self.continuous) if ask.stream else body
 
     def shown(self, ask: Ask) -> Shown:
         """As if only the client had asked: the usage that we wanted is taken out again."""
@@ -53,9 +53,9 @@ class OpenAI:
         field = self.bound_field(ask)
         renames = ask.bound_field is not None and field != ask.bound_field
         if renames:
-            body = documents.without(body, str(ask.bound_field))
+            body = strict_json.without(body, str(ask.bound_field))
             bound = ask.bound if bound is None else bound
-        return body if bound is None else chat.granted(body, bound, field)
+        return body if bound is None else request_body.granted(body, bound, field)
 
 
 def as_it_came(event: Event) -> bytes | None:
@@ -75,14 +75,14 @@ def _stripped(event: Event, *, keeps_last: bool) -> bytes | None:
     if b'"usage"' not in event.data:
         return event.raw
     try:
-        chunk = documents.from_upstream(event.data)
-    except NotADocument:
+        chunk = strict_json.from_upstream(event.data)
+    except NotJson:
         return event.raw
     if "usage" not in chunk:
         return event.raw
     if chunk["usage"] and chunk.get("choices") == [] and not chunk.get("error"):
         return event.raw if keeps_last else None
-    return _with_data(event, documents.without(event.data, "usage"))
+    return _with_data(event, strict_json.without(event.data, "usage"))
 
 
 def _with_data(event: Event, data: bytes) -> bytes:

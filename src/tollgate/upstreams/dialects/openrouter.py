@@ -1,9 +1,9 @@
 """OpenRouter: takes everything, always says what was used, and falls back by itself."""
 
-from tollgate.core import chat
-from tollgate.core.chat import Ask
+from tollgate.core import request_body
 from tollgate.core.extras import sent
 from tollgate.core.models import Route
+from tollgate.core.request_body import Ask
 from tollgate.upstreams.dialects import refusals
 from tollgate.upstreams.dialects.openai import OpenAI, Shown, as_it_came
 from tollgate.upstreams.rules import Refusal
@@ -22,7 +22,7 @@ class OpenRouter(OpenAI):
 
     def prepare(self, body: bytes, ask: Ask, route: Route, bound: int | None) -> bytes:
         if route.model != ask.model:
-            body = chat.renamed(body, route.model)
+            body = request_body.renamed(body, route.model)
         return sent.bounded(self._bounded(body, ask, bound), ask.extras)
 
     def bound_field(self, ask: Ask) -> str:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tollgate.core import documents
-from tollgate.core.documents import NotADocument
+from tollgate.core import strict_json
+from tollgate.core.strict_json import NotJson
 from tollgate.upstreams.rules import Refusal
 
 LONGEST_MESSAGE: Final = 500
@@ -54,8 +54,8 @@ def _blames_the_request(found: Mapping[str, Any]) -> bool:
 
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
-        return documents.from_upstream(body)
-    except NotADocument:
+        return strict_json.from_upstream(body)
+    except NotJson:
         return {}
 
 
@@ -84,7 +84,7 @@ def _plain(content_type: str, body: bytes) -> str:
 
 def _cleaned(text: str) -> str:
     short = _NOBODYS_BUSINESS.sub(HIDDEN, " ".join(text[: 4 * LONGEST_MESSAGE].split()))
-    return documents.printable(short, LONGEST_MESSAGE)
+    return strict_json.printable(short, LONGEST_MESSAGE)
 
 
 def _shaped(status: int, message: str) -> bytes:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from tollgate.runtime.http import Http
+from tollgate.process.http_client import Http
 from tollgate.upstreams.rules import Resolve, Sent, unheard
 
 MOST_CONNECTIONS: Final = 1000

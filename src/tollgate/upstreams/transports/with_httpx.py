@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from tollgate.runtime.http import Http
+from tollgate.process.http_client import Http
 from tollgate.upstreams.rules import (
     ConnectionLost,
     ConnectTimeout,
@@ -19,7 +19,7 @@ from tollgate.upstreams.rules import (
     Unreachable,
     unheard,
 )
-from tollgate.upstreams.transports.local import is_local
+from tollgate.upstreams.transports.local_failures import is_local
 
 BEGUN: Final = "http11.send_request_headers.started"
 SENT: Final = "http11.send_request_body.complete"

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from tollgate.upstreams.rules import ConnectTimeout, NoConnection, Resolve, Unreachable
-from tollgate.upstreams.transports.local import is_local
+from tollgate.upstreams.transports.local_failures import is_local
 from tollgate.upstreams.transports.with_httptools.wire import Wire
 
 KEPT_ALIVE_SECONDS: Final = 30.0

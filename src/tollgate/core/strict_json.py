@@ -1,0 +1,341 @@
+"""JSON from those whom we do not trust: read strictly, and changed in one place without touching the rest.
+
+What is refused, because two parsers could understand it differently or because it could hurt one: anything but UTF-8,
+a byte order mark, NaN and Infinity, numbers beyond 1e300, nesting beyond 100, anything but an object at the top. From
+a client also a name that stands twice in an object (the model that we price must be the model that is served) and
+half of a surrogate pair (nothing could encode it again). An upstream's reply is passed on as it came and only billed
+from here, so there the last of two names counts and such a half becomes U+FFFD: no charge is lost to a cut emoji.
+"""
+
+import contextlib
+import json
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator
+from decimal import Decimal, InvalidOperation
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
+
+from tollgate.core.errors import BadRequest, BodyTooComplex
+
+MOST_NESTED: Final = 100
+MOST_DIGITS: Final = 300
+"""Of a number, and of its exponent: a double ends at 1e308."""
+SHOWN_CHARACTERS: Final = 64
+
+MOST_VALUES: Final = 400_000
+"""Values in one document of a client. An embeddings request may carry 300,000 token numbers."""
+MOST_CONTAINERS: Final = 50_000
+"""Lists and objects among them. Ten thousand messages with parts and tool calls have 40,000."""
+MOST_NAMES: Final = 100_000
+"""Of members, in all objects together."""
+MOST_ESCAPES: Final = 2_000_000
+"""Backslashes. Text for a context of a million tokens has fewer, even with each character written as \\uXXXX."""
+MOST_MEMBERS: Final = 1_000
+"""Of the object at the top."""
+SLICE_BYTES: Final = 64 * 1024
+"""A document is measured in slices of this size, so that no step takes long. One slice alone needs no measuring."""
+
+_BOM = "\ufeff"
+_BLANK = re.compile(r"[ \t\n\r]*")
+_SURROGATES = re.compile(r"\\(?:\\|u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..))")
+"""An escaped backslash, a whole pair, or (as a group) half of one."""
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""As signed bytes: one level in, one level out."""
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+class NotJson(ValueError):
+    """Why these bytes are not a JSON object that we would read. The sentence quotes nothing but a member's name."""
+
+
+class TooComplex(NotJson):
+    """More of one kind than is read from a client. The body's bytes alone do not say how much work it is."""
+
+    def __init__(self, kind: str, most: int) -> None:
+        super().__init__(f"The body has more than {most} {kind}. Send fewer in one request.")
+        self.kind = kind
+        self.most = most
+
+
+def refusal(error: NotJson) -> BadRequest:
+    """What the client is told."""
+    if isinstance(error, TooComplex):
+        return BodyTooComplex(str(error), kind=error.kind, limit=error.most)
+    return BadRequest(str(error))
+
+
+def refuse_ambiguous(body: bytes, most_values: int) -> None:
+    """For a body whose form is checked by another parser: refuses what is too complex for it, and what it would read
+    without a word although a name stands twice in an object. Every other fault is for that parser to name."""
+    _refuse_complex(body, most_values)
+    with contextlib.suppress(UnicodeDecodeError, json.JSONDecodeError):
+        _looking.decode(body.decode())
+
+
+def from_client(body: bytes) -> dict[str, Any]:
+    """What a client sent. Numbers with a fraction or an exponent are decimals, exactly as written."""
+    text = _text(body)
+    if len(body) > SLICE_BYTES:
+        _refuse_complex(body, MOST_VALUES)
+    else:
+        _refuse_depth(body)
+    if "\\" in text and "\\u" in text and any(found[1] for found in _SURROGATES.finditer(text)):
+        raise NotJson("The body has half of a surrogate pair, such as a cut emoji. Send whole characters.")
+    read = _object(text, _strict)
+    if len(read) > MOST_MEMBERS:
+        raise TooComplex("members", MOST_MEMBERS)
+    return read
+
+
+def from_upstream(body: bytes) -> dict[str, Any]:
+    """What an upstream answered."""
+    text = _text(body)
+    _refuse_depth(body)
+    if "\\" in text and "\\u" in text:
+        text = _SURROGATES.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
+    return _object(text, _lenient)
+
+
+def put(body: bytes, name: str, value: bytes) -> bytes:
+    """The object with this member set to this JSON, and every other byte as it was. A new member comes first.
+
+    The body is one that `from_client` has read.
+    """
+    text = body.decode()
+    start, end = member(text, name)
+    new = value.decode()
+    if start == end:
+        comma = "" if text[_after_blank(text, start)] == "}" else ","
+        new = f"{json.dumps(name)}:{new}{comma}"
+    return (text[:start] + new + text[end:]).encode()
+
+
+def with_items(body: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
+    """The object with each item of its list of this name changed, and every other byte as it was."""
+    text = body.decode()
+    start, end = member(text, name)
+    kept, behind = [], 0
+    for item_start, item_end in _items(text, start, end):
+        kept += [text[behind:item_start], change(text[item_start:item_end].encode()).decode()]
+        behind = item_end
+    return "".join([*kept, text[behind:]]).encode()
+
+
+def get(body: bytes, name: str) -> bytes | None:
+    """A member's JSON as it was written."""
+    text = body.decode()
+    start, end = member(text, name)
+    return text[start:end].encode() if start < end else None
+
+
+def without(body: bytes, name: str) -> bytes:
+    """The object without a member, however often it stands there, and every other byte as it was.
+
+    The body is one that `from_upstream` or `from_client` has read.
+    """
+    text = body.decode()
+    kept, behind = [], 0
+    for start, end in _cuts(text, name):
+        kept.append(text[behind:start])
+        behind = end
+    return "".join([*kept, text[behind:]]).encode() if kept else body
+
+
+def member(text: str, name: str) -> tuple[int, int]:
+    """Where the value of a top-level member stands; where there is none, the empty place for it behind the brace."""
+    for one in _members(text):
+        if one.name == name:
+            return one.start, one.end
+    behind_brace = _after_blank(text, 0) + 1
+    return behind_brace, behind_brace
+
+
+class _Member(NamedTuple):
+    name: str
+    place: int
+    start: int
+    """Of its value."""
+    end: int
+
+
+def _members(text: str) -> Iterator[_Member]:
+    """Those of an object, at the top."""
+    place = _after_blank(text, _after_blank(text, 0) + 1)
+    while text[place] != "}":
+        name, colon = _skipping.raw_decode(text, place)
+        start = _after_blank(text, _after_blank(text, colon) + 1)
+        _, end = _skipping.raw_decode(text, start)
+        yield _Member(name, place, start, end)
+        comma = _after_blank(text, end)
+        place = _after_blank(text, comma + 1) if text[comma] == "," else comma
+
+
+def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the items of a list stand."""
+    place = _after_blank(text, start + 1)
+    while place < end and text[place] != "]":
+        _, item_end = _skipping.raw_decode(text, place)
+        yield place, item_end
+        comma = _after_blank(text, item_end)
+        place = _after_blank(text, comma + 1) if text[comma] == "," else comma
+
+
+def _cuts(text: str, name: str) -> list[tuple[int, int]]:
+    """What to take out so that a member is gone, its comma included."""
+    cuts: list[tuple[int, int]] = []
+    left_end: int | None = None
+    """Of the last member that stays."""
+    for one in _members(text):
+        comma = _after_blank(text, one.end)
+        if one.name != name:
+            left_end = one.end
+        elif text[comma] == ",":
+            cuts.append((one.place, _after_blank(text, comma + 1)))
+        elif left_end is None:
+            cuts.append((one.place, one.end))
+        else:
+            cuts = [*(cut for cut in cuts if cut[0] < left_end), (left_end, one.end)]
+    return cuts
+
+
+def printable(text: str, most: int) -> str:
+    """What may go into a log, a header or a row: no control character, nothing invisible, nothing endless."""
+    short = text[:most]
+    return short if short.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in short)
+
+
+def _text(body: bytes) -> str:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise NotJson(f"The body is not valid UTF-8 at byte {error.start}. Send JSON in UTF-8.") from None
+    if text.startswith(_BOM):
+        raise NotJson("The body starts with a byte order mark. Send the JSON without it.")
+    return text
+
+
+def _object(text: str, decoder: json.JSONDecoder) -> dict[str, Any]:
+    try:
+        read = decoder.decode(text)
+    except json.JSONDecodeError as error:
+        if not text.strip():
+            raise NotJson("The body is empty. Send a JSON object.") from None
+        where = f"line {error.lineno}, column {error.colno}"
+        raise NotJson(f"The body is not valid JSON, see {where}. Send a JSON object.") from None
+    if not isinstance(read, dict):
+        raise NotJson("The body is JSON but not an object. Send a JSON object.")
+    return read
+
+
+def _has_many(body: bytes, bracket: bytes) -> bool:
+    """Stops counting when it knows. What has few brackets of either kind is not deep."""
+    place = -1
+    for _ in range(MOST_NESTED // 2 + 1):
+        place = body.find(bracket, place + 1)
+        if place < 0:
+            return False
+    return True
+
+
+def _refuse_complex(body: bytes, most_values: int) -> None:
+    """Counts before the parser makes a value of each. A comma or an opening bracket begins a value."""
+    if body.count(b"\\") > MOST_ESCAPES:
+        raise TooComplex("escapes", MOST_ESCAPES)
+    depth = values = containers = names = 0
+    for part in _outside_of_strings(body):
+        depth = _depth_after(part, depth)
+        opened = part.count(b"[") + part.count(b"{")
+        containers += opened
+        names += part.count(b":")
+        values += opened + part.count(b",")
+        if containers > MOST_CONTAINERS:
+            raise TooComplex("lists and objects", MOST_CONTAINERS)
+        if names > MOST_NAMES:
+            raise TooComplex("names", MOST_NAMES)
+        if values > most_values:
+            raise TooComplex("values", most_values)
+
+
+def _refuse_depth(body: bytes) -> None:
+    """Before the parser sees it, which would recurse: on a thread's small stack, CPython 3.13's crashes."""
+    if _has_many(body, b"[") or _has_many(body, b"{"):
+        depth = 0
+        for part in _outside_of_strings(body):
+            depth = _depth_after(part, depth)
+
+
+def _depth_after(part: bytes, depth: int) -> int:
+    levels = list(accumulate(array("b", part.translate(_STEPS, _NO_BRACKETS)), initial=depth))
+    if max(levels) > MOST_NESTED:
+        raise NotJson(f"The body is nested more than {MOST_NESTED} levels deep. Send a flatter object.")
+    return levels[-1]
+
+
+def _outside_of_strings(body: bytes) -> Iterator[bytes]:
+    """What of each slice stands in no string. Each step costs the same, whatever the bytes."""
+    held = b""
+    is_inside = False
+    for start in range(0, len(body), SLICE_BYTES):
+        piece = held + body[start : start + SLICE_BYTES]
+        held = b""
+        if b"\\" in piece:
+            if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # it escapes the first byte of the next slice
+                piece, held = piece[:-1], piece[-1:]
+            piece = piece.replace(rb"\\", b"").replace(rb"\"", b"")
+        parts = piece.split(b'"')
+        yield b"".join(parts[is_inside::2])
+        is_inside ^= len(parts) % 2 == 0
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        name = json.dumps(printable(_repeated(pairs), SHOWN_CHARACTERS))
+        raise NotJson(f"{name} stands twice in one object. Send each name once.")
+    return made
+
+
+def _repeated(pairs: list[tuple[str, Any]]) -> str:
+    return Counter(name for name, _ in pairs).most_common(1)[0][0]
+
+
+def _refuse_constant(constant: str) -> None:
+    raise NotJson(f"The body has {constant}, which is not a number in JSON. Send a finite number.")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise _too_large()
+    return int(digits)
+
+
+def _decimal(digits: str) -> Decimal:
+    if len(digits) > MOST_DIGITS:
+        raise _too_large()
+    try:
+        made = Decimal(digits)
+    except InvalidOperation:
+        raise _too_large() from None
+    if not -MOST_DIGITS <= made.adjusted() <= MOST_DIGITS:
+        raise _too_large()
+    return made
+
+
+def _too_large() -> NotJson:
+    return NotJson(f"The body has a number beyond {MOST_DIGITS} digits. Send a smaller or shorter one.")
+
+
+def _after_blank(text: str, place: int) -> int:
+    found = _BLANK.match(text, place)
+    return found.end() if found else place
+
+
+_skipping = json.JSONDecoder(parse_float=str, parse_int=str)
+"""For what only has to be passed over: numbers are not made of their digits."""
+_looking = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=_refuse_repeated)
+_lenient = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant)
+_strict = json.JSONDecoder(
+    parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated
+)

@@ -1,0 +1,78 @@
+"""Notices when something holds the event loop, which keeps every request of the process waiting, and says what did."""
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+from tollgate.process import logs
+from tollgate.process.clock import Monotonic
+
+LIMIT_SECONDS = 0.05
+DEEPEST = 3
+"""Frames of ours that are named, the innermost first."""
+
+log = logs.source("application")
+
+
+class LoopLag:
+    """The loop beats every so often; a thread looks whether it does. Neither costs a request anything."""
+
+    def __init__(self, clock: Monotonic, limit_seconds: float = LIMIT_SECONDS) -> None:
+        self.times_blocked = 0
+        self.seen: Mapping[str, Any] | None = None
+        """What held the loop when the thread last found it held, until the loop goes on."""
+        self._clock = clock
+        self._limit = limit_seconds
+        self._beat_at = 0.0
+        self._stopped = threading.Event()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watches the running loop meanwhile."""
+        loop, thread_id = asyncio.get_running_loop(), threading.get_ident()
+        self._beat_at = self._clock()
+        beating = loop.call_later(self._limit, self._beat, loop)
+        self._stopped.clear()
+        looking = threading.Thread(target=self._look, args=(loop, thread_id), name="loop-lag", daemon=True)
+        looking.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            looking.join()
+            beating.cancel()
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = self._clock()
+        late = now - self._beat_at - self._limit
+        self._beat_at = now
+        if late > self._limit or self.seen:
+            self.times_blocked += 1
+            log.info("loop_blocked", blocked_ms=round(late * 1000), **(self.seen or {}))
+            self.seen = None
+        if not self._stopped.is_set():
+            loop.call_later(self._limit, self._beat, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, thread_id: int) -> None:
+        while not self._stopped.wait(self._limit):
+            if self._clock() - self._beat_at > 2 * self._limit:
+                self.seen = {**_request(loop), "held_by": _where(sys._current_frames().get(thread_id))}
+
+
+def _request(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """The notes of the request whose task runs. Python 3.11 does not show a task's context."""
+    context = getattr(asyncio.current_task(loop), "get_context", None)
+    return logs.noted(context()) if context else {}
+
+
+def _where(frame: FrameType | None) -> list[str]:
+    named: list[str] = []
+    while frame and len(named) < DEEPEST:
+        module = frame.f_globals.get("__name__", "")
+        named.append(f"{module}.{frame.f_code.co_name}:{frame.f_lineno}")
+        frame = frame.f_back
+    return named

@@ -1,6 +1,0 @@
-"""Two doors to one database, one protocol: call a function, get its JSON."""
-
-from tollgate.runtime.database.door import Door, Json
-from tollgate.runtime.database.opening import open_door
-
-__all__ = ["Door", "Json", "open_door"]

@@ -1,0 +1,131 @@
+"""One upstream as we know it: how it is spoken to, how busy it is, and how it has been doing."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from tollgate.core.models import OPENROUTER, Upstream
+from tollgate.process import logs
+from tollgate.process.clock import Monotonic
+from tollgate.process.http_client import USER_AGENT
+from tollgate.upstreams import rules
+from tollgate.upstreams.address_guard import Forbidden, Guard
+from tollgate.upstreams.breaker import OF_OPENROUTER, OF_OTHERS, Breakers, Budget, State
+from tollgate.upstreams.dialects import DIALECTS
+
+FULL_SECONDS: Final = 2
+"""When somebody may try again who found every slot taken."""
+
+SANDBOX_FAULT: Final = "x-sandbox-fault"
+
+log = logs.source("upstream")
+
+
+class LiveUpstream:
+    def __init__(self, upstream: Upstream, secrets: Mapping[str, str], guard: Guard, clock: Monotonic) -> None:
+        self.upstream = upstream
+        self.dialect = DIALECTS[upstream.dialect]
+        self.is_paid = upstream.dialect == OPENROUTER
+        """What it has begun it may charge us for, even if we never hear of it."""
+        self.resolve = None if upstream.trusted else guard.addresses
+        self._passed_on = (*self.dialect.headers, SANDBOX_FAULT) if upstream.is_sandbox else self.dialect.headers
+        self.is_usable = True
+        self.budget = Budget(clock())
+        self.in_flight = 0
+        self.failures = 0
+        self.last_error: str | None = None
+        base = upstream.base_url.rstrip("/")
+        self.urls = {endpoint: base + path for endpoint, path in rules.PATHS.items()}
+        self.lookup_url = base + "/generation?id="
+        self._clock = clock
+        self.breakers = Breakers(OF_OPENROUTER if self.is_paid else OF_OTHERS)
+        self.checkup: asyncio.Task[None] | None = None
+        """Whoever waits for it waits for the same one."""
+        self._check(guard)
+        self._headers = self._our_headers(secrets)
+
+    def is_of(self, upstream: Upstream) -> bool:
+        """The same, in each of its settings. A catalog that was read again has another object for it."""
+        if self.upstream is not upstream and self.upstream == upstream:
+            self.upstream = upstream
+        return self.upstream is upstream
+
+    def headers(self, clients: Mapping[str, str]) -> dict[str, str]:
+        """Ours last: no client speaks with our key's voice."""
+        return {**rules.passed_on(clients, self._passed_on), **self._headers}
+
+    def admits(self, model: str, org_id: str) -> bool:
+        """Whether one more may go. It must be told how that went: answered, succeeded, failed or abandoned."""
+        return self.is_usable and not self.is_full and self.breakers.admits(model, org_id, self._clock())
+
+    def waits_for_a_checkup(self, model: str, org_id: str) -> bool:
+        """Whether its health decides if it is asked again. Without a health path, the next call decides that."""
+        has_path = self.upstream.health_path is not None
+        return has_path and self.is_usable and self.breakers.state(model, org_id, self._clock()) == "half"
+
+    def checked(self, *, is_up: bool) -> None:
+        self.breakers.checked(self._clock(), is_up=is_up)
+
+    @property
+    def is_full(self) -> bool:
+        return self.upstream.concurrency is not None and self.in_flight >= self.upstream.concurrency
+
+    def repeats(self, model: str, org_id: str) -> bool:
+        """Whether what was safe may be tried again here. Takes it from the budget."""
+        is_open = self.breakers.state(model, org_id, self._clock()) == "open"
+        return not is_open and not self.is_full and self.budget.take(self._clock())
+
+    def seconds_until_free(self, model: str, org_id: str) -> int:
+        left = self.breakers.seconds_left(model, org_id, self._clock())
+        return max(math.ceil(left), 1) if left else FULL_SECONDS
+
+    def failed(self, model: str, org_id: str, why: str, *, provoked: bool) -> None:
+        self.note(why)
+        self.breakers.failed(model, org_id, self._clock(), provoked=provoked)
+        log.warning("upstream_failed", upstream=self.upstream.id, model=model, why=why)
+
+    def note(self, why: str) -> None:
+        """For operators; not held against it."""
+        self.failures += 1
+        self.last_error = why
+
+    def state(self) -> State:
+        return self.breakers.worst(self._clock())
+
+    def states(self) -> dict[str, State]:
+        """Of the models that fail."""
+        return self.breakers.states(self._clock())
+
+    def refuses_us(self, why: str) -> None:
+        """Our key, our credit or our address of it is wrong: every client's trouble until an operator mends it."""
+        self.note(why)
+        log.error("upstream_refuses_us", upstream=self.upstream.id, why=why)
+
+    def _check(self, guard: Guard) -> None:
+        if self.upstream.trusted:
+            return
+        try:
+            guard.check(self.upstream.base_url)
+        except Forbidden as error:
+            self.is_usable = False
+            self.note(str(error))
+            log.error("upstream_forbidden", upstream=self.upstream.id, why=str(error))
+
+    def _our_headers(self, secrets: Mapping[str, str]) -> dict[str, str]:
+        ours = {
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            "user-agent": USER_AGENT,
+        }
+        name = self.upstream.secret_name
+        if name is None:
+            return ours
+        secret = rules.fit_secret(secrets.get(name))
+        if secret is None:
+            self.is_usable = False
+            self.note(f"{name} is not set")
+            log.error("upstream_has_no_key", upstream=self.upstream.id, variable=name)
+            return ours
+        return {**ours, "authorization": f"Bearer {secret}"}

@@ -1,0 +1,121 @@
+"""What an attempt came to: whether the upstream is to blame, who may be asked next, and what the client is told."""
+
+import asyncio
+from typing import Final
+
+from tollgate.core.errors import (
+    ServerBusy,
+    UpstreamBusy,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from tollgate.upstreams import rules
+from tollgate.upstreams.attempts.attempt import Attempt
+from tollgate.upstreams.attempts.live_upstream import FULL_SECONDS
+from tollgate.upstreams.attempts.outcome import Failure, Refused
+from tollgate.upstreams.rules import (
+    ConnectionLost,
+    ConnectTimeout,
+    NoConnection,
+    NotHttp,
+    TransportFailed,
+    Unreachable,
+)
+from tollgate.upstreams.transports import Answer
+
+MOST_REFUSAL_BYTES: Final = 1024 * 1024
+REFUSAL_SECONDS: Final = 10.0
+GAVE_UP: Final = (408, 504, 524)
+"""The upstream, or what stands before it, waited in vain; the work may have been done."""
+
+
+def silent(attempt: Attempt, phase: str) -> Failure:
+    """Without a word in time. That a client wants more than fits into the total deadline is no fault of the server."""
+    error = UpstreamTimeout(phase=phase, **attempt.facts())
+    if phase == "total":
+        attempt.station.note("total timeout")
+        attempt.abandoned()
+        return Failure("stop", error)
+    attempt.failed(f"{phase} timeout")
+    return Failure("stop" if attempt.station.is_paid else "elsewhere", error)
+
+
+def unanswered(attempt: Attempt, failure: TransportFailed) -> Failure:
+    if isinstance(failure, NoConnection):
+        attempt.lacks_a_connection(str(failure))
+        return Failure("elsewhere", ServerBusy())
+    attempt.failed(str(failure), provoked=not isinstance(failure, Unreachable))
+    if isinstance(failure, ConnectTimeout):
+        return Failure("elsewhere", UpstreamTimeout(phase="connect", **attempt.facts()))
+    if isinstance(failure, ConnectionLost):
+        return Failure("stop" if attempt.station.is_paid else "again", UpstreamCut(**attempt.facts()))
+    if isinstance(failure, NotHttp):
+        return Failure("stop" if attempt.station.is_paid else "elsewhere", UpstreamGarbled(**attempt.facts()))
+    return Failure("again", UpstreamUnavailable())
+
+
+async def garbled(attempt: Attempt, answer: Answer) -> Failure:
+    """No error and no reply either: a redirect, nothing at all, or another kind of thing."""
+    await answer.close()
+    attempt.failed(f"HTTP {answer.status}, {answer.headers.get('content-type', 'of no type')[:100]}")
+    generation_id = rules.generation_id(answer.headers, attempt.route.upstream.dialect)
+    error = UpstreamGarbled(**attempt.facts(generation_id))
+    return Failure("stop" if attempt.station.is_paid else "elsewhere", error)
+
+
+def refused(attempt: Attempt, answer: Answer, body: bytes) -> Refused | Failure:
+    station, route = attempt.station, attempt.route
+    dialect = route.upstream.dialect
+    refusal = station.dialect.refusal(answer.status, answer.headers.get("content-type", ""), body)
+    step = rules.step_after(refusal.status, dialect)
+    if rules.is_fault(refusal.status):
+        attempt.failed(f"HTTP {refusal.status}")
+    else:
+        attempt.answered()
+    no = Refused(route, refusal, {**rules.passed_down(answer.headers), "content-type": "application/json"})
+    if step == "refuse":
+        return no
+    if rules.is_our_trouble(refusal.status, dialect):
+        station.refuses_us(f"HTTP {refusal.status}")
+        return Failure("elsewhere", UpstreamUnavailable())
+    is_worth_passing = refusal.by_upstream or refusal.status == 429
+    return Failure(
+        step,
+        _error_for(refusal.status, attempt),
+        no if is_worth_passing else None,
+        rules.retry_after(answer.headers),
+    )
+
+
+def _error_for(status: int, attempt: Attempt) -> UpstreamError:
+    """For a status without words that could be passed on."""
+    if status in GAVE_UP:
+        return UpstreamTimeout(phase="upstream", **attempt.facts())
+    return busy(FULL_SECONDS) if status in (503, 529) else UpstreamUnavailable()
+
+
+async def body_of(answer: Answer, until: float) -> bytes:
+    """The body of a no, as far as it can be had soon. Packed, it is left alone."""
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        await answer.close()
+        return b""
+    pieces = bytearray()
+    due = min(until, asyncio.get_running_loop().time() + REFUSAL_SECONDS)
+    try:
+        async with asyncio.timeout_at(due):
+            while len(pieces) <= MOST_REFUSAL_BYTES and (piece := await answer.piece()):
+                pieces += piece
+    except (TimeoutError, TransportFailed):
+        pieces.clear()
+    finally:
+        await answer.close()
+    return bytes(pieces) if len(pieces) <= MOST_REFUSAL_BYTES else b""
+
+
+def busy(seconds: int) -> UpstreamBusy:
+    error = UpstreamBusy(retry_after=seconds)
+    error.headers = {"retry-after": str(seconds)}
+    return error

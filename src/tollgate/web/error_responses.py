@@ -1,0 +1,78 @@
+"""The one renderer of errors: whatever went wrong and wherever, in the shape that the client's path promises."""
+
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from tollgate.core.errors import BadRequest, BodyTooLarge, InternalError, MethodNotAllowed, NotFound, TollgateError
+from tollgate.process import logs
+
+OPENROUTERS = "/api/v1/"
+MOST_FAULTS = 100
+
+
+class Refusal(JSONResponse):
+    """Knows its shape when it is sent: OpenAI's, or OpenRouter's under its paths."""
+
+    def __init__(self, error: TollgateError, headers: dict[str, str]) -> None:
+        super().__init__(error.body(), error.status, {**error.headers, **headers})
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if speaks_openrouter(scope):
+            self.body = self.render(self._error.body(openrouter=True))
+            self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
+
+
+def speaks_openrouter(scope: Scope) -> bool:
+    """Whether the client came by OpenRouter's paths, and so expects its shapes."""
+    return str(scope["path"]).startswith(OPENROUTERS)
+
+
+def render(error: TollgateError, headers: dict[str, str] | None = None) -> Refusal:
+    logs.note(error_code=error.code)
+    return Refusal(error, headers or {})
+
+
+async def refused(request: Request, error: TollgateError) -> Refusal:
+    return render(error)
+
+
+async def invalid(request: Request, error: RequestValidationError) -> Refusal:
+    """FastAPI's findings: the first as the sentence, the first hundred as facts, and none of the values."""
+    told = error.errors()[:MOST_FAULTS]
+    faults = [{"param": _place(fault["loc"]), "fault": fault["msg"]} for fault in told]
+    first = faults[0]
+    return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
+
+
+async def of_framework(request: Request, error: HTTPException) -> Refusal:
+    """What Starlette and FastAPI refuse by themselves, in our words."""
+    headers = dict(error.headers or {})
+    match error.status_code:
+        case 404:
+            return render(NotFound(), headers)
+        case 405:
+            return render(MethodNotAllowed(allow=headers.get("Allow", "")), headers)
+        case 413:
+            return render(BodyTooLarge(limit_bytes=int(error.detail)), headers)
+        case status if status < 500:
+            return render(BadRequest(str(error.detail)), headers)
+    return render(InternalError(), headers)
+
+
+HANDLERS: dict[Any, Any] = {
+    TollgateError: refused,
+    RequestValidationError: invalid,
+    HTTPException: of_framework,
+}
+
+
+def _place(location: tuple[str | int, ...]) -> str:
+    """body.limits.0 and the like, without FastAPI's word for where it looked when there is more."""
+    return ".".join(str(part) for part in (location[1:] or location))

@@ -1,0 +1,170 @@
+"""The counter alone: what it counts as one, and what it never holds more of than it may."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.audit import rules
+from tollgate.audit.security_counters import MOST_OF_EACH, NETWORK_SECONDS, OTHERS, SecurityCounters
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+CALLER = {"ip": "192.0.2.1", "digests": ["ab", "cd"], "user_agent": "tests/1.0", "request_id": "req_1"}
+
+
+class Day:
+    """A day that goes on by a second with each look at the clock on the wall."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        self.seconds += 1
+        return NOON + timedelta(seconds=self.seconds)
+
+    def clock(self) -> float:
+        return self.seconds
+
+
+def counter(day: Day | None = None) -> SecurityCounters:
+    day = day or Day()
+    return SecurityCounters(now=day.now, clock=day.clock)
+
+
+def refused(counters: SecurityCounters, code: str, key_id: str | None = None, **caller: Any) -> None:
+    facts = {"error_code": code} | ({"key_id": key_id} if key_id else {})
+    counters.saw("POST", "/v1/chat/completions", facts, CALLER | caller)
+
+
+def taken(counters: SecurityCounters) -> dict[str, list[dict[str, Any]]]:
+    found = counters.take()
+    assert found is not None
+    return found
+
+
+def test_nothing_seen_is_nothing_to_hand_over() -> None:
+    assert counter().take() is None
+
+
+def test_refusals_of_one_address_are_one_count_with_its_first_and_last() -> None:
+    counters = counter()
+    for _ in range(3):
+        refused(counters, "invalid_api_key")
+    assert taken(counters)["refusals"] == [
+        {
+            "kind": "authentication_failed",
+            "key_id": None,
+            "digest": None,
+            "address": "192.0.2.1",
+            "times": 3,
+            "first_seen": "2026-01-01T12:00:01+00:00",
+            "last_seen": "2026-01-01T12:00:03+00:00",
+            "code": "invalid_api_key",
+        }
+    ]
+    assert counters.take() is None
+
+
+def test_a_named_key_is_who_is_meant_wherever_it_comes_from() -> None:
+    counters = counter()
+    refused(counters, "key_revoked", "key_1")
+    refused(counters, "key_revoked", "key_1", ip="198.51.100.9")
+    (one,) = taken(counters)["refusals"]
+    assert (one["key_id"], one["times"], one["address"]) == ("key_1", 2, "198.51.100.9")
+
+
+def test_a_limit_names_no_key_so_its_digest_goes_along() -> None:
+    counters = counter()
+    refused(counters, "rate_limit_exceeded")
+    (one,) = taken(counters)["refusals"]
+    assert (one["kind"], one["digest"]) == ("limit_exceeded", "ab")
+
+
+def test_a_stranger_s_digest_goes_nowhere() -> None:
+    counters = counter()
+    refused(counters, "invalid_api_key")
+    assert "ab" not in repr(taken(counters))
+
+
+def test_who_sends_no_key_or_has_no_credits_is_not_counted() -> None:
+    counters = counter()
+    refused(counters, "missing_api_key")
+    refused(counters, "insufficient_credits")
+    counters.saw("GET", "/healthz", {}, {})
+    assert counters.take() is None
+
+
+def test_a_key_that_asks_for_what_is_an_operator_s_is_told_by_its_route() -> None:
+    counters = counter()
+    for _ in range(2):
+        counters.saw("GET", "/admin/orgs/{id}", {"error_code": "permission_denied", "key_id": "key_1"}, CALLER)
+    found = taken(counters)
+    assert found["trespasses"] == [
+        {
+            "key_id": "key_1",
+            "target": "GET /admin/orgs/{id}",
+            "times": 2,
+            "ip": "192.0.2.1",
+            "user_agent": "tests/1.0",
+            "request_id": "req_1",
+        }
+    ]
+    assert found["uses"] == []
+
+
+def test_a_network_is_told_again_after_an_hour_only() -> None:
+    day = Day()
+    counters = counter(day)
+    for ip in ("192.0.2.1", "192.0.2.200", "198.51.100.1"):
+        counters.saw("GET", "/user/balance", {"key_id": "key_1"}, {"ip": ip})
+    assert [use["network"] for use in taken(counters)["uses"]] == ["192.0.2.0/24", "198.51.100.0/24"]
+    counters.saw("GET", "/user/balance", {"key_id": "key_1"}, {"ip": "192.0.2.2"})
+    assert counters.take() is None
+    day.seconds += NETWORK_SECONDS
+    counters.saw("GET", "/user/balance", {"key_id": "key_1"}, {"ip": "192.0.2.2"})
+    assert [use["network"] for use in taken(counters)["uses"]] == ["192.0.2.0/24"]
+
+
+def test_a_network_that_a_key_was_refused_from_is_none_it_was_used_from() -> None:
+    counters = counter()
+    refused(counters, "ip_not_allowed", "key_1")
+    assert taken(counters)["uses"] == []
+
+
+def test_an_attack_from_everywhere_stays_within_bounds_and_loses_no_count() -> None:
+    counters = counter()
+    attempts = MOST_OF_EACH * 3
+    for number in range(attempts):
+        refused(counters, "invalid_api_key", ip=f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        counters.saw("GET", "/user/balance", {"key_id": f"key_{number}"}, CALLER)
+        counters.saw("GET", f"/admin/{number}", {"key_id": "key_1", "error_code": "permission_denied"}, CALLER)
+    found = taken(counters)
+    assert len(found["refusals"]) == MOST_OF_EACH + 1
+    assert sum(one["times"] for one in found["refusals"]) == attempts
+    assert found["refusals"][-1]["address"] == OTHERS
+    assert len(found["uses"]) == len(found["trespasses"]) == MOST_OF_EACH
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*rules.KINDS, "not_found", "permission_denied"]),
+            st.sampled_from([None, "key_1", "key_2"]),
+            st.sampled_from([None, "192.0.2.1", "2001:db8::1"]),
+        )
+    )
+)
+def test_every_refusal_that_counts_is_counted_once(seen: list[tuple[str, str | None, str | None]]) -> None:
+    counters = counter()
+    for code, key_id, ip in seen:
+        refused(counters, code, key_id, ip=ip)
+    found = counters.take() or {"refusals": []}
+    for kind in set(rules.KINDS.values()):
+        expected = sum(rules.KINDS.get(code) == kind for code, _, _ in seen)
+        assert sum(one["times"] for one in found["refusals"] if one["kind"] == kind) == expected
+    who = [
+        (one["kind"], one["key_id"], one["digest"], one["address"] if not one["key_id"] else None)
+        for one in found["refusals"]
+    ]
+    assert len(set(who)) == len(who)

@@ -1,0 +1,96 @@
+"""When what was seen is handed over, and that no request waits for it."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from tollgate.audit.security_reporter import PAUSE_SECONDS, Watch
+from tollgate.core.errors import DatabaseUnavailable
+from tollgate.process import logs
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Hatch:
+    """A door that tells what went through it, answers when it is let, and may be out of order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.broken = False
+
+    async def call(self, function: str, **arguments: Any) -> Any:
+        self.calls.append((function, arguments))
+        assert "request_id" not in logs.noted()
+        await self.answers.wait()
+        if self.broken:
+            raise DatabaseUnavailable
+        return {}
+
+    async def close(self) -> None: ...
+
+
+class Site:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.hatch = Hatch()
+        self.watch = Watch(self.hatch, clock=lambda: self.seconds, now=lambda: NOON)
+
+    def guess(self) -> None:
+        self.watch.ended("GET", "/user/balance", {"error_code": "invalid_api_key"}, {"ip": "192.0.2.1"})
+
+    def handed_over(self) -> list[int]:
+        return [sum(one["times"] for one in given["refusals"]) for name, given in self.hatch.calls if "note" in name]
+
+
+async def test_sums_go_beside_a_later_request_and_seconds_apart() -> None:
+    site = Site()
+    logs.note(request_id="req_1")
+    for _ in range(100):
+        site.watch.begins()
+        site.guess()
+        await asyncio.sleep(0)
+    assert site.handed_over() == []
+    site.seconds += PAUSE_SECONDS
+    for _ in range(100):
+        site.watch.begins()
+        site.guess()
+        await asyncio.sleep(0)
+    assert site.handed_over() == [100]
+    logs.forget()
+    await site.watch.finish()
+    assert site.handed_over() == [100, 100]
+
+
+async def test_without_anything_seen_the_database_is_left_alone() -> None:
+    site = Site()
+    site.seconds += PAUSE_SECONDS
+    site.watch.begins()
+    await site.watch.finish()
+    assert site.hatch.calls == []
+
+
+async def test_a_database_that_stands_still_holds_nobody_up_and_gets_one_call_at_a_time() -> None:
+    site = Site()
+    site.hatch.answers.clear()
+    for _ in range(5):
+        site.guess()
+        site.seconds += PAUSE_SECONDS
+        site.watch.begins()
+        await asyncio.sleep(0)
+    assert site.handed_over() == [1]
+    site.hatch.answers.set()
+    await site.watch.finish()
+    assert site.handed_over() == [1, 4]
+
+
+async def test_a_database_out_of_order_costs_the_counts_and_nothing_else() -> None:
+    site = Site()
+    site.hatch.broken = True
+    site.guess()
+    await site.watch.finish()
+    site.hatch.broken = False
+    site.guess()
+    await site.watch.finish()
+    assert site.handed_over() == [1, 1]

@@ -1,0 +1,59 @@
+"""What holds the event loop is noticed. The loop is held until the watcher has seen it, so no time is measured."""
+
+import asyncio
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tollgate.process import logs
+from tollgate.process.clock import monotonic
+from tollgate.process.loop_lag import LoopLag
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    logs.configure("info", [], stream)
+    yield stream
+    logs.configure("info", [])
+
+
+def blocked(written: io.StringIO) -> list[dict[str, Any]]:
+    return [line for text in written.getvalue().splitlines() if (line := json.loads(text))["event"] == "loop_blocked"]
+
+
+def hold_the_loop(lag: LoopLag) -> None:
+    while lag.seen is None:
+        time.sleep(0.001)
+
+
+async def test_what_holds_the_loop_is_counted_and_named_with_its_request(written: io.StringIO) -> None:
+    lag = LoopLag(monotonic, limit_seconds=0.01)
+
+    async def request() -> None:
+        logs.note(request_id="req_1")
+        hold_the_loop(lag)
+
+    with lag.watched():
+        await asyncio.create_task(request())
+        while not lag.times_blocked:  # noqa: ASYNC110  # the loop has to turn
+            await asyncio.sleep(0)
+    line = blocked(written)[0]
+    assert any("hold_the_loop" in place for place in line["held_by"])
+    if sys.version_info >= (3, 12):  # before, a task does not show its context
+        assert line["request_id"] == "req_1"
+    assert (line["level"], lag.times_blocked >= 1) == ("info", True)
+
+
+async def test_a_loop_that_only_waits_is_not_blocked(written: io.StringIO) -> None:
+    now = 0.0
+    lag = LoopLag(lambda: now, limit_seconds=0.001)
+    with lag.watched():
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+    assert (blocked(written), lag.times_blocked) == ([], 0)

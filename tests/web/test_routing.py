@@ -1,0 +1,121 @@
+"""Routes that are read late answer, and are told of in the document, as FastAPI's own do."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, Body, Depends, FastAPI, Header, Path
+from pydantic import BaseModel
+
+from tollgate.web.routing import LateRoute, Routes
+
+calls: list[str] = []
+
+
+class Thing(BaseModel):
+    name: str
+
+
+class Counted(LateRoute):
+    reads = 0
+
+    def get_route_handler(self) -> Any:
+        type(self).reads += 1
+        return super().get_route_handler()
+
+
+@pytest.fixture(autouse=True)
+def nothing_read() -> Iterator[None]:
+    Counted.reads = 0
+    yield
+    calls.clear()
+
+
+def passed(who: str) -> Any:
+    return Depends(lambda: calls.append(who))
+
+
+def signed(signature: Annotated[str, Header()] = "") -> str:
+    return signature
+
+
+def told(routes: Any) -> Any:
+    @routes.get("/{thing_id}", summary="One", responses={418: {"description": "A teapot"}})
+    async def thing(thing_id: Annotated[int, Path(ge=1)], signature: Annotated[str, Depends(signed)]) -> Thing:
+        return Thing(name=f"{thing_id}{signature}")
+
+    @routes.post("", status_code=201, tags=["writes"], dependencies=[passed("route")])
+    async def make(thing: Annotated[Thing, Body()]) -> Thing:
+        return thing
+
+    return routes
+
+
+def late() -> FastAPI:
+    inner = told(Routes(prefix="/things", tags=["things"], route_class=Counted, responses={404: {"description": "No"}}))
+    middle, outer = Routes(prefix="/house", tags=["house"]), Routes(tags=["all"], dependencies=[passed("outer")])
+    middle.take(inner, "/first")
+    middle.take(inner, "/second")
+    outer.take(middle)
+    app = FastAPI()
+    app.router.routes += outer.routes
+    return app
+
+
+def early() -> FastAPI:
+    inner = told(APIRouter(prefix="/things", tags=["things"], responses={404: {"description": "No"}}))
+    middle, outer = APIRouter(prefix="/house", tags=["house"]), APIRouter(tags=["all"])
+    middle.include_router(inner, prefix="/first")
+    middle.include_router(inner, prefix="/second")
+    outer.include_router(middle, dependencies=[passed("outer")])
+    app = FastAPI()
+    app.include_router(outer)
+    return app
+
+
+def asking(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tollgate.test")
+
+
+def test_the_document_is_fastapi_s_own() -> None:
+    made = late().openapi()
+    assert made == early().openapi()
+    assert [*made["paths"]] == [
+        f"/house/{which}/things{rest}" for which in ("first", "second") for rest in ("/{thing_id}", "")
+    ]
+    assert made["paths"]["/house/first/things"]["post"]["tags"] == ["all", "house", "things", "writes"]
+
+
+async def test_a_route_is_read_when_it_is_first_asked_for_and_never_again() -> None:
+    app = late()
+    assert Counted.reads == 0
+    async with asking(app) as http:
+        assert (await http.get("/house/third/things/7")).status_code == 404
+        assert (await http.put("/house/first/things/7")).status_code == 405
+        assert Counted.reads == 0
+        for _ in range(2):
+            answer = await http.get("/house/second/things/7", headers={"signature": "!"})
+            assert (answer.status_code, answer.json()) == (200, {"name": "7!"})
+            assert Counted.reads == 1
+        assert (await http.get("/house/second/things/0")).status_code == 422
+        assert Counted.reads == 1
+
+
+async def test_the_dependencies_of_the_routers_around_come_first() -> None:
+    async with asking(late()) as http:
+        assert (await http.post("/house/first/things", json={"name": "a"})).status_code == 201
+    assert calls == ["outer", "route"]
+
+
+async def test_fastapi_takes_them_as_its_own() -> None:
+    app = FastAPI()
+    app.include_router(told(Routes(prefix="/things")), prefix="/v1")
+    async with asking(app) as http:
+        assert (await http.get("/v1/things/3")).json() == {"name": "3"}
+
+
+def test_what_no_route_has_this_one_lacks_as_well() -> None:
+    (route, _) = told(Routes(prefix="/things")).routes
+    assert not hasattr(route, "colour")
+    assert route.response_model is Thing
