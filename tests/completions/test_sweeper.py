@@ -14,8 +14,8 @@ from gateway import Gateway, Upstream, running
 from people import Person
 from sandbox.serving import Clock, a_chat, a_sandbox, post, serving
 from servers.process import free_port
-from tollgate.completions import rules, sweeper
-from tollgate.completions.sweeper import Sweeper
+from tollgate.completions import rules
+from tollgate.completions.sweeper import AT_ONCE, PAUSE_SECONDS, ROUND_SECONDS, Sweeper
 from tollgate.core.errors import DatabaseUnavailable
 from tollgate.database import Door
 from tollgate.sandbox import API
@@ -300,7 +300,7 @@ async def test_a_round_ends_in_time_though_openrouter_is_silent(
     customer: Customer, door: Door, auditor: Auditor, records: Records
 ) -> None:
     someone = await customer()
-    for number in range(2 * sweeper.AT_ONCE):
+    for number in range(2 * AT_ONCE):
         await unsettled(door, someone, f"gen-{number}")
         records.cost(f"gen-{number}", "0.00001")
     records.is_silent = True
@@ -308,12 +308,12 @@ async def test_a_round_ends_in_time_though_openrouter_is_silent(
     await auditor.hasten(someone)
     async with rooms(door, records.url, clock) as made:
         sweeping = asyncio.create_task(made.sweeper.sweep())
-        await eventually(lambda: records.asked == sweeper.AT_ONCE)
-        clock.now += sweeper.ROUND_SECONDS
+        await eventually(lambda: records.asked == AT_ONCE)
+        clock.now += ROUND_SECONDS
         records.is_silent = False
-        assert (await sweeping)["settled"] == sweeper.AT_ONCE
-    assert records.asked == sweeper.AT_ONCE
-    assert len([row for row in await auditor.requests(someone) if row["state"] == "unsettled"]) == sweeper.AT_ONCE
+        assert (await sweeping)["settled"] == AT_ONCE
+    assert records.asked == AT_ONCE
+    assert len([row for row in await auditor.requests(someone) if row["state"] == "unsettled"]) == AT_ONCE
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -367,7 +367,7 @@ async def test_a_round_that_fails_is_followed_by_the_next(door: Door, records: R
 
     async def pause(seconds: float) -> None:
         nonlocal rounds
-        assert seconds == sweeper.PAUSE_SECONDS
+        assert seconds == PAUSE_SECONDS
         rounds += 1
         if rounds == 4:
             raise asyncio.CancelledError

@@ -33,7 +33,7 @@ def ringing_at(step: int, work: Coroutine[Any, Any, Any], drain: Drain, taken: l
             return end.value
         taken[0] += 1
         if taken[0] == step:
-            asyncio.get_running_loop().call_soon(drain.ring)
+            asyncio.get_running_loop().call_soon(drain.end_all)
         thrown = None
         try:
             yield waits_for
@@ -100,7 +100,7 @@ async def test_what_begins_after_it_has_rung_is_refused_before_it_costs_anything
 ) -> None:
     someone, drain = await customer(), Drain()
     async with app(door, sandbox, drain) as made:
-        drain.ring()
+        drain.end_all()
         client = Client(someone, a_chat())
         await client.call(made)
     assert client.messages[0]["status"] == 503
@@ -119,7 +119,7 @@ async def test_a_block_that_was_ended_for_another_reason_is_not_taken_for_it() -
     stopped, ended = asyncio.create_task(bounded()), asyncio.create_task(bounded())
     await asyncio.sleep(0)
     stopped.cancel()
-    drain.ring()
+    drain.end_all()
     await asyncio.wait([stopped, ended])
     assert stopped.cancelled()
     assert isinstance(ended.exception(), ServerRestarting)

@@ -61,10 +61,10 @@ def test_a_planted_breach_is_found(copy: Path, file: str, breach: str) -> None:
     assert "BROKEN" in linted.stdout or "newcomer" in linted.stdout, linted.stdout
 
 
-ROOM_FILES = {"__init__.py", "routes.py", "store.py", "rules.py"}
+ROOM_FILES = {"__init__.py", "routes.py", "schemas.py", "store.py", "rules.py"}
 NOUNS = {
-    "keys": {"gate.py", "forms.py", "limits.py", "shown.py"},
-    "audit": {"heads.py", "report.py", "counters.py", "watch.py"},
+    "keys": {"authentication.py", "shown.py"},
+    "audit": {"chain_heads.py", "report.py", "security_counters.py", "security_reporter.py"},
     "usage": {"answered.py", "asked.py", "counted.py", "export.py", "monitor.py"},
     "account": {"keys.py", "monitor.py", "profile.py", "transactions.py", "usage.py"},
     "admin": {
@@ -94,21 +94,28 @@ NOUNS = {
         "visibility.py",
     },
     "health": {"checks.py", "redis.py"},
-    "catalog": {"memory.py", "source.py", "entries.py", "index.py", "snapshot.py", "status.py"},
-    "upstreams": {"client.py", "attempts.py", "breaker.py", "guard.py", "health.py", "keyring.py", "shares.py"},
+    "catalog": {"cache.py", "source.py", "entries.py", "index.py", "snapshot.py", "status.py"},
+    "upstreams": {
+        "client.py",
+        "breaker.py",
+        "address_guard.py",
+        "health_checks.py",
+        "key_variables.py",
+        "org_shares.py",
+    },
     "completions": {
         "admission.py",
-        "books.py",
+        "settlements.py",
         "content.py",
-        "document.py",
-        "passage.py",
+        "openapi.py",
+        "paid_call.py",
         "relay.py",
         "stream.py",
-        "sweep.py",
-        "whole.py",
+        "sweeper.py",
+        "plain.py",
     },
 }
-NO_ROOM = {"core", "runtime", "sandbox"}
+NO_ROOM = {"core", "database", "process", "sandbox", "web"}
 WEASEL_WORDS = {"service", "services", "utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
 

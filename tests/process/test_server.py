@@ -19,7 +19,8 @@ PROGRAM = """
 import asyncio, json, pathlib, signal, sys
 from fastapi import Request
 from tollgate.app import create_app
-from tollgate.runtime import server, settings
+from tollgate import settings
+from tollgate.process import server
 from tollgate.process.connection_limits import Limits
 
 class Refusing:

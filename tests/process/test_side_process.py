@@ -36,9 +36,9 @@ while True:
 """
 STARTING = """
 import time
-from tollgate.runtime import beside
+from tollgate.process import side_process
 
-with beside.serving("program") as address:
+with side_process.serving("program") as address:
     print(address, flush=True)
     time.sleep(60)
 """

@@ -124,6 +124,6 @@ async def _refuse_when_ahead(connection: asyncpg.Connection) -> None:
 
 def _folder() -> Path:
     """Inside an installed package, or beside the sources."""
-    package = Path(__file__).parents[2]
+    package = Path(__file__).parents[1]
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parents[1] / "supabase" / "migrations"

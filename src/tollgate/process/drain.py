@@ -1,4 +1,4 @@
-"""The drain: a server that is to stop lets what is under way go on for a while, and then ends it in good order."""
+"""A server that is told to stop lets the requests under way go on for a while, and then ends them."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ class Drain:
         self._has_rung = False
         self._under_way: set[Callable[[], None]] = set()
 
-    def ring(self) -> None:
+    def end_all(self) -> None:
         """Ends every block that is bounded, and each that begins from now on."""
         self._has_rung = True
         for end in tuple(self._under_way):

@@ -59,8 +59,8 @@ def address(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Looks at the deadlines of its connections each second, rings the drain when it stops, and stops at once when it
-    is told so twice."""
+    """Checks the deadlines of its connections each second. After a signal it waits for the requests under way, then
+    ends them; a second signal stops it at once."""
 
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
@@ -75,7 +75,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._drain.ring)
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._drain.end_all)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
