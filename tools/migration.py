@@ -23,7 +23,7 @@ from tollgate.database import migrations
 
 ROOT = Path(__file__).parents[1]
 SUPABASE = ROOT / "supabase"
-NEEDED = ROOT / "src" / "tollgate" / "runtime" / "database" / "schema.py"
+NEEDED = ROOT / "src" / "tollgate" / "database" / "schema_version.py"
 ENTRY = re.compile(
     r"^--\n-- Name: (?P<name>.+); Type: (?P<type>.+); Schema: (?P<schema>.+); Owner: .*\n--\n", re.MULTILINE
 )

@@ -1492,7 +1492,7 @@ comment on function tollgate.record(tollgate.caller, text, text, text, jsonb) is
   'Writes the audit event of a change, in the transaction of the change. Locks nothing.';
 
 
--- schemas/03_gate/recognise.sql
+-- schemas/03_authentication/recognise.sql
 
 -- Who is calling, and whether they may.
 
