@@ -76,7 +76,7 @@ class Backup(BaseModel):
 
 
 class DatabaseStatistics(BaseModel):
-    schema_version: str = Field(examples=["20261121001800"])
+    schema_version: str = Field(examples=["20261130000000"])
     server_version: str
     sizes: DatabaseSizes
     slowest: SlowFunctions
