@@ -95,7 +95,6 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
             routes.add_api_route,
             include_in_schema=mount == MOUNTS[0],
             responses=refusals(CatalogUnavailable, ModelNotFound),
-            openapi_extra={"x-stability": "stable"},
         )
         add(f"{mount}/models", models, summary="List models", response_model=ModelList)
         add(f"{mount}/models/{{author}}/{{slug}}", model, summary="Get a model", response_model=ListedModel)

@@ -15,7 +15,6 @@ from tollgate.keys.store import Scope
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Line, Page, refusals
 
-STABLE = {"x-stability": "stable"}
 KeyId = Annotated[Line, Path(description="The id of the key.")]
 
 
@@ -61,32 +60,30 @@ def of_one_key(gate: Gate, handlers: KeyHandlers) -> Routes:
     final = refusals(errors.NotFound, errors.KeyIsFinal)
     conflicting = refusals(errors.NotFound, errors.KeyIsFinal, errors.Conflict)
 
-    @routes.get("/{key_id}", summary="Get a key", responses=unknown, openapi_extra=STABLE)
+    @routes.get("/{key_id}", summary="Get a key", responses=unknown)
     async def api_key(door: OpenDoor, key_id: KeyId) -> ApiKey:
         return ApiKey.of((await store.key(door, key_id, handlers.scope))["key"])
 
-    @routes.patch("/{key_id}", summary="Change a key", responses=conflicting, openapi_extra=STABLE)
+    @routes.patch("/{key_id}", summary="Change a key", responses=conflicting)
     async def change_api_key(door: OpenDoor, key_id: KeyId, changes: KeyChanges) -> ApiKey:
         """A field that is left out stays as it is; null removes the value. Replaced keys that are still valid change
         too."""
         return ApiKey.of((await store.change_key(door, key_id, changes.changes(), handlers.scope))["key"])
 
-    @routes.delete("/{key_id}", summary="Revoke a key permanently", responses=unknown, openapi_extra=STABLE)
+    @routes.delete("/{key_id}", summary="Revoke a key permanently", responses=unknown)
     async def revoke_api_key(door: OpenDoor, key_id: KeyId) -> ApiKey:
         """The history of the key is kept. Replaced keys that are still valid end too."""
         return await handlers.set_state(door, key_id, "revoked")
 
-    @routes.post("/{key_id}/disable", summary="Disable a key", responses=final, openapi_extra=STABLE)
+    @routes.post("/{key_id}/disable", summary="Disable a key", responses=final)
     async def disable_api_key(door: OpenDoor, key_id: KeyId) -> ApiKey:
         return await handlers.set_state(door, key_id, "disabled")
 
-    @routes.post("/{key_id}/enable", summary="Enable a key again", responses=final, openapi_extra=STABLE)
+    @routes.post("/{key_id}/enable", summary="Enable a key again", responses=final)
     async def enable_api_key(door: OpenDoor, key_id: KeyId) -> ApiKey:
         return await handlers.set_state(door, key_id, "active")
 
-    @routes.post(
-        "/{key_id}/rotate", summary="Rotate a key", status_code=201, responses=conflicting, openapi_extra=STABLE
-    )
+    @routes.post("/{key_id}/rotate", summary="Rotate a key", status_code=201, responses=conflicting)
     async def rotate_api_key(
         door: OpenDoor, key_id: KeyId, response: Response, body: Rotation | None = None
     ) -> RotatedKey:

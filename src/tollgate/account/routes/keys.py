@@ -8,7 +8,7 @@ from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys import store
 from tollgate.keys.authentication import Gate
-from tollgate.keys.routes import STABLE, KeyHandlers, of_one_key
+from tollgate.keys.routes import KeyHandlers, of_one_key
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyEvent, KeyEventFilters, NewKey, OwnKeyFilters
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
@@ -20,17 +20,17 @@ def router(gate: Gate, pepper: str) -> Routes:
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
     plain = refusals(errors.BadRequest)
 
-    @routes.get("", summary="List your keys", responses=plain, openapi_extra=STABLE)
+    @routes.get("", summary="List your keys", responses=plain)
     async def own_api_keys(door: OpenDoor, query: Annotated[OwnKeyFilters, Query()]) -> Page[ApiKey]:
         return await handlers.page(door, query)
 
-    @routes.post("", summary="Create a key for yourself", status_code=201, responses=plain, openapi_extra=STABLE)
+    @routes.post("", summary="Create a key for yourself", status_code=201, responses=plain)
     async def create_own_api_key(door: OpenDoor, body: NewKey, response: Response) -> CreatedKey:
         """The new key may do no more than the key of this request. A key with a budget, a quota or limits cannot create
         keys."""
         return await handlers.create(door, body, None, response)
 
-    @routes.get("/audit-logs", summary="List audit events of your org's keys", responses=plain, openapi_extra=STABLE)
+    @routes.get("/audit-logs", summary="List audit events of your org's keys", responses=plain)
     async def api_key_events(door: OpenDoor, query: Annotated[KeyEventFilters, Query()]) -> Page[KeyEvent]:
         return Page[KeyEvent].of(await store.key_events(door, query.filters(), query.limit))
 

@@ -19,7 +19,6 @@ def router(gate: Gate) -> Routes:
         "/user/monitor",
         summary="Get balance, usage and limits in one call",
         responses=refusals(),
-        openapi_extra={"x-stability": "stable"},
     )
     async def monitor(door: Annotated[Door, Depends(gate.open)]) -> OwnMonitor:
         return OwnMonitor.model_validate(await usage.own_monitor(door))
@@ -28,7 +27,6 @@ def router(gate: Gate) -> Routes:
         "/v1/me/usage",
         summary="Get the usage and quota of this key",
         responses=refusals(),
-        openapi_extra={"x-stability": "stable"},
     )
     async def key_usage(door: Annotated[Door, Depends(gate.open)]) -> OwnUsage:
         return OwnUsage.model_validate(await usage.key_usage(door))

@@ -26,7 +26,6 @@ IfNoneMatch = Annotated[
 
 def router(gate: Gate, chosen: Settings) -> Routes:
     routes = Routes(prefix="/user")
-    stable: dict[str, Any] = {"responses": refusals(), "openapi_extra": {"x-stability": "stable"}}
     unchanged: dict[int | str, dict[str, Any]] = {304: {"description": "Unchanged since the ETag."}}
 
     @routes.get(
@@ -34,12 +33,11 @@ def router(gate: Gate, chosen: Settings) -> Routes:
         summary="Get the balance of your org",
         response_model=Balance,
         responses=refusals() | unchanged,
-        openapi_extra={"x-stability": "stable"},
     )
     async def balance(door: Annotated[Door, Depends(gate.open)], if_none_match: IfNoneMatch = None) -> Response:
         return _tagged(Balance.model_validate(await credits.balance(door)), if_none_match)
 
-    @routes.get("/profile", summary="Get your profile", **stable)
+    @routes.get("/profile", summary="Get your profile", responses=refusals())
     async def profile(door: Annotated[Door, Depends(gate.open)]) -> Profile:
         return Profile.model_validate(await people.own_profile(door))
 
@@ -47,18 +45,17 @@ def router(gate: Gate, chosen: Settings) -> Routes:
         "/profile",
         summary="Change your name or email",
         responses=refusals(errors.BadRequest, errors.Conflict, errors.BodyTooLarge),
-        openapi_extra={"x-stability": "stable"},
     )
     async def change_profile(door: Annotated[Door, Depends(gate.open)], body: ProfileChange) -> Profile:
         """Needs the scope `keys`, so that a key for models alone cannot change its owner."""
         return Profile.model_validate(await people.change_own_profile(door, body.changes()))
 
-    @routes.get("/plan", summary="Get the plan of your org, with its limits and markup", **stable)
+    @routes.get("/plan", summary="Get the plan of your org, with its limits and markup", responses=refusals())
     async def plan(door: Annotated[Door, Depends(gate.open)]) -> OwnPlan:
         found = await people.own_plan(door, chosen.markup_ppm)
         return OwnPlan(**found, markup=found["markup_ppm"] / 1_000_000)
 
-    @routes.get("/limit", summary="Get what is used and left of the limits of your org and key", **stable)
+    @routes.get("/limit", summary="Get what is used and left of the limits of your org and key", responses=refusals())
     async def limit(door: Annotated[Door, Depends(gate.open)]) -> OwnLimits:
         return OwnLimits.model_validate(await limits.own_limits(door))
 

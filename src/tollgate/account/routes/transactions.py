@@ -1,6 +1,6 @@
 """GET /user/transactions."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query
 
@@ -12,13 +12,13 @@ from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
 
-STABLE: dict[str, Any] = {"responses": refusals(errors.BadRequest), "openapi_extra": {"x-stability": "stable"}}
+ERRORS = refusals(errors.BadRequest)
 
 
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/user")
 
-    @routes.get("/transactions", summary="List the transfers of your org, newest first", **STABLE)
+    @routes.get("/transactions", summary="List the transfers of your org, newest first", responses=ERRORS)
     async def transactions(
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[TransactionFilters, Query()]
     ) -> Page[Transaction]:

@@ -1,6 +1,6 @@
 """/user/usage: the requests of an org, and what each of its keys used. Our own cost is not shown."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
@@ -23,17 +23,14 @@ from tollgate.usage.schemas import (
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, PageQuery, refusals
 
-STABLE: dict[str, Any] = {
-    "responses": refusals(errors.BadRequest),
-    "openapi_extra": {"x-stability": "stable"},
-}
+ERRORS = refusals(errors.BadRequest)
 
 
 def router(gate: Gate) -> Routes:
     routes = Routes()
     opened = Depends(gate.open)
 
-    @routes.get("/user/usage", summary="List your org's requests, newest first", **STABLE)
+    @routes.get("/user/usage", summary="List your org's requests, newest first", responses=ERRORS)
     async def requests(door: Annotated[Door, opened], query: Annotated[OwnRequestsQuery, Query()]) -> Page[RequestRow]:
         """Each call examines a limited number of requests, so a page may be short or empty while next_cursor is not
         null."""
@@ -43,12 +40,12 @@ def router(gate: Gate) -> Routes:
         "/user/usage/aggregate",
         summary="Sum up your org's usage by model, key, user, upstream or day",
         response_model_exclude_unset=True,
-        **STABLE,
+        responses=ERRORS,
     )
     async def aggregate(door: Annotated[Door, opened], query: Annotated[OwnAggregateQuery, Query()]) -> Aggregate:
         return Aggregate(**await usage.aggregate(door, query, everyone=False))
 
-    @routes.get("/user/usage/series", summary="Get your org's usage by minute, hour or day", **STABLE)
+    @routes.get("/user/usage/series", summary="Get your org's usage by minute, hour or day", responses=ERRORS)
     async def series(door: Annotated[Door, opened], query: Annotated[OwnSeriesQuery, Query()]) -> Series:
         return Series(**await usage.series(door, query, everyone=False))
 
@@ -56,13 +53,12 @@ def router(gate: Gate) -> Routes:
         "/user/usage/export",
         summary="Export your org's requests as a file",
         response_class=StreamingResponse,
-        responses=refusals(errors.BadRequest) | export.DOCUMENTED,
-        openapi_extra={"x-stability": "stable"},
+        responses=ERRORS | export.DOCUMENTED,
     )
     async def file(door: Annotated[Door, opened], query: Annotated[OwnExportQuery, Query()]) -> StreamingResponse:
         return await export.response(door, query.format, query.filters(), everyone=False)
 
-    @routes.get("/user/api-keys/usage", summary="Get the usage of each key of your org", **STABLE)
+    @routes.get("/user/api-keys/usage", summary="Get the usage of each key of your org", responses=ERRORS)
     async def of_keys(door: Annotated[Door, opened], query: Annotated[PageQuery, Query()]) -> Page[KeyUsage]:
         return Page[KeyUsage].of(await store.of_keys(door, query.filters(), query.limit))
 

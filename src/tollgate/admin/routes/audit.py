@@ -20,7 +20,6 @@ def router(gate: Gate) -> Routes:
         summary="List audit events",
         description="Audit events record every change and are append-only. `total` counts at most 10,000.",
         responses=refusals(),
-        openapi_extra={"x-stability": "stable"},
     )
     async def audit_logs(
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[AuditFilters, Query()]

@@ -29,7 +29,6 @@ def router(gate: Gate) -> Routes:
         summary="Report on keys, people, access, money and books",
         response_model=ComplianceReport,
         responses=answers,
-        openapi_extra={"x-stability": "stable"},
     )
     async def compliance_report(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[ReportQuery, Query()]

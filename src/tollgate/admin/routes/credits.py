@@ -45,20 +45,15 @@ class _ExactRoute(LateRoute):
         return exactly
 
 
-WRITES: dict[str, Any] = {
-    "responses": refusals(
-        errors.BadRequest, errors.NotFound, errors.Conflict, errors.IdempotencyKeyReused, errors.BodyTooLarge
-    ),
-    "openapi_extra": {"x-stability": "stable"},
-}
-READS: dict[str, Any] = {"responses": refusals(errors.BadRequest), "openapi_extra": {"x-stability": "stable"}}
+WRITES = refusals(errors.BadRequest, errors.NotFound, errors.Conflict, errors.IdempotencyKeyReused, errors.BodyTooLarge)
+READS = refusals(errors.BadRequest)
 
 
 def router(gate: Gate, chosen: Settings) -> Routes:
     routes = Routes(prefix="/admin/credits", route_class=_ExactRoute)
     caps = {"grant_nanos": chosen.grant_cap_nanos, "day_nanos": chosen.grant_cap_per_day_nanos}
 
-    @routes.post("/grant", summary="Grant credits to an org", **WRITES)
+    @routes.post("/grant", summary="Grant credits to an org", responses=WRITES)
     async def grant(
         door: Annotated[Door, Depends(gate.open)], body: Grant, idempotency_key: IdempotencyKey
     ) -> PostedTransfer:
@@ -66,7 +61,7 @@ def router(gate: Gate, chosen: Settings) -> Routes:
         included."""
         return PostedTransfer.model_validate(await store.grant_credits(door, body.as_stored(idempotency_key), caps))
 
-    @routes.post("/adjust", summary="Correct the balance of an org", **WRITES)
+    @routes.post("/adjust", summary="Correct the balance of an org", responses=WRITES)
     async def adjust(
         door: Annotated[Door, Depends(gate.open)], body: Adjustment, idempotency_key: IdempotencyKey
     ) -> PostedTransfer:
@@ -74,20 +69,20 @@ def router(gate: Gate, chosen: Settings) -> Routes:
         the caps of grants."""
         return PostedTransfer.model_validate(await store.adjust_credits(door, body.as_stored(idempotency_key), caps))
 
-    @routes.post("/refund", summary="Refund a charge, in whole or in part", **WRITES)
+    @routes.post("/refund", summary="Refund a charge, in whole or in part", responses=WRITES)
     async def refund(
         door: Annotated[Door, Depends(gate.open)], body: Refund, idempotency_key: IdempotencyKey
     ) -> PostedTransfer:
         """The refunds of a charge never exceed the charge."""
         return PostedTransfer.model_validate(await store.refund_charge(door, body.as_stored(idempotency_key)))
 
-    @routes.get("/transactions", summary="List the transfers of all orgs, newest first", **READS)
+    @routes.get("/transactions", summary="List the transfers of all orgs, newest first", responses=READS)
     async def transactions(
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[TransferFilters, Query()]
     ) -> Page[Transfer]:
         return Page[Transfer].of(await store.transfers(door, filters.filters(), filters.limit))
 
-    @routes.get("/summary", summary="Sum up the transfers between accounts, and all balances", **READS)
+    @routes.get("/summary", summary="Sum up the transfers between accounts, and all balances", responses=READS)
     async def summary(door: Annotated[Door, Depends(gate.open)]) -> CreditSummary:
         return CreditSummary.model_validate(await store.summary(door))
 

@@ -7,7 +7,7 @@ from fastapi import Depends, Query, Response
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
-from tollgate.keys.routes import STABLE, KeyHandlers, of_one_key
+from tollgate.keys.routes import KeyHandlers, of_one_key
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyFilters, NewKeyForUser
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
@@ -26,7 +26,7 @@ def _of_all_keys(gate: Gate, handlers: KeyHandlers) -> Routes:
     routes = Routes()
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
-    @routes.get("", summary="List keys", responses=refusals(errors.BadRequest), openapi_extra=STABLE)
+    @routes.get("", summary="List keys", responses=refusals(errors.BadRequest))
     async def api_keys(door: OpenDoor, query: Annotated[KeyFilters, Query()]) -> Page[ApiKey]:
         return await handlers.page(door, query)
 
@@ -35,7 +35,6 @@ def _of_all_keys(gate: Gate, handlers: KeyHandlers) -> Routes:
         summary="Create a key for a user",
         status_code=201,
         responses=refusals(errors.NotFound),
-        openapi_extra=STABLE,
     )
     async def create_api_key(door: OpenDoor, body: NewKeyForUser, response: Response) -> CreatedKey:
         return await handlers.create(door, body, body.user_id, response)

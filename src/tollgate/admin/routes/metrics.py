@@ -1,4 +1,8 @@
-"""GET /metrics: the monitor's figures as Prometheus reads them. One call of the database."""
+"""GET /metrics: the figures of the monitor for Prometheus, in one call of the database.
+
+Daily counters restart at midnight UTC, which `rate()` and `increase()` treat as a restart of the process. Figures of
+catalogs and upstreams are those of this instance; all others are those of the whole installation.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -30,7 +34,7 @@ def router(
 
     @routes.get(
         "/metrics",
-        summary="The monitor's figures as Prometheus reads them",
+        summary="Get the figures of the monitor in Prometheus' format",
         responses=refusals(),
         response_class=Exposition,
         openapi_extra={"x-stability": "experimental"},

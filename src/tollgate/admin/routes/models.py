@@ -27,7 +27,6 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
         summary="Fetch the list of models now",
         description="Refreshes run one at a time. If the list cannot be fetched, the old one is kept.",
         responses=refusals(CatalogUnavailable),
-        openapi_extra={"x-stability": "stable"},
     )
     async def refresh_models(door: Annotated[Door, Depends(gate.open)]) -> RefreshedCatalog:
         source = live.kept_as or ""
@@ -45,7 +44,6 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
         "/cache-status",
         summary="Get the state of the catalog",
         responses=refusals(),
-        openapi_extra={"x-stability": "stable"},
     )
     async def cache_status(door: Annotated[Door, Depends(gate.open)]) -> CacheStatus:
         known = await store.snapshot(door, live.kept_as or "")

@@ -31,7 +31,6 @@ def router(
         "/monitor",
         summary="Get the state of the whole installation",
         responses=refusals(),
-        openapi_extra={"x-stability": "stable"},
     )
     async def monitor(door: Annotated[Door, Depends(gate.open)]) -> SystemMonitor:
         found = await usage.monitor(door)

@@ -18,27 +18,26 @@ OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….
 
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin/orgs", responses=refusals(errors.BadRequest))
-    stable = {"x-stability": "stable"}
     one = refusals(errors.BadRequest, errors.NotFound)
     changing = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
-    @routes.get("", summary="List orgs", openapi_extra=stable)
+    @routes.get("", summary="List orgs")
     async def orgs(door: Annotated[Door, Depends(gate.open)], query: Annotated[OrgFilters, Query()]) -> Page[Org]:
         return Page[Org].of(await store.orgs(door, query.filters(), query.limit))
 
-    @routes.get("/lookup", summary="List ids and names of orgs, for a picker", openapi_extra=stable)
+    @routes.get("/lookup", summary="List ids and names of orgs, for a picker")
     async def lookup(door: Annotated[Door, Depends(gate.open)], query: Annotated[LookupQuery, Query()]) -> OrgChoices:
         return OrgChoices.model_validate(await store.orgs(door, query.filters("name:asc"), query.limit))
 
-    @routes.post("", summary="Create an org", status_code=status.HTTP_201_CREATED, responses=one, openapi_extra=stable)
+    @routes.post("", summary="Create an org", status_code=status.HTTP_201_CREATED, responses=one)
     async def create(door: Annotated[Door, Depends(gate.open)], body: NewOrg) -> Org:
         return Org.model_validate(await store.create_org(door, body.model_dump(mode="json")))
 
-    @routes.get("/{org_id}", summary="Get an org", responses=one, openapi_extra=stable)
+    @routes.get("/{org_id}", summary="Get an org", responses=one)
     async def org(door: Annotated[Door, Depends(gate.open)], org_id: OrgId) -> Org:
         return Org.model_validate(await store.org(door, org_id))
 
-    @routes.patch("/{org_id}", summary="Change an org", responses=changing, openapi_extra=stable)
+    @routes.patch("/{org_id}", summary="Change an org", responses=changing)
     async def update(door: Annotated[Door, Depends(gate.open)], org_id: OrgId, body: OrgChanges) -> Org:
         """Takes effect with the next request. Setting a value that is already set changes nothing.
 
@@ -46,7 +45,7 @@ def router(gate: Gate) -> Routes:
         """
         return Org.model_validate(await store.update_org(door, org_id, as_stored(body.changes())))
 
-    @routes.delete("/{org_id}", summary="Delete an org", responses=changing, openapi_extra=stable)
+    @routes.delete("/{org_id}", summary="Delete an org", responses=changing)
     async def delete(door: Annotated[Door, Depends(gate.open)], org_id: OrgId) -> Deleted:
         """An org with a balance, open holds or users cannot be deleted. Its requests, transfers and audit events are
         kept."""

@@ -19,12 +19,11 @@ PlanId = Annotated[Line, Path(description="The id of a plan, such as pro.")]
 
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin", responses=refusals(errors.BadRequest))
-    stable = {"x-stability": "stable"}
     one = refusals(errors.BadRequest, errors.NotFound)
     creating = refusals(errors.BadRequest, errors.Conflict)
     ending = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
-    @routes.get("/plans", summary="List plans", openapi_extra=stable)
+    @routes.get("/plans", summary="List plans")
     async def plans(door: Annotated[Door, Depends(gate.open)], query: Annotated[PlanFilters, Query()]) -> Page[Plan]:
         return Page[Plan].of(await store.plans(door, query.filters(), query.limit))
 
@@ -33,27 +32,26 @@ def router(gate: Gate) -> Routes:
         summary="Create a plan",
         status_code=status.HTTP_201_CREATED,
         responses=creating,
-        openapi_extra=stable,
     )
     async def create(door: Annotated[Door, Depends(gate.open)], body: NewPlan) -> Plan:
         return Plan.model_validate(await store.create_plan(door, as_stored(body.model_dump(mode="json"))))
 
-    @routes.get("/plans/{plan_id}", summary="Get a plan", responses=one, openapi_extra=stable)
+    @routes.get("/plans/{plan_id}", summary="Get a plan", responses=one)
     async def plan(door: Annotated[Door, Depends(gate.open)], plan_id: PlanId) -> Plan:
         return Plan.model_validate(await store.plan(door, plan_id))
 
-    @routes.patch("/plans/{plan_id}", summary="Change a plan", responses=one, openapi_extra=stable)
+    @routes.patch("/plans/{plan_id}", summary="Change a plan", responses=one)
     async def update(door: Annotated[Door, Depends(gate.open)], plan_id: PlanId, body: PlanChanges) -> Plan:
         """Takes effect with the next request of every org on the plan. Setting a value that is already set changes
         nothing."""
         return Plan.model_validate(await store.update_plan(door, plan_id, as_stored(body.changes())))
 
-    @routes.delete("/plans/{plan_id}", summary="Delete a plan", responses=ending, openapi_extra=stable)
+    @routes.delete("/plans/{plan_id}", summary="Delete a plan", responses=ending)
     async def delete(door: Annotated[Door, Depends(gate.open)], plan_id: PlanId) -> Deleted:
         """A plan with orgs cannot be deleted, nor can the three plans that Tollgate installs."""
         return Deleted.model_validate(await store.delete_plan(door, plan_id))
 
-    @routes.post("/assign-plan", summary="Move an org to another plan", responses=ending, openapi_extra=stable)
+    @routes.post("/assign-plan", summary="Move an org to another plan", responses=ending)
     async def assign(door: Annotated[Door, Depends(gate.open)], body: PlanAssignment) -> Org:
         """The org keeps its own limits and its own markup."""
         subject = body.model_dump(mode="json", include={"org_id", "user_id"}, exclude_none=True)

@@ -15,14 +15,13 @@ from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Identifier, Page, refusals
 
-STABLE = {"x-stability": "stable"}
 RouteId = Annotated[Identifier, Path(description="The id of the route.", examples=["rte_019aa5c1d2e37f60"])]
 
 
 def router(gate: Gate, catalog: Catalog) -> Routes:
     routes = Routes(prefix="/admin/models/registry")
 
-    @routes.get("", summary="List the routes to your own servers", responses=refusals(BadRequest), openapi_extra=STABLE)
+    @routes.get("", summary="List the routes to your own servers", responses=refusals(BadRequest))
     async def listed(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[RouteFilters, Query()]
     ) -> Page[RouteDetails]:
@@ -33,20 +32,17 @@ def router(gate: Gate, catalog: Catalog) -> Routes:
         summary="Create or change a route",
         status_code=201,
         responses={200: {"model": ChangedRoute, "description": "Changed"}, **refusals(BadRequest, NotFound)},
-        openapi_extra=STABLE,
     )
     async def put(door: Annotated[Door, Depends(gate.open)], body: PutRoute, response: Response) -> ChangedRoute:
         done = await store.put_route(door, body.changes())
         response.status_code = 201 if done["created"] else 200
         return ChangedRoute(**done["route"], created=done["created"], visible=await visibility(catalog))
 
-    @routes.get("/{route_id}", summary="Get a route", responses=refusals(BadRequest, NotFound), openapi_extra=STABLE)
+    @routes.get("/{route_id}", summary="Get a route", responses=refusals(BadRequest, NotFound))
     async def one(door: Annotated[Door, Depends(gate.open)], route_id: RouteId) -> RouteDetails:
         return RouteDetails(**(await store.route(door, route_id))["route"])
 
-    @routes.delete(
-        "/{route_id}", summary="Delete a route", responses=refusals(BadRequest, NotFound), openapi_extra=STABLE
-    )
+    @routes.delete("/{route_id}", summary="Delete a route", responses=refusals(BadRequest, NotFound))
     async def remove(door: Annotated[Door, Depends(gate.open)], route_id: RouteId) -> RemovedRoute:
         gone = await store.delete_route(door, route_id)
         return RemovedRoute(id=gone["id"], visible=await visibility(catalog))

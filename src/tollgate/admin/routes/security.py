@@ -1,6 +1,6 @@
 """/admin/security-events."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Body, Depends, Query
 from fastapi import Path as InPath
@@ -16,7 +16,6 @@ from tollgate.web.schemas import Page, Text, refusals
 
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin/security-events")
-    stable: dict[str, Any] = {"x-stability": "stable"}
 
     @routes.get(
         "",
@@ -24,7 +23,6 @@ def router(gate: Gate) -> Routes:
         description="Refused requests and changes of keys are counted by kind and subject within seconds. Patterns are "
         "looked for every ten minutes. The counts are approximate: those of a server that dies are lost.",
         responses=refusals(),
-        openapi_extra=stable,
     )
     async def security_events(
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[SecurityFilters, Query()]
@@ -37,7 +35,6 @@ def router(gate: Gate) -> Routes:
         description="When it is seen again a new event opens; for a pattern, after a day at the earliest. A second "
         "acknowledgement changes nothing.",
         responses=refusals(NotFound),
-        openapi_extra=stable,
     )
     async def acknowledge(
         door: Annotated[Door, Depends(gate.open)],

@@ -29,8 +29,6 @@ from tollgate.upstreams.health_checks import Checkup
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import MOST_ON_A_PAGE, Page, refusals
 
-STABLE = {"x-stability": "stable"}
-
 
 def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup) -> Routes:
     routes = Routes(prefix="/admin/upstreams")
@@ -39,7 +37,7 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
     async def changed(done: dict[str, Any]) -> ChangedUpstream:
         return ChangedUpstream(**details.of(done["upstream"]), visible=await visibility(catalog))
 
-    @routes.get("", summary="List your upstreams", responses=refusals(BadRequest), openapi_extra=STABLE)
+    @routes.get("", summary="List your upstreams", responses=refusals(BadRequest))
     async def listed(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[UpstreamFilters, Query()]
     ) -> Page[UpstreamDetails]:
@@ -51,7 +49,6 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         summary="Create an upstream",
         status_code=201,
         responses=refusals(BadRequest),
-        openapi_extra=STABLE,
     )
     async def make(door: Annotated[Door, Depends(gate.open)], body: NewUpstream) -> ChangedUpstream:
         await store.operator(door)  # only an operator may make us resolve a host name
@@ -64,7 +61,6 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         description="Checks a few at a time, each with a timeout of seconds. The results are stored and shown with the "
         "upstream.",
         responses=refusals(BadRequest, NotFound),
-        openapi_extra=STABLE,
     )
     async def refresh_health(
         door: Annotated[Door, Depends(gate.open)], body: HealthChecksOf | None = None
@@ -84,15 +80,11 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
             took_ms=round(took * 1000),
         )
 
-    @routes.get(
-        "/{upstream_id}", summary="Get an upstream", responses=refusals(BadRequest, NotFound), openapi_extra=STABLE
-    )
+    @routes.get("/{upstream_id}", summary="Get an upstream", responses=refusals(BadRequest, NotFound))
     async def one(door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId) -> UpstreamDetails:
         return UpstreamDetails(**details.of((await store.upstream(door, upstream_id))["upstream"]))
 
-    @routes.patch(
-        "/{upstream_id}", summary="Change an upstream", responses=refusals(BadRequest, NotFound), openapi_extra=STABLE
-    )
+    @routes.patch("/{upstream_id}", summary="Change an upstream", responses=refusals(BadRequest, NotFound))
     async def change(
         door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId, body: UpstreamChange
     ) -> ChangedUpstream:
@@ -106,7 +98,6 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         summary="Delete an upstream",
         description="Refused while it has routes, unless `routes` is true. Requests keep its id.",
         responses=refusals(BadRequest, NotFound, Conflict),
-        openapi_extra=STABLE,
     )
     async def remove(
         door: Annotated[Door, Depends(gate.open)],

@@ -1,6 +1,6 @@
 """/admin/usage: the requests of all orgs, with what they cost us. /v1/admin/logs lists them with their content."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
@@ -27,17 +27,14 @@ from tollgate.usage.schemas import (
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
 
-STABLE: dict[str, Any] = {
-    "responses": refusals(errors.BadRequest),
-    "openapi_extra": {"x-stability": "stable"},
-}
+ERRORS = refusals(errors.BadRequest)
 
 
 def router(gate: Gate) -> Routes:
     routes = Routes()
     opened = Depends(gate.open)
 
-    @routes.get("/admin/usage", summary="List the requests of all orgs, newest first", **STABLE)
+    @routes.get("/admin/usage", summary="List the requests of all orgs, newest first", responses=ERRORS)
     async def requests(
         door: Annotated[Door, opened], query: Annotated[AllRequestsQuery, Query()]
     ) -> Page[PaidRequestRow]:
@@ -49,7 +46,7 @@ def router(gate: Gate) -> Routes:
         "/v1/admin/logs",
         summary="List the requests of all orgs, newest first, with prompts and answers if asked for",
         response_model_exclude_unset=True,
-        **STABLE,
+        responses=ERRORS,
     )
     async def logs(door: Annotated[Door, opened], query: Annotated[LogsQuery, Query()]) -> Page[LoggedRequestRow]:
         """Each call examines a limited number of requests, so a page may be short or empty while next_cursor is not
@@ -63,20 +60,20 @@ def router(gate: Gate) -> Routes:
         "/admin/usage/aggregate",
         summary="Sum up usage by model, key, user, org, upstream or day",
         response_model_exclude_unset=True,
-        **STABLE,
+        responses=ERRORS,
     )
     async def aggregate(door: Annotated[Door, opened], query: Annotated[AllAggregateQuery, Query()]) -> PaidAggregate:
         return PaidAggregate(**await usage.aggregate(door, query, everyone=True))
 
-    @routes.get("/admin/usage/series", summary="Get usage by minute, hour or day", **STABLE)
+    @routes.get("/admin/usage/series", summary="Get usage by minute, hour or day", responses=ERRORS)
     async def series(door: Annotated[Door, opened], query: Annotated[AllSeriesQuery, Query()]) -> PaidSeries:
         return PaidSeries(**await usage.series(door, query, everyone=True))
 
-    @routes.get("/admin/usage/latency", summary="Get the duration of requests", **STABLE)
+    @routes.get("/admin/usage/latency", summary="Get the duration of requests", responses=ERRORS)
     async def latency(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
         return Latency(**await usage.latency(door, "whole", query))
 
-    @routes.get("/admin/usage/ttft", summary="Get the time to first token", **STABLE)
+    @routes.get("/admin/usage/ttft", summary="Get the time to first token", responses=ERRORS)
     async def first_token(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
         return Latency(**await usage.latency(door, "first_token", query))
 
@@ -84,8 +81,7 @@ def router(gate: Gate) -> Routes:
         "/admin/usage/export",
         summary="Export the requests of all orgs as a file",
         response_class=StreamingResponse,
-        responses=refusals(errors.BadRequest) | export.DOCUMENTED,
-        openapi_extra={"x-stability": "stable"},
+        responses=ERRORS | export.DOCUMENTED,
     )
     async def file(door: Annotated[Door, opened], query: Annotated[AllExportQuery, Query()]) -> StreamingResponse:
         return await export.response(door, query.format, query.filters(), everyone=True)

@@ -19,35 +19,32 @@ UserId = Annotated[Line, Path(description="The id of a user, such as usr_0193…
 
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin/users", responses=refusals(errors.BadRequest))
-    stable = {"x-stability": "stable"}
     one = refusals(errors.BadRequest, errors.NotFound)
     changing = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
-    @routes.get("", summary="List users", openapi_extra=stable)
+    @routes.get("", summary="List users")
     async def users(door: Annotated[Door, Depends(gate.open)], query: Annotated[UserFilters, Query()]) -> Page[User]:
         return Page[User].of(await store.users(door, query.filters(), query.limit))
 
-    @routes.get("/lookup", summary="List ids, names and emails of users, for a picker", openapi_extra=stable)
+    @routes.get("/lookup", summary="List ids, names and emails of users, for a picker")
     async def lookup(door: Annotated[Door, Depends(gate.open)], query: Annotated[LookupQuery, Query()]) -> UserChoices:
         return UserChoices.model_validate(await store.users(door, query.filters("email:asc"), query.limit))
 
-    @routes.post(
-        "", summary="Create a user", status_code=status.HTTP_201_CREATED, responses=changing, openapi_extra=stable
-    )
+    @routes.post("", summary="Create a user", status_code=status.HTTP_201_CREATED, responses=changing)
     async def create(door: Annotated[Door, Depends(gate.open)], body: NewUser) -> User:
         return User.model_validate(await store.create_user(door, as_stored(body.model_dump(mode="json"))))
 
-    @routes.get("/{user_id}", summary="Get a user", responses=one, openapi_extra=stable)
+    @routes.get("/{user_id}", summary="Get a user", responses=one)
     async def user(door: Annotated[Door, Depends(gate.open)], user_id: UserId) -> User:
         return User.model_validate(await store.user(door, user_id))
 
-    @routes.patch("/{user_id}", summary="Change a user", responses=changing, openapi_extra=stable)
+    @routes.patch("/{user_id}", summary="Change a user", responses=changing)
     async def update(door: Annotated[Door, Depends(gate.open)], user_id: UserId, body: UserChanges) -> User:
         """Setting a value that is already set changes nothing. A change after which no admin could sign in is
         refused."""
         return User.model_validate(await store.update_user(door, user_id, as_stored(body.changes())))
 
-    @routes.delete("/{user_id}", summary="Delete a user and revoke all keys", responses=changing, openapi_extra=stable)
+    @routes.delete("/{user_id}", summary="Delete a user and revoke all keys", responses=changing)
     async def delete(door: Annotated[Door, Depends(gate.open)], user_id: UserId) -> DeletedUser:
         """The org keeps its credits, requests, transfers and audit events. The last admin who can sign in cannot be
         deleted."""

@@ -1,4 +1,4 @@
-"""The monitor's figures in Prometheus' text format."""
+"""The figures of the monitor in Prometheus' text format."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -17,9 +17,9 @@ Value = int | float | Decimal
 class Metric(NamedTuple):
     name: str
     kind: Literal["counter", "gauge"]
-    says: str
+    help: str
     samples: Sequence[tuple[Labels, Value | None]]
-    """None: not known, and so not told."""
+    """A sample of None is unknown and left out."""
 
 
 def render(metrics: Sequence[Metric]) -> str:
@@ -27,13 +27,13 @@ def render(metrics: Sequence[Metric]) -> str:
     for metric in metrics:
         known = [(labels, value) for labels, value in metric.samples if value is not None]
         if known:
-            lines += [f"# HELP {metric.name} {metric.says}", f"# TYPE {metric.name} {metric.kind}"]
+            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
             lines += [f"{metric.name}{_braced(labels)} {_written(value)}" for labels, value in known]
     return "\n".join(lines) + "\n"
 
 
 def _written(value: Value) -> str:
-    """To the last nano, and without an exponent."""
+    """Exact, and without an exponent."""
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
@@ -50,7 +50,7 @@ def of_database(found: Any, credit: AccountCredit) -> Iterator[Metric]:
     yield from _of_today(found["usage"]["today"])
     yield from _of_balances(found)
     yield from _of_a_day(found["last_24_hours"])
-    yield _gauge("tollgate_openrouter_credits", "Left of our own credit at OpenRouter.", _credits(credit.nanos))
+    yield _gauge("tollgate_openrouter_credits", "Credit left on our own OpenRouter account.", _credits(credit.nanos))
 
 
 def _of_today(used: Any) -> Iterator[Metric]:
@@ -60,37 +60,37 @@ def _of_today(used: Any) -> Iterator[Metric]:
     yield _counter("tollgate_request_errors_total", f"Requests that ended with an error, {since}", used["errors"])
     yield Metric("tollgate_tokens_total", "counter", f"Tokens {since}", tokens)
     yield _counter("tollgate_charge_credits_total", f"Charged to orgs {since}", _credits(used["charge_nanos"]))
-    yield _counter("tollgate_cost_credits_total", f"Taken by upstreams {since}", _credits(used["cost_nanos"]))
+    yield _counter("tollgate_cost_credits_total", f"Our cost {since}", _credits(used["cost_nanos"]))
     margin = used["charge_nanos"] - used["cost_nanos"]
     yield _gauge("tollgate_margin_credits", f"Charge less cost {since} May be below zero.", _credits(margin))
 
 
 def _of_balances(found: Any) -> Iterator[Metric]:
     holds, overdrawn = found["open_holds"], found["overdrawn"]
-    yield _gauge("tollgate_balances_credits", "All balances above zero.", _credits(found["balances"]["nanos"]))
-    yield _gauge("tollgate_overdrawn_credits", "All balances below zero.", _credits(overdrawn["nanos"]))
+    yield _gauge("tollgate_balances_credits", "Sum of all balances above zero.", _credits(found["balances"]["nanos"]))
+    yield _gauge("tollgate_overdrawn_credits", "Sum of all balances below zero.", _credits(overdrawn["nanos"]))
     yield _gauge("tollgate_overdrawn_orgs", "Orgs whose balance is below zero.", overdrawn["count"])
     suspended = found["paid_suspended"]["count"]
     yield _gauge("tollgate_paid_suspended_orgs", "Orgs whose paid calls are suspended.", suspended)
-    yield _gauge("tollgate_open_holds", "Requests that nobody has ended yet.", holds["count"])
-    yield _gauge("tollgate_held_credits", "Set aside for them.", _credits(holds["nanos"]))
-    yield _gauge("tollgate_unsettled_requests", "Those whose cost the sweeper looks for.", holds["unsettled"])
-    yield _gauge("tollgate_oldest_hold_seconds", "Age of the oldest of them.", _age(found["at"], holds["oldest_at"]))
+    yield _gauge("tollgate_open_holds", "Open holds.", holds["count"])
+    yield _gauge("tollgate_held_credits", "Credits that open holds set aside.", _credits(holds["nanos"]))
+    yield _gauge("tollgate_unsettled_requests", "Open holds without a known cost, for the sweeper.", holds["unsettled"])
+    yield _gauge("tollgate_oldest_hold_seconds", "Age of the oldest open hold.", _age(found["at"], holds["oldest_at"]))
     for kind in ("orgs", "users", "keys"):
         states = [({"state": state}, found[kind][state]) for state in ("total", "usable", "active_today")]
-        yield Metric(f"tollgate_{kind}", "gauge", f"How many {kind}; usable are those that may act.", states)
+        yield Metric(f"tollgate_{kind}", "gauge", f"Number of {kind}; usable ones are active.", states)
 
 
 def _of_a_day(day: Any) -> Iterator[Metric]:
     for name, measured in (("duration", day["latency"]), ("first_token", day["first_token"])):
         levels = [({"percentile": str(p)}, _seconds(measured[f"p{p}_ms"])) for p in (50, 90, 95, 99)]
-        yield Metric(f"tollgate_{name}_seconds", "gauge", "Of the last 24 hours, within 5 %.", levels)
+        yield Metric(f"tollgate_{name}_seconds", "gauge", "Over the last 24 hours, accurate to 5 %.", levels)
     for measure in ("requests", "errors"):
         shares = [({"upstream": one["upstream"] or "none"}, one[measure]) for one in day["upstreams"]]
         yield Metric(
             f"tollgate_upstream_{measure}_of_a_day",
             "gauge",
-            "Of the last 24 hours; none: it reached no upstream.",
+            "Over the last 24 hours; none: no upstream was reached.",
             shares,
         )
 
@@ -100,12 +100,12 @@ def of_instance(
 ) -> Iterator[Metric]:
     ages = [({"environment": name}, state.age_seconds) for name, state in catalogs.items()]
     models = [({"environment": name}, state.models) for name, state in catalogs.items()]
-    yield Metric("tollgate_catalog_age_seconds", "gauge", "Since the list of models was taken.", ages)
-    yield Metric("tollgate_catalog_models", "gauge", "Models in it.", models)
+    yield Metric("tollgate_catalog_age_seconds", "gauge", "Time since the list of models was fetched.", ages)
+    yield Metric("tollgate_catalog_models", "gauge", "Models in the list.", models)
     up = [({"upstream": one.id, "breaker": one.breaker}, int(one.breaker == "closed")) for one in upstreams]
-    yield Metric("tollgate_upstream_up", "gauge", "1 while no breaker of it is open.", up)
+    yield Metric("tollgate_upstream_up", "gauge", "1 while all its breakers are closed.", up)
     in_flight = [({"upstream": one.id}, one.in_flight) for one in upstreams]
-    yield Metric("tollgate_upstream_in_flight", "gauge", "Requests with it at this moment.", in_flight)
+    yield Metric("tollgate_upstream_in_flight", "gauge", "Requests that it is serving now.", in_flight)
     failures = [({"upstream": one.id}, one.failures) for one in upstreams]
     yield Metric("tollgate_upstream_failures_total", "counter", "Failures since this process started.", failures)
     yield _counter(
@@ -115,12 +115,12 @@ def of_instance(
     )
 
 
-def _counter(name: str, says: str, value: Value | None) -> Metric:
-    return Metric(name, "counter", says, [({}, value)])
+def _counter(name: str, text: str, value: Value | None) -> Metric:
+    return Metric(name, "counter", text, [({}, value)])
 
 
-def _gauge(name: str, says: str, value: Value | None) -> Metric:
-    return Metric(name, "gauge", says, [({}, value)])
+def _gauge(name: str, text: str, value: Value | None) -> Metric:
+    return Metric(name, "gauge", text, [({}, value)])
 
 
 def _credits(nanos: int | None) -> Decimal | None:
