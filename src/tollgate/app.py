@@ -127,7 +127,7 @@ def create_app(
 ) -> Application:
     """The whole server, which starts in no time: a cold one pays for what its first request needs, and no more."""
     chosen = given or settings.read(environ)
-    logs.configure(chosen.log_level, chosen.secrets())
+    logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production)
     rooms = compose(chosen, door, clock, environ)
 
     @asynccontextmanager
