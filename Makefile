@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.14 python3.11 pyth
 UV_VERSION := 0.13.8
 VENV := .venv
 UV := UV_SYSTEM_CERTS=true UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv
-SYNC := $(UV) sync --quiet --frozen --inexact --group embedded --python $(VENV)/bin/python
+SYNC := $(UV) sync --quiet --frozen --inexact --group embedded --group terminal --python $(VENV)/bin/python
 NODE_IS_HERE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && echo yes)
 NODE_GROUP := $(if $(NODE_IS_HERE),,--group node)
 NPM := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix tests/npm

@@ -127,7 +127,7 @@ def create_app(
 ) -> Application:
     """The whole server, which starts in no time: a cold one pays for what its first request needs, and no more."""
     chosen = given or settings.read(environ)
-    logs.configure(chosen.log_level, chosen.secrets())
+    logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production)
     rooms = compose(chosen, door, clock, environ)
 
     @asynccontextmanager
@@ -135,7 +135,7 @@ def create_app(
         sweeping: list[asyncio.Task[None]] = []
         with contextlib.ExitStack() as while_serving:
             if not settings.is_serverless(environ):  # there the first request would wait for all this
-                app.furnish()
+                app.load()
                 sweeping.append(asyncio.create_task(rooms.sweeper.for_ever()))
                 while_serving.enter_context(rooms.lag.watched())
             yield
@@ -153,8 +153,8 @@ def create_app(
     )
     paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
     return _Application(
-        straight={endpoint.path: paid_edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
-        later={
+        paid={endpoint.path: paid_edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
+        lazy={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
         },

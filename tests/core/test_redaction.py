@@ -1,18 +1,22 @@
 """No secret of a known form survives, wherever it stands, and ordinary text stays as it was."""
 
 import base64
+import io
 import json
 import math
 import random
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollgate.core.redaction import FORMS, Redactor, hidden, passes_luhn
+from tollgate.core.redaction import FORMS, Form, Redactor, hidden, passes_luhn
 from tollgate.keys import rules
+from tollgate.process import logs
+from tollgate.upstreams.dialects import refusals
 
 BASE62 = rules.ALPHABET
 BASE64URL = BASE62 + "-_"
@@ -261,6 +265,42 @@ def test_a_card_is_known_by_its_check_digit() -> None:
         assert not passes_luhn("".join(digits))
 
 
-def test_every_form_is_proven_here() -> None:
-    kinds = {form.kind for form in FORMS}
-    assert kinds == {"private_key", "password", "secret", "token", "api_key", "email", "card", "phone"}
+EXAMPLES = (
+    "-----BEGIN PRIVATE KEY-----MIIEvQ-secret-part-----END PRIVATE KEY-----",
+    "postgres://ada:secret-part@db",
+    "DB_PASSWORD=secret-part",
+    '"client_secret": "secret-part"',
+    "eyJhbGciOiJIUzI1NiJ9.eyJzZWNyZXQtcGFydCI6MX0.c2VjcmV0LXBhcnQ",
+    "sk-ant-api03-0123456789abcdefABCDEF",
+    "Bearer 0123456789.abcdef.secret-part",
+    "X-API-Key: secret-part",
+    "ada@secret-part.example",
+    "4111 1111 1111 1111",
+    "+49 170 1234567",
+    "(555) 123-4567",
+)
+"""One for each form."""
+
+
+def in_a_log_line(text: str) -> str:
+    out = io.StringIO()
+    logs.configure("info", (), out)
+    logs.source("application").info("event", said=text)
+    return str(json.loads(out.getvalue())["said"])
+
+
+def in_an_upstreams_error(text: str) -> str:
+    answer = refusals.read(500, "application/json", json.dumps({"error": {"message": text}}).encode())
+    return str(json.loads(answer.body)["error"]["message"])
+
+
+@pytest.mark.parametrize("place", [redact, in_a_log_line, in_an_upstreams_error])
+@pytest.mark.parametrize(("form", "text"), list(zip(FORMS, EXAMPLES, strict=True)))
+def test_every_form_is_hidden_in_kept_text_in_logs_and_in_errors_of_upstreams(
+    form: Form, text: str, place: Callable[[str], str]
+) -> None:
+    found = re.search(form.expression, text)
+    assert found, "an example has its form"
+    shown = place(f"failed: {text} sadly")
+    assert "[hidden: " in shown
+    assert found[0].removeprefix(found.groupdict().get("kept", "")) not in shown

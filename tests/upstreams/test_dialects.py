@@ -190,22 +190,22 @@ def test_a_line_of_text_may_say_something() -> None:
 
 
 @pytest.mark.parametrize(
-    "secret",
+    ("secret", "kind"),
     [
-        "http://10.0.0.7:8000/v1",
-        "https://user:word@gpu.internal/x",
-        "10.0.0.7:8000",
-        "/srv/models/llama/config.json",
-        "C:\\models\\llama",
-        "0x7f3a2c1b9d00",
-        "Bearer abc.def",
-        "sk-proj-abcdefgh",
-        "hf_abcdefghijkl",
-        "A" * 64,
+        ("http://10.0.0.7:8000/v1", "address"),
+        ("https://user:word@gpu.internal/x", "address"),
+        ("10.0.0.7:8000", "address"),
+        ("/srv/models/llama/config.json", "path"),
+        ("C:\\models\\llama", "path"),
+        ("0x7f3a2c1b9d00", "pointer"),
+        ("Bearer abc.def", "token"),
+        ("sk-proj-abcdefgh", "api_key"),
+        ("hf_abcdefghijkl", "api_key"),
+        ("A" * 64, "token"),
     ],
 )
 @pytest.mark.parametrize("dialect", SELF_HOSTED)
-def test_what_is_nobodys_business_is_hidden(dialect: models.Dialect, secret: str) -> None:
+def test_what_is_nobodys_business_is_hidden(dialect: models.Dialect, secret: str, kind: str) -> None:
     said = f"failed at {secret} sadly"
     for status, body in (
         (400, {"error": said}),
@@ -214,7 +214,7 @@ def test_what_is_nobodys_business_is_hidden(dialect: models.Dialect, secret: str
         (500, {"message": said}),
     ):
         _, made, _ = refusal(dialect, status, json.dumps(body).encode())
-        assert json.loads(made)["error"]["message"] == "failed at [hidden] sadly"
+        assert json.loads(made)["error"]["message"] == f"failed at [hidden: {kind}] sadly"
 
 
 def test_a_place_in_memory_is_never_told() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tollgate.core.errors import ServerBusy, TollgateError, TooManyInFlight
 from tollgate.core.models import SANDBOX
-from tollgate.process import server
+from tollgate.process import open_files
 from tollgate.process.http_client import Http
 from tollgate.upstreams.client import Reply
 from tollgate.upstreams.org_shares import Shares
@@ -136,8 +136,8 @@ def test_no_more_calls_go_upstream_than_the_process_may_have_files_for() -> None
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     try:
         assert open_transport(Http(), long_lived=True).places == 341
-        server.raise_file_limit()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(server.OPEN_FILES, hard)
+        open_files.raise_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(open_files.WANTED, hard)
         assert open_transport(Http(), long_lived=True).places == 1000
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -18,7 +18,7 @@ async def answered(passage: PaidCall) -> Response:
     failure: UpstreamError | TooManyInFlight | ServerRestarting | None = None
     kept = settled = None
     try:
-        with passage.drain.bounds():
+        async with passage.drain.bounds():
             reply = await passage.open()
             try:
                 body = await reply.read()

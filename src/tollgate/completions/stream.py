@@ -68,7 +68,7 @@ class Stream:
     async def _pass(self) -> None:
         await asyncio.sleep(0)  # who has left already is noticed here, before anything costs
         try:
-            with self._passage.drain.bounds():
+            async with self._passage.drain.bounds():
                 self._reply = await self._passage.open()
                 try:
                     await self._pass_on(self._reply)

@@ -1,43 +1,36 @@
-"""A server that is told to stop lets the requests under way go on for a while, and then ends them."""
+"""When a server is told to stop, requests under way may go on for a while, and then end with ServerRestarting."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator
 
 from tollgate.core.errors import ServerRestarting
 
 
 class Drain:
     def __init__(self) -> None:
-        self._has_rung = False
-        self._under_way: set[Callable[[], None]] = set()
+        self._is_over = False
+        self._under_way: set[asyncio.Timeout] = set()
 
     def end_all(self) -> None:
-        """Ends every block that is bounded, and each that begins from now on."""
-        self._has_rung = True
-        for end in tuple(self._under_way):
-            end()
+        """Ends every block under way, and every block that begins later."""
+        self._is_over = True
+        for timeout in self._under_way:
+            timeout.reschedule(0)
 
-    @contextlib.contextmanager
-    def bounds(self) -> Iterator[None]:
-        """Raises ServerRestarting inside the block when it rings."""
-        if self._has_rung:
+    @contextlib.asynccontextmanager
+    async def bounds(self) -> AsyncIterator[None]:
+        """Raises ServerRestarting inside the block when the drain is over."""
+        if self._is_over:
             raise ServerRestarting
-        task = asyncio.current_task()
-        assert task  # noqa: S101
-        cancelling = task.cancelling()
-        was_ended = False
-
-        def end() -> None:
-            nonlocal was_ended
-            was_ended = task.cancel()
-
-        self._under_way.add(end)
+        timeout = asyncio.timeout(None)
         try:
-            yield
-        except asyncio.CancelledError:
-            if was_ended and task.uncancel() <= cancelling:
+            async with timeout:
+                self._under_way.add(timeout)
+                yield
+        except TimeoutError:
+            if timeout.expired():
                 raise ServerRestarting from None
             raise
         finally:
-            self._under_way.discard(end)
+            self._under_way.discard(timeout)

@@ -1,10 +1,8 @@
 """The HTTP server of long-lived hosts: uvicorn, told to leave the logging, the headers and the end to us."""
 
 import asyncio
-import contextlib
 import gc
 import multiprocessing
-import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -15,12 +13,12 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from tollgate.process import open_files
 from tollgate.process.connection_limits import Limits, Protocol, Unfinished
 from tollgate.process.drain import Drain
 
 GARBAGE_THRESHOLD = 10_000
 """Requests leave few cycles behind; looking for them every 2,000 objects took a twentieth of the time."""
-OPEN_FILES = 8192
 DRAIN_SECONDS = 6
 """After SIGTERM, for the requests under way. Some hosts kill after 10 s, and the books and the database come after."""
 GRACEFUL_SECONDS = 7
@@ -83,18 +81,9 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def raise_file_limit() -> None:
-    """Each connection is a file. The soft limit is often 1024, for the sake of programs that use select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):  # then it stays, and fewer calls go upstream at once
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def serve(listener: socket.socket, make: Callable[..., ASGIApp], limits: Limits = DEFAULT_LIMITS) -> None:
     """Makes an app that knows the drain, and runs it. The whole work of a process."""
-    raise_file_limit()
+    open_files.raise_limit()
     drain = Drain()
     run(make(drain=drain), listener, drain, limits)
 

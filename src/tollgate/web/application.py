@@ -1,9 +1,7 @@
-"""FastAPI, but for two kinds of paths: those that go past it, and those whose rooms are opened later.
+"""FastAPI, except that paid endpoints bypass it and that most routers are loaded when one of their paths is requested.
 
-What FastAPI does around a paid call costs a tenth of the call, so those go straight to their endpoints. And to import
-the rooms of a hundred routes costs more than all the rest of a cold start, so those that a first paid call does not
-need are opened when one of them is asked for. A long-lived server opens them before it serves. Their routes are read
-one by one even then: see routing.py.
+FastAPI's part of a paid call would be a tenth of its cost. Importing the routers of a hundred routes would be most of a
+cold start, so a serverless host imports those that are requested; a long-lived server loads all before it serves.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,43 +11,41 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tollgate.web.routing import LazyRoute
+
 Document = dict[str, Any]
+Load = Callable[[], Iterable[APIRouter]]
 
 
 class Application(FastAPI):
-    def __init__(
-        self,
-        *,
-        straight: Mapping[str, ASGIApp],
-        later: Mapping[tuple[str, ...], Callable[[], Iterable[APIRouter]]],
-        **given: Any,
-    ) -> None:
-        """`straight` are endpoints for POST by path; `later` makes the routers of the paths that begin so."""
-        self._straight = straight
-        self._later: dict[tuple[str, ...], Callable[[], Iterable[APIRouter]]] = {}
-        super().__init__(**given)  # which looks at the routes
-        self._later.update(later)
+    def __init__(self, *, paid: Mapping[str, ASGIApp], lazy: Mapping[tuple[str, ...], Load], **options: Any) -> None:
+        """`paid` are endpoints for POST by path; `lazy` has a function that makes routers, by the prefixes of their
+        paths."""
+        self._paid = paid
+        self._lazy: dict[tuple[str, ...], Load] = {}
+        super().__init__(**options)  # reads `routes`, which would load all
+        self._lazy.update(lazy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        straight = self._straight.get(path) if scope.get("method") == "POST" else None
-        self.furnish(path)
-        await (straight or super().__call__)(scope, receive, send)
+        endpoint = self._paid.get(path) if scope.get("method") == "POST" else None
+        self.load(path)
+        await (endpoint or super().__call__)(scope, receive, send)
 
-    def furnish(self, path: str | None = None) -> None:
-        """Opens the rooms that the path leads to; without one, all."""
-        for prefixes in tuple(self._later):
+    def load(self, path: str | None = None) -> None:
+        """Loads the routers of a path, or all."""
+        for prefixes in tuple(self._lazy):
             if path is None or path.startswith(prefixes):
-                for made in self._later.pop(prefixes)():
-                    self.router.routes += made.routes
+                for router in self._lazy.pop(prefixes)():
+                    self.router.routes += router.routes
 
     @property
     def routes(self) -> list[BaseRoute]:
-        self.furnish()
-        return super().routes
+        """All routes, loaded and prepared, for the OpenAPI document."""
+        self.load()
+        return [route.prepared if isinstance(route, LazyRoute) else route for route in super().routes]
 
     def openapi(self) -> Document:
         from tollgate.web.schemas import with_our_errors  # noqa: PLC0415  # its models cost a cold start too
 
-        self.furnish()
         return with_our_errors(super().openapi())

@@ -1,73 +1,89 @@
-"""Routes that FastAPI reads one by one, each when it is first asked for.
+"""Routes that FastAPI prepares when the first request matches them.
 
-Reading one takes FastAPI milliseconds: it looks at every argument of the endpoint and builds a validator for each. With
-a hundred routes that is most of a cold start, and `include_router` reads all of them once more for each router around.
+Preparing a route takes FastAPI a millisecond: it inspects the arguments of the endpoint and builds validators. For a
+hundred routes that would be most of a cold start.
 """
 
 import threading
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import cached_property
 from typing import Any, cast
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import compile_path
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Guard = Callable[[Request, Handler, bool], Coroutine[Any, Any, Response]]
-"""Runs a route's handler, or refuses the request before it. Told whether the route reads a body."""
+"""Calls a route's handler, or refuses the request. The last argument says whether the route reads a body."""
+
+_preparing = threading.Lock()
+"""FastAPI silences warnings while it prepares a route, which two threads must not do at once."""
 
 
-class LateRoute(APIRoute):
-    _silence = threading.Lock()
-    """FastAPI silences warnings while it reads, which Python lets no two threads do at once: each may serve an app."""
+class LazyRoute(Route):
+    """Matches requests by path and method, and passes them to a route of FastAPI's."""
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], *, guard: Guard | None = None, **told: Any) -> None:
-        """Keeps what it takes to match a request, and what it was told."""
+    def __init__(self, path: str, endpoint: Callable[..., Any], *, guard: Guard | None = None, **options: Any) -> None:
+        """The path may be empty until `take` adds a prefix."""
+        super().__init__(path or "/", endpoint)
+        self.path = path
+        self.methods = set(options["methods"] or ["GET"])
+        self.app = self._serve
         self.guard = guard
-        self.path, self.endpoint, self.methods = path, endpoint, set(told["methods"] or ["GET"])
-        self.path_regex, self.path_format, self.param_convertors = compile_path(path)
-        self.told = told
-        self._is_read = False
+        self.options = options
 
-    def __getattr__(self, name: str) -> Any:
-        """Reads the route for whoever asks for more."""
-        if self.__dict__.get("_is_read", True):
-            raise AttributeError(name)
-        self._is_read = True
-        with self._silence:
-            super().__init__(self.path, self.endpoint, **self.told)
-        return getattr(self, name)
+    @cached_property
+    def prepared(self) -> APIRoute:
+        with _preparing:
+            return _PreparedRoute(self)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self
+        await super().handle(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.prepared.handle(scope, receive, send)
+
+    def wrapped(self, handler: Handler) -> Handler:
+        """FastAPI's handler of this route. Subclasses may change the request before it."""
+        return handler
+
+
+class _PreparedRoute(APIRoute):
+    def __init__(self, lazy: LazyRoute) -> None:
+        self._lazy = lazy
+        super().__init__(lazy.path, lazy.endpoint, **lazy.options)
 
     def get_route_handler(self) -> Handler:
-        if self.guard is None:
-            return self.unguarded()
-        return partial(_guarded, self.guard, self.unguarded(), self.body_field is not None)
+        handler, guard = self._lazy.wrapped(super().get_route_handler()), self._lazy.guard
+        if guard is None:
+            return handler
+        reads_body = self.body_field is not None
 
-    def unguarded(self) -> Handler:
-        return super().get_route_handler()
+        async def guarded(request: Request) -> Response:
+            return await guard(request, handler, reads_body)
+
+        return guarded
 
 
 class Routes(APIRouter):
-    """FastAPI's router, for routes that are read late."""
+    """FastAPI's router, with lazy routes."""
 
-    def __init__(self, *, route_class: type[LateRoute] = LateRoute, guard: Guard | None = None, **given: Any) -> None:
-        super().__init__(route_class=route_class, **given)
+    def __init__(self, *, route_class: type[LazyRoute] = LazyRoute, guard: Guard | None = None, **options: Any) -> None:
+        super().__init__(route_class=cast("type[APIRoute]", route_class), **options)
         self._guard = guard
 
     def take(self, other: "Routes", prefix: str = "") -> None:
-        """As `include_router`, but for prefix, tags, dependencies and guard alone, and without reading a route."""
-        for route in cast("list[LateRoute]", other.routes):
-            told = {
-                **route.told,
-                "tags": [*self.tags, *route.told["tags"]],
-                "dependencies": [*self.dependencies, *route.told["dependencies"]],
+        """Like `include_router`, for prefix, tags, dependencies and guard; prepares no route."""
+        for route in cast("list[LazyRoute]", other.routes):
+            options = {
+                **route.options,
+                "tags": [*self.tags, *route.options["tags"]],
+                "dependencies": [*self.dependencies, *route.options["dependencies"]],
             }
             guard = self._guard or route.guard
-            self.routes.append(type(route)(self.prefix + prefix + route.path, route.endpoint, guard=guard, **told))
-
-
-async def _guarded(guard: Guard, handler: Handler, reads_body: bool, request: Request) -> Response:
-    return await guard(request, handler, reads_body)
+            self.routes.append(type(route)(self.prefix + prefix + route.path, route.endpoint, guard=guard, **options))

@@ -13,7 +13,7 @@ from tollgate.credits import store
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.settings import Settings
-from tollgate.web.routing import Handler, LateRoute, Routes
+from tollgate.web.routing import Handler, LazyRoute, Routes
 from tollgate.web.schemas import Page, refusals
 
 IdempotencyKey = Annotated[
@@ -35,12 +35,10 @@ class _ExactRequest(Request):
         return json.loads(await self.body(), parse_float=Decimal)
 
 
-class _ExactRoute(LateRoute):
-    def unguarded(self) -> Handler:
-        handle = super().unguarded()
-
+class _ExactRoute(LazyRoute):
+    def wrapped(self, handler: Handler) -> Handler:
         async def exactly(request: Request) -> Response:
-            return await handle(_ExactRequest(request.scope, request.receive))
+            return await handler(_ExactRequest(request.scope, request.receive))
 
         return exactly
 

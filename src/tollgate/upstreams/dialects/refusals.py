@@ -1,4 +1,4 @@
-"""An upstream's no, in OpenAI's shape, without what is nobody's business: addresses, paths, keys, places in memory."""
+"""Errors of upstreams, in OpenAI's shape and without addresses, paths, keys and pointers."""
 
 import json
 import re
@@ -6,27 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tollgate.core import strict_json
+from tollgate.core.redaction import FORMS, INTERNALS, Redactor
 from tollgate.core.strict_json import NotJson
 from tollgate.upstreams.rules import Refusal
 
 LONGEST_MESSAGE: Final = 500
-HIDDEN: Final = "[hidden]"
 
 _CLIENTS_CODES: Final = (400, 413, 422)
 _CLIENTS_WORDS = re.compile(r"bad_?request|invalid_?request|validation_?error|unprocessable", re.IGNORECASE)
 _IN_MEMORY = re.compile(rb"0x[0-9a-fA-F]{6,16}\b")
-_NOBODYS_BUSINESS = re.compile(
-    r"""
-      \b [a-z][a-z0-9+.-]* :// \S+                                # an address
-    | \b (?: Bearer | Basic ) \s+ \S+
-    | \b (?: sk | pk | hf | tg | gsk | xai | key ) [-_] [\w-]{6,}   # keys as they are commonly made
-    | \b 0x [0-9a-fA-F]{6,16} \b
-    | \b \d{1,3} (?: \. \d{1,3} ){3} (?: : \d+ )? \b
-    | (?<![\w.]) (?: [A-Z]: )? [/\\] [\w.@+-]+ (?: [/\\] [\w.@+-]+ )+
-    | \b [\w-]{40,} \b
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
+_redact = Redactor((), (*FORMS, *INTERNALS))
 
 
 def read(status: int, content_type: str, body: bytes, *, trusted: bool = False) -> Refusal:
@@ -83,8 +72,7 @@ def _plain(content_type: str, body: bytes) -> str:
 
 
 def _cleaned(text: str) -> str:
-    short = _NOBODYS_BUSINESS.sub(HIDDEN, " ".join(text[: 4 * LONGEST_MESSAGE].split()))
-    return strict_json.printable(short, LONGEST_MESSAGE)
+    return strict_json.printable(_redact(" ".join(text[: 4 * LONGEST_MESSAGE].split())), LONGEST_MESSAGE)
 
 
 def _shaped(status: int, message: str) -> bytes:

@@ -1,10 +1,9 @@
 """How bytes get there and back. One seam, two clients: a lean one where a process lives long, httpx elsewhere."""
 
-import resource
-import sys
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from tollgate.process import open_files
 from tollgate.process.http_client import Http
 from tollgate.upstreams.rules import Resolve, Sent, unheard
 
@@ -60,14 +59,8 @@ class Transport(Protocol):
 
 def open_transport(http: Http, *, long_lived: bool, most: int | None = None) -> Transport:
     """With connections of its own where the process is long-lived; elsewhere with some of the process's one client."""
-    usual = min(MOST_CONNECTIONS, _open_files() // FILES_OF_A_CALL) if long_lived else MOST_OF_THE_SHARED
+    usual = min(MOST_CONNECTIONS, open_files.limit() // FILES_OF_A_CALL) if long_lived else MOST_OF_THE_SHARED
     return _Unopened(http, usual if most is None else most, long_lived=long_lived)
-
-
-def _open_files() -> int:
-    """How many the system lets this process have."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if most == resource.RLIM_INFINITY else most
 
 
 class _Unopened:
