@@ -21,6 +21,7 @@ from tollgate.admin.upstream_forms import (
 )
 from tollgate.catalog.memory import Catalog
 from tollgate.core.errors import BadRequest, Conflict, NotFound
+from tollgate.keys import store as keys
 from tollgate.keys.gate import Gate
 from tollgate.runtime.database import Door
 from tollgate.runtime.forms import MOST_ON_A_PAGE, Page, refusals
@@ -54,7 +55,7 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         openapi_extra=STABLE,
     )
     async def make(door: Annotated[Door, Depends(gate.open)], body: NewUpstream) -> WrittenUpstream:
-        await store.operator(door)  # nobody else has us look up names
+        await keys.identify_operator(door)  # nobody else has us look up names
         await checkup.refuse_forbidden(body.base_url)
         return await written(await store.make(door, body.changes()))
 
@@ -92,7 +93,7 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId, body: UpstreamChange
     ) -> WrittenUpstream:
         if body.base_url is not None:
-            await store.operator(door)
+            await keys.identify_operator(door)
             await checkup.refuse_forbidden(body.base_url)
         return await written(await store.change(door, upstream_id, body.changes()))
 
