@@ -5,6 +5,7 @@ import contextlib
 import gc
 import multiprocessing
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -25,6 +26,9 @@ CURFEW_SECONDS = 6
 """After SIGTERM, for the requests under way. Some hosts kill after 10 s, and the books and the database come after."""
 GRACEFUL_SECONDS = 7
 """Who has not even taken the end of its answer by then is cut off."""
+CURFEW_SECONDS_AT_A_KEYBOARD = 0.5
+GRACEFUL_SECONDS_AT_A_KEYBOARD = 1
+"""After Ctrl-C, when a person waits for the prompt."""
 SWITCH_SECONDS = 0.001
 """How long a thread that reads a large body may keep the event loop waiting, where Python's code can be interrupted."""
 TICKS_A_SECOND = 10
@@ -65,6 +69,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, curfew: Curfew) -> None:
         super().__init__(config)
         self._curfew = curfew
+        self._curfew_seconds: float = CURFEW_SECONDS
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_A_SECOND == 0:
@@ -75,10 +80,15 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().call_later(CURFEW_SECONDS, self._curfew.ring)
+        asyncio.get_running_loop().call_later(self._curfew_seconds, self._curfew.ring)
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave the books and the connections open; closing them is bounded
+            await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGINT:
+            self._curfew_seconds = CURFEW_SECONDS_AT_A_KEYBOARD
+            self.config.timeout_graceful_shutdown = GRACEFUL_SECONDS_AT_A_KEYBOARD
         self.force_exit = self.should_exit and multiprocessing.parent_process() is None  # a worker is told by many
         super().handle_exit(sig, frame)
 

@@ -1,0 +1,133 @@
+"""`make up` at a terminal: what Ctrl-C ends, and what is said when it cannot start."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAKE_UP = ("make", "--old-file=.venv/.run", "--old-file=.venv/bin/uv", "up")
+"""Without installing anything."""
+CTRL_C = b"\x03"
+STOPPED = "tollgate: stopped, with everything that it had started"
+LEADER = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+"""Makes its standard input the terminal of its session, as a shell does, so that Ctrl-C is the kernel's signal."""
+WAIT_SECONDS = 60
+
+
+def parents() -> dict[int, int]:
+    """Of every living process."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
+    rows = (line.split() for line in listed.stdout.splitlines())
+    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+
+
+def wait_until(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s in vain until {what}"
+        time.sleep(0.01)
+
+
+@dataclass
+class Terminal:
+    """One that `make up` runs in, and all that it started."""
+
+    process: subprocess.Popen[bytes]
+    keyboard: int
+    data: Path
+    screen: bytearray = field(default_factory=bytearray)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.keyboard, keys)
+
+    @property
+    def shown(self) -> str:
+        return self.screen.decode(errors="replace")
+
+    def started(self) -> set[int]:
+        living, found = parents(), {self.process.pid}
+        while more := {pid for pid, parent in living.items() if parent in found} - found:
+            found |= more
+        return found
+
+    def watch(self) -> None:
+        with contextlib.suppress(OSError):  # EIO: every process that had it open has ended
+            while piece := os.read(self.keyboard, 4096):
+                self.screen += piece
+
+    def completes(self) -> None:
+        """Asks for a completion, which starts the sandbox."""
+        wait_until(lambda: "A completion" in self.shown, "it is up")
+        address, key = re.findall(r"is at (http\S+)", self.shown)[0], re.findall(r"tg_live_\w+", self.shown)[0]
+        answer = httpx.post(
+            f"{address}/v1/chat/completions",
+            headers={"authorization": f"Bearer {key}"},
+            json={"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]},
+            trust_env=False,
+            timeout=WAIT_SECONDS,
+        )
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    keyboard, line = os.openpty()
+    data = tmp_path / "data"
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEADER, *MAKE_UP],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PORT": "0", "TOLLGATE_DATA_DIR": str(data)},
+        stdin=line,
+        stdout=line,
+        stderr=line,
+        start_new_session=True,
+    )
+    os.close(line)
+    made = Terminal(process, keyboard, data)
+    watching = threading.Thread(target=made.watch)
+    watching.start()
+    yield made
+    for pid in made.started():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
+    process.wait()
+    watching.join()
+    os.close(keyboard)
+
+
+def appears(pattern: str) -> Callable[[Terminal], None]:
+    return lambda terminal: wait_until(lambda: any(terminal.data.glob(pattern)), f"{pattern} is there")
+
+
+MOMENTS = {
+    "while it serves": Terminal.completes,
+    "while the database is made": appears("postgres.new*/PG_VERSION"),
+    "while Postgres starts": appears("postgres/postmaster.pid"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize("presses", ["once", "again and again"])
+def test_ctrl_c_ends_all_that_was_started_and_says_so(
+    terminal: Terminal, moment: Callable[[Terminal], None], presses: str
+) -> None:
+    moment(terminal)
+    started = terminal.started()
+    assert len(started) > 2, "make, Tollgate and what it started"
+    terminal.press(CTRL_C)
+    while presses == "again and again" and started & parents().keys():
+        terminal.press(CTRL_C)
+    wait_until(lambda: not started & parents().keys(), "all have ended")
+    wait_until(lambda: STOPPED in terminal.shown, "it says so")
+    assert "Traceback" not in terminal.shown
+    assert not (terminal.data / "postgres" / "postmaster.pid").exists()
