@@ -66,7 +66,7 @@ $(RULE)/bin/uv:
 	@test -n "$(PYTHON)" || { echo "tollgate: no Python 3.11 or newer was found: install one, or name it with PYTHON=<path>" >&2; exit 1; }
 	@test "$(VENV)" != /venv || { echo "tollgate: this folder is read-only: set TOLLGATE_DATA_DIR to a folder for the data and the environment" >&2; exit 1; }
 	@echo "Making $(VENV) with $$("$(PYTHON)" --version) ..."
-	@$(call quietly,umask 077 && mkdir -p "$(VENV)")
+	@test "$(VENV)" = .venv || (umask 077 && mkdir -p "$(TOLLGATE_DATA_DIR)")
 	@$(call quietly,"$(PYTHON)" -m venv "$(VENV)" && "$(VENV)/bin/python" -m pip install --quiet uv==$(UV_VERSION))
 
 $(RULE)/.run: $(RULE)/bin/uv uv.lock pyproject.toml

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,3 +133,45 @@ def test_ctrl_c_ends_all_that_was_started_and_says_so(
     wait_until(lambda: STOPPED in terminal.shown, "it says so")
     assert "Traceback" not in terminal.shown
     assert not (terminal.data / "postgres" / "postmaster.pid").exists()
+
+
+@pytest.fixture
+def checkout() -> Iterator[Path]:
+    """What the Makefile needs of this one, in a folder that any user may enter."""
+    place = Path(tempfile.mkdtemp(prefix="tollgate's é "))
+    place.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "uv.lock"):
+        shutil.copy(ROOT / name, place)
+    yield place
+    place.chmod(0o755)
+    shutil.rmtree(place)
+
+
+def make(folder: Path, *words: str, user: Sequence[str] = (), **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **settings}
+    return subprocess.run([*user, "make", *words], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def first_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2
+    return done.stderr.splitlines()[0]
+
+
+def test_a_read_only_checkout_says_what_to_set(checkout: Path) -> None:
+    checkout.chmod(0o555)
+    ordinary = ["setpriv", "--reuid=nobody", "--clear-groups", "--"] if os.geteuid() == 0 else []
+    assert "set TOLLGATE_DATA_DIR to a folder" in first_line(make(checkout, "up", user=ordinary))
+    told = make(checkout, "--dry-run", "up", user=ordinary, TOLLGATE_DATA_DIR="/a folder/of data").stdout
+    assert '"/a folder/of data/venv/bin/python" -m tollgate demo' in told
+    tests = ("--old-file=/data/venv/bin/uv", "/data/venv/.dev")
+    assert "copy it elsewhere" in first_line(make(checkout, *tests, user=ordinary, TOLLGATE_DATA_DIR="/data"))
+
+
+def test_without_a_python_one_is_asked_for(checkout: Path) -> None:
+    assert "no Python 3.11 or newer was found" in first_line(make(checkout, "up", "PYTHON="))
+
+
+def test_an_installation_that_fails_shows_what_was_printed(checkout: Path) -> None:
+    done = make(checkout, "up", f"PYTHON={sys.executable}", PIP_NO_INDEX="1", HOME=str(checkout))
+    assert done.stdout.count("\n") == 1, "that it makes an environment"
+    assert "No matching distribution found for uv==" in done.stderr
