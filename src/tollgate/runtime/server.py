@@ -28,7 +28,7 @@ GRACEFUL_SECONDS = 7
 """Who has not even taken the end of its answer by then is cut off."""
 CURFEW_SECONDS_AT_A_KEYBOARD = 0.5
 GRACEFUL_SECONDS_AT_A_KEYBOARD = 1
-"""After Ctrl-C, when a person waits for the prompt."""
+"""The same after Ctrl-C, when a person waits for the prompt."""
 SWITCH_SECONDS = 0.001
 """How long a thread that reads a large body may keep the event loop waiting, where Python's code can be interrupted."""
 TICKS_A_SECOND = 10

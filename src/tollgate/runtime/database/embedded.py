@@ -39,10 +39,10 @@ INSTALLS = {"16": "pginstall", "18": "pginstall18"}
 NEWEST = "18"
 UNFINISHED = "postgres.new"
 UNPRIVILEGED = "nobody"
-ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "TZ", "LD_LIBRARY_PATH") if name in os.environ} | {
-    "LC_ALL": "C"
-}
-"""Of Postgres, without our secrets. The locale is set since we read its messages, and since macOS needs one."""
+KEPT_OF_THE_ENVIRONMENT = ("PATH", "TZ", "LD_LIBRARY_PATH", "PGPORT")
+"""None of our secrets is among them. PGPORT is also what asyncpg and pg_isready read."""
+ENVIRONMENT = {name: os.environ[name] for name in KEPT_OF_THE_ENVIRONMENT if name in os.environ} | {"LC_ALL": "C"}
+"""Of Postgres. The locale is set because we read its messages, and because macOS requires one."""
 
 
 log = logs.source("database")
