@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs.configure(chosen.log_level, chosen.secrets(), sys.stderr if getattr(options, "json", False) else None)
         options.command(chosen, options)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("\ntollgate: stopped, with everything that it had started", file=sys.stderr)
         return 0
     except settings.SettingsError as error:
         for line in error.lines:

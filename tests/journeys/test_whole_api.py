@@ -73,6 +73,19 @@ class House:
                 headers={**headers, "idempotency-key": secrets.token_hex(8)},
             )
 
+    async def send(self, operation: Operation, someone: Person | None, body: bytes) -> tuple[int, str]:
+        """Whatever the body is. The status, and the code of the refusal."""
+        key = {"authorization": f"Bearer {someone.secret}"} if someone else {}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://tollgate.test") as http:
+            answer = await http.request(
+                operation.method.upper(),
+                operation.at({}),
+                params={"limit": "nonsense", "from": "nonsense"},
+                content=body,
+                headers={**key, "content-type": "application/json"},
+            )
+        return answer.status_code, answer.json()["error"]["code"]
+
     async def rows(self) -> dict[str, list[str]]:
         """All that is in the database, as text."""
         connection = await asyncpg.connect(self.url)
@@ -156,6 +169,24 @@ async def test_a_member_s_key_opens_nothing_of_an_admin(house: House) -> None:
             answer = await house.ask(operation, member, ids_of(member))
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "permission_denied"), operation[:2]
     assert without_traces(await house.rows()) == without_traces(before)
+
+
+BODIES = {
+    "none": b"",
+    "broken": b"{",
+    "no object": b"[1]",
+    "wrong types": b'{"name": [], "email": 5, "org_id": {}, "credits": "much", "ids": 5}',
+    "too large": b'{"name": "' + b"x" * 300_000 + b'"}',
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+async def test_whoever_may_not_use_an_admin_route_is_told_that_whatever_the_request(house: House, body: bytes) -> None:
+    member = await house.person()
+    for operation in house.operations():
+        if operation.is_for_admins:
+            assert await house.send(operation, member, body) == (403, "permission_denied"), operation[:2]
+            assert await house.send(operation, None, body) == (401, "missing_api_key"), operation[:2]
 
 
 async def test_a_key_without_a_scope_opens_only_what_needs_none(house: House) -> None:

@@ -304,7 +304,12 @@ async def post(site: Site, key: str, body: Any, path: str = "/admin/orgs", **hea
         return await http.post(path, content=body, headers=sent)
 
 
-EVERY_WAY_IN = ["/admin/orgs", "/user/api-keys", "/v1/chat/completions"]
+EVERY_WAY_IN = {
+    "/admin/orgs": "tollgate_operator",
+    "/user/api-keys": "tollgate_identify",
+    "/v1/chat/completions": "tollgate_identify",
+}
+"""And what the database is asked about the key before a fault of the request is told."""
 
 
 @pytest.mark.parametrize("path", EVERY_WAY_IN)
@@ -321,7 +326,7 @@ async def test_of_a_large_body_only_the_beginning_is_read_for_a_key_that_nobody_
     site.door.refusal = InvalidApiKey
     assert refused(await post(site, secret, body, path)) == (401, "invalid_api_key")
     assert body.read == MOST_UNKNOWN_BYTES // 10_000 + 1
-    assert [function for function, _ in site.door.calls] == ["tollgate_identify"]
+    assert [function for function, _ in site.door.calls] == [EVERY_WAY_IN[path]]
     assert refused(await post(site, secret, body, path)) == (401, "invalid_api_key")
     assert body.read == MOST_UNKNOWN_BYTES // 10_000 + 1, "whom nobody knew a moment ago is not read at all"
 
@@ -340,10 +345,10 @@ async def test_a_key_that_may_not_come_in_is_told_that_and_no_fault_of_its_reque
     site = Site()
     site.door.refusal = KeyRevoked
     assert refused(await post(site, KEY, body, path)) == (401, "key_revoked")
-    assert [function for function, _ in site.door.calls] == ["tollgate_identify"]
+    assert [function for function, _ in site.door.calls] == [EVERY_WAY_IN[path]]
     site.door.refusal = None
     assert refused(await post(site, KEY, body, path)) == (400, "invalid_request")
-    assert [function for function, _ in site.door.calls] == ["tollgate_identify"] * 2
+    assert [function for function, _ in site.door.calls] == [EVERY_WAY_IN[path]] * 2
 
 
 async def test_what_the_database_refuses_is_not_asked_about_again() -> None:

@@ -33,6 +33,7 @@ def unprivileged(*command: str | Path) -> list[str]:
         "--clear-groups",
         f"--inh-caps={capability}",
         f"--ambient-caps={capability}",
+        "--securebits=+no_setuid_fixup",
         *words,
     ]
 

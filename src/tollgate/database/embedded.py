@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
 
-from tollgate.process import logs
+from tollgate.process import logs, signals
 
 USER = "tollgate"
 DATABASE = "postgres"
@@ -40,6 +39,10 @@ INSTALLS = {"16": "pginstall", "18": "pginstall18"}
 NEWEST = "18"
 UNFINISHED = "postgres.new"
 UNPRIVILEGED = "nobody"
+KEPT_OF_THE_ENVIRONMENT = ("PATH", "TZ", "LD_LIBRARY_PATH", "PGPORT")
+"""None of our secrets is among them. PGPORT is also what asyncpg and pg_isready read."""
+ENVIRONMENT = {name: os.environ[name] for name in KEPT_OF_THE_ENVIRONMENT if name in os.environ} | {"LC_ALL": "C"}
+"""Of Postgres. The locale is set because we read its messages, and because macOS requires one."""
 
 
 log = logs.source("database")
@@ -77,10 +80,11 @@ def running(data_folder: Path, give_up: Callable[[], None] = _terminate) -> Iter
             keeper.start()
             yield url(data_folder)
         finally:
-            try:
-                keeper.stop()
-            finally:
-                server.stop()
+            with signals.deferred():  # a second Ctrl-C must not leave Postgres running
+                try:
+                    keeper.stop()
+                finally:
+                    server.stop()
             keeper.report()
 
 
@@ -185,7 +189,8 @@ class _Server:
         """Tries again while sessions of a killed postmaster still hold its shared memory: they leave by themselves."""
         deadline = time.monotonic() + START_SECONDS
         while True:
-            self._process = self._spawn(binaries)
+            with signals.deferred():  # else Postgres could run without our knowing its pid
+                self._process = self._spawn(binaries)
             try:
                 return _wait_until_ready(self.folder, self.stopping, self._process)
             except EmbeddedError:
@@ -208,7 +213,8 @@ class _Server:
         """
         for leftover in self.folder.glob(f"{UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self.folder))
+        with _writing(self.folder):
+            unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self.folder))
         if os.geteuid() == 0:
             shutil.chown(unfinished, UNPRIVILEGED)
         made = subprocess.run(
@@ -223,6 +229,7 @@ class _Server:
             ],
             capture_output=True,
             text=True,
+            env=ENVIRONMENT,
         )
         if made.returncode != 0:
             raise EmbeddedError(f"Postgres could not make its data folder {unfinished}: {_reason(made.stderr)}")
@@ -235,7 +242,8 @@ class _Server:
             raise EmbeddedError(self._unusable("PG_VERSION is missing")) from None
         if version not in INSTALLS:
             raise EmbeddedError(
-                self._unusable(f"it is of Postgres {version!r}, and only {', '.join(INSTALLS)} are here")
+                f"The data folder {self._cluster} belongs to Postgres {version!r}, and this version of Tollgate has "
+                f"{' and '.join(INSTALLS)}. Use the version that made it, or move the folder away to start empty."
             )
         return version
 
@@ -257,13 +265,13 @@ class _Server:
         sockets = _socket_folder(self.folder)
         # Made anew: the folder's lock is ours, so what lies there is of the dead, or in a shared place a stranger's.
         shutil.rmtree(sockets, ignore_errors=True)
-        try:
+        with _writing(sockets.parent):
             sockets.mkdir(mode=0o700)
-        except OSError as error:
-            raise EmbeddedError(f"cannot make the socket folder {sockets}: {error.strerror}") from None
         if os.geteuid() == 0:
             shutil.chown(sockets, UNPRIVILEGED)
-        with self._log.open("wb") as log:
+        with _writing(self.folder):
+            output = self._log.open("wb")
+        with output:
             return subprocess.Popen(
                 [
                     *_unprivileged(),
@@ -274,8 +282,9 @@ class _Server:
                     *("-c", "max_connections=100"),
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
+                env=ENVIRONMENT,
                 start_new_session=True,  # Ctrl-C is ours: Postgres must outlast the requests in flight
             )
 
@@ -287,20 +296,25 @@ class _Server:
 
 
 def _make_folder(data_folder: Path) -> None:
+    with _writing(data_folder):
+        data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     try:
-        data_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise EmbeddedError(f"cannot make the data folder {data_folder}: {error.strerror}") from None
+        raise EmbeddedError(
+            f"cannot write to {folder}: {error.strerror}; choose another data folder with TOLLGATE_DATA_DIR"
+        ) from None
 
 
 @contextlib.contextmanager
 def _ownership(data_folder: Path) -> Iterator[bool]:
     """Whether we own the folder's Postgres. The kernel gives the lock back however a process ends."""
-    lock: IO[str]
-    try:
+    with _writing(data_folder):
         lock = (data_folder / "lock").open("a")
-    except OSError as error:
-        raise EmbeddedError(f"cannot write to the data folder {data_folder}: {error.strerror}") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -344,7 +358,7 @@ def _serves(pid: int, cluster: Path) -> bool:
             return proc.joinpath("cwd").readlink() == cluster.resolve()
         except OSError:
             return False
-    command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
+    command = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
     return str(cluster) in command
 
 
@@ -367,7 +381,10 @@ def _binaries(version: str) -> Path:
 
 
 def _unprivileged() -> list[str]:
-    """Postgres refuses to run as root, so root starts it as nobody, who may still walk root's own folders."""
+    """Postgres refuses to run as root, so root starts it as nobody, with the capability to enter root's own folders.
+
+    `no_setuid_fixup` makes access(2) honour that capability: Postgres asks it whether its programs can be executed.
+    """
     if os.geteuid() != 0:
         return []
     setpriv = shutil.which("setpriv")
@@ -379,6 +396,7 @@ def _unprivileged() -> list[str]:
         "--clear-groups",
         "--inh-caps=+dac_override",
         "--ambient-caps=+dac_override",
+        "--securebits=+no_setuid_fixup",
         "--",
     ]
 
@@ -389,7 +407,7 @@ def _is_in_use(log: str) -> bool:
 
 
 def _reason(log: str) -> str:
-    """Why Postgres ended: its last fatal line, or the last of all."""
+    """Why Postgres or initdb ended: its last fatal line, or the last of all."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
+    fatal = [line for line in lines if any(word in line for word in ("FATAL:", "PANIC:", "initdb: error:"))]
     return (fatal or lines or ["it said nothing"])[-1]

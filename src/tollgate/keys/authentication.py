@@ -51,6 +51,8 @@ class Caller:
     environment: Environment
     recognised: bool = False
     """The database has looked, and did not refuse the key."""
+    must_be_operator: bool = False
+    """The route is for operators only."""
 
     @property
     def digest(self) -> str:
@@ -103,10 +105,16 @@ class Gate:
             await self.recognise(visitor)
             raise
 
+    async def guard_operators(self, request: Request, handle: Handler, reads_body: bool) -> Response:
+        """As guard(), and a member's key is refused before a fault of the request is told."""
+        self.meet(request.scope).must_be_operator = True
+        return await self.guard(request, handle, reads_body)
+
     async def recognise(self, visitor: Caller) -> None:
-        """Raises the refusal of a key that may not come in. Asks the database unless it has looked before."""
+        """Raises the refusal of a key that may not use the route. Asks the database unless it has looked before."""
         if not visitor.recognised:
-            await store.identify(self._door_for(visitor))
+            identify = store.identify_operator if visitor.must_be_operator else store.identify
+            await identify(self._door_for(visitor))
 
     async def body(self, visitor: Caller, scope: Scope, receive: Receive) -> bytes | None:
         """None when the client left before its end. Of a large one, no more than its beginning is read for a key that

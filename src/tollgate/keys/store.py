@@ -43,5 +43,9 @@ async def identify(door: Door) -> Json:
     return await door.call("tollgate_identify")
 
 
+async def identify_operator(door: Door) -> Json:
+    return await door.call("tollgate_operator")
+
+
 async def seed(door: Door, org: dict[str, Any], owner: dict[str, Any], key: dict[str, Any]) -> Json:
     return await door.call("tollgate_seed", org=org, owner=owner, key=key)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import multiprocessing
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -23,6 +24,9 @@ DRAIN_SECONDS = 6
 """After SIGTERM, for the requests under way. Some hosts kill after 10 s, and the books and the database come after."""
 GRACEFUL_SECONDS = 7
 """Who has not even taken the end of its answer by then is cut off."""
+DRAIN_SECONDS_AT_A_KEYBOARD = 0.5
+GRACEFUL_SECONDS_AT_A_KEYBOARD = 1
+"""The same after Ctrl-C, when a person waits for the prompt."""
 SWITCH_SECONDS = 0.001
 """How long a thread that reads a large body may keep the event loop waiting, where Python's code can be interrupted."""
 TICKS_A_SECOND = 10
@@ -63,6 +67,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
         self._drain = drain
+        self._drain_seconds: float = DRAIN_SECONDS
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_A_SECOND == 0:
@@ -73,10 +78,15 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._drain.end_all)
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._drain.end_all)
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave the books and the connections open; closing them is bounded
+            await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGINT:
+            self._drain_seconds = DRAIN_SECONDS_AT_A_KEYBOARD
+            self.config.timeout_graceful_shutdown = GRACEFUL_SECONDS_AT_A_KEYBOARD
         self.force_exit = self.should_exit and multiprocessing.parent_process() is None  # a worker is told by many
         super().handle_exit(sig, frame)
 

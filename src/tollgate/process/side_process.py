@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from tollgate.process import logs, server
+from tollgate.process import logs, server, signals
 
 KEPT_OF_THE_ENVIRONMENT: Final = (
     "PATH",
@@ -40,9 +40,10 @@ def serving(module: str) -> Iterator[str]:
         try:
             yield server.address(listener)
         finally:
-            os.close(held)
-            program.end()
-            os.close(lifeline)
+            with signals.deferred():
+                os.close(held)
+                program.end()
+                os.close(lifeline)
 
 
 class _Program:

@@ -5,11 +5,6 @@ from typing import Any
 from tollgate.database import Door, Json
 
 
-async def operator(door: Door) -> Json:
-    """Nothing but whether the caller is one."""
-    return await door.call("tollgate_operator")
-
-
 async def upstreams(door: Door, filters: dict[str, Any], page_size: int) -> Json:
     return await door.call("tollgate_upstreams", filters=filters, page_size=page_size)
 

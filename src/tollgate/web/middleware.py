@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tollgate.core.errors import BodyTooLarge, InternalError
+from tollgate.core.errors import InternalError
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 from tollgate.web.client_address import announced_bytes, headers_of
@@ -71,10 +71,7 @@ class Edge:
                 self._watch.ended(method, route, logs.noted(), scope["state"].get("caller", {}))
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        body = _Body(receive, self._max_body_bytes)
-        if announced_bytes(headers_of(scope)) > self._max_body_bytes:
-            refusal = BodyTooLarge(limit_bytes=self._max_body_bytes)
-            return await render(refusal, {"connection": "close"})(scope, receive, answer.send)
+        body = _Body(receive, self._max_body_bytes, announced_bytes(headers_of(scope)))
         try:
             await self._app(scope, body.receive, answer.send)
         except Exception:  # the last net: whatever it is, the client gets our shape and the log the cause
@@ -102,20 +99,28 @@ class _Answer:
 
 
 class _Body:
-    """Receives, and counts: Content-Length may lie or be absent."""
+    """Receives, and refuses a body that is too large when it is first read: until then the key may be refused.
 
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
+    Counts as well, since Content-Length may lie or be absent.
+    """
+
+    def __init__(self, receive: Receive, max_bytes: int, announced_bytes: int) -> None:
         self._receive = receive
         self._max_bytes = max_bytes
+        self._announced_bytes = announced_bytes
         self._seen = 0
 
     async def receive(self) -> Message:
+        self._refuse_more_than_allowed(self._announced_bytes)
         message = await self._receive()
         self._seen += len(message.get("body", b""))
-        if self._seen > self._max_bytes:
-            # Starlette's own kind, which FastAPI lets through where it reads bodies.
-            raise HTTPException(413, str(self._max_bytes))
+        self._refuse_more_than_allowed(self._seen)
         return message
+
+    def _refuse_more_than_allowed(self, size: int) -> None:
+        if size > self._max_bytes:
+            # Starlette's own kind, which FastAPI lets through where it reads bodies.
+            raise HTTPException(413, str(self._max_bytes), {"connection": "close"})
 
 
 def _route(scope: Scope) -> str | None:

@@ -41,7 +41,7 @@ def router(
     account: OpenRouterAccount,
     lag: LoopLag,
 ) -> Routes:
-    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=gate.guard)
+    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=gate.guard_operators)
     routes.take(audit.router(gate))
     routes.take(orgs.router(gate))
     routes.take(users.router(gate))

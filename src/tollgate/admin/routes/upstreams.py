@@ -22,6 +22,7 @@ from tollgate.catalog.cache import Catalog
 from tollgate.catalog.routes import visibility
 from tollgate.core.errors import BadRequest, Conflict, NotFound
 from tollgate.database import Door
+from tollgate.keys import store as keys
 from tollgate.keys.authentication import Gate
 from tollgate.upstreams import health_checks, store
 from tollgate.upstreams.client import Upstreams
@@ -51,7 +52,7 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         responses=refusals(BadRequest),
     )
     async def make(door: Annotated[Door, Depends(gate.open)], body: NewUpstream) -> ChangedUpstream:
-        await store.operator(door)  # only an operator may make us resolve a host name
+        await keys.identify_operator(door)  # only an operator may make us resolve a host name
         await checkup.refuse_forbidden(body.base_url)
         return await changed(await store.make(door, body.changes()))
 
@@ -89,7 +90,7 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId, body: UpstreamChange
     ) -> ChangedUpstream:
         if body.base_url is not None:
-            await store.operator(door)
+            await keys.identify_operator(door)
             await checkup.refuse_forbidden(body.base_url)
         return await changed(await store.change(door, upstream_id, body.changes()))
 
