@@ -14,6 +14,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from servers.process import free_port
 from tollgate.sandbox.app import Sandbox, create_sandbox
 from tollgate.sandbox.state import Habits
 
@@ -59,7 +60,7 @@ def over_tcp(url: str) -> httpx.AsyncClient:
 @contextlib.contextmanager
 def serving(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """A real server in a thread of its own, and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
         config = uvicorn.Config(
             app, lifespan=lifespan, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
