@@ -5,7 +5,6 @@ import contextlib
 import json
 import secrets
 import socket
-import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator, Mapping
 from typing import Any
@@ -142,28 +141,25 @@ class Watched:
 
 
 class Turnstile:
-    """Before an upstream: counts who comes, lets nobody in until it is opened, and sees when each is done."""
+    """Before an upstream: counts its requests, holds them until it is opened, and knows how many are not done."""
 
     def __init__(self, app: ASGIApp, *, is_open: bool = True) -> None:
         self.app = app
         self.is_open = is_open
         self.came = 0
-        self.left_at: list[float] = []
-
-    @property
-    def inside(self) -> int:
-        return self.came - len(self.left_at)
+        self.inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             return await self.app(scope, receive, send)
         self.came += 1
-        while not self.is_open:  # noqa: ASYNC110  # it is opened from another thread
-            await asyncio.sleep(0.01)
+        self.inside += 1
         try:
+            while not self.is_open:  # noqa: ASYNC110  # it is opened from another thread
+                await asyncio.sleep(0.01)
             await self.app(scope, receive, send)
         finally:
-            self.left_at.append(time.monotonic())
+            self.inside -= 1
 
 
 class Client:

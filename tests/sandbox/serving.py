@@ -19,7 +19,8 @@ from tollgate.sandbox.app import Sandbox, create_sandbox
 from tollgate.sandbox.state import Habits
 
 NOON = 1_750_000_000.0
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
+"""For a test that would hang otherwise. No test may depend on how long something takes."""
 BEARER = {"authorization": "Bearer sk-or-v1-test"}
 
 
