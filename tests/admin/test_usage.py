@@ -12,6 +12,7 @@ import pytest
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.database import Door
+from tollgate.database.postgres import PostgresDoor
 from tollgate.settings import read
 from usage import past
 from usage.past import NOON, of
@@ -60,14 +61,38 @@ async def client(door: Door) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
-@pytest.fixture
-async def office(client: httpx.AsyncClient, person: Any, shared_database: str) -> Office:
-    """With 300 requests of all sorts, half of them rolled up, beside another org's."""
-    admin, someone, other = await person("admin"), await person(), await person()
+History = tuple[Person, Person, list[past.Row]]
+
+
+async def a_history(database: str) -> History:
+    """An admin, and someone with 300 requests of all sorts, beside another org's."""
+    door = PostgresDoor(database, pool_size=1, deadline_seconds=30)
+    admin, someone, other = Person(door, "admin"), Person(door), Person(door)
+    for one in (admin, someone, other):
+        await one.seed()
+    await door.close()
     rows = list(past.many(someone, 300))
-    await past.keep(shared_database, [*rows, *past.many(other, 40, seed=1)])
+    await past.keep(database, [*rows, *past.many(other, 40, seed=1)])
+    return admin, someone, rows
+
+
+@pytest.fixture(scope="module")
+async def shared_history(shared_database: str) -> History:
+    return await a_history(shared_database)
+
+
+@pytest.fixture
+async def office(client: httpx.AsyncClient, shared_history: History, shared_database: str) -> Office:
+    """Half of its requests are rolled up. It is for tests that only read."""
     await past.roll_up(shared_database, NOON + timedelta(hours=25))
-    return Office(client, admin, someone, rows)
+    return Office(client, *shared_history)
+
+
+@pytest.fixture
+async def own_office(client: httpx.AsyncClient, shared_database: str) -> Office:
+    history = await a_history(shared_database)
+    await past.roll_up(shared_database, NOON + timedelta(hours=25))
+    return Office(client, *history)
 
 
 def total(rows: list[Any], name: str) -> int:
@@ -88,11 +113,11 @@ async def test_requests_come_newest_first_page_by_page(office: Office) -> None:
     assert page["total"] == 300
 
 
-async def test_many_of_one_moment_are_all_on_some_page(office: Office, shared_database: str) -> None:
-    twins = [of(office.someone, NOON - timedelta(days=1)) for _ in range(9)]
+async def test_many_of_one_moment_are_all_on_some_page(own_office: Office, shared_database: str) -> None:
+    twins = [of(own_office.someone, NOON - timedelta(days=1)) for _ in range(9)]
     await past.keep(shared_database, twins)
     for sort in ("created_at:asc", "created_at:desc"):
-        found = await office.pages("/admin/usage", limit=2, sort=sort, to=NOON.isoformat())
+        found = await own_office.pages("/admin/usage", limit=2, sort=sort, to=NOON.isoformat())
         assert sorted(row["id"] for row in found) == sorted(row["id"] for row in twins)
 
 
@@ -135,12 +160,12 @@ async def test_people_s_filters_find_theirs_alone(office: Office, person: Any) -
 
 @pytest.mark.parametrize("sort", ["created_at:asc", "created_at:desc"])
 async def test_a_page_looks_at_so_many_requests_and_then_says_where_to_go_on(
-    office: Office, shared_database: str, sql: Any, sort: str
+    own_office: Office, shared_database: str, sql: Any, sort: str
 ) -> None:
-    rare = of(office.someone, NOON + timedelta(hours=30), model="maker/rare")
+    rare = of(own_office.someone, NOON + timedelta(hours=30), model="maker/rare")
     await past.keep(shared_database, [rare])
     look = "select tollgate.request_page($1, 5, true, 40)"
-    query, pages = {"org_id": office.someone.org_id, "model": "maker/rare", "sort": sort}, []
+    query, pages = {"org_id": own_office.someone.org_id, "model": "maker/rare", "sort": sort}, []
     while not pages or pages[-1]["next_cursor"]:
         asked = query | ({"cursor": pages[-1]["next_cursor"]} if pages else {})
         pages.append(json.loads(await sql(shared_database, look, json.dumps(asked))))
@@ -168,14 +193,14 @@ async def test_from_is_inclusive_and_to_is_not(office: Office) -> None:
         {"cache_read_input_tokens": 7},
     ],
 )  # fmt: skip
-async def test_logs_tell_what_was_cached(office: Office, shared_database: str, usage: Any) -> None:
-    cached = of(office.someone, NOON + timedelta(days=1), usage=usage)
+async def test_logs_tell_what_was_cached(own_office: Office, shared_database: str, usage: Any) -> None:
+    cached = of(own_office.someone, NOON + timedelta(days=1), usage=usage)
     await past.keep(shared_database, [cached])
-    query = {"org_id": None, "key": office.someone.key_id, "limit": 1000}
-    found = await office.pages("/v1/admin/logs", **query, cached="true")
+    query = {"org_id": None, "key": own_office.someone.key_id, "limit": 1000}
+    found = await own_office.pages("/v1/admin/logs", **query, cached="true")
     assert [(row["id"], row["cached_tokens"]) for row in found] == [(cached["id"], 7)]
-    assert len(await office.pages("/v1/admin/logs", **query, cached="false")) == 300
-    assert len(await office.pages("/v1/admin/logs", **query)) == 301
+    assert len(await own_office.pages("/v1/admin/logs", **query, cached="false")) == 300
+    assert len(await own_office.pages("/v1/admin/logs", **query)) == 301
 
 
 async def test_logs_are_the_list_under_another_name(office: Office) -> None:

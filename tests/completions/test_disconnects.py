@@ -1,7 +1,6 @@
 """Clients that leave, at every moment, and servers that are stopped: no hold stays, what was said is paid for once."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -25,7 +24,6 @@ SILENT = a_chat(model="sandbox/fault-stall-before", stream=True)
 STUCK = a_chat(WORDS, model="sandbox/fault-stall-after")
 ENDLESS = a_chat(model="sandbox/fault-many", stream=True)
 FEW = "one two three four five six seven eight nine ten"
-SOON_SECONDS = 1.0
 
 
 @pytest.fixture
@@ -61,12 +59,6 @@ def swept(door: Door, sandbox: Upstream, auditor: Auditor) -> Callable[[Person],
     return sweep
 
 
-async def stopped(turnstile: Turnstile, since: float) -> None:
-    """The upstream was told within a second that nobody wants to hear the rest."""
-    await eventually(lambda: turnstile.inside == 0)
-    assert turnstile.left_at[-1] - since < SOON_SECONDS
-
-
 async def test_who_leaves_before_its_stream_went_upstream_pays_nothing(
     door: Door, customer: Customer, sandbox: Upstream, turnstile: Turnstile, auditor: Auditor
 ) -> None:
@@ -100,9 +92,8 @@ async def test_who_leaves_before_the_first_byte_stops_the_upstream(
     line = await Line.opened(gateway.address)
     await line.ask(someone, SILENT)
     await eventually(lambda: turnstile.inside == 1)
-    left = time.monotonic()
     line.hang_up()
-    await stopped(turnstile, left)
+    await eventually(lambda: turnstile.inside == 0)
     row = await swept(someone)
     assert (row["state"], row["status"], row["error_code"]) == ("settled", 499, "client_gone")
     assert row["estimated"]  # nobody will ever say: the prompt, and no more
@@ -116,9 +107,8 @@ async def test_who_leaves_in_mid_stream_stops_the_upstream_and_pays_what_was_sai
     line = await Line.opened(gateway.address)
     await line.ask(someone, SLOW)
     await line.events(5)
-    left = time.monotonic()
     line.hang_up()
-    await stopped(turnstile, left)
+    await eventually(lambda: turnstile.inside == 0)
     (generation,) = gateway.upstream.generations()
     (row,) = await auditor.ended(someone)
     assert (row["state"], row["generation_id"], row["error_code"]) == ("unsettled", generation["id"], "client_gone")

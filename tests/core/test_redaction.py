@@ -3,16 +3,15 @@
 import base64
 import io
 import json
-import math
 import random
 import re
-import time
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.hanging import not_hanging
 from tollgate.core.redaction import FORMS, Form, Redactor, hidden, passes_luhn
 from tollgate.keys import rules
 from tollgate.process import logs
@@ -237,21 +236,8 @@ def test_redacting_twice_changes_nothing_more(secret: str, text: str) -> None:
     ],
 )
 def test_no_text_takes_longer_than_its_length_allows(piece: str) -> None:
-    """Four times the text takes about four times as long; to look too far from each place would take sixteen times.
-    The least of several rounds, until it shows: what others do on the machine only adds."""
-
-    def seconds(length: int) -> float:
-        text = (piece * length)[:length]
-        started = time.process_time()
-        redact(text)
-        return time.process_time() - started
-
-    long = short = math.inf
-    for _ in range(20):
-        short, long = min(short, seconds(8_000)), min(long, seconds(32_000))
-        if long < 8 * max(short, 0.002):
-            return
-    raise AssertionError(f"{short=:.4f} {long=:.4f}")
+    with not_hanging():
+        redact((piece * 1_000_000)[:1_000_000])
 
 
 def test_a_card_is_known_by_its_check_digit() -> None:

@@ -2,13 +2,13 @@ import contextlib
 import json
 import string
 from collections.abc import Callable, Iterator
-from time import process_time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.hanging import not_hanging
 from tollgate.core import request_body
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras.requested import Extras
@@ -298,11 +298,10 @@ def test_text_that_says_it_is_an_image_is_text() -> None:
 
 
 def test_an_image_that_is_written_with_escapes_is_counted_as_text_and_not_searched_for() -> None:
-    parts = [image("data:" + "a" * 400)] * 5000
+    parts = [image("data:" + "a" * 2500)] * 8000
     body = json.dumps({"model": "m", "messages": [{"content": parts}]}).replace("data:a", r"data:\u0061")
-    started = process_time()
-    assert request_body.read(body.encode(), "chat").prompt.text_bytes == len(body)
-    assert process_time() - started < 1
+    with not_hanging():
+        assert request_body.read(body.encode(), "chat").prompt.text_bytes == len(body)
 
 
 def test_images_of_embeddings_are_counted_too() -> None:

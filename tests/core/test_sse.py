@@ -1,13 +1,13 @@
 import json
 from decimal import Decimal
 from itertools import pairwise
-from time import process_time
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from core.hanging import not_hanging
 from core.test_request_body import COUNTED
 from tollgate.core import sse
 from tollgate.core.sse import (
@@ -238,21 +238,18 @@ def test_what_precedes_an_endless_event_still_comes_out(end: bytes) -> None:
         next(flowing)
 
 
-def seconds(stream: bytes, size: int) -> float:
-    started = process_time()
-    assert events(*(stream[at : at + size] for at in range(0, len(stream), size)))
-    return process_time() - started
-
-
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b""])
 def test_a_large_event_in_small_pieces_takes_time_by_its_size_and_not_by_its_square(end: bytes) -> None:
-    """Four megabytes in pieces of 512 bytes: searched anew with each, that would be sixteen gigabytes."""
-    assert seconds(b"data: " + b"x" * 4_000_000 + end, 512) < 2
+    """Thirty megabytes in half a million pieces: searched anew with each, that would be seven terabytes."""
+    stream = b"data: " + b"x" * 30_000_000 + end
+    with not_hanging():
+        assert events(*(stream[at : at + 60] for at in range(0, len(stream), 60)))
 
 
 @pytest.mark.parametrize("tiny", [b"\n", b"data: x\n\n", b": x\r\n\r\n", b"data\n"])
-def test_a_hundred_thousand_tiny_things_in_one_piece_are_cheap(tiny: bytes) -> None:
-    assert seconds(tiny * 100_000, 10_000_000) < 5
+def test_many_tiny_things_in_one_piece_are_cheap(tiny: bytes) -> None:
+    with not_hanging():
+        assert events(tiny * 300_000)
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b""])

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from sandbox.serving import until
+from sandbox.serving import PATIENCE_SECONDS, until
 from servers.postgres import GUARDED_PASSWORD, Cluster
 from servers.postgrest import token
 from servers.relay import Relay
@@ -20,13 +19,10 @@ from tollgate.process.http_client import USER_AGENT, Http
 
 OUTAGES = ["08006", "25006", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "58030"]
 DEFECTS = ["22003", "23505", "42703", "P0001", "XX000"]
-DEADLINE_SECONDS = 3.0
-WITHIN = DEADLINE_SECONDS + 1
-
-
-@pytest.fixture
-def deadline_seconds() -> float:
-    return DEADLINE_SECONDS
+IMPATIENT = pytest.mark.parametrize("deadline_seconds", [1.0])
+"""A call through `door` ends soon."""
+PATIENT = pytest.mark.parametrize("deadline_seconds", [3600.0])
+"""A call through `door` that waits for its deadline hangs."""
 
 
 def http_answer(status: str, body: str, content_type: str = "application/json") -> bytes:
@@ -117,13 +113,13 @@ async def test_a_hundred_calls_at_once_are_all_answered(door: Door) -> None:
     assert [answer["number"] for answer in numbers] == list(range(100))
 
 
+@PATIENT
 async def test_a_database_that_is_down_is_unavailable_at_once_and_found_again(door: Door, wire: Relay) -> None:
     await door.call("tollgate_health")
     wire.cut = True
     wire.drop_connections()
-    started = time.monotonic()
-    assert isinstance(await refusal(door, "tollgate_health"), DatabaseUnavailable)
-    assert time.monotonic() - started < 1
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert isinstance(await refusal(door, "tollgate_health"), DatabaseUnavailable)
     wire.restore()
     assert await door.call("tollgate_health")
 
@@ -135,25 +131,30 @@ async def test_a_database_down_from_the_start_is_found_when_it_comes(door: Door,
     assert await door.call("tollgate_health")
 
 
+@IMPATIENT
 @pytest.mark.parametrize("warm", [True, False], ids=["mid-session", "from the start"])
-async def test_a_database_that_hangs_is_given_up_within_the_deadline(door: Door, wire: Relay, warm: bool) -> None:
+async def test_a_database_that_hangs_is_given_up_at_the_deadline(door: Door, wire: Relay, warm: bool) -> None:
     if warm:
-        await door.call("tollgate_health")
+        await until(lambda: answers(door))
     wire.stall()
-    started = time.monotonic()
-    errors = await asyncio.gather(*(refusal(door, "tollgate_health") for _ in range(20)))
-    assert time.monotonic() - started < WITHIN
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        errors = await asyncio.gather(*(refusal(door, "tollgate_health") for _ in range(20)))
     assert all(isinstance(error, DatabaseUnavailable) for error in errors)
     wire.restore()
-    assert await door.call("tollgate_health")
+    await until(lambda: answers(door))
 
 
-async def test_a_slow_function_is_given_up_within_the_deadline(door: Door) -> None:
-    started = time.monotonic()
+@IMPATIENT
+async def test_a_slow_function_is_given_up_at_the_deadline(door: Door) -> None:
     error = await refusal(door, "tollgate_test_sleep", milliseconds=4000)
     assert isinstance(error, DatabaseUnavailable)
-    assert time.monotonic() - started < WITHIN
-    assert await door.call("tollgate_health")
+    await until(lambda: answers(door))
+
+
+async def answers(door: Door) -> bool:
+    with contextlib.suppress(DatabaseUnavailable):
+        return bool(await door.call("tollgate_health"))
+    return False
 
 
 async def test_connections_lost_in_between_do_not_show(door: Door, wire: Relay) -> None:
@@ -164,9 +165,19 @@ async def test_connections_lost_in_between_do_not_show(door: Door, wire: Relay) 
     assert len(answers) == 8
 
 
-async def test_a_connection_lost_during_a_call_is_unavailable(door: Door, wire: Relay) -> None:
-    running = asyncio.ensure_future(refusal(door, "tollgate_test_sleep", milliseconds=1500))
-    await asyncio.sleep(0.3)
+SLEEPING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+
+
+async def test_a_connection_lost_during_a_call_is_unavailable(
+    door: Door, wire: Relay, shared_database: str, sql: Any
+) -> None:
+    before = await sql(shared_database, SLEEPING)
+    running = asyncio.ensure_future(refusal(door, "tollgate_test_sleep", milliseconds=30_000))
+
+    async def is_at_work() -> bool:
+        return bool(await sql(shared_database, SLEEPING) > before)
+
+    await until(is_at_work)
     wire.drop_connections()
     assert isinstance(await running, DatabaseUnavailable)
     assert await door.call("tollgate_health")
@@ -196,14 +207,7 @@ async def test_calls_that_are_cancelled_leave_nothing_behind(door: Door) -> None
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-
-    async def answers() -> bool:
-        """As soon as the database is through with what it was asked: nobody tells it over HTTP that none waits."""
-        with contextlib.suppress(DatabaseUnavailable):
-            return bool(await door.call("tollgate_health"))
-        return False
-
-    await until(answers)
+    await until(lambda: answers(door))  # PostgREST does not notice that its caller has left
 
 
 @pytest.mark.parametrize(
@@ -218,14 +222,14 @@ async def test_calls_that_are_cancelled_leave_nothing_behind(door: Door) -> None
 )
 async def test_a_login_that_postgres_refuses_is_unavailable(postgres: Cluster, url_of: object) -> None:
     assert callable(url_of)
-    door = PostgresDoor(url_of(postgres), pool_size=2, deadline_seconds=DEADLINE_SECONDS)
+    door = PostgresDoor(url_of(postgres), pool_size=2, deadline_seconds=30)
     assert isinstance(await refusal(door, "tollgate_health"), DatabaseUnavailable)
     await door.close()
 
 
 async def test_a_login_with_a_password_works(postgres: Cluster, shared_database: str) -> None:
     url = postgres.url(shared_database.rsplit("/", 1)[1], "guarded", GUARDED_PASSWORD)
-    door = PostgresDoor(url, pool_size=2, deadline_seconds=DEADLINE_SECONDS)
+    door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
     assert await door.call("tollgate_health")
     await door.close()
 
@@ -241,7 +245,7 @@ async def test_a_login_with_a_password_works(postgres: Cluster, shared_database:
 )
 async def test_a_key_that_supabase_refuses_is_unavailable(supabase_api: Relay, key: str) -> None:
     http = Http()
-    door = SupabaseDoor(f"http://127.0.0.1:{supabase_api.port}", key, http=http, deadline_seconds=DEADLINE_SECONDS)
+    door = SupabaseDoor(f"http://127.0.0.1:{supabase_api.port}", key, http=http, deadline_seconds=30)
     assert isinstance(await refusal(door, "tollgate_balance", caller={}), DatabaseUnavailable)
     await http.close()
 

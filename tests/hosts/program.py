@@ -51,12 +51,10 @@ class Program:
             return httpx.get(f"{self.address}/readyz", trust_env=False, timeout=5).status_code == 200
         return False
 
-    async def stopped(self, number: int = signal.SIGTERM) -> float:
-        """Tells it to stop, and how long that took."""
-        since = time.monotonic()
+    async def stopped(self, number: int = signal.SIGTERM) -> None:
+        """Tells it to stop, and waits until it has."""
         self.process.send_signal(number)
         await asyncio.to_thread(self.process.wait, START_SECONDS)
-        return time.monotonic() - since
 
 
 @contextlib.contextmanager

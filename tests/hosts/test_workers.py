@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +79,7 @@ async def test_the_limits_hold_across_the_workers_and_no_forged_address_is_belie
         assert Counter(one.status for one in told) == {200: LIMIT, 429: 2 * LIMIT}
         assert {one.code for one in told if one.status == 429} == {"rate_limit_exceeded"}
         await nobody_pretends(program, own_database, header, said)
-        assert await program.stopped() < 10
+        await program.stopped()
     assert program.printed == ""
     assert program.process.returncode == 0
 
@@ -111,7 +110,8 @@ async def test_a_worker_that_dies_is_replaced_and_none_outlives_the_first(
         assert (await call(program.address, someone, a_chat())).status == 200
         program.process.kill()
         program.process.wait()
-        deadline = time.monotonic() + 10
-        while listens(int(program.address.rpartition(":")[2])):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+
+        async def is_gone() -> bool:
+            return not listens(int(program.address.rpartition(":")[2]))
+
+        await until(is_gone)

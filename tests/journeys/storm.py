@@ -24,7 +24,7 @@ from servers.postgres import ACCESS, Cluster, binaries
 from servers.process import free_port, give_away, listens, unprivileged
 from tollgate.sandbox.faults import DEFAULTS
 
-START_SECONDS = 30
+START_SECONDS = 60
 PATIENCE_SECONDS = 9.0
 CALLERS = 24
 LEAVES = 0.25

@@ -268,15 +268,9 @@ def test_demo_with_an_openrouter_key_says_that_it_costs_money(used_home: Home) -
         assert "sk-or-v1" not in demo.printed
 
 
-def test_a_second_demo_is_quick_has_the_same_key_and_grants_nothing_more(
-    used_home: Home, record_property: Callable[[str, object], None]
-) -> None:
+def test_a_second_demo_has_the_same_key_and_grants_nothing_more(used_home: Home) -> None:
     known = (used_home.data / "demo-key").read_text().strip()
-    began = time.monotonic()
     with used_home.server("demo") as demo:
-        seconds = time.monotonic() - began
-        record_property("second_start_seconds", round(seconds, 2))
-        assert seconds < 6, "3 on a quiet machine"
         assert demo.demo_key == known
         assert demo.get("/user/balance", known).json()["credits_nanos"] == 5_000_000_000
         database = embedded.url(used_home.data)

@@ -14,11 +14,13 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from servers.process import free_port
 from tollgate.sandbox.app import Sandbox, create_sandbox
 from tollgate.sandbox.state import Habits
 
 NOON = 1_750_000_000.0
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
+"""For a test that would hang otherwise. No test may depend on how long something takes."""
 BEARER = {"authorization": "Bearer sk-or-v1-test"}
 
 
@@ -59,7 +61,7 @@ def over_tcp(url: str) -> httpx.AsyncClient:
 @contextlib.contextmanager
 def serving(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """A real server in a thread of its own, and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
         config = uvicorn.Config(
             app, lifespan=lifespan, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )

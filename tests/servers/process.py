@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,15 +11,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-START_SECONDS = 20
+START_SECONDS = 60
 UNPRIVILEGED = "nobody"
 
 
+_PORTS = iter(random.SystemRandom().sample(range(10_000, 32_000), 22_000))
+"""Below those that systems give to outgoing connections."""
+
+
 def free_port() -> int:
+    """A port that this process never used before: what is remembered by address belongs to one server only."""
+    return next(port for port in _PORTS if _is_free(port))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def unprivileged(*command: str | Path) -> list[str]:

@@ -42,7 +42,7 @@ class Relay:
         assert callable(act)
         done = threading.Event()
         self._loop.call_soon_threadsafe(lambda: (act(), done.set()))
-        assert done.wait(5)
+        assert done.wait(60)
 
     def _abort_all(self) -> None:
         for writer in self._open:
@@ -108,7 +108,7 @@ def relay(target: int, path_prefix: bytes = b"") -> Iterator[Relay]:
     started = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(made.serve(started)), daemon=True)
     thread.start()
-    assert started.wait(5)
+    assert started.wait(60)
     try:
         yield made
     finally:
