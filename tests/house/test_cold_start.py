@@ -9,7 +9,7 @@ MADE = (
     "create_app(read({'SUPABASE_URL': 'https://x.supabase.co', 'SUPABASE_SECRET_KEY': 'sb_secret_x'}))"
 )
 ROOMS = {
-    "admin.upkeep", "app", "audit", "catalog", "completions", "core", "credits", "database", "keys", "limits",
+    "app", "audit", "catalog", "completions", "core", "credits", "database", "keys", "limits",
     "process", "settings", "upstreams", "usage", "web",
 }  # fmt: skip
 """Of the other rooms, and of admin, nothing is imported until a path of theirs is requested."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from tollgate.web.application import Application
 from tollgate.web.routing import Handler, LazyRoute, Routes
-from tollgate.web.schemas import told_of_bad_input
+from tollgate.web.schemas import with_our_errors
 
 calls: list[str] = []
 
@@ -80,7 +80,7 @@ def asking(app: FastAPI) -> httpx.AsyncClient:
 
 def test_the_document_is_fastapi_s_own() -> None:
     made = late().openapi()
-    assert made == told_of_bad_input(early().openapi())
+    assert made == with_our_errors(early().openapi())
     assert [*made["paths"]] == [
         f"/house/{which}/things{rest}" for which in ("first", "second") for rest in ("/{thing_id}", "")
     ]
