@@ -33,7 +33,7 @@ async def operator(door: Door, person: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def made(operator: httpx.AsyncClient) -> Callable[..., Any]:
-    """Makes orgs: `await made(name, plan="pro")` answers the id."""
+    """Creates orgs: `await made(name, plan="pro")` returns the id."""
 
     async def make(name: str = "Acme", **more: Any) -> str:
         answer = await operator.post("/admin/orgs", json={"name": name, **more})

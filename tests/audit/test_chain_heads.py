@@ -1,4 +1,4 @@
-"""Heads that are kept elsewhere: only those that we signed prove anything."""
+"""Chain heads: only heads that we signed are accepted."""
 
 import json
 
