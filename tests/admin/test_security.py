@@ -516,7 +516,7 @@ async def test_another_org_s_events_are_not_among_one_s(look: Any, five: Person,
         ({"from": "yesterday"}, "from"),
         ({"acknowledged": "perhaps"}, "acknowledged"),
         ({"cursor": "sec_unknown"}, "cursor"),
-        ({"org_id": "x" * 201}, "org_id"),
+        ({"org_id": "x" * 301}, "org_id"),
         ({"user_id": "usr_1"}, "user_id"),
     ],
 )
