@@ -42,7 +42,7 @@ async def create(client: httpx.AsyncClient, someone: Person, **body: Any) -> dic
 
 
 async def listed(client: httpx.AsyncClient, someone: Person, **query: Any) -> list[dict[str, Any]]:
-    """All entries, page after page."""
+    """The entries of all pages."""
     found: list[dict[str, Any]] = []
     while True:
         answer = await client.get(PATH, params=query, headers=bearing(someone))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from admin.operating import Desk
-from admin.watching import house, paid
+from admin.api_client import ApiClient
+from admin.monitoring import installation, paid
 from completions.paid import HOLD, Watched, an_item
 from gateway import Upstream
 from people import PEPPER, Person
@@ -37,21 +37,21 @@ NO_LIMITS = {"concurrent": None} | {
 
 
 @pytest.fixture
-async def desk(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[Desk]:
-    async with house(door, sandbox.url, await person("admin")) as made:
+async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+    async with installation(door, sandbox.url, await person("admin")) as made:
         yield made
 
 
-async def monitor(desk: Desk, someone: Person) -> Any:
-    return await desk.of(someone).ask("GET", "/user/monitor")
+async def monitor(api: ApiClient, someone: Person) -> Any:
+    return await api.of(someone).ask("GET", "/user/monitor")
 
 
-async def key_usage(desk: Desk, someone: Person) -> Any:
-    return await desk.of(someone).ask("GET", "/v1/me/usage")
+async def key_usage(api: ApiClient, someone: Person) -> Any:
+    return await api.of(someone).ask("GET", "/v1/me/usage")
 
 
 async def another_key(door: Door, someone: Person) -> Person:
-    """Of the same user."""
+    """Another key of the same user."""
     other = Person(door)
     org = {"id": someone.org_id, "name": "Org", "plan_id": "free"}
     owner = {"id": someone.user_id, "email": f"{other.number}@example.com", "name": "", "role": "member"}
@@ -68,9 +68,9 @@ def at(told: str) -> datetime:
     return datetime.fromisoformat(told)
 
 
-async def test_one_who_has_used_nothing_sees_the_balance(desk: Desk, customer: Customer) -> None:
+async def test_one_who_has_used_nothing_sees_the_balance(api: ApiClient, customer: Customer) -> None:
     someone = await customer()
-    told = await monitor(desk, someone)
+    told = await monitor(api, someone)
     assert abs(datetime.now(UTC) - at(told.pop("at"))) < timedelta(minutes=1)
     assert told == {
         "key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
@@ -87,12 +87,12 @@ async def test_one_who_has_used_nothing_sees_the_balance(desk: Desk, customer: C
     }
 
 
-async def test_usage_is_the_whole_org_s_and_nobody_else_s(desk: Desk, door: Door, customer: Customer) -> None:
+async def test_usage_is_the_whole_org_s_and_nobody_else_s(api: ApiClient, door: Door, customer: Customer) -> None:
     someone, stranger = await customer(), await customer()
     for payer in (someone, await another_key(door, someone), stranger):
         await paid(door, payer)
     await paid(door, someone, outcome="released", charge_nanos=0, error_code="upstream_cut", status=502)
-    told = await monitor(desk, someone)
+    told = await monitor(api, someone)
     for span in ("today", "this_month", "all_time"):
         used = told["usage"][span]
         assert (used["requests"], used["errors"]) == (3, 1)
@@ -105,7 +105,7 @@ async def test_usage_is_the_whole_org_s_and_nobody_else_s(desk: Desk, door: Door
 
 
 async def test_earlier_days_count_for_the_month_and_all_time_only(
-    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str
 ) -> None:
     someone = await customer()
     moments = {
@@ -118,12 +118,12 @@ async def test_earlier_days_count_for_the_month_and_all_time_only(
         made = await paid(door, someone)
         await sql(shared_database, f"update tollgate.requests set created_at = {moment} where id = $1", made)
     await sql(shared_database, "select tollgate.roll_up_again(now() - interval '1 year')")
-    told = (await monitor(desk, someone))["usage"]
+    told = (await monitor(api, someone))["usage"]
     of_today = 2 if datetime.now(UTC).day == 1 else 1
     assert [told[span]["requests"] for span in ("today", "this_month", "all_time")] == [of_today, 2, 4]
 
 
-async def test_the_most_used_model_is_the_one_of_most_requests(desk: Desk, door: Door, customer: Customer) -> None:
+async def test_the_most_used_model_is_the_one_of_most_requests(api: ApiClient, door: Door, customer: Customer) -> None:
     someone = await customer()
     for model in ("maker/rare", "maker/usual", "maker/usual"):
         item = an_item(someone, model=model, models=[model])
@@ -131,37 +131,37 @@ async def test_the_most_used_model_is_the_one_of_most_requests(desk: Desk, door:
         tokens = 1000 if model == "maker/rare" else 1
         ending = {"outcome": "settled", "charge_nanos": tokens, "cost_nanos": 1, "completion_tokens": tokens}
         await door.call("tollgate_settle", items=[{"id": item["id"], "prompt_tokens": 0, **ending}])
-    assert (await monitor(desk, someone))["usage"]["today"]["most_used_model"] == "maker/usual"
+    assert (await monitor(api, someone))["usage"]["today"]["most_used_model"] == "maker/usual"
 
 
-async def test_what_it_cost_us_is_nobody_s_business(desk: Desk, door: Door, customer: Customer) -> None:
+async def test_what_it_cost_us_is_nobody_s_business(api: ApiClient, door: Door, customer: Customer) -> None:
     someone = await customer()
     await paid(door, someone, charge_nanos=50_000, cost_nanos=12_345)
-    for told in (await monitor(desk, someone), await key_usage(desk, someone)):
+    for told in (await monitor(api, someone), await key_usage(api, someone)):
         assert "12345" not in json.dumps(told)
         assert "cost" not in json.dumps(told)
         assert "margin" not in json.dumps(told)
 
 
-async def test_what_is_held_is_not_available(desk: Desk, door: Door, customer: Customer) -> None:
+async def test_what_is_held_is_not_available(api: ApiClient, door: Door, customer: Customer) -> None:
     someone = await customer()
     await door.call("tollgate_admit", items=[an_item(someone)])
-    told = await monitor(desk, someone)
+    told = await monitor(api, someone)
     assert (told["held_nanos"], told["available_nanos"]) == (HOLD, NANOS_PER_CREDIT - HOLD)
     assert told["usage"]["today"]["requests"] == 1
 
 
 async def test_each_window_tells_what_remains_and_when_it_is_free_again(
-    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str
 ) -> None:
     someone = await customer()
     limits = "row(5, null, 100, null, 1000, null)::tollgate.limits"
     await sql(shared_database, f"update tollgate.orgs set limits = {limits} where id = $1", someone.org_id)
-    untouched = (await monitor(desk, someone))["limits"]["org"]
+    untouched = (await monitor(api, someone))["limits"]["org"]
     assert untouched["requests"]["minute"] == {"limit": 5, "used": 0, "remaining": 5, "resets_at": None}
     await paid(door, someone)
     await paid(door, someone)
-    told = (await monitor(desk, someone))["limits"]["org"]
+    told = (await monitor(api, someone))["limits"]["org"]
     assert [told["requests"][window] and told["requests"][window]["remaining"] for window in told["requests"]] == [
         3,
         None,
@@ -176,29 +176,29 @@ async def test_each_window_tells_what_remains_and_when_it_is_free_again(
 
 
 async def test_a_plan_s_limits_and_a_key_s_own_are_both_told(
-    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str
 ) -> None:
     someone = await customer(plan="free")
     limits = "row(7, null, null, null, null, 500)::tollgate.limits"
     await sql(shared_database, f"update tollgate.api_keys set limits = {limits} where id = $1", someone.key_id)
     other = await another_key(door, someone)
     await paid(door, someone)
-    told = (await monitor(desk, someone))["limits"]
+    told = (await monitor(api, someone))["limits"]
     assert told["org"]["requests"]["minute"] == told["org"]["requests"]["minute"] | {"limit": 20, "remaining": 19}
     assert told["key"]["requests"]["minute"] == told["key"]["requests"]["minute"] | {"limit": 7, "remaining": 6}
     assert told["key"]["tokens"]["day"] == told["key"]["tokens"]["day"] | {"limit": 500, "used": 15}
-    others = (await monitor(desk, other))["limits"]
+    others = (await monitor(api, other))["limits"]
     assert others["org"]["requests"]["minute"]["remaining"] == 19
     assert others["key"] == NO_LIMITS
 
 
 async def test_what_runs_at_once_is_told_beside_its_bound(
-    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str
 ) -> None:
     someone = await customer()
     await sql(shared_database, "update tollgate.orgs set max_concurrent_requests = 5 where id = $1", someone.org_id)
     await door.call("tollgate_admit", items=[an_item(someone) for _ in range(2)])
-    told = (await monitor(desk, someone))["limits"]
+    told = (await monitor(api, someone))["limits"]
     assert told["org"]["concurrent"] == {"limit": 5, "in_flight": 2, "remaining": 3}
     assert told["key"]["concurrent"] is None
 
@@ -208,7 +208,7 @@ async def test_what_runs_at_once_is_told_beside_its_bound(
     [("daily", timedelta(days=1)), ("weekly", timedelta(days=7)), ("monthly", None), ("never", None)],
 )
 async def test_a_key_s_budget_and_quotas_are_told(
-    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str, reset: str, resets: timedelta | None
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str, reset: str, resets: timedelta | None
 ) -> None:
     someone = await customer()
     change = (
@@ -217,7 +217,7 @@ async def test_a_key_s_budget_and_quotas_are_told(
     )
     await sql(shared_database, change, someone.key_id, reset)
     await paid(door, someone)
-    told = (await monitor(desk, someone))["allowances"]
+    told = (await monitor(api, someone))["allowances"]
     assert told["budget"] | {"resets_at": 0} == {
         "limit_nanos": 1_000_000,
         "spent_nanos": 2100,
@@ -240,14 +240,14 @@ async def test_a_key_s_budget_and_quotas_are_told(
 
 
 async def test_a_key_s_own_usage_is_told_with_its_quota(
-    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str
 ) -> None:
     someone = await customer()
     await sql(shared_database, "update tollgate.api_keys set tokens_per_month = 500 where id = $1", someone.key_id)
     await paid(door, someone)
     await paid(door, someone)
     await paid(door, await another_key(door, someone))
-    told = await key_usage(desk, someone)
+    told = await key_usage(api, someone)
     first, last = at(told.pop("first_request_at")), at(told.pop("last_request_at"))
     assert first < last <= datetime.now(UTC) + timedelta(seconds=1)
     assert at(told.pop("quota_reset_at")) == next_month()
@@ -267,7 +267,7 @@ async def test_a_key_s_own_usage_is_told_with_its_quota(
 
 
 async def test_without_a_quota_the_month_s_tokens_are_told(
-    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str
 ) -> None:
     someone = await customer()
     await paid(door, someone)
@@ -276,25 +276,25 @@ async def test_without_a_quota_the_month_s_tokens_are_told(
         "update tollgate.requests set created_at = date_trunc('month', now(), 'UTC') - interval '1 day' where id = $1"
     )
     await sql(shared_database, past, earlier)
-    told = await key_usage(desk, someone)
+    told = await key_usage(api, someone)
     assert (told["quota_used"], told["quota_monthly"], told["total_tokens"]) == (15, None, 30)
 
 
 @pytest.mark.parametrize(("of_org", "of_key", "told"), [(9, 4, 4), (4, 9, 4), (9, None, 9), (None, 9, 9)])
 async def test_the_requests_a_minute_are_those_of_whichever_leaves_less(
-    desk: Desk, door: Door, customer: Customer, sql: Any, shared_database: str, of_org: Any, of_key: Any, told: int
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str, of_org: Any, of_key: Any, told: int
 ) -> None:
     someone = await customer()
     for table, name, most in (("orgs", someone.org_id, of_org), ("api_keys", someone.key_id, of_key)):
         limits = "row($2::bigint, null, null, null, null, null)::tollgate.limits"
         await sql(shared_database, f"update tollgate.{table} set limits = {limits} where id = $1", name, most)
     await paid(door, someone)
-    found = await key_usage(desk, someone)
+    found = await key_usage(api, someone)
     assert (found["rpm_limit"], found["rpm_remaining"]) == (told, told - 1)
 
 
-async def test_one_who_never_called_has_no_first_request(desk: Desk, customer: Customer) -> None:
-    told = await key_usage(desk, await customer())
+async def test_one_who_never_called_has_no_first_request(api: ApiClient, customer: Customer) -> None:
+    told = await key_usage(api, await customer())
     assert (told["first_request_at"], told["last_request_at"], told["total_requests"]) == (None, None, 0)
 
 
@@ -303,19 +303,19 @@ async def test_each_takes_one_call_of_the_database(
     door: Door, sandbox: Upstream, customer: Customer, path: str, call: str
 ) -> None:
     watched, someone = Watched(door), await customer()
-    async with house(watched, sandbox.url, someone) as desk:
-        await desk.ask("GET", path)
+    async with installation(watched, sandbox.url, someone) as api:
+        await api.ask("GET", path)
         assert watched.calls == [call]
 
 
 @pytest.mark.parametrize("path", ["/user/monitor", "/v1/me/usage"])
 async def test_neither_shows_a_secret_nor_opens_without_the_scope(
-    desk: Desk, customer: Customer, person: Any, path: str
+    api: ApiClient, customer: Customer, person: Any, path: str
 ) -> None:
     someone = await customer()
-    text = json.dumps(await desk.of(someone).ask("GET", path))
+    text = json.dumps(await api.of(someone).ask("GET", path))
     for secret in (someone.secret, someone.key["digest"], rules.digest(someone.secret, PEPPER), PEPPER):
         assert secret not in text
     stranger = await person(scopes=["chat", "keys"])
-    assert (await desk.of(stranger).refused("GET", path, 403))["scope"] == "usage"
-    assert (await desk.http.get(path)).status_code == 401
+    assert (await api.of(stranger).refused("GET", path, 403))["scope"] == "usage"
+    assert (await api.http.get(path)).status_code == 401

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class Home:
-    """What people see of themselves."""
+    """A client of /user."""
 
     def __init__(self, http: httpx.AsyncClient, door: Watched, url: str, sql: Callable[..., Any]) -> None:
         self.http = http
@@ -47,7 +47,7 @@ class Home:
         return dict(answer.json())
 
     async def row(self, someone: Person) -> Row:
-        """All that is stored of the user, of the org, and of what happened to the user."""
+        """All rows of the user, the org and the audit events about the user."""
         found = await self.sql(
             self.url,
             "select json_build_object('user', to_jsonb(u), 'org', to_jsonb(o), 'events',"
@@ -182,7 +182,7 @@ async def test_what_is_so_already_changes_and_records_nothing(home: Home, person
 
 
 async def test_nobody_makes_more_of_himself(home: Home, person: Any) -> None:
-    """Elsewhere whoever registered chose his own credits."""
+    """In another system users could choose their own credits when they registered."""
     someone, other = await person(), await person()
     before = await home.row(someone)
     for extra in (
@@ -305,7 +305,7 @@ buckets = st.tuples(st.integers(-2, 1), counts, counts, counts, counts)
 def test_the_windows_are_counted_as_admissions_count_them(
     shared_database: str, at_ms: int, counted: tuple[Any, ...], limits: tuple[int | None, ...]
 ) -> None:
-    """The least that remains of any window is the room that an admission finds."""
+    """Admission allows the smallest remainder of all windows."""
     spans = (60_000, 3_600_000, 86_400_000)
     counters = [
         number

@@ -32,7 +32,7 @@ async def read_by(client: httpx.AsyncClient, someone: Person, status: int = 200,
 
 
 async def a_history(admin: Person, someone: Person) -> str:
-    """A grant of 5 credits, 2 taken, a charge of 1000 nanos and 400 of it back; the id of the request."""
+    """Grants 5 credits, takes 2, charges 1000 nanos and refunds 400 of them; returns the id of the request."""
 
     def operation(**more: Any) -> dict[str, Any]:
         return {"reason": "of the tests", "idempotency_key": secrets.token_hex(8), **more}

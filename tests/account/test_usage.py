@@ -1,4 +1,4 @@
-"""/user/usage and /user/api-keys/usage over HTTP, through both doors: one's own org's, and never what it cost us."""
+"""/user/usage and /user/api-keys/usage over HTTP, through both doors: only the own org, and never our cost."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ async def pages(client: httpx.AsyncClient, someone: Person, path: str, **query: 
 
 @pytest.fixture
 async def two(person: Any, shared_database: str) -> tuple[Person, Person, list[past.Row]]:
-    """Two orgs with requests of the same models at the same times, and the first one's requests."""
+    """Two orgs with requests of the same models at the same times, and the requests of the first."""
     someone, other = await person(), await person()
     rows = list(past.many(someone, 90))
     await past.keep(shared_database, [*rows, *past.many(other, 90, seed=3)])

@@ -1,4 +1,4 @@
-"""GET /admin/compliance/report: what it says is what was done, in each of its forms, through both doors."""
+"""GET /admin/compliance/report in each format, through both doors."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ async def reported(client: httpx.AsyncClient, admin: Person, **query: Any) -> An
 
 @pytest.fixture
 async def alone(own_database: str) -> AsyncIterator[Door]:
-    """A database of the test's own, so that sums are its own too."""
+    """With a database for the test alone, so that no other test changes the sums."""
     made = PostgresDoor(own_database, pool_size=2, deadline_seconds=30)
     yield made
     await made.close()

@@ -1,4 +1,4 @@
-"""POST /admin/credits/grant, /adjust, /refund and the two reads beside them, over HTTP, through both doors."""
+"""/admin/credits over HTTP, through both doors."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 class Office:
-    """Tollgate before one database, and who works there."""
+    """Tollgate with one database, and clients of its operators."""
 
     def __init__(self, http: httpx.AsyncClient, door: Door, admin: Person, url: str, sql: Callable[..., Any]) -> None:
         self.http = http
@@ -41,7 +41,7 @@ class Office:
     async def post(
         self, what: str, body: Any, key: str | None = None, by: Person | None = None, **headers: str
     ) -> httpx.Response:
-        """A body of text goes as it is. Without a key, each is an operation of its own."""
+        """Sends a string body as it is. Each call without a key gets its own Idempotency-Key."""
         sent = {"authorization": f"Bearer {(by or self.admin).secret}", "content-type": "application/json"}
         sent |= {"idempotency-key": key if key is not None else secrets.token_hex(8), **headers}
         content = body if isinstance(body, str) else json.dumps(body)
@@ -85,7 +85,7 @@ class Office:
         return list(json.loads(found))
 
     async def charged(self, someone: Person, nanos: int, outcome: str = "settled") -> str:
-        """A request that was paid for, by its id."""
+        """Makes a paid request and returns its id."""
         item = an_item(someone)
         await self.door.call("tollgate_admit", items=[item])
         ending = {"id": item["id"], "outcome": outcome, "charge_nanos": nanos, "cost_nanos": nanos}
@@ -94,7 +94,7 @@ class Office:
 
     @contextlib.asynccontextmanager
     async def held_back(self, someone: Person, sessions: int) -> AsyncIterator[None]:
-        """Whoever wants the org's row waits for it, until so many do and the block has ended."""
+        """Locks the org's row until the block has ended and this many transactions wait for it."""
         connection = await asyncpg.connect(self.url)
         try:
             async with connection.transaction():
@@ -299,7 +299,7 @@ async def test_a_key_is_for_one_operation_of_any_kind(office: Office, person: An
 
 
 async def test_a_key_is_its_operator_s_own(office: Office, person: Any) -> None:
-    """Neither another admin's key nor a reference of the console is met by it."""
+    """It conflicts neither with another admin's Idempotency-Key nor with a reference of the console."""
     someone, other = await person(), await person("admin")
     key = secrets.token_hex(8)
     first = await office.done("grant", to(someone, 5), key)
@@ -353,7 +353,7 @@ async def test_the_cap_of_a_grant_and_of_the_day_hold_for_adjustments_too(office
 
 
 async def test_grants_at_once_do_not_pass_the_cap_of_the_day(office: Office, person: Any) -> None:
-    """To as many orgs, whose own locks keep nobody apart."""
+    """Each grant goes to another org, so the locks of orgs do not serialise them."""
     people = [await person() for _ in range(8)]
     answers = await asyncio.gather(*(office.post("grant", to(someone, 400_000)) for someone in people))
     assert sorted(answer.status_code for answer in answers) == [200] * 3 + [403] * 5
@@ -370,7 +370,7 @@ async def test_the_same_grant_at_once_is_made_once(office: Office, person: Any) 
 
 
 async def test_adjustments_at_once_lose_nothing(office: Office, person: Any) -> None:
-    """Elsewhere eight deductions of 100 from 1000 left 900."""
+    """In another system eight deductions of 100 from 1000 left 900."""
     someone = await person()
     await office.done("grant", to(someone, 1000))
     await asyncio.gather(*(office.done("adjust", to(someone, -100)) for _ in range(8)))
@@ -445,7 +445,7 @@ async def test_a_refund_of_what_is_left_is_repeated_like_any_other(office: Offic
 
 
 async def test_refunds_at_once_never_exceed_the_charge(office: Office, person: Any) -> None:
-    """Two operators, whole and in parts, the first of each let go at the same moment."""
+    """Two operators refund in whole and in parts, and their first refunds start at the same moment."""
     someone, other = await person(), await person("admin")
     await office.done("grant", to(someone, 1))
     whole = {"request_id": await office.charged(someone, 1000), "reason": "r"}
@@ -593,7 +593,7 @@ async def test_the_summary_adds_up_what_moved(office: Office, person: Any) -> No
 
 
 async def test_a_member_and_a_stranger_move_and_read_nothing(office: Office, person: Any) -> None:
-    """Elsewhere all of these answered without any credential."""
+    """In another system all of these answered without a credential."""
     someone = await person(scopes=["chat", "usage", "keys", "admin"])
     for what, body in (("grant", to(someone)), ("adjust", to(someone)), ("refund", {"request_id": "r", "reason": "r"})):
         error = await office.refused(403, what, body, by=someone)

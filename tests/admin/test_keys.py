@@ -1,4 +1,4 @@
-"""/admin/keys and its two older names over HTTP, through both doors."""
+"""/admin/keys and its two older paths over HTTP, through both doors."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -85,7 +85,7 @@ async def test_the_whole_life_of_a_key_by_each_name_of_the_path(
 async def test_only_operators_are_served(client: httpx.AsyncClient, person: Any, mount: str) -> None:
     """Older systems served keys, orgs and users to anybody."""
     someone = await person()
-    visitors = [someone, await person("admin", scopes=rules.MEMBER_SCOPES), await person(scopes=rules.ADMIN_SCOPES)]
+    callers = [someone, await person("admin", scopes=rules.MEMBER_SCOPES), await person(scopes=rules.ADMIN_SCOPES)]
     path = f"{mount}/{someone.key_id}"
     for method, url, body in (
         ("GET", mount, None),
@@ -98,8 +98,8 @@ async def test_only_operators_are_served(client: httpx.AsyncClient, person: Any,
         ("POST", f"{path}/enable", None),
     ):
         refusal(await client.request(method, url, json=body), 401, "missing_api_key")
-        for visitor in visitors:
-            answer = await client.request(method, url, json=body, headers=bearing(visitor))
+        for caller in callers:
+            answer = await client.request(method, url, json=body, headers=bearing(caller))
             assert refusal(answer, 403, "permission_denied")["scope"] == "admin"
     shown = (await client.get(f"/user/api-keys/{someone.key_id}", headers=bearing(someone))).json()
     assert (shown["name"], shown["status"], shown["rotated_to"]) == ("Of the tests", "active", None)
@@ -108,7 +108,7 @@ async def test_only_operators_are_served(client: httpx.AsyncClient, person: Any,
 async def test_the_list_tells_the_role_the_state_and_the_use_of_each_key(
     client: httpx.AsyncClient, person: Any
 ) -> None:
-    """An older system said of every key that it had no name and was not disabled."""
+    """An older system showed every key without a name and as not disabled."""
     admin, someone = await person("admin"), await person()
     made = await create(client, admin, someone, name="Watched", tokens_in_all=5)
     await client.post(f"{PATH}/{made['id']}/disable", headers=bearing(admin))

@@ -1,4 +1,4 @@
-"""/admin/limit over HTTP, through both doors: what is set binds the next admission."""
+"""/admin/limit over HTTP, through both doors: a limit applies to the next admission."""
 
 import asyncio
 import json

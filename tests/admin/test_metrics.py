@@ -1,4 +1,4 @@
-"""GET /metrics over HTTP, through both doors, read as Prometheus reads it."""
+"""GET /metrics over HTTP, through both doors, parsed as Prometheus does."""
 
 import json
 import re
@@ -11,8 +11,8 @@ import httpx
 import pytest
 import yaml
 
-from admin.operating import Desk
-from admin.watching import MANAGEMENT_KEY, house, paid, seen
+from admin.api_client import ApiClient
+from admin.monitoring import MANAGEMENT_KEY, installation, paid, seen
 from completions.paid import HOLD, Watched, an_item, unsettled
 from gateway import Upstream
 from people import PEPPER, Person
@@ -31,23 +31,23 @@ SAMPLE = re.compile(
 
 
 @pytest.fixture
-async def desk(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[Desk]:
-    async with house(door, sandbox.url, await person("admin")) as made:
+async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+    async with installation(door, sandbox.url, await person("admin")) as made:
         yield made
 
 
-async def answered(desk: Desk) -> httpx.Response:
-    return await desk.http.get("/metrics", headers={"authorization": f"Bearer {desk.someone.secret}"})
+async def answered(api: ApiClient) -> httpx.Response:
+    return await api.http.get("/metrics", headers={"authorization": f"Bearer {api.someone.secret}"})
 
 
-async def scraped(desk: Desk) -> Samples:
-    answer = await answered(desk)
+async def scraped(api: ApiClient) -> Samples:
+    answer = await answered(api)
     assert answer.status_code == 200, answer.text
     return read(answer.text)
 
 
 def read(text: str) -> Samples:
-    """Samples by name and labels. Each metric is announced once, with what it says and what it is."""
+    """The samples by name and labels. Checks that each metric has one HELP and one TYPE line."""
     samples: Samples = {}
     announced: list[tuple[str, str]] = []
     for line in text.splitlines():
@@ -67,8 +67,8 @@ def grown(before: Samples, after: Samples, *names: str) -> list[Decimal]:
     return [after[f"tollgate_{name}"] - before.get(f"tollgate_{name}", Decimal(0)) for name in names]
 
 
-async def test_what_was_used_today_is_counted(desk: Desk, door: Door, customer: Customer) -> None:
-    before = await scraped(desk)
+async def test_what_was_used_today_is_counted(api: ApiClient, door: Door, customer: Customer) -> None:
+    before = await scraped(api)
     someone = await customer()
     for _ in range(3):
         await paid(door, someone)
@@ -76,7 +76,7 @@ async def test_what_was_used_today_is_counted(desk: Desk, door: Door, customer: 
         door, someone, outcome="released", charge_nanos=0, cost_nanos=0, prompt_tokens=None, completion_tokens=None,
         error_code="upstream_timeout", status=504,
     )  # fmt: skip
-    after = await scraped(desk)
+    after = await scraped(api)
     assert grown(before, after, "requests_total", "request_errors_total") == [4, 1]
     assert grown(before, after, 'tokens_total{kind="prompt"}', 'tokens_total{kind="completion"}') == [30, 15]
     money = grown(before, after, "charge_credits_total", "cost_credits_total", "margin_credits")
@@ -85,14 +85,14 @@ async def test_what_was_used_today_is_counted(desk: Desk, door: Door, customer: 
     assert grown(before, after, *(f'{share}{{upstream="openrouter"}}' for share in shares)) == [4, 1]
 
 
-async def test_what_is_owed_held_and_open_is_told(desk: Desk, door: Door, customer: Customer) -> None:
-    before = await scraped(desk)
+async def test_what_is_owed_held_and_open_is_told(api: ApiClient, door: Door, customer: Customer) -> None:
+    before = await scraped(api)
     rich, poor = await customer(10**15), await customer(HOLD)
     await door.call("tollgate_admit", items=[an_item(rich)])
     await unsettled(door, rich, "gen-1")
     await paid(door, poor, charge_nanos=HOLD + 10**14, cost_nanos=HOLD)
-    await desk.ask("PATCH", f"/admin/orgs/{poor.org_id}", json={"paid_calls": "suspended"})
-    after = await scraped(desk)
+    await api.ask("PATCH", f"/admin/orgs/{poor.org_id}", json={"paid_calls": "suspended"})
+    after = await scraped(api)
     assert grown(before, after, "open_holds", "unsettled_requests", "overdrawn_orgs") == [2, 1, 1]
     assert grown(before, after, "paid_suspended_orgs") == [1]
     assert grown(before, after, "held_credits") == [2 * Decimal(HOLD).scaleb(-9)]
@@ -102,9 +102,9 @@ async def test_what_is_owed_held_and_open_is_told(desk: Desk, door: Door, custom
     assert grown(before, after, *added) == [2, 2, 2, 2, 2, 2]
 
 
-async def test_the_monitor_tells_the_same(desk: Desk, door: Door, customer: Customer) -> None:
+async def test_the_monitor_tells_the_same(api: ApiClient, door: Door, customer: Customer) -> None:
     await paid(door, await customer())
-    told, page = await scraped(desk), await seen(desk)
+    told, page = await scraped(api), await seen(api)
     today, day = page["usage"]["today"], page["last_24_hours"]
     assert told["tollgate_requests_total"] == today["requests"]
     assert told["tollgate_charge_credits_total"] * 10**9 == today["charge_nanos"]
@@ -113,14 +113,14 @@ async def test_the_monitor_tells_the_same(desk: Desk, door: Door, customer: Cust
     assert float(told['tollgate_first_token_seconds{percentile="50"}']) > 0
 
 
-async def test_this_instance_s_catalogue_and_upstreams_are_told(desk: Desk, customer: Customer) -> None:
-    fresh = await scraped(desk)
+async def test_this_instance_s_catalogue_and_upstreams_are_told(api: ApiClient, customer: Customer) -> None:
+    fresh = await scraped(api)
     assert fresh['tollgate_catalog_models{environment="live"}'] == 0
     assert not [name for name in fresh if name.startswith(("tollgate_catalog_age", "tollgate_upstream_up"))]
-    someone = desk.of(await customer())
+    someone = api.of(await customer())
     await someone.ask("POST", "/v1/chat/completions", json=a_chat())
     await someone.ask("GET", "/v1/models")
-    used = await scraped(desk)
+    used = await scraped(api)
     assert used['tollgate_catalog_models{environment="live"}'] > 0
     assert 0 <= used['tollgate_catalog_age_seconds{environment="live"}'] < 300
     assert used['tollgate_upstream_up{upstream="openrouter",breaker="closed"}'] == 1
@@ -130,16 +130,16 @@ async def test_this_instance_s_catalogue_and_upstreams_are_told(desk: Desk, cust
 
 
 async def test_what_is_not_known_is_not_told(door: Door, sandbox: Upstream, person: Any) -> None:
-    async with house(door, sandbox.url, await person("admin"), key="") as desk:
-        assert "tollgate_openrouter_credits" not in await scraped(desk)
+    async with installation(door, sandbox.url, await person("admin"), key="") as api:
+        assert "tollgate_openrouter_credits" not in await scraped(api)
 
 
-async def test_every_figure_that_is_shown_or_alerts_is_told(desk: Desk, door: Door, customer: Customer) -> None:
+async def test_every_figure_that_is_shown_or_alerts_is_told(api: ApiClient, door: Door, customer: Customer) -> None:
     someone = await customer()
     await paid(door, someone)
     await unsettled(door, someone, "gen-1")
-    await desk.of(someone).ask("POST", "/v1/chat/completions", json=a_chat())
-    told = {sample.split("{")[0] for sample in await scraped(desk)}
+    await api.of(someone).ask("POST", "/v1/chat/completions", json=a_chat())
+    told = {sample.split("{")[0] for sample in await scraped(api)}
     dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "tollgate.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     alerts = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
@@ -151,23 +151,23 @@ async def test_every_figure_that_is_shown_or_alerts_is_told(desk: Desk, door: Do
 
 async def test_it_takes_one_call_of_the_database(door: Door, sandbox: Upstream, person: Any) -> None:
     watched = Watched(door)
-    async with house(watched, sandbox.url, await person("admin")) as desk:
-        answer = await answered(desk)
+    async with installation(watched, sandbox.url, await person("admin")) as api:
+        answer = await answered(api)
         assert watched.calls == ["monitor"]
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
-async def test_only_an_admin_s_key_with_that_scope_opens_it(desk: Desk, person: Any) -> None:
+async def test_only_an_admin_s_key_with_that_scope_opens_it(api: ApiClient, person: Any) -> None:
     for stranger in (await person(), await person("admin", scopes=["usage"]), await person("member", scopes=["admin"])):
-        assert (await answered(desk.of(stranger))).status_code == 403
-    assert (await desk.http.get("/metrics")).status_code == 401
+        assert (await answered(api.of(stranger))).status_code == 403
+    assert (await api.http.get("/metrics")).status_code == 401
 
 
-async def test_it_shows_no_secret_and_no_name_of_a_customer(desk: Desk, door: Door, customer: Customer) -> None:
+async def test_it_shows_no_secret_and_no_name_of_a_customer(api: ApiClient, door: Door, customer: Customer) -> None:
     someone = await customer(10**15)
     await paid(door, someone, charge_nanos=10**13)
-    text = (await answered(desk)).text
-    for private in (someone.org_id, someone.key_id, someone.secret, desk.someone.secret, MANAGEMENT_KEY, PEPPER):
+    text = (await answered(api)).text
+    for private in (someone.org_id, someone.key_id, someone.secret, api.someone.secret, MANAGEMENT_KEY, PEPPER):
         assert private not in text
 
 

@@ -1,4 +1,4 @@
-"""The catalogue for operators over HTTP, through both doors: fetched now, how it is, and routes to servers of ours."""
+"""The catalog for operators over HTTP, through both doors: refresh, status, and routes to own upstreams."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies
 from pydantic import ValidationError
 
-from admin.operating import PRICING, VARIABLE, Desk, at_work, unique
+from admin.api_client import PRICING, VARIABLE, ApiClient, admin_api, unique
 from completions.paid import Watched, eventually
 from gateway import CHAT, Upstream
 from sandbox.serving import a_chat
@@ -33,18 +33,18 @@ VISIBLE = {"here": True, "elsewhere_within_seconds": 300}
 
 
 @pytest.fixture
-async def desk(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[Desk]:
-    async with at_work(door, sandbox, await person("admin")) as made:
+async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+    async with admin_api(door, sandbox, await person("admin")) as made:
         yield made
 
 
 @pytest.fixture
-def served(desk: Desk, sandbox: Upstream) -> Callable[..., Any]:
-    """Makes the sandbox a server of ours, and has it serve this model: the route."""
+def served(api: ApiClient, sandbox: Upstream) -> Callable[..., Any]:
+    """Adds the sandbox as an upstream with a route for this model, and returns the route."""
 
     async def make(model: str, **change: Any) -> Any:
-        upstream = await desk.upstream(base_url=sandbox.url, dialect="openai", secret_name=VARIABLE)
-        return await desk.route(upstream["id"], model, upstream_model="sandbox/echo", **change)
+        upstream = await api.upstream(base_url=sandbox.url, dialect="openai", secret_name=VARIABLE)
+        return await api.route(upstream["id"], model, upstream_model="sandbox/echo", **change)
 
     return make
 
@@ -54,7 +54,7 @@ def cost_nanos(usage: dict[str, int], prompt: int, completion: int) -> int:
 
 
 class Lister:
-    """An OpenRouter that has these models, while it has any."""
+    """An OpenRouter with these models. `flowing` delays its answers."""
 
     def __init__(self, *names: str) -> None:
         self.names = list(names)
@@ -84,18 +84,18 @@ async def lister() -> AsyncIterator[Lister]:
 
 
 @pytest.fixture
-async def office(door: Door, sandbox: Upstream, person: Any, lister: Lister) -> AsyncIterator[Desk]:
-    """A desk before that OpenRouter. Its address is new, so nobody has kept a list of it."""
-    async with at_work(door, sandbox, await person("admin"), OPENROUTER_BASE_URL=lister.url) as made:
+async def office(door: Door, sandbox: Upstream, person: Any, lister: Lister) -> AsyncIterator[ApiClient]:
+    """A client of an installation with that OpenRouter. Its address is new, so no snapshot of it exists."""
+    async with admin_api(door, sandbox, await person("admin"), OPENROUTER_BASE_URL=lister.url) as made:
         yield made
 
 
 async def test_a_route_serves_is_paid_by_its_price_and_is_gone_when_it_is_deleted(
-    desk: Desk, served: Any, customer: Any, shared_database: str, sql: Any
+    api: ApiClient, served: Any, customer: Any, shared_database: str, sql: Any
 ) -> None:
     model = unique("ours/echo")
     someone = await customer()
-    client = desk.of(someone)
+    client = api.of(someone)
     assert (await client.refused("POST", CHAT, 404, json=a_chat(model=model)))["code"] == "model_not_found"
     route = await served(model)
     assert (route["created"], route["visible"]) == (True, VISIBLE)
@@ -103,34 +103,34 @@ async def test_a_route_serves_is_paid_by_its_price_and_is_gone_when_it_is_delete
     balance = "select balance_nanos from tollgate.orgs where id = $1"
     spent = NANOS_PER_CREDIT - await sql(shared_database, balance, someone.org_id)
     assert spent == cost_nanos(usage, 1000, 2000) > 0
-    gone = await desk.ask("DELETE", f"{PATH}/{route['id']}")
+    gone = await api.ask("DELETE", f"{PATH}/{route['id']}")
     assert gone == {"id": route["id"], "visible": VISIBLE}
     assert (await client.refused("POST", CHAT, 404, json=a_chat(model=model)))["code"] == "model_not_found"
-    await desk.refused("DELETE", f"{PATH}/{route['id']}", 404)
-    assert [action for action, _ in await desk.events(route["id"])] == ["route.created", "route.deleted"]
+    await api.refused("DELETE", f"{PATH}/{route['id']}", 404)
+    assert [action for action, _ in await api.events(route["id"])] == ["route.created", "route.deleted"]
 
 
 async def test_a_new_price_is_charged_and_listed_at_once(
-    desk: Desk, served: Any, customer: Any, shared_database: str, sql: Any
+    api: ApiClient, served: Any, customer: Any, shared_database: str, sql: Any
 ) -> None:
     model = unique("ours/echo")
     route = await served(model)
     someone = await customer()
-    client = desk.of(someone)
+    client = api.of(someone)
     await client.ask("POST", CHAT, json=a_chat(model=model))
     assert (await client.ask("GET", f"/v1/models/{model}"))["pricing"] == PRICING
     dearer = {"prompt": "0.00001", "completion": "0.00002"}
-    await desk.route(route["upstream_id"], model, 200, pricing=dearer)
+    await api.route(route["upstream_id"], model, 200, pricing=dearer)
     assert (await client.ask("GET", f"/v1/models/{model}"))["pricing"] == dearer
     usage = (await client.ask("POST", CHAT, json=a_chat("another one", model=model)))["usage"]
     last = "select charge_nanos from tollgate.requests where org_id = $1 order by created_at desc limit 1"
     assert await sql(shared_database, last, someone.org_id) == cost_nanos(usage, 10_000, 20_000)
 
 
-async def test_a_route_is_shown_whole(desk: Desk) -> None:
-    upstream = await desk.upstream()
+async def test_a_route_is_shown_whole(api: ApiClient) -> None:
+    upstream = await api.upstream()
     model = unique("ours/model")
-    made = await desk.route(
+    made = await api.route(
         upstream["id"],
         model,
         context_tokens=8192,
@@ -154,26 +154,26 @@ async def test_a_route_is_shown_whole(desk: Desk) -> None:
         "listing": {"name": "Ours", "supported_parameters": ["max_tokens"]},
         "state": "active",
     }
-    assert await desk.ask("GET", f"{PATH}/{made['id']}") == made
-    assert (await desk.ask("GET", PATH, params={"model": model}))["data"] == [made]
-    assert (await desk.ask("GET", f"/admin/upstreams/{upstream['id']}"))["routes"] == 1
+    assert await api.ask("GET", f"{PATH}/{made['id']}") == made
+    assert (await api.ask("GET", PATH, params={"model": model}))["data"] == [made]
+    assert (await api.ask("GET", f"/admin/upstreams/{upstream['id']}"))["routes"] == 1
 
 
-async def test_the_same_again_changes_and_records_nothing(desk: Desk) -> None:
-    upstream, model = await desk.upstream(), unique("ours/model")
-    first = await desk.route(upstream["id"], model, weight=3)
-    again = await desk.route(upstream["id"], model, 200, weight=3)
+async def test_the_same_again_changes_and_records_nothing(api: ApiClient) -> None:
+    upstream, model = await api.upstream(), unique("ours/model")
+    first = await api.route(upstream["id"], model, weight=3)
+    again = await api.route(upstream["id"], model, 200, weight=3)
     assert again == first | {"created": False}
-    changed = await desk.ask("POST", PATH, 200, json={"model": model, "upstream_id": upstream["id"], "priority": 9})
+    changed = await api.ask("POST", PATH, 200, json={"model": model, "upstream_id": upstream["id"], "priority": 9})
     assert changed == again | {"priority": 9, "updated_at": changed["updated_at"]}
-    assert [action for action, _ in await desk.events(first["id"])] == ["route.created", "route.changed"]
+    assert [action for action, _ in await api.events(first["id"])] == ["route.created", "route.changed"]
 
 
-async def test_the_same_at_once_is_made_once(desk: Desk) -> None:
-    upstream, model = await desk.upstream(), unique("ours/model")
+async def test_the_same_at_once_is_made_once(api: ApiClient) -> None:
+    upstream, model = await api.upstream(), unique("ours/model")
     body = {"model": model, "upstream_id": upstream["id"], "pricing": PRICING}
-    headers = {"authorization": f"Bearer {desk.someone.secret}"}
-    answers = await asyncio.gather(*(desk.http.post(PATH, json=body, headers=headers) for _ in range(5)))
+    headers = {"authorization": f"Bearer {api.someone.secret}"}
+    answers = await asyncio.gather(*(api.http.post(PATH, json=body, headers=headers) for _ in range(5)))
     assert sorted(one.status_code for one in answers) == [200, 200, 200, 200, 201]
     assert len({one.json()["id"] for one in answers}) == 1
 
@@ -208,47 +208,47 @@ STRANGE = ("id", "role", "balance", "is_admin", "org_id", "cost", "created_at", 
 
 
 async def test_what_makes_no_sense_is_refused_by_name_and_writes_nothing(
-    desk: Desk, shared_database: str, sql: Any
+    api: ApiClient, shared_database: str, sql: Any
 ) -> None:
-    upstream, model = await desk.upstream(), unique("ours/model")
+    upstream, model = await api.upstream(), unique("ours/model")
     right = {"model": model, "upstream_id": upstream["id"], "pricing": PRICING}
     for change, param in [*NONSENSE, *(({name: 1}, name) for name in STRANGE)]:
-        error = await desk.refused("POST", PATH, 400, json={**right, **change})
+        error = await api.refused("POST", PATH, 400, json={**right, **change})
         assert error["param"] == param, change
     count = "select count(*) from tollgate.routes where upstream_id = $1"
     assert await sql(shared_database, count, upstream["id"]) == 0
 
 
-async def test_a_route_needs_a_server_and_an_id_that_is_none_is_not_found(desk: Desk) -> None:
+async def test_a_route_needs_a_server_and_an_id_that_is_none_is_not_found(api: ApiClient) -> None:
     body = {"model": unique("ours/model"), "upstream_id": "ups_0000", "pricing": PRICING}
-    error = await desk.refused("POST", PATH, 404, json=body)
+    error = await api.refused("POST", PATH, 404, json=body)
     assert (error["kind"], error["id"]) == ("upstream", "ups_0000")
     for method in ("GET", "DELETE"):
         for name in ("rte_0000", "nonsense", "ups_1"):
-            error = await desk.refused(method, f"{PATH}/{name}", 404)
+            error = await api.refused(method, f"{PATH}/{name}", 404)
             assert (error["kind"], error["id"]) == ("route", name)
 
 
-async def test_pages_are_the_whole_list_in_order(desk: Desk) -> None:
-    one, other = await desk.upstream(), await desk.upstream()
+async def test_pages_are_the_whole_list_in_order(api: ApiClient) -> None:
+    one, other = await api.upstream(), await api.upstream()
     model = unique("ours/model")
-    made = [await desk.route(upstream["id"], name) for upstream in (one, other) for name in (f"{model}-2", model)]
+    made = [await api.route(upstream["id"], name) for upstream in (one, other) for name in (f"{model}-2", model)]
     for sort in ("model:asc", "model:desc", "created_at:asc", "created_at:desc"):
         field, _, direction = sort.partition(":")
-        (whole,) = await desk.pages(PATH, sort=sort, limit=1000)
+        (whole,) = await api.pages(PATH, sort=sort, limit=1000)
         assert whole == sorted(whole, key=lambda route: (route[field], route["id"]), reverse=direction == "desc")
         twins = [route for route in whole if route["model"] == model]
-        assert [page[0] for page in await desk.pages(PATH, sort=sort, model=model, limit=1)] == twins
-        assert [route for page in await desk.pages(PATH, sort=sort, limit=3) for route in page] == whole
-    (of_one,) = await desk.pages(PATH, upstream_id=one["id"])
+        assert [page[0] for page in await api.pages(PATH, sort=sort, model=model, limit=1)] == twins
+        assert [route for page in await api.pages(PATH, sort=sort, limit=3) for route in page] == whole
+    (of_one,) = await api.pages(PATH, upstream_id=one["id"])
     assert [route["id"] for route in of_one] == [made[1]["id"], made[0]["id"]]
-    assert (await desk.ask("GET", PATH, params={"model": model, "limit": 1}))["total"] == 2
-    await desk.route(one["id"], model, 200, state="disabled")
-    (disabled,) = await desk.pages(PATH, upstream_id=one["id"], state="disabled")
+    assert (await api.ask("GET", PATH, params={"model": model, "limit": 1}))["total"] == 2
+    await api.route(one["id"], model, 200, state="disabled")
+    (disabled,) = await api.pages(PATH, upstream_id=one["id"], state="disabled")
     assert [route["model"] for route in disabled] == [model]
 
 
-async def test_a_filter_that_makes_no_sense_is_refused_by_name(desk: Desk) -> None:
+async def test_a_filter_that_makes_no_sense_is_refused_by_name(api: ApiClient) -> None:
     for query, param in (
         ({"limit": 0}, "limit"),
         ({"limit": 1001}, "limit"),
@@ -257,10 +257,12 @@ async def test_a_filter_that_makes_no_sense_is_refused_by_name(desk: Desk) -> No
         ({"cursor": "rte_unknown"}, "cursor"),
         ({"org_id": "org_1"}, "org_id"),
     ):
-        assert (await desk.refused("GET", PATH, 400, params=query))["param"] == param
+        assert (await api.refused("GET", PATH, 400, params=query))["param"] == param
 
 
-async def test_a_member_is_refused_everywhere_and_nobody_is_asked(office: Desk, lister: Lister, person: Any) -> None:
+async def test_a_member_is_refused_everywhere_and_nobody_is_asked(
+    office: ApiClient, lister: Lister, person: Any
+) -> None:
     upstream = await office.upstream()
     route = await office.route(upstream["id"], unique("ours/model"))
     member = office.of(await person())
@@ -278,7 +280,7 @@ async def test_a_member_is_refused_everywhere_and_nobody_is_asked(office: Desk, 
 
 
 async def test_the_list_is_fetched_now_and_kept_for_all(
-    office: Desk, lister: Lister, door: Door, sandbox: Upstream
+    office: ApiClient, lister: Lister, door: Door, sandbox: Upstream
 ) -> None:
     first = await office.ask("POST", REFRESH)
     assert (first["status"], first["changed"], first["shared"]["models"]) == ("refreshed", True, 2)
@@ -288,14 +290,14 @@ async def test_the_list_is_fetched_now_and_kept_for_all(
     lister.names.append("a/new")
     assert (await office.ask("POST", REFRESH))["changed"] is True
     await office.ask("GET", "/v1/models/a/new")
-    async with at_work(door, sandbox, office.someone, OPENROUTER_BASE_URL=lister.url) as elsewhere:
+    async with admin_api(door, sandbox, office.someone, OPENROUTER_BASE_URL=lister.url) as elsewhere:
         await elsewhere.ask("GET", "/v1/models/a/new")
     assert lister.lists == 3
     details = [details for action, details in await office.events(lister.url) if action == "catalog.refreshed"]
     assert details == [{"models": models, "changed": new} for models, new in ((2, True), (2, False), (3, True))]
 
 
-async def test_where_no_list_can_be_had_the_old_one_stays(office: Desk, lister: Lister) -> None:
+async def test_where_no_list_can_be_had_the_old_one_stays(office: ApiClient, lister: Lister) -> None:
     await office.ask("POST", REFRESH)
     lister.status = 500
     error = await office.refused("POST", REFRESH, 503)
@@ -313,7 +315,7 @@ async def test_where_no_list_can_be_had_the_old_one_stays(office: Desk, lister: 
 async def test_many_who_refresh_at_once_fetch_twice_at_most(
     door: Door, sandbox: Upstream, person: Any, lister: Lister
 ) -> None:
-    """What was under way when they asked may be older than what they know of; one more is enough for all."""
+    """A refresh that was already running may miss the change; one more serves all callers."""
     came = 0
 
     def counted(function: str) -> bool:
@@ -323,7 +325,7 @@ async def test_many_who_refresh_at_once_fetch_twice_at_most(
 
     watched = Watched(door)
     watched.loses = counted
-    async with at_work(watched, sandbox, await person("admin"), OPENROUTER_BASE_URL=lister.url) as office:
+    async with admin_api(watched, sandbox, await person("admin"), OPENROUTER_BASE_URL=lister.url) as office:
         lister.flowing.clear()
         asked = [asyncio.create_task(office.ask("POST", REFRESH)) for _ in range(6)]
         await lister.reached.wait()
@@ -333,7 +335,7 @@ async def test_many_who_refresh_at_once_fetch_twice_at_most(
     assert lister.lists <= 2
 
 
-async def test_the_state_of_both_catalogues_is_told(office: Desk, lister: Lister) -> None:
+async def test_the_state_of_both_catalogues_is_told(office: ApiClient, lister: Lister) -> None:
     cold = await office.ask("GET", STATUS)
     assert (cold["ttl_seconds"], cold["oldest_seconds"]) == (300, 86_400)
     assert (cold["live"]["shared"], cold["test"]["shared"]) == (None, None)
@@ -351,12 +353,12 @@ async def test_the_state_of_both_catalogues_is_told(office: Desk, lister: Lister
 
 
 async def test_without_a_sandbox_there_is_no_second_catalogue(door: Door, sandbox: Upstream, person: Any) -> None:
-    async with at_work(door, sandbox, await person("admin"), SANDBOX_BASE_URL="") as desk:
-        assert (await desk.ask("GET", STATUS))["test"] is None
+    async with admin_api(door, sandbox, await person("admin"), SANDBOX_BASE_URL="") as api:
+        assert (await api.ask("GET", STATUS))["test"] is None
 
 
 async def test_a_list_that_was_being_fetched_does_not_bring_old_routes_back(
-    office: Desk, lister: Lister, person: Any
+    office: ApiClient, lister: Lister, person: Any
 ) -> None:
     upstream, model = await office.upstream(), unique("ours/model")
     old = await office.route(upstream["id"], unique("ours/old"))
@@ -373,7 +375,7 @@ async def test_a_list_that_was_being_fetched_does_not_bring_old_routes_back(
 
 
 class LateDoor:
-    """Answers a question about the catalogue when it is told to, as the database was when it was asked."""
+    """A database whose answers are delayed; each has the version of when it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[None]] = []
@@ -414,8 +416,8 @@ async def test_an_older_answer_of_the_database_never_replaces_a_newer_one(lister
     await http.close()
 
 
-async def test_a_cold_instance_forgets_what_it_read_of_one_model(office: Desk, lister: Lister) -> None:
-    """It holds models that it read by themselves, while the whole list is not there."""
+async def test_a_cold_instance_forgets_what_it_read_of_one_model(office: ApiClient, lister: Lister) -> None:
+    """While it has no whole list, it keeps models that it read one by one."""
     await office.ask("POST", REFRESH)
     upstream, model = await office.upstream(), unique("ours/model")
     route = await office.route(upstream["id"], model)

@@ -18,7 +18,7 @@ from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
 from tollgate.keys.authentication import console
-from tollgate.people.rules import told
+from tollgate.people.rules import as_stored
 
 Sql = Callable[..., Any]
 
@@ -33,7 +33,7 @@ async def operator(door: Door, person: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def made(operator: httpx.AsyncClient) -> Callable[..., Any]:
-    """Makes orgs: `await made(name, plan="pro")` answers the id."""
+    """Creates orgs: `await made(name, plan="pro")` returns the id."""
 
     async def make(name: str = "Acme", **more: Any) -> str:
         answer = await operator.post("/admin/orgs", json={"name": name, **more})
@@ -245,7 +245,7 @@ async def test_a_markup_binds_the_next_admission(operator: httpx.AsyncClient, do
 @given(st.integers(0, 100_000_000))
 def test_a_markup_is_told_exactly(ppm: int) -> None:
     markup = Decimal(ppm) / 1_000_000
-    assert told({"markup": str(markup)}) == told({"markup": str(float(markup))}) == {"markup_ppm": ppm}
+    assert as_stored({"markup": str(markup)}) == as_stored({"markup": str(float(markup))}) == {"markup_ppm": ppm}
 
 
 async def test_a_name_or_markup_that_makes_no_sense_is_refused(operator: httpx.AsyncClient, made: Any) -> None:

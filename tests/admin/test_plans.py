@@ -24,7 +24,7 @@ async def operator(door: Door, person: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def made(operator: httpx.AsyncClient) -> Callable[..., Any]:
-    """Makes plans: `await made(limits={…})` answers the id."""
+    """Creates plans: `await made(limits={…})` returns the id."""
 
     async def make(**more: Any) -> str:
         plan_id = f"p{word()}"

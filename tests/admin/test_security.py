@@ -1,4 +1,4 @@
-"""Security events: where they come from, and what an operator sees and does of them, through both doors."""
+"""Security events: how they arise, and how operators list and acknowledge them, through both doors."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ async def client(door: Door) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def look(client: httpx.AsyncClient, person: Any) -> Callable[..., Awaitable[Any]]:
-    """What an admin is answered: `await look(org_id=…)`."""
+    """Lists events as an admin: `await look(org_id=…)`."""
     admin = await person("admin")
 
     async def ask(**query: Any) -> Any:
@@ -212,7 +212,7 @@ def uses(someone: Person, networks: int, at: str) -> list[dict[str, Any]]:
 
 
 async def patterns(database: str, sql: Sql) -> None:
-    """Looks for them now, though somebody looked a moment ago."""
+    """Looks for patterns now, even if that was done a moment ago."""
     await sql(database, "update tollgate.lookout set looked_at = '-infinity'")
     await sql(database, "select public.tollgate_detect_patterns()")
 
@@ -438,7 +438,7 @@ async def test_only_operators_see_and_acknowledge(client: httpx.AsyncClient, per
 
 @pytest.fixture
 async def five(door: Door, person: Any, shared_database: str, sql: Sql) -> Person:
-    """Someone whose org has five events, each greater than the other in something else."""
+    """A person whose org has five events, each of which comes first in one sort order."""
     someone: Person = await person()
     await sql(shared_database, "delete from tollgate.security_events where org_id = $1", someone.org_id)
     kinds = ["ip_refused", "authentication_failed", "limit_exceeded"]
@@ -516,7 +516,7 @@ async def test_another_org_s_events_are_not_among_one_s(look: Any, five: Person,
         ({"from": "yesterday"}, "from"),
         ({"acknowledged": "perhaps"}, "acknowledged"),
         ({"cursor": "sec_unknown"}, "cursor"),
-        ({"org_id": "x" * 201}, "org_id"),
+        ({"org_id": "x" * 301}, "org_id"),
         ({"user_id": "usr_1"}, "user_id"),
     ],
 )

@@ -1,4 +1,4 @@
-"""GET /admin/system/database: what Postgres knows of itself, for whoever owns our functions."""
+"""GET /admin/system/database, with the rights of the owner of our functions."""
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -154,7 +154,7 @@ async def test_an_index_that_keeps_things_unique_is_never_unused(alone: Door, ad
 
 
 async def test_no_superuser_is_needed(postgres: Cluster, bare_database: str, sql: Sql) -> None:
-    """Some hosts give one login with few rights; the page shows what that one may see, and says so."""
+    """Some hosts give only a login with few rights; then the page shows what that login may see, and says so."""
     name = bare_database.rsplit("/", 1)[1]
     owner = f"owner_{secrets.token_hex(4)}"
     for statement in (

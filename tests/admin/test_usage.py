@@ -1,4 +1,4 @@
-"""/admin/usage and /v1/admin/logs over HTTP, through both doors, beside what the requests themselves say."""
+"""/admin/usage and /v1/admin/logs over HTTP, through both doors, compared with the requests themselves."""
 
 import json
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ LONG = {"from": NOON.isoformat(), "to": (NOON + timedelta(days=3)).isoformat()}
 
 
 class Office:
-    """An admin, someone with requests, and a client to ask about them."""
+    """An admin, a person with requests, and a client."""
 
     def __init__(self, client: httpx.AsyncClient, admin: Person, someone: Person, rows: list[past.Row]) -> None:
         self.client = client
@@ -34,7 +34,7 @@ class Office:
         self.rows = rows
 
     async def ask(self, path: str, expected: int = 200, /, **query: Any) -> Any:
-        """About the requests of that someone, unless it is told otherwise."""
+        """Asks about the requests of that person by default."""
         params = {"org_id": self.someone.org_id} | {name.rstrip("_"): value for name, value in query.items()}
         params = {name: value for name, value in params.items() if value is not None}
         headers = {"authorization": f"Bearer {self.admin.secret}"}

@@ -28,7 +28,7 @@ async def operator(door: Door, person: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def alone(own_database: str) -> AsyncIterator[tuple[httpx.AsyncClient, Person]]:
-    """The only admin there is, and his client."""
+    """The only admin, and a client."""
     door = PostgresDoor(own_database, pool_size=4, deadline_seconds=30.0)
     admin = Person(door, "admin")
     await admin.seed()

@@ -1,4 +1,4 @@
-"""Heads that are kept elsewhere: only those that we signed prove anything."""
+"""Chain heads: only heads that we signed are accepted."""
 
 import json
 
@@ -35,13 +35,13 @@ def test_a_head_of_somebody_else_is_refused() -> None:
     with pytest.raises(UnusableHead, match="neither KEY_PEPPER nor KEY_PEPPER_PREVIOUS"):
         verified(json.dumps(signed(HEAD, OTHER)), [PEPPER])
     forged = {**signed(HEAD, OTHER), "pepper": signed(HEAD, PEPPER)["pepper"]}
-    with pytest.raises(UnusableHead, match="does not fit"):
+    with pytest.raises(UnusableHead, match="does not match"):
         verified(json.dumps(forged), [PEPPER])
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", "null", "7", '"head"', '{"signature": "x"}', "[" * 10**5])
 def test_what_is_no_head_is_refused(text: str) -> None:
-    with pytest.raises(UnusableHead, match="not a head"):
+    with pytest.raises(UnusableHead, match="not a chain head"):
         verified(text, [PEPPER])
 
 

@@ -1,4 +1,4 @@
-"""What somebody chose is data in a report, never a formula and never markup."""
+"""The rendered compliance report: names are data, never formulas or Markdown."""
 
 import csv
 import io

@@ -27,7 +27,7 @@ def test_machines_of_one_site_are_one_place(ip: str, network: str, address: str)
 
 def test_every_code_that_counts_is_one_of_ours_and_so_is_every_failure_of_a_key() -> None:
     codes = {error.code for error in tree()}
-    assert set(rules.KINDS) | {rules.TRESPASS} <= codes
+    assert set(rules.KINDS) | {rules.OPERATORS_ONLY} <= codes
     failures = {error.code for error in Unauthenticated.__subclasses__()} - {"missing_api_key"}
     assert {code for code, kind in rules.KINDS.items() if kind == "authentication_failed"} == failures
 
@@ -42,5 +42,5 @@ def test_every_code_that_counts_is_one_of_ours_and_so_is_every_failure_of_a_key(
         ("not_found", "/admin/orgs/{org_id}", False),
     ],
 )
-def test_a_trespass_is_a_right_that_lacks_on_an_operator_s_path(code: str, path: str | None, is_one: bool) -> None:
-    assert rules.is_trespass(code, path) is is_one
+def test_a_forbidden_call_lacks_the_right_on_a_path_for_operators(code: str, path: str | None, is_one: bool) -> None:
+    assert rules.is_forbidden_call(code, path) is is_one

@@ -1,4 +1,4 @@
-"""The counter alone: what it counts as one, and what it never holds more of than it may."""
+"""The security counters: what they count together, and their bounds."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ CALLER = {"ip": "192.0.2.1", "digests": ["ab", "cd"], "user_agent": "tests/1.0",
 
 
 class Day:
-    """A day that goes on by a second with each look at the clock on the wall."""
+    """A clock that advances by a second with each reading."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

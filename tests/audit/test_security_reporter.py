@@ -1,4 +1,4 @@
-"""When what was seen is handed over, and that no request waits for it."""
+"""When the security reporter writes, and that no request waits for it."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class Hatch:
-    """A door that tells what went through it, answers when it is let, and may be out of order."""
+    """A door that records calls, answers when it is told to, and can fail."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -35,10 +35,10 @@ class Site:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.hatch = Hatch()
-        self.watch = SecurityReporter(self.hatch, clock=lambda: self.seconds, now=lambda: NOON)
+        self.reporter = SecurityReporter(self.hatch, clock=lambda: self.seconds, now=lambda: NOON)
 
     def guess(self) -> None:
-        self.watch.ended("GET", "/user/balance", {"error_code": "invalid_api_key"}, {"ip": "192.0.2.1"})
+        self.reporter.ended("GET", "/user/balance", {"error_code": "invalid_api_key"}, {"ip": "192.0.2.1"})
 
     def handed_over(self) -> list[int]:
         return [sum(one["times"] for one in given["refusals"]) for name, given in self.hatch.calls if "note" in name]
@@ -48,26 +48,26 @@ async def test_sums_go_beside_a_later_request_and_seconds_apart() -> None:
     site = Site()
     logs.note(request_id="req_1")
     for _ in range(100):
-        site.watch.begins()
+        site.reporter.begins()
         site.guess()
         await asyncio.sleep(0)
     assert site.handed_over() == []
     site.seconds += PAUSE_SECONDS
     for _ in range(100):
-        site.watch.begins()
+        site.reporter.begins()
         site.guess()
         await asyncio.sleep(0)
     assert site.handed_over() == [100]
     logs.forget()
-    await site.watch.finish()
+    await site.reporter.finish()
     assert site.handed_over() == [100, 100]
 
 
 async def test_without_anything_seen_the_database_is_left_alone() -> None:
     site = Site()
     site.seconds += PAUSE_SECONDS
-    site.watch.begins()
-    await site.watch.finish()
+    site.reporter.begins()
+    await site.reporter.finish()
     assert site.hatch.calls == []
 
 
@@ -77,11 +77,11 @@ async def test_a_database_that_stands_still_holds_nobody_up_and_gets_one_call_at
     for _ in range(5):
         site.guess()
         site.seconds += PAUSE_SECONDS
-        site.watch.begins()
+        site.reporter.begins()
         await asyncio.sleep(0)
     assert site.handed_over() == [1]
     site.hatch.answers.set()
-    await site.watch.finish()
+    await site.reporter.finish()
     assert site.handed_over() == [1, 4]
 
 
@@ -89,8 +89,8 @@ async def test_a_database_out_of_order_costs_the_counts_and_nothing_else() -> No
     site = Site()
     site.hatch.broken = True
     site.guess()
-    await site.watch.finish()
+    await site.reporter.finish()
     site.hatch.broken = False
     site.guess()
-    await site.watch.finish()
+    await site.reporter.finish()
     assert site.handed_over() == [1, 1]

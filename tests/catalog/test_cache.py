@@ -1,4 +1,4 @@
-"""Memory, snapshot and source together: who is asked when, and what is served while nobody answers."""
+"""The catalog cache with its snapshot and source: which is asked when, and what is served while none answers."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ FRESH = 300.0
 
 
 class Watched:
-    """A door that remembers what was asked, and can be shut."""
+    """A door that records calls, and can fail."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -41,11 +41,11 @@ class Watched:
         return await self._door.call(function, **arguments)
 
     async def close(self) -> None:
-        """The door behind is the test's."""
+        """Does nothing: the test closes the door."""
 
 
 class OpenRouter:
-    """What stands behind the network: a list that can change, fail, and be held back."""
+    """An OpenRouter whose list can change, fail and be delayed."""
 
     def __init__(self) -> None:
         self.base_url = f"https://{secrets.token_hex(8)}.example/api/v1"
@@ -78,12 +78,12 @@ class World:
         self.catalogs: list[Catalog] = []
 
     def serve(self) -> None:
-        """The list as it is now, at its address."""
+        """Serves the list."""
         self.network.get(f"{self.openrouter.base_url}/models").mock(side_effect=self.openrouter.models)
         self.network.get(f"{self.openrouter.base_url}/embeddings/models").respond(404)
 
     def instance(self, *, database: bool = True) -> Catalog:
-        """A process of its own."""
+        """Another instance."""
         home = Upstream("openrouter", "openrouter", self.openrouter.base_url)
         source = Source(self.http, self.openrouter.base_url, "secret")
         door = self.door if database else None
@@ -101,7 +101,7 @@ class World:
         return str(upstream["id"])
 
     async def keep(self, age_seconds: float, **listings: str) -> None:
-        """What another instance left in the database, so long ago."""
+        """Stores the list as another instance would have, this long ago."""
         models = [
             {"id": f"a/{name}", "also": None, "listing": f'{{"id":"a/{name}","pricing":{{"prompt":"{price}"}}}}'}
             for name, price in listings.items()
@@ -133,14 +133,14 @@ def price(model: Model) -> int:
 
 
 async def settled(catalog: Catalog) -> None:
-    """When nothing runs in the background any more."""
+    """Waits until no background task runs."""
     while running := [task for task in (catalog._loading, *catalog._asking.values()) if task is not None]:
         await asyncio.wait(running)
         await asyncio.sleep(0)
 
 
 def at_once(catalog: Catalog, name: str) -> Model:
-    """Found without awaiting anything at all."""
+    """Finds the model without awaiting anything."""
     finding = catalog.find(name)
     try:
         finding.send(None)

@@ -1,4 +1,4 @@
-"""GET /v1/models over HTTP: the sandbox's list behind a real connection, at each org's price."""
+"""GET /v1/models over HTTP: the sandbox's list, with the prices of each org."""
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -71,7 +71,7 @@ def get(client: httpx.AsyncClient) -> Callable[..., Any]:
 
 
 async def listed(get: Any, someone: Person, **query: Any) -> dict[str, dict[str, Any]]:
-    """Those of the sandbox's models that are listed; other tests' own models may be there too."""
+    """The sandbox's models in the list, without models of other tests."""
     answer = await get(someone, "/v1/models", **query)
     assert answer.status_code == 200, answer.text
     return {model["id"]: model for model in answer.json()["data"] if "sandbox/" in model["id"]}

@@ -1,4 +1,4 @@
-"""Names, prices and what is shown: without a database or a network."""
+"""The rules of the catalog: names, prices and listings."""
 
 import re
 from datetime import date

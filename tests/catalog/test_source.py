@@ -1,4 +1,4 @@
-"""The list as it comes over the network, and all that may come instead."""
+"""Fetching the list, and everything else that a server may send."""
 
 import asyncio
 import gzip
@@ -78,7 +78,7 @@ async def test_pages_are_followed(upstream: Any, fetch: Any, following: str) -> 
 )
 async def test_our_key_follows_no_page_elsewhere(upstream: Any, fetch: Any, following: str) -> None:
     upstream.get("/models").respond(json={"data": [entry("a/b")], "links": {"next": following}})
-    with pytest.raises(SourceFailed, match="elsewhere"):
+    with pytest.raises(SourceFailed, match="another server"):
         await fetch()
     assert {call.request.url.host for call in upstream.calls} == {"openrouter.example"}
 
@@ -147,7 +147,7 @@ async def test_one_broken_entry_does_not_spoil_the_list(upstream: Any, fetch: An
 
 
 async def test_a_failing_list_of_embeddings_spoils_the_whole(upstream: Any, fetch: Any) -> None:
-    """Or models would vanish that were there a moment ago."""
+    """Otherwise embedding models would disappear from the list."""
     upstream.get("/models").respond(json={"data": [entry("a/b")]})
     upstream["embeddings"].respond(503)
     with pytest.raises(SourceFailed, match="HTTP 503"):

@@ -1,4 +1,4 @@
-"""The snapshot, our own servers and their routes in the database, through both doors."""
+"""The snapshot and the routes to own upstreams in the database, through both doors."""
 
 import asyncio
 import secrets
@@ -43,7 +43,7 @@ def a_server(**change: Any) -> dict[str, Any]:
 
 
 async def serving(operator: Door, model: str, **change: Any) -> str:
-    """A server of ours that serves this model, by its id."""
+    """Creates an upstream with a route for this model, and returns its id."""
     made = await upstreams.make(operator, a_server(**change))
     await store.put_route(operator, {"model": model, "upstream_id": made["id"], "pricing": PRICING})
     return str(made["id"])

@@ -1,4 +1,4 @@
-"""A sweeper's round rolls up, drops and looks for patterns, and is never stopped by them."""
+"""Upkeep rolls up, deletes and looks for patterns, and a failure of one task does not stop the others."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ FORGETTING = "tollgate_drop_old_contents"
 
 
 class Recorder:
-    """A door that answers from a list, and remembers what was asked."""
+    """A door that answers from a list, and records the calls."""
 
     def __init__(self, **answers: list[Any]) -> None:
         self.asked: list[str] = []

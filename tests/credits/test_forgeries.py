@@ -1,6 +1,6 @@
-"""What somebody does who can write past the triggers, and how the audit finds it.
+"""Forgeries by someone who can write past the triggers, and how the audit finds them.
 
-Each forgery is made as carefully as one who knows the tables would, short of the hash chains of a later head.
+Each forgery is as careful as the tables allow, except for the hash chains of a later head.
 """
 
 import asyncio

@@ -106,7 +106,7 @@ async def test_the_longest_names_fit_the_ledger(door: Door, person: Any) -> None
 
 
 async def test_the_console_s_reference_is_not_an_operator_s(person: Any) -> None:
-    """Each keeps to its own words, so the one cannot be taken for a repetition of the other."""
+    """Their references differ, so neither can be taken for a repetition of the other."""
     admin, someone = await person("admin"), await person()
     word = secrets.token_hex(8)
     operator = console(someone.door, "tests")
@@ -127,7 +127,7 @@ async def test_what_operators_did_cannot_be_changed(own_database: str) -> None:
 async def test_a_storm_of_operations_leaves_books_that_agree(
     person: Any, shared_database: str, sql: Callable[..., Any], seed: int
 ) -> None:
-    """Two operators at once, with repetitions: nothing twice, no refund above its charge, nothing held taken away."""
+    """Two operators at once, with repetitions: nothing happens twice, refunds stay below charges, holds are covered."""
     chance = random.Random(seed)  # noqa: S311  # not a secret
     admins, someone = [await person("admin"), await person("admin")], await person()
     await store.grant_credits(console(someone.door, "tests"), to(someone, 10**7), CAPS)

@@ -57,7 +57,7 @@ def test_more_tokens_never_cost_less(price: Price, prompt: int, completion: int,
 
 
 def test_no_digit_of_a_worst_case_is_rounded_away() -> None:
-    """The usual context of decimals keeps 28 digits, which is one less than here."""
+    """The default decimal context keeps 28 digits, one less than this needs."""
     price = Price(request=Decimal("30517578125.000000000000000000001"))
     assert charge_for(worst_case(price, prompt_tokens=0).with_output(0), 0) == 30517578126
 

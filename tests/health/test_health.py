@@ -59,7 +59,7 @@ class Site:
 
 
 class Redis:
-    """Speaks as much of the protocol as a ping needs, and remembers what it was told."""
+    """Implements as much of the protocol as a ping needs, and records the commands."""
 
     def __init__(self, *, password: str | None = None, user: str = "default") -> None:
         self.told: list[list[str]] = []
@@ -120,7 +120,7 @@ def saying(answer: bytes) -> Handler:
 
 @contextlib.contextmanager
 def nobody() -> Iterator[str]:
-    """An address where nothing listens, and nothing else can begin to."""
+    """An address where nothing listens, reserved for the test."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"
@@ -331,7 +331,7 @@ async def test_a_prober_who_leaves_does_not_take_the_look_from_the_others() -> N
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For storms: on a slow machine 200 requests may outlast a look's own limit."""
+    """A longer timeout, because 200 requests may take longer than the check's own on a slow machine."""
     monkeypatch.setattr(checks, "TIMEOUT_SECONDS", 60)
 
 

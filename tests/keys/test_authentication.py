@@ -285,7 +285,7 @@ async def test_an_operator_at_the_console_needs_no_key() -> None:
 
 
 class Sent:
-    """A body in pieces, of which one can see how many were read."""
+    """A body in pieces; counts how many were read."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.pieces = pieces

@@ -1,4 +1,4 @@
-"""A key never grants more than its maker has, in any term, whether it makes, changes or rotates a key."""
+"""No key can create, change or rotate a key so that it may do more than itself."""
 
 import asyncio
 import secrets
@@ -28,14 +28,14 @@ def imprints() -> dict[str, Any]:
 
 
 async def narrow(person: Any, role: str = "member", scopes: Any = rules.MEMBER_SCOPES, **terms: Any) -> Person:
-    """A person whose key has these terms, and who is at the door with it."""
+    """A person whose key has these terms, and their door."""
     someone: Person = await person(role, scopes=scopes)
     await store.change_key(console(someone.door, "tests"), someone.key_id, terms)
     return someone
 
 
 async def denied(work: Any) -> Any:
-    """The term that the refusal names."""
+    """The term in the refusal."""
     error = await refused(work)
     assert type(error) is PermissionDenied, error
     return error.param
@@ -95,7 +95,7 @@ async def test_a_test_key_makes_test_keys_only(person: Any) -> None:
     ],
 )
 async def test_what_is_used_up_cannot_be_multiplied_by_making_keys(person: Any, terms: Any, term: str) -> None:
-    """Ten keys of a tenth of a budget each could be made again tomorrow."""
+    """Otherwise a key could create ten keys with a tenth of its budget each, again and again."""
     someone = await narrow(person, **terms)
     tenth = {"budget_nanos": 10, "tokens_per_month": 10, "tokens_in_all": 10, "limits": {"requests_per_day": 10}}
     for wanted in ({}, terms, tenth):
@@ -209,15 +209,15 @@ async def test_an_operator_grants_others_anything_but_not_themself(person: Any) 
 
 async def test_at_the_operators_desk_only_operators_are_served(person: Any) -> None:
     someone, disarmed = await person(), await person("admin", scopes=rules.MEMBER_SCOPES)
-    for visitor in (someone, disarmed):
-        door = visitor.at_the_door()
+    for caller in (someone, disarmed):
+        door = caller.at_the_door()
         for work in (
             store.keys(door, {}, 10, "admin"),
-            store.key(door, visitor.key_id, "admin"),
+            store.key(door, caller.key_id, "admin"),
             store.create_key(door, None, made(), "admin"),
-            store.change_key(door, visitor.key_id, {"name": "Mine"}, "admin"),
-            store.rotate_key(door, visitor.key_id, 0, imprints(), "admin"),
-            store.set_key_state(door, visitor.key_id, "disabled", "admin"),
+            store.change_key(door, caller.key_id, {"name": "Mine"}, "admin"),
+            store.rotate_key(door, caller.key_id, 0, imprints(), "admin"),
+            store.set_key_state(door, caller.key_id, "disabled", "admin"),
         ):
             error = await refused(work)
             assert (error.code, error.facts["scope"]) == ("permission_denied", "admin")

@@ -1,4 +1,4 @@
-"""Rotation: two secrets for the hours of grace, and one purse."""
+"""Rotation: two valid secrets during the hours of grace, with one shared budget."""
 
 import asyncio
 import secrets
@@ -18,7 +18,7 @@ HOLD = 21_000  # of an item below: 20,000 and 5 %
 
 
 class Rotated:
-    """What came of a rotation: a person's new key, at the door as that person is."""
+    """The result of a rotation: a person's new key, and its door."""
 
     def __init__(self, door: Door, secret: str, found: dict[str, Any]) -> None:
         self.secret = secret
@@ -69,7 +69,7 @@ def item(digest: str) -> dict[str, Any]:
 
 
 async def admit(door: Door, *digests: str) -> list[tuple[str, str]]:
-    """Of each request its id and `granted`, or the code it was refused with."""
+    """The id of each request with `granted` or the code of its refusal."""
     items = [item(digest) for digest in digests]
     answers = await door.call("tollgate_admit", items=items)
     return [
@@ -302,7 +302,7 @@ async def test_a_line_has_ten_secrets_at_most(person: Any) -> None:
 
 
 async def test_a_budget_that_comes_while_requests_run_counts_them(customer: Any, door: Door) -> None:
-    """Else settling them would give back what was never taken, and the budget could be spent beyond itself."""
+    """Otherwise settling them would return credits that were never taken, and the budget could be exceeded."""
     someone = await customer()
     ((running, _),) = await admit(door, someone.key["digest"])
     by = console(door, "tests")

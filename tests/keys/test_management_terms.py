@@ -1,4 +1,4 @@
-"""What a key may be: the database refuses by name whatever the server should not have let through."""
+"""The terms of a key: the database refuses invalid ones with the name of the field."""
 
 import secrets
 from typing import Any

@@ -219,7 +219,7 @@ async def test_the_use_of_a_key_is_noted(person: Any, shared_database: str, sql:
 
 
 async def test_a_key_that_another_transaction_holds_still_opens(person: Any, shared_database: str) -> None:
-    """Noting a key's use must never make its next request wait."""
+    """Recording the use of a key must not make its next request wait."""
     someone = await person()
     holder = await asyncpg.connect(shared_database)
     async with holder.transaction():

@@ -1,4 +1,4 @@
-"""What a client is told of its limits."""
+"""The headers that report limits."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The arithmetic of sliding windows, as the database does it, under any schedule."""
+"""The arithmetic of sliding windows in the database, under any schedule."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ at_ease = settings(max_examples=60, deadline=None, suppress_health_check=[Health
 
 
 class Windows:
-    """One subject's windows, over one connection; remembers what was admitted."""
+    """The windows of one subject, over one connection; records what was admitted."""
 
     def __init__(self, url: str) -> None:
         self.loop = asyncio.new_event_loop()
@@ -64,7 +64,7 @@ def windows(shared_database: str) -> Iterator[Windows]:
 
 
 def weighted(admitted: list[tuple[int, int]], span: int, at: int, measure: int) -> Fraction:
-    """What a window of this span holds at a time, by its definition."""
+    """The content of a window of this span at a time, by definition."""
     bucket, elapsed = divmod(at, span)
     amount = {
         age: sum((1, tokens)[measure] for when, tokens in admitted if when // span == bucket - age) for age in (0, 1)
@@ -187,7 +187,7 @@ def test_a_clock_that_goes_back_frees_nothing(windows: Windows) -> None:
 
 
 def test_twice_the_limit_does_not_pass_at_the_turn(windows: Windows) -> None:
-    """What calendar windows allow: a full minute's worth just before the turn, and another just after."""
+    """Calendar windows would allow it: a full minute just before the turn, and another just after."""
     most = (10, None, None, None, None, None)
     turn = START - START % 60_000
     counters = None

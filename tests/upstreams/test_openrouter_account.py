@@ -1,4 +1,4 @@
-"""What is left of our own credit at OpenRouter, as GET /admin/monitor tells it, and what it tells when nobody says."""
+"""The credit of our own OpenRouter account in GET /admin/monitor, and the reason when it is unknown."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from admin.operating import Desk
-from admin.watching import MANAGEMENT_KEY, house, paid, seen
+from admin.api_client import ApiClient
+from admin.monitoring import MANAGEMENT_KEY, installation, paid, seen
 from gateway import Upstream
 from people import Person
 from sandbox.serving import Clock, serving
@@ -31,8 +31,8 @@ NONSENSE = [
 ]
 
 
-class Treasury:
-    """An OpenRouter that is only asked what is left, and answers as a test wants; `silent` says nothing at all."""
+class CreditsServer:
+    """An OpenRouter that serves only GET /credits; `silent` makes it not answer."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -48,34 +48,34 @@ class Treasury:
         await send({"type": "http.response.body", "body": self.body})
 
 
-class Watch(NamedTuple):
-    """The treasury, what an operator sees of it, and the time."""
+class Monitored(NamedTuple):
+    """The server, an operator's client, and the clock."""
 
-    treasury: Treasury
+    server: CreditsServer
     clock: Clock
-    desk: Desk
+    api: ApiClient
 
     async def credit(self) -> Any:
-        return (await seen(self.desk))["openrouter"]
+        return (await seen(self.api))["openrouter"]
 
 
 @pytest.fixture
-async def watch(door: Door, person: Any) -> AsyncIterator[Watch]:
-    treasury, clock = Treasury(), Clock()
-    with serving(treasury) as address:
-        async with house(door, f"{address}/api/v1", await person("admin"), clock) as desk:
-            yield Watch(treasury, clock, desk)
-        treasury.silent = False
+async def monitored(door: Door, person: Any) -> AsyncIterator[Monitored]:
+    server, clock = CreditsServer(), Clock()
+    with serving(server) as address:
+        async with installation(door, f"{address}/api/v1", await person("admin"), clock) as api:
+            yield Monitored(server, clock, api)
+        server.silent = False
 
 
-async def test_what_is_left_is_asked_with_the_management_key(watch: Watch) -> None:
-    told = await watch.credit()
+async def test_what_is_left_is_asked_with_the_management_key(monitored: Monitored) -> None:
+    told = await monitored.credit()
     assert (told["credits"], told["credits_nanos"], told["reason"]) == (20.25, 20_250_000_000, None)
-    assert watch.treasury.asked == [("/api/v1/credits", f"Bearer {MANAGEMENT_KEY}".encode())]
+    assert monitored.server.asked == [("/api/v1/credits", f"Bearer {MANAGEMENT_KEY}".encode())]
 
 
 async def test_days_left_are_at_the_rate_of_the_last_24_hours(
-    watch: Watch, door: Door, customer: Customer, sql: Any, shared_database: str
+    monitored: Monitored, door: Door, customer: Customer, sql: Any, shared_database: str
 ) -> None:
     someone = await customer(10**12)
     await paid(door, someone, cost_nanos=10**9, charge_nanos=10**9)
@@ -85,25 +85,25 @@ async def test_days_left_are_at_the_rate_of_the_last_24_hours(
         "select sum(cost_nanos)::bigint from tollgate.requests "
         "where upstream = 'openrouter' and created_at > now() - interval '24 hours'",
     )
-    assert (await watch.credit())["days_left"] == pytest.approx(20_250_000_000 / spent)
+    assert (await monitored.credit())["days_left"] == pytest.approx(20_250_000_000 / spent)
 
 
-async def test_debt_at_openrouter_leaves_no_days(watch: Watch, door: Door, customer: Customer) -> None:
+async def test_debt_at_openrouter_leaves_no_days(monitored: Monitored, door: Door, customer: Customer) -> None:
     await paid(door, await customer())
-    watch.treasury.body = b'{"data": {"total_credits": 5, "total_usage": 5.5}}'
-    told = await watch.credit()
+    monitored.server.body = b'{"data": {"total_credits": 5, "total_usage": 5.5}}'
+    told = await monitored.credit()
     assert (told["credits"], told["days_left"]) == (-0.5, 0)
 
 
-async def test_an_answer_is_kept_for_minutes(watch: Watch) -> None:
-    await asyncio.gather(*(watch.credit() for _ in range(5)))
-    watch.clock.now += openrouter_account.KNOWN_SECONDS - 1
-    await watch.credit()
-    assert len(watch.treasury.asked) == 1
-    watch.treasury.body = b'{"data": {"total_credits": 1, "total_usage": 0}}'
-    watch.clock.now += 1
-    assert (await watch.credit())["credits"] == 1
-    assert len(watch.treasury.asked) == 2
+async def test_an_answer_is_kept_for_minutes(monitored: Monitored) -> None:
+    await asyncio.gather(*(monitored.credit() for _ in range(5)))
+    monitored.clock.now += openrouter_account.KNOWN_SECONDS - 1
+    await monitored.credit()
+    assert len(monitored.server.asked) == 1
+    monitored.server.body = b'{"data": {"total_credits": 1, "total_usage": 0}}'
+    monitored.clock.now += 1
+    assert (await monitored.credit())["credits"] == 1
+    assert len(monitored.server.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -115,26 +115,28 @@ async def test_an_answer_is_kept_for_minutes(watch: Watch) -> None:
         *((200, body, "OpenRouter's answer could not be read.") for body in NONSENSE),
     ],
 )
-async def test_without_a_good_answer_the_page_says_why(watch: Watch, status: int, body: bytes, reason: str) -> None:
-    watch.treasury.status, watch.treasury.body = status, body
+async def test_without_a_good_answer_the_page_says_why(
+    monitored: Monitored, status: int, body: bytes, reason: str
+) -> None:
+    monitored.server.status, monitored.server.body = status, body
     unknown = {"credits": None, "credits_nanos": None, "days_left": None, "reason": reason}
-    assert await watch.credit() == unknown
-    assert await watch.credit() == unknown
-    assert len(watch.treasury.asked) == 1
-    watch.treasury.status, watch.treasury.body = 200, b'{"data": {"total_credits": 1, "total_usage": 0}}'
-    watch.clock.now += openrouter_account.FAILED_SECONDS
-    assert (await watch.credit())["reason"] is None
+    assert await monitored.credit() == unknown
+    assert await monitored.credit() == unknown
+    assert len(monitored.server.asked) == 1
+    monitored.server.status, monitored.server.body = 200, b'{"data": {"total_credits": 1, "total_usage": 0}}'
+    monitored.clock.now += openrouter_account.FAILED_SECONDS
+    assert (await monitored.credit())["reason"] is None
 
 
-async def test_a_silent_openrouter_is_not_waited_for(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_openrouter_is_not_waited_for(monitored: Monitored, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openrouter_account, "TIMEOUT_SECONDS", 0.2)
-    watch.treasury.silent = True
-    assert (await watch.credit())["reason"] == "OpenRouter did not answer."
+    monitored.server.silent = True
+    assert (await monitored.credit())["reason"] == "OpenRouter did not answer."
 
 
 async def test_without_a_management_key_nobody_is_asked(door: Door, sandbox: Upstream, person: Any) -> None:
-    async with house(door, sandbox.url, await person("admin"), key="") as desk:
-        told = (await seen(desk))["openrouter"]
+    async with installation(door, sandbox.url, await person("admin"), key="") as api:
+        told = (await seen(api))["openrouter"]
     assert told == {
         "credits": None,
         "credits_nanos": None,
@@ -143,6 +145,6 @@ async def test_without_a_management_key_nobody_is_asked(door: Door, sandbox: Ups
     }
 
 
-async def test_whoever_may_not_look_makes_nobody_ask(watch: Watch, person: Any) -> None:
-    await watch.desk.of(await person()).refused("GET", "/admin/monitor", 403)
-    assert watch.treasury.asked == []
+async def test_whoever_may_not_look_makes_nobody_ask(monitored: Monitored, person: Any) -> None:
+    await monitored.api.of(await person()).refused("GET", "/admin/monitor", 403)
+    assert monitored.server.asked == []

@@ -1,4 +1,4 @@
-"""Requests that were made in the past, as rows: what would take hours to happen."""
+"""Writes rows of past requests, which would take hours to make."""
 
 import json
 import random
@@ -65,7 +65,7 @@ where o.id = s.org_id
 
 
 def a_request(created_at: datetime = NOON, **more: Any) -> Row:
-    """Settled, unless it is told otherwise."""
+    """A settled request by default."""
     ended = more.get("state", "settled") in ("settled", "released")
     return {
         "id": f"req_{secrets.token_hex(12)}",
@@ -115,7 +115,7 @@ def still_open() -> Row:
 
 
 def many(person: Person, count: int, *, hours: float = 50, seed: int = 7) -> Iterator[Row]:
-    """Of all sorts, evenly over so many hours from NOON on."""
+    """Various requests, evenly over this many hours from NOON on."""
     chance = random.Random(seed)  # noqa: S311
     for number in range(count):
         kind = chance.random()
@@ -139,7 +139,7 @@ def many(person: Person, count: int, *, hours: float = 50, seed: int = 7) -> Ite
 
 
 async def keep(url: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """As if they had been there all the time: the books agree, and what was rolled up without them is counted anew."""
+    """Stores the requests with matching books, and resets the roll-up so that it counts them."""
     ids = [row["id"] for row in rows]
     connection = await asyncpg.connect(url)
     try:
@@ -154,7 +154,7 @@ async def keep(url: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 async def roll_up(url: str, horizon: datetime = NOON + timedelta(days=30), page_size: int = 1000) -> None:
-    """All there is before a time."""
+    """Rolls up all requests before a time."""
     connection = await asyncpg.connect(url)
     try:
         step = "select tollgate.roll_up($1, $2)"

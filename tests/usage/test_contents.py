@@ -1,4 +1,4 @@
-"""LOG_CONTENT, from a call to the page where an admin reads it: kept where it is on, once, and nowhere else."""
+"""LOG_CONTENT, from a call to the page for admins: content is stored once, only where it is on."""
 
 import io
 import json
@@ -34,7 +34,7 @@ from tollgate.audit_events where action = 'content.read' and org_id = $1
 
 @pytest.fixture
 def keeping(wire: Relay, shared_database: str, sandbox: Upstream) -> Iterator[Gateway]:
-    """A gateway that keeps what is said, with each door in turn."""
+    """A gateway that stores content, with each door in turn."""
     given = {**database(wire, shared_database), "LOG_CONTENT": "redacted"}
     with running(given, sandbox) as made:
         yield made
@@ -162,7 +162,7 @@ async def test_nothing_that_was_said_keeps_a_call_from_being_settled(
 
 
 async def test_a_settlement_without_content_does_not_look_at_the_table(own_database: str, sql: Any) -> None:
-    """By what Postgres counts: not a statement, not a page."""
+    """Postgres counts no statement and no page read."""
     door = PostgresDoor(own_database, pool_size=1, deadline_seconds=30)
     someone = Person(door)
     await someone.seed()

@@ -1,4 +1,4 @@
-"""A file of requests: flat in memory, refused before it begins, and visibly broken when it breaks."""
+"""The usage export: constant memory, refusals before the first byte, and a visible error when it breaks."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from usage import past
 
 
 class Endless:
-    """A door to as many pages of requests as one likes."""
+    """A door with any number of pages of requests."""
 
     def __init__(self, pages: int) -> None:
         self.pages = pages
@@ -34,7 +34,7 @@ class Endless:
 
 
 class Revoking:
-    """A door whose caller's key is revoked once it gave so many pages."""
+    """A door that revokes the caller's key after this many pages."""
 
     def __init__(self, door: Door, pages: int, revoke: Any) -> None:
         self._door = door
@@ -100,7 +100,7 @@ async def test_a_file_that_breaks_off_says_so_and_its_connection_breaks(
 
 
 async def read_file(client: httpx.AsyncClient, form: str) -> tuple[str, bool]:
-    """What came of a file, and whether it ended well."""
+    """The content of a file, and whether it ended without an error."""
     text = ""
     try:
         async with client.stream("GET", "/user/usage/export", params={"format": form}) as answer:

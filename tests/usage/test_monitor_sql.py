@@ -1,4 +1,4 @@
-"""What the monitors say in SQL: the same whether requests are rolled up, or dropped by retention, or neither."""
+"""The figures of the monitors in SQL, which are the same before a roll-up, after it, and after retention."""
 
 import json
 from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ async def roll_up(connection: asyncpg.Connection) -> None:
 
 
 def without_clock(page: dict[str, Any]) -> dict[str, Any]:
-    """The buckets of latencies are the same, and so are their percentiles."""
+    """The monitor without its clock, for comparison."""
     return {name: value for name, value in page.items() if name != "at"}
 
 

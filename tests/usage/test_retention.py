@@ -1,4 +1,4 @@
-"""Old requests go, and nothing that anybody is owed an answer about goes with them."""
+"""Retention deletes old requests, and nothing that is still needed."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def own_door(own_database: str) -> Any:
 
 
 async def dropped(door: Door, page_size: int = 1000) -> int:
-    """All that is old enough, batch by batch."""
+    """Deletes all that is old enough, batch by batch."""
     count = 0
     more = True
     while more:
@@ -58,7 +58,7 @@ async def dropped(door: Door, page_size: int = 1000) -> int:
 
 
 async def spent(door: Door, times: int) -> Person:
-    """Someone whose calls were paid for as calls are."""
+    """A person with paid calls."""
     person = Person(door)
     await person.seed()
     await credits.grant(
@@ -175,7 +175,7 @@ async def test_answers_go_with_their_requests(own_database: str, own_door: Door,
 
 
 async def test_hours_are_whole_where_requests_were_dropped(own_database: str, own_door: Door, sql: Any) -> None:
-    """So that times side by side never count one twice, nor lose one."""
+    """So that adjacent periods count each request once."""
     rows = [a_request(LONG_AGO + timedelta(minutes=13 * number)) for number in range(60)]
     await past.keep(own_database, rows)
     await past.roll_up(own_database)

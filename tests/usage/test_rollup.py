@@ -1,4 +1,4 @@
-"""Rolling up counts every request exactly once, whenever it ends and whoever rolls."""
+"""A roll-up counts every request exactly once, whenever it ends and however many run."""
 
 import asyncio
 import json
@@ -87,7 +87,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def playground(postgres: Cluster) -> Iterator[str]:
-    """A database for the examples of this file, one after the other."""
+    """One database for all examples of this file."""
     yield postgres.create("tollgate_rollup", "tollgate_template")
     postgres.drop("tollgate_rollup")
 

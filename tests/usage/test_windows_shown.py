@@ -21,7 +21,7 @@ moments = st.integers(START, START + 3 * 86_400_000)
 
 @st.composite
 def counted(draw: Any) -> tuple[list[int], int]:
-    """Counters of now or of a little ago, and now."""
+    """Counters of now or of a little earlier, and the time."""
     now = draw(moments)
     made = []
     for span in SPANS.values():

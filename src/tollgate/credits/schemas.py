@@ -13,7 +13,6 @@ class TransferFields(Amounts):
     id: str
     kind: TransferKind
     change_nanos: int = Field(description="The change of the org's balance; below zero when credits left it.")
-    change_credits: float
     balance_after_nanos: int = Field(description="The org's balance after the transfer.")
     balance_after_credits: float
     request_id: str | None = Field(description="The request that was charged or refunded.")

@@ -8,4 +8,4 @@ class TransactionFilters(TransferQuery):
 
 
 class Transaction(TransferFields):
-    pass
+    change_credits: float

@@ -1,4 +1,4 @@
-"""An operator at the monitor, and paid calls to be seen there."""
+"""An installation with a client of its monitor, and paid calls for it to show."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from admin.operating import Desk
+from admin.api_client import ApiClient
 from completions.paid import an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
@@ -18,10 +18,10 @@ MANAGEMENT_KEY = "sk-or-v1-of-the-management-never-shown"
 
 
 @contextlib.asynccontextmanager
-async def house(
+async def installation(
     door: Door, upstream_url: str, admin: Person, clock: Monotonic = monotonic, key: str = MANAGEMENT_KEY
-) -> AsyncIterator[Desk]:
-    """A Tollgate of the test's own, closed when that ends, and an operator at its desk."""
+) -> AsyncIterator[ApiClient]:
+    """A Tollgate for one test, and an operator's client of it."""
     given = {
         "KEY_PEPPER": PEPPER,
         "OPENROUTER_BASE_URL": upstream_url,
@@ -33,15 +33,15 @@ async def house(
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tollgate", timeout=30) as client,
     ):
-        yield Desk(client, admin)
+        yield ApiClient(client, admin)
 
 
-async def seen(desk: Desk) -> Any:
-    return await desk.ask("GET", "/admin/monitor")
+async def seen(api: ApiClient) -> Any:
+    return await api.ask("GET", "/admin/monitor")
 
 
 async def paid(door: Door, someone: Person, **ending: Any) -> str:
-    """A request of 10 tokens and 5 that cost 2,000 nanos and is charged 2,100, unless it ended otherwise."""
+    """A request of 10 and 5 tokens with a cost of 2,000 nanos and a charge of 2,100, by default."""
     item = an_item(someone)
     assert "granted" in (await door.call("tollgate_admit", items=[item]))[item["id"]]
     usual = {

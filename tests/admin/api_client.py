@@ -1,4 +1,4 @@
-"""An operator at work on servers and routes: Tollgate in this process, before a sandbox on a real socket."""
+"""A client of the admin API. Tollgate runs in this process, with a sandbox on a real socket as its upstream."""
 
 import contextlib
 import secrets
@@ -19,16 +19,16 @@ PRICING = {"prompt": "0.000001", "completion": "0.000002"}
 Body = dict[str, Any]
 
 
-class Desk:
-    """A person with a key, and answers that hold no secret."""
+class ApiClient:
+    """Calls the API with a person's key, and checks that no answer contains the upstream's secret."""
 
     def __init__(self, http: httpx.AsyncClient, someone: Person) -> None:
         self.http = http
         self.someone = someone
         self.made: list[str] = []
 
-    def of(self, someone: Person) -> "Desk":
-        return Desk(self.http, someone)
+    def of(self, someone: Person) -> "ApiClient":
+        return ApiClient(self.http, someone)
 
     async def ask(self, method: str, path: str, status: int = 200, **request: Any) -> Any:
         headers = {"authorization": f"Bearer {self.someone.secret}"}
@@ -46,7 +46,7 @@ class Desk:
         return made
 
     async def clear(self) -> None:
-        """Other tests share the database, and their catalogues are their own."""
+        """Deletes the upstreams made here, because other tests share the database."""
         headers = {"authorization": f"Bearer {self.someone.secret}"}
         for upstream_id in self.made:
             await self.http.delete(f"/admin/upstreams/{upstream_id}?routes=true", headers=headers)
@@ -65,13 +65,13 @@ class Desk:
             query["cursor"] = page["next_cursor"]
 
     async def events(self, target_id: str) -> list[Any]:
-        """What the trail has on it, the oldest first."""
+        """The audit events about the target, oldest first."""
         found = (await self.ask("GET", "/admin/audit-logs", params={"target_id": target_id}))["data"]
         return [(event["action"], event["details"]) for event in reversed(found)]
 
 
 @contextlib.asynccontextmanager
-async def at_work(door: Door, sandbox: Upstream, admin: Person, **settings: str) -> AsyncIterator[Desk]:
+async def admin_api(door: Door, sandbox: Upstream, admin: Person, **settings: str) -> AsyncIterator[ApiClient]:
     given = {
         "KEY_PEPPER": PEPPER,
         "OPENROUTER_BASE_URL": sandbox.url,
@@ -88,11 +88,11 @@ async def at_work(door: Door, sandbox: Upstream, admin: Person, **settings: str)
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=here, base_url="http://tollgate", timeout=30) as http,
     ):
-        desk = Desk(http, admin)
+        api = ApiClient(http, admin)
         try:
-            yield desk
+            yield api
         finally:
-            await desk.clear()
+            await api.clear()
 
 
 def a_server(**change: Any) -> Body:
