@@ -1,4 +1,4 @@
-"""The forms of the account and admin APIs: of lists, of bodies that change something, and of refusals in OpenAPI."""
+"""Schemas that the account and admin APIs share: pages, bodies that change something, and errors in OpenAPI."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 def in_utc(moment: datetime) -> datetime:
-    """Offsets that Postgres would not read are gone from here on."""
+    """The time in UTC. Postgres does not accept all offsets that Python does."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -39,29 +39,29 @@ def in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc), PlainSerializer(rfc3339, return_type=str)]
-"""RFC 3339 with an offset when it comes in; UTC when it goes out."""
+"""RFC 3339 with any offset in requests, in UTC in responses."""
 Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
-"""Postgres keeps any character but NUL."""
+"""Postgres cannot store NUL."""
 Entry = TypeVar("Entry")
 
 
 def computed(description: str) -> Callable[[Callable[[Any], Any]], property]:
-    """A field made of others. Pydantic's own decorator goes above @property, where mypy allows none."""
+    """A computed field. mypy does not allow pydantic's own decorator above @property."""
     return lambda made: computed_field(description=description)(property(made))
 
 
 class Written(BaseModel):
-    """A body that changes something. A field that it does not know is refused, so none can slip through unseen."""
+    """A body that changes something. Unknown fields are refused, so that a misspelt one is not ignored."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     def changes(self) -> dict[str, Any]:
-        """What the client said, nulls included; nothing of what it left out."""
+        """The fields that the client sent, nulls included."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Listed(BaseModel):
-    """The query of a list. What is asked for beside these is each list's own."""
+    """The query parameters of every list. Subclasses add filters."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -69,14 +69,16 @@ class Listed(BaseModel):
     cursor: Text | None = Field(None, description="The next_cursor of the page before.")
 
     def filters(self) -> dict[str, Any]:
-        """For the database: all that was asked for but the size of the page."""
+        """All parameters but the size of the page, for the database."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"limit"})
 
 
 class Page(BaseModel, Generic[Entry]):
     data: list[Entry]
-    next_cursor: str | None = Field(None, description="Ask with this cursor for the next page; null on the last.")
-    total: int | None = Field(None, description="How many there are on all pages; null where counting would cost more.")
+    next_cursor: str | None = Field(None, description="The `cursor` of the next page; null on the last page.")
+    total: int | None = Field(
+        None, description="The number of entries on all pages; null where counting them would be slow."
+    )
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Self:
@@ -84,7 +86,7 @@ class Page(BaseModel, Generic[Entry]):
 
 
 class Problem(BaseModel):
-    """What went wrong, in OpenAI's shape: `code` is stable, `message` says what to do."""
+    """An error in OpenAI's shape. `code` is stable; `message` says what to do."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -99,8 +101,8 @@ class Refused(BaseModel):
 
 
 def refusals(*kinds: type[TollgateError]) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: what any call with a key may meet, and what this one adds. They name the schema and
-    not the model: FastAPI would build its fields anew for each status of each route, most of what a cold start costs.
+    """The `responses` of a route: errors that every call with a key can get, and those given. They refer to the schema
+    by name, since FastAPI would build the model's fields again for each status of each route.
     """
     told = sorted({*ALWAYS_POSSIBLE, *kinds}, key=lambda kind: (kind.status, kind.code))
     codes: dict[int | str, list[str]] = {}
@@ -110,7 +112,7 @@ def refusals(*kinds: type[TollgateError]) -> dict[int | str, dict[str, Any]]:
 
 
 def told_of_bad_input(document: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI's document with our refusals of bad input in the place of its own, which nobody gets here."""
+    """FastAPI's document, with our errors of validation instead of FastAPI's."""
     for operations in document["paths"].values():
         for operation in operations.values():
             _tell(operation)
