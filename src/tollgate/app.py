@@ -1,4 +1,4 @@
-"""The composition: settings → doors → rooms → FastAPI. Nothing here is global."""
+"""Makes the app: settings → database and HTTP clients → rooms → FastAPI. Nothing here is global."""
 
 import asyncio
 import contextlib
@@ -45,18 +45,19 @@ from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.transports import open_transport
 from tollgate.web.application import Application
 from tollgate.web.error_responses import HANDLERS
-from tollgate.web.middleware import Edge
+from tollgate.web.middleware import RequestMiddleware
 
 CLOSE_SECONDS = 1.5
-"""For closing the books and the doors, after the server has given its requests what time they had."""
+"""For settling what is left and closing connections, after the drain."""
 MOST_TEST_CALLS = 32
-"""Under way at once in a process, by connections of their own. One org gets three quarters of them at most."""
+"""Requests of test keys under way at once in a process. They have their own connections; one org gets at most three
+quarters of them."""
 OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/models")
 OF_PEOPLE = ("/user/", "/admin/", "/v1/me/", "/v1/admin/", "/metrics")
 
 
 class Rooms(NamedTuple):
-    """What is behind the paths, composed. Nothing is opened until the first call needs it."""
+    """The parts that routes need. No connection is opened before the first call needs it."""
 
     http: Http
     database: Door
@@ -125,7 +126,7 @@ def create_app(
     environ: Mapping[str, str] = os.environ,
     drain: Drain | None = None,
 ) -> Application:
-    """The whole server, which starts in no time: a cold one pays for what its first request needs, and no more."""
+    """The whole server. It imports and opens what the first request needs, so that a cold start is short."""
     chosen = given or settings.read(environ)
     logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production)
     rooms = compose(chosen, door, clock, environ)
@@ -134,26 +135,26 @@ def create_app(
     async def lifespan(app: Application) -> AsyncIterator[None]:
         sweeping: list[asyncio.Task[None]] = []
         with contextlib.ExitStack() as while_serving:
-            if not settings.is_serverless(environ):  # there the first request would wait for all this
+            if not settings.is_serverless(environ):  # there, the first request would wait for this
                 app.load()
                 sweeping.append(asyncio.create_task(rooms.sweeper.for_ever()))
                 while_serving.enter_context(rooms.lag.watched())
             yield
         for task in sweeping:
             task.cancel()
-        with contextlib.suppress(TimeoutError):  # what stands still by then would still do so later
+        with contextlib.suppress(TimeoutError):  # the database does not answer; the sweeper ends what is left
             async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.gather(*sweeping, return_exceptions=True)
                 await rooms.close()
 
-    edge = partial(Edge, production=chosen.production, clock=clock, watch=rooms.security_reporter)
-    paid_edge = partial(edge, max_body_bytes=chosen.max_body_bytes)
+    middleware = partial(RequestMiddleware, production=chosen.production, clock=clock, observer=rooms.security_reporter)
+    around_paid = partial(middleware, max_body_bytes=chosen.max_body_bytes)
     leaving = Leaving(
         reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"
     )
     paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
     return _Application(
-        paid={endpoint.path: paid_edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
+        paid={endpoint.path: around_paid(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
         lazy={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
@@ -165,7 +166,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
-        middleware=[Middleware(edge, max_body_bytes=chosen.max_admin_body_bytes)],
+        middleware=[Middleware(middleware, max_body_bytes=chosen.max_admin_body_bytes)],
         routes=[
             *(Route(endpoint.path, endpoint, methods=["POST"]) for endpoint in paid),
             completions.sweeping(rooms.sweeper, _cron_secret(chosen)),
@@ -174,7 +175,7 @@ def create_app(
 
 
 class _Application(Application):
-    """With the paid paths, which are plain ASGI, in its document."""
+    """Adds the paid endpoints, which are plain ASGI, to the OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         made = super().openapi()
@@ -184,7 +185,7 @@ class _Application(Application):
 
 
 def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
-    """How it is, and what there is to buy. Imported when it is asked for: see web/application.py."""
+    """Health and models. Imported when they are requested: see web/application.py."""
     from tollgate.catalog import routes as models  # noqa: PLC0415
     from tollgate.health import routes as health  # noqa: PLC0415
 
@@ -195,7 +196,7 @@ def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRo
 
 
 def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
-    """The account and admin API. Imported when it is asked for: see web/application.py."""
+    """The account and admin API. Imported when they are requested: see web/application.py."""
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
     from tollgate.upstreams.openrouter_account import OpenRouterAccount  # noqa: PLC0415
@@ -237,14 +238,14 @@ def _cron_secret(chosen: Settings) -> str | None:
 
 
 def _openrouter(chosen: Settings) -> Upstream:
-    """In a demo, the sandbox stands in for it."""
+    """In a demo, this is the sandbox."""
     base_url = chosen.openrouter_base_url
     is_sandbox = base_url == chosen.sandbox_base_url
     return Upstream(OPENROUTER, "openrouter", base_url, "OPENROUTER_API_KEY", is_sandbox=is_sandbox, trusted=True)
 
 
 def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dict[Environment, Catalog]:
-    """What live keys can ask for, and what test keys can: the sandbox's models, where one runs."""
+    """The models for live keys, and the sandbox's models for test keys if there is a sandbox."""
     key = chosen.openrouter_api_key.get_secret_value() if chosen.openrouter_api_key else None
     source = Source(http, chosen.openrouter_base_url, key)
     made: dict[Environment, Catalog] = {"live": Catalog(_openrouter(chosen), source, door, clock=clock, now=clocks.now)}
@@ -259,6 +260,6 @@ def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dic
 
 
 def _own_secrets(chosen: Settings) -> dict[str, str]:
-    """The settings' word stands, whatever the environment says: they may come from a file."""
+    """Takes precedence over the environment, since settings may come from a file."""
     key = chosen.openrouter_api_key
     return {"SANDBOX_API_KEY": "sandbox"} | ({"OPENROUTER_API_KEY": key.get_secret_value()} if key else {})

@@ -1,7 +1,7 @@
-"""AWS's door: Lambda calls `handler` with one event at a time.
+"""The entry for AWS Lambda, which calls `handler` with one event at a time.
 
-An event is a request, from a Function URL, an HTTP API, a REST API or a load balancer; or it is SWEEP, from a
-schedule. Mangum makes a request of it, and returns the answer once all of it is there: nothing is streamed.
+An event is a request from a Function URL, an HTTP API, a REST API or a load balancer, or it is SWEEP from a schedule.
+Mangum turns it into an ASGI request, and returns the complete response: nothing is streamed.
 """
 
 import asyncio
@@ -26,22 +26,22 @@ log = logs.source("application")
 Event = dict[str, Any]
 
 SWEEP = {"tollgate": "sweep"}
-"""What a schedule sends. No request can look like this: what is in one stands deeper in its event."""
+"""The event of a schedule. No request can be equal to it: a client controls only parts deeper in an event."""
 
 TEXTS = [*DEFAULT_TEXT_MIME_TYPES, "application/x-ndjson"]
-"""Other kinds go back as base64, which a REST API hands on as it is."""
+"""Mangum encodes other types as base64, which a REST API passes on undecoded."""
 
 CLOSING_SECONDS = 10
-"""What a call takes when its upstream has run out of time: its books are closed then."""
+"""How long a call takes after its upstream timed out, to settle."""
 
 
 class SweepFailed(Exception):
-    """Raised, so that Lambda counts it, tries again and wakes whoever watches."""
+    """Raised so that Lambda counts an error, tries again and raises its alarms."""
 
 
 class Balanced(ALB):
-    """A load balancer's event. Mangum takes all of X-Forwarded-For for the client's address, where only the last
-    element is the balancer's own word."""
+    """A load balancer's event. Mangum takes all of X-Forwarded-For as the client's address, but only the last element
+    comes from the load balancer."""
 
     @property
     def scope(self) -> Scope:
@@ -51,7 +51,7 @@ class Balanced(ALB):
 
 
 class Handler:
-    """One loop and one set of clients for as long as Lambda keeps the process, whatever became of the last event."""
+    """Keeps one event loop, and so the app's connections, for all events of a process."""
 
     def __init__(self, app: ASGI, cron_secret: str, upstream_timeout_seconds: float) -> None:
         self._loop = asyncio.new_event_loop()
@@ -62,7 +62,7 @@ class Handler:
         self._has_been_called = False
 
     def __call__(self, event: Event, context: LambdaContext) -> Event:
-        asyncio.set_event_loop(self._loop)  # whoever ran one of their own since took it away
+        asyncio.set_event_loop(self._loop)  # in case other code has unset it
         self._look_at_the_limit(context)
         if event == SWEEP:
             return self._sweep(context)
@@ -76,7 +76,7 @@ class Handler:
         return swept
 
     def _look_at_the_limit(self, context: LambdaContext) -> None:
-        """Once: a function that is killed in the middle of a call leaves its books to the sweeper."""
+        """Warns once if Lambda may kill the function in the middle of a call."""
         if self._has_been_called:
             return
         self._has_been_called = True
@@ -91,14 +91,14 @@ class Handler:
 
 
 def _sweep_request(cron_secret: str) -> Event:
-    """What a scheduler would ask by HTTP."""
+    """The request that a scheduler sends over HTTP."""
     request = {"method": "POST", "path": "/internal/sweep", "sourceIp": "127.0.0.1"}
     headers = {"authorization": f"Bearer {cron_secret}"}
     return {"version": "2.0", "headers": headers, "requestContext": {"http": request}}
 
 
 def make(environ: Mapping[str, str]) -> Handler:
-    """The event names the client's address, whatever TRUSTED_PROXY says. Without a CRON_SECRET only SWEEP sweeps."""
+    """The event has the client's address, so TRUSTED_PROXY is ignored. Without CRON_SECRET, only SWEEP sweeps."""
     chosen = settings.read(environ)
     cron_secret = chosen.cron_secret or SecretStr(secrets.token_urlsafe())
     on_lambda = chosen.model_copy(update={"trusted_proxy": "lambda", "cron_secret": cron_secret})

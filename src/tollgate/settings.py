@@ -1,4 +1,4 @@
-"""The settings: read once, frozen, each declared here with the sentence that documents it.
+"""The settings. Each is declared here once, with the sentence that documents it.
 
 `.env.example` and `docs/reference/settings.md` are written from this file by `make exports`.
 """
@@ -23,7 +23,7 @@ SHORTEST_PEPPER = 32
 SHORTEST_CRON_SECRET = 16
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 SERVERLESS_TIMEOUT_SECONDS = "280"
-"""Below the 300 s after which such a host cuts a request off, with time left to close its books."""
+"""Serverless hosts end a request after 300 s. This leaves time to settle."""
 
 TrustedProxy = Literal["none", "vercel", "railway", "heroku", "digitalocean", "lambda", "alb", "proxy"]
 PROXY_MARKS: Mapping[str, TrustedProxy] = {
@@ -32,11 +32,11 @@ PROXY_MARKS: Mapping[str, TrustedProxy] = {
     "DYNO": "heroku",
     "AWS_LAMBDA_FUNCTION_NAME": "lambda",
 }
-"""What only a host sets, and the proxy through which alone it is reached."""
+"""Variables that only a certain host sets, and the proxy in front of that host."""
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used: one line each, naming the variable."""
+    """Has one line for each invalid setting, which begins with its name."""
 
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
@@ -49,203 +49,206 @@ class Settings(BaseModel):
     environment: Literal["development", "production"] = Field(
         "development",
         alias="TOLLGATE_ENV",
-        description="`production` refuses to start with default or missing secrets.",
+        description="development or production. Production refuses to start with default or missing secrets.",
     )
     host: str = Field(
         "",
         alias="HOST",
-        description="Address to listen on. Default: 127.0.0.1 in development, 0.0.0.0 in production.",
+        description="The address to listen on. Default: 127.0.0.1 in development, 0.0.0.0 in production.",
     )
-    port: int = Field(8000, alias="PORT", ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, alias="PORT", ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
     workers: int = Field(
         1,
         alias="WEB_CONCURRENCY",
         ge=1,
         le=64,
-        description="Processes that `serve` runs, at most one for each core. Every limit holds across all of them.",
+        description="The number of processes that `serve` runs, at most one for each core. Limits hold across them.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", alias="LOG_LEVEL", description="Least severe log line to write: debug, info, warning or error."
+        "info", alias="LOG_LEVEL", description="The least severe level to log: debug, info, warning or error."
     )
     log_content: Literal["none", "redacted"] = Field(
         "none",
         alias="LOG_CONTENT",
-        description="`redacted` keeps the first 2,000 characters of each prompt and answer in the database, their "
-        "secrets hidden, for admins to read at /v1/admin/logs?include=content. `none` keeps nothing of them.",
+        description="`none` stores no prompts or answers. `redacted` stores the first 2,000 characters of each, with "
+        "secrets and personal data replaced; operators read them at /v1/admin/logs?include=content.",
     )
     log_content_days: int = Field(
         30,
         alias="LOG_CONTENT_DAYS",
         ge=1,
         le=36_500,
-        description="How long that is kept; never longer than the request itself.",
+        description="How many days stored prompts and answers are kept; at most as long as their request.",
     )
     trusted_proxy: TrustedProxy = Field(
         "none",
         alias="TRUSTED_PROXY",
-        description="Whose word to take for a client's address: none (the connection itself), vercel, railway, heroku, "
-        "digitalocean, lambda, alb, or proxy (one of your own, which adds to X-Forwarded-For). Forged headers are "
-        "ignored. Not set, Vercel, Railway, Heroku and Lambda are recognised.",
+        description="Where the client's address comes from: none (the connection itself), or a header that one proxy "
+        "sets: vercel, railway, heroku, digitalocean, lambda, alb, or proxy (your own, which appends to "
+        "X-Forwarded-For). All other headers are ignored. Default: detected on Vercel, Railway, Heroku and Lambda, "
+        "else none.",
     )
     max_body_bytes: int = Field(
         20 * 1024 * 1024,
         alias="MAX_BODY_BYTES",
         ge=1024,
         le=1024**3,
-        description="Largest body of a completion or embeddings request, in bytes; a larger one is refused with 413.",
+        description="The largest body of a request to a paid endpoint, in bytes; larger ones get 413.",
     )
     max_admin_body_bytes: int = Field(
         256 * 1024,
         alias="MAX_ADMIN_BODY_BYTES",
         ge=1024,
         le=16 * 1024**2,
-        description="Largest body of every other request, account and admin API, in bytes; a larger one is refused "
-        "with 413.",
+        description="The largest body of any other request, in bytes; larger ones get 413.",
     )
     max_head_bytes: int = Field(
         32 * 1024,
         alias="MAX_HEAD_BYTES",
         ge=4096,
         le=1024**2,
-        description="Largest address and headers of a request, in bytes together; larger ones are refused with 431. "
-        "This and the five below are kept by `serve`; serverless hosts have limits of their own.",
+        description="The largest request line and headers together, in bytes; larger ones get 431. Only `serve` "
+        "enforces this and the next five settings; serverless hosts have their own limits.",
     )
     head_timeout_seconds: float = Field(
         10.0,
         alias="HEAD_TIMEOUT_SECONDS",
         ge=1,
         le=600,
-        description="Longest time that a client may take to send them; then 408.",
+        description="How long a client may take to send the request line and headers; then it gets 408.",
     )
     body_idle_seconds: float = Field(
         20.0,
         alias="BODY_IDLE_SECONDS",
         ge=1,
         le=600,
-        description="Longest pause within a body; then 408. After this time a body also has to come at 1 KB a second.",
+        description="The longest pause while a client sends a body; then it gets 408. A body that takes longer "
+        "than this in all must arrive at 1 KB a second or more.",
     )
     max_unfinished_bytes: int = Field(
         512 * 1024**2,
         alias="MAX_UNFINISHED_BYTES",
         ge=1024**2,
-        description="Most bytes of bodies that are still being sent, in one process; whoever sends more gets 503.",
+        description="The most bytes of incomplete bodies that one process keeps; beyond it, clients get 503.",
     )
     max_unfinished_bytes_per_address: int = Field(
         128 * 1024**2,
         alias="MAX_UNFINISHED_BYTES_PER_ADDRESS",
         ge=1024**2,
-        description="The same from one address. Not kept where TRUSTED_PROXY is set: there it is the proxy's.",
+        description="The most bytes of incomplete bodies from one address. Ignored when TRUSTED_PROXY is set, since "
+        "all connections come from the proxy then.",
     )
     keep_alive_seconds: int = Field(
         5,
         alias="KEEP_ALIVE_SECONDS",
         ge=1,
         le=600,
-        description="How long a connection stays open between two requests. "
-        "Set it above the idle time-out of a load balancer that keeps connections to Tollgate.",
+        description="How long an idle connection stays open. "
+        "Set it above the idle timeout of a load balancer that keeps connections to Tollgate.",
     )
 
     database_url: SecretStr | None = Field(
         None,
         alias="DATABASE_URL",
-        description="Postgres 15 or newer, as postgresql://user:password@host:port/name. "
-        "A transaction pooler (Supavisor, PgBouncer) is recognised by itself. Wins over SUPABASE_URL.",
+        description="Postgres 15 or newer, as postgresql://user:password@host:port/name. It may point to a transaction "
+        "pooler (Supavisor, PgBouncer). Takes precedence over SUPABASE_URL.",
     )
     database_pool_size: int = Field(
         16,
         alias="DATABASE_POOL_SIZE",
         ge=1,
         le=1000,
-        description="Most connections that each of the WEB_CONCURRENCY processes opens to Postgres.",
+        description="The most connections to Postgres that each process opens; WEB_CONCURRENCY multiplies it.",
     )
     database_timeout_seconds: float = Field(
         4.0,
         alias="DATABASE_TIMEOUT_SECONDS",
         ge=0.5,
         le=5,
-        description="A database call that takes longer is given up with 503.",
+        description="How long a database call may take; then the client gets 503.",
     )
     supabase_url: str | None = Field(
         None,
         alias="SUPABASE_URL",
-        description="A Supabase project, as https://<ref>.supabase.co: the door for serverless hosts.",
+        description="A Supabase project, as https://<ref>.supabase.co, called over HTTP. For serverless hosts.",
     )
     supabase_secret_key: SecretStr | None = Field(
         None,
         alias="SUPABASE_SECRET_KEY",
-        description="The project's secret key, sb_secret_…; SUPABASE_SERVICE_ROLE_KEY is read when this is not set.",
+        description="The secret key of the project, sb_secret_…. Default: the value of SUPABASE_SERVICE_ROLE_KEY.",
     )
     data_dir: Path | None = Field(
         None,
         alias="TOLLGATE_DATA_DIR",
-        description="Where the embedded Postgres keeps its data when neither DATABASE_URL nor SUPABASE_URL is set. "
-        "Default: .tollgate. Production uses the embedded Postgres only when this is set.",
+        description="The folder of the embedded Postgres, which runs when neither DATABASE_URL nor SUPABASE_URL is "
+        "set. Default: .tollgate. In production, the embedded Postgres runs only when this is set.",
     )
     redis_url: SecretStr | None = Field(
-        None, alias="REDIS_URL", description="redis:// or rediss://. When set, /readyz waits for it."
+        None,
+        alias="REDIS_URL",
+        description="redis:// or rediss://. When set, /readyz fails while Redis cannot be reached.",
     )
 
     key_pepper: SecretStr = Field(
         SecretStr(DEVELOPMENT_PEPPER),
         alias="KEY_PEPPER",
-        description="Secret under which API keys are digested, at least 32 characters. "
-        "Make one with `openssl rand -hex 32`. Losing it makes every key useless.",
+        description="The secret that API keys are hashed with, at least 32 characters, such as from "
+        "`openssl rand -hex 32`. If it is lost, no key works any more.",
     )
     key_pepper_previous: SecretStr | None = Field(
         None,
         alias="KEY_PEPPER_PREVIOUS",
-        description="The pepper before this one, while it is rotated: "
-        "a key found under it moves to KEY_PEPPER when used.",
+        description="The former KEY_PEPPER, during a rotation. Keys hashed with it still work, and are hashed with "
+        "KEY_PEPPER when they are used.",
     )
 
     openrouter_api_key: SecretStr | None = Field(
         None,
         alias="OPENROUTER_API_KEY",
-        description="The OpenRouter key that pays for completions. "
-        "Without it, development uses the built-in sandbox upstream.",
+        description="The OpenRouter key that pays for completions. Without it, development uses the built-in sandbox.",
     )
     openrouter_base_url: str = Field(
-        "https://openrouter.ai/api/v1", alias="OPENROUTER_BASE_URL", description="Where OpenRouter's API is."
+        "https://openrouter.ai/api/v1", alias="OPENROUTER_BASE_URL", description="The address of OpenRouter's API."
     )
 
     sandbox_base_url: str | None = Field(
         None,
         alias="SANDBOX_BASE_URL",
-        description="Where the sandbox upstream is that serves test keys. `serve` and `demo` run one by themselves.",
+        description="The address of the sandbox, which serves test keys. Default: `serve` and `demo` start one.",
     )
     private_upstreams: bool = Field(
         False,
         alias="PRIVATE_UPSTREAMS",
-        description="true lets self-hosted upstreams have private and loopback addresses. "
-        "Link-local ones, where clouds keep their credentials, never.",
+        description="true allows self-hosted upstreams at private and loopback addresses. Link-local addresses are "
+        "never allowed, because clouds serve credentials there.",
     )
     upstream_timeout_seconds: float = Field(
         600.0,
         alias="UPSTREAM_TIMEOUT_SECONDS",
         ge=1,
         le=86_400,
-        description="Longest time that a completion may take, from its start to its last byte. "
-        "On Vercel and AWS Lambda the default is 280; keep it 20 s below the limit of your function.",
+        description="How long a completion may take, to its last byte. "
+        "On Vercel and AWS Lambda the default is 280; keep it 20 s below the timeout of your function.",
     )
     abandoned_prefill: Literal["charge", "free"] = Field(
         "charge",
         alias="ABANDONED_PREFILL",
-        description="Whether a client that leaves while a self-hosted server reads its prompt pays for the prompt: "
-        "`charge`, or `free`.",
+        description="What a client pays that disconnects before a self-hosted server has begun to answer: "
+        "`charge` for the prompt, or `free`.",
     )
     openrouter_management_key: SecretStr | None = Field(
         None,
         alias="OPENROUTER_MANAGEMENT_KEY",
-        description="An OpenRouter management key. With it, /admin/monitor shows what is left of our own credit there "
-        "and for how many days.",
+        description="An OpenRouter management key. With it, /admin/monitor shows your credit at OpenRouter and for how "
+        "many days it will last.",
     )
     request_retention_days: int | None = Field(
         None,
         alias="REQUEST_RETENTION_DAYS",
         ge=1,
         le=36_500,
-        description="Requests older than this are dropped; what they used stays counted, and the ledger whole. "
-        "Default: all are kept.",
+        description="Requests older than this are deleted; usage statistics and the ledger stay. "
+        "Default: all requests are kept.",
     )
 
     markup: Decimal = Field(
@@ -253,22 +256,22 @@ class Settings(BaseModel):
         alias="MARKUP",
         ge=0,
         le=100,
-        description="What is charged above the cost where neither plan nor org says otherwise: 0.05 is 5 %.",
+        description="The markup on cost, unless the plan or the org has its own: 0.05 is 5 %.",
     )
     extra_prices: str = Field(
         "",
         alias="EXTRA_PRICES",
-        description="Prices of what OpenRouter bills beside tokens, as a JSON object of names and US dollars a use, "
-        'such as {"search:firecrawl": "0.01"}. They extend and overrule the register of docs/how-to/price-extras.md; '
-        "what neither names is refused.",
+        description="Prices of extras, which OpenRouter bills beside tokens, as a JSON object of US dollars a use, "
+        'such as {"search:firecrawl": "0.01"}. They add to and override those in docs/how-to/price-extras.md; '
+        "a request for an extra without a price is refused.",
     )
     hold_ttl_seconds: int = Field(
         900,
         alias="HOLD_TTL_SECONDS",
         ge=60,
         le=172_800,
-        description="How long credits stay on hold for a request that nobody ends; then it is swept. "
-        "Longer than UPSTREAM_TIMEOUT_SECONDS.",
+        description="How long credits are held for a request that does not end; then the sweeper ends it. "
+        "Must be longer than UPSTREAM_TIMEOUT_SECONDS.",
     )
     grant_cap: Decimal = Field(
         Decimal(10_000),
@@ -276,7 +279,7 @@ class Settings(BaseModel):
         ge=0,
         le=100_000_000,
         decimal_places=9,
-        description="Most credits that one grant or adjustment over HTTP may give. The console has no cap.",
+        description="The most credits that one grant or adjustment through the API may add. Commands have no cap.",
     )
     grant_cap_per_day: Decimal = Field(
         Decimal(100_000),
@@ -284,17 +287,17 @@ class Settings(BaseModel):
         ge=0,
         le=100_000_000,
         decimal_places=9,
-        description="Most credits that one operator may give in a day (UTC) by grants and adjustments over HTTP.",
+        description="The most credits that one operator may add in a day (UTC) through the API.",
     )
     cron_secret: SecretStr | None = Field(
         None,
         alias="CRON_SECRET",
-        description="What a scheduler sends to POST /internal/sweep as `Authorization: Bearer …`, "
-        "at least 16 characters. Unset, that path is closed.",
+        description="The secret that a scheduler sends to POST /internal/sweep as `Authorization: Bearer …`, "
+        "at least 16 characters. When not set, the endpoint refuses all calls.",
     )
 
     health_user_count: bool = Field(
-        True, alias="HEALTH_USER_COUNT", description="false hides the number of users from /health, which is public."
+        True, alias="HEALTH_USER_COUNT", description="Whether /health, which is public, shows the number of users."
     )
 
     @field_validator("database_url")
@@ -325,7 +328,7 @@ class Settings(BaseModel):
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
-            raise ValueError("has characters that no key has; was it copied whole?")
+            raise ValueError("has characters that no key has; check that it was copied completely")
         return value
 
     @field_validator("supabase_secret_key")
@@ -373,7 +376,7 @@ class Settings(BaseModel):
     def _wrong_anywhere(self) -> list[str]:
         wrong = []
         if self.supabase_url and not self.supabase_secret_key:
-            wrong.append("SUPABASE_SECRET_KEY: is missing, and SUPABASE_URL is set")
+            wrong.append("SUPABASE_SECRET_KEY: is missing; SUPABASE_URL needs it")
         if self.hold_ttl_seconds <= self.upstream_timeout_seconds:
             wrong.append("HOLD_TTL_SECONDS: must be longer than UPSTREAM_TIMEOUT_SECONDS")
         if self.key_pepper == self.key_pepper_previous:
@@ -383,11 +386,11 @@ class Settings(BaseModel):
     def _wrong_in_production(self) -> list[str]:
         wrong = []
         if self.key_pepper.get_secret_value() == DEVELOPMENT_PEPPER:
-            wrong.append("KEY_PEPPER: is missing; production needs its own, try `openssl rand -hex 32`")
+            wrong.append("KEY_PEPPER: is missing; production needs one, try `openssl rand -hex 32`")
         if self.embedded and not self.data_dir:
             wrong.append(
                 "DATABASE_URL: is missing; production needs it or SUPABASE_URL "
-                "(or TOLLGATE_DATA_DIR, to use the embedded Postgres on purpose)"
+                "(or TOLLGATE_DATA_DIR, to use the embedded Postgres)"
             )
         return wrong
 
@@ -397,12 +400,12 @@ class Settings(BaseModel):
 
     @property
     def on_sandbox(self) -> bool:
-        """Whether the sandbox stands in for OpenRouter."""
+        """Whether requests to OpenRouter go to the sandbox instead."""
         return self.openrouter_base_url == self.sandbox_base_url
 
     @property
     def embedded(self) -> bool:
-        """Whether the database is the Postgres that Tollgate runs by itself."""
+        """Whether Tollgate runs its own Postgres."""
         return not self.database_url and not self.supabase_url
 
     @property
@@ -436,13 +439,13 @@ class Settings(BaseModel):
         return tuple(pepper.get_secret_value() for pepper in both if pepper)
 
     def secrets(self) -> list[str]:
-        """Every secret value that is set, for the log's redaction."""
+        """All secret values that are set, for redaction."""
         values = [getattr(self, name) for name in type(self).model_fields]
         return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 def read(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
-    """The settings of this process. The environment wins over the file; an empty value counts as not set."""
+    """Reads the settings. The environment takes precedence over the file; an empty value counts as not set."""
     given = environment(environ, env_file)
     if "SUPABASE_SECRET_KEY" not in given and "SUPABASE_SERVICE_ROLE_KEY" in given:
         given["SUPABASE_SECRET_KEY"] = given["SUPABASE_SERVICE_ROLE_KEY"]
@@ -459,17 +462,17 @@ def read(environ: Mapping[str, str], env_file: Path | None = None) -> Settings:
 
 
 def environment(environ: Mapping[str, str], env_file: Path | None = None) -> dict[str, str]:
-    """All variables, the file's included: the secrets of self-hosted upstreams have names of their own."""
+    """All variables of the environment and the file. The keys of self-hosted upstreams are among them."""
     return _set(_from_file(env_file)) | _set(environ)
 
 
 def is_serverless(environ: Mapping[str, str]) -> bool:
-    """Whether this host may freeze us after a response."""
+    """Whether this host may freeze the process after a response."""
     return any(environ.get(mark) for mark in SERVERLESS_MARKS)
 
 
 def _proxy_of_host(environ: Mapping[str, str]) -> TrustedProxy:
-    """Asks the process alone: a file may have come from a host (`vercel env pull`) and be read elsewhere."""
+    """Ignores the file, which may come from another host (`vercel env pull`)."""
     return next((proxy for mark, proxy in PROXY_MARKS.items() if environ.get(mark)), "none")
 
 
@@ -480,7 +483,7 @@ def _set(values: Mapping[str, str]) -> dict[str, str]:
 def _from_file(env_file: Path | None) -> dict[str, str]:
     if env_file is None:
         return {}
-    from dotenv import dotenv_values  # only long-lived hosts and commands read a file
+    from dotenv import dotenv_values  # serverless hosts read no file
 
     try:
         return {name: value for name, value in dotenv_values(env_file).items() if value is not None}
@@ -496,14 +499,14 @@ def _lines(fault: Any) -> list[str]:
 
 
 def _address(value: str) -> SplitResult:
-    """The parts of a url, or a complaint that does not repeat it: it may hold a password."""
+    """The parts of a URL. The error does not repeat the URL, which may hold a password."""
     try:
         address = urlsplit(value)
         well_formed = address.port != 0 and not address.fragment
     except ValueError:
         well_formed = False
     if not well_formed:
-        raise ValueError("cannot be read as an address; write special characters of a password as %23 and the like")
+        raise ValueError("is not a valid URL; percent-encode special characters of a password, such as # as %23")
     return address
 
 

@@ -24,7 +24,7 @@ from tollgate.process.http_client import Http
 from tollgate.sandbox.models import MODELS
 from tollgate.upstreams import store as upstreams
 from tollgate.web.error_responses import HANDLERS
-from tollgate.web.middleware import Edge
+from tollgate.web.middleware import RequestMiddleware
 
 SETTING_PPM = 100_000
 EXPIRED = "sandbox/old"
@@ -55,9 +55,9 @@ async def catalog(door: Door, sandbox: str) -> AsyncIterator[Catalog]:
 @pytest.fixture
 async def client(door: Door, catalog: Catalog) -> AsyncIterator[httpx.AsyncClient]:
     gate = Gate(door, peppers=[PEPPER], trusted_proxy="none", clock=monotonic)
-    edge = Middleware(Edge, production=False, max_body_bytes=1024, clock=monotonic)
-    app = FastAPI(exception_handlers=HANDLERS, middleware=[edge])
-    app.include_router(routes.router(gate, {"live": catalog}, SETTING_PPM))
+    around = Middleware(RequestMiddleware, production=False, max_body_bytes=1024, clock=monotonic)
+    app = FastAPI(exception_handlers=HANDLERS, middleware=[around])
+    app.router.routes += routes.router(gate, {"live": catalog}, SETTING_PPM).routes
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tollgate") as made:
         yield made
 

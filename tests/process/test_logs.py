@@ -2,6 +2,7 @@ import io
 import json
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -134,6 +135,18 @@ def test_a_library_s_line_comes_through_the_same_renderer() -> None:
         "level": "warning",
         "request_id": "req_1",
     }
+
+
+def test_lines_before_the_configuration_are_json_and_have_no_secrets() -> None:
+    program = (
+        "from tollgate.process import logs\n"
+        f"key = '{KEY}'\n"
+        "try: raise ValueError(key)\n"
+        "except ValueError: logs.source('database').exception('failed')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["exception"].endswith("ValueError: [hidden: api_key]")
+    assert KEY not in done.stdout + done.stderr
 
 
 class Terminal(io.StringIO):

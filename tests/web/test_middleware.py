@@ -21,7 +21,7 @@ from tollgate.process import logs
 from tollgate.process.clock import monotonic
 from tollgate.settings import read
 from tollgate.web.error_responses import HANDLERS
-from tollgate.web.middleware import CLIENT_GONE, Edge
+from tollgate.web.middleware import CLIENT_GONE, RequestMiddleware
 
 DEVELOPMENT = {"MAX_ADMIN_BODY_BYTES": "2048"}
 PRODUCTION = DEVELOPMENT | {
@@ -351,7 +351,7 @@ async def test_the_duration_is_what_the_clock_says() -> None:
         await send({"type": "http.response.body"})
 
     site = Site()
-    site.app = Edge(answering, production=False, max_body_bytes=2048, clock=lambda: next(ticks))
+    site.app = RequestMiddleware(answering, production=False, max_body_bytes=2048, clock=lambda: next(ticks))
     await site.ask("GET", "/")
     assert site.lines()[0]["duration_ms"] == 12.5
 
@@ -488,7 +488,7 @@ async def test_a_header_that_the_answer_chose_itself_is_left() -> None:
         await send({"type": "http.response.body"})
 
     site = Site()
-    site.app = Edge(answering, production=False, max_body_bytes=2048, clock=monotonic)
+    site.app = RequestMiddleware(answering, production=False, max_body_bytes=2048, clock=monotonic)
     assert (await site.ask("GET", "/")).headers.get_list("cache-control") == ["max-age=60"]
 
 
@@ -501,7 +501,9 @@ async def test_what_is_not_http_passes_untouched() -> None:
     async def nothing(*messages: Any) -> Any:
         raise AssertionError
 
-    await Edge(app, production=False, max_body_bytes=2048, clock=monotonic)({"type": "lifespan"}, nothing, nothing)
+    await RequestMiddleware(app, production=False, max_body_bytes=2048, clock=monotonic)(
+        {"type": "lifespan"}, nothing, nothing
+    )
     assert seen == [{"type": "lifespan"}]
 
 

@@ -1,4 +1,4 @@
-"""Two doors to one database, one protocol: call a function, get its JSON."""
+"""Two doors (clients) to the database with one method: call a function, get its JSON."""
 
 from tollgate.database.door import Door, Json
 from tollgate.database.opening import open_door

@@ -1,7 +1,7 @@
-"""Connections to one Postgres, each used by one call at a time.
+"""A pool of connections to Postgres.
 
-asyncpg's own pool serves every use of a connection. Ours have one, a statement that leaves no session state behind, so
-they need none of its proxies and resets, nor a task for each return: half of what a call cost this process.
+asyncpg's own pool supports every use of a connection. Ours run single statements that leave no session state, so this
+pool needs no proxies, resets and tasks, which cost as much as the rest of a call.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ import asyncpg
 from tollgate.process.clock import Monotonic, monotonic
 
 GRACE_SECONDS = 0.25
-"""For the server to hear that a query is given up; a connection that does not even do that is dropped."""
+"""For telling the server to cancel a query; a connection that takes longer is aborted."""
 MOST_IDLE_SECONDS = 300.0
 MOST_SECONDS = 3600.0
-"""Of a connection's life: its plans were made for the tables of when it began."""
+"""The lifetime of a connection. Cached plans were made for the tables as they were when it began."""
 
 
 class _Kept:
-    """A connection, and what decides when it ends."""
+    """A connection, and the times that decide when it is closed."""
 
     def __init__(self, connection: asyncpg.Connection, began_at: float) -> None:
         self.connection = connection
@@ -39,10 +39,10 @@ class Connections:
         self._free = asyncio.Semaphore(most)
         self._busy: set[_Kept] = set()
         self._idle: list[_Kept] = []
-        """The one that came back last goes out first, and the others grow old."""
+        """The last one returned is used first, so that the others reach their idle time."""
 
     async def value(self, statement: str, values: list[Any]) -> Any:
-        """The one value that a statement answers. Waits while all connections are busy."""
+        """The value that a statement returns. Waits while all connections are busy."""
         async with self._free:
             kept = await self._taken()
             is_sound = False
@@ -50,7 +50,7 @@ class Connections:
                 value = await kept.connection.fetchval(statement, *values)
                 is_sound = True
                 return value
-            except asyncpg.PostgresError:  # an answer too
+            except asyncpg.PostgresError:  # the server answered, so the connection is sound
                 is_sound = True
                 raise
             finally:
@@ -58,7 +58,7 @@ class Connections:
                 await (self._keep(kept) if is_sound else _end(kept))
 
     async def close(self) -> None:
-        """Waits for what is under way, as long as it is let; then nothing is left open."""
+        """Waits for calls under way until it is cancelled, and closes all connections in either case."""
         try:
             for _ in range(self._most):
                 await self._free.acquire()
@@ -90,6 +90,6 @@ class Connections:
 
 
 async def _end(kept: _Kept) -> None:
-    """Tells the server, so that it gives up what it is still at."""
+    """Closes a connection in order, so that the server cancels a running query."""
     with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         await kept.connection.close(timeout=GRACE_SECONDS)

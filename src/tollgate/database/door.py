@@ -1,4 +1,4 @@
-"""The protocol of the doors."""
+"""The interface of both doors."""
 
 from typing import Any, Protocol
 
@@ -6,12 +6,11 @@ Json = Any
 
 
 class Door(Protocol):
-    """The way to the database.
+    """A client of the database.
 
-    Arguments are strings, integers, booleans or None, or lists and dicts for the jsonb parameters. Every
-    function answers with one JSON object.
-    A refusal of the function is raised as the error of its code; everything else that goes wrong on the
-    way is DatabaseUnavailable, within the deadline. Opens on first use and finds back after an outage.
+    Arguments are strings, integers, booleans or None, or lists and dicts for jsonb parameters. Every function returns
+    one JSON object. A refusal of the function is raised as the error with its code. If the database cannot be reached
+    or does not answer in time, DatabaseUnavailable is raised. A door connects on first use, and again after an outage.
     """
 
     async def call(self, function: str, **arguments: Json) -> Json: ...

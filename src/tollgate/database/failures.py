@@ -1,4 +1,4 @@
-"""What a failed call means, the same for both doors."""
+"""Errors of database calls, for both doors."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ log = logs.source("database")
 REFUSAL = "PT"
 SQLSTATE_LENGTH = 5
 OURS_TO_MEND = ("22", "23", "42", "P0", "XX", "21", "0A")
-"""Classes of states that say the call itself is wrong: a defect of ours, not an outage."""
+"""Classes of sqlstates that mean a defect of ours rather than an outage."""
 
 NOT_MIGRATED = ("42883", "3F000", "PGRST202")
 NOT_LET_IN = ("42501",)
 
 
 def of_state(state: str, message: str, detail: str | None) -> TollgateError:
-    """The error behind an sqlstate, or behind PostgREST's code, which is an sqlstate or its own PGRST…."""
+    """The error for an sqlstate or a code of PostgREST's own (PGRST…)."""
     if state.startswith(REFUSAL):
         refusal = from_code(message, _facts(detail))
         if refusal.code != message:

@@ -1,4 +1,4 @@
-"""Which door the settings ask for."""
+"""Makes the door that the settings choose."""
 
 from tollgate.database.door import Door
 from tollgate.process.http_client import Http
@@ -6,7 +6,7 @@ from tollgate.settings import Settings
 
 
 def open_door(settings: Settings, http: Http) -> Door:
-    """The door that the settings name; nothing is connected yet."""
+    """A door; it connects on first use."""
     if settings.database_url is None and settings.supabase_url and settings.supabase_secret_key:
         from tollgate.database.supabase import SupabaseDoor
 
@@ -27,7 +27,7 @@ def open_door(settings: Settings, http: Http) -> Door:
 
 
 def database_url(settings: Settings) -> str:
-    """Where Postgres itself listens: as set, or the embedded one's socket."""
+    """The URL of Postgres: DATABASE_URL, or the socket of the embedded one."""
     if settings.database_url:
         return settings.database_url.get_secret_value()
 

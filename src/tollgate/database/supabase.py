@@ -1,4 +1,4 @@
-"""The door for serverless hosts: Supabase's HTTP API, which keeps the connections that a function cannot."""
+"""The door for serverless hosts: Supabase's HTTP API, which has a connection pool of its own."""
 
 import asyncio
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ class SupabaseDoor:
         return answer.data
 
     async def close(self) -> None:
-        self._client = None  # the HTTP client is the process's, and closed by it
+        self._client = None  # the HTTP client belongs to the process
 
     def _open(self) -> "AsyncPostgrestClient":
         if self._client is None:
@@ -48,9 +48,9 @@ class SupabaseDoor:
 
 
 def _headers(secret_key: str) -> dict[str, str]:
-    """A new secret key goes in `apikey` alone; a service_role token must also say so as a bearer.
+    """A secret key (sb_…) goes in `apikey` only; a service_role token must be in `authorization` too.
 
-    The User-Agent is ours: Supabase refuses a secret key that comes with a browser's.
+    Supabase refuses a secret key from a browser, by its User-Agent.
     """
     headers = {"apikey": secret_key, "user-agent": USER_AGENT, "x-client-info": USER_AGENT}
     if not secret_key.startswith("sb_"):

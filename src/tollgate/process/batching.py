@@ -1,8 +1,8 @@
-"""Natural batching: what arrives while a call is under way leaves together in the next one.
+"""Batching: items that arrive while a call is under way are sent together in the next call.
 
-One balance row serialises its org's requests at the speed of a commit. Batched, many share one commit; a lone
-request never waits, since nothing is under way. A batch leaves at the end of the loop's turn: what one answer
-of the database set free in that turn comes back together, where otherwise the first would leave the rest behind.
+The row of an org's balance allows one transaction at a time, so unbatched requests of one org would each wait for a
+commit. In a batch, many share one commit. A single item is sent at once, since no call is under way. A batch is sent at
+the end of an iteration of the event loop, so that requests that one response of the database resumed are sent together.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from tollgate.core.errors import InternalError, TollgateError
 
 Item = dict[str, Any]
 Answers = dict[str, Any]
-"""By the ids of the items."""
+"""By the id of the item."""
 
 
 class Batch:
-    """Sends items through one function that takes many and answers many."""
+    """Sends items through a function that takes a list and returns an answer for each."""
 
     def __init__(self, send: Callable[[list[Item]], Awaitable[Answers]], *, lanes: int, most: int) -> None:
         self._send = send
@@ -28,11 +28,11 @@ class Batch:
         self._starting = False
 
     async def ask(self, item: Item) -> Any:
-        """The answer to this item. Cancelling the asker takes nothing back: the item may be under way already."""
+        """The answer to this item. Cancelling the caller does not withdraw the item, which may have been sent."""
         return await asyncio.shield(self.put(item))
 
     def put(self, item: Item) -> asyncio.Future[Any]:
-        """The answer that will come, for those who care for it even when nobody waits for it any more."""
+        """A future of the answer. The item is sent even if nobody awaits it."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if not self._starting:
@@ -61,13 +61,13 @@ class Batch:
                     answer.set_result(answers[item["id"]])
         except InternalError as error:
             refusal = error
-            if len(batch) > 1:  # an item broke the function: alone, its neighbours get through
+            if len(batch) > 1:  # one item broke the function: sent alone, the others succeed
                 for one in batch:
                     await self._carry([one])
         except TollgateError as error:
             refusal = error
         finally:
-            for _, answer in batch:  # nobody waits for ever, whatever happened
+            for _, answer in batch:  # no caller may wait for ever
                 if not answer.done():
                     answer.set_exception(refusal or InternalError())
-                    answer.exception()  # read here: its asker may have left, and Python complains of what nobody reads
+                    answer.exception()  # marks it as retrieved: its caller may have been cancelled

@@ -1,15 +1,15 @@
-"""Time as an argument: what decides by time is given a clock, so tests need not wait."""
+"""Clocks. Code whose decisions depend on time takes one as an argument, so that tests need not wait."""
 
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 Monotonic = Callable[[], float]
-"""Seconds that only go forward; their zero means nothing."""
+"""Seconds since an arbitrary moment; never goes back."""
 
 monotonic: Monotonic = time.monotonic
 
 
 def now() -> datetime:
-    """The wall clock, for people to read; the database's own clock decides about money."""
+    """The time of day, to show to people. What concerns money goes by the database's clock."""
     return datetime.now(UTC)

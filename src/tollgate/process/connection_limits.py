@@ -1,7 +1,7 @@
-"""HTTP as uvicorn speaks it, with limits on what a client may leave unfinished: heads, bodies, and the memory that they
-take. What it refuses by itself is refused in our shape.
+"""uvicorn's HTTP protocol, with limits on incomplete requests: the size and time of heads and bodies, and the memory of
+all incomplete bodies. Errors have our shape.
 
-Time is looked at once a second for all connections, so a request costs no timer.
+The server checks the times of all connections once a second, so that a request needs no timer.
 """
 
 import asyncio
@@ -20,26 +20,26 @@ REASONS = {
     503: "Service Unavailable",
 }
 LEAST_BYTES_PER_SECOND = 1024
-"""Of a body, after the idle time: slower than any line, faster than those who only mean to hold a connection."""
+"""The least rate of a body that takes longer than the idle time. It ends clients that only keep a connection busy."""
 
 MALFORMED = json.dumps(BadRequest("This is not a valid HTTP request.").body()).encode()
 
 
 class Limits(NamedTuple):
-    """Of what a client sends to a long-lived server."""
+    """Limits on what a client sends."""
 
     head_bytes: int = 32 * 1024
     head_seconds: float = 10.0
     body_idle_seconds: float = 20.0
     unfinished_bytes: int = 512 * 1024 * 1024
-    """Of all bodies that are still being sent, together."""
+    """Of all incomplete bodies together."""
     unfinished_bytes_of_one: int | None = None
-    """Of those from one address. None where the address is a proxy's."""
+    """Of incomplete bodies from one address. None behind a proxy."""
     keep_alive_seconds: int = 5
 
 
 class Unfinished:
-    """The bytes of bodies that are still being sent, in this process."""
+    """The bytes of incomplete bodies in this process."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -47,7 +47,7 @@ class Unfinished:
         self._by_address: Counter[str] = Counter()
 
     def take(self, address: str, size: int) -> bool:
-        """False when there is no room. The bytes count until they are given back."""
+        """Adds bytes, which count until they are given back. False when that exceeds a limit."""
         self._total += size
         self._by_address[address] += size
         of_one = self._limits.unfinished_bytes_of_one
@@ -71,15 +71,15 @@ class Protocol(HttpToolsProtocol):
         self._loop = asyncio.get_running_loop()
         self._refusal: TollgateError | None = None
         self._head_since: float | None = None
-        """None while no head is being sent."""
+        """When the head that is being received began; None otherwise."""
         self._head_bytes = 0
         self._heard_bytes = 0
-        """Of the head that is being sent and all that came with its end: a bound that costs nothing to know."""
+        """Of the head and of what came with its end. An upper bound of the head that costs nothing."""
         self._body_since: float | None = None
-        """None while no body is being sent."""
+        """When the body that is being received began; None otherwise."""
         self._body_bytes = 0
         self._taken_bytes = 0
-        """Of the body, as far as they count as unfinished. Those of a body that came at once never do."""
+        """Of the body, as counted in `unfinished`. A body that comes at once is not counted."""
         self._heard_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -117,7 +117,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
-        if not self.cycle.response_complete:  # else nobody keeps it
+        if not self.cycle.response_complete:  # otherwise it is discarded
             self._body_bytes += len(body)
 
     def on_message_complete(self) -> None:
@@ -125,11 +125,11 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def check(self, now: float) -> None:
-        """Ends the connection when what it has begun to send takes too long."""
+        """Closes the connection when the client takes too long to send a request."""
         if self._head_since is not None:
             if now - self._head_since > self._limits.head_seconds:
                 self.refuse(RequestTimeout())
-        elif self.flow.read_paused:  # it is not the client who is slow
+        elif self.flow.read_paused:  # we are slow, not the client
             self._heard_at = now
         elif self._body_since is not None:
             idle = self._limits.body_idle_seconds
@@ -138,7 +138,7 @@ class Protocol(HttpToolsProtocol):
                 self.refuse(RequestTimeout())
 
     def refuse(self, error: TollgateError) -> None:
-        """Says why, unless an answer is under way, and closes."""
+        """Sends the error, unless a response has begun, and closes."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
@@ -146,7 +146,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Uvicorn calls this when the parser gives up, as it does when we raise in a call of its."""
+        """uvicorn calls this when the parser fails, which it also does when a callback of ours raises."""
         if self._refusal:
             self.refuse(self._refusal)
         else:

@@ -1,4 +1,4 @@
-"""The one HTTP client of the process, opened on first use: each further one would cost its own TLS context."""
+"""The HTTP client of the process. There is one, since each has a TLS context, which is slow to make."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ USER_AGENT = f"tollgate/{__version__}"
 
 
 class Http:
-    """Opens when first asked, so that a cold start without outgoing calls does not pay for it."""
+    """Imports httpx and opens the client on first use, so that a cold start without outgoing calls is shorter."""
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None

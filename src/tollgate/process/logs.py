@@ -61,15 +61,9 @@ def configure(level: str, secrets: Iterable[str], stream: TextIO | None = None, 
     JSON unless `console` is set and the stream is a terminal."""
     least = getattr(logging, level.upper())
     out = stream or sys.stdout
-    output = _Output(out)
     redact = Redactor(secrets)
     rendered = _for_console(redact) if console and out.isatty() else _as_json(redact)
-    structlog.configure(
-        processors=[_with_notes, *rendered],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=lambda: output,
-        cache_logger_on_first_use=False,
-    )
+    _configure_structlog(least, rendered, out)
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -78,6 +72,16 @@ def configure(level: str, secrets: Iterable[str], stream: TextIO | None = None, 
         )
     )
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
+
+
+def _configure_structlog(least: int, rendered: list[Processor], out: TextIO) -> None:
+    output = _Output(out)
+    structlog.configure(
+        processors=[_with_notes, *rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=lambda: output,
+        cache_logger_on_first_use=False,
+    )
 
 
 class _Output(structlog.WriteLogger):
@@ -147,3 +151,7 @@ class _Hiding:
 
     def _text(self, text: str) -> str:
         return self._short(text) if len(text) <= SHORT_CHARACTERS else self._redact(text)
+
+
+# structlog's own default would show local variables.
+_configure_structlog(logging.INFO, _as_json(Redactor(())), sys.stdout)

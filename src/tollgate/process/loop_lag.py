@@ -1,4 +1,4 @@
-"""Notices when something holds the event loop, which keeps every request of the process waiting, and says what did."""
+"""Logs when something blocks the event loop, which delays every request of the process, and the code that did it."""
 
 import asyncio
 import contextlib
@@ -13,18 +13,18 @@ from tollgate.process.clock import Monotonic
 
 LIMIT_SECONDS = 0.05
 DEEPEST = 3
-"""Frames of ours that are named, the innermost first."""
+"""How many frames of the blocking code are logged, the innermost first."""
 
 log = logs.source("application")
 
 
 class LoopLag:
-    """The loop beats every so often; a thread looks whether it does. Neither costs a request anything."""
+    """A timer of the loop notes the time; a thread looks how long ago that was. Neither costs a request anything."""
 
     def __init__(self, clock: Monotonic, limit_seconds: float = LIMIT_SECONDS) -> None:
         self.times_blocked = 0
         self.seen: Mapping[str, Any] | None = None
-        """What held the loop when the thread last found it held, until the loop goes on."""
+        """The request and the code that block the loop, as the thread last saw them; None when it is not blocked."""
         self._clock = clock
         self._limit = limit_seconds
         self._beat_at = 0.0
@@ -32,7 +32,7 @@ class LoopLag:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Watches the running loop meanwhile."""
+        """Watches the running loop during the block."""
         loop, thread_id = asyncio.get_running_loop(), threading.get_ident()
         self._beat_at = self._clock()
         beating = loop.call_later(self._limit, self._beat, loop)
@@ -64,7 +64,7 @@ class LoopLag:
 
 
 def _request(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
-    """The notes of the request whose task runs. Python 3.11 does not show a task's context."""
+    """The notes of the request whose task runs. Python 3.11 has no way to get a task's context."""
     context = getattr(asyncio.current_task(loop), "get_context", None)
     return logs.noted(context()) if context else {}
 

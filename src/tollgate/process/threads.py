@@ -1,7 +1,7 @@
-"""Work on large bodies is done in threads beside the event loop, so that other requests go on meanwhile.
+"""Runs work on large bodies in threads, so that it does not block the event loop.
 
-A thread holds Python's lock while it runs C code, so this alone would not keep the loop free: `core/strict_json.py`
-bounds the work on a body.
+A thread keeps Python's lock while it runs C code, so this is not enough: `core/strict_json.py` also limits the
+work on a body.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="large-body")
 
 
 async def work(body_bytes: int, function: Callable[[*Arguments], Made], *arguments: *Arguments) -> Made:
-    """What the function makes. It runs here for a small body, and beside the loop for a large one."""
+    """The function's result. The function runs here for a small body, and in a thread for a large one."""
     if body_bytes <= SLICE_BYTES:
         return function(*arguments)
     return await asyncio.get_running_loop().run_in_executor(_threads, function, *arguments)

@@ -1,4 +1,4 @@
-"""Several processes that serve one listening socket, for hosts with several cores. The first only looks after them."""
+"""Several processes that serve one listening socket, for hosts with several cores. The main process supervises them."""
 
 import contextlib
 import multiprocessing
@@ -15,15 +15,15 @@ from typing import Any
 from tollgate.process import logs
 
 STOP_SECONDS = 9.0
-"""A little more than a server takes that has to cut off its last request."""
+"""A little longer than a server takes to stop."""
 PAUSE_SECONDS = 1.0
 
 log = logs.source("application")
 
 
 def keep(count: int, listener: socket.socket, work: Callable[..., None], *arguments: Any) -> None:
-    """Keeps so many at `work(listener, *arguments)` until a signal raises here: they are told to stop and waited for.
-    A second signal ends them at once."""
+    """Runs `work(listener, *arguments)` in `count` processes, and restarts those that end, until a signal raises an
+    exception here. Then it stops them and waits. A second signal kills them."""
     workers: list[SpawnProcess] = []
     try:
         while True:
@@ -33,14 +33,14 @@ def keep(count: int, listener: socket.socket, work: Callable[..., None], *argume
             for worker in [worker for worker in workers if not worker.is_alive()]:
                 log.error("worker_died", exit_code=worker.exitcode)
                 workers.remove(worker)
-            time.sleep(PAUSE_SECONDS)  # one that cannot start must not keep the machine busy
+            time.sleep(PAUSE_SECONDS)  # in case it cannot start at all
     finally:
         listener.close()
         _end(workers)
 
 
 def _begun(work: Callable[..., None], *arguments: Any) -> SpawnProcess:
-    """A fresh process: a forked one would inherit the locks of our threads without the threads."""
+    """Spawned, not forked: a fork would have the locks of our threads, but not the threads that release them."""
     worker = multiprocessing.get_context("spawn").Process(target=_worker, args=(work, *arguments), daemon=True)
     with _deaf_to_the_keyboard():
         worker.start()
@@ -80,7 +80,7 @@ def _leave_with_the_first() -> None:
 
 @contextlib.contextmanager
 def _deaf_to_the_keyboard() -> Iterator[None]:
-    """What is started here never hears Ctrl-C, which the terminal sends to all: it is told to stop by the first."""
+    """Processes started in the block ignore Ctrl-C, which the terminal sends to all. The main process stops them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

@@ -1,4 +1,4 @@
-"""Whose address a request comes from. A header is believed only where a known proxy writes it."""
+"""The client's address. A header is trusted only if a known proxy sets it."""
 
 import re
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from starlette.types import Scope
 from tollgate.settings import TrustedProxy
 
 WITH_PORT = re.compile(r"\[([^][]+)](?::\d{1,5})?|([\d.]+):\d{1,5}", re.ASCII)
-"""[2001:db8::1]:443 and 203.0.113.7:443, as load balancers write them when asked to keep the port."""
+"""[2001:db8::1]:443 and 203.0.113.7:443: load balancers can be configured to add the port."""
 
 
 def headers_of(scope: Scope) -> Mapping[str, str]:
-    """A request's headers by their names in lower case, decoded once for all who look. The first of two counts."""
+    """The headers by lower-case name, decoded once for each request. Of two with one name, the first counts."""
     state = scope.setdefault("state", {})
     if "headers" not in state:
         state["headers"] = {
@@ -25,13 +25,13 @@ def headers_of(scope: Scope) -> Mapping[str, str]:
 
 
 def announced_bytes(headers: Mapping[str, str]) -> int:
-    """What Content-Length says; 0 where it is absent or no number."""
+    """Content-Length, or 0 when it is absent or not a number."""
     announced = headers.get("content-length", "").lstrip("0")
     return int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
 
 
 def client_ip(scope: Scope, proxy: TrustedProxy) -> str | None:
-    """The caller's address, or None when nothing trustworthy names one."""
+    """The client's address, or None when no trusted source has one."""
     peer = (scope.get("client") or ("",))[0]
     match proxy:
         case "vercel" | "railway":
@@ -48,13 +48,13 @@ def client_ip(scope: Scope, proxy: TrustedProxy) -> str | None:
 
 
 def _only(scope: Scope, name: bytes) -> str:
-    """What an edge overwrites comes once. Of two, nobody can say which is the edge's."""
+    """A header that the proxy overwrites comes once. If there are two, neither is trusted."""
     sent = _sent(scope, name)
     return sent[0] if len(sent) == 1 else ""
 
 
 def _last_forwarded(scope: Scope) -> str:
-    """The element that the nearest proxy added; those before it are the caller's own claims."""
+    """The element that the nearest proxy added; a client can forge those before it."""
     return ",".join(_sent(scope, b"x-forwarded-for")).split(",")[-1]
 
 

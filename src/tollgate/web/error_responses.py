@@ -1,4 +1,4 @@
-"""The one renderer of errors: whatever went wrong and wherever, in the shape that the client's path promises."""
+"""Renders all errors, in OpenAI's shape or, under OpenRouter's paths, in OpenRouter's."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ MOST_FAULTS = 100
 
 
 class Refusal(JSONResponse):
-    """Knows its shape when it is sent: OpenAI's, or OpenRouter's under its paths."""
+    """Chooses the shape when it is sent, by the path of the request."""
 
     def __init__(self, error: TollgateError, headers: dict[str, str]) -> None:
         super().__init__(error.body(), error.status, {**error.headers, **headers})
@@ -30,7 +30,7 @@ class Refusal(JSONResponse):
 
 
 def speaks_openrouter(scope: Scope) -> bool:
-    """Whether the client came by OpenRouter's paths, and so expects its shapes."""
+    """Whether the path is one of OpenRouter's, whose clients expect its error shape."""
     return str(scope["path"]).startswith(OPENROUTERS)
 
 
@@ -44,7 +44,7 @@ async def refused(request: Request, error: TollgateError) -> Refusal:
 
 
 async def invalid(request: Request, error: RequestValidationError) -> Refusal:
-    """FastAPI's findings: the first as the sentence, the first hundred as facts, and none of the values."""
+    """Errors of validation: the first as the message, the first hundred as facts. Values are left out."""
     told = error.errors()[:MOST_FAULTS]
     faults = [{"param": _place(fault["loc"]), "fault": fault["msg"]} for fault in told]
     first = faults[0]
@@ -52,7 +52,7 @@ async def invalid(request: Request, error: RequestValidationError) -> Refusal:
 
 
 async def of_framework(request: Request, error: HTTPException) -> Refusal:
-    """What Starlette and FastAPI refuse by themselves, in our words."""
+    """Errors that Starlette and FastAPI raise themselves, as ours."""
     headers = dict(error.headers or {})
     match error.status_code:
         case 404:
@@ -74,5 +74,5 @@ HANDLERS: dict[Any, Any] = {
 
 
 def _place(location: tuple[str | int, ...]) -> str:
-    """body.limits.0 and the like, without FastAPI's word for where it looked when there is more."""
+    """The field, as in limits.0: without FastAPI's first part ("body", "query") unless it is the only one."""
     return ".".join(str(part) for part in (location[1:] or location))

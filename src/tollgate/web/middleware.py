@@ -1,6 +1,7 @@
-"""The outermost layer of every request: its id, its size, its headers, its log line, and the last net under it.
+"""The outermost middleware: request ids, the limit of a body's size, response headers, the log line of a request, and
+unexpected errors.
 
-Plain ASGI, one layer for all: each BaseHTTPMiddleware would cost more than the database call.
+It is one plain ASGI middleware, since each BaseHTTPMiddleware would cost more than a database call.
 """
 
 import re
@@ -31,20 +32,20 @@ SECURITY_HEADERS = {
 OVER_TLS_ONLY = {"strict-transport-security": "max-age=31536000"}
 
 
-class Watch(Protocol):
-    """Who wants to know of every request, and by what its key was refused."""
+class Observer(Protocol):
+    """Is told of every request, with the facts of its log line and what is known of its caller."""
 
     def begins(self) -> None: ...
 
     def ended(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None: ...
 
 
-class Edge:
+class RequestMiddleware:
     def __init__(
-        self, app: ASGIApp, *, production: bool, max_body_bytes: int, clock: Monotonic, watch: Watch | None = None
+        self, app: ASGIApp, *, production: bool, max_body_bytes: int, clock: Monotonic, observer: Observer | None = None
     ) -> None:
         self._app = app
-        self._watch = watch
+        self._observer = observer
         headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._max_body_bytes = max_body_bytes
@@ -54,35 +55,35 @@ class Edge:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         logs.forget()
-        scope["state"] = {**scope.get("state", {}), "own_id": _new_id()}  # the server shares its own among requests
+        scope["state"] = {**scope.get("state", {}), "own_id": _new_id()}  # requests share the server's state
         request_id = scope["state"]["request_id"] = _request_id(headers_of(scope), scope["state"]["own_id"])
         logs.note(request_id=request_id)
-        answer = _Answer(send, [*self._headers, (b"x-request-id", request_id.encode())])
+        response = _Response(send, [*self._headers, (b"x-request-id", request_id.encode())])
         started = self._clock()
-        if self._watch:
-            self._watch.begins()
+        if self._observer:
+            self._observer.begins()
         try:
-            await self._answer(scope, receive, answer)
+            await self._respond(scope, receive, response)
         finally:
             method, route = scope["method"], _route(scope)
             duration_ms = round((self._clock() - started) * 1000, 1)
-            log.info("request", method=method, route=route, status=answer.status, duration_ms=duration_ms)
-            if self._watch:
-                self._watch.ended(method, route, logs.noted(), scope["state"].get("caller", {}))
+            log.info("request", method=method, route=route, status=response.status, duration_ms=duration_ms)
+            if self._observer:
+                self._observer.ended(method, route, logs.noted(), scope["state"].get("caller", {}))
 
-    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+    async def _respond(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         body = _Body(receive, self._max_body_bytes, announced_bytes(headers_of(scope)))
         try:
-            await self._app(scope, body.receive, answer.send)
-        except Exception:  # the last net: whatever it is, the client gets our shape and the log the cause
+            await self._app(scope, body.receive, response.send)
+        except Exception:  # the last handler: logs the cause, and answers in our shape
             log.exception("unexpected_error")
-            if answer.status != CLIENT_GONE:
-                raise  # a response is under way: only the server can break it off
-            await render(InternalError())(scope, receive, answer.send)
+            if response.status != CLIENT_GONE:
+                raise  # the response has begun: only the server can abort it
+            await render(InternalError())(scope, receive, response.send)
 
 
-class _Answer:
-    """Sends, with our headers, and remembers the status. Until a response starts the client counts as gone."""
+class _Response:
+    """Adds our headers, and remembers the status, which is 499 until the response starts."""
 
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         self._send = send
@@ -99,9 +100,9 @@ class _Answer:
 
 
 class _Body:
-    """Receives, and refuses a body that is too large when it is first read: until then the key may be refused.
+    """Refuses a body that is too large when it is first read: until then the key may be refused.
 
-    Counts as well, since Content-Length may lie or be absent.
+    Counts its bytes too, since Content-Length may be wrong or absent.
     """
 
     def __init__(self, receive: Receive, max_bytes: int, announced_bytes: int) -> None:
@@ -119,22 +120,22 @@ class _Body:
 
     def _refuse_more_than_allowed(self, size: int) -> None:
         if size > self._max_bytes:
-            # Starlette's own kind, which FastAPI lets through where it reads bodies.
+            # FastAPI turns other exceptions into 400 while it reads a body.
             raise HTTPException(413, str(self._max_bytes), {"connection": "close"})
 
 
 def _route(scope: Scope) -> str | None:
-    """The route's template; FastAPI keeps the whole one of an included router in a place of its own."""
+    """The path template of the route. For an included router, FastAPI has the complete one in a context of its own."""
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route") or scope.get("endpoint")
     return getattr(route, "path", None)
 
 
 def _request_id(headers: Mapping[str, str], own_id: str) -> str:
-    """The client's own where it is sane; only ours is unique."""
+    """The client's id if it is well-formed. Only ours is unique."""
     claimed = headers.get("x-request-id", "")
     return claimed if SANE_ID.fullmatch(claimed) else own_id
 
 
 def _new_id() -> str:
-    """Milliseconds first, as the database's ids have them, so that indexes fill in order."""
+    """Begins with the time, like the ids that the database makes, so that indexes grow at the end."""
     return f"req_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -24,28 +24,29 @@ _preparing = threading.Lock()
 """FastAPI silences warnings while it prepares a route, which two threads must not do at once."""
 
 
-class LazyRoute(Route):
-    """Matches requests by path and method, and passes them to a route of FastAPI's."""
+class LazyRoute(BaseRoute):
+    """Matches requests by path and method, and passes them to a route of FastAPI's. `include_router` would drop it:
+    use `Routes.take`."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], *, guard: Guard | None = None, **options: Any) -> None:
         """The path may be empty until `take` adds a prefix."""
-        super().__init__(path or "/", endpoint)
         self.path = path
-        self.methods = set(options["methods"] or ["GET"])
-        self.app = self._serve
+        self.endpoint = endpoint
         self.guard = guard
         self.options = options
+        self._matcher = Route(path or "/", endpoint)
+        self._matcher.methods = set(options["methods"] or ["GET"])
 
     @cached_property
     def prepared(self) -> APIRoute:
         with _preparing:
             return _PreparedRoute(self)
 
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        return self._matcher.matches(scope)
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self
-        await super().handle(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.prepared.handle(scope, receive, send)
 
     def wrapped(self, handler: Handler) -> Handler:
