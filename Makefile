@@ -11,13 +11,14 @@ UV := UV_SYSTEM_CERTS=true UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT="$(V
 SYNC := $(UV) sync --quiet --frozen --inexact --group embedded --group terminal --python "$(VENV)/bin/python"
 NODE_IS_HERE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && echo yes)
 NODE_GROUP := $(if $(NODE_IS_HERE),,--group node)
+PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/pytest" -n auto --dist worksteal
 NPM := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix tests/npm
 # Shows what a command printed only when it fails.
 quietly = printed=$$({ $(1); } 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up stack serve migrate seed-key test check format exports migration clean
+.PHONY: help up stack serve migrate seed-key test test-all check lint format exports migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,16 +39,21 @@ seed-key: $(RULE)/.run ## Create an admin key: make seed-key API_KEY=<value>
 	@test -n "$(API_KEY)" || { echo "tollgate: say which: make seed-key API_KEY=<at least 20 characters>" >&2; exit 2; }
 	@"$(VENV)/bin/python" -m tollgate seed-key "$(API_KEY)"
 
-test: $(RULE)/.dev tests/npm/node_modules/.ready ## Run all tests (ARGS="-k balance" for some)
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/pytest" -n auto --dist worksteal $(ARGS)
+test: $(RULE)/.dev tests/npm/node_modules/.ready ## Run the tests but the slow ones (ARGS="-k balance" for some)
+	@$(PYTEST) -m "not slow" $(ARGS)
+	@echo 'The slow tests were left out: `make test-all` runs them too.'
 
-check: $(RULE)/.dev ## Format, lint, types, floors, stale exports, and all tests
+test-all: $(RULE)/.dev tests/npm/node_modules/.ready ## Run all tests, as CI does and as you do before a release
+	@$(PYTEST) $(ARGS)
+
+check: lint test ## Everything before a commit: lint, test
+
+lint: $(RULE)/.dev ## Format, lint, types, floors, stale exports
 	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/ruff" check --quiet .
 	@"$(VENV)/bin/mypy"
 	@"$(VENV)/bin/lint-imports" --no-logo
 	@"$(VENV)/bin/python" tools/exports.py --check
-	@$(MAKE) --no-print-directory test
 
 format: $(RULE)/.dev ## Format the code and mend what the linter can
 	@"$(VENV)/bin/ruff" check --fix --quiet .

@@ -71,6 +71,11 @@ def pytest_configure(config: pytest.Config) -> None:
     _started.callback(os.environ.pop, PORT)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores, since many tests wait for a server. All of them share one Postgres."""
+    return min((os.cpu_count() or 1) + 1, 12)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """To read whom the world trusts takes an HTTP client 50 ms, and only a host's build asks it for anything."""

@@ -12,6 +12,8 @@ from clients.questions import ARGUMENTS, PIXEL, PLACE, TEXT, WEATHER, erring
 from gateway import Upstream, running
 from servers.postgres import PACKAGES
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = PACKAGES.parent / "ai_sdk.mjs"
 PATIENCE_SECONDS = 60
 

@@ -12,7 +12,8 @@ from clients.questions import ARGUMENTS, SAID, SHOWN, TEXT, WEATHER, erring
 from gateway import Upstream
 from tollgate.core.money import NANOS_PER_CREDIT
 
-pytestmark = [  # what pydantic says of litellm's types
+pytestmark = [  # with what pydantic says of litellm's types
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore:Accessing the 'model_.*' attribute:DeprecationWarning"),
 ]

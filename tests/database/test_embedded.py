@@ -21,6 +21,8 @@ from servers.postgres import binaries
 from servers.process import give_away, unprivileged
 from tollgate.database import embedded
 
+pytestmark = pytest.mark.slow
+
 OWNER = """
 import sys
 from pathlib import Path

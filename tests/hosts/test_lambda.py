@@ -382,6 +382,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tollgate-lambda.zip"
 
 
+@pytest.mark.slow
 def test_the_zip_is_small_and_has_nothing_in_it_that_does_not_serve(packed: Path) -> None:
     assert packed.stat().st_size < 25_000_000  # Lambda takes 50 MB
     with zipfile.ZipFile(packed) as archive:
@@ -402,6 +403,7 @@ def code(packed: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 async def test_the_zip_serves_by_itself(
     code: Path, supabase_api: Relay, shared_database: str, upstream: Upstream, customer: Customer, tmp_path: Path
 ) -> None:
@@ -410,6 +412,7 @@ async def test_the_zip_serves_by_itself(
         assert made.answer(ask(await customer()))["statusCode"] == 200
 
 
+@pytest.mark.slow
 async def test_the_zip_serves_behind_the_web_adapter_as_well(
     code: Path, supabase_api: Relay, shared_database: str, upstream: Upstream, customer: Customer, tmp_path: Path
 ) -> None:

@@ -74,7 +74,9 @@ def upstream() -> Iterator[Upstream]:
         yield Upstream(made, address)
 
 
-@pytest.fixture(params=["one process", "several processes and the embedded database"])
+@pytest.fixture(
+    params=["one process", pytest.param("several processes and the embedded database", marks=pytest.mark.slow)]
+)
 def ground(request: pytest.FixtureRequest, upstream: Upstream, tmp_path: Path) -> Iterator[Ground]:
     if request.param == "one process":
         url = request.getfixturevalue("own_database")
@@ -157,7 +159,7 @@ async def the_books_are_closed(ground: Ground, calls: int) -> None:
     assert {row["generation_id"]: row["charge_nanos"] for row in exact} == owed
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 async def test_told_twice_it_goes_at_once_and_leaves_the_rest_to_the_sweeper(
     upstream: Upstream, own_database: str, tmp_path: Path, processes: str
 ) -> None:

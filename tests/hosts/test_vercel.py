@@ -27,6 +27,8 @@ from tollgate.app import create_app
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
+pytestmark = pytest.mark.slow
+
 CRON_SECRET = "a-cron-secret-of-the-tests"
 TIMEOUT_SECONDS = 3
 CLOSING_SECONDS = 20

@@ -65,7 +65,9 @@ async def limited(url: str, someone: Person) -> None:
     await asked(url, f"update tollgate.orgs set limits = {of_a_day} where id = $1", someone.org_id)
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    "host", ["heroku", *(pytest.param(one, marks=pytest.mark.slow) for one in ("railway", "digitalocean"))]
+)
 async def test_the_limits_hold_across_the_workers_and_no_forged_address_is_believed(
     upstream: Upstream, own_database: str, tmp_path: Path, host: str
 ) -> None:

@@ -261,6 +261,7 @@ def test_demo_tells_its_key_the_commands_to_try_and_where_its_data_is(home: Home
         assert (balance["credits"], balance["credits_nanos"], balance["held_nanos"]) == (5, 5_000_000_000, 0)
 
 
+@pytest.mark.slow
 def test_demo_with_an_openrouter_key_says_that_it_costs_money(used_home: Home) -> None:
     with used_home.server("demo", OPENROUTER_API_KEY="sk-or-v1-not-a-real-key") as demo:
         assert "OpenRouter: completions cost real money" in demo.printed
@@ -284,7 +285,10 @@ def test_a_second_demo_has_the_same_key_and_grants_nothing_more(used_home: Home)
         ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_signal_ends_demo_in_order(used_home: Home, number: signal.Signals) -> None:
     with used_home.server("demo") as demo:
         assert demo.get("/user/balance", demo.demo_key).status_code == 200
@@ -297,6 +301,7 @@ def test_a_signal_ends_demo_in_order(used_home: Home, number: signal.Signals) ->
         assert not (used_home.data / "postgres" / "postmaster.pid").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["postgres.new*/PG_VERSION", "postgres/postmaster.pid"])
 def test_a_signal_during_the_first_start_leaves_nothing_running(home: Home, moment: str) -> None:
     with home.start("demo") as demo:
@@ -310,6 +315,7 @@ def test_a_signal_during_the_first_start_leaves_nothing_running(home: Home, mome
     wait_until(lambda: not whole_postgres(home.data), "Postgres is gone")
 
 
+@pytest.mark.slow
 def test_demo_comes_back_with_everything_after_all_of_it_was_killed(used_home: Home) -> None:
     with used_home.server("demo") as killed:
         key = killed.demo_key
@@ -324,6 +330,7 @@ def test_demo_comes_back_with_everything_after_all_of_it_was_killed(used_home: H
         assert demo.get("/admin/audit-logs", SECRET).status_code == 200
 
 
+@pytest.mark.slow
 def test_demo_takes_over_the_postgres_of_a_killed_one_and_stops_it(used_home: Home) -> None:
     with used_home.server("demo") as killed:
         killed.process.kill()
@@ -368,6 +375,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_whose_postgres_cannot_be_started_again_ends_with_one(used_home: Home, workers: str) -> None:
     cluster, elsewhere = used_home.data / "postgres", used_home.data / "elsewhere"
@@ -380,6 +388,7 @@ def test_a_server_whose_postgres_cannot_be_started_again_ends_with_one(used_home
         assert not cluster.exists()
 
 
+@pytest.mark.slow
 def test_seed_key_works_beside_a_running_demo_and_leaves_it_running(used_home: Home) -> None:
     with used_home.server("demo") as demo:
         assert used_home.run("seed-key", SECRET).returncode == 0

@@ -28,6 +28,8 @@ from tollgate.keys.authentication import console
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
+pytestmark = pytest.mark.slow
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -33,6 +33,8 @@ from tollgate.keys.authentication import console
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
+pytestmark = pytest.mark.slow
+
 SECONDS = float(os.environ.get("STORM_SECONDS", "8"))
 SEED = os.environ.get("STORM_SEED") or secrets.token_hex(4)
 HABITS = Habits(

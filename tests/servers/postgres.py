@@ -117,7 +117,7 @@ def cluster(folder: Path, version: str = "18") -> Iterator[Cluster]:
         programs / "postgres",
         *("-D", data, "-p", str(port)),
         *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"),
-        *("-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=64MB"),
+        *("-c", "fsync=off", "-c", "max_connections=800", "-c", "shared_buffers=64MB"),
     )
     made_cluster = Cluster(port)
     with running(server, made_cluster.answers, folder / "log") as process:
