@@ -105,14 +105,18 @@ NOUNS = {
     },
     "completions": {
         "admission.py",
-        "settlements.py",
         "content.py",
+        "endings.py",
+        "flow.py",
+        "late_endings.py",
         "openapi.py",
         "paid_call.py",
+        "plain.py",
         "relay.py",
+        "replay.py",
+        "settlements.py",
         "stream.py",
         "sweeper.py",
-        "plain.py",
     },
 }
 NO_ROOM = {"core", "database", "process", "sandbox", "web"}

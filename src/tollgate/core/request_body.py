@@ -10,12 +10,11 @@ request past us (another address, another key, headers) is refused and not dropp
 that it works.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from tollgate.core import strict_json
+from tollgate.core import fields, strict_json
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras import requested as extras
 from tollgate.core.extras.requested import Extras
@@ -133,49 +132,41 @@ class Ask(NamedTuple):
 
 
 def read(body: bytes, endpoint: Endpoint) -> Ask:
-    """Refuses by BadRequest what we cannot price or must not forward; `param` names the field."""
+    """Raises BadRequest for what we cannot price or must not forward; `param` names the field."""
+    return read_parsed(parse(body), body, endpoint)
+
+
+def parse(body: bytes) -> dict[str, Any]:
     try:
-        given = strict_json.from_client(body)
+        return strict_json.from_client(body)
     except NotJson as error:
         raise strict_json.refusal(error) from None
+
+
+def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> Ask:
+    """As `read`, for a body that `parse` has parsed."""
     _refuse_forbidden(given)
-    _object(given, "usage")
+    fields.mapping(given, "usage")
     model, *fallbacks = _models(given)
     asked = _asked(given, endpoint)
     bound, bound_field = _bound(given, endpoint)
     media = list(_media(asked))
-    stream_options = _object(given, "stream_options")
+    stream_options = fields.mapping(given, "stream_options")
     return Ask(
         endpoint=endpoint,
         model=model,
         fallbacks=tuple(fallbacks),
-        stream=_flag(given, "stream") and endpoint != "embeddings",
-        include_usage=_flag(stream_options, "include_usage", "stream_options."),
+        stream=fields.flag(given, "stream") and endpoint != "embeddings",
+        include_usage=fields.flag(stream_options, "include_usage", "stream_options.include_usage"),
         continuous_usage=bool(stream_options.get("continuous_usage_stats")),
         bound=bound,
         bound_field=bound_field,
         choices=1 if endpoint == "embeddings" else _choices(given, asked),
-        prompt=_measured(body, media, bool(_objects(given, "tools"))),
+        prompt=_measured(body, media, bool(fields.mappings(given, "tools"))),
         extras=extras.read(given, (model, *fallbacks), [one.payload for one in media if one.kind == "file"]),
         user=_user(given),
-        max_price=_object(_object(given, "provider"), "max_price", "provider.") or None,
+        max_price=fields.mapping(fields.mapping(given, "provider"), "max_price", "provider.max_price") or None,
     )
-
-
-def granted(body: bytes, bound: int, field: str) -> bytes:
-    """The body with the bound that was granted, in the field that the client used, else in the upstream's own."""
-    return strict_json.put(body, field, str(bound).encode())
-
-
-def asking_for_usage(body: bytes, *, continuous: bool = False) -> bytes:
-    """For servers that count only when asked, and only in streams. vLLM can tell its counts so far in every chunk."""
-    asking = _put_inside(body, "stream_options", "include_usage")
-    return _put_inside(asking, "stream_options", "continuous_usage_stats") if continuous else asking
-
-
-def renamed(body: bytes, model: str) -> bytes:
-    """For a route whose upstream has a name of its own for the model."""
-    return strict_json.put(body, "model", json.dumps(model).encode())
 
 
 def most_tokens(text: bytes) -> int:
@@ -203,7 +194,7 @@ def _refuse_forbidden(given: Mapping[str, Any]) -> None:
 
 
 def _models(given: Mapping[str, Any]) -> list[str]:
-    fallbacks = _list(given, "models")
+    fallbacks = fields.listed(given, "models")
     if len(fallbacks) > MOST_FALLBACKS:
         raise BadRequest(f"models: name at most {MOST_FALLBACKS}.", param="models")
     return [_model(given.get("model"), "model"), *(_model(name, "models") for name in fallbacks)]
@@ -229,8 +220,8 @@ def _bound(given: Mapping[str, Any], endpoint: Endpoint) -> tuple[int | None, st
     """And the name that it goes by."""
     if endpoint == "embeddings":
         return 0, None
-    newer = _whole(given, "max_completion_tokens", MOST_OUTPUT_TOKENS)
-    bound = _whole(given, "max_tokens", MOST_OUTPUT_TOKENS)
+    newer = fields.whole(given, "max_completion_tokens", MOST_OUTPUT_TOKENS)
+    bound = fields.whole(given, "max_tokens", MOST_OUTPUT_TOKENS)
     if newer is None:
         return bound, None if bound is None else "max_tokens"
     if bound is not None or endpoint == "completions":
@@ -241,7 +232,7 @@ def _bound(given: Mapping[str, Any], endpoint: Endpoint) -> tuple[int | None, st
 def _choices(given: Mapping[str, Any], asked: Iterable[Any]) -> int:
     """Each text, and each list of tokens, is a prompt of its own; bare tokens are one together."""
     prompts = sum(isinstance(one, (str, list)) for one in asked) or 1
-    return prompts * max(_whole(given, "n", MOST_CHOICES) or 1, _whole(given, "best_of", MOST_CHOICES) or 1)
+    return prompts * max(fields.whole(given, "n", MOST_CHOICES) or 1, fields.whole(given, "best_of", MOST_CHOICES) or 1)
 
 
 def _measured(body: bytes, media: list[Medium], has_tools: bool) -> Prompt:
@@ -299,12 +290,6 @@ def _without(body: bytes, payloads: Iterable[str]) -> bytes:
     return b"".join([*kept, rest[place:]])
 
 
-def _put_inside(body: bytes, outer: str, name: str) -> bytes:
-    written = strict_json.get(body, outer)
-    inside = b"{}" if written in (None, b"null") else written
-    return strict_json.put(body, outer, strict_json.put(inside, name, b"true"))
-
-
 def _user(given: Mapping[str, Any]) -> str | None:
     user = given.get("user")
     if user is None:
@@ -312,40 +297,3 @@ def _user(given: Mapping[str, Any]) -> str | None:
     if not isinstance(user, str) or len(user) > LONGEST_NAME or not user.isprintable():
         raise BadRequest(f"user: send at most {LONGEST_NAME} printable characters.", param="user")
     return user
-
-
-def _whole(given: Mapping[str, Any], name: str, most: int) -> int | None:
-    value = given.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise BadRequest(f"{name}: send a whole number from 1 to {most}.", param=name)
-    return value
-
-
-def _flag(given: Mapping[str, Any], name: str, within: str = "") -> bool:
-    value = given.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise BadRequest(f"{within}{name}: send true or false.", param=f"{within}{name}")
-    return bool(value)
-
-
-def _object(given: Mapping[str, Any], name: str, within: str = "") -> Mapping[str, Any]:
-    value = given.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise BadRequest(f"{within}{name}: send an object.", param=f"{within}{name}")
-    return value or {}
-
-
-def _list(given: Mapping[str, Any], name: str) -> list[Any]:
-    value = given.get(name)
-    if value is not None and not isinstance(value, list):
-        raise BadRequest(f"{name}: send a list.", param=name)
-    return value or []
-
-
-def _objects(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    listed = _list(given, name)
-    if not all(isinstance(one, dict) for one in listed):
-        raise BadRequest(f"{name}: send a list of objects.", param=name)
-    return listed

@@ -12,7 +12,7 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
@@ -98,58 +98,85 @@ def from_upstream(body: bytes) -> dict[str, Any]:
     return _object(text, _lenient)
 
 
-def put(body: bytes, name: str, value: bytes) -> bytes:
-    """The object with this member set to this JSON, and every other byte as it was. A new member comes first.
+Change = Callable[[str | None], str | None]
+"""From a member's JSON, or None where it is absent, to its new JSON, or None for no member."""
+Edits = Mapping[str, str | Change | None]
+"""By member: its new JSON, None to remove it, or what changes it."""
 
-    The body is one that `from_client` has read.
+
+def edit(body: bytes, edits: Edits) -> bytes:
+    """The object with these members set, removed or changed, and every other byte as it was. New members come first.
+
+    The body is one that `from_client` or `from_upstream` has read.
     """
-    text = body.decode()
-    start, end = member(text, name)
-    new = value.decode()
-    if start == end:
-        comma = "" if text[_after_blank(text, start)] == "}" else ","
-        new = f"{json.dumps(name)}:{new}{comma}"
-    return (text[:start] + new + text[end:]).encode()
+    return edit_text(body.decode(), edits).encode() if edits else body
 
 
-def with_items(body: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
-    """The object with each item of its list of this name changed, and every other byte as it was."""
-    text = body.decode()
-    start, end = member(text, name)
-    kept, behind = [], 0
-    for item_start, item_end in _items(text, start, end):
-        kept += [text[behind:item_start], change(text[item_start:item_end].encode()).decode()]
-        behind = item_end
-    return "".join([*kept, text[behind:]]).encode()
-
-
-def get(body: bytes, name: str) -> bytes | None:
-    """A member's JSON as it was written."""
-    text = body.decode()
-    start, end = member(text, name)
-    return text[start:end].encode() if start < end else None
-
-
-def without(body: bytes, name: str) -> bytes:
-    """The object without a member, however often it stands there, and every other byte as it was.
-
-    The body is one that `from_upstream` or `from_client` has read.
-    """
-    text = body.decode()
-    kept, behind = [], 0
-    for start, end in _cuts(text, name):
-        kept.append(text[behind:start])
-        behind = end
-    return "".join([*kept, text[behind:]]).encode() if kept else body
-
-
-def member(text: str, name: str) -> tuple[int, int]:
-    """Where the value of a top-level member stands; where there is none, the empty place for it behind the brace."""
+def edit_text(text: str, edits: Edits) -> str:
+    splices: list[_Splice] = []
+    absent = dict(edits)
+    removes = None in edits.values()
+    stays_until: int | None = None
     for one in _members(text):
-        if one.name == name:
-            return one.start, one.end
-    behind_brace = _after_blank(text, 0) + 1
-    return behind_brace, behind_brace
+        new = _applied(edits[one.name], text[one.start : one.end]) if one.name in edits else text[one.start : one.end]
+        absent.pop(one.name, None)
+        if new is None:
+            splices = _removed(text, one, splices, stays_until)
+        else:
+            stays_until = one.end
+            if one.name in edits:
+                splices.append(_Splice(one.start, one.end, new))
+        if not absent and not removes:
+            break
+    return _spliced(text, [*_added(text, absent, is_first=stays_until is None), *splices])
+
+
+def edit_items(text: str, change: Callable[[str], str]) -> str:
+    """The list with each item changed, and every other character as it was."""
+    return _spliced(text, [_Splice(start, end, change(text[start:end])) for start, end in _items(text)])
+
+
+def unless_set(value: str) -> Change:
+    """Sets a member that is absent or null."""
+    return lambda written: value if written in (None, "null") else written
+
+
+class _Splice(NamedTuple):
+    start: int
+    end: int
+    new: str
+
+
+def _spliced(text: str, splices: Iterable[_Splice]) -> str:
+    kept, behind = [], 0
+    for one in splices:
+        kept += [text[behind : one.start], one.new]
+        behind = one.end
+    return "".join([*kept, text[behind:]])
+
+
+def _applied(edit: str | Change | None, written: str | None) -> str | None:
+    return edit(written) if callable(edit) else edit
+
+
+def _added(text: str, edits: Edits, *, is_first: bool) -> list[_Splice]:
+    """New members, behind the opening brace."""
+    values = {name: _applied(edit, None) for name, edit in edits.items()}
+    added = ",".join(f"{json.dumps(name)}:{value}" for name, value in values.items() if value is not None)
+    place = _after_blank(text, 0) + 1
+    return [_Splice(place, place, added if is_first else f"{added},")] if added else []
+
+
+def _removed(text: str, one: "_Member", splices: list[_Splice], stays_until: int | None) -> list[_Splice]:
+    """The splices, and those that take this member and one comma out. The last member takes the comma before it."""
+    comma = _after_blank(text, one.end)
+    if text[comma] == ",":
+        splices.append(_Splice(one.place, _after_blank(text, comma + 1), ""))
+    elif stays_until is None:
+        splices.append(_Splice(one.place, one.end, ""))
+    else:
+        return [*(splice for splice in splices if splice.start < stays_until), _Splice(stays_until, one.end, "")]
+    return splices
 
 
 class _Member(NamedTuple):
@@ -172,32 +199,14 @@ def _members(text: str) -> Iterator[_Member]:
         place = _after_blank(text, comma + 1) if text[comma] == "," else comma
 
 
-def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _items(text: str) -> Iterator[tuple[int, int]]:
     """Where the items of a list stand."""
-    place = _after_blank(text, start + 1)
-    while place < end and text[place] != "]":
-        _, item_end = _skipping.raw_decode(text, place)
-        yield place, item_end
-        comma = _after_blank(text, item_end)
+    place = _after_blank(text, _after_blank(text, 0) + 1)
+    while text[place] != "]":
+        _, end = _skipping.raw_decode(text, place)
+        yield place, end
+        comma = _after_blank(text, end)
         place = _after_blank(text, comma + 1) if text[comma] == "," else comma
-
-
-def _cuts(text: str, name: str) -> list[tuple[int, int]]:
-    """What to take out so that a member is gone, its comma included."""
-    cuts: list[tuple[int, int]] = []
-    left_end: int | None = None
-    """Of the last member that stays."""
-    for one in _members(text):
-        comma = _after_blank(text, one.end)
-        if one.name != name:
-            left_end = one.end
-        elif text[comma] == ",":
-            cuts.append((one.place, _after_blank(text, comma + 1)))
-        elif left_end is None:
-            cuts.append((one.place, one.end))
-        else:
-            cuts = [*(cut for cut in cuts if cut[0] < left_end), (left_end, one.end)]
-    return cuts
 
 
 def printable(text: str, most: int) -> str:

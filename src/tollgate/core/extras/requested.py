@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from tollgate.core import fields
 from tollgate.core.errors import BadRequest, ExtraUnpriced
 from tollgate.core.extras.pdf import pages
 
@@ -117,13 +118,13 @@ def read(given: Mapping[str, Any], models: Iterable[str], files: Iterable[str]) 
         return NOTHING_ASKED  # as in most requests
     tools = tuple(_looped(given))
     _refuse_unlisted_choice(given, tools)
-    plugins = [plugin for plugin in _objects(given, "plugins") if plugin.get("enabled") is not False]
+    plugins = [plugin for plugin in fields.mappings(given, "plugins") if plugin.get("enabled") is not False]
     fetches = [plugin for plugin in plugins if plugin.get("id") == "web-fetch"]
     steps, sends_steps = _steps(given) if tools or fetches else (0, False)
     return Extras(
         once=(*_plugged(plugins), *_unplugged(given, models, plugins), *_parsed(plugins, files)),
         looped=(*(use for _, use in tools), *(_fetch(plugin, "plugins") for plugin in fetches)),
-        steps=max([steps, *(_whole(plugin, "max_uses", MOST_USES, "plugins") or 0 for plugin in fetches)]),
+        steps=max([steps, *(fields.whole(plugin, "max_uses", MOST_USES, "plugins") or 0 for plugin in fetches)]),
         sends_steps=sends_steps,
         images=OCR_IMAGES * len(files) if "mistral-ocr" in _pdf_engines(plugins) else 0,
         output_images="image" in _modalities(given),
@@ -134,12 +135,12 @@ def read(given: Mapping[str, Any], models: Iterable[str], files: Iterable[str]) 
 
 def _looped(given: Mapping[str, Any]) -> Iterator[tuple[str, Use]]:
     """The tools that a server runs, by their types."""
-    for tool in _objects(given, "tools"):
+    for tool in fields.mappings(given, "tools"):
         kind = "function" if tool.get("type") is None else tool["type"]
         if not isinstance(kind, str):
             raise BadRequest("tools: send a type that is a text.", param="tools")
         if kind not in CLIENT_TOOLS:
-            yield kind, _tool(kind, {**tool, **_object(tool, "parameters", "tools")})
+            yield kind, _tool(kind, {**tool, **fields.mapping(tool, "parameters", "tools")})
 
 
 def _tool(kind: str, settings: Mapping[str, Any]) -> Use:
@@ -154,8 +155,8 @@ def _tool(kind: str, settings: Mapping[str, Any]) -> Use:
 
 
 def _search(settings: Mapping[str, Any], param: str, *, native_searches: int) -> Use:
-    results = _whole(settings, "max_results", MOST_RESULTS, param) or RESULTS
-    characters = _whole(settings, "max_characters", MOST_CHARACTERS, param)
+    results = fields.whole(settings, "max_results", MOST_RESULTS, param) or RESULTS
+    characters = fields.whole(settings, "max_characters", MOST_CHARACTERS, param)
     if characters is None:
         size = settings.get("search_context_size")
         characters = CHARACTERS.get(str(size), MOST_OF_RESULT) if size is not None else ADAPTIVE_CHARACTERS
@@ -185,7 +186,7 @@ def _fetch(settings: Mapping[str, Any], param: str) -> Use:
     engine = settings.get("engine")
     if engine is not None and not isinstance(engine, str):
         raise BadRequest(f"{param}: send engine as a text.", param=param)
-    tokens = _whole(settings, "max_content_tokens", 10**9, param) or FETCH_TOKENS
+    tokens = fields.whole(settings, "max_content_tokens", 10**9, param) or FETCH_TOKENS
     names = ("fetch:native", "fetch:exa") if engine in (None, "auto", "native") else (f"fetch:{engine}",)
     return Use(param, tuple((name, 1) for name in names), tokens=APPROXIMATE * tokens)
 
@@ -194,7 +195,7 @@ def _steps(given: Mapping[str, Any]) -> tuple[int, bool]:
     """The most calls of server tools, and whether that bound is ours to send."""
     if given.get("stop_server_tools_when") is not None:
         return _steps_of_conditions(given), False
-    chosen = _whole(given, "max_tool_calls", 10**9, "max_tool_calls")
+    chosen = fields.whole(given, "max_tool_calls", 10**9, "max_tool_calls")
     return min(chosen or STEPS, MOST_STEPS), chosen is None or chosen > MOST_STEPS
 
 
@@ -202,8 +203,8 @@ def _steps_of_conditions(given: Mapping[str, Any]) -> int:
     """They overrule max_tool_calls. The loop ends with the first that is met, after the call under way."""
     name = "stop_server_tools_when"
     counts = [
-        _whole(condition, "step_count", MOST_STEPS, name)
-        for condition in _objects(given, name)
+        fields.whole(condition, "step_count", MOST_STEPS, name)
+        for condition in fields.mappings(given, name)
         if condition.get("type") == "step_count_is"
     ]
     known = [count for count in counts if count is not None]
@@ -227,7 +228,7 @@ def _plugged(plugins: Iterable[Mapping[str, Any]]) -> Iterator[Use]:
     for plugin in plugins:
         name = plugin.get("id")
         if name == "web":
-            uses = _whole(plugin, "max_uses", MOST_USES, "plugins") or NATIVE_SEARCHES
+            uses = fields.whole(plugin, "max_uses", MOST_USES, "plugins") or NATIVE_SEARCHES
             yield _search(plugin, "plugins", native_searches=uses)
         elif name not in ("web-fetch", "file-parser"):
             yield Use("plugins", ((f"plugin:{name}", 1),))
@@ -235,7 +236,7 @@ def _plugged(plugins: Iterable[Mapping[str, Any]]) -> Iterator[Use]:
 
 def _unplugged(given: Mapping[str, Any], models: Iterable[str], plugins: Iterable[Mapping[str, Any]]) -> Iterator[Use]:
     """What is asked for without a tool or plugin: by an option, a suffix, a preset, a tier, or the model itself."""
-    options = _object(given, "web_search_options")
+    options = fields.mapping(given, "web_search_options")
     plugged = any(plugin.get("id") == "web" for plugin in plugins)
     asked = given.get("web_search_options") is not None or any("online" in model.split(":")[1:] for model in models)
     if asked and not plugged:
@@ -262,7 +263,7 @@ def _parsed(plugins: Iterable[Mapping[str, Any]], files: tuple[str, ...]) -> Ite
 def _pdf_engines(plugins: Iterable[Mapping[str, Any]]) -> list[str]:
     """Of the file-parser plugin. Without a word of one, OpenRouter chooses a free one."""
     parsers = [plugin for plugin in plugins if plugin.get("id") == "file-parser"]
-    chosen = [_object(parser, "pdf", "plugins").get("engine") for parser in parsers]
+    chosen = [fields.mapping(parser, "pdf", "plugins").get("engine") for parser in parsers]
     return [str(engine) for engine in chosen if engine is not None]
 
 
@@ -287,26 +288,3 @@ def _modalities(given: Mapping[str, Any]) -> list[Any]:
 def _predicted_bytes(given: Mapping[str, Any]) -> int:
     prediction = given.get("prediction")
     return 0 if prediction is None else len(json.dumps(prediction, default=str, ensure_ascii=False).encode())
-
-
-def _objects(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    listed = given.get(name)
-    if listed is not None and not (isinstance(listed, list) and all(isinstance(one, dict) for one in listed)):
-        raise BadRequest(f"{name}: send a list of objects.", param=name)
-    return listed or []
-
-
-def _object(given: Mapping[str, Any], name: str, param: str | None = None) -> Mapping[str, Any]:
-    value = given.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise BadRequest(f"{param or name}: send an object for {name}.", param=param or name)
-    return value or {}
-
-
-def _whole(given: Mapping[str, Any], name: str, most: int, param: str) -> int | None:
-    value = given.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise BadRequest(f"{param}: send a whole number from 1 to {most} for {name}.", param=param)
-    return value
