@@ -104,7 +104,7 @@ def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
 
 
 def test_an_unreadable_body_is_refused_in_the_words_of_its_reader() -> None:
-    with pytest.raises(BadRequest, match='"model" stands twice'):
+    with pytest.raises(BadRequest, match='"model" occurs twice'):
         request_body.read(b'{"model":"a","messages":[{}],"model":"b"}', "chat")
 
 

@@ -233,7 +233,7 @@ def test_other_errors_are_put_into_it(body: bytes, message: str) -> None:
     status, made, by_upstream = refusal("vllm", 422, body)
     error = json.loads(made)["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert error["message"] == (message or "The model's server refused this with status 422.")
+    assert error["message"] == (message or "The upstream refused the request with status 422.")
     assert (status, error["type"], by_upstream) == (422, "invalid_request_error", bool(message))
 
 

@@ -1,10 +1,10 @@
-"""JSON from those whom we do not trust: read strictly, and changed in one place without touching the rest.
+"""Untrusted JSON: reads it strictly, and edits members without changing any other byte.
 
-What is refused, because two parsers could understand it differently or because it could hurt one: anything but UTF-8,
-a byte order mark, NaN and Infinity, numbers beyond 1e300, nesting beyond 100, anything but an object at the top. From
-a client also a name that stands twice in an object (the model that we price must be the model that is served) and
-half of a surrogate pair (nothing could encode it again). An upstream's reply is passed on as it came and only billed
-from here, so there the last of two names counts and such a half becomes U+FFFD: no charge is lost to a cut emoji.
+Input that two parsers could read differently, or that could exhaust one, is refused: other encodings than UTF-8, a byte
+order mark, NaN and Infinity, numbers beyond 1e300, nesting beyond 100 levels, and documents that are not objects. From
+clients, a name that occurs twice in an object is refused too (the model that we price must be the model that answers),
+and so is half of a surrogate pair (it cannot be encoded again). Answers of upstreams are only read for billing: there
+the last of two names counts, and half of a pair becomes U+FFFD, so that no charge is lost.
 """
 
 import contextlib
@@ -27,31 +27,31 @@ SHOWN_CHARACTERS: Final = 64
 MOST_VALUES: Final = 400_000
 """Values in one document of a client. An embeddings request may carry 300,000 token numbers."""
 MOST_CONTAINERS: Final = 50_000
-"""Lists and objects among them. Ten thousand messages with parts and tool calls have 40,000."""
+"""Lists and objects. Ten thousand messages with parts and tool calls have 40,000."""
 MOST_NAMES: Final = 100_000
-"""Of members, in all objects together."""
+"""Member names of all objects together."""
 MOST_ESCAPES: Final = 2_000_000
 """Backslashes. Text for a context of a million tokens has fewer, even with each character written as \\uXXXX."""
 MOST_MEMBERS: Final = 1_000
-"""Of the object at the top."""
+"""Members of the top-level object."""
 SLICE_BYTES: Final = 64 * 1024
-"""A document is measured in slices of this size, so that no step takes long. One slice alone needs no measuring."""
+"""A larger document is counted before it is parsed, in slices of this size, so that no step takes long."""
 
 _BOM = "\ufeff"
 _BLANK = re.compile(r"[ \t\n\r]*")
 _SURROGATES = re.compile(r"\\(?:\\|u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..))")
-"""An escaped backslash, a whole pair, or (as a group) half of one."""
+"""An escaped backslash, a complete pair, or (as a group) half of one."""
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """As signed bytes: one level in, one level out."""
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class NotJson(ValueError):
-    """Why these bytes are not a JSON object that we would read. The sentence quotes nothing but a member's name."""
+    """The bytes are not a JSON object that we accept. The message quotes at most a member's name."""
 
 
 class TooComplex(NotJson):
-    """More of one kind than is read from a client. The body's bytes alone do not say how much work it is."""
+    """Too many values of one kind. The size alone does not bound the work of parsing."""
 
     def __init__(self, kind: str, most: int) -> None:
         super().__init__(f"The body has more than {most} {kind}. Send fewer in one request.")
@@ -60,22 +60,22 @@ class TooComplex(NotJson):
 
 
 def refusal(error: NotJson) -> BadRequest:
-    """What the client is told."""
+    """The error for the client."""
     if isinstance(error, TooComplex):
         return BodyTooComplex(str(error), kind=error.kind, limit=error.most)
     return BadRequest(str(error))
 
 
 def refuse_ambiguous(body: bytes, most_values: int) -> None:
-    """For a body whose form is checked by another parser: refuses what is too complex for it, and what it would read
-    without a word although a name stands twice in an object. Every other fault is for that parser to name."""
+    """For a body that another parser validates. Refuses what is too complex for that parser, and names that occur twice
+    in an object, which it would accept. It reports all other faults itself."""
     _refuse_complex(body, most_values)
     with contextlib.suppress(UnicodeDecodeError, json.JSONDecodeError):
         _looking.decode(body.decode())
 
 
 def from_client(body: bytes) -> dict[str, Any]:
-    """What a client sent. Numbers with a fraction or an exponent are decimals, exactly as written."""
+    """Reads a client's body. Numbers with a fraction or an exponent become exact decimals."""
     text = _text(body)
     if len(body) > SLICE_BYTES:
         _refuse_complex(body, MOST_VALUES)
@@ -90,7 +90,7 @@ def from_client(body: bytes) -> dict[str, Any]:
 
 
 def from_upstream(body: bytes) -> dict[str, Any]:
-    """What an upstream answered."""
+    """Reads an upstream's answer."""
     text = _text(body)
     _refuse_depth(body)
     if "\\" in text and "\\u" in text:
@@ -183,12 +183,12 @@ class _Member(NamedTuple):
     name: str
     place: int
     start: int
-    """Of its value."""
+    """Where its value starts."""
     end: int
 
 
 def _members(text: str) -> Iterator[_Member]:
-    """Those of an object, at the top."""
+    """The members of the top-level object."""
     place = _after_blank(text, _after_blank(text, 0) + 1)
     while text[place] != "}":
         name, colon = _skipping.raw_decode(text, place)
@@ -200,7 +200,7 @@ def _members(text: str) -> Iterator[_Member]:
 
 
 def _items(text: str) -> Iterator[tuple[int, int]]:
-    """Where the items of a list stand."""
+    """Where the items of a list start and end."""
     place = _after_blank(text, _after_blank(text, 0) + 1)
     while text[place] != "]":
         _, end = _skipping.raw_decode(text, place)
@@ -210,7 +210,7 @@ def _items(text: str) -> Iterator[tuple[int, int]]:
 
 
 def printable(text: str, most: int) -> str:
-    """What may go into a log, a header or a row: no control character, nothing invisible, nothing endless."""
+    """The text without control and invisible characters, cut to a length: safe for logs, headers and rows."""
     short = text[:most]
     return short if short.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in short)
 
@@ -239,7 +239,7 @@ def _object(text: str, decoder: json.JSONDecoder) -> dict[str, Any]:
 
 
 def _has_many(body: bytes, bracket: bytes) -> bool:
-    """Stops counting when it knows. What has few brackets of either kind is not deep."""
+    """Whether there are enough of these brackets for the document to be too deep."""
     place = -1
     for _ in range(MOST_NESTED // 2 + 1):
         place = body.find(bracket, place + 1)
@@ -249,7 +249,7 @@ def _has_many(body: bytes, bracket: bytes) -> bool:
 
 
 def _refuse_complex(body: bytes, most_values: int) -> None:
-    """Counts before the parser makes a value of each. A comma or an opening bracket begins a value."""
+    """Counts values before they are parsed. A comma or an opening bracket begins a value."""
     if body.count(b"\\") > MOST_ESCAPES:
         raise TooComplex("escapes", MOST_ESCAPES)
     depth = values = containers = names = 0
@@ -268,7 +268,7 @@ def _refuse_complex(body: bytes, most_values: int) -> None:
 
 
 def _refuse_depth(body: bytes) -> None:
-    """Before the parser sees it, which would recurse: on a thread's small stack, CPython 3.13's crashes."""
+    """Runs before the parser, which recurses: CPython 3.13 crashes on a thread's small stack."""
     if _has_many(body, b"[") or _has_many(body, b"{"):
         depth = 0
         for part in _outside_of_strings(body):
@@ -283,7 +283,7 @@ def _depth_after(part: bytes, depth: int) -> int:
 
 
 def _outside_of_strings(body: bytes) -> Iterator[bytes]:
-    """What of each slice stands in no string. Each step costs the same, whatever the bytes."""
+    """The parts of each slice outside of strings. The cost depends on the size alone."""
     held = b""
     is_inside = False
     for start in range(0, len(body), SLICE_BYTES):
@@ -302,7 +302,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         name = json.dumps(printable(_repeated(pairs), SHOWN_CHARACTERS))
-        raise NotJson(f"{name} stands twice in one object. Send each name once.")
+        raise NotJson(f"{name} occurs twice in one object. Send each name once.")
     return made
 
 
@@ -342,7 +342,7 @@ def _after_blank(text: str, place: int) -> int:
 
 
 _skipping = json.JSONDecoder(parse_float=str, parse_int=str)
-"""For what only has to be passed over: numbers are not made of their digits."""
+"""For skipping values: numbers are not converted."""
 _looking = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=_refuse_repeated)
 _lenient = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant)
 _strict = json.JSONDecoder(
