@@ -21,9 +21,10 @@ from tollgate.catalog.source import Source
 from tollgate.completions import openapi
 from tollgate.completions import routes as completions
 from tollgate.completions.admission import Admission
+from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import Leaving
-from tollgate.completions.routes import Completions
-from tollgate.completions.settlements import Books
+from tollgate.completions.routes import PaidEndpoint
+from tollgate.completions.settlements import Settlements
 from tollgate.completions.sweeper import Sweeper
 from tollgate.completions.upkeep import Upkeep
 from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
@@ -65,13 +66,13 @@ class Rooms(NamedTuple):
     catalogs: Mapping[Environment, Catalog]
     upstreams: Upstreams
     checkup: Checkup
-    books: Books
+    settlements: Settlements
     sweeper: Sweeper
     security_reporter: SecurityReporter
     lag: LoopLag
 
     async def close(self) -> None:
-        await self.books.finish()
+        await self.settlements.finish()
         await self.security_reporter.finish()
         for catalog in self.catalogs.values():
             await catalog.close()
@@ -85,7 +86,7 @@ def compose(
 ) -> Rooms:
     http = Http()
     database = door or open_door(chosen, http)
-    books = Books(database, clock=clock, randomness=random.random)
+    settlements = Settlements(database, clock=clock, randomness=random.random)
     long_lived = not settings.is_serverless(environ)
     transport = open_transport(http, long_lived=long_lived)
     secrets = {**key_variables.without_ours(environ), **_own_secrets(chosen)}
@@ -111,8 +112,8 @@ def compose(
         catalogs=_catalogs(chosen, http, database, clock),
         upstreams=upstreams,
         checkup=Checkup(transport, Guard(allow_private=chosen.private_upstreams), secrets),
-        books=books,
-        sweeper=Sweeper(database, books, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
+        settlements=settlements,
+        sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
         lag=LoopLag(monotonic),
     )
@@ -219,10 +220,10 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     ]
 
 
-def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[Completions]:
+def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:
     admission = Admission(
         rooms.gate,
-        rooms.books,
+        rooms.settlements,
         rooms.catalogs,
         rooms.upstreams,
         markup_ppm=chosen.markup_ppm,
@@ -230,7 +231,8 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         register=chosen.extras_register,
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    return completions.endpoints(rooms.gate, admission, rooms.books, rooms.upstreams, clock, drain, redact, leaving)
+    flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving)
+    return completions.endpoints(rooms.gate, flow, clock, redact)
 
 
 def _cron_secret(chosen: Settings) -> str | None:

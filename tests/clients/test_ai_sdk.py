@@ -96,7 +96,7 @@ async def test_embeds(report: Report) -> None:
 @pytest.mark.parametrize(
     ("call", "status", "message"),
     [
-        ("wrong key", 401, "not known here"),
+        ("wrong key", 401, "API key is invalid"),
         ("poor", 402, "balance does not cover"),
         ("unknown model", 404, "no such model"),
         ("unknown model, streamed", 404, "no such model"),

@@ -97,7 +97,7 @@ async def test_embeds(litellm: ModuleType, connect: Connect, key: str) -> None:
 
 async def test_a_wrong_key_is_an_authentication_error(litellm: ModuleType, connect: Connect, key: str) -> None:
     wrong = key[:-1] + ("a" if key[-1] != "a" else "b")
-    with pytest.raises(litellm.AuthenticationError, match="not known here"):
+    with pytest.raises(litellm.AuthenticationError, match="API key is invalid"):
         litellm.completion(**connect(wrong))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollgate.completions.content import LOOKED_AT, MOST_EVENT_BYTES, MOST_KEPT, OVERHANG, Content
+from tollgate.completions.content import MOST_EVENT_BYTES, MOST_KEPT, MOST_READ, OVERHANG, Content, asked
 from tollgate.core import request_body, strict_json
 from tollgate.core.errors import BadRequest
 from tollgate.core.redaction import Redactor
@@ -49,12 +49,16 @@ JSON = st.recursive(
 redact = Redactor([])
 
 
-def content(asked: Any = "x", endpoint: Endpoint = "chat") -> Content:
-    if endpoint == "chat" and isinstance(asked, str):
-        asked = [{"role": "user", "content": asked}]
-    body = json.dumps({"model": "m", FIELDS[endpoint]: asked}).encode()
-    request_body.read(body, endpoint)
-    return Content(endpoint, body, redact, OWN_KEY)
+def content(given: Any = "x", endpoint: Endpoint = "chat") -> Content:
+    if endpoint == "chat" and isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    return content_of(json.dumps({"model": "m", FIELDS[endpoint]: given}).encode(), endpoint, OWN_KEY)
+
+
+def content_of(body: bytes, endpoint: Endpoint, own_key: str) -> Content:
+    document = request_body.parse(body)
+    request_body.read_parsed(document, body, endpoint)
+    return Content(asked(endpoint, document), redact, own_key)
 
 
 def prompt(asked: Any, endpoint: Endpoint = "chat") -> str | None:
@@ -145,7 +149,7 @@ def test_a_long_stream_is_read_to_where_enough_is_there() -> None:
     for _ in range(10_000):
         made.feed(events("word " * 10))
     assert len(made.kept()["answer"]) == MOST_KEPT + 1
-    assert len(made._answer) < 2 * LOOKED_AT
+    assert len(made._answer) < 2 * MOST_READ
     assert made._events is None
 
 
@@ -171,7 +175,7 @@ def test_long_texts_are_cut_and_say_so() -> None:
 @settings(max_examples=80)
 def test_no_secret_survives_where_a_text_is_cut(place: int, glue: str, chance: bytes) -> None:
     key = rules.mint("live", chance)
-    for cut in (MOST_KEPT, LOOKED_AT):
+    for cut in (MOST_KEPT, MOST_READ):
         start = cut + place
         kept = prompt(("word " * 600)[:start] + glue + key + " word" * 600)
         assert kept
@@ -192,7 +196,7 @@ def test_no_secret_survives_behind_others_that_were_hidden() -> None:
 def test_the_overhang_is_longer_than_a_key_may_be() -> None:
     assert OVERHANG >= rules.LONGEST
     own = "k-" * 256
-    made = Content("completions", json.dumps({"prompt": "a" * (MOST_KEPT - 1) + own + "b" * 999}).encode(), redact, own)
+    made = Content("a" * (MOST_KEPT - 1) + own + "b" * 999, redact, own)
     assert "k-" not in made.kept()["prompt"]
 
 
@@ -230,8 +234,8 @@ def test_no_prompt_that_is_admitted_is_in_the_way(asked: Any, endpoint: Endpoint
     for given_ in (asked, [asked], [{"role": "user", "content": asked}]):
         body = json.dumps({"model": "m", FIELDS[endpoint]: given_}).encode()
         try:
-            request_body.read(body, endpoint)
+            made = content_of(body, endpoint, OWN_KEY)
         except BadRequest:
             continue
-        for text in Content(endpoint, body, redact, OWN_KEY).kept().values():
+        for text in made.kept().values():
             text.encode()

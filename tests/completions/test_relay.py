@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.completions.relay import DONE, Relay
+from tollgate.completions.relay import DONE, Relay, with_charge
 from tollgate.core.sse import Event, Tally
 
 COMMENT = b": processing\n\n"
@@ -90,3 +90,13 @@ def test_a_usage_behind_done_stays_there_with_its_charge() -> None:
     tail = made.tail(CHARGE)
     assert tail.startswith(DONE)
     assert CHARGED in tail
+
+
+def test_a_charge_is_written_into_the_usage_and_nowhere_else() -> None:
+    chunk = b'{"id":"gen-1", "choices":[],"usage":{"cost":1e-9,"prompt_tokens":1}}'
+    charge = {"charge_nanos": 1, "balance_nanos": 2, "request_id": "req_1"}
+    marked = with_charge(chunk, charge)
+    assert marked == (
+        b'data: {"id":"gen-1", "choices":[],"usage":{"tollgate":'
+        b'{"charge_nanos":1,"balance_nanos":2,"request_id":"req_1"},"cost":1e-9,"prompt_tokens":1}}\n\n'
+    )

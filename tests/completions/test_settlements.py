@@ -11,7 +11,7 @@ from gateway import Upstream
 from people import Person
 from sandbox.serving import a_chat
 from tollgate.completions import settlements as ours
-from tollgate.completions.settlements import Books
+from tollgate.completions.settlements import Settlements
 from tollgate.core.errors import DatabaseUnavailable, InternalError, TollgateError
 from tollgate.database import Door
 
@@ -61,8 +61,8 @@ def time() -> Time:
 
 
 @pytest.fixture
-def books(watched: Watched, time: Time) -> Books:
-    return Books(watched, clock=time, randomness=lambda: 0.5, pause=time.pause)
+def settlements(watched: Watched, time: Time) -> Settlements:
+    return Settlements(watched, clock=time, randomness=lambda: 0.5, pause=time.pause)
 
 
 def settled(item: dict[str, Any], charge: int = 700) -> dict[str, Any]:
@@ -70,12 +70,12 @@ def settled(item: dict[str, Any], charge: int = 700) -> dict[str, Any]:
 
 
 async def test_an_admission_whose_answer_is_lost_is_asked_for_again_and_holds_once(
-    customer: Customer, watched: Watched, books: Books, auditor: Auditor, time: Time
+    customer: Customer, watched: Watched, settlements: Settlements, auditor: Auditor, time: Time
 ) -> None:
     someone = await customer()
     item = an_item(someone)
     watched.loses = first(2)
-    assert (await books.admit(item))["granted"]["held_nanos"] == HOLD
+    assert (await settlements.admit(item))["granted"]["held_nanos"] == HOLD
     assert watched.calls == ["admit"] * 3
     assert [each[0]["id"] for each in watched.items] == [item["id"]] * 3
     assert time.pauses == [0.1, 0.2]
@@ -83,13 +83,13 @@ async def test_an_admission_whose_answer_is_lost_is_asked_for_again_and_holds_on
 
 
 async def test_a_settlement_whose_answer_is_lost_is_made_again_and_charged_once(
-    customer: Customer, watched: Watched, books: Books, auditor: Auditor
+    customer: Customer, watched: Watched, settlements: Settlements, auditor: Auditor
 ) -> None:
     someone = await customer()
     item = an_item(someone)
-    await books.admit(item)
+    await settlements.admit(item)
     watched.loses = first(3)
-    answer = await books.settle(settled(item))
+    answer = await settlements.settle(settled(item))
     assert answer is not None
     assert (answer["charge_nanos"], answer["again"]) == (700, True)
     assert watched.calls == ["admit"] + ["settle"] * 4
@@ -98,7 +98,13 @@ async def test_a_settlement_whose_answer_is_lost_is_made_again_and_charged_once(
 
 @pytest.mark.parametrize("state", ["40P01", "08006", "57P01", "53300", "55P03", "57014", "25006"])
 async def test_what_may_pass_is_tried_again(
-    shared_database: str, customer: Customer, door: Door, watched: Watched, books: Books, auditor: Auditor, state: str
+    shared_database: str,
+    customer: Customer,
+    door: Door,
+    watched: Watched,
+    settlements: Settlements,
+    auditor: Auditor,
+    state: str,
 ) -> None:
     """A deadlock, a lost connection, a server that shuts down or is full: as each door tells of it."""
     someone = await customer()
@@ -113,22 +119,22 @@ async def test_what_may_pass_is_tried_again(
             return await super().call(function, **arguments)
 
     time = Time()
-    books = Books(Failing(door), clock=time, randomness=lambda: 0.5, pause=time.pause)
+    settlements = Settlements(Failing(door), clock=time, randomness=lambda: 0.5, pause=time.pause)
     item = an_item(someone)
-    assert "granted" in await books.admit(item)
-    assert (await books.settle(settled(item)) or {})["charge_nanos"] == 700
+    assert "granted" in await settlements.admit(item)
+    assert (await settlements.settle(settled(item)) or {})["charge_nanos"] == 700
     assert all(failed.values())
     await auditor.agree(someone, spent=700)
 
 
-async def test_a_refusal_is_not_asked_for_twice(customer: Customer, watched: Watched, books: Books) -> None:
+async def test_a_refusal_is_not_asked_for_twice(customer: Customer, watched: Watched, settlements: Settlements) -> None:
     someone = await customer(nanos=HOLD - 1)
-    assert (await books.admit(an_item(someone)))["refusal"]["code"] == "insufficient_credits"
+    assert (await settlements.admit(an_item(someone)))["refusal"]["code"] == "insufficient_credits"
     assert watched.calls == ["admit"]
 
 
 async def test_what_was_admitted_unheard_is_given_back_when_the_database_returns(
-    customer: Customer, watched: Watched, books: Books, auditor: Auditor, time: Time
+    customer: Customer, watched: Watched, settlements: Settlements, auditor: Auditor, time: Time
 ) -> None:
     someone = await customer()
     is_gone = False
@@ -141,7 +147,7 @@ async def test_what_was_admitted_unheard_is_given_back_when_the_database_returns
     watched.loses = loses
     watched.fails = lambda function: DatabaseUnavailable() if is_gone else None
     with pytest.raises(DatabaseUnavailable):
-        await books.admit(an_item(someone))
+        await settlements.admit(an_item(someone))
     assert time.now <= ours.ADMIT_PATIENCE_SECONDS
     assert (await auditor.request(someone))["state"] == "held"
     is_gone, watched.loses = False, lambda function: False
@@ -150,14 +156,14 @@ async def test_what_was_admitted_unheard_is_given_back_when_the_database_returns
 
 
 async def test_an_admission_that_arrives_after_it_was_given_up_is_given_back(
-    customer: Customer, door: Door, books: Books, watched: Watched, auditor: Auditor
+    customer: Customer, door: Door, settlements: Settlements, watched: Watched, auditor: Auditor
 ) -> None:
     """The server works on, or a proxy hands it over late: giving back what is not there yet is no end."""
     someone = await customer()
     item = an_item(someone)
     watched.fails = lambda function: DatabaseUnavailable() if function == "admit" else None
     with pytest.raises(DatabaseUnavailable):
-        await books.admit(item)
+        await settlements.admit(item)
     await eventually(lambda: "settle" in watched.calls)  # refused: there is no such request
     await door.call("tollgate_admit", items=[item])
     await auditor.ended(someone, "released")
@@ -165,19 +171,19 @@ async def test_an_admission_that_arrives_after_it_was_given_up_is_given_back(
 
 
 async def test_what_is_given_back_is_not_looked_for_for_ever(
-    customer: Customer, books: Books, watched: Watched, time: Time
+    customer: Customer, settlements: Settlements, watched: Watched, time: Time
 ) -> None:
     watched.fails = lambda function: DatabaseUnavailable() if function == "admit" else None
     with pytest.raises(DatabaseUnavailable):
-        await books.admit(an_item(await customer()))
-    await eventually(lambda: books.is_quiet)
+        await settlements.admit(an_item(await customer()))
+    await eventually(lambda: settlements.is_quiet)
     assert 2 <= watched.calls.count("settle") < 15
     assert time.now < 60
 
 
 @pytest.mark.parametrize("step", range(1, 6))
 async def test_an_asker_who_is_cancelled_at_any_of_its_awaits_leaves_no_hold_behind(
-    customer: Customer, books: Books, watched: Watched, auditor: Auditor, step: int
+    customer: Customer, settlements: Settlements, watched: Watched, auditor: Auditor, step: int
 ) -> None:
     """Two answers are lost, so it asks, pauses, asks, pauses and asks."""
     someone = await customer()
@@ -185,12 +191,12 @@ async def test_an_asker_who_is_cancelled_at_any_of_its_awaits_leaves_no_hold_beh
     taken = [0]
 
     async def asking() -> None:
-        await cancelled_at([step], books.admit(an_item(someone)), taken)
+        await cancelled_at([step], settlements.admit(an_item(someone)), taken)
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.create_task(asking())
     assert taken == [step]
-    await eventually(lambda: books.is_quiet)
+    await eventually(lambda: settlements.is_quiet)
     assert {row["state"] for row in await auditor.requests(someone)} <= {"released"}
     await auditor.agree(someone, spent=0)
 
@@ -208,28 +214,28 @@ async def test_an_asker_who_is_cancelled_while_the_answer_is_on_its_way_leaves_n
             await heard.wait()
             return answer
 
-    books = Books(Late(door), clock=time, randomness=lambda: 0.5, pause=time.pause)
-    admitting = asyncio.create_task(books.admit(an_item(someone)))
+    settlements = Settlements(Late(door), clock=time, randomness=lambda: 0.5, pause=time.pause)
+    admitting = asyncio.create_task(settlements.admit(an_item(someone)))
     await answered.wait()
     assert (await auditor.request(someone))["state"] == "held"
     admitting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await admitting
     heard.set()
-    await eventually(lambda: books.is_quiet)
+    await eventually(lambda: settlements.is_quiet)
     await auditor.ended(someone, "released")
     await auditor.agree(someone, spent=0)
 
 
 @pytest.mark.parametrize("after", range(5))
 async def test_a_settlement_goes_on_when_its_asker_is_cancelled(
-    customer: Customer, books: Books, watched: Watched, auditor: Auditor, after: int
+    customer: Customer, settlements: Settlements, watched: Watched, auditor: Auditor, after: int
 ) -> None:
     someone = await customer()
     item = an_item(someone)
-    await books.admit(item)
+    await settlements.admit(item)
     watched.fails = lambda function: DatabaseUnavailable() if watched.calls.count("settle") < 4 else None
-    settling = asyncio.create_task(books.settle(settled(item)))
+    settling = asyncio.create_task(settlements.settle(settled(item)))
     await asyncio.sleep(0)
     await eventually(lambda: watched.calls.count("settle") >= after - 1)
     settling.cancel()
@@ -241,23 +247,23 @@ async def test_a_settlement_goes_on_when_its_asker_is_cancelled(
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable(), InternalError()])
 async def test_a_settlement_that_cannot_be_made_is_left_to_the_sweeper(
-    customer: Customer, books: Books, watched: Watched, auditor: Auditor, time: Time, error: TollgateError
+    customer: Customer, settlements: Settlements, watched: Watched, auditor: Auditor, time: Time, error: TollgateError
 ) -> None:
     someone = await customer()
     item = an_item(someone)
-    await books.admit(item)
+    await settlements.admit(item)
     watched.fails = lambda function: error
-    assert await books.settle(settled(item)) is None
+    assert await settlements.settle(settled(item)) is None
     assert time.now <= ours.SETTLE_PATIENCE_SECONDS
     assert (await auditor.request(someone))["state"] == "held"
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable(), InternalError()])
 async def test_a_generation_that_cannot_be_noted_stops_nothing(
-    books: Books, watched: Watched, error: TollgateError
+    settlements: Settlements, watched: Watched, error: TollgateError
 ) -> None:
     watched.fails = lambda function: error
-    await books.note_generation("req_1", "gen-1", "openrouter")
+    await settlements.note_generation("req_1", "gen-1", "openrouter")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -311,14 +317,14 @@ async def test_an_item_that_breaks_the_settlement_does_not_stop_a_sweep(
 
 
 async def test_who_ends_the_books_waits_for_what_is_under_way_but_not_for_ever(
-    customer: Customer, books: Books, time: Time
+    customer: Customer, settlements: Settlements, time: Time
 ) -> None:
     someone = await customer()
     item = an_item(someone)
-    await books.admit(item)
-    assert not books.is_quiet
-    await books.finish()  # nobody settles it
+    await settlements.admit(item)
+    assert not settlements.is_quiet
+    await settlements.finish()  # nobody settles it
     assert ours.FINISH_SECONDS <= time.now < 2 * ours.FINISH_SECONDS
-    settling = asyncio.create_task(books.settle(settled(item)))
-    await eventually(lambda: books.is_quiet)
+    settling = asyncio.create_task(settlements.settle(settled(item)))
+    await eventually(lambda: settlements.is_quiet)
     assert (await settling or {})["charge_nanos"] == 700

@@ -14,7 +14,7 @@ from gateway import Gateway, Upstream, running
 from people import Person
 from sandbox.serving import Clock, a_chat, a_sandbox, post, serving
 from servers.process import free_port
-from tollgate.completions import rules
+from tollgate.completions import late_endings
 from tollgate.completions.sweeper import AT_ONCE, PAUSE_SECONDS, ROUND_SECONDS, Sweeper
 from tollgate.core.errors import DatabaseUnavailable
 from tollgate.database import Door
@@ -134,7 +134,7 @@ async def test_a_generation_that_never_appears_is_released_after_the_last_look(
     someone = await customer()
     await unsettled(door, someone, "gen-that-never-was")
     waited = 0.0
-    for _ in range(rules.MOST_LOOKS - 1):
+    for _ in range(late_endings.MOST_LOOKS - 1):
         await auditor.hasten(someone)
         assert (await sweeper.sweep())["waiting"] == 1
         waited += (await auditor.request(someone))["next_look_seconds"]
@@ -153,13 +153,13 @@ async def test_while_openrouter_cannot_be_asked_nothing_is_given_up(
     await unsettled(door, someone, "gen-known")
     records.cost("gen-known", "0.00002")
     async with rooms(door, f"http://127.0.0.1:{free_port()}{API}") as cut_off:
-        for looks in (0, rules.MOST_LOOKS, 10_000):
+        for looks in (0, late_endings.MOST_LOOKS, 10_000):
             await auditor.looked(someone, looks)
             await auditor.hasten(someone)
             assert (await cut_off.sweeper.sweep())["waiting"] == 1
             row = await auditor.request(someone)
             assert row["state"] == "unsettled"
-            assert row["next_look_seconds"] <= rules.LONGEST_BETWEEN_LOOKS
+            assert row["next_look_seconds"] <= late_endings.LONGEST_BETWEEN_LOOKS
     await auditor.hasten(someone)
     assert (await sweeper.sweep())["settled"] == 1
     await auditor.agree(someone, spent=21_000)
@@ -175,7 +175,7 @@ async def test_an_upstream_in_trouble_is_not_taken_for_one_that_knows_nothing(
 
     someone = await customer()
     await unsettled(door, someone, "gen-known")
-    await auditor.looked(someone, rules.MOST_LOOKS)
+    await auditor.looked(someone, late_endings.MOST_LOOKS)
     await auditor.hasten(someone)
     with serving(in_trouble) as address:
         async with rooms(door, address + API) as made:
@@ -218,7 +218,7 @@ async def test_a_record_that_nobody_can_read_is_asked_for_again_and_quarantined_
     await auditor.hasten(someone)
     assert (await sweeper.sweep())["waiting"] == 1
     assert (await auditor.request(someone))["state"] == "unsettled"
-    await auditor.looked(someone, rules.MOST_LOOKS)
+    await auditor.looked(someone, late_endings.MOST_LOOKS)
     await auditor.hasten(someone)
     assert (await sweeper.sweep())["settled"] == 1
     await at_the_hold(auditor, someone)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollgate.completions import rules
-from tollgate.core import request_body
+from tollgate.core import request_body, strict_json
 from tollgate.core.errors import BadRequest, ExtraUnpriced
+from tollgate.core.extras import edits, pricing, register
 from tollgate.core.extras import pdf as counting
-from tollgate.core.extras import pricing, register, sent
 from tollgate.core.extras import requested as reader
 from tollgate.core.extras.pricing import Added
 from tollgate.core.extras.register import REGISTER
@@ -213,9 +213,14 @@ def test_a_file_whose_pages_cannot_be_counted_is_refused_where_each_costs(payloa
     assert caught.value.facts["extra"] == "pdf:mistral-ocr"
 
 
+def sent(body: bytes, *, search_off: bool = False) -> bytes:
+    """As OpenRouter gets it."""
+    return strict_json.edit(body, edits.edits(request_body.read(body, "chat").extras, search_off=search_off))
+
+
 def test_bounds_that_the_client_leaves_open_are_sent_and_its_own_stay() -> None:
     given = body_of(tools=[FUNCTION, SEARCH, {"type": "web_search"}], plugins=[{"id": "web-fetch"}])
-    body = json.loads(sent.bounded(given, request_body.read(given, "chat").extras))
+    body = json.loads(sent(given))
     assert body["max_tool_calls"] == reader.STEPS
     assert body["tools"][0] == FUNCTION
     assert body["tools"][1]["parameters"] == {"max_uses": reader.STEPS}
@@ -223,16 +228,27 @@ def test_bounds_that_the_client_leaves_open_are_sent_and_its_own_stay() -> None:
     assert body["plugins"] == [{"max_content_tokens": reader.FETCH_TOKENS, "max_uses": reader.STEPS, "id": "web-fetch"}]
 
     given = body_of(tools=[{**SEARCH, "parameters": {"max_uses": 2}}], max_tool_calls=2)
-    assert sent.bounded(given, request_body.read(given, "chat").extras) == given
+    assert sent(given) == given
     plain = body_of(tools=[FUNCTION])
-    assert sent.bounded(plain, request_body.read(plain, "chat").extras) == plain
+    assert sent(plain) == plain
 
 
-@pytest.mark.parametrize("plugins", [None, [], [{"id": "response-healing"}], [{"id": "web", "enabled": False}]])
-def test_a_free_request_says_that_it_wants_no_search(plugins: Any) -> None:
-    body = json.loads(sent.without_search(body_of(plugins=plugins)))
-    assert {"id": "web", "enabled": False} in body["plugins"]
-    assert len(body["plugins"]) == len([one for one in plugins or [] if one["id"] != "web"]) + 1
+OFF = {"id": "web", "enabled": False}
+HEALING = {"id": "response-healing", "for": "web"}
+
+
+@pytest.mark.parametrize(
+    ("plugins", "expected"),
+    [(None, [OFF]), ([], [OFF]), ([HEALING], [OFF, HEALING]), ([OFF], [OFF]), ([HEALING, OFF], [HEALING, OFF])],
+)
+def test_a_free_request_says_that_it_wants_no_search(plugins: Any, expected: Any) -> None:
+    assert json.loads(sent(body_of(plugins=plugins), search_off=True))["plugins"] == expected
+
+
+def test_a_search_is_switched_off_beside_the_bounds_of_tools() -> None:
+    body = json.loads(sent(body_of(tools=[SEARCH], plugins=[{"id": "web-fetch"}]), search_off=True))
+    assert [plugin["id"] for plugin in body["plugins"]] == ["web", "web-fetch"]
+    assert body["plugins"][1]["max_uses"] == body["tools"][0]["parameters"]["max_uses"] == reader.STEPS
 
 
 def test_an_operator_prices_what_the_register_does_not_and_overrules_it() -> None:
@@ -319,7 +335,7 @@ def test_what_is_admitted_is_held_for_at_no_less_than_the_vendor_bills(
         output = sizes.most_output if sizes.output is None else sizes.output
         with localcontext(EXACT):
             hold = rules.worst_case(asked, sizes, price, more).with_output(output)
-        assert hold * PICOS_PER_NANO >= billed(json.loads(sent.bounded(given, asked.extras)), listing, output, eager)
+        assert hold * PICOS_PER_NANO >= billed(json.loads(sent(given)), listing, output, eager)
 
 
 def billed(body: dict[str, Any], listing: dict[str, str], output: int, eager: int) -> int:

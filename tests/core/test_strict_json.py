@@ -20,13 +20,13 @@ from tollgate.core.strict_json import (
     SLICE_BYTES,
     NotJson,
     TooComplex,
+    edit,
+    edit_items,
+    edit_text,
     from_client,
     from_upstream,
-    get,
     printable,
-    put,
-    with_items,
-    without,
+    unless_set,
 )
 
 BOTH = pytest.mark.parametrize("read", [from_client, from_upstream])
@@ -308,38 +308,58 @@ def test_whatever_is_read_can_be_encoded_again(read: Any, parts: list[str]) -> N
 @example(body=b" { \n } ", name="n", value=None)
 @example(body=b'{"a":{"n":2},"n" : [1] ,"b":"n"}', name="n", value={"n": 3})
 @example(body=b'{"m\\u006fdel":"a"}', name="model", value="b")
-def test_put_changes_one_member_and_no_other_byte(body: bytes, name: str, value: Any) -> None:
-    new = json.dumps(value).encode()
-    result = put(body, name, new)
+def test_an_edit_sets_one_member_and_changes_no_other_byte(body: bytes, name: str, value: Any) -> None:
+    new = json.dumps(value)
+    result = edit(body, {name: new})
     assert from_client(result) == {**from_client(body), name: value}
-    assert get(result, name) == new
-    old = get(body, name)
-    if old is not None:
-        assert put(result, name, old) == body
+    old: list[str | None] = []
+    edit(body, {name: lambda written: old.append(written) or "0"})
+    if old != [None]:
+        assert edit(result, {name: old[0]}) == body
     else:
-        added = json.dumps(name).encode() + b":" + new + b"," * (from_client(body) != {})
+        added = json.dumps(name).encode() + b":" + new.encode() + b"," * (from_client(body) != {})
         assert result.count(added) >= 1
         assert result.replace(added, b"", 1) == body
 
 
+@given(body=written(), edits=st.dictionaries(names, st.none() | values.map(json.dumps) | st.just(len), max_size=4))
+def test_many_edits_at_once_are_the_same_as_one_after_the_other(body: bytes, edits: dict[str, Any]) -> None:
+    """`len` stands for a change of what is there already."""
+    changes = {name: (lambda written: written and f"[{written}]") if new is len else new for name, new in edits.items()}
+    one_by_one = body
+    for name in reversed(changes):  # each new member comes first
+        one_by_one = edit(one_by_one, {name: changes[name]})
+    assert from_client(edit(body, changes)) == from_client(one_by_one)
+    assert edit(body, {}) == body
+
+
 @given(body=written(), name=names)
-def test_get_is_the_member_as_it_was_written(body: bytes, name: str) -> None:
+def test_a_change_gets_the_member_as_it_was_written(body: bytes, name: str) -> None:
     read = from_client(body)
-    found = get(body, name)
+    seen: list[str | None] = []
+    edit(body, {name: lambda written: seen.append(written)})  # type: ignore[func-returns-value]
+    (found,) = seen
     assert (found is None) == (name not in read)
-    assert found is None or (json.loads(found) == read[name] and found in body)
+    assert found is None or (json.loads(found) == read[name] and found in body.decode())
 
 
 @pytest.mark.parametrize(
-    ("body", "changed"),
+    ("listed", "changed"),
     [
-        (b'{"a":1,"list":[]}', b'{"a":1,"list":[]}'),
-        (b'{"list":[{"x":[1]}]}', b'{"list":[<{"x":[1]}>]}'),
-        (b'{"list": [ 1.50 , "]" ,\n[2] ] , "b" : [3]}', b'{"list": [ <1.50> , <"]"> ,\n<[2]> ] , "b" : [3]}'),
+        ("[]", "[]"),
+        ('[{"x":[1]}]', '[<{"x":[1]}>]'),
+        (' [ 1.50 , "]" ,\n[2] ] ', ' [ <1.50> , <"]"> ,\n<[2]> ] '),
     ],
 )
-def test_each_item_of_a_list_is_changed_and_no_other_byte(body: bytes, changed: bytes) -> None:
-    assert with_items(body, "list", lambda item: b"<" + item + b">") == changed
+def test_each_item_of_a_list_is_changed_and_no_other_character(listed: str, changed: str) -> None:
+    assert edit_items(listed, lambda item: f"<{item}>") == changed
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"), [("{}", '{"a":1}'), ('{"a": null}', '{"a": 1}'), ('{"a": 2}', '{"a": 2}')]
+)
+def test_a_member_is_set_unless_it_is_set_already(written: str, expected: str) -> None:
+    assert edit_text(written, {"a": unless_set("1")}) == expected
 
 
 @given(st.text(), st.integers(0, 20))
@@ -353,7 +373,7 @@ def test_printable_is_printable(text: str, most: int) -> None:
 
 @given(written(), names)
 def test_what_is_taken_out_is_gone_and_nothing_else_is(body: bytes, name: str) -> None:
-    left = without(body, name)
+    left = edit(body, {name: None})
     expected = from_client(body)
     expected.pop(name, None)
     assert from_client(left) == expected
@@ -365,7 +385,7 @@ def test_what_is_taken_out_is_gone_and_nothing_else_is(body: bytes, name: str) -
 def test_it_is_gone_however_often_it_stands_there(members: list[tuple[str, int]]) -> None:
     body = ", ".join(f'"{name}": {value}' for name, value in members)
     left = ", ".join(f'"{name}": {value}' for name, value in members if name != "usage")
-    assert without(b"{%s}" % body.encode(), "usage") == b"{%s}" % left.encode()
+    assert edit(b"{%s}" % body.encode(), {"usage": None}) == b"{%s}" % left.encode()
 
 
 @pytest.mark.parametrize(
@@ -381,10 +401,10 @@ def test_it_is_gone_however_often_it_stands_there(members: list[tuple[str, int]]
     ],
 )
 def test_only_a_member_at_the_top_is_taken_out(body: bytes, left: bytes) -> None:
-    assert without(body, "usage") == left
+    assert edit(body, {"usage": None}) == left
 
 
 def test_what_stands_there_a_hundred_thousand_times_is_taken_out() -> None:
     """Work that grew with its square would not end."""
-    assert without(b"{%s}" % b",".join([b'"usage":1'] * 100_000), "usage") == b"{}"
-    assert without(b'{"a":1,%s}' % b",".join([b'"usage":1'] * 100_000), "usage") == b'{"a":1}'
+    assert edit(b"{%s}" % b",".join([b'"usage":1'] * 100_000), {"usage": None}) == b"{}"
+    assert edit(b'{"a":1,%s}' % b",".join([b'"usage":1'] * 100_000), {"usage": None}) == b'{"a":1}'

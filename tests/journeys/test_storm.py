@@ -25,7 +25,7 @@ from people import Person
 from sandbox.serving import serving
 from servers.postgres import AS_SUPABASE_HAS_IT
 from servers.process import free_port
-from tollgate.completions.rules import MOST_LOOKS
+from tollgate.completions.late_endings import MOST_LOOKS
 from tollgate.credits import store as credits
 from tollgate.database import Door, migrations
 from tollgate.database.postgres import PostgresDoor

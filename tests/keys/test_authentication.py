@@ -362,7 +362,7 @@ async def test_what_the_database_refuses_is_not_asked_about_again() -> None:
 async def test_a_name_that_stands_twice_is_refused_on_every_route(path: str) -> None:
     answer = await post(Site(), KEY, b'{"model": "a", "name": "Acme", "name": "Other"}', path)
     assert refused(answer) == (400, "invalid_request")
-    assert answer.json()["error"]["message"] == '"name" stands twice in one object. Send each name once.'
+    assert answer.json()["error"]["message"] == '"name" occurs twice in one object. Send each name once.'
 
 
 async def test_a_form_of_the_admin_api_has_so_many_values_and_no_more() -> None:

@@ -11,8 +11,9 @@ from tollgate.core import request_body
 from tollgate.core.models import Route, Upstream
 from tollgate.core.request_body import Endpoint
 from tollgate.process.http_client import Http
-from tollgate.upstreams.client import Upstreams
-from tollgate.upstreams.rules import Order
+from tollgate.upstreams.attempts.reply import Reply
+from tollgate.upstreams.client import Answered, Upstreams
+from tollgate.upstreams.rules import UpstreamCall
 from tollgate.upstreams.transports import open_transport
 
 SECRET = "sk-or-v1-ours-and-nobody-elses"
@@ -214,8 +215,8 @@ class Side:
         await self.upstreams.close()
         await self.http.close()
 
-    async def whole(self, routes: Sequence[Route], **order: Any) -> bytes:
-        reply = await self.upstreams.open(an_order(*routes, **order))
+    async def plain(self, routes: Sequence[Route], **call: Any) -> bytes:
+        reply = await self.upstreams.open(a_call(*routes, **call))
         try:
             return await reply.read()
         finally:
@@ -223,6 +224,12 @@ class Side:
 
     def busy(self) -> int:
         return sum(state.in_flight for state in self.upstreams.states())
+
+
+async def pieces(reply: Answered) -> AsyncIterator[bytes]:
+    assert isinstance(reply, Reply)
+    while piece := await reply.piece():
+        yield piece
 
 
 def an_upstream(url: str, name: str = "openrouter", **settings: Any) -> Upstream:
@@ -236,7 +243,7 @@ def a_route(where: Scripted | str, name: str = "openrouter", model: str = "a/mod
     return Route(an_upstream(url, name, **settings), model, None, priority=priority, weight=weight)
 
 
-def an_order(
+def a_call(
     *routes: Route,
     endpoint: Endpoint = "chat",
     stream: bool = False,
@@ -244,10 +251,10 @@ def an_order(
     headers: dict[str, str] | None = None,
     org: str = "org_1",
     **more: Any,
-) -> Order:
+) -> UpstreamCall:
     asked: dict[str, Any] = {"chat": {"messages": [{"role": "user", "content": "hi"}]}}.get(
         endpoint, {"prompt" if endpoint == "completions" else "input": "hi"}
     )
     document = {"model": "a/model", **asked, **({"stream": True} if stream else {}), **more}
     body = json.dumps(document).encode()
-    return Order(request_body.read(body, endpoint), body, bound, routes, headers or {}, org)
+    return UpstreamCall(request_body.read(body, endpoint), body, bound, routes, headers or {}, org)

@@ -30,12 +30,13 @@ from upstreams.scripted import (
     Play,
     Scripted,
     Side,
+    a_call,
     a_route,
-    an_order,
     an_upstream,
     answer,
     cut,
     hang,
+    pieces,
     raw,
     streamed,
     until,
@@ -62,7 +63,7 @@ async def test_a_reply_comes_as_it_was_sent(side: Side) -> None:
     async with Scripted(
         answer(COMPLETION, "x-generation-id: gen-1", "server: nginx", "set-cookie: a=b")
     ).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there)))
+        reply = await side.upstreams.open(a_call(a_route(there)))
         assert (reply.status, reply.refused, reply.generation_id) == (200, False, "gen-1")
         assert reply.headers == {"content-type": "application/json", "x-generation-id": "gen-1"}
         assert await reply.read() == COMPLETION
@@ -77,7 +78,7 @@ async def test_a_reply_comes_as_it_was_sent(side: Side) -> None:
 )
 async def test_each_endpoint_has_its_path(side: Side, endpoint: str, path: str) -> None:
     async with Scripted(answer()).listening() as there:
-        await side.whole([a_route(there)], endpoint=endpoint)
+        await side.plain([a_route(there)], endpoint=endpoint)
     assert (there.seen[0].method, there.seen[0].target) == ("POST", f"/api/v1{path}")
 
 
@@ -104,8 +105,8 @@ async def test_only_what_is_allowed_goes_up(side: Side) -> None:
         "x-session-id": "s1",
     }
     async with Scripted(answer()).listening() as there:
-        await side.whole([a_route(there)], headers=clients)
-        await side.whole([a_route(there, "gpu")], headers=clients)
+        await side.plain([a_route(there)], headers=clients)
+        await side.plain([a_route(there, "gpu")], headers=clients)
     openrouter, gpu = (line.headers for line in there.seen)
     ours = {
         "authorization": f"Bearer {SECRET}",
@@ -124,7 +125,7 @@ async def test_only_what_is_allowed_goes_up(side: Side) -> None:
 @pytest.mark.parametrize("odd", ["a\r\nx-evil: 1", "a\nb", "a\0b", "caf\xe9", "x" * 2000])
 async def test_a_header_that_could_end_its_line_stays_here(side: Side, odd: str) -> None:
     async with Scripted(answer()).listening() as there:
-        await side.whole([a_route(there)], headers={"x-title": odd, "x-session-id": "s"})
+        await side.plain([a_route(there)], headers={"x-title": odd, "x-session-id": "s"})
     assert "x-title" not in there.seen[0].headers
     assert "x-evil" not in there.seen[0].headers
     assert there.seen[0].headers["x-session-id"] == "s"
@@ -133,28 +134,28 @@ async def test_a_header_that_could_end_its_line_stays_here(side: Side, odd: str)
 async def test_a_cookie_never_comes_back(side: Side) -> None:
     async with Scripted(answer(COMPLETION, "set-cookie: a=b; Path=/")).listening() as there:
         for _ in range(2):
-            await side.whole([a_route(there)])
+            await side.plain([a_route(there)])
     assert "cookie" not in there.seen[1].headers
 
 
 async def test_connections_are_kept(side: Side) -> None:
     async with Scripted(answer()).listening() as there:
         for _ in range(5):
-            await side.whole([a_route(there)])
+            await side.plain([a_route(there)])
         assert there.connections == 1
 
 
 async def test_the_body_goes_up_untouched_but_for_what_the_route_needs(side: Side) -> None:
     async with Scripted(answer()).listening() as there:
-        await side.whole([a_route(there, model="other/name")], bound=77, new_parameter={"a": [1, 2.50]})
-        await side.whole([a_route(there)], new_parameter=1)
+        await side.plain([a_route(there, model="other/name")], bound=77, new_parameter={"a": [1, 2.50]})
+        await side.plain([a_route(there)], new_parameter=1)
     first, second = (line.document for line in there.seen)
     assert (first["model"], first["max_completion_tokens"], first["new_parameter"]) == (
         "other/name",
         77,
         {"a": [1, 2.5]},
     )
-    assert there.seen[1].body == an_order(new_parameter=1).body
+    assert there.seen[1].body == a_call(new_parameter=1).body
     assert "stream_options" not in second
 
 
@@ -162,7 +163,7 @@ async def test_the_body_goes_up_untouched_but_for_what_the_route_needs(side: Sid
 async def test_a_clients_fault_is_passed_on_once(side: Side, status: int) -> None:
     async with Scripted(answer(PROBLEM, status=status)).listening() as there:
         for _ in range(20):
-            reply = await side.upstreams.open(an_order(a_route(there), a_route(there, "gpu")))
+            reply = await side.upstreams.open(a_call(a_route(there), a_route(there, "gpu")))
             assert (reply.status, reply.refused, await reply.read()) == (status, True, PROBLEM)
     assert len(there.seen) == 20
     (state,) = side.upstreams.states()
@@ -175,7 +176,7 @@ async def test_our_own_trouble_is_an_operators_and_no_clients(
 ) -> None:
     async with Scripted(answer(b'{"error":"Unauthorized"}', status=status)).listening() as there:
         with pytest.raises(UpstreamUnavailable) as refused:
-            await side.upstreams.open(an_order(a_route(there, who)))
+            await side.upstreams.open(a_call(a_route(there, who)))
     assert refused.value.status == 502
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [line["level"] for line in lines if line["event"] == "upstream_refuses_us"] == ["error"]
@@ -185,20 +186,20 @@ async def test_our_own_trouble_is_an_operators_and_no_clients(
 
 async def test_our_trouble_here_is_none_elsewhere(side: Side) -> None:
     async with Scripted(answer(PROBLEM, status=402), answer()).listening() as there:
-        assert await side.whole([a_route(there), a_route(there, "gpu")]) == COMPLETION
+        assert await side.plain([a_route(there), a_route(there, "gpu")]) == COMPLETION
 
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_what_is_safe_is_tried_twice_more(side: Side, status: int) -> None:
     async with Scripted(answer(PROBLEM, status=status), answer(PROBLEM, status=status), answer()).listening() as there:
-        assert await side.whole([a_route(there)]) == COMPLETION
+        assert await side.plain([a_route(there)]) == COMPLETION
     assert side.pauses.taken == [0.1875, 0.375]
     assert side.busy() == 0
 
 
 async def test_and_then_its_own_no_is_passed_on(side: Side) -> None:
     async with Scripted(answer(PROBLEM, "retry-after: 2", status=429)).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there)))
+        reply = await side.upstreams.open(a_call(a_route(there)))
         assert (reply.status, reply.refused, await reply.read()) == (429, True, PROBLEM)
         assert reply.headers["retry-after"] == "2"
     assert len(there.seen) == 3
@@ -211,7 +212,7 @@ async def test_and_then_its_own_no_is_passed_on(side: Side) -> None:
 )
 async def test_a_long_wait_is_not_waited_for(side: Side, header: str) -> None:
     async with Scripted(answer(PROBLEM, header, status=503), answer()).listening() as there:
-        assert await side.whole([a_route(there, "gpu"), a_route(there)]) == COMPLETION
+        assert await side.plain([a_route(there, "gpu"), a_route(there)]) == COMPLETION
     assert side.pauses.taken == []
     assert "max_tokens" not in there.seen[1].document
 
@@ -220,11 +221,11 @@ async def test_a_long_wait_is_not_waited_for(side: Side, header: str) -> None:
 async def test_openrouter_is_not_asked_twice_for_what_may_have_begun(side: Side, status: int) -> None:
     async with Scripted(answer(PROBLEM, status=status), answer()).listening() as there:
         routes = [a_route(there), a_route(there, model="another/model")]
-        reply = await side.upstreams.open(an_order(*routes, models=["another/model"]))
+        reply = await side.upstreams.open(a_call(*routes, models=["another/model"]))
         assert (reply.status, reply.refused, await reply.read()) == (status, True, PROBLEM)
         assert len(there.seen) == 1
         there.plays.insert(0, answer(PROBLEM, status=status))
-        assert await side.whole([a_route(there), a_route(there, "gpu")]) == COMPLETION
+        assert await side.plain([a_route(there), a_route(there, "gpu")]) == COMPLETION
 
 
 @pytest.mark.parametrize(
@@ -234,21 +235,21 @@ async def test_openrouter_is_not_asked_twice_for_what_may_have_begun(side: Side,
 async def test_a_page_instead_of_an_error_is_not_shown(side: Side, status: int, error: type[UpstreamError]) -> None:
     async with Scripted(answer(b"<html>10.0.0.7 broke</html>", status=status, kind="text/html")).listening() as there:
         with pytest.raises(error):
-            await side.upstreams.open(an_order(a_route(there)))
+            await side.upstreams.open(a_call(a_route(there)))
 
 
 async def test_a_connection_refused_is_tried_again_and_then_elsewhere(side: Side) -> None:
     async with Scripted(answer()).listening() as there:
-        assert await side.whole([a_route(NOWHERE), a_route(there, "gpu")]) == COMPLETION
+        assert await side.plain([a_route(NOWHERE), a_route(there, "gpu")]) == COMPLETION
     assert len(side.pauses.taken) == 2
     with pytest.raises(UpstreamUnavailable):
-        await side.upstreams.open(an_order(a_route(NOWHERE)))
+        await side.upstreams.open(a_call(a_route(NOWHERE)))
     assert side.busy() == 0
 
 
 async def test_a_name_that_does_not_exist_is_unavailable(side: Side) -> None:
     with pytest.raises(UpstreamUnavailable):
-        await side.upstreams.open(an_order(a_route("http://nowhere.invalid/v1")))
+        await side.upstreams.open(a_call(a_route("http://nowhere.invalid/v1")))
 
 
 async def test_tls_that_is_none_is_unavailable(side: Side) -> None:
@@ -260,14 +261,14 @@ async def test_tls_that_is_none_is_unavailable(side: Side) -> None:
     async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(UpstreamUnavailable):
-            await side.upstreams.open(an_order(a_route(f"https://127.0.0.1:{port}/v1")))
+            await side.upstreams.open(a_call(a_route(f"https://127.0.0.1:{port}/v1")))
 
 
 async def test_a_storm_is_not_multiplied(side: Side) -> None:
     """A fifth of all calls may be repeated, and a few."""
     async with Scripted(answer(PROBLEM, status=429)).listening() as there:
         for _ in range(100):
-            await side.upstreams.open(an_order(a_route(there)))
+            await side.upstreams.open(a_call(a_route(there)))
     assert 120 <= len(there.seen) <= 126
 
 
@@ -277,19 +278,19 @@ async def test_a_connection_lost_before_the_answer(side: Side, play: Play, who: 
     """OpenRouter may have been at work, and be paid for it; our own server may be asked again."""
     async with Scripted(play, answer()).listening() as there:
         if who == "gpu":
-            assert await side.whole([a_route(there, who)]) == COMPLETION
+            assert await side.plain([a_route(there, who)]) == COMPLETION
             return
         with pytest.raises(UpstreamCut) as lost:
-            await side.upstreams.open(an_order(a_route(there), a_route(there, "gpu")))
+            await side.upstreams.open(a_call(a_route(there), a_route(there, "gpu")))
     assert lost.value.facts == {"upstream": "openrouter"}
     assert len(there.seen) == 1
 
 
 async def test_a_connection_that_died_while_it_was_kept_proves_nothing(side: Side) -> None:
     async with Scripted(answer(), cut, answer()).listening() as there:
-        await side.whole([a_route(there)])
+        await side.plain([a_route(there)])
         with pytest.raises(UpstreamCut):
-            await side.whole([a_route(there)])
+            await side.plain([a_route(there)])
         assert (there.connections, len(there.seen)) == (1, 2)
 
 
@@ -297,7 +298,7 @@ async def test_silence_before_the_first_byte(side: Side) -> None:
     async with Scripted(hang, answer()).listening() as there:
         with pytest.raises(UpstreamTimeout) as late:
             await side.upstreams.open(
-                an_order(a_route(there, first_byte_seconds=0.4), a_route(there, "gpu"), stream=True)
+                a_call(a_route(there, first_byte_seconds=0.4), a_route(there, "gpu"), stream=True)
             )
         assert late.value.facts == {"phase": "first_byte", "upstream": "openrouter"}
         await until(lambda: there.seen[0].left.is_set())
@@ -305,23 +306,23 @@ async def test_silence_before_the_first_byte(side: Side) -> None:
         there.plays.insert(0, hang)
         there.plays.insert(1, streamed(EVENT))
         routes = [a_route(there, "gpu", first_byte_seconds=0.4), a_route(there)]
-        assert await side.whole(routes, stream=True) == EVENT
+        assert await side.plain(routes, stream=True) == EVENT
     assert side.busy() == 0
 
 
 async def test_a_connection_that_nobody_takes(a_side: Callable[..., Side]) -> None:
     """TEST-NET is routed nowhere. Where the network says so at once, that is as good."""
     with pytest.raises((UpstreamTimeout, UpstreamUnavailable)) as late:
-        await a_side().upstreams.open(an_order(a_route("http://192.0.2.1/v1", connect_seconds=0.05)))
+        await a_side().upstreams.open(a_call(a_route("http://192.0.2.1/v1", connect_seconds=0.05)))
     assert late.value.facts in ({}, {"phase": "connect", "upstream": "openrouter"})
 
 
 async def test_a_stream_that_stalls(side: Side) -> None:
     async with Scripted(streamed(EVENT, then=hang)).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there, idle_seconds=0.05), stream=True))
+        reply = await side.upstreams.open(a_call(a_route(there, idle_seconds=0.05), stream=True))
         seen: list[bytes] = []
         with pytest.raises(UpstreamTimeout) as late:
-            await collect(reply.pieces(), seen)
+            await collect(pieces(reply), seen)
         assert seen == [EVENT]
         assert late.value.facts["phase"] == "idle"
         await until(lambda: there.seen[0].left.is_set())
@@ -337,7 +338,7 @@ async def test_a_trickle_ends_at_the_total_deadline(a_side: Callable[..., Side])
     side = a_side(total_seconds=0.2)
     async with Scripted(streamed(then=trickle)).listening() as there:
         with pytest.raises(UpstreamTimeout) as late:
-            await side.whole([a_route(there, idle_seconds=0.1)], stream=True)
+            await side.plain([a_route(there, idle_seconds=0.1)], stream=True)
         assert late.value.facts["phase"] == "total"
         await until(lambda: there.seen[0].left.is_set())
     (state,) = side.upstreams.states()
@@ -348,7 +349,7 @@ async def test_a_whole_reply_has_until_the_total_deadline(a_side: Callable[..., 
     side = a_side(total_seconds=0.4)
     async with Scripted(hang).listening() as there:
         with pytest.raises(UpstreamTimeout) as late:
-            await side.whole([a_route(there, first_byte_seconds=0.01), a_route(there, "gpu")])
+            await side.plain([a_route(there, first_byte_seconds=0.01), a_route(there, "gpu")])
     assert late.value.facts["phase"] == "total"
     assert len(there.seen) == 1
 
@@ -356,12 +357,12 @@ async def test_a_whole_reply_has_until_the_total_deadline(a_side: Callable[..., 
 @pytest.mark.parametrize("ending", [cut, raw(b"")], ids=["reset", "closed"])
 async def test_a_stream_that_breaks_off_gives_all_that_came(side: Side, ending: Play) -> None:
     async with Scripted(streamed(EVENT, EVENT, then=ending)).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there), stream=True))
-        pieces = reply.pieces()
-        seen = [await anext(pieces)]
+        reply = await side.upstreams.open(a_call(a_route(there), stream=True))
+        coming = pieces(reply)
+        seen = [await anext(coming)]
         await asyncio.sleep(0.05)  # the end has come, and is not read yet
         with pytest.raises(UpstreamCut):
-            await collect(pieces, seen)
+            await collect(coming, seen)
         assert b"".join(seen) == EVENT * 2
     assert side.busy() == 0
 
@@ -386,10 +387,10 @@ async def test_what_is_no_answer(side: Side, play: Play, who: str) -> None:
     """Nobody else is asked where it may have cost something."""
     async with Scripted(play, answer()).listening() as there:
         if who == "gpu":
-            assert await side.whole([a_route(there, who), a_route(there, "gpu2")]) == COMPLETION
+            assert await side.plain([a_route(there, who), a_route(there, "gpu2")]) == COMPLETION
             return
         with pytest.raises(UpstreamGarbled):
-            await side.upstreams.open(an_order(a_route(there), a_route(there, "gpu")))
+            await side.upstreams.open(a_call(a_route(there), a_route(there, "gpu")))
     assert len(there.seen) == 1
     assert side.busy() == 0
 
@@ -402,12 +403,12 @@ async def test_an_empty_body_is_noticed_when_it_is_read(side: Side, stream: bool
 
     async with Scripted(nothing).listening() as there:
         with pytest.raises(UpstreamGarbled) as empty:
-            await side.whole([a_route(there)], stream=stream)
+            await side.plain([a_route(there)], stream=stream)
     assert empty.value.facts == {"upstream": "openrouter", "generation_id": "gen-9"}
 
 
 async def test_an_endless_reply_is_not_kept(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tollgate.upstreams.client.MOST_REPLY_BYTES", 100_000)
+    monkeypatch.setattr("tollgate.upstreams.attempts.reply.MOST_REPLY_BYTES", 100_000)
 
     async def endless(line: Line) -> None:
         await line.start("content-type: application/json")
@@ -416,46 +417,44 @@ async def test_an_endless_reply_is_not_kept(side: Side, monkeypatch: pytest.Monk
 
     async with Scripted(endless).listening() as there:
         with pytest.raises(UpstreamGarbled):
-            await side.whole([a_route(there)])
+            await side.plain([a_route(there)])
         await until(lambda: there.seen[0].left.is_set())
 
 
 async def test_an_error_in_a_reply_is_a_reply(side: Side) -> None:
     body = b'{"error":{"message":"Provider returned error","code":502}}'
     async with Scripted(answer(body)).listening() as there:
-        assert await side.whole([a_route(there)], stream=True) == body
+        assert await side.plain([a_route(there)], stream=True) == body
 
 
 async def test_a_full_upstream_is_passed_over(side: Side) -> None:
     async with Scripted(streamed(EVENT, then=hang)).listening() as there, Scripted(answer()).listening() as other:
         gpu = a_route(there, "gpu", concurrency=1)
-        first = await side.upstreams.open(an_order(gpu, stream=True))
-        assert await side.whole([gpu, a_route(other)]) == COMPLETION
+        first = await side.upstreams.open(a_call(gpu, stream=True))
+        assert await side.plain([gpu, a_route(other)]) == COMPLETION
         with pytest.raises(UpstreamBusy) as full:
-            await side.upstreams.open(an_order(gpu))
+            await side.upstreams.open(a_call(gpu))
         assert full.value.headers == {"retry-after": "2"}
         await first.close()
         assert side.busy() == 0
         there.plays = [answer()]
-        assert await side.whole([gpu]) == COMPLETION
+        assert await side.plain([gpu]) == COMPLETION
 
 
 async def test_a_broken_upstream_gets_a_rest_and_then_one_probe(side: Side) -> None:
     async with Scripted(answer(PROBLEM, status=500)).listening() as there:
         gpu = a_route(there, "gpu")
         for number in range(5):
-            await side.upstreams.open(an_order(gpu, org=f"org_{number % 2}"))
+            await side.upstreams.open(a_call(gpu, org=f"org_{number % 2}"))
         with pytest.raises(UpstreamBusy) as resting:
-            await side.upstreams.open(an_order(gpu))
+            await side.upstreams.open(a_call(gpu))
         assert resting.value.facts == {"retry_after": 1}
         assert len(there.seen) == 5
         assert side.upstreams.states()[0].breaker == "open"
-        assert await side.upstreams.open(an_order(a_route(there, "gpu", model="b/model"))), (
-            "another model is not spared"
-        )
+        assert await side.upstreams.open(a_call(a_route(there, "gpu", model="b/model"))), "another model is not spared"
         side.clock.now += 1.1
         there.plays = [answer()]
-        assert await side.whole([gpu]) == COMPLETION
+        assert await side.plain([gpu]) == COMPLETION
         assert side.upstreams.states()[0].breaker == "closed"
 
 
@@ -476,22 +475,22 @@ async def test_what_one_org_provokes_rests_that_org_alone(side: Side, play: Play
         gpu = a_route(there, "gpu", first_byte_seconds=0.05, idle_seconds=0.05)
         for _ in range(5):
             with contextlib.suppress(UpstreamError):
-                await side.whole([gpu], stream=True, org="attacker")
+                await side.plain([gpu], stream=True, org="attacker")
         seen = len(there.seen)
         with pytest.raises(UpstreamBusy):
-            await side.whole([gpu], stream=True, org="attacker")
+            await side.plain([gpu], stream=True, org="attacker")
         assert len(there.seen) == seen
         there.plays = [streamed(EVENT)]
-        assert await side.whole([gpu], stream=True, org="victim") == EVENT
+        assert await side.plain([gpu], stream=True, org="victim") == EVENT
         assert side.upstreams.states()[0].breaker == "closed"
 
 
 async def test_an_upstream_that_nobody_can_reach_rests_for_all(side: Side) -> None:
     for _ in range(2):
         with pytest.raises(UpstreamUnavailable):
-            await side.whole([a_route(NOWHERE, "gpu")], org="one")
+            await side.plain([a_route(NOWHERE, "gpu")], org="one")
     with pytest.raises(UpstreamBusy):
-        await side.whole([a_route(NOWHERE, "gpu")], org="other")
+        await side.plain([a_route(NOWHERE, "gpu")], org="other")
     assert side.upstreams.states()[0].breaker == "open"
 
 
@@ -507,7 +506,7 @@ async def test_an_upstream_that_nobody_can_reach_rests_for_all(side: Side) -> No
 async def test_a_500_that_blames_the_request_is_a_400_and_rests_nobody(side: Side, said: bytes) -> None:
     async with Scripted(answer(said, status=500)).listening() as there:
         for number in range(20):
-            reply = await side.upstreams.open(an_order(a_route(there, "gpu"), org=f"org_{number % 3}"))
+            reply = await side.upstreams.open(a_call(a_route(there, "gpu"), org=f"org_{number % 3}"))
             assert (reply.status, reply.refused) == (400, True)
         assert len(there.seen) == 20
 
@@ -533,16 +532,16 @@ async def test_with_a_health_path_no_call_goes_to_a_rested_upstream_before_it_is
     async with Scripted(sick).listening() as there:
         gpu = a_route(there, "gpu", health_path="/health")
         for number in range(5):
-            await side.upstreams.open(an_order(gpu, org=f"org_{number % 2}"))
+            await side.upstreams.open(a_call(gpu, org=f"org_{number % 2}"))
         for seconds in (1.1, 2.1):
             side.clock.now += seconds
             with pytest.raises(UpstreamBusy):
-                await side.whole([gpu])
+                await side.plain([gpu])
         assert (sick.asked, len(there.seen)) == (2, 7), "each rest ended with one look at its health"
         assert there.seen[-1].target == "/health"
         sick.health, sick.call = 200, answer()
         side.clock.now += 4.1
-        assert set(await asyncio.gather(*(side.whole([gpu]) for _ in range(9)))) == {COMPLETION}
+        assert set(await asyncio.gather(*(side.plain([gpu]) for _ in range(9)))) == {COMPLETION}
         assert (sick.asked, len(there.seen)) == (3, 17)
 
 
@@ -552,18 +551,18 @@ async def test_no_call_waits_long_for_a_health_that_does_not_come(side: Side, mo
     async with Scripted(sick).listening() as there, Scripted(answer()).listening() as other:
         gpu = a_route(there, "gpu", health_path="/health")
         for number in range(5):
-            await side.upstreams.open(an_order(gpu, org=f"org_{number % 2}"))
+            await side.upstreams.open(a_call(gpu, org=f"org_{number % 2}"))
         there.plays = [hang]
         side.clock.now += 1.1
         for _ in range(3):
-            assert await side.whole([gpu, a_route(other)]) == COMPLETION
+            assert await side.plain([gpu, a_route(other)]) == COMPLETION
         assert [line.method for line in there.seen[5:]] == ["GET"], "one look is enough for all"
 
 
 @pytest.mark.parametrize("is_sandbox", [True, False])
 async def test_only_a_sandbox_is_told_which_fault_is_wanted(side: Side, is_sandbox: bool) -> None:
     async with Scripted(answer()).listening() as there:
-        await side.whole([a_route(there, is_sandbox=is_sandbox)], headers={"x-sandbox-fault": "cut", "x-title": "t"})
+        await side.plain([a_route(there, is_sandbox=is_sandbox)], headers={"x-sandbox-fault": "cut", "x-title": "t"})
     assert there.seen[0].headers.get("x-sandbox-fault") == ("cut" if is_sandbox else None)
     assert there.seen[0].headers["x-title"] == "t"
 
@@ -573,26 +572,26 @@ async def test_streams_that_stall_count_though_their_heads_were_good(side: Side)
         gpu = a_route(there, "gpu", idle_seconds=0.02)
         for _ in range(5):
             with pytest.raises(UpstreamTimeout):
-                await side.whole([gpu], stream=True)
+                await side.plain([gpu], stream=True)
         with pytest.raises(UpstreamBusy):
-            await side.upstreams.open(an_order(gpu))
+            await side.upstreams.open(a_call(gpu))
 
 
 async def test_a_probe_that_was_abandoned_leaves_room_for_another(side: Side) -> None:
     async with Scripted(answer(PROBLEM, status=500)).listening() as there:
         gpu = a_route(there, "gpu")
         for _ in range(5):
-            await side.upstreams.open(an_order(gpu))
+            await side.upstreams.open(a_call(gpu))
         side.clock.now += 1.1
         there.plays = [hang]
-        probing = asyncio.ensure_future(side.upstreams.open(an_order(gpu)))
+        probing = asyncio.ensure_future(side.upstreams.open(a_call(gpu)))
         await until(lambda: len(there.seen) == 6)
         with pytest.raises(UpstreamBusy):
-            await side.upstreams.open(an_order(gpu))
+            await side.upstreams.open(a_call(gpu))
         probing.cancel()
         await asyncio.wait([probing])
         there.plays = [answer()]
-        assert await side.whole([gpu]) == COMPLETION
+        assert await side.plain([gpu]) == COMPLETION
 
 
 @pytest.mark.parametrize("secrets", [{}, {"OURS": ""}, {"OURS": "a\nb"}])
@@ -603,18 +602,18 @@ async def test_without_our_key_an_upstream_is_unavailable(
     async with Scripted(answer()).listening() as there:
         for _ in range(3):
             with pytest.raises(UpstreamUnavailable):
-                await side.upstreams.open(an_order(a_route(there)))
+                await side.upstreams.open(a_call(a_route(there)))
         assert [json.loads(line)["event"] for line in log.getvalue().splitlines()] == ["upstream_has_no_key"]
         assert there.seen == []
-        assert await side.whole([a_route(there), a_route(there, "gpu", secret_name=None)]) == COMPLETION
+        assert await side.plain([a_route(there), a_route(there, "gpu", secret_name=None)]) == COMPLETION
         assert "authorization" not in there.seen[0].headers
 
 
 async def test_settings_that_change_hold_from_the_next_call(side: Side) -> None:
     async with Scripted(answer()).listening() as there, Scripted(answer()).listening() as moved:
-        await side.whole([a_route(there)])
-        await side.whole([a_route(there)])
-        await side.whole([a_route(moved)])
+        await side.plain([a_route(there)])
+        await side.plain([a_route(there)])
+        await side.plain([a_route(moved)])
         assert (len(there.seen), len(moved.seen)) == (2, 1)
 
 
@@ -622,9 +621,9 @@ async def test_weights_choose_within_a_priority_but_not_over_the_clients_fallbac
     side = a_side(randomness=lambda: 0.999)
     async with Scripted(answer()).listening() as first, Scripted(answer()).listening() as second:
         routes = [a_route(first), a_route(second, "gpu")]
-        await side.whole(routes)
+        await side.plain(routes)
         assert (len(first.seen), len(second.seen)) == (0, 1)
-        await side.whole(routes, models=["b/model"])
+        await side.plain(routes, models=["b/model"])
         assert (len(first.seen), len(second.seen)) == (1, 1)
 
 
@@ -665,7 +664,7 @@ async def test_respx_can_stand_in_for_an_upstream() -> None:
     side = Side(long_lived=False)
     with respx.mock:
         route = respx.post("https://openrouter.ai/api/v1/chat/completions").respond(json={"id": "gen-1"})
-        reply = await side.whole([a_route("https://openrouter.ai/api/v1")])
+        reply = await side.plain([a_route("https://openrouter.ai/api/v1")])
     await side.close()
     assert json.loads(reply) == {"id": "gen-1"}
     assert route.calls.last.request.headers["authorization"] == f"Bearer {SECRET}"
@@ -673,8 +672,8 @@ async def test_respx_can_stand_in_for_an_upstream() -> None:
 
 async def test_an_upstream_may_die_and_come_back(side: Side) -> None:
     async with Scripted(answer()).listening() as there:
-        await side.whole([a_route(there, "gpu")])
+        await side.plain([a_route(there, "gpu")])
     with pytest.raises(UpstreamUnavailable):
-        await side.whole([a_route(there, "gpu")])
+        await side.plain([a_route(there, "gpu")])
     async with there.listening():
-        assert await side.whole([a_route(there, "gpu")]) == COMPLETION
+        assert await side.plain([a_route(there, "gpu")]) == COMPLETION

@@ -7,33 +7,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.core import models
+from tollgate.core import models, request_body
 from tollgate.core.sse import Event, Events
 from tollgate.upstreams.dialects import DIALECTS
-from upstreams.scripted import a_route, an_order
+from upstreams.scripted import a_call, a_route
 
 SELF_HOSTED: list[models.Dialect] = ["vllm", "sglang", "llamacpp", "tgi", "openai"]
 CONTINUOUS: list[models.Dialect] = ["vllm", "sglang"]
 ALL: list[models.Dialect] = ["openrouter", *SELF_HOSTED]
 
 
-def prepared(dialect: models.Dialect, *, model: str = "a/model", bound: int | None = None, **order: Any) -> Any:
-    made = an_order(**order)
-    route = a_route("http://x", dialect, model=model)
-    return json.loads(DIALECTS[dialect].prepare(made.body, made.ask, route, bound))
+def prepared(dialect: models.Dialect, *, model: str = "a/model", **call: Any) -> Any:
+    return json.loads(DIALECTS[dialect].prepare(a_call(**call), a_route("http://x", dialect, model=model)))
 
 
-def shown(dialect: models.Dialect, stream: bytes, **order: Any) -> bytes:
-    made = an_order(stream=True, **order)
+def shown(dialect: models.Dialect, stream: bytes, **call: Any) -> bytes:
+    made = a_call(stream=True, **call)
     show = DIALECTS[dialect].shown(made.ask)
     events = Events()
     return b"".join(show(event) or b"" for event in [*events.feed(stream), *events.finish()])
 
 
 @pytest.mark.parametrize("dialect", ALL)
-def test_a_whole_reply_is_asked_for_as_the_client_did(dialect: models.Dialect) -> None:
-    made = an_order(odd={"a": 1})
-    assert DIALECTS[dialect].prepare(made.body, made.ask, a_route("http://x"), None) == made.body
+def test_a_plain_answer_is_asked_for_as_the_client_did(dialect: models.Dialect) -> None:
+    made = a_call(odd={"a": 1})
+    assert DIALECTS[dialect].prepare(made, a_route("http://x")) == made.body
 
 
 @pytest.mark.parametrize("dialect", SELF_HOSTED)
@@ -70,8 +68,63 @@ def test_a_bound_goes_up_under_one_name(
     assert {name: body[name] for name in body if name.startswith("max_")} == expected
 
 
-def test_a_route_has_its_own_name_for_the_model() -> None:
-    assert prepared("vllm", model="llama")["model"] == "llama"
+BODY = b' {"model" : "a\\/model",\t"messages":[{"role":"user","content":"\\u00e9"}], "seed":1e2 ,"x":{"model":0}}\n'
+STREAMED = BODY.replace(b'"seed"', b'"stream":true, "seed"')
+
+
+def sent(dialect: models.Dialect, body: bytes, *, model: str = "a/model", bound: int | None = None) -> bytes:
+    call = a_call()._replace(ask=request_body.read(body, "chat"), body=body, bound=bound)
+    return DIALECTS[dialect].prepare(call, a_route("http://x", dialect, model=model))
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-8B", 'a"b', "模型"])
+@pytest.mark.parametrize("dialect", ALL)
+def test_a_route_s_own_name_for_the_model_takes_its_place(dialect: models.Dialect, model: str) -> None:
+    assert sent(dialect, BODY, model=model) == BODY.replace(rb'"a\/model"', json.dumps(model).encode())
+    assert sent(dialect, BODY) == BODY
+
+
+@pytest.mark.parametrize("dialect", ALL)
+def test_a_granted_bound_comes_first_or_takes_the_place_of_the_client_s(dialect: models.Dialect) -> None:
+    name = b"max_completion_tokens" if dialect == "openrouter" else b"max_tokens"
+    assert sent(dialect, BODY, bound=16) == BODY.replace(b"{", b'{"%s":16,' % name, 1)
+    bounded = BODY.replace(b'"seed":1e2', b'"max_tokens" :\n 4096')
+    assert sent(dialect, bounded, bound=16) == bounded.replace(b"4096", b"16")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (b'"stream_options":null', b'"stream_options":{"include_usage":true}'),
+        (b'"stream_options":{ }', b'"stream_options":{"include_usage":true }'),
+        (b'"stream_options":{"x":[1]}', b'"stream_options":{"include_usage":true,"x":[1]}'),
+        (b'"stream_options":{"include_usage" : false}', b'"stream_options":{"include_usage" : true}'),
+        (b'"stream_options":{"include_usage":true}', b'"stream_options":{"include_usage":true}'),
+    ],
+)
+def test_the_usage_is_asked_for_without_touching_anything_else(written: bytes, expected: bytes) -> None:
+    asked = STREAMED.replace(b'"seed":1e2', written)
+    assert sent("openai", asked) == asked.replace(written, expected)
+    assert sent("openai", STREAMED) == STREAMED.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["max_tokens", "usage", "x", "stream_options"]), st.none() | st.just({})),
+    st.sampled_from(SELF_HOSTED),
+)
+def test_all_edits_together_change_their_members_and_no_other(more: dict[str, Any], dialect: models.Dialect) -> None:
+    given = {"model": "m", "messages": [{"role": "user"}], "stream": True, **more, "max_tokens": None}
+    body = json.loads(sent(dialect, json.dumps(given).encode(), model="other", bound=99))
+    options = body.pop("stream_options")
+    assert options["include_usage"] is True
+    given.pop("stream_options", None)
+    assert body == {**given, "max_tokens": 99, "model": "other"}
+
+
+def test_openrouter_gets_the_fallbacks_that_it_knows() -> None:
+    call = a_call(models=["ours", "b/model"])._replace(openrouter_models=("a/model", "b/model"))
+    body = json.loads(DIALECTS["openrouter"].prepare(call, a_route("http://x")))
+    assert body["models"] == ["a/model", "b/model"]
 
 
 def test_falling_back_is_openrouters_to_know_and_no_other_servers() -> None:
@@ -137,7 +190,7 @@ def test_the_rest_of_an_event_stays_byte_for_byte(raw: bytes, left: bytes) -> No
     st.dictionaries(st.sampled_from(["id", "choices", "usage", "model", "x"]), st.integers() | st.text(), max_size=5)
 )
 def test_only_the_usage_goes(said: dict[str, Any]) -> None:
-    made = an_order(stream=True)
+    made = a_call(stream=True)
     data = json.dumps(said).encode()
     left = DIALECTS["vllm"].shown(made.ask)(Event(data, b"data: " + data + b"\n\n"))
     assert left is not None
@@ -180,7 +233,7 @@ def test_other_errors_are_put_into_it(body: bytes, message: str) -> None:
     status, made, by_upstream = refusal("vllm", 422, body)
     error = json.loads(made)["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert error["message"] == (message or "The model's server refused this with status 422.")
+    assert error["message"] == (message or "The upstream refused the request with status 422.")
     assert (status, error["type"], by_upstream) == (422, "invalid_request_error", bool(message))
 
 

@@ -13,10 +13,11 @@ from upstreams.scripted import (
     Line,
     Scripted,
     Side,
+    a_call,
     a_route,
-    an_order,
     answer,
     hang,
+    pieces,
     streamed,
     until,
 )
@@ -40,10 +41,10 @@ class Flood:
 
 async def test_a_large_event_flows_through_and_is_not_kept(side: Side) -> None:
     async with Scripted(streamed(b"data: ", then=Flood(10 * MEGABYTE))).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there), stream=True))
+        reply = await side.upstreams.open(a_call(a_route(there), stream=True))
         tracemalloc.start()
         length = 0
-        async for piece in reply.pieces():
+        async for piece in pieces(reply):
             length += len(piece)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -55,8 +56,8 @@ async def test_a_slow_reader_makes_the_upstream_wait(a_side: Callable[..., Side]
     side = a_side(total_seconds=30)
     flood = Flood(100 * MEGABYTE)
     async with Scripted(streamed(EVENT, then=flood)).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there), stream=True))
-        await anext(reply.pieces())
+        reply = await side.upstreams.open(a_call(a_route(there), stream=True))
+        await anext(pieces(reply))
         sent = -1
         while sent < flood.sent:
             sent = flood.sent
@@ -67,9 +68,9 @@ async def test_a_slow_reader_makes_the_upstream_wait(a_side: Callable[..., Side]
 
 async def test_a_silence_of_the_reader_is_none_of_the_upstream(side: Side) -> None:
     async with Scripted(streamed(EVENT, then=Flood(5 * MEGABYTE))).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there, idle_seconds=0.05), stream=True))
+        reply = await side.upstreams.open(a_call(a_route(there, idle_seconds=0.05), stream=True))
         length = 0
-        async for piece in reply.pieces():
+        async for piece in pieces(reply):
             if not length:
                 await asyncio.sleep(0.15)
             length += len(piece)
@@ -87,9 +88,9 @@ async def test_pieces_come_as_they_arrive(side: Side) -> None:
         await line.end()
 
     async with Scripted(streamed(then=word_by_word)).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there), stream=True))
+        reply = await side.upstreams.open(a_call(a_route(there), stream=True))
         seen = []
-        async for piece in reply.pieces():
+        async for piece in pieces(reply):
             seen.append(piece)
             said.set()
     assert seen == [b": ping\n\n", b"data: \xc3", b"\xa9\n", b"\n"]
@@ -97,8 +98,8 @@ async def test_pieces_come_as_they_arrive(side: Side) -> None:
 
 async def test_closing_stops_the_upstream_within_a_second(side: Side) -> None:
     async with Scripted(streamed(EVENT, then=hang)).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there), stream=True))
-        await anext(reply.pieces())
+        reply = await side.upstreams.open(a_call(a_route(there), stream=True))
+        await anext(pieces(reply))
         assert side.busy() == 1
         async with asyncio.timeout(1):
             await reply.close()
@@ -110,7 +111,7 @@ async def test_closing_stops_the_upstream_within_a_second(side: Side) -> None:
 
 async def test_a_reader_that_is_cancelled_can_still_close(side: Side) -> None:
     async with Scripted(streamed(EVENT, then=hang)).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there), stream=True))
+        reply = await side.upstreams.open(a_call(a_route(there), stream=True))
 
         async def read() -> None:
             try:
@@ -136,17 +137,17 @@ async def test_a_read_that_was_interrupted_goes_on(side: Side) -> None:
         await line.end()
 
     async with Scripted(streamed(EVENT, then=later)).listening() as there:
-        reply = await side.upstreams.open(an_order(a_route(there), stream=True))
-        first = reply.pieces()
+        reply = await side.upstreams.open(a_call(a_route(there), stream=True))
+        first = pieces(reply)
         assert await anext(first) == EVENT
         more.set()
         assert [piece async for piece in first] == [EVENT]
-        assert [piece async for piece in reply.pieces()] == []
+        assert [piece async for piece in pieces(reply)] == []
 
 
 async def test_a_call_that_is_cancelled_leaves_nothing_behind(side: Side) -> None:
     async with Scripted(hang).listening() as there:
-        opening = asyncio.ensure_future(side.upstreams.open(an_order(a_route(there))))
+        opening = asyncio.ensure_future(side.upstreams.open(a_call(a_route(there))))
         await until(lambda: len(there.seen) == 1)
         opening.cancel()
         await asyncio.wait([opening])
@@ -158,14 +159,14 @@ async def test_a_call_that_is_cancelled_leaves_nothing_behind(side: Side) -> Non
 async def test_a_pause_that_is_cancelled_leaves_nothing_behind(a_side: Callable[..., Side]) -> None:
     side = a_side(sleep=asyncio.sleep)
     async with Scripted(answer(b"{}", "retry-after: 4", status=429)).listening() as there:
-        opening = asyncio.ensure_future(side.upstreams.open(an_order(a_route(there, "gpu", concurrency=1))))
+        opening = asyncio.ensure_future(side.upstreams.open(a_call(a_route(there, "gpu", concurrency=1))))
         await until(lambda: len(there.seen) == 1)
         await asyncio.sleep(0.05)
         opening.cancel()
         await asyncio.wait([opening])
         assert opening.cancelled()
         there.plays = [answer()]
-        assert await side.whole([a_route(there, "gpu", concurrency=1)]) == COMPLETION
+        assert await side.plain([a_route(there, "gpu", concurrency=1)]) == COMPLETION
 
 
 async def test_a_thousand_cancelled_calls_leak_no_connection(a_side: Callable[..., Side]) -> None:
@@ -173,7 +174,7 @@ async def test_a_thousand_cancelled_calls_leak_no_connection(a_side: Callable[..
     side = a_side(total_seconds=30)
     async with Scripted(streamed(EVENT, EVENT, then=hang)).listening() as there:
         for moment in range(50):
-            calls = [asyncio.ensure_future(side.whole([a_route(there)], stream=True)) for _ in range(20)]
+            calls = [asyncio.ensure_future(side.plain([a_route(there)], stream=True)) for _ in range(20)]
             for _ in range(moment):
                 await asyncio.sleep(0)
             for call in calls:
@@ -183,7 +184,7 @@ async def test_a_thousand_cancelled_calls_leak_no_connection(a_side: Callable[..
         assert side.busy() == 0
         await until(lambda: there.connected == 0)
         there.plays = [answer()]
-        assert await side.whole([a_route(there)]) == COMPLETION
+        assert await side.plain([a_route(there)]) == COMPLETION
 
 
 async def test_many_at_once_get_their_own_answers(side: Side) -> None:
@@ -192,7 +193,7 @@ async def test_many_at_once_get_their_own_answers(side: Side) -> None:
         await answer(body)(line)
 
     async with Scripted(echo).listening() as there:
-        replies = await asyncio.gather(*(side.whole([a_route(there)], user=f"u{n}") for n in range(80)))
+        replies = await asyncio.gather(*(side.plain([a_route(there)], user=f"u{n}") for n in range(80)))
     assert replies == [b'{"id":"u%d"}' % n for n in range(80)]
 
 
@@ -225,9 +226,9 @@ async def test_an_address_within_is_not_called(a_side: Callable[..., Side], url:
     async with Scripted(answer()).listening() as there:
         route = a_route(url.format(port=there.port), "gpu", trusted=False)
         with pytest.raises(UpstreamUnavailable):
-            await side.upstreams.open(an_order(route))
+            await side.upstreams.open(a_call(route))
         assert there.connections == 0
-        assert await side.whole([route, a_route(there)]) == COMPLETION
+        assert await side.plain([route, a_route(there)]) == COMPLETION
 
 
 async def test_the_address_that_was_looked_at_is_the_one_that_is_called(a_side: Callable[..., Side]) -> None:
@@ -236,7 +237,7 @@ async def test_the_address_that_was_looked_at_is_the_one_that_is_called(a_side: 
     side = a_side(resolve=names)
     async with Scripted(answer()).listening() as there:
         route = a_route(f"http://upstream.example:{there.port}/v1", "gpu", trusted=False)
-        assert await side.whole([route]) == COMPLETION
+        assert await side.plain([route]) == COMPLETION
         assert there.seen[0].headers["host"] == f"upstream.example:{there.port}"
     assert names.asked == ["upstream.example"]
 
@@ -245,7 +246,7 @@ async def test_metadata_is_never_called_even_where_private_addresses_are(a_side:
     for address in ("169.254.169.254", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"):
         side = a_side(resolve=Names(address), allow_private=True)
         with pytest.raises(UpstreamUnavailable):
-            await side.upstreams.open(an_order(a_route("http://upstream.example/v1", "gpu", trusted=False)))
+            await side.upstreams.open(a_call(a_route("http://upstream.example/v1", "gpu", trusted=False)))
         (state,) = side.upstreams.states()
         assert "no address of the open network" in str(state.last_error)
 
@@ -253,5 +254,5 @@ async def test_metadata_is_never_called_even_where_private_addresses_are(a_side:
 async def test_who_is_trusted_is_found_by_the_system(a_side: Callable[..., Side]) -> None:
     names = Names("192.0.2.1")
     async with Scripted(answer()).listening() as there:
-        await a_side(allow_private=False, resolve=names).whole([a_route(f"http://localhost:{there.port}/v1")])
+        await a_side(allow_private=False, resolve=names).plain([a_route(f"http://localhost:{there.port}/v1")])
     assert names.asked == []

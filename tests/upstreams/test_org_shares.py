@@ -14,10 +14,10 @@ from tollgate.core.errors import ServerBusy, TollgateError, TooManyInFlight
 from tollgate.core.models import SANDBOX
 from tollgate.process import open_files
 from tollgate.process.http_client import Http
-from tollgate.upstreams.client import Reply
+from tollgate.upstreams.client import Answered
 from tollgate.upstreams.org_shares import Shares
 from tollgate.upstreams.transports import open_transport
-from upstreams.scripted import COMPLETION, EVENT, Line, Scripted, Side, a_route, an_order, answer, hang, streamed
+from upstreams.scripted import COMPLETION, EVENT, Line, Scripted, Side, a_call, a_route, answer, hang, streamed
 
 
 async def stalling(line: Line) -> None:
@@ -26,14 +26,14 @@ async def stalling(line: Line) -> None:
 
 
 @contextlib.asynccontextmanager
-async def crowd(side: Side, there: Scripted, *orgs: str, name: str = "openrouter") -> AsyncIterator[list[Reply]]:
+async def crowd(side: Side, there: Scripted, *orgs: str, name: str = "openrouter") -> AsyncIterator[list[Answered]]:
     """As many stalled streams as each of these orgs may have, one after the other in turn."""
-    replies: list[Reply] = []
+    replies: list[Answered] = []
     waiting = list(orgs)
     while waiting:
         org = waiting.pop(0)
         with contextlib.suppress(TooManyInFlight):
-            replies.append(await side.upstreams.open(an_order(a_route(there, name), stream=True, org=org)))
+            replies.append(await side.upstreams.open(a_call(a_route(there, name), stream=True, org=org)))
             waiting.append(org)
     yield replies
     for reply in replies:
@@ -45,21 +45,21 @@ async def test_stalled_streams_of_one_org_leave_connections_to_the_others(a_side
     async with Scripted(stalling).listening() as there, crowd(side, there, "attacker") as replies:
         assert len(replies) == 30
         with pytest.raises(TooManyInFlight) as refused:
-            await side.whole([a_route(there)], org="attacker")
+            await side.plain([a_route(there)], org="attacker")
         assert refused.value.facts == {"limit": 30, "in_flight": 30, "of": "server share"}
         assert refused.value.headers == {"retry-after": "1"}
-        victims = (side.whole([a_route(there)], org=f"org_{number}") for number in range(10))
+        victims = (side.plain([a_route(there)], org=f"org_{number}") for number in range(10))
         assert set(await asyncio.gather(*victims)) == {COMPLETION}
         for _ in range(3):
             await replies.pop().close()
-        assert await side.whole([a_route(there)], org="attacker") == COMPLETION
+        assert await side.plain([a_route(there)], org="attacker") == COMPLETION
 
 
 async def test_two_orgs_that_want_all_share_it_and_still_leave_some(a_side: Callable[..., Side]) -> None:
     side = a_side(most=35)
     async with Scripted(stalling).listening() as there, crowd(side, there, "one", "other") as replies:
         assert len(replies) == 30
-        assert await side.whole([a_route(there)], org="a third") == COMPLETION
+        assert await side.plain([a_route(there)], org="a third") == COMPLETION
 
 
 async def test_whatever_becomes_of_a_call_its_share_is_given_back(a_side: Callable[..., Side]) -> None:
@@ -69,8 +69,8 @@ async def test_whatever_becomes_of_a_call_its_share_is_given_back(a_side: Callab
     async with Scripted(*plays).listening() as there:
         for _ in plays:
             with contextlib.suppress(TollgateError):
-                await side.whole([a_route(there, "gpu")])
-        calls = [asyncio.ensure_future(side.whole([a_route(there)])) for _ in range(3)]
+                await side.plain([a_route(there, "gpu")])
+        calls = [asyncio.ensure_future(side.plain([a_route(there)])) for _ in range(3)]
         await asyncio.sleep(0)
         for call in calls:
             call.cancel()
@@ -93,15 +93,15 @@ async def test_waiting_in_vain_for_a_connection_is_no_fault_of_the_upstream(a_si
     side = a_side(most=3)
     async with Scripted(stalling).listening() as there:
         gpu = a_route(there, "gpu", connect_seconds=0.5)
-        orders = [an_order(gpu, stream=True, org=f"org_{number}") for number in range(3)]
+        orders = [a_call(gpu, stream=True, org=f"org_{number}") for number in range(3)]
         held = [await side.upstreams.open(order) for order in orders]
-        late = (side.whole([gpu], org=f"late_{number}") for number in range(20))
+        late = (side.plain([gpu], org=f"late_{number}") for number in range(20))
         failures = await asyncio.gather(*late, return_exceptions=True)
         assert {type(failure) for failure in failures} == {ServerBusy}
         (state,) = side.upstreams.states()
         assert (state.breaker, state.failures) == ("closed", 0)
         await held.pop().close()
-        assert await side.whole([gpu], org="late_0") == COMPLETION
+        assert await side.plain([gpu], org="late_0") == COMPLETION
         for reply in held:
             await reply.close()
         assert side.busy() == 0
@@ -126,9 +126,9 @@ async def test_a_process_without_files_is_no_fault_of_the_upstream(side: Side) -
         with no_file_left():
             for _ in range(20):
                 with pytest.raises(ServerBusy):
-                    await side.whole([gpu])
+                    await side.plain([gpu])
         assert side.upstreams.states()[0].breaker == "closed"
-        assert await side.whole([gpu]) == COMPLETION
+        assert await side.plain([gpu]) == COMPLETION
 
 
 def test_no_more_calls_go_upstream_than_the_process_may_have_files_for() -> None:

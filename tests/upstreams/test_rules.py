@@ -96,7 +96,7 @@ def test_a_pause_is_never_shorter_than_asked(turn: int, asked: float | None, cha
     st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 5)), max_size=6),
     st.lists(st.floats(0, 1, exclude_max=True), min_size=8),
 )
-def test_an_order_has_all_routes_once_and_keeps_the_runs(given: list[tuple[int, int]], chances: list[float]) -> None:
+def test_a_call_has_all_routes_once_and_keeps_the_runs(given: list[tuple[int, int]], chances: list[float]) -> None:
     routes = [
         a_route("http://x", f"u{place}", priority=priority, weight=weight)
         for place, (priority, weight) in enumerate(given)

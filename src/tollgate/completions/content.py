@@ -1,11 +1,10 @@
-"""What was asked and answered, where an operator wants it kept: the beginning of each, without secrets. Pure.
+"""The beginning of a prompt and its answer, without secrets, where an operator keeps them. Pure.
 
-It never stands in the way. A stream's pieces are read after they went out, and only until enough is there; whatever a
-client or an upstream sends, there is a text or there is none.
+It never delays or breaks a call: a stream's pieces are read after they were sent, and only until there is enough text;
+unexpected shapes give no text instead of an error.
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
@@ -17,16 +16,16 @@ from tollgate.core.strict_json import NotJson
 
 MOST_KEPT: Final = 2000
 OVERHANG: Final = 512
-"""What is looked at beyond that: longer than any secret must be to be known for one. Where a text is cut, as much is
-left out again, since part of a secret may stand there."""
-LOOKED_AT: Final = MOST_KEPT + OVERHANG
+"""How much more is read: the longest text by which a secret is recognised. Where a text is cut, as much is left out
+again, since it may be part of a secret."""
+MOST_READ: Final = MOST_KEPT + OVERHANG
 MOST_EVENT_BYTES: Final = 64 * 1024
-"""A larger event is no text. Nothing is read after it."""
+"""A larger event is not text. Nothing after it is read."""
 LONGEST_KIND: Final = 64
 
 _PROMPTS: Final[Mapping[Endpoint, str]] = {"chat": "messages", "completions": "prompt", "embeddings": "input"}
 _UNKEEPABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-"""Postgres keeps no NUL, nothing can encode half of a pair, and a terminal obeys the rest."""
+"""Postgres stores no NUL, half of a surrogate pair cannot be encoded, and the rest control terminals."""
 
 
 class Hide(Protocol):
@@ -34,18 +33,17 @@ class Hide(Protocol):
 
 
 class Content:
-    """Of one call. `own_key` is its caller's, which may have no form."""
+    """Of one call. `own_key` is its caller's: it is hidden even if it does not look like a key."""
 
-    def __init__(self, endpoint: Endpoint, body: bytes, hide: Hide, own_key: str) -> None:
-        self._endpoint = endpoint
-        self._body = body
+    def __init__(self, prompt: str, hide: Hide, own_key: str) -> None:
+        self._prompt = prompt
         self._hide = hide
         self._own_key = own_key
         self._answer = ""
         self._events: Events | None = Events(MOST_EVENT_BYTES)
 
     def take(self, reply: Mapping[str, Any]) -> None:
-        """A whole reply, or a chunk of one, as `documents.from_upstream` read it."""
+        """A plain answer, or a chunk of a stream, as `strict_json.from_upstream` read it."""
         self._answer += beginning(_said(reply), "")
 
     def feed(self, piece: bytes) -> None:
@@ -55,15 +53,15 @@ class Content:
         try:
             for event in self._events.feed(piece):
                 self._see(event.data)
-                if len(self._answer) > LOOKED_AT:
+                if len(self._answer) > MOST_READ:
                     self._events = None
                     break
         except EventTooLarge:
             self._events = None
 
     def kept(self) -> dict[str, str]:
-        """Fit for a row. What is empty is left out."""
-        said = {"prompt": asked(self._endpoint, self._body), "answer": self._answer}
+        """As a row can hold it. Empty texts are left out."""
+        said = {"prompt": self._prompt, "answer": self._answer}
         return {name: self._snippet(text) for name, text in said.items() if text}
 
     def _see(self, data: bytes) -> None:
@@ -72,8 +70,8 @@ class Content:
                 self.take(strict_json.from_upstream(data))
 
     def _snippet(self, text: str) -> str:
-        shown = self._hide(text[:LOOKED_AT], self._own_key)
-        is_cut = len(text) > LOOKED_AT
+        shown = self._hide(text[:MOST_READ], self._own_key)
+        is_cut = len(text) > MOST_READ
         if is_cut:
             shown = shown[:-OVERHANG]
         if is_cut or len(shown) > MOST_KEPT:
@@ -81,28 +79,28 @@ class Content:
         return _UNKEEPABLE.sub("\ufffd", shown)
 
 
-def asked(endpoint: Endpoint, body: bytes) -> str:
-    """The last thing that the user said, or the prompt or input. The body is one that `chat.read` has read."""
-    given = json.loads(body)[_PROMPTS[endpoint]]
+def asked(endpoint: Endpoint, document: Mapping[str, Any]) -> str:
+    """The user's last message, or the prompt or input. The document is one that `request_body` has read."""
+    given = document[_PROMPTS[endpoint]]
     if endpoint == "chat":
         given = next((one for one in reversed(given) if one.get("role") == "user"), given[-1]).get("content")
     return beginning(_texts(given), "\n")
 
 
 def beginning(texts: Iterable[str], between: str) -> str:
-    """As much as is looked at, and one character more where there is more."""
+    """As much as is read, and one character more where there is more."""
     taken: list[str] = []
     length = 0
     for text in texts:
-        taken.append(text[: LOOKED_AT + 1])
+        taken.append(text[: MOST_READ + 1])
         length += len(taken[-1]) + len(between)
-        if length > LOOKED_AT:
+        if length > MOST_READ:
             break
     return between.join(taken)
 
 
 def _said(reply: Mapping[str, Any]) -> Iterator[str]:
-    """In its first answer."""
+    """The texts of the first answer."""
     for choice in _objects(reply.get("choices")):
         if choice.get("index", 0) == 0:
             said = _object(choice.get("message")) or _object(choice.get("delta")) or choice
@@ -113,7 +111,7 @@ def _said(reply: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _texts(content: Any) -> Iterator[str]:
-    """Its texts, and of what is not text only the name."""
+    """Its texts. Of other parts, the type in brackets."""
     if isinstance(content, str):
         yield content
     elif isinstance(content, dict):

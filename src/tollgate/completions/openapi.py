@@ -1,4 +1,4 @@
-"""How the document (OpenAPI) describes the paid paths, which FastAPI does not see."""
+"""The paid paths in the OpenAPI document. FastAPI does not see them, so they are described here."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ SUMMARIES = {
     "/embeddings": "Embeddings, paid from the balance of the key's org",
 }
 DESCRIPTION = (
-    "Everything in the body goes to the model's server as it stands, whether or not this document names it, and its "
-    "answer comes back byte for byte. Credits for the worst case are held while it runs and charged by what it cost."
+    "The whole body is forwarded to the upstream, with parameters that this document does not name, and the answer "
+    "is returned byte for byte. Credits for the worst case are held during the call, and the actual cost is charged."
 )
 REQUIRED = {"/chat/completions": "messages", "/completions": "prompt", "/embeddings": "input"}
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -22,9 +22,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "/embeddings": {"model": "sandbox/embedding", "input": ["Hello"]},
 }
 SIZES = {
-    "stream": {"type": "boolean", "default": False, "description": "Answer as server-sent events."},
-    "max_tokens": {"type": "integer", "minimum": 1, "description": "Most output tokens; also bounds what is held."},
-    "n": {"type": "integer", "minimum": 1, "maximum": 128, "description": "Answers wanted; each is paid for."},
+    "stream": {"type": "boolean", "default": False, "description": "Send the answer as server-sent events."},
+    "max_tokens": {"type": "integer", "minimum": 1, "description": "The most output tokens. It also bounds the hold."},
+    "n": {"type": "integer", "minimum": 1, "maximum": 128, "description": "The number of answers. Each is charged."},
 }
 REFUSALS: tuple[type[TollgateError], ...] = (
     errors.BadRequest, errors.ModelUnpriced, errors.ExtraUnpriced, errors.MissingApiKey, errors.InvalidApiKey,
@@ -35,10 +35,10 @@ REFUSALS: tuple[type[TollgateError], ...] = (
     errors.UpstreamBusy, errors.CatalogUnavailable, errors.DatabaseUnavailable, errors.UpstreamTimeout,
 )  # fmt: skip
 HEADERS = {
-    "x-request-id": "The request's id: yours where you sent one.",
-    "x-tollgate-charge-nanos": "What was charged. Absent while that is still to be found out.",
-    "x-tollgate-balance-nanos": "The org's balance after that.",
-    "x-ratelimit-limit-requests": "Of the tightest window; the same for tokens, and for remaining and reset.",
+    "x-request-id": "The id of the request: yours, if you sent one.",
+    "x-tollgate-charge-nanos": "The charge. Absent while the cost is not known yet.",
+    "x-tollgate-balance-nanos": "The org's balance after the charge.",
+    "x-ratelimit-limit-requests": "The limit of the tightest window. Likewise remaining and reset, and for tokens.",
 }
 
 SCHEMAS = {
@@ -51,7 +51,7 @@ SCHEMAS = {
                 "type": "object",
                 "required": ["message", "type", "code", "param"],
                 "properties": {
-                    "message": {"type": "string", "description": "What to do about it."},
+                    "message": {"type": "string", "description": "What is wrong, and what to do about it."},
                     "type": {"type": "string"},
                     "code": {"type": "string", "description": "Stable; docs/reference/errors.md lists them."},
                     "param": {"type": ["string", "null"]},
@@ -70,7 +70,7 @@ SCHEMAS = {
                 "required": ["code", "message", "metadata"],
                 "properties": {
                     "code": {"type": "integer", "description": "The status."},
-                    "message": {"type": "string", "description": "What to do about it."},
+                    "message": {"type": "string", "description": "What is wrong, and what to do about it."},
                     "metadata": {
                         "type": "object",
                         "required": ["error_type"],
@@ -104,10 +104,8 @@ def _operation(mount: str, path: str) -> dict[str, Any]:
         "operationId": f"{mount}{path}".strip("/").replace("/", "_"),
         "security": [{"Bearer": []}, {"X-API-Key": []}],
         "parameters": [
-            _header(
-                "Idempotency-Key", "Sent again with the same body, the stored answer comes back and nothing is paid."
-            ),
-            _header("X-Tollgate-Usage", "`true` puts `usage.tollgate` with the charge into a stream's last chunk."),
+            _header("Idempotency-Key", "A request with the same key and body gets the stored answer, free of charge."),
+            _header("X-Tollgate-Usage", "`true` adds the charge to the last chunk of a stream, as `usage.tollgate`."),
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _body(path)}}},
         "responses": _responses(mount, path),
@@ -121,7 +119,7 @@ def _header(name: str, description: str) -> dict[str, Any]:
 def _body(path: str) -> dict[str, Any]:
     needed = REQUIRED[path]
     known = {
-        "model": {"type": "string", "description": "One that GET /v1/models lists."},
+        "model": {"type": "string", "description": "A model that GET /v1/models lists."},
         needed: {"type": "array", "items": {}} if needed == "messages" else {},
     }
     return {
@@ -138,7 +136,7 @@ def _responses(mount: str, path: str) -> dict[str, Any]:
     if path != "/embeddings":
         contents["text/event-stream"] = {"schema": {"type": "string"}}
     answered = {
-        "description": "The answer of the model's server, untouched.",
+        "description": "The upstream's answer, unchanged.",
         "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
         "content": contents,
     }

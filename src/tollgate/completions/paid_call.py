@@ -1,153 +1,164 @@
-"""One admitted call on its way: what it asks upstream, what it came to, and the closing of its books."""
+"""The state of one paid call, from its arrival to its settlement."""
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tollgate.completions import rules
-from tollgate.completions.admission import Admitted, Call
+from tollgate.completions import endings, replay, rules
 from tollgate.completions.content import Content
-from tollgate.completions.settlements import Answer, Books
-from tollgate.core.models import SANDBOX, Route
-from tollgate.core.prices import Price
+from tollgate.completions.endings import Ending
+from tollgate.completions.rules import Grant
+from tollgate.core import strict_json
+from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
+from tollgate.core.models import Route
+from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
-from tollgate.process import logs, threads
+from tollgate.core.strict_json import NotJson
+from tollgate.keys.authentication import Caller
 from tollgate.process.clock import Monotonic
-from tollgate.process.drain import Drain
-from tollgate.upstreams.client import Reply, Upstreams
-from tollgate.upstreams.rules import Order
+from tollgate.upstreams.attempts.attempt import facts
+from tollgate.upstreams.client import Answered
+from tollgate.upstreams.rules import UpstreamCall
+
+Failure = UpstreamError | TooManyInFlight | ServerRestarting
+"""Why the client gets no complete answer."""
 
 
 class Leaving(NamedTuple):
     """What happens when a client leaves a call that one of our own servers works for."""
 
     reads_on: bool
-    """The server is read for a moment longer, for its usage. Not on a host that stops with the answer."""
+    """The server is read for a moment longer, for its usage. Not on a host that freezes when the response ends."""
     charges_prefill: bool
-    """Its work on the prompt is charged though it has said nothing yet."""
+    """Its work on the prompt is charged, even if it has said nothing yet."""
 
 
+@dataclass(slots=True, eq=False)
 class PaidCall:
-    def __init__(
-        self,
-        call: Call,
-        admitted: Admitted,
-        books: Books,
-        upstreams: Upstreams,
-        clock: Monotonic,
-        drain: Drain,
-        content: Content | None,
-        leaving: Leaving,
-    ) -> None:
-        self.call = call
-        self.admitted = admitted
-        self.drain = drain
-        self.content = content
-        self.leaving = leaving
-        self.tally = Tally(choices=call.ask.choices)
-        self._books = books
-        self._upstreams = upstreams
-        self._clock = clock
-        self._asked = False
-        self._reply: Reply | None = None
-        self._at_work: Route | None = None
-        self._first_token_ms: int | None = None
+    id: str
+    """Of its row. It is generated here, and never the client's."""
+    caller: Caller
+    ask: Ask
+    body: bytes
+    body_hash: str | None
+    """Of a call with an idempotency key."""
+    headers: Mapping[str, str]
+    idempotency_key: str | None
+    content: Content | None
+    """What was asked and answered, where the operator keeps it."""
+    clock: Monotonic
+    started: float
+    tally: Tally
+    grant: Grant = field(init=False)
+    """Set by admission."""
+    was_sent: bool = False
+    at_work: Route | None = None
+    """The route whose upstream has the whole request."""
+    reply: Answered | None = None
+    answer: bytes | None = None
+    """A plain answer, when it is complete."""
+    streams: bool = False
+    """The answer comes as events."""
+    failure: Failure | None = None
+    first_token_ms: int | None = None
+    noting: asyncio.Task[None] | None = None
+    """Writes the generation id to the row."""
 
-    async def open(self) -> Reply:
-        self._asked = True
-        self._reply = await self._upstreams.open(
-            Order(
-                ask=self.call.ask._replace(include_usage=True) if self.call.wants_charge else self.call.ask,
-                body=self.admitted.body,
-                bound=self.admitted.bound,
-                routes=self.admitted.routes,
-                headers=self.call.headers,
-                org_id=self.admitted.org_id,
-                sent=self._note_sent,
-            )
-        )
-        self.tally.counts = rules.is_own(self._reply.route)
-        return self._reply
+    @property
+    def wants_charge(self) -> bool:
+        """X-Tollgate-Usage: the charge goes into the last chunk of a stream."""
+        return self.headers.get("x-tollgate-usage", "").lower() == "true"
 
-    async def note_generation(self, generation_id: str, route: Route) -> None:
-        await self._books.note_generation(self.call.id, generation_id, route.upstream.id)
+    @property
+    def generation_id(self) -> str | None:
+        return (self.reply and self.reply.generation_id) or self.tally.generation_id
 
-    def saw_first_token(self) -> None:
-        if self._first_token_ms is None:
-            self._first_token_ms = self._elapsed_ms()
+    @property
+    def elapsed_ms(self) -> int:
+        return round((self.clock() - self.started) * 1000)
 
-    def abandoned(self) -> dict[str, Any]:
-        """When the client left, or we were stopped, before a reply had said anything of its cost."""
-        if self._at_work and rules.is_own(self._at_work) and self.leaving.charges_prefill:
-            return rules.prefill(self._at_work, self._price(self._at_work), **self._terms())
-        if self._reply is not None:
-            return rules.broken_off(self._reply.route, self._reply.generation_id)
-        return rules.abandoned(self.admitted.routes) if self._asked else rules.not_asked()
-
-    def outcome(self, reply: Reply, delivered: int) -> dict[str, Any]:
-        """What the reply came to, by what it said of itself so far."""
-        route = reply.route
-        self.tally.generation_id = reply.generation_id or self.tally.generation_id
-        if route.upstream.id == SANDBOX:
-            return rules.free(self.tally, route)
-        return rules.outcome(
-            self.tally,
-            route,
-            self._price(route),
-            delivered=delivered,
-            context_tokens=self.admitted.context_tokens,
-            **self._terms(),
+    def upstream_call(self) -> UpstreamCall:
+        grant = self.grant
+        self.was_sent = True
+        return UpstreamCall(
+            ask=self.ask._replace(include_usage=True) if self.wants_charge else self.ask,
+            body=self.body,
+            bound=grant.bound,
+            routes=grant.routes,
+            headers=self.headers,
+            org_id=grant.org_id,
+            openrouter_models=grant.openrouter_models,
+            search_off=grant.search_off,
+            note_at_work=self.note_at_work,
         )
 
-    def kept(self, status: int, content_type: str, body: bytes) -> dict[str, Any] | None:
-        """What a repetition under the same idempotency key will be answered with."""
-        return rules.kept_answer(status, content_type, body) if self.call.idempotency_key is not None else None
+    def note_at_work(self, route: Route | None) -> None:
+        self.at_work = route
 
-    async def close(self, ending: Mapping[str, Any], kept: Mapping[str, Any] | None) -> Answer | None:
-        """One round trip. Nothing is kept of a call that came to nothing: its key is free again."""
-        item = {
-            "id": self.call.id,
-            "status": 200,
-            "first_token_ms": self._first_token_ms,
-            "duration_ms": self._elapsed_ms(),
-            **ending,
-        }
-        if self.call.idempotency_key is not None and ending["outcome"] != "released":
-            item["answer"] = kept or {"kept": False}
-        if self.content:
-            item["content"] = await threads.work(len(self.call.body), self.content.kept) or None
-        settled = await self._books.settle({name: value for name, value in item.items() if value is not None})
-        logs.note(
-            paid_request_id=self.call.id,
-            model=self.call.ask.model,
-            upstream=ending.get("upstream"),
-            outcome=ending["outcome"],
-            charge_nanos=(settled or {}).get("charge_nanos"),
+    def take_reply(self, reply: Answered) -> None:
+        self.reply = reply
+        self.tally.counts = rules.is_own(reply.route)
+
+    def facts(self) -> dict[str, Any]:
+        """As the upstream's own failures carry them."""
+        return facts(self.reply.route, self.generation_id) if self.reply else {}
+
+    def take_answer(self, body: bytes) -> None:
+        """A plain answer, or the upstream's error. Raises UpstreamGarbled."""
+        assert self.reply  # noqa: S101
+        if not self.reply.refused:
+            try:
+                document = strict_json.from_upstream(body)
+            except NotJson:
+                raise UpstreamGarbled(**self.facts()) from None
+            self.tally.take_plain(document)
+            if self.content:
+                self.content.take(document)
+        self.answer = body
+
+    def check_completeness(self) -> None:
+        """A stream that ends too early has failed. One that breaks off after the end of every answer has not."""
+        if self.failure is None:
+            if self.streams and self.tally.ending == "cut":
+                self.failure = UpstreamCut(**self.facts())
+        elif isinstance(self.failure, (UpstreamCut, ServerRestarting)) and self.tally.ending == "complete":
+            self.failure = None
+
+    def ending(self, *, client_left: bool, charges_prefill: bool) -> Ending:
+        failure = self.failure
+        if self.answer is not None and self.reply and self.reply.refused:
+            return endings.refused(self.reply.status)
+        if isinstance(failure, (UpstreamError, TooManyInFlight)) and not self.streams:
+            return endings.failed(failure, self.grant.routes)
+        has_begun = self.tally.events or self.tally.usage or self.tally.done
+        if self.reply and (has_begun or isinstance(failure, UpstreamError)):
+            ending = endings.of_answer(self.tally, self.reply.route, self.grant, self.generation_id)
+            if failure:
+                return ending._replace(error_code=failure.code)
+        else:
+            ending = self._unanswered(charges_prefill)
+            if failure:
+                return endings.with_server_stopped(ending)
+        return endings.with_client_gone(ending) if client_left and self.answer is None else ending
+
+    def item(self, ending: Ending, stored_answer: Mapping[str, Any] | None) -> dict[str, Any]:
+        """As the settlement takes it. No answer is stored for a call that was released: its key is free again."""
+        stores = self.idempotency_key is not None and ending.outcome != "released"
+        return ending.item(
+            self.id,
+            first_token_ms=self.first_token_ms,
+            duration_ms=self.elapsed_ms,
+            answer=(stored_answer or replay.NOT_STORED) if stores else None,
+            content=(self.content.kept() or None) if self.content else None,
         )
-        return settled
 
-    def _note_sent(self, route: Route | None) -> None:
-        """Who has the request now; None when that came to nothing."""
-        self._at_work = route
+    def stored(self, status: int, content_type: str, body: bytes) -> Mapping[str, Any] | None:
+        return replay.stored(status, content_type, body) if self.idempotency_key is not None else None
 
-    def _price(self, route: Route) -> Price:
-        return route.price or self.admitted.price
-
-    def _terms(self) -> dict[str, int]:
-        """Of every charge."""
-        admitted = self.admitted
-        return {
-            "hold_nanos": admitted.hold_nanos,
-            "markup_ppm": admitted.markup_ppm,
-            "prompt_tokens": admitted.prompt_tokens,
-        }
-
-    def _elapsed_ms(self) -> int:
-        return round((self._clock() - self.call.started) * 1000)
-
-
-def charge_headers(settled: Answer | None) -> dict[str, str]:
-    """What the call came to. Without a charge while that is still to be found out."""
-    if settled is None:
-        return {}
-    amounts = {name: settled.get(f"{name}_nanos") for name in ("charge", "balance")}
-    return {f"x-tollgate-{name}-nanos": str(amount) for name, amount in amounts.items() if amount is not None}
+    def _unanswered(self, charges_prefill: bool) -> Ending:
+        if self.at_work and rules.is_own(self.at_work) and charges_prefill:
+            return endings.prefill(self.at_work, self.grant)
+        if self.reply:
+            return endings.broken_off(self.reply.route, self.reply.generation_id)
+        return endings.unanswered(self.grant.routes) if self.was_sent else endings.RELEASED

@@ -1,56 +1,58 @@
-"""A call whose answer comes in one piece. It runs to its end even if its client leaves: it is paid for in whole."""
+"""An answer in one piece. Its call runs to the end even if the client leaves, since all of it is paid for."""
 
-from typing import Any
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Final
 
-from starlette.responses import Response
+from starlette.types import Send
 
-from tollgate.completions import rules
-from tollgate.completions.paid_call import PaidCall, charge_headers
-from tollgate.core import strict_json
-from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamError, UpstreamGarbled
-from tollgate.core.strict_json import NotJson
-from tollgate.upstreams.client import Reply
+from tollgate.completions.paid_call import PaidCall
+from tollgate.completions.relay import response_start
+from tollgate.completions.settlements import Settled
+from tollgate.upstreams.client import Answered
 
-
-async def answered(passage: PaidCall) -> Response:
-    """The upstream's own answer; what it came to is in the headers."""
-    ending: dict[str, Any] | None = None
-    failure: UpstreamError | TooManyInFlight | ServerRestarting | None = None
-    kept = settled = None
-    try:
-        async with passage.drain.bounds():
-            reply = await passage.open()
-            try:
-                body = await reply.read()
-            finally:
-                await reply.close()
-        ending, failure = judged(passage, reply, body)
-        if not failure and not reply.refused:
-            kept = passage.kept(reply.status, content_type(reply), body)
-    except (UpstreamError, TooManyInFlight) as error:
-        ending, failure = rules.failed(error, passage.admitted.routes), error
-    except ServerRestarting as error:
-        ending, failure = {**passage.abandoned(), **rules.STOPPED}, error
-    finally:
-        settled = await passage.close(ending or passage.abandoned(), kept)
-    if failure:
-        raise failure
-    return Response(body, reply.status, {**passage.admitted.headers, **reply.headers, **charge_headers(settled)})
+NOT_WATCHED: Final = contextlib.nullcontext()
 
 
-def judged(passage: PaidCall, reply: Reply, body: bytes) -> tuple[dict[str, Any], UpstreamError | None]:
-    """What a whole reply came to, and why the client cannot have it if that is so."""
-    if reply.refused:
-        return rules.refused(reply.status), None
-    try:
-        document = strict_json.from_upstream(body)
-    except NotJson:
-        return rules.garbled(reply.route, reply.generation_id), UpstreamGarbled()
-    passage.tally.take_whole(document)
-    if passage.content:
-        passage.content.take(document)
-    return passage.outcome(reply, delivered=1), None
+class PlainAnswer:
+    client_left = False
+
+    def __init__(self, call: PaidCall, send: Send) -> None:
+        self._call = call
+        self._send = send
+
+    def watched(self) -> contextlib.nullcontext[None]:
+        return NOT_WATCHED
+
+    async def relay(self, reply: Answered) -> None:
+        self._call.take_answer(await reply.read())
+
+    def stored(self) -> Mapping[str, Any] | None:
+        call, reply = self._call, self._call.reply
+        if call.answer is None or reply is None or reply.refused or call.failure:
+            return None
+        return call.stored(reply.status, content_type(reply), call.answer)
+
+    async def finish(self, settled: Settled | None) -> None:
+        if self._call.failure:
+            raise self._call.failure
+        await send_plain(self._call, settled, self._send)
 
 
-def content_type(reply: Reply) -> str:
+async def send_plain(call: PaidCall, settled: Settled | None, send: Send) -> None:
+    """The upstream's own answer. What it cost is in the headers."""
+    assert call.reply and call.answer is not None  # noqa: S101, PT018
+    length = {"content-length": str(len(call.answer))}
+    headers = {**call.grant.headers, **call.reply.headers, **charge_headers(settled), **length}
+    await send(response_start(call.reply.status, headers))
+    await send({"type": "http.response.body", "body": call.answer})
+
+
+def content_type(reply: Answered) -> str:
     return reply.headers.get("content-type", "application/json")
+
+
+def charge_headers(settled: Settled | None) -> dict[str, str]:
+    """Without a charge while the cost is not known yet."""
+    amounts = {name: (settled or {}).get(f"{name}_nanos") for name in ("charge", "balance")}
+    return {f"x-tollgate-{name}-nanos": str(amount) for name, amount in amounts.items() if amount is not None}

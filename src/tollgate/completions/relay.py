@@ -1,4 +1,4 @@
-"""A stream on its way through: bytes as they came, its end held back until the books are closed."""
+"""Passes a stream on: bytes as they came, with the end held back until the call is settled."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,7 @@ from typing import Any
 
 from starlette.types import Receive, Send
 
-from tollgate.completions import rules
-from tollgate.core import sse
+from tollgate.core import sse, strict_json
 from tollgate.core.errors import TollgateError
 from tollgate.core.request_body import Endpoint
 from tollgate.core.sse import Event, Events, Tally
@@ -19,7 +18,7 @@ from tollgate.upstreams.dialects.openai import as_it_came
 HEARTBEAT = b": tollgate is waiting for the model\n\n"
 HEARTBEAT_SECONDS = 15.0
 UNREAD_SECONDS = 60.0
-"""A client that takes nothing for so long is gone."""
+"""A client that reads nothing for so long counts as gone."""
 
 DONE = b"data: [DONE]\n\n"
 FAILED: dict[Endpoint, tuple[str, dict[str, Any]]] = {
@@ -30,47 +29,46 @@ BLANK_LINES = (b"\n\n", b"\r\r", b"\r\n\r\n")
 
 
 class Relay:
-    """Passes events on, in their order. From [DONE] on they wait for the settlement, and so they do from the usage on
-    when the charge goes into it."""
+    """Passes events on in order. Those from [DONE] on are held back for the settlement; when the charge goes into the
+    usage, those from the usage on."""
 
     def __init__(self, tally: Tally, shown: Callable[[Event], bytes | None], *, wants_charge: bool) -> None:
         self.tally = tally
-        self.delivered = 0
         self._shown = shown
         self._wants_charge = wants_charge
-        self._looks_at_nothing = shown is as_it_came and not wants_charge and not tally.counts
+        self._is_unchanged = shown is as_it_came and not wants_charge and not tally.counts
         self._events = Events()
         self._held: list[bytes] = []
         self._usage: int | None = None
-        """Which of those held back the charge goes into."""
+        """The index of the held-back event that the charge goes into."""
 
     def take(self, piece: bytes) -> bytes:
-        """What may go out now that this piece has come. Most of a stream is mere text, and need not be taken apart."""
+        """What may go out after this piece. Events that carry only text pass without being parsed."""
         first = b""
-        if self._looks_at_nothing and self.tally.generation_id is None:
+        if self._is_unchanged and self.tally.generation_id is None:
             end = piece.find(b"\n\n") + 2
-            first, piece = self._look_into(piece[:end]), piece[end:]
-        quiet = sse.quiet(piece) if self._may_look_away else 0
-        self.delivered += piece.count(b"\n\n", 0, quiet)
-        return first + piece[:quiet] + self._look_into(piece[quiet:])
+            first, piece = self._parsed(piece[:end]), piece[end:]
+        quiet = sse.quiet(piece) if self._may_skip else 0
+        self.tally.events += piece.count(b"\n\n", 0, quiet)
+        return first + piece[:quiet] + self._parsed(piece[quiet:])
 
     @property
-    def _may_look_away(self) -> bool:
+    def _may_skip(self) -> bool:
         known = self.tally.generation_id is not None
-        return self._looks_at_nothing and known and self._events.is_between and not self._held
+        return self._is_unchanged and known and self._events.is_between and not self._held
 
-    def _look_into(self, piece: bytes) -> bytes:
+    def _parsed(self, piece: bytes) -> bytes:
         return b"".join([self._pass(event) for event in self._events.feed(piece)])
 
     def rest(self) -> bytes:
-        """The same, of what the upstream left unfinished at its end."""
+        """As `take`, for an event that the upstream left unfinished."""
         return b"".join([self._pass(self._finished(event)) for event in self._events.finish()])
 
     def tail(self, charge: Mapping[str, Any] | None) -> bytes:
-        """What was held back. A stream that came to its end gets the [DONE] that it may lack."""
+        """What was held back. A complete stream without [DONE] gets one."""
         held = list(self._held)
         if self._usage is not None and charge:
-            held[self._usage] = rules.with_charge(sse.data_of(held[self._usage]), charge)
+            held[self._usage] = with_charge(sse.data_of(held[self._usage]), charge)
         lacks_done = self.tally.ending == "complete" and not self.tally.done
         return b"".join(held) + (DONE if lacks_done else b"")
 
@@ -89,30 +87,29 @@ class Relay:
         self.tally.see(event.data)
         if sse.is_done(event.data):
             return event.raw
-        self.delivered += 1
         return self._shown(event) or b""
 
     def _finished(self, event: Event) -> Event:
-        """With the blank line that it may lack where an event of ours may follow."""
+        """With the blank line that it may lack, where an event of ours may follow."""
         if self.tally.done or sse.is_done(event.data) or event.raw.endswith(BLANK_LINES):
             return event
         return event._replace(raw=event.raw + b"\n\n")
 
     def _release(self) -> bytes:
-        """It was not the last after all."""
+        """More text followed, so what was held back was not the end."""
         released = b"".join(self._held)
         self._held, self._usage = [], None
         return released
 
 
 class Outlet:
-    """The client's end of a stream: started when there is something to say, watched for its going."""
+    """The client's side of a stream: it begins with the first bytes, and notices when the client leaves."""
 
     def __init__(self, send: Send, headers: Mapping[str, str], *, keeps: bool, clock: Monotonic) -> None:
         self._send = send
         self._headers = headers
         self.keeps = keeps
-        """What is sent is kept, and fetched to its end though the client left: it will ask for it again."""
+        """The stream is stored for a replay, and so it is read to its end even if the client left."""
         self._clock = clock
         self._last = clock()
         self._sending_since: float | None = None
@@ -121,14 +118,14 @@ class Outlet:
         self.started = False
         self.gone = False
         self.reads_on_seconds = 0.0
-        """For so long is the upstream still listened to when the client has left."""
+        """How long the upstream is still read after the client left."""
 
     @property
     def kept(self) -> bytes:
         return b"".join(self._sent)
 
     def head(self, headers: Mapping[str, str]) -> None:
-        """More headers; too late once a heartbeat began the answer."""
+        """Adds headers. Has no effect once a heartbeat has begun the response."""
         self._headers = {**self._headers, **headers}
 
     async def pass_on(self, body: bytes) -> None:
@@ -142,7 +139,7 @@ class Outlet:
 
     @contextlib.asynccontextmanager
     async def watched(self, receive: Receive) -> AsyncIterator[None]:
-        """Ends the block, and nothing else, when the client leaves in the middle of it."""
+        """Ends the block, and nothing else, when the client leaves."""
         task = asyncio.current_task()
         assert task  # noqa: S101
         self._leave = task.cancel
@@ -163,7 +160,7 @@ class Outlet:
         self._lose()
 
     async def _beat(self) -> None:
-        """Keeps the line open while the model thinks, and gives up a client that does not read."""
+        """Sends a comment while the upstream is silent, and gives up a client that does not read."""
         while not self.gone:
             if self._sending_since is None:
                 await asyncio.sleep(max(0.0, self._last + HEARTBEAT_SECONDS - self._clock()))
@@ -171,12 +168,12 @@ class Outlet:
                     await self._write(HEARTBEAT)
             elif self._clock() - self._sending_since >= UNREAD_SECONDS:
                 self.gone = True
-                self.leave()  # even where the answer is kept: it is this very write that stands
+                self.leave()  # also where the answer is stored, since the write itself is stuck
             else:
                 await asyncio.sleep(1)
 
     def leave(self) -> None:
-        """Ends the watched block; once."""
+        """Ends the watched block, once."""
         leave, self._leave = self._leave, lambda: None
         leave()
 
@@ -197,33 +194,42 @@ class Outlet:
         self._sending_since = self._clock()
         try:
             if not self.started:
-                await self._send(_start(self._headers))
+                await self._send(response_start(200, self._headers))
                 self.started = True
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
-        except OSError:  # how some servers say that nobody is there
+        except OSError:  # some servers raise it when the client has gone
             self._lose()
         self._last = self._clock()
         self._sending_since = None
 
 
 def in_band(error: TollgateError, chunk: Mapping[str, Any] | None = None) -> bytes:
-    """A failure after the stream began: by itself, or in a chunk of OpenRouter's."""
+    """An error after the stream began: alone, or in a chunk as OpenRouter sends it."""
     told = error.body() if chunk is None else {**chunk, **error.body(openrouter=True)}
     return b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
 
 
 def failed_chunk(endpoint: Endpoint, generation_id: str, model: str, created: int) -> dict[str, Any]:
-    """OpenRouter's last chunk of an answer that failed, but for the failure."""
+    """OpenRouter's last chunk of a failed answer, without the error itself."""
     kind, empty = FAILED[endpoint]
     choice = {"index": 0, **empty, "finish_reason": "error", "native_finish_reason": "error"}
     return {"id": generation_id, "object": kind, "created": created, "model": model, "choices": [choice]}
 
 
 def as_event(body: bytes) -> bytes:
-    """An upstream's refusal, when a heartbeat has begun the stream already."""
+    """A plain answer as an event, for when a heartbeat has begun the stream already."""
     return b"".join(b"data: " + line + b"\n" for line in body.splitlines()) + b"\n"
 
 
-def _start(headers: Mapping[str, str]) -> dict[str, Any]:
+def with_charge(data: bytes, charge: Mapping[str, Any]) -> bytes:
+    """The event of the last usage, with the charge in it."""
+
+    def marked(usage: str | None) -> str:
+        return strict_json.edit_text(usage or "{}", {"tollgate": json.dumps(charge, separators=(",", ":"))})
+
+    return b"data: " + strict_json.edit(data, {"usage": marked}) + b"\n\n"
+
+
+def response_start(status: int, headers: Mapping[str, str]) -> dict[str, Any]:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return {"type": "http.response.start", "status": 200, "headers": raw}
+    return {"type": "http.response.start", "status": status, "headers": raw}

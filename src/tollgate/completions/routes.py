@@ -1,34 +1,32 @@
-"""POST /v1/chat/completions, /v1/completions and /v1/embeddings, and the same where OpenRouter has them.
+"""POST /v1/chat/completions, /v1/completions and /v1/embeddings, and the same under /api/v1, where OpenRouter has them.
 
-Plain ASGI endpoints, reached past FastAPI: what it does around one costs more than the money does. `document.py`
+Plain ASGI endpoints, outside FastAPI: its work around an endpoint costs more than the settlement. `openapi.py`
 describes them.
 """
 
+import hashlib
 import hmac
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from tollgate.completions import plain, rules
-from tollgate.completions.admission import Admission, Call, Replay
+from tollgate.completions import content
 from tollgate.completions.content import Content
-from tollgate.completions.paid_call import Leaving, PaidCall
-from tollgate.completions.settlements import Books
-from tollgate.completions.stream import Stream
+from tollgate.completions.flow import Flow
+from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.sweeper import Sweeper
 from tollgate.core import request_body
 from tollgate.core.errors import BadRequest, NotFound
 from tollgate.core.redaction import Redactor
-from tollgate.core.request_body import Endpoint
-from tollgate.keys import rules as keys
+from tollgate.core.request_body import Ask, Endpoint
+from tollgate.core.sse import Tally
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
-from tollgate.process.drain import Drain
-from tollgate.upstreams.client import Upstreams
 from tollgate.web.client_address import headers_of
 
 PATHS: dict[str, Endpoint] = {
@@ -40,101 +38,87 @@ MOUNTS = ("/v1", "/api/v1")
 LONGEST_IDEMPOTENCY_KEY = 255
 
 
-class Completions:
-    """One of the paid endpoints."""
-
+class PaidEndpoint:
     def __init__(
-        self,
-        path: str,
-        endpoint: Endpoint,
-        gate: Gate,
-        admission: Admission,
-        books: Books,
-        upstreams: Upstreams,
-        clock: Monotonic,
-        drain: Drain,
-        redact: Redactor | None,
-        leaving: Leaving,
+        self, path: str, endpoint: Endpoint, gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None
     ) -> None:
+        """`redact` is None where prompts and answers are not kept."""
         self.path = path
         self._endpoint = endpoint
         self._gate = gate
-        self._admission = admission
-        self._books = books
-        self._upstreams = upstreams
+        self._flow = flow
         self._clock = clock
-        self._drain = drain
         self._redact = redact
-        """None where nothing is kept of what is said."""
-        self._leaving = leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["endpoint"] = self  # for the log line, which names the path
-        visitor = self._gate.meet(scope)
-        self._gate.refuse_strangers(visitor)
+        scope["endpoint"] = self  # the log line names its path
+        caller = self._gate.meet(scope)
+        self._gate.refuse_strangers(caller)
         try:
-            call = await self._call(visitor, scope, receive)
-            if call is None:
-                return
-            admitted = await self._admission.admit(call)
+            call = await self._arrived(caller, scope, receive)
+            if call is not None:
+                await self._flow.run(call, scope, receive, send)
         except BadRequest:
-            await self._gate.recognise(visitor)  # whoever may not come in is told that first
+            await self._gate.recognise(caller)  # a key that is refused must not learn what is wrong with its request
             raise
-        if isinstance(admitted, Replay):
-            await _replayed(admitted)(scope, receive, send)
-            return
-        passage = PaidCall(
-            call, admitted, self._books, self._upstreams, self._clock, self._drain, self._content(call), self._leaving
-        )
-        if call.ask.stream:
-            await Stream(passage, scope, receive, send, self._clock).run()
-        else:
-            await (await plain.answered(passage))(scope, receive, send)
 
-    async def _call(self, visitor: Caller, scope: Scope, receive: Receive) -> Call | None:
-        """None when the client left before it had said what it wants."""
+    async def _arrived(self, caller: Caller, scope: Scope, receive: Receive) -> PaidCall | None:
+        """None when the client left before the end of its body."""
         started = self._clock()
         headers = headers_of(scope)
         idempotency_key = _idempotency_key(headers)
-        body = await self._gate.body(visitor, scope, receive)
+        body = await self._gate.body(caller, scope, receive)
         if body is None:
             return None
-        return Call(
+        has_key, keeps_content = idempotency_key is not None, self._redact is not None
+        given = await threads.work(len(body), _read, body, self._endpoint, has_key, keeps_content)
+        return PaidCall(
             id=scope["state"]["own_id"],
-            visitor=visitor,
-            ask=await threads.work(len(body), request_body.read, body, self._endpoint),
+            caller=caller,
+            ask=given.ask,
             body=body,
+            body_hash=given.body_hash,
             headers=headers,
-            started=started,
             idempotency_key=idempotency_key,
-            wants_charge=headers.get("x-tollgate-usage", "").lower() == "true",
+            content=Content(given.prompt, self._redact, caller.secret) if self._redact else None,
+            clock=self._clock,
+            started=started,
+            tally=Tally(choices=given.ask.choices),
         )
 
-    def _content(self, call: Call) -> Content | None:
-        if self._redact is None:
-            return None
-        return Content(self._endpoint, call.body, self._redact, keys.presented(call.headers))
+
+class _Given(NamedTuple):
+    """What is read of a body, in one go."""
+
+    ask: Ask
+    body_hash: str | None
+    prompt: str
 
 
-def endpoints(
-    gate: Gate,
-    admission: Admission,
-    books: Books,
-    upstreams: Upstreams,
-    clock: Monotonic,
-    drain: Drain,
-    redact: Redactor | None,
-    leaving: Leaving,
-) -> list[Completions]:
+def _read(body: bytes, endpoint: Endpoint, has_key: bool, keeps_content: bool) -> _Given:
+    document = request_body.parse(body)
+    return _Given(
+        request_body.read_parsed(document, body, endpoint),
+        _body_hash(body, endpoint) if has_key else None,
+        content.asked(endpoint, document) if keeps_content else "",
+    )
+
+
+def _body_hash(body: bytes, endpoint: Endpoint) -> str:
+    """Tells whether a repetition is of the same request."""
+    return hashlib.sha256(endpoint.encode() + b"\n" + body).hexdigest()
+
+
+def endpoints(gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None) -> list[PaidEndpoint]:
     return [
-        Completions(mount + path, endpoint, gate, admission, books, upstreams, clock, drain, redact, leaving)
+        PaidEndpoint(mount + path, endpoint, gate, flow, clock, redact)
         for path, endpoint in PATHS.items()
         for mount in MOUNTS
     ]
 
 
 def sweeping(sweeper: Sweeper, cron_secret: str | None) -> Route:
-    """For a scheduler: by GET too, since that is how Vercel's calls. Without a secret there is nothing here."""
+    """For a scheduler. GET is allowed, since Vercel's uses it. Without a secret the path answers 404."""
 
     async def sweep(request: Request) -> Response:
         offered = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -152,9 +136,3 @@ def _idempotency_key(headers: Mapping[str, str]) -> str | None:
             f"Idempotency-Key: send 1 to {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters.", param="Idempotency-Key"
         )
     return key
-
-
-def _replayed(replay: Replay) -> Response:
-    status, content_type, body = rules.kept(replay.answer)
-    headers = {"content-type": content_type, "idempotency-replayed": "true", "x-tollgate-charge-nanos": "0"}
-    return Response(body, status, headers)

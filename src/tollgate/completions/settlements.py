@@ -1,4 +1,4 @@
-"""The two calls that move credits: batched, shielded, and made again, with the same id, while unsure of the outcome."""
+"""The two calls that move credits: batched, shielded from cancellation, and repeated while their outcome is unknown."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from tollgate.completions import store
+from tollgate.completions.endings import RELEASED
 from tollgate.core.errors import DatabaseUnavailable, TollgateError
 from tollgate.database import Door
 from tollgate.process import logs
@@ -14,26 +15,28 @@ from tollgate.process.clock import Monotonic
 
 log = logs.source("database")
 
-Answer = Mapping[str, Any]
+Admitted = Mapping[str, Any]
+"""granted, replay or refusal."""
+Settled = Mapping[str, Any]
 Randomness = Callable[[], float]
 
 LANES = 1
-"""More would make the batches smaller: what they save in waiting they cost in calls."""
+"""More lanes would make smaller batches: less waiting, and more calls."""
 MOST_TOGETHER = 64
 ADMIT_PATIENCE_SECONDS = 1.5
 SETTLE_PATIENCE_SECONDS = 6.0
-"""How long an unknown outcome is asked for. A settlement has more time: without it, the sweeper must guess."""
+"""How long a call with an unknown outcome is repeated. Settlements get longer: without one, the sweeper estimates."""
 GIVE_BACK_PATIENCE_SECONDS = 60.0
 MOST_LOOKS_FOR_IT = 7
-"""For an admission to give back: over more than 12 s, which is longer than any call to the database may take."""
+"""Attempts to give an admission back: over more than 12 s, longer than any call to the database may take."""
 FINISH_SECONDS = 1.0
-"""With the grace that the server gives its requests, below what a host gives the process."""
+"""Together with the time that the server gives its requests, less than what a host gives the process."""
 FIRST_PAUSE_SECONDS = 0.1
 
-NOTHING_THERE: Answer = {}
+NOTHING_THERE: Settled = {}
 
 
-class Books:
+class Settlements:
     def __init__(
         self,
         door: Door,
@@ -50,32 +53,32 @@ class Books:
         self._settling = Batch(partial(store.settle, door), lanes=LANES, most=MOST_TOGETHER)
         self._noting = Batch(partial(store.note_generations, door), lanes=LANES, most=MOST_TOGETHER)
         self._open: set[str] = set()
-        self._open_ends: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
-    async def admit(self, item: Item) -> Answer:
-        """granted, replay or refusal. What may have been granted without its asker's hearing of it is given back."""
+    async def admit(self, item: Item) -> Admitted:
+        """If the call fails or is cancelled, a grant that was made all the same is given back."""
         try:
-            answer: Answer = await self._certain(partial(self._admitting.ask, item), ADMIT_PATIENCE_SECONDS)
+            answer: Admitted = await self._certain(partial(self._admitting.ask, item), ADMIT_PATIENCE_SECONDS)
         except (DatabaseUnavailable, asyncio.CancelledError):
-            self._go_on(self._give_back(item["id"]))
+            self._in_background(self._give_back(item["id"]))
             raise
         if "granted" in answer:
             self._open.add(item["id"])
         return answer
 
-    async def settle(self, item: Item) -> Answer | None:
-        """What was settled. None when that cannot be done now: then the hold stays, and the sweeper ends it.
-        It is done, too, when its asker is cancelled meanwhile."""
+    async def settle(self, item: Item) -> Settled | None:
+        """None if the database does not answer: then the hold stays, and the sweeper ends it. If the caller is
+        cancelled, it goes on in the background."""
         try:
             return await self._settled(item, SETTLE_PATIENCE_SECONDS)
         except asyncio.CancelledError:
-            self._go_on(self._settled(item, SETTLE_PATIENCE_SECONDS))
+            self._in_background(self._settled(item, SETTLE_PATIENCE_SECONDS))
             raise
         finally:
             self._open.discard(item["id"])
 
     async def note_generation(self, request_id: str, generation_id: str, upstream: str) -> None:
-        """Best effort: it only matters if we do not live to settle."""
+        """Best effort: it matters only if this process dies before it settles."""
         try:
             await self._noting.ask({"id": request_id, "generation_id": generation_id, "upstream": upstream})
         except TollgateError as error:
@@ -83,37 +86,36 @@ class Books:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether all that was admitted here is settled, and nothing goes on that nobody waits for."""
-        return not (self._open or self._open_ends)
+        """Whether all that was admitted here is settled, and no background work is left."""
+        return not (self._open or self._background)
 
     async def finish(self) -> None:
-        """Before the doors close: lets what is under way come to its end."""
+        """Waits for calls under way, before the connections to the database close."""
         give_up_at = self._clock() + FINISH_SECONDS
         while not self.is_quiet and self._clock() < give_up_at:
             await self._pause(FIRST_PAUSE_SECONDS)
 
-    async def _settled(self, item: Item, patience_seconds: float) -> Answer | None:
+    async def _settled(self, item: Item, patience_seconds: float) -> Settled | None:
         try:
             answer = await self._certain(partial(self._settling.ask, item), patience_seconds)
         except TollgateError as error:
             log.error("settlement_left_to_the_sweeper", paid_request_id=item["id"], error_code=error.code)
             return None
-        settled: Answer = answer.get("settled", NOTHING_THERE)
+        settled: Settled = answer.get("settled", NOTHING_THERE)
         return settled
 
     async def _give_back(self, request_id: str) -> None:
-        """Where there is nothing yet, the admission may still be on its way; later it will not be."""
-        released = {"id": request_id, "outcome": "released"}
+        """Repeats while the request is not there: the admission may still be on its way."""
+        released = RELEASED.item(request_id)
         for turn in range(MOST_LOOKS_FOR_IT):
             if await self._settled(released, GIVE_BACK_PATIENCE_SECONDS) is not NOTHING_THERE:
                 return
             await self._pause(FIRST_PAUSE_SECONDS * 2**turn)
 
-    def _go_on(self, work: Coroutine[Any, Any, Any]) -> None:
-        """With what nobody waits for."""
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
-        self._open_ends.add(task)
-        task.add_done_callback(self._open_ends.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _certain(self, ask: Callable[[], Awaitable[Any]], patience_seconds: float) -> Any:
         give_up_at = self._clock() + patience_seconds

@@ -1,6 +1,6 @@
-"""The sweeper: ends what nobody ended. OpenRouter says what a generation cost; what no one knows is estimated.
+"""The sweeper: ends requests that nobody ended. OpenRouter knows what a generation cost; other costs are estimated.
 
-Any number may run at once: a request is leased to one of them.
+Any number of sweepers may run at once: each request is leased to one of them.
 """
 
 import asyncio
@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from tollgate.completions import rules, store
-from tollgate.completions.settlements import Books
+from tollgate.completions import late_endings, store
+from tollgate.completions.endings import Ending
+from tollgate.completions.settlements import Settlements
 from tollgate.core.errors import TollgateError, UpstreamGarbled
 from tollgate.core.models import Upstream
 from tollgate.database import Door
@@ -23,34 +24,35 @@ PAGE = 50
 LEASE_SECONDS = 60
 AT_ONCE = 8
 ROUND_SECONDS = 20.0
-"""A scheduler's call must end before its host's patience does."""
+"""A scheduled call must end before its host's time limit."""
 PAUSE_SECONDS = 15.0
 
 Sweep = Mapping[str, int]
-"""How many requests were settled, estimated, released, or are still waiting for an answer."""
+"""How many requests were settled, estimated or released, or are still waiting."""
 
 
 class Sweeper:
     def __init__(
         self,
         door: Door,
-        books: Books,
+        settlements: Settlements,
         upstreams: Upstreams,
-        homes: Sequence[Upstream],
+        looked_up: Sequence[Upstream],
         *,
         clock: Monotonic,
         upkeep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._door = door
-        self._books = books
+        self._settlements = settlements
         self._upstreams = upstreams
-        self._homes = {home.id: home for home in homes}
+        self._looked_up = {upstream.id: upstream for upstream in looked_up}
+        """Upstreams that can say what a generation cost."""
         self._clock = clock
         self._upkeep = upkeep
-        """What else is done in a round, until the time that it is told."""
+        """Other periodic work, done in each round until the time that it is given."""
 
     async def sweep(self) -> Sweep:
-        """All that is due, or as much of it as a round has time for."""
+        """Ends all requests that are due, or as many as a round has time for."""
         count: Counter[str] = Counter(dict.fromkeys(("settled", "estimated", "released", "waiting"), 0))
         ends_at = self._clock() + ROUND_SECONDS
         while self._clock() < ends_at:
@@ -65,18 +67,18 @@ class Sweeper:
         return dict(count)
 
     async def for_ever(self, pause: Callable[[float], Awaitable[Any]] = asyncio.sleep) -> None:
-        """In a long-lived server. A round that fails is followed by the next."""
+        """In a long-lived server. After a round that fails, the next one runs."""
         while True:
             await pause(PAUSE_SECONDS)
             try:
                 await self.sweep()
             except TollgateError as error:
                 log.error("sweep_failed", error_code=error.code)
-            except Exception:  # nobody else starts it again
+            except Exception:  # nothing else would start it again
                 log.exception("sweep_failed")
 
     async def _all(self, due: Sequence[Mapping[str, Any]], ends_at: float) -> list[str]:
-        """What a round has no time for is due again when its lease ends."""
+        """A request that the round has no time for is due again when its lease ends."""
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(row: Mapping[str, Any]) -> str:
@@ -88,25 +90,25 @@ class Sweeper:
     async def _end_if_possible(self, row: Mapping[str, Any]) -> str:
         try:
             return await self._end(row)
-        except Exception:  # whatever is wrong with this row, those after it have their turn
+        except Exception:  # a row that cannot be swept must not stop the others
             log.exception("request_not_swept", paid_request_id=row["id"])
             return "waiting"
 
     async def _end(self, row: Mapping[str, Any]) -> str:
         ending = await self._ending(row)
-        settled = await self._books.settle({"id": row["id"], **ending})
-        if settled is None or ending["outcome"] == "unsettled":
+        settled = await self._settlements.settle(ending.item(row["id"]))
+        if settled is None or ending.outcome == "unsettled":
             return "waiting"
-        return "estimated" if ending.get("estimated") else str(ending["outcome"])
+        return "estimated" if ending.estimated else ending.outcome
 
-    async def _ending(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        home = self._homes.get(row["upstream"])
-        if not row["generation_id"] or home is None:
-            return rules.without_a_trace(row)
+    async def _ending(self, row: Mapping[str, Any]) -> Ending:
+        upstream = self._looked_up.get(row["upstream"])
+        if not row["generation_id"] or upstream is None:
+            return late_endings.without_a_trace(row)
         try:
-            record = await self._upstreams.look_up(home, row["generation_id"])
+            record = await self._upstreams.look_up(upstream, row["generation_id"])
         except UpstreamGarbled:
-            return rules.unreadable(row)
+            return late_endings.unreadable(row)
         except TollgateError:
-            return rules.asked_again(row)
-        return rules.not_found(row) if record is None else rules.found(row, record)
+            return late_endings.asked_again(row)
+        return late_endings.not_found(row) if record is None else late_endings.found(row, record)

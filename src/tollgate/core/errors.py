@@ -1,4 +1,4 @@
-"""Every refusal and failure that a client can meet, as one tree.
+"""All errors that a client can get, as one tree.
 
 TollgateError
 ├── BadRequest                 400 invalid_request
@@ -46,8 +46,8 @@ TollgateError
 ├── DatabaseUnavailable        503 database_unavailable
 └── InternalError              500 internal_error
 
-The shape is OpenAI's, so that every SDK understands it: type, code and message, then the facts as fields. Under
-OpenRouter's paths it is OpenRouter's: the status is the code, and our code is among the facts, which are the metadata.
+The body has OpenAI's shape, which every SDK understands: type, code and message, then the facts as fields. Under
+OpenRouter's paths it has OpenRouter's shape: `code` is the status, and `metadata` holds our code and the facts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ from typing import Any, ClassVar
 
 
 class TollgateError(Exception):
-    """A refusal or failure as the client sees it."""
+    """An error as the client gets it."""
 
     status: ClassVar[int]
     type: ClassVar[str]
@@ -82,7 +82,7 @@ class BadRequest(TollgateError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
-    sentence = "The request is not valid."
+    sentence = "The request is invalid. Correct it and send it again."
 
 
 class IdempotencyKeyReused(BadRequest):
@@ -94,7 +94,7 @@ class IdempotencyKeyReused(BadRequest):
 class RequestInProgress(BadRequest):
     status = 409
     code = "request_in_progress"
-    sentence = "A request with this idempotency key is still running. Ask again in a moment for its answer."
+    sentence = "A request with this idempotency key is still in progress. Send it again in a moment to get its answer."
     headers: Mapping[str, str] = {"retry-after": "1", "x-should-retry": "true"}
 
 
@@ -102,7 +102,7 @@ class AnswerNotKept(BadRequest):
     status = 409
     code = "answer_not_kept"
     sentence = (
-        "This request ran and was charged, but its answer was too large to keep or its client left. "
+        "This request ran and was charged, but its answer was too large to store, or its client disconnected. "
         "Send it with a new idempotency key to run it again."
     )
     headers: Mapping[str, str] = {"x-should-retry": "false"}
@@ -111,19 +111,19 @@ class AnswerNotKept(BadRequest):
 class KeyIsFinal(BadRequest):
     status = 409
     code = "key_is_final"
-    sentence = "The key is revoked, which is final. Create a new key instead."
+    sentence = "The key is revoked, and revocation is permanent. Create a new key."
 
 
 class Conflict(BadRequest):
     status = 409
     code = "conflict"
-    sentence = "This is at odds with what there is already. The fields say with what."
+    sentence = "The request conflicts with an existing record. See the fields of this error."
 
 
 class BodyTooLarge(BadRequest):
     status = 413
     code = "body_too_large"
-    sentence = "The request body is too large."
+    sentence = "The request body is larger than limit_bytes. Send a smaller one."
 
 
 class BodyTooComplex(BadRequest):
@@ -134,44 +134,44 @@ class BodyTooComplex(BadRequest):
 class HeadTooLarge(BadRequest):
     status = 431
     code = "head_too_large"
-    sentence = "The request's address and headers are too large together. Send fewer or shorter headers."
+    sentence = "The URL and headers of the request are too large together. Send fewer or shorter headers."
 
 
 class RequestTimeout(BadRequest):
     status = 408
     code = "request_timeout"
-    sentence = "The request was not sent in time, so nothing was done or charged. Send it again without a pause."
+    sentence = "The request did not arrive in time. Nothing was done or charged. Send it again without pauses."
 
 
 class NotFound(BadRequest):
     status = 404
     code = "not_found"
-    sentence = "There is nothing here. Check the path and the id."
+    sentence = "The resource does not exist. Check the path and the id."
 
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
-    sentence = "There is no such model here. GET /v1/models lists those there are."
+    sentence = "The model does not exist. GET /v1/models lists the models."
 
 
 class ModelUnpriced(BadRequest):
     code = "model_unpriced"
     sentence = (
-        "This model has no fixed price, so nothing bounds what it may cost. "
-        "Send provider.max_price with prompt and completion, or name another model."
+        "This model has no fixed price, so its cost has no upper bound. "
+        "Send provider.max_price with prompt and completion, or use another model."
     )
 
 
 class ExtraUnpriced(BadRequest):
     code = "extra_unpriced"
-    advice = "Leave it out, or ask your operator to price it in EXTRA_PRICES."
-    sentence = f"The request asks for something that the upstream bills apart and that has no price here. {advice}"
+    advice = "Remove it, or ask your operator to price it in EXTRA_PRICES."
+    sentence = f"The request uses an extra that the upstream bills separately and that has no price here. {advice}"
 
 
 class MethodNotAllowed(BadRequest):
     status = 405
     code = "method_not_allowed"
-    sentence = "This path does not answer to that method."
+    sentence = "This path does not support this method. See allow for the methods that it supports."
 
 
 class Unauthenticated(TollgateError):
@@ -182,27 +182,27 @@ class Unauthenticated(TollgateError):
 
 class MissingApiKey(Unauthenticated):
     code = "missing_api_key"
-    sentence = "No API key was sent. Send it as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'."
+    sentence = "The request has no API key. Send one as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'."
 
 
 class InvalidApiKey(Unauthenticated):
     code = "invalid_api_key"
-    sentence = "This API key is not known here. Check that it was copied whole."
+    sentence = "The API key is invalid. Check that it was copied completely."
 
 
 class KeyDisabled(Unauthenticated):
     code = "key_disabled"
-    sentence = "This API key is disabled. Ask an administrator to enable it, or use another key."
+    sentence = "This API key is disabled. Ask an operator to enable it, or use another key."
 
 
 class KeyExpired(Unauthenticated):
     code = "key_expired"
-    sentence = "This API key has expired. Use or create another key."
+    sentence = "This API key has expired. Create a new key, or use another one."
 
 
 class KeyRevoked(Unauthenticated):
     code = "key_revoked"
-    sentence = "This API key was revoked for good. Use or create another key."
+    sentence = "This API key was revoked. Create a new key, or use another one."
 
 
 class PaymentRequired(TollgateError):
@@ -212,17 +212,17 @@ class PaymentRequired(TollgateError):
 
 class InsufficientCredits(PaymentRequired):
     code = "insufficient_credits"
-    sentence = "The balance does not cover this request. Add credits, or ask for fewer output tokens."
+    sentence = "The balance does not cover this request. Add credits, or request fewer output tokens."
 
 
 class KeyBudgetExhausted(PaymentRequired):
     code = "key_budget_exhausted"
-    sentence = "This API key has used up its budget for the period. Raise its budget or wait for the next period."
+    sentence = "This API key has spent its budget for the period. Raise the budget, or wait for the next period."
 
 
 class QuotaExhausted(PaymentRequired):
     code = "quota_exhausted"
-    sentence = "This API key has used up its token quota. Raise its quota or use another key."
+    sentence = "This API key has used its token quota. Raise the quota, or use another key."
 
 
 class Forbidden(TollgateError):
@@ -232,37 +232,39 @@ class Forbidden(TollgateError):
 
 class PermissionDenied(Forbidden):
     code = "permission_denied"
-    sentence = "This API key may not do that. Use a key that has the scope named here."
+    sentence = "This API key is not allowed to do this. Use a key with the scope that this error names."
 
 
 class ModelNotAllowed(Forbidden):
     code = "model_not_allowed"
-    sentence = "This API key may not use that model. Choose an allowed one or ask for the key to be changed."
+    sentence = "This API key is not allowed to use this model. Use an allowed model, or have the key changed."
 
 
 class IpNotAllowed(Forbidden):
     code = "ip_not_allowed"
-    sentence = "This API key may not be used from this address. Add the address to the key's allowlist."
+    sentence = "This API key is not allowed from this IP address. Add the address to the key's allowlist."
 
 
 class CapExceeded(Forbidden):
     code = "cap_exceeded"
-    sentence = "This is more than one operator may move. Ask for less, wait until tomorrow, or have the cap raised."
+    sentence = (
+        "The amount exceeds what an operator may move in a day. Move less, wait until tomorrow, or have the cap raised."
+    )
 
 
 class PaidCallsSuspended(Forbidden):
     code = "paid_calls_suspended"
-    sentence = "Paid calls of this org are suspended until an operator has looked at its usage. Contact your operator."
+    sentence = "Paid calls of this org are suspended until an operator reviews its usage. Contact your operator."
 
 
 class RateLimitExceeded(TollgateError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
-    sentence = "Too many requests or tokens for the limits of this key. Send it again after the time in Retry-After."
+    sentence = "The request exceeds a limit of this key or its org. Send it again after the time in Retry-After."
     never: ClassVar[str] = (
-        "This request alone is more than a limit of this key allows, so no wait will help. "
-        "Ask for fewer tokens (max_tokens, n, a shorter prompt), or ask your operator for a higher limit."
+        "This request alone exceeds a limit of this key or its org, so waiting does not help. "
+        "Request fewer tokens (max_tokens, n, a shorter prompt), or ask your operator for a higher limit."
     )
 
     def __init__(self, message: str | None = None, /, **facts: Any) -> None:
@@ -275,8 +277,8 @@ class TooManyInFlight(TollgateError):
     type = "rate_limit_error"
     code = "too_many_in_flight"
     sentence = (
-        "Too many requests are running at once. Send it again when one of them has ended, "
-        "or ask your operator for a higher bound."
+        "Too many requests are in progress. Send it again when one of them has finished, "
+        "or ask your operator for a higher limit."
     )
     headers: Mapping[str, str] = {"retry-after": "1"}
 
@@ -288,48 +290,48 @@ class UpstreamError(TollgateError):
 class UpstreamUnavailable(UpstreamError):
     status = 502
     code = "upstream_unavailable"
-    sentence = "The model's server could not be reached or refused us; nothing was charged. Try again later."
+    sentence = "The upstream could not be reached, or rejected our credentials. Nothing was charged. Try again later."
 
 
 class UpstreamGarbled(UpstreamError):
     status = 502
     code = "upstream_garbled"
-    sentence = "The model's server answered what is no answer. Try again or use another model."
+    sentence = "The upstream sent a response that could not be parsed. Try again, or use another model."
     headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class UpstreamCut(UpstreamError):
     status = 502
     code = "upstream_cut"
-    sentence = "The model's server broke off before its answer was complete. What came before is charged at its cost."
+    sentence = "The upstream broke off before its response was complete. What was received is charged at its cost."
     headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
-    sentence = "The model's server took too long. It may have done the work, which is then charged at its cost."
+    sentence = "The upstream did not respond in time. If it did the work, the work is charged at its cost."
     headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class UpstreamBusy(UpstreamError):
     status = 503
     code = "upstream_busy"
-    sentence = "All servers of this model are at their limit; nothing was charged. Try again shortly."
+    sentence = "All upstreams of this model are at capacity. Nothing was charged. Try again shortly."
     headers: Mapping[str, str] = {"retry-after": "2"}
 
 
 class ServerBusy(UpstreamError):
     status = 503
     code = "server_busy"
-    sentence = "This server has too much to do at once, so nothing was sent or charged. Send it again shortly."
+    sentence = "This server is overloaded. Nothing was sent or charged. Try again shortly."
     headers: Mapping[str, str] = {"retry-after": "1"}
 
 
 class CatalogUnavailable(UpstreamError):
     status = 503
     code = "catalog_unavailable"
-    sentence = "The list of models and prices cannot be read, so nothing was done or charged. Try again shortly."
+    sentence = "The list of models and prices is unavailable. Nothing was charged. Try again shortly."
     headers: Mapping[str, str] = {"retry-after": "5"}
 
 
@@ -338,8 +340,8 @@ class ServerRestarting(TollgateError):
     type = "server_error"
     code = "server_restarting"
     sentence = (
-        "This server is being restarted and could not wait for the end of the answer. "
-        "What the model had done by then is charged at its cost. Another server takes the next request."
+        "This server is restarting and could not wait for the end of the response. "
+        "The work done so far is charged at its cost. Send the request again: another server takes it."
     )
     headers: Mapping[str, str] = {"retry-after": "1", "x-should-retry": "false"}
 
@@ -348,7 +350,7 @@ class DatabaseUnavailable(TollgateError):
     status = 503
     type = "server_error"
     code = "database_unavailable"
-    sentence = "The database cannot be reached, so nothing was done or charged. Try again shortly."
+    sentence = "The database is unavailable. Nothing was done or charged. Try again shortly."
     headers: Mapping[str, str] = {"retry-after": "2"}
 
 
@@ -356,7 +358,7 @@ class InternalError(TollgateError):
     status = 500
     type = "server_error"
     code = "internal_error"
-    sentence = "Something went wrong on our side. If it persists, report the x-request-id of this answer."
+    sentence = "An unexpected error occurred. If it persists, report the x-request-id of this response."
 
 
 def tree(root: type[TollgateError] = TollgateError) -> Iterator[type[TollgateError]]:
@@ -371,5 +373,5 @@ _BY_CODE = {error.code: error for error in tree()}
 
 
 def from_code(code: str, facts: Mapping[str, Any]) -> TollgateError:
-    """The error behind a code that a database function refused with."""
+    """The error for a code by which a database function refused."""
     return _BY_CODE.get(code, InternalError)(**facts)

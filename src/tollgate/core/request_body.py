@@ -1,21 +1,18 @@
-"""What Tollgate reads of a paid request: the few fields that decide who serves it and what it may cost.
+"""Reads a paid request: the few fields that decide who serves it and what it may cost.
 
-The rest is not ours and passes untouched, so a parameter that an upstream adds tomorrow works tomorrow. Where a field
-has to change on the way up, only its own bytes change.
+All other fields pass unchanged, so parameters that upstreams add later work without a release.
 
-null counts as absent, as it does for OpenAI. A bound is refused when it is not a positive whole number: some servers
-read 0 as "no bound". Both names of the bound at once are refused as OpenAI refuses them, for servers differ in which
-they obey; so are other servers' names for it, which could overrule the bound that we paid for. What would lead a
-request past us (another address, another key, headers) is refused and not dropped: a client that sends it believes
-that it works.
+null counts as absent, as at OpenAI. An output bound must be a positive whole number, since some servers read 0 as no
+bound. Both names of the bound at once are refused, as by OpenAI, because servers differ in which one they obey. Other
+servers' names for the bound are refused too, because they could overrule the bound that the hold was made for. Fields
+that would bypass Tollgate (another address, key or headers) are refused and not dropped, so that a client notices.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from tollgate.core import strict_json
+from tollgate.core import fields, strict_json
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras import requested as extras
 from tollgate.core.extras.requested import Extras
@@ -30,23 +27,23 @@ MOST_CHOICES: Final = 128
 MOST_FALLBACKS: Final = 32
 
 TEMPLATE_TOKENS: Final = 100
-"""What a server may write around any prompt: role marks, dates, a system prompt of its own."""
+"""What a server may add to any prompt: role marks, dates, a system prompt of its own."""
 TOOLS_TOKENS: Final = 600
-"""What a server writes around tools; Anthropic documents up to 530."""
+"""What a server adds for tools. Anthropic documents up to 530."""
 IMAGE_TOKENS: Final = 5_000
-"""Of one image at its largest: Claude 4,784, Gemini 4,128, Pixtral 4,096. gpt-4o-mini counts more, at a lower price."""
+"""The most of one image: Claude 4,784, Gemini 4,128, Pixtral 4,096. gpt-4o-mini counts more, at a lower price."""
 AUDIO_CHARACTERS_PER_TOKEN: Final = {"wav": 256, "pcm16": 256}
-"""Base64 characters for each token at 32 tokens a second: 8 kHz in 8 bits is the least that is in use."""
+"""Base64 characters for each token at 32 tokens a second: 8 kHz in 8 bits is the lowest rate in use."""
 AUDIO_CHARACTERS_PER_TOKEN_COMPRESSED: Final = 32
 
 FORBIDDEN: Final = {
     **dict.fromkeys(
         ("api_key", "api_base", "base_url", "api_version", "custom_llm_provider"),
-        "The upstream and its key are Tollgate's choice. Leave this out.",
+        "Tollgate chooses the upstream and its key. Remove this.",
     ),
     **dict.fromkeys(
         ("extra_headers", "extra_query", "extra_body"),
-        "Nothing can be added to the call upstream. Put parameters into the body itself.",
+        "Tollgate adds nothing to the upstream call. Put parameters into the body itself.",
     ),
     **dict.fromkeys(("n_predict", "num_predict", "max_new_tokens"), "Use max_tokens to bound the output."),
     "fallbacks": "Use models for models to fall back to.",
@@ -69,11 +66,11 @@ _PROMPTS: Final[Mapping[Endpoint, tuple[str, tuple[type, ...]]]] = {
     "embeddings": ("input", (str, int, list, dict)),
 }
 _CLASSES: Final = bytes(32 if byte == 32 else 97 if 97 <= byte <= 122 else 46 for byte in range(256))
-"""Spaces stay, every lowercase letter is an a, all else a full stop."""
+"""Spaces stay, lowercase letters become a, and all other bytes become a full stop."""
 
 
 class Medium(NamedTuple):
-    """A part of a prompt that is not text. The payload is what the body carries of it, if only a link."""
+    """A part of a prompt that is not text. The payload is its data or its link."""
 
     kind: Kind
     payload: str
@@ -85,19 +82,19 @@ class Medium(NamedTuple):
 
     @property
     def is_open_ended(self) -> bool:
-        """A file may be packed, a film has any length, and so has a sound that somebody else keeps."""
+        """Whether its tokens have no bound: files may be compressed, and video and linked audio have any length."""
         return self.kind in ("file", "video") or (self.kind == "audio" and self.is_link)
 
 
 class Prompt(NamedTuple):
-    """How much goes in."""
+    """The size of the input."""
 
     text_bytes: int
-    """The body's size without what is not text."""
+    """The size of the body without media."""
     tokens: int
-    """At most, see `most_tokens`; images, sound and tools included, and not what extras add."""
+    """An upper bound, see `most_tokens`. It includes images, audio and tools, but not what extras add."""
     open_ended: bool
-    """Nothing in the body bounds it (files, videos, links to sound): only the model's context does."""
+    """Only the model's context bounds the prompt: it has files, videos or links to audio."""
     images: int = 0
     audios: int = 0
     files: int = 0
@@ -105,91 +102,87 @@ class Prompt(NamedTuple):
 
 
 class Ask(NamedTuple):
+    """What a client asks for."""
+
     endpoint: Endpoint
     model: str
     fallbacks: tuple[str, ...]
     stream: bool
     include_usage: bool
-    """The client asked for the usage in its stream. Where only we asked for it, it is taken out again."""
+    """The client asked for the usage in its stream. If only we asked for it, it is removed again."""
     continuous_usage: bool
-    """The client asked for it in every chunk, as vLLM can tell it, and is to have it all."""
+    """The client asked for the usage in every chunk, as vLLM can send it."""
     bound: int | None
-    """Output tokens for each choice; None where the client left it open, 0 for embeddings."""
+    """Output tokens for each choice; None where the client set none, 0 for embeddings."""
     bound_field: str | None
-    """The name under which the client set it. A second name for it must never go upstream."""
+    """The name under which the client set it. A second name must never go upstream."""
     choices: int
-    """All answers that are paid for: prompts × max(n, best_of)."""
+    """The number of answers that are paid for: prompts × max(n, best_of)."""
     prompt: Prompt
     extras: Extras
-    """What the upstream bills beside the model's own work."""
+    """What the upstream bills apart from tokens."""
     user: str | None
     max_price: Mapping[str, Any] | None = None
-    """What the client lets OpenRouter pay at most; bounds a model that has no price of its own."""
+    """The client's limit for OpenRouter's prices. It bounds the cost of a model without a price."""
 
     @property
     def models(self) -> tuple[str, ...]:
-        """All that may serve it: the hold must cover the dearest."""
+        """All models that may answer. The hold covers the dearest."""
         return tuple(dict.fromkeys((self.model, *self.fallbacks)))
 
 
 def read(body: bytes, endpoint: Endpoint) -> Ask:
-    """Refuses by BadRequest what we cannot price or must not forward; `param` names the field."""
+    """Raises BadRequest for what we cannot price or must not forward; `param` names the field."""
+    return read_parsed(parse(body), body, endpoint)
+
+
+def parse(body: bytes) -> dict[str, Any]:
     try:
-        given = strict_json.from_client(body)
+        return strict_json.from_client(body)
     except NotJson as error:
         raise strict_json.refusal(error) from None
+
+
+def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> Ask:
+    """As `read`, for a body that `parse` has parsed."""
     _refuse_forbidden(given)
-    _object(given, "usage")
+    fields.mapping(given, "usage")
     model, *fallbacks = _models(given)
     asked = _asked(given, endpoint)
     bound, bound_field = _bound(given, endpoint)
     media = list(_media(asked))
-    stream_options = _object(given, "stream_options")
+    stream_options = fields.mapping(given, "stream_options")
     return Ask(
         endpoint=endpoint,
         model=model,
         fallbacks=tuple(fallbacks),
-        stream=_flag(given, "stream") and endpoint != "embeddings",
-        include_usage=_flag(stream_options, "include_usage", "stream_options."),
+        stream=fields.flag(given, "stream") and endpoint != "embeddings",
+        include_usage=fields.flag(stream_options, "include_usage", "stream_options.include_usage"),
         continuous_usage=bool(stream_options.get("continuous_usage_stats")),
         bound=bound,
         bound_field=bound_field,
         choices=1 if endpoint == "embeddings" else _choices(given, asked),
-        prompt=_measured(body, media, bool(_objects(given, "tools"))),
+        prompt=_measured(body, media, bool(fields.mappings(given, "tools"))),
         extras=extras.read(given, (model, *fallbacks), [one.payload for one in media if one.kind == "file"]),
         user=_user(given),
-        max_price=_object(_object(given, "provider"), "max_price", "provider.") or None,
+        max_price=fields.mapping(fields.mapping(given, "provider"), "max_price", "provider.max_price") or None,
     )
 
 
-def granted(body: bytes, bound: int, field: str) -> bytes:
-    """The body with the bound that was granted, in the field that the client used, else in the upstream's own."""
-    return strict_json.put(body, field, str(bound).encode())
-
-
-def asking_for_usage(body: bytes, *, continuous: bool = False) -> bytes:
-    """For servers that count only when asked, and only in streams. vLLM can tell its counts so far in every chunk."""
-    asking = _put_inside(body, "stream_options", "include_usage")
-    return _put_inside(asking, "stream_options", "continuous_usage_stats") if continuous else asking
-
-
-def renamed(body: bytes, model: str) -> bytes:
-    """For a route whose upstream has a name of its own for the model."""
-    return strict_json.put(body, "model", json.dumps(model).encode())
-
-
 def most_tokens(text: bytes) -> int:
-    """How many tokens a text may be, to hold credits for: more than tokenizers count, and never more than its bytes.
+    """An upper estimate of a text's tokens, for the hold: never more than its bytes.
 
-    No token is shorter than a byte, so each byte is one, but for what every tokenizer puts together: the space before
-    a lowercase word is no token of its own, and a word is not spelled out (its first letter counts 1, each other 3/5).
-    Seven tokenizers, from GPT-2's to o200k, both Llamas' and Mistral's, count no more, even in random letters, Base64,
-    code or any script. What is left is lowercase text that no language has ("zqzq"): up to one token a byte, so a hold
-    may be short by two fifths of its prompt; the charge is not. English is counted 2.4 times, other scripts 1 to 3.
+    Each byte counts as a token, with two exceptions that hold for every tokenizer: the space before a lowercase word is
+    not a token of its own, and a lowercase word is not spelled out (its first letter counts 1, each other 3/5). Seven
+    tokenizers, from GPT-2's to o200k, both Llamas' and Mistral's, count no more, even for random letters, Base64, code
+    or any script. The exception is lowercase text of no language ("zqzq"), up to one token a byte: there a hold may be
+    short by two fifths of its prompt, and the charge is not. English is overestimated 2.4 times, other scripts 1 to 3.
     """
     fifths = 5 * len(text)
     for start in range(0, len(text), _COUNTED_AT_ONCE):
-        classes = text[max(start - 1, 0) : start + _COUNTED_AT_ONCE].translate(_CLASSES)  # one byte of the slice before
+        classes = text[max(start - 1, 0) : start + _COUNTED_AT_ONCE].translate(
+            _CLASSES
+        )  # with one byte of the slice before
         in_sentence = classes.count(b" a")
         words = in_sentence + classes.count(b".a") + (start == 0 and classes.startswith(b"a"))
         letters = classes.count(b"a", min(start, 1))
@@ -203,7 +196,7 @@ def _refuse_forbidden(given: Mapping[str, Any]) -> None:
 
 
 def _models(given: Mapping[str, Any]) -> list[str]:
-    fallbacks = _list(given, "models")
+    fallbacks = fields.listed(given, "models")
     if len(fallbacks) > MOST_FALLBACKS:
         raise BadRequest(f"models: name at most {MOST_FALLBACKS}.", param="models")
     return [_model(given.get("model"), "model"), *(_model(name, "models") for name in fallbacks)]
@@ -216,7 +209,7 @@ def _model(name: object, param: str) -> str:
 
 
 def _asked(given: Mapping[str, Any], endpoint: Endpoint) -> list[Any]:
-    """The messages, prompts or inputs; a single text is a list of itself."""
+    """The messages, prompts or inputs. A single text becomes a list."""
     name, kinds = _PROMPTS[endpoint]
     value = given.get(name)
     asked = [value] if isinstance(value, str) else value
@@ -226,11 +219,11 @@ def _asked(given: Mapping[str, Any], endpoint: Endpoint) -> list[Any]:
 
 
 def _bound(given: Mapping[str, Any], endpoint: Endpoint) -> tuple[int | None, str | None]:
-    """And the name that it goes by."""
+    """The output bound, and the name under which the client set it."""
     if endpoint == "embeddings":
         return 0, None
-    newer = _whole(given, "max_completion_tokens", MOST_OUTPUT_TOKENS)
-    bound = _whole(given, "max_tokens", MOST_OUTPUT_TOKENS)
+    newer = fields.whole(given, "max_completion_tokens", MOST_OUTPUT_TOKENS)
+    bound = fields.whole(given, "max_tokens", MOST_OUTPUT_TOKENS)
     if newer is None:
         return bound, None if bound is None else "max_tokens"
     if bound is not None or endpoint == "completions":
@@ -239,9 +232,9 @@ def _bound(given: Mapping[str, Any], endpoint: Endpoint) -> tuple[int | None, st
 
 
 def _choices(given: Mapping[str, Any], asked: Iterable[Any]) -> int:
-    """Each text, and each list of tokens, is a prompt of its own; bare tokens are one together."""
+    """Each text and each list of tokens is a prompt. A flat list of tokens is one prompt."""
     prompts = sum(isinstance(one, (str, list)) for one in asked) or 1
-    return prompts * max(_whole(given, "n", MOST_CHOICES) or 1, _whole(given, "best_of", MOST_CHOICES) or 1)
+    return prompts * max(fields.whole(given, "n", MOST_CHOICES) or 1, fields.whole(given, "best_of", MOST_CHOICES) or 1)
 
 
 def _measured(body: bytes, media: list[Medium], has_tools: bool) -> Prompt:
@@ -273,7 +266,7 @@ def _medium(kind: Kind, value: Any) -> Medium:
 
 
 def _tokens_of(medium: Medium) -> int:
-    """A file that is text has at most a token for each byte; for one that is not, only the context is a bound."""
+    """A text file has at most a token for each byte. Other files make the prompt open-ended."""
     if medium.kind == "image":
         return IMAGE_TOKENS
     if medium.kind == "file":
@@ -283,9 +276,9 @@ def _tokens_of(medium: Medium) -> int:
 
 
 def _without(body: bytes, payloads: Iterable[str]) -> bytes:
-    """The body without these. They come in its order; from one that is written with escapes on, all stays: it is dear
-    to count it as text, but endless to search for what is not there. Each is looked for by its first bytes: to search
-    for all of a long one would take as long as reading the body anew."""
+    """The body without these payloads, which occur in this order. The first that is written with escapes, and all after
+    it, stay and count as text: to search for what is not there takes too long. A payload is found by its first bytes,
+    since a search for all of a long one takes as long as parsing the body."""
     long = [payload for payload in payloads if len(payload) > _WORTH_CUTTING]
     rest = body.replace(b"\\/", b"/") if long and b"\\" in body else body
     kept, place = [], 0
@@ -299,12 +292,6 @@ def _without(body: bytes, payloads: Iterable[str]) -> bytes:
     return b"".join([*kept, rest[place:]])
 
 
-def _put_inside(body: bytes, outer: str, name: str) -> bytes:
-    written = strict_json.get(body, outer)
-    inside = b"{}" if written in (None, b"null") else written
-    return strict_json.put(body, outer, strict_json.put(inside, name, b"true"))
-
-
 def _user(given: Mapping[str, Any]) -> str | None:
     user = given.get("user")
     if user is None:
@@ -312,40 +299,3 @@ def _user(given: Mapping[str, Any]) -> str | None:
     if not isinstance(user, str) or len(user) > LONGEST_NAME or not user.isprintable():
         raise BadRequest(f"user: send at most {LONGEST_NAME} printable characters.", param="user")
     return user
-
-
-def _whole(given: Mapping[str, Any], name: str, most: int) -> int | None:
-    value = given.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise BadRequest(f"{name}: send a whole number from 1 to {most}.", param=name)
-    return value
-
-
-def _flag(given: Mapping[str, Any], name: str, within: str = "") -> bool:
-    value = given.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise BadRequest(f"{within}{name}: send true or false.", param=f"{within}{name}")
-    return bool(value)
-
-
-def _object(given: Mapping[str, Any], name: str, within: str = "") -> Mapping[str, Any]:
-    value = given.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise BadRequest(f"{within}{name}: send an object.", param=f"{within}{name}")
-    return value or {}
-
-
-def _list(given: Mapping[str, Any], name: str) -> list[Any]:
-    value = given.get(name)
-    if value is not None and not isinstance(value, list):
-        raise BadRequest(f"{name}: send a list.", param=name)
-    return value or []
-
-
-def _objects(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    listed = _list(given, name)
-    if not all(isinstance(one, dict) for one in listed):
-        raise BadRequest(f"{name}: send a list of objects.", param=name)
-    return listed

@@ -1,9 +1,9 @@
-"""Server-sent events as they pass through: where each ends, and what a stream says of its own generation.
+"""Server-sent events: splits a stream into events, and reads what a stream reports about its generation.
 
 Nothing is encoded again. Every byte that goes in comes out in the raw bytes of some event, in order, and where the
-input is cut changes neither the events nor what is read of them. Blocks of comments alone, and blank lines, are events
-without data. The events are those of the standard, with one liberty: what an upstream leaves unfinished at the end is
-handed out too, for a usage without its last line end is a usage.
+input is cut changes neither the events nor what is read of them. Blocks of comments and blank lines are events without
+data. The events are those of the standard, with one exception: an unfinished event at the end of the stream counts,
+since a usage without its last line end is still a usage.
 """
 
 import re
@@ -16,12 +16,12 @@ from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
 
 MOST_EVENT_BYTES: Final = 32 * 1024 * 1024
-"""An event may carry a picture; it is kept whole until it ends."""
+"""An event may carry an image. It is buffered until it ends."""
 LONGEST_MESSAGE: Final = 1000
 CALL_TOKENS: Final = 32
-"""What a server takes out around a tool call that the model wrote: its marks, and the frame of its JSON."""
+"""Tokens of a tool call that a server does not pass on: its marks, and the frame of its JSON."""
 END_TOKENS: Final = 3
-"""Of each answer, likewise: its end, and the marks before and after its reasoning."""
+"""The same for each answer: its end, and the marks before and after its reasoning."""
 
 Ending = Literal["complete", "failed", "cut"]
 
@@ -29,32 +29,32 @@ _LF: Final = 10
 _BOM: Final = b"\xef\xbb\xbf"
 _DONE: Final = b"[DONE]"
 _LINE_END: Final = rb"(?:\n|\r\n|\r(?=[^\n]))"
-"""A CR is a line end of its own once another byte than LF is seen behind it."""
+"""A CR is a line end of its own when a byte other than LF follows it."""
 _LEADING_LINE_END = re.compile(_LINE_END)
 _BLANK_LINE = re.compile(_LINE_END + _LINE_END)
 _MOST_UNDECIDED: Final = 3
-"""How many of a blank line's bytes may have come before its last."""
+"""The most bytes of a blank line that may have come before its last byte."""
 _LINES = re.compile(rb"\r\n|\n|\r")
 _NOTEWORTHY = re.compile(rb'"(?:usage|error|finish_reason)"\s*:\s*[^\sn]')
-"""Anything but null. Inside a string the quotes would be escaped, so what a model says is never taken for it."""
+"""A member that is not null. In the model's text the quotes are escaped, so text never matches."""
 _NOT_SAID: Final = frozenset(("role", "finish_reason", "native_finish_reason", "stop_reason", "logprobs", "id", "type"))
-"""Texts in a choice that are the server's, and not the model's."""
+"""Texts in a choice that the server wrote, not the model."""
 _WORTH_A_LOOK: Final = (b"\r", b"\n:", _DONE)
 
 
 class Event(NamedTuple):
     data: bytes
-    """Empty where there is none."""
+    """Empty for an event without data."""
     raw: bytes
-    """All of it, with its blank line."""
+    """All bytes of the event, its blank line included."""
 
 
 class EventTooLarge(ValueError):
-    """The upstream sends an event that does not end."""
+    """The upstream sent an event without an end."""
 
 
 class Events:
-    """Cuts a stream into its events, each as soon as it is whole."""
+    """Splits a stream into events, each as soon as it is complete."""
 
     def __init__(self, most_bytes: int = MOST_EVENT_BYTES) -> None:
         self._most_bytes = most_bytes
@@ -64,42 +64,42 @@ class Events:
         self._has_cr = False
 
     def feed(self, piece: bytes) -> Iterator[Event]:
-        """The events that this piece completes. Those that are not taken come with the next."""
+        """The events that this piece completes. Events that the caller does not take come with the next piece."""
         del self._buffer[: self._start]
         self._searched -= self._start
         self._start = 0
         self._buffer += piece
         self._has_cr = self._has_cr or b"\r" in piece
-        return self._whole()
+        return self._complete()
 
     @property
     def is_between(self) -> bool:
-        """Whether what was fed so far ended with an event."""
+        """Whether the input so far ended with the end of an event."""
         return self._start == len(self._buffer) and not self._has_cr
 
     def finish(self) -> Iterator[Event]:
-        """What is left when the stream has ended."""
-        yield from self._whole()
+        """The rest, when the stream has ended."""
+        yield from self._complete()
         rest = bytes(self._buffer[self._start :])
         self._start = self._searched = len(self._buffer)
         if rest:
             yield Event(data_of(rest), rest)
 
-    def _whole(self) -> Iterator[Event]:
+    def _complete(self) -> Iterator[Event]:
         while (end := self._end()) >= 0:
             raw = bytes(self._buffer[self._start : end])
             self._start = self._searched = end
             yield Event(data_of(raw), raw)
 
     def _end(self) -> int:
-        """Where the event that starts now ends; -1 when that has not come yet."""
+        """Where the current event ends; -1 if its end has not come yet."""
         end = self._end_by_any() if self._has_cr else self._end_by_lf()
         if (len(self._buffer) if end < 0 else end) - self._start > self._most_bytes:
             raise EventTooLarge(f"an event of more than {self._most_bytes} bytes")
         return end
 
     def _end_by_lf(self) -> int:
-        """The ordinary way: the next line end is followed by another. No byte is looked at twice."""
+        """For LF alone: the usual case. No byte is searched twice."""
         buffer = self._buffer
         while (found := buffer.find(_LF, self._searched)) >= 0:
             if found == self._start:
@@ -114,7 +114,7 @@ class Events:
         return -1
 
     def _end_by_any(self) -> int:
-        """The same for all three line ends of the standard, mixed as they may be."""
+        """For all three line ends of the standard, in any mixture."""
         found = _LEADING_LINE_END.match(self._buffer, self._start) or _BLANK_LINE.search(
             self._buffer, max(self._start, self._searched - _MOST_UNDECIDED)
         )
@@ -123,7 +123,7 @@ class Events:
 
 
 def data_of(raw: bytes) -> bytes:
-    """An event's data lines, put together. The usual one has a single line and is not taken apart."""
+    """An event's data lines, joined. The usual event has one line and is not split."""
     lines = raw.rstrip(b"\r\n")
     if lines.startswith(b"data: ") and b"\n" not in lines and b"\r" not in lines:
         return lines[6:]
@@ -132,7 +132,7 @@ def data_of(raw: bytes) -> bytes:
 
 
 class Failure(NamedTuple):
-    """What an upstream says went wrong. Its code is a status, a word or nothing."""
+    """An error that an upstream reported. Its code is a status, a word or None."""
 
     code: int | str | None
     message: str
@@ -141,50 +141,55 @@ class Failure(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a stream, or a whole reply, has said of itself so far. All texts in it are fit for a log and a row."""
+    """What a stream, or a plain answer, has reported about itself so far. Its texts are safe for logs and rows."""
 
     choices: int = 1
-    """How many answers were asked for."""
+    """How many answers the client asked for."""
     generation_id: str | None = None
     model: str | None = None
-    """The one that answers, and is billed."""
+    """The model that answers, and is billed."""
     usage: Mapping[str, Any] | None = None
     """The last one seen. None is absent, which is not zero."""
     finish_reasons: dict[int, str] = field(default_factory=dict)
     failure: Failure | None = None
     done: bool = False
     unreadable: int = 0
-    """Events that seemed to matter and were not JSON."""
+    """Events that had to be read and were not JSON."""
+    events: int = 0
+    """Events with data, [DONE] apart; 1 for a plain answer."""
     counts: bool = False
-    """Whether the texts are counted: for a server that nobody can ask for its usage later."""
+    """Whether texts are counted: for a server of our own, which cannot be asked for its usage later."""
     text_tokens: int = 0
-    """How many tokens the texts so far may be, see `chat.most_tokens`. The texts themselves are not kept."""
+    """How many tokens the texts so far may be, see `request_body.most_tokens`. The texts are not kept."""
 
     @property
     def said_tokens(self) -> int:
-        """No fewer than the server counts for what it has said so far; 0 where that is nothing."""
+        """At least what the server counts for its texts so far; 0 without texts."""
         return self.text_tokens + END_TOKENS * self.choices if self.text_tokens else 0
 
     @property
     def ending(self) -> Ending:
-        """How the stream ended, if this was all of it. Every answer's end is an end, with [DONE] or without."""
+        """How the stream ended, if this was all of it. It is complete at [DONE], or when every answer has ended."""
         if self.failure or "error" in self.finish_reasons.values():
             return "failed"
         return "complete" if self.done or len(self.finish_reasons) >= self.choices else "cut"
 
     def see(self, data: bytes) -> None:
-        """An event's data. Only what may matter is read: the chunk with the id, and those with more than text."""
+        """Takes an event's data. Only the chunk with the id, and those with more than text, are parsed."""
         if is_done(data):
             self.done = True
-        elif self.counts or (self.generation_id is None and b'"id"' in data) or _NOTEWORTHY.search(data):
+            return
+        self.events += 1
+        if self.counts or (self.generation_id is None and b'"id"' in data) or _NOTEWORTHY.search(data):
             try:
                 self._take(strict_json.from_upstream(data))
             except NotJson:
                 self.unreadable += 1
 
-    def take_whole(self, reply: Mapping[str, Any]) -> None:
-        """A reply that is no stream, as `documents.from_upstream` read it."""
-        self._take(reply)
+    def take_plain(self, answer: Mapping[str, Any]) -> None:
+        """An answer that is no stream, as `strict_json.from_upstream` read it."""
+        self._take(answer)
+        self.events = 1
         self.done = True
 
     def _take(self, document: Mapping[str, Any]) -> None:
@@ -205,14 +210,14 @@ class Tally:
             self.finish_reasons[index] = strict_json.printable(reason, LONGEST_NAME)
 
     def _fail(self, error: object) -> None:
-        """The first failure is the cause of those that follow."""
+        """The first failure is kept: it caused those that follow."""
         if error and self.failure is None:
             self.failure = _failure(error)
 
 
 def quiet(piece: bytes) -> int:
-    """How many bytes at the beginning are whole events that nobody has to look into: no line end but LF, no comment,
-    and of all that a tally takes nothing. Only for a piece that begins where an event begins."""
+    """How many bytes at the beginning are complete events that need not be parsed: no line end but LF, no comment, and
+    nothing that a tally takes. The piece must begin where an event begins."""
     if piece.startswith(b":"):
         return 0
     found = _NOTEWORTHY.search(piece)
@@ -229,7 +234,7 @@ def is_done(data: bytes) -> bool:
 
 
 def _most_said(choices: object) -> int:
-    """The most tokens that the texts in these may be: content, reasoning, the names and arguments of calls."""
+    """The most tokens that the texts of these choices may be: content, reasoning, names and arguments of tool calls."""
     tokens, left = 0, [("", choices)]
     while left:
         name, value = left.pop()
@@ -244,7 +249,7 @@ def _most_said(choices: object) -> int:
 
 
 def _failure(error: object) -> Failure:
-    """OpenRouter's and vLLM's object, or the bare string that some servers send."""
+    """Reads the object of OpenRouter and vLLM, or the bare string that some servers send."""
     if not isinstance(error, dict):
         return Failure(None, strict_json.printable(str(error), LONGEST_MESSAGE))
     code = error.get("code")
@@ -257,7 +262,7 @@ def _failure(error: object) -> Failure:
 
 
 def _name(given: object) -> str | None:
-    """What is not fit to be kept is not known."""
+    """None for a text that is not safe to keep."""
     return given if is_name(given) else None
 
 

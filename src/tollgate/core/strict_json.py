@@ -1,10 +1,10 @@
-"""JSON from those whom we do not trust: read strictly, and changed in one place without touching the rest.
+"""Untrusted JSON: reads it strictly, and edits members without changing any other byte.
 
-What is refused, because two parsers could understand it differently or because it could hurt one: anything but UTF-8,
-a byte order mark, NaN and Infinity, numbers beyond 1e300, nesting beyond 100, anything but an object at the top. From
-a client also a name that stands twice in an object (the model that we price must be the model that is served) and
-half of a surrogate pair (nothing could encode it again). An upstream's reply is passed on as it came and only billed
-from here, so there the last of two names counts and such a half becomes U+FFFD: no charge is lost to a cut emoji.
+Input that two parsers could read differently, or that could exhaust one, is refused: other encodings than UTF-8, a byte
+order mark, NaN and Infinity, numbers beyond 1e300, nesting beyond 100 levels, and documents that are not objects. From
+clients, a name that occurs twice in an object is refused too (the model that we price must be the model that answers),
+and so is half of a surrogate pair (it cannot be encoded again). Answers of upstreams are only read for billing: there
+the last of two names counts, and half of a pair becomes U+FFFD, so that no charge is lost.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
@@ -27,31 +27,31 @@ SHOWN_CHARACTERS: Final = 64
 MOST_VALUES: Final = 400_000
 """Values in one document of a client. An embeddings request may carry 300,000 token numbers."""
 MOST_CONTAINERS: Final = 50_000
-"""Lists and objects among them. Ten thousand messages with parts and tool calls have 40,000."""
+"""Lists and objects. Ten thousand messages with parts and tool calls have 40,000."""
 MOST_NAMES: Final = 100_000
-"""Of members, in all objects together."""
+"""Member names of all objects together."""
 MOST_ESCAPES: Final = 2_000_000
 """Backslashes. Text for a context of a million tokens has fewer, even with each character written as \\uXXXX."""
 MOST_MEMBERS: Final = 1_000
-"""Of the object at the top."""
+"""Members of the top-level object."""
 SLICE_BYTES: Final = 64 * 1024
-"""A document is measured in slices of this size, so that no step takes long. One slice alone needs no measuring."""
+"""A larger document is counted before it is parsed, in slices of this size, so that no step takes long."""
 
 _BOM = "\ufeff"
 _BLANK = re.compile(r"[ \t\n\r]*")
 _SURROGATES = re.compile(r"\\(?:\\|u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F]..))")
-"""An escaped backslash, a whole pair, or (as a group) half of one."""
+"""An escaped backslash, a complete pair, or (as a group) half of one."""
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """As signed bytes: one level in, one level out."""
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class NotJson(ValueError):
-    """Why these bytes are not a JSON object that we would read. The sentence quotes nothing but a member's name."""
+    """The bytes are not a JSON object that we accept. The message quotes at most a member's name."""
 
 
 class TooComplex(NotJson):
-    """More of one kind than is read from a client. The body's bytes alone do not say how much work it is."""
+    """Too many values of one kind. The size alone does not bound the work of parsing."""
 
     def __init__(self, kind: str, most: int) -> None:
         super().__init__(f"The body has more than {most} {kind}. Send fewer in one request.")
@@ -60,22 +60,22 @@ class TooComplex(NotJson):
 
 
 def refusal(error: NotJson) -> BadRequest:
-    """What the client is told."""
+    """The error for the client."""
     if isinstance(error, TooComplex):
         return BodyTooComplex(str(error), kind=error.kind, limit=error.most)
     return BadRequest(str(error))
 
 
 def refuse_ambiguous(body: bytes, most_values: int) -> None:
-    """For a body whose form is checked by another parser: refuses what is too complex for it, and what it would read
-    without a word although a name stands twice in an object. Every other fault is for that parser to name."""
+    """For a body that another parser validates. Refuses what is too complex for that parser, and names that occur twice
+    in an object, which it would accept. It reports all other faults itself."""
     _refuse_complex(body, most_values)
     with contextlib.suppress(UnicodeDecodeError, json.JSONDecodeError):
         _looking.decode(body.decode())
 
 
 def from_client(body: bytes) -> dict[str, Any]:
-    """What a client sent. Numbers with a fraction or an exponent are decimals, exactly as written."""
+    """Reads a client's body. Numbers with a fraction or an exponent become exact decimals."""
     text = _text(body)
     if len(body) > SLICE_BYTES:
         _refuse_complex(body, MOST_VALUES)
@@ -90,7 +90,7 @@ def from_client(body: bytes) -> dict[str, Any]:
 
 
 def from_upstream(body: bytes) -> dict[str, Any]:
-    """What an upstream answered."""
+    """Reads an upstream's answer."""
     text = _text(body)
     _refuse_depth(body)
     if "\\" in text and "\\u" in text:
@@ -98,70 +98,97 @@ def from_upstream(body: bytes) -> dict[str, Any]:
     return _object(text, _lenient)
 
 
-def put(body: bytes, name: str, value: bytes) -> bytes:
-    """The object with this member set to this JSON, and every other byte as it was. A new member comes first.
+Change = Callable[[str | None], str | None]
+"""From a member's JSON, or None where it is absent, to its new JSON, or None for no member."""
+Edits = Mapping[str, str | Change | None]
+"""By member: its new JSON, None to remove it, or what changes it."""
 
-    The body is one that `from_client` has read.
+
+def edit(body: bytes, edits: Edits) -> bytes:
+    """The object with these members set, removed or changed, and every other byte as it was. New members come first.
+
+    The body is one that `from_client` or `from_upstream` has read.
     """
-    text = body.decode()
-    start, end = member(text, name)
-    new = value.decode()
-    if start == end:
-        comma = "" if text[_after_blank(text, start)] == "}" else ","
-        new = f"{json.dumps(name)}:{new}{comma}"
-    return (text[:start] + new + text[end:]).encode()
+    return edit_text(body.decode(), edits).encode() if edits else body
 
 
-def with_items(body: bytes, name: str, change: Callable[[bytes], bytes]) -> bytes:
-    """The object with each item of its list of this name changed, and every other byte as it was."""
-    text = body.decode()
-    start, end = member(text, name)
-    kept, behind = [], 0
-    for item_start, item_end in _items(text, start, end):
-        kept += [text[behind:item_start], change(text[item_start:item_end].encode()).decode()]
-        behind = item_end
-    return "".join([*kept, text[behind:]]).encode()
-
-
-def get(body: bytes, name: str) -> bytes | None:
-    """A member's JSON as it was written."""
-    text = body.decode()
-    start, end = member(text, name)
-    return text[start:end].encode() if start < end else None
-
-
-def without(body: bytes, name: str) -> bytes:
-    """The object without a member, however often it stands there, and every other byte as it was.
-
-    The body is one that `from_upstream` or `from_client` has read.
-    """
-    text = body.decode()
-    kept, behind = [], 0
-    for start, end in _cuts(text, name):
-        kept.append(text[behind:start])
-        behind = end
-    return "".join([*kept, text[behind:]]).encode() if kept else body
-
-
-def member(text: str, name: str) -> tuple[int, int]:
-    """Where the value of a top-level member stands; where there is none, the empty place for it behind the brace."""
+def edit_text(text: str, edits: Edits) -> str:
+    splices: list[_Splice] = []
+    absent = dict(edits)
+    removes = None in edits.values()
+    stays_until: int | None = None
     for one in _members(text):
-        if one.name == name:
-            return one.start, one.end
-    behind_brace = _after_blank(text, 0) + 1
-    return behind_brace, behind_brace
+        new = _applied(edits[one.name], text[one.start : one.end]) if one.name in edits else text[one.start : one.end]
+        absent.pop(one.name, None)
+        if new is None:
+            splices = _removed(text, one, splices, stays_until)
+        else:
+            stays_until = one.end
+            if one.name in edits:
+                splices.append(_Splice(one.start, one.end, new))
+        if not absent and not removes:
+            break
+    return _spliced(text, [*_added(text, absent, is_first=stays_until is None), *splices])
+
+
+def edit_items(text: str, change: Callable[[str], str]) -> str:
+    """The list with each item changed, and every other character as it was."""
+    return _spliced(text, [_Splice(start, end, change(text[start:end])) for start, end in _items(text)])
+
+
+def unless_set(value: str) -> Change:
+    """Sets a member that is absent or null."""
+    return lambda written: value if written in (None, "null") else written
+
+
+class _Splice(NamedTuple):
+    start: int
+    end: int
+    new: str
+
+
+def _spliced(text: str, splices: Iterable[_Splice]) -> str:
+    kept, behind = [], 0
+    for one in splices:
+        kept += [text[behind : one.start], one.new]
+        behind = one.end
+    return "".join([*kept, text[behind:]])
+
+
+def _applied(edit: str | Change | None, written: str | None) -> str | None:
+    return edit(written) if callable(edit) else edit
+
+
+def _added(text: str, edits: Edits, *, is_first: bool) -> list[_Splice]:
+    """New members, behind the opening brace."""
+    values = {name: _applied(edit, None) for name, edit in edits.items()}
+    added = ",".join(f"{json.dumps(name)}:{value}" for name, value in values.items() if value is not None)
+    place = _after_blank(text, 0) + 1
+    return [_Splice(place, place, added if is_first else f"{added},")] if added else []
+
+
+def _removed(text: str, one: "_Member", splices: list[_Splice], stays_until: int | None) -> list[_Splice]:
+    """The splices, and those that take this member and one comma out. The last member takes the comma before it."""
+    comma = _after_blank(text, one.end)
+    if text[comma] == ",":
+        splices.append(_Splice(one.place, _after_blank(text, comma + 1), ""))
+    elif stays_until is None:
+        splices.append(_Splice(one.place, one.end, ""))
+    else:
+        return [*(splice for splice in splices if splice.start < stays_until), _Splice(stays_until, one.end, "")]
+    return splices
 
 
 class _Member(NamedTuple):
     name: str
     place: int
     start: int
-    """Of its value."""
+    """Where its value starts."""
     end: int
 
 
 def _members(text: str) -> Iterator[_Member]:
-    """Those of an object, at the top."""
+    """The members of the top-level object."""
     place = _after_blank(text, _after_blank(text, 0) + 1)
     while text[place] != "}":
         name, colon = _skipping.raw_decode(text, place)
@@ -172,36 +199,18 @@ def _members(text: str) -> Iterator[_Member]:
         place = _after_blank(text, comma + 1) if text[comma] == "," else comma
 
 
-def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where the items of a list stand."""
-    place = _after_blank(text, start + 1)
-    while place < end and text[place] != "]":
-        _, item_end = _skipping.raw_decode(text, place)
-        yield place, item_end
-        comma = _after_blank(text, item_end)
+def _items(text: str) -> Iterator[tuple[int, int]]:
+    """Where the items of a list start and end."""
+    place = _after_blank(text, _after_blank(text, 0) + 1)
+    while text[place] != "]":
+        _, end = _skipping.raw_decode(text, place)
+        yield place, end
+        comma = _after_blank(text, end)
         place = _after_blank(text, comma + 1) if text[comma] == "," else comma
 
 
-def _cuts(text: str, name: str) -> list[tuple[int, int]]:
-    """What to take out so that a member is gone, its comma included."""
-    cuts: list[tuple[int, int]] = []
-    left_end: int | None = None
-    """Of the last member that stays."""
-    for one in _members(text):
-        comma = _after_blank(text, one.end)
-        if one.name != name:
-            left_end = one.end
-        elif text[comma] == ",":
-            cuts.append((one.place, _after_blank(text, comma + 1)))
-        elif left_end is None:
-            cuts.append((one.place, one.end))
-        else:
-            cuts = [*(cut for cut in cuts if cut[0] < left_end), (left_end, one.end)]
-    return cuts
-
-
 def printable(text: str, most: int) -> str:
-    """What may go into a log, a header or a row: no control character, nothing invisible, nothing endless."""
+    """The text without control and invisible characters, cut to a length: safe for logs, headers and rows."""
     short = text[:most]
     return short if short.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in short)
 
@@ -230,7 +239,7 @@ def _object(text: str, decoder: json.JSONDecoder) -> dict[str, Any]:
 
 
 def _has_many(body: bytes, bracket: bytes) -> bool:
-    """Stops counting when it knows. What has few brackets of either kind is not deep."""
+    """Whether there are enough of these brackets for the document to be too deep."""
     place = -1
     for _ in range(MOST_NESTED // 2 + 1):
         place = body.find(bracket, place + 1)
@@ -240,7 +249,7 @@ def _has_many(body: bytes, bracket: bytes) -> bool:
 
 
 def _refuse_complex(body: bytes, most_values: int) -> None:
-    """Counts before the parser makes a value of each. A comma or an opening bracket begins a value."""
+    """Counts values before they are parsed. A comma or an opening bracket begins a value."""
     if body.count(b"\\") > MOST_ESCAPES:
         raise TooComplex("escapes", MOST_ESCAPES)
     depth = values = containers = names = 0
@@ -259,7 +268,7 @@ def _refuse_complex(body: bytes, most_values: int) -> None:
 
 
 def _refuse_depth(body: bytes) -> None:
-    """Before the parser sees it, which would recurse: on a thread's small stack, CPython 3.13's crashes."""
+    """Runs before the parser, which recurses: CPython 3.13 crashes on a thread's small stack."""
     if _has_many(body, b"[") or _has_many(body, b"{"):
         depth = 0
         for part in _outside_of_strings(body):
@@ -274,7 +283,7 @@ def _depth_after(part: bytes, depth: int) -> int:
 
 
 def _outside_of_strings(body: bytes) -> Iterator[bytes]:
-    """What of each slice stands in no string. Each step costs the same, whatever the bytes."""
+    """The parts of each slice outside of strings. The cost depends on the size alone."""
     held = b""
     is_inside = False
     for start in range(0, len(body), SLICE_BYTES):
@@ -293,7 +302,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         name = json.dumps(printable(_repeated(pairs), SHOWN_CHARACTERS))
-        raise NotJson(f"{name} stands twice in one object. Send each name once.")
+        raise NotJson(f"{name} occurs twice in one object. Send each name once.")
     return made
 
 
@@ -333,7 +342,7 @@ def _after_blank(text: str, place: int) -> int:
 
 
 _skipping = json.JSONDecoder(parse_float=str, parse_int=str)
-"""For what only has to be passed over: numbers are not made of their digits."""
+"""For skipping values: numbers are not converted."""
 _looking = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=_refuse_repeated)
 _lenient = json.JSONDecoder(parse_float=_decimal, parse_int=_whole, parse_constant=_refuse_constant)
 _strict = json.JSONDecoder(

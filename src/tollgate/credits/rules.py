@@ -1,4 +1,4 @@
-"""What a request may cost at worst, what it did cost, and what is charged for it. Pure, exact, rounded up once."""
+"""The worst case of a request, its cost and its charge. Pure and exact; rounded up once."""
 
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, localcontext
@@ -11,15 +11,15 @@ from tollgate.core.prices import Price, Unpriced, nanos
 PPM = 1_000_000
 MOST_TOKENS = 100_000_000
 BEYOND_BELIEF = 10
-"""A cost of more than so many holds is not believed before the upstream's own record confirms it."""
+"""A cost above this many holds needs confirmation by the upstream's own record."""
 DEAREST_TOKEN_NANOS = 1_000_000
-"""No model's token costs more."""
+"""An upper bound for the price of any model's token."""
 UNASKED_EXTRAS_NANOS = 500_000_000
-"""What extras may cost that nobody asked for, such as those that our account switches on by default."""
+"""The most that extras without a request may cost, such as those that our account has on by default."""
 
 
 class WorstCase(NamedTuple):
-    """An upper bound: what is fixed, and what each output token adds. In nanos, before the markup."""
+    """An upper bound of the cost: a fixed part, and the price of each output token. In nanos, before the markup."""
 
     fixed_nanos: Decimal
     output_nanos: Decimal
@@ -30,7 +30,7 @@ class WorstCase(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What an upstream says of a request: tokens, and its cost in nanos if it names one."""
+    """What an upstream reports for a request: tokens, and its cost in nanos if it states one."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -38,7 +38,7 @@ class Usage(NamedTuple):
 
 
 class Bill(NamedTuple):
-    """What a settled request costs us and is charged."""
+    """The cost and the charge of a settled request."""
 
     cost_nanos: int
     charge_nanos: int
@@ -47,18 +47,18 @@ class Bill(NamedTuple):
 
 
 class Nonsense(ValueError):
-    """Usage that cannot be true, and must neither be charged nor credited as it stands."""
+    """Usage that cannot be true. It must be neither charged nor credited."""
 
 
 def worst_case(
     price: Price, *, prompt_tokens: int, images: int = 0, choices: int = 1, added: Added = NO_EXTRAS
 ) -> WorstCase:
-    """The bound for a prompt of at most so many tokens, at the dearest price that may apply to it, with its extras.
+    """The most that a request with these sizes and extras can cost, at the dearest price that may apply.
 
-    A loop of server tools reads its prompt again in each turn, and in all later turns what a turn has said.
+    A loop of server tools reads the prompt again in each turn, together with the output of all turns before.
     """
     worst = price.at_worst(prompt_tokens)
-    # A provider may write all of a prompt to its cache, and count images or sound in it as it likes.
+    # A provider may write the whole prompt to its cache, and may count images or audio in it.
     inward = max(
         worst.prompt, worst.input_cache_write, worst.input_cache_write_1h, worst.input_cache_read,
         worst.audio, worst.image_token, worst.input_audio_cache,
@@ -77,7 +77,7 @@ def worst_case(
 
 
 def read_usage(given: Mapping[str, Any] | None) -> Usage | None:
-    """OpenRouter's and OpenAI's `usage`, parsed with decimals for numbers. None is absent, which is not zero."""
+    """Reads the `usage` of OpenRouter and OpenAI, parsed with decimals. None means absent, which is not zero."""
     if not given:
         return None
     return Usage(
@@ -88,7 +88,7 @@ def read_usage(given: Mapping[str, Any] | None) -> Usage | None:
 
 
 def read_generation(record: Mapping[str, Any]) -> Usage:
-    """OpenRouter's record of a generation: the same truth as its `usage`, under other names."""
+    """Reads OpenRouter's record of a generation, which has the same numbers as `usage` under other names."""
     counts = (record.get(f"native_tokens_{side}", record.get(f"tokens_{side}")) for side in ("prompt", "completion"))
     prompt_tokens, completion_tokens = map(_tokens, counts)
     if record.get("total_cost") is None:
@@ -98,7 +98,7 @@ def read_generation(record: Mapping[str, Any]) -> Usage:
 
 
 def stated_cost(usage: Mapping[str, Any] | None) -> Decimal | None:
-    """The cost that an answer stated, as it was kept; None where it stated none or nonsense."""
+    """The cost that a stored usage states; None where it states none, or nonsense."""
     try:
         return _cost(usage) if usage else None
     except Nonsense:
@@ -106,16 +106,16 @@ def stated_cost(usage: Mapping[str, Any] | None) -> Decimal | None:
 
 
 def most_for(usage: Usage) -> int:
-    """More than the tokens of a call and its extras could cost us."""
+    """An upper bound for the cost of these tokens and of extras."""
     return (usage.prompt_tokens + usage.completion_tokens) * DEAREST_TOKEN_NANOS + UNASKED_EXTRAS_NANOS
 
 
 def bill(
     usage: Usage, price: Price, *, markup_ppm: int, most_nanos: int | None = None, context_tokens: int | None = None
 ) -> Bill:
-    """What to charge for a usage. A cost that the upstream names is the cost; the listed price stands in for none.
+    """The bill for a usage: at the cost that the upstream states, or else at the listed price.
 
-    Raises Nonsense where it has more tokens than the context, or costs more than most_nanos.
+    Raises Nonsense for more tokens than the context, or a charge above most_nanos.
     """
     tokens = usage.prompt_tokens + usage.completion_tokens
     if context_tokens is not None and tokens > context_tokens:
@@ -130,7 +130,7 @@ def bill(
 
 
 def at_the_hold(hold_nanos: int, markup_ppm: int) -> Bill:
-    """For usage that makes no sense: the hold is charged, the most that the client was told, and an operator looks."""
+    """The bill for a usage that cannot be true: the hold is charged, and an operator reviews it."""
     return Bill(hold_nanos * PPM // (PPM + markup_ppm), hold_nanos, quarantined=True)
 
 
@@ -141,13 +141,13 @@ def at_listed_price(usage: Usage, price: Price) -> Decimal:
 
 
 def charge_for(cost_nanos: Decimal | int, markup_ppm: int) -> int:
-    """The cost with its markup, rounded up to a whole nano: the only rounding on the way."""
+    """The cost with the markup, rounded up to a whole nano. Nothing else is rounded."""
     with localcontext(EXACT):
         return _up(Decimal(cost_nanos) * (PPM + markup_ppm) / PPM)
 
 
 def _cost(given: Mapping[str, Any]) -> Decimal | None:
-    """OpenRouter's cost includes what it paid itself; only with the org's own upstream key that comes on top."""
+    """OpenRouter's cost includes what it paid. With an org's own upstream key (BYOK), that comes on top."""
     if given.get("cost") is None:
         return None
     cost = _amount(given["cost"])

@@ -1,7 +1,7 @@
 """The way from a request's key to the database: every call says who makes it, and the function there decides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cachetools import TTLCache
@@ -49,6 +49,8 @@ class Caller:
     claims: dict[str, Any]
     """What the database recognises the key by."""
     environment: Environment
+    secret: str = field(repr=False)
+    """The key itself."""
     recognised: bool = False
     """The database has looked, and did not refuse the key."""
     must_be_operator: bool = False
@@ -153,7 +155,7 @@ class Gate:
         secret = rules.presented(headers)
         claims["digests"] = [rules.digest(secret, pepper) for pepper in self._peppers]
         claims["pepper"] = self._fingerprint
-        return Caller(claims, rules.environment_of(secret))
+        return Caller(claims, rules.environment_of(secret), secret)
 
     def refuse_strangers(self, visitor: Caller) -> None:
         if visitor.digest in self._strangers:

@@ -1,7 +1,7 @@
-"""Circuit breakers, and the budget for repeated calls. The time is a parameter.
+"""Circuit breakers, and the budget for repeated calls. The clock is a parameter.
 
-A failure that a request can provoke is counted for the org that sent it. One org's failures make up at most half of
-what opens a breaker, so that it takes two orgs to rest a model for all. Alone it rests the model for itself only.
+A failure that a request can provoke counts for the org that sent it. One org's failures make up at most half of what
+opens the breaker of a model for all orgs, so that takes two orgs. One org alone opens the breaker for itself only.
 """
 
 from collections import Counter, OrderedDict
@@ -11,18 +11,18 @@ from typing import Final, Literal, NamedTuple
 State = Literal["closed", "open", "half"]
 
 MOST_REMEMBERED: Final = 2000
-"""Breakers of one upstream, of either kind. Only what fails has one."""
+"""Breakers of one upstream, of both kinds. Only models that fail have one."""
 
 REPETITION_COST: Final = 5
 """Calls that pay for one repetition: a fifth of all may be repeated."""
 FIRST_REPETITIONS: Final = 5
 MOST_REPETITIONS: Final = 50
 REPETITIONS_A_SECOND: Final = 0.5
-"""So that a quiet upstream may be asked again too."""
+"""Lets calls to a rarely used upstream be repeated too."""
 
 
 class Temper(NamedTuple):
-    """How much a breaker bears, and how long it stays open: doubled each time, up to a longest."""
+    """How many faults open a breaker, and for how long: doubled each time, up to a longest."""
 
     faults: int
     first_seconds: float
@@ -34,19 +34,19 @@ class Temper(NamedTuple):
 
 
 OF_OPENROUTER: Final = Temper(faults=10, first_seconds=1.0, longest_seconds=5.0)
-"""Behind it are many providers, and for most models nobody else: it must never be locked out for long."""
+"""It stands for many providers, and most models have no other route, so its breakers close soon."""
 OF_OTHERS: Final = Temper(faults=5, first_seconds=1.0, longest_seconds=30.0)
 
 
 class Breaker:
-    """Counts faults in a row. While it is open nobody passes; then one may, and how that goes decides."""
+    """Counts consecutive faults. While it is open no call passes; then one may, and its result decides."""
 
     def __init__(self, temper: Temper) -> None:
         self._temper = temper
         self._faults = Counter[str | None]()
-        """By the org whose request may have provoked them; None where no request can have."""
+        """By the org whose request may have provoked them; None where no request can have done so."""
         self._since = set[str | None]()
-        """Whose they were since it last opened, or was seen alive."""
+        """The orgs with a fault since it last opened, or since the upstream last answered."""
         self._openings = 0
         self._open_until: float | None = None
         self._probing = False
@@ -57,30 +57,30 @@ class Breaker:
         return "half" if now >= self._open_until else "open"
 
     def admits(self, now: float) -> bool:
-        """Whether one more may go."""
+        """Whether one more call may go."""
         state = self.state(now)
         return state == "closed" or (state == "half" and not self._probing)
 
     def begin(self, now: float) -> None:
-        """One goes. When the breaker is half open that is the probe, and must be reported on."""
+        """A call goes. If the breaker is half open, the call is the probe, and its result must be reported."""
         self._probing = self.state(now) == "half"
 
     def seconds_left(self, now: float) -> float:
         return max(0.0, (self._open_until or now) - now)
 
     def answered(self) -> None:
-        """It is alive. Faults are forgotten only when an answer comes to its end; one more opens it again, or one more
-        of each of two orgs."""
+        """The upstream answers. Its faults count until an answer is complete: one more fault, or one of each of two
+        orgs, opens the breaker again."""
         self._probing = False
         self._open_until = None
         self._since.clear()
 
     def failed(self, now: float, org_id: str | None = None) -> None:
-        """Whose request may have provoked it, where one can have."""
+        """`org_id`: the org whose request may have provoked the fault."""
         if not self._is_enough:
             self._faults[org_id] += 1
         if self.state(now) == "open":
-            return  # one that was under way before
+            return  # the call began before the breaker opened
         self._since.add(org_id)
         if self._is_enough and (None in self._since or len(self._since) > 1):
             self._since.clear()
@@ -91,7 +91,7 @@ class Breaker:
         self._probing = False
 
     def abandoned(self) -> None:
-        """The client left before there was anything to learn."""
+        """The client left before the upstream answered."""
         self._probing = False
 
     @property
@@ -102,15 +102,17 @@ class Breaker:
 
 
 class Breakers:
-    """Those of one upstream: by model, and by model and org. What works has none, so a good call costs a look."""
+    """Those of one upstream, by model, and by model and org. A model that works has none."""
 
     def __init__(self, temper: Temper) -> None:
         self._temper = temper
         self._kept: OrderedDict[tuple[str, str | None], Breaker] = OrderedDict()
-        """By model and org; those of all orgs by None."""
+        """By model and org; None is all orgs."""
 
     def admits(self, model: str, org_id: str, now: float) -> bool:
-        """Whether one more call may go. It must be told how that went: answered, succeeded, failed or abandoned."""
+        """Whether one more call may go. Then one of answered, succeeded, failed or abandoned must report on it."""
+        if not self._kept:
+            return True
         concerned = self._concerned(model, org_id)
         if not all(breaker.admits(now) for breaker in concerned):
             return False
@@ -119,7 +121,7 @@ class Breakers:
         return True
 
     def state(self, model: str, org_id: str, now: float) -> State:
-        """As this org finds it."""
+        """For calls of this org."""
         return _worst(breaker.state(now) for breaker in self._concerned(model, org_id))
 
     def seconds_left(self, model: str, org_id: str, now: float) -> float:
@@ -134,26 +136,26 @@ class Breakers:
             breaker.abandoned()
 
     def failed(self, model: str, org_id: str, now: float, *, provoked: bool) -> None:
-        """Whether the request may have provoked it."""
+        """`provoked`: the request may have caused the failure."""
         self.abandoned(model, org_id)
         self._made(model, None).failed(now, org_id if provoked else None)
         if provoked:
             self._made(model, org_id).failed(now)
 
     def succeeded(self, model: str, org_id: str) -> None:
-        """An answer has come to its end: all is forgiven, but not what the requests of another org have come to."""
+        """An answer is complete: the faults of the model and of this org are forgotten, but not those of other orgs."""
         if self._kept:
             self._kept.pop((model, None), None)
             self._kept.pop((model, org_id), None)
 
     def checked(self, now: float, *, is_up: bool) -> None:
-        """What a check of the upstream's health says of all that wait for it."""
+        """Reports a health check to the breakers that are half open."""
         for breaker in self._kept.values():
             if breaker.state(now) == "half":
                 breaker.answered() if is_up else breaker.failed(now)
 
     def states(self, now: float) -> dict[str, State]:
-        """Of the models, for all orgs."""
+        """By model, for all orgs."""
         return {model: breaker.state(now) for (model, org_id), breaker in self._kept.items() if org_id is None}
 
     def worst(self, now: float) -> State:
@@ -165,7 +167,7 @@ class Breakers:
         return [breaker for whose in (None, org_id) if (breaker := self._kept.get((model, whose)))]
 
     def _made(self, model: str, org_id: str | None) -> Breaker:
-        """When there are too many, the one that failed the longest ago is forgotten."""
+        """When there are too many, the one that failed longest ago is dropped."""
         breaker = self._kept.setdefault((model, org_id), Breaker(self._temper))
         self._kept.move_to_end((model, org_id))
         if len(self._kept) > MOST_REMEMBERED:
@@ -179,7 +181,7 @@ def _worst(states: Iterable[State]) -> State:
 
 
 class Budget:
-    """How many repetitions an upstream still gets. Each call adds a part of one, and so does time."""
+    """How many calls to an upstream may be repeated. Each call adds a fraction of one, and so does time."""
 
     def __init__(self, now: float) -> None:
         self._left = float(FIRST_REPETITIONS)

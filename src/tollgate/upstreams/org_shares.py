@@ -1,8 +1,8 @@
-"""What one org may have in flight upstream in this process, so that it never takes the last connections.
+"""How many upstream calls one org may have in flight in this process, so that it never takes the last connections.
 
-An org may have three times as many requests in flight as there are places left. Alone it gets three quarters of all;
-two that ask for more than there is get three sevenths each, and some are always left. An org without any request in
-flight may always begin one: when no place is left, it queues for a connection.
+An org may have three times as many calls in flight as connections are free. Alone it gets three quarters of all;
+two busy orgs get three sevenths each, and some always stay free. An org without any call in flight may always begin
+one: if no connection is free, it queues.
 """
 
 from collections import Counter
@@ -19,14 +19,14 @@ class Shares:
         self._in_flight = Counter[str]()
 
     def check(self, org_id: str) -> None:
-        """Raises TooManyInFlight when this org may not begin one more."""
+        """Raises TooManyInFlight when this org may not begin one more call."""
         in_flight = self._in_flight[org_id]
         limit = max(1, TIMES_WHAT_IS_LEFT * self._left)
         if in_flight >= limit:
             raise TooManyInFlight(limit=limit, in_flight=in_flight, of="server share")
 
     def take(self, org_id: str) -> None:
-        """As `check`; what is taken must be given back."""
+        """As `check`. Give back what was taken."""
         self.check(org_id)
         self._left -= 1
         self._in_flight[org_id] += 1

@@ -1,4 +1,4 @@
-"""What goes up, what comes down, and what an answer's status means. Pure."""
+"""What is forwarded in either direction, and what an upstream's status means. Pure."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -19,36 +19,36 @@ PATHS: Final[Mapping[Endpoint, str]] = {
 LONGEST_HEADER: Final = 1024
 LONGEST_RETRY_SECONDS: Final = 86_400
 PATIENCE_SECONDS: Final = 5.0
-"""Who asks us to come back later than this is not waited for."""
+"""An upstream that asks for a longer wait is not called again for this request."""
 FIRST_PAUSE_SECONDS: Final = 0.25
 
 Step = Literal["reply", "refuse", "again", "elsewhere", "stop"]
-"""What follows a status: pass it on, as an answer or as a refusal; ask the same upstream again; ask the next one; ask
-nobody, because it may have been paid for."""
+"""What follows an upstream's status: pass it on, as an answer or as a refusal; call the same upstream again; call the
+next one; or stop, because the call may have cost something already."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The addresses of a host, to connect to one of them and nowhere else."""
+"""The addresses of a host. A connection goes to one of them and nowhere else."""
 
 Sent = Callable[[], object]
 
 _EMPTY: Final = (204, 205)
 _OUR_TROUBLE: Final = (401, 402)
 _SAFE_AGAIN: Final = (429, 503)
-_SERVER_GAVE_UP: Final = 408
+_REQUEST_TIMEOUT: Final = 408
 _PASSED_DOWN: Final = ("content-type", "retry-after", "x-generation-id")
 _WHOLE_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
 
 def unheard() -> None:
-    """Where nobody wants to know that a request is sent."""
+    """Where nobody wants to know that a request was sent."""
 
 
 def unnoted(route: Route | None) -> None:
-    """Nor to whom."""
+    """Where nobody wants to know which upstream has the request."""
 
 
-class Order(NamedTuple):
-    """One call, ready to go upstream."""
+class UpstreamCall(NamedTuple):
+    """What is sent upstream for a paid call, whichever route takes it."""
 
     ask: Ask
     body: bytes
@@ -56,27 +56,31 @@ class Order(NamedTuple):
     bound: int | None
     """Output tokens to put into the body; None leaves the body's own."""
     routes: tuple[Route, ...]
-    """In order of preference. Among those of one priority the weights choose, unless the client named fallbacks:
-    then the order is its own."""
+    """In order of preference. Weights choose among those of one priority, unless the client named fallbacks: then the
+    order is the client's."""
     headers: Mapping[str, str]
-    """The client's, in lower case. Few of them go up."""
+    """The client's, in lower case. Few of them are forwarded."""
     org_id: str
-    """Who asks: its share of the connections is bounded, and its failures alone open no breaker."""
-    sent: Callable[[Route | None], object] = unnoted
-    """Told which route has the whole request, and None when that route failed or refused it."""
+    """Its share of the connections is bounded, and its failures alone open no breaker."""
+    openrouter_models: tuple[str, ...] = ()
+    """Replaces the client's `models` where OpenRouter does not know all of them."""
+    search_off: bool = False
+    """Switches off the web search that our account at OpenRouter may have on by default."""
+    note_at_work: Callable[[Route | None], object] = unnoted
+    """Called with the route that has the whole request, and with None when that route failed or refused it."""
 
 
 class Refusal(NamedTuple):
-    """An answer that is no reply, in OpenAI's shape."""
+    """An upstream's error, in OpenAI's shape."""
 
     status: int
     body: bytes
     by_upstream: bool
-    """Its own words, and not ours for want of any."""
+    """The message is the upstream's own, not one that we put in its place."""
 
 
 class TransportFailed(Exception):
-    """Why a request has no answer. The text is for operators and names no address."""
+    """A request got no answer. The text is for operators and names no address."""
 
 
 class Unreachable(TransportFailed):
@@ -84,26 +88,26 @@ class Unreachable(TransportFailed):
 
 
 class ConnectTimeout(Unreachable):
-    """Nothing was sent, because nobody took the call in time."""
+    """Nothing was sent: the connection was not accepted in time."""
 
 
 class NoConnection(TransportFailed):
-    """Nothing was sent, because this process had no connection to spare: no fault of the upstream."""
+    """Nothing was sent: this process had no free connection. The upstream is not at fault."""
 
 
 class ConnectionLost(TransportFailed):
-    """It was sent, or may have been, and the rest is silence."""
+    """The request was sent, or may have been, and no answer came."""
 
 
 class NotHttp(TransportFailed):
-    """What came back is not HTTP that anybody should read."""
+    """The answer is not valid HTTP."""
 
 
 def step_after(status: int, dialect: Dialect) -> Step:
-    """Nobody is asked twice for what the client did wrong, and OpenRouter never for what may have begun there."""
+    """A client's mistake is not sent again, and OpenRouter is not called again for what it may have begun."""
     if 200 <= status < 300 and status not in _EMPTY:
         return "reply"
-    if is_our_trouble(status, dialect) or status == _SERVER_GAVE_UP:
+    if is_our_trouble(status, dialect) or status == _REQUEST_TIMEOUT:
         return "elsewhere"
     if status in _SAFE_AGAIN:
         return "again"
@@ -113,17 +117,17 @@ def step_after(status: int, dialect: Dialect) -> Step:
 
 
 def is_our_trouble(status: int, dialect: Dialect) -> bool:
-    """Our key, or our own credit there. At OpenRouter 403 is the client's: moderation or a guardrail."""
+    """Our key is wrong or our credit is used up. At OpenRouter, 403 is about the client's content instead."""
     return status in _OUR_TROUBLE or (status == 403 and dialect != OPENROUTER)
 
 
 def is_fault(status: int) -> bool:
-    """Whether it speaks against the upstream. What a client can cause never does."""
+    """Whether the status counts against the upstream. One that a client can cause does not."""
     return status >= 500 or not (200 <= status < 300 or 400 <= status < 500)
 
 
 def is_readable(headers: Mapping[str, str], *, stream: bool) -> bool:
-    """Whether a reply's head announces what was asked for: no page, no packed bytes that could grow without end."""
+    """Whether the headers announce JSON, or events for a stream. Compressed bodies are refused: they may be bombs."""
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         return False
     if headers.get("content-length") == "0":
@@ -133,7 +137,7 @@ def is_readable(headers: Mapping[str, str], *, stream: bool) -> bool:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds. A date counts from the answer's own date, so that nobody's clock has to be right."""
+    """In seconds. A date is relative to the answer's own Date header, so clocks need not agree."""
     value = headers.get("retry-after", "").strip()
     if _WHOLE_SECONDS.fullmatch(value):
         return min(float(value), LONGEST_RETRY_SECONDS)
@@ -145,12 +149,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def pause(turn: int, asked: float | None, chance: float) -> float:
-    """Before the next attempt: longer each time, never the same for all, never shorter than the upstream asked."""
+    """Seconds before the next attempt: doubled each time, randomised, and never shorter than the upstream asked."""
     return max(FIRST_PAUSE_SECONDS * 2.0**turn * (0.5 + chance), asked or 0.0)
 
 
 def ordered(routes: Sequence[Route], randomness: Callable[[], float]) -> tuple[Route, ...]:
-    """By weight within each run of one priority; the runs stay as they are."""
+    """Drawn by weight among neighbours of the same priority; priorities keep their order."""
     if len(routes) < 2:
         return tuple(routes)
     runs = groupby(routes, key=lambda route: route.priority)
@@ -158,29 +162,29 @@ def ordered(routes: Sequence[Route], randomness: Callable[[], float]) -> tuple[R
 
 
 def passed_on(headers: Mapping[str, str], allowed: Sequence[str]) -> dict[str, str]:
-    """A value that is not plain printable text could end a line, and is left out."""
+    """The allowed headers. A value that is not printable ASCII is left out, since it could inject a header."""
     return {name: value for name in allowed if (value := headers.get(name)) and _is_plain(value)}
 
 
 def passed_down(headers: Mapping[str, str]) -> dict[str, str]:
-    """Everything else is the upstream's own: cookies, its server's name, lengths and encodings that no longer hold."""
+    """The upstream's headers that the client gets. Cookies, server names, lengths and encodings are not among them."""
     return passed_on(headers, _PASSED_DOWN)
 
 
 def generation_id(headers: Mapping[str, str], dialect: Dialect) -> str | None:
-    """What OpenRouter calls this generation, and can be asked for its cost by."""
+    """OpenRouter's id of the generation, by which its cost can be looked up."""
     value = headers.get("x-generation-id", "") if dialect == OPENROUTER else ""
     return value if is_name(value) and value.isascii() else None
 
 
 def fit_secret(secret: str | None) -> str | None:
-    """None for what cannot be sent; a line end at its end is a file's."""
+    """The secret without surrounding blanks; None when no header could carry it."""
     stripped = (secret or "").strip()
     return stripped if stripped and _is_plain(stripped) else None
 
 
 def record_of(body: bytes) -> Mapping[str, object]:
-    """What OpenRouter keeps of a generation. Raises NotJson."""
+    """OpenRouter's record of a generation. Raises NotJson."""
     record = strict_json.from_upstream(body).get("data")
     if not isinstance(record, dict):
         raise strict_json.NotJson("The body has no data.")
@@ -192,7 +196,7 @@ def _is_plain(value: str) -> bool:
 
 
 def _drawn(routes: list[Route], randomness: Callable[[], float]) -> Iterator[Route]:
-    """One after the other, each with a chance by its weight. Weights below 1 count as 1."""
+    """A weighted random order. Weights below 1 count as 1."""
     while len(routes) > 1:
         mark = randomness() * sum(max(route.weight, 1) for route in routes)
         for place, route in enumerate(routes):

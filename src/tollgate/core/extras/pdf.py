@@ -1,4 +1,4 @@
-"""How many pages a PDF can have at most, without a library that would believe what the file says of itself."""
+"""An upper bound for the pages of a PDF. Libraries trust the page count that the file states, so none is used."""
 
 import base64
 import binascii
@@ -7,11 +7,11 @@ import zlib
 from typing import Final
 
 MOST_UNPACKED_BYTES: Final = 8 * 1024 * 1024
-"""Of a PDF's object streams."""
+"""Of all object streams of a PDF together."""
 
 _REFERENCES: Final = tuple(blank + b"R" for blank in (b" ", b"\n", b"\r", b"\t", b"\x0c", b"\x00"))
 _ESCAPED: Final = re.compile(rb"/((?:[A-Za-z]*#[0-9A-Fa-f]{2})+[A-Za-z]*)")
-"""A name of a PDF with characters written as their codes, such as /Obj#53tm."""
+"""A name in a PDF with escaped characters, such as /Obj#53tm."""
 _OBJECT_STREAM: Final = re.compile(rb"/ObjStm[^>]{0,500}>>\s{0,9}stream\r?\n")
 _DATA: Final = re.compile(r"data:[^,]{0,200};base64,")
 
@@ -19,8 +19,8 @@ _DATA: Final = re.compile(r"data:[^,]{0,200};base64,")
 def pages(payload: str) -> int | None:
     """The most pages that a PDF can have; None where they cannot be counted.
 
-    A page is referred to by the list of its parent, so a PDF has no more pages than references, packed ones included.
-    What is linked, encrypted, or spelled so as to hide its references is not counted.
+    The list of its parent refers to each page, so a PDF has no more pages than references, compressed ones included.
+    Files that are linked or encrypted, or hide references by escaped names, are not counted.
     """
     data = _decoded(payload)
     if data is None or b"%PDF" not in data[:1024] or b"/Encrypt" in data or _hides(data):
@@ -32,7 +32,7 @@ def pages(payload: str) -> int | None:
 
 
 def _hides(data: bytes) -> bool:
-    """Whether an object stream or an encryption goes by another spelling."""
+    """Whether an object stream or an encryption is named with escaped characters."""
     names = (
         re.sub(rb"#(..)", lambda code: bytes.fromhex(code[1].decode()), found[1]) for found in _ESCAPED.finditer(data)
     )
@@ -40,7 +40,7 @@ def _hides(data: bytes) -> bool:
 
 
 def _unpacked(data: bytes) -> list[bytes] | None:
-    """The object streams of a PDF, in which references may be packed; None where one cannot be read."""
+    """The object streams of a PDF, which may contain references; None where one cannot be read."""
     streams = [found.end() for found in _OBJECT_STREAM.finditer(data)]
     if len(streams) != data.count(b"/ObjStm"):
         return None

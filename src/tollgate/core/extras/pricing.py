@@ -12,9 +12,9 @@ from tollgate.core.money import EXACT
 from tollgate.core.prices import NOTHING, Price
 
 IMAGES: Final = 4
-"""That one answer of a model may have."""
+"""The most images in one answer."""
 IMAGE_TOKENS: Final = 10_000
-"""Of one generated image, and twice what asks for it."""
+"""Of one generated image; the prompt for it counts twice as many."""
 
 
 class Added(NamedTuple):
@@ -22,14 +22,14 @@ class Added(NamedTuple):
 
     fees: Decimal = NOTHING
     prompt_tokens: int = 0
-    """Once, to every turn."""
+    """Added once, to the prompt of every turn."""
     steps: int = 0
     step_tokens: int = 0
-    """That each step adds to the prompt of all later turns."""
+    """Tokens that each step adds to the prompt of all later turns."""
     output_nanos: Decimal = NOTHING
-    """The least price of an output token."""
+    """A minimum for the price of an output token."""
     predicted_tokens: int = 0
-    """Of a predicted output. Rejected ones are billed as output."""
+    """Tokens of a predicted output. Rejected ones are billed as output."""
 
     @property
     def turns(self) -> int:
@@ -41,7 +41,7 @@ NO_EXTRAS: Final = Added()
 
 
 def refuse_unpriced(extras: Extras, register: Register) -> None:
-    """Before anything else is looked up for the call. Raises ExtraUnpriced."""
+    """Raises ExtraUnpriced, before anything else is looked up for the call."""
     for use in (*extras.once, *extras.looped):
         for name, _ in use.names:
             if name not in register:
@@ -49,7 +49,7 @@ def refuse_unpriced(extras: Extras, register: Register) -> None:
 
 
 def worst_case(extras: Extras, register: Register, price: Price, models: Mapping[str, Price], choices: int) -> Added:
-    """What they add at most, at the register's prices or the listing's, whichever is dearer. Raises ExtraUnpriced."""
+    """The most that the extras add, at the dearer of the register's and the listing's prices. Raises ExtraUnpriced."""
     if extras is NOTHING_ASKED:
         return NO_EXTRAS
     once = [(_fees(use, register, price, models), _tokens(use, register)) for use in extras.once]
@@ -89,7 +89,7 @@ def _tokens(use: Use, register: Register) -> int:
 
 
 def _listed(name: str, price: Price) -> Decimal:
-    """A model's own price of a search is a floor as well."""
+    """A model's own price of a search is a minimum too."""
     return price.web_search if name.startswith("search:") else NOTHING
 
 
@@ -100,5 +100,5 @@ def _of_image(price: Price) -> Decimal:
 
 def _unpriced(use: Use, what: str) -> ExtraUnpriced:
     shown = strict_json.printable(what, strict_json.SHOWN_CHARACTERS)
-    message = f"The upstream bills {shown} apart, and it has no price here."
+    message = f"The upstream bills {shown} separately, and it has no price here."
     return ExtraUnpriced(f"{message} {ExtraUnpriced.advice}", param=use.param, extra=shown)

@@ -1,4 +1,4 @@
-"""The prices of extras: a floor for each, whatever the model's listing says."""
+"""The prices of extras: a minimum for each, whatever the model's listing says."""
 
 import json
 from collections.abc import Mapping
@@ -8,15 +8,15 @@ from typing import Final, NamedTuple
 from tollgate.core.prices import Unpriced, nanos
 
 UNKNOWN_TOKENS: Final = 20_000
-"""What one use adds to the prompt, of an extra that an operator priced without saying so."""
+"""What one use adds to the prompt, for an extra that an operator priced without tokens."""
 
 
 class Fee(NamedTuple):
-    """What one use of an extra costs, at least."""
+    """The minimum price of one use of an extra."""
 
     nanos: Decimal
     tokens: int = 0
-    """That it adds to the prompt."""
+    """Tokens that it adds to the prompt."""
 
 
 def _fee(dollars: str, tokens: int = 0) -> Fee:
@@ -54,11 +54,11 @@ REGISTER: Final[Register] = {
     "plugin:auto-beta-router": _fee("0"),
     "plugin:pareto-router": _fee("0"),
 }
-"""US dollars a use: a search, a result beyond ten, a fetch, a page, an image, a call; of sound, an output token."""
+"""US dollars for one use: a search, a result beyond ten, a fetch, a page, an image, a call, a token of audio output."""
 
 
 def extended(written: str) -> Register:
-    """The register with what an operator prices: a JSON object of names and dollars a use, or of {price, tokens}."""
+    """The register with an operator's prices: a JSON object of names and dollars for one use, or {price, tokens}."""
     try:
         given = json.loads(written, parse_float=Decimal)
     except ValueError:
@@ -76,4 +76,4 @@ def _operators(name: str, value: object) -> Fee:
     try:
         return Fee(nanos(given.get("price")), tokens)
     except Unpriced:
-        raise ValueError(f'{name}: price must be US dollars a use, such as "0.01"') from None
+        raise ValueError(f'{name}: price must be US dollars for one use, such as "0.01"') from None

@@ -1,10 +1,11 @@
-"""The extras that a body asks for, each with the most uses that it may have."""
+"""Finds the extras that a body asks for, and the most uses of each."""
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from tollgate.core import fields
 from tollgate.core.errors import BadRequest, ExtraUnpriced
 from tollgate.core.extras.pdf import pages
 
@@ -14,23 +15,23 @@ MOST_STEPS: Final = 30
 """OpenRouter allows no more."""
 MOST_USES: Final = 1_000
 NATIVE_SEARCHES: Final = 5
-"""Searches that a provider may make by its own engine for one request with the web plugin."""
+"""Searches that a provider's own engine may make for one request with the web plugin."""
 RESULTS: Final = 5
 RESULTS_INCLUDED: Final = 10
 MOST_RESULTS: Final = 100
 SEARCH_TOKENS: Final = 20_000
-"""What one search adds to the prompt, at least: five results of 4,000 characters."""
+"""What one search adds to the prompt at least: five results of 4,000 characters."""
 ADAPTIVE_CHARACTERS: Final = 4_000
-"""Of one result, where the engine chooses its length. A token is at least a character."""
+"""Of one result, if the engine chooses its length. A token has at least one character."""
 CHARACTERS: Final = {"low": 5_000, "medium": 15_000, "high": 30_000}
 MOST_OF_RESULT: Final = 30_000
 MOST_CHARACTERS: Final = 100_000
 FETCH_TOKENS: Final = 25_000
-"""What one fetch adds to the prompt, where the client sets no max_content_tokens."""
+"""What one fetch adds to the prompt, if the client sets no max_content_tokens."""
 APPROXIMATE: Final = 2
-"""OpenRouter cuts a fetched page at an approximate count of tokens; the true one may be so many times larger."""
+"""OpenRouter cuts a fetched page by an approximate count of tokens. The true count may be this many times larger."""
 OCR_IMAGES: Final = 8
-"""That the OCR engine passes on, of each file."""
+"""Images that the OCR engine may add to the prompt for each file."""
 DEFAULT_IMAGE_MODEL: Final = "openai/gpt-5-image"
 SEARCH_TOOLS: Final = frozenset(
     {
@@ -46,20 +47,20 @@ IMAGE_TOOL: Final = "openrouter:image_generation"
 CLIENT_TOOLS: Final = ("function", "custom")
 TOOL_CHOICES: Final = (*CLIENT_TOOLS, "allowed_tools")
 FUSION: Final = "openrouter/fusion"
-"""A router that asks a panel of models at once."""
+"""A router that calls several models at once."""
 PLAIN_TIERS: Final = (None, "auto", "default", "flex")
-"""Which cost the listed price or less."""
+"""Service tiers that cost the listed price or less."""
 UNASKED_SEARCHES: Final = (("deep-research", 50), ("perplexity/", 5), ("sonar", 5), ("search-preview", 5))
-"""Models that search without being asked to, by a part of their names, and how often for one request."""
+"""Models that search without being asked, by a part of their names, and the most searches for one request."""
 _ASKING: Final = frozenset(
     {
         *("tools", "tool_choice", "plugins", "web_search_options", "stop_server_tools_when", "preset", "service_tier"),
         *("modalities", "prediction"),
     }
 )
-"""The fields by which extras come in."""
+"""The fields that can ask for extras."""
 _SPEAKING: Final = re.compile("|".join([":online", "@preset", FUSION, *(part for part, _ in UNASKED_SEARCHES)]))
-"""A model's name that may ask for one."""
+"""A model's name that may ask for an extra."""
 _EXA: Final = {
     None: "search:exa",
     "instant": "search:exa",
@@ -76,28 +77,28 @@ class Use(NamedTuple):
     param: str
     """The field that asks for it."""
     names: tuple[tuple[str, int], ...]
-    """Its names in the register, each with the most uses in a request or, of a server tool, in a step. The dearest
-    counts: which engine will search is the upstream's choice."""
+    """Its names in the register, each with the most uses in a request or, for a server tool, in a step. The dearest one
+    counts, because the upstream chooses the engine."""
     results: int = 0
-    """Of a search, beyond those that its price includes."""
+    """Results of a search, beyond those that its price includes."""
     tokens: int | None = None
-    """That one use adds to the prompt; None for what the register says."""
+    """Tokens that one use adds to the prompt; None for the register's figure."""
     model: str | None = None
-    """The model that does it, whose own price may be the dearer one."""
+    """The model that does it. The dearer one of its price and the register's counts."""
 
 
 class Extras(NamedTuple):
-    """All that a request asks for beside the model's own work."""
+    """All extras of a request."""
 
     once: tuple[Use, ...] = ()
     looped: tuple[Use, ...] = ()
-    """Server tools. A step calls one of them."""
+    """Server tools. Each step calls one of them."""
     steps: int = 0
     """The most calls of server tools."""
     sends_steps: bool = False
-    """Whether the bound of the loop is ours to send upstream."""
+    """Whether we send the bound of the loop upstream, because the client set none."""
     images: int = 0
-    """That the OCR may add to the prompt."""
+    """Images that OCR may add to the prompt."""
     output_images: bool = False
     output_audio: bool = False
     predicted_bytes: int = 0
@@ -111,19 +112,19 @@ NOTHING_ASKED: Final = Extras()
 
 
 def read(given: Mapping[str, Any], models: Iterable[str], files: Iterable[str]) -> Extras:
-    """The extras of a body. `files` are the payloads of its files. Refuses by BadRequest what cannot be bounded."""
+    """The extras of a body. `files` are the payloads of its files. Raises BadRequest for what cannot be bounded."""
     models, files = tuple(models), tuple(files)
     if _ASKING.isdisjoint(given) and not any(map(_SPEAKING.search, models)):
         return NOTHING_ASKED  # as in most requests
     tools = tuple(_looped(given))
     _refuse_unlisted_choice(given, tools)
-    plugins = [plugin for plugin in _objects(given, "plugins") if plugin.get("enabled") is not False]
+    plugins = [plugin for plugin in fields.mappings(given, "plugins") if plugin.get("enabled") is not False]
     fetches = [plugin for plugin in plugins if plugin.get("id") == "web-fetch"]
     steps, sends_steps = _steps(given) if tools or fetches else (0, False)
     return Extras(
         once=(*_plugged(plugins), *_unplugged(given, models, plugins), *_parsed(plugins, files)),
         looped=(*(use for _, use in tools), *(_fetch(plugin, "plugins") for plugin in fetches)),
-        steps=max([steps, *(_whole(plugin, "max_uses", MOST_USES, "plugins") or 0 for plugin in fetches)]),
+        steps=max([steps, *(fields.whole(plugin, "max_uses", MOST_USES, "plugins") or 0 for plugin in fetches)]),
         sends_steps=sends_steps,
         images=OCR_IMAGES * len(files) if "mistral-ocr" in _pdf_engines(plugins) else 0,
         output_images="image" in _modalities(given),
@@ -133,13 +134,13 @@ def read(given: Mapping[str, Any], models: Iterable[str], files: Iterable[str]) 
 
 
 def _looped(given: Mapping[str, Any]) -> Iterator[tuple[str, Use]]:
-    """The tools that a server runs, by their types."""
-    for tool in _objects(given, "tools"):
+    """The tools that the upstream runs, with their types."""
+    for tool in fields.mappings(given, "tools"):
         kind = "function" if tool.get("type") is None else tool["type"]
         if not isinstance(kind, str):
-            raise BadRequest("tools: send a type that is a text.", param="tools")
+            raise BadRequest("tools: send type as a string.", param="tools")
         if kind not in CLIENT_TOOLS:
-            yield kind, _tool(kind, {**tool, **_object(tool, "parameters", "tools")})
+            yield kind, _tool(kind, {**tool, **fields.mapping(tool, "parameters", "tools")})
 
 
 def _tool(kind: str, settings: Mapping[str, Any]) -> Use:
@@ -149,13 +150,13 @@ def _tool(kind: str, settings: Mapping[str, Any]) -> Use:
         return _fetch(settings, "tools")
     model = settings.get("model") or DEFAULT_IMAGE_MODEL
     if kind == IMAGE_TOOL and not isinstance(model, str):
-        raise BadRequest("tools: name the image model in a text.", param="tools")
+        raise BadRequest("tools: send the image model as a string.", param="tools")
     return Use("tools", ((f"tool:{kind}", 1),), model=model if kind == IMAGE_TOOL else None)
 
 
 def _search(settings: Mapping[str, Any], param: str, *, native_searches: int) -> Use:
-    results = _whole(settings, "max_results", MOST_RESULTS, param) or RESULTS
-    characters = _whole(settings, "max_characters", MOST_CHARACTERS, param)
+    results = fields.whole(settings, "max_results", MOST_RESULTS, param) or RESULTS
+    characters = fields.whole(settings, "max_characters", MOST_CHARACTERS, param)
     if characters is None:
         size = settings.get("search_context_size")
         characters = CHARACTERS.get(str(size), MOST_OF_RESULT) if size is not None else ADAPTIVE_CHARACTERS
@@ -169,10 +170,10 @@ def _search(settings: Mapping[str, Any], param: str, *, native_searches: int) ->
 
 
 def _engines(settings: Mapping[str, Any], param: str, native_searches: int) -> Iterator[tuple[str, int]]:
-    """Those that may serve a search. A native one falls back to Exa where the model has none."""
+    """The engines that may search. A native search uses Exa if the model has none."""
     engine, mode = settings.get("engine"), settings.get("mode")
     if not all(value is None or isinstance(value, str) for value in (engine, mode)):
-        raise BadRequest(f"{param}: send engine and mode as texts.", param=param)
+        raise BadRequest(f"{param}: send engine and mode as strings.", param=param)
     if engine in (None, "auto", "native"):
         yield "search:native", native_searches
     if engine in (None, "auto", "native", "exa"):
@@ -184,58 +185,60 @@ def _engines(settings: Mapping[str, Any], param: str, native_searches: int) -> I
 def _fetch(settings: Mapping[str, Any], param: str) -> Use:
     engine = settings.get("engine")
     if engine is not None and not isinstance(engine, str):
-        raise BadRequest(f"{param}: send engine as a text.", param=param)
-    tokens = _whole(settings, "max_content_tokens", 10**9, param) or FETCH_TOKENS
+        raise BadRequest(f"{param}: send engine as a string.", param=param)
+    tokens = fields.whole(settings, "max_content_tokens", 10**9, param) or FETCH_TOKENS
     names = ("fetch:native", "fetch:exa") if engine in (None, "auto", "native") else (f"fetch:{engine}",)
     return Use(param, tuple((name, 1) for name in names), tokens=APPROXIMATE * tokens)
 
 
 def _steps(given: Mapping[str, Any]) -> tuple[int, bool]:
-    """The most calls of server tools, and whether that bound is ours to send."""
+    """The most calls of server tools, and whether we send that bound."""
     if given.get("stop_server_tools_when") is not None:
         return _steps_of_conditions(given), False
-    chosen = _whole(given, "max_tool_calls", 10**9, "max_tool_calls")
+    chosen = fields.whole(given, "max_tool_calls", 10**9, "max_tool_calls")
     return min(chosen or STEPS, MOST_STEPS), chosen is None or chosen > MOST_STEPS
 
 
 def _steps_of_conditions(given: Mapping[str, Any]) -> int:
-    """They overrule max_tool_calls. The loop ends with the first that is met, after the call under way."""
+    """The conditions overrule max_tool_calls. The loop ends after the call in which the first of them is met."""
     name = "stop_server_tools_when"
     counts = [
-        _whole(condition, "step_count", MOST_STEPS, name)
-        for condition in _objects(given, name)
+        fields.whole(condition, "step_count", MOST_STEPS, name)
+        for condition in fields.mappings(given, name)
         if condition.get("type") == "step_count_is"
     ]
     known = [count for count in counts if count is not None]
     if not known:
         raise BadRequest(
-            f"{name}: add a condition of type step_count_is, or use max_tool_calls; nothing else bounds the cost.",
+            f"{name}: add a condition of type step_count_is, or use max_tool_calls. Nothing else bounds the cost.",
             param=name,
         )
     return min(known) + 1
 
 
 def _refuse_unlisted_choice(given: Mapping[str, Any], tools: Iterable[tuple[str, Use]]) -> None:
-    """A tool that is forced without being listed would not be priced."""
+    """Refuses a forced tool that is not listed, since it would not be priced."""
     choice = given.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, dict) else None
     if kind is not None and kind not in TOOL_CHOICES and kind not in [listed for listed, _ in tools]:
-        raise BadRequest("tool_choice: list the tool in tools too, so that it can be priced.", param="tool_choice")
+        raise BadRequest(
+            "tool_choice: list the tool in tools as well. Only listed tools are priced.", param="tool_choice"
+        )
 
 
 def _plugged(plugins: Iterable[Mapping[str, Any]]) -> Iterator[Use]:
     for plugin in plugins:
         name = plugin.get("id")
         if name == "web":
-            uses = _whole(plugin, "max_uses", MOST_USES, "plugins") or NATIVE_SEARCHES
+            uses = fields.whole(plugin, "max_uses", MOST_USES, "plugins") or NATIVE_SEARCHES
             yield _search(plugin, "plugins", native_searches=uses)
         elif name not in ("web-fetch", "file-parser"):
             yield Use("plugins", ((f"plugin:{name}", 1),))
 
 
 def _unplugged(given: Mapping[str, Any], models: Iterable[str], plugins: Iterable[Mapping[str, Any]]) -> Iterator[Use]:
-    """What is asked for without a tool or plugin: by an option, a suffix, a preset, a tier, or the model itself."""
-    options = _object(given, "web_search_options")
+    """Extras without a tool or plugin: by an option, a suffix, a preset, a service tier, or the model itself."""
+    options = fields.mapping(given, "web_search_options")
     plugged = any(plugin.get("id") == "web" for plugin in plugins)
     asked = given.get("web_search_options") is not None or any("online" in model.split(":")[1:] for model in models)
     if asked and not plugged:
@@ -260,9 +263,9 @@ def _parsed(plugins: Iterable[Mapping[str, Any]], files: tuple[str, ...]) -> Ite
 
 
 def _pdf_engines(plugins: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Of the file-parser plugin. Without a word of one, OpenRouter chooses a free one."""
+    """The engines of the file-parser plugin. Without a choice, OpenRouter uses a free one."""
     parsers = [plugin for plugin in plugins if plugin.get("id") == "file-parser"]
-    chosen = [_object(parser, "pdf", "plugins").get("engine") for parser in parsers]
+    chosen = [fields.mapping(parser, "pdf", "plugins").get("engine") for parser in parsers]
     return [str(engine) for engine in chosen if engine is not None]
 
 
@@ -271,7 +274,7 @@ def _pages(files: tuple[str, ...]) -> int:
     known = [count for count in counted if count is not None]
     if len(known) < len(counted):
         raise ExtraUnpriced(
-            "Each page costs, and the pages of this file cannot be counted before it is parsed. "
+            "Each page of a file has a price, and the pages of this file cannot be counted. "
             "Send an unencrypted PDF in the request as a base64 data: URL, or choose another PDF engine.",
             param="plugins",
             extra="pdf:mistral-ocr",
@@ -287,26 +290,3 @@ def _modalities(given: Mapping[str, Any]) -> list[Any]:
 def _predicted_bytes(given: Mapping[str, Any]) -> int:
     prediction = given.get("prediction")
     return 0 if prediction is None else len(json.dumps(prediction, default=str, ensure_ascii=False).encode())
-
-
-def _objects(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    listed = given.get(name)
-    if listed is not None and not (isinstance(listed, list) and all(isinstance(one, dict) for one in listed)):
-        raise BadRequest(f"{name}: send a list of objects.", param=name)
-    return listed or []
-
-
-def _object(given: Mapping[str, Any], name: str, param: str | None = None) -> Mapping[str, Any]:
-    value = given.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise BadRequest(f"{param or name}: send an object for {name}.", param=param or name)
-    return value or {}
-
-
-def _whole(given: Mapping[str, Any], name: str, most: int, param: str) -> int | None:
-    value = given.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise BadRequest(f"{param}: send a whole number from 1 to {most} for {name}.", param=param)
-    return value

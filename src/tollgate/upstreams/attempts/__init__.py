@@ -1,14 +1,14 @@
-"""The way of a call over its routes, until one answers.
+"""Calls the routes of an upstream call in turn, until one answers.
 
-Never twice to OpenRouter for what may have begun there: it has no idempotency, so a repetition is a second paid
-generation. That includes a connection kept alive that turns out dead as the request goes out: nothing proves that the
-request was not read. What our own servers have begun costs nothing, and the next may begin it again.
+OpenRouter is never called again for what it may have begun: it has no idempotency, so a repetition is a second paid
+generation. That includes a kept-alive connection that turns out closed as the request goes out, since nothing proves
+that the request was not read. What our own servers have begun costs nothing, and the next may begin it again.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from tollgate.core.errors import UpstreamError, UpstreamUnavailable
 from tollgate.core.models import SANDBOX, Route, Upstream
@@ -17,25 +17,18 @@ from tollgate.process.clock import Monotonic
 from tollgate.upstreams import rules
 from tollgate.upstreams.address_guard import Forbidden, Guard
 from tollgate.upstreams.attempts import retries, verdict
-from tollgate.upstreams.attempts.attempt import Attempt
-from tollgate.upstreams.attempts.exchange import Exchange
+from tollgate.upstreams.attempts.attempt import Attempt, Connections
 from tollgate.upstreams.attempts.live_upstream import LiveUpstream
-from tollgate.upstreams.attempts.outcome import Failure, Outcome, Refused
+from tollgate.upstreams.attempts.outcome import Answered, Failure, Outcome, Refused
+from tollgate.upstreams.attempts.reply import Reply
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.org_shares import Shares
-from tollgate.upstreams.rules import Order, TransportFailed
+from tollgate.upstreams.rules import TransportFailed, UpstreamCall
 from tollgate.upstreams.transports import Transport
 from tollgate.upstreams.transports.timeouts import Patience
 
 CHECKUP_SECONDS: Final = 1.0
-"""What a call waits for the health of an upstream that was given a rest, before it goes elsewhere."""
-
-
-class Lane(NamedTuple):
-    """Connections, and who has taken how many of them."""
-
-    transport: Transport
-    shares: Shares
+"""How long a call waits for the health check of an upstream with a half-open breaker, before it takes another route."""
 
 
 class Attempts:
@@ -51,8 +44,8 @@ class Attempts:
         randomness: Callable[[], float],
         sleep: Callable[[float], Awaitable[Any]],
     ) -> None:
-        self._live = Lane(transport, Shares(transport.places))
-        self._tests = Lane(of_tests, Shares(of_tests.places))
+        self._paid = Connections(transport, Shares(transport.places))
+        self._tests = Connections(of_tests, Shares(of_tests.places))
         self._guard = guard
         self._checkup = Checkup(transport, guard, secrets)
         self._secrets = secrets
@@ -60,151 +53,142 @@ class Attempts:
         self._clock = clock
         self._randomness = randomness
         self._sleep = sleep
-        self.stations: dict[str, LiveUpstream] = {}
+        self.live_upstreams: dict[str, LiveUpstream] = {}
 
-    async def open(self, order: Order) -> Exchange | Refused:
-        """The first route that answers. When none does, the last upstream's own no, or else ours. Raises
-        TooManyInFlight where the org has its share under way already."""
-        lane = self.lane(order.routes[0].upstream.id)
-        lane.shares.take(order.org_id)
-        outcome: Exchange | Refused | None = None
+    async def open(self, call: UpstreamCall) -> Answered:
+        """The first reply. If no route replies, the last upstream's own error, or else ours. Raises TooManyInFlight
+        when the org has its share in flight already."""
+        connections = self.connections(call.routes[0].upstream.id)
+        connections.shares.take(call.org_id)
+        reply: Answered | None = None
         try:
-            outcome = await self._first_to_answer(order, lane)
-            return outcome
+            reply = await self._first_reply(call, connections)
+            return reply
         finally:
-            if not isinstance(outcome, Exchange):
-                lane.shares.give_back(order.org_id)
+            if not isinstance(reply, Reply):
+                connections.shares.give_back(call.org_id)
 
-    def lane(self, upstream_id: str) -> Lane:
-        """Test keys' calls have connections of their own, so that they never take those of paid ones."""
-        return self._tests if upstream_id == SANDBOX else self._live
+    def connections(self, upstream_id: str) -> Connections:
+        """Calls of test keys have connections of their own, so that they never take those of paid calls."""
+        return self._tests if upstream_id == SANDBOX else self._paid
 
-    def station(self, upstream: Upstream) -> LiveUpstream:
-        known = self.stations.get(upstream.id)
+    def live(self, upstream: Upstream) -> LiveUpstream:
+        known = self.live_upstreams.get(upstream.id)
         if known is None or not known.is_of(upstream):
-            known = self.stations[upstream.id] = LiveUpstream(upstream, self._secrets, self._guard, self._clock)
+            known = self.live_upstreams[upstream.id] = LiveUpstream(upstream, self._secrets, self._guard, self._clock)
         return known
 
     async def close(self) -> None:
-        checkups = [station.checkup for station in self.stations.values() if station.checkup]
+        checkups = [live.checkup for live in self.live_upstreams.values() if live.checkup]
         for checkup in checkups:
             checkup.cancel()
         await asyncio.gather(*checkups, return_exceptions=True)
 
-    async def _first_to_answer(self, order: Order, lane: Lane) -> Exchange | Refused:
+    async def _first_reply(self, call: UpstreamCall, connections: Connections) -> Answered:
         until = asyncio.get_running_loop().time() + self._total_seconds
-        routes = order.routes if order.ask.fallbacks else rules.ordered(order.routes, self._randomness)
+        routes = call.routes if call.ask.fallbacks else rules.ordered(call.routes, self._randomness)
         spent: set[str] = set()
         refused: Refused | None = None
         error: UpstreamError | None = None
         for route in routes:
-            attempt = Attempt(self.station(route.upstream), route, order.org_id, lane.shares)
-            if route.upstream.id in spent or not await self._admits(attempt):
+            if route.upstream.id in spent:
                 continue
-            outcome = await self._at(attempt, order, lane.transport, until)
+            attempt = Attempt(self.live(route.upstream), route, call, connections, until)
+            if attempt.needs_checkup():
+                await self._check_health(attempt.live)
+            if not attempt.begin():
+                continue
+            outcome = await self._attempted(attempt)
             if not isinstance(outcome, Failure):
                 return outcome
             refused, error = outcome.refused or refused, outcome.error
             if outcome.step == "stop":
                 raise error
-            if attempt.station.is_paid:
+            if attempt.live.is_paid:
                 spent.add(route.upstream.id)
         if refused:
             return refused
-        raise error or self._nobody(routes, order.org_id)
+        raise error or self._no_route(routes, call.org_id)
 
-    async def _admits(self, attempt: Attempt) -> bool:
-        """After a rest, an upstream with a health path must be well before any call goes there."""
-        if attempt.waits_for_a_checkup():
-            await self._check(attempt.station)
-            if attempt.waits_for_a_checkup():
-                return False
-        return attempt.begins()
-
-    async def _check(self, station: LiveUpstream) -> None:
-        """All that wait, wait for the same answer, and not for long. It comes in the background all the same."""
-        if station.checkup is None:
-            station.checkup = asyncio.create_task(self._ask_for_its_health(station))
-        await asyncio.wait((station.checkup,), timeout=CHECKUP_SECONDS)
-
-    async def _ask_for_its_health(self, station: LiveUpstream) -> None:
-        try:
-            is_up = await self._checkup.is_up(station.upstream)
-            if is_up is not None:
-                station.checked(is_up=is_up)
-        finally:
-            station.checkup = None
-
-    async def _at(self, attempt: Attempt, order: Order, transport: Transport, until: float) -> Outcome:
-        station = attempt.station
-        prepare = station.dialect.prepare
-        body = await threads.work(len(order.body), prepare, order.body, order.ask, attempt.route, order.bound)
-        station.budget.call()
-        once = partial(self._once, attempt, order, transport, body, until)
-        outcome = await once()
-        if isinstance(outcome, Failure) and outcome.step == "again":
-            return await retries.repeated(
-                outcome,
-                once,
-                may_repeat=attempt.may_repeat,
-                until=until,
-                randomness=self._randomness,
-                sleep=self._sleep,
-            )
-        return outcome
-
-    def _nobody(self, routes: Sequence[Route], org_id: str) -> UpstreamError:
-        """When there was no route to take: all full, or given a rest, or unusable until an operator comes."""
-        usable = [(self.station(route.upstream), route.model) for route in routes]
-        waits = [station.seconds_until_free(model, org_id) for station, model in usable if station.is_usable]
+    def _no_route(self, routes: Sequence[Route], org_id: str) -> UpstreamError:
+        """Every upstream is full, has an open breaker, or is unusable until an operator acts."""
+        usable = [(self.live(route.upstream), route.model) for route in routes]
+        waits = [live.seconds_until_free(model, org_id) for live, model in usable if live.is_usable]
         return verdict.busy(min(waits)) if waits else UpstreamUnavailable()
 
-    async def _once(self, attempt: Attempt, order: Order, transport: Transport, body: bytes, until: float) -> Outcome:
-        """Holds a slot meanwhile. An answer that comes keeps it, to its end."""
-        attempt.station.in_flight += 1
+    async def _check_health(self, live: LiveUpstream) -> None:
+        """All calls wait for the same check, and not for long. It goes on in the background."""
+        if live.checkup is None:
+            live.checkup = asyncio.create_task(self._checked(live))
+        await asyncio.wait((live.checkup,), timeout=CHECKUP_SECONDS)
+
+    async def _checked(self, live: LiveUpstream) -> None:
+        try:
+            is_up = await self._checkup.is_up(live.upstream)
+            if is_up is not None:
+                live.checked(is_up=is_up)
+        finally:
+            live.checkup = None
+
+    async def _attempted(self, attempt: Attempt) -> Outcome:
+        call = attempt.call
+        body = await threads.work(len(call.body), attempt.live.dialect.prepare, call, attempt.route)
+        attempt.live.budget.call()
+        outcome = await self._once(attempt, body)
+        if not retries.may_follow(outcome):
+            return outcome
+        return await retries.repeated(
+            outcome,
+            partial(self._once, attempt, body),
+            may_repeat=attempt.may_repeat,
+            until=attempt.until,
+            randomness=self._randomness,
+            sleep=self._sleep,
+        )
+
+    async def _once(self, attempt: Attempt, body: bytes) -> Outcome:
+        """Holds one of the upstream's slots. A reply keeps it until its end."""
+        attempt.live.in_flight += 1
         outcome: Outcome | None = None
         try:
-            outcome = await self._asked(attempt, order, transport, body, until)
-            if not isinstance(outcome, Exchange):
-                order.sent(None)
+            outcome = await self._answered(attempt, body)
+            if not isinstance(outcome, Reply):
+                attempt.call.note_at_work(None)
             return outcome
         finally:
-            if not isinstance(outcome, Exchange):
-                attempt.station.in_flight -= 1
+            if not isinstance(outcome, Reply):
+                attempt.live.in_flight -= 1
             if outcome is None:
                 attempt.abandoned()
 
-    async def _asked(self, attempt: Attempt, order: Order, transport: Transport, body: bytes, until: float) -> Outcome:
-        station, upstream, stream = attempt.station, attempt.route.upstream, order.ask.stream
-        patience = Patience()
-        due = until
-        if stream:
-            due = min(until, asyncio.get_running_loop().time() + upstream.first_byte_seconds)
+    async def _answered(self, attempt: Attempt, body: bytes) -> Outcome:
+        live, upstream, ask, patience = attempt.live, attempt.route.upstream, attempt.call.ask, Patience()
+        due = attempt.until
+        if ask.stream:
+            due = min(due, asyncio.get_running_loop().time() + upstream.first_byte_seconds)
         try:
             with patience.until(due):
-                answer = await transport.send(
+                answer = await attempt.connections.transport.send(
                     "POST",
-                    station.urls[order.ask.endpoint],
-                    station.headers(order.headers),
+                    live.urls[ask.endpoint],
+                    live.headers(attempt.call.headers),
                     body,
                     connect_seconds=upstream.connect_seconds,
-                    resolve=station.resolve,
-                    sent=partial(order.sent, attempt.route),
+                    resolve=live.resolve,
+                    sent=attempt.was_sent,
                 )
         except TimeoutError:
-            return verdict.silent(attempt, "first_byte" if due < until else "total")
+            return verdict.silent(attempt, "first_byte" if due < attempt.until else "total")
         except Forbidden as error:
-            station.refuses_us(str(error))
-            attempt.abandoned()
-            return Failure("elsewhere", UpstreamUnavailable())
+            return verdict.forbidden(attempt, error)
         except TransportFailed as failure:
             return verdict.unanswered(attempt, failure)
         finally:
             patience.end()
         step = rules.step_after(answer.status, upstream.dialect)
-        if step == "reply" and rules.is_readable(answer.headers, stream=stream):
+        if step == "reply" and rules.is_readable(answer.headers, stream=ask.stream):
             attempt.answered()
-            return Exchange(attempt, answer, patience, until, stream=stream)
+            return Reply(attempt, answer, patience)
         if step == "reply" or answer.status < 400:
             return await verdict.garbled(attempt, answer)
-        return verdict.refused(attempt, answer, await verdict.body_of(answer, until))
+        return verdict.refused(attempt, answer, await verdict.body_of(answer, attempt.until))

@@ -1,55 +1,69 @@
-"""One call at one upstream, as it is told how that goes."""
+"""One call to one upstream, and the reports on how it went."""
 
 from typing import Any, NamedTuple
 
 from tollgate.core.models import Route
 from tollgate.upstreams.attempts.live_upstream import LiveUpstream, log
 from tollgate.upstreams.org_shares import Shares
+from tollgate.upstreams.rules import UpstreamCall
+from tollgate.upstreams.transports import Transport
+
+
+class Connections(NamedTuple):
+    """A transport, and how each org shares in its connections."""
+
+    transport: Transport
+    shares: Shares
 
 
 class Attempt(NamedTuple):
-    station: LiveUpstream
+    live: LiveUpstream
     route: Route
-    org_id: str
-    shares: Shares
+    call: UpstreamCall
+    connections: Connections
+    until: float
+    """When the total deadline of the call ends, by the loop's clock."""
 
-    def waits_for_a_checkup(self) -> bool:
-        return self.station.waits_for_a_checkup(self.route.model, self.org_id)
+    def needs_checkup(self) -> bool:
+        return self.live.needs_checkup(self.route.model, self.call.org_id)
 
-    def begins(self) -> bool:
-        """Whether it may. It must be told how that went: answered, succeeded, failed or abandoned."""
-        return self.station.admits(self.route.model, self.org_id)
+    def begin(self) -> bool:
+        """Whether it may. Then one of answered, succeeded, failed or abandoned must report on it."""
+        return not self.needs_checkup() and self.live.admits(self.route.model, self.call.org_id)
+
+    def was_sent(self) -> None:
+        self.call.note_at_work(self.route)
 
     def answered(self) -> None:
-        self.station.breakers.answered(self.route.model, self.org_id)
+        self.live.breakers.answered(self.route.model, self.call.org_id)
 
     def succeeded(self) -> None:
-        self.station.breakers.succeeded(self.route.model, self.org_id)
+        self.live.breakers.succeeded(self.route.model, self.call.org_id)
 
     def abandoned(self) -> None:
-        self.station.breakers.abandoned(self.route.model, self.org_id)
+        self.live.breakers.abandoned(self.route.model, self.call.org_id)
 
     def failed(self, why: str, *, provoked: bool = True) -> None:
-        """A request that was read may have provoked it. Where none was, the upstream is at fault whoever asked."""
-        self.station.failed(self.route.model, self.org_id, why, provoked=provoked)
+        """`provoked`: the upstream read the request, so the request may have caused the failure."""
+        self.live.failed(self.route.model, self.call.org_id, why, provoked=provoked)
 
     def lacks_a_connection(self, why: str) -> None:
-        """This process had none to spare: the upstream was not asked, and nothing is held against it."""
+        """This process had no free connection. That does not count against the upstream."""
         self.abandoned()
         log.warning("no_connection", upstream=self.route.upstream.id, why=why)
 
     def end(self) -> None:
-        """After the answer: its slot at the upstream and its part of the org's share are free again."""
-        self.station.in_flight -= 1
-        self.shares.give_back(self.org_id)
+        """After the answer: frees its slot at the upstream, and its part of the org's share."""
+        self.live.in_flight -= 1
+        self.connections.shares.give_back(self.call.org_id)
 
     def may_repeat(self) -> bool:
-        return self.station.repeats(self.route.model, self.org_id)
+        return self.live.may_repeat(self.route.model, self.call.org_id)
 
     def facts(self, generation_id: str | None = None) -> dict[str, Any]:
         return facts(self.route, generation_id)
 
 
 def facts(route: Route, generation_id: str | None = None) -> dict[str, Any]:
-    """Whoever settles the call must know who may have worked for it, and under which id."""
+    """The upstream that may have worked for the call, and under which id: the settlement needs both."""
     return {"upstream": route.upstream.id} | ({"generation_id": generation_id} if generation_id else {})

@@ -1,4 +1,4 @@
-"""One upstream as we know it: how it is spoken to, how busy it is, and how it has been doing."""
+"""An upstream as this process knows it: its dialect and headers, its load, its breakers and its failures."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ from tollgate.upstreams.breaker import OF_OPENROUTER, OF_OTHERS, Breakers, Budge
 from tollgate.upstreams.dialects import DIALECTS
 
 FULL_SECONDS: Final = 2
-"""When somebody may try again who found every slot taken."""
+"""Retry-After when every slot of the upstream is taken."""
 
 SANDBOX_FAULT: Final = "x-sandbox-fault"
 
@@ -27,7 +27,7 @@ class LiveUpstream:
         self.upstream = upstream
         self.dialect = DIALECTS[upstream.dialect]
         self.is_paid = upstream.dialect == OPENROUTER
-        """What it has begun it may charge us for, even if we never hear of it."""
+        """It may charge us for what it has begun, even if we get no answer."""
         self.resolve = None if upstream.trusted else guard.addresses
         self._passed_on = (*self.dialect.headers, SANDBOX_FAULT) if upstream.is_sandbox else self.dialect.headers
         self.is_usable = True
@@ -41,28 +41,29 @@ class LiveUpstream:
         self._clock = clock
         self.breakers = Breakers(OF_OPENROUTER if self.is_paid else OF_OTHERS)
         self.checkup: asyncio.Task[None] | None = None
-        """Whoever waits for it waits for the same one."""
+        """The health check under way, which all waiting calls share."""
         self._check(guard)
         self._headers = self._our_headers(secrets)
 
     def is_of(self, upstream: Upstream) -> bool:
-        """The same, in each of its settings. A catalog that was read again has another object for it."""
+        """Whether all settings are the same. A catalog that was read again holds a new object for the same upstream."""
         if self.upstream is not upstream and self.upstream == upstream:
             self.upstream = upstream
         return self.upstream is upstream
 
     def headers(self, clients: Mapping[str, str]) -> dict[str, str]:
-        """Ours last: no client speaks with our key's voice."""
+        """Ours come last, so that no client can replace our key."""
         return {**rules.passed_on(clients, self._passed_on), **self._headers}
 
     def admits(self, model: str, org_id: str) -> bool:
-        """Whether one more may go. It must be told how that went: answered, succeeded, failed or abandoned."""
+        """Whether one more call may go. Then one of answered, succeeded, failed or abandoned must report on it."""
         return self.is_usable and not self.is_full and self.breakers.admits(model, org_id, self._clock())
 
-    def waits_for_a_checkup(self, model: str, org_id: str) -> bool:
-        """Whether its health decides if it is asked again. Without a health path, the next call decides that."""
-        has_path = self.upstream.health_path is not None
-        return has_path and self.is_usable and self.breakers.state(model, org_id, self._clock()) == "half"
+    def needs_checkup(self, model: str, org_id: str) -> bool:
+        """Whether a health check must succeed first. Without a health path, the next call is the check."""
+        if self.upstream.health_path is None or not self.is_usable:
+            return False
+        return self.breakers.state(model, org_id, self._clock()) == "half"
 
     def checked(self, *, is_up: bool) -> None:
         self.breakers.checked(self._clock(), is_up=is_up)
@@ -71,8 +72,8 @@ class LiveUpstream:
     def is_full(self) -> bool:
         return self.upstream.concurrency is not None and self.in_flight >= self.upstream.concurrency
 
-    def repeats(self, model: str, org_id: str) -> bool:
-        """Whether what was safe may be tried again here. Takes it from the budget."""
+    def may_repeat(self, model: str, org_id: str) -> bool:
+        """Whether a call that is safe to repeat may be repeated here. Takes it from the budget."""
         is_open = self.breakers.state(model, org_id, self._clock()) == "open"
         return not is_open and not self.is_full and self.budget.take(self._clock())
 
@@ -86,7 +87,7 @@ class LiveUpstream:
         log.warning("upstream_failed", upstream=self.upstream.id, model=model, why=why)
 
     def note(self, why: str) -> None:
-        """For operators; not held against it."""
+        """For operators; the breakers do not count it."""
         self.failures += 1
         self.last_error = why
 
@@ -94,11 +95,11 @@ class LiveUpstream:
         return self.breakers.worst(self._clock())
 
     def states(self) -> dict[str, State]:
-        """Of the models that fail."""
+        """By model, for those that fail."""
         return self.breakers.states(self._clock())
 
     def refuses_us(self, why: str) -> None:
-        """Our key, our credit or our address of it is wrong: every client's trouble until an operator mends it."""
+        """Our key, our credit or the upstream's address is wrong. All calls fail until an operator corrects it."""
         self.note(why)
         log.error("upstream_refuses_us", upstream=self.upstream.id, why=why)
 

@@ -1,9 +1,8 @@
-"""Asking the same upstream again, by tenacity: a little later, not all at the same moment, and not for long."""
+"""Calls the same upstream again, with tenacity: after growing, random pauses, and not for long."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from tollgate.upstreams import rules
 from tollgate.upstreams.attempts.outcome import Failure, Outcome
@@ -24,16 +23,13 @@ async def repeated(
     randomness: Callable[[], float],
     sleep: Callable[[float], Awaitable[Any]],
 ) -> Outcome:
-    """The first time is behind us: tenacity costs more than all else here, and the usual call needs no second one."""
-    from tenacity import AsyncRetrying, retry_if_result  # noqa: PLC0415  # nor need a cold start import it
+    """The first attempt was made before: most calls need no second one, and do without tenacity."""
+    from tenacity import AsyncRetrying, retry_if_result  # noqa: PLC0415
 
-    async def first_time() -> Outcome:
-        return first
+    made: list[Outcome] = [first]
 
-    times = chain((first_time,), repeat(once))
-
-    async def next_time() -> Outcome:
-        return await next(times)()
+    async def attempt() -> Outcome:
+        return made.pop() if made else await once()
 
     def wait(state: "RetryCallState") -> float:
         return rules.pause(state.attempt_number - 1, _failure(state).retry_after, randomness())
@@ -44,20 +40,17 @@ async def repeated(
         return state.attempt_number >= MOST_TIMES or is_long or not may_repeat()
 
     repeating = AsyncRetrying(
-        sleep=sleep,
-        wait=wait,
-        stop=stop,
-        retry=retry_if_result(_is_safe_again),
-        retry_error_callback=_failure,
+        sleep=sleep, wait=wait, stop=stop, retry=retry_if_result(may_follow), retry_error_callback=_failure
     )
-    return await repeating(next_time)
+    return await repeating(attempt)
 
 
-def _is_safe_again(outcome: Outcome) -> bool:
+def may_follow(outcome: Outcome) -> TypeGuard[Failure]:
+    """Whether the same upstream may be called again."""
     return isinstance(outcome, Failure) and outcome.step == "again"
 
 
 def _failure(state: "RetryCallState") -> Failure:
-    assert state.outcome  # noqa: S101  # tenacity asks after it has tried
+    assert state.outcome  # noqa: S101  # tenacity calls this after an attempt
     failure: Failure = state.outcome.result()
     return failure

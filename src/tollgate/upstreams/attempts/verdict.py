@@ -1,4 +1,4 @@
-"""What an attempt came to: whether the upstream is to blame, who may be asked next, and what the client is told."""
+"""Decides about an attempt: whether the upstream is at fault, which call may follow, and what the client gets."""
 
 import asyncio
 from typing import Final
@@ -13,6 +13,7 @@ from tollgate.core.errors import (
     UpstreamUnavailable,
 )
 from tollgate.upstreams import rules
+from tollgate.upstreams.address_guard import Forbidden
 from tollgate.upstreams.attempts.attempt import Attempt
 from tollgate.upstreams.attempts.live_upstream import FULL_SECONDS
 from tollgate.upstreams.attempts.outcome import Failure, Refused
@@ -29,18 +30,24 @@ from tollgate.upstreams.transports import Answer
 MOST_REFUSAL_BYTES: Final = 1024 * 1024
 REFUSAL_SECONDS: Final = 10.0
 GAVE_UP: Final = (408, 504, 524)
-"""The upstream, or what stands before it, waited in vain; the work may have been done."""
+"""Statuses by which the upstream, or a proxy before it, reports a timeout. The work may have been done."""
 
 
 def silent(attempt: Attempt, phase: str) -> Failure:
-    """Without a word in time. That a client wants more than fits into the total deadline is no fault of the server."""
+    """No answer in time. A client that needs more than the total deadline is no fault of the upstream."""
     error = UpstreamTimeout(phase=phase, **attempt.facts())
     if phase == "total":
-        attempt.station.note("total timeout")
+        attempt.live.note("total timeout")
         attempt.abandoned()
         return Failure("stop", error)
     attempt.failed(f"{phase} timeout")
-    return Failure("stop" if attempt.station.is_paid else "elsewhere", error)
+    return Failure("stop" if attempt.live.is_paid else "elsewhere", error)
+
+
+def forbidden(attempt: Attempt, error: Forbidden) -> Failure:
+    attempt.live.refuses_us(str(error))
+    attempt.abandoned()
+    return Failure("elsewhere", UpstreamUnavailable())
 
 
 def unanswered(attempt: Attempt, failure: TransportFailed) -> Failure:
@@ -51,54 +58,50 @@ def unanswered(attempt: Attempt, failure: TransportFailed) -> Failure:
     if isinstance(failure, ConnectTimeout):
         return Failure("elsewhere", UpstreamTimeout(phase="connect", **attempt.facts()))
     if isinstance(failure, ConnectionLost):
-        return Failure("stop" if attempt.station.is_paid else "again", UpstreamCut(**attempt.facts()))
+        return Failure("stop" if attempt.live.is_paid else "again", UpstreamCut(**attempt.facts()))
     if isinstance(failure, NotHttp):
-        return Failure("stop" if attempt.station.is_paid else "elsewhere", UpstreamGarbled(**attempt.facts()))
+        return Failure("stop" if attempt.live.is_paid else "elsewhere", UpstreamGarbled(**attempt.facts()))
     return Failure("again", UpstreamUnavailable())
 
 
 async def garbled(attempt: Attempt, answer: Answer) -> Failure:
-    """No error and no reply either: a redirect, nothing at all, or another kind of thing."""
+    """Neither an error nor a reply: a redirect, an empty body, or another content type."""
     await answer.close()
     attempt.failed(f"HTTP {answer.status}, {answer.headers.get('content-type', 'of no type')[:100]}")
     generation_id = rules.generation_id(answer.headers, attempt.route.upstream.dialect)
     error = UpstreamGarbled(**attempt.facts(generation_id))
-    return Failure("stop" if attempt.station.is_paid else "elsewhere", error)
+    return Failure("stop" if attempt.live.is_paid else "elsewhere", error)
 
 
 def refused(attempt: Attempt, answer: Answer, body: bytes) -> Refused | Failure:
-    station, route = attempt.station, attempt.route
-    dialect = route.upstream.dialect
-    refusal = station.dialect.refusal(answer.status, answer.headers.get("content-type", ""), body)
+    live, dialect = attempt.live, attempt.route.upstream.dialect
+    refusal = live.dialect.refusal(answer.status, answer.headers.get("content-type", ""), body)
     step = rules.step_after(refusal.status, dialect)
     if rules.is_fault(refusal.status):
         attempt.failed(f"HTTP {refusal.status}")
     else:
         attempt.answered()
-    no = Refused(route, refusal, {**rules.passed_down(answer.headers), "content-type": "application/json"})
+    headers = {**rules.passed_down(answer.headers), "content-type": "application/json"}
+    passed_on = Refused(attempt.route, refusal.status, headers, refusal.body)
     if step == "refuse":
-        return no
+        return passed_on
     if rules.is_our_trouble(refusal.status, dialect):
-        station.refuses_us(f"HTTP {refusal.status}")
+        live.refuses_us(f"HTTP {refusal.status}")
         return Failure("elsewhere", UpstreamUnavailable())
-    is_worth_passing = refusal.by_upstream or refusal.status == 429
-    return Failure(
-        step,
-        _error_for(refusal.status, attempt),
-        no if is_worth_passing else None,
-        rules.retry_after(answer.headers),
-    )
+    says_more = refusal.by_upstream or refusal.status == 429
+    error = _error_for(refusal.status, attempt)
+    return Failure(step, error, passed_on if says_more else None, rules.retry_after(answer.headers))
 
 
 def _error_for(status: int, attempt: Attempt) -> UpstreamError:
-    """For a status without words that could be passed on."""
+    """Ours, for an error whose own message cannot be passed on."""
     if status in GAVE_UP:
         return UpstreamTimeout(phase="upstream", **attempt.facts())
     return busy(FULL_SECONDS) if status in (503, 529) else UpstreamUnavailable()
 
 
 async def body_of(answer: Answer, until: float) -> bytes:
-    """The body of a no, as far as it can be had soon. Packed, it is left alone."""
+    """The body of an error; empty if it is compressed, too large, or does not come soon."""
     if answer.headers.get("content-encoding", "identity") != "identity":
         await answer.close()
         return b""

@@ -1,4 +1,4 @@
-"""How each kind of server wants to be asked, and how it says no. All speak OpenAI's language, each with an accent."""
+"""How each kind of server differs from OpenAI's API: in the body that it gets, and in its errors."""
 
 from collections.abc import Mapping
 from typing import Final

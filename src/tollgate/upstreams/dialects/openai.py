@@ -1,38 +1,48 @@
-"""OpenAI's own way, which every other server follows but for what its own file says."""
+"""OpenAI's API. The other dialects override what differs."""
 
+import json
 from collections.abc import Callable
+from functools import partial
+from typing import Final
 
-from tollgate.core import request_body, strict_json
+from tollgate.core import strict_json
 from tollgate.core.models import Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Event
-from tollgate.core.strict_json import NotJson
+from tollgate.core.strict_json import Edits, NotJson
 from tollgate.upstreams.dialects import refusals
-from tollgate.upstreams.rules import Refusal
+from tollgate.upstreams.rules import Refusal, UpstreamCall
 
 Shown = Callable[[Event], bytes | None]
-"""What a client sees of an event: its bytes, fewer of them, or nothing of it."""
+"""What the client gets of an event: its bytes, fewer of them, or None for nothing."""
+
+_WITHOUT_USAGE: Final[Edits] = {"usage": None}
 
 
 class OpenAI:
     continuous = False
-    """Can tell, in every chunk, what has been used so far. Then a stream that is cut can be charged exactly."""
+    """Can report the usage so far in every chunk. Then a stream that breaks off is charged exactly."""
     knows_only_max_tokens = False
-    """Ignores the newer name of the bound, so that a bound under it would be none."""
+    """Ignores max_completion_tokens, so a bound under that name would not hold."""
     headers: tuple[str, ...] = ()
-    """The client's, that it understands."""
+    """The client's headers that are forwarded."""
 
-    def prepare(self, body: bytes, ask: Ask, route: Route, bound: int | None) -> bytes:
-        """The body for this route: its name for the model, the granted bound, and a wish to know the usage."""
-        if route.model != ask.model:
-            body = request_body.renamed(body, route.model)
-        if ask.fallbacks:
-            body = strict_json.without(body, "models")  # falling back is ours to do, and this server does not know how
-        body = self._bounded(body, ask, bound)
-        return request_body.asking_for_usage(body, continuous=self.continuous) if ask.stream else body
+    def prepare(self, call: UpstreamCall, route: Route) -> bytes:
+        """The body for this route."""
+        return strict_json.edit(call.body, self.edits(call, route))
+
+    def edits(self, call: UpstreamCall, route: Route) -> Edits:
+        """The route's name for the model, the granted bound, and the request for usage in a stream. Fallbacks are tried
+        by us, since these servers do not know `models`."""
+        edits: Edits = {"model": json.dumps(route.model)} if route.model != call.ask.model else {}
+        if call.ask.fallbacks:
+            edits = {**edits, "models": None}
+        if call.ask.stream:
+            edits = {**edits, "stream_options": partial(_asking_for_usage, self.continuous)}
+        return {**edits, **self.bound_edits(call.ask, call.bound)}
 
     def shown(self, ask: Ask) -> Shown:
-        """As if only the client had asked: the usage that we wanted is taken out again."""
+        """Takes the usage out again where only we asked for it."""
         if not ask.stream or ask.continuous_usage:
             return as_it_came
         if ask.include_usage:
@@ -40,26 +50,29 @@ class OpenAI:
         return _without_usage
 
     def refusal(self, status: int, content_type: str, body: bytes) -> Refusal:
-        """Objects of OpenAI's shape pass as they are; the rest is put into it, without what is nobody's business."""
+        """An error in OpenAI's shape passes unchanged. Any other is put into that shape, without internal details."""
         return refusals.read(status, content_type, body)
 
     def bound_field(self, ask: Ask) -> str:
-        """Under which a bound goes up. A second name for the client's own must never be added to it."""
+        """The name of the output bound. A body must never have two of them."""
         return "max_tokens" if self.knows_only_max_tokens else ask.bound_field or "max_tokens"
 
-    def _bounded(self, body: bytes, ask: Ask, bound: int | None) -> bytes:
+    def bound_edits(self, ask: Ask, bound: int | None) -> Edits:
         if ask.endpoint == "embeddings":
-            return body
+            return {}
         field = self.bound_field(ask)
-        renames = ask.bound_field is not None and field != ask.bound_field
-        if renames:
-            body = strict_json.without(body, str(ask.bound_field))
-            bound = ask.bound if bound is None else bound
-        return body if bound is None else request_body.granted(body, bound, field)
+        if ask.bound_field is None or field == ask.bound_field:
+            return {} if bound is None else {field: str(bound)}
+        return {ask.bound_field: None, field: str(ask.bound if bound is None else bound)}
 
 
 def as_it_came(event: Event) -> bytes | None:
     return event.raw
+
+
+def _asking_for_usage(continuous: bool, written: str | None) -> str:
+    asked = {"include_usage": "true"} | ({"continuous_usage_stats": "true"} if continuous else {})
+    return strict_json.edit_text("{}" if written in (None, "null") else written, asked)
 
 
 def _without_usage(event: Event) -> bytes | None:
@@ -82,11 +95,11 @@ def _stripped(event: Event, *, keeps_last: bool) -> bytes | None:
         return event.raw
     if chunk["usage"] and chunk.get("choices") == [] and not chunk.get("error"):
         return event.raw if keeps_last else None
-    return _with_data(event, strict_json.without(event.data, "usage"))
+    return _with_data(event, strict_json.edit(event.data, _WITHOUT_USAGE))
 
 
 def _with_data(event: Event, data: bytes) -> bytes:
-    """The event with other data, its line ends and all else as they were."""
+    """The event with other data. Its line ends and its other fields stay as they were."""
     before, found, after = event.raw.partition(event.data)
     if found:
         return before + data + after

@@ -1,12 +1,14 @@
-"""OpenRouter: takes everything, always says what was used, and falls back by itself."""
+"""OpenRouter: accepts every parameter, always reports the usage, and tries fallbacks itself."""
 
-from tollgate.core import request_body
-from tollgate.core.extras import sent
+import json
+
+from tollgate.core.extras import edits as extras
 from tollgate.core.models import Route
 from tollgate.core.request_body import Ask
+from tollgate.core.strict_json import Edits
 from tollgate.upstreams.dialects import refusals
 from tollgate.upstreams.dialects.openai import OpenAI, Shown, as_it_came
-from tollgate.upstreams.rules import Refusal
+from tollgate.upstreams.rules import Refusal, UpstreamCall
 
 
 class OpenRouter(OpenAI):
@@ -18,15 +20,19 @@ class OpenRouter(OpenAI):
         "x-openrouter-metadata",
         "x-session-id",
     )
-    """Not its cache: that is one for all who share our key, so one org would see what another has asked."""
+    """Not those of its cache: all orgs share our key, so one org would get what another asked."""
 
-    def prepare(self, body: bytes, ask: Ask, route: Route, bound: int | None) -> bytes:
-        if route.model != ask.model:
-            body = request_body.renamed(body, route.model)
-        return sent.bounded(self._bounded(body, ask, bound), ask.extras)
+    def edits(self, call: UpstreamCall, route: Route) -> Edits:
+        ask = call.ask
+        return {
+            **({"model": json.dumps(route.model)} if route.model != ask.model else {}),
+            **({"models": json.dumps(call.openrouter_models)} if call.openrouter_models else {}),
+            **self.bound_edits(ask, call.bound),
+            **extras.edits(ask.extras, search_off=call.search_off),
+        }
 
     def bound_field(self, ask: Ask) -> str:
-        """The newer name; the old completions know only the old one."""
+        """The newer name; text completions know only the older one."""
         return ask.bound_field or ("max_completion_tokens" if ask.endpoint == "chat" else "max_tokens")
 
     def shown(self, ask: Ask) -> Shown:

@@ -19,8 +19,8 @@ _redact = Redactor((), (*FORMS, *INTERNALS))
 
 
 def read(status: int, content_type: str, body: bytes, *, trusted: bool = False) -> Refusal:
-    """Byte for byte where it can be. Only OpenRouter is trusted to have looked at its own words; of a server that
-    broke, the words are as broken."""
+    """The error byte for byte, where it can be shown. OpenRouter is trusted to hide its own details; the message of
+    another server's 5xx is cleaned."""
     found = _document(body)
     error = found.get("error")
     meant = 400 if status == 500 and not trusted and _blames_the_request(found) else status
@@ -34,7 +34,7 @@ def read(status: int, content_type: str, body: bytes, *, trusted: bool = False) 
 
 
 def _blames_the_request(found: Mapping[str, Any]) -> bool:
-    """Some servers answer with status 500 where their own words say that the request was wrong."""
+    """Some servers answer 500 although the type or code in the body says that the request was wrong."""
     error = found.get("error")
     said = error if isinstance(error, dict) else found
     words = f"{said.get('type')} {said.get('code')}"
@@ -49,7 +49,7 @@ def _document(body: bytes) -> Mapping[str, Any]:
 
 
 def _said(found: Mapping[str, Any]) -> str:
-    """vLLM's and TGI's bare string, SGLang's message without an envelope, FastAPI's detail."""
+    """The message of vLLM's and TGI's bare string, of SGLang's object without an envelope, or of FastAPI's detail."""
     detail = found.get("detail")
     if isinstance(detail, list):
         detail = "; ".join(_fault(one) for one in detail[:5])
@@ -66,7 +66,7 @@ def _fault(one: object) -> str:
 
 
 def _plain(content_type: str, body: bytes) -> str:
-    """A line of text may say something. A page never does."""
+    """The body of a plain text error. HTML pages are not shown."""
     is_text = content_type.partition(";")[0].strip().lower() == "text/plain"
     return _cleaned(body[: 4 * LONGEST_MESSAGE].decode(errors="replace")) if is_text else ""
 
@@ -77,7 +77,7 @@ def _cleaned(text: str) -> str:
 
 def _shaped(status: int, message: str) -> bytes:
     error = {
-        "message": message or f"The model's server refused this with status {status}.",
+        "message": message or f"The upstream refused the request with status {status}.",
         "type": _kind(status),
         "param": None,
         "code": None,

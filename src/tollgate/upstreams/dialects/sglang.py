@@ -1,4 +1,4 @@
-"""SGLang: counts as it goes, under the same name as vLLM."""
+"""SGLang: reports the usage in every chunk when asked, under the same name as vLLM."""
 
 from tollgate.upstreams.dialects.openai import OpenAI
 

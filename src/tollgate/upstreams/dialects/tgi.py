@@ -1,4 +1,4 @@
-"""Hugging Face's text-generation-inference: knows one name for the bound, and ignores what it does not know."""
+"""Hugging Face's text-generation-inference: knows only max_tokens, and ignores unknown parameters."""
 
 from tollgate.upstreams.dialects.openai import OpenAI
 

@@ -1,4 +1,4 @@
-"""vLLM: counts as it goes."""
+"""vLLM: reports the usage in every chunk when asked."""
 
 from tollgate.upstreams.dialects.openai import OpenAI
 

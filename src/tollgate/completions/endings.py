@@ -1,0 +1,192 @@
+"""How a paid call ends: what is charged, what the request's row keeps, and whether the sweeper must look. Pure."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Final, Literal, NamedTuple
+
+from tollgate.completions.rules import Grant
+from tollgate.core import strict_json
+from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamTimeout
+from tollgate.core.models import OPENROUTER, SANDBOX, Route
+from tollgate.core.sse import Tally
+from tollgate.credits import rules as credits
+
+FIRST_SWEEP_SECONDS: Final = 2
+MOST_USAGE_FIELDS: Final = 60
+LONGEST_USAGE_NAME: Final = 64
+CLIENT_CLOSED_REQUEST: Final = 499
+
+
+class Ending(NamedTuple):
+    """How one paid call ended."""
+
+    outcome: Literal["settled", "released", "unsettled"]
+    upstream: str | None = None
+    served_model: str | None = None
+    generation_id: str | None = None
+    usage: Mapping[str, Any] | None = None
+    """Numbers only, as the row keeps them."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    charge_nanos: int | None = None
+    cost_nanos: int | None = None
+    estimated: bool = False
+    quarantined: bool = False
+    status: int | None = None
+    """As the client saw it."""
+    error_code: str | None = None
+    sweep_in_seconds: int | None = None
+    """Of an unsettled call: when the sweeper looks for its cost."""
+
+    def item(self, request_id: str, **more: Any) -> dict[str, Any]:
+        """As the settlement in the database takes it."""
+        given = {"id": request_id, **more, **self._asdict()}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+RELEASED: Final = Ending("released")
+UNSETTLED: Final = Ending("unsettled", sweep_in_seconds=FIRST_SWEEP_SECONDS)
+"""The upstream may have done work, and only it knows the cost."""
+
+
+def of_answer(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:
+    """The upstream answered, completely or not."""
+    if route.upstream.id == SANDBOX:
+        return _free(tally)
+    return _charged(tally, route, grant, generation_id)._replace(
+        upstream=route.upstream.id,
+        served_model=tally.model,
+        generation_id=generation_id,
+        usage=kept_usage(tally.usage),
+        error_code="failed_upstream" if tally.ending == "failed" else None,
+    )
+
+
+def refused(status: int) -> Ending:
+    """The upstream answered with an error."""
+    return Ending("released", status=status, error_code="refused_upstream")
+
+
+def failed(error: UpstreamError | TooManyInFlight, routes: Sequence[Route]) -> Ending:
+    """No upstream gave a readable answer. OpenRouter may charge for work that it began."""
+    upstream, generation_id = error.facts.get("upstream"), error.facts.get("generation_id")
+    is_paid = upstream == OPENROUTER if upstream else _may_cost(routes)
+    began = isinstance(error, (UpstreamCut, UpstreamTimeout)) and error.facts.get("phase") != "connect"
+    ending = UNSETTLED if is_paid and (began or generation_id) else RELEASED
+    return ending._replace(upstream=upstream, generation_id=generation_id, status=error.status, error_code=error.code)
+
+
+def unanswered(routes: Sequence[Route]) -> Ending:
+    """The client left, or the server stopped, before an upstream answered."""
+    return UNSETTLED if _may_cost(routes) else RELEASED
+
+
+def broken_off(route: Route, generation_id: str | None) -> Ending:
+    """The client left, or the server stopped, while an answer came that had said nothing yet."""
+    return unanswered([route])._replace(upstream=route.upstream.id, generation_id=generation_id)
+
+
+def prefill(route: Route, grant: Grant) -> Ending:
+    """The client left, or the server stopped, while a server of our own read the prompt: its work is estimated."""
+    return _estimated(route, grant, completion_tokens=0)._replace(upstream=route.upstream.id)
+
+
+def with_client_gone(ending: Ending) -> Ending:
+    return ending._replace(status=CLIENT_CLOSED_REQUEST, error_code="client_gone")
+
+
+def with_server_stopped(ending: Ending) -> Ending:
+    return ending._replace(status=ServerRestarting.status, error_code=ServerRestarting.code)
+
+
+def billed(bill: credits.Bill, usage: credits.Usage | None = None) -> Ending:
+    return Ending(
+        "settled",
+        prompt_tokens=usage.prompt_tokens if usage else None,
+        completion_tokens=usage.completion_tokens if usage else None,
+        charge_nanos=bill.charge_nanos,
+        cost_nanos=bill.cost_nanos,
+        estimated=bill.estimated,
+        quarantined=bill.quarantined,
+    )
+
+
+def kept_usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The numbers of a usage. Its texts are left out, and decimals become strings, so that any row can hold it."""
+    if usage is None:
+        return None
+    kept: dict[str, Any] = {}
+    for name, value in islice(usage.items(), MOST_USAGE_FIELDS):
+        if isinstance(value, int):
+            kept[strict_json.printable(name, LONGEST_USAGE_NAME)] = value
+        elif isinstance(value, Decimal):
+            kept[strict_json.printable(name, LONGEST_USAGE_NAME)] = str(value)
+        elif isinstance(value, dict):
+            kept[strict_json.printable(name, LONGEST_USAGE_NAME)] = kept_usage(value)
+    return kept
+
+
+def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:
+    try:
+        usage = _usage(tally, route)
+        if usage is None:
+            return _without_usage(tally, route, grant, generation_id)
+        return billed(
+            credits.bill(
+                usage,
+                route.price or grant.price,
+                markup_ppm=grant.markup_ppm,
+                most_nanos=credits.BEYOND_BELIEF * grant.hold_nanos,
+                context_tokens=grant.context_tokens,
+            ),
+            usage,
+        )
+    except credits.Nonsense:
+        if route.upstream.id == OPENROUTER and generation_id:
+            return UNSETTLED  # its own record decides
+        return billed(credits.at_the_hold(grant.hold_nanos, grant.markup_ppm))
+
+
+def _usage(tally: Tally, route: Route) -> credits.Usage | None:
+    """Our own servers' cost is tokens times the route's price, whatever they state. OpenRouter sends zeros without a
+    cost for answers that did cost something: that is no usage."""
+    usage = credits.read_usage(tally.usage)
+    if usage is None:
+        return None
+    if route.upstream.id != OPENROUTER:
+        return usage._replace(cost_nanos=None)
+    is_empty = not usage.prompt_tokens and not usage.completion_tokens and usage.cost_nanos is None
+    return None if is_empty else usage
+
+
+def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:
+    """Absent usage is not zero. OpenRouter is asked later. A server of our own cannot be asked, so its prompt and what
+    it said are estimated. An answer that is only a failure is free."""
+    if route.upstream.id == OPENROUTER:
+        return UNSETTLED if generation_id or not tally.failure else RELEASED
+    said = max(tally.events - (tally.failure is not None), tally.said_tokens)
+    if said <= 0 and tally.ending != "complete":
+        return RELEASED
+    return _estimated(route, grant, completion_tokens=max(0, said))
+
+
+def _estimated(route: Route, grant: Grant, *, completion_tokens: int) -> Ending:
+    """The most that the prompt may be, and at least what was said, within the hold."""
+    counted = credits.Usage(grant.prompt_tokens, completion_tokens, None)
+    cost = credits.at_listed_price(counted, route.price or grant.price)
+    charge = min(credits.charge_for(cost, grant.markup_ppm), grant.hold_nanos)
+    return billed(credits.Bill(min(int(cost), grant.hold_nanos), charge, estimated=True), counted)
+
+
+def _free(tally: Tally) -> Ending:
+    """A test key's call: counted, and charged nothing."""
+    try:
+        usage = credits.read_usage(tally.usage)
+    except credits.Nonsense:
+        usage = None
+    return billed(credits.Bill(0, 0), usage)._replace(upstream=SANDBOX)
+
+
+def _may_cost(routes: Sequence[Route]) -> bool:
+    return any(route.upstream.id == OPENROUTER for route in routes)

@@ -1,0 +1,76 @@
+"""One paid call: price, admit, send, relay, settle."""
+
+from starlette.types import Receive, Scope, Send
+
+from tollgate.completions import replay
+from tollgate.completions.admission import Admission
+from tollgate.completions.paid_call import Leaving, PaidCall
+from tollgate.completions.plain import PlainAnswer
+from tollgate.completions.settlements import Settled, Settlements
+from tollgate.completions.stream import StreamedAnswer
+from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamError, UpstreamGarbled
+from tollgate.core.sse import EventTooLarge
+from tollgate.process import logs
+from tollgate.process.drain import Drain
+from tollgate.upstreams.client import Upstreams
+
+
+class Flow:
+    def __init__(
+        self, admission: Admission, settlements: Settlements, upstreams: Upstreams, drain: Drain, leaving: Leaving
+    ) -> None:
+        self._admission = admission
+        self._settlements = settlements
+        self._upstreams = upstreams
+        self._drain = drain
+        self._leaving = leaving
+
+    async def run(self, call: PaidCall, scope: Scope, receive: Receive, send: Send) -> None:
+        """However the call ends, it is settled first and the client gets the end of its answer last."""
+        quote = await self._admission.price(call)
+        repeated = await self._admission.admit(call, quote)
+        if repeated:
+            await replay.response(repeated)(scope, receive, send)
+            return
+        answer = self._answer(call, scope, receive, send)
+        settled = None
+        try:
+            async with answer.watched():
+                await self._send_and_relay(call, answer)
+        finally:
+            settled = await self._settle(call, answer)
+        await answer.finish(settled)
+
+    def _answer(self, call: PaidCall, scope: Scope, receive: Receive, send: Send) -> PlainAnswer | StreamedAnswer:
+        if call.ask.stream:
+            return StreamedAnswer(call, self._settlements, self._leaving, scope, receive, send)
+        return PlainAnswer(call, send)
+
+    async def _send_and_relay(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> None:
+        try:
+            async with self._drain.bounds():
+                reply = await self._upstreams.open(call.upstream_call())
+                call.take_reply(reply)
+                try:
+                    await answer.relay(reply)
+                finally:
+                    await reply.close()
+        except (UpstreamError, TooManyInFlight, ServerRestarting) as error:
+            call.failure = error
+        except EventTooLarge:
+            call.failure = UpstreamGarbled(**call.facts())
+        call.check_completeness()
+
+    async def _settle(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> Settled | None:
+        ending = call.ending(client_left=answer.client_left, charges_prefill=self._leaving.charges_prefill)
+        settled = await self._settlements.settle(call.item(ending, answer.stored()))
+        if call.noting:
+            await call.noting
+        logs.note(
+            paid_request_id=call.id,
+            model=call.ask.model,
+            upstream=ending.upstream,
+            outcome=ending.outcome,
+            charge_nanos=(settled or {}).get("charge_nanos"),
+        )
+        return settled

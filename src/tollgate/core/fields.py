@@ -1,0 +1,52 @@
+"""Reads the members of a client's JSON object. null counts as absent. A wrong type is refused by BadRequest.
+
+`param` is the name that the refusal reports, where it is not the member's own.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from tollgate.core.errors import BadRequest
+
+
+def whole(given: Mapping[str, Any], name: str, most: int, param: str | None = None) -> int | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        _refuse(name, param, f"a whole number from 1 to {most}")
+    return value
+
+
+def flag(given: Mapping[str, Any], name: str, param: str | None = None) -> bool:
+    value = given.get(name)
+    if value is not None and not isinstance(value, bool):
+        _refuse(name, param, "true or false")
+    return bool(value)
+
+
+def mapping(given: Mapping[str, Any], name: str, param: str | None = None) -> Mapping[str, Any]:
+    value = given.get(name)
+    if value is not None and not isinstance(value, dict):
+        _refuse(name, param, "an object")
+    return value or {}
+
+
+def listed(given: Mapping[str, Any], name: str) -> list[Any]:
+    value = given.get(name)
+    if value is not None and not isinstance(value, list):
+        _refuse(name, None, "a list")
+    return value or []
+
+
+def mappings(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    value = listed(given, name)
+    if not all(isinstance(one, dict) for one in value):
+        _refuse(name, None, "a list of objects")
+    return value
+
+
+def _refuse(name: str, param: str | None, expected: str) -> NoReturn:
+    shown = param or name
+    suffix = "" if shown.endswith(name) else f" for {name}"
+    raise BadRequest(f"{shown}: send {expected}{suffix}.", param=shown)
