@@ -669,7 +669,8 @@ create table tollgate.orgs (
   open_requests bigint not null default 0,
   quarantined_at timestamptz,
   paid_suspended_at timestamptz,
-  paid_suspended_reason text
+  paid_suspended_reason text,
+  chain_head bytea
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -683,6 +684,7 @@ comment on column tollgate.orgs.open_requests is 'Requests whose hold has not en
 comment on column tollgate.orgs.quarantined_at is 'When a request of the org was last settled as quarantined, unless an operator has set paid calls going since.';
 comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Everything else goes on.';
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
+comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
 
 alter table tollgate.orgs enable row level security;
 
@@ -803,6 +805,7 @@ create table tollgate.transfers (
   reason tollgate.reason not null default '',
   balance_after_nanos bigint not null,
   created_at timestamptz not null default clock_timestamp(),
+  chain bytea,
   unique (kind, reference),
   check ((debit = 'wallet') <> (credit = 'wallet'))
 );
@@ -816,6 +819,7 @@ comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos 
 comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. An id shows it as trf_<position>.';
 comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
 comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
+comment on column tollgate.transfers.chain is 'Links the transfer to those of its org before it: see chain_after().';
 
 alter table tollgate.transfers enable row level security;
 
@@ -847,22 +851,6 @@ alter table tollgate.credit_operations enable row level security;
 
 create trigger credit_operations_append_only
 before update or delete or truncate on tollgate.credit_operations
-for each statement execute function tollgate.forbid_change();
-
-
-create table tollgate.transfer_links (
-  org_id text not null,
-  position bigint not null,
-  chain bytea not null,
-  primary key (org_id, position)
-);
-
-comment on table tollgate.transfer_links is 'The hash chain of each org''s transfers: chain is sha256(chain of the org''s previous transfer || the transfer as text). In a table of its own, since tollgate_settle() makes rows of the type of tollgate.transfers, to which no column can be added while it runs. No foreign key: it is written on the path of every request.';
-
-alter table tollgate.transfer_links enable row level security;
-
-create trigger transfer_links_append_only
-before update or delete or truncate on tollgate.transfer_links
 for each statement execute function tollgate.forbid_change();
 
 
@@ -1272,7 +1260,8 @@ create type tollgate.wallet as (
   balance_nanos bigint,
   held_nanos bigint,
   open_requests bigint,
-  counters bigint[]
+  counters bigint[],
+  chain_head bytea
 );
 
 comment on type tollgate.wallet is 'What requests change of an org: carried from item to item of a batch, and written once.';
@@ -4222,45 +4211,44 @@ comment on function tollgate.check_grant(tollgate.caller, tollgate.api_keys, tol
 
 -- The hash chain of each org's transfers.
 
-create function tollgate.transfer_text(t tollgate.transfers) returns bytea
-language sql
-stable -- by the type of domains only; what it gives never changes
+create function tollgate.chain_after(head bytea, t tollgate.transfers) returns bytea
+language plpgsql
+immutable
 set search_path = ''
 as $$
-  select convert_to(row(
+begin
+  return sha256(coalesce(head, '') || convert_to(row(
     t.position, t.org_id, t.debit, t.credit, t.amount_nanos, t.kind, t.reference, t.reason,
     t.balance_after_nanos, extract(epoch from t.created_at)
-  )::text, 'UTF8')
+  )::text, 'UTF8'));
+end
 $$;
 
-comment on function tollgate.transfer_text(tollgate.transfers) is
-  'What is hashed of a transfer: all its columns as a row of Postgres, the time in seconds since the epoch, so that no setting of a session changes it.';
+comment on function tollgate.chain_after(bytea, tollgate.transfers) is
+  'The chain of a transfer: the hash of the chain of its org''s previous transfer and of the transfer as a row of Postgres. Its time is in seconds since the epoch, so that no setting of a session changes the text.';
 
 
 create function tollgate.link_transfer() returns trigger
 language plpgsql
 set search_path = ''
 as $$
+declare
+  head bytea;
 begin
-  insert into tollgate.transfer_links (org_id, position, chain)
-  values (new.org_id, new.position, sha256(
-    coalesce((
-      select l.chain from tollgate.transfer_links l where l.org_id = new.org_id order by l.position desc limit 1
-    ), '') || convert_to(row(
-      new.position, new.org_id, new.debit, new.credit, new.amount_nanos, new.kind, new.reference, new.reason,
-      new.balance_after_nanos, extract(epoch from new.created_at)
-    )::text, 'UTF8')
-  ));
+  select t.chain into head from tollgate.transfers t where t.org_id = new.org_id order by t.position desc limit 1;
+  new.chain := tollgate.chain_after(head, new);
+  update tollgate.orgs o set chain_head = new.chain where o.id = new.org_id;
   return new;
 end
 $$;
 
 comment on function tollgate.link_transfer() is
-  'Trigger of the ledger: links each transfer to the one before it in its org. Relies on the org''s lock, which every writer of transfers holds. The text is that of tollgate.transfer_text(transfer), written out here because a call would double the cost.';
+  'Trigger of the ledger: links a transfer to the previous one of its org. Relies on the org''s lock, which every writer of transfers holds.';
 
+-- tollgate_settle() links its transfers itself: it has read the orgs'' heads and writes the orgs anyway.
 create trigger transfers_linked
 before insert on tollgate.transfers
-for each row execute function tollgate.link_transfer();
+for each row when (new.chain is null) execute function tollgate.link_transfer();
 
 
 -- schemas/07_credits/grant.sql
@@ -6996,7 +6984,7 @@ begin
     last_id := asked.id;
     if wallet.org_id is distinct from asked.org_id then
       place := place + 1;
-      wallet := row(asked.org_id, asked.balance_nanos, asked.held_nanos, asked.open_requests, asked.counters);
+      wallet := row(asked.org_id, asked.balance_nanos, asked.held_nanos, asked.open_requests, asked.counters, null);
       room := tollgate.room(asked.counters, asked.limits, at_ms);
     end if;
 
@@ -7594,6 +7582,7 @@ declare
   wallet tollgate.wallet;
   most constant numeric := 100000000000000000; -- as tollgate.amount_nanos
   correction record;
+  transfer tollgate.transfers;
   charge bigint;
   surplus bigint;
   last_id text;
@@ -7629,7 +7618,8 @@ begin
       o.balance_nanos,
       o.held_nanos,
       o.open_requests,
-      o.counters
+      o.counters,
+      o.chain_head
     from jsonb_array_elements(items) with ordinality i (item, place)
     left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (payers)
     left join tollgate.orgs o on o.id = r.org_id
@@ -7650,7 +7640,9 @@ begin
     end if;
     if wallet.org_id is distinct from entry.org_id then
       place := place + 1;
-      wallet := row(entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters);
+      wallet := row(
+        entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters, entry.chain_head
+      );
     end if;
     if greatest(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
       or least(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
@@ -7699,13 +7691,17 @@ begin
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
     wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, surplus);
-    wallets[place] := wallet;
 
     if charge > 0 then
-      charges := charges || row(
-        null, entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '', wallet.balance_nanos, moment
-      )::tollgate.transfers;
+      transfer := row(
+        nextval('tollgate.transfers_position_seq'), entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '',
+        wallet.balance_nanos, moment, null
+      );
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
+      charges := charges || transfer;
     end if;
+    wallets[place] := wallet;
     if entry.counted then
       perform tollgate.count_open(entry.key_id, -1);
       perform tollgate.settle_key(r, charge, surplus, at_ms) from tollgate.requests r where r.id = entry.id;
@@ -7759,18 +7755,12 @@ begin
     delete from tollgate.holds h where h.request_id = any (ended)
   ),
   transfers as (
-    -- In the order of the running balances, in which positions are then drawn.
-    insert into tollgate.transfers (
-      org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at
-    )
-    select t.org_id, t.debit, t.credit, t.amount_nanos, t.kind, t.reference, t.balance_after_nanos, t.created_at
-    from unnest(charges) with ordinality t
-    order by t.ordinality
+    insert into tollgate.transfers overriding system value select t.* from unnest(charges) t
   ),
   orgs as (
     update tollgate.orgs o
     set balance_nanos = w.balance_nanos, held_nanos = w.held_nanos, open_requests = w.open_requests,
-      counters = w.counters
+      counters = w.counters, chain_head = w.chain_head
     from unnest(wallets) w
     where o.id = w.org_id
   )
@@ -7836,12 +7826,14 @@ begin
     wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(was.created_at), at_ms, surplus);
     if change <> 0 then
       transfer := row(
-        null, was.org_id,
+        nextval('tollgate.transfers_position_seq'), was.org_id,
         case when change > 0 then 'wallet' else 'revenue' end, case when change > 0 then 'revenue' else 'wallet' end,
         abs(change), case when change > 0 then 'charge' else 'refund' end,
         was.id || case when was.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
-        '', wallet.balance_nanos, moment
+        '', wallet.balance_nanos, moment, null
       )::tollgate.transfers;
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
     end if;
     perform tollgate.tally_correction(was, now_is);
     if counted then
@@ -8082,10 +8074,10 @@ stable
 set search_path = ''
 as $$
   with transfers as (
-    select coalesce(t.org_id, l.org_id) as org_id, coalesce(t.position, l.position) as position, t, l.chain,
-      lag(l.chain) over (partition by coalesce(t.org_id, l.org_id) order by coalesce(t.position, l.position)) as before
-    from tollgate.transfers t
-    full join tollgate.transfer_links l on l.org_id = t.org_id and l.position = t.position
+    select t, lag(t.chain) over (partition by t.org_id order by t.position) as before from tollgate.transfers t
+  ),
+  heads as (
+    select distinct on (t.org_id) t.org_id, t.chain from tollgate.transfers t order by t.org_id, t.position desc
   ),
   events as (
     select l.position, l.event_id, l.chain, lag(l.chain) over (order by l.position) as before,
@@ -8093,13 +8085,23 @@ as $$
     from tollgate.event_links l
   )
   (
-    select distinct on (c.org_id) 'chain', 'trf_' || c.position, jsonb_build_object(
-      'org_id', c.org_id, 'row', (c.t).position is not null, 'link', c.chain is not null
+    select distinct on ((c.t).org_id) 'chain', 'trf_' || (c.t).position, jsonb_build_object(
+      'org_id', (c.t).org_id, 'row', true, 'link', (c.t).chain is not null
     )
     from transfers c
-    where (c.chain = sha256(coalesce(c.before, '') || tollgate.transfer_text(c.t))) is not true
-      and not (c.chain is null and c.position <= (select s.position from tollgate.chain_starts s where s.chain = 'transfers'))
-    order by c.org_id, c.position
+    where (c.t).chain is distinct from tollgate.chain_after(c.before, c.t)
+      and not ((c.t).chain is null and (c.t).position <= (
+        select s.position from tollgate.chain_starts s where s.chain = 'transfers'
+      ))
+    order by (c.t).org_id, (c.t).position
+  )
+  union all
+  (
+    select 'chain', o.id, jsonb_build_object('org_id', o.id, 'row', h.chain is not null, 'link', o.chain_head is not null)
+    from tollgate.orgs o
+    left join heads h on h.org_id = o.id
+    where h.chain is distinct from o.chain_head
+    order by o.id
   )
   union all
   (
@@ -8126,7 +8128,7 @@ as $$
 $$;
 
 comment on function tollgate.chain_faults() is
-  'Where a hash chain is broken: the first broken transfer of each org, the first broken link of the audit trail, the first event without one. Rows that were there before the chain need none.';
+  'Where a hash chain is broken: the first broken transfer of each org, each org whose last transfer is not its head, the first broken link of the audit trail, the first event without one. Rows that were there before the chain need none.';
 
 
 create function public.tollgate_sight_chains() returns jsonb
@@ -8163,16 +8165,16 @@ as $$
       (sighted ->> 'transaction')::xid8 <= pg_snapshot_xmin(pg_current_snapshot()) is not false as is_complete
   ),
   heads as (
-    select distinct on (l.org_id) l.org_id, l.chain
-    from tollgate.transfer_links l
-    where l.position <= (select h.position from here h)
-    order by l.org_id, l.position desc
+    select distinct on (t.org_id) t.org_id, t.chain
+    from tollgate.transfers t
+    where t.position <= (select h.position from here h)
+    order by t.org_id, t.position desc
   )
   select jsonb_build_object('complete', h.is_complete) || case when h.is_complete then jsonb_build_object(
     'at', tollgate.utc(now()),
     'schema_version', (select v.version from tollgate.schema_version v),
     'position', h.position,
-    'transfers', (select count(*) from tollgate.transfer_links l where l.position <= h.position),
+    'transfers', (select count(*) from tollgate.transfers t where t.position <= h.position),
     'transfers_digest', (
       select encode(sha256(coalesce(string_agg(s.chain, '' order by s.org_id collate "C"), '')), 'hex') from heads s
     ),

@@ -102,7 +102,7 @@ begin
     last_id := asked.id;
     if wallet.org_id is distinct from asked.org_id then
       place := place + 1;
-      wallet := row(asked.org_id, asked.balance_nanos, asked.held_nanos, asked.open_requests, asked.counters);
+      wallet := row(asked.org_id, asked.balance_nanos, asked.held_nanos, asked.open_requests, asked.counters, null);
       room := tollgate.room(asked.counters, asked.limits, at_ms);
     end if;
 

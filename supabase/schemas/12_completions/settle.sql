@@ -70,6 +70,7 @@ declare
   wallet tollgate.wallet;
   most constant numeric := 100000000000000000; -- as tollgate.amount_nanos
   correction record;
+  transfer tollgate.transfers;
   charge bigint;
   surplus bigint;
   last_id text;
@@ -105,7 +106,8 @@ begin
       o.balance_nanos,
       o.held_nanos,
       o.open_requests,
-      o.counters
+      o.counters,
+      o.chain_head
     from jsonb_array_elements(items) with ordinality i (item, place)
     left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (payers)
     left join tollgate.orgs o on o.id = r.org_id
@@ -126,7 +128,9 @@ begin
     end if;
     if wallet.org_id is distinct from entry.org_id then
       place := place + 1;
-      wallet := row(entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters);
+      wallet := row(
+        entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters, entry.chain_head
+      );
     end if;
     if greatest(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
       or least(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
@@ -175,13 +179,17 @@ begin
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
     wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, surplus);
-    wallets[place] := wallet;
 
     if charge > 0 then
-      charges := charges || row(
-        null, entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '', wallet.balance_nanos, moment
-      )::tollgate.transfers;
+      transfer := row(
+        nextval('tollgate.transfers_position_seq'), entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '',
+        wallet.balance_nanos, moment, null
+      );
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
+      charges := charges || transfer;
     end if;
+    wallets[place] := wallet;
     if entry.counted then
       perform tollgate.count_open(entry.key_id, -1);
       perform tollgate.settle_key(r, charge, surplus, at_ms) from tollgate.requests r where r.id = entry.id;
@@ -235,18 +243,12 @@ begin
     delete from tollgate.holds h where h.request_id = any (ended)
   ),
   transfers as (
-    -- In the order of the running balances, in which positions are then drawn.
-    insert into tollgate.transfers (
-      org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at
-    )
-    select t.org_id, t.debit, t.credit, t.amount_nanos, t.kind, t.reference, t.balance_after_nanos, t.created_at
-    from unnest(charges) with ordinality t
-    order by t.ordinality
+    insert into tollgate.transfers overriding system value select t.* from unnest(charges) t
   ),
   orgs as (
     update tollgate.orgs o
     set balance_nanos = w.balance_nanos, held_nanos = w.held_nanos, open_requests = w.open_requests,
-      counters = w.counters
+      counters = w.counters, chain_head = w.chain_head
     from unnest(wallets) w
     where o.id = w.org_id
   )

@@ -44,12 +44,14 @@ begin
     wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(was.created_at), at_ms, surplus);
     if change <> 0 then
       transfer := row(
-        null, was.org_id,
+        nextval('tollgate.transfers_position_seq'), was.org_id,
         case when change > 0 then 'wallet' else 'revenue' end, case when change > 0 then 'revenue' else 'wallet' end,
         abs(change), case when change > 0 then 'charge' else 'refund' end,
         was.id || case when was.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
-        '', wallet.balance_nanos, moment
+        '', wallet.balance_nanos, moment, null
       )::tollgate.transfers;
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
     end if;
     perform tollgate.tally_correction(was, now_is);
     if counted then

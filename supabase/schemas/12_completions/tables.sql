@@ -100,7 +100,8 @@ create type tollgate.wallet as (
   balance_nanos bigint,
   held_nanos bigint,
   open_requests bigint,
-  counters bigint[]
+  counters bigint[],
+  chain_head bytea
 );
 
 comment on type tollgate.wallet is 'What requests change of an org: carried from item to item of a batch, and written once.';
