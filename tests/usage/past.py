@@ -23,7 +23,8 @@ begin
   update tollgate.orgs set chain_head = null;
   for t in select l.* from tollgate.transfers l order by l.org_id, l.position loop
     update tollgate.orgs set chain_head = tollgate.chain_after(chain_head, t) where id = t.org_id;
-    update tollgate.transfers l set chain = o.chain_head from tollgate.orgs o where l.position = t.position and o.id = t.org_id;
+    update tollgate.transfers l set chain = o.chain_head
+    from tollgate.orgs o where l.position = t.position and o.id = t.org_id;
   end loop;
   alter table tollgate.transfers enable trigger user;
 end $$;

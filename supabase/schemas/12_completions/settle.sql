@@ -55,7 +55,7 @@ set enable_material = off
 as $$
 declare
   -- Lock, as in tollgate_admit().
-  payers text[] := array(
+  org_ids text[] := array(
     select o.id from tollgate.orgs o
     where o.id = any (array(
       select r.org_id from tollgate.requests r
@@ -72,7 +72,7 @@ declare
   correction record;
   transfer tollgate.transfers;
   charge bigint;
-  surplus bigint;
+  token_change bigint;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
   answer json;
@@ -90,7 +90,7 @@ begin
       i.item ->> 'id' as id,
       i.item,
       i.item ->> 'outcome' as outcome,
-      (i.item ->> 'charge_nanos')::numeric as said_nanos,
+      (i.item ->> 'charge_nanos')::numeric as told_nanos,
       (i.item ->> 'cost_nanos')::numeric as cost_nanos,
       (i.item ->> 'prompt_tokens')::numeric as prompt_tokens,
       (i.item ->> 'completion_tokens')::numeric as completion_tokens,
@@ -101,15 +101,17 @@ begin
       r.charge_nanos,
       r.reserved_tokens,
       r.idempotency_key,
-      (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
-      k.counted or k.max_concurrent_requests is not null as counted,
+      r.created_at,
+      k.counted or k.max_concurrent_requests is not null as is_counted,
+      k.max_concurrent_requests is not null as is_bounded,
+      k.line,
       o.balance_nanos,
       o.held_nanos,
       o.open_requests,
       o.counters,
       o.chain_head
     from jsonb_array_elements(items) with ordinality i (item, place)
-    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (payers)
+    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (org_ids)
     left join tollgate.orgs o on o.id = r.org_id
     left join tollgate.api_keys k on k.id = r.key_id
     order by o.id, i.item ->> 'id', i.place
@@ -132,18 +134,18 @@ begin
         entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters, entry.chain_head
       );
     end if;
-    if greatest(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
-      or least(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
+    if greatest(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
+      or least(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
     then
       entry.item := tollgate.at_the_hold(entry.item, least(entry.hold_nanos, most));
-      entry.said_nanos := entry.item -> 'charge_nanos';
+      entry.told_nanos := entry.item -> 'charge_nanos';
       entry.prompt_tokens := null;
       entry.completion_tokens := null;
     end if;
-    charge := case entry.outcome when 'settled' then entry.said_nanos else 0 end;
+    charge := case entry.outcome when 'settled' then entry.told_nanos else 0 end;
     if entry.state in ('settled', 'released') then
       if entry.outcome <> 'unsettled' and charge <> entry.charge_nanos then
-        correction := tollgate.settle_late(entry.item, wallet, entry.counted, moment);
+        correction := tollgate.settle_late(entry.item, wallet, entry.is_counted, moment);
         wallet := correction.wallet;
         wallets[place] := wallet;
         entry.state := correction.state;
@@ -173,12 +175,12 @@ begin
       continue;
     end if;
 
-    surplus := coalesce(entry.prompt_tokens, 0) + coalesce(entry.completion_tokens, 0) - entry.reserved_tokens;
+    token_change := coalesce(entry.prompt_tokens, 0) + coalesce(entry.completion_tokens, 0) - entry.reserved_tokens;
     ended := ended || entry.id;
     wallet.balance_nanos := wallet.balance_nanos - charge;
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
-    wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, surplus);
+    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(entry.created_at), at_ms, token_change);
 
     if charge > 0 then
       transfer := row(
@@ -190,9 +192,11 @@ begin
       charges := charges || transfer;
     end if;
     wallets[place] := wallet;
-    if entry.counted then
-      perform tollgate.count_open(entry.key_id, -1);
-      perform tollgate.settle_key(r, charge, surplus, at_ms) from tollgate.requests r where r.id = entry.id;
+    if entry.is_counted then
+      perform tollgate.settle_key(entry.key_id, entry.created_at, charge - entry.hold_nanos, token_change, at_ms);
+    end if;
+    if entry.is_bounded then
+      perform tollgate.count_open(entry.key_id, entry.line, -1);
     end if;
     if charge >= entry.hold_nanos and (entry.item ->> 'quarantined')::boolean then -- it is charged its hold
       perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
