@@ -170,12 +170,13 @@ spent as (
     from calls c group by c.org_id
   ) s
   where o.id = s.org_id
+  returning o.id, o.balance_nanos + s.charged as before_nanos
 )
 insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at)
 select c.org_id, 'wallet', 'revenue', c.charge_nanos, 'charge', c.id,
-  o.balance_nanos - sum(c.charge_nanos) over (partition by c.org_id order by c.settled_at, c.id), c.settled_at
+  s.before_nanos - sum(c.charge_nanos) over (partition by c.org_id order by c.settled_at, c.id), c.settled_at
 from calls c
-join tollgate.orgs o on o.id = c.org_id
+join spent s on s.id = c.org_id
 where c.charge_nanos > 0
 order by c.settled_at, c.id
 """

@@ -597,7 +597,7 @@ create type tollgate.limits as (
 comment on type tollgate.limits is 'Six limits; null is none.';
 
 
-create type tollgate.room as (
+create type tollgate.remaining as (
   requests_limit bigint,
   requests_left bigint,
   requests_reset_ms bigint,
@@ -606,7 +606,7 @@ create type tollgate.room as (
   tokens_reset_ms bigint
 );
 
-comment on type tollgate.room is 'Of each measure the window with the least left: its limit, what is left, and how long a request of this moment stays in it. Nulls where no window of the measure has a limit.';
+comment on type tollgate.remaining is 'Of each measure the window with the least left: its limit, what is left, and how long a request of this moment stays in it. Nulls where no window of the measure has a limit.';
 
 
 -- schemas/05_people/tables.sql
@@ -669,7 +669,8 @@ create table tollgate.orgs (
   open_requests bigint not null default 0,
   quarantined_at timestamptz,
   paid_suspended_at timestamptz,
-  paid_suspended_reason text
+  paid_suspended_reason text,
+  chain_head bytea
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -683,6 +684,7 @@ comment on column tollgate.orgs.open_requests is 'Requests whose hold has not en
 comment on column tollgate.orgs.quarantined_at is 'When a request of the org was last settled as quarantined, unless an operator has set paid calls going since.';
 comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Everything else goes on.';
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
+comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
 
 alter table tollgate.orgs enable row level security;
 
@@ -774,13 +776,13 @@ comment on column tollgate.api_keys.open_requests is 'Open requests of the key a
 alter table tollgate.api_keys enable row level security;
 
 
-create type tollgate.visit as (
+create type tollgate.recognition as (
   actor tollgate.caller,
-  key tollgate.api_keys,
-  refusal jsonb -- null when the caller may come in
+  key tollgate.api_keys, -- null for the console
+  refusal jsonb -- null when the caller may act
 );
 
-comment on type tollgate.visit is 'A caller at the gate: recognised, or refused.';
+comment on type tollgate.recognition is 'Who is behind a request, or why it is refused.';
 
 
 -- schemas/07_credits/tables.sql
@@ -803,6 +805,7 @@ create table tollgate.transfers (
   reason tollgate.reason not null default '',
   balance_after_nanos bigint not null,
   created_at timestamptz not null default clock_timestamp(),
+  chain bytea,
   unique (kind, reference),
   check ((debit = 'wallet') <> (credit = 'wallet'))
 );
@@ -816,6 +819,7 @@ comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos 
 comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. An id shows it as trf_<position>.';
 comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
 comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
+comment on column tollgate.transfers.chain is 'Links the transfer to those of its org before it: see chain_after().';
 
 alter table tollgate.transfers enable row level security;
 
@@ -847,22 +851,6 @@ alter table tollgate.credit_operations enable row level security;
 
 create trigger credit_operations_append_only
 before update or delete or truncate on tollgate.credit_operations
-for each statement execute function tollgate.forbid_change();
-
-
-create table tollgate.transfer_links (
-  org_id text not null,
-  position bigint not null,
-  chain bytea not null,
-  primary key (org_id, position)
-);
-
-comment on table tollgate.transfer_links is 'The hash chain of each org''s transfers: chain is sha256(chain of the org''s previous transfer || the transfer as text). In a table of its own, since tollgate_settle() makes rows of the type of tollgate.transfers, to which no column can be added while it runs. No foreign key: it is written on the path of every request.';
-
-alter table tollgate.transfer_links enable row level security;
-
-create trigger transfer_links_append_only
-before update or delete or truncate on tollgate.transfer_links
 for each statement execute function tollgate.forbid_change();
 
 
@@ -1272,13 +1260,24 @@ create type tollgate.wallet as (
   balance_nanos bigint,
   held_nanos bigint,
   open_requests bigint,
-  counters bigint[]
+  counters bigint[],
+  chain_head bytea
 );
 
-comment on type tollgate.wallet is 'What requests change of an org: carried from item to item of a batch, and written once.';
+comment on type tollgate.wallet is 'The columns of an org that requests change: carried from item to item of a batch, and written once.';
 
 
-create type tollgate.opening as (
+create type tollgate.worst_case as (
+  output_bound bigint,
+  hold_nanos bigint,
+  reserved_tokens bigint,
+  affordable_tokens bigint -- of output, by the org's balance
+);
+
+comment on type tollgate.worst_case is 'The most that a request can use and cost: the bound of its output, and what is set aside for it.';
+
+
+create type tollgate.admitted as (
   item jsonb,
   id text,
   org_id text,
@@ -1290,33 +1289,7 @@ create type tollgate.opening as (
   reserved_tokens bigint
 );
 
-comment on type tollgate.opening is 'A request that was admitted, before it is a row: what was asked, and what was decided.';
-
-
-create type tollgate.offer as (
-  output_bound bigint,
-  hold_nanos bigint,
-  reserved_tokens bigint,
-  affordable_tokens bigint -- of output, by the org's balance
-);
-
-comment on type tollgate.offer is 'What a request would be admitted with: the bound of its output, and what is set aside for it.';
-
-
-create type tollgate.leeway as (
-  nanos bigint, -- null: no bound but the balance
-  tokens bigint
-);
-
-comment on type tollgate.leeway is 'What an open bound may take at most.';
-
-
-create type tollgate.taking as (
-  refusal jsonb, -- null when it was taken
-  room tollgate.room
-);
-
-comment on type tollgate.taking is 'Whether a key''s own counters had room for a request, and the room they have now.';
+comment on type tollgate.admitted is 'A request that was admitted, before it is a row.';
 
 
 create type tollgate.correction as (
@@ -1326,7 +1299,7 @@ create type tollgate.correction as (
   transfer tollgate.transfers -- null in all where no money moves
 );
 
-comment on type tollgate.correction is 'What a settlement that came late made of its request, and of its org.';
+comment on type tollgate.correction is 'A request, and its org, after a settlement that came late.';
 
 
 -- schemas/14_security/tables.sql
@@ -1508,91 +1481,91 @@ comment on function tollgate.digests_of(jsonb) is
   'The digests a caller''s key may be kept under: of each active pepper, the newest first.';
 
 
-create function tollgate.identify(caller jsonb, scope text default null) returns tollgate.visit
+create function tollgate.key_refusal(
+  key tollgate.api_keys,
+  owner tollgate.users,
+  org_status text,
+  caller jsonb,
+  scope text
+) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  code constant text := case
+    when key.id is null or org_status is null then 'invalid_api_key'
+    when key.revoked_at is not null then 'key_revoked'
+    when key.disabled_at is not null or owner.status <> 'active' or org_status <> 'active' then 'key_disabled'
+    when key.expires_at <= now() then 'key_expired'
+    when key.ip_allowlist is not null and ((caller ->> 'ip')::inet <<= any (key.ip_allowlist)) is not true
+      then 'ip_not_allowed'
+    when scope <> all (key.scopes) or (scope = 'admin' and owner.role <> 'admin') then 'permission_denied'
+  end;
+begin
+  if code is null then
+    return null;
+  end if;
+  return tollgate.refusal(case when code in ('ip_not_allowed', 'permission_denied') then 403 else 401 end, code, case code
+    when 'invalid_api_key' then '{}'
+    when 'key_revoked' then jsonb_build_object('key_id', key.id, 'revoked_at', tollgate.utc(key.revoked_at))
+    when 'key_disabled' then jsonb_build_object('key_id', key.id, 'disabled', case
+      when key.disabled_at is not null then 'key'
+      when owner.status <> 'active' then 'user'
+      else 'org'
+    end)
+    when 'key_expired' then jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at))
+    when 'ip_not_allowed' then jsonb_build_object('key_id', key.id, 'ip', host((caller ->> 'ip')::inet))
+    when 'permission_denied' then jsonb_build_object('key_id', key.id, 'scope', scope)
+  end);
+end
+$$;
+
+comment on function tollgate.key_refusal(tollgate.api_keys, tollgate.users, text, jsonb, text) is
+  'Decides whether a key may act, and do what `scope` names (null: nothing in particular): null if it may, otherwise the refusal. Every function that recognises a key asks this one. Refuses, as a value: invalid_api_key (no key), key_revoked, key_disabled, key_expired, ip_not_allowed, permission_denied.';
+
+
+create function tollgate.identify(caller jsonb, scope text default null) returns tollgate.recognition
 language plpgsql
 set search_path = ''
 as $$
 declare
+  known record;
   actor tollgate.caller;
-  key tollgate.api_keys;
-  owner tollgate.users;
-  org_status text;
-  visit tollgate.visit;
 begin
   actor.ip := caller ->> 'ip';
   actor.user_agent := caller ->> 'user_agent';
   actor.request_id := caller ->> 'request_id';
-
   if caller ? 'console' then
     actor.kind := 'console';
     actor.name := caller ->> 'console';
     actor.role := 'admin';
-    visit.actor := actor;
-    return visit;
+    return row(actor, null::tollgate.api_keys, null::jsonb);
   end if;
 
-  select k.* into key
-  from tollgate.api_keys k
-  where k.digest = any (tollgate.digests_of(caller));
-  if not found then
-    visit.refusal := tollgate.refusal(401, 'invalid_api_key');
-    return visit;
-  end if;
-
-  if key.revoked_at is not null then
-    visit.refusal := tollgate.refusal(401, 'key_revoked',
-      jsonb_build_object('key_id', key.id, 'revoked_at', tollgate.utc(key.revoked_at)));
-    return visit;
-  end if;
-
-  select u.* into owner from tollgate.users u where u.id = key.user_id;
-  select o.status into org_status from tollgate.orgs o where o.id = key.org_id;
-  if key.disabled_at is not null or owner.status <> 'active' or org_status <> 'active' then
-    visit.refusal := tollgate.refusal(401, 'key_disabled', jsonb_build_object('key_id', key.id, 'disabled', case
-      when key.disabled_at is not null then 'key'
-      when owner.status <> 'active' then 'user'
-      else 'org'
-    end));
-    return visit;
-  end if;
-
-  if key.expires_at <= now() then
-    visit.refusal := tollgate.refusal(401, 'key_expired',
-      jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
-    return visit;
-  end if;
-
-  if key.ip_allowlist is not null
-    and not exists (select from unnest(key.ip_allowlist) network where actor.ip <<= network)
-  then
-    visit.refusal := tollgate.refusal(403, 'ip_not_allowed',
-      jsonb_build_object('key_id', key.id, 'ip', host(actor.ip)));
-    return visit;
-  end if;
-
-  if scope is not null
-    and (not key.scopes @> array[scope] or (scope = 'admin' and owner.role <> 'admin'))
-  then
-    visit.refusal := tollgate.refusal(403, 'permission_denied',
-      jsonb_build_object('key_id', key.id, 'scope', scope));
-    return visit;
+  select k as key, u.role, tollgate.key_refusal(k, u, o.status, caller, scope) as refusal into known
+  from (select) nothing
+  left join tollgate.api_keys k on k.digest = any (tollgate.digests_of(caller))
+  left join tollgate.users u on u.id = k.user_id
+  left join tollgate.orgs o on o.id = k.org_id
+  limit 1;
+  if known.refusal is not null then
+    return row(null::tollgate.caller, null::tollgate.api_keys, known.refusal);
   end if;
 
   actor.kind := 'key';
-  actor.key_id := key.id;
-  actor.user_id := key.user_id;
-  actor.org_id := key.org_id;
-  actor.role := owner.role;
-  actor.environment := key.environment;
-  actor.scopes := key.scopes;
-  visit.actor := actor;
-  visit.key := key;
-  return visit;
+  actor.key_id := (known.key).id;
+  actor.user_id := (known.key).user_id;
+  actor.org_id := (known.key).org_id;
+  actor.role := known.role;
+  actor.environment := (known.key).environment;
+  actor.scopes := (known.key).scopes;
+  return row(actor, known.key, null::jsonb);
 end
 $$;
 
 comment on function tollgate.identify(jsonb, text) is
-  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: invalid_api_key, key_revoked, key_disabled, key_expired, ip_not_allowed, permission_denied. Locks nothing.';
+  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: as key_refusal(). Locks nothing.';
 
 
 create function tollgate.recognise(caller jsonb, scope text default null, touch boolean default true)
@@ -1601,17 +1574,17 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  visit tollgate.visit := tollgate.identify(caller, scope);
+  recognition tollgate.recognition := tollgate.identify(caller, scope);
 begin
-  if visit.refusal is not null then
+  if recognition.refusal is not null then
     perform tollgate.refuse(
-      (visit.refusal ->> 'status')::integer, visit.refusal ->> 'code', visit.refusal -> 'facts'
+      (recognition.refusal ->> 'status')::integer, recognition.refusal ->> 'code', recognition.refusal -> 'facts'
     );
   end if;
-  if touch and (visit.actor).kind = 'key' then
-    perform tollgate.touch(visit.key, caller);
+  if touch and (recognition.actor).kind = 'key' then
+    perform tollgate.touch(recognition.key, caller);
   end if;
-  return visit.actor;
+  return recognition.actor;
 end
 $$;
 
@@ -1634,7 +1607,7 @@ end
 $$;
 
 comment on function tollgate.touch(tollgate.api_keys, jsonb) is
-  'Notes the use of a key, once a minute, and moves one that was found under the previous pepper to the newest. Skips a key that another transaction has locked. Orgs are locked before keys: whoever locks an org touches after that.';
+  'Notes the use of a key, once a minute, and stores one that was found under the previous pepper under the newest. Skips a key that another transaction has locked. Orgs are locked before keys: whoever locks an org touches after that.';
 
 
 create function tollgate.identity(actor tollgate.caller) returns jsonb
@@ -1690,12 +1663,11 @@ comment on function public.tollgate_operator(jsonb) is
 select tollgate.expose('public.tollgate_operator(jsonb)');
 
 
--- schemas/04_limits/room.sql
+-- schemas/04_limits/remaining.sql
 
 -- What limits leave.
 
--- The counters' functions call roll() only where a window has turned, to pay for what the others do more.
-create function tollgate.room(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.room
+create function tollgate.remaining(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.remaining
 language plpgsql
 immutable
 set search_path = ''
@@ -1705,13 +1677,13 @@ declare
   most_requests bigint[] := array[limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day];
   most_tokens bigint[] := array[limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day];
   rolled bigint[] := counters;
-  room tollgate.room;
+  least_left tollgate.remaining;
   span bigint;
   slid bigint; -- how far the bucket before has slid out of the window
-  remaining bigint;
+  here bigint;
 begin
   if limits is null then
-    return room;
+    return least_left;
   end if;
   if (
     rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000
@@ -1723,30 +1695,30 @@ begin
   for place in 1..3 loop
     span := spans[place];
     slid := at_ms % span;
-    remaining := most_requests[place] - rolled[place * 5 - 3]
+    here := most_requests[place] - rolled[place * 5 - 3]
       - (rolled[place * 5 - 1] * (span - slid) + span - 1) / span;
-    if remaining < room.requests_left or (room.requests_left is null and remaining is not null) then
-      room.requests_limit := most_requests[place];
-      room.requests_left := remaining;
-      room.requests_reset_ms := 2 * span - slid;
+    if here < least_left.requests_left or (least_left.requests_left is null and here is not null) then
+      least_left.requests_limit := most_requests[place];
+      least_left.requests_left := here;
+      least_left.requests_reset_ms := 2 * span - slid;
     end if;
-    remaining := most_tokens[place] - rolled[place * 5 - 2]
+    here := most_tokens[place] - rolled[place * 5 - 2]
       - (rolled[place * 5] * (span - slid) + span - 1) / span;
-    if remaining < room.tokens_left or (room.tokens_left is null and remaining is not null) then
-      room.tokens_limit := most_tokens[place];
-      room.tokens_left := remaining;
-      room.tokens_reset_ms := 2 * span - slid;
+    if here < least_left.tokens_left or (least_left.tokens_left is null and here is not null) then
+      least_left.tokens_limit := most_tokens[place];
+      least_left.tokens_left := here;
+      least_left.tokens_reset_ms := 2 * span - slid;
     end if;
   end loop;
-  return room;
+  return least_left;
 end
 $$;
 
-comment on function tollgate.room(bigint[], tollgate.limits, bigint) is
+comment on function tollgate.remaining(bigint[], tollgate.limits, bigint) is
   'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch.';
 
 
-create function tollgate.tighter(one tollgate.room, other tollgate.room) returns tollgate.room
+create function tollgate.tighter(one tollgate.remaining, other tollgate.remaining) returns tollgate.remaining
 language plpgsql
 immutable
 set search_path = ''
@@ -1766,7 +1738,7 @@ begin
 end
 $$;
 
-comment on function tollgate.tighter(tollgate.room, tollgate.room) is 'Of each measure the room of whichever has less left.';
+comment on function tollgate.tighter(tollgate.remaining, tollgate.remaining) is 'For each measure, whichever has less left.';
 
 
 create function tollgate.windows(counters bigint[], limits tollgate.limits, at_ms bigint) returns jsonb
@@ -1804,7 +1776,7 @@ as $$
 $$;
 
 comment on function tollgate.windows(bigint[], tollgate.limits, bigint) is
-  'The six windows one by one, counted as room() counts them: what is used, what remains of the limit (null without one), and when nothing of it will be left in the window if nothing more comes (null when nothing is).';
+  'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when nothing of it will be left in the window if nothing more comes (null when nothing is).';
 
 
 create function tollgate.of_requests(limits tollgate.limits) returns tollgate.limits
@@ -1909,14 +1881,14 @@ immutable
 set search_path = ''
 as $$
 declare
-  room bigint := most - current - need;
+  spare bigint := most - current - need;
 begin
   if need > most then
     return null;
-  elsif before = 0 and room >= 0 then
+  elsif before = 0 and spare >= 0 then
     return 0;
-  elsif room >= 0 then
-    return greatest(0, span - floor(room::numeric * span / before) - at_ms % span);
+  elsif spare >= 0 then
+    return greatest(0, span - floor(spare::numeric * span / before) - at_ms % span);
   end if;
   -- Only after the turn, when the current bucket is the one before and slides out in its turn.
   return span - at_ms % span + greatest(0, span - floor((most - need)::numeric * span / current));
@@ -2038,7 +2010,27 @@ end
 $$;
 
 comment on function tollgate.limit_exceeded(bigint[], tollgate.limits, bigint, bigint) is
-  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Says why room() is short.';
+  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Says why remaining() is too little.';
+
+
+create function tollgate.rate_refusal(
+  counters bigint[],
+  limits tollgate.limits,
+  at_ms bigint,
+  tokens bigint,
+  key_id text default null
+) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(429, 'rate_limit_exceeded', tollgate.limit_exceeded(counters, limits, at_ms, tokens) || case
+    when key_id is null then '{"of": "org"}' else jsonb_build_object('of', 'key', 'key_id', key_id)
+  end)
+$$;
+
+comment on function tollgate.rate_refusal(bigint[], tollgate.limits, bigint, bigint, text) is
+  'The refusal of a request of so many tokens by the windows of an org or, if `key_id` is given, of a key.';
 
 
 -- schemas/05_people/change_org.sql
@@ -4222,45 +4214,44 @@ comment on function tollgate.check_grant(tollgate.caller, tollgate.api_keys, tol
 
 -- The hash chain of each org's transfers.
 
-create function tollgate.transfer_text(t tollgate.transfers) returns bytea
-language sql
-stable -- by the type of domains only; what it gives never changes
+create function tollgate.chain_after(head bytea, t tollgate.transfers) returns bytea
+language plpgsql
+immutable
 set search_path = ''
 as $$
-  select convert_to(row(
+begin
+  return sha256(coalesce(head, '') || convert_to(row(
     t.position, t.org_id, t.debit, t.credit, t.amount_nanos, t.kind, t.reference, t.reason,
     t.balance_after_nanos, extract(epoch from t.created_at)
-  )::text, 'UTF8')
+  )::text, 'UTF8'));
+end
 $$;
 
-comment on function tollgate.transfer_text(tollgate.transfers) is
-  'What is hashed of a transfer: all its columns as a row of Postgres, the time in seconds since the epoch, so that no setting of a session changes it.';
+comment on function tollgate.chain_after(bytea, tollgate.transfers) is
+  'The chain of a transfer: the hash of the chain of its org''s previous transfer and of the transfer as a row of Postgres. Its time is in seconds since the epoch, so that no setting of a session changes the text.';
 
 
 create function tollgate.link_transfer() returns trigger
 language plpgsql
 set search_path = ''
 as $$
+declare
+  head bytea;
 begin
-  insert into tollgate.transfer_links (org_id, position, chain)
-  values (new.org_id, new.position, sha256(
-    coalesce((
-      select l.chain from tollgate.transfer_links l where l.org_id = new.org_id order by l.position desc limit 1
-    ), '') || convert_to(row(
-      new.position, new.org_id, new.debit, new.credit, new.amount_nanos, new.kind, new.reference, new.reason,
-      new.balance_after_nanos, extract(epoch from new.created_at)
-    )::text, 'UTF8')
-  ));
+  select t.chain into head from tollgate.transfers t where t.org_id = new.org_id order by t.position desc limit 1;
+  new.chain := tollgate.chain_after(head, new);
+  update tollgate.orgs o set chain_head = new.chain where o.id = new.org_id;
   return new;
 end
 $$;
 
 comment on function tollgate.link_transfer() is
-  'Trigger of the ledger: links each transfer to the one before it in its org. Relies on the org''s lock, which every writer of transfers holds. The text is that of tollgate.transfer_text(transfer), written out here because a call would double the cost.';
+  'Trigger of the ledger: links a transfer to the previous one of its org. Relies on the org''s lock, which every writer of transfers holds.';
 
+-- tollgate_settle() links its transfers itself: it has read the orgs'' heads and writes the orgs anyway.
 create trigger transfers_linked
 before insert on tollgate.transfers
-for each row execute function tollgate.link_transfer();
+for each row when (new.chain is null) execute function tollgate.link_transfer();
 
 
 -- schemas/07_credits/grant.sql
@@ -6912,50 +6903,68 @@ set enable_mergejoin = off
 set enable_material = off
 as $$
 declare
-  -- Lock: in id order, so that two batches never wait for each other in a circle. Later statements read how things
-  -- stand under the locks.
-  payers text[] := array(
-    select o.id from tollgate.orgs o
-    where o.id = any (array(
-      select k.org_id from tollgate.api_keys k
-      where k.digest = any (array(
-        select decode(d.hex, 'hex')
-        from jsonb_array_elements(items) i, jsonb_array_elements_text(i.value -> 'caller' -> 'digests') d (hex)
-      ))
-    ))
-    order by o.id
-    for no key update
-  );
-  moment timestamptz := clock_timestamp(); -- one for the batch, read when its locks are held
-  at_ms bigint := extract(epoch from moment) * 1000;
-  asked record;
+  key_ids text[]; -- of the items, in their order; null where the key is not known
+  org_ids text[];
+  moment timestamptz; -- one for the batch, read when its locks are held
+  at_ms bigint;
+  request record;
+  key tollgate.api_keys;
   wallet tollgate.wallet;
-  room tollgate.room;
-  leeway tollgate.leeway;
-  offer tollgate.offer;
-  taking tollgate.taking;
-  opening tollgate.opening;
+  remaining tollgate.remaining;
+  key_remaining tollgate.remaining;
+  worst_case tollgate.worst_case;
+  admitted tollgate.admitted;
   available bigint;
   refusal jsonb;
   answer json;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
-  opened tollgate.opening[] := '{}';
+  place_of_keys integer := 0; -- of the wallet whose keys this batch has written to
+  used_keys text[] := '{}'; -- whose use is to be noted
+  callers jsonb[] := '{}'; -- who used them
+  all_admitted tollgate.admitted[] := '{}';
   wallets tollgate.wallet[] := '{}';
-  used text[] := '{}'; -- keys whose last use was not noted for a minute
   ids text[] := '{}';
   answers json[] := '{}';
 begin
+  -- Lock: in id order, so that two batches never wait for each other in a circle. Later statements read how things
+  -- stand under the locks.
+  with keys as materialized (
+    select k.id, k.org_id
+    from jsonb_array_elements(items) with ordinality i (item, place)
+    left join lateral (
+      select k.id, k.org_id from tollgate.api_keys k
+      where k.digest = any (array(
+        select decode(d.hex, 'hex') from jsonb_array_elements_text(i.item -> 'caller' -> 'digests') d (hex)
+      ))
+      limit 1
+    ) k on true
+  )
+  select
+    array(select k.id from keys k),
+    array(
+      select o.id from tollgate.orgs o
+      where o.id = any (array(select k.org_id from keys k))
+      order by o.id
+      for no key update
+    )
+  into key_ids, org_ids;
+  moment := clock_timestamp();
+  at_ms := extract(epoch from moment) * 1000;
+
   -- Look up.
-  for asked in
+  for request in
     select
       i.item ->> 'id' as id,
       i.item,
       k.id as key_id,
-      k.last_used_at,
       k.user_id,
       k.environment,
-      k.counted or k.max_concurrent_requests is not null as counted,
+      case when k.counted or k.max_concurrent_requests is not null then k end as counted_key,
+      (k.last_used_at > moment - interval '1 minute') is not true or (
+        jsonb_array_length(i.item -> 'caller' -> 'digests') > 1
+        and k.digest <> decode(i.item -> 'caller' -> 'digests' ->> 0, 'hex')
+      ) as is_touched,
       o.id as org_id,
       o.balance_nanos,
       o.held_nanos,
@@ -6968,119 +6977,138 @@ begin
       )::tollgate.limits) as limits,
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
       i.item ->> 'idempotency_key' as idempotency_key,
-      -- Whether nothing but money and limits stands between the request and its grant. Whatever might is looked at
-      -- by answer_beforehand().
-      k.revoked_at is null and k.disabled_at is null and k.expires_at is null and k.ip_allowlist is null
-        and k.allowed_models is null
-        and u.status = 'active' and o.status = 'active' and o.paid_suspended_at is null
-        and i.item ->> 'scope' = any (k.scopes) and i.item ->> 'scope' <> 'admin'
-        and k.digest = decode(i.item -> 'caller' -> 'digests' ->> 0, 'hex')
-        and i.item ->> 'idempotency_key' is null
-        and r.id is null as plain
+      r as earlier, -- the request itself, when it was admitted before
+      tollgate.key_refusal(k, u, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
+      case when r.id is null then coalesce(
+        case when o.paid_suspended_at is not null then tollgate.suspended_refusal(o.id, o.paid_suspended_at) end,
+        case when k.allowed_models is not null then tollgate.model_refusal(k, i.item -> 'models') end
+      ) end as call_refusal
     from jsonb_array_elements(items) with ordinality i (item, place)
-    left join lateral (
-      select * from tollgate.api_keys k
-      where k.digest = any (array(
-        select decode(d.hex, 'hex') from jsonb_array_elements_text(i.item -> 'caller' -> 'digests') d (hex)
-      ))
-      limit 1
-    ) k on true
+    left join tollgate.api_keys k on k.id = key_ids[i.place]
     left join tollgate.users u on u.id = k.user_id
-    left join tollgate.orgs o on o.id = k.org_id and o.id = any (payers)
+    left join tollgate.orgs o on o.id = k.org_id and o.id = any (org_ids)
     left join tollgate.plans p on p.id = o.plan_id
-    left join tollgate.requests r on r.id = i.item ->> 'id'
+    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = o.id
     order by o.id, i.item ->> 'id', i.place
   -- Decide.
   loop
-    continue when asked.id = last_id; -- one id is one request, and has one answer
-    last_id := asked.id;
-    if wallet.org_id is distinct from asked.org_id then
+    continue when request.id = last_id; -- one id is one request, and has one answer
+    last_id := request.id;
+    if wallet.org_id is distinct from request.org_id then
       place := place + 1;
-      wallet := row(asked.org_id, asked.balance_nanos, asked.held_nanos, asked.open_requests, asked.counters);
-      room := tollgate.room(asked.counters, asked.limits, at_ms);
+      wallet := row(
+        request.org_id, request.balance_nanos, request.held_nanos, request.open_requests, request.counters, null
+      );
+      remaining := tollgate.remaining(request.counters, request.limits, at_ms);
+    end if;
+    if request.is_touched and request.key_refusal is null then
+      used_keys := used_keys || request.key_id::text;
+      callers := callers || (request.item -> 'caller');
     end if;
 
     answer := null;
-    if asked.plain is not true then
-      answer := tollgate.answer_beforehand(asked.item, asked.key_id, asked.environment, wallet, room);
+    refusal := coalesce(request.key_refusal, request.call_refusal);
+    key := request.counted_key;
+    key_remaining := null;
+    if key.id is not null and refusal is null then
+      if place_of_keys = place then -- an earlier item may have changed this key, or one it shares a budget with
+        select k.* into key from tollgate.api_keys k where k.id = key.id;
+      end if;
+      key := tollgate.in_this_period(key, moment);
+      key_remaining := tollgate.remaining(key.counters, key.limits, at_ms);
+    end if;
+
+    if refusal is not null then
+      null;
+    elsif (request.earlier).id is not null then
+      admitted := row(
+        null, request.id, request.org_id, (request.earlier).key_id, (request.earlier).user_id,
+        (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
+        (request.earlier).reserved_tokens
+      );
+      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
+    elsif request.idempotency_key is not null then
+      answer := tollgate.kept_answer(request.item, request.org_id);
       if answer -> 'replay' is not null then -- it takes a request of every window, and nothing else
-        refusal := case
-          when room.requests_left < 1 then tollgate.refused(429, 'rate_limit_exceeded',
-            tollgate.limit_exceeded(wallet.counters, tollgate.of_requests(asked.limits), at_ms, 0) || '{"of": "org"}')
-          when asked.counted then tollgate.take_replay_from_key(asked.key_id, moment)
-        end;
-        if refusal is null then
-          wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
-          room.requests_left := room.requests_left - 1;
-          wallets[place] := wallet;
+        if remaining.requests_left < 1 then
+          refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
+        elsif key_remaining.requests_left < 1 then
+          refusal := tollgate.rate_refusal(key.counters, tollgate.of_requests(key.limits), at_ms, 0, key.id);
         else
-          answer := refusal;
+          wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
+          remaining.requests_left := remaining.requests_left - 1;
+          wallets[place] := wallet;
+          if key.id is not null then
+            perform tollgate.take_replay_from_key(key, at_ms);
+            place_of_keys := place;
+          end if;
         end if;
       end if;
-    elsif (asked.last_used_at > moment - interval '1 minute') is not true then
-      used := used || asked.key_id::text;
     end if;
 
-    if answer is null and wallet.open_requests >= asked.most_open then
-      answer := tollgate.refused(429, 'too_many_in_flight', jsonb_build_object(
-        'limit', asked.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
-      ));
-    end if;
-
-    if answer is null then
+    if answer is null and refusal is null then
       available := wallet.balance_nanos - wallet.held_nanos;
-      leeway := case when asked.counted then tollgate.leeway_of_key(asked.key_id, moment) end;
-      offer := tollgate.offer(
-        asked.item, asked.markup_ppm, least(available, leeway.nanos), least(room.tokens_left / 2, leeway.tokens)
+      worst_case := tollgate.worst_case(
+        request.item,
+        request.markup_ppm,
+        least(available, key.budget_nanos - key.budget_spent_nanos),
+        least(
+          remaining.tokens_left / 2, key_remaining.tokens_left / 2, -- half, so that others may run beside it
+          key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
+        )
       );
-      if offer.hold_nanos > available or available < 0 then
-        answer := tollgate.refused(402, 'insufficient_credits', jsonb_build_object(
-          'available_nanos', available,
-          'required_nanos', offer.hold_nanos,
-          'affordable_output_tokens', offer.affordable_tokens
+      if wallet.open_requests >= request.most_open then
+        refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
+          'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
         ));
-      elsif room.requests_left < 1 or room.tokens_left < offer.reserved_tokens then
-        answer := tollgate.refused(429, 'rate_limit_exceeded',
-          tollgate.limit_exceeded(wallet.counters, asked.limits, at_ms, offer.reserved_tokens) || '{"of": "org"}');
-      elsif asked.counted then
-        taking := tollgate.take_from_key(asked.key_id, offer, moment);
-        answer := taking.refusal;
+      elsif worst_case.hold_nanos > available or available < 0 then
+        refusal := tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
+          'available_nanos', available,
+          'required_nanos', worst_case.hold_nanos,
+          'affordable_output_tokens', worst_case.affordable_tokens
+        ));
+      elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
+        refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
+      elsif key.id is not null then
+        refusal := tollgate.key_limit_refusal(key, key_remaining, worst_case, at_ms);
+      end if;
+
+      if refusal is null then -- from here on everything is taken
+        wallet.held_nanos := wallet.held_nanos + worst_case.hold_nanos;
+        wallet.open_requests := wallet.open_requests + 1;
+        wallet.counters := tollgate.take(wallet.counters, at_ms, 1, worst_case.reserved_tokens);
+        wallets[place] := wallet;
+        remaining.requests_left := remaining.requests_left - 1;
+        remaining.tokens_left := remaining.tokens_left - worst_case.reserved_tokens;
+        if key.id is not null then
+          perform tollgate.take_from_key(key, worst_case, at_ms);
+          place_of_keys := place;
+          key_remaining.requests_left := key_remaining.requests_left - 1;
+          key_remaining.tokens_left := key_remaining.tokens_left - worst_case.reserved_tokens;
+        end if;
+        if request.idempotency_key is not null then
+          perform tollgate.begin_answer(request.org_id, request.item);
+        end if;
+        admitted := row(
+          request.item, request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
+          worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
+        );
+        all_admitted := all_admitted || admitted;
+        answer := tollgate.grant_of(admitted, request.environment, wallet, case
+          when key.id is not null then tollgate.tighter(remaining, key_remaining) else remaining
+        end);
       end if;
     end if;
 
-    if answer is null then -- nothing refuses: from here on everything is taken
-      wallet.held_nanos := wallet.held_nanos + offer.hold_nanos;
-      wallet.open_requests := wallet.open_requests + 1;
-      wallet.counters := tollgate.take(wallet.counters, at_ms, 1, offer.reserved_tokens);
-      room.requests_left := room.requests_left - 1;
-      room.tokens_left := room.tokens_left - offer.reserved_tokens;
-
-      opening := row(
-        asked.item, asked.id, asked.org_id, asked.key_id, asked.user_id, asked.markup_ppm,
-        offer.hold_nanos, offer.output_bound, offer.reserved_tokens
-      );
-      opened := opened || opening;
-      wallets[place] := wallet;
-      if asked.idempotency_key is not null then
-        insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
-        values (asked.org_id, asked.idempotency_key, asked.item ->> 'body_hash', asked.id)
-        on conflict on constraint answers_pkey do update set
-          body_hash = excluded.body_hash, request_id = excluded.request_id,
-          answer = null, created_at = excluded.created_at;
-      end if;
-      answer := tollgate.grant_of(opening, asked.environment, wallet, case
-        when asked.counted then tollgate.tighter(room, taking.room) else room
-      end);
-    end if;
-
-    ids := ids || asked.id;
-    answers := answers || answer;
+    ids := ids || request.id;
+    answers := answers || case when refusal is null then answer else json_build_object('refusal', refusal) end;
   end loop;
 
   -- Write.
-  if used <> '{}' then -- as touch() does, for all at once
-    update tollgate.api_keys k set last_used_at = moment
-    where k.id in (select o.id from tollgate.api_keys o where o.id = any (used) for no key update skip locked);
+  if used_keys <> '{}' then
+    perform tollgate.touch(k, u.caller)
+    from unnest(used_keys, callers) u (key_id, caller)
+    join tollgate.api_keys k on k.id = u.key_id;
   end if;
   with requests as (
     insert into tollgate.requests (
@@ -7088,11 +7116,11 @@ begin
       output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at
     )
     select
-      r.id, r.org_id, r.key_id, r.user_id, 'held', r.item ->> 'endpoint', r.item ->> 'model',
-      (r.item ->> 'streamed')::boolean, r.hold_nanos, r.markup_ppm, r.output_bound, r.reserved_tokens,
-      r.item -> 'price', r.item ->> 'idempotency_key', moment,
-      moment + make_interval(secs => (r.item ->> 'ttl_seconds')::double precision)
-    from unnest(opened) r
+      a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
+      (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
+      a.item -> 'price', a.item ->> 'idempotency_key', moment,
+      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision)
+    from unnest(all_admitted) a
     returning id, expires_at
   ),
   holds as (
@@ -7109,7 +7137,7 @@ end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, opens the request. Answers by id: granted, replay or refusal. A replay takes a request of the windows, and nothing else. Refuses, per item: as identify(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. The same id again answers the same. Locks orgs in id order, then keys.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, opens the request. Answers by id: granted, replay or refusal. A replay takes a request of the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. The same id again answers the same. Locks orgs in id order, then keys.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');
 
@@ -7143,6 +7171,20 @@ comment on function tollgate.kept_answer(jsonb, text) is
   'What an idempotency key was answered with: a replay, a refusal, or null when it is new. The org is locked by the caller, so two requests cannot both find it new.';
 
 
+create function tollgate.begin_answer(org_id text, item jsonb) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
+  values (org_id, item ->> 'idempotency_key', item ->> 'body_hash', item ->> 'id')
+  on conflict on constraint answers_pkey do update set
+    body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, created_at = excluded.created_at
+$$;
+
+comment on function tollgate.begin_answer(text, jsonb) is
+  'Remembers which request runs under an idempotency key, in place of an answer that is no longer kept. The org is locked by the caller.';
+
+
 create function tollgate.keep_answer(request_id text, item jsonb) returns void
 language plpgsql
 set search_path = ''
@@ -7166,300 +7208,161 @@ comment on function tollgate.keep_answer(text, jsonb) is
   'Keeps what a request was answered under its idempotency key, or that there is nothing to keep: whoever asks again is told so instead of running it a second time.';
 
 
--- schemas/12_completions/budget.sql
+-- schemas/12_completions/key_limits.sql
 
--- A key's own budget, quotas and limits: what they leave, take and give back.
+-- A key's own budget, quotas and limits: what they refuse, and what requests take from them and give back.
 
-create function tollgate.leeway_of_key(key_id text, moment timestamptz) returns tollgate.leeway
+create function tollgate.key_limit_refusal(
+  key tollgate.api_keys,
+  remaining tollgate.remaining,
+  worst_case tollgate.worst_case,
+  at_ms bigint
+) returns jsonb
 language plpgsql
+immutable
 set search_path = ''
 as $$
-declare
-  key tollgate.api_keys;
 begin
-  select k.* into key from tollgate.api_keys k where k.id = leeway_of_key.key_id for no key update;
-  key := tollgate.in_this_period(key, moment);
-  return row(
-    key.budget_nanos - key.budget_spent_nanos,
-    least(
-      key.tokens_per_month - key.tokens_used_in_month,
-      key.tokens_in_all - key.tokens_used_in_all,
-      (tollgate.room(key.counters, key.limits, tollgate.ms_of(moment))).tokens_left / 2
-    )
-  )::tollgate.leeway;
-end
-$$;
-
-comment on function tollgate.leeway_of_key(text, timestamptz) is
-  'What a key''s own budget, quotas and windows leave for an open bound: of the windows half, so that others may run beside it. Locks the key.';
-
-
-create function tollgate.take_from_key(key_id text, offer tollgate.offer, moment timestamptz) returns tollgate.taking
-language plpgsql
-set search_path = ''
-as $$
-declare
-  at_ms bigint := tollgate.ms_of(moment);
-  key tollgate.api_keys;
-  taking tollgate.taking;
-begin
-  select k.* into key from tollgate.api_keys k where k.id = take_from_key.key_id for no key update;
-  key := tollgate.in_this_period(key, moment);
   if key.open_requests >= key.max_concurrent_requests then
-    taking.refusal := tollgate.refused(429, 'too_many_in_flight', jsonb_build_object(
+    return tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
       'limit', key.max_concurrent_requests, 'in_flight', key.open_requests, 'of', 'key', 'key_id', key.id
     ));
-    return taking;
-  elsif offer.hold_nanos > key.budget_nanos - key.budget_spent_nanos then
-    taking.refusal := tollgate.refused(402, 'key_budget_exhausted', jsonb_build_object(
+  elsif worst_case.hold_nanos > key.budget_nanos - key.budget_spent_nanos then
+    return tollgate.refusal(402, 'key_budget_exhausted', jsonb_build_object(
       'key_id', key.id,
       'budget_nanos', key.budget_nanos,
       'spent_nanos', key.budget_spent_nanos,
-      'required_nanos', offer.hold_nanos
+      'required_nanos', worst_case.hold_nanos
     ));
-    return taking;
-  elsif offer.reserved_tokens > key.tokens_per_month - key.tokens_used_in_month
-    or offer.reserved_tokens > key.tokens_in_all - key.tokens_used_in_all
-  then
-    taking.refusal := tollgate.refused(402, 'quota_exhausted', jsonb_build_object(
+  elsif worst_case.reserved_tokens > least(
+    key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
+  ) then
+    return tollgate.refusal(402, 'quota_exhausted', jsonb_build_object(
       'key_id', key.id,
-      'tokens_needed', offer.reserved_tokens,
+      'tokens_needed', worst_case.reserved_tokens,
       'tokens_left_in_month', key.tokens_per_month - key.tokens_used_in_month,
       'tokens_left_in_all', key.tokens_in_all - key.tokens_used_in_all
     ));
-    return taking;
+  elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
+    return tollgate.rate_refusal(key.counters, key.limits, at_ms, worst_case.reserved_tokens, key.id);
   end if;
-
-  taking.room := tollgate.room(key.counters, key.limits, at_ms);
-  if (taking.room).requests_left < 1 or (taking.room).tokens_left < offer.reserved_tokens then
-    taking.refusal := tollgate.refused(429, 'rate_limit_exceeded',
-      tollgate.limit_exceeded(key.counters, key.limits, at_ms, offer.reserved_tokens)
-      || jsonb_build_object('of', 'key', 'key_id', key.id));
-    return taking;
-  end if;
-
-  update tollgate.api_keys k set
-    counters = tollgate.take(key.counters, at_ms, 1, offer.reserved_tokens),
-    budget_period = key.budget_period,
-    budget_spent_nanos = key.budget_spent_nanos + offer.hold_nanos,
-    month_of_tokens = key.month_of_tokens,
-    tokens_used_in_month = key.tokens_used_in_month + offer.reserved_tokens,
-    tokens_used_in_all = key.tokens_used_in_all + offer.reserved_tokens
-  where k.id = key.id;
-  perform tollgate.count_open(key.id, 1);
-  taking.room.requests_left := (taking.room).requests_left - 1;
-  taking.room.tokens_left := (taking.room).tokens_left - offer.reserved_tokens;
-  return taking;
-end
-$$;
-
-comment on function tollgate.take_from_key(text, tollgate.offer, timestamptz) is
-  'Takes a request from a key''s bound of open requests, budget, quotas and windows, or refuses and takes nothing. The last to be asked: whatever else could refuse has agreed. Locks the key.';
-
-
-create function tollgate.take_replay_from_key(key_id text, moment timestamptz) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  at_ms bigint := tollgate.ms_of(moment);
-  key tollgate.api_keys;
-begin
-  select k.* into key from tollgate.api_keys k where k.id = take_replay_from_key.key_id for no key update;
-  if (tollgate.room(key.counters, key.limits, at_ms)).requests_left < 1 then
-    return tollgate.refused(429, 'rate_limit_exceeded',
-      tollgate.limit_exceeded(key.counters, tollgate.of_requests(key.limits), at_ms, 0)
-      || jsonb_build_object('of', 'key', 'key_id', key.id));
-  end if;
-  update tollgate.api_keys k set counters = tollgate.take(key.counters, at_ms, 1, 0) where k.id = key.id;
   return null;
 end
 $$;
 
-comment on function tollgate.take_replay_from_key(text, timestamptz) is
-  'Takes a replay from a key''s windows: one request, and neither tokens nor credits. Answers the refusal, or null. Locks the key.';
+comment on function tollgate.key_limit_refusal(tollgate.api_keys, tollgate.remaining, tollgate.worst_case, bigint) is
+  'Why a key''s bound of open requests, budget, quotas or windows have no room for a request; null if they have. The key as in_this_period() gives it. Refuses, as a value: too_many_in_flight, key_budget_exhausted, quota_exhausted, rate_limit_exceeded.';
 
 
-create function tollgate.count_open(key_id text, change bigint) returns void
+create function tollgate.take_from_key(key tollgate.api_keys, worst_case tollgate.worst_case, at_ms bigint) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  update tollgate.api_keys k set
+    counters = tollgate.take(key.counters, at_ms, 1, worst_case.reserved_tokens),
+    budget_period = key.budget_period,
+    budget_spent_nanos = key.budget_spent_nanos + worst_case.hold_nanos,
+    month_of_tokens = key.month_of_tokens,
+    tokens_used_in_month = key.tokens_used_in_month + worst_case.reserved_tokens,
+    tokens_used_in_all = key.tokens_used_in_all + worst_case.reserved_tokens
+  where k.id = key.id;
+  if key.max_concurrent_requests is not null then
+    perform tollgate.count_open(key.id, key.line, 1);
+  end if;
+end
+$$;
+
+comment on function tollgate.take_from_key(tollgate.api_keys, tollgate.worst_case, bigint) is
+  'Takes a request from a key''s windows, budget and quotas, and counts it as open. The key as in_this_period() gives it; the org is locked by the caller, and so nobody else changes what is taken. Locks the key.';
+
+
+create function tollgate.take_replay_from_key(key tollgate.api_keys, at_ms bigint) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.api_keys k set counters = tollgate.take(key.counters, at_ms, 1, 0) where k.id = key.id
+$$;
+
+comment on function tollgate.take_replay_from_key(tollgate.api_keys, bigint) is
+  'Takes a replay from a key''s windows: one request, and neither tokens nor credits. The org is locked by the caller. Locks the key.';
+
+
+create function tollgate.count_open(key_id text, line text, change bigint) returns void
 language sql
 set search_path = ''
 as $$
   update tollgate.api_keys k set open_requests = k.open_requests + change
-  from tollgate.api_keys used
-  where used.id = count_open.key_id and used.max_concurrent_requests is not null
-    and (k.id = used.id or k.line = used.line)
+  where k.id = count_open.key_id or k.line = count_open.line
 $$;
 
-comment on function tollgate.count_open(text, bigint) is
+comment on function tollgate.count_open(text, text, bigint) is
   'Counts a request of a key that has a bound as open, or as ended, on every key of its line. The org is locked by the caller. Locks those keys.';
 
 
-create function tollgate.settle_key(request tollgate.requests, charge bigint, surplus bigint, at_ms bigint) returns void
+create function tollgate.settle_key(
+  key_id text,
+  admitted_at timestamptz,
+  charge_change bigint,
+  token_change bigint,
+  at_ms bigint
+) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
   update tollgate.api_keys k set
-    counters = tollgate.correct(k.counters, tollgate.ms_of(request.created_at), at_ms, surplus),
+    counters = tollgate.correct(k.counters, tollgate.ms_of(admitted_at), at_ms, token_change),
     budget_spent_nanos = case
-      when k.budget_period = tollgate.budget_period(k.budget_reset, request.created_at)
-      then greatest(0, k.budget_spent_nanos + charge - request.hold_nanos)
+      when k.budget_period = tollgate.budget_period(k.budget_reset, admitted_at)
+      then greatest(0, k.budget_spent_nanos + charge_change)
       else k.budget_spent_nanos
     end,
     tokens_used_in_month = case
-      when k.month_of_tokens = tollgate.budget_period('monthly', request.created_at)
-      then greatest(0, k.tokens_used_in_month + surplus)
+      when k.month_of_tokens = tollgate.budget_period('monthly', admitted_at)
+      then greatest(0, k.tokens_used_in_month + token_change)
       else k.tokens_used_in_month
     end,
-    tokens_used_in_all = greatest(0, k.tokens_used_in_all + surplus)
-  where k.id = request.key_id;
+    tokens_used_in_all = greatest(0, k.tokens_used_in_all + token_change)
+  where k.id = settle_key.key_id;
 end
 $$;
 
-comment on function tollgate.settle_key(tollgate.requests, bigint, bigint, bigint) is
-  'Corrects a key''s own budget, quotas and windows by what the request cost and used. Locks the key.';
+comment on function tollgate.settle_key(text, timestamptz, bigint, bigint, bigint) is
+  'Corrects a key''s budget, quotas and windows by the difference between what a request had taken of them and what it cost and used. Locks the key.';
 
 
--- schemas/12_completions/offer.sql
+-- schemas/12_completions/refusals.sql
 
--- The bound and the hold that a request is admitted with.
+-- Refusals of a paid call to a key that may act.
 
-create function tollgate.offer(item jsonb, markup_ppm integer, nanos_left bigint, tokens_left bigint) returns tollgate.offer
-language plpgsql
+create function tollgate.suspended_refusal(org_id text, suspended_at timestamptz) returns jsonb
+language sql
 immutable
 set search_path = ''
 as $$
-declare
-  charged constant numeric := (1000000 + markup_ppm) * 0.000001; -- for each nano that we pay
-  fixed constant numeric := (item ->> 'fixed_nanos')::numeric * charged;
-  per_output constant numeric := (item ->> 'output_nanos')::numeric * charged;
-  offer tollgate.offer;
-begin
-  offer.affordable_tokens := case when per_output > 0
-    then least(greatest(floor((nanos_left - fixed) / per_output), 0), 1000000000)
-    else 1000000000
-  end;
-  -- A bound that the client left open shrinks to what there is; one it chose is its own word.
-  offer.output_bound := coalesce(
-    (item ->> 'output_bound')::bigint,
-    least((item ->> 'most_output')::bigint, greatest(
-      (item ->> 'least_output')::bigint,
-      least(offer.affordable_tokens, (tokens_left - (item ->> 'prompt_tokens')::bigint) / (item ->> 'choices')::bigint)
-    ))
-  );
-  offer.hold_nanos := least(ceil(fixed + per_output * offer.output_bound), 9223372036854775807);
-  offer.reserved_tokens := (item ->> 'prompt_tokens')::bigint + offer.output_bound * (item ->> 'choices')::bigint;
-  return offer;
-end
+  select tollgate.refusal(403, 'paid_calls_suspended',
+    jsonb_build_object('org_id', org_id, 'suspended_at', tollgate.utc(suspended_at)))
 $$;
 
-comment on function tollgate.offer(jsonb, integer, bigint, bigint) is
-  'Prices the worst case of a request, its output bounded by what is left where the client did not bound it. Exact until the hold is rounded up; the balance may fall short of it. A hold beyond bigint is the largest bigint, which no balance covers.';
+comment on function tollgate.suspended_refusal(text, timestamptz) is
+  'The refusal of an org whose paid calls are suspended.';
 
 
-create function tollgate.grant_of(
-  opening tollgate.opening,
-  environment text,
-  wallet tollgate.wallet,
-  room tollgate.room
-) returns json
-language plpgsql
+create function tollgate.model_refusal(key tollgate.api_keys, models jsonb) returns jsonb
+language sql
 immutable
 set search_path = ''
 as $$
-begin
-  return json_build_object('granted', json_build_object(
-    'id', opening.id,
-    'org_id', opening.org_id,
-    'user_id', opening.user_id,
-    'key_id', opening.key_id,
-    'environment', environment,
-    'hold_nanos', opening.hold_nanos,
-    'output_bound', opening.output_bound,
-    'markup_ppm', opening.markup_ppm,
-    'balance_nanos', wallet.balance_nanos,
-    'held_nanos', wallet.held_nanos,
-    'limits', case when not room is null then json_build_object(
-      'requests', case when room.requests_limit is not null then json_build_object(
-        'limit', room.requests_limit,
-        'remaining', greatest(0, room.requests_left),
-        'reset_ms', room.requests_reset_ms
-      ) end,
-      'tokens', case when room.tokens_limit is not null then json_build_object(
-        'limit', room.tokens_limit,
-        'remaining', greatest(0, room.tokens_left),
-        'reset_ms', room.tokens_reset_ms
-      ) end
-    ) end
-  ));
-end
+  select tollgate.refusal(403, 'model_not_allowed', jsonb_build_object('key_id', key.id, 'model', m.model))
+  from jsonb_array_elements_text(models) with ordinality m (model, place)
+  where not tollgate.model_allowed(key.allowed_models, m.model)
+  order by m.place
+  limit 1
 $$;
 
-comment on function tollgate.grant_of(tollgate.opening, text, tollgate.wallet, tollgate.room) is
-  'The answer to an admitted request. `limits` is null where neither org nor key has any. In json, not jsonb: what is only sent costs half when it is never taken apart.';
-
-
--- schemas/12_completions/replay.sql
-
--- What answers a request before money and limits are looked at.
-
-create function tollgate.answer_beforehand(
-  item jsonb,
-  key_id text,
-  environment text,
-  wallet tollgate.wallet,
-  room tollgate.room
-) returns json
-language plpgsql
-set search_path = ''
-as $$
-declare
-  caller jsonb := item -> 'caller';
-  refusal jsonb := (tollgate.identify(caller, item ->> 'scope')).refusal;
-  key tollgate.api_keys;
-  made tollgate.opening;
-  model text;
-  suspended_at timestamptz;
-begin
-  if refusal is not null then
-    return jsonb_build_object('refusal', refusal);
-  elsif wallet.org_id is null then -- born after we looked for the orgs to lock
-    return tollgate.refused(401, 'invalid_api_key', '{}');
-  end if;
-
-  select k.* into key from tollgate.api_keys k where k.id = answer_beforehand.key_id;
-  perform tollgate.touch(key, caller);
-
-  select item, r.id, r.org_id, r.key_id, r.user_id, r.markup_ppm, r.hold_nanos, r.output_bound, r.reserved_tokens
-  into made
-  from tollgate.requests r
-  where r.id = item ->> 'id' and r.org_id = wallet.org_id;
-  if found then
-    return tollgate.grant_of(made, environment, wallet, room);
-  end if;
-
-  select o.paid_suspended_at into suspended_at from tollgate.orgs o where o.id = wallet.org_id;
-  if suspended_at is not null then
-    return tollgate.refused(403, 'paid_calls_suspended',
-      jsonb_build_object('org_id', wallet.org_id, 'suspended_at', tollgate.utc(suspended_at)));
-  end if;
-
-  if key.allowed_models is not null then
-    for model in select jsonb_array_elements_text(item -> 'models') loop
-      if not tollgate.model_allowed(key.allowed_models, model) then
-        return tollgate.refused(403, 'model_not_allowed', jsonb_build_object('key_id', key.id, 'model', model));
-      end if;
-    end loop;
-  end if;
-  if item ->> 'idempotency_key' is not null then
-    return tollgate.kept_answer(item, wallet.org_id);
-  end if;
-  return null;
-end
-$$;
-
-comment on function tollgate.answer_beforehand(jsonb, text, text, tollgate.wallet, tollgate.room) is
-  'The answer to an item that needs no look at money or limits: what was granted before under its id, a refusal of its caller, org or model, what was answered before under its idempotency key; or null. Notes the use of the key.';
+comment on function tollgate.model_refusal(tollgate.api_keys, jsonb) is
+  'The refusal of the first model that the key may not use; null when it may use all.';
 
 
 -- schemas/12_completions/retention.sql
@@ -7579,7 +7482,7 @@ set enable_material = off
 as $$
 declare
   -- Lock, as in tollgate_admit().
-  payers text[] := array(
+  org_ids text[] := array(
     select o.id from tollgate.orgs o
     where o.id = any (array(
       select r.org_id from tollgate.requests r
@@ -7594,8 +7497,9 @@ declare
   wallet tollgate.wallet;
   most constant numeric := 100000000000000000; -- as tollgate.amount_nanos
   correction record;
+  transfer tollgate.transfers;
   charge bigint;
-  surplus bigint;
+  token_change bigint;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
   answer json;
@@ -7613,7 +7517,7 @@ begin
       i.item ->> 'id' as id,
       i.item,
       i.item ->> 'outcome' as outcome,
-      (i.item ->> 'charge_nanos')::numeric as said_nanos,
+      (i.item ->> 'charge_nanos')::numeric as told_nanos,
       (i.item ->> 'cost_nanos')::numeric as cost_nanos,
       (i.item ->> 'prompt_tokens')::numeric as prompt_tokens,
       (i.item ->> 'completion_tokens')::numeric as completion_tokens,
@@ -7624,14 +7528,17 @@ begin
       r.charge_nanos,
       r.reserved_tokens,
       r.idempotency_key,
-      (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
-      k.counted or k.max_concurrent_requests is not null as counted,
+      r.created_at,
+      k.counted or k.max_concurrent_requests is not null as is_counted,
+      k.max_concurrent_requests is not null as is_bounded,
+      k.line,
       o.balance_nanos,
       o.held_nanos,
       o.open_requests,
-      o.counters
+      o.counters,
+      o.chain_head
     from jsonb_array_elements(items) with ordinality i (item, place)
-    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (payers)
+    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (org_ids)
     left join tollgate.orgs o on o.id = r.org_id
     left join tollgate.api_keys k on k.id = r.key_id
     order by o.id, i.item ->> 'id', i.place
@@ -7650,20 +7557,22 @@ begin
     end if;
     if wallet.org_id is distinct from entry.org_id then
       place := place + 1;
-      wallet := row(entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters);
+      wallet := row(
+        entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters, entry.chain_head
+      );
     end if;
-    if greatest(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
-      or least(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
+    if greatest(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
+      or least(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
     then
       entry.item := tollgate.at_the_hold(entry.item, least(entry.hold_nanos, most));
-      entry.said_nanos := entry.item -> 'charge_nanos';
+      entry.told_nanos := entry.item -> 'charge_nanos';
       entry.prompt_tokens := null;
       entry.completion_tokens := null;
     end if;
-    charge := case entry.outcome when 'settled' then entry.said_nanos else 0 end;
+    charge := case entry.outcome when 'settled' then entry.told_nanos else 0 end;
     if entry.state in ('settled', 'released') then
       if entry.outcome <> 'unsettled' and charge <> entry.charge_nanos then
-        correction := tollgate.settle_late(entry.item, wallet, entry.counted, moment);
+        correction := tollgate.settle_late(entry.item, wallet, entry.is_counted, moment);
         wallet := correction.wallet;
         wallets[place] := wallet;
         entry.state := correction.state;
@@ -7693,22 +7602,28 @@ begin
       continue;
     end if;
 
-    surplus := coalesce(entry.prompt_tokens, 0) + coalesce(entry.completion_tokens, 0) - entry.reserved_tokens;
+    token_change := coalesce(entry.prompt_tokens, 0) + coalesce(entry.completion_tokens, 0) - entry.reserved_tokens;
     ended := ended || entry.id;
     wallet.balance_nanos := wallet.balance_nanos - charge;
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
-    wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, surplus);
-    wallets[place] := wallet;
+    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(entry.created_at), at_ms, token_change);
 
     if charge > 0 then
-      charges := charges || row(
-        null, entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '', wallet.balance_nanos, moment
-      )::tollgate.transfers;
+      transfer := row(
+        nextval('tollgate.transfers_position_seq'), entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '',
+        wallet.balance_nanos, moment, null
+      );
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
+      charges := charges || transfer;
     end if;
-    if entry.counted then
-      perform tollgate.count_open(entry.key_id, -1);
-      perform tollgate.settle_key(r, charge, surplus, at_ms) from tollgate.requests r where r.id = entry.id;
+    wallets[place] := wallet;
+    if entry.is_counted then
+      perform tollgate.settle_key(entry.key_id, entry.created_at, charge - entry.hold_nanos, token_change, at_ms);
+    end if;
+    if entry.is_bounded then
+      perform tollgate.count_open(entry.key_id, entry.line, -1);
     end if;
     if charge >= entry.hold_nanos and (entry.item ->> 'quarantined')::boolean then -- it is charged its hold
       perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
@@ -7759,18 +7674,12 @@ begin
     delete from tollgate.holds h where h.request_id = any (ended)
   ),
   transfers as (
-    -- In the order of the running balances, in which positions are then drawn.
-    insert into tollgate.transfers (
-      org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at
-    )
-    select t.org_id, t.debit, t.credit, t.amount_nanos, t.kind, t.reference, t.balance_after_nanos, t.created_at
-    from unnest(charges) with ordinality t
-    order by t.ordinality
+    insert into tollgate.transfers overriding system value select t.* from unnest(charges) t
   ),
   orgs as (
     update tollgate.orgs o
     set balance_nanos = w.balance_nanos, held_nanos = w.held_nanos, open_requests = w.open_requests,
-      counters = w.counters
+      counters = w.counters, chain_head = w.chain_head
     from unnest(wallets) w
     where o.id = w.org_id
   )
@@ -7804,7 +7713,7 @@ declare
   was tollgate.requests;
   now_is tollgate.requests;
   refunded bigint;
-  surplus bigint;
+  token_change bigint;
   change bigint := 0; -- of the charge
   transfer tollgate.transfers;
 begin
@@ -7830,23 +7739,24 @@ begin
       estimated = false
     where r.id = was.id
     returning r.* into now_is;
-    surplus := now_is.prompt_tokens + now_is.completion_tokens
+    token_change := now_is.prompt_tokens + now_is.completion_tokens
       - coalesce(was.prompt_tokens, 0) - coalesce(was.completion_tokens, 0);
     wallet.balance_nanos := wallet.balance_nanos - change;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(was.created_at), at_ms, surplus);
+    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(was.created_at), at_ms, token_change);
     if change <> 0 then
       transfer := row(
-        null, was.org_id,
+        nextval('tollgate.transfers_position_seq'), was.org_id,
         case when change > 0 then 'wallet' else 'revenue' end, case when change > 0 then 'revenue' else 'wallet' end,
         abs(change), case when change > 0 then 'charge' else 'refund' end,
         was.id || case when was.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
-        '', wallet.balance_nanos, moment
+        '', wallet.balance_nanos, moment, null
       )::tollgate.transfers;
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
     end if;
     perform tollgate.tally_correction(was, now_is);
     if counted then
-      was.hold_nanos := was.charge_nanos; -- which is what the key's budget has of it now
-      perform tollgate.settle_key(was, now_is.charge_nanos, surplus, at_ms);
+      perform tollgate.settle_key(was.key_id, was.created_at, change, token_change, at_ms);
     end if;
   end if;
 
@@ -8021,6 +7931,86 @@ end
 $$;
 
 
+-- schemas/12_completions/worst_case.sql
+
+-- The bound and the hold that a request is admitted with.
+
+create function tollgate.worst_case(item jsonb, markup_ppm integer, nanos_left bigint, tokens_left bigint)
+returns tollgate.worst_case
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  charged constant numeric := (1000000 + markup_ppm) * 0.000001; -- for each nano that we pay
+  fixed constant numeric := (item ->> 'fixed_nanos')::numeric * charged;
+  per_output constant numeric := (item ->> 'output_nanos')::numeric * charged;
+  worst_case tollgate.worst_case;
+begin
+  worst_case.affordable_tokens := case when per_output > 0
+    then least(greatest(floor((nanos_left - fixed) / per_output), 0), 1000000000)
+    else 1000000000
+  end;
+  -- A bound that the client left open shrinks to what is left; one that it chose stays.
+  worst_case.output_bound := coalesce(
+    (item ->> 'output_bound')::bigint,
+    least((item ->> 'most_output')::bigint, greatest(
+      (item ->> 'least_output')::bigint,
+      least(worst_case.affordable_tokens, (tokens_left - (item ->> 'prompt_tokens')::bigint) / (item ->> 'choices')::bigint)
+    ))
+  );
+  worst_case.hold_nanos := least(ceil(fixed + per_output * worst_case.output_bound), 9223372036854775807);
+  worst_case.reserved_tokens := (item ->> 'prompt_tokens')::bigint + worst_case.output_bound * (item ->> 'choices')::bigint;
+  return worst_case;
+end
+$$;
+
+comment on function tollgate.worst_case(jsonb, integer, bigint, bigint) is
+  'Prices the worst case of a request, its output bounded by what is left where the client did not bound it. Exact until the hold is rounded up; the balance may fall short of it. A hold beyond bigint is the largest bigint, which no balance covers.';
+
+
+create function tollgate.grant_of(
+  admitted tollgate.admitted,
+  environment text,
+  wallet tollgate.wallet,
+  remaining tollgate.remaining
+) returns json
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return json_build_object('granted', json_build_object(
+    'id', admitted.id,
+    'org_id', admitted.org_id,
+    'user_id', admitted.user_id,
+    'key_id', admitted.key_id,
+    'environment', environment,
+    'hold_nanos', admitted.hold_nanos,
+    'output_bound', admitted.output_bound,
+    'markup_ppm', admitted.markup_ppm,
+    'balance_nanos', wallet.balance_nanos,
+    'held_nanos', wallet.held_nanos,
+    'limits', case when not remaining is null then json_build_object(
+      'requests', case when remaining.requests_limit is not null then json_build_object(
+        'limit', remaining.requests_limit,
+        'remaining', greatest(0, remaining.requests_left),
+        'reset_ms', remaining.requests_reset_ms
+      ) end,
+      'tokens', case when remaining.tokens_limit is not null then json_build_object(
+        'limit', remaining.tokens_limit,
+        'remaining', greatest(0, remaining.tokens_left),
+        'reset_ms', remaining.tokens_reset_ms
+      ) end
+    ) end
+  ));
+end
+$$;
+
+comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining) is
+  'The answer to an admitted request. `limits` is null where neither org nor key has any. In json, not jsonb: what is only sent costs half when it is never taken apart.';
+
+
 -- schemas/13_books/audit.sql
 
 -- The audit of all books.
@@ -8082,10 +8072,10 @@ stable
 set search_path = ''
 as $$
   with transfers as (
-    select coalesce(t.org_id, l.org_id) as org_id, coalesce(t.position, l.position) as position, t, l.chain,
-      lag(l.chain) over (partition by coalesce(t.org_id, l.org_id) order by coalesce(t.position, l.position)) as before
-    from tollgate.transfers t
-    full join tollgate.transfer_links l on l.org_id = t.org_id and l.position = t.position
+    select t, lag(t.chain) over (partition by t.org_id order by t.position) as before from tollgate.transfers t
+  ),
+  heads as (
+    select distinct on (t.org_id) t.org_id, t.chain from tollgate.transfers t order by t.org_id, t.position desc
   ),
   events as (
     select l.position, l.event_id, l.chain, lag(l.chain) over (order by l.position) as before,
@@ -8093,13 +8083,23 @@ as $$
     from tollgate.event_links l
   )
   (
-    select distinct on (c.org_id) 'chain', 'trf_' || c.position, jsonb_build_object(
-      'org_id', c.org_id, 'row', (c.t).position is not null, 'link', c.chain is not null
+    select distinct on ((c.t).org_id) 'chain', 'trf_' || (c.t).position, jsonb_build_object(
+      'org_id', (c.t).org_id, 'row', true, 'link', (c.t).chain is not null
     )
     from transfers c
-    where (c.chain = sha256(coalesce(c.before, '') || tollgate.transfer_text(c.t))) is not true
-      and not (c.chain is null and c.position <= (select s.position from tollgate.chain_starts s where s.chain = 'transfers'))
-    order by c.org_id, c.position
+    where (c.t).chain is distinct from tollgate.chain_after(c.before, c.t)
+      and not ((c.t).chain is null and (c.t).position <= (
+        select s.position from tollgate.chain_starts s where s.chain = 'transfers'
+      ))
+    order by (c.t).org_id, (c.t).position
+  )
+  union all
+  (
+    select 'chain', o.id, jsonb_build_object('org_id', o.id, 'row', h.chain is not null, 'link', o.chain_head is not null)
+    from tollgate.orgs o
+    left join heads h on h.org_id = o.id
+    where h.chain is distinct from o.chain_head
+    order by o.id
   )
   union all
   (
@@ -8126,7 +8126,7 @@ as $$
 $$;
 
 comment on function tollgate.chain_faults() is
-  'Where a hash chain is broken: the first broken transfer of each org, the first broken link of the audit trail, the first event without one. Rows that were there before the chain need none.';
+  'Where a hash chain is broken: the first broken transfer of each org, each org whose last transfer is not its head, the first broken link of the audit trail, the first event without one. Rows that were there before the chain need none.';
 
 
 create function public.tollgate_sight_chains() returns jsonb
@@ -8163,16 +8163,16 @@ as $$
       (sighted ->> 'transaction')::xid8 <= pg_snapshot_xmin(pg_current_snapshot()) is not false as is_complete
   ),
   heads as (
-    select distinct on (l.org_id) l.org_id, l.chain
-    from tollgate.transfer_links l
-    where l.position <= (select h.position from here h)
-    order by l.org_id, l.position desc
+    select distinct on (t.org_id) t.org_id, t.chain
+    from tollgate.transfers t
+    where t.position <= (select h.position from here h)
+    order by t.org_id, t.position desc
   )
   select jsonb_build_object('complete', h.is_complete) || case when h.is_complete then jsonb_build_object(
     'at', tollgate.utc(now()),
     'schema_version', (select v.version from tollgate.schema_version v),
     'position', h.position,
-    'transfers', (select count(*) from tollgate.transfer_links l where l.position <= h.position),
+    'transfers', (select count(*) from tollgate.transfers t where t.position <= h.position),
     'transfers_digest', (
       select encode(sha256(coalesce(string_agg(s.chain, '' order by s.org_id collate "C"), '')), 'hex') from heads s
     ),

@@ -316,19 +316,19 @@ def test_the_windows_are_counted_as_admissions_count_them(
     async def ask() -> tuple[Any, Any]:
         connection = await asyncpg.connect(shared_database)
         found = await connection.fetchrow(
-            "select tollgate.windows($1, l, $2) as windows, to_jsonb(tollgate.room($1, l, $2)) as room"
+            "select tollgate.windows($1, l, $2) as windows, to_jsonb(tollgate.remaining($1, l, $2)) as remaining"
             " from (select row($3, $4, $5, $6, $7, $8)::tollgate.limits as l) l",
             counters,
             at_ms,
             *limits,
         )
         await connection.close()
-        return json.loads(found["windows"]), json.loads(found["room"] or "{}")
+        return json.loads(found["windows"]), json.loads(found["remaining"] or "{}")
 
-    windows, room = asyncio.run(ask())
+    windows, remaining = asyncio.run(ask())
     for measure in ("requests", "tokens"):
         left = [window["remaining"] for window in windows[measure].values() if window["remaining"] is not None]
-        assert (min(left) if left else None) == (None if not left else max(0, room[f"{measure}_left"]))
+        assert (min(left) if left else None) == (None if not left else max(0, remaining[f"{measure}_left"]))
         for window in windows[measure].values():
             assert (window["resets_at"] is None) == (window["used"] == 0)
 

@@ -299,11 +299,11 @@ async def test_the_books_agree_when_corrected_requests_are_dropped(own_database:
 
 
 async def test_the_audit_names_a_correction_that_does_not_fit(own_database: str, sql: Sql) -> None:
+    await sql(own_database, "insert into tollgate.orgs (id, name, balance_nanos) values ('org_a', 'A', -5)")
     await sql(
         own_database,
         """
-        with org as (insert into tollgate.orgs (id, name, balance_nanos) values ('org_a', 'A', -5)),
-        request as (
+        with request as (
           insert into tollgate.requests (
             id, org_id, key_id, user_id, state, endpoint, model, hold_nanos, charge_nanos, markup_ppm, output_bound,
             reserved_tokens, expires_at, settled_at

@@ -103,8 +103,6 @@ ERASED = (
     "where t.org_id = '{payer}' and t.kind = 'refund'",
     "update tollgate.orgs set balance_nanos = balance_nanos + 1050 where id = '{payer}'",
 )
-LINKS = """delete from tollgate.transfer_links l
-where not exists (select from tollgate.transfers t where t.position = l.position)"""
 
 FORGERIES: dict[str, tuple[tuple[str, ...], Callable[[Books], set[Fault]]]] = {
     "a grant without its origin": (
@@ -124,13 +122,12 @@ FORGERIES: dict[str, tuple[tuple[str, ...], Callable[[Books], set[Fault]]]] = {
         lambda b: {("charge", b.requests[-1])},
     ),
     "a charge erased, its request released": (
-        (*ERASED, LINKS, "update tollgate.requests set charge_nanos = 0, state = 'released' where id = '{request}'"),
+        (*ERASED, "update tollgate.requests set charge_nanos = 0, state = 'released' where id = '{request}'"),
         lambda b: {("cost", b.requests[-1])},
     ),
     "a charge erased, its request without a cost": (
         (
             *ERASED,
-            LINKS,
             "update tollgate.requests set charge_nanos = 0, cost_nanos = 0, usage = null where id = '{request}'",
         ),
         lambda b: {("chain", "trf_7")},
@@ -163,9 +160,15 @@ FORGERIES: dict[str, tuple[tuple[str, ...], Callable[[Books], set[Fault]]]] = {
             "delete from tollgate.users where org_id = '{other}'",
             "delete from tollgate.api_keys where org_id = '{other}'",
             "delete from tollgate.transfers where org_id = '{other}'",
-            "delete from tollgate.transfer_links where org_id = '{other}'",
         ),
         lambda b: {("audit_event", b.grants[1])},
+    ),
+    "the end of a ledger cut off": (
+        (
+            "delete from tollgate.transfers where position = {promoted}",
+            "update tollgate.orgs set balance_nanos = 0 where id = '{other}'",
+        ),
+        lambda b: {("chain", b.other.org_id)},
     ),
     "the audit trail wiped": (
         ("truncate tollgate.audit_events",),
@@ -223,7 +226,6 @@ ROLLED_UP = {
     "a charge and its link erased, its request without a cost": (
         (
             *ERASED,
-            "delete from tollgate.transfer_links",  # and made anew below, as if it had always been so
             "update tollgate.requests set charge_nanos = 0, cost_nanos = 0, usage = null where id = '{request}'",
             past.LINK_ANEW.replace("{", "{{").replace("}", "}}"),
         ),

@@ -47,7 +47,7 @@ class Windows:
 
     def room(self, counters: list[int] | None, most: tuple[int | None, ...], at: int) -> list[int | None]:
         """Limit, left and reset of requests, then of tokens."""
-        sql = "select tollgate.room($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, $8)"
+        sql = "select tollgate.remaining($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, $8)"
         found = self.ask(sql, counters, *most, at)
         return [None] * 6 if found is None else list(found.values())
 

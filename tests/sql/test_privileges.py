@@ -9,7 +9,7 @@ from servers.postgrest import token
 from servers.relay import Relay
 
 STRANGERS = ["anon", "authenticated"]
-CHAINS = ["transfer_links", "event_links", "chain_starts"]
+CHAINS = ["event_links", "chain_starts"]
 
 OUR_FUNCTIONS = """
 select p.oid::regprocedure::text as signature, n.nspname as schema, p.proname as name, p.prosecdef as definer,

@@ -18,17 +18,15 @@ LINK_ANEW = """
 do $$
 declare
   t tollgate.transfers;
-  link bytea;
-  payer text;
 begin
-  alter table tollgate.transfer_links disable trigger user;
-  delete from tollgate.transfer_links;
+  alter table tollgate.transfers disable trigger user;
+  update tollgate.orgs set chain_head = null;
   for t in select l.* from tollgate.transfers l order by l.org_id, l.position loop
-    link := sha256(case when t.org_id = payer then link else '' end || tollgate.transfer_text(t));
-    payer := t.org_id;
-    insert into tollgate.transfer_links values (t.org_id, t.position, link);
+    update tollgate.orgs set chain_head = tollgate.chain_after(chain_head, t) where id = t.org_id;
+    update tollgate.transfers l set chain = o.chain_head
+    from tollgate.orgs o where l.position = t.position and o.id = t.org_id;
   end loop;
-  alter table tollgate.transfer_links enable trigger user;
+  alter table tollgate.transfers enable trigger user;
 end $$;
 """
 """After transfers were moved to another time. Nobody but a superuser can."""

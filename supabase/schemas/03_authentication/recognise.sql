@@ -12,91 +12,91 @@ comment on function tollgate.digests_of(jsonb) is
   'The digests a caller''s key may be kept under: of each active pepper, the newest first.';
 
 
-create function tollgate.identify(caller jsonb, scope text default null) returns tollgate.visit
+create function tollgate.key_refusal(
+  key tollgate.api_keys,
+  owner tollgate.users,
+  org_status text,
+  caller jsonb,
+  scope text
+) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  code constant text := case
+    when key.id is null or org_status is null then 'invalid_api_key'
+    when key.revoked_at is not null then 'key_revoked'
+    when key.disabled_at is not null or owner.status <> 'active' or org_status <> 'active' then 'key_disabled'
+    when key.expires_at <= now() then 'key_expired'
+    when key.ip_allowlist is not null and ((caller ->> 'ip')::inet <<= any (key.ip_allowlist)) is not true
+      then 'ip_not_allowed'
+    when scope <> all (key.scopes) or (scope = 'admin' and owner.role <> 'admin') then 'permission_denied'
+  end;
+begin
+  if code is null then
+    return null;
+  end if;
+  return tollgate.refusal(case when code in ('ip_not_allowed', 'permission_denied') then 403 else 401 end, code, case code
+    when 'invalid_api_key' then '{}'
+    when 'key_revoked' then jsonb_build_object('key_id', key.id, 'revoked_at', tollgate.utc(key.revoked_at))
+    when 'key_disabled' then jsonb_build_object('key_id', key.id, 'disabled', case
+      when key.disabled_at is not null then 'key'
+      when owner.status <> 'active' then 'user'
+      else 'org'
+    end)
+    when 'key_expired' then jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at))
+    when 'ip_not_allowed' then jsonb_build_object('key_id', key.id, 'ip', host((caller ->> 'ip')::inet))
+    when 'permission_denied' then jsonb_build_object('key_id', key.id, 'scope', scope)
+  end);
+end
+$$;
+
+comment on function tollgate.key_refusal(tollgate.api_keys, tollgate.users, text, jsonb, text) is
+  'Decides whether a key may act, and do what `scope` names (null: nothing in particular): null if it may, otherwise the refusal. Every function that recognises a key asks this one. Refuses, as a value: invalid_api_key (no key), key_revoked, key_disabled, key_expired, ip_not_allowed, permission_denied.';
+
+
+create function tollgate.identify(caller jsonb, scope text default null) returns tollgate.recognition
 language plpgsql
 set search_path = ''
 as $$
 declare
+  known record;
   actor tollgate.caller;
-  key tollgate.api_keys;
-  owner tollgate.users;
-  org_status text;
-  visit tollgate.visit;
 begin
   actor.ip := caller ->> 'ip';
   actor.user_agent := caller ->> 'user_agent';
   actor.request_id := caller ->> 'request_id';
-
   if caller ? 'console' then
     actor.kind := 'console';
     actor.name := caller ->> 'console';
     actor.role := 'admin';
-    visit.actor := actor;
-    return visit;
+    return row(actor, null::tollgate.api_keys, null::jsonb);
   end if;
 
-  select k.* into key
-  from tollgate.api_keys k
-  where k.digest = any (tollgate.digests_of(caller));
-  if not found then
-    visit.refusal := tollgate.refusal(401, 'invalid_api_key');
-    return visit;
-  end if;
-
-  if key.revoked_at is not null then
-    visit.refusal := tollgate.refusal(401, 'key_revoked',
-      jsonb_build_object('key_id', key.id, 'revoked_at', tollgate.utc(key.revoked_at)));
-    return visit;
-  end if;
-
-  select u.* into owner from tollgate.users u where u.id = key.user_id;
-  select o.status into org_status from tollgate.orgs o where o.id = key.org_id;
-  if key.disabled_at is not null or owner.status <> 'active' or org_status <> 'active' then
-    visit.refusal := tollgate.refusal(401, 'key_disabled', jsonb_build_object('key_id', key.id, 'disabled', case
-      when key.disabled_at is not null then 'key'
-      when owner.status <> 'active' then 'user'
-      else 'org'
-    end));
-    return visit;
-  end if;
-
-  if key.expires_at <= now() then
-    visit.refusal := tollgate.refusal(401, 'key_expired',
-      jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
-    return visit;
-  end if;
-
-  if key.ip_allowlist is not null
-    and not exists (select from unnest(key.ip_allowlist) network where actor.ip <<= network)
-  then
-    visit.refusal := tollgate.refusal(403, 'ip_not_allowed',
-      jsonb_build_object('key_id', key.id, 'ip', host(actor.ip)));
-    return visit;
-  end if;
-
-  if scope is not null
-    and (not key.scopes @> array[scope] or (scope = 'admin' and owner.role <> 'admin'))
-  then
-    visit.refusal := tollgate.refusal(403, 'permission_denied',
-      jsonb_build_object('key_id', key.id, 'scope', scope));
-    return visit;
+  select k as key, u.role, tollgate.key_refusal(k, u, o.status, caller, scope) as refusal into known
+  from (select) nothing
+  left join tollgate.api_keys k on k.digest = any (tollgate.digests_of(caller))
+  left join tollgate.users u on u.id = k.user_id
+  left join tollgate.orgs o on o.id = k.org_id
+  limit 1;
+  if known.refusal is not null then
+    return row(null::tollgate.caller, null::tollgate.api_keys, known.refusal);
   end if;
 
   actor.kind := 'key';
-  actor.key_id := key.id;
-  actor.user_id := key.user_id;
-  actor.org_id := key.org_id;
-  actor.role := owner.role;
-  actor.environment := key.environment;
-  actor.scopes := key.scopes;
-  visit.actor := actor;
-  visit.key := key;
-  return visit;
+  actor.key_id := (known.key).id;
+  actor.user_id := (known.key).user_id;
+  actor.org_id := (known.key).org_id;
+  actor.role := known.role;
+  actor.environment := (known.key).environment;
+  actor.scopes := (known.key).scopes;
+  return row(actor, known.key, null::jsonb);
 end
 $$;
 
 comment on function tollgate.identify(jsonb, text) is
-  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: invalid_api_key, key_revoked, key_disabled, key_expired, ip_not_allowed, permission_denied. Locks nothing.';
+  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: as key_refusal(). Locks nothing.';
 
 
 create function tollgate.recognise(caller jsonb, scope text default null, touch boolean default true)
@@ -105,17 +105,17 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  visit tollgate.visit := tollgate.identify(caller, scope);
+  recognition tollgate.recognition := tollgate.identify(caller, scope);
 begin
-  if visit.refusal is not null then
+  if recognition.refusal is not null then
     perform tollgate.refuse(
-      (visit.refusal ->> 'status')::integer, visit.refusal ->> 'code', visit.refusal -> 'facts'
+      (recognition.refusal ->> 'status')::integer, recognition.refusal ->> 'code', recognition.refusal -> 'facts'
     );
   end if;
-  if touch and (visit.actor).kind = 'key' then
-    perform tollgate.touch(visit.key, caller);
+  if touch and (recognition.actor).kind = 'key' then
+    perform tollgate.touch(recognition.key, caller);
   end if;
-  return visit.actor;
+  return recognition.actor;
 end
 $$;
 
@@ -138,7 +138,7 @@ end
 $$;
 
 comment on function tollgate.touch(tollgate.api_keys, jsonb) is
-  'Notes the use of a key, once a minute, and moves one that was found under the previous pepper to the newest. Skips a key that another transaction has locked. Orgs are locked before keys: whoever locks an org touches after that.';
+  'Notes the use of a key, once a minute, and stores one that was found under the previous pepper under the newest. Skips a key that another transaction has locked. Orgs are locked before keys: whoever locks an org touches after that.';
 
 
 create function tollgate.identity(actor tollgate.caller) returns jsonb

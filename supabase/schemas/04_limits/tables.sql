@@ -15,7 +15,7 @@ create type tollgate.limits as (
 comment on type tollgate.limits is 'Six limits; null is none.';
 
 
-create type tollgate.room as (
+create type tollgate.remaining as (
   requests_limit bigint,
   requests_left bigint,
   requests_reset_ms bigint,
@@ -24,4 +24,4 @@ create type tollgate.room as (
   tokens_reset_ms bigint
 );
 
-comment on type tollgate.room is 'Of each measure the window with the least left: its limit, what is left, and how long a request of this moment stays in it. Nulls where no window of the measure has a limit.';
+comment on type tollgate.remaining is 'Of each measure the window with the least left: its limit, what is left, and how long a request of this moment stays in it. Nulls where no window of the measure has a limit.';

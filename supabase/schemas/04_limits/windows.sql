@@ -55,14 +55,14 @@ immutable
 set search_path = ''
 as $$
 declare
-  room bigint := most - current - need;
+  spare bigint := most - current - need;
 begin
   if need > most then
     return null;
-  elsif before = 0 and room >= 0 then
+  elsif before = 0 and spare >= 0 then
     return 0;
-  elsif room >= 0 then
-    return greatest(0, span - floor(room::numeric * span / before) - at_ms % span);
+  elsif spare >= 0 then
+    return greatest(0, span - floor(spare::numeric * span / before) - at_ms % span);
   end if;
   -- Only after the turn, when the current bucket is the one before and slides out in its turn.
   return span - at_ms % span + greatest(0, span - floor((most - need)::numeric * span / current));
@@ -184,4 +184,24 @@ end
 $$;
 
 comment on function tollgate.limit_exceeded(bigint[], tollgate.limits, bigint, bigint) is
-  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Says why room() is short.';
+  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Says why remaining() is too little.';
+
+
+create function tollgate.rate_refusal(
+  counters bigint[],
+  limits tollgate.limits,
+  at_ms bigint,
+  tokens bigint,
+  key_id text default null
+) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(429, 'rate_limit_exceeded', tollgate.limit_exceeded(counters, limits, at_ms, tokens) || case
+    when key_id is null then '{"of": "org"}' else jsonb_build_object('of', 'key', 'key_id', key_id)
+  end)
+$$;
+
+comment on function tollgate.rate_refusal(bigint[], tollgate.limits, bigint, bigint, text) is
+  'The refusal of a request of so many tokens by the windows of an org or, if `key_id` is given, of a key.';

@@ -56,7 +56,8 @@ create table tollgate.orgs (
   open_requests bigint not null default 0,
   quarantined_at timestamptz,
   paid_suspended_at timestamptz,
-  paid_suspended_reason text
+  paid_suspended_reason text,
+  chain_head bytea
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -70,6 +71,7 @@ comment on column tollgate.orgs.open_requests is 'Requests whose hold has not en
 comment on column tollgate.orgs.quarantined_at is 'When a request of the org was last settled as quarantined, unless an operator has set paid calls going since.';
 comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Everything else goes on.';
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
+comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
 
 alter table tollgate.orgs enable row level security;
 

@@ -61,10 +61,10 @@ comment on column tollgate.api_keys.open_requests is 'Open requests of the key a
 alter table tollgate.api_keys enable row level security;
 
 
-create type tollgate.visit as (
+create type tollgate.recognition as (
   actor tollgate.caller,
-  key tollgate.api_keys,
-  refusal jsonb -- null when the caller may come in
+  key tollgate.api_keys, -- null for the console
+  refusal jsonb -- null when the caller may act
 );
 
-comment on type tollgate.visit is 'A caller at the gate: recognised, or refused.';
+comment on type tollgate.recognition is 'Who is behind a request, or why it is refused.';

@@ -16,6 +16,7 @@ create table tollgate.transfers (
   reason tollgate.reason not null default '',
   balance_after_nanos bigint not null,
   created_at timestamptz not null default clock_timestamp(),
+  chain bytea,
   unique (kind, reference),
   check ((debit = 'wallet') <> (credit = 'wallet'))
 );
@@ -29,6 +30,7 @@ comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos 
 comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. An id shows it as trf_<position>.';
 comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
 comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
+comment on column tollgate.transfers.chain is 'Links the transfer to those of its org before it: see chain_after().';
 
 alter table tollgate.transfers enable row level security;
 
@@ -60,20 +62,4 @@ alter table tollgate.credit_operations enable row level security;
 
 create trigger credit_operations_append_only
 before update or delete or truncate on tollgate.credit_operations
-for each statement execute function tollgate.forbid_change();
-
-
-create table tollgate.transfer_links (
-  org_id text not null,
-  position bigint not null,
-  chain bytea not null,
-  primary key (org_id, position)
-);
-
-comment on table tollgate.transfer_links is 'The hash chain of each org''s transfers: chain is sha256(chain of the org''s previous transfer || the transfer as text). In a table of its own, since tollgate_settle() makes rows of the type of tollgate.transfers, to which no column can be added while it runs. No foreign key: it is written on the path of every request.';
-
-alter table tollgate.transfer_links enable row level security;
-
-create trigger transfer_links_append_only
-before update or delete or truncate on tollgate.transfer_links
 for each statement execute function tollgate.forbid_change();

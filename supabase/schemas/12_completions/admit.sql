@@ -18,50 +18,68 @@ set enable_mergejoin = off
 set enable_material = off
 as $$
 declare
-  -- Lock: in id order, so that two batches never wait for each other in a circle. Later statements read how things
-  -- stand under the locks.
-  payers text[] := array(
-    select o.id from tollgate.orgs o
-    where o.id = any (array(
-      select k.org_id from tollgate.api_keys k
-      where k.digest = any (array(
-        select decode(d.hex, 'hex')
-        from jsonb_array_elements(items) i, jsonb_array_elements_text(i.value -> 'caller' -> 'digests') d (hex)
-      ))
-    ))
-    order by o.id
-    for no key update
-  );
-  moment timestamptz := clock_timestamp(); -- one for the batch, read when its locks are held
-  at_ms bigint := extract(epoch from moment) * 1000;
-  asked record;
+  key_ids text[]; -- of the items, in their order; null where the key is not known
+  org_ids text[];
+  moment timestamptz; -- one for the batch, read when its locks are held
+  at_ms bigint;
+  request record;
+  key tollgate.api_keys;
   wallet tollgate.wallet;
-  room tollgate.room;
-  leeway tollgate.leeway;
-  offer tollgate.offer;
-  taking tollgate.taking;
-  opening tollgate.opening;
+  remaining tollgate.remaining;
+  key_remaining tollgate.remaining;
+  worst_case tollgate.worst_case;
+  admitted tollgate.admitted;
   available bigint;
   refusal jsonb;
   answer json;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
-  opened tollgate.opening[] := '{}';
+  place_of_keys integer := 0; -- of the wallet whose keys this batch has written to
+  used_keys text[] := '{}'; -- whose use is to be noted
+  callers jsonb[] := '{}'; -- who used them
+  all_admitted tollgate.admitted[] := '{}';
   wallets tollgate.wallet[] := '{}';
-  used text[] := '{}'; -- keys whose last use was not noted for a minute
   ids text[] := '{}';
   answers json[] := '{}';
 begin
+  -- Lock: in id order, so that two batches never wait for each other in a circle. Later statements read how things
+  -- stand under the locks.
+  with keys as materialized (
+    select k.id, k.org_id
+    from jsonb_array_elements(items) with ordinality i (item, place)
+    left join lateral (
+      select k.id, k.org_id from tollgate.api_keys k
+      where k.digest = any (array(
+        select decode(d.hex, 'hex') from jsonb_array_elements_text(i.item -> 'caller' -> 'digests') d (hex)
+      ))
+      limit 1
+    ) k on true
+  )
+  select
+    array(select k.id from keys k),
+    array(
+      select o.id from tollgate.orgs o
+      where o.id = any (array(select k.org_id from keys k))
+      order by o.id
+      for no key update
+    )
+  into key_ids, org_ids;
+  moment := clock_timestamp();
+  at_ms := extract(epoch from moment) * 1000;
+
   -- Look up.
-  for asked in
+  for request in
     select
       i.item ->> 'id' as id,
       i.item,
       k.id as key_id,
-      k.last_used_at,
       k.user_id,
       k.environment,
-      k.counted or k.max_concurrent_requests is not null as counted,
+      case when k.counted or k.max_concurrent_requests is not null then k end as counted_key,
+      (k.last_used_at > moment - interval '1 minute') is not true or (
+        jsonb_array_length(i.item -> 'caller' -> 'digests') > 1
+        and k.digest <> decode(i.item -> 'caller' -> 'digests' ->> 0, 'hex')
+      ) as is_touched,
       o.id as org_id,
       o.balance_nanos,
       o.held_nanos,
@@ -74,119 +92,138 @@ begin
       )::tollgate.limits) as limits,
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
       i.item ->> 'idempotency_key' as idempotency_key,
-      -- Whether nothing but money and limits stands between the request and its grant. Whatever might is looked at
-      -- by answer_beforehand().
-      k.revoked_at is null and k.disabled_at is null and k.expires_at is null and k.ip_allowlist is null
-        and k.allowed_models is null
-        and u.status = 'active' and o.status = 'active' and o.paid_suspended_at is null
-        and i.item ->> 'scope' = any (k.scopes) and i.item ->> 'scope' <> 'admin'
-        and k.digest = decode(i.item -> 'caller' -> 'digests' ->> 0, 'hex')
-        and i.item ->> 'idempotency_key' is null
-        and r.id is null as plain
+      r as earlier, -- the request itself, when it was admitted before
+      tollgate.key_refusal(k, u, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
+      case when r.id is null then coalesce(
+        case when o.paid_suspended_at is not null then tollgate.suspended_refusal(o.id, o.paid_suspended_at) end,
+        case when k.allowed_models is not null then tollgate.model_refusal(k, i.item -> 'models') end
+      ) end as call_refusal
     from jsonb_array_elements(items) with ordinality i (item, place)
-    left join lateral (
-      select * from tollgate.api_keys k
-      where k.digest = any (array(
-        select decode(d.hex, 'hex') from jsonb_array_elements_text(i.item -> 'caller' -> 'digests') d (hex)
-      ))
-      limit 1
-    ) k on true
+    left join tollgate.api_keys k on k.id = key_ids[i.place]
     left join tollgate.users u on u.id = k.user_id
-    left join tollgate.orgs o on o.id = k.org_id and o.id = any (payers)
+    left join tollgate.orgs o on o.id = k.org_id and o.id = any (org_ids)
     left join tollgate.plans p on p.id = o.plan_id
-    left join tollgate.requests r on r.id = i.item ->> 'id'
+    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = o.id
     order by o.id, i.item ->> 'id', i.place
   -- Decide.
   loop
-    continue when asked.id = last_id; -- one id is one request, and has one answer
-    last_id := asked.id;
-    if wallet.org_id is distinct from asked.org_id then
+    continue when request.id = last_id; -- one id is one request, and has one answer
+    last_id := request.id;
+    if wallet.org_id is distinct from request.org_id then
       place := place + 1;
-      wallet := row(asked.org_id, asked.balance_nanos, asked.held_nanos, asked.open_requests, asked.counters);
-      room := tollgate.room(asked.counters, asked.limits, at_ms);
+      wallet := row(
+        request.org_id, request.balance_nanos, request.held_nanos, request.open_requests, request.counters, null
+      );
+      remaining := tollgate.remaining(request.counters, request.limits, at_ms);
+    end if;
+    if request.is_touched and request.key_refusal is null then
+      used_keys := used_keys || request.key_id::text;
+      callers := callers || (request.item -> 'caller');
     end if;
 
     answer := null;
-    if asked.plain is not true then
-      answer := tollgate.answer_beforehand(asked.item, asked.key_id, asked.environment, wallet, room);
+    refusal := coalesce(request.key_refusal, request.call_refusal);
+    key := request.counted_key;
+    key_remaining := null;
+    if key.id is not null and refusal is null then
+      if place_of_keys = place then -- an earlier item may have changed this key, or one it shares a budget with
+        select k.* into key from tollgate.api_keys k where k.id = key.id;
+      end if;
+      key := tollgate.in_this_period(key, moment);
+      key_remaining := tollgate.remaining(key.counters, key.limits, at_ms);
+    end if;
+
+    if refusal is not null then
+      null;
+    elsif (request.earlier).id is not null then
+      admitted := row(
+        null, request.id, request.org_id, (request.earlier).key_id, (request.earlier).user_id,
+        (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
+        (request.earlier).reserved_tokens
+      );
+      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
+    elsif request.idempotency_key is not null then
+      answer := tollgate.kept_answer(request.item, request.org_id);
       if answer -> 'replay' is not null then -- it takes a request of every window, and nothing else
-        refusal := case
-          when room.requests_left < 1 then tollgate.refused(429, 'rate_limit_exceeded',
-            tollgate.limit_exceeded(wallet.counters, tollgate.of_requests(asked.limits), at_ms, 0) || '{"of": "org"}')
-          when asked.counted then tollgate.take_replay_from_key(asked.key_id, moment)
-        end;
-        if refusal is null then
-          wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
-          room.requests_left := room.requests_left - 1;
-          wallets[place] := wallet;
+        if remaining.requests_left < 1 then
+          refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
+        elsif key_remaining.requests_left < 1 then
+          refusal := tollgate.rate_refusal(key.counters, tollgate.of_requests(key.limits), at_ms, 0, key.id);
         else
-          answer := refusal;
+          wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
+          remaining.requests_left := remaining.requests_left - 1;
+          wallets[place] := wallet;
+          if key.id is not null then
+            perform tollgate.take_replay_from_key(key, at_ms);
+            place_of_keys := place;
+          end if;
         end if;
       end if;
-    elsif (asked.last_used_at > moment - interval '1 minute') is not true then
-      used := used || asked.key_id::text;
     end if;
 
-    if answer is null and wallet.open_requests >= asked.most_open then
-      answer := tollgate.refused(429, 'too_many_in_flight', jsonb_build_object(
-        'limit', asked.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
-      ));
-    end if;
-
-    if answer is null then
+    if answer is null and refusal is null then
       available := wallet.balance_nanos - wallet.held_nanos;
-      leeway := case when asked.counted then tollgate.leeway_of_key(asked.key_id, moment) end;
-      offer := tollgate.offer(
-        asked.item, asked.markup_ppm, least(available, leeway.nanos), least(room.tokens_left / 2, leeway.tokens)
+      worst_case := tollgate.worst_case(
+        request.item,
+        request.markup_ppm,
+        least(available, key.budget_nanos - key.budget_spent_nanos),
+        least(
+          remaining.tokens_left / 2, key_remaining.tokens_left / 2, -- half, so that others may run beside it
+          key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
+        )
       );
-      if offer.hold_nanos > available or available < 0 then
-        answer := tollgate.refused(402, 'insufficient_credits', jsonb_build_object(
-          'available_nanos', available,
-          'required_nanos', offer.hold_nanos,
-          'affordable_output_tokens', offer.affordable_tokens
+      if wallet.open_requests >= request.most_open then
+        refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
+          'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
         ));
-      elsif room.requests_left < 1 or room.tokens_left < offer.reserved_tokens then
-        answer := tollgate.refused(429, 'rate_limit_exceeded',
-          tollgate.limit_exceeded(wallet.counters, asked.limits, at_ms, offer.reserved_tokens) || '{"of": "org"}');
-      elsif asked.counted then
-        taking := tollgate.take_from_key(asked.key_id, offer, moment);
-        answer := taking.refusal;
+      elsif worst_case.hold_nanos > available or available < 0 then
+        refusal := tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
+          'available_nanos', available,
+          'required_nanos', worst_case.hold_nanos,
+          'affordable_output_tokens', worst_case.affordable_tokens
+        ));
+      elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
+        refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
+      elsif key.id is not null then
+        refusal := tollgate.key_limit_refusal(key, key_remaining, worst_case, at_ms);
+      end if;
+
+      if refusal is null then -- from here on everything is taken
+        wallet.held_nanos := wallet.held_nanos + worst_case.hold_nanos;
+        wallet.open_requests := wallet.open_requests + 1;
+        wallet.counters := tollgate.take(wallet.counters, at_ms, 1, worst_case.reserved_tokens);
+        wallets[place] := wallet;
+        remaining.requests_left := remaining.requests_left - 1;
+        remaining.tokens_left := remaining.tokens_left - worst_case.reserved_tokens;
+        if key.id is not null then
+          perform tollgate.take_from_key(key, worst_case, at_ms);
+          place_of_keys := place;
+          key_remaining.requests_left := key_remaining.requests_left - 1;
+          key_remaining.tokens_left := key_remaining.tokens_left - worst_case.reserved_tokens;
+        end if;
+        if request.idempotency_key is not null then
+          perform tollgate.begin_answer(request.org_id, request.item);
+        end if;
+        admitted := row(
+          request.item, request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
+          worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
+        );
+        all_admitted := all_admitted || admitted;
+        answer := tollgate.grant_of(admitted, request.environment, wallet, case
+          when key.id is not null then tollgate.tighter(remaining, key_remaining) else remaining
+        end);
       end if;
     end if;
 
-    if answer is null then -- nothing refuses: from here on everything is taken
-      wallet.held_nanos := wallet.held_nanos + offer.hold_nanos;
-      wallet.open_requests := wallet.open_requests + 1;
-      wallet.counters := tollgate.take(wallet.counters, at_ms, 1, offer.reserved_tokens);
-      room.requests_left := room.requests_left - 1;
-      room.tokens_left := room.tokens_left - offer.reserved_tokens;
-
-      opening := row(
-        asked.item, asked.id, asked.org_id, asked.key_id, asked.user_id, asked.markup_ppm,
-        offer.hold_nanos, offer.output_bound, offer.reserved_tokens
-      );
-      opened := opened || opening;
-      wallets[place] := wallet;
-      if asked.idempotency_key is not null then
-        insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
-        values (asked.org_id, asked.idempotency_key, asked.item ->> 'body_hash', asked.id)
-        on conflict on constraint answers_pkey do update set
-          body_hash = excluded.body_hash, request_id = excluded.request_id,
-          answer = null, created_at = excluded.created_at;
-      end if;
-      answer := tollgate.grant_of(opening, asked.environment, wallet, case
-        when asked.counted then tollgate.tighter(room, taking.room) else room
-      end);
-    end if;
-
-    ids := ids || asked.id;
-    answers := answers || answer;
+    ids := ids || request.id;
+    answers := answers || case when refusal is null then answer else json_build_object('refusal', refusal) end;
   end loop;
 
   -- Write.
-  if used <> '{}' then -- as touch() does, for all at once
-    update tollgate.api_keys k set last_used_at = moment
-    where k.id in (select o.id from tollgate.api_keys o where o.id = any (used) for no key update skip locked);
+  if used_keys <> '{}' then
+    perform tollgate.touch(k, u.caller)
+    from unnest(used_keys, callers) u (key_id, caller)
+    join tollgate.api_keys k on k.id = u.key_id;
   end if;
   with requests as (
     insert into tollgate.requests (
@@ -194,11 +231,11 @@ begin
       output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at
     )
     select
-      r.id, r.org_id, r.key_id, r.user_id, 'held', r.item ->> 'endpoint', r.item ->> 'model',
-      (r.item ->> 'streamed')::boolean, r.hold_nanos, r.markup_ppm, r.output_bound, r.reserved_tokens,
-      r.item -> 'price', r.item ->> 'idempotency_key', moment,
-      moment + make_interval(secs => (r.item ->> 'ttl_seconds')::double precision)
-    from unnest(opened) r
+      a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
+      (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
+      a.item -> 'price', a.item ->> 'idempotency_key', moment,
+      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision)
+    from unnest(all_admitted) a
     returning id, expires_at
   ),
   holds as (
@@ -215,6 +252,6 @@ end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, opens the request. Answers by id: granted, replay or refusal. A replay takes a request of the windows, and nothing else. Refuses, per item: as identify(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. The same id again answers the same. Locks orgs in id order, then keys.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, opens the request. Answers by id: granted, replay or refusal. A replay takes a request of the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. The same id again answers the same. Locks orgs in id order, then keys.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');

@@ -25,6 +25,20 @@ comment on function tollgate.kept_answer(jsonb, text) is
   'What an idempotency key was answered with: a replay, a refusal, or null when it is new. The org is locked by the caller, so two requests cannot both find it new.';
 
 
+create function tollgate.begin_answer(org_id text, item jsonb) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
+  values (org_id, item ->> 'idempotency_key', item ->> 'body_hash', item ->> 'id')
+  on conflict on constraint answers_pkey do update set
+    body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, created_at = excluded.created_at
+$$;
+
+comment on function tollgate.begin_answer(text, jsonb) is
+  'Remembers which request runs under an idempotency key, in place of an answer that is no longer kept. The org is locked by the caller.';
+
+
 create function tollgate.keep_answer(request_id text, item jsonb) returns void
 language plpgsql
 set search_path = ''

@@ -55,7 +55,7 @@ set enable_material = off
 as $$
 declare
   -- Lock, as in tollgate_admit().
-  payers text[] := array(
+  org_ids text[] := array(
     select o.id from tollgate.orgs o
     where o.id = any (array(
       select r.org_id from tollgate.requests r
@@ -70,8 +70,9 @@ declare
   wallet tollgate.wallet;
   most constant numeric := 100000000000000000; -- as tollgate.amount_nanos
   correction record;
+  transfer tollgate.transfers;
   charge bigint;
-  surplus bigint;
+  token_change bigint;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
   answer json;
@@ -89,7 +90,7 @@ begin
       i.item ->> 'id' as id,
       i.item,
       i.item ->> 'outcome' as outcome,
-      (i.item ->> 'charge_nanos')::numeric as said_nanos,
+      (i.item ->> 'charge_nanos')::numeric as told_nanos,
       (i.item ->> 'cost_nanos')::numeric as cost_nanos,
       (i.item ->> 'prompt_tokens')::numeric as prompt_tokens,
       (i.item ->> 'completion_tokens')::numeric as completion_tokens,
@@ -100,14 +101,17 @@ begin
       r.charge_nanos,
       r.reserved_tokens,
       r.idempotency_key,
-      (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
-      k.counted or k.max_concurrent_requests is not null as counted,
+      r.created_at,
+      k.counted or k.max_concurrent_requests is not null as is_counted,
+      k.max_concurrent_requests is not null as is_bounded,
+      k.line,
       o.balance_nanos,
       o.held_nanos,
       o.open_requests,
-      o.counters
+      o.counters,
+      o.chain_head
     from jsonb_array_elements(items) with ordinality i (item, place)
-    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (payers)
+    left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (org_ids)
     left join tollgate.orgs o on o.id = r.org_id
     left join tollgate.api_keys k on k.id = r.key_id
     order by o.id, i.item ->> 'id', i.place
@@ -126,20 +130,22 @@ begin
     end if;
     if wallet.org_id is distinct from entry.org_id then
       place := place + 1;
-      wallet := row(entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters);
+      wallet := row(
+        entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters, entry.chain_head
+      );
     end if;
-    if greatest(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
-      or least(entry.said_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
+    if greatest(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
+      or least(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
     then
       entry.item := tollgate.at_the_hold(entry.item, least(entry.hold_nanos, most));
-      entry.said_nanos := entry.item -> 'charge_nanos';
+      entry.told_nanos := entry.item -> 'charge_nanos';
       entry.prompt_tokens := null;
       entry.completion_tokens := null;
     end if;
-    charge := case entry.outcome when 'settled' then entry.said_nanos else 0 end;
+    charge := case entry.outcome when 'settled' then entry.told_nanos else 0 end;
     if entry.state in ('settled', 'released') then
       if entry.outcome <> 'unsettled' and charge <> entry.charge_nanos then
-        correction := tollgate.settle_late(entry.item, wallet, entry.counted, moment);
+        correction := tollgate.settle_late(entry.item, wallet, entry.is_counted, moment);
         wallet := correction.wallet;
         wallets[place] := wallet;
         entry.state := correction.state;
@@ -169,22 +175,28 @@ begin
       continue;
     end if;
 
-    surplus := coalesce(entry.prompt_tokens, 0) + coalesce(entry.completion_tokens, 0) - entry.reserved_tokens;
+    token_change := coalesce(entry.prompt_tokens, 0) + coalesce(entry.completion_tokens, 0) - entry.reserved_tokens;
     ended := ended || entry.id;
     wallet.balance_nanos := wallet.balance_nanos - charge;
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
-    wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, surplus);
-    wallets[place] := wallet;
+    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(entry.created_at), at_ms, token_change);
 
     if charge > 0 then
-      charges := charges || row(
-        null, entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '', wallet.balance_nanos, moment
-      )::tollgate.transfers;
+      transfer := row(
+        nextval('tollgate.transfers_position_seq'), entry.org_id, 'wallet', 'revenue', charge, 'charge', entry.id, '',
+        wallet.balance_nanos, moment, null
+      );
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
+      charges := charges || transfer;
     end if;
-    if entry.counted then
-      perform tollgate.count_open(entry.key_id, -1);
-      perform tollgate.settle_key(r, charge, surplus, at_ms) from tollgate.requests r where r.id = entry.id;
+    wallets[place] := wallet;
+    if entry.is_counted then
+      perform tollgate.settle_key(entry.key_id, entry.created_at, charge - entry.hold_nanos, token_change, at_ms);
+    end if;
+    if entry.is_bounded then
+      perform tollgate.count_open(entry.key_id, entry.line, -1);
     end if;
     if charge >= entry.hold_nanos and (entry.item ->> 'quarantined')::boolean then -- it is charged its hold
       perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
@@ -235,18 +247,12 @@ begin
     delete from tollgate.holds h where h.request_id = any (ended)
   ),
   transfers as (
-    -- In the order of the running balances, in which positions are then drawn.
-    insert into tollgate.transfers (
-      org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos, created_at
-    )
-    select t.org_id, t.debit, t.credit, t.amount_nanos, t.kind, t.reference, t.balance_after_nanos, t.created_at
-    from unnest(charges) with ordinality t
-    order by t.ordinality
+    insert into tollgate.transfers overriding system value select t.* from unnest(charges) t
   ),
   orgs as (
     update tollgate.orgs o
     set balance_nanos = w.balance_nanos, held_nanos = w.held_nanos, open_requests = w.open_requests,
-      counters = w.counters
+      counters = w.counters, chain_head = w.chain_head
     from unnest(wallets) w
     where o.id = w.org_id
   )

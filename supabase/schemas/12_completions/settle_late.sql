@@ -12,7 +12,7 @@ declare
   was tollgate.requests;
   now_is tollgate.requests;
   refunded bigint;
-  surplus bigint;
+  token_change bigint;
   change bigint := 0; -- of the charge
   transfer tollgate.transfers;
 begin
@@ -38,23 +38,24 @@ begin
       estimated = false
     where r.id = was.id
     returning r.* into now_is;
-    surplus := now_is.prompt_tokens + now_is.completion_tokens
+    token_change := now_is.prompt_tokens + now_is.completion_tokens
       - coalesce(was.prompt_tokens, 0) - coalesce(was.completion_tokens, 0);
     wallet.balance_nanos := wallet.balance_nanos - change;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(was.created_at), at_ms, surplus);
+    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(was.created_at), at_ms, token_change);
     if change <> 0 then
       transfer := row(
-        null, was.org_id,
+        nextval('tollgate.transfers_position_seq'), was.org_id,
         case when change > 0 then 'wallet' else 'revenue' end, case when change > 0 then 'revenue' else 'wallet' end,
         abs(change), case when change > 0 then 'charge' else 'refund' end,
         was.id || case when was.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
-        '', wallet.balance_nanos, moment
+        '', wallet.balance_nanos, moment, null
       )::tollgate.transfers;
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
     end if;
     perform tollgate.tally_correction(was, now_is);
     if counted then
-      was.hold_nanos := was.charge_nanos; -- which is what the key's budget has of it now
-      perform tollgate.settle_key(was, now_is.charge_nanos, surplus, at_ms);
+      perform tollgate.settle_key(was.key_id, was.created_at, change, token_change, at_ms);
     end if;
   end if;
 

@@ -100,13 +100,24 @@ create type tollgate.wallet as (
   balance_nanos bigint,
   held_nanos bigint,
   open_requests bigint,
-  counters bigint[]
+  counters bigint[],
+  chain_head bytea
 );
 
-comment on type tollgate.wallet is 'What requests change of an org: carried from item to item of a batch, and written once.';
+comment on type tollgate.wallet is 'The columns of an org that requests change: carried from item to item of a batch, and written once.';
 
 
-create type tollgate.opening as (
+create type tollgate.worst_case as (
+  output_bound bigint,
+  hold_nanos bigint,
+  reserved_tokens bigint,
+  affordable_tokens bigint -- of output, by the org's balance
+);
+
+comment on type tollgate.worst_case is 'The most that a request can use and cost: the bound of its output, and what is set aside for it.';
+
+
+create type tollgate.admitted as (
   item jsonb,
   id text,
   org_id text,
@@ -118,33 +129,7 @@ create type tollgate.opening as (
   reserved_tokens bigint
 );
 
-comment on type tollgate.opening is 'A request that was admitted, before it is a row: what was asked, and what was decided.';
-
-
-create type tollgate.offer as (
-  output_bound bigint,
-  hold_nanos bigint,
-  reserved_tokens bigint,
-  affordable_tokens bigint -- of output, by the org's balance
-);
-
-comment on type tollgate.offer is 'What a request would be admitted with: the bound of its output, and what is set aside for it.';
-
-
-create type tollgate.leeway as (
-  nanos bigint, -- null: no bound but the balance
-  tokens bigint
-);
-
-comment on type tollgate.leeway is 'What an open bound may take at most.';
-
-
-create type tollgate.taking as (
-  refusal jsonb, -- null when it was taken
-  room tollgate.room
-);
-
-comment on type tollgate.taking is 'Whether a key''s own counters had room for a request, and the room they have now.';
+comment on type tollgate.admitted is 'A request that was admitted, before it is a row.';
 
 
 create type tollgate.correction as (
@@ -154,4 +139,4 @@ create type tollgate.correction as (
   transfer tollgate.transfers -- null in all where no money moves
 );
 
-comment on type tollgate.correction is 'What a settlement that came late made of its request, and of its org.';
+comment on type tollgate.correction is 'A request, and its org, after a settlement that came late.';

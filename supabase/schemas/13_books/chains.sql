@@ -6,10 +6,10 @@ stable
 set search_path = ''
 as $$
   with transfers as (
-    select coalesce(t.org_id, l.org_id) as org_id, coalesce(t.position, l.position) as position, t, l.chain,
-      lag(l.chain) over (partition by coalesce(t.org_id, l.org_id) order by coalesce(t.position, l.position)) as before
-    from tollgate.transfers t
-    full join tollgate.transfer_links l on l.org_id = t.org_id and l.position = t.position
+    select t, lag(t.chain) over (partition by t.org_id order by t.position) as before from tollgate.transfers t
+  ),
+  heads as (
+    select distinct on (t.org_id) t.org_id, t.chain from tollgate.transfers t order by t.org_id, t.position desc
   ),
   events as (
     select l.position, l.event_id, l.chain, lag(l.chain) over (order by l.position) as before,
@@ -17,13 +17,23 @@ as $$
     from tollgate.event_links l
   )
   (
-    select distinct on (c.org_id) 'chain', 'trf_' || c.position, jsonb_build_object(
-      'org_id', c.org_id, 'row', (c.t).position is not null, 'link', c.chain is not null
+    select distinct on ((c.t).org_id) 'chain', 'trf_' || (c.t).position, jsonb_build_object(
+      'org_id', (c.t).org_id, 'row', true, 'link', (c.t).chain is not null
     )
     from transfers c
-    where (c.chain = sha256(coalesce(c.before, '') || tollgate.transfer_text(c.t))) is not true
-      and not (c.chain is null and c.position <= (select s.position from tollgate.chain_starts s where s.chain = 'transfers'))
-    order by c.org_id, c.position
+    where (c.t).chain is distinct from tollgate.chain_after(c.before, c.t)
+      and not ((c.t).chain is null and (c.t).position <= (
+        select s.position from tollgate.chain_starts s where s.chain = 'transfers'
+      ))
+    order by (c.t).org_id, (c.t).position
+  )
+  union all
+  (
+    select 'chain', o.id, jsonb_build_object('org_id', o.id, 'row', h.chain is not null, 'link', o.chain_head is not null)
+    from tollgate.orgs o
+    left join heads h on h.org_id = o.id
+    where h.chain is distinct from o.chain_head
+    order by o.id
   )
   union all
   (
@@ -50,7 +60,7 @@ as $$
 $$;
 
 comment on function tollgate.chain_faults() is
-  'Where a hash chain is broken: the first broken transfer of each org, the first broken link of the audit trail, the first event without one. Rows that were there before the chain need none.';
+  'Where a hash chain is broken: the first broken transfer of each org, each org whose last transfer is not its head, the first broken link of the audit trail, the first event without one. Rows that were there before the chain need none.';
 
 
 create function public.tollgate_sight_chains() returns jsonb
@@ -87,16 +97,16 @@ as $$
       (sighted ->> 'transaction')::xid8 <= pg_snapshot_xmin(pg_current_snapshot()) is not false as is_complete
   ),
   heads as (
-    select distinct on (l.org_id) l.org_id, l.chain
-    from tollgate.transfer_links l
-    where l.position <= (select h.position from here h)
-    order by l.org_id, l.position desc
+    select distinct on (t.org_id) t.org_id, t.chain
+    from tollgate.transfers t
+    where t.position <= (select h.position from here h)
+    order by t.org_id, t.position desc
   )
   select jsonb_build_object('complete', h.is_complete) || case when h.is_complete then jsonb_build_object(
     'at', tollgate.utc(now()),
     'schema_version', (select v.version from tollgate.schema_version v),
     'position', h.position,
-    'transfers', (select count(*) from tollgate.transfer_links l where l.position <= h.position),
+    'transfers', (select count(*) from tollgate.transfers t where t.position <= h.position),
     'transfers_digest', (
       select encode(sha256(coalesce(string_agg(s.chain, '' order by s.org_id collate "C"), '')), 'hex') from heads s
     ),

@@ -1,7 +1,6 @@
 -- What limits leave.
 
--- The counters' functions call roll() only where a window has turned, to pay for what the others do more.
-create function tollgate.room(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.room
+create function tollgate.remaining(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.remaining
 language plpgsql
 immutable
 set search_path = ''
@@ -11,13 +10,13 @@ declare
   most_requests bigint[] := array[limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day];
   most_tokens bigint[] := array[limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day];
   rolled bigint[] := counters;
-  room tollgate.room;
+  least_left tollgate.remaining;
   span bigint;
   slid bigint; -- how far the bucket before has slid out of the window
-  remaining bigint;
+  here bigint;
 begin
   if limits is null then
-    return room;
+    return least_left;
   end if;
   if (
     rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000
@@ -29,30 +28,30 @@ begin
   for place in 1..3 loop
     span := spans[place];
     slid := at_ms % span;
-    remaining := most_requests[place] - rolled[place * 5 - 3]
+    here := most_requests[place] - rolled[place * 5 - 3]
       - (rolled[place * 5 - 1] * (span - slid) + span - 1) / span;
-    if remaining < room.requests_left or (room.requests_left is null and remaining is not null) then
-      room.requests_limit := most_requests[place];
-      room.requests_left := remaining;
-      room.requests_reset_ms := 2 * span - slid;
+    if here < least_left.requests_left or (least_left.requests_left is null and here is not null) then
+      least_left.requests_limit := most_requests[place];
+      least_left.requests_left := here;
+      least_left.requests_reset_ms := 2 * span - slid;
     end if;
-    remaining := most_tokens[place] - rolled[place * 5 - 2]
+    here := most_tokens[place] - rolled[place * 5 - 2]
       - (rolled[place * 5] * (span - slid) + span - 1) / span;
-    if remaining < room.tokens_left or (room.tokens_left is null and remaining is not null) then
-      room.tokens_limit := most_tokens[place];
-      room.tokens_left := remaining;
-      room.tokens_reset_ms := 2 * span - slid;
+    if here < least_left.tokens_left or (least_left.tokens_left is null and here is not null) then
+      least_left.tokens_limit := most_tokens[place];
+      least_left.tokens_left := here;
+      least_left.tokens_reset_ms := 2 * span - slid;
     end if;
   end loop;
-  return room;
+  return least_left;
 end
 $$;
 
-comment on function tollgate.room(bigint[], tollgate.limits, bigint) is
+comment on function tollgate.remaining(bigint[], tollgate.limits, bigint) is
   'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch.';
 
 
-create function tollgate.tighter(one tollgate.room, other tollgate.room) returns tollgate.room
+create function tollgate.tighter(one tollgate.remaining, other tollgate.remaining) returns tollgate.remaining
 language plpgsql
 immutable
 set search_path = ''
@@ -72,7 +71,7 @@ begin
 end
 $$;
 
-comment on function tollgate.tighter(tollgate.room, tollgate.room) is 'Of each measure the room of whichever has less left.';
+comment on function tollgate.tighter(tollgate.remaining, tollgate.remaining) is 'For each measure, whichever has less left.';
 
 
 create function tollgate.windows(counters bigint[], limits tollgate.limits, at_ms bigint) returns jsonb
@@ -110,7 +109,7 @@ as $$
 $$;
 
 comment on function tollgate.windows(bigint[], tollgate.limits, bigint) is
-  'The six windows one by one, counted as room() counts them: what is used, what remains of the limit (null without one), and when nothing of it will be left in the window if nothing more comes (null when nothing is).';
+  'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when nothing of it will be left in the window if nothing more comes (null when nothing is).';
 
 
 create function tollgate.of_requests(limits tollgate.limits) returns tollgate.limits
