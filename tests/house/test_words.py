@@ -48,6 +48,19 @@ def test_links_lead_somewhere(page: str) -> None:
             assert (file.parent / target).exists(), f"{file.relative_to(ROOT)} links to {target}"
 
 
+NAMED_FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|sql|md|toml|json|yml|sh|mjs|conf)|(?:[\w.-]+/)+)(?:::\w+)?`")
+NOT_OURS = (".tollgate/", "supabase_migrations/", "/", "~", "http")
+
+
+def test_no_page_names_a_file_that_is_not_there() -> None:
+    starts = (ROOT, ROOT / "src" / "tollgate", ROOT / "tests", ROOT / "supabase" / "schemas", ROOT / "supabase")
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for name in NAMED_FILE.findall(page.read_text(encoding="utf-8")):
+            if not name.startswith(NOT_OURS):
+                found = any((start / name).exists() for start in (*starts, page.parent))
+                assert found, f"{page.relative_to(ROOT)} names {name}"
+
+
 def test_the_page_on_extras_lists_the_register() -> None:
     page = (ROOT / "docs" / "how-to" / "price-extras.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `([\w:-]+)` \| ([\d.]+) \|", page, re.MULTILINE)
