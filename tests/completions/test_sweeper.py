@@ -346,7 +346,7 @@ async def test_without_a_cron_secret_there_is_nothing(gateway: Gateway) -> None:
 async def test_a_long_lived_server_sweeps_by_itself(
     monkeypatch: pytest.MonkeyPatch, customer: Customer, shared_database: str, auditor: Auditor, sandbox: Upstream
 ) -> None:
-    monkeypatch.setattr(sweeper, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("tollgate.completions.sweeper.PAUSE_SECONDS", 0.05)
     someone = await customer()
     with running({"DATABASE_URL": shared_database}, sandbox) as gateway:
         await gateway.post(someone, a_chat(model="sandbox/fault-no-usage"))
