@@ -41,8 +41,8 @@ class Ending(NamedTuple):
 
     def item(self, request_id: str, **more: Any) -> dict[str, Any]:
         """As the settlement in the database takes it."""
-        given = {"id": request_id, **self._asdict(), **more}
-        return {name: value for name, value in given.items() if value is not None}
+        known = {name: value for name, value in zip(self._fields, self, strict=True) if value is not None}
+        return {"id": request_id, **known, **{name: value for name, value in more.items() if value is not None}}
 
 
 RELEASED: Final = Ending("released")
