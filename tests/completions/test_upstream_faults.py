@@ -12,7 +12,7 @@ import pytest
 from completions.stage import Row, Stage, before, erring, staged
 from people import Person
 from sandbox.serving import NOON, Clock, a_chat, chunks, payloads, told, until
-from tollgate.completions.rules import MOST_LOOKS
+from tollgate.completions.late_endings import MOST_LOOKS
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.sandbox.faults import DEFAULTS
 

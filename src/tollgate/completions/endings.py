@@ -34,15 +34,15 @@ class Ending(NamedTuple):
     estimated: bool = False
     quarantined: bool = False
     status: int | None = None
-    """As the client saw it."""
+    """The HTTP status, where it is not 200."""
     error_code: str | None = None
     sweep_in_seconds: int | None = None
     """Of an unsettled call: when the sweeper looks for its cost."""
 
     def item(self, request_id: str, **more: Any) -> dict[str, Any]:
         """As the settlement in the database takes it."""
-        given = {"id": request_id, **more, **self._asdict()}
-        return {name: value for name, value in given.items() if value is not None}
+        known = {name: value for name, value in zip(self._fields, self, strict=True) if value is not None}
+        return {"id": request_id, **known, **{name: value for name, value in more.items() if value is not None}}
 
 
 RELEASED: Final = Ending("released")

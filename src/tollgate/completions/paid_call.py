@@ -147,6 +147,7 @@ class PaidCall:
         stores = self.idempotency_key is not None and ending.outcome != "released"
         return ending.item(
             self.id,
+            status=ending.status or 200,
             first_token_ms=self.first_token_ms,
             duration_ms=self.elapsed_ms,
             answer=(stored_answer or replay.NOT_STORED) if stores else None,

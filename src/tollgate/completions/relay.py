@@ -50,7 +50,8 @@ class Relay:
             first, piece = self._parsed(piece[:end]), piece[end:]
         quiet = sse.quiet(piece) if self._may_skip else 0
         self.tally.events += piece.count(b"\n\n", 0, quiet)
-        return first + piece[:quiet] + self._parsed(piece[quiet:])
+        rest = self._parsed(piece[quiet:]) if quiet < len(piece) else b""
+        return first + piece[:quiet] + rest
 
     @property
     def _may_skip(self) -> bool:

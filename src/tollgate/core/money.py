@@ -7,7 +7,8 @@ from typing import Any
 NANOS_PER_CREDIT = 1_000_000_000
 
 EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
-"""For `with localcontext(EXACT)`: decimals that never round by themselves. The default keeps 28 digits, silently."""
+"""Arithmetic that raises instead of rounding; the default context silently keeps 28 digits. Its methods (`multiply`,
+and `fma` for a × b + c) cost less than `with localcontext(EXACT)`, which copies it."""
 
 
 def to_credits(nanos: int) -> float:

@@ -100,8 +100,7 @@ def nanos(amount: object) -> Decimal:
     places = exact.as_tuple().exponent  # a letter when it is not finite
     if not isinstance(places, int) or places < -MOST_PLACES or not NOTHING <= exact <= DEAREST_CREDITS:
         raise Unpriced(f"out of all bounds: {amount!r}")
-    with localcontext(EXACT):
-        return exact * NANOS_PER_CREDIT
+    return EXACT.multiply(exact, NANOS_PER_CREDIT)
 
 
 def _override_marked_up(given: object, markup_ppm: int) -> object:

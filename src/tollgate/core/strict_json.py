@@ -115,25 +115,24 @@ def edit(body: bytes, edits: Edits) -> bytes:
 def edit_text(text: str, edits: Edits) -> str:
     splices: list[_Splice] = []
     absent = dict(edits)
-    removes = None in edits.values()
     stays_until: int | None = None
     for one in _members(text):
-        new = _applied(edits[one.name], text[one.start : one.end]) if one.name in edits else text[one.start : one.end]
+        if one.name not in edits:
+            stays_until = one.end
+            continue
         absent.pop(one.name, None)
+        new = _applied(edits[one.name], text[one.start : one.end])
         if new is None:
             splices = _removed(text, one, splices, stays_until)
         else:
+            splices.append((one.start, one.end, new))
             stays_until = one.end
-            if one.name in edits:
-                splices.append(_Splice(one.start, one.end, new))
-        if not absent and not removes:
-            break
     return _spliced(text, [*_added(text, absent, is_first=stays_until is None), *splices])
 
 
 def edit_items(text: str, change: Callable[[str], str]) -> str:
     """The list with each item changed, and every other character as it was."""
-    return _spliced(text, [_Splice(start, end, change(text[start:end])) for start, end in _items(text)])
+    return _spliced(text, [(start, end, change(text[start:end])) for start, end in _items(text)])
 
 
 def unless_set(value: str) -> Change:
@@ -141,17 +140,16 @@ def unless_set(value: str) -> Change:
     return lambda written: value if written in (None, "null") else written
 
 
-class _Splice(NamedTuple):
-    start: int
-    end: int
-    new: str
+_Splice = tuple[int, int, str]
+"""Where a text starts and ends, and what replaces it."""
 
 
 def _spliced(text: str, splices: Iterable[_Splice]) -> str:
-    kept, behind = [], 0
-    for one in splices:
-        kept += [text[behind : one.start], one.new]
-        behind = one.end
+    kept: list[str] = []
+    behind = 0
+    for start, end, new in splices:
+        kept += (text[behind:start], new)
+        behind = end
     return "".join([*kept, text[behind:]])
 
 
@@ -161,21 +159,23 @@ def _applied(edit: str | Change | None, written: str | None) -> str | None:
 
 def _added(text: str, edits: Edits, *, is_first: bool) -> list[_Splice]:
     """New members, behind the opening brace."""
+    if not edits:
+        return []
     values = {name: _applied(edit, None) for name, edit in edits.items()}
-    added = ",".join(f"{json.dumps(name)}:{value}" for name, value in values.items() if value is not None)
+    added = ",".join([f"{json.dumps(name)}:{value}" for name, value in values.items() if value is not None])
     place = _after_blank(text, 0) + 1
-    return [_Splice(place, place, added if is_first else f"{added},")] if added else []
+    return [(place, place, added if is_first else f"{added},")] if added else []
 
 
 def _removed(text: str, one: "_Member", splices: list[_Splice], stays_until: int | None) -> list[_Splice]:
     """The splices, and those that take this member and one comma out. The last member takes the comma before it."""
     comma = _after_blank(text, one.end)
     if text[comma] == ",":
-        splices.append(_Splice(one.place, _after_blank(text, comma + 1), ""))
+        splices.append((one.place, _after_blank(text, comma + 1), ""))
     elif stays_until is None:
-        splices.append(_Splice(one.place, one.end, ""))
+        splices.append((one.place, one.end, ""))
     else:
-        return [*(splice for splice in splices if splice.start < stays_until), _Splice(stays_until, one.end, "")]
+        return [*(splice for splice in splices if splice[0] < stays_until), (stays_until, one.end, "")]
     return splices
 
 

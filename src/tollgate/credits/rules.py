@@ -25,8 +25,7 @@ class WorstCase(NamedTuple):
     output_nanos: Decimal
 
     def with_output(self, tokens: int) -> Decimal:
-        with localcontext(EXACT):
-            return self.fixed_nanos + self.output_nanos * tokens
+        return EXACT.fma(self.output_nanos, tokens, self.fixed_nanos)
 
 
 class Usage(NamedTuple):
@@ -67,8 +66,8 @@ def worst_case(
         worst.completion, worst.internal_reasoning, worst.image_output, worst.audio_output, added.output_nanos
     )
     if added is NO_EXTRAS:  # as for most requests
-        with localcontext(EXACT):
-            return WorstCase(prompt_tokens * inward + worst.request + images * worst.image, outward * choices)
+        of_request = EXACT.fma(images, worst.image, worst.request)
+        return WorstCase(EXACT.fma(prompt_tokens, inward, of_request), EXACT.multiply(outward, choices))
     turns, read_again = added.turns, added.turns * added.steps // 2
     with localcontext(EXACT):
         fixed = prompt_tokens * inward + turns * (worst.request + images * worst.image) + added.fees
@@ -136,14 +135,13 @@ def at_the_hold(hold_nanos: int, markup_ppm: int) -> Bill:
 
 def at_listed_price(usage: Usage, price: Price) -> Decimal:
     listed = price.at_worst(usage.prompt_tokens)
-    with localcontext(EXACT):
-        return usage.prompt_tokens * listed.prompt + usage.completion_tokens * listed.completion + listed.request
+    of_output = EXACT.fma(usage.completion_tokens, listed.completion, listed.request)
+    return EXACT.fma(usage.prompt_tokens, listed.prompt, of_output)
 
 
 def charge_for(cost_nanos: Decimal | int, markup_ppm: int) -> int:
     """The cost with the markup, rounded up to a whole nano. Nothing else is rounded."""
-    with localcontext(EXACT):
-        return _up(Decimal(cost_nanos) * (PPM + markup_ppm) / PPM)
+    return _up(EXACT.divide(EXACT.multiply(cost_nanos, PPM + markup_ppm), PPM))
 
 
 def _cost(given: Mapping[str, Any]) -> Decimal | None:
@@ -153,8 +151,7 @@ def _cost(given: Mapping[str, Any]) -> Decimal | None:
     cost = _amount(given["cost"])
     details = given.get("cost_details") or {}
     if given.get("is_byok") is True and isinstance(details, Mapping):
-        with localcontext(EXACT):
-            cost += _amount(details.get("upstream_inference_cost") or 0)
+        return EXACT.add(cost, _amount(details.get("upstream_inference_cost") or 0))
     return cost
 
 
