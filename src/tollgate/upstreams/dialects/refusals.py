@@ -19,8 +19,8 @@ _redact = Redactor((), (*FORMS, *INTERNALS))
 
 
 def read(status: int, content_type: str, body: bytes, *, trusted: bool = False) -> Refusal:
-    """Byte for byte where it can be. Only OpenRouter is trusted to have looked at its own words; of a server that
-    broke, the words are as broken."""
+    """Passes the body on unchanged if possible. Only OpenRouter's messages are trusted; those of a self-hosted server's
+    5xx are redacted."""
     found = _document(body)
     error = found.get("error")
     meant = 400 if status == 500 and not trusted and _blames_the_request(found) else status
@@ -34,7 +34,7 @@ def read(status: int, content_type: str, body: bytes, *, trusted: bool = False) 
 
 
 def _blames_the_request(found: Mapping[str, Any]) -> bool:
-    """Some servers answer with status 500 where their own words say that the request was wrong."""
+    """Some servers answer 500 although their message says that the request was wrong."""
     error = found.get("error")
     said = error if isinstance(error, dict) else found
     words = f"{said.get('type')} {said.get('code')}"
@@ -66,7 +66,7 @@ def _fault(one: object) -> str:
 
 
 def _plain(content_type: str, body: bytes) -> str:
-    """A line of text may say something. A page never does."""
+    """A plain text may be a message. HTML is not."""
     is_text = content_type.partition(";")[0].strip().lower() == "text/plain"
     return _cleaned(body[: 4 * LONGEST_MESSAGE].decode(errors="replace")) if is_text else ""
 
