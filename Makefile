@@ -12,7 +12,7 @@ NPM := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix tests/npm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up stack serve migrate seed-key test check format exports release clean
+.PHONY: help up stack serve migrate seed-key test check format exports migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -51,8 +51,8 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can
 exports: $(VENV)/.dev ## Write the files made from others: .env.example, requirements.txt, the reference
 	@$(VENV)/bin/python tools/exports.py
 
-release: $(VENV)/.dev ## Keep this version as the one released last, for the test of rolling changes
-	@$(VENV)/bin/python tools/release.py
+migration: $(VENV)/.dev ## Write a step from supabase/schemas: make migration NAME=refunds
+	@PYTHONPATH=tests $(VENV)/bin/python tools/migration.py "$(NAME)"
 
 clean: ## Remove what was installed and built; keeps the data in .tollgate
 	@rm -rf $(VENV) tests/npm/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

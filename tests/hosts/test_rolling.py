@@ -1,15 +1,11 @@
-"""A rolling change: the version that was released last and today's serve the newer schema at once, under load.
-
-The last release is the wheel in tests/hosts/released, where `make release` puts it. Before the first one, today's
-code stands in for it.
-"""
+"""A rolling change: the previous version and today's serve the newer schema at once, under load."""
 
 import asyncio
 import json
 import os
 import subprocess
 import sys
-import zipfile
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +26,8 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
-RELEASED = Path(__file__).parent / "released"
+PREVIOUS = "7e7ac7b8817f4b1458ce885201ccf51d6c09ff01"
+"""The tag of the last release; before the first one, a commit."""
 OPERATOR = "an-operator-of-the-tests-wxyz"
 NEXT = "29990101000000"
 HELD_SECONDS = 2.5
@@ -43,7 +40,7 @@ do $$ begin
   execute pg_get_functiondef('public.tollgate_admit(jsonb)'::regprocedure);
   execute pg_get_functiondef('public.tollgate_settle(jsonb)'::regprocedure);
 end $$;
-create or replace function tollgate.schema_version() returns text language sql immutable as $$ select '{NEXT}' $$;
+update tollgate.schema_version set version = '{NEXT}';
 """
 """A migration as the next release may bring it: columns that nobody knows yet, functions replaced by their like."""
 BAD = "drop function public.tollgate_admit(jsonb)"
@@ -56,15 +53,21 @@ def upstream() -> Iterator[Upstream]:
         yield Upstream(made, address)
 
 
+def git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
 @pytest.fixture
-def released(tmp_path: Path) -> Path:
-    """The folder with the package as it was released."""
-    wheels = list(RELEASED.glob("*.whl"))
-    if not wheels:
-        return ROOT / "src"
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        wheel.extractall(tmp_path / "released")
-    return tmp_path / "released"
+def previous(tmp_path: Path) -> Path:
+    """The folder with the previous version's package, as git has it."""
+    folder, archive = tmp_path / "previous", tmp_path / "previous.tar"
+    try:
+        git("archive", f"--output={archive}", PREVIOUS, "src", "supabase/migrations")
+    except subprocess.CalledProcessError as error:
+        pytest.fail(f"git does not have {PREVIOUS}; fetch it (git fetch --unshallow --tags): {error.stderr}")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "src"
 
 
 @pytest.fixture
@@ -84,16 +87,16 @@ def tell(environment: dict[str, str], folder: Path, *words: str) -> Any:
     return json.loads(told.stdout)
 
 
-def test_what_was_released_is_never_edited(released: Path) -> None:
-    for file in (released / "tollgate" / "migrations").glob("*.sql"):
-        assert (ROOT / "supabase" / "migrations" / file.name).read_bytes() == file.read_bytes(), file.name
+def test_a_released_migration_is_never_edited() -> None:
+    for tag in git("tag", "--list", "v*").split():
+        assert git("diff", "--name-only", "--diff-filter=a", tag, "--", "supabase/migrations") == ""
 
 
 async def test_old_and_new_code_serve_the_newer_schema_at_once(
-    bare_database: str, upstream: Upstream, released: Path, with_next: Migration, tmp_path: Path
+    bare_database: str, upstream: Upstream, previous: Path, with_next: Migration, tmp_path: Path
 ) -> None:
     new = settings_of(upstream, DATABASE_URL=bare_database)
-    old = new | {"PYTHONPATH": str(released)}
+    old = new | {"PYTHONPATH": str(previous)}
     await asyncio.to_thread(tell, old, tmp_path, "migrate")
     await asyncio.to_thread(tell, old, tmp_path, "seed-key", OPERATOR)
     with running(tmp_path, old) as before:
@@ -146,8 +149,7 @@ async def test_a_change_that_is_not_compatible_would_be_found(own_database: str,
 async def test_the_code_serves_a_newer_schema_and_says_so_when_it_is_older(
     own_database: str, version: str, state: str
 ) -> None:
-    body = f"returns text language sql immutable as $$ select '{version}' $$"
-    await asked(own_database, f"create or replace function tollgate.schema_version() {body}")
+    await asked(own_database, "update tollgate.schema_version set version = $1", version)
     door = PostgresDoor(own_database, pool_size=1, deadline_seconds=30)
     try:
         assert (await checks.database(door))[0] == state

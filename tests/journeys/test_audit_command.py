@@ -117,7 +117,7 @@ async def test_a_rewritten_chain_is_found_by_a_head(audit: Audit, own_database: 
     await forge(
         own_database,
         "update tollgate.transfers set reason = 'other'",
-        "update tollgate.transfer_links l set chain = sha256(tollgate.text_of(t)) from tollgate.transfers t",
+        "update tollgate.transfer_links l set chain = sha256(tollgate.transfer_text(t)) from tollgate.transfers t",
     )
     assert audit().returncode == 0, "nothing else can tell"
     report = audit("--against", "-", "--json", given=head)

@@ -1,19 +1,25 @@
-"""The hash chains: no fork, no gap and no deadlock, however many write; and rows that were there before them."""
+"""The hash chains: no fork, no gap and no deadlock, however many write; and rows from before them."""
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import asyncpg
-import pytest
 
 from people import Person
 from tollgate.credits import store
-from tollgate.database import migrations
 from tollgate.database.postgres import PostgresDoor
 from tollgate.keys.authentication import console
 
-CHAINS = "20261129000200"
+CHAIN = Path(__file__).parents[2] / "supabase" / "schemas" / "07_credits" / "chain.sql"
+FORGET_LINKS = """
+set session_replication_role = replica;
+delete from tollgate.transfer_links;
+delete from tollgate.event_links;
+update tollgate.chain_starts
+set position = (select max(position) from tollgate.transfers), started_at = clock_timestamp();
+"""
 RECORD = """select tollgate.record(
   row('system', null, null, null, null, null, null, 'tests', null, null, null)::tollgate.caller, 'test.done', $1, $2)"""
 
@@ -87,15 +93,6 @@ async def test_grants_at_once_make_one_chain_of_each_org(own_database: str, sql:
     assert await faults(own_database) == []
 
 
-@pytest.fixture
-async def before_the_chains(bare_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    with monkeypatch.context() as earlier:
-        shipped = [one for one in migrations.shipped() if one.version < CHAINS]
-        earlier.setattr(migrations, "shipped", lambda: shipped)
-        await migrations.migrate(bare_database)
-    return bare_database
-
-
 async def some_history(url: str) -> Person:
     door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
     person = Person(door)
@@ -108,42 +105,23 @@ async def some_history(url: str) -> Person:
     return person
 
 
-async def test_rows_that_were_there_before_are_linked(before_the_chains: str, sql: Any) -> None:
-    await some_history(before_the_chains)
-    await migrations.migrate(before_the_chains)
-    assert await sql(before_the_chains, "select count(*) from tollgate.transfer_links") == 3
-    await some_history(before_the_chains)
-    assert await faults(before_the_chains) == []
-    await sql(before_the_chains, "alter table tollgate.transfers disable trigger user")
-    await sql(before_the_chains, "update tollgate.transfers set reason = 'other' where position = 1")
-    assert [fault["id"] for fault in await faults(before_the_chains)] == ["trf_1"]
-
-
-async def test_a_large_ledger_is_linked_from_then_on(
-    before_the_chains: str, sql: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await some_history(before_the_chains)
-    few = [
-        migrations.Migration(one.version, one.name, one.sql.replace("20001", "2").replace("20000", "1"))
-        for one in migrations.shipped()
-    ]
-    monkeypatch.setattr(migrations, "shipped", lambda: few)
-    await migrations.migrate(before_the_chains)
-    assert await sql(before_the_chains, "select count(*) from tollgate.transfer_links") == 0
-    assert await sql(before_the_chains, "select count(*) from tollgate.event_links") == 0
-    assert await faults(before_the_chains) == []
-    await some_history(before_the_chains)
-    assert await sql(before_the_chains, "select count(*) from tollgate.transfer_links") == 3
-    assert await faults(before_the_chains) == []
-    await sql(before_the_chains, "alter table tollgate.transfers disable trigger user")
-    await sql(before_the_chains, "update tollgate.transfers set reason = 'other' where position = 4")
-    assert [fault["id"] for fault in await faults(before_the_chains)] == ["trf_4"]
+async def test_rows_from_before_the_chain_need_no_link(own_database: str, sql: Any) -> None:
+    await some_history(own_database)
+    connection = await asyncpg.connect(own_database)
+    await connection.execute(FORGET_LINKS)
+    await connection.close()
+    assert await faults(own_database) == []
+    await some_history(own_database)
+    assert await sql(own_database, "select count(*) from tollgate.transfer_links") == 3
+    assert await faults(own_database) == []
+    await sql(own_database, "alter table tollgate.transfers disable trigger user")
+    await sql(own_database, "update tollgate.transfers set reason = 'other' where position = 4")
+    assert [fault["id"] for fault in await faults(own_database)] == ["trf_4"]
 
 
 def test_what_the_trigger_hashes_is_what_the_audit_hashes() -> None:
     """It is written twice, since a call on the path of every request would double what the trigger costs."""
-    text = next(one.sql for one in migrations.shipped() if one.version == CHAINS)
-    of_trigger, of_audit = (
-        "".join(part.split("row(")[1].split("::text")[0].split()) for part in text.split("convert_to(")[1:]
+    of_audit, of_trigger = (
+        "".join(part.split("row(")[1].split("::text")[0].split()) for part in CHAIN.read_text().split("convert_to(")[1:]
     )
     assert of_trigger.replace("new.", "t.") == of_audit

@@ -18,6 +18,15 @@ from tollgate.database.schema_version import NEEDED
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
 VERSIONS = [file.name[:14] for file in FILES]
+LATER = "29990101000000"
+UNRELEASED = """do $do$ begin
+create schema tollgate;
+create function tollgate.schema_version() returns text language sql as $$ select '20261129000300' $$;
+create schema supabase_migrations;
+create table supabase_migrations.schema_migrations (version text primary key);
+insert into supabase_migrations.schema_migrations values ('20261129000300');
+end $do$"""
+"""What `migrate` sees of a database that was made before the first release."""
 
 
 async def ask(url: str, sql: str, *arguments: object) -> object:
@@ -34,8 +43,8 @@ async def history(url: str) -> object:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder as `supabase init` leaves it, with our migrations."""
-    shutil.copytree(ROOT / "supabase" / "migrations", tmp_path / "supabase" / "migrations")
+    """A folder with our supabase/ in it."""
+    shutil.copytree(ROOT / "supabase", tmp_path / "supabase")
     return tmp_path
 
 
@@ -50,7 +59,10 @@ def test_file_names_and_headers_follow_the_form() -> None:
         assert migrations.FILE_NAME.match(file.name), file.name
         text = file.read_text()
         assert re.match(r"-- Why:  .+\n(--       .+\n)*-- What: .+\n(--       .+\n)*-- Care: .+\n", text), file.name
-        assert f"select '{file.name[:14]}'" in text, f"{file.name} does not set tollgate.schema_version()"
+        assert "TODO" not in text, file.name
+        assert re.search(rf"tollgate\.schema_version .*'{file.name[:14]}'", text), (
+            f"{file.name} does not set its version"
+        )
         assert "revoke execute on all functions in schema tollgate from public;" in text, file.name
 
 
@@ -62,7 +74,7 @@ async def test_migrate_applies_everything_once(bare_database: str) -> None:
     assert [done.version for done in await migrations.migrate(bare_database)] == VERSIONS
     assert await migrations.migrate(bare_database) == []
     assert await history(bare_database) == VERSIONS
-    assert await ask(bare_database, "select tollgate.schema_version()") == NEEDED
+    assert await ask(bare_database, "select version from tollgate.schema_version") == NEEDED
 
 
 async def test_two_starters_at_once_apply_everything_once(bare_database: str) -> None:
@@ -82,15 +94,20 @@ async def test_what_we_migrated_is_supabase_s_already(bare_database: str, projec
     assert "up to date" in push(project, bare_database)
 
 
-async def test_each_goes_on_where_the_other_stopped(bare_database: str, project: Path) -> None:
-    later = [file for file in (project / "supabase" / "migrations").iterdir() if file.name[:14] > VERSIONS[2]]
-    for file in later:
-        file.rename(project / file.name)
+async def test_each_goes_on_where_the_other_stopped(
+    bare_database: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [migrations.Migration(str(int(LATER) + number), f"step_{number}", "select 1;") for number in range(2)]
+    shipped = migrations.shipped()
     push(project, bare_database)
-    assert [done.version for done in await migrations.migrate(bare_database)] == VERSIONS[3:]
-    for file in later:
-        (project / file.name).rename(file)
-    assert "up to date" in push(project, bare_database)
+    monkeypatch.setattr(migrations, "shipped", lambda: [*shipped, steps[0]])
+    assert await migrations.migrate(bare_database) == steps[:1]
+    for step in steps:
+        (project / "supabase" / "migrations" / f"{step.version}_{step.name}.sql").write_text(step.sql)
+    push(project, bare_database)
+    assert await history(bare_database) == [*VERSIONS, *(step.version for step in steps)]
+    monkeypatch.setattr(migrations, "shipped", lambda: [*shipped, *steps])
+    assert await migrations.migrate(bare_database) == []
 
 
 async def test_history_of_other_things_in_the_project_is_left_alone(bare_database: str) -> None:
@@ -101,13 +118,17 @@ async def test_history_of_other_things_in_the_project_is_left_alone(bare_databas
 
 async def test_a_database_ahead_of_the_code_is_refused_and_left_alone(bare_database: str) -> None:
     await migrations.migrate(bare_database)
-    await ask(
-        bare_database,
-        "create or replace function tollgate.schema_version() returns text "
-        "language sql as $$ select '29990101000000' $$",
-    )
+    await ask(bare_database, "update tollgate.schema_version set version = '29990101000000'")
     with pytest.raises(MigrationError, match=r"29990101000000, newer than this code \(\d{14}\): deploy the newer code"):
         await migrations.migrate(bare_database)
+
+
+async def test_a_database_from_before_the_first_release_is_refused_and_left_alone(bare_database: str) -> None:
+    await ask(bare_database, UNRELEASED)
+    with pytest.raises(MigrationError, match=r"before its first release.* point DATABASE_URL at an empty database"):
+        await migrations.migrate(bare_database)
+    assert await history(bare_database) == ["20261129000300"]
+    assert await ask(bare_database, "select to_regclass('tollgate.orgs')") is None
 
 
 async def test_a_migration_that_fails_is_rolled_back_and_named(

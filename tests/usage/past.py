@@ -24,7 +24,7 @@ begin
   alter table tollgate.transfer_links disable trigger user;
   delete from tollgate.transfer_links;
   for t in select l.* from tollgate.transfers l order by l.org_id, l.position loop
-    link := sha256(case when t.org_id = payer then link else '' end || tollgate.text_of(t));
+    link := sha256(case when t.org_id = payer then link else '' end || tollgate.transfer_text(t));
     payer := t.org_id;
     insert into tollgate.transfer_links values (t.org_id, t.position, link);
   end loop;

@@ -81,7 +81,7 @@ class Backup(BaseModel):
 
 
 class DatabaseState(BaseModel):
-    schema_version: str = Field(examples=["20261121001800"])
+    schema_version: str = Field(examples=["20261130000000"])
     server_version: str
     sizes: Sizes
     slowest: Slowest

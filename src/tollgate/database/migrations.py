@@ -79,6 +79,7 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migrat
         await connection.execute(HISTORY)
         # The CLI knows nothing of our lock, but it must insert into this table too.
         await connection.execute("lock table supabase_migrations.schema_migrations in share row exclusive mode")
+        await _refuse_when_unreleased(connection)
         await _refuse_when_ahead(connection)
         history = "select exists (select from supabase_migrations.schema_migrations where version = $1)"
         if await connection.fetchval(history, migration.version):
@@ -100,11 +101,21 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migrat
         return migration
 
 
+async def _refuse_when_unreleased(connection: asyncpg.Connection) -> None:
+    """Before the first release, each migration replaced a function that told the version."""
+    if await connection.fetchval("select to_regprocedure('tollgate.schema_version()') is not null"):
+        raise MigrationError(
+            "the database was made by Tollgate before its first release, and those migrations are gone: point "
+            "DATABASE_URL at an empty database, or move the embedded one away (mv .tollgate .tollgate.old), and run "
+            "`python -m tollgate migrate` again; nothing was changed"
+        )
+
+
 async def _refuse_when_ahead(connection: asyncpg.Connection) -> None:
     """Asks the schema itself: the history may hold other people's migrations too."""
-    if not await connection.fetchval("select to_regprocedure('tollgate.schema_version()') is not null"):
+    if not await connection.fetchval("select to_regclass('tollgate.schema_version') is not null"):
         return
-    present = await connection.fetchval("select tollgate.schema_version()")
+    present = await connection.fetchval("select version from tollgate.schema_version")
     if present > NEEDED:
         raise MigrationError(
             f"the database is at {present}, newer than this code ({NEEDED}): deploy the newer code; nothing was changed"

@@ -1,0 +1,96 @@
+-- What one column must be is said by its domain in the tables that requests write (orgs, transfers, requests): Postgres
+-- parses a table's own checks anew for every statement that writes to it, whichever columns it writes. A domain is
+-- parsed once per connection, and looked at only where its column is written.
+create domain tollgate.org_id as text check (value ~ '^org_[a-z0-9]{1,64}$');
+create domain tollgate.name as text check (length(value) between 1 and 200);
+create domain tollgate.org_status as text check (value in ('active', 'suspended'));
+create domain tollgate.markup_ppm as integer check (value between 0 and 100000000);
+create domain tollgate.not_negative as bigint check (value >= 0);
+
+create table tollgate.plans (
+  id text primary key check (id ~ '^[a-z][a-z0-9_-]{0,62}$'),
+  name text not null check (length(name) between 1 and 200),
+  description text not null default '',
+  markup_ppm integer check (markup_ppm between 0 and 100000000),
+  requests_per_minute bigint check (requests_per_minute between 0 and 100000000000),
+  requests_per_hour bigint check (requests_per_hour between 0 and 100000000000),
+  requests_per_day bigint check (requests_per_day between 0 and 100000000000),
+  tokens_per_minute bigint check (tokens_per_minute between 0 and 100000000000),
+  tokens_per_hour bigint check (tokens_per_hour between 0 and 100000000000),
+  tokens_per_day bigint check (tokens_per_day between 0 and 100000000000),
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  max_concurrent_requests bigint check (max_concurrent_requests between 0 and 100000000000)
+);
+
+comment on table tollgate.plans is 'Named sets of limits and a markup. A null limit is no limit; a null markup is the setting MARKUP.';
+comment on column tollgate.plans.markup_ppm is 'Markup in parts per million of the cost: 50000 is 5 %.';
+comment on column tollgate.plans.max_concurrent_requests is 'How many requests an org on the plan may have open at once; null is no bound.';
+
+alter table tollgate.plans enable row level security;
+
+insert into tollgate.plans (
+  id, name, description,
+  requests_per_minute, requests_per_hour, requests_per_day,
+  tokens_per_minute, tokens_per_hour, tokens_per_day
+) values
+  ('free', 'Free', 'To try it out.', 20, 200, 1000, 40000, 400000, 2000000),
+  ('pro', 'Pro', 'For a product and its team.', 600, 20000, 200000, 2000000, 40000000, 400000000),
+  ('enterprise', 'Enterprise', 'No limits but the balance.', null, null, null, null, null, null);
+
+
+create table tollgate.orgs (
+  id tollgate.org_id primary key default tollgate.new_id('org'),
+  name tollgate.name not null,
+  plan_id text not null default 'free' references tollgate.plans (id),
+  status tollgate.org_status not null default 'active',
+  markup_ppm tollgate.markup_ppm,
+  balance_nanos bigint not null default 0,
+  held_nanos tollgate.not_negative not null default 0,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  limits tollgate.limits,
+  counters tollgate.counters,
+  limits_set tollgate.limits,
+  max_concurrent_requests bigint,
+  open_requests bigint not null default 0,
+  quarantined_at timestamptz,
+  paid_suspended_at timestamptz,
+  paid_suspended_reason text
+) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
+
+create index orgs_plan_id on tollgate.orgs (plan_id);
+
+comment on table tollgate.orgs is 'Who pays. balance_nanos always equals the org''s transfers, held_nanos its open holds; available = balance − held.';
+comment on column tollgate.orgs.markup_ppm is 'The org''s own markup in parts per million; null follows the plan.';
+comment on column tollgate.orgs.limits is 'What requests are held to: limits_set with the plan''s limits where it says nothing; null follows the plan in all.';
+comment on column tollgate.orgs.limits_set is 'What an operator set. A null in it follows the plan; null is nothing set.';
+comment on column tollgate.orgs.max_concurrent_requests is 'The org''s own bound of open requests; null follows the plan.';
+comment on column tollgate.orgs.open_requests is 'Requests whose hold has not ended, held and unsettled ones: as many as the org has rows in tollgate.holds.';
+comment on column tollgate.orgs.quarantined_at is 'When a request of the org was last settled as quarantined, unless an operator has set paid calls going since.';
+comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Everything else goes on.';
+comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
+
+alter table tollgate.orgs enable row level security;
+
+
+create table tollgate.users (
+  id text primary key default tollgate.new_id('usr') check (id ~ '^usr_[a-z0-9]{1,64}$'),
+  org_id text not null references tollgate.orgs (id),
+  email text not null check (length(email) between 3 and 320 and email like '%_@_%'),
+  name text not null default '' check (length(name) <= 200),
+  role text not null default 'member' check (role in ('member', 'admin')),
+  status text not null default 'active' check (status in ('active', 'disabled')),
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  deleted_at timestamptz,
+  unique (id, org_id) -- lets a key point at its user and its org at once
+);
+
+create unique index users_email on tollgate.users (lower(email));
+create index users_org_id on tollgate.users (org_id);
+
+comment on table tollgate.users is 'People. Each belongs to one org; an admin operates the whole installation.';
+comment on column tollgate.users.deleted_at is 'When the user was deleted. The row stays while the org does, disabled and without name or address, since keys and requests point at it.';
+
+alter table tollgate.users enable row level security;

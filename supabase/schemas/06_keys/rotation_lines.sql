@@ -1,0 +1,123 @@
+-- A line is a key and the keys it was rotated from or to. They share one budget, quota and set of counters.
+--
+-- Until the old secret is refused, and for a day more while requests that it began are settled, a trigger keeps the rows
+-- of a line alike, under the lock of the org, which every request takes first. So a grace period spends nothing twice.
+
+create function tollgate.line_of(key tollgate.api_keys) returns text[]
+language sql
+stable
+set search_path = ''
+as $$
+  select array(
+    select k.id from tollgate.api_keys k
+    where k.id = key.id or (
+      k.line = key.line
+      and (k.expires_at is null or k.expires_at > now() - interval '1 day')
+      and (k.revoked_at is null or k.revoked_at > now() - interval '1 day')
+    )
+  )
+$$;
+
+comment on function tollgate.line_of(tollgate.api_keys) is
+  'The key and those that it took the place of, or that took its place, as long as their requests may still be settled: until a day after their end.';
+
+
+create function tollgate.bound_line(key tollgate.api_keys) returns void
+language sql
+set search_path = ''
+as $$
+  with line as (
+    select k.id from tollgate.api_keys k where k.id = key.id or k.line = key.line
+  )
+  update tollgate.api_keys k set
+    max_concurrent_requests = key.max_concurrent_requests,
+    open_requests = case when key.max_concurrent_requests is null then 0 else (
+      select count(*)
+      from tollgate.holds h
+      join tollgate.requests r on r.id = h.request_id
+      where r.key_id in (select l.id from line l)
+    ) end
+  where k.id in (select l.id from line l)
+$$;
+
+comment on function tollgate.bound_line(tollgate.api_keys) is
+  'Gives the bound of open requests that the key has to every key of its line, however long ago it ended, and counts their open requests. The org is locked by the caller. Locks those keys.';
+
+
+create function tollgate.share_purse() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if least(new.expires_at, new.revoked_at) <= now() - interval '1 day' then
+    return null; -- it ended too long ago to know how the others stand
+  end if;
+  update tollgate.api_keys k set
+    counters = new.counters,
+    budget_period = new.budget_period,
+    budget_spent_nanos = new.budget_spent_nanos,
+    month_of_tokens = new.month_of_tokens,
+    tokens_used_in_month = new.tokens_used_in_month,
+    tokens_used_in_all = new.tokens_used_in_all
+  where k.id = any (tollgate.line_of(new)) and k.id <> new.id;
+  return null;
+end
+$$;
+
+comment on function tollgate.share_purse() is
+  'Trigger: what one key of a line uses is used of all. Every request locks the org first, so there is one at a time and each finds the others'' counts in its own row. Locks the keys of the line.';
+
+create trigger api_keys_share_purse
+after update of
+  counters, budget_period, budget_spent_nanos, month_of_tokens, tokens_used_in_month, tokens_used_in_all
+on tollgate.api_keys
+for each row
+when (new.line is not null and pg_trigger_depth() = 0)
+execute function tollgate.share_purse();
+
+
+create function tollgate.begin_budget(key tollgate.api_keys, ids text[]) returns tollgate.api_keys
+language plpgsql
+set search_path = ''
+as $$
+begin
+  key.budget_period := tollgate.budget_period(key.budget_reset, clock_timestamp());
+  key.budget_spent_nanos := coalesce((
+    select sum(r.hold_nanos) from tollgate.holds h join tollgate.requests r on r.id = h.request_id
+    where r.key_id = any (ids)
+  ), 0);
+  return key;
+end
+$$;
+
+comment on function tollgate.begin_budget(tollgate.api_keys, text[]) is
+  'The key at the start of a budget: what is spent is what its open requests hold, which they will give back when settled. The org is locked by the caller.';
+
+
+create function tollgate.begin_counting(key tollgate.api_keys, ids text[]) returns tollgate.api_keys
+language plpgsql
+set search_path = ''
+as $$
+declare
+  running record;
+begin
+  key.counters := null;
+  key.month_of_tokens := tollgate.budget_period('monthly', clock_timestamp());
+  key.tokens_used_in_month := 0;
+  key.tokens_used_in_all := 0;
+  for running in
+    select tollgate.ms_of(r.created_at) as at_ms, r.reserved_tokens as tokens
+    from tollgate.holds h join tollgate.requests r on r.id = h.request_id
+    where r.key_id = any (ids)
+    order by r.created_at
+  loop
+    key.counters := tollgate.take(key.counters, running.at_ms, 1, running.tokens);
+    key.tokens_used_in_month := key.tokens_used_in_month + running.tokens;
+    key.tokens_used_in_all := key.tokens_used_in_all + running.tokens;
+  end loop;
+  return tollgate.begin_budget(key, ids);
+end
+$$;
+
+comment on function tollgate.begin_counting(tollgate.api_keys, text[]) is
+  'The key when the first of its terms that are counted is set: its open requests are counted as if it had been set before them, since settling will correct them. The org is locked by the caller.';

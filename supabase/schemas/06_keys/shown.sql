@@ -1,0 +1,115 @@
+-- Keys as JSON.
+
+create function tollgate.key_status(key tollgate.api_keys) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when key.revoked_at is not null then 'revoked'
+    when key.disabled_at is not null then 'disabled'
+    when key.expires_at <= now() then 'expired'
+    else 'active'
+  end
+$$;
+
+comment on function tollgate.key_status(tollgate.api_keys) is 'What identify() would refuse the key for, in its order.';
+
+
+create function tollgate.in_this_period(key tollgate.api_keys, moment timestamptz) returns tollgate.api_keys
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  period date := tollgate.budget_period(key.budget_reset, moment);
+  month date := tollgate.budget_period('monthly', moment);
+begin
+  if key.budget_period is distinct from period then
+    key.budget_period := period;
+    key.budget_spent_nanos := 0;
+  end if;
+  if key.month_of_tokens is distinct from month then
+    key.month_of_tokens := month;
+    key.tokens_used_in_month := 0;
+  end if;
+  return key;
+end
+$$;
+
+comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota begun anew where their time has come.';
+
+
+create function tollgate.key_terms(key tollgate.api_keys) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'name', key.name,
+    'scopes', key.scopes,
+    'allowed_models', key.allowed_models,
+    'ip_allowlist', key.ip_allowlist,
+    'expires_at', tollgate.utc(key.expires_at),
+    'budget_nanos', key.budget_nanos,
+    'budget_reset', key.budget_reset,
+    'tokens_per_month', key.tokens_per_month,
+    'tokens_in_all', key.tokens_in_all,
+    'limits', case when not key.limits is null then to_jsonb(key.limits) end,
+    'max_concurrent_requests', key.max_concurrent_requests,
+    'metadata', key.metadata
+  )
+$$;
+
+comment on function tollgate.key_terms(tollgate.api_keys) is 'What of a key its owner may change.';
+
+
+create function tollgate.key_shown(key tollgate.api_keys) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', key.id,
+    'org_id', key.org_id,
+    'user_id', key.user_id,
+    'role', u.role,
+    'email', u.email,
+    'prefix', key.prefix,
+    'last_four', key.last_four,
+    'environment', key.environment,
+    'status', tollgate.key_status(key),
+    'rotated_from', key.rotated_from,
+    'rotated_to', key.rotated_to,
+    'created_at', tollgate.utc(key.created_at),
+    'updated_at', tollgate.utc(key.updated_at),
+    'last_used_at', tollgate.utc(key.last_used_at),
+    'revoked_at', tollgate.utc(key.revoked_at),
+    'budget_spent_nanos', present.budget_spent_nanos,
+    'budget_resets_at', tollgate.utc((case key.budget_reset
+      when 'daily' then present.budget_period + interval '1 day'
+      when 'weekly' then present.budget_period + interval '1 week'
+      when 'monthly' then present.budget_period + interval '1 month'
+    end) at time zone 'utc'),
+    'tokens_used_in_month', present.tokens_used_in_month,
+    'tokens_used_in_all', key.tokens_used_in_all,
+    'open_requests', case when key.max_concurrent_requests is not null then key.open_requests end
+  ) || tollgate.key_terms(key)
+  from tollgate.users u, tollgate.in_this_period(key, now()) present
+  where u.id = key.user_id
+$$;
+
+comment on function tollgate.key_shown(tollgate.api_keys) is
+  'All that may be seen of a key: its terms, its state and its use, and nothing of its secret but what people know it by.';
+
+
+create function tollgate.audited(terms jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when terms ? 'metadata' then terms || '{"metadata": "not kept here"}' else terms end
+$$;
+
+comment on function tollgate.audited(jsonb) is
+  'Terms as the audit trail keeps them: without metadata, which may be anybody''s data and is never forgotten there.';

@@ -1,0 +1,79 @@
+-- Domains rather than checks, as in 05_people.
+create domain tollgate.account as text check (value in ('wallet', 'funding', 'promotion', 'revenue', 'writeoff'));
+create domain tollgate.transfer_kind as text check (value in ('grant', 'charge', 'refund', 'adjustment'));
+create domain tollgate.amount_nanos as bigint check (value between 1 and 100000000000000000);
+create domain tollgate.reference as text check (length(value) between 1 and 255);
+create domain tollgate.reason as text check (length(value) <= 1000);
+
+create table tollgate.transfers (
+  position bigint generated always as identity primary key,
+  org_id text not null,
+  debit tollgate.account not null,
+  credit tollgate.account not null,
+  amount_nanos tollgate.amount_nanos not null,
+  kind tollgate.transfer_kind not null,
+  reference tollgate.reference not null,
+  reason tollgate.reason not null default '',
+  balance_after_nanos bigint not null,
+  created_at timestamptz not null default clock_timestamp(),
+  unique (kind, reference),
+  check ((debit = 'wallet') <> (credit = 'wallet'))
+);
+
+create index transfers_org on tollgate.transfers (org_id, position desc);
+-- Without autosummarize what came since the last vacuum would be read whole for any time.
+create index transfers_time on tollgate.transfers using brin (created_at) with (pages_per_range = 32, autosummarize);
+create index transfers_but_charges on tollgate.transfers (created_at) where kind <> 'charge';
+
+comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos from the account `debit` to the account `credit`, one of them the org''s wallet. Append-only. No foreign key: it is written only under the org''s lock, on the path of every request.';
+comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. An id shows it as trf_<position>.';
+comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
+comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
+
+alter table tollgate.transfers enable row level security;
+
+create trigger transfers_append_only
+before update or delete or truncate on tollgate.transfers
+for each statement execute function tollgate.forbid_change();
+
+
+create table tollgate.credit_operations (
+  operator text not null check (length(operator) between 1 and 100),
+  idempotency_key text not null check (length(idempotency_key) between 1 and 180),
+  asked jsonb not null,
+  position bigint not null unique, -- of its transfer, which is never deleted
+  request_id text, -- whose charge was given back
+  counted_nanos bigint not null check (counted_nanos >= 0),
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (operator, idempotency_key)
+);
+
+create index credit_operations_request on tollgate.credit_operations (request_id) where request_id is not null;
+create index credit_operations_cap on tollgate.credit_operations (operator, created_at);
+
+comment on table tollgate.credit_operations is 'What operators did with credits over HTTP: one row for each transfer they made. Append-only.';
+comment on column tollgate.credit_operations.operator is 'The user who acted, whichever of their keys they used: an idempotency key is theirs alone.';
+comment on column tollgate.credit_operations.asked is 'What was asked for under the idempotency key, to tell a repetition from another request.';
+comment on column tollgate.credit_operations.counted_nanos is 'What of it counts toward the operator''s cap of the day.';
+
+alter table tollgate.credit_operations enable row level security;
+
+create trigger credit_operations_append_only
+before update or delete or truncate on tollgate.credit_operations
+for each statement execute function tollgate.forbid_change();
+
+
+create table tollgate.transfer_links (
+  org_id text not null,
+  position bigint not null,
+  chain bytea not null,
+  primary key (org_id, position)
+);
+
+comment on table tollgate.transfer_links is 'The hash chain of each org''s transfers: chain is sha256(chain of the org''s previous transfer || the transfer as text). In a table of its own, since tollgate_settle() makes rows of the type of tollgate.transfers, to which no column can be added while it runs. No foreign key: it is written on the path of every request.';
+
+alter table tollgate.transfer_links enable row level security;
+
+create trigger transfer_links_append_only
+before update or delete or truncate on tollgate.transfer_links
+for each statement execute function tollgate.forbid_change();

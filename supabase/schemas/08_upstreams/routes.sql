@@ -1,0 +1,251 @@
+-- Routes: which upstream serves which model, at what price.
+
+create function tollgate.route_shown(r tollgate.routes) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select to_jsonb(r) || jsonb_build_object(
+    'created_at', tollgate.utc(r.created_at), 'updated_at', tollgate.utc(r.updated_at)
+  )
+$$;
+
+comment on function tollgate.route_shown(tollgate.routes) is 'A route as operators see it.';
+
+
+create function tollgate.write_route(actor tollgate.caller, was tollgate.routes, given jsonb) returns tollgate.routes
+language plpgsql
+set search_path = ''
+as $$
+declare
+  is_new boolean := was.created_at is null;
+  made tollgate.routes;
+  culprit text;
+begin
+  made := jsonb_populate_record(was, given);
+  if not is_new and made is not distinct from was then
+    return was;
+  end if;
+  made.updated_at := now();
+  if is_new then
+    made.created_at := now();
+    insert into tollgate.routes select made.*;
+  else
+    update tollgate.routes r set
+      upstream_model = made.upstream_model, pricing = made.pricing, context_tokens = made.context_tokens,
+      most_output = made.most_output, priority = made.priority, weight = made.weight, listing = made.listing,
+      state = made.state, updated_at = made.updated_at
+    where r.id = made.id;
+  end if;
+  perform tollgate.record(
+    actor, case when is_new then 'route.created' else 'route.changed' end, null, made.id, given
+  );
+  return made;
+exception
+  when check_violation then
+    get stacked diagnostics culprit = constraint_name;
+    perform tollgate.refuse(400, 'invalid_request',
+      jsonb_build_object('param', regexp_replace(culprit, '^routes_(.*)_check$', '\1')));
+  when not_null_violation then
+    get stacked diagnostics culprit = column_name;
+    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', culprit));
+  when invalid_text_representation or numeric_value_out_of_range or untranslatable_character then
+    perform tollgate.refuse(400, 'invalid_request', '{"param": "route"}');
+end
+$$;
+
+comment on function tollgate.write_route(tollgate.caller, tollgate.routes, jsonb) is
+  'Inserts a route that has no created_at yet, or changes the named fields of one that the caller has locked, and records it. What changes nothing records nothing.';
+
+
+create function tollgate.remove_route(actor tollgate.caller, r tollgate.routes) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from tollgate.routes where id = r.id;
+  perform tollgate.record(actor, 'route.deleted', null, r.id, to_jsonb(r) - 'id' - 'created_at' - 'updated_at');
+end
+$$;
+
+comment on function tollgate.remove_route(tollgate.caller, tollgate.routes) is
+  'Deletes a route that the caller has locked, and records all of it.';
+
+
+create function tollgate.routes_of(names jsonb) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with wanted as (
+    select r.*
+    from tollgate.routes r
+    join tollgate.upstreams u on u.id = r.upstream_id
+    where r.state = 'active' and u.state = 'active'
+      and (names is null or r.model in (select jsonb_array_elements_text(names)))
+  )
+  select jsonb_build_object(
+    'routes', coalesce((
+      select jsonb_agg(
+        to_jsonb(w) - 'updated_at' || jsonb_build_object('created', extract(epoch from w.created_at)::bigint)
+        order by w.priority, w.model, w.id
+      ) from wanted w
+    ), '[]'::jsonb),
+    'upstreams', coalesce((
+      select jsonb_agg(to_jsonb(u) - 'created_at' - 'updated_at' order by u.id)
+      from tollgate.upstreams u where u.id in (select w.upstream_id from wanted w)
+    ), '[]'::jsonb)
+  )
+$$;
+
+comment on function tollgate.routes_of(jsonb) is 'The active routes of these models, or of all, and their upstreams.';
+
+
+create function public.tollgate_put_route(caller jsonb, route jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  was tollgate.routes;
+  made tollgate.routes;
+begin
+  perform tollgate.refuse_unknown(route, array[
+    'model', 'upstream_id', 'upstream_model', 'pricing', 'context_tokens', 'most_output',
+    'priority', 'weight', 'listing', 'state'
+  ]);
+  perform from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
+  if not found then
+    perform tollgate.refuse(404, 'not_found',
+      jsonb_build_object('kind', 'upstream', 'id', route ->> 'upstream_id'));
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('tollgate.routes', 0));
+  select r.* into was from tollgate.routes r
+  where r.model = route ->> 'model' and r.upstream_id = route ->> 'upstream_id'
+  for no key update;
+  if not found then
+    was.id := tollgate.new_id('rte');
+    was.upstream_model := route ->> 'model';
+    was.priority := 50;
+    was.weight := 1;
+    was.listing := '{}';
+    was.state := 'active';
+  end if;
+  made := tollgate.write_route(actor, was, route);
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'id', made.id,
+    'created', was.created_at is null,
+    'route', tollgate.route_shown(made)
+  );
+end
+$$;
+
+comment on function public.tollgate_put_route(jsonb, jsonb) is
+  'Lets an upstream serve a model, or changes the named fields of how it does. Repeating that changes and records nothing. For admins and the console. Refuses: as recognise(), not_found (the upstream), invalid_request (with the field). Locks the upstream against removal, takes an advisory lock, so that two at once make one, and locks the row.';
+
+select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
+
+
+create function public.tollgate_delete_route(caller jsonb, route_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  gone tollgate.routes;
+begin
+  select r.* into gone from tollgate.routes r where r.id = tollgate_delete_route.route_id for update;
+  if not found then
+    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'route', 'id', route_id));
+  end if;
+  perform tollgate.remove_route(actor, gone);
+  return jsonb_build_object('caller', tollgate.identity(actor), 'id', gone.id, 'model', gone.model);
+end
+$$;
+
+comment on function public.tollgate_delete_route(jsonb, text) is
+  'Removes a route, which is recorded whole. For admins. Refuses: as recognise(), not_found. Locks the route.';
+
+select tollgate.expose('public.tollgate_delete_route(jsonb, text)');
+
+
+create function public.tollgate_route(caller jsonb, route_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.routes;
+begin
+  select r.* into found_one from tollgate.routes r where r.id = tollgate_route.route_id;
+  if not found then
+    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'route', 'id', route_id));
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'route', tollgate.route_shown(found_one));
+end
+$$;
+
+comment on function public.tollgate_route(jsonb, text) is
+  'One route to one of our own servers. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_route(jsonb, text)');
+
+
+create function public.tollgate_routes(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
+  down boolean := sort like '%:desc';
+  last tollgate.routes;
+  last_key text;
+  answer jsonb;
+begin
+  perform tollgate.refuse_unknown(filters, array['model', 'upstream_id', 'state', 'sort', 'cursor']);
+  if sort not in ('created_at:asc', 'created_at:desc', 'model:asc', 'model:desc') then
+    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
+  end if;
+  if filters ->> 'cursor' is not null then
+    select r.* into last from tollgate.routes r where r.id = filters ->> 'cursor';
+    if not found then
+      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
+    end if;
+    last_key := tollgate.sort_key(sort, last.model, last.created_at);
+  end if;
+
+  with wanted as (
+    select r, r.id, tollgate.sort_key(sort, r.model, r.created_at) as key
+    from tollgate.routes r
+    where (filters ->> 'model' is null or r.model = filters ->> 'model')
+      and (filters ->> 'upstream_id' is null or r.upstream_id = filters ->> 'upstream_id')
+      and (filters ->> 'state' is null or r.state = filters ->> 'state')
+  ), placed as (
+    select w.*, row_number() over (
+      order by case when not down then w.key end, case when down then w.key end desc,
+        case when not down then w.id end, case when down then w.id end desc
+    ) as place
+    from wanted w
+    where last_key is null
+      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
+  )
+  select jsonb_build_object(
+    'data', coalesce(jsonb_agg(tollgate.route_shown(p.r) order by p.place) filter (where p.place <= page_size), '[]'),
+    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
+    'total', (select count(*) from wanted)
+  ) into answer
+  from placed p where p.place <= page_size + 1;
+  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_routes(jsonb, jsonb, integer) is
+  'Routes to our own servers. `filters`: model, upstream_id, state, sort (created_at or model, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+
+select tollgate.expose('public.tollgate_routes(jsonb, jsonb, integer)');

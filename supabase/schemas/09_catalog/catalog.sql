@@ -1,0 +1,113 @@
+-- The models that a call may name.
+
+create function tollgate.listings_of(source text, names jsonb, within_seconds integer) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  age bigint;
+  wanted text[];
+  found jsonb;
+begin
+  select floor(extract(epoch from greatest(clock_timestamp() - s.taken_at, interval '0'))) into age
+  from tollgate.snapshots s where s.source = listings_of.source;
+  if age < within_seconds then
+    if names is null then
+      select jsonb_agg(l.listing order by l.position) into found
+      from tollgate.listings l where l.source = listings_of.source;
+    else
+      wanted := array(select jsonb_array_elements_text(names));
+      select jsonb_agg(l.listing order by l.position) into found
+      from tollgate.listings l
+      where l.source = listings_of.source and (l.id = any (wanted) or l.also = any (wanted));
+    end if;
+    found := coalesce(found, '[]');
+  end if;
+  return jsonb_build_object('age_seconds', age, 'models', found);
+end
+$$;
+
+comment on function tollgate.listings_of(text, jsonb, integer) is
+  'The age of a source''s snapshot and, where it is no older than that, its models of these names, or all.';
+
+
+create function public.tollgate_catalog(source text, names jsonb, within_seconds integer) returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select tollgate.listings_of(source, nullif(names, 'null'), within_seconds) || tollgate.routes_of(nullif(names, 'null'))
+$$;
+
+comment on function public.tollgate_catalog(text, jsonb, integer) is
+  'What is known of models by these names, or of all: the snapshot''s age, its entries if it is no older than `within_seconds` (else null), and the active routes to our own servers with their upstreams. Refuses nothing, locks nothing.';
+
+select tollgate.expose('public.tollgate_catalog(text, jsonb, integer)');
+
+
+create function public.tollgate_keep_catalog(source text, models jsonb, age_ms bigint) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  taken timestamptz := statement_timestamp() - make_interval(secs => greatest(age_ms, 0) / 1000.0);
+begin
+  insert into tollgate.snapshots (source, taken_at) values (tollgate_keep_catalog.source, '-infinity')
+  on conflict do nothing;
+  perform from tollgate.snapshots s
+  where s.source = tollgate_keep_catalog.source and s.taken_at < taken
+  for no key update;
+  if not found then
+    return jsonb_build_object('kept', false);
+  end if;
+
+  update tollgate.snapshots s set taken_at = taken where s.source = tollgate_keep_catalog.source;
+  delete from tollgate.listings l
+  where l.source = tollgate_keep_catalog.source
+    and l.id not in (select m ->> 'id' from jsonb_array_elements(models) m);
+  insert into tollgate.listings as l (source, id, also, position, listing)
+  select tollgate_keep_catalog.source, m.value ->> 'id', m.value ->> 'also', m.ordinality, m.value ->> 'listing'
+  from jsonb_array_elements(models) with ordinality m
+  on conflict on constraint listings_pkey do update
+    set also = excluded.also, position = excluded.position, listing = excluded.listing
+    where (l.also, l.position, l.listing) is distinct from (excluded.also, excluded.position, excluded.listing);
+  return jsonb_build_object('kept', true);
+end
+$$;
+
+comment on function public.tollgate_keep_catalog(text, jsonb, bigint) is
+  'Replaces a source''s snapshot by one that was taken so long ago, unless a newer one is there. `models`: id, also, listing, in order, each id once. Refuses nothing. Locks the snapshot, so that two at once end with the newer.';
+
+select tollgate.expose('public.tollgate_keep_catalog(text, jsonb, bigint)');
+
+
+create function public.tollgate_shopper(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'models');
+begin
+  return (
+    select jsonb_build_object(
+      'caller', tollgate.identity(actor),
+      'environment', k.environment,
+      'allowed_models', to_jsonb(k.allowed_models),
+      'markup_ppm', coalesce(o.markup_ppm, p.markup_ppm)
+    )
+    from tollgate.api_keys k
+    join tollgate.orgs o on o.id = k.org_id
+    join tollgate.plans p on p.id = o.plan_id
+    where k.id = actor.key_id
+  );
+end
+$$;
+
+comment on function public.tollgate_shopper(jsonb) is
+  'Who looks at the catalogue: with which markup (null is the setting MARKUP), and which models the key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
+
+select tollgate.expose('public.tollgate_shopper(jsonb)');

@@ -1,0 +1,78 @@
+-- Corrects tallies of requests that changed after they were rolled up.
+
+create function tollgate.tally_correction(was tollgate.requests, now_is tollgate.requests) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  until timestamptz;
+begin
+  select r.rolled_until into until from tollgate.rolled r for share; -- waits for a step of rolling up
+  if was.created_at >= until
+    or exists (select from tollgate.late_requests l where l.request_id = was.id)
+  then
+    return; -- not counted yet
+  end if;
+  update tollgate.tallies t set
+    estimated = t.estimated - was.estimated::integer + now_is.estimated::integer,
+    prompt_tokens = t.prompt_tokens - coalesce(was.prompt_tokens, 0) + coalesce(now_is.prompt_tokens, 0),
+    completion_tokens =
+      t.completion_tokens - coalesce(was.completion_tokens, 0) + coalesce(now_is.completion_tokens, 0),
+    charge_nanos = t.charge_nanos - coalesce(was.charge_nanos, 0) + coalesce(now_is.charge_nanos, 0),
+    cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0)
+  from (values
+    ('hour', 'hour', true, true),
+    ('hour_model', 'hour', false, true),
+    ('day', 'day', true, true),
+    ('day_model', 'day', false, true),
+    ('day_key', 'day', true, false),
+    ('month', 'month', true, true),
+    ('month_model', 'month', false, true),
+    ('month_key', 'month', true, false)
+  ) c (cut, unit, people, models)
+  where t.cut = c.cut and t.start = date_trunc(c.unit, was.created_at, 'UTC')
+    and t.org_id = case when c.people then was.org_id else '' end
+    and t.user_id = case when c.people then was.user_id else '' end
+    and t.key_id = case when c.people then was.key_id else '' end
+    and t.model = case when c.models then was.model else '' end
+    and t.upstream = case when c.models then coalesce(was.upstream, '') else '' end;
+end
+$$;
+
+comment on function tollgate.tally_correction(tollgate.requests, tollgate.requests) is
+  'Corrects what was rolled up of a request, in all cuts; what is not rolled up yet will be counted as the request is then. Locks the row of tollgate.rolled against rolling up.';
+
+
+create function tollgate.roll_up_again(since timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  state tollgate.rolled;
+  beginning timestamptz;
+begin
+  select r.* into state from tollgate.rolled r for no key update;
+  beginning := date_trunc('day', since, 'UTC');
+  if beginning < state.dropped_until then
+    beginning := tollgate.first_of('day', state.dropped_until);
+  end if;
+  delete from tollgate.tallies t
+  where t.start >= beginning or t.cut like 'month%' and t.start >= date_trunc('month', beginning, 'UTC');
+  -- The days of a month that stay are counted in it again.
+  insert into tollgate.tallies
+  select replace(t.cut, 'day', 'month'), date_trunc('month', beginning, 'UTC'),
+    t.org_id, t.user_id, t.key_id, t.model, t.upstream,
+    sum(t.requests), sum(t.errors), sum(t.streamed), sum(t.estimated), sum(t.prompt_tokens), sum(t.completion_tokens),
+    sum(t.charge_nanos), sum(t.cost_nanos), max(t.last_at)
+  from tollgate.tallies t
+  where t.cut in ('day', 'day_model', 'day_key')
+    and t.start >= date_trunc('month', beginning, 'UTC') and t.start < beginning
+  group by 1, 2, 3, 4, 5, 6, 7;
+  delete from tollgate.latencies t where t.start >= beginning;
+  delete from tollgate.late_requests l where l.created_at >= beginning;
+  update tollgate.rolled set rolled_until = least(rolled_until, beginning);
+end
+$$;
+
+comment on function tollgate.roll_up_again(timestamptz) is
+  'Forgets what was rolled up from the day of a moment on, so that it is counted anew: after requests were brought in from elsewhere. Days of which requests were dropped stay as they are. Locks the row of tollgate.rolled.';

@@ -1,0 +1,96 @@
+-- Latency of any period.
+--
+-- tollgate.latency_between(kind text, since timestamptz, until timestamptz, filters jsonb) returns tollgate.latency
+--   kind     whole | first_token
+--   filters  org_id, user_id, key_id, model, upstream
+-- A row: requests, average_ms, p50_ms, p90_ms, p95_ms, p99_ms, within 5 %.
+
+create function tollgate.latency_between(
+  kind text,
+  since timestamptz default null,
+  until timestamptz default null,
+  filters jsonb default '{}'
+) returns tollgate.latency
+language plpgsql
+stable
+set search_path = ''
+set jit = off
+as $$
+declare
+  models constant boolean := filters ?| '{model,upstream}';
+  units constant text[] := case when filters ?| '{org_id,user_id,key_id}' then '{}' when models then '{day}'
+    else '{hour,day}' end;
+  measured constant text := case kind when 'whole' then 'duration_ms' else 'first_token_ms' end;
+  raw constant text := format($raw$
+    select floor(ln(greatest(t.%1$I, 1)::double precision) / ln(1.05::double precision))::integer as bucket,
+      1 as requests, t.%1$I::bigint as total_ms
+    from tollgate.requests t
+    where t.%1$I is not null and t.settled_at is not null 
+      and (t.error_code is not null or t.status >= 400) is not true %2$s $raw$,
+    measured,
+    tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
+  );
+  rolled constant text := format(
+    'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %L %s',
+    kind,
+    tollgate.wanted(filters, array['model', 'upstream'])
+  );
+  parts text;
+  found_latency tollgate.latency;
+begin
+  select string_agg(
+    case p.of_what when 'request' then raw when 'late' then raw else rolled end
+    || ' and ' || tollgate.in_piece(p, case when models then '_model' else '' end),
+    ' union all '
+  ) into parts
+  from tollgate.pieces(since, until, units) p;
+  execute format(
+    $query$
+      with buckets as (
+        select t.bucket, sum(t.requests) as requests, sum(t.total_ms) as total_ms
+        from (
+          %s
+        ) t
+        group by t.bucket
+      ),
+      ranked as (
+        select b.*, sum(b.requests) over (order by b.bucket) as up_to, sum(b.requests) over () as of_all,
+          round(b.total_ms / b.requests) as ms
+        from buckets b
+      )
+      select
+        coalesce(max(r.of_all), 0), round(sum(r.total_ms) / max(r.of_all), 1),
+        min(r.ms) filter (where r.up_to >= 0.50 * r.of_all),
+        min(r.ms) filter (where r.up_to >= 0.90 * r.of_all),
+        min(r.ms) filter (where r.up_to >= 0.95 * r.of_all),
+        min(r.ms) filter (where r.up_to >= 0.99 * r.of_all)
+      from ranked r
+    $query$,
+    parts
+  ) into found_latency;
+  return found_latency;
+end
+$$;
+
+comment on function tollgate.latency_between(text, timestamptz, timestamptz, jsonb) is
+  'How long requests without an error took, whole or until their first token, within 5 %: a percentile is the mean of the bucket it lies in. From rolled hours and days, by model or upstream from whole days only; of an org, user or key from its requests themselves, for which the caller bounds the span.';
+
+
+create function public.tollgate_latency(caller jsonb, kind text, filters jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return to_jsonb(tollgate.latency_between(
+    kind, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz, filters
+  )) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_latency(jsonb, text, jsonb) is
+  'How long requests took, whole or until their first token (`kind`: whole, first_token). For admins. `filters`: from, to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_latency(jsonb, text, jsonb)');

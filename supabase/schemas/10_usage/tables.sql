@@ -1,0 +1,155 @@
+create table tollgate.tallies (
+  cut text not null,
+  start timestamptz not null,
+  org_id text not null default '',
+  user_id text not null default '',
+  key_id text not null default '',
+  model text not null default '',
+  upstream text not null default '',
+  requests bigint not null,
+  errors bigint not null,
+  streamed bigint not null,
+  estimated bigint not null,
+  prompt_tokens bigint not null,
+  completion_tokens bigint not null,
+  charge_nanos bigint not null,
+  cost_nanos bigint not null,
+  last_at timestamptz not null,
+  primary key (cut, start, org_id, user_id, key_id, model, upstream)
+)
+partition by list (cut);
+
+create index tallies_org on tollgate.tallies (org_id, start) where org_id <> '';
+
+comment on table tollgate.tallies is 'Ended requests counted by the hour, day and month (UTC) they were made in. Each is in all eight cuts: hour, day and month tell org, user, key, model and upstream apart, …_model only the last two, …_key only the first three; what a cut does not tell apart is empty. A cut is a partition of its own: who reads the month''s keys meets no other rows.';
+
+alter table tollgate.tallies enable row level security;
+
+
+create table tollgate.latencies (
+  cut text not null,
+  start timestamptz not null,
+  kind text not null check (kind in ('whole', 'first_token')),
+  model text not null default '',
+  upstream text not null default '',
+  bucket integer not null,
+  requests bigint not null,
+  total_ms bigint not null,
+  primary key (cut, start, kind, model, upstream, bucket)
+)
+partition by list (cut);
+
+comment on table tollgate.latencies is 'How long requests without an error took, in buckets that are 5 % wide. Each is in all three cuts; only day_model tells model and upstream apart.';
+
+alter table tollgate.latencies enable row level security;
+
+
+-- Days and months are counted up page by page: rows that find room beside themselves need no new entry in an index.
+do $$
+declare
+  one record;
+begin
+  for one in values
+    ('tallies', 'hour'), ('tallies', 'hour_model'),
+    ('tallies', 'day'), ('tallies', 'day_model'), ('tallies', 'day_key'),
+    ('tallies', 'month'), ('tallies', 'month_model'), ('tallies', 'month_key'),
+    ('latencies', 'hour'), ('latencies', 'day'), ('latencies', 'day_model')
+  loop
+    execute format(
+      'create table tollgate.%1$s_%2$s partition of tollgate.%1$s for values in (%2$L) with (fillfactor = %3$s)',
+      one.column1, one.column2, case when one.column2 like 'hour%' then 95 else 70 end
+    );
+    execute format('alter table tollgate.%1$s_%2$s enable row level security', one.column1, one.column2);
+    execute format('comment on table tollgate.%1$s_%2$s is %3$L', one.column1, one.column2, 'One cut of tollgate.' || one.column1 || '.');
+  end loop;
+end
+$$;
+
+
+create table tollgate.flows (
+  hour timestamptz not null,
+  kind text not null,
+  debit text not null,
+  credit text not null,
+  transfers bigint not null,
+  amount_nanos numeric not null,
+  primary key (hour, kind, debit, credit)
+);
+
+comment on table tollgate.flows is 'The ledger summed up by the hour (UTC) its transfers were made in.';
+
+alter table tollgate.flows enable row level security;
+
+
+create table tollgate.late_requests (
+  request_id text primary key,
+  created_at timestamptz not null
+);
+
+comment on table tollgate.late_requests is 'Requests that were still open when their time was rolled up; counted, and gone from here, when they have ended.';
+
+alter table tollgate.late_requests enable row level security;
+
+
+create table tollgate.rolled (
+  single boolean primary key default true check (single),
+  rolled_until timestamptz not null default '-infinity',
+  sighted_at timestamptz,
+  sighted_xid xid8,
+  complete_until timestamptz not null default '-infinity',
+  sighted_position bigint,
+  complete_position bigint not null default 0,
+  flowed_until bigint not null default 0,
+  dropped_until timestamptz not null default '-infinity'
+);
+
+comment on table tollgate.rolled is 'How far requests and transfers are rolled up: one row, locked by whoever does it.';
+comment on column tollgate.rolled.rolled_until is 'Requests made before are in the tallies, or late.';
+comment on column tollgate.rolled.sighted_xid is 'A transaction that began at sighted_at or after. When none before it runs any more, no request made before sighted_at can still appear.';
+comment on column tollgate.rolled.complete_until is 'Every request made before is there to be seen.';
+comment on column tollgate.rolled.sighted_position is 'The newest transfer drawn before sighted_xid was.';
+comment on column tollgate.rolled.complete_position is 'Every transfer up to it is there to be seen.';
+comment on column tollgate.rolled.flowed_until is 'Transfers up to this position are in the flows, and no other.';
+comment on column tollgate.rolled.dropped_until is 'Requests made before may have been dropped: hours are no longer divided there.';
+
+alter table tollgate.rolled enable row level security;
+
+insert into tollgate.rolled default values;
+
+
+create type tollgate.usage as (
+  start timestamptz,
+  org_id text,
+  user_id text,
+  key_id text,
+  model text,
+  upstream text,
+  requests bigint,
+  errors bigint,
+  streamed bigint,
+  estimated bigint,
+  prompt_tokens bigint,
+  completion_tokens bigint,
+  charge_nanos bigint,
+  cost_nanos bigint,
+  last_at timestamptz
+);
+
+comment on type tollgate.usage is 'What was used, by whatever was asked for; the rest of start … upstream is null.';
+
+
+create type tollgate.piece as (of_what text, beginning timestamptz, ending timestamptz);
+
+comment on type tollgate.piece is 'A part of a time, and what to read of it: request, late, hour, day or month.';
+
+
+create type tollgate.latency as (
+  requests bigint,
+  average_ms numeric,
+  p50_ms bigint,
+  p90_ms bigint,
+  p95_ms bigint,
+  p99_ms bigint
+);
+
+comment on type tollgate.latency is 'How long requests took; nulls where there were none.';

@@ -1,0 +1,48 @@
+-- Answers kept under an idempotency key.
+
+create function tollgate.kept_answer(item jsonb, org_id text) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  kept tollgate.answers;
+begin
+  select a.* into kept from tollgate.answers a
+  where a.org_id = kept_answer.org_id and a.idempotency_key = item ->> 'idempotency_key'
+    and a.created_at > clock_timestamp() - interval '24 hours';
+  if not found or kept.request_id = item ->> 'id' then
+    return null;
+  elsif kept.body_hash <> item ->> 'body_hash' then
+    return tollgate.refused(422, 'idempotency_key_reused', jsonb_build_object('request_id', kept.request_id));
+  elsif kept.answer is null then
+    return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
+  end if;
+  return jsonb_build_object('replay', kept.answer || jsonb_build_object('request_id', kept.request_id));
+end
+$$;
+
+comment on function tollgate.kept_answer(jsonb, text) is
+  'What an idempotency key was answered with: a replay, a refusal, or null when it is new. The org is locked by the caller, so two requests cannot both find it new.';
+
+
+create function tollgate.keep_answer(request_id text, item jsonb) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  given jsonb := nullif(item -> 'answer', 'null');
+begin
+  if given is not null then
+    update tollgate.answers a set answer = given where a.request_id = keep_answer.request_id;
+  elsif item ->> 'outcome' = 'released' then
+    -- Nothing happened: the key is free again.
+    delete from tollgate.answers a where a.request_id = keep_answer.request_id;
+  else
+    update tollgate.answers a set answer = '{"kept": false}'
+    where a.request_id = keep_answer.request_id and a.answer is null;
+  end if;
+end
+$$;
+
+comment on function tollgate.keep_answer(text, jsonb) is
+  'Keeps what a request was answered under its idempotency key, or that there is nothing to keep: whoever asks again is told so instead of running it a second time.';

@@ -1,0 +1,157 @@
+-- Domains rather than checks, as in 05_people.
+create domain tollgate.request_id as text check (length(value) between 5 and 140);
+create domain tollgate.request_state as text check (value in ('held', 'unsettled', 'settled', 'released'));
+
+create table tollgate.requests (
+  id tollgate.request_id primary key,
+  org_id text not null,
+  key_id text not null,
+  user_id text not null,
+  state tollgate.request_state not null,
+  endpoint text not null,
+  model text not null,
+  streamed boolean not null default false,
+  upstream text,
+  served_model text,
+  generation_id text,
+  hold_nanos tollgate.not_negative not null,
+  charge_nanos tollgate.not_negative,
+  cost_nanos tollgate.not_negative,
+  markup_ppm integer not null,
+  output_bound bigint not null,
+  reserved_tokens tollgate.not_negative not null,
+  prompt_tokens tollgate.not_negative,
+  completion_tokens tollgate.not_negative,
+  usage jsonb,
+  price jsonb,
+  estimated boolean not null default false,
+  quarantined boolean not null default false,
+  status integer,
+  error_code text,
+  first_token_ms integer,
+  duration_ms integer,
+  idempotency_key text,
+  created_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz not null,
+  settled_at timestamptz,
+  check ((settled_at is null) = (state in ('held', 'unsettled')))
+) with (fillfactor = 50); -- room beside each row for its settled version, which is longer: then settling writes no index
+
+create index requests_org on tollgate.requests (org_id, created_at desc);
+-- For lists of all orgs, newest first, for the hours not rolled up yet, and for retention. Settling does not change
+-- created_at, so it writes no index for this one either.
+create index requests_age on tollgate.requests (created_at);
+-- Settling changes neither created_at nor, but for the few that it quarantines, whether a row is in this one.
+create index requests_quarantined on tollgate.requests (created_at) where quarantined;
+
+comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. Held and unsettled ones have their hold_nanos in orgs.held_nanos.';
+comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
+comment on column tollgate.requests.price is 'The prices the hold was made with, for whoever settles an estimate.';
+
+alter table tollgate.requests enable row level security;
+
+
+create table tollgate.holds (
+  request_id text primary key,
+  next_sweep_at timestamptz not null,
+  sweeps integer not null default 0
+);
+
+create index holds_due on tollgate.holds (next_sweep_at);
+
+comment on table tollgate.holds is 'The open holds: one row for each request that is held or unsettled, gone when it ends.';
+comment on column tollgate.holds.next_sweep_at is 'When a sweeper looks for the truth if nobody settled; moves on with each look.';
+
+alter table tollgate.holds enable row level security;
+
+
+create table tollgate.answers (
+  org_id text not null,
+  idempotency_key text not null check (length(idempotency_key) between 1 and 255),
+  body_hash text not null,
+  request_id text not null,
+  answer jsonb, -- null while the request runs; {"kept": false} when it ended without an answer to keep
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (org_id, idempotency_key)
+);
+
+create index answers_request on tollgate.answers (request_id);
+create index answers_age on tollgate.answers (created_at);
+
+comment on table tollgate.answers is 'What was answered under an idempotency key, for 24 hours. No foreign key, as for requests.';
+
+alter table tollgate.answers enable row level security;
+
+
+create table tollgate.dropped (
+  org_id text primary key,
+  requests bigint not null default 0,
+  charges bigint not null default 0,
+  charge_nanos bigint not null default 0
+);
+
+comment on table tollgate.dropped is 'What the requests that retention dropped had been charged, so that the charges that lost their request can still be proved.';
+
+alter table tollgate.dropped enable row level security;
+
+
+create type tollgate.wallet as (
+  org_id text,
+  balance_nanos bigint,
+  held_nanos bigint,
+  open_requests bigint,
+  counters bigint[]
+);
+
+comment on type tollgate.wallet is 'What requests change of an org: carried from item to item of a batch, and written once.';
+
+
+create type tollgate.opening as (
+  item jsonb,
+  id text,
+  org_id text,
+  key_id text,
+  user_id text,
+  markup_ppm integer,
+  hold_nanos bigint,
+  output_bound bigint,
+  reserved_tokens bigint
+);
+
+comment on type tollgate.opening is 'A request that was admitted, before it is a row: what was asked, and what was decided.';
+
+
+create type tollgate.offer as (
+  output_bound bigint,
+  hold_nanos bigint,
+  reserved_tokens bigint,
+  affordable_tokens bigint -- of output, by the org's balance
+);
+
+comment on type tollgate.offer is 'What a request would be admitted with: the bound of its output, and what is set aside for it.';
+
+
+create type tollgate.leeway as (
+  nanos bigint, -- null: no bound but the balance
+  tokens bigint
+);
+
+comment on type tollgate.leeway is 'What an open bound may take at most.';
+
+
+create type tollgate.taking as (
+  refusal jsonb, -- null when it was taken
+  room tollgate.room
+);
+
+comment on type tollgate.taking is 'Whether a key''s own counters had room for a request, and the room they have now.';
+
+
+create type tollgate.correction as (
+  wallet tollgate.wallet,
+  state text,
+  charge_nanos bigint,
+  transfer tollgate.transfers -- null in all where no money moves
+);
+
+comment on type tollgate.correction is 'What a settlement that came late made of its request, and of its org.';

@@ -1,0 +1,219 @@
+-- Security events: raise, list, acknowledge.
+
+create function tollgate.severity_of(kind text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case
+    when kind in ('usage_quarantined', 'org_paid_suspended', 'many_failures') then 'critical'
+    when kind in ('key_created', 'key_rotated', 'key_revoked', 'limit_exceeded') then 'info'
+    else 'warning'
+  end
+$$;
+
+comment on function tollgate.severity_of(text) is 'How grave a kind of security event is: info, warning or critical.';
+
+
+create function tollgate.sight(
+  kind text,
+  subject_kind text,
+  subject text,
+  org_id text,
+  key_id text,
+  times bigint,
+  first_seen timestamptz,
+  last_seen timestamptz,
+  details jsonb
+) returns bigint
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.security_events as e (
+    kind, severity, subject_kind, subject, org_id, key_id,
+    first_seen_at, last_seen_at, count, hour, count_in_hour, details
+  ) values (
+    kind, tollgate.severity_of(kind), subject_kind, subject, org_id, key_id,
+    least(first_seen, last_seen), last_seen, times, date_trunc('hour', last_seen, 'UTC'), times, details
+  )
+  on conflict (kind, subject_kind, subject) where acknowledged_at is null do update set
+    first_seen_at = least(e.first_seen_at, excluded.first_seen_at),
+    last_seen_at = greatest(e.last_seen_at, excluded.last_seen_at),
+    count = e.count + excluded.count,
+    hour = greatest(e.hour, excluded.hour),
+    count_in_hour = excluded.count_in_hour * (excluded.hour >= e.hour)::integer
+      + e.count_in_hour * (excluded.hour <= e.hour)::integer,
+    details = e.details || excluded.details
+  returning e.count_in_hour
+$$;
+
+comment on function tollgate.sight(text, text, text, text, text, bigint, timestamptz, timestamptz, jsonb) is
+  'Counts something seen: opens an event, or moves the one that is open on. Answers how often it was seen within the hour. Locks the event: whoever sights many does so in the order of kind and subject.';
+
+
+create function tollgate.sight_change() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  is_of_org constant boolean := new.action in ('credits.overdrawn', 'org.paid_suspended');
+begin
+  perform tollgate.sight(
+    case new.action when 'credits.overdrawn' then 'org_overdrawn' else replace(new.action, '.', '_') end,
+    case when is_of_org then 'org' else 'key' end,
+    case when is_of_org then new.org_id else new.target_id end,
+    new.org_id,
+    case when not is_of_org then new.target_id end,
+    1,
+    new.occurred_at,
+    new.occurred_at,
+    jsonb_strip_nulls(jsonb_build_object('audit_event_id', new.id, 'user_id', new.actor_user_id, 'name', new.actor_name))
+  );
+  return null;
+end
+$$;
+
+comment on function tollgate.sight_change() is
+  'Trigger of the audit trail: what happens to keys, charges above their hold and the suspension of paid calls are security events in the transaction of the change.';
+
+create trigger audit_events_sighted
+after insert on tollgate.audit_events
+for each row
+when (new.outcome = 'success' and new.action in (
+  'key.created', 'key.rotated', 'key.revoked', 'credits.overdrawn', 'org.paid_suspended'
+))
+execute function tollgate.sight_change();
+
+
+create function tollgate.of_security_event(e tollgate.security_events) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', e.id,
+    'kind', e.kind,
+    'severity', e.severity,
+    'subject', jsonb_build_object('kind', e.subject_kind, 'id', e.subject),
+    'org_id', e.org_id,
+    'key_id', e.key_id,
+    'first_seen', tollgate.utc(e.first_seen_at),
+    'last_seen', tollgate.utc(e.last_seen_at),
+    'count', e.count,
+    'details', e.details,
+    'acknowledged_at', tollgate.utc(e.acknowledged_at),
+    'acknowledged_by', e.acknowledged_by,
+    'note', e.note
+  )
+$$;
+
+comment on function tollgate.of_security_event(tollgate.security_events) is 'A security event as it is shown.';
+
+
+create function tollgate.rank_of(e tollgate.security_events, sort text) returns numeric
+language sql
+immutable
+set search_path = ''
+as $$
+  select case split_part(sort, ':', 1)
+    when 'first_seen' then extract(epoch from e.first_seen_at)
+    when 'count' then e.count
+    when 'severity' then array_position('{info,warning,critical}'::text[], e.severity)
+    else extract(epoch from e.last_seen_at)
+  end * case when sort like '%:desc' then 1 else -1 end
+$$;
+
+comment on function tollgate.rank_of(tollgate.security_events, text) is 'What a list of security events is sorted by, greatest first. `sort` is a word and its direction, as last_seen:desc.';
+
+
+create function public.tollgate_security_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  sort text := coalesce(filters ->> 'sort', 'last_seen:desc');
+  last tollgate.security_events;
+  fitting bigint;
+  page jsonb[];
+begin
+  if filters ->> 'cursor' is not null then
+    select e.* into last from tollgate.security_events e where e.id = filters ->> 'cursor';
+    if not found then
+      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
+    end if;
+  end if;
+
+  with fitting as materialized (
+    select e.id, tollgate.rank_of(e, sort) as rank
+    from tollgate.security_events e
+    where (filters ->> 'kind' is null or e.kind = filters ->> 'kind')
+      and (filters ->> 'severity' is null or e.severity = filters ->> 'severity')
+      and (filters ->> 'org_id' is null or e.org_id = filters ->> 'org_id')
+      and (filters ->> 'key_id' is null or e.key_id = filters ->> 'key_id')
+      and (filters ->> 'acknowledged' is null or (e.acknowledged_at is not null) = (filters ->> 'acknowledged')::boolean)
+      and (filters ->> 'from' is null or e.last_seen_at >= (filters ->> 'from')::timestamptz)
+      and (filters ->> 'to' is null or e.first_seen_at < (filters ->> 'to')::timestamptz)
+  )
+  select
+    (select count(*) from fitting),
+    array(
+      select tollgate.of_security_event(e)
+      from (
+        select f.id, f.rank from fitting f
+        where last.id is null or (f.rank, f.id) < (tollgate.rank_of(last, sort), last.id)
+        order by f.rank desc, f.id desc
+        limit page_size + 1
+      ) f
+      join tollgate.security_events e on e.id = f.id
+      order by f.rank desc, f.id desc
+    )
+  into fitting, page;
+
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'data', to_jsonb(page[:page_size]),
+    'next_cursor', case when cardinality(page) > page_size then page[page_size] -> 'id' end,
+    'total', fitting
+  );
+end
+$$;
+
+comment on function public.tollgate_security_events(jsonb, jsonb, integer) is
+  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (last_seen, first_seen, count or severity, :asc or :desc), cursor (the last id of the page before). For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+
+select tollgate.expose('public.tollgate_security_events(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_acknowledge_security_event(caller jsonb, event_id text, note text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  event tollgate.security_events;
+begin
+  update tollgate.security_events e
+  set acknowledged_at = now(), acknowledged_by = coalesce(actor.user_id, actor.name), note = tollgate_acknowledge_security_event.note
+  where e.id = event_id and e.acknowledged_at is null
+  returning e.* into event;
+  if found then
+    perform tollgate.record(actor, 'security_event.acknowledged', event.org_id, event.id, jsonb_strip_nulls(jsonb_build_object(
+      'kind', event.kind, 'subject', event.subject, 'count', event.count, 'note', event.note
+    )));
+  else
+    select e.* into event from tollgate.security_events e where e.id = event_id;
+    if not found then
+      perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'security_event', 'id', event_id));
+    end if;
+  end if;
+  return tollgate.of_security_event(event) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_acknowledge_security_event(jsonb, text, text) is
+  'Says that somebody has seen to an event; when it is seen again, a new one opens. The first acknowledgement stands: repeating changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the event.';
+
+select tollgate.expose('public.tollgate_acknowledge_security_event(jsonb, text, text)');

@@ -1,0 +1,68 @@
+-- The plan and the limits of the caller.
+
+create function public.tollgate_own_plan(caller jsonb, markup_ppm integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller);
+begin
+  return (
+    select jsonb_build_object(
+      'caller', tollgate.identity(actor),
+      'id', p.id,
+      'name', p.name,
+      'description', p.description,
+      'org_id', o.id,
+      'markup_ppm', coalesce(o.markup_ppm, p.markup_ppm, tollgate_own_plan.markup_ppm),
+      'own_limits', o.limits is distinct from null,
+      'limits', to_jsonb(tollgate.limits_of(o)),
+      'max_concurrent_requests', tollgate.bound_of(o)
+    )
+    from tollgate.orgs o
+    join tollgate.plans p on p.id = o.plan_id
+    where o.id = actor.org_id
+  );
+end
+$$;
+
+comment on function public.tollgate_own_plan(jsonb, integer) is
+  'The plan of the caller''s org, with the limits and the markup that its requests meet. `markup_ppm` is what the settings say where neither org nor plan do. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
+
+
+create function public.tollgate_own_limits(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller);
+  moment constant timestamptz := clock_timestamp();
+begin
+  return (
+    select jsonb_build_object(
+      'caller', tollgate.identity(actor),
+      'at', tollgate.utc(moment),
+      'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
+        || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
+      'key', case when k.counted or k.max_concurrent_requests is not null then
+        tollgate.windows(k.counters, k.limits, tollgate.ms_of(moment))
+        || jsonb_build_object('concurrent', case when k.max_concurrent_requests is not null then
+          tollgate.concurrent(k.max_concurrent_requests, k.open_requests)
+        end)
+      end
+    )
+    from tollgate.api_keys k
+    join tollgate.orgs o on o.id = k.org_id
+    where k.id = actor.key_id
+  );
+end
+$$;
+
+comment on function public.tollgate_own_limits(jsonb) is
+  'The windows and open requests of the caller''s org, and of the key where it has limits, a bound, a budget or a quota of its own; requests of any other are counted for the org alone. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_own_limits(jsonb)');

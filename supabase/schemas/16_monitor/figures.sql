@@ -1,0 +1,217 @@
+-- The operator's figures of the moment.
+
+create function tollgate.last_day() returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with used as materialized (
+    select u.* from tollgate.usage_by('{upstream}', now() - interval '24 hours') u
+  )
+  select jsonb_build_object(
+    'requests', coalesce(sum(u.requests), 0),
+    'errors', coalesce(sum(u.errors), 0),
+    'latency', (select to_jsonb(l) from tollgate.latency_between('whole', now() - interval '24 hours', null, '{}') l),
+    'first_token', (
+      select to_jsonb(l) from tollgate.latency_between('first_token', now() - interval '24 hours', null, '{}') l
+    ),
+    'upstreams', coalesce(jsonb_agg(jsonb_build_object(
+      'upstream', nullif(u.upstream, ''), 'requests', u.requests, 'errors', u.errors, 'cost_nanos', u.cost_nanos
+    ) order by u.requests desc, u.upstream), '[]')
+  )
+  from used u
+$$;
+
+comment on function tollgate.last_day() is 'Requests, errors and latencies of the last 24 hours, and what went to each upstream; to null went what reached none.';
+
+
+create function tollgate.usage_today() returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'orgs', count(distinct u.org_id), 'users', count(distinct u.user_id), 'keys', count(distinct u.key_id)
+  )
+  from tollgate.usage_by('{org,user,key}', date_trunc('day', now(), 'UTC')) u
+$$;
+
+comment on function tollgate.usage_today() is 'How many orgs, users and keys have made a request today (UTC).';
+
+
+create function tollgate.used_of_late(today timestamptz) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with used as materialized (
+    select u.* from tollgate.usage_by('{day}', today - interval '29 days') u
+  )
+  select jsonb_object_agg(s.name, (
+    select jsonb_build_object(
+      'requests', coalesce(sum(u.requests), 0),
+      'errors', coalesce(sum(u.errors), 0),
+      'prompt_tokens', coalesce(sum(u.prompt_tokens), 0),
+      'completion_tokens', coalesce(sum(u.completion_tokens), 0),
+      'charge_nanos', coalesce(sum(u.charge_nanos), 0),
+      'cost_nanos', coalesce(sum(u.cost_nanos), 0)
+    )
+    from used u
+    where u.start > today - make_interval(days => s.days)
+  ))
+  from (values ('today', 1), ('last_7_days', 7), ('last_30_days', 30)) s (name, days)
+$$;
+
+comment on function tollgate.used_of_late(timestamptz) is
+  'What everybody used today, in 7 days and in 30: whole days, today among them, read together.';
+
+
+create function tollgate.newest_requests(places integer) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'id', r.id,
+    'created_at', tollgate.utc(r.created_at),
+    'org_id', r.org_id,
+    'user_id', r.user_id,
+    'key_id', r.key_id,
+    'model', r.model,
+    'upstream', r.upstream,
+    'state', r.state,
+    'status', r.status,
+    'error_code', r.error_code,
+    'prompt_tokens', r.prompt_tokens,
+    'completion_tokens', r.completion_tokens,
+    'charge_nanos', r.charge_nanos,
+    'cost_nanos', r.cost_nanos,
+    'first_token_ms', r.first_token_ms,
+    'duration_ms', r.duration_ms
+  ) order by r.created_at desc, r.id desc), '[]')
+  from (select n.* from tollgate.requests n order by n.created_at desc, n.id desc limit places) r
+$$;
+
+comment on function tollgate.newest_requests(integer) is 'The requests admitted last, of all orgs.';
+
+
+create function tollgate.population(active jsonb) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'orgs', (
+      select jsonb_build_object(
+        'total', count(*), 'usable', count(*) filter (where o.status = 'active'), 'active_today', active -> 'orgs'
+      ) from tollgate.orgs o
+    ),
+    'users', (
+      select jsonb_build_object(
+        'total', count(*), 'usable', count(*) filter (where u.status = 'active'), 'active_today', active -> 'users'
+      ) from tollgate.users u
+    ),
+    'keys', (
+      select jsonb_build_object(
+        'total', count(*),
+        'usable', count(*) filter (
+          where k.revoked_at is null and k.disabled_at is null and coalesce(k.expires_at > now(), true)
+        ),
+        'active_today', active -> 'keys'
+      ) from tollgate.api_keys k
+    )
+  )
+$$;
+
+comment on function tollgate.population(jsonb) is 'How many orgs, users and keys there are, how many of them may act, and how many did today.';
+
+
+create function tollgate.open_matters(places integer) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'open_holds', (
+      select jsonb_build_object(
+        'count', count(*),
+        'nanos', coalesce(sum(r.hold_nanos), 0),
+        'oldest_at', tollgate.utc(min(r.created_at)),
+        'unsettled', count(*) filter (where r.state = 'unsettled')
+      )
+      from tollgate.holds h
+      join tollgate.requests r on r.id = h.request_id
+    ),
+    'balances', (
+      select jsonb_build_object('nanos', coalesce(sum(o.balance_nanos), 0))
+      from tollgate.orgs o
+      where o.balance_nanos > 0
+    ),
+    'overdrawn', (
+      select jsonb_build_object(
+        'count', count(*),
+        'nanos', coalesce(-sum(o.balance_nanos), 0),
+        'orgs', coalesce((
+          select jsonb_agg(
+            jsonb_build_object('org_id', w.id, 'name', w.name, 'balance_nanos', w.balance_nanos)
+            order by w.balance_nanos, w.id
+          )
+          from (
+            select d.* from tollgate.orgs d where d.balance_nanos < 0 order by d.balance_nanos, d.id limit places
+          ) w
+        ), '[]')
+      )
+      from tollgate.orgs o
+      where o.balance_nanos < 0
+    ),
+    'paid_suspended', (
+      select jsonb_build_object(
+        'count', count(*),
+        'orgs', coalesce(jsonb_agg(
+          jsonb_build_object(
+            'org_id', s.id, 'name', s.name, 'since', tollgate.utc(s.paid_suspended_at), 'reason', s.paid_suspended_reason
+          )
+          order by s.paid_suspended_at, s.id
+        ) filter (where s.place <= places), '[]')
+      )
+      from (
+        select o.*, row_number() over (order by o.paid_suspended_at, o.id) as place
+        from tollgate.orgs o
+        where o.paid_suspended_at is not null
+      ) s
+    )
+  )
+$$;
+
+comment on function tollgate.open_matters(integer) is
+  'Holds that no settlement has ended yet, what all balances above zero come to, orgs whose balance is below it, the worst by name, and those whose paid calls are suspended, the first by name.';
+
+
+create function public.tollgate_monitor(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+set work_mem = '64MB' -- so that the month's keys are summed up in memory
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  today timestamptz := date_trunc('day', now(), 'UTC');
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'at', tollgate.utc(now()),
+    'usage', tollgate.used_of_late(today),
+    'last_24_hours', tollgate.last_day(),
+    'recent_requests', tollgate.newest_requests(20)
+  )
+    || tollgate.population(tollgate.usage_today())
+    || tollgate.leaders(10)
+    || tollgate.open_matters(10);
+end
+$$;
+
+comment on function public.tollgate_monitor(jsonb) is
+  'The whole house at one look: how many orgs, users and keys; what they used today, in 7 and in 30 days (UTC days, today among them); errors and latencies of 24 hours; who and what leads; the newest requests; open holds and overdrawn orgs. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_monitor(jsonb)');
