@@ -19,7 +19,7 @@ from tollgate.keys.authentication import console
 from tollgate.sandbox.app import Sandbox
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.models import MODELS
-from tollgate.sandbox.state import Habits, House
+from tollgate.sandbox.state import Habits, State
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # litellm asks GitHub for it otherwise, when it is imported
 
@@ -30,7 +30,7 @@ Tries = Callable[[Person], Awaitable[int]]
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[Upstream]:
     """It offers the faults that clients are tried with as models, values included."""
-    made = Sandbox(House(Habits(), Catalog(MODELS).with_faulty(FAULTS), time.time, secrets.randbits))
+    made = Sandbox(State(Habits(), Catalog(MODELS).with_faulty(FAULTS), time.time, secrets.randbits))
     with serving(made) as address:
         yield Upstream(made, address)
 

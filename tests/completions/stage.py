@@ -22,7 +22,7 @@ from tollgate.keys.authentication import console
 from tollgate.sandbox.app import Sandbox
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.models import MODELS
-from tollgate.sandbox.state import Habits, House
+from tollgate.sandbox.state import Habits, State
 
 CRON_SECRET = "a-cron-secret-of-the-tests"
 
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 def erring(faults: Iterable[str], clock: Callable[[], float] = time.time) -> Iterator[Upstream]:
     """A sandbox that also lists a model for each of these faults, values included."""
     habits = Habits(generation_delay_seconds=0.0)
-    made = Sandbox(House(habits, Catalog(MODELS).with_faulty(faults), clock, secrets.randbits))
+    made = Sandbox(State(habits, Catalog(MODELS).with_faulty(faults), clock, secrets.randbits))
     with serving(made) as address:
         yield Upstream(made, address)
 

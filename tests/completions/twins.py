@@ -19,7 +19,7 @@ from tollgate.sandbox import API
 from tollgate.sandbox.app import Sandbox
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.models import MODELS
-from tollgate.sandbox.state import Habits, House
+from tollgate.sandbox.state import Habits, State
 
 UPSTREAM_KEY = "sk-or-v1-of-the-tests"
 RICH_NANOS = 10**13
@@ -125,7 +125,7 @@ class Twins:
 async def twins(database: str, faults: list[str]) -> AsyncIterator[Twins]:
     chances = Chance(), Chance()
     catalog = Catalog(MODELS).with_faulty(faults)
-    direct, behind = (Sandbox(House(Habits(), catalog, Clock(), chance)) for chance in chances)
+    direct, behind = (Sandbox(State(Habits(), catalog, Clock(), chance)) for chance in chances)
     recorder = Recorder(behind)
     with (
         serving(direct) as first,

@@ -24,8 +24,8 @@ from tollgate.core.money import EXACT
 from tollgate.core.prices import Price, nanos
 from tollgate.core.prices import read as read_price
 from tollgate.core.request_body import Ask
-from tollgate.sandbox import asked as vendors_reading
 from tollgate.sandbox import extras as vendor
+from tollgate.sandbox import parameters as vendors_reading
 from tollgate.sandbox.faults import Faults
 from tollgate.sandbox.prices import PICOS_PER_NANO, Pricing, Used
 

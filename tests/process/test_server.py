@@ -246,13 +246,13 @@ def test_all_that_the_server_writes_is_json_one_line_each(tmp_path: Path) -> Non
         server.say(b"not http\r\n\r\n")
         out, err = server.stop()
     lines = [json.loads(line) for line in out.splitlines() if line != '"closed"']
-    assert [line["event"] for line in lines] == [
+    assert [line["event"] for line in lines if line["event"] != "loop_blocked"] == [  # on a busy machine
         "request",
         "unexpected_error",
         "request",
         "Invalid HTTP request received.",
     ]
-    assert lines[-1]["library"] == "uvicorn.error"
+    assert [line["library"] for line in lines if "library" in line] == ["uvicorn.error"]
     assert err == ""
 
 

@@ -35,8 +35,8 @@ from sandbox.serving import (
 )
 from tollgate.sandbox import faults
 from tollgate.sandbox.app import Sandbox, create_bounded_sandbox
+from tollgate.sandbox.output import OutputEncoder, split
 from tollgate.sandbox.state import BOUNDED
-from tollgate.sandbox.wire import Wire, split
 
 TEXT = "12345678" * 4
 """Eight tokens."""
@@ -373,7 +373,7 @@ async def test_a_gzip_bomb_is_tiny_on_the_wire(stream: bool) -> None:
 
 
 def test_a_gzip_bomb_is_made_as_it_is_sent() -> None:
-    bomb = Wire(faults.parse("gzip-bomb=100000")).bomb(b"", b"")
+    bomb = OutputEncoder(faults.parse("gzip-bomb=100000")).bomb(b"", b"")
     assert sum(len(next(bomb)) for _ in range(5)) < 20_000
 
 

@@ -1,3 +1,3 @@
-"""An OpenRouter look-alike, for the demo, the tests and the benchmark: honest in shape, and faulty when asked to be."""
+"""A look-alike of OpenRouter for the demo, the tests and the benchmark, with faults on request."""
 
 API = "/api/v1"

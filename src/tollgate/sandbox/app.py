@@ -11,17 +11,17 @@ from starlette.types import Receive, Scope, Send
 
 from tollgate.sandbox import API
 from tollgate.sandbox.catalog import Catalog
+from tollgate.sandbox.client_connection import ClientGone
 from tollgate.sandbox.dialects import CHAT, TEXT
 from tollgate.sandbox.embeddings import Embeddings
 from tollgate.sandbox.faults import DEFAULTS
 from tollgate.sandbox.ledger import Clock, Ledger
-from tollgate.sandbox.line import ClientGone
 from tollgate.sandbox.models import MODELS
 from tollgate.sandbox.pages import Pages
 from tollgate.sandbox.paid import Completions
 from tollgate.sandbox.refusals import Refusal
 from tollgate.sandbox.request_reading import Instead
-from tollgate.sandbox.state import BOUNDED, Habits, House, Randomness
+from tollgate.sandbox.state import BOUNDED, Habits, Randomness, State
 
 
 def create_sandbox(
@@ -32,7 +32,7 @@ def create_sandbox(
     catalog = Catalog(MODELS)
     if chosen.list_faults:
         catalog = catalog.with_faulty(DEFAULTS)
-    return Sandbox(House(chosen, catalog, clock, randomness))
+    return Sandbox(State(chosen, catalog, clock, randomness))
 
 
 def create_bounded_sandbox() -> "Sandbox":
@@ -41,14 +41,14 @@ def create_bounded_sandbox() -> "Sandbox":
 
 
 class Sandbox:
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._router = Router(_routes(house), redirect_slashes=False, default=_nowhere)
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._router = Router(_routes(state), redirect_slashes=False, default=_nowhere)
 
     @property
     def ledger(self) -> Ledger:
         """What it was owed, for those in the same process."""
-        return self._house.ledger
+        return self._state.ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -61,13 +61,13 @@ class Sandbox:
             return
 
 
-def _routes(house: House) -> list[Route]:
+def _routes(state: State) -> list[Route]:
     """The paid ones first: routes are tried in order."""
-    pages = Pages(house)
+    pages = Pages(state)
     return [
-        Route(f"{API}/chat/completions", Completions(house, CHAT), methods=["POST"]),
-        Route(f"{API}/completions", Completions(house, TEXT), methods=["POST"]),
-        Route(f"{API}/embeddings", Embeddings(house), methods=["POST"]),
+        Route(f"{API}/chat/completions", Completions(state, CHAT), methods=["POST"]),
+        Route(f"{API}/completions", Completions(state, TEXT), methods=["POST"]),
+        Route(f"{API}/embeddings", Embeddings(state), methods=["POST"]),
         Route(f"{API}/embeddings/models", pages.embedding_models),
         Route(f"{API}/models", pages.models),
         Route(f"{API}/models/{{author}}/{{slug}}/endpoints", pages.endpoints),

@@ -1,13 +1,13 @@
-"""How an answer goes over the line: at once or token by token, whole or broken."""
+"""Sends an answer: at once or token by token, complete or broken."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from tollgate.sandbox.client_connection import ClientConnection, Cut, Headers
 from tollgate.sandbox.generation import Generation
-from tollgate.sandbox.line import Cut, Headers, Line
+from tollgate.sandbox.output import SPLIT_PAUSE_SECONDS, OutputEncoder
 from tollgate.sandbox.prices import Used
 from tollgate.sandbox.stream import Event
-from tollgate.sandbox.wire import SPLIT_PAUSE_SECONDS, Wire
 
 EVENTS_PER_WRITE = 64
 """When nothing slows a stream down; between writes the others run, and a client that left is noticed."""
@@ -23,65 +23,69 @@ def headers(generation: Generation, media_type: str) -> Headers:
     return given
 
 
-async def whole(line: Line, generation: Generation, body: bytes) -> None:
+async def whole(client: ClientConnection, generation: Generation, body: bytes) -> None:
     """An answer that is not streamed."""
     faults = generation.faults
-    wire = Wire(faults)
+    output = OutputEncoder(faults)
     blank = b"         \n" * faults.whole("comments") if "comments" in faults else b""
     data = blank + (body[: len(body) // 2] if "bad-json" in faults else body)
     given = headers(generation, "application/json")
     broken = faults.any_of("cut", "stall-after")
-    if not (wire.alters or broken):
-        await line.start(200, [*given, ("content-length", str(len(data)))])
-        return await line.write(data, more=False)
-    length = [] if wire.alters else [("content-length", str(len(data)))]
-    await line.start(200, given + length + wire.encoding)
-    await _send_all(line, wire.bomb(b"", b"\n"))
+    if not (output.alters or broken):
+        await client.start(200, [*given, ("content-length", str(len(data)))])
+        return await client.write(data, more=False)
+    length = [] if output.alters else [("content-length", str(len(data)))]
+    await client.start(200, given + length + output.encoding)
+    await _send_all(client, output.bomb(b"", b"\n"))
     half = len(data) // 2
-    await _write(line, wire, data[:half])
-    await _break(line, broken, faults.stall_seconds)
-    await _write(line, wire, data[half:])
-    return await line.write(wire.end(), more=False)
+    await _write(client, output, data[:half])
+    await _break(client, broken, faults.stall_seconds)
+    await _write(client, output, data[half:])
+    return await client.write(output.end(), more=False)
 
 
-async def _break(line: Line, broken: str | None, stall_seconds: float) -> None:
+async def _break(client: ClientConnection, broken: str | None, stall_seconds: float) -> None:
     if broken == "cut":
         raise Cut
     if broken == "stall-after":
-        await line.pause(stall_seconds)
+        await client.pause(stall_seconds)
 
 
-async def streamed(line: Line, generation: Generation, events: Iterable[Event], seconds_per_token: float) -> None:
+async def streamed(
+    client: ClientConnection, generation: Generation, events: Iterable[Event], seconds_per_token: float
+) -> None:
     """Plays the events, and counts in `generation.used` what was said."""
-    wire = Wire(generation.faults)
-    await line.start(200, [*headers(generation, "text/event-stream"), ("cache-control", "no-cache"), *wire.encoding])
-    await _send_all(line, wire.bomb(b": ", b"\n"))
-    for batch in _batches(events, 1 if seconds_per_token or wire.splits else EVENTS_PER_WRITE):
-        await line.pause(seconds_per_token * sum(event.tokens for event in batch))
-        await _write(line, wire, b"".join(event.data for event in batch))
+    output = OutputEncoder(generation.faults)
+    await client.start(
+        200, [*headers(generation, "text/event-stream"), ("cache-control", "no-cache"), *output.encoding]
+    )
+    await _send_all(client, output.bomb(b": ", b"\n"))
+    for batch in _batches(events, 1 if seconds_per_token or output.splits else EVENTS_PER_WRITE):
+        await client.pause(seconds_per_token * sum(event.tokens for event in batch))
+        await _write(client, output, b"".join(event.data for event in batch))
         generation.used = _more(generation.used, batch)
-        await _act(line, batch[-1], generation.faults.stall_seconds)
-    await line.write(wire.end(), more=False)
+        await _act(client, batch[-1], generation.faults.stall_seconds)
+    await client.write(output.end(), more=False)
 
 
-async def _act(line: Line, event: Event, stall_seconds: float) -> None:
+async def _act(client: ClientConnection, event: Event, stall_seconds: float) -> None:
     if event.act == "stall":
-        await line.pause(stall_seconds)
+        await client.pause(stall_seconds)
     if event.act == "cut":
         raise Cut
 
 
-async def _write(line: Line, wire: Wire, data: bytes) -> None:
-    for part in wire.writes(data):
-        await line.write(part)
-        if wire.splits:
-            await line.pause(SPLIT_PAUSE_SECONDS)
+async def _write(client: ClientConnection, output: OutputEncoder, data: bytes) -> None:
+    for part in output.writes(data):
+        await client.write(part)
+        if output.splits:
+            await client.pause(SPLIT_PAUSE_SECONDS)
 
 
-async def _send_all(line: Line, parts: Iterator[bytes]) -> None:
+async def _send_all(client: ClientConnection, parts: Iterator[bytes]) -> None:
     for part in parts:
-        await line.write(part)
-        await line.pause()
+        await client.write(part)
+        await client.pause()
 
 
 def _batches(events: Iterable[Event], size: int) -> Iterator[list[Event]]:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tollgate.sandbox import asked
-from tollgate.sandbox.asked import Asked, Body
+from tollgate.sandbox import parameters
 from tollgate.sandbox.catalog import PROVIDER
 from tollgate.sandbox.generation import Generation
+from tollgate.sandbox.parameters import Body, Parameters
 from tollgate.sandbox.speech import Call, Said
 
 FINGERPRINT = "fp_sandbox"
@@ -20,10 +20,10 @@ Choice = dict[str, Any]
 class Dialect:
     object: str
     chunk_object: str
-    read: Callable[[Body], Asked]
-    choice: Callable[[Said, Asked, str], Choice]
+    read: Callable[[Body], Parameters]
+    choice: Callable[[Said, Parameters, str], Choice]
     """All of what was said; the string is an id for a call."""
-    piece: Callable[[Kind, str, Asked], Choice]
+    piece: Callable[[Kind, str, Parameters], Choice]
     """One token of it."""
     naming: Callable[[Call, str], Choice]
     """The start of a call, which names the function."""
@@ -51,7 +51,7 @@ def ending(finish: str | None) -> Choice:
     return {"finish_reason": finish, "native_finish_reason": finish}
 
 
-def _chat_choice(said: Said, asked: Asked, call_id: str) -> Choice:
+def _chat_choice(said: Said, params: Parameters, call_id: str) -> Choice:
     message: dict[str, Any] = {"role": "assistant", "content": "".join(said.content), "refusal": None}
     if said.reasoning:
         message |= _thought("".join(said.reasoning))
@@ -60,16 +60,16 @@ def _chat_choice(said: Said, asked: Asked, call_id: str) -> Choice:
     if said.call:
         function = {"name": said.call.name, "arguments": "".join(said.call.arguments)}
         message |= {"content": None, "tool_calls": [_call(call_id, function)]}
-    return {**ending(said.finish), "message": message, "logprobs": _logprobs(said.content, asked)}
+    return {**ending(said.finish), "message": message, "logprobs": _logprobs(said.content, params)}
 
 
-def _chat_piece(kind: Kind, token: str, asked: Asked) -> Choice:
+def _chat_piece(kind: Kind, token: str, params: Parameters) -> Choice:
     delta: dict[str, Any] = {"role": "assistant", "content": token if kind == "content" else ""}
     if kind == "reasoning":
         delta |= _thought(token)
     if kind == "arguments":
         delta = {"role": "assistant", "content": None, "tool_calls": [{"index": 0, "function": {"arguments": token}}]}
-    return {"delta": delta, **ending(None), "logprobs": _logprobs([token], asked) if kind == "content" else None}
+    return {"delta": delta, **ending(None), "logprobs": _logprobs([token], params) if kind == "content" else None}
 
 
 def _chat_naming(call: Call, call_id: str) -> Choice:
@@ -77,11 +77,11 @@ def _chat_naming(call: Call, call_id: str) -> Choice:
     return {"delta": {"role": "assistant", "content": None, "tool_calls": [opened]}, **ending(None), "logprobs": None}
 
 
-def _text_choice(said: Said, asked: Asked, call_id: str) -> Choice:
+def _text_choice(said: Said, params: Parameters, call_id: str) -> Choice:
     return {**ending(said.finish), "text": "".join(said.content), "logprobs": None, "reasoning": None}
 
 
-def _text_piece(kind: Kind, token: str, asked: Asked) -> Choice:
+def _text_piece(kind: Kind, token: str, params: Parameters) -> Choice:
     return {"text": token if kind == "content" else "", **ending(None), "logprobs": None}
 
 
@@ -98,11 +98,11 @@ def _thought(text: str) -> dict[str, Any]:
     return {"reasoning": text, "reasoning_details": [detail]}
 
 
-def _logprobs(tokens: list[str], asked: Asked) -> dict[str, Any] | None:
+def _logprobs(tokens: list[str], params: Parameters) -> dict[str, Any] | None:
     """Every token as sure as the others; the alternatives are the token itself."""
-    if asked.logprobs is None:
+    if params.logprobs is None:
         return None
-    content = [{**_certain(token), "top_logprobs": [_certain(token)] * asked.logprobs} for token in tokens]
+    content = [{**_certain(token), "top_logprobs": [_certain(token)] * params.logprobs} for token in tokens]
     return {"content": content, "refusal": None}
 
 
@@ -113,7 +113,7 @@ def _certain(token: str) -> dict[str, Any]:
 CHAT = Dialect(
     "chat.completion",
     "chat.completion.chunk",
-    asked.chat,
+    parameters.chat,
     _chat_choice,
     _chat_piece,
     _chat_naming,
@@ -122,7 +122,7 @@ CHAT = Dialect(
 TEXT = Dialect(
     "text_completion",
     "text_completion",
-    asked.text,
+    parameters.text,
     _text_choice,
     _text_piece,
     _text_naming,

@@ -10,30 +10,30 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from tollgate.sandbox import billing, delivery, tokens
-from tollgate.sandbox.asked import Body
 from tollgate.sandbox.catalog import Model
+from tollgate.sandbox.client_connection import ClientConnection
 from tollgate.sandbox.encoding import encode, encode_with, utf8
-from tollgate.sandbox.line import Line
+from tollgate.sandbox.parameters import Body
 from tollgate.sandbox.prices import Used
 from tollgate.sandbox.refusals import Refusal
 from tollgate.sandbox.request_reading import take
-from tollgate.sandbox.state import House
+from tollgate.sandbox.state import State
 
 USUAL_DIMENSIONS = 8
 MOST_DIMENSIONS = 4096
 
 
 class Embeddings:
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with Line(receive, send) as line:
-            order, body = await take(self._house, line, scope, embeds)
+        async with ClientConnection(receive, send) as client:
+            job, body = await take(self._state, client, scope, embeds)
             inputs = _inputs(body.get("input"))
             vectors = [_shown(_vector(one, _dimensions(body)), body) for one in inputs]
-            generation = self._house.open(order, api_type="embeddings")
-            self._house.end(generation, Used(prompt=sum(map(_count, inputs))), None)
+            generation = self._state.open(job, api_type="embeddings")
+            self._state.end(generation, Used(prompt=sum(map(_count, inputs))), None)
             usage = billing.usage_of_embeddings(generation.used, generation.bill)
             answer = {
                 "id": generation.id,
@@ -46,7 +46,7 @@ class Embeddings:
             if "no-id" in generation.faults:
                 del answer["id"]
             reported = billing.reported(usage, generation.faults)
-            await delivery.whole(line, generation, utf8(encode_with(answer, reported)))
+            await delivery.whole(client, generation, utf8(encode_with(answer, reported)))
 
 
 def embeds(model: Model) -> bool:

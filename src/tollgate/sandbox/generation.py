@@ -8,7 +8,7 @@ from tollgate.sandbox.billing import Bill, bill
 from tollgate.sandbox.catalog import PROVIDER, Model
 from tollgate.sandbox.extras import Extra
 from tollgate.sandbox.faults import Faults
-from tollgate.sandbox.order import Order
+from tollgate.sandbox.job import Job
 from tollgate.sandbox.prices import Cost, Used, dollars, nanos
 from tollgate.sandbox.speech import Finish
 
@@ -21,7 +21,7 @@ SHOWN_OF_KEY = 4
 @dataclass(slots=True)
 class Generation:
     id: str
-    order: Order
+    job: Job
     api_type: ApiType
     streamed: bool
     started: float
@@ -34,11 +34,11 @@ class Generation:
 
     @property
     def model(self) -> Model:
-        return self.order.model
+        return self.job.model
 
     @property
     def faults(self) -> Faults:
-        return self.order.faults
+        return self.job.faults
 
     @property
     def shown_model(self) -> str:
@@ -71,7 +71,7 @@ class Generation:
         return {
             "id": self.id,
             "model": self.model.id,
-            "requested_model": self.order.parameters.get("model"),
+            "requested_model": self.job.parameters.get("model"),
             "api_type": self.api_type,
             "prompt_tokens": self.used.prompt,
             "completion_tokens": self.used.completion,
@@ -83,12 +83,12 @@ class Generation:
             "finished": self.finished is not None,
             "cancelled": self.cancelled,
             "streamed": self.streamed,
-            "external_user": self.order.parameters.get("user"),
-            "parameters": self.order.parameters,
-            "key": self.order.header(WITHHELD).rpartition(" ")[2][-SHOWN_OF_KEY:],
+            "external_user": self.job.parameters.get("user"),
+            "parameters": self.job.parameters,
+            "key": self.job.header(WITHHELD).rpartition(" ")[2][-SHOWN_OF_KEY:],
             "headers": {
                 name.decode("latin-1"): value.decode("latin-1")
-                for name, value in self.order.headers
+                for name, value in self.job.headers
                 if name != WITHHELD.encode()
             },
         }
@@ -116,12 +116,12 @@ class Generation:
             **self._tokens(),
             "latency": milliseconds,
             "generation_time": milliseconds,
-            "external_user": self.order.parameters.get("user"),
-            "session_id": self.order.parameters.get("session_id") or self.order.header("x-session-id") or None,
-            "origin": self.order.header("http-referer"),
-            "http_referer": self.order.header("http-referer") or None,
-            "user_agent": self.order.header("user-agent") or None,
-            "router": self.order.listed.id if self.order.listed.id == "sandbox/router" else None,
+            "external_user": self.job.parameters.get("user"),
+            "session_id": self.job.parameters.get("session_id") or self.job.header("x-session-id") or None,
+            "origin": self.job.header("http-referer"),
+            "http_referer": self.job.header("http-referer") or None,
+            "user_agent": self.job.header("user-agent") or None,
+            "router": self.job.listed.id if self.job.listed.id == "sandbox/router" else None,
             "data_region": "global",
             **dict.fromkeys(("app_id", "cache_discount", "moderation_latency", "preset_id", "workspace_id")),
             **dict.fromkeys(("service_tier", "response_cache_source_id", "web_search_engine", "num_fetches")),

@@ -11,7 +11,7 @@ from tollgate.sandbox.catalog import Model
 from tollgate.sandbox.prices import dollars
 from tollgate.sandbox.refusals import Refusal, json_response
 from tollgate.sandbox.request_reading import authorise
-from tollgate.sandbox.state import House
+from tollgate.sandbox.state import State
 
 USUAL_LIMIT = 500
 MOST = 1000
@@ -21,17 +21,17 @@ TOTAL_CREDITS = Decimal(1000)
 class Pages:
     """The handlers of GET requests. Everything of OpenRouter's wants a key."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     async def models(self, request: Request) -> Response:
         authorise(request.headers)
-        models = self._house.catalog.listed(request.query_params.get("output_modalities", "text"))
+        models = self._state.catalog.listed(request.query_params.get("output_modalities", "text"))
         return _page(request, models)
 
     async def embedding_models(self, request: Request) -> Response:
         authorise(request.headers)
-        return _page(request, self._house.catalog.listed("embeddings"))
+        return _page(request, self._state.catalog.listed("embeddings"))
 
     async def endpoints(self, request: Request) -> Response:
         authorise(request.headers)
@@ -41,20 +41,20 @@ class Pages:
         """Aliases are resolved; a router is itself."""
         authorise(request.headers)
         found = self._model(request)
-        shown = self._house.catalog.answering(found) if found.id.startswith("~") else found
+        shown = self._state.catalog.answering(found) if found.id.startswith("~") else found
         return json_response({"data": shown.shown()})
 
     async def generation(self, request: Request) -> Response:
         authorise(request.headers)
         wanted = request.query_params.get("id", "")
-        found = self._house.ledger.find(wanted, self._house.habits.generation_delay_seconds)
+        found = self._state.ledger.find(wanted, self._state.habits.generation_delay_seconds)
         if found is None:
             raise Refusal(404, f"Generation {wanted} not found")
         return json_response({"data": found.record()})
 
     async def key(self, request: Request) -> Response:
         authorise(request.headers)
-        used = dollars(self._house.ledger.cost_picos)
+        used = dollars(self._state.ledger.cost_picos)
         shown = {
             "label": f"sk-or-v1-...{request.headers['authorization'][-3:]}",
             **dict.fromkeys(("limit", "limit_remaining", "limit_reset", "expires_at", "creator_user_id")),
@@ -72,19 +72,19 @@ class Pages:
 
     async def credits(self, request: Request) -> Response:
         authorise(request.headers)
-        used = dollars(self._house.ledger.cost_picos)
+        used = dollars(self._state.ledger.cost_picos)
         return json_response({"data": {"total_credits": TOTAL_CREDITS, "total_usage": used}})
 
     async def ledger(self, request: Request) -> Response:
-        return json_response({"held": self._house.held, **self._house.ledger.shown()})
+        return json_response({"held": self._state.held, **self._state.ledger.shown()})
 
     async def reset(self, request: Request) -> Response:
-        self._house.forget()
+        self._state.forget()
         return Response(status_code=204)
 
     def _model(self, request: Request) -> Model:
         name = "{author}/{slug}".format(**request.path_params)
-        found = self._house.catalog.find(name) or self._house.catalog.find(faults.in_name(name)[0])
+        found = self._state.catalog.find(name) or self._state.catalog.find(faults.in_name(name)[0])
         if found is None:
             raise Refusal(404, f"Model {name} not found")
         return found

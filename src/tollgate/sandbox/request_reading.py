@@ -1,4 +1,4 @@
-"""From a request to an order: who asks, for which model, and with which faults."""
+"""Reads a request: its key, the model and the faults that it asks for."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,14 +8,14 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Scope
 
-from tollgate.sandbox import asked, faults
-from tollgate.sandbox.asked import Body
+from tollgate.sandbox import faults
 from tollgate.sandbox.catalog import PROVIDER, Catalog, Model
+from tollgate.sandbox.client_connection import ClientConnection
 from tollgate.sandbox.faults import Faults
-from tollgate.sandbox.line import Line
-from tollgate.sandbox.order import Order
+from tollgate.sandbox.job import Job
+from tollgate.sandbox.parameters import Body, read_object
 from tollgate.sandbox.refusals import Refusal, json_response, unavailable
-from tollgate.sandbox.state import Gate, House
+from tollgate.sandbox.state import Barrier, State
 from tollgate.sandbox.stream import VLLM_ERROR
 
 REFUSED_KEY = "sandbox-refuses-me"
@@ -28,7 +28,7 @@ PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><center>cloudfla
 
 
 class Instead(Exception):
-    """An answer that is given in place of a generation."""
+    """A response that replaces a generation."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -42,23 +42,25 @@ def authorise(headers: Headers) -> None:
         raise Refusal(401, "User not found.")
 
 
-async def take(house: House, line: Line, scope: Scope, serves: Callable[[Model], bool]) -> tuple[Order, Body]:
-    """Reads a request, and lets the faults strike that need no generation."""
+async def take(
+    state: State, client: ClientConnection, scope: Scope, serves: Callable[[Model], bool]
+) -> tuple[Job, Body]:
+    """Reads a request, and applies the faults that need no generation."""
     headers = Headers(scope=scope)
     authorise(headers)
-    body = asked.read_object(await line.body())
-    listed, model, asked_for = _choose(house.catalog, body, faults.parse(headers.get(faults.HEADER, "")), serves)
+    body = read_object(await client.body())
+    listed, model, asked_for = _choose(state.catalog, body, faults.parse(headers.get(faults.HEADER, "")), serves)
     parameters = {name: value for name, value in body.items() if name not in LONG_FIELDS}
-    if house.habits.bounded:
+    if state.habits.bounded:
         asked_for = asked_for.bounded()
         parameters = {name: str(body[name])[:LONGEST_KEPT] for name in SHOWN_FIELDS if body.get(name)}
-    order = Order(listed, model, asked_for, parameters, scope["headers"])
-    if "stall-before" in order.faults:
-        await line.pause(order.faults.number("stall-before"))
-    if "hold-until" in order.faults:
-        await _hold(house, line, order.faults.whole("hold-until"))
-    _strike(order, body, house.clock())
-    return order, body
+    job = Job(listed, model, asked_for, parameters, scope["headers"])
+    if "stall-before" in job.faults:
+        await client.pause(job.faults.number("stall-before"))
+    if "hold-until" in job.faults:
+        await _hold(state, client, job.faults.whole("hold-until"))
+    _strike(job, body, state.clock())
+    return job, body
 
 
 def _choose(
@@ -90,23 +92,23 @@ def _names(body: Body) -> list[str]:
     return names
 
 
-async def _hold(house: House, line: Line, enough: int) -> None:
-    gate = house.gates.setdefault(enough, Gate())
-    event = gate.enter(enough)
+async def _hold(state: State, client: ClientConnection, enough: int) -> None:
+    barrier = state.barriers.setdefault(enough, Barrier())
+    event = barrier.enter(enough)
     try:
-        if not await line.wait_for(event, house.habits.gate_seconds):
-            raise Refusal(504, f"The sandbox held this for {enough} requests at once; {gate.waiting} came")
+        if not await client.wait_for(event, state.habits.gate_seconds):
+            raise Refusal(504, f"The sandbox held this for {enough} requests at once; {barrier.waiting} came")
     finally:
-        gate.leave(event)
+        barrier.leave(event)
 
 
-def _strike(order: Order, body: Body, now: float) -> None:
+def _strike(job: Job, body: Body, now: float) -> None:
     """The answers that are no generation."""
-    struck = order.faults
+    struck = job.faults
     if "status" in struck:
-        raise _error(order, struck.whole("status"), now)
+        raise _error(job, struck.whole("status"), now)
     if "moderation" in struck:
-        raise _flagged(order.model, body)
+        raise _flagged(job.model, body)
     if "redirect" in struck:
         raise Instead(Response(status_code=302, headers={"location": struck.word("redirect")}))
     if "garbage" in struck:
@@ -117,18 +119,18 @@ def _strike(order: Order, body: Body, now: float) -> None:
         raise Instead(json_response(VLLM_ERROR, 500))
 
 
-def _error(order: Order, status: int, now: float) -> Refusal:
+def _error(job: Job, status: int, now: float) -> Refusal:
     if not 400 <= status <= 599:
         raise Refusal(400, f"The sandbox's fault 'status' is for errors, not for {status}.")
     if status not in {429, 503}:
-        wanted = order.faults.any_of("retry-after", "retry-after-date")
-        return Refusal(status, headers=_retry_after(order.faults, now) if wanted else None)
-    headers = _retry_after(order.faults, now)
+        wanted = job.faults.any_of("retry-after", "retry-after-date")
+        return Refusal(status, headers=_retry_after(job.faults, now) if wanted else None)
+    headers = _retry_after(job.faults, now)
     code = "capacity_exhausted" if status == 429 else "temporarily_unavailable"
     message = "Provider returned error"
-    refusal = unavailable(code, status, message, [order.listed.id], retry_after=_seconds(order.faults))
+    refusal = unavailable(code, status, message, [job.listed.id], retry_after=_seconds(job.faults))
     refusal.headers = headers
-    refusal.metadata |= {"provider_name": PROVIDER, "raw": f"{order.model.id} is temporarily rate-limited upstream"}
+    refusal.metadata |= {"provider_name": PROVIDER, "raw": f"{job.model.id} is temporarily rate-limited upstream"}
     return refusal
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tollgate.sandbox import tokens
-from tollgate.sandbox.asked import Asked
 from tollgate.sandbox.catalog import Behaviour, Model
 from tollgate.sandbox.encoding import encode
+from tollgate.sandbox.parameters import Parameters
 
 Finish = Literal["stop", "length", "tool_calls", "error"]
 
@@ -56,8 +56,8 @@ class Said:
 BLANK = Said([], None)
 
 
-def say(model: Model, asked: Asked, most: int) -> Said:
-    return _SPEAKERS[model.behaviour](asked).bounded(most)
+def say(model: Model, params: Parameters, most: int) -> Said:
+    return _SPEAKERS[model.behaviour](params).bounded(most)
 
 
 def sample(schema: Any, text: str, depth: int = 0) -> Any:
@@ -83,35 +83,35 @@ def sample(schema: Any, text: str, depth: int = 0) -> Any:
     return text
 
 
-def _echo(asked: Asked) -> Said:
-    text = asked.heard or SILENCE
-    if asked.schema is not None:
-        shaped = sample(asked.schema, text)
+def _echo(params: Parameters) -> Said:
+    text = params.heard or SILENCE
+    if params.schema is not None:
+        shaped = sample(params.schema, text)
         text = encode(shaped if isinstance(shaped, dict) else {"answer": text})
-    return Said(tokens.split(_until(text, asked.stop)))
+    return Said(tokens.split(_until(text, params.stop)))
 
 
-def _words(asked: Asked) -> Said:
-    wanted = asked.bound or USUAL_WORDS
+def _words(params: Parameters) -> Said:
+    wanted = params.bound or USUAL_WORDS
     words = [f"{WORDS[number % len(WORDS)]} " for number in range(wanted)]
     words[-1] = words[-1].rstrip()
-    said = Said(words, "length" if asked.bound else "stop")
-    return replace(said, content=tokens.split(_until("".join(words), asked.stop))) if asked.stop else said
+    said = Said(words, "length" if params.bound else "stop")
+    return replace(said, content=tokens.split(_until("".join(words), params.stop))) if params.stop else said
 
 
-def _tools(asked: Asked) -> Said:
-    if asked.tool is None:
-        return _echo(asked)
-    parameters = asked.tool.get("parameters")
-    arguments = sample(parameters if isinstance(parameters, dict) else {"type": "object"}, asked.heard)
-    return Said([], "tool_calls", call=Call(str(asked.tool.get("name")), tokens.split(encode(arguments))))
+def _tools(params: Parameters) -> Said:
+    if params.tool is None:
+        return _echo(params)
+    parameters = params.tool.get("parameters")
+    arguments = sample(parameters if isinstance(parameters, dict) else {"type": "object"}, params.heard)
+    return Said([], "tool_calls", call=Call(str(params.tool.get("name")), tokens.split(encode(arguments))))
 
 
-def _reasoner(asked: Asked) -> Said:
-    return replace(_echo(asked), reasoning=tokens.split(THOUGHT) if asked.thinks else [])
+def _reasoner(params: Parameters) -> Said:
+    return replace(_echo(params), reasoning=tokens.split(THOUGHT) if params.thinks else [])
 
 
-_SPEAKERS: dict[Behaviour, Callable[[Asked], Said]] = {
+_SPEAKERS: dict[Behaviour, Callable[[Parameters], Said]] = {
     "echo": _echo,
     "words": _words,
     "tools": _tools,

@@ -1,4 +1,4 @@
-"""The sandbox's state and habits, in one object: whoever has it has all there is."""
+"""The state of the sandbox, and the settings of its behaviour."""
 
 import asyncio
 import sys
@@ -8,8 +8,8 @@ from typing import Literal
 
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.generation import ApiType, Generation
+from tollgate.sandbox.job import Job
 from tollgate.sandbox.ledger import Clock, Ledger, PromptCache
-from tollgate.sandbox.order import Order
 from tollgate.sandbox.prices import Used
 from tollgate.sandbox.speech import Finish
 
@@ -45,7 +45,7 @@ BOUNDED = Habits(bounded=True, gate_seconds=5.0, kept_generations=1000, most_tok
 """Of a sandbox that strangers use: what one of them asks for takes little from the others."""
 
 
-class Gate:
+class Barrier:
     """Holds requests until enough of them wait at once, then lets them all through and closes behind them."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Gate:
         return len(self._waiting)
 
     def enter(self, enough: int) -> asyncio.Event:
-        """The event to wait for; whoever completes the number sets everybody's."""
+        """The event to wait for. The request that completes the number sets all events."""
         event = asyncio.Event()
         self._waiting.append(event)
         if len(self._waiting) >= enough:
@@ -70,26 +70,26 @@ class Gate:
             self._waiting.remove(event)
 
 
-class House:
+class State:
     def __init__(self, habits: Habits, catalog: Catalog, clock: Clock, randomness: Randomness) -> None:
         self.habits = habits
         self.catalog = catalog
         self.clock = clock
         self.ledger = Ledger(clock, kept=habits.kept_generations)
         self.prompts = PromptCache(PROMPTS_KEPT)
-        self.gates: dict[int, Gate] = {}
+        self.barriers: dict[int, Barrier] = {}
         self._randomness = randomness
 
     @property
     def held(self) -> int:
-        """How many requests wait at its gates."""
-        return sum(gate.waiting for gate in self.gates.values())
+        """How many requests wait at barriers."""
+        return sum(barrier.waiting for barrier in self.barriers.values())
 
     def new_id(self) -> str:
         return f"gen-{int(self.clock())}-{self._randomness(ID_BITS):0{ID_BITS // 4}x}"
 
-    def open(self, order: Order, *, api_type: ApiType = "completions", streamed: bool = False) -> Generation:
-        generation = Generation(self.new_id(), order, api_type, streamed, self.clock())
+    def open(self, job: Job, *, api_type: ApiType = "completions", streamed: bool = False) -> Generation:
+        generation = Generation(self.new_id(), job, api_type, streamed, self.clock())
         self.ledger.open(generation)
         return generation
 
@@ -100,4 +100,4 @@ class House:
     def forget(self) -> None:
         self.ledger.forget()
         self.prompts.forget()
-        self.gates.clear()
+        self.barriers.clear()

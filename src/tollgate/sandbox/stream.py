@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
-from tollgate.sandbox.asked import Asked
 from tollgate.sandbox.dialects import Dialect, Kind, ending, pieces
 from tollgate.sandbox.encoding import encode, encode_with, quoted, utf8
 from tollgate.sandbox.faults import Faults
 from tollgate.sandbox.generation import Generation
+from tollgate.sandbox.output import MEGABYTE
+from tollgate.sandbox.parameters import Parameters
 from tollgate.sandbox.speech import Said
-from tollgate.sandbox.wire import MEGABYTE
 
 PROCESSING = b": OPENROUTER PROCESSING\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -45,14 +45,14 @@ class Script:
 
     dialect: Dialect
     generation: Generation
-    asked: Asked
+    params: Parameters
     said: Said
     usage: dict[str, Any]
     """As the last chunk carries it: {"usage": …}, or {} to leave the chunk out."""
 
     @property
     def tokens(self) -> int:
-        return self.said.tokens * self.asked.choices
+        return self.said.tokens * self.params.choices
 
     @property
     def faults(self) -> Faults:
@@ -96,7 +96,7 @@ def _opening(script: Script) -> Iterator[Event]:
 
 
 def _telling(script: Script) -> Iterator[Event]:
-    for index in range(script.asked.choices):
+    for index in range(script.params.choices):
         yield from _one_choice(script, index)
 
 
@@ -114,7 +114,7 @@ def _one_choice(script: Script, index: int) -> Iterator[Event]:
 
 
 def _closing(script: Script) -> Iterator[Event]:
-    for index in range(script.asked.choices):
+    for index in range(script.params.choices):
         last = {"index": index, **script.dialect.closing, **ending(script.said.finish)}
         yield Event(utf8(script.chunk([last])))
     if script.usage:
@@ -154,11 +154,11 @@ class _Mould:
         self._script = script
         self._index = index
         self._kind = kind
-        self._around = None if script.asked.logprobs is not None else self._whole(HOLE).split(quoted(HOLE))
+        self._around = None if script.params.logprobs is not None else self._whole(HOLE).split(quoted(HOLE))
 
     def cast(self, token: str) -> bytes:
         return utf8(quoted(token).join(self._around) if self._around else self._whole(token))
 
     def _whole(self, token: str) -> str:
-        piece = self._script.dialect.piece(self._kind, token, self._script.asked)
+        piece = self._script.dialect.piece(self._kind, token, self._script.params)
         return self._script.chunk([{"index": self._index, **piece}])

@@ -19,8 +19,8 @@ _redact = Redactor((), (*FORMS, *INTERNALS))
 
 
 def read(status: int, content_type: str, body: bytes, *, trusted: bool = False) -> Refusal:
-    """The error byte for byte, where it can be shown. OpenRouter is trusted to hide its own details; the message of
-    another server's 5xx is cleaned."""
+    """Passes the body on unchanged if possible. Only OpenRouter's messages are trusted; those of a self-hosted server's
+    5xx are redacted."""
     found = _document(body)
     error = found.get("error")
     meant = 400 if status == 500 and not trusted and _blames_the_request(found) else status

@@ -1,4 +1,4 @@
-"""How bytes get there and back. One seam, two clients: a lean one where a process lives long, httpx elsewhere."""
+"""The HTTP client for upstreams. One interface, two implementations: httptools on long-lived hosts, httpx elsewhere."""
 
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -9,35 +9,35 @@ from tollgate.upstreams.rules import Resolve, Sent, unheard
 
 MOST_CONNECTIONS: Final = 1000
 FILES_OF_A_CALL: Final = 3
-"""Its client's connection, its upstream's, and room for clients that are idle."""
+"""Open files for each call: the client's connection, the upstream's, and one to spare for idle clients."""
 MOST_OF_THE_SHARED: Final = 120
-"""Of httpx's 200, which the database and the list of models use too."""
+"""Of the 200 connections of the shared httpx client, which the database and the catalog use too."""
 
 
 class Answer(Protocol):
-    """An answer whose head has come. Neither decoded nor cut anew."""
+    """A response whose head has arrived. The body is passed on as it comes, not decoded."""
 
     @property
     def status(self) -> int: ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """By their names in lower case."""
+        """By lower-case name."""
 
     def at_hand(self) -> bytes | None:
-        """What has come already; empty at the end, None when one would have to wait."""
+        """What has arrived; empty at the end, None if nothing has."""
 
     async def piece(self) -> bytes:
-        """What comes next, as it comes; empty at the end. Raises TransportFailed."""
+        """Waits for the next part of the body; empty at the end. Raises TransportFailed."""
 
     async def close(self) -> None:
-        """At once, whatever is still under way. Nobody can keep it from closing by cancelling."""
+        """Closes at once, and goes on closing when the caller is cancelled."""
 
 
 class Transport(Protocol):
     @property
     def places(self) -> int:
-        """How many requests it can have under way at once."""
+        """The most requests under way at once."""
 
     async def send(
         self,
@@ -50,21 +50,21 @@ class Transport(Protocol):
         resolve: Resolve | None,
         sent: Sent = unheard,
     ) -> Answer:
-        """Once, without a redirect or a cookie. Whom `resolve` is given for is found by it alone; for others the
-        system's own way does. `sent` is called when all of it is. Raises TransportFailed, NoConnection when there is
-        none to spare, and what `resolve` raises."""
+        """Sends a request once; follows no redirects and keeps no cookies. `resolve`, if given, finds the addresses
+        instead of the system. `sent` is called when the whole request has been sent. Raises TransportFailed,
+        NoConnection when all connections are in use, and what `resolve` raises."""
 
     async def close(self) -> None: ...
 
 
 def open_transport(http: Http, *, long_lived: bool, most: int | None = None) -> Transport:
-    """With connections of its own where the process is long-lived; elsewhere with some of the process's one client."""
+    """A transport with connections of its own in a long-lived process; elsewhere, one that shares the httpx client."""
     usual = min(MOST_CONNECTIONS, open_files.limit() // FILES_OF_A_CALL) if long_lived else MOST_OF_THE_SHARED
-    return _Unopened(http, usual if most is None else most, long_lived=long_lived)
+    return _LazyTransport(http, usual if most is None else most, long_lived=long_lived)
 
 
-class _Unopened:
-    """Imports its library when something is first sent, so that a cold start does not pay for it."""
+class _LazyTransport:
+    """Imports its library when the first request is sent, so that a cold start is shorter."""
 
     def __init__(self, http: Http, places: int, *, long_lived: bool) -> None:
         self.places = places

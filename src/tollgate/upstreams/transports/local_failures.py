@@ -1,4 +1,4 @@
-"""Which failures to connect are this machine's own, so that none of them is held against an upstream."""
+"""Failures to connect that this machine causes, so that they do not count against an upstream."""
 
 import errno
 import socket
@@ -15,11 +15,11 @@ _OURS: Final = frozenset(
         socket.EAI_SYSTEM,
     )
 )
-"""No file, no memory, or no local port left; and a name that could not be resolved for want of them."""
+"""No files, memory or local ports left, also while resolving a name."""
 
 
 def is_local(error: BaseException | None) -> bool:
-    """Whether such an error is among those that led to this one."""
+    """Whether this error, or one of its causes, is such a failure."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _OURS:
             return True

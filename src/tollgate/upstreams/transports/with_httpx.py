@@ -1,4 +1,4 @@
-"""Through the process's one httpx client: dearer, but already there where each cold start is paid for."""
+"""The transport for serverless hosts. It costs more CPU, but shares the httpx client that the process has anyway."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -32,8 +32,8 @@ class HttpxTransport:
         self.places = places
         self._http = http
         self._free = asyncio.Semaphore(places)
-        """The client's other connections are not for upstreams, but for the database and the list of models."""
-        self._leaving: set[asyncio.Future[None]] = set()
+        """Limits our share of the client's connections, which the database and the catalog use too."""
+        self._abandoned: set[asyncio.Future[None]] = set()
 
     async def send(
         self,
@@ -52,18 +52,18 @@ class HttpxTransport:
         except TimeoutError as error:
             raise NoConnection("every connection is taken") from error
         try:
-            response = await self._asked(method, url, headers, body, connect_seconds, resolve, sent)
+            response = await self._request(method, url, headers, body, connect_seconds, resolve, sent)
         except BaseException:
             self._free.release()
             raise
         return HttpxAnswer(response, self._free.release)
 
     async def close(self) -> None:
-        """Only what is being left; the client belongs to the process."""
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        """Waits for abandoned requests. The client belongs to the process."""
+        if self._abandoned:
+            await asyncio.wait(self._abandoned)
 
-    async def _asked(
+    async def _request(
         self,
         method: str,
         url: str,
@@ -85,8 +85,8 @@ class HttpxTransport:
             raise _translated(error) from error
 
     async def _sent(self, request: httpx.Request, sent: Sent) -> httpx.Response:
-        """In a task of its own. httpcore 1.0.9 keeps a connection for ever, and a place in its pool with it, when it
-        is cancelled between having it and using it: so it is cancelled a moment later, when it uses it."""
+        """Sends in a task of its own. httpcore 1.0.9 leaks a connection when it is cancelled between taking it from the
+        pool and using it, so the task is cancelled only when it uses the connection."""
         begun = asyncio.Event()
 
         async def trace(event: str, info: object) -> None:
@@ -103,13 +103,13 @@ class HttpxTransport:
         try:
             return await asyncio.shield(sending)
         except asyncio.CancelledError:
-            leaving = asyncio.ensure_future(_leave(sending, begun))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            abandoning = asyncio.ensure_future(_abandon(sending, begun))
+            self._abandoned.add(abandoning)
+            abandoning.add_done_callback(self._abandoned.discard)
             raise
 
 
-async def _leave(sending: "asyncio.Future[httpx.Response]", begun: asyncio.Event) -> None:
+async def _abandon(sending: "asyncio.Future[httpx.Response]", begun: asyncio.Event) -> None:
     beginning = asyncio.ensure_future(begun.wait())
     await asyncio.wait((sending, beginning), return_when=asyncio.FIRST_COMPLETED)
     beginning.cancel()
@@ -147,8 +147,8 @@ class HttpxAnswer:
 async def _pinned(
     method: str, url: str, headers: Mapping[str, str], body: bytes, waits: dict[str, float | None], resolve: Resolve
 ) -> httpx.Request:
-    """To the address that was looked at, and no other; the server sees, and TLS verifies, the name. Two names at one
-    address may share a connection, as they share whoever answers there."""
+    """A request to the address that was checked. The server gets, and TLS verifies, the host name. Two names with one
+    address may share a connection."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -167,7 +167,7 @@ async def _pinned(
 
 
 def _translated(error: Exception) -> TransportFailed:
-    """Whether anything had been sent decides whether it may be sent again."""
+    """The error as ours. A request may be sent again only if nothing was sent."""
     name = type(error).__name__
     if isinstance(error, httpx.PoolTimeout) or (isinstance(error, _NOTHING_SENT) and is_local(error)):
         return NoConnection(name)

@@ -1,7 +1,7 @@
-"""A lean client of HTTP/1.1 on httptools, for who lives long: a third of what aiohttp costs.
+"""The transport for long-lived hosts: an HTTP/1.1 client on httptools, at a third of the CPU of aiohttp.
 
-It knows what an upstream needs and no more: no cookies, redirects, decoding or proxies. A connection that was kept
-and turns out dead only as a request goes out is no proof that the request was not read, so nothing is sent twice.
+It has no cookies, redirects, decoding or proxies. If a kept connection breaks while a request is sent, the server may
+have read it, so no request is sent twice.
 """
 
 import ssl
@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 from tollgate.upstreams.rules import Resolve, Sent, Unreachable, unheard
 from tollgate.upstreams.transports.with_httptools.answer import HttptoolsAnswer
-from tollgate.upstreams.transports.with_httptools.pool import Place, Pool
+from tollgate.upstreams.transports.with_httptools.pool import Origin, Pool
 
 PORTS: Final = {"http": 80, "https": 443}
 
 
 class HttptoolsTransport:
     def __init__(self, places: int, tls: ssl.SSLContext | None = None) -> None:
-        """The system's own authorities are asked about a name where no others are given."""
+        """Without `tls`, certificates are verified with the authorities of the system."""
         self.places = places
         self._pool = Pool(places, tls)
 
@@ -36,11 +36,11 @@ class HttptoolsTransport:
     ) -> HttptoolsAnswer:
         target = _read(url)
         request = _written(method, target, headers, body)
-        place = Place(target.scheme, target.host, target.port, resolve)
-        wire = self._pool.kept(place) or await self._pool.another(place, connect_seconds)
-        answer = HttptoolsAnswer(wire)
+        origin = Origin(target.scheme, target.host, target.port, resolve)
+        connection = self._pool.kept(origin) or await self._pool.another(origin, connect_seconds)
+        answer = HttptoolsAnswer(connection)
         try:
-            wire.ask(request, answer)
+            connection.ask(request, answer)
             sent()
             await answer.head()
         except BaseException:
@@ -57,7 +57,7 @@ class Target(NamedTuple):
     host: str
     port: int
     line: str
-    """What follows the method: all of a head that is the address's."""
+    """The rest of the request line and the host header."""
 
 
 @lru_cache(maxsize=1000)
@@ -66,15 +66,15 @@ def _read(url: str) -> Target:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise Unreachable("its address cannot be read") from None
+        raise Unreachable("its URL is not valid") from None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    # urlsplit drops line ends silently, so the address is looked at as it came.
-    if parts.scheme not in PORTS or not host or "@" in parts.netloc or not _is_one_word(url):
-        raise Unreachable("its address is not one of http or https")
+    # urlsplit removes line breaks, so this checks the URL itself.
+    if parts.scheme not in PORTS or not host or "@" in parts.netloc or not _is_printable(url):
+        raise Unreachable("its URL is not an http or https URL")
     return Target(parts.scheme, host, port or PORTS[parts.scheme], f" {path} HTTP/1.1\r\nhost: {parts.netloc}\r\n")
 
 
-def _is_one_word(url: str) -> bool:
+def _is_printable(url: str) -> bool:
     return url.isascii() and url.isprintable() and " " not in url
 
 
@@ -82,8 +82,8 @@ def _written(method: str, target: Target, headers: Mapping[str, str], body: byte
     length = f"content-length: {len(body)}\r\n" if body or method != "GET" else ""
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if not (fields.count("\r") == fields.count("\n") == len(headers)) or "\0" in fields or not method.isalpha():
-        raise Unreachable("a header would end its line")
+        raise Unreachable("a header contains a line break")
     try:
         return f"{method}{target.line}{fields}{length}\r\n".encode("latin-1") + body
     except UnicodeEncodeError:
-        raise Unreachable("a header cannot be written") from None
+        raise Unreachable("a header is not latin-1") from None

@@ -1,4 +1,4 @@
-"""One answer, from the first byte of its head to the last of its body."""
+"""One response, from the first byte of its head to the last of its body."""
 
 import asyncio
 from typing import Final
@@ -6,25 +6,26 @@ from typing import Final
 import httptools
 
 from tollgate.upstreams.rules import ConnectionLost, NotHttp, TransportFailed
-from tollgate.upstreams.transports.with_httptools.wire import Wire
+from tollgate.upstreams.transports.with_httptools.connection import Connection
 
 MOST_HEAD_BYTES: Final = 64 * 1024
-"""Of a head, of what follows a body, and of whatever else says nothing."""
+"""The most bytes without a part of the body: of a head, or of trailers."""
 MOST_UNREAD_BYTES: Final = 256 * 1024
-"""When the upstream waits until somebody has read."""
+"""Above this, the connection is not read until the body is."""
 
 
 class HttptoolsAnswer:
-    """What the parser calls, and what a reader asks. It outlives its hold on the wire, which may have moved on."""
+    """Has the callbacks of the parser, and methods to read the body. When the response is complete, the connection may
+    already serve another."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self._wire = wire
+        self._connection = connection
         self._pieces: list[bytes] = []
         self._unread = 0
         self._is_paused = False
-        self._is_whole = False
+        self._is_complete = False
         self._is_kept = False
         self._failure: TransportFailed | None = None
         self._waiting: asyncio.Future[None] | None = None
@@ -33,16 +34,16 @@ class HttptoolsAnswer:
 
     async def head(self) -> None:
         while not self.status:
-            await self._news()
+            await self._change()
 
     def at_hand(self) -> bytes | None:
         if self._pieces:
             return self._taken()
-        return b"" if self._is_whole else None
+        return b"" if self._is_complete else None
 
     async def piece(self) -> bytes:
         while (piece := self.at_hand()) is None:
-            await self._news()
+            await self._change()
         return piece
 
     async def close(self) -> None:
@@ -53,38 +54,38 @@ class HttptoolsAnswer:
             self._fail(ConnectionLost("closed here"))
 
     def feed(self, data: bytes) -> None:
-        """What the wire brings."""
+        """Called with the bytes that arrive."""
         assert self._parser  # noqa: S101
         self._unread += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._garbled(type(error).__name__)
+            self._malformed(type(error).__name__)
         else:
             self._look()
         self._wake()
 
     def ended(self, error: Exception | None) -> None:
-        """The wire brings no more. Where nothing told a body's length, that is how it ends."""
+        """Called when the connection ends. Without a length, that is the end of the body."""
         if error is None and self.status and self.headers.keys().isdisjoint(("content-length", "transfer-encoding")):
-            self._is_whole = True
-            self._leave(keep=False)
+            self._is_complete = True
+            self._release(keep=False)
         else:
             self._fail(ConnectionLost(type(error).__name__ if error else "ended early"))
         self._wake()
 
     def on_message_begin(self) -> None:
-        """Nobody asked for a second answer, and none is read."""
-        if self._is_whole:
+        """A second response, which nobody requested, is not read."""
+        if self._is_complete:
             raise NotHttp("another answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """What follows a body is not read."""
+        """Trailers are ignored."""
         if not self.status:
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip(" \t")
 
     def on_headers_complete(self) -> None:
-        """Heads that only announce another are passed over."""
+        """Informational responses (1xx) are ignored."""
         assert self._parser  # noqa: S101
         status = self._parser.get_status_code()
         if self.status or status < 200:
@@ -96,18 +97,18 @@ class HttptoolsAnswer:
 
     def on_message_complete(self) -> None:
         assert self._parser  # noqa: S101
-        if self.status and not self._is_whole:
-            self._is_whole = True
+        if self.status and not self._is_complete:
+            self._is_complete = True
             self._is_kept = self._parser.should_keep_alive()
 
     def _look(self) -> None:
-        if self._is_whole:
-            self._leave(keep=self._is_kept)
+        if self._is_complete:
+            self._release(keep=self._is_kept)
         elif self._unread > MOST_HEAD_BYTES and not self._pieces:
-            self._garbled("endless head")
+            self._malformed("endless head")
         elif self._unread > MOST_UNREAD_BYTES and not self._is_paused:
             self._is_paused = True
-            self._wire.pause()
+            self._connection.pause()
 
     def _taken(self) -> bytes:
         pieces = self._pieces
@@ -116,28 +117,28 @@ class HttptoolsAnswer:
         self._unread = 0
         if self._is_paused and self._parser:
             self._is_paused = False
-            self._wire.resume()
+            self._connection.resume()
         return piece
 
-    def _garbled(self, why: str) -> None:
-        if self._is_whole:
-            self._leave(keep=False)
+    def _malformed(self, why: str) -> None:
+        if self._is_complete:
+            self._release(keep=False)
         else:
             self._fail(NotHttp(why))
 
     def _fail(self, failure: TransportFailed) -> None:
         self._failure = failure
-        self._leave(keep=False)
+        self._release(keep=False)
         self._wake()
 
-    def _leave(self, *, keep: bool) -> None:
-        """The parser knows us and we know it; parted, both are freed at once."""
+    def _release(self, *, keep: bool) -> None:
+        """Breaks the reference cycle with the parser, so that both are freed at once."""
         if self._parser:
             self._parser = None
             del self.on_body
-            self._wire.leave(keep=keep)
+            self._connection.leave(keep=keep)
 
-    async def _news(self) -> None:
+    async def _change(self) -> None:
         if self._failure:
             raise self._failure
         self._waiting = asyncio.get_running_loop().create_future()

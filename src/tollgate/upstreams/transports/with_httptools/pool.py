@@ -1,4 +1,4 @@
-"""The connections of a process: kept for a while, each for its own place, and never more than a number of them."""
+"""A pool of connections: a limited number, each to one origin, and kept for a while."""
 
 import asyncio
 import ssl
@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 
 from tollgate.upstreams.rules import ConnectTimeout, NoConnection, Resolve, Unreachable
 from tollgate.upstreams.transports.local_failures import is_local
-from tollgate.upstreams.transports.with_httptools.wire import Wire
+from tollgate.upstreams.transports.with_httptools.connection import Connection
 
 KEPT_ALIVE_SECONDS: Final = 30.0
 
 
-class Place(NamedTuple):
-    """Where a connection leads, and by whose leave."""
+class Origin(NamedTuple):
+    """Where a connection leads, and how its name is resolved."""
 
     scheme: str
     host: str
@@ -22,41 +22,41 @@ class Place(NamedTuple):
 
 
 class Pool:
-    """When all connections are taken, callers queue. What becomes free goes to the first: a wire, or room for one."""
+    """When the pool is full, callers queue. A freed connection, or permission to open one, goes to the oldest."""
 
     def __init__(self, most: int, tls: ssl.SSLContext | None) -> None:
         self._most = most
         self._tls = tls
-        self._places: dict[Wire, Place] = {}
-        """Of all there are, and of those that are being opened."""
-        self._free: dict[Place, list[Wire]] = {}
-        self._line: deque[tuple[Place, asyncio.Future[Wire | None]]] = deque()
+        self._origins: dict[Connection, Origin] = {}
+        """The origin of every connection, those being opened included."""
+        self._free: dict[Origin, list[Connection]] = {}
+        self._queue: deque[tuple[Origin, asyncio.Future[Connection | None]]] = deque()
         self._promised = 0
-        """How many were told that there is room, and have not taken it yet."""
+        """How many callers may open a connection and have not begun to."""
         self._sweep: asyncio.TimerHandle | None = None
 
-    def kept(self, place: Place) -> Wire | None:
-        """The one used last, so that the others may grow old."""
-        free = self._free.get(place)
+    def kept(self, origin: Origin) -> Connection | None:
+        """A kept connection: the one used last, so that the others reach their idle time."""
+        free = self._free.get(origin)
         while free:
-            wire = free.pop()
-            if wire.is_open and asyncio.get_running_loop().time() - wire.free_since < KEPT_ALIVE_SECONDS:
-                return wire
-            wire.abort()
+            connection = free.pop()
+            if connection.is_open and asyncio.get_running_loop().time() - connection.free_since < KEPT_ALIVE_SECONDS:
+                return connection
+            connection.abort()
         return None
 
-    async def another(self, place: Place, seconds: float) -> Wire:
-        """Waits that long for room, and then that long for the other side."""
+    async def another(self, origin: Origin, seconds: float) -> Connection:
+        """Waits at most `seconds` for its turn, and as long again to connect."""
         try:
             async with asyncio.timeout(seconds):
-                wire = await self._turn(place)
+                connection = await self._turn(origin)
         except TimeoutError as error:
             raise NoConnection("every connection is taken") from error
-        if wire:
-            return wire
+        if connection:
+            return connection
         try:
             async with asyncio.timeout(seconds):
-                return await self._opened(place)
+                return await self._opened(origin)
         except TimeoutError as error:
             raise ConnectTimeout(type(error).__name__) from error
         except (OSError, UnicodeError) as error:
@@ -67,17 +67,17 @@ class Pool:
             self._sweep.cancel()
             self._sweep = None
         self._free.clear()
-        for wire in list(self._places):
-            wire.abort()
-        for _ in range(2):  # turns of the loop, in which their sockets are closed
+        for connection in list(self._origins):
+            connection.abort()
+        for _ in range(2):  # iterations of the event loop, in which their sockets are closed
             await asyncio.sleep(0)
 
-    async def _turn(self, place: Place) -> Wire | None:
-        """None is room for one more."""
-        if len(self._places) + self._promised < self._most:
+    async def _turn(self, origin: Origin) -> Connection | None:
+        """A connection, or None if the caller may open one."""
+        if len(self._origins) + self._promised < self._most:
             return None
-        turn: asyncio.Future[Wire | None] = asyncio.get_running_loop().create_future()
-        self._line.append((place, turn))
+        turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._queue.append((origin, turn))
         self._make_room()
         try:
             await turn
@@ -85,37 +85,37 @@ class Pool:
             if not turn.cancelled():
                 self._take_back(turn.result())
             raise
-        wire = turn.result()
-        if wire is None:
+        connection = turn.result()
+        if connection is None:
             self._promised -= 1
-        return wire
+        return connection
 
-    def _take_back(self, given: Wire | None) -> None:
-        """From one who left the line in the moment in which it came to be its turn."""
+    def _take_back(self, given: Connection | None) -> None:
+        """Called when a caller was cancelled just as it got its turn."""
         if given is None:
             self._promised -= 1
             self._offer()
         elif given.is_open:
             self._keep(given)
 
-    async def _opened(self, place: Place) -> Wire:
-        wire = Wire(is_free=self._keep, is_gone=self._forget)
-        self._places[wire] = place
+    async def _opened(self, origin: Origin) -> Connection:
+        connection = Connection(is_free=self._keep, is_gone=self._forget)
+        self._origins[connection] = origin
         try:
-            await self._connect(wire, place)
+            await self._connect(connection, origin)
         except BaseException:
-            wire.abort()
+            connection.abort()
             raise
-        return wire
+        return connection
 
-    async def _connect(self, wire: Wire, place: Place) -> None:
-        """To those addresses and no other where somebody looked at them. TLS is by the name in any case."""
-        scheme, host, port, resolve = place
+    async def _connect(self, connection: Connection, origin: Origin) -> None:
+        """Connects to one of the resolved addresses. TLS verifies the host name in any case."""
+        scheme, host, port, resolve = origin
         failure: OSError = OSError("no address")
         for address in [host] if resolve is None else await resolve(host, port):
             try:
                 await asyncio.get_running_loop().create_connection(
-                    lambda: wire,
+                    lambda: connection,
                     address,
                     port,
                     ssl=self._context() if scheme == "https" else None,
@@ -128,26 +128,26 @@ class Pool:
         raise failure
 
     def _context(self) -> ssl.SSLContext:
-        """Made once; it reads every authority of the system."""
+        """Made once, since it reads all certificate authorities of the system."""
         if self._tls is None:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
-    def _keep(self, wire: Wire) -> None:
-        place, first = self._places[wire], self._first()
+    def _keep(self, connection: Connection) -> None:
+        origin, first = self._origins[connection], self._first()
         if first is None:
             loop = asyncio.get_running_loop()
-            wire.free_since = loop.time()
-            self._free.setdefault(place, []).append(wire)
+            connection.free_since = loop.time()
+            self._free.setdefault(origin, []).append(connection)
             self._sweep = self._sweep or loop.call_later(KEPT_ALIVE_SECONDS, self._swept)
-        elif first[0] == place:
-            first[1].set_result(wire)
+        elif first[0] == origin:
+            first[1].set_result(connection)
         else:
-            wire.abort()
+            connection.abort()
 
-    def _forget(self, wire: Wire) -> None:
-        del self._places[wire]
+    def _forget(self, connection: Connection) -> None:
+        del self._origins[connection]
         self._offer()
 
     def _offer(self) -> None:
@@ -155,30 +155,30 @@ class Pool:
             self._promised += 1
             first[1].set_result(None)
 
-    def _first(self) -> tuple[Place, asyncio.Future[Wire | None]] | None:
-        """Whose turn it is, of those who still wait."""
-        while self._line and self._line[0][1].done():
-            self._line.popleft()
-        return self._line[0] if self._line else None
+    def _first(self) -> tuple[Origin, asyncio.Future[Connection | None]] | None:
+        """The oldest caller that still waits."""
+        while self._queue and self._queue[0][1].done():
+            self._queue.popleft()
+        return self._queue[0] if self._queue else None
 
     def _make_room(self) -> None:
-        """At the cost of whoever needs it least: another place's, kept the longest."""
+        """Closes the oldest idle connection, which leads to another origin."""
         for free in self._free.values():
-            for wire in free:
-                if wire.is_open:
-                    wire.abort()
+            for connection in free:
+                if connection.is_open:
+                    connection.abort()
                     return
 
     def _swept(self) -> None:
-        """Closes what grew old. No wire is used that did, whether it was swept or not."""
+        """Closes idle connections. `kept` checks the idle time again."""
         loop = asyncio.get_running_loop()
         oldest = loop.time() - KEPT_ALIVE_SECONDS
-        for place, free in list(self._free.items()):
-            young = [wire for wire in free if wire.is_open and wire.free_since > oldest]
-            for wire in set(free).difference(young):
-                wire.abort()
+        for origin, free in list(self._free.items()):
+            young = [connection for connection in free if connection.is_open and connection.free_since > oldest]
+            for connection in set(free).difference(young):
+                connection.abort()
             if young:
-                self._free[place] = young
+                self._free[origin] = young
             else:
-                del self._free[place]
+                del self._free[origin]
         self._sweep = loop.call_later(KEPT_ALIVE_SECONDS, self._swept) if self._free else None

@@ -1,4 +1,4 @@
-"""What happens to an answer's bytes on their way out: line ends, compression, and where the writes are cut."""
+"""Encodes the bytes of a response: line ends, compression, and how they are split into writes."""
 
 import zlib
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from tollgate.sandbox.faults import Faults
 MEGABYTE = 1_000_000
 GZIP = 16 + zlib.MAX_WBITS
 SPLIT_PAUSE_SECONDS = 0.001
-"""Between two writes, so that the network does not put together what was split."""
+"""Between two writes, so that the network does not join them."""
 
 
-class Wire:
+class OutputEncoder:
     def __init__(self, faults: Faults) -> None:
         self._crlf = "crlf" in faults
         self._megabytes = faults.whole("gzip-bomb") if "gzip-bomb" in faults else 0
@@ -28,7 +28,7 @@ class Wire:
         return [("content-encoding", "gzip")] if self._gzip else []
 
     def bomb(self, opening: bytes, closing: bytes) -> Iterator[bytes]:
-        """Compresses as it goes: what is a hundred megabytes at the other end is never one here."""
+        """Compresses one megabyte at a time, so that a hundred never are in memory."""
         if self._gzip is None:
             return
         yield self._gzip.compress(opening)

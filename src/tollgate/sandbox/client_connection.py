@@ -1,4 +1,4 @@
-"""The connection to the client: what it sends, what it gets, and whether it still listens."""
+"""The connection to the client: reads the body, writes the response, and notices when the client disconnects."""
 
 import asyncio
 from types import TracebackType
@@ -10,20 +10,20 @@ Headers = list[tuple[str, str]]
 
 
 class ClientGone(Exception):
-    """The client closed the connection before it had its answer."""
+    """The client disconnected before the end of its response."""
 
 
 class Cut(Exception):
-    """Raised in the middle of an answer: the server can only close the connection, which is what is wanted."""
+    """Raised in the middle of a response, so that the server closes the connection."""
 
 
-class Line:
+class ClientConnection:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
         self._watch: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Line":
+    async def __aenter__(self) -> "ClientConnection":
         return self
 
     async def __aexit__(
@@ -44,11 +44,11 @@ class Line:
         return b"".join(parts)
 
     async def pause(self, seconds: float = 0) -> None:
-        """Lets time pass, or at least the others run; ends at once when the client goes."""
+        """Sleeps, at least for one iteration of the event loop. Raises ClientGone when the client disconnects."""
         await self._first_of(None, seconds)
 
     async def wait_for(self, event: asyncio.Event, seconds: float) -> bool:
-        """Whether the event came in time."""
+        """Whether the event was set in time."""
         waiting = asyncio.create_task(event.wait())
         try:
             await self._first_of(waiting, seconds)

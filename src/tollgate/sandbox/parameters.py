@@ -1,4 +1,4 @@
-"""What a request asks for: the few fields that decide what is said and what it costs."""
+"""The fields of a request that decide the answer and its cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Body = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Parameters:
     heard: str
     """The text that an echo repeats."""
     texts: tuple[str, ...]
@@ -44,13 +44,13 @@ def read_object(body: bytes) -> dict[str, Any]:
     return read
 
 
-def chat(body: Body) -> Asked:
+def chat(body: Body) -> Parameters:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise Refusal(400, "Input required: specify a non-empty 'messages' array of objects")
     texts = tuple(_text(message.get("content")) for message in messages)
     tools = body.get("tools")
-    return Asked(
+    return Parameters(
         heard=_heard(messages, texts),
         texts=texts,
         prompt_tokens=sum(map(tokens.of_message, texts)) + (tokens.count(encode(tools)) if tools else 0),
@@ -63,11 +63,11 @@ def chat(body: Body) -> Asked:
     )
 
 
-def text(body: Body) -> Asked:
+def text(body: Body) -> Parameters:
     prompt = body.get("prompt")
     if not isinstance(prompt, str):
         raise Refusal(400, "Input required: specify 'prompt' as a string")
-    return Asked(heard=prompt, texts=(prompt,), prompt_tokens=tokens.of_message(prompt), **_limits(body))
+    return Parameters(heard=prompt, texts=(prompt,), prompt_tokens=tokens.of_message(prompt), **_limits(body))
 
 
 def _limits(body: Body) -> dict[str, Any]:

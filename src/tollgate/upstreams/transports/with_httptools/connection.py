@@ -1,4 +1,4 @@
-"""One connection: a request goes out, and what comes in is its answer's."""
+"""One connection. The bytes that arrive belong to the response of the last request."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,9 +13,9 @@ class Reader(Protocol):
     def ended(self, error: Exception | None) -> None: ...
 
 
-class Wire(asyncio.Protocol):
-    def __init__(self, *, is_free: Callable[["Wire"], None], is_gone: Callable[["Wire"], None]) -> None:
-        """Tells when its next request may come, and once when there will be none."""
+class Connection(asyncio.Protocol):
+    def __init__(self, *, is_free: Callable[["Connection"], None], is_gone: Callable[["Connection"], None]) -> None:
+        """Calls `is_free` when the next request may be sent, and `is_gone` once when it is closed."""
         self.is_open = False
         self.free_since = 0.0
         self._is_free = is_free
@@ -31,7 +31,7 @@ class Wire(asyncio.Protocol):
         self._transport.write(request)
 
     def leave(self, *, keep: bool) -> None:
-        """An answer that came before its request was all gone leaves a rest that nobody would understand."""
+        """Ends a request. A connection that has not sent all of it cannot be used again."""
         self._reader = None
         if keep and self.is_open and self._transport and not self._transport.get_write_buffer_size():
             self._is_free(self)
@@ -39,7 +39,7 @@ class Wire(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Tells at once: uvloop says nothing more of a connection that was given up while it was made."""
+        """Calls `is_gone` at once, since uvloop calls nothing for a connection that is aborted while it is made."""
         self.is_open = False
         if self._transport:
             self._transport.abort()
@@ -54,7 +54,7 @@ class Wire(asyncio.Protocol):
             self._transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is of another family
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has another base class
         if self._was_told:
             self._transport.abort()
         else:
@@ -64,7 +64,7 @@ class Wire(asyncio.Protocol):
         if self._reader:
             self._reader.feed(data)
         else:
-            self.abort()  # nobody asked
+            self.abort()  # there is no request
 
     def eof_received(self) -> None:
         self._end(None)

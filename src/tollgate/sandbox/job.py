@@ -1,4 +1,4 @@
-"""What is to be done for a request: for which model, with which faults."""
+"""What a request wants done: by which model, with which faults."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Job:
     listed: Model
     """The model that was asked for."""
     model: Model
