@@ -31,6 +31,8 @@ from tollgate.process.http_client import Http
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
+DEADLINE_SECONDS = 30.0
+"""Of a call through a door: long, so that none ends on a busy machine."""
 PORT = "TOLLGATE_TEST_POSTGRES_PORT"
 TEMPLATE = "tollgate_template"
 
@@ -135,11 +137,20 @@ def bare_database(postgres: Cluster) -> Iterator[str]:
     postgres.drop(name)
 
 
+@pytest.fixture(scope="session")
+async def auditors(shared_database: str) -> AsyncIterator[asyncpg.Pool]:
+    """Connections to the shared database."""
+    async with asyncpg.create_pool(shared_database, min_size=0, max_size=4) as made:
+        yield made
+
+
 @pytest.fixture
-def sql() -> Callable[..., Awaitable[Any]]:
+def sql(auditors: asyncpg.Pool, shared_database: str) -> Callable[..., Awaitable[Any]]:
     """Asks a database directly, as an auditor would: the first value of the first row."""
 
     async def ask(url: str, statement: str, *arguments: object) -> Any:
+        if url == shared_database:
+            return await auditors.fetchval(statement, *arguments)
         connection = await asyncpg.connect(url)
         try:
             return await connection.fetchval(statement, *arguments)
@@ -175,28 +186,27 @@ def wire(request: pytest.FixtureRequest) -> Iterator[Relay]:
     made.restore()
 
 
-@pytest.fixture
-def deadline_seconds() -> float:
-    """Of a call through `door`. Long: only who tests the deadline itself wants it to end a call on a busy machine."""
-    return 30.0
+@pytest.fixture(scope="session")
+async def postgres_door(shared_database: str) -> AsyncIterator[Door]:
+    made = PostgresDoor(shared_database, pool_size=8, deadline_seconds=DEADLINE_SECONDS)
+    yield made
+    await made.close()
 
 
-@pytest.fixture
-async def door(wire: Relay, shared_database: str, deadline_seconds: float) -> AsyncIterator[Door]:
-    """Each door in turn, over its wire, to the same database."""
+@pytest.fixture(scope="session")
+async def supabase_door(supabase_api: Relay) -> AsyncIterator[Door]:
     http = Http()
-    made: Door
-    if wire.path_prefix:
-        made = SupabaseDoor(
-            f"http://127.0.0.1:{wire.port}", token("service_role"), http=http, deadline_seconds=deadline_seconds
-        )
-    else:
-        name = shared_database.rsplit("/", 1)[1]
-        url = Cluster(wire.port).url(name)
-        made = PostgresDoor(url, pool_size=8, deadline_seconds=deadline_seconds)
+    url = f"http://127.0.0.1:{supabase_api.port}"
+    made = SupabaseDoor(url, token("service_role"), http=http, deadline_seconds=DEADLINE_SECONDS)
     yield made
     await made.close()
     await http.close()
+
+
+@pytest.fixture
+def door(wire: Relay, postgres_door: Door, supabase_door: Door) -> Door:
+    """Each door in turn, to the same database. All tests share them, since a new connection has to plan anew."""
+    return supabase_door if wire.path_prefix else postgres_door
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from completions.stage import Stage, before, erring, staged
 from gateway import CHAT
 from people import Person
-from sandbox.serving import a_chat
+from sandbox.serving import PATIENCE_SECONDS, a_chat
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.core.request_body import FORBIDDEN
 
@@ -212,7 +212,7 @@ class Raw:
         return ("\r\n".join([*first, "Content-Type: application/json", *lines]) + "\r\n\r\n").encode("latin-1")
 
     async def says(self, *pieces: bytes, hangs_up: bool = False) -> bytes:
-        """What comes back until the server is silent for a moment or closes."""
+        """The error that comes back, or what comes before the server closes."""
         reader, writer = await asyncio.open_connection(self._host, self._port)
         heard = b""
         try:
@@ -221,7 +221,7 @@ class Raw:
                 await writer.drain()
             if hangs_up:
                 writer.write_eof()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while b"}}" not in heard and (piece := await reader.read(65_536)):
                     heard += piece
         except OSError:  # it may have closed already; a timeout is one too

@@ -134,6 +134,7 @@ async def test_who_leaves_right_before_the_usage_pays_the_whole(shared_database:
         await line.ask(one, body)
         await line.until("京".encode("unicode_escape"))
         line.hang_up()
+        await stage.http.get(f"{stage.gateway.address}/healthz")  # by its answer the gateway has noticed
         has_left.append(True)
         row = await ended(stage, one)
     assert (row["charge_nanos"], row["estimated"], row["error_code"]) == (WHOLE, False, "client_gone")

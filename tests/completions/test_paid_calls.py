@@ -1,6 +1,5 @@
 """Paid calls as a client makes them: through the whole server, to a sandbox that keeps a ledger of its own."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 
 from gateway import Gateway
 from people import Person
-from sandbox.serving import a_chat, payloads
+from sandbox.serving import a_chat, payloads, until
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
 from tollgate.database import Door
@@ -171,11 +170,12 @@ async def test_a_client_that_leaves_stops_the_upstream_and_is_charged_what_was_s
     async with gateway.client(someone) as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
         async for _ in answer.aiter_raw():
             break
-    for _ in range(200):
-        if (found := await row(sql, shared_database, someone))["state"] == "unsettled":
-            break
-        await asyncio.sleep(0.02)
-    assert found["state"] == "unsettled"
+
+    async def is_unsettled() -> bool:
+        return (await row(sql, shared_database, someone))["state"] == "unsettled"
+
+    await until(is_unsettled)
+    found = await row(sql, shared_database, someone)
     assert found["error_code"] == "client_gone"
     (generation,) = gateway.upstream.generations()
     assert generation["cancelled"]

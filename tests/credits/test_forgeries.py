@@ -252,7 +252,7 @@ ROLLED_UP = {
 @pytest.mark.parametrize("forgery", ROLLED_UP)
 async def test_what_was_counted_tells_of_a_forgery_whose_chain_was_made_anew(books: Books, forgery: str) -> None:
     await past.roll_up(books.url)
-    async with asyncio.timeout(30):  # transactions of other databases count as well
+    async with asyncio.timeout(60):  # transactions of other databases count as well
         while not await books.ask("select flowed_until >= 7 from tollgate.rolled"):
             await books.ask("select public.tollgate_roll_up_usage(1000)")
     assert await books.faults() == []

@@ -25,6 +25,28 @@ PATIENT = pytest.mark.parametrize("deadline_seconds", [3600.0])
 """A call through `door` that waits for its deadline hangs."""
 
 
+@pytest.fixture
+def deadline_seconds() -> float:
+    return 30.0
+
+
+@pytest.fixture
+async def door(wire: Relay, shared_database: str, deadline_seconds: float) -> AsyncIterator[Door]:
+    """Each door in turn, over a wire that can be cut."""
+    http = Http()
+    made: Door
+    if wire.path_prefix:
+        made = SupabaseDoor(
+            f"http://127.0.0.1:{wire.port}", token("service_role"), http=http, deadline_seconds=deadline_seconds
+        )
+    else:
+        url = Cluster(wire.port).url(shared_database.rsplit("/", 1)[1])
+        made = PostgresDoor(url, pool_size=8, deadline_seconds=deadline_seconds)
+    yield made
+    await made.close()
+    await http.close()
+
+
 def http_answer(status: str, body: str, content_type: str = "application/json") -> bytes:
     head = f"HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n"
     return (head + body).encode()

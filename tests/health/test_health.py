@@ -101,7 +101,7 @@ async def listening(handler: Handler) -> AsyncIterator[str]:
     finally:
         server.close()
         # A handler ends when its caller hangs up; one that outlived the test's loop would be a warning, so an error.
-        await asyncio.wait_for(asyncio.gather(*filter(None, speaking)), 10)
+        await asyncio.wait_for(asyncio.gather(*filter(None, speaking)), 60)
 
 
 async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -274,7 +274,7 @@ async def test_a_storm_of_probes_makes_one_look() -> None:
     site.door.open.clear()
     paths = ["/readyz", "/health"] * 100
     storm = asyncio.gather(*(site.ask(path) for path in paths))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not site.door.looks:  # noqa: ASYNC110  # the door may only open once a look is under way
             await asyncio.sleep(0)
         site.door.open.set()
@@ -321,7 +321,7 @@ async def test_a_prober_who_leaves_does_not_take_the_look_from_the_others() -> N
     site = Site()
     site.door.open.clear()
     leaving, staying = (asyncio.create_task(site.ask("/readyz")) for _ in range(2))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not site.door.looks:  # noqa: ASYNC110  # only a prober whose look is under way can leave it
             await asyncio.sleep(0)
         leaving.cancel()
@@ -348,7 +348,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_database_that_hangs_is_unavailable_in_bounded_time() -> None:
     site = Site()
     site.door.open.clear()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answers = await asyncio.gather(*(site.ask("/readyz") for _ in range(200)))
     assert [answer.status_code for answer in answers] == [503] * 200
     assert answers[0].json()["parts"] == {"database": "unavailable"}
@@ -359,7 +359,7 @@ async def test_a_database_that_hangs_is_unavailable_in_bounded_time() -> None:
 async def test_an_openrouter_that_hangs_is_unavailable_in_bounded_time() -> None:
     http = Http()
     http.client()  # making its TLS context is slow, and not what is bounded here
-    async with listening(silence) as address, asyncio.timeout(10):
+    async with listening(silence) as address, asyncio.timeout(60):
         settings = read({"OPENROUTER_API_KEY": KEY, "OPENROUTER_BASE_URL": f"http://{address}/api/v1"})
         assert await checks.openrouter(settings, http) == "unavailable"
     await http.close()
@@ -367,7 +367,7 @@ async def test_an_openrouter_that_hangs_is_unavailable_in_bounded_time() -> None
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_redis_that_hangs_is_unavailable_in_bounded_time() -> None:
-    async with listening(silence) as address, asyncio.timeout(10):
+    async with listening(silence) as address, asyncio.timeout(60):
         answer = await Site(REDIS_URL=f"redis://{address}").ask("/readyz")
     assert (answer.status_code, answer.json()["failing"]) == (503, ["redis"])
 

@@ -26,13 +26,16 @@ class Relay:
         self._in_its_loop(self._flowing.clear)
 
     def restore(self) -> None:
-        self.cut, self.canned = False, None
-        self._in_its_loop(self._flowing.set)
-        self.drop_connections()
+        """Ends the connections that met with its misbehaviour, and no others."""
+        if self.cut or self.canned is not None or not self._flowing.is_set():
+            self.cut, self.canned = False, None
+            self._in_its_loop(self._flowing.set)
+            self.drop_connections()
 
     def drop_connections(self) -> None:
         """Ends what is open, as a restart of the server would."""
         self._in_its_loop(self._abort_all)
+        self._in_its_loop(lambda: None)  # by then the sockets are closed
 
     def stop(self) -> None:
         self._in_its_loop(self.stopped.set)

@@ -59,7 +59,7 @@ async def test_an_event_is_linked_when_its_transaction_commits_and_else_not(own_
     transaction = first.transaction()
     await transaction.start()
     await first.execute(RECORD, None, "slow")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await second.execute(RECORD, None, "quick")  # waits for nobody
     undone = second.transaction()
     await undone.start()

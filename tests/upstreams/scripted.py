@@ -17,7 +17,7 @@ from tollgate.upstreams.rules import UpstreamCall
 from tollgate.upstreams.transports import open_transport
 
 SECRET = "sk-or-v1-ours-and-nobody-elses"
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
 COMPLETION = b'{"id":"gen-1","object":"chat.completion","choices":[],"usage":{"cost":0.5}}'
 EVENT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 

@@ -338,7 +338,7 @@ async def test_a_trickle_ends_at_the_total_deadline(a_side: Callable[..., Side])
     side = a_side(total_seconds=0.2)
     async with Scripted(streamed(then=trickle)).listening() as there:
         with pytest.raises(UpstreamTimeout) as late:
-            await side.plain([a_route(there, idle_seconds=0.1)], stream=True)
+            await side.plain([a_route(there, idle_seconds=60)], stream=True)
         assert late.value.facts["phase"] == "total"
         await until(lambda: there.seen[0].left.is_set())
     (state,) = side.upstreams.states()

@@ -193,7 +193,7 @@ async def test_neither_admission_nor_settling_waits_for_it(own_database: str, ow
     transaction = dropping.transaction()
     await transaction.start()
     assert json.loads(await dropping.fetchval(DROP, 30))["requests"] == 30
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await spent(own_door, 5)
     await transaction.commit()
     await dropping.close()
