@@ -580,9 +580,25 @@ for each statement execute function tollgate.forbid_change();
 
 -- schemas/04_limits/tables.sql
 
-create domain tollgate.counters as bigint[] check (value is null or cardinality(value) = 15);
+create type tollgate.counters as (
+  minute_bucket bigint,
+  minute_requests bigint,
+  minute_tokens bigint,
+  minute_requests_before bigint,
+  minute_tokens_before bigint,
+  hour_bucket bigint,
+  hour_requests bigint,
+  hour_tokens bigint,
+  hour_requests_before bigint,
+  hour_tokens_before bigint,
+  day_bucket bigint,
+  day_requests bigint,
+  day_tokens bigint,
+  day_requests_before bigint,
+  day_tokens_before bigint
+);
 
-comment on domain tollgate.counters is 'For minute, hour and day: bucket, requests, tokens, requests in the bucket before, tokens in it.';
+comment on type tollgate.counters is 'For minute, hour and day: the number of the current bucket, the requests and tokens in it, and those in the bucket before it. Not an array: an expression in plpgsql costs less by the name of a field than by a subscript.';
 
 
 create type tollgate.limits as (
@@ -1260,7 +1276,7 @@ create type tollgate.wallet as (
   balance_nanos bigint,
   held_nanos bigint,
   open_requests bigint,
-  counters bigint[],
+  counters tollgate.counters,
   chain_head bytea
 );
 
@@ -1667,55 +1683,64 @@ select tollgate.expose('public.tollgate_operator(jsonb)');
 
 -- What limits leave.
 
-create function tollgate.remaining(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.remaining
+create function tollgate.remaining(counters tollgate.counters, limits tollgate.limits, at_ms bigint)
+returns tollgate.remaining
 language plpgsql
 immutable
 set search_path = ''
 as $$
 declare
-  spans constant bigint[] := array[60000, 3600000, 86400000];
-  most_requests bigint[] := array[limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day];
-  most_tokens bigint[] := array[limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day];
-  rolled bigint[] := counters;
-  least_left tollgate.remaining;
-  span bigint;
-  slid bigint; -- how far the bucket before has slid out of the window
-  here bigint;
+  remaining tollgate.remaining;
+  -- How much of the bucket before has not slid out of the window.
+  minute_rest constant bigint := 60000 - at_ms % 60000;
+  hour_rest constant bigint := 3600000 - at_ms % 3600000;
+  day_rest constant bigint := 86400000 - at_ms % 86400000;
+  in_minute bigint;
+  in_hour bigint;
+  in_day bigint;
 begin
   if limits is null then
-    return least_left;
+    return remaining;
   end if;
   if (
-    rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000
+    counters.minute_bucket >= at_ms / 60000 and counters.hour_bucket >= at_ms / 3600000
+    and counters.day_bucket >= at_ms / 86400000
   ) is not true then
-    rolled := tollgate.roll(rolled, at_ms);
+    counters := tollgate.roll(counters, at_ms);
   end if;
-  -- Used is the current bucket and, rounded up, the part of the one before that has not slid out. In bigint, since no
-  -- limit is above 10^11.
-  for place in 1..3 loop
-    span := spans[place];
-    slid := at_ms % span;
-    here := most_requests[place] - rolled[place * 5 - 3]
-      - (rolled[place * 5 - 1] * (span - slid) + span - 1) / span;
-    if here < least_left.requests_left or (least_left.requests_left is null and here is not null) then
-      least_left.requests_limit := most_requests[place];
-      least_left.requests_left := here;
-      least_left.requests_reset_ms := 2 * span - slid;
-    end if;
-    here := most_tokens[place] - rolled[place * 5 - 2]
-      - (rolled[place * 5] * (span - slid) + span - 1) / span;
-    if here < least_left.tokens_left or (least_left.tokens_left is null and here is not null) then
-      least_left.tokens_limit := most_tokens[place];
-      least_left.tokens_left := here;
-      least_left.tokens_reset_ms := 2 * span - slid;
-    end if;
-  end loop;
-  return least_left;
+  -- Used is the current bucket and, rounded up, the part of the one before that has not slid out.
+  in_minute := limits.requests_per_minute - counters.minute_requests
+    - (counters.minute_requests_before * minute_rest + 59999) / 60000;
+  in_hour := limits.requests_per_hour - counters.hour_requests
+    - (counters.hour_requests_before * hour_rest + 3599999) / 3600000;
+  in_day := limits.requests_per_day - counters.day_requests
+    - (counters.day_requests_before * day_rest + 86399999) / 86400000;
+  remaining.requests_left := least(in_minute, in_hour, in_day);
+  remaining.requests_limit := case remaining.requests_left
+    when in_minute then limits.requests_per_minute when in_hour then limits.requests_per_hour when in_day then limits.requests_per_day
+  end;
+  remaining.requests_reset_ms := case remaining.requests_left
+    when in_minute then 60000 + minute_rest when in_hour then 3600000 + hour_rest when in_day then 86400000 + day_rest
+  end;
+  in_minute := limits.tokens_per_minute - counters.minute_tokens
+    - (counters.minute_tokens_before * minute_rest + 59999) / 60000;
+  in_hour := limits.tokens_per_hour - counters.hour_tokens
+    - (counters.hour_tokens_before * hour_rest + 3599999) / 3600000;
+  in_day := limits.tokens_per_day - counters.day_tokens
+    - (counters.day_tokens_before * day_rest + 86399999) / 86400000;
+  remaining.tokens_left := least(in_minute, in_hour, in_day);
+  remaining.tokens_limit := case remaining.tokens_left
+    when in_minute then limits.tokens_per_minute when in_hour then limits.tokens_per_hour when in_day then limits.tokens_per_day
+  end;
+  remaining.tokens_reset_ms := case remaining.tokens_left
+    when in_minute then 60000 + minute_rest when in_hour then 3600000 + hour_rest when in_day then 86400000 + day_rest
+  end;
+  return remaining;
 end
 $$;
 
-comment on function tollgate.remaining(bigint[], tollgate.limits, bigint) is
-  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch.';
+comment on function tollgate.remaining(tollgate.counters, tollgate.limits, bigint) is
+  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch. In bigint, since no limit is above 10^11.';
 
 
 create function tollgate.tighter(one tollgate.remaining, other tollgate.remaining) returns tollgate.remaining
@@ -1741,7 +1766,7 @@ $$;
 comment on function tollgate.tighter(tollgate.remaining, tollgate.remaining) is 'For each measure, whichever has less left.';
 
 
-create function tollgate.windows(counters bigint[], limits tollgate.limits, at_ms bigint) returns jsonb
+create function tollgate.windows(counters tollgate.counters, limits tollgate.limits, at_ms bigint) returns jsonb
 language sql
 immutable
 set search_path = ''
@@ -1753,29 +1778,27 @@ as $$
   from (
     select l.measure, l.name, jsonb_build_object(
       'limit', l.most,
-      'used', c.used,
-      'remaining', case when l.most is not null then greatest(0, l.most - c.used) end,
+      'used', u.used,
+      'remaining', case when l.most is not null then greatest(0, l.most - u.used) end,
       'resets_at', tollgate.utc(to_timestamp((at_ms - at_ms % l.span + l.span * case
-        when rolled[l.counter] > 0 then 2
-        when rolled[l.counter + 2] > 0 then 1
+        when l.current > 0 then 2
+        when l.before > 0 then 1
       end) / 1000.0))
     ) as shown
-    from tollgate.roll(counters, at_ms) rolled,
+    from tollgate.roll(counters, at_ms) c,
     lateral (values
-      ('requests', 'minute', 60000, limits.requests_per_minute, 2),
-      ('requests', 'hour', 3600000, limits.requests_per_hour, 7),
-      ('requests', 'day', 86400000, limits.requests_per_day, 12),
-      ('tokens', 'minute', 60000, limits.tokens_per_minute, 3),
-      ('tokens', 'hour', 3600000, limits.tokens_per_hour, 8),
-      ('tokens', 'day', 86400000, limits.tokens_per_day, 13)
-    ) l (measure, name, span, most, counter),
-    lateral (
-      select rolled[l.counter] + (rolled[l.counter + 2] * (l.span - at_ms % l.span) + l.span - 1) / l.span as used
-    ) c
+      ('requests', 'minute', 60000, limits.requests_per_minute, c.minute_requests, c.minute_requests_before),
+      ('requests', 'hour', 3600000, limits.requests_per_hour, c.hour_requests, c.hour_requests_before),
+      ('requests', 'day', 86400000, limits.requests_per_day, c.day_requests, c.day_requests_before),
+      ('tokens', 'minute', 60000, limits.tokens_per_minute, c.minute_tokens, c.minute_tokens_before),
+      ('tokens', 'hour', 3600000, limits.tokens_per_hour, c.hour_tokens, c.hour_tokens_before),
+      ('tokens', 'day', 86400000, limits.tokens_per_day, c.day_tokens, c.day_tokens_before)
+    ) l (measure, name, span, most, current, before),
+    lateral (select l.current + (l.before * (l.span - at_ms % l.span) + l.span - 1) / l.span as used) u
   ) w
 $$;
 
-comment on function tollgate.windows(bigint[], tollgate.limits, bigint) is
+comment on function tollgate.windows(tollgate.counters, tollgate.limits, bigint) is
   'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when nothing of it will be left in the window if nothing more comes (null when nothing is).';
 
 
@@ -1827,45 +1850,43 @@ comment on function tollgate.concurrent(bigint, bigint) is
 -- Sliding windows of requests and tokens: three lengths, two buckets each.
 --
 -- The current bucket counts whole, and the one before it by the part that is still inside the window: calendar windows
--- would let twice the limit through at the turn. The counters of an org or key are fifteen numbers, five for each of
--- minute, hour and day: bucket, requests, tokens, requests before, tokens before. Functions that look at all three
--- know their spans in milliseconds, because a call of another function for each is slow on the hot path.
+-- would let twice the limit through at the turn. Each window is written out, because a loop over arrays, or a call of a
+-- function for each window, costs twice as much on the hot path. For the same reason the functions call roll() only
+-- where a window has turned.
 
-create function tollgate.roll(counters bigint[], at_ms bigint) returns bigint[]
+create function tollgate.roll(counters tollgate.counters, at_ms bigint) returns tollgate.counters
 language plpgsql
 immutable
 set search_path = ''
 as $$
-declare
-  spans constant bigint[] := array[60000, 3600000, 86400000];
-  rolled bigint[] := coalesce(counters, array_fill(0::bigint, array[15]));
-  bucket bigint;
-  place integer;
 begin
-  if rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000 then
-    return rolled; -- the usual case, and a clock that went back: then the later buckets stay the current ones
+  -- When the clock goes back, the later buckets stay the current ones.
+  if (counters.minute_bucket >= at_ms / 60000) is not true then
+    counters.minute_requests_before := case counters.minute_bucket when at_ms / 60000 - 1 then counters.minute_requests else 0 end;
+    counters.minute_tokens_before := case counters.minute_bucket when at_ms / 60000 - 1 then counters.minute_tokens else 0 end;
+    counters.minute_bucket := at_ms / 60000;
+    counters.minute_requests := 0;
+    counters.minute_tokens := 0;
   end if;
-  for window_place in 1..3 loop
-    place := (window_place - 1) * 5;
-    bucket := at_ms / spans[window_place];
-    if rolled[place + 1] >= bucket then
-      continue;
-    elsif rolled[place + 1] = bucket - 1 then
-      rolled[place + 4] := rolled[place + 2];
-      rolled[place + 5] := rolled[place + 3];
-    else
-      rolled[place + 4] := 0;
-      rolled[place + 5] := 0;
-    end if;
-    rolled[place + 1] := bucket;
-    rolled[place + 2] := 0;
-    rolled[place + 3] := 0;
-  end loop;
-  return rolled;
+  if (counters.hour_bucket >= at_ms / 3600000) is not true then
+    counters.hour_requests_before := case counters.hour_bucket when at_ms / 3600000 - 1 then counters.hour_requests else 0 end;
+    counters.hour_tokens_before := case counters.hour_bucket when at_ms / 3600000 - 1 then counters.hour_tokens else 0 end;
+    counters.hour_bucket := at_ms / 3600000;
+    counters.hour_requests := 0;
+    counters.hour_tokens := 0;
+  end if;
+  if (counters.day_bucket >= at_ms / 86400000) is not true then
+    counters.day_requests_before := case counters.day_bucket when at_ms / 86400000 - 1 then counters.day_requests else 0 end;
+    counters.day_tokens_before := case counters.day_bucket when at_ms / 86400000 - 1 then counters.day_tokens else 0 end;
+    counters.day_bucket := at_ms / 86400000;
+    counters.day_requests := 0;
+    counters.day_tokens := 0;
+  end if;
+  return counters;
 end
 $$;
 
-comment on function tollgate.roll(bigint[], bigint) is 'The counters as they stand at a time, before anything is taken.';
+comment on function tollgate.roll(tollgate.counters, bigint) is 'The counters as they stand at a time, before anything is taken.';
 
 
 create function tollgate.window_wait(
@@ -1899,71 +1920,69 @@ comment on function tollgate.window_wait(bigint, bigint, bigint, bigint, bigint,
   'Milliseconds until `need` fits into a window if nothing else comes; 0 when it fits now, null when it never will.';
 
 
-create function tollgate.take(counters bigint[], at_ms bigint, requests bigint, tokens bigint) returns bigint[]
+create function tollgate.take(counters tollgate.counters, at_ms bigint, requests bigint, tokens bigint)
+returns tollgate.counters
 language plpgsql
 immutable
 set search_path = ''
 as $$
-declare
-  r bigint[] := counters;
 begin
   if (
-    r[1] >= at_ms / 60000 and r[6] >= at_ms / 3600000 and r[11] >= at_ms / 86400000
+    counters.minute_bucket >= at_ms / 60000 and counters.hour_bucket >= at_ms / 3600000
+    and counters.day_bucket >= at_ms / 86400000
   ) is not true then
-    r := tollgate.roll(r, at_ms);
+    counters := tollgate.roll(counters, at_ms);
   end if;
-  return array[
-    r[1], r[2] + requests, r[3] + tokens, r[4], r[5],
-    r[6], r[7] + requests, r[8] + tokens, r[9], r[10],
-    r[11], r[12] + requests, r[13] + tokens, r[14], r[15]
-  ];
+  counters.minute_requests := counters.minute_requests + requests;
+  counters.minute_tokens := counters.minute_tokens + tokens;
+  counters.hour_requests := counters.hour_requests + requests;
+  counters.hour_tokens := counters.hour_tokens + tokens;
+  counters.day_requests := counters.day_requests + requests;
+  counters.day_tokens := counters.day_tokens + tokens;
+  return counters;
 end
 $$;
 
-comment on function tollgate.take(bigint[], bigint, bigint, bigint) is 'Counts in every window at once.';
+comment on function tollgate.take(tollgate.counters, bigint, bigint, bigint) is 'Counts in every window at once.';
 
 
-create function tollgate.correct(counters bigint[], taken_at_ms bigint, at_ms bigint, tokens bigint) returns bigint[]
+create function tollgate.correct(counters tollgate.counters, taken_at_ms bigint, at_ms bigint, tokens bigint)
+returns tollgate.counters
 language plpgsql
 immutable
 set search_path = ''
 as $$
-declare
-  spans constant bigint[] := array[60000, 3600000, 86400000];
-  corrected bigint[] := counters;
-  age bigint;
 begin
   if (
-    corrected[1] >= at_ms / 60000 and corrected[6] >= at_ms / 3600000 and corrected[11] >= at_ms / 86400000
+    counters.minute_bucket >= at_ms / 60000 and counters.hour_bucket >= at_ms / 3600000
+    and counters.day_bucket >= at_ms / 86400000
   ) is not true then
-    corrected := tollgate.roll(corrected, at_ms);
+    counters := tollgate.roll(counters, at_ms);
   end if;
-  if corrected[1] = taken_at_ms / 60000 and corrected[6] = taken_at_ms / 3600000
-    and corrected[11] = taken_at_ms / 86400000
-  then -- the usual case: it was taken in the buckets that are current
-    return array[
-      corrected[1], corrected[2], greatest(0, corrected[3] + tokens), corrected[4], corrected[5],
-      corrected[6], corrected[7], greatest(0, corrected[8] + tokens), corrected[9], corrected[10],
-      corrected[11], corrected[12], greatest(0, corrected[13] + tokens), corrected[14], corrected[15]
-    ];
+  if counters.minute_bucket = taken_at_ms / 60000 then
+    counters.minute_tokens := greatest(0, counters.minute_tokens + tokens);
+  elsif counters.minute_bucket = taken_at_ms / 60000 + 1 then
+    counters.minute_tokens_before := greatest(0, counters.minute_tokens_before + tokens);
   end if;
-  for place in 1..3 loop
-    age := corrected[place * 5 - 4] - taken_at_ms / spans[place];
-    if age = 0 then
-      corrected[place * 5 - 2] := greatest(0, corrected[place * 5 - 2] + tokens);
-    elsif age = 1 then
-      corrected[place * 5] := greatest(0, corrected[place * 5] + tokens);
-    end if;
-  end loop;
-  return corrected;
+  if counters.hour_bucket = taken_at_ms / 3600000 then
+    counters.hour_tokens := greatest(0, counters.hour_tokens + tokens);
+  elsif counters.hour_bucket = taken_at_ms / 3600000 + 1 then
+    counters.hour_tokens_before := greatest(0, counters.hour_tokens_before + tokens);
+  end if;
+  if counters.day_bucket = taken_at_ms / 86400000 then
+    counters.day_tokens := greatest(0, counters.day_tokens + tokens);
+  elsif counters.day_bucket = taken_at_ms / 86400000 + 1 then
+    counters.day_tokens_before := greatest(0, counters.day_tokens_before + tokens);
+  end if;
+  return counters;
 end
 $$;
 
-comment on function tollgate.correct(bigint[], bigint, bigint, bigint) is
+comment on function tollgate.correct(tollgate.counters, bigint, bigint, bigint) is
   'Adds the difference between tokens reserved at one time and tokens used, in the buckets that reserved them.';
 
 
-create function tollgate.limit_exceeded(counters bigint[], limits tollgate.limits, at_ms bigint, tokens bigint)
+create function tollgate.limit_exceeded(counters tollgate.counters, limits tollgate.limits, at_ms bigint, tokens bigint)
 returns jsonb
 language plpgsql
 immutable
@@ -1971,33 +1990,35 @@ set search_path = ''
 as $$
 declare
   spans constant bigint[] := array[60000, 3600000, 86400000];
-  most bigint[];
-  rolled bigint[] := tollgate.roll(counters, at_ms);
-  worst jsonb;
-  longest bigint := 0;
-  wait bigint;
-  place integer;
-  measure integer;
-  need bigint;
-begin
-  most := array[
+  now_in tollgate.counters := tollgate.roll(counters, at_ms);
+  most constant bigint[] := array[
     limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day,
     limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day
   ];
-  for limit_place in 1..6 loop
-    continue when most[limit_place] is null;
-    place := (limit_place - 1) % 3 * 5;
-    measure := (limit_place - 1) / 3;
-    need := case measure when 0 then 1 else tokens end;
+  current constant bigint[] := array[
+    now_in.minute_requests, now_in.hour_requests, now_in.day_requests,
+    now_in.minute_tokens, now_in.hour_tokens, now_in.day_tokens
+  ];
+  before constant bigint[] := array[
+    now_in.minute_requests_before, now_in.hour_requests_before, now_in.day_requests_before,
+    now_in.minute_tokens_before, now_in.hour_tokens_before, now_in.day_tokens_before
+  ];
+  worst jsonb;
+  longest bigint := 0;
+  wait bigint;
+  need bigint;
+begin
+  for place in 1..6 loop
+    continue when most[place] is null;
+    need := case when place <= 3 then 1 else tokens end;
     wait := tollgate.window_wait(
-      rolled[place + 2 + measure], rolled[place + 4 + measure],
-      spans[(limit_place - 1) % 3 + 1], at_ms, need, most[limit_place]
+      current[place], before[place], spans[(place - 1) % 3 + 1], at_ms, need, most[place]
     );
     if wait is null or wait > longest then
       worst := jsonb_build_object(
-        'window', (array['minute', 'hour', 'day'])[(limit_place - 1) % 3 + 1],
-        'measure', (array['requests', 'tokens'])[measure + 1],
-        'limit', most[limit_place],
+        'window', (array['minute', 'hour', 'day'])[(place - 1) % 3 + 1],
+        'measure', case when place <= 3 then 'requests' else 'tokens' end,
+        'limit', most[place],
         'needed', need,
         'retry_after_ms', wait
       );
@@ -2009,12 +2030,12 @@ begin
 end
 $$;
 
-comment on function tollgate.limit_exceeded(bigint[], tollgate.limits, bigint, bigint) is
+comment on function tollgate.limit_exceeded(tollgate.counters, tollgate.limits, bigint, bigint) is
   'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Says why remaining() is too little.';
 
 
 create function tollgate.rate_refusal(
-  counters bigint[],
+  counters tollgate.counters,
   limits tollgate.limits,
   at_ms bigint,
   tokens bigint,
@@ -2029,7 +2050,7 @@ as $$
   end)
 $$;
 
-comment on function tollgate.rate_refusal(bigint[], tollgate.limits, bigint, bigint, text) is
+comment on function tollgate.rate_refusal(tollgate.counters, tollgate.limits, bigint, bigint, text) is
   'The refusal of a request of so many tokens by the windows of an org or, if `key_id` is given, of a key.';
 
 
@@ -7529,6 +7550,7 @@ begin
       r.reserved_tokens,
       r.idempotency_key,
       r.created_at,
+      (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
       k.counted or k.max_concurrent_requests is not null as is_counted,
       k.max_concurrent_requests is not null as is_bounded,
       k.line,
@@ -7607,7 +7629,7 @@ begin
     wallet.balance_nanos := wallet.balance_nanos - charge;
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(entry.created_at), at_ms, token_change);
+    wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, token_change);
 
     if charge > 0 then
       transfer := row(

@@ -102,6 +102,7 @@ begin
       r.reserved_tokens,
       r.idempotency_key,
       r.created_at,
+      (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
       k.counted or k.max_concurrent_requests is not null as is_counted,
       k.max_concurrent_requests is not null as is_bounded,
       k.line,
@@ -180,7 +181,7 @@ begin
     wallet.balance_nanos := wallet.balance_nanos - charge;
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(entry.created_at), at_ms, token_change);
+    wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, token_change);
 
     if charge > 0 then
       transfer := row(

@@ -100,7 +100,7 @@ create type tollgate.wallet as (
   balance_nanos bigint,
   held_nanos bigint,
   open_requests bigint,
-  counters bigint[],
+  counters tollgate.counters,
   chain_head bytea
 );
 
