@@ -8,7 +8,7 @@ set search_path = ''
 as $$
 declare
   remaining tollgate.remaining;
-  -- How much of the bucket before has not slid out of the window.
+  -- How much of the previous bucket is still inside the window.
   minute_rest constant bigint := 60000 - at_ms % 60000;
   hour_rest constant bigint := 3600000 - at_ms % 3600000;
   day_rest constant bigint := 86400000 - at_ms % 86400000;
@@ -25,7 +25,7 @@ begin
   ) is not true then
     counters := tollgate.roll(counters, at_ms);
   end if;
-  -- Used is the current bucket and, rounded up, the part of the one before that has not slid out.
+  -- Used: the current bucket, and the part of the previous one that is still inside, rounded up.
   in_minute := limits.requests_per_minute - counters.minute_requests
     - (counters.minute_requests_before * minute_rest + 59999) / 60000;
   in_hour := limits.requests_per_hour - counters.hour_requests
@@ -34,10 +34,14 @@ begin
     - (counters.day_requests_before * day_rest + 86399999) / 86400000;
   remaining.requests_left := least(in_minute, in_hour, in_day);
   remaining.requests_limit := case remaining.requests_left
-    when in_minute then limits.requests_per_minute when in_hour then limits.requests_per_hour when in_day then limits.requests_per_day
+    when in_minute then limits.requests_per_minute
+    when in_hour then limits.requests_per_hour
+    when in_day then limits.requests_per_day
   end;
   remaining.requests_reset_ms := case remaining.requests_left
-    when in_minute then 60000 + minute_rest when in_hour then 3600000 + hour_rest when in_day then 86400000 + day_rest
+    when in_minute then 60000 + minute_rest
+    when in_hour then 3600000 + hour_rest
+    when in_day then 86400000 + day_rest
   end;
   in_minute := limits.tokens_per_minute - counters.minute_tokens
     - (counters.minute_tokens_before * minute_rest + 59999) / 60000;
@@ -47,17 +51,21 @@ begin
     - (counters.day_tokens_before * day_rest + 86399999) / 86400000;
   remaining.tokens_left := least(in_minute, in_hour, in_day);
   remaining.tokens_limit := case remaining.tokens_left
-    when in_minute then limits.tokens_per_minute when in_hour then limits.tokens_per_hour when in_day then limits.tokens_per_day
+    when in_minute then limits.tokens_per_minute
+    when in_hour then limits.tokens_per_hour
+    when in_day then limits.tokens_per_day
   end;
   remaining.tokens_reset_ms := case remaining.tokens_left
-    when in_minute then 60000 + minute_rest when in_hour then 3600000 + hour_rest when in_day then 86400000 + day_rest
+    when in_minute then 60000 + minute_rest
+    when in_hour then 3600000 + hour_rest
+    when in_day then 86400000 + day_rest
   end;
   return remaining;
 end
 $$;
 
 comment on function tollgate.remaining(tollgate.counters, tollgate.limits, bigint) is
-  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch. In bigint, since no limit is above 10^11.';
+  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; what is taken at that time lowers all windows alike, so a batch calls this once. In bigint, since no limit is above 10^11.';
 
 
 create function tollgate.tighter(one tollgate.remaining, other tollgate.remaining) returns tollgate.remaining
@@ -116,7 +124,7 @@ as $$
 $$;
 
 comment on function tollgate.windows(tollgate.counters, tollgate.limits, bigint) is
-  'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when nothing of it will be left in the window if nothing more comes (null when nothing is).';
+  'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when the window will be empty if no more requests come (null when it is empty).';
 
 
 create function tollgate.of_requests(limits tollgate.limits) returns tollgate.limits
@@ -129,7 +137,7 @@ as $$
   )::tollgate.limits
 $$;
 
-comment on function tollgate.of_requests(tollgate.limits) is 'Those of the limits that count requests.';
+comment on function tollgate.of_requests(tollgate.limits) is 'The limits of requests, without those of tokens.';
 
 
 create function tollgate.limited(windows jsonb) returns jsonb
@@ -143,7 +151,7 @@ as $$
   from jsonb_each(windows) m
 $$;
 
-comment on function tollgate.limited(jsonb) is 'What windows() tells, null in the place of each that has no limit.';
+comment on function tollgate.limited(jsonb) is 'The answer of windows(), with null for each window that has no limit.';
 
 
 create function tollgate.concurrent(bound bigint, open_requests bigint) returns jsonb

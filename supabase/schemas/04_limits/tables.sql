@@ -16,7 +16,7 @@ create type tollgate.counters as (
   day_tokens_before bigint
 );
 
-comment on type tollgate.counters is 'For minute, hour and day: the number of the current bucket, the requests and tokens in it, and those in the bucket before it. Not an array: an expression in plpgsql costs less by the name of a field than by a subscript.';
+comment on type tollgate.counters is 'For minute, hour and day: the number of the current bucket, the requests and tokens in it, and those in the previous bucket. Not an array, because in plpgsql a subscript costs more than a field.';
 
 
 create type tollgate.limits as (
@@ -40,4 +40,4 @@ create type tollgate.remaining as (
   tokens_reset_ms bigint
 );
 
-comment on type tollgate.remaining is 'Of each measure the window with the least left: its limit, what is left, and how long a request of this moment stays in it. Nulls where no window of the measure has a limit.';
+comment on type tollgate.remaining is 'Of requests and of tokens, the window with the least left: its limit, what is left, and how long a request made now stays in it. Null where no window has a limit.';

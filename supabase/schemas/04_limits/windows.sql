@@ -1,35 +1,42 @@
 -- Sliding windows of requests and tokens: three lengths, two buckets each.
 --
--- The current bucket counts whole, and the one before it by the part that is still inside the window: calendar windows
--- would let twice the limit through at the turn. Each window is written out, because a loop over arrays, or a call of a
--- function for each window, costs twice as much on the hot path. For the same reason the functions call roll() only
--- where a window has turned.
+-- The current bucket counts in full, and the previous one by the part that is still inside the window. With calendar
+-- windows, twice the limit would pass around the turn of an hour. Each window is written out, because a loop over arrays
+-- costs twice as much on the hot path. For the same reason the functions call roll() only when a window has turned.
 
 create function tollgate.roll(counters tollgate.counters, at_ms bigint) returns tollgate.counters
 language plpgsql
 immutable
 set search_path = ''
 as $$
+declare
+  minute constant bigint := at_ms / 60000;
+  hour constant bigint := at_ms / 3600000;
+  day constant bigint := at_ms / 86400000;
+  follows boolean; -- whether the bucket in the counters is the previous one
 begin
   -- When the clock goes back, the later buckets stay the current ones.
-  if (counters.minute_bucket >= at_ms / 60000) is not true then
-    counters.minute_requests_before := case counters.minute_bucket when at_ms / 60000 - 1 then counters.minute_requests else 0 end;
-    counters.minute_tokens_before := case counters.minute_bucket when at_ms / 60000 - 1 then counters.minute_tokens else 0 end;
-    counters.minute_bucket := at_ms / 60000;
+  if (counters.minute_bucket >= minute) is not true then
+    follows := counters.minute_bucket = minute - 1;
+    counters.minute_requests_before := case when follows then counters.minute_requests else 0 end;
+    counters.minute_tokens_before := case when follows then counters.minute_tokens else 0 end;
+    counters.minute_bucket := minute;
     counters.minute_requests := 0;
     counters.minute_tokens := 0;
   end if;
-  if (counters.hour_bucket >= at_ms / 3600000) is not true then
-    counters.hour_requests_before := case counters.hour_bucket when at_ms / 3600000 - 1 then counters.hour_requests else 0 end;
-    counters.hour_tokens_before := case counters.hour_bucket when at_ms / 3600000 - 1 then counters.hour_tokens else 0 end;
-    counters.hour_bucket := at_ms / 3600000;
+  if (counters.hour_bucket >= hour) is not true then
+    follows := counters.hour_bucket = hour - 1;
+    counters.hour_requests_before := case when follows then counters.hour_requests else 0 end;
+    counters.hour_tokens_before := case when follows then counters.hour_tokens else 0 end;
+    counters.hour_bucket := hour;
     counters.hour_requests := 0;
     counters.hour_tokens := 0;
   end if;
-  if (counters.day_bucket >= at_ms / 86400000) is not true then
-    counters.day_requests_before := case counters.day_bucket when at_ms / 86400000 - 1 then counters.day_requests else 0 end;
-    counters.day_tokens_before := case counters.day_bucket when at_ms / 86400000 - 1 then counters.day_tokens else 0 end;
-    counters.day_bucket := at_ms / 86400000;
+  if (counters.day_bucket >= day) is not true then
+    follows := counters.day_bucket = day - 1;
+    counters.day_requests_before := case when follows then counters.day_requests else 0 end;
+    counters.day_tokens_before := case when follows then counters.day_tokens else 0 end;
+    counters.day_bucket := day;
     counters.day_requests := 0;
     counters.day_tokens := 0;
   end if;
@@ -62,7 +69,7 @@ begin
   elsif spare >= 0 then
     return greatest(0, span - floor(spare::numeric * span / before) - at_ms % span);
   end if;
-  -- Only after the turn, when the current bucket is the one before and slides out in its turn.
+  -- Only after the next turn, when the current bucket has become the previous one.
   return span - at_ms % span + greatest(0, span - floor((most - need)::numeric * span / current));
 end
 $$;
@@ -182,7 +189,7 @@ end
 $$;
 
 comment on function tollgate.limit_exceeded(tollgate.counters, tollgate.limits, bigint, bigint) is
-  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Says why remaining() is too little.';
+  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Explains a refusal that remaining() decided.';
 
 
 create function tollgate.rate_refusal(
