@@ -580,9 +580,25 @@ for each statement execute function tollgate.forbid_change();
 
 -- schemas/04_limits/tables.sql
 
-create domain tollgate.counters as bigint[] check (value is null or cardinality(value) = 15);
+create type tollgate.counters as (
+  minute_bucket bigint,
+  minute_requests bigint,
+  minute_tokens bigint,
+  minute_requests_before bigint,
+  minute_tokens_before bigint,
+  hour_bucket bigint,
+  hour_requests bigint,
+  hour_tokens bigint,
+  hour_requests_before bigint,
+  hour_tokens_before bigint,
+  day_bucket bigint,
+  day_requests bigint,
+  day_tokens bigint,
+  day_requests_before bigint,
+  day_tokens_before bigint
+);
 
-comment on domain tollgate.counters is 'For minute, hour and day: bucket, requests, tokens, requests in the bucket before, tokens in it.';
+comment on type tollgate.counters is 'For minute, hour and day: the number of the current bucket, the requests and tokens in it, and those in the previous bucket. Not an array, because in plpgsql a subscript costs more than a field.';
 
 
 create type tollgate.limits as (
@@ -606,7 +622,7 @@ create type tollgate.remaining as (
   tokens_reset_ms bigint
 );
 
-comment on type tollgate.remaining is 'Of each measure the window with the least left: its limit, what is left, and how long a request of this moment stays in it. Nulls where no window of the measure has a limit.';
+comment on type tollgate.remaining is 'Of requests and of tokens, the window with the least left: its limit, what is left, and how long a request made now stays in it. Null where no window has a limit.';
 
 
 -- schemas/05_people/tables.sql
@@ -811,7 +827,7 @@ create table tollgate.transfers (
 );
 
 create index transfers_org on tollgate.transfers (org_id, position desc);
--- Without autosummarize what came since the last vacuum would be read whole for any time.
+-- Without autosummarize, every search by time would read all rows since the last vacuum.
 create index transfers_time on tollgate.transfers using brin (created_at) with (pages_per_range = 32, autosummarize);
 create index transfers_but_charges on tollgate.transfers (created_at) where kind <> 'charge';
 
@@ -833,7 +849,7 @@ create table tollgate.credit_operations (
   idempotency_key text not null check (length(idempotency_key) between 1 and 180),
   asked jsonb not null,
   position bigint not null unique, -- of its transfer, which is never deleted
-  request_id text, -- whose charge was given back
+  request_id text, -- whose charge was refunded
   counted_nanos bigint not null check (counted_nanos >= 0),
   created_at timestamptz not null default clock_timestamp(),
   primary key (operator, idempotency_key)
@@ -842,10 +858,10 @@ create table tollgate.credit_operations (
 create index credit_operations_request on tollgate.credit_operations (request_id) where request_id is not null;
 create index credit_operations_cap on tollgate.credit_operations (operator, created_at);
 
-comment on table tollgate.credit_operations is 'What operators did with credits over HTTP: one row for each transfer they made. Append-only.';
-comment on column tollgate.credit_operations.operator is 'The user who acted, whichever of their keys they used: an idempotency key is theirs alone.';
-comment on column tollgate.credit_operations.asked is 'What was asked for under the idempotency key, to tell a repetition from another request.';
-comment on column tollgate.credit_operations.counted_nanos is 'What of it counts toward the operator''s cap of the day.';
+comment on table tollgate.credit_operations is 'Credits moved by operators over HTTP: one row for each transfer. Append-only.';
+comment on column tollgate.credit_operations.operator is 'The user who acted, with any of their keys. Idempotency keys are separate for each operator.';
+comment on column tollgate.credit_operations.asked is 'The operation as it was requested, to tell a repetition from another request under the same idempotency key.';
+comment on column tollgate.credit_operations.counted_nanos is 'How much of it counts toward the operator''s daily cap.';
 
 alter table tollgate.credit_operations enable row level security;
 
@@ -1195,18 +1211,17 @@ create table tollgate.requests (
   expires_at timestamptz not null,
   settled_at timestamptz,
   check ((settled_at is null) = (state in ('held', 'unsettled')))
-) with (fillfactor = 50); -- room beside each row for its settled version, which is longer: then settling writes no index
+) with (fillfactor = 50); -- space on the page for the settled version of each row: settling then writes no index
 
 create index requests_org on tollgate.requests (org_id, created_at desc);
--- For lists of all orgs, newest first, for the hours not rolled up yet, and for retention. Settling does not change
--- created_at, so it writes no index for this one either.
+-- For lists over all orgs, roll-ups and retention. Settling does not change created_at, so it does not write here.
 create index requests_age on tollgate.requests (created_at);
--- Settling changes neither created_at nor, but for the few that it quarantines, whether a row is in this one.
+-- Settling writes this index only for the few requests that it quarantines.
 create index requests_quarantined on tollgate.requests (created_at) where quarantined;
 
-comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. Held and unsettled ones have their hold_nanos in orgs.held_nanos.';
+comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. orgs.held_nanos is the sum of hold_nanos of the held and unsettled ones.';
 comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
-comment on column tollgate.requests.price is 'The prices the hold was made with, for whoever settles an estimate.';
+comment on column tollgate.requests.price is 'The prices that the hold was made with; estimates are charged with them.';
 
 alter table tollgate.requests enable row level security;
 
@@ -1219,8 +1234,8 @@ create table tollgate.holds (
 
 create index holds_due on tollgate.holds (next_sweep_at);
 
-comment on table tollgate.holds is 'The open holds: one row for each request that is held or unsettled, gone when it ends.';
-comment on column tollgate.holds.next_sweep_at is 'When a sweeper looks for the truth if nobody settled; moves on with each look.';
+comment on table tollgate.holds is 'The open holds: one row for each request that is held or unsettled, deleted when it ends.';
+comment on column tollgate.holds.next_sweep_at is 'When a sweeper looks for the cost of a request that was not settled; later with each look.';
 
 alter table tollgate.holds enable row level security;
 
@@ -1238,7 +1253,7 @@ create table tollgate.answers (
 create index answers_request on tollgate.answers (request_id);
 create index answers_age on tollgate.answers (created_at);
 
-comment on table tollgate.answers is 'What was answered under an idempotency key, for 24 hours. No foreign key, as for requests.';
+comment on table tollgate.answers is 'Answers under idempotency keys, kept for 24 hours. No foreign key, as for requests.';
 
 alter table tollgate.answers enable row level security;
 
@@ -1250,7 +1265,7 @@ create table tollgate.dropped (
   charge_nanos bigint not null default 0
 );
 
-comment on table tollgate.dropped is 'What the requests that retention dropped had been charged, so that the charges that lost their request can still be proved.';
+comment on table tollgate.dropped is 'Sums of the requests that retention dropped, so that the audit can still prove their charges.';
 
 alter table tollgate.dropped enable row level security;
 
@@ -1260,7 +1275,7 @@ create type tollgate.wallet as (
   balance_nanos bigint,
   held_nanos bigint,
   open_requests bigint,
-  counters bigint[],
+  counters tollgate.counters,
   chain_head bytea
 );
 
@@ -1415,7 +1430,7 @@ comment on function tollgate.event_text(tollgate.audit_events) is
 
 create function tollgate.link_event() returns trigger
 language plpgsql
-security definer -- when a transaction commits, no function that may write here is running any more
+security definer -- a deferred trigger runs at the commit, outside of the functions that may write here
 set search_path = ''
 as $$
 declare
@@ -1430,7 +1445,7 @@ end
 $$;
 
 comment on function tollgate.link_event() is
-  'Trigger of the audit trail, deferred to the commit: links each event to the one before. Locks the chain, always as the last lock of a transaction, so nobody who holds it waits for anybody.';
+  'Trigger of the audit trail, deferred to the commit: links each event to the previous one. Locks the chain, always as the last lock of a transaction, so that it cannot deadlock.';
 
 create constraint trigger audit_events_linked
 after insert on tollgate.audit_events
@@ -1467,7 +1482,7 @@ comment on function tollgate.record(tollgate.caller, text, text, text, jsonb) is
 
 -- schemas/03_authentication/recognise.sql
 
--- Who is calling, and whether they may.
+-- Recognises callers, and decides whether they may act.
 
 create function tollgate.digests_of(caller jsonb) returns bytea[]
 language sql
@@ -1478,7 +1493,7 @@ as $$
 $$;
 
 comment on function tollgate.digests_of(jsonb) is
-  'The digests a caller''s key may be kept under: of each active pepper, the newest first.';
+  'The digests under which a caller''s key may be stored: one for each active pepper, the newest first.';
 
 
 create function tollgate.key_refusal(
@@ -1502,11 +1517,13 @@ declare
       then 'ip_not_allowed'
     when scope <> all (key.scopes) or (scope = 'admin' and owner.role <> 'admin') then 'permission_denied'
   end;
+  status integer;
 begin
   if code is null then
     return null;
   end if;
-  return tollgate.refusal(case when code in ('ip_not_allowed', 'permission_denied') then 403 else 401 end, code, case code
+  status := case when code in ('ip_not_allowed', 'permission_denied') then 403 else 401 end;
+  return tollgate.refusal(status, code, case code
     when 'invalid_api_key' then '{}'
     when 'key_revoked' then jsonb_build_object('key_id', key.id, 'revoked_at', tollgate.utc(key.revoked_at))
     when 'key_disabled' then jsonb_build_object('key_id', key.id, 'disabled', case
@@ -1589,7 +1606,7 @@ end
 $$;
 
 comment on function tollgate.recognise(jsonb, text, boolean) is
-  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key unless told not to, which a function that locks orgs must.';
+  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key unless `touch` is false. A function that locks orgs passes false, and touches the key after it has locked the org.';
 
 
 create function tollgate.touch(key tollgate.api_keys, caller jsonb) returns void
@@ -1607,7 +1624,7 @@ end
 $$;
 
 comment on function tollgate.touch(tollgate.api_keys, jsonb) is
-  'Notes the use of a key, once a minute, and stores one that was found under the previous pepper under the newest. Skips a key that another transaction has locked. Orgs are locked before keys: whoever locks an org touches after that.';
+  'Updates last_used_at of a key, at most once a minute, and replaces a digest that was made with a previous pepper. Skips a key that another transaction has locked. Orgs are locked before keys, so a function that locks an org calls this afterwards. Locks the key.';
 
 
 create function tollgate.identity(actor tollgate.caller) returns jsonb
@@ -1619,7 +1636,7 @@ as $$
 $$;
 
 comment on function tollgate.identity(tollgate.caller) is
-  'What an answer tells the server of its caller, for the request''s log line.';
+  'The ids of the caller, which the server writes into the log line of the request.';
 
 
 create function tollgate.operates(actor tollgate.caller) returns boolean
@@ -1644,7 +1661,7 @@ as $$
 $$;
 
 comment on function public.tollgate_identify(jsonb) is
-  'Says that the caller may come in, and who it is. Changes nothing. Refuses: as recognise(). Locks nothing.';
+  'Answers who the caller is, if it may act. Changes nothing. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_identify(jsonb)');
 
@@ -1658,7 +1675,7 @@ as $$
 $$;
 
 comment on function public.tollgate_operator(jsonb) is
-  'Says that the caller is an operator, for what the server does outside the database on an operator''s word only. Refuses: as recognise(). Locks nothing.';
+  'Answers who the caller is, if it is an operator: for what operators do outside the database. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_operator(jsonb)');
 
@@ -1667,55 +1684,72 @@ select tollgate.expose('public.tollgate_operator(jsonb)');
 
 -- What limits leave.
 
-create function tollgate.remaining(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.remaining
+create function tollgate.remaining(counters tollgate.counters, limits tollgate.limits, at_ms bigint)
+returns tollgate.remaining
 language plpgsql
 immutable
 set search_path = ''
 as $$
 declare
-  spans constant bigint[] := array[60000, 3600000, 86400000];
-  most_requests bigint[] := array[limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day];
-  most_tokens bigint[] := array[limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day];
-  rolled bigint[] := counters;
-  least_left tollgate.remaining;
-  span bigint;
-  slid bigint; -- how far the bucket before has slid out of the window
-  here bigint;
+  remaining tollgate.remaining;
+  -- How much of the previous bucket is still inside the window.
+  minute_rest constant bigint := 60000 - at_ms % 60000;
+  hour_rest constant bigint := 3600000 - at_ms % 3600000;
+  day_rest constant bigint := 86400000 - at_ms % 86400000;
+  in_minute bigint;
+  in_hour bigint;
+  in_day bigint;
 begin
   if limits is null then
-    return least_left;
+    return remaining;
   end if;
   if (
-    rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000
+    counters.minute_bucket >= at_ms / 60000 and counters.hour_bucket >= at_ms / 3600000
+    and counters.day_bucket >= at_ms / 86400000
   ) is not true then
-    rolled := tollgate.roll(rolled, at_ms);
+    counters := tollgate.roll(counters, at_ms);
   end if;
-  -- Used is the current bucket and, rounded up, the part of the one before that has not slid out. In bigint, since no
-  -- limit is above 10^11.
-  for place in 1..3 loop
-    span := spans[place];
-    slid := at_ms % span;
-    here := most_requests[place] - rolled[place * 5 - 3]
-      - (rolled[place * 5 - 1] * (span - slid) + span - 1) / span;
-    if here < least_left.requests_left or (least_left.requests_left is null and here is not null) then
-      least_left.requests_limit := most_requests[place];
-      least_left.requests_left := here;
-      least_left.requests_reset_ms := 2 * span - slid;
-    end if;
-    here := most_tokens[place] - rolled[place * 5 - 2]
-      - (rolled[place * 5] * (span - slid) + span - 1) / span;
-    if here < least_left.tokens_left or (least_left.tokens_left is null and here is not null) then
-      least_left.tokens_limit := most_tokens[place];
-      least_left.tokens_left := here;
-      least_left.tokens_reset_ms := 2 * span - slid;
-    end if;
-  end loop;
-  return least_left;
+  -- Used: the current bucket, and the part of the previous one that is still inside, rounded up.
+  in_minute := limits.requests_per_minute - counters.minute_requests
+    - (counters.minute_requests_before * minute_rest + 59999) / 60000;
+  in_hour := limits.requests_per_hour - counters.hour_requests
+    - (counters.hour_requests_before * hour_rest + 3599999) / 3600000;
+  in_day := limits.requests_per_day - counters.day_requests
+    - (counters.day_requests_before * day_rest + 86399999) / 86400000;
+  remaining.requests_left := least(in_minute, in_hour, in_day);
+  remaining.requests_limit := case remaining.requests_left
+    when in_minute then limits.requests_per_minute
+    when in_hour then limits.requests_per_hour
+    when in_day then limits.requests_per_day
+  end;
+  remaining.requests_reset_ms := case remaining.requests_left
+    when in_minute then 60000 + minute_rest
+    when in_hour then 3600000 + hour_rest
+    when in_day then 86400000 + day_rest
+  end;
+  in_minute := limits.tokens_per_minute - counters.minute_tokens
+    - (counters.minute_tokens_before * minute_rest + 59999) / 60000;
+  in_hour := limits.tokens_per_hour - counters.hour_tokens
+    - (counters.hour_tokens_before * hour_rest + 3599999) / 3600000;
+  in_day := limits.tokens_per_day - counters.day_tokens
+    - (counters.day_tokens_before * day_rest + 86399999) / 86400000;
+  remaining.tokens_left := least(in_minute, in_hour, in_day);
+  remaining.tokens_limit := case remaining.tokens_left
+    when in_minute then limits.tokens_per_minute
+    when in_hour then limits.tokens_per_hour
+    when in_day then limits.tokens_per_day
+  end;
+  remaining.tokens_reset_ms := case remaining.tokens_left
+    when in_minute then 60000 + minute_rest
+    when in_hour then 3600000 + hour_rest
+    when in_day then 86400000 + day_rest
+  end;
+  return remaining;
 end
 $$;
 
-comment on function tollgate.remaining(bigint[], tollgate.limits, bigint) is
-  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch.';
+comment on function tollgate.remaining(tollgate.counters, tollgate.limits, bigint) is
+  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; what is taken at that time lowers all windows alike, so a batch calls this once. In bigint, since no limit is above 10^11.';
 
 
 create function tollgate.tighter(one tollgate.remaining, other tollgate.remaining) returns tollgate.remaining
@@ -1741,7 +1775,7 @@ $$;
 comment on function tollgate.tighter(tollgate.remaining, tollgate.remaining) is 'For each measure, whichever has less left.';
 
 
-create function tollgate.windows(counters bigint[], limits tollgate.limits, at_ms bigint) returns jsonb
+create function tollgate.windows(counters tollgate.counters, limits tollgate.limits, at_ms bigint) returns jsonb
 language sql
 immutable
 set search_path = ''
@@ -1753,30 +1787,28 @@ as $$
   from (
     select l.measure, l.name, jsonb_build_object(
       'limit', l.most,
-      'used', c.used,
-      'remaining', case when l.most is not null then greatest(0, l.most - c.used) end,
+      'used', u.used,
+      'remaining', case when l.most is not null then greatest(0, l.most - u.used) end,
       'resets_at', tollgate.utc(to_timestamp((at_ms - at_ms % l.span + l.span * case
-        when rolled[l.counter] > 0 then 2
-        when rolled[l.counter + 2] > 0 then 1
+        when l.current > 0 then 2
+        when l.before > 0 then 1
       end) / 1000.0))
     ) as shown
-    from tollgate.roll(counters, at_ms) rolled,
+    from tollgate.roll(counters, at_ms) c,
     lateral (values
-      ('requests', 'minute', 60000, limits.requests_per_minute, 2),
-      ('requests', 'hour', 3600000, limits.requests_per_hour, 7),
-      ('requests', 'day', 86400000, limits.requests_per_day, 12),
-      ('tokens', 'minute', 60000, limits.tokens_per_minute, 3),
-      ('tokens', 'hour', 3600000, limits.tokens_per_hour, 8),
-      ('tokens', 'day', 86400000, limits.tokens_per_day, 13)
-    ) l (measure, name, span, most, counter),
-    lateral (
-      select rolled[l.counter] + (rolled[l.counter + 2] * (l.span - at_ms % l.span) + l.span - 1) / l.span as used
-    ) c
+      ('requests', 'minute', 60000, limits.requests_per_minute, c.minute_requests, c.minute_requests_before),
+      ('requests', 'hour', 3600000, limits.requests_per_hour, c.hour_requests, c.hour_requests_before),
+      ('requests', 'day', 86400000, limits.requests_per_day, c.day_requests, c.day_requests_before),
+      ('tokens', 'minute', 60000, limits.tokens_per_minute, c.minute_tokens, c.minute_tokens_before),
+      ('tokens', 'hour', 3600000, limits.tokens_per_hour, c.hour_tokens, c.hour_tokens_before),
+      ('tokens', 'day', 86400000, limits.tokens_per_day, c.day_tokens, c.day_tokens_before)
+    ) l (measure, name, span, most, current, before),
+    lateral (select l.current + (l.before * (l.span - at_ms % l.span) + l.span - 1) / l.span as used) u
   ) w
 $$;
 
-comment on function tollgate.windows(bigint[], tollgate.limits, bigint) is
-  'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when nothing of it will be left in the window if nothing more comes (null when nothing is).';
+comment on function tollgate.windows(tollgate.counters, tollgate.limits, bigint) is
+  'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when the window will be empty if no more requests come (null when it is empty).';
 
 
 create function tollgate.of_requests(limits tollgate.limits) returns tollgate.limits
@@ -1789,7 +1821,7 @@ as $$
   )::tollgate.limits
 $$;
 
-comment on function tollgate.of_requests(tollgate.limits) is 'Those of the limits that count requests.';
+comment on function tollgate.of_requests(tollgate.limits) is 'The limits of requests, without those of tokens.';
 
 
 create function tollgate.limited(windows jsonb) returns jsonb
@@ -1803,7 +1835,7 @@ as $$
   from jsonb_each(windows) m
 $$;
 
-comment on function tollgate.limited(jsonb) is 'What windows() tells, null in the place of each that has no limit.';
+comment on function tollgate.limited(jsonb) is 'The answer of windows(), with null for each window that has no limit.';
 
 
 create function tollgate.concurrent(bound bigint, open_requests bigint) returns jsonb
@@ -1826,46 +1858,51 @@ comment on function tollgate.concurrent(bigint, bigint) is
 
 -- Sliding windows of requests and tokens: three lengths, two buckets each.
 --
--- The current bucket counts whole, and the one before it by the part that is still inside the window: calendar windows
--- would let twice the limit through at the turn. The counters of an org or key are fifteen numbers, five for each of
--- minute, hour and day: bucket, requests, tokens, requests before, tokens before. Functions that look at all three
--- know their spans in milliseconds, because a call of another function for each is slow on the hot path.
+-- The current bucket counts in full, and the previous one by the part that is still inside the window. With calendar
+-- windows, twice the limit would pass around the turn of an hour. Each window is written out, because a loop over arrays
+-- costs twice as much on the hot path. For the same reason the functions call roll() only when a window has turned.
 
-create function tollgate.roll(counters bigint[], at_ms bigint) returns bigint[]
+create function tollgate.roll(counters tollgate.counters, at_ms bigint) returns tollgate.counters
 language plpgsql
 immutable
 set search_path = ''
 as $$
 declare
-  spans constant bigint[] := array[60000, 3600000, 86400000];
-  rolled bigint[] := coalesce(counters, array_fill(0::bigint, array[15]));
-  bucket bigint;
-  place integer;
+  minute constant bigint := at_ms / 60000;
+  hour constant bigint := at_ms / 3600000;
+  day constant bigint := at_ms / 86400000;
+  follows boolean; -- whether the bucket in the counters is the previous one
 begin
-  if rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000 then
-    return rolled; -- the usual case, and a clock that went back: then the later buckets stay the current ones
+  -- When the clock goes back, the later buckets stay the current ones.
+  if (counters.minute_bucket >= minute) is not true then
+    follows := counters.minute_bucket = minute - 1;
+    counters.minute_requests_before := case when follows then counters.minute_requests else 0 end;
+    counters.minute_tokens_before := case when follows then counters.minute_tokens else 0 end;
+    counters.minute_bucket := minute;
+    counters.minute_requests := 0;
+    counters.minute_tokens := 0;
   end if;
-  for window_place in 1..3 loop
-    place := (window_place - 1) * 5;
-    bucket := at_ms / spans[window_place];
-    if rolled[place + 1] >= bucket then
-      continue;
-    elsif rolled[place + 1] = bucket - 1 then
-      rolled[place + 4] := rolled[place + 2];
-      rolled[place + 5] := rolled[place + 3];
-    else
-      rolled[place + 4] := 0;
-      rolled[place + 5] := 0;
-    end if;
-    rolled[place + 1] := bucket;
-    rolled[place + 2] := 0;
-    rolled[place + 3] := 0;
-  end loop;
-  return rolled;
+  if (counters.hour_bucket >= hour) is not true then
+    follows := counters.hour_bucket = hour - 1;
+    counters.hour_requests_before := case when follows then counters.hour_requests else 0 end;
+    counters.hour_tokens_before := case when follows then counters.hour_tokens else 0 end;
+    counters.hour_bucket := hour;
+    counters.hour_requests := 0;
+    counters.hour_tokens := 0;
+  end if;
+  if (counters.day_bucket >= day) is not true then
+    follows := counters.day_bucket = day - 1;
+    counters.day_requests_before := case when follows then counters.day_requests else 0 end;
+    counters.day_tokens_before := case when follows then counters.day_tokens else 0 end;
+    counters.day_bucket := day;
+    counters.day_requests := 0;
+    counters.day_tokens := 0;
+  end if;
+  return counters;
 end
 $$;
 
-comment on function tollgate.roll(bigint[], bigint) is 'The counters as they stand at a time, before anything is taken.';
+comment on function tollgate.roll(tollgate.counters, bigint) is 'The counters as they stand at a time, before anything is taken.';
 
 
 create function tollgate.window_wait(
@@ -1890,7 +1927,7 @@ begin
   elsif spare >= 0 then
     return greatest(0, span - floor(spare::numeric * span / before) - at_ms % span);
   end if;
-  -- Only after the turn, when the current bucket is the one before and slides out in its turn.
+  -- Only after the next turn, when the current bucket has become the previous one.
   return span - at_ms % span + greatest(0, span - floor((most - need)::numeric * span / current));
 end
 $$;
@@ -1899,71 +1936,69 @@ comment on function tollgate.window_wait(bigint, bigint, bigint, bigint, bigint,
   'Milliseconds until `need` fits into a window if nothing else comes; 0 when it fits now, null when it never will.';
 
 
-create function tollgate.take(counters bigint[], at_ms bigint, requests bigint, tokens bigint) returns bigint[]
+create function tollgate.take(counters tollgate.counters, at_ms bigint, requests bigint, tokens bigint)
+returns tollgate.counters
 language plpgsql
 immutable
 set search_path = ''
 as $$
-declare
-  r bigint[] := counters;
 begin
   if (
-    r[1] >= at_ms / 60000 and r[6] >= at_ms / 3600000 and r[11] >= at_ms / 86400000
+    counters.minute_bucket >= at_ms / 60000 and counters.hour_bucket >= at_ms / 3600000
+    and counters.day_bucket >= at_ms / 86400000
   ) is not true then
-    r := tollgate.roll(r, at_ms);
+    counters := tollgate.roll(counters, at_ms);
   end if;
-  return array[
-    r[1], r[2] + requests, r[3] + tokens, r[4], r[5],
-    r[6], r[7] + requests, r[8] + tokens, r[9], r[10],
-    r[11], r[12] + requests, r[13] + tokens, r[14], r[15]
-  ];
+  counters.minute_requests := counters.minute_requests + requests;
+  counters.minute_tokens := counters.minute_tokens + tokens;
+  counters.hour_requests := counters.hour_requests + requests;
+  counters.hour_tokens := counters.hour_tokens + tokens;
+  counters.day_requests := counters.day_requests + requests;
+  counters.day_tokens := counters.day_tokens + tokens;
+  return counters;
 end
 $$;
 
-comment on function tollgate.take(bigint[], bigint, bigint, bigint) is 'Counts in every window at once.';
+comment on function tollgate.take(tollgate.counters, bigint, bigint, bigint) is 'Counts in every window at once.';
 
 
-create function tollgate.correct(counters bigint[], taken_at_ms bigint, at_ms bigint, tokens bigint) returns bigint[]
+create function tollgate.correct(counters tollgate.counters, taken_at_ms bigint, at_ms bigint, tokens bigint)
+returns tollgate.counters
 language plpgsql
 immutable
 set search_path = ''
 as $$
-declare
-  spans constant bigint[] := array[60000, 3600000, 86400000];
-  corrected bigint[] := counters;
-  age bigint;
 begin
   if (
-    corrected[1] >= at_ms / 60000 and corrected[6] >= at_ms / 3600000 and corrected[11] >= at_ms / 86400000
+    counters.minute_bucket >= at_ms / 60000 and counters.hour_bucket >= at_ms / 3600000
+    and counters.day_bucket >= at_ms / 86400000
   ) is not true then
-    corrected := tollgate.roll(corrected, at_ms);
+    counters := tollgate.roll(counters, at_ms);
   end if;
-  if corrected[1] = taken_at_ms / 60000 and corrected[6] = taken_at_ms / 3600000
-    and corrected[11] = taken_at_ms / 86400000
-  then -- the usual case: it was taken in the buckets that are current
-    return array[
-      corrected[1], corrected[2], greatest(0, corrected[3] + tokens), corrected[4], corrected[5],
-      corrected[6], corrected[7], greatest(0, corrected[8] + tokens), corrected[9], corrected[10],
-      corrected[11], corrected[12], greatest(0, corrected[13] + tokens), corrected[14], corrected[15]
-    ];
+  if counters.minute_bucket = taken_at_ms / 60000 then
+    counters.minute_tokens := greatest(0, counters.minute_tokens + tokens);
+  elsif counters.minute_bucket = taken_at_ms / 60000 + 1 then
+    counters.minute_tokens_before := greatest(0, counters.minute_tokens_before + tokens);
   end if;
-  for place in 1..3 loop
-    age := corrected[place * 5 - 4] - taken_at_ms / spans[place];
-    if age = 0 then
-      corrected[place * 5 - 2] := greatest(0, corrected[place * 5 - 2] + tokens);
-    elsif age = 1 then
-      corrected[place * 5] := greatest(0, corrected[place * 5] + tokens);
-    end if;
-  end loop;
-  return corrected;
+  if counters.hour_bucket = taken_at_ms / 3600000 then
+    counters.hour_tokens := greatest(0, counters.hour_tokens + tokens);
+  elsif counters.hour_bucket = taken_at_ms / 3600000 + 1 then
+    counters.hour_tokens_before := greatest(0, counters.hour_tokens_before + tokens);
+  end if;
+  if counters.day_bucket = taken_at_ms / 86400000 then
+    counters.day_tokens := greatest(0, counters.day_tokens + tokens);
+  elsif counters.day_bucket = taken_at_ms / 86400000 + 1 then
+    counters.day_tokens_before := greatest(0, counters.day_tokens_before + tokens);
+  end if;
+  return counters;
 end
 $$;
 
-comment on function tollgate.correct(bigint[], bigint, bigint, bigint) is
+comment on function tollgate.correct(tollgate.counters, bigint, bigint, bigint) is
   'Adds the difference between tokens reserved at one time and tokens used, in the buckets that reserved them.';
 
 
-create function tollgate.limit_exceeded(counters bigint[], limits tollgate.limits, at_ms bigint, tokens bigint)
+create function tollgate.limit_exceeded(counters tollgate.counters, limits tollgate.limits, at_ms bigint, tokens bigint)
 returns jsonb
 language plpgsql
 immutable
@@ -1971,33 +2006,35 @@ set search_path = ''
 as $$
 declare
   spans constant bigint[] := array[60000, 3600000, 86400000];
-  most bigint[];
-  rolled bigint[] := tollgate.roll(counters, at_ms);
-  worst jsonb;
-  longest bigint := 0;
-  wait bigint;
-  place integer;
-  measure integer;
-  need bigint;
-begin
-  most := array[
+  now_in tollgate.counters := tollgate.roll(counters, at_ms);
+  most constant bigint[] := array[
     limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day,
     limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day
   ];
-  for limit_place in 1..6 loop
-    continue when most[limit_place] is null;
-    place := (limit_place - 1) % 3 * 5;
-    measure := (limit_place - 1) / 3;
-    need := case measure when 0 then 1 else tokens end;
+  current constant bigint[] := array[
+    now_in.minute_requests, now_in.hour_requests, now_in.day_requests,
+    now_in.minute_tokens, now_in.hour_tokens, now_in.day_tokens
+  ];
+  before constant bigint[] := array[
+    now_in.minute_requests_before, now_in.hour_requests_before, now_in.day_requests_before,
+    now_in.minute_tokens_before, now_in.hour_tokens_before, now_in.day_tokens_before
+  ];
+  worst jsonb;
+  longest bigint := 0;
+  wait bigint;
+  need bigint;
+begin
+  for place in 1..6 loop
+    continue when most[place] is null;
+    need := case when place <= 3 then 1 else tokens end;
     wait := tollgate.window_wait(
-      rolled[place + 2 + measure], rolled[place + 4 + measure],
-      spans[(limit_place - 1) % 3 + 1], at_ms, need, most[limit_place]
+      current[place], before[place], spans[(place - 1) % 3 + 1], at_ms, need, most[place]
     );
     if wait is null or wait > longest then
       worst := jsonb_build_object(
-        'window', (array['minute', 'hour', 'day'])[(limit_place - 1) % 3 + 1],
-        'measure', (array['requests', 'tokens'])[measure + 1],
-        'limit', most[limit_place],
+        'window', (array['minute', 'hour', 'day'])[(place - 1) % 3 + 1],
+        'measure', case when place <= 3 then 'requests' else 'tokens' end,
+        'limit', most[place],
         'needed', need,
         'retry_after_ms', wait
       );
@@ -2009,12 +2046,12 @@ begin
 end
 $$;
 
-comment on function tollgate.limit_exceeded(bigint[], tollgate.limits, bigint, bigint) is
-  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Says why remaining() is too little.';
+comment on function tollgate.limit_exceeded(tollgate.counters, tollgate.limits, bigint, bigint) is
+  'Null when one more request of so many tokens fits into every window; otherwise the window to wait longest for, with retry_after_ms, or null there when no wait would help. Explains a refusal that remaining() decided.';
 
 
 create function tollgate.rate_refusal(
-  counters bigint[],
+  counters tollgate.counters,
   limits tollgate.limits,
   at_ms bigint,
   tokens bigint,
@@ -2029,7 +2066,7 @@ as $$
   end)
 $$;
 
-comment on function tollgate.rate_refusal(bigint[], tollgate.limits, bigint, bigint, text) is
+comment on function tollgate.rate_refusal(tollgate.counters, tollgate.limits, bigint, bigint, text) is
   'The refusal of a request of so many tokens by the windows of an org or, if `key_id` is given, of a key.';
 
 
@@ -6885,17 +6922,17 @@ select tollgate.expose('public.tollgate_drop_old_contents(integer, integer)');
 
 -- Admits requests: takes from limits and holds the worst case.
 --
--- Admission and settlement take many items and answer each, in the same order. A refusal is an answer, and repeating an
--- item with the same id changes nothing. Both take four steps: lock the orgs, look everything up, decide item by item
--- in memory, write. All but the third are one statement for the whole batch, because starting a statement costs more
+-- Admission and settlement take many items and answer each. A refusal is an answer, and an item that is repeated with
+-- the same id changes nothing. Both have four steps: lock the orgs, look everything up, decide item by item in memory,
+-- write. The first two and the last are one statement each for the whole batch, because starting a statement costs more
 -- than a row in it.
 
 create function public.tollgate_admit(items jsonb) returns json
 language plpgsql
 security definer
 set search_path = ''
--- Plans are made once per connection, often while the tables are small. These keep to the indexes, with which they
--- stay good when the tables are large, and keep a batch of one from being planned anew each time.
+-- Plans are made once per connection, often while the tables are small. With these settings they use indexes, so that
+-- they stay fast when the tables are large, and a batch of one is not planned again each time.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -6905,7 +6942,7 @@ as $$
 declare
   key_ids text[]; -- of the items, in their order; null where the key is not known
   org_ids text[];
-  moment timestamptz; -- one for the batch, read when its locks are held
+  moment timestamptz; -- of the whole batch, read when its locks are held
   at_ms bigint;
   request record;
   key tollgate.api_keys;
@@ -6919,16 +6956,15 @@ declare
   answer json;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
-  place_of_keys integer := 0; -- of the wallet whose keys this batch has written to
-  used_keys text[] := '{}'; -- whose use is to be noted
-  callers jsonb[] := '{}'; -- who used them
+  place_of_keys integer := 0; -- of the org whose keys this batch has written to
+  used_keys text[] := '{}'; -- to be touched
+  callers jsonb[] := '{}'; -- of the used keys, in their order
   all_admitted tollgate.admitted[] := '{}';
   wallets tollgate.wallet[] := '{}';
   ids text[] := '{}';
   answers json[] := '{}';
 begin
-  -- Lock: in id order, so that two batches never wait for each other in a circle. Later statements read how things
-  -- stand under the locks.
+  -- Lock: in id order, so that two batches cannot deadlock. Later statements read what holds under the locks.
   with keys as materialized (
     select k.id, k.org_id
     from jsonb_array_elements(items) with ordinality i (item, place)
@@ -6977,7 +7013,7 @@ begin
       )::tollgate.limits) as limits,
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
       i.item ->> 'idempotency_key' as idempotency_key,
-      r as earlier, -- the request itself, when it was admitted before
+      r as earlier, -- the request, when it was admitted before
       tollgate.key_refusal(k, u, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
         case when o.paid_suspended_at is not null then tollgate.suspended_refusal(o.id, o.paid_suspended_at) end,
@@ -7011,7 +7047,7 @@ begin
     key := request.counted_key;
     key_remaining := null;
     if key.id is not null and refusal is null then
-      if place_of_keys = place then -- an earlier item may have changed this key, or one it shares a budget with
+      if place_of_keys = place then -- an earlier item may have changed this key, or one of its line
         select k.* into key from tollgate.api_keys k where k.id = key.id;
       end if;
       key := tollgate.in_this_period(key, moment);
@@ -7029,7 +7065,7 @@ begin
       answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id);
-      if answer -> 'replay' is not null then -- it takes a request of every window, and nothing else
+      if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
         if remaining.requests_left < 1 then
           refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
         elsif key_remaining.requests_left < 1 then
@@ -7053,7 +7089,7 @@ begin
         request.markup_ppm,
         least(available, key.budget_nanos - key.budget_spent_nanos),
         least(
-          remaining.tokens_left / 2, key_remaining.tokens_left / 2, -- half, so that others may run beside it
+          remaining.tokens_left / 2, key_remaining.tokens_left / 2, -- half: other requests can run at the same time
           key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
         )
       );
@@ -7073,7 +7109,7 @@ begin
         refusal := tollgate.key_limit_refusal(key, key_remaining, worst_case, at_ms);
       end if;
 
-      if refusal is null then -- from here on everything is taken
+      if refusal is null then -- from here on nothing refuses
         wallet.held_nanos := wallet.held_nanos + worst_case.hold_nanos;
         wallet.open_requests := wallet.open_requests + 1;
         wallet.counters := tollgate.take(wallet.counters, at_ms, 1, worst_case.reserved_tokens);
@@ -7137,7 +7173,7 @@ end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, opens the request. Answers by id: granted, replay or refusal. A replay takes a request of the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. The same id again answers the same. Locks orgs in id order, then keys.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then keys.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');
 
@@ -7168,7 +7204,7 @@ end
 $$;
 
 comment on function tollgate.kept_answer(jsonb, text) is
-  'What an idempotency key was answered with: a replay, a refusal, or null when it is new. The org is locked by the caller, so two requests cannot both find it new.';
+  'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 
 create function tollgate.begin_answer(org_id text, item jsonb) returns void
@@ -7182,7 +7218,7 @@ as $$
 $$;
 
 comment on function tollgate.begin_answer(text, jsonb) is
-  'Remembers which request runs under an idempotency key, in place of an answer that is no longer kept. The org is locked by the caller.';
+  'Stores which request runs under an idempotency key, in place of an answer that has expired. The org is locked by the caller.';
 
 
 create function tollgate.keep_answer(request_id text, item jsonb) returns void
@@ -7195,7 +7231,7 @@ begin
   if given is not null then
     update tollgate.answers a set answer = given where a.request_id = keep_answer.request_id;
   elsif item ->> 'outcome' = 'released' then
-    -- Nothing happened: the key is free again.
+    -- Nothing was done, so the key can be used again.
     delete from tollgate.answers a where a.request_id = keep_answer.request_id;
   else
     update tollgate.answers a set answer = '{"kept": false}'
@@ -7205,12 +7241,12 @@ end
 $$;
 
 comment on function tollgate.keep_answer(text, jsonb) is
-  'Keeps what a request was answered under its idempotency key, or that there is nothing to keep: whoever asks again is told so instead of running it a second time.';
+  'Stores the answer to a request under its idempotency key, or that there is none to store: a repetition is then refused instead of running a second time.';
 
 
 -- schemas/12_completions/key_limits.sql
 
--- A key's own budget, quotas and limits: what they refuse, and what requests take from them and give back.
+-- A key's own budget, quotas and limits.
 
 create function tollgate.key_limit_refusal(
   key tollgate.api_keys,
@@ -7251,7 +7287,7 @@ end
 $$;
 
 comment on function tollgate.key_limit_refusal(tollgate.api_keys, tollgate.remaining, tollgate.worst_case, bigint) is
-  'Why a key''s bound of open requests, budget, quotas or windows have no room for a request; null if they have. The key as in_this_period() gives it. Refuses, as a value: too_many_in_flight, key_budget_exhausted, quota_exhausted, rate_limit_exceeded.';
+  'The refusal of a request by a key''s bound of open requests, budget, quotas or windows; null when it fits. `key` comes from in_this_period(). Refuses, as a value: too_many_in_flight, key_budget_exhausted, quota_exhausted, rate_limit_exceeded.';
 
 
 create function tollgate.take_from_key(key tollgate.api_keys, worst_case tollgate.worst_case, at_ms bigint) returns void
@@ -7274,7 +7310,7 @@ end
 $$;
 
 comment on function tollgate.take_from_key(tollgate.api_keys, tollgate.worst_case, bigint) is
-  'Takes a request from a key''s windows, budget and quotas, and counts it as open. The key as in_this_period() gives it; the org is locked by the caller, and so nobody else changes what is taken. Locks the key.';
+  'Takes a request from a key''s windows, budget and quotas, and counts it as open. `key` comes from in_this_period(). The org is locked by the caller, so no other transaction changes these columns. Locks the key.';
 
 
 create function tollgate.take_replay_from_key(key tollgate.api_keys, at_ms bigint) returns void
@@ -7285,7 +7321,7 @@ as $$
 $$;
 
 comment on function tollgate.take_replay_from_key(tollgate.api_keys, bigint) is
-  'Takes a replay from a key''s windows: one request, and neither tokens nor credits. The org is locked by the caller. Locks the key.';
+  'Counts a replay in a key''s windows: one request, no tokens and no credits. The org is locked by the caller. Locks the key.';
 
 
 create function tollgate.count_open(key_id text, line text, change bigint) returns void
@@ -7297,7 +7333,7 @@ as $$
 $$;
 
 comment on function tollgate.count_open(text, text, bigint) is
-  'Counts a request of a key that has a bound as open, or as ended, on every key of its line. The org is locked by the caller. Locks those keys.';
+  'Counts a request as open (1) or as ended (-1), on the key and every other key of its line. For keys with a bound of open requests. The org is locked by the caller. Locks those keys.';
 
 
 create function tollgate.settle_key(
@@ -7329,7 +7365,7 @@ end
 $$;
 
 comment on function tollgate.settle_key(text, timestamptz, bigint, bigint, bigint) is
-  'Corrects a key''s budget, quotas and windows by the difference between what a request had taken of them and what it cost and used. Locks the key.';
+  'Corrects a key''s budget, quotas and windows by the difference between what a request took at its admission and what it cost and used. Locks the key.';
 
 
 -- schemas/12_completions/refusals.sql
@@ -7378,7 +7414,7 @@ declare
   boundary timestamptz;
   gone text[];
 begin
-  -- Whole hours that are rolled up, so that what they counted stays known.
+  -- Only whole hours that are rolled up: their counts are in the tallies.
   select date_trunc('hour', least(r.rolled_until, now() - make_interval(days => greatest(older_than_days, 1))), 'UTC')
   into boundary
   from tollgate.rolled r;
@@ -7398,7 +7434,7 @@ begin
   ),
   noted as (
     insert into tollgate.dropped as d (org_id, requests, charges, charge_nanos)
-    select o.org_id, count(*), count(*) filter (where o.charge_nanos > 0 or exists ( -- given back later
+    select o.org_id, count(*), count(*) filter (where o.charge_nanos > 0 or exists ( -- refunded later
       select from tollgate.transfers t where t.kind = 'charge' and t.reference = o.id
     )), coalesce(sum(o.charge_nanos), 0)
     from old o
@@ -7418,14 +7454,14 @@ end
 $$;
 
 comment on function public.tollgate_drop_old_requests(integer, integer) is
-  'Drops a batch of the oldest ended requests made so many days ago or more (at least one), and their answers, once they are rolled up; called again while it answers "more". What they used stays in the tallies, what they were charged in the ledger and, by org, in tollgate.dropped. Refuses nothing. Locks the dropped rows, skipping locked ones, never an org; the row of tollgate.rolled when the hour has moved on.';
+  'Drops a batch of the oldest ended requests made so many days ago or more (at least one), and their answers, once they are rolled up; called again while it answers "more". Their usage stays in the tallies, and their charges in the ledger and, by org, in tollgate.dropped. Refuses nothing. Locks the dropped rows, skipping locked ones, never an org; the row of tollgate.rolled when the hour has moved on.';
 
 select tollgate.expose('public.tollgate_drop_old_requests(integer, integer)');
 
 
 -- schemas/12_completions/settle.sql
 
--- Settles requests: charges what each cost and gives back the rest.
+-- Settles requests: charges what each cost and returns the rest of its hold.
 
 create function tollgate.at_the_hold(item jsonb, hold numeric) returns jsonb
 language sql
@@ -7438,7 +7474,7 @@ as $$
 $$;
 
 comment on function tollgate.at_the_hold(jsonb, numeric) is
-  'The item of a settlement that tells of money or tokens below zero or beyond what a transfer may move: quarantined, and charged at its hold.';
+  'The item of a settlement whose money or tokens are below zero or beyond what a transfer may move, changed: quarantined, and charged at its hold.';
 
 
 create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns void
@@ -7466,7 +7502,7 @@ end
 $$;
 
 comment on function tollgate.note_quarantine(text, text, timestamptz) is
-  'Remembers that a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
+  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
 
 
 create function public.tollgate_settle(items jsonb) returns json
@@ -7517,7 +7553,7 @@ begin
       i.item ->> 'id' as id,
       i.item,
       i.item ->> 'outcome' as outcome,
-      (i.item ->> 'charge_nanos')::numeric as told_nanos,
+      (i.item ->> 'charge_nanos')::numeric as new_charge_nanos,
       (i.item ->> 'cost_nanos')::numeric as cost_nanos,
       (i.item ->> 'prompt_tokens')::numeric as prompt_tokens,
       (i.item ->> 'completion_tokens')::numeric as completion_tokens,
@@ -7529,6 +7565,7 @@ begin
       r.reserved_tokens,
       r.idempotency_key,
       r.created_at,
+      (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
       k.counted or k.max_concurrent_requests is not null as is_counted,
       k.max_concurrent_requests is not null as is_bounded,
       k.line,
@@ -7544,7 +7581,7 @@ begin
     order by o.id, i.item ->> 'id', i.place
   -- Decide.
   loop
-    if entry.id = last_id then -- a later word on the same request: it is heard when this one is written
+    if entry.id = last_id then -- a second settlement of one request: it follows when the first is written
       repeated := repeated || entry.item;
       continue;
     end if;
@@ -7561,15 +7598,15 @@ begin
         entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters, entry.chain_head
       );
     end if;
-    if greatest(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
-      or least(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
+    if greatest(entry.new_charge_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
+      or least(entry.new_charge_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
     then
       entry.item := tollgate.at_the_hold(entry.item, least(entry.hold_nanos, most));
-      entry.told_nanos := entry.item -> 'charge_nanos';
+      entry.new_charge_nanos := entry.item -> 'charge_nanos';
       entry.prompt_tokens := null;
       entry.completion_tokens := null;
     end if;
-    charge := case entry.outcome when 'settled' then entry.told_nanos else 0 end;
+    charge := case entry.outcome when 'settled' then entry.new_charge_nanos else 0 end;
     if entry.state in ('settled', 'released') then
       if entry.outcome <> 'unsettled' and charge <> entry.charge_nanos then
         correction := tollgate.settle_late(entry.item, wallet, entry.is_counted, moment);
@@ -7607,7 +7644,7 @@ begin
     wallet.balance_nanos := wallet.balance_nanos - charge;
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(entry.created_at), at_ms, token_change);
+    wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, token_change);
 
     if charge > 0 then
       transfer := row(
@@ -7692,7 +7729,7 @@ end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. A quarantined one, which is charged its hold, suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is told so. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
 
 select tollgate.expose('public.tollgate_settle(jsonb)');
 
@@ -7707,29 +7744,29 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  said constant bigint := case item ->> 'outcome' when 'settled' then (item ->> 'charge_nanos')::bigint else 0 end;
+  new_charge constant bigint := case when item ->> 'outcome' = 'settled' then item ->> 'charge_nanos' else '0' end;
   is_exact constant boolean := ((item ->> 'estimated')::boolean or (item ->> 'quarantined')::boolean) is not true;
   at_ms constant bigint := tollgate.ms_of(moment);
-  was tollgate.requests;
-  now_is tollgate.requests;
+  before tollgate.requests;
+  now_settled tollgate.requests;
   refunded bigint;
   token_change bigint;
   change bigint := 0; -- of the charge
   transfer tollgate.transfers;
 begin
-  select r.* into was from tollgate.requests r where r.id = item ->> 'id';
-  now_is := was;
-  if is_exact and (was.state = 'released' or was.estimated) then
+  select r.* into before from tollgate.requests r where r.id = item ->> 'id';
+  now_settled := before;
+  if is_exact and (before.state = 'released' or before.estimated) then
     select coalesce(sum(t.amount_nanos), 0) into refunded
     from tollgate.credit_operations o
     join tollgate.transfers t on t.position = o.position
-    where o.request_id = was.id;
-    -- Never beyond the hold, and never back what an operator has given back already.
-    change := greatest(least(said, was.hold_nanos) - was.charge_nanos, refunded - was.charge_nanos);
+    where o.request_id = before.id;
+    -- At most the hold, and never a refund of what an operator has refunded already.
+    change := greatest(least(new_charge, before.hold_nanos) - before.charge_nanos, refunded - before.charge_nanos);
 
     update tollgate.requests r set
       state = 'settled',
-      charge_nanos = was.charge_nanos + change,
+      charge_nanos = before.charge_nanos + change,
       cost_nanos = coalesce((item ->> 'cost_nanos')::bigint, 0),
       prompt_tokens = coalesce((item ->> 'prompt_tokens')::bigint, 0),
       completion_tokens = coalesce((item ->> 'completion_tokens')::bigint, 0),
@@ -7737,53 +7774,53 @@ begin
       generation_id = coalesce(item ->> 'generation_id', r.generation_id),
       served_model = coalesce(item ->> 'served_model', r.served_model),
       estimated = false
-    where r.id = was.id
-    returning r.* into now_is;
-    token_change := now_is.prompt_tokens + now_is.completion_tokens
-      - coalesce(was.prompt_tokens, 0) - coalesce(was.completion_tokens, 0);
+    where r.id = before.id
+    returning r.* into now_settled;
+    token_change := now_settled.prompt_tokens + now_settled.completion_tokens
+      - coalesce(before.prompt_tokens, 0) - coalesce(before.completion_tokens, 0);
     wallet.balance_nanos := wallet.balance_nanos - change;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(was.created_at), at_ms, token_change);
+    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(before.created_at), at_ms, token_change);
     if change <> 0 then
       transfer := row(
-        nextval('tollgate.transfers_position_seq'), was.org_id,
+        nextval('tollgate.transfers_position_seq'), before.org_id,
         case when change > 0 then 'wallet' else 'revenue' end, case when change > 0 then 'revenue' else 'wallet' end,
         abs(change), case when change > 0 then 'charge' else 'refund' end,
-        was.id || case when was.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
+        before.id || case when before.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
         '', wallet.balance_nanos, moment, null
       )::tollgate.transfers;
       transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
       wallet.chain_head := transfer.chain;
     end if;
-    perform tollgate.tally_correction(was, now_is);
+    perform tollgate.tally_correction(before, now_settled);
     if counted then
-      perform tollgate.settle_key(was.key_id, was.created_at, change, token_change, at_ms);
+      perform tollgate.settle_key(before.key_id, before.created_at, change, token_change, at_ms);
     end if;
   end if;
 
   if not exists (
     select from tollgate.audit_events a
-    where a.target_id = was.id and a.action = 'settlement.late' and a.details ->> 'charge_nanos' = said::text
+    where a.target_id = before.id and a.action = 'settlement.late' and a.details ->> 'charge_nanos' = new_charge::text
   ) then
     perform tollgate.record(
-      row('system', null, null, null, null, null, null, 'settle', null, null, was.id)::tollgate.caller,
-      'settlement.late', was.org_id, was.id,
+      row('system', null, null, null, null, null, null, 'settle', null, null, before.id)::tollgate.caller,
+      'settlement.late', before.org_id, before.id,
       jsonb_build_object(
-        'state_before', was.state, 'charge_before_nanos', now_is.charge_nanos - change,
-        'charge_nanos', said, 'corrected_by_nanos', change
+        'state_before', before.state, 'charge_before_nanos', now_settled.charge_nanos - change,
+        'charge_nanos', new_charge, 'corrected_by_nanos', change
       )
     );
   end if;
-  return row(wallet, now_is.state, now_is.charge_nanos, transfer)::tollgate.correction;
+  return row(wallet, now_settled.state, now_settled.charge_nanos, transfer)::tollgate.correction;
 end
 $$;
 
 comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
-  'Hears a settlement of a request that was ended before, at another charge. Records it as settlement.late, once for each charge told. An exact one corrects what was estimated or released, within the hold: it answers the transfer of the difference, for the caller to post, with the org as that leaves it. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the key.';
+  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the key.';
 
 
 -- schemas/12_completions/sweep.sql
 
--- Open requests that nobody settled.
+-- Ends open requests that were not settled in time.
 
 create function public.tollgate_note_generations(items jsonb) returns jsonb
 language plpgsql
@@ -7813,7 +7850,7 @@ end
 $$;
 
 comment on function public.tollgate_note_generations(jsonb) is
-  'Remembers the upstreams'' ids of running generations, by which their costs can be found when we do not live to see them. Each item has id, generation_id, upstream. Refuses nothing. Locks the request rows, and waits for none: one that is locked is being settled.';
+  'Stores the upstreams'' ids of running generations. With them the sweeper finds the costs of requests whose process died. Each item has id, generation_id, upstream. Refuses nothing. Locks the request rows, and skips locked ones, which are being settled.';
 
 select tollgate.expose('public.tollgate_note_generations(jsonb)');
 
@@ -7878,7 +7915,7 @@ end
 $$;
 
 comment on function public.tollgate_due(integer, integer) is
-  'Takes requests whose time has come for one sweeper, for the length of the lease, and forgets up to 1,000 answers older than a day. Refuses nothing. Skips holds and answers that another sweeper has locked.';
+  'Leases requests that are due to one sweeper, and deletes up to 1,000 answers older than a day. Refuses nothing. Skips holds and answers that another sweeper has locked.';
 
 select tollgate.expose('public.tollgate_due(integer, integer)');
 
@@ -7917,11 +7954,11 @@ end
 $$;
 
 comment on function public.tollgate_expire(integer) is
-  'Ends holds an hour after their time when no sweeper came and no upstream was noted, so that there is nobody to ask. Their prompt is charged, as the server''s own sweeper does, and marked estimated: the call may have run, and nobody can say what it said. Refuses nothing. Locks as tollgate_settle().';
+  'Ends holds that are overdue by an hour and have no upstream that could be asked. Charges the prompt, as the server''s own sweeper does, and marks the charge as estimated: the call may have run. Refuses nothing. Locks as tollgate_settle().';
 
 select tollgate.expose('public.tollgate_expire(integer)');
 
--- The net under the sweepers that ask upstreams, which SQL cannot.
+-- For installations where no server sweeps. SQL cannot ask upstreams.
 do $$
 begin
   if exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then
@@ -7942,6 +7979,8 @@ immutable
 set search_path = ''
 as $$
 declare
+  prompt_tokens constant bigint := item ->> 'prompt_tokens';
+  choices constant bigint := item ->> 'choices';
   charged constant numeric := (1000000 + markup_ppm) * 0.000001; -- for each nano that we pay
   fixed constant numeric := (item ->> 'fixed_nanos')::numeric * charged;
   per_output constant numeric := (item ->> 'output_nanos')::numeric * charged;
@@ -7956,17 +7995,17 @@ begin
     (item ->> 'output_bound')::bigint,
     least((item ->> 'most_output')::bigint, greatest(
       (item ->> 'least_output')::bigint,
-      least(worst_case.affordable_tokens, (tokens_left - (item ->> 'prompt_tokens')::bigint) / (item ->> 'choices')::bigint)
+      least(worst_case.affordable_tokens, (tokens_left - prompt_tokens) / choices)
     ))
   );
   worst_case.hold_nanos := least(ceil(fixed + per_output * worst_case.output_bound), 9223372036854775807);
-  worst_case.reserved_tokens := (item ->> 'prompt_tokens')::bigint + worst_case.output_bound * (item ->> 'choices')::bigint;
+  worst_case.reserved_tokens := prompt_tokens + worst_case.output_bound * choices;
   return worst_case;
 end
 $$;
 
 comment on function tollgate.worst_case(jsonb, integer, bigint, bigint) is
-  'Prices the worst case of a request, its output bounded by what is left where the client did not bound it. Exact until the hold is rounded up; the balance may fall short of it. A hold beyond bigint is the largest bigint, which no balance covers.';
+  'The worst case of a request. An output that the client did not bound is bounded by what is left. The hold is computed exactly and rounded up, and may be more than the balance; one beyond bigint is the largest bigint, which no balance covers.';
 
 
 create function tollgate.grant_of(
@@ -8008,7 +8047,7 @@ end
 $$;
 
 comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining) is
-  'The answer to an admitted request. `limits` is null where neither org nor key has any. In json, not jsonb: what is only sent costs half when it is never taken apart.';
+  'The answer to an admitted request. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
 
 
 -- schemas/13_books/audit.sql

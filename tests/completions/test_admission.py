@@ -495,7 +495,7 @@ async def test_limits_are_taken_all_or_none(
     assert (facts["of"], facts["window"], facts["measure"], facts["limit"]) == ("org", "day", "requests", 3)
     assert 0 < facts["retry_after_ms"] <= 2 * 86_400_000
     counters = await sql(shared_database, "select counters from tollgate.orgs where id = $1", someone.org_id)
-    assert [counters[place] for place in (1, 6, 11)] == [3, 3, 3]
+    assert [counters[f"{window}_requests"] for window in ("minute", "hour", "day")] == [3, 3, 3]
 
 
 async def test_a_grant_tells_of_the_tightest_window_of_each_measure(
@@ -551,14 +551,14 @@ async def test_a_key_s_limits_hold_beside_the_org_s(
     (refused,) = await admit(door, item(someone))
     assert refused["refusal"]["facts"]["of"] == "key"
     counters = await sql(shared_database, "select counters from tollgate.orgs where id = $1", someone.org_id)
-    assert counters[1] == 1
+    assert counters["minute_requests"] == 1
 
 
 async def test_tokens_are_reserved_and_corrected(
     door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
 ) -> None:
     someone = await payer()
-    tokens = "select counters[13] from tollgate.orgs where id = $1"
+    tokens = "select (counters).day_tokens from tollgate.orgs where id = $1"
     asked = item(someone)
     await admit(door, asked)
     assert await sql(shared_database, tokens, someone.org_id) == 110
@@ -638,7 +638,9 @@ async def test_a_replay_takes_a_request_of_the_windows_and_neither_tokens_nor_cr
     assert answers[-1]["refusal"]["code"] == "rate_limit_exceeded"
     assert (facts["of"], facts["measure"]) == ("org" if table == "orgs" else "key", "requests")
     assert 0 < facts["retry_after_ms"] <= 120_000
-    counters = f"select counters[2:3] from tollgate.{table} where id in ($1, $2)"
+    counters = (
+        f"select array[(counters).minute_requests, (counters).minute_tokens] from tollgate.{table} where id in ($1, $2)"
+    )
     assert await sql(shared_database, counters, someone.org_id, someone.key_id) == [3, 30]
     assert await balance_of(someone) == (CREDIT - 500, 0)
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 SPANS = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 START = 1_800_000_000_000
 
+Counters = tuple[int, ...]
+
 Schedule = list[tuple[int, int]]
 """Milliseconds to wait, tokens to ask for."""
 
@@ -40,19 +42,19 @@ class Windows:
     def ask(self, sql: str, *arguments: object) -> Any:
         return self.loop.run_until_complete(self.connection.fetchval(sql, *arguments))
 
-    def exceeded(self, counters: list[int] | None, most: tuple[int | None, ...], at: int, tokens: int) -> Any:
+    def exceeded(self, counters: Counters | None, most: tuple[int | None, ...], at: int, tokens: int) -> Any:
         sql = "select tollgate.limit_exceeded($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, $8, $9)"
         answer = self.ask(sql, counters, *most, at, tokens)
         return None if answer is None else json.loads(answer)
 
-    def room(self, counters: list[int] | None, most: tuple[int | None, ...], at: int) -> list[int | None]:
+    def remaining(self, counters: Counters | None, most: tuple[int | None, ...], at: int) -> list[int | None]:
         """Limit, left and reset of requests, then of tokens."""
         sql = "select tollgate.remaining($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, $8)"
         found = self.ask(sql, counters, *most, at)
         return [None] * 6 if found is None else list(found.values())
 
-    def take(self, counters: list[int] | None, at: int, tokens: int) -> list[int]:
-        taken: list[int] = self.ask("select tollgate.take($1, $2, 1, $3)", counters, at, tokens)
+    def take(self, counters: Counters | None, at: int, tokens: int) -> Counters:
+        taken: Counters = self.ask("select tollgate.take($1, $2, 1, $3)", counters, at, tokens)
         return taken
 
 
@@ -131,7 +133,7 @@ def test_there_is_room_exactly_where_no_limit_is_exceeded(
     for wait, asked in schedule:
         at += wait
         exceeded = windows.exceeded(counters, most, at, asked)
-        _, requests_left, _, _, tokens_left, _ = windows.room(counters, most, at)
+        _, requests_left, _, _, tokens_left, _ = windows.remaining(counters, most, at)
         fits = (requests_left is None or requests_left >= 1) and (tokens_left is None or tokens_left >= asked)
         assert fits == (exceeded is None)
         if fits:
@@ -148,14 +150,14 @@ def test_what_a_request_took_is_back_at_the_reset_and_not_a_millisecond_before(
         at += wait
         counters = windows.take(counters, at, tokens + 1)
     for measure in (0, 3):
-        limit, _, reset = windows.room(counters, most, at)[measure : measure + 3]
+        limit, _, reset = windows.remaining(counters, most, at)[measure : measure + 3]
         if limit is None or reset is None:
             assert most[measure : measure + 3] == (None, None, None)
             continue
         window = list(SPANS.values()).index(next(span for span in SPANS.values() if span < reset <= 2 * span))
         alone = tuple(bound if place == measure + window else None for place, bound in enumerate(most))
-        assert windows.room(counters, alone, at + reset)[measure + 1] == limit
-        left_just_before = windows.room(counters, alone, at + reset - 1)[measure + 1]
+        assert windows.remaining(counters, alone, at + reset)[measure + 1] == limit
+        left_just_before = windows.remaining(counters, alone, at + reset - 1)[measure + 1]
         assert left_just_before is not None
         assert left_just_before < limit
 
@@ -173,10 +175,10 @@ def test_a_correction_changes_only_the_buckets_that_reserved(
     after = windows.ask("select tollgate.correct($1, $2, $3, $4)", counters, at, at + later, difference)
     for place, span in enumerate(SPANS.values()):
         age = (at + later) // span - at // span
-        expected = before[place * 5 : place * 5 + 5]
+        expected = list(before[place * 5 : place * 5 + 5])
         if age in (0, 1):
             expected[2 if age == 0 else 4] = max(0, expected[2 if age == 0 else 4] + difference)
-        assert after[place * 5 : place * 5 + 5] == expected
+        assert list(after[place * 5 : place * 5 + 5]) == expected
 
 
 def test_a_clock_that_goes_back_frees_nothing(windows: Windows) -> None:

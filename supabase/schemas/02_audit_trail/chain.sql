@@ -17,7 +17,7 @@ comment on function tollgate.event_text(tollgate.audit_events) is
 
 create function tollgate.link_event() returns trigger
 language plpgsql
-security definer -- when a transaction commits, no function that may write here is running any more
+security definer -- a deferred trigger runs at the commit, outside of the functions that may write here
 set search_path = ''
 as $$
 declare
@@ -32,7 +32,7 @@ end
 $$;
 
 comment on function tollgate.link_event() is
-  'Trigger of the audit trail, deferred to the commit: links each event to the one before. Locks the chain, always as the last lock of a transaction, so nobody who holds it waits for anybody.';
+  'Trigger of the audit trail, deferred to the commit: links each event to the previous one. Locks the chain, always as the last lock of a transaction, so that it cannot deadlock.';
 
 create constraint trigger audit_events_linked
 after insert on tollgate.audit_events

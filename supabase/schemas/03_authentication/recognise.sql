@@ -1,4 +1,4 @@
--- Who is calling, and whether they may.
+-- Recognises callers, and decides whether they may act.
 
 create function tollgate.digests_of(caller jsonb) returns bytea[]
 language sql
@@ -9,7 +9,7 @@ as $$
 $$;
 
 comment on function tollgate.digests_of(jsonb) is
-  'The digests a caller''s key may be kept under: of each active pepper, the newest first.';
+  'The digests under which a caller''s key may be stored: one for each active pepper, the newest first.';
 
 
 create function tollgate.key_refusal(
@@ -33,11 +33,13 @@ declare
       then 'ip_not_allowed'
     when scope <> all (key.scopes) or (scope = 'admin' and owner.role <> 'admin') then 'permission_denied'
   end;
+  status integer;
 begin
   if code is null then
     return null;
   end if;
-  return tollgate.refusal(case when code in ('ip_not_allowed', 'permission_denied') then 403 else 401 end, code, case code
+  status := case when code in ('ip_not_allowed', 'permission_denied') then 403 else 401 end;
+  return tollgate.refusal(status, code, case code
     when 'invalid_api_key' then '{}'
     when 'key_revoked' then jsonb_build_object('key_id', key.id, 'revoked_at', tollgate.utc(key.revoked_at))
     when 'key_disabled' then jsonb_build_object('key_id', key.id, 'disabled', case
@@ -120,7 +122,7 @@ end
 $$;
 
 comment on function tollgate.recognise(jsonb, text, boolean) is
-  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key unless told not to, which a function that locks orgs must.';
+  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key unless `touch` is false. A function that locks orgs passes false, and touches the key after it has locked the org.';
 
 
 create function tollgate.touch(key tollgate.api_keys, caller jsonb) returns void
@@ -138,7 +140,7 @@ end
 $$;
 
 comment on function tollgate.touch(tollgate.api_keys, jsonb) is
-  'Notes the use of a key, once a minute, and stores one that was found under the previous pepper under the newest. Skips a key that another transaction has locked. Orgs are locked before keys: whoever locks an org touches after that.';
+  'Updates last_used_at of a key, at most once a minute, and replaces a digest that was made with a previous pepper. Skips a key that another transaction has locked. Orgs are locked before keys, so a function that locks an org calls this afterwards. Locks the key.';
 
 
 create function tollgate.identity(actor tollgate.caller) returns jsonb
@@ -150,7 +152,7 @@ as $$
 $$;
 
 comment on function tollgate.identity(tollgate.caller) is
-  'What an answer tells the server of its caller, for the request''s log line.';
+  'The ids of the caller, which the server writes into the log line of the request.';
 
 
 create function tollgate.operates(actor tollgate.caller) returns boolean
@@ -175,7 +177,7 @@ as $$
 $$;
 
 comment on function public.tollgate_identify(jsonb) is
-  'Says that the caller may come in, and who it is. Changes nothing. Refuses: as recognise(). Locks nothing.';
+  'Answers who the caller is, if it may act. Changes nothing. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_identify(jsonb)');
 
@@ -189,6 +191,6 @@ as $$
 $$;
 
 comment on function public.tollgate_operator(jsonb) is
-  'Says that the caller is an operator, for what the server does outside the database on an operator''s word only. Refuses: as recognise(). Locks nothing.';
+  'Answers who the caller is, if it is an operator: for what operators do outside the database. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_operator(jsonb)');

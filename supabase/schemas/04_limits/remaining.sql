@@ -1,54 +1,71 @@
 -- What limits leave.
 
-create function tollgate.remaining(counters bigint[], limits tollgate.limits, at_ms bigint) returns tollgate.remaining
+create function tollgate.remaining(counters tollgate.counters, limits tollgate.limits, at_ms bigint)
+returns tollgate.remaining
 language plpgsql
 immutable
 set search_path = ''
 as $$
 declare
-  spans constant bigint[] := array[60000, 3600000, 86400000];
-  most_requests bigint[] := array[limits.requests_per_minute, limits.requests_per_hour, limits.requests_per_day];
-  most_tokens bigint[] := array[limits.tokens_per_minute, limits.tokens_per_hour, limits.tokens_per_day];
-  rolled bigint[] := counters;
-  least_left tollgate.remaining;
-  span bigint;
-  slid bigint; -- how far the bucket before has slid out of the window
-  here bigint;
+  remaining tollgate.remaining;
+  -- How much of the previous bucket is still inside the window.
+  minute_rest constant bigint := 60000 - at_ms % 60000;
+  hour_rest constant bigint := 3600000 - at_ms % 3600000;
+  day_rest constant bigint := 86400000 - at_ms % 86400000;
+  in_minute bigint;
+  in_hour bigint;
+  in_day bigint;
 begin
   if limits is null then
-    return least_left;
+    return remaining;
   end if;
   if (
-    rolled[1] >= at_ms / 60000 and rolled[6] >= at_ms / 3600000 and rolled[11] >= at_ms / 86400000
+    counters.minute_bucket >= at_ms / 60000 and counters.hour_bucket >= at_ms / 3600000
+    and counters.day_bucket >= at_ms / 86400000
   ) is not true then
-    rolled := tollgate.roll(rolled, at_ms);
+    counters := tollgate.roll(counters, at_ms);
   end if;
-  -- Used is the current bucket and, rounded up, the part of the one before that has not slid out. In bigint, since no
-  -- limit is above 10^11.
-  for place in 1..3 loop
-    span := spans[place];
-    slid := at_ms % span;
-    here := most_requests[place] - rolled[place * 5 - 3]
-      - (rolled[place * 5 - 1] * (span - slid) + span - 1) / span;
-    if here < least_left.requests_left or (least_left.requests_left is null and here is not null) then
-      least_left.requests_limit := most_requests[place];
-      least_left.requests_left := here;
-      least_left.requests_reset_ms := 2 * span - slid;
-    end if;
-    here := most_tokens[place] - rolled[place * 5 - 2]
-      - (rolled[place * 5] * (span - slid) + span - 1) / span;
-    if here < least_left.tokens_left or (least_left.tokens_left is null and here is not null) then
-      least_left.tokens_limit := most_tokens[place];
-      least_left.tokens_left := here;
-      least_left.tokens_reset_ms := 2 * span - slid;
-    end if;
-  end loop;
-  return least_left;
+  -- Used: the current bucket, and the part of the previous one that is still inside, rounded up.
+  in_minute := limits.requests_per_minute - counters.minute_requests
+    - (counters.minute_requests_before * minute_rest + 59999) / 60000;
+  in_hour := limits.requests_per_hour - counters.hour_requests
+    - (counters.hour_requests_before * hour_rest + 3599999) / 3600000;
+  in_day := limits.requests_per_day - counters.day_requests
+    - (counters.day_requests_before * day_rest + 86399999) / 86400000;
+  remaining.requests_left := least(in_minute, in_hour, in_day);
+  remaining.requests_limit := case remaining.requests_left
+    when in_minute then limits.requests_per_minute
+    when in_hour then limits.requests_per_hour
+    when in_day then limits.requests_per_day
+  end;
+  remaining.requests_reset_ms := case remaining.requests_left
+    when in_minute then 60000 + minute_rest
+    when in_hour then 3600000 + hour_rest
+    when in_day then 86400000 + day_rest
+  end;
+  in_minute := limits.tokens_per_minute - counters.minute_tokens
+    - (counters.minute_tokens_before * minute_rest + 59999) / 60000;
+  in_hour := limits.tokens_per_hour - counters.hour_tokens
+    - (counters.hour_tokens_before * hour_rest + 3599999) / 3600000;
+  in_day := limits.tokens_per_day - counters.day_tokens
+    - (counters.day_tokens_before * day_rest + 86399999) / 86400000;
+  remaining.tokens_left := least(in_minute, in_hour, in_day);
+  remaining.tokens_limit := case remaining.tokens_left
+    when in_minute then limits.tokens_per_minute
+    when in_hour then limits.tokens_per_hour
+    when in_day then limits.tokens_per_day
+  end;
+  remaining.tokens_reset_ms := case remaining.tokens_left
+    when in_minute then 60000 + minute_rest
+    when in_hour then 3600000 + hour_rest
+    when in_day then 86400000 + day_rest
+  end;
+  return remaining;
 end
 $$;
 
-comment on function tollgate.remaining(bigint[], tollgate.limits, bigint) is
-  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; all windows shrink alike with what is taken at that time, so one look serves a batch.';
+comment on function tollgate.remaining(tollgate.counters, tollgate.limits, bigint) is
+  'How many requests and how many tokens fit into every window at a time. A request fits when one request and its tokens are left; what is taken at that time lowers all windows alike, so a batch calls this once. In bigint, since no limit is above 10^11.';
 
 
 create function tollgate.tighter(one tollgate.remaining, other tollgate.remaining) returns tollgate.remaining
@@ -74,7 +91,7 @@ $$;
 comment on function tollgate.tighter(tollgate.remaining, tollgate.remaining) is 'For each measure, whichever has less left.';
 
 
-create function tollgate.windows(counters bigint[], limits tollgate.limits, at_ms bigint) returns jsonb
+create function tollgate.windows(counters tollgate.counters, limits tollgate.limits, at_ms bigint) returns jsonb
 language sql
 immutable
 set search_path = ''
@@ -86,30 +103,28 @@ as $$
   from (
     select l.measure, l.name, jsonb_build_object(
       'limit', l.most,
-      'used', c.used,
-      'remaining', case when l.most is not null then greatest(0, l.most - c.used) end,
+      'used', u.used,
+      'remaining', case when l.most is not null then greatest(0, l.most - u.used) end,
       'resets_at', tollgate.utc(to_timestamp((at_ms - at_ms % l.span + l.span * case
-        when rolled[l.counter] > 0 then 2
-        when rolled[l.counter + 2] > 0 then 1
+        when l.current > 0 then 2
+        when l.before > 0 then 1
       end) / 1000.0))
     ) as shown
-    from tollgate.roll(counters, at_ms) rolled,
+    from tollgate.roll(counters, at_ms) c,
     lateral (values
-      ('requests', 'minute', 60000, limits.requests_per_minute, 2),
-      ('requests', 'hour', 3600000, limits.requests_per_hour, 7),
-      ('requests', 'day', 86400000, limits.requests_per_day, 12),
-      ('tokens', 'minute', 60000, limits.tokens_per_minute, 3),
-      ('tokens', 'hour', 3600000, limits.tokens_per_hour, 8),
-      ('tokens', 'day', 86400000, limits.tokens_per_day, 13)
-    ) l (measure, name, span, most, counter),
-    lateral (
-      select rolled[l.counter] + (rolled[l.counter + 2] * (l.span - at_ms % l.span) + l.span - 1) / l.span as used
-    ) c
+      ('requests', 'minute', 60000, limits.requests_per_minute, c.minute_requests, c.minute_requests_before),
+      ('requests', 'hour', 3600000, limits.requests_per_hour, c.hour_requests, c.hour_requests_before),
+      ('requests', 'day', 86400000, limits.requests_per_day, c.day_requests, c.day_requests_before),
+      ('tokens', 'minute', 60000, limits.tokens_per_minute, c.minute_tokens, c.minute_tokens_before),
+      ('tokens', 'hour', 3600000, limits.tokens_per_hour, c.hour_tokens, c.hour_tokens_before),
+      ('tokens', 'day', 86400000, limits.tokens_per_day, c.day_tokens, c.day_tokens_before)
+    ) l (measure, name, span, most, current, before),
+    lateral (select l.current + (l.before * (l.span - at_ms % l.span) + l.span - 1) / l.span as used) u
   ) w
 $$;
 
-comment on function tollgate.windows(bigint[], tollgate.limits, bigint) is
-  'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when nothing of it will be left in the window if nothing more comes (null when nothing is).';
+comment on function tollgate.windows(tollgate.counters, tollgate.limits, bigint) is
+  'The six windows one by one, counted as remaining() counts them: what is used, what remains of the limit (null without one), and when the window will be empty if no more requests come (null when it is empty).';
 
 
 create function tollgate.of_requests(limits tollgate.limits) returns tollgate.limits
@@ -122,7 +137,7 @@ as $$
   )::tollgate.limits
 $$;
 
-comment on function tollgate.of_requests(tollgate.limits) is 'Those of the limits that count requests.';
+comment on function tollgate.of_requests(tollgate.limits) is 'The limits of requests, without those of tokens.';
 
 
 create function tollgate.limited(windows jsonb) returns jsonb
@@ -136,7 +151,7 @@ as $$
   from jsonb_each(windows) m
 $$;
 
-comment on function tollgate.limited(jsonb) is 'What windows() tells, null in the place of each that has no limit.';
+comment on function tollgate.limited(jsonb) is 'The answer of windows(), with null for each window that has no limit.';
 
 
 create function tollgate.concurrent(bound bigint, open_requests bigint) returns jsonb

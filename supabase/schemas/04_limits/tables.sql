@@ -1,6 +1,22 @@
-create domain tollgate.counters as bigint[] check (value is null or cardinality(value) = 15);
+create type tollgate.counters as (
+  minute_bucket bigint,
+  minute_requests bigint,
+  minute_tokens bigint,
+  minute_requests_before bigint,
+  minute_tokens_before bigint,
+  hour_bucket bigint,
+  hour_requests bigint,
+  hour_tokens bigint,
+  hour_requests_before bigint,
+  hour_tokens_before bigint,
+  day_bucket bigint,
+  day_requests bigint,
+  day_tokens bigint,
+  day_requests_before bigint,
+  day_tokens_before bigint
+);
 
-comment on domain tollgate.counters is 'For minute, hour and day: bucket, requests, tokens, requests in the bucket before, tokens in it.';
+comment on type tollgate.counters is 'For minute, hour and day: the number of the current bucket, the requests and tokens in it, and those in the previous bucket. Not an array, because in plpgsql a subscript costs more than a field.';
 
 
 create type tollgate.limits as (
@@ -24,4 +40,4 @@ create type tollgate.remaining as (
   tokens_reset_ms bigint
 );
 
-comment on type tollgate.remaining is 'Of each measure the window with the least left: its limit, what is left, and how long a request of this moment stays in it. Nulls where no window of the measure has a limit.';
+comment on type tollgate.remaining is 'Of requests and of tokens, the window with the least left: its limit, what is left, and how long a request made now stays in it. Null where no window has a limit.';

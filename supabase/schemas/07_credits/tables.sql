@@ -22,7 +22,7 @@ create table tollgate.transfers (
 );
 
 create index transfers_org on tollgate.transfers (org_id, position desc);
--- Without autosummarize what came since the last vacuum would be read whole for any time.
+-- Without autosummarize, every search by time would read all rows since the last vacuum.
 create index transfers_time on tollgate.transfers using brin (created_at) with (pages_per_range = 32, autosummarize);
 create index transfers_but_charges on tollgate.transfers (created_at) where kind <> 'charge';
 
@@ -44,7 +44,7 @@ create table tollgate.credit_operations (
   idempotency_key text not null check (length(idempotency_key) between 1 and 180),
   asked jsonb not null,
   position bigint not null unique, -- of its transfer, which is never deleted
-  request_id text, -- whose charge was given back
+  request_id text, -- whose charge was refunded
   counted_nanos bigint not null check (counted_nanos >= 0),
   created_at timestamptz not null default clock_timestamp(),
   primary key (operator, idempotency_key)
@@ -53,10 +53,10 @@ create table tollgate.credit_operations (
 create index credit_operations_request on tollgate.credit_operations (request_id) where request_id is not null;
 create index credit_operations_cap on tollgate.credit_operations (operator, created_at);
 
-comment on table tollgate.credit_operations is 'What operators did with credits over HTTP: one row for each transfer they made. Append-only.';
-comment on column tollgate.credit_operations.operator is 'The user who acted, whichever of their keys they used: an idempotency key is theirs alone.';
-comment on column tollgate.credit_operations.asked is 'What was asked for under the idempotency key, to tell a repetition from another request.';
-comment on column tollgate.credit_operations.counted_nanos is 'What of it counts toward the operator''s cap of the day.';
+comment on table tollgate.credit_operations is 'Credits moved by operators over HTTP: one row for each transfer. Append-only.';
+comment on column tollgate.credit_operations.operator is 'The user who acted, with any of their keys. Idempotency keys are separate for each operator.';
+comment on column tollgate.credit_operations.asked is 'The operation as it was requested, to tell a repetition from another request under the same idempotency key.';
+comment on column tollgate.credit_operations.counted_nanos is 'How much of it counts toward the operator''s daily cap.';
 
 alter table tollgate.credit_operations enable row level security;
 

@@ -1,16 +1,16 @@
 -- Admits requests: takes from limits and holds the worst case.
 --
--- Admission and settlement take many items and answer each, in the same order. A refusal is an answer, and repeating an
--- item with the same id changes nothing. Both take four steps: lock the orgs, look everything up, decide item by item
--- in memory, write. All but the third are one statement for the whole batch, because starting a statement costs more
+-- Admission and settlement take many items and answer each. A refusal is an answer, and an item that is repeated with
+-- the same id changes nothing. Both have four steps: lock the orgs, look everything up, decide item by item in memory,
+-- write. The first two and the last are one statement each for the whole batch, because starting a statement costs more
 -- than a row in it.
 
 create function public.tollgate_admit(items jsonb) returns json
 language plpgsql
 security definer
 set search_path = ''
--- Plans are made once per connection, often while the tables are small. These keep to the indexes, with which they
--- stay good when the tables are large, and keep a batch of one from being planned anew each time.
+-- Plans are made once per connection, often while the tables are small. With these settings they use indexes, so that
+-- they stay fast when the tables are large, and a batch of one is not planned again each time.
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -20,7 +20,7 @@ as $$
 declare
   key_ids text[]; -- of the items, in their order; null where the key is not known
   org_ids text[];
-  moment timestamptz; -- one for the batch, read when its locks are held
+  moment timestamptz; -- of the whole batch, read when its locks are held
   at_ms bigint;
   request record;
   key tollgate.api_keys;
@@ -34,16 +34,15 @@ declare
   answer json;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
-  place_of_keys integer := 0; -- of the wallet whose keys this batch has written to
-  used_keys text[] := '{}'; -- whose use is to be noted
-  callers jsonb[] := '{}'; -- who used them
+  place_of_keys integer := 0; -- of the org whose keys this batch has written to
+  used_keys text[] := '{}'; -- to be touched
+  callers jsonb[] := '{}'; -- of the used keys, in their order
   all_admitted tollgate.admitted[] := '{}';
   wallets tollgate.wallet[] := '{}';
   ids text[] := '{}';
   answers json[] := '{}';
 begin
-  -- Lock: in id order, so that two batches never wait for each other in a circle. Later statements read how things
-  -- stand under the locks.
+  -- Lock: in id order, so that two batches cannot deadlock. Later statements read what holds under the locks.
   with keys as materialized (
     select k.id, k.org_id
     from jsonb_array_elements(items) with ordinality i (item, place)
@@ -92,7 +91,7 @@ begin
       )::tollgate.limits) as limits,
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
       i.item ->> 'idempotency_key' as idempotency_key,
-      r as earlier, -- the request itself, when it was admitted before
+      r as earlier, -- the request, when it was admitted before
       tollgate.key_refusal(k, u, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
         case when o.paid_suspended_at is not null then tollgate.suspended_refusal(o.id, o.paid_suspended_at) end,
@@ -126,7 +125,7 @@ begin
     key := request.counted_key;
     key_remaining := null;
     if key.id is not null and refusal is null then
-      if place_of_keys = place then -- an earlier item may have changed this key, or one it shares a budget with
+      if place_of_keys = place then -- an earlier item may have changed this key, or one of its line
         select k.* into key from tollgate.api_keys k where k.id = key.id;
       end if;
       key := tollgate.in_this_period(key, moment);
@@ -144,7 +143,7 @@ begin
       answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id);
-      if answer -> 'replay' is not null then -- it takes a request of every window, and nothing else
+      if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
         if remaining.requests_left < 1 then
           refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
         elsif key_remaining.requests_left < 1 then
@@ -168,7 +167,7 @@ begin
         request.markup_ppm,
         least(available, key.budget_nanos - key.budget_spent_nanos),
         least(
-          remaining.tokens_left / 2, key_remaining.tokens_left / 2, -- half, so that others may run beside it
+          remaining.tokens_left / 2, key_remaining.tokens_left / 2, -- half: other requests can run at the same time
           key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
         )
       );
@@ -188,7 +187,7 @@ begin
         refusal := tollgate.key_limit_refusal(key, key_remaining, worst_case, at_ms);
       end if;
 
-      if refusal is null then -- from here on everything is taken
+      if refusal is null then -- from here on nothing refuses
         wallet.held_nanos := wallet.held_nanos + worst_case.hold_nanos;
         wallet.open_requests := wallet.open_requests + 1;
         wallet.counters := tollgate.take(wallet.counters, at_ms, 1, worst_case.reserved_tokens);
@@ -252,6 +251,6 @@ end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, opens the request. Answers by id: granted, replay or refusal. A replay takes a request of the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. The same id again answers the same. Locks orgs in id order, then keys.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then keys.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');

@@ -22,7 +22,7 @@ end
 $$;
 
 comment on function tollgate.kept_answer(jsonb, text) is
-  'What an idempotency key was answered with: a replay, a refusal, or null when it is new. The org is locked by the caller, so two requests cannot both find it new.';
+  'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 
 create function tollgate.begin_answer(org_id text, item jsonb) returns void
@@ -36,7 +36,7 @@ as $$
 $$;
 
 comment on function tollgate.begin_answer(text, jsonb) is
-  'Remembers which request runs under an idempotency key, in place of an answer that is no longer kept. The org is locked by the caller.';
+  'Stores which request runs under an idempotency key, in place of an answer that has expired. The org is locked by the caller.';
 
 
 create function tollgate.keep_answer(request_id text, item jsonb) returns void
@@ -49,7 +49,7 @@ begin
   if given is not null then
     update tollgate.answers a set answer = given where a.request_id = keep_answer.request_id;
   elsif item ->> 'outcome' = 'released' then
-    -- Nothing happened: the key is free again.
+    -- Nothing was done, so the key can be used again.
     delete from tollgate.answers a where a.request_id = keep_answer.request_id;
   else
     update tollgate.answers a set answer = '{"kept": false}'
@@ -59,4 +59,4 @@ end
 $$;
 
 comment on function tollgate.keep_answer(text, jsonb) is
-  'Keeps what a request was answered under its idempotency key, or that there is nothing to keep: whoever asks again is told so instead of running it a second time.';
+  'Stores the answer to a request under its idempotency key, or that there is none to store: a repetition is then refused instead of running a second time.';

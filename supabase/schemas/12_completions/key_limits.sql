@@ -1,4 +1,4 @@
--- A key's own budget, quotas and limits: what they refuse, and what requests take from them and give back.
+-- A key's own budget, quotas and limits.
 
 create function tollgate.key_limit_refusal(
   key tollgate.api_keys,
@@ -39,7 +39,7 @@ end
 $$;
 
 comment on function tollgate.key_limit_refusal(tollgate.api_keys, tollgate.remaining, tollgate.worst_case, bigint) is
-  'Why a key''s bound of open requests, budget, quotas or windows have no room for a request; null if they have. The key as in_this_period() gives it. Refuses, as a value: too_many_in_flight, key_budget_exhausted, quota_exhausted, rate_limit_exceeded.';
+  'The refusal of a request by a key''s bound of open requests, budget, quotas or windows; null when it fits. `key` comes from in_this_period(). Refuses, as a value: too_many_in_flight, key_budget_exhausted, quota_exhausted, rate_limit_exceeded.';
 
 
 create function tollgate.take_from_key(key tollgate.api_keys, worst_case tollgate.worst_case, at_ms bigint) returns void
@@ -62,7 +62,7 @@ end
 $$;
 
 comment on function tollgate.take_from_key(tollgate.api_keys, tollgate.worst_case, bigint) is
-  'Takes a request from a key''s windows, budget and quotas, and counts it as open. The key as in_this_period() gives it; the org is locked by the caller, and so nobody else changes what is taken. Locks the key.';
+  'Takes a request from a key''s windows, budget and quotas, and counts it as open. `key` comes from in_this_period(). The org is locked by the caller, so no other transaction changes these columns. Locks the key.';
 
 
 create function tollgate.take_replay_from_key(key tollgate.api_keys, at_ms bigint) returns void
@@ -73,7 +73,7 @@ as $$
 $$;
 
 comment on function tollgate.take_replay_from_key(tollgate.api_keys, bigint) is
-  'Takes a replay from a key''s windows: one request, and neither tokens nor credits. The org is locked by the caller. Locks the key.';
+  'Counts a replay in a key''s windows: one request, no tokens and no credits. The org is locked by the caller. Locks the key.';
 
 
 create function tollgate.count_open(key_id text, line text, change bigint) returns void
@@ -85,7 +85,7 @@ as $$
 $$;
 
 comment on function tollgate.count_open(text, text, bigint) is
-  'Counts a request of a key that has a bound as open, or as ended, on every key of its line. The org is locked by the caller. Locks those keys.';
+  'Counts a request as open (1) or as ended (-1), on the key and every other key of its line. For keys with a bound of open requests. The org is locked by the caller. Locks those keys.';
 
 
 create function tollgate.settle_key(
@@ -117,4 +117,4 @@ end
 $$;
 
 comment on function tollgate.settle_key(text, timestamptz, bigint, bigint, bigint) is
-  'Corrects a key''s budget, quotas and windows by the difference between what a request had taken of them and what it cost and used. Locks the key.';
+  'Corrects a key''s budget, quotas and windows by the difference between what a request took at its admission and what it cost and used. Locks the key.';

@@ -9,7 +9,7 @@ declare
   boundary timestamptz;
   gone text[];
 begin
-  -- Whole hours that are rolled up, so that what they counted stays known.
+  -- Only whole hours that are rolled up: their counts are in the tallies.
   select date_trunc('hour', least(r.rolled_until, now() - make_interval(days => greatest(older_than_days, 1))), 'UTC')
   into boundary
   from tollgate.rolled r;
@@ -29,7 +29,7 @@ begin
   ),
   noted as (
     insert into tollgate.dropped as d (org_id, requests, charges, charge_nanos)
-    select o.org_id, count(*), count(*) filter (where o.charge_nanos > 0 or exists ( -- given back later
+    select o.org_id, count(*), count(*) filter (where o.charge_nanos > 0 or exists ( -- refunded later
       select from tollgate.transfers t where t.kind = 'charge' and t.reference = o.id
     )), coalesce(sum(o.charge_nanos), 0)
     from old o
@@ -49,6 +49,6 @@ end
 $$;
 
 comment on function public.tollgate_drop_old_requests(integer, integer) is
-  'Drops a batch of the oldest ended requests made so many days ago or more (at least one), and their answers, once they are rolled up; called again while it answers "more". What they used stays in the tallies, what they were charged in the ledger and, by org, in tollgate.dropped. Refuses nothing. Locks the dropped rows, skipping locked ones, never an org; the row of tollgate.rolled when the hour has moved on.';
+  'Drops a batch of the oldest ended requests made so many days ago or more (at least one), and their answers, once they are rolled up; called again while it answers "more". Their usage stays in the tallies, and their charges in the ledger and, by org, in tollgate.dropped. Refuses nothing. Locks the dropped rows, skipping locked ones, never an org; the row of tollgate.rolled when the hour has moved on.';
 
 select tollgate.expose('public.tollgate_drop_old_requests(integer, integer)');

@@ -1,4 +1,4 @@
--- Settles requests: charges what each cost and gives back the rest.
+-- Settles requests: charges what each cost and returns the rest of its hold.
 
 create function tollgate.at_the_hold(item jsonb, hold numeric) returns jsonb
 language sql
@@ -11,7 +11,7 @@ as $$
 $$;
 
 comment on function tollgate.at_the_hold(jsonb, numeric) is
-  'The item of a settlement that tells of money or tokens below zero or beyond what a transfer may move: quarantined, and charged at its hold.';
+  'The item of a settlement whose money or tokens are below zero or beyond what a transfer may move, changed: quarantined, and charged at its hold.';
 
 
 create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns void
@@ -39,7 +39,7 @@ end
 $$;
 
 comment on function tollgate.note_quarantine(text, text, timestamptz) is
-  'Remembers that a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
+  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
 
 
 create function public.tollgate_settle(items jsonb) returns json
@@ -90,7 +90,7 @@ begin
       i.item ->> 'id' as id,
       i.item,
       i.item ->> 'outcome' as outcome,
-      (i.item ->> 'charge_nanos')::numeric as told_nanos,
+      (i.item ->> 'charge_nanos')::numeric as new_charge_nanos,
       (i.item ->> 'cost_nanos')::numeric as cost_nanos,
       (i.item ->> 'prompt_tokens')::numeric as prompt_tokens,
       (i.item ->> 'completion_tokens')::numeric as completion_tokens,
@@ -102,6 +102,7 @@ begin
       r.reserved_tokens,
       r.idempotency_key,
       r.created_at,
+      (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
       k.counted or k.max_concurrent_requests is not null as is_counted,
       k.max_concurrent_requests is not null as is_bounded,
       k.line,
@@ -117,7 +118,7 @@ begin
     order by o.id, i.item ->> 'id', i.place
   -- Decide.
   loop
-    if entry.id = last_id then -- a later word on the same request: it is heard when this one is written
+    if entry.id = last_id then -- a second settlement of one request: it follows when the first is written
       repeated := repeated || entry.item;
       continue;
     end if;
@@ -134,15 +135,15 @@ begin
         entry.org_id, entry.balance_nanos, entry.held_nanos, entry.open_requests, entry.counters, entry.chain_head
       );
     end if;
-    if greatest(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
-      or least(entry.told_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
+    if greatest(entry.new_charge_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) > most
+      or least(entry.new_charge_nanos, entry.cost_nanos, entry.prompt_tokens, entry.completion_tokens) < 0
     then
       entry.item := tollgate.at_the_hold(entry.item, least(entry.hold_nanos, most));
-      entry.told_nanos := entry.item -> 'charge_nanos';
+      entry.new_charge_nanos := entry.item -> 'charge_nanos';
       entry.prompt_tokens := null;
       entry.completion_tokens := null;
     end if;
-    charge := case entry.outcome when 'settled' then entry.told_nanos else 0 end;
+    charge := case entry.outcome when 'settled' then entry.new_charge_nanos else 0 end;
     if entry.state in ('settled', 'released') then
       if entry.outcome <> 'unsettled' and charge <> entry.charge_nanos then
         correction := tollgate.settle_late(entry.item, wallet, entry.is_counted, moment);
@@ -180,7 +181,7 @@ begin
     wallet.balance_nanos := wallet.balance_nanos - charge;
     wallet.held_nanos := wallet.held_nanos - entry.hold_nanos;
     wallet.open_requests := wallet.open_requests - 1;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(entry.created_at), at_ms, token_change);
+    wallet.counters := tollgate.correct(wallet.counters, entry.created_ms, at_ms, token_change);
 
     if charge > 0 then
       transfer := row(
@@ -265,6 +266,6 @@ end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold posts too, and is recorded as credits.overdrawn. A quarantined one, which is charged its hold, suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is told so. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
 
 select tollgate.expose('public.tollgate_settle(jsonb)');

@@ -6,29 +6,29 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  said constant bigint := case item ->> 'outcome' when 'settled' then (item ->> 'charge_nanos')::bigint else 0 end;
+  new_charge constant bigint := case when item ->> 'outcome' = 'settled' then item ->> 'charge_nanos' else '0' end;
   is_exact constant boolean := ((item ->> 'estimated')::boolean or (item ->> 'quarantined')::boolean) is not true;
   at_ms constant bigint := tollgate.ms_of(moment);
-  was tollgate.requests;
-  now_is tollgate.requests;
+  before tollgate.requests;
+  now_settled tollgate.requests;
   refunded bigint;
   token_change bigint;
   change bigint := 0; -- of the charge
   transfer tollgate.transfers;
 begin
-  select r.* into was from tollgate.requests r where r.id = item ->> 'id';
-  now_is := was;
-  if is_exact and (was.state = 'released' or was.estimated) then
+  select r.* into before from tollgate.requests r where r.id = item ->> 'id';
+  now_settled := before;
+  if is_exact and (before.state = 'released' or before.estimated) then
     select coalesce(sum(t.amount_nanos), 0) into refunded
     from tollgate.credit_operations o
     join tollgate.transfers t on t.position = o.position
-    where o.request_id = was.id;
-    -- Never beyond the hold, and never back what an operator has given back already.
-    change := greatest(least(said, was.hold_nanos) - was.charge_nanos, refunded - was.charge_nanos);
+    where o.request_id = before.id;
+    -- At most the hold, and never a refund of what an operator has refunded already.
+    change := greatest(least(new_charge, before.hold_nanos) - before.charge_nanos, refunded - before.charge_nanos);
 
     update tollgate.requests r set
       state = 'settled',
-      charge_nanos = was.charge_nanos + change,
+      charge_nanos = before.charge_nanos + change,
       cost_nanos = coalesce((item ->> 'cost_nanos')::bigint, 0),
       prompt_tokens = coalesce((item ->> 'prompt_tokens')::bigint, 0),
       completion_tokens = coalesce((item ->> 'completion_tokens')::bigint, 0),
@@ -36,45 +36,45 @@ begin
       generation_id = coalesce(item ->> 'generation_id', r.generation_id),
       served_model = coalesce(item ->> 'served_model', r.served_model),
       estimated = false
-    where r.id = was.id
-    returning r.* into now_is;
-    token_change := now_is.prompt_tokens + now_is.completion_tokens
-      - coalesce(was.prompt_tokens, 0) - coalesce(was.completion_tokens, 0);
+    where r.id = before.id
+    returning r.* into now_settled;
+    token_change := now_settled.prompt_tokens + now_settled.completion_tokens
+      - coalesce(before.prompt_tokens, 0) - coalesce(before.completion_tokens, 0);
     wallet.balance_nanos := wallet.balance_nanos - change;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(was.created_at), at_ms, token_change);
+    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(before.created_at), at_ms, token_change);
     if change <> 0 then
       transfer := row(
-        nextval('tollgate.transfers_position_seq'), was.org_id,
+        nextval('tollgate.transfers_position_seq'), before.org_id,
         case when change > 0 then 'wallet' else 'revenue' end, case when change > 0 then 'revenue' else 'wallet' end,
         abs(change), case when change > 0 then 'charge' else 'refund' end,
-        was.id || case when was.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
+        before.id || case when before.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
         '', wallet.balance_nanos, moment, null
       )::tollgate.transfers;
       transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
       wallet.chain_head := transfer.chain;
     end if;
-    perform tollgate.tally_correction(was, now_is);
+    perform tollgate.tally_correction(before, now_settled);
     if counted then
-      perform tollgate.settle_key(was.key_id, was.created_at, change, token_change, at_ms);
+      perform tollgate.settle_key(before.key_id, before.created_at, change, token_change, at_ms);
     end if;
   end if;
 
   if not exists (
     select from tollgate.audit_events a
-    where a.target_id = was.id and a.action = 'settlement.late' and a.details ->> 'charge_nanos' = said::text
+    where a.target_id = before.id and a.action = 'settlement.late' and a.details ->> 'charge_nanos' = new_charge::text
   ) then
     perform tollgate.record(
-      row('system', null, null, null, null, null, null, 'settle', null, null, was.id)::tollgate.caller,
-      'settlement.late', was.org_id, was.id,
+      row('system', null, null, null, null, null, null, 'settle', null, null, before.id)::tollgate.caller,
+      'settlement.late', before.org_id, before.id,
       jsonb_build_object(
-        'state_before', was.state, 'charge_before_nanos', now_is.charge_nanos - change,
-        'charge_nanos', said, 'corrected_by_nanos', change
+        'state_before', before.state, 'charge_before_nanos', now_settled.charge_nanos - change,
+        'charge_nanos', new_charge, 'corrected_by_nanos', change
       )
     );
   end if;
-  return row(wallet, now_is.state, now_is.charge_nanos, transfer)::tollgate.correction;
+  return row(wallet, now_settled.state, now_settled.charge_nanos, transfer)::tollgate.correction;
 end
 $$;
 
 comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
-  'Hears a settlement of a request that was ended before, at another charge. Records it as settlement.late, once for each charge told. An exact one corrects what was estimated or released, within the hold: it answers the transfer of the difference, for the caller to post, with the org as that leaves it. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the key.';
+  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the key.';

@@ -1,4 +1,4 @@
--- Open requests that nobody settled.
+-- Ends open requests that were not settled in time.
 
 create function public.tollgate_note_generations(items jsonb) returns jsonb
 language plpgsql
@@ -28,7 +28,7 @@ end
 $$;
 
 comment on function public.tollgate_note_generations(jsonb) is
-  'Remembers the upstreams'' ids of running generations, by which their costs can be found when we do not live to see them. Each item has id, generation_id, upstream. Refuses nothing. Locks the request rows, and waits for none: one that is locked is being settled.';
+  'Stores the upstreams'' ids of running generations. With them the sweeper finds the costs of requests whose process died. Each item has id, generation_id, upstream. Refuses nothing. Locks the request rows, and skips locked ones, which are being settled.';
 
 select tollgate.expose('public.tollgate_note_generations(jsonb)');
 
@@ -93,7 +93,7 @@ end
 $$;
 
 comment on function public.tollgate_due(integer, integer) is
-  'Takes requests whose time has come for one sweeper, for the length of the lease, and forgets up to 1,000 answers older than a day. Refuses nothing. Skips holds and answers that another sweeper has locked.';
+  'Leases requests that are due to one sweeper, and deletes up to 1,000 answers older than a day. Refuses nothing. Skips holds and answers that another sweeper has locked.';
 
 select tollgate.expose('public.tollgate_due(integer, integer)');
 
@@ -132,11 +132,11 @@ end
 $$;
 
 comment on function public.tollgate_expire(integer) is
-  'Ends holds an hour after their time when no sweeper came and no upstream was noted, so that there is nobody to ask. Their prompt is charged, as the server''s own sweeper does, and marked estimated: the call may have run, and nobody can say what it said. Refuses nothing. Locks as tollgate_settle().';
+  'Ends holds that are overdue by an hour and have no upstream that could be asked. Charges the prompt, as the server''s own sweeper does, and marks the charge as estimated: the call may have run. Refuses nothing. Locks as tollgate_settle().';
 
 select tollgate.expose('public.tollgate_expire(integer)');
 
--- The net under the sweepers that ask upstreams, which SQL cannot.
+-- For installations where no server sweeps. SQL cannot ask upstreams.
 do $$
 begin
   if exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then

@@ -35,18 +35,17 @@ create table tollgate.requests (
   expires_at timestamptz not null,
   settled_at timestamptz,
   check ((settled_at is null) = (state in ('held', 'unsettled')))
-) with (fillfactor = 50); -- room beside each row for its settled version, which is longer: then settling writes no index
+) with (fillfactor = 50); -- space on the page for the settled version of each row: settling then writes no index
 
 create index requests_org on tollgate.requests (org_id, created_at desc);
--- For lists of all orgs, newest first, for the hours not rolled up yet, and for retention. Settling does not change
--- created_at, so it writes no index for this one either.
+-- For lists over all orgs, roll-ups and retention. Settling does not change created_at, so it does not write here.
 create index requests_age on tollgate.requests (created_at);
--- Settling changes neither created_at nor, but for the few that it quarantines, whether a row is in this one.
+-- Settling writes this index only for the few requests that it quarantines.
 create index requests_quarantined on tollgate.requests (created_at) where quarantined;
 
-comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. Held and unsettled ones have their hold_nanos in orgs.held_nanos.';
+comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. orgs.held_nanos is the sum of hold_nanos of the held and unsettled ones.';
 comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
-comment on column tollgate.requests.price is 'The prices the hold was made with, for whoever settles an estimate.';
+comment on column tollgate.requests.price is 'The prices that the hold was made with; estimates are charged with them.';
 
 alter table tollgate.requests enable row level security;
 
@@ -59,8 +58,8 @@ create table tollgate.holds (
 
 create index holds_due on tollgate.holds (next_sweep_at);
 
-comment on table tollgate.holds is 'The open holds: one row for each request that is held or unsettled, gone when it ends.';
-comment on column tollgate.holds.next_sweep_at is 'When a sweeper looks for the truth if nobody settled; moves on with each look.';
+comment on table tollgate.holds is 'The open holds: one row for each request that is held or unsettled, deleted when it ends.';
+comment on column tollgate.holds.next_sweep_at is 'When a sweeper looks for the cost of a request that was not settled; later with each look.';
 
 alter table tollgate.holds enable row level security;
 
@@ -78,7 +77,7 @@ create table tollgate.answers (
 create index answers_request on tollgate.answers (request_id);
 create index answers_age on tollgate.answers (created_at);
 
-comment on table tollgate.answers is 'What was answered under an idempotency key, for 24 hours. No foreign key, as for requests.';
+comment on table tollgate.answers is 'Answers under idempotency keys, kept for 24 hours. No foreign key, as for requests.';
 
 alter table tollgate.answers enable row level security;
 
@@ -90,7 +89,7 @@ create table tollgate.dropped (
   charge_nanos bigint not null default 0
 );
 
-comment on table tollgate.dropped is 'What the requests that retention dropped had been charged, so that the charges that lost their request can still be proved.';
+comment on table tollgate.dropped is 'Sums of the requests that retention dropped, so that the audit can still prove their charges.';
 
 alter table tollgate.dropped enable row level security;
 
@@ -100,7 +99,7 @@ create type tollgate.wallet as (
   balance_nanos bigint,
   held_nanos bigint,
   open_requests bigint,
-  counters bigint[],
+  counters tollgate.counters,
   chain_head bytea
 );
 

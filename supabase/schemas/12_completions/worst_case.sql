@@ -7,6 +7,8 @@ immutable
 set search_path = ''
 as $$
 declare
+  prompt_tokens constant bigint := item ->> 'prompt_tokens';
+  choices constant bigint := item ->> 'choices';
   charged constant numeric := (1000000 + markup_ppm) * 0.000001; -- for each nano that we pay
   fixed constant numeric := (item ->> 'fixed_nanos')::numeric * charged;
   per_output constant numeric := (item ->> 'output_nanos')::numeric * charged;
@@ -21,17 +23,17 @@ begin
     (item ->> 'output_bound')::bigint,
     least((item ->> 'most_output')::bigint, greatest(
       (item ->> 'least_output')::bigint,
-      least(worst_case.affordable_tokens, (tokens_left - (item ->> 'prompt_tokens')::bigint) / (item ->> 'choices')::bigint)
+      least(worst_case.affordable_tokens, (tokens_left - prompt_tokens) / choices)
     ))
   );
   worst_case.hold_nanos := least(ceil(fixed + per_output * worst_case.output_bound), 9223372036854775807);
-  worst_case.reserved_tokens := (item ->> 'prompt_tokens')::bigint + worst_case.output_bound * (item ->> 'choices')::bigint;
+  worst_case.reserved_tokens := prompt_tokens + worst_case.output_bound * choices;
   return worst_case;
 end
 $$;
 
 comment on function tollgate.worst_case(jsonb, integer, bigint, bigint) is
-  'Prices the worst case of a request, its output bounded by what is left where the client did not bound it. Exact until the hold is rounded up; the balance may fall short of it. A hold beyond bigint is the largest bigint, which no balance covers.';
+  'The worst case of a request. An output that the client did not bound is bounded by what is left. The hold is computed exactly and rounded up, and may be more than the balance; one beyond bigint is the largest bigint, which no balance covers.';
 
 
 create function tollgate.grant_of(
@@ -73,4 +75,4 @@ end
 $$;
 
 comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining) is
-  'The answer to an admitted request. `limits` is null where neither org nor key has any. In json, not jsonb: what is only sent costs half when it is never taken apart.';
+  'The answer to an admitted request. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
