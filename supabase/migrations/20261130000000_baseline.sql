@@ -261,76 +261,86 @@ comment on function tollgate.wanted(jsonb, text[]) is 'The filters on these colu
 
 -- schemas/01_foundation/pages.sql
 
--- Pages of a list, sorted by a key.
+-- Pages of a list, by keyset.
 
-create function tollgate.listed(
-  source text,
-  entry text,
-  condition text,
+create function tollgate.page(
+  source regclass,
+  shown regproc,
+  wanted text,
   sortings jsonb,
+  sort text,
   filters jsonb,
-  page_size integer
+  page_size integer,
+  within text default 'true',
+  id text default 'e.id',
+  moving text default null,
+  most_counted bigint default null,
+  most_read integer default null
 ) returns jsonb
 language plpgsql
+stable
 set search_path = ''
+set jit = off
 as $$
 declare
-  cursor_id text := filters ->> 'cursor';
-  sorted_by text := sortings ->> split_part(filters ->> 'sort', ':', 1);
-  direction text := split_part(filters ->> 'sort', ':', 2);
-  known boolean;
-  page jsonb;
+  word constant text := split_part(sort, ':', 1);
+  sorted_by constant text := sortings ->> word;
+  direction constant text := split_part(sort, ':', 2);
+  last constant text := split_part(filters ->> 'cursor', '~', 1);
+  rows text := format('%s e where (%s)', source, within);
+  in_order constant text := format(' order by %1$s %2$s, %3$s %2$s limit ', sorted_by, direction, id);
+  place text;
+  page jsonb[];
+  next_cursor text;
+  total bigint;
 begin
   if sorted_by is null or direction not in ('asc', 'desc') then
     perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
   end if;
-  if cursor_id is not null then
-    execute format('select exists (select from %s e where e.id = $1)', source) into known using cursor_id;
-    if not known then
+  -- The texts are constants of the calling functions. Values from outside are quoted, or read from $1.
+  if most_counted is distinct from 0 then
+    execute format('select count(*) from (select from %s and (%s) limit %L) c', rows, wanted, most_counted + 1)
+    into total using filters;
+  end if;
+  if last is not null then
+    execute format('select (%s)::text from %s e where %s = %L and (%s)', sorted_by, source, id, last, within)
+    into place using filters;
+    if place is null then
       perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
     end if;
+    place := coalesce(case word when moving then nullif(split_part(filters ->> 'cursor', '~', 2), '') end, place);
+    rows := rows || format(
+      ' and (%s, %s) %s (%L, %L)', sorted_by, id, case direction when 'asc' then '>' else '<' end, place, last
+    );
+  end if;
+  if most_read is not null then
+    rows := format('(select e.* from %s %s %s) e where true', rows, in_order, most_read);
   end if;
 
   execute format(
-    $query$
-      with matching as (
-        select e, e.id, %2$s as place from %1$s e where %3$s
-      ),
-      page as (
-        select m.e, m.id, row_number() over (order by m.place %5$s, m.id %5$s) as nth
-        from matching m
-        where $2 is null or (m.place, m.id) %6$s (select %2$s, e.id from %1$s e where e.id = $2)
-        order by m.place %5$s, m.id %5$s
-        limit $3 + 1
-      )
-      select jsonb_build_object(
-        'data', coalesce(jsonb_agg(%4$s(p.e) order by p.nth) filter (where p.nth <= $3), '[]'),
-        'next_cursor', case when count(*) > $3 then max(p.id) filter (where p.nth = $3) end,
-        'total', (select count(*) from matching)
-      )
-      from page p
-    $query$,
-    source, sorted_by, condition, entry, direction, case direction when 'asc' then '>' else '<' end
-  ) into page using filters, cursor_id, page_size;
-  return page;
+    'select array(select %s(e::%s) from %s and (%s) %s %s)', shown, source, rows, wanted, in_order, page_size + 1
+  ) into page using filters;
+  if cardinality(page) > page_size then
+    next_cursor := page[page_size] ->> 'id';
+  elsif most_read is not null then
+    execute format('select %s from %s %s 1 offset %s', id, rows, in_order, most_read - 1) into next_cursor using filters;
+  end if;
+  if next_cursor is not null and word = moving then
+    execute format('select %L || ''~'' || (%s) from %s e where %s = %1$L', next_cursor, sorted_by, source, id)
+    into next_cursor;
+  end if;
+  return jsonb_build_object(
+    'data', to_jsonb(page[:page_size]),
+    'next_cursor', next_cursor,
+    'total', case when total > most_counted then null else total end
+  );
 end
 $$;
 
-comment on function tollgate.listed(text, text, text, jsonb, jsonb, integer) is
-  'A page of a table by keyset. The table is called e; `entry` names the function that shows a row, `condition` says which rows, with the filters as $1, `sortings` which expression stands behind each word that may be sorted by; the id breaks ties. The filter `sort` is <word>:asc or <word>:desc. All but the filters are constants of the caller. Refuses: invalid_request for an unknown sorting or cursor. Locks nothing.';
-
-
-create function tollgate.sort_key(sort text, name text, created_at timestamptz) returns text
-language sql
-immutable
-set search_path = ''
-as $$
-  select case split_part(sort, ':', 1) when 'created_at'
-    then to_char(created_at at time zone 'utc', 'YYYYMMDDHH24MISSUS') else name end collate "C"
-$$;
-
-comment on function tollgate.sort_key(text, text, timestamptz) is
-  'What a list of few is sorted by: its name, or when it was made. `sort` is one of the two and its direction, as created_at:desc.';
+comment on function tollgate.page(
+  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, bigint, integer
+) is
+  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is null beyond `most_counted`; 0 counts nothing. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';
 
 
 -- schemas/01_foundation/refusals.sql
@@ -1492,6 +1502,35 @@ comment on function tollgate.record(tollgate.caller, text, text, text, jsonb) is
   'Writes the audit event of a change, in the transaction of the change. Locks nothing.';
 
 
+-- schemas/02_audit_trail/shown.sql
+
+-- Audit events as JSON.
+
+create function tollgate.audit_event_shown(e tollgate.audit_events) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', e.id,
+    'occurred_at', tollgate.utc(e.occurred_at),
+    'actor', jsonb_strip_nulls(jsonb_build_object(
+      'kind', e.actor_kind, 'key_id', e.actor_key_id, 'user_id', e.actor_user_id, 'name', e.actor_name
+    )),
+    'org_id', e.org_id,
+    'action', e.action,
+    'target_id', e.target_id,
+    'outcome', e.outcome,
+    'ip', host(e.ip),
+    'user_agent', e.user_agent,
+    'request_id', e.request_id,
+    'details', e.details
+  )
+$$;
+
+comment on function tollgate.audit_event_shown(tollgate.audit_events) is 'An audit event as it is shown.';
+
+
 -- schemas/03_authentication/recognise.sql
 
 -- Who is calling, and whether they may.
@@ -2436,7 +2475,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.orgs',
     'tollgate.org_shown',
     $where$
@@ -2445,14 +2484,15 @@ begin
       and ($1 ->> 'status' is null or e.status = $1 ->> 'status')
     $where$,
     '{"created_at": "e.created_at", "name": "lower(e.name)", "credits": "e.balance_nanos"}',
-    '{"sort": "created_at:desc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_orgs(jsonb, jsonb, integer) is
-  'Orgs by pages. `filters`: q (part of the name, or the id), plan, status, sort (created_at, name, credits), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Orgs by pages. `filters`: q (part of the name, or the id), plan, status, sort (created_at, name, credits), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_orgs(jsonb, jsonb, integer)');
 
@@ -2669,7 +2709,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.plans',
     'tollgate.plan_shown',
     $where$
@@ -2677,14 +2717,15 @@ begin
         or position(lower($1 ->> 'q') in lower(e.name)) > 0
     $where$,
     '{"id": "e.id", "name": "lower(e.name)", "created_at": "e.created_at"}',
-    '{"sort": "id:asc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'id:asc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_plans(jsonb, jsonb, integer) is
-  'Plans by pages. `filters`: q (part of the id or name), sort (id, name, created_at), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Plans by pages. `filters`: q (part of the id or name), sort (id, name, created_at), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_plans(jsonb, jsonb, integer)');
 
@@ -2925,7 +2966,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.users',
     'tollgate.user_shown',
     $where$
@@ -2937,14 +2978,15 @@ begin
       and ($1 ->> 'status' is null or e.status = $1 ->> 'status')
     $where$,
     '{"created_at": "e.created_at", "email": "lower(e.email)", "name": "lower(e.name)"}',
-    '{"sort": "created_at:desc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_users(jsonb, jsonb, integer) is
-  'Users by pages. `filters`: q (part of the address or name, or the id), org_id, role, status, sort (created_at, email, name), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Users by pages. `filters`: q (part of the address or name, or the id), org_id, role, status, sort (created_at, email, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_users(jsonb, jsonb, integer)');
 
@@ -3534,21 +3576,6 @@ select tollgate.expose('public.tollgate_reset_limits(jsonb, jsonb, boolean)');
 
 -- Shows and lists keys and their events.
 
-create function tollgate.listed_key(key tollgate.api_keys, sort text) returns text
-language sql
-immutable
-set search_path = ''
-as $$
-  select case sort
-    when 'name' then lower(key.name)
-    when 'last_used_at' then lpad(coalesce(extract(epoch from key.last_used_at) * 1000000, 0)::bigint::text, 20, '0')
-    else lpad((extract(epoch from key.created_at) * 1000000)::bigint::text, 20, '0')
-  end collate "C"
-$$;
-
-comment on function tollgate.listed_key(tollgate.api_keys, text) is
-  'What a key is sorted by, as a text that sorts as it does. Never used comes before all use.';
-
 
 create function public.tollgate_key(caller jsonb, key_id text, scope text default 'keys') returns jsonb
 language plpgsql
@@ -3582,77 +3609,34 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.key_manager(caller, scope, touch => true);
-  sort text := split_part(coalesce(filters ->> 'sort', 'created_at:desc'), ':', 1);
-  direction text := split_part(coalesce(filters ->> 'sort', 'created_at:desc'), ':', 2);
-  descending boolean := direction = 'desc';
-  cursor_id text := split_part(filters ->> 'cursor', '~', 1);
-  cursor_place text := nullif(split_part(filters ->> 'cursor', '~', 2), '');
-  faulty text;
-  answer jsonb;
 begin
-  faulty := case
-    when sort not in ('created_at', 'last_used_at', 'name') or direction not in ('asc', 'desc') then 'sort'
-    when filters ->> 'status' not in ('active', 'disabled', 'revoked', 'expired') then 'status'
-    when filters ->> 'environment' not in ('live', 'test') then 'environment'
-    when filters ->> 'role' not in ('member', 'admin') then 'role'
-    when page_size is null or page_size not between 1 and 1000 then 'limit'
-  end;
-  if cursor_id is not null then
-    select coalesce(cursor_place, tollgate.listed_key(k, sort)) into cursor_place from tollgate.api_keys k
-    where k.id = cursor_id and (scope = 'admin' or k.user_id = actor.user_id);
-    if not found then
-      faulty := 'cursor';
-    end if;
-  end if;
-  if faulty is not null then
-    perform tollgate.refuse_field(faulty, 'is none that is known');
-  end if;
-
-  with found as (
-    select k as key, k.id, tollgate.listed_key(k, sort) as place
-    from tollgate.api_keys k
-    join tollgate.users u on u.id = k.user_id
-    where (scope = 'admin' or k.user_id = actor.user_id)
-      and (filters ->> 'org_id' is null or k.org_id = filters ->> 'org_id')
-      and (filters ->> 'user_id' is null or k.user_id = filters ->> 'user_id')
-      and (filters ->> 'environment' is null or k.environment = filters ->> 'environment')
-      and (filters ->> 'role' is null or u.role = filters ->> 'role')
-      and (filters ->> 'status' is null or tollgate.key_status(k) = filters ->> 'status')
-      and (filters ->> 'q' is null or strpos(lower(k.name), lower(filters ->> 'q')) > 0
-        or strpos(k.prefix, filters ->> 'q') > 0)
-  ),
-  page as (
-    select f.*, row_number() over (
-      order by
-        case when not descending then f.place end, case when not descending then f.id end,
-        case when descending then f.place end desc, case when descending then f.id end desc
-    ) as row
-    from found f
-    where cursor_id is null
-      or (not descending and (f.place, f.id) > (cursor_place, cursor_id))
-      or (descending and (f.place, f.id) < (cursor_place, cursor_id))
-    order by row
-    limit page_size + 1
-  )
-  select jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', coalesce(
-      (select jsonb_agg(tollgate.key_shown(p.key) order by p.row) from page p where p.row <= page_size), '[]'::jsonb
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.api_keys',
+    'tollgate.key_shown',
+    $where$
+      ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      and ($1 ->> 'environment' is null or e.environment = $1 ->> 'environment')
+      and ($1 ->> 'role' is null or $1 ->> 'role' = (select u.role from tollgate.users u where u.id = e.user_id))
+      and ($1 ->> 'status' is null or tollgate.key_status(e) = $1 ->> 'status')
+      and ($1 ->> 'q' is null or strpos(lower(e.name), lower($1 ->> 'q')) > 0 or strpos(e.prefix, $1 ->> 'q') > 0)
+    $where$,
+    jsonb_build_object(
+      'created_at', 'e.created_at',
+      'name', 'lower(e.name)',
+      'last_used_at', $key$coalesce(to_char(e.last_used_at at time zone 'utc', 'YYYYMMDDHH24MISSUS'), '0') collate "C"$key$
     ),
-    -- A key may be used between two pages, so the place it had goes with its id.
-    'next_cursor', (
-      select case sort when 'last_used_at' then last.id || '~' || last.place else last.id end
-      from page last
-      where last.row = page_size and exists (select from page more where more.row > page_size)
-    ),
-    'total', (select count(*) from found)
-  ) into answer;
-  return answer;
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters || jsonb_build_object('owner_id', case when scope <> 'admin' then coalesce(actor.user_id, '') end),
+    page_size,
+    within => $where$ $1 ->> 'owner_id' is null or e.user_id = $1 ->> 'owner_id' $where$,
+    moving => 'last_used_at'
+  );
 end
 $$;
 
 comment on function public.tollgate_keys(jsonb, jsonb, integer, text) is
-  'Keys: one''s own, or with `scope` admin everybody''s. `filters`: org_id, user_id, q (a part of the name or of the prefix), status, environment, role (of the owner), sort (created_at, last_used_at or name, :asc or :desc; created_at:desc if none is named), cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Keys: one''s own, or with `scope` admin everybody''s. `filters`: org_id, user_id, q (a part of the name or of the prefix), status, environment, role (of the owner), sort (created_at, last_used_at, name), cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_keys(jsonb, jsonb, integer, text)');
 
@@ -3664,65 +3648,38 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'keys');
-  before tollgate.audit_events;
-  answer jsonb;
+  page constant jsonb := tollgate.page(
+    'tollgate.audit_events',
+    'tollgate.audit_event_shown',
+    $where$
+      ($1 ->> 'key_id' is null or e.target_id = $1 ->> 'key_id')
+      and ($1 ->> 'action' is null or e.action = $1 ->> 'action')
+      and ($1 ->> 'outcome' is null or e.outcome = $1 ->> 'outcome')
+      and ($1 ->> 'from' is null or e.occurred_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.occurred_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    '{"occurred_at": "e.occurred_at"}',
+    'occurred_at:desc',
+    filters || jsonb_build_object('org_id', coalesce(actor.org_id, '')),
+    page_size,
+    within => $where$ e.org_id = $1 ->> 'org_id' and e.action like 'key.%' $where$,
+    most_counted => 0
+  );
 begin
-  if filters ->> 'cursor' is not null then
-    select b.* into before from tollgate.audit_events b
-    where b.id = filters ->> 'cursor' and b.org_id = actor.org_id and b.action like 'key.%';
-  end if;
-  if filters ->> 'cursor' is not null and before.id is null then
-    perform tollgate.refuse_field('cursor', 'is none that is known');
-  elsif page_size is null or page_size not between 1 and 1000 then
-    perform tollgate.refuse_field('limit', 'must be from 1 to 1000');
-  end if;
-
-  with page as (
-    select a.*, row_number() over (order by a.occurred_at desc, a.id desc) as row
-    from tollgate.audit_events a
-    where a.org_id = actor.org_id and a.action like 'key.%'
-      and (filters ->> 'key_id' is null or a.target_id = filters ->> 'key_id')
-      and (filters ->> 'action' is null or a.action = filters ->> 'action')
-      and (filters ->> 'outcome' is null or a.outcome = filters ->> 'outcome')
-      and (filters ->> 'from' is null or a.occurred_at >= (filters ->> 'from')::timestamptz)
-      and (filters ->> 'to' is null or a.occurred_at < (filters ->> 'to')::timestamptz)
-      and (before.id is null or (a.occurred_at, a.id) < (before.occurred_at, before.id))
-    order by a.occurred_at desc, a.id desc
-    limit page_size + 1
-  )
-  select jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', coalesce((
-      select jsonb_agg(jsonb_build_object(
-        'id', e.id,
-        'occurred_at', tollgate.utc(e.occurred_at),
-        'actor', jsonb_strip_nulls(jsonb_build_object(
-          'kind', e.actor_kind, 'key_id', e.actor_key_id, 'user_id', e.actor_user_id, 'name', e.actor_name
-        )),
-        'action', e.action,
-        'key_id', e.target_id,
-        'outcome', e.outcome,
-        'ip', case when u.id is not null then host(e.ip) end,
-        'user_agent', case when u.id is not null then e.user_agent end,
-        'request_id', e.request_id,
-        'details', e.details
-      ) order by e.row)
-      from page e
-      left join tollgate.users u on u.id = e.actor_user_id and u.org_id = actor.org_id
-      where e.row <= page_size
-    ), '[]'::jsonb),
-    'next_cursor', (
-      select last.id from page last
-      where last.row = page_size and exists (select from page more where more.row > page_size)
-    ),
-    'total', null
-  ) into answer;
-  return answer;
+  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      e.value - array['org_id', 'target_id'] || jsonb_build_object('key_id', e.value -> 'target_id')
+        || case when u.id is null then '{"ip": null, "user_agent": null}' else '{}'::jsonb end
+      order by e.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality e
+    left join tollgate.users u on u.id = e.value #>> '{actor,user_id}' and u.org_id = actor.org_id
+  ));
 end
 $$;
 
 comment on function public.tollgate_key_events(jsonb, jsonb, integer) is
-  'What was done to the keys of the caller''s org, newest first. `filters`: key_id, action, outcome, from, to, cursor. From where operators came is theirs: addresses are told of the org''s own users only. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'What was done to the keys of the caller''s org, newest first. `filters`: key_id, action, outcome, from, to, cursor. Address and user agent are shown of the org''s own users only. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_events(jsonb, jsonb, integer)');
 
@@ -3922,6 +3879,26 @@ $$;
 comment on function tollgate.key_terms(tollgate.api_keys) is 'What of a key its owner may change.';
 
 
+create function tollgate.key_named(key tollgate.api_keys) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', key.id,
+    'name', key.name,
+    'key', key.prefix || '…' || key.last_four,
+    'user_id', key.user_id,
+    'environment', key.environment,
+    'status', tollgate.key_status(key),
+    'created_at', tollgate.utc(key.created_at),
+    'last_used_at', tollgate.utc(key.last_used_at)
+  )
+$$;
+
+comment on function tollgate.key_named(tollgate.api_keys) is 'A key in short, as a list of usage names it.';
+
+
 create function tollgate.key_shown(key tollgate.api_keys) returns jsonb
 language sql
 stable
@@ -3958,7 +3935,7 @@ as $$
 $$;
 
 comment on function tollgate.key_shown(tollgate.api_keys) is
-  'All that may be seen of a key: its terms, its state and its use, and nothing of its secret but what people know it by.';
+  'All that may be seen of a key: its terms, its state and its use. Of its secret, only the prefix and the last four characters.';
 
 
 create function tollgate.audited(terms jsonb) returns jsonb
@@ -4442,7 +4419,7 @@ begin
     perform tollgate.refuse(422, 'idempotency_key_reused',
       jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
   end if;
-  return tollgate.shown_transfer(posted) || '{"created": false}';
+  return tollgate.transfer_shown(posted) || '{"created": false}';
 end
 $$;
 
@@ -4518,7 +4495,7 @@ begin
     operation || jsonb_build_object('amount_nanos', posted.amount_nanos, 'debit', posted.debit, 'credit', posted.credit)
   );
   perform tollgate.touch(k, caller) from tollgate.api_keys k where k.id = actor.key_id;
-  return tollgate.shown_transfer(posted) || '{"created": true}';
+  return tollgate.transfer_shown(posted) || '{"created": true}';
 end
 $$;
 
@@ -4731,7 +4708,7 @@ comment on function tollgate.request_of(tollgate.transfers) is
   'The request that a charge or a refund is about. The n-th refund of a request has the reference <request id>/<n>, so that the ledger itself cannot hold two n-th ones; what a late settlement corrects has <request id>:late.';
 
 
-create function tollgate.shown_transfer(t tollgate.transfers) returns jsonb
+create function tollgate.transfer_shown(t tollgate.transfers) returns jsonb
 language sql
 immutable
 set search_path = ''
@@ -4752,7 +4729,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.shown_transfer(tollgate.transfers) is
+comment on function tollgate.transfer_shown(tollgate.transfers) is
   'A transfer as operators see it. change_nanos is what it did to the org''s balance.';
 
 
@@ -4762,59 +4739,40 @@ stable
 set search_path = ''
 as $$
 declare
-  most_counted constant integer := 10000;
-  condition constant text := concat_ws(' and ', 'true',
-    case when filters ->> 'org_id' is not null then 't.org_id = $1 ->> ''org_id''' end,
-    case when filters ->> 'kind' is not null then 't.kind = $1 ->> ''kind''' end,
-    case when filters ->> 'debit' is not null then 't.debit = $1 ->> ''debit''' end,
-    case when filters ->> 'credit' is not null then 't.credit = $1 ->> ''credit''' end,
-    case when filters ->> 'from' is not null then 't.created_at >= ($1 ->> ''from'')::timestamptz' end,
-    case when filters ->> 'to' is not null then 't.created_at < ($1 ->> ''to'')::timestamptz' end,
-    case when filters ->> 'min_nanos' is not null then 't.amount_nanos >= ($1 ->> ''min_nanos'')::bigint' end,
-    case when filters ->> 'max_nanos' is not null then 't.amount_nanos <= ($1 ->> ''max_nanos'')::bigint' end
-  );
-  rising constant boolean := coalesce(filters ->> 'sort' = 'created_at:asc', false);
-  beyond bigint := case when rising then 0 else 9223372036854775807 end;
-  -- Times that are past lie together, far from where reading by position begins: then they are sought out first.
-  first constant text := case
-    when filters ->> 'org_id' is null and (filters ->> 'to')::timestamptz < clock_timestamp() then 'materialized'
-    else 'not materialized'
-  end;
-  counted bigint;
-  page jsonb;
+  matching constant text := $where$
+    ($1 ->> 'kind' is null or e.kind = $1 ->> 'kind')
+    and ($1 ->> 'debit' is null or e.debit = $1 ->> 'debit')
+    and ($1 ->> 'credit' is null or e.credit = $1 ->> 'credit')
+    and ($1 ->> 'from' is null or e.created_at >= ($1 ->> 'from')::timestamptz)
+    and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+    and ($1 ->> 'min_nanos' is null or e.amount_nanos >= ($1 ->> 'min_nanos')::bigint)
+    and ($1 ->> 'max_nanos' is null or e.amount_nanos <= ($1 ->> 'max_nanos')::bigint)
+  $where$;
+  -- Rows of a past time lie together, far from either end of the positions: the index by time finds them first.
+  by_time constant boolean := filters ->> 'org_id' is null and (filters ->> 'to')::timestamptz < clock_timestamp();
 begin
-  if filters ->> 'cursor' is not null then
-    select t.position into beyond from tollgate.transfers t
-    where t.position = substring(filters ->> 'cursor' from '^trf_([0-9]{1,18})$')::bigint
-      and (filters ->> 'org_id' is null or t.org_id = filters ->> 'org_id');
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-
-  -- Planned each time for the filters there are: one plan for all of them would read the whole ledger for one org.
-  execute format(
-    'with found as %4$s (select t.position from tollgate.transfers t where %1$s and t.position %3$s $2)
-     select coalesce(jsonb_agg(tollgate.shown_transfer(t) order by t.position %2$s), ''[]'')
-     from tollgate.transfers t
-     where t.position in (select f.position from found f order by f.position %2$s limit $3)',
-    condition, case when rising then 'asc' else 'desc' end, case when rising then '>' else '<' end, first)
-  into page using filters, beyond, page_size + 1;
-  execute format(
-    'with found as %2$s (select t.position from tollgate.transfers t where %1$s)
-     select count(*) from (select from found limit $2) f', condition, first)
-  into counted using filters, most_counted + 1;
-
-  return jsonb_build_object(
-    'data', page - page_size,
-    'next_cursor', case when jsonb_array_length(page) > page_size then page -> (page_size - 1) -> 'id' end,
-    'total', case when counted <= most_counted then counted end
+  return tollgate.page(
+    'tollgate.transfers',
+    'tollgate.transfer_shown',
+    case when by_time
+      then format('e.position = any (array(select e.position from tollgate.transfers e where %s))', matching)
+      else matching
+    end,
+    '{"created_at": "e.position"}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    case when filters ->> 'cursor' is null then filters else filters || jsonb_build_object(
+      'cursor', coalesce(substring(filters ->> 'cursor' from '^trf_([0-9]{1,18})$'), '0')
+    ) end,
+    page_size,
+    within => $where$ $1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id' $where$,
+    id => 'e.position',
+    most_counted => 10000
   );
 end
 $$;
 
 comment on function tollgate.transfer_page(jsonb, integer) is
-  'A page of the ledger, in the order of its making: newest first, or with the sort created_at:asc oldest first. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, cursor (the id of the last one of the page before). Counts up to 10,000; more is null. Refuses, with invalid_request, a cursor that is none of the org''s.';
+  'A page of the ledger, in the order of its positions. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, sort (created_at), cursor. The total is counted up to 10,000. Refuses: as page(). Locks nothing.';
 
 
 create function public.tollgate_transfers(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -5109,51 +5067,25 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
-  down boolean := sort like '%:desc';
-  last tollgate.routes;
-  last_key text;
-  answer jsonb;
 begin
-  perform tollgate.refuse_unknown(filters, array['model', 'upstream_id', 'state', 'sort', 'cursor']);
-  if sort not in ('created_at:asc', 'created_at:desc', 'model:asc', 'model:desc') then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
-  end if;
-  if filters ->> 'cursor' is not null then
-    select r.* into last from tollgate.routes r where r.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
-    end if;
-    last_key := tollgate.sort_key(sort, last.model, last.created_at);
-  end if;
-
-  with wanted as (
-    select r, r.id, tollgate.sort_key(sort, r.model, r.created_at) as key
-    from tollgate.routes r
-    where (filters ->> 'model' is null or r.model = filters ->> 'model')
-      and (filters ->> 'upstream_id' is null or r.upstream_id = filters ->> 'upstream_id')
-      and (filters ->> 'state' is null or r.state = filters ->> 'state')
-  ), placed as (
-    select w.*, row_number() over (
-      order by case when not down then w.key end, case when down then w.key end desc,
-        case when not down then w.id end, case when down then w.id end desc
-    ) as place
-    from wanted w
-    where last_key is null
-      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
-  )
-  select jsonb_build_object(
-    'data', coalesce(jsonb_agg(tollgate.route_shown(p.r) order by p.place) filter (where p.place <= page_size), '[]'),
-    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
-    'total', (select count(*) from wanted)
-  ) into answer
-  from placed p where p.place <= page_size + 1;
-  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.routes',
+    'tollgate.route_shown',
+    $where$
+      ($1 ->> 'model' is null or e.model = $1 ->> 'model')
+      and ($1 ->> 'upstream_id' is null or e.upstream_id = $1 ->> 'upstream_id')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+    $where$,
+    '{"created_at": "e.created_at", "model": "e.model collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
 end
 $$;
 
 comment on function public.tollgate_routes(jsonb, jsonb, integer) is
-  'Routes to our own servers. `filters`: model, upstream_id, state, sort (created_at or model, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Routes to our own servers. `filters`: model, upstream_id, state, sort (created_at, model), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_routes(jsonb, jsonb, integer)');
 
@@ -5363,51 +5295,25 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
-  down boolean := sort like '%:desc';
-  last tollgate.upstreams;
-  last_key text;
-  answer jsonb;
 begin
-  perform tollgate.refuse_unknown(filters, array['ids', 'state', 'dialect', 'sort', 'cursor']);
-  if sort not in ('created_at:asc', 'created_at:desc', 'name:asc', 'name:desc') then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
-  end if;
-  if filters ->> 'cursor' is not null then
-    select u.* into last from tollgate.upstreams u where u.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
-    end if;
-    last_key := tollgate.sort_key(sort, last.name, last.created_at);
-  end if;
-
-  with wanted as (
-    select u, u.id, tollgate.sort_key(sort, u.name, u.created_at) as key
-    from tollgate.upstreams u
-    where (filters -> 'ids' is null or u.id in (select jsonb_array_elements_text(filters -> 'ids')))
-      and (filters ->> 'state' is null or u.state = filters ->> 'state')
-      and (filters ->> 'dialect' is null or u.dialect = filters ->> 'dialect')
-  ), placed as (
-    select w.*, row_number() over (
-      order by case when not down then w.key end, case when down then w.key end desc,
-        case when not down then w.id end, case when down then w.id end desc
-    ) as place
-    from wanted w
-    where last_key is null
-      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
-  )
-  select jsonb_build_object(
-    'data', coalesce(jsonb_agg(tollgate.upstream_shown(p.u) order by p.place) filter (where p.place <= page_size), '[]'),
-    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
-    'total', (select count(*) from wanted)
-  ) into answer
-  from placed p where p.place <= page_size + 1;
-  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.upstreams',
+    'tollgate.upstream_shown',
+    $where$
+      ($1 -> 'ids' is null or e.id in (select jsonb_array_elements_text($1 -> 'ids')))
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'dialect' is null or e.dialect = $1 ->> 'dialect')
+    $where$,
+    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
 end
 $$;
 
 comment on function public.tollgate_upstreams(jsonb, jsonb, integer) is
-  'Servers of our own, with their routes'' number and their last probe. `filters`: ids, state, dialect, sort (created_at or name, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Servers of our own, with the number of their routes and their last probe. `filters`: ids, state, dialect, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstreams(jsonb, jsonb, integer)');
 
@@ -5778,56 +5684,36 @@ set jit = off
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'usage');
-  past tollgate.api_keys;
   own constant jsonb := jsonb_build_object('org_id', actor.org_id);
-begin
-  if filters ? 'cursor' then
-    select k.* into past from tollgate.api_keys k where k.id = filters ->> 'cursor' and k.org_id = actor.org_id;
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-  return (
-    with page as (
-      select k.*, row_number() over (order by k.created_at desc, k.id desc) as place
-      from tollgate.api_keys k
-      where k.org_id = actor.org_id and (past.id is null or (k.created_at, k.id) < (past.created_at, past.id))
-      order by k.created_at desc, k.id desc
-      limit page_size + 1
-    )
-    select jsonb_build_object(
-      'caller', tollgate.identity(actor),
-      'data', coalesce(jsonb_agg(
-        jsonb_build_object(
-          'id', p.id,
-          'name', p.name,
-          'key', p.prefix || '…' || p.last_four,
-          'user_id', p.user_id,
-          'environment', p.environment,
-          'status', case when p.revoked_at is not null then 'revoked' when p.disabled_at is not null then 'disabled'
-            when p.expires_at <= now() then 'expired' else 'active' end,
-          'created_at', tollgate.utc(p.created_at),
-          'last_used_at', tollgate.utc(p.last_used_at),
-          'today', tollgate.used(today),
-          'last_30_days', tollgate.used(month),
-          'all_time', tollgate.used(always)
-        )
-        order by p.place
-      ) filter (where p.place <= page_size), '[]'),
-      'next_cursor', case when count(*) > page_size then min(p.id) filter (where p.place = page_size) end,
-      'total', (select count(*) from tollgate.api_keys k where k.org_id = actor.org_id)
-    )
-    from page p
-    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = p.id
-    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
-      on month.key_id = p.id
-    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = p.id
+  page constant jsonb := tollgate.page(
+    'tollgate.api_keys',
+    'tollgate.key_named',
+    'true',
+    '{"created_at": "e.created_at"}',
+    'created_at:desc',
+    filters || own,
+    page_size,
+    within => $where$ e.org_id = $1 ->> 'org_id' $where$
   );
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      k.value || jsonb_build_object(
+        'today', tollgate.used(today), 'last_30_days', tollgate.used(month), 'all_time', tollgate.used(always)
+      )
+      order by k.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality k
+    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
+      on month.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = k.value ->> 'id'
+  ));
 end
 $$;
 
 comment on function public.tollgate_keys_usage(jsonb, jsonb, integer) is
-  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_keys_usage(jsonb, jsonb, integer)');
 
@@ -6293,27 +6179,54 @@ comment on function tollgate.cached_tokens(jsonb) is
   'How many tokens of the prompt the upstream found in its cache, in whichever of three places it says so.';
 
 
-create function tollgate.requests_wanted(filters jsonb) returns text
+create function tollgate.request_shown(r tollgate.requests) returns jsonb
 language sql
-immutable
+stable
 set search_path = ''
 as $$
-  select tollgate.wanted(
-      filters,
-      array['org_id', 'user_id', 'key_id', 'model', 'upstream', 'endpoint', 'state', 'streamed', 'estimated']
-    )
-    || case
-      when filters ->> 'status' like '_xx' then format(' and t.status / 100 = %L', left(filters ->> 'status', 1))
-      when filters ? 'status' then format(' and t.status = %L', filters ->> 'status')
-      else ''
-    end
-    || case when filters ? 'cached' then format(' and (tollgate.cached_tokens(t.usage) > 0) = %L', filters ->> 'cached')
-      else ''
-    end
+  select jsonb_build_object(
+    'id', r.id,
+    'created_at', tollgate.utc(r.created_at),
+    'org_id', r.org_id,
+    'user_id', r.user_id,
+    'key_id', r.key_id,
+    'endpoint', r.endpoint,
+    'model', r.model,
+    'served_model', r.served_model,
+    'upstream', r.upstream,
+    'state', r.state,
+    'status', r.status,
+    'error_code', r.error_code,
+    'streamed', r.streamed,
+    'estimated', r.estimated,
+    'quarantined', r.quarantined,
+    'prompt_tokens', r.prompt_tokens,
+    'completion_tokens', r.completion_tokens,
+    'cached_tokens', tollgate.cached_tokens(r.usage),
+    'charge_nanos', r.charge_nanos,
+    'charge_credits', tollgate.credits_of(r.charge_nanos),
+    'cost_nanos', r.cost_nanos,
+    'cost_credits', tollgate.credits_of(r.cost_nanos),
+    'generation_id', r.generation_id,
+    'duration_ms', r.duration_ms,
+    'first_token_ms', r.first_token_ms,
+    'settled_at', tollgate.utc(r.settled_at)
+  )
 $$;
 
-comment on function tollgate.requests_wanted(jsonb) is
-  'The filters of a list of requests as a condition on `t`. status is a code, or 4xx for all of its hundred.';
+comment on function tollgate.request_shown(tollgate.requests) is 'A request as operators see it.';
+
+
+create function tollgate.own_request_shown(r tollgate.requests) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id']
+$$;
+
+comment on function tollgate.own_request_shown(tollgate.requests) is
+  'A request as its org sees it: without what it cost us.';
 
 
 create function tollgate.how_many(filters jsonb) returns bigint
@@ -6340,76 +6253,47 @@ create function tollgate.request_page(
   page_size integer,
   everyone boolean,
   most_read integer default 50000
-) returns json
-language plpgsql
+) returns jsonb
+language sql
 stable
 set search_path = ''
-set jit = off
 as $$
-declare
-  direction constant text := case filters ->> 'sort' when 'created_at:asc' then 'asc' else 'desc' end;
-  whose constant jsonb := tollgate.with_org(filters);
-  beginning constant timestamptz := greatest(
-    coalesce((filters ->> 'from')::timestamptz, '-infinity'), (select r.dropped_until from tollgate.rolled r)
-  );
-  ending constant timestamptz := coalesce((filters ->> 'to')::timestamptz, 'infinity');
-  past tollgate.requests;
-  read text;
-  rows json;
-  next_cursor text;
-begin
-  if filters ? 'cursor' then
-    select r.* into past from tollgate.requests r
-    where r.id = filters ->> 'cursor' and (everyone or r.org_id = filters ->> 'org_id');
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-  read := format(
-    $read$
-      select t.* from tollgate.requests t
-      where t.created_at >= %1$L and t.created_at < %2$L %3$s %4$s
-      order by t.created_at %5$s, t.id %5$s
-      limit %6$s
-    $read$,
-    beginning, ending, tollgate.wanted(whose, array['org_id']),
-    case when past.id is not null then
-      format('and (t.created_at, t.id) %s (%L, %L)', case direction when 'asc' then '>' else '<' end, past.created_at, past.id)
-    end,
-    direction, most_read
-  );
-  execute format(
-    $query$
-      select json_agg(p) from (
-        select t.id, tollgate.utc(t.created_at) as created_at, t.org_id, t.user_id, t.key_id, t.endpoint, t.model,
-          t.served_model, t.upstream, t.state, t.status, t.error_code, t.streamed, t.estimated, t.quarantined,
-          t.prompt_tokens, t.completion_tokens, tollgate.cached_tokens(t.usage) as cached_tokens,
-          t.charge_nanos, tollgate.credits_of(t.charge_nanos) as charge_credits, %1$s
-          t.duration_ms, t.first_token_ms, tollgate.utc(t.settled_at) as settled_at
-        from (%2$s) t
-        where true %3$s
-        order by t.created_at %4$s, t.id %4$s
-        limit %5$s
-      ) p
-    $query$,
-    case when everyone then 't.cost_nanos, tollgate.credits_of(t.cost_nanos) as cost_credits, t.generation_id,' end,
-    read, tollgate.requests_wanted(whose), direction, page_size + 1
-  ) into rows;
-
-  if json_array_length(rows) > page_size then
-    select json_agg(r.value order by r.place), max(r.value ->> 'id') filter (where r.place = page_size)
-    into rows, next_cursor
-    from json_array_elements(rows) with ordinality r (value, place)
-    where r.place <= page_size;
-  else
-    execute format('select t.id from (%s) t offset %s', read, most_read - 1) into next_cursor;
-  end if;
-  return json_build_object('data', coalesce(rows, '[]'), 'next_cursor', next_cursor);
-end
+  select tollgate.page(
+    'tollgate.requests',
+    case when everyone then 'tollgate.request_shown' else 'tollgate.own_request_shown' end::regproc,
+    $where$
+      ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
+      and ($1 ->> 'model' is null or e.model = $1 ->> 'model')
+      and ($1 ->> 'upstream' is null or e.upstream = $1 ->> 'upstream')
+      and ($1 ->> 'endpoint' is null or e.endpoint = $1 ->> 'endpoint')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'streamed' is null or e.streamed = ($1 ->> 'streamed')::boolean)
+      and ($1 ->> 'estimated' is null or e.estimated = ($1 ->> 'estimated')::boolean)
+      and ($1 ->> 'cached' is null or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'cached')::boolean)
+      and case
+        when $1 ->> 'status' is null then true
+        when $1 ->> 'status' like '_xx' then e.status / 100 = left($1 ->> 'status', 1)::integer
+        else e.status = ($1 ->> 'status')::integer
+      end
+    $where$,
+    '{"created_at": "e.created_at"}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    tollgate.with_org(filters) || jsonb_build_object('kept_from', r.dropped_until),
+    page_size,
+    within => $where$
+      ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
+      and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    most_counted => 0,
+    most_read => most_read
+  )
+  from tollgate.rolled r
 $$;
 
 comment on function tollgate.request_page(jsonb, integer, boolean, integer) is
-  'A page of requests, newest first unless sorted by created_at:asc; with cost and generation where they are everyone''s. Looks at most_read requests at most: where too few of them are wanted, the page is short, even empty, and next_cursor is the last one looked at. Refuses an unknown cursor.';
+  'A page of requests. `filters` as for tollgate_requests(). Reads at most most_read requests: where too few of them are wanted, the page is short, even empty, and next_cursor is the last one that was read. Refuses: as page().';
 
 
 create function public.tollgate_requests(
@@ -6418,7 +6302,7 @@ create function public.tollgate_requests(
   page_size integer,
   everyone boolean,
   counted boolean
-) returns json
+) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -6426,19 +6310,16 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   wanted jsonb := tollgate.own_or_all(actor, filters, everyone);
-  page json := tollgate.request_page(wanted, page_size, everyone);
 begin
-  return json_build_object(
+  return tollgate.request_page(wanted, page_size, everyone) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', page -> 'data',
-    'next_cursor', page -> 'next_cursor',
     'total', case when counted then tollgate.how_many(wanted) end
   );
 end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, cursor, sort (created_at:desc or created_at:asc). A page may be short, or empty, while next_cursor says that there is more to look through. `total` is null unless wanted and cheap. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor. A page may be short, or empty, while next_cursor says that there is more to read. `total` is null unless `counted` and cheap. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean)');
 
@@ -8509,31 +8390,6 @@ comment on function tollgate.total_faults() is
 
 -- Lists of audit events.
 
-create function tollgate.of_audit_event(e tollgate.audit_events) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_build_object(
-    'id', e.id,
-    'occurred_at', tollgate.utc(e.occurred_at),
-    'actor', jsonb_strip_nulls(jsonb_build_object(
-      'kind', e.actor_kind, 'key_id', e.actor_key_id, 'user_id', e.actor_user_id, 'name', e.actor_name
-    )),
-    'org_id', e.org_id,
-    'action', e.action,
-    'target_id', e.target_id,
-    'outcome', e.outcome,
-    'ip', host(e.ip),
-    'user_agent', e.user_agent,
-    'request_id', e.request_id,
-    'details', e.details
-  )
-$$;
-
-comment on function tollgate.of_audit_event(tollgate.audit_events) is 'An audit event as it is shown.';
-
-
 create function public.tollgate_audit_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
 language plpgsql
 security definer
@@ -8541,57 +8397,30 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  cursor_id text := coalesce(filters ->> 'cursor', filters ->> 'before_id'); -- as older servers say it
-  last tollgate.audit_events;
-  -- Said once and planned for each call, so that the filters that are there find their index.
-  fits constant text := $fits$
-    ($1 ->> 'org_id' is null or a.org_id = $1 ->> 'org_id')
-    and ($1 ->> 'action' is null or a.action = $1 ->> 'action')
-    and ($1 ->> 'outcome' is null or a.outcome = $1 ->> 'outcome')
-    and ($1 ->> 'target_id' is null or a.target_id = $1 ->> 'target_id')
-    and ($1 ->> 'actor_id' is null or $1 ->> 'actor_id' in (a.actor_key_id, a.actor_user_id, a.actor_name))
-    and ($1 ->> 'from' is null or a.occurred_at >= ($1 ->> 'from')::timestamptz)
-    and ($1 ->> 'to' is null or a.occurred_at < ($1 ->> 'to')::timestamptz)
-  $fits$;
-  most_counted constant integer := 10000;
-  total bigint;
-  page jsonb[];
 begin
-  if cursor_id is not null then
-    select a.* into last from tollgate.audit_events a where a.id = cursor_id;
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-
-  execute 'select count(*) from (select from tollgate.audit_events a where ' || fits || ' limit $2) a'
-  into total using filters, most_counted + 1;
-  execute format(
-    $page$
-      select array(
-        select tollgate.of_audit_event(a) from tollgate.audit_events a
-        where %s and ($2 is null or (a.occurred_at, a.id) %s ($3, $2))
-        order by a.occurred_at %s, a.id %3$s
-        limit $4
-      )
-    $page$,
-    fits,
-    case filters ->> 'sort' when 'occurred_at:asc' then '>' else '<' end,
-    case filters ->> 'sort' when 'occurred_at:asc' then 'asc' else 'desc' end
-  )
-  into page using filters, last.id, last.occurred_at, page_size + 1;
-
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', to_jsonb(page[:page_size]),
-    'next_cursor', case when cardinality(page) > page_size then page[page_size] -> 'id' end,
-    'total', case when total <= most_counted then total end
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.audit_events',
+    'tollgate.audit_event_shown',
+    $where$
+      ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'action' is null or e.action = $1 ->> 'action')
+      and ($1 ->> 'outcome' is null or e.outcome = $1 ->> 'outcome')
+      and ($1 ->> 'target_id' is null or e.target_id = $1 ->> 'target_id')
+      and ($1 ->> 'actor_id' is null or $1 ->> 'actor_id' in (e.actor_key_id, e.actor_user_id, e.actor_name))
+      and ($1 ->> 'from' is null or e.occurred_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.occurred_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    '{"occurred_at": "e.occurred_at"}',
+    coalesce(filters ->> 'sort', 'occurred_at:desc'),
+    filters,
+    page_size,
+    most_counted => 10000
   );
 end
 $$;
 
 comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
-  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or a console''s name), from, to, sort (occurred_at:desc, or occurred_at:asc for the oldest first), cursor (the last id of the page before). The total is counted up to 10,000. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor. The total is counted up to 10,000. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_events(jsonb, jsonb, integer)');
 
@@ -8933,7 +8762,7 @@ when (new.outcome = 'success' and new.action in (
 execute function tollgate.sight_change();
 
 
-create function tollgate.of_security_event(e tollgate.security_events) returns jsonb
+create function tollgate.security_event_shown(e tollgate.security_events) returns jsonb
 language sql
 immutable
 set search_path = ''
@@ -8955,23 +8784,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.of_security_event(tollgate.security_events) is 'A security event as it is shown.';
-
-
-create function tollgate.rank_of(e tollgate.security_events, sort text) returns numeric
-language sql
-immutable
-set search_path = ''
-as $$
-  select case split_part(sort, ':', 1)
-    when 'first_seen' then extract(epoch from e.first_seen_at)
-    when 'count' then e.count
-    when 'severity' then array_position('{info,warning,critical}'::text[], e.severity)
-    else extract(epoch from e.last_seen_at)
-  end * case when sort like '%:desc' then 1 else -1 end
-$$;
-
-comment on function tollgate.rank_of(tollgate.security_events, text) is 'What a list of security events is sorted by, greatest first. `sort` is a word and its direction, as last_seen:desc.';
+comment on function tollgate.security_event_shown(tollgate.security_events) is 'A security event as it is shown.';
 
 
 create function public.tollgate_security_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -8981,55 +8794,34 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'last_seen:desc');
-  last tollgate.security_events;
-  fitting bigint;
-  page jsonb[];
 begin
-  if filters ->> 'cursor' is not null then
-    select e.* into last from tollgate.security_events e where e.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-
-  with fitting as materialized (
-    select e.id, tollgate.rank_of(e, sort) as rank
-    from tollgate.security_events e
-    where (filters ->> 'kind' is null or e.kind = filters ->> 'kind')
-      and (filters ->> 'severity' is null or e.severity = filters ->> 'severity')
-      and (filters ->> 'org_id' is null or e.org_id = filters ->> 'org_id')
-      and (filters ->> 'key_id' is null or e.key_id = filters ->> 'key_id')
-      and (filters ->> 'acknowledged' is null or (e.acknowledged_at is not null) = (filters ->> 'acknowledged')::boolean)
-      and (filters ->> 'from' is null or e.last_seen_at >= (filters ->> 'from')::timestamptz)
-      and (filters ->> 'to' is null or e.first_seen_at < (filters ->> 'to')::timestamptz)
-  )
-  select
-    (select count(*) from fitting),
-    array(
-      select tollgate.of_security_event(e)
-      from (
-        select f.id, f.rank from fitting f
-        where last.id is null or (f.rank, f.id) < (tollgate.rank_of(last, sort), last.id)
-        order by f.rank desc, f.id desc
-        limit page_size + 1
-      ) f
-      join tollgate.security_events e on e.id = f.id
-      order by f.rank desc, f.id desc
-    )
-  into fitting, page;
-
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', to_jsonb(page[:page_size]),
-    'next_cursor', case when cardinality(page) > page_size then page[page_size] -> 'id' end,
-    'total', fitting
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.security_events',
+    'tollgate.security_event_shown',
+    $where$
+      ($1 ->> 'kind' is null or e.kind = $1 ->> 'kind')
+      and ($1 ->> 'severity' is null or e.severity = $1 ->> 'severity')
+      and ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
+      and ($1 ->> 'acknowledged' is null or (e.acknowledged_at is not null) = ($1 ->> 'acknowledged')::boolean)
+      and ($1 ->> 'from' is null or e.last_seen_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    jsonb_build_object(
+      'last_seen', 'e.last_seen_at',
+      'first_seen', 'e.first_seen_at',
+      'count', 'e.count',
+      'severity', $key$array_position('{info,warning,critical}', e.severity)$key$
+    ),
+    coalesce(filters ->> 'sort', 'last_seen:desc'),
+    filters,
+    page_size
   );
 end
 $$;
 
 comment on function public.tollgate_security_events(jsonb, jsonb, integer) is
-  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (last_seen, first_seen, count or severity, :asc or :desc), cursor (the last id of the page before). For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (last_seen, first_seen, count, severity), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_security_events(jsonb, jsonb, integer)');
 
@@ -9057,7 +8849,7 @@ begin
       perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'security_event', 'id', event_id));
     end if;
   end if;
-  return tollgate.of_security_event(event) || jsonb_build_object('caller', tollgate.identity(actor));
+  return tollgate.security_event_shown(event) || jsonb_build_object('caller', tollgate.identity(actor));
 end
 $$;
 

@@ -171,7 +171,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.orgs',
     'tollgate.org_shown',
     $where$
@@ -180,13 +180,14 @@ begin
       and ($1 ->> 'status' is null or e.status = $1 ->> 'status')
     $where$,
     '{"created_at": "e.created_at", "name": "lower(e.name)", "credits": "e.balance_nanos"}',
-    '{"sort": "created_at:desc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_orgs(jsonb, jsonb, integer) is
-  'Orgs by pages. `filters`: q (part of the name, or the id), plan, status, sort (created_at, name, credits), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Orgs by pages. `filters`: q (part of the name, or the id), plan, status, sort (created_at, name, credits), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_orgs(jsonb, jsonb, integer)');

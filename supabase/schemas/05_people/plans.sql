@@ -208,7 +208,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.plans',
     'tollgate.plan_shown',
     $where$
@@ -216,13 +216,14 @@ begin
         or position(lower($1 ->> 'q') in lower(e.name)) > 0
     $where$,
     '{"id": "e.id", "name": "lower(e.name)", "created_at": "e.created_at"}',
-    '{"sort": "id:asc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'id:asc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_plans(jsonb, jsonb, integer) is
-  'Plans by pages. `filters`: q (part of the id or name), sort (id, name, created_at), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Plans by pages. `filters`: q (part of the id or name), sort (id, name, created_at), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_plans(jsonb, jsonb, integer)');

@@ -64,6 +64,26 @@ $$;
 comment on function tollgate.key_terms(tollgate.api_keys) is 'What of a key its owner may change.';
 
 
+create function tollgate.key_named(key tollgate.api_keys) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', key.id,
+    'name', key.name,
+    'key', key.prefix || '…' || key.last_four,
+    'user_id', key.user_id,
+    'environment', key.environment,
+    'status', tollgate.key_status(key),
+    'created_at', tollgate.utc(key.created_at),
+    'last_used_at', tollgate.utc(key.last_used_at)
+  )
+$$;
+
+comment on function tollgate.key_named(tollgate.api_keys) is 'A key in short, as a list of usage names it.';
+
+
 create function tollgate.key_shown(key tollgate.api_keys) returns jsonb
 language sql
 stable
@@ -100,7 +120,7 @@ as $$
 $$;
 
 comment on function tollgate.key_shown(tollgate.api_keys) is
-  'All that may be seen of a key: its terms, its state and its use, and nothing of its secret but what people know it by.';
+  'All that may be seen of a key: its terms, its state and its use. Of its secret, only the prefix and the last four characters.';
 
 
 create function tollgate.audited(terms jsonb) returns jsonb

@@ -103,7 +103,7 @@ begin
     perform tollgate.refuse(422, 'idempotency_key_reused',
       jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
   end if;
-  return tollgate.shown_transfer(posted) || '{"created": false}';
+  return tollgate.transfer_shown(posted) || '{"created": false}';
 end
 $$;
 
@@ -179,7 +179,7 @@ begin
     operation || jsonb_build_object('amount_nanos', posted.amount_nanos, 'debit', posted.debit, 'credit', posted.credit)
   );
   perform tollgate.touch(k, caller) from tollgate.api_keys k where k.id = actor.key_id;
-  return tollgate.shown_transfer(posted) || '{"created": true}';
+  return tollgate.transfer_shown(posted) || '{"created": true}';
 end
 $$;
 

@@ -202,50 +202,24 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
-  down boolean := sort like '%:desc';
-  last tollgate.routes;
-  last_key text;
-  answer jsonb;
 begin
-  perform tollgate.refuse_unknown(filters, array['model', 'upstream_id', 'state', 'sort', 'cursor']);
-  if sort not in ('created_at:asc', 'created_at:desc', 'model:asc', 'model:desc') then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
-  end if;
-  if filters ->> 'cursor' is not null then
-    select r.* into last from tollgate.routes r where r.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
-    end if;
-    last_key := tollgate.sort_key(sort, last.model, last.created_at);
-  end if;
-
-  with wanted as (
-    select r, r.id, tollgate.sort_key(sort, r.model, r.created_at) as key
-    from tollgate.routes r
-    where (filters ->> 'model' is null or r.model = filters ->> 'model')
-      and (filters ->> 'upstream_id' is null or r.upstream_id = filters ->> 'upstream_id')
-      and (filters ->> 'state' is null or r.state = filters ->> 'state')
-  ), placed as (
-    select w.*, row_number() over (
-      order by case when not down then w.key end, case when down then w.key end desc,
-        case when not down then w.id end, case when down then w.id end desc
-    ) as place
-    from wanted w
-    where last_key is null
-      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
-  )
-  select jsonb_build_object(
-    'data', coalesce(jsonb_agg(tollgate.route_shown(p.r) order by p.place) filter (where p.place <= page_size), '[]'),
-    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
-    'total', (select count(*) from wanted)
-  ) into answer
-  from placed p where p.place <= page_size + 1;
-  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.routes',
+    'tollgate.route_shown',
+    $where$
+      ($1 ->> 'model' is null or e.model = $1 ->> 'model')
+      and ($1 ->> 'upstream_id' is null or e.upstream_id = $1 ->> 'upstream_id')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+    $where$,
+    '{"created_at": "e.created_at", "model": "e.model collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
 end
 $$;
 
 comment on function public.tollgate_routes(jsonb, jsonb, integer) is
-  'Routes to our own servers. `filters`: model, upstream_id, state, sort (created_at or model, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Routes to our own servers. `filters`: model, upstream_id, state, sort (created_at, model), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_routes(jsonb, jsonb, integer)');

@@ -201,50 +201,24 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
-  down boolean := sort like '%:desc';
-  last tollgate.upstreams;
-  last_key text;
-  answer jsonb;
 begin
-  perform tollgate.refuse_unknown(filters, array['ids', 'state', 'dialect', 'sort', 'cursor']);
-  if sort not in ('created_at:asc', 'created_at:desc', 'name:asc', 'name:desc') then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
-  end if;
-  if filters ->> 'cursor' is not null then
-    select u.* into last from tollgate.upstreams u where u.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
-    end if;
-    last_key := tollgate.sort_key(sort, last.name, last.created_at);
-  end if;
-
-  with wanted as (
-    select u, u.id, tollgate.sort_key(sort, u.name, u.created_at) as key
-    from tollgate.upstreams u
-    where (filters -> 'ids' is null or u.id in (select jsonb_array_elements_text(filters -> 'ids')))
-      and (filters ->> 'state' is null or u.state = filters ->> 'state')
-      and (filters ->> 'dialect' is null or u.dialect = filters ->> 'dialect')
-  ), placed as (
-    select w.*, row_number() over (
-      order by case when not down then w.key end, case when down then w.key end desc,
-        case when not down then w.id end, case when down then w.id end desc
-    ) as place
-    from wanted w
-    where last_key is null
-      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
-  )
-  select jsonb_build_object(
-    'data', coalesce(jsonb_agg(tollgate.upstream_shown(p.u) order by p.place) filter (where p.place <= page_size), '[]'),
-    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
-    'total', (select count(*) from wanted)
-  ) into answer
-  from placed p where p.place <= page_size + 1;
-  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.upstreams',
+    'tollgate.upstream_shown',
+    $where$
+      ($1 -> 'ids' is null or e.id in (select jsonb_array_elements_text($1 -> 'ids')))
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'dialect' is null or e.dialect = $1 ->> 'dialect')
+    $where$,
+    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
 end
 $$;
 
 comment on function public.tollgate_upstreams(jsonb, jsonb, integer) is
-  'Servers of our own, with their routes'' number and their last probe. `filters`: ids, state, dialect, sort (created_at or name, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Servers of our own, with the number of their routes and their last probe. `filters`: ids, state, dialect, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstreams(jsonb, jsonb, integer)');

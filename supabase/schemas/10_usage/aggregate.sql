@@ -167,55 +167,35 @@ set jit = off
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'usage');
-  past tollgate.api_keys;
   own constant jsonb := jsonb_build_object('org_id', actor.org_id);
-begin
-  if filters ? 'cursor' then
-    select k.* into past from tollgate.api_keys k where k.id = filters ->> 'cursor' and k.org_id = actor.org_id;
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-  return (
-    with page as (
-      select k.*, row_number() over (order by k.created_at desc, k.id desc) as place
-      from tollgate.api_keys k
-      where k.org_id = actor.org_id and (past.id is null or (k.created_at, k.id) < (past.created_at, past.id))
-      order by k.created_at desc, k.id desc
-      limit page_size + 1
-    )
-    select jsonb_build_object(
-      'caller', tollgate.identity(actor),
-      'data', coalesce(jsonb_agg(
-        jsonb_build_object(
-          'id', p.id,
-          'name', p.name,
-          'key', p.prefix || '…' || p.last_four,
-          'user_id', p.user_id,
-          'environment', p.environment,
-          'status', case when p.revoked_at is not null then 'revoked' when p.disabled_at is not null then 'disabled'
-            when p.expires_at <= now() then 'expired' else 'active' end,
-          'created_at', tollgate.utc(p.created_at),
-          'last_used_at', tollgate.utc(p.last_used_at),
-          'today', tollgate.used(today),
-          'last_30_days', tollgate.used(month),
-          'all_time', tollgate.used(always)
-        )
-        order by p.place
-      ) filter (where p.place <= page_size), '[]'),
-      'next_cursor', case when count(*) > page_size then min(p.id) filter (where p.place = page_size) end,
-      'total', (select count(*) from tollgate.api_keys k where k.org_id = actor.org_id)
-    )
-    from page p
-    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = p.id
-    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
-      on month.key_id = p.id
-    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = p.id
+  page constant jsonb := tollgate.page(
+    'tollgate.api_keys',
+    'tollgate.key_named',
+    'true',
+    '{"created_at": "e.created_at"}',
+    'created_at:desc',
+    filters || own,
+    page_size,
+    within => $where$ e.org_id = $1 ->> 'org_id' $where$
   );
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      k.value || jsonb_build_object(
+        'today', tollgate.used(today), 'last_30_days', tollgate.used(month), 'all_time', tollgate.used(always)
+      )
+      order by k.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality k
+    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
+      on month.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = k.value ->> 'id'
+  ));
 end
 $$;
 
 comment on function public.tollgate_keys_usage(jsonb, jsonb, integer) is
-  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_keys_usage(jsonb, jsonb, integer)');
