@@ -20,7 +20,7 @@ async def acknowledge_security_event(door: Door, event_id: str, note: str | None
 
 
 async def note_sightings(door: Door, refusals: Seen, trespasses: Seen, uses: Seen) -> Json:
-    return await door.call("tollgate_note_sightings", refusals=refusals, trespasses=trespasses, uses=uses)
+    return await door.call("tollgate_write_security_counts", refusals=refusals, trespasses=trespasses, uses=uses)
 
 
 async def detect_patterns(door: Door) -> Json:

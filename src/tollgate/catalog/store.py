@@ -29,7 +29,7 @@ async def put_route(door: Door, route: dict[str, Any]) -> Json:
 
 
 async def shopper(door: Door) -> Json:
-    return await door.call("tollgate_shopper")
+    return await door.call("tollgate_catalog_caller")
 
 
 async def routes(door: Door, filters: dict[str, Any], page_size: int) -> Json:

@@ -36,7 +36,7 @@ as $$
 $$;
 
 comment on function tollgate.first_of(text, timestamptz) is
-  'The first hour, day or month (UTC) that does not begin before a moment.';
+  'The beginning of the first hour, day or month (UTC) at or after a moment.';
 
 
 create function tollgate.budget_period(reset text, moment timestamptz) returns date

@@ -12,12 +12,12 @@ as $$
 $$;
 
 comment on function tollgate.event_text(tollgate.audit_events) is
-  'What is hashed of an audit event: all its columns as a row of Postgres, the time in seconds since the epoch.';
+  'The bytes of an audit event that are hashed: all its columns as the text of a row, the time in seconds since the epoch.';
 
 
 create function tollgate.link_event() returns trigger
 language plpgsql
-security definer -- when a transaction commits, no function that may write here is running any more
+security definer -- it runs at commit, when no other security definer function is running
 set search_path = ''
 as $$
 declare
@@ -32,7 +32,7 @@ end
 $$;
 
 comment on function tollgate.link_event() is
-  'Trigger of the audit trail, deferred to the commit: links each event to the one before. Locks the chain, always as the last lock of a transaction, so nobody who holds it waits for anybody.';
+  'Trigger of the audit trail, deferred to the commit: links each event to the one before. Locks the chain; this is the last lock of a transaction, so its holder never waits for another.';
 
 create constraint trigger audit_events_linked
 after insert on tollgate.audit_events

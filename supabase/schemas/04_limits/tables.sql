@@ -3,13 +3,18 @@ create domain tollgate.counters as bigint[] check (value is null or cardinality(
 comment on domain tollgate.counters is 'For minute, hour and day: bucket, requests, tokens, requests in the bucket before, tokens in it.';
 
 
+create domain tollgate.limit as bigint check (value between 0 and 100000000000);
+
+comment on domain tollgate.limit is 'A limit of requests or tokens. Its bound keeps the arithmetic of the windows within bigint.';
+
+
 create type tollgate.limits as (
-  requests_per_minute bigint,
-  requests_per_hour bigint,
-  requests_per_day bigint,
-  tokens_per_minute bigint,
-  tokens_per_hour bigint,
-  tokens_per_day bigint
+  requests_per_minute tollgate.limit,
+  requests_per_hour tollgate.limit,
+  requests_per_day tollgate.limit,
+  tokens_per_minute tollgate.limit,
+  tokens_per_hour tollgate.limit,
+  tokens_per_day tollgate.limit
 );
 
 comment on type tollgate.limits is 'Six limits; null is none.';

@@ -13,7 +13,7 @@ begin
   select k.* into key from tollgate.api_keys k
   where k.id = tollgate_key.key_id and (tollgate.operates(actor) or k.user_id = actor.user_id);
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'key', 'id', key_id));
+    perform tollgate.refuse_missing('key', key_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor), 'key', tollgate.key_shown(key));
 end

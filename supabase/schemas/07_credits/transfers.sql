@@ -8,7 +8,7 @@ as $$
   select 'trf_' || t.position
 $$;
 
-comment on function tollgate.transfer_id(tollgate.transfers) is 'How a transfer is called outside.';
+comment on function tollgate.transfer_id(tollgate.transfers) is 'The id of a transfer in the API.';
 
 
 create function tollgate.request_of(t tollgate.transfers) returns text
@@ -23,7 +23,7 @@ as $$
 $$;
 
 comment on function tollgate.request_of(tollgate.transfers) is
-  'The request that a charge or a refund is about. The n-th refund of a request has the reference <request id>/<n>, so that the ledger itself cannot hold two n-th ones; what a late settlement corrects has <request id>:late.';
+  'The request of a charge or refund. The n-th refund of a request has the reference <request id>/<n>, so that the ledger cannot hold it twice; a correction by a late settlement has <request id>:late.';
 
 
 create function tollgate.transfer_shown(t tollgate.transfers) returns jsonb
@@ -48,7 +48,7 @@ as $$
 $$;
 
 comment on function tollgate.transfer_shown(tollgate.transfers) is
-  'A transfer as operators see it. change_nanos is what it did to the org''s balance.';
+  'A transfer as operators see it. change_nanos is the change of the org''s balance.';
 
 
 create function tollgate.transfer_page(filters jsonb, page_size integer) returns jsonb

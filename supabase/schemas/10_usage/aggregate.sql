@@ -20,7 +20,7 @@ declare
   answer jsonb;
 begin
   with used as materialized (
-    select u.*,
+    select u,
       case when sort = 'start' then u.start end as at,
       case sort
         when 'requests' then u.requests
@@ -39,75 +39,35 @@ begin
   past as (
     select case when filters ? 'cursor' then (
       select p.place
-      from (
-        select tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id,
-          row_number() over (
-            order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
-          ) as place
-        from used u
-      ) p
-      where p.id = filters ->> 'cursor'
+      from (select g.u, row_number() over (order by g.at, g.measure desc, g.u) as place from used g) p
+      where tollgate.group_id(p.u) = filters ->> 'cursor'
     ) else 0 end as place
   ),
   page as (
-    select u.*, row_number() over () as place
+    select g.u, row_number() over () as place
     from (
-      select u.* from used u
-      order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+      select g.u from used g
+      order by g.at, g.measure desc, g.u
       offset (select p.place from past p)
       limit page_size
-    ) u
+    ) g
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
     'data', coalesce((
-      select jsonb_agg(
-        (
-          select jsonb_object_agg(d.name, d.value)
-          from (values
-            ('day', 'start', tollgate.utc(p.start)),
-            ('month', 'start', tollgate.utc(p.start)),
-            ('org', 'org_id', p.org_id),
-            ('org', 'org_name', (select o.name from tollgate.orgs o where o.id = p.org_id)),
-            ('user', 'user_id', p.user_id),
-            ('user', 'user_email', (select u.email from tollgate.users u where u.id = p.user_id)),
-            ('key', 'key_id', p.key_id),
-            ('key', 'key_name', (select k.name from tollgate.api_keys k where k.id = p.key_id)),
-            ('model', 'model', p.model),
-            ('upstream', 'upstream', p.upstream)
-          ) d (of_group, name, value)
-          where d.of_group = any (groups)
-        )
-        || tollgate.measures(
-          row(null, null, null, null, null, null, p.requests, p.errors, p.streamed, p.estimated, p.prompt_tokens,
-            p.completion_tokens, p.charge_nanos, p.cost_nanos, p.last_at)::tollgate.usage,
-          everyone
-        )
-        || jsonb_build_object('last_request_at', tollgate.utc(p.last_at))
-        order by p.place
-      )
-      from page p
+      select jsonb_agg(tollgate.group_shown(p.u, groups, everyone) order by p.place) from page p
     ), '[]'),
     'next_cursor', (
-      select tollgate.group_id(p.start, p.org_id, p.user_id, p.key_id, p.model, p.upstream) from page p
+      select tollgate.group_id(p.u) from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
     ),
     'total', (select count(*) from used),
-    'totals', (
-      select tollgate.measures(
-        row(null, null, null, null, null, null, coalesce(sum(u.requests), 0), coalesce(sum(u.errors), 0),
-          coalesce(sum(u.streamed), 0), coalesce(sum(u.estimated), 0), coalesce(sum(u.prompt_tokens), 0),
-          coalesce(sum(u.completion_tokens), 0), coalesce(sum(u.charge_nanos), 0), coalesce(sum(u.cost_nanos), 0),
-          max(u.last_at))::tollgate.usage,
-        everyone
-      )
-      from used u
-    ),
+    'totals', tollgate.measures((select tollgate.sum_of(array_agg(g.u)) from used g), everyone),
     'unknown', past.place is null
   ) into answer
   from past;
   if (answer -> 'unknown')::boolean then
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
+    perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
   end if;
   return answer - 'unknown';
 end
@@ -135,14 +95,7 @@ begin
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
-        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(
-          row(null, null, null, null, null, null, coalesce(u.requests, 0), coalesce(u.errors, 0),
-            coalesce(u.streamed, 0), coalesce(u.estimated, 0), coalesce(u.prompt_tokens, 0),
-            coalesce(u.completion_tokens, 0), coalesce(u.charge_nanos, 0), coalesce(u.cost_nanos, 0),
-            null)::tollgate.usage,
-          everyone
-        )
-        order by s.start
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone) order by s.start
       ), '[]')
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
@@ -154,7 +107,7 @@ end
 $$;
 
 comment on function public.tollgate_usage_series(jsonb, text, jsonb, boolean) is
-  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the caller bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_series(jsonb, text, jsonb, boolean)');
 

@@ -15,7 +15,7 @@ as $$
 $$;
 
 comment on function tollgate.cached_tokens(jsonb) is
-  'How many tokens of the prompt the upstream found in its cache, in whichever of three places it says so.';
+  'How many tokens of the prompt the upstream found in its cache. Upstreams report it in one of three fields.';
 
 
 create function tollgate.request_shown(r tollgate.requests) returns jsonb
@@ -84,7 +84,7 @@ as $$
 $$;
 
 comment on function tollgate.how_many(jsonb) is
-  'How many requests a list has, where the tallies know it; null where counting would mean reading them all.';
+  'How many requests a list has, from the tallies; null where only reading all requests would tell.';
 
 
 create function tollgate.request_page(

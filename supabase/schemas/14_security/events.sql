@@ -12,10 +12,10 @@ as $$
   end
 $$;
 
-comment on function tollgate.severity_of(text) is 'How grave a kind of security event is: info, warning or critical.';
+comment on function tollgate.severity_of(text) is 'The severity of a kind of security event: info, warning or critical.';
 
 
-create function tollgate.sight(
+create function tollgate.raise_event(
   kind text,
   subject_kind text,
   subject text,
@@ -47,18 +47,18 @@ as $$
   returning e.count_in_hour
 $$;
 
-comment on function tollgate.sight(text, text, text, text, text, bigint, timestamptz, timestamptz, jsonb) is
-  'Counts something seen: opens an event, or moves the one that is open on. Answers how often it was seen within the hour. Locks the event: whoever sights many does so in the order of kind and subject.';
+comment on function tollgate.raise_event(text, text, text, text, text, bigint, timestamptz, timestamptz, jsonb) is
+  'Raises a security event: opens one, or adds to the open one of this kind and subject. Answers its count within the hour. Locks the event: raise several in the order of kind and subject.';
 
 
-create function tollgate.sight_change() returns trigger
+create function tollgate.raise_event_of_change() returns trigger
 language plpgsql
 set search_path = ''
 as $$
 declare
   is_of_org constant boolean := new.action in ('credits.overdrawn', 'org.paid_suspended');
 begin
-  perform tollgate.sight(
+  perform tollgate.raise_event(
     case new.action when 'credits.overdrawn' then 'org_overdrawn' else replace(new.action, '.', '_') end,
     case when is_of_org then 'org' else 'key' end,
     case when is_of_org then new.org_id else new.target_id end,
@@ -73,16 +73,16 @@ begin
 end
 $$;
 
-comment on function tollgate.sight_change() is
-  'Trigger of the audit trail: what happens to keys, charges above their hold and the suspension of paid calls are security events in the transaction of the change.';
+comment on function tollgate.raise_event_of_change() is
+  'Trigger of the audit trail: raises a security event for new, rotated and revoked keys, charges above their hold and suspensions of paid calls, in the transaction of the change.';
 
-create trigger audit_events_sighted
+create trigger audit_events_raised
 after insert on tollgate.audit_events
 for each row
 when (new.outcome = 'success' and new.action in (
   'key.created', 'key.rotated', 'key.revoked', 'credits.overdrawn', 'org.paid_suspended'
 ))
-execute function tollgate.sight_change();
+execute function tollgate.raise_event_of_change();
 
 
 create function tollgate.security_event_shown(e tollgate.security_events) returns jsonb
@@ -107,7 +107,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.security_event_shown(tollgate.security_events) is 'A security event as it is shown.';
+comment on function tollgate.security_event_shown(tollgate.security_events) is 'A security event as operators see it.';
 
 
 create function public.tollgate_security_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -177,6 +177,6 @@ end
 $$;
 
 comment on function public.tollgate_acknowledge_security_event(jsonb, text, text) is
-  'Says that somebody has seen to an event; when it is seen again, a new one opens. The first acknowledgement stands: repeating changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the event.';
+  'Acknowledges an event; when it happens again, a new one opens. The first acknowledgement stands: a repetition changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the event.';
 
 select tollgate.expose('public.tollgate_acknowledge_security_event(jsonb, text, text)');
