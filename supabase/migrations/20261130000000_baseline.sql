@@ -320,11 +320,13 @@ comment on function tollgate.refuse_missing(text, text) is 'Refuses the whole ca
 -- Moments, and the periods they lie in.
 
 create function tollgate.utc(moment timestamptz) returns text
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select to_char(moment at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+begin
+  return to_char(moment at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+end
 $$;
 
 comment on function tollgate.utc(timestamptz) is
@@ -5434,15 +5436,11 @@ declare
   answer jsonb;
 begin
   with used as materialized (
-    select u,
+    select u.*,
       case when sort = 'start' then u.start end as at,
       case sort
-        when 'requests' then u.requests
-        when 'errors' then u.errors
-        when 'tokens' then u.prompt_tokens + u.completion_tokens
-        when 'charge' then u.charge_nanos
-        when 'cost' then u.cost_nanos
-        when 'margin' then u.charge_nanos - u.cost_nanos
+        when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
+        when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
     from tollgate.usage_by(
       groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
@@ -5453,30 +5451,41 @@ begin
   past as (
     select case when filters ? 'cursor' then (
       select p.place
-      from (select g.u, row_number() over (order by g.at, g.measure desc, g.u) as place from used g) p
-      where tollgate.group_id(p.u) = filters ->> 'cursor'
+      from (
+        select tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id,
+          row_number() over (
+            order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+          ) as place
+        from used u
+      ) p
+      where p.id = filters ->> 'cursor'
     ) else 0 end as place
   ),
   page as (
-    select g.u, row_number() over () as place
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
+      tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
-      select g.u from used g
-      order by g.at, g.measure desc, g.u
+      select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
+        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
+      from used u
+      order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
       limit page_size
-    ) g
+    ) u
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', coalesce((
-      select jsonb_agg(tollgate.group_shown(p.u, groups, everyone) order by p.place) from page p
-    ), '[]'),
+    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
     'next_cursor', (
-      select tollgate.group_id(p.u) from page p
+      select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
     ),
     'total', (select count(*) from used),
-    'totals', tollgate.measures((select tollgate.sum_of(array_agg(g.u)) from used g), everyone),
+    'totals', tollgate.measures((
+      select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
+        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
+      from used u
+    ), everyone),
     'unknown', past.place is null
   ) into answer
   from past;
@@ -6034,11 +6043,12 @@ comment on function tollgate.cached_tokens(jsonb) is
 
 
 create function tollgate.request_shown(r tollgate.requests) returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select jsonb_build_object(
+begin
+  return jsonb_build_object(
     'id', r.id,
     'created_at', tollgate.utc(r.created_at),
     'org_id', r.org_id,
@@ -6065,18 +6075,21 @@ as $$
     'duration_ms', r.duration_ms,
     'first_token_ms', r.first_token_ms,
     'settled_at', tollgate.utc(r.settled_at)
-  )
+  );
+end
 $$;
 
 comment on function tollgate.request_shown(tollgate.requests) is 'A request as operators see it.';
 
 
 create function tollgate.own_request_shown(r tollgate.requests) returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id']
+begin
+  return tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id'];
+end
 $$;
 
 comment on function tollgate.own_request_shown(tollgate.requests) is
@@ -6468,40 +6481,27 @@ select tollgate.expose('public.tollgate_roll_up_usage(integer)');
 -- Usage as JSON.
 
 create function tollgate.credits_of(nanos bigint) returns numeric
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select trim_scale(nanos / 1000000000.0)
+begin
+  return trim_scale(nanos / 1000000000.0);
+end
 $$;
 
 comment on function tollgate.credits_of(bigint) is 'Nanos as credits, for people to read.';
 
 
-create function tollgate.group_id(u tollgate.usage) returns text
+create function tollgate.group_id(start timestamptz, org_id text, user_id text, key_id text, model text, upstream text) returns text
 language sql
 immutable
 set search_path = ''
 as $$
-  select md5(jsonb_build_array(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream)::text)
+  select md5(jsonb_build_array(start, org_id, user_id, key_id, model, upstream)::text)
 $$;
 
-comment on function tollgate.group_id(tollgate.usage) is 'The cursor of a group of usage.';
-
-
-create function tollgate.sum_of(groups tollgate.usage[]) returns tollgate.usage
-language sql
-immutable
-set search_path = ''
-as $$
-  select row(
-    null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
-    sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at)
-  )::tollgate.usage
-  from unnest(groups) u
-$$;
-
-comment on function tollgate.sum_of(tollgate.usage[]) is 'What was used in all groups together.';
+comment on function tollgate.group_id(timestamptz, text, text, text, text, text) is 'The cursor of a group of usage.';
 
 
 create function tollgate.group_shown(u tollgate.usage, groups text[], everyone boolean) returns jsonb

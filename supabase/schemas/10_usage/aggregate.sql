@@ -20,15 +20,11 @@ declare
   answer jsonb;
 begin
   with used as materialized (
-    select u,
+    select u.*,
       case when sort = 'start' then u.start end as at,
       case sort
-        when 'requests' then u.requests
-        when 'errors' then u.errors
-        when 'tokens' then u.prompt_tokens + u.completion_tokens
-        when 'charge' then u.charge_nanos
-        when 'cost' then u.cost_nanos
-        when 'margin' then u.charge_nanos - u.cost_nanos
+        when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
+        when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
     from tollgate.usage_by(
       groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
@@ -39,30 +35,41 @@ begin
   past as (
     select case when filters ? 'cursor' then (
       select p.place
-      from (select g.u, row_number() over (order by g.at, g.measure desc, g.u) as place from used g) p
-      where tollgate.group_id(p.u) = filters ->> 'cursor'
+      from (
+        select tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id,
+          row_number() over (
+            order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+          ) as place
+        from used u
+      ) p
+      where p.id = filters ->> 'cursor'
     ) else 0 end as place
   ),
   page as (
-    select g.u, row_number() over () as place
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
+      tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
-      select g.u from used g
-      order by g.at, g.measure desc, g.u
+      select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
+        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
+      from used u
+      order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
       limit page_size
-    ) g
+    ) u
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', coalesce((
-      select jsonb_agg(tollgate.group_shown(p.u, groups, everyone) order by p.place) from page p
-    ), '[]'),
+    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
     'next_cursor', (
-      select tollgate.group_id(p.u) from page p
+      select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
     ),
     'total', (select count(*) from used),
-    'totals', tollgate.measures((select tollgate.sum_of(array_agg(g.u)) from used g), everyone),
+    'totals', tollgate.measures((
+      select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
+        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
+      from used u
+    ), everyone),
     'unknown', past.place is null
   ) into answer
   from past;

@@ -19,11 +19,12 @@ comment on function tollgate.cached_tokens(jsonb) is
 
 
 create function tollgate.request_shown(r tollgate.requests) returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select jsonb_build_object(
+begin
+  return jsonb_build_object(
     'id', r.id,
     'created_at', tollgate.utc(r.created_at),
     'org_id', r.org_id,
@@ -50,18 +51,21 @@ as $$
     'duration_ms', r.duration_ms,
     'first_token_ms', r.first_token_ms,
     'settled_at', tollgate.utc(r.settled_at)
-  )
+  );
+end
 $$;
 
 comment on function tollgate.request_shown(tollgate.requests) is 'A request as operators see it.';
 
 
 create function tollgate.own_request_shown(r tollgate.requests) returns jsonb
-language sql
+language plpgsql
 stable
 set search_path = ''
 as $$
-  select tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id']
+begin
+  return tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id'];
+end
 $$;
 
 comment on function tollgate.own_request_shown(tollgate.requests) is

@@ -1,40 +1,27 @@
 -- Usage as JSON.
 
 create function tollgate.credits_of(nanos bigint) returns numeric
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select trim_scale(nanos / 1000000000.0)
+begin
+  return trim_scale(nanos / 1000000000.0);
+end
 $$;
 
 comment on function tollgate.credits_of(bigint) is 'Nanos as credits, for people to read.';
 
 
-create function tollgate.group_id(u tollgate.usage) returns text
+create function tollgate.group_id(start timestamptz, org_id text, user_id text, key_id text, model text, upstream text) returns text
 language sql
 immutable
 set search_path = ''
 as $$
-  select md5(jsonb_build_array(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream)::text)
+  select md5(jsonb_build_array(start, org_id, user_id, key_id, model, upstream)::text)
 $$;
 
-comment on function tollgate.group_id(tollgate.usage) is 'The cursor of a group of usage.';
-
-
-create function tollgate.sum_of(groups tollgate.usage[]) returns tollgate.usage
-language sql
-immutable
-set search_path = ''
-as $$
-  select row(
-    null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
-    sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at)
-  )::tollgate.usage
-  from unnest(groups) u
-$$;
-
-comment on function tollgate.sum_of(tollgate.usage[]) is 'What was used in all groups together.';
+comment on function tollgate.group_id(timestamptz, text, text, text, text, text) is 'The cursor of a group of usage.';
 
 
 create function tollgate.group_shown(u tollgate.usage, groups text[], everyone boolean) returns jsonb
