@@ -209,7 +209,7 @@ async def fill(url: str, requests: int, orgs: int, days: int, more: bool) -> int
         "tallies",
         "latencies",
         "flows",
-        "leading",
+        "top_keys",
     ):
         await connection.execute(f"vacuum (analyze) tollgate.{table}")
     faults = json.loads(await connection.fetchval("select public.tollgate_audit_books()"))["faults"]

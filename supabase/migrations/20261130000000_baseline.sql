@@ -62,7 +62,7 @@ comment on function tollgate.forbid_change() is 'Trigger of the append-only tabl
 
 -- schemas/01_foundation/changes.sql
 
--- Helpers of functions that change a row.
+-- For functions that change a row.
 
 create function tollgate.what_changed(was jsonb, now_is jsonb) returns jsonb
 language sql
@@ -77,15 +77,15 @@ $$;
 comment on function tollgate.what_changed(jsonb, jsonb) is 'The fields of a row that differ, for the audit trail; empty when none does.';
 
 
-create function tollgate.one_by_one() returns void
+create function tollgate.lock_people() returns void
 language sql
 set search_path = ''
 as $$
   select pg_advisory_xact_lock(hashtextextended('tollgate_people', 0))
 $$;
 
-comment on function tollgate.one_by_one() is
-  'Lets changes of people and plans through one after the other, so that each sees what the one before did: two admins cannot demote each other at once, nor a plan change while an org takes it up. Takes an advisory lock until the transaction ends.';
+comment on function tollgate.lock_people() is
+  'Lets one change of people or plans run at a time, so that two admins cannot demote each other at once, and no plan changes while an org is put on it. Takes an advisory lock until the transaction ends.';
 
 
 -- schemas/01_foundation/ids.sql
@@ -103,234 +103,132 @@ as $$
 $$;
 
 comment on function tollgate.new_id(text) is
-  'A new id such as org_0193…: 12 hex digits of milliseconds, so that indexes fill in order, and 16 random ones.';
+  'A new id such as org_0193…: 12 hex digits of the time in milliseconds, so that indexes grow at their end, and 16 random ones.';
 
 
 -- schemas/01_foundation/inputs.sql
 
--- Values read from a JSON argument, checked.
+-- Fields of a JSON argument, read into a row.
+--
+-- The server checks what clients write. What a column may hold is said once more by its domain, for callers of SQL.
 
-create function tollgate.given_text(given jsonb, field text, shape text) returns text
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  if jsonb_typeof(given) is distinct from 'string' or given #>> '{}' !~ shape then
-    perform tollgate.refuse_field(field, 'has not the form it must have');
-  end if;
-  return given #>> '{}';
-end
-$$;
-
-comment on function tollgate.given_text(jsonb, text, text) is
-  'A text of one shape, never null. Refuses: invalid_request.';
-
-
-create function tollgate.given_texts(given jsonb, field text, shape text) returns text[]
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  if jsonb_typeof(given) = 'null' then
-    return null;
-  elsif jsonb_typeof(given) is distinct from 'array' then
-    perform tollgate.refuse_field(field, 'must be a list');
-  elsif jsonb_array_length(given) > 100 then
-    perform tollgate.refuse_field(field, 'has more than 100 entries');
-  elsif exists (
-    select from jsonb_array_elements(given) e where jsonb_typeof(e.value) <> 'string' or e.value #>> '{}' !~ shape
-  ) then
-    perform tollgate.refuse_field(field, 'has an entry that cannot be one');
-  end if;
-  return array(select e.value from jsonb_array_elements_text(given) with ordinality e (value, place) order by e.place);
-end
-$$;
-
-comment on function tollgate.given_texts(jsonb, text, text) is
-  'A list of texts of one shape, or null. Refuses: invalid_request.';
-
-
-create function tollgate.given_number(given jsonb, field text, most bigint) returns bigint
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  if jsonb_typeof(given) = 'null' then
-    return null;
-  elsif jsonb_typeof(given) is distinct from 'number' or given::numeric % 1 <> 0
-    or given::numeric not between 0 and most
-  then
-    perform tollgate.refuse_field(field, 'must be a whole number from 0 to ' || most);
-  end if;
-  return given::numeric::bigint;
-end
-$$;
-
-comment on function tollgate.given_number(jsonb, text, bigint) is
-  'A whole number, or null. Refuses: invalid_request.';
-
-
-create function tollgate.given_networks(given jsonb, field text) returns cidr[]
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return tollgate.given_texts(given, field, '^[0-9a-fA-F.:/]{2,43}$')::cidr[];
-exception when invalid_text_representation then
-  perform tollgate.refuse_field(field, 'has an entry that is no network');
-end
-$$;
-
-comment on function tollgate.given_networks(jsonb, text) is
-  'A list of networks, or null. Bits behind the mask are refused: whoever wrote 10.0.0.5/8 meant another network. Refuses: invalid_request.';
-
-
-create function tollgate.given_metadata(given jsonb, field text) returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  if jsonb_typeof(given) = 'null' then
-    return '{}';
-  elsif jsonb_typeof(given) is distinct from 'object' then
-    perform tollgate.refuse_field(field, 'must be an object');
-  elsif (select count(*) from jsonb_object_keys(given)) > 16 or exists (
-    select from jsonb_each(given) e
-    where length(e.key) not between 1 and 64 or length(e.value #>> '{}') > 500
-      or jsonb_typeof(e.value) not in ('string', 'number', 'boolean')
-  ) then
-    perform tollgate.refuse_field(field,
-      'must be flat, with at most 16 names of 1 to 64 characters, and texts, numbers or booleans of at most 500');
-  end if;
-  return given;
-end
-$$;
-
-comment on function tollgate.given_metadata(jsonb, text) is
-  'A small flat object. Replaced as a whole; null empties it. Refuses: invalid_request.';
-
-
-create function tollgate.given_time_to_come(given jsonb, field text) returns timestamptz
+create function tollgate.with_fields(fields anyelement, given jsonb, known text[]) returns anyelement
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  moment timestamptz;
+  field text;
 begin
-  if jsonb_typeof(given) = 'null' then
-    return null;
-  elsif jsonb_typeof(given) is distinct from 'string'
-    or given #>> '{}' !~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$'
-  then
-    perform tollgate.refuse_field(field, 'must be a time as in RFC 3339');
-  end if;
-  begin
-    moment := (given #>> '{}')::timestamptz;
-  exception when datetime_field_overflow or invalid_datetime_format or invalid_time_zone_displacement_value then
-    perform tollgate.refuse_field(field, 'is no time of any day');
-  end;
-  if moment <= clock_timestamp() then
-    perform tollgate.refuse_field(field, 'is in the past');
-  end if;
-  return moment;
+  for field in select jsonb_object_keys(given) loop
+    if field <> all (known) then
+      perform tollgate.refuse_field(field, 'is not known here');
+    end if;
+    fields := jsonb_populate_record(fields, jsonb_build_object(field, given -> field));
+  end loop;
+  return fields;
+exception when check_violation or data_exception then
+  perform tollgate.refuse_field(coalesce(field, 'body'), 'has a value that is not allowed');
 end
 $$;
 
-comment on function tollgate.given_time_to_come(jsonb, text) is
-  'A time after this moment, or null. Refuses: invalid_request.';
+comment on function tollgate.with_fields(anyelement, jsonb, text[]) is
+  'A row with the given fields in place of its own; null clears, what is left out stays. Refuses, with invalid_request and the field: one that is not `known`, and a value that its column''s type or domain does not allow.';
 
 
-create function tollgate.wanted(filters jsonb, columns text[]) returns text
+create function tollgate.all_match(texts text[], shape text) returns boolean
 language sql
 immutable
 set search_path = ''
 as $$
-  select coalesce(string_agg(format(' and t.%I = %L', f.key, f.value), '' order by f.key), '')
-  from jsonb_each_text(filters) f
-  where f.key = any (columns)
+  select coalesce(bool_and(coalesce(t ~ shape, false)), true) from unnest(texts) t
 $$;
 
-comment on function tollgate.wanted(jsonb, text[]) is 'The filters on these columns as a condition on `t`.';
+comment on function tollgate.all_match(text[], text) is 'Whether each of the texts has the shape. For domains.';
 
 
 -- schemas/01_foundation/pages.sql
 
--- Pages of a list, sorted by a key.
+-- Pages of a list, by keyset.
 
-create function tollgate.listed(
-  source text,
-  entry text,
-  condition text,
+create function tollgate.page(
+  source regclass,
+  shown regproc,
+  wanted text,
   sortings jsonb,
+  sort text,
   filters jsonb,
-  page_size integer
+  page_size integer,
+  within text default 'true',
+  id text default 'e.id',
+  moving text default null,
+  most_counted bigint default null,
+  most_read integer default null
 ) returns jsonb
 language plpgsql
+stable
 set search_path = ''
+set jit = off
 as $$
 declare
-  cursor_id text := filters ->> 'cursor';
-  sorted_by text := sortings ->> split_part(filters ->> 'sort', ':', 1);
-  direction text := split_part(filters ->> 'sort', ':', 2);
-  known boolean;
-  page jsonb;
+  word constant text := split_part(sort, ':', 1);
+  sorted_by constant text := sortings ->> word;
+  direction constant text := split_part(sort, ':', 2);
+  last constant text := split_part(filters ->> 'cursor', '~', 1);
+  rows text := format('%s e where (%s)', source, within);
+  in_order constant text := format(' order by %1$s %2$s, %3$s %2$s limit ', sorted_by, direction, id);
+  place text;
+  page jsonb[];
+  next_cursor text;
+  total bigint;
 begin
   if sorted_by is null or direction not in ('asc', 'desc') then
     perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
   end if;
-  if cursor_id is not null then
-    execute format('select exists (select from %s e where e.id = $1)', source) into known using cursor_id;
-    if not known then
+  -- The texts are constants of the calling functions. Values from outside are quoted, or read from $1.
+  if most_counted is distinct from 0 then
+    execute format('select count(*) from (select from %s and (%s) limit %L) c', rows, wanted, most_counted + 1)
+    into total using filters;
+  end if;
+  if last is not null then
+    execute format('select (%s)::text from %s e where %s = %L and (%s)', sorted_by, source, id, last, within)
+    into place using filters;
+    if place is null then
       perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
     end if;
+    place := coalesce(case word when moving then nullif(split_part(filters ->> 'cursor', '~', 2), '') end, place);
+    rows := rows || format(
+      ' and (%s, %s) %s (%L, %L)', sorted_by, id, case direction when 'asc' then '>' else '<' end, place, last
+    );
+  end if;
+  if most_read is not null then
+    rows := format('(select e.* from %s %s %s) e where true', rows, in_order, most_read);
   end if;
 
   execute format(
-    $query$
-      with matching as (
-        select e, e.id, %2$s as place from %1$s e where %3$s
-      ),
-      page as (
-        select m.e, m.id, row_number() over (order by m.place %5$s, m.id %5$s) as nth
-        from matching m
-        where $2 is null or (m.place, m.id) %6$s (select %2$s, e.id from %1$s e where e.id = $2)
-        order by m.place %5$s, m.id %5$s
-        limit $3 + 1
-      )
-      select jsonb_build_object(
-        'data', coalesce(jsonb_agg(%4$s(p.e) order by p.nth) filter (where p.nth <= $3), '[]'),
-        'next_cursor', case when count(*) > $3 then max(p.id) filter (where p.nth = $3) end,
-        'total', (select count(*) from matching)
-      )
-      from page p
-    $query$,
-    source, sorted_by, condition, entry, direction, case direction when 'asc' then '>' else '<' end
-  ) into page using filters, cursor_id, page_size;
-  return page;
+    'select array(select %s(e::%s) from %s and (%s) %s %s)', shown, source, rows, wanted, in_order, page_size + 1
+  ) into page using filters;
+  if cardinality(page) > page_size then
+    next_cursor := page[page_size] ->> 'id';
+  elsif most_read is not null then
+    execute format('select %s from %s %s 1 offset %s', id, rows, in_order, most_read - 1) into next_cursor using filters;
+  end if;
+  if next_cursor is not null and word = moving then
+    execute format('select %L || ''~'' || (%s) from %s e where %s = %1$L', next_cursor, sorted_by, source, id)
+    into next_cursor;
+  end if;
+  return jsonb_build_object(
+    'data', to_jsonb(page[:page_size]),
+    'next_cursor', next_cursor,
+    'total', case when total > most_counted then null else total end
+  );
 end
 $$;
 
-comment on function tollgate.listed(text, text, text, jsonb, jsonb, integer) is
-  'A page of a table by keyset. The table is called e; `entry` names the function that shows a row, `condition` says which rows, with the filters as $1, `sortings` which expression stands behind each word that may be sorted by; the id breaks ties. The filter `sort` is <word>:asc or <word>:desc. All but the filters are constants of the caller. Refuses: invalid_request for an unknown sorting or cursor. Locks nothing.';
-
-
-create function tollgate.sort_key(sort text, name text, created_at timestamptz) returns text
-language sql
-immutable
-set search_path = ''
-as $$
-  select case split_part(sort, ':', 1) when 'created_at'
-    then to_char(created_at at time zone 'utc', 'YYYYMMDDHH24MISSUS') else name end collate "C"
-$$;
-
-comment on function tollgate.sort_key(text, text, timestamptz) is
-  'What a list of few is sorted by: its name, or when it was made. `sort` is one of the two and its direction, as created_at:desc.';
+comment on function tollgate.page(
+  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, bigint, integer
+) is
+  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is null beyond `most_counted`; 0 counts nothing. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';
 
 
 -- schemas/01_foundation/refusals.sql
@@ -368,7 +266,7 @@ end
 $$;
 
 comment on function tollgate.refuse(integer, text, jsonb) is
-  'Refuses the whole call: never returns. PostgREST turns PT<status> into that HTTP status; the direct door reads it as sqlstate. `code` is a code of core/errors.py, `facts` become fields of the error.';
+  'Refuses the whole call: raises, so it never returns. PostgREST turns PT<status> into that HTTP status; the Postgres door reads it as sqlstate. `code` is a code of core/errors.py, `facts` become fields of the error.';
 
 
 create function tollgate.refusal(status integer, code text, facts jsonb default '{}') returns jsonb
@@ -380,7 +278,7 @@ as $$
 $$;
 
 comment on function tollgate.refusal(integer, text, jsonb) is
-  'The same as a value, for functions that answer many at once: there one refusal must not fail its neighbours.';
+  'A refusal as a value, for functions that answer a batch: a refused item must not fail the others.';
 
 
 create function tollgate.refused(status integer, code text, facts jsonb) returns jsonb
@@ -404,35 +302,17 @@ end
 $$;
 
 comment on function tollgate.refuse_field(text, text) is
-  'Refuses a call for one of its fields: never returns. Says what is wrong with it, and not what it was.';
+  'Refuses the whole call for one of its fields. Says what is wrong with the value, and does not repeat it.';
 
 
-create function tollgate.refuse_unknown(given jsonb, known text[]) returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  unknown text;
-begin
-  select k into unknown from jsonb_object_keys(given) k where k <> all (known) order by 1 limit 1;
-  if found then
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', unknown));
-  end if;
-end
-$$;
-
-comment on function tollgate.refuse_unknown(jsonb, text[]) is
-  'Refuses, with invalid_request, a field that would go unheeded.';
-
-
-create function tollgate.not_there(kind text, id text) returns void
+create function tollgate.refuse_missing(kind text, id text) returns void
 language sql
 set search_path = ''
 as $$
   select tollgate.refuse(404, 'not_found', jsonb_build_object('kind', kind, 'id', id))
 $$;
 
-comment on function tollgate.not_there(text, text) is 'Refuses the call since there is no such thing.';
+comment on function tollgate.refuse_missing(text, text) is 'Refuses the whole call with not_found.';
 
 
 -- schemas/01_foundation/time.sql
@@ -440,11 +320,13 @@ comment on function tollgate.not_there(text, text) is 'Refuses the call since th
 -- Moments, and the periods they lie in.
 
 create function tollgate.utc(moment timestamptz) returns text
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select to_char(moment at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+begin
+  return to_char(moment at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+end
 $$;
 
 comment on function tollgate.utc(timestamptz) is
@@ -475,7 +357,7 @@ as $$
 $$;
 
 comment on function tollgate.first_of(text, timestamptz) is
-  'The first hour, day or month (UTC) that does not begin before a moment.';
+  'The beginning of the first hour, day or month (UTC) at or after a moment.';
 
 
 create function tollgate.budget_period(reset text, moment timestamptz) returns date
@@ -510,7 +392,7 @@ create type tollgate.caller as (
   request_id text
 );
 
-comment on type tollgate.caller is 'Who acts in a call: a recognised key, an operator at the console, or Tollgate itself.';
+comment on type tollgate.caller is 'Who makes a call: a recognised key, an operator at the command line, or Tollgate itself.';
 
 
 create table tollgate.audit_events (
@@ -550,7 +432,7 @@ create table tollgate.chain_starts (
   started_at timestamptz not null
 );
 
-comment on table tollgate.chain_starts is 'Where a chain begins: transfers up to position, and audit events before started_at, may have no link. They were there before the chain.';
+comment on table tollgate.chain_starts is 'Where a chain begins: transfers up to position, and audit events before started_at, are older than the chain and may have no link.';
 
 alter table tollgate.chain_starts enable row level security;
 
@@ -569,7 +451,7 @@ create table tollgate.event_links (
   chain bytea not null
 );
 
-comment on table tollgate.event_links is 'The hash chain of the audit trail: chain is sha256(chain of the previous link || the event as text); positions have no gaps. In a table of its own, since an event is linked when its transaction commits and never changed after it was written.';
+comment on table tollgate.event_links is 'The hash chain of the audit trail: chain is sha256(chain of the previous link || the event as text); positions have no gaps. A table of its own, because an event is linked when its transaction commits, and rows of audit_events never change.';
 
 alter table tollgate.event_links enable row level security;
 
@@ -601,13 +483,18 @@ create type tollgate.counters as (
 comment on type tollgate.counters is 'For minute, hour and day: the number of the current bucket, the requests and tokens in it, and those in the previous bucket. Not an array, because in plpgsql a subscript costs more than a field.';
 
 
+create domain tollgate.limit as bigint check (value between 0 and 100000000000);
+
+comment on domain tollgate.limit is 'A limit of requests or tokens. Its bound keeps the arithmetic of the windows within bigint.';
+
+
 create type tollgate.limits as (
-  requests_per_minute bigint,
-  requests_per_hour bigint,
-  requests_per_day bigint,
-  tokens_per_minute bigint,
-  tokens_per_hour bigint,
-  tokens_per_day bigint
+  requests_per_minute tollgate.limit,
+  requests_per_hour tollgate.limit,
+  requests_per_day tollgate.limit,
+  tokens_per_minute tollgate.limit,
+  tokens_per_hour tollgate.limit,
+  tokens_per_day tollgate.limit
 );
 
 comment on type tollgate.limits is 'Six limits; null is none.';
@@ -627,29 +514,29 @@ comment on type tollgate.remaining is 'Of requests and of tokens, the window wit
 
 -- schemas/05_people/tables.sql
 
--- What one column must be is said by its domain in the tables that requests write (orgs, transfers, requests): Postgres
--- parses a table's own checks anew for every statement that writes to it, whichever columns it writes. A domain is
--- parsed once per connection, and looked at only where its column is written.
+-- Domains check single columns in the tables that requests write (orgs, keys, transfers, requests). Postgres parses a
+-- table's checks again for every statement that writes to it, whichever columns it writes. A domain is parsed once per
+-- connection, and checked only where its column is written. A domain also tells with_fields() which field is wrong.
 create domain tollgate.org_id as text check (value ~ '^org_[a-z0-9]{1,64}$');
-create domain tollgate.name as text check (length(value) between 1 and 200);
+create domain tollgate.name as text check (value is not null and length(value) between 1 and 200);
 create domain tollgate.org_status as text check (value in ('active', 'suspended'));
 create domain tollgate.markup_ppm as integer check (value between 0 and 100000000);
 create domain tollgate.not_negative as bigint check (value >= 0);
 
 create table tollgate.plans (
   id text primary key check (id ~ '^[a-z][a-z0-9_-]{0,62}$'),
-  name text not null check (length(name) between 1 and 200),
+  name tollgate.name not null,
   description text not null default '',
-  markup_ppm integer check (markup_ppm between 0 and 100000000),
-  requests_per_minute bigint check (requests_per_minute between 0 and 100000000000),
-  requests_per_hour bigint check (requests_per_hour between 0 and 100000000000),
-  requests_per_day bigint check (requests_per_day between 0 and 100000000000),
-  tokens_per_minute bigint check (tokens_per_minute between 0 and 100000000000),
-  tokens_per_hour bigint check (tokens_per_hour between 0 and 100000000000),
-  tokens_per_day bigint check (tokens_per_day between 0 and 100000000000),
+  markup_ppm tollgate.markup_ppm,
+  requests_per_minute tollgate.limit,
+  requests_per_hour tollgate.limit,
+  requests_per_day tollgate.limit,
+  tokens_per_minute tollgate.limit,
+  tokens_per_hour tollgate.limit,
+  tokens_per_day tollgate.limit,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  max_concurrent_requests bigint check (max_concurrent_requests between 0 and 100000000000)
+  max_concurrent_requests tollgate.limit
 );
 
 comment on table tollgate.plans is 'Named sets of limits and a markup. A null limit is no limit; a null markup is the setting MARKUP.';
@@ -681,7 +568,7 @@ create table tollgate.orgs (
   limits tollgate.limits,
   counters tollgate.counters,
   limits_set tollgate.limits,
-  max_concurrent_requests bigint,
+  max_concurrent_requests tollgate.limit,
   open_requests bigint not null default 0,
   quarantined_at timestamptz,
   paid_suspended_at timestamptz,
@@ -690,15 +577,16 @@ create table tollgate.orgs (
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
+create index orgs_age on tollgate.orgs (created_at, id); -- requests change neither, so they write no index
 
-comment on table tollgate.orgs is 'Who pays. balance_nanos always equals the org''s transfers, held_nanos its open holds; available = balance − held.';
+comment on table tollgate.orgs is 'Who pays. balance_nanos always equals the sum of the org''s transfers, held_nanos the sum of its open holds; available = balance − held.';
 comment on column tollgate.orgs.markup_ppm is 'The org''s own markup in parts per million; null follows the plan.';
-comment on column tollgate.orgs.limits is 'What requests are held to: limits_set with the plan''s limits where it says nothing; null follows the plan in all.';
-comment on column tollgate.orgs.limits_set is 'What an operator set. A null in it follows the plan; null is nothing set.';
+comment on column tollgate.orgs.limits is 'The limits in force: limits_set, and the plan''s for those that are not set; null when none is set.';
+comment on column tollgate.orgs.limits_set is 'The limits that an operator set. A null in it follows the plan; null is none set.';
 comment on column tollgate.orgs.max_concurrent_requests is 'The org''s own bound of open requests; null follows the plan.';
 comment on column tollgate.orgs.open_requests is 'Requests whose hold has not ended, held and unsettled ones: as many as the org has rows in tollgate.holds.';
-comment on column tollgate.orgs.quarantined_at is 'When a request of the org was last settled as quarantined, unless an operator has set paid calls going since.';
-comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Everything else goes on.';
+comment on column tollgate.orgs.quarantined_at is 'When a request of the org was last settled as quarantined; null again once an operator resumes paid calls.';
+comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Other calls are served all the same.';
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
 comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
 
@@ -720,27 +608,67 @@ create table tollgate.users (
 
 create unique index users_email on tollgate.users (lower(email));
 create index users_org_id on tollgate.users (org_id);
+create index users_age on tollgate.users (created_at, id);
 
 comment on table tollgate.users is 'People. Each belongs to one org; an admin operates the whole installation.';
-comment on column tollgate.users.deleted_at is 'When the user was deleted. The row stays while the org does, disabled and without name or address, since keys and requests point at it.';
+comment on column tollgate.users.deleted_at is 'When the user was deleted. The row stays as long as the org, disabled and without name or address, because keys and requests refer to it.';
 
 alter table tollgate.users enable row level security;
 
 
 -- schemas/06_keys/tables.sql
 
+create function tollgate.is_metadata(metadata jsonb) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select case jsonb_typeof(metadata) when 'object' then (
+    select count(*) <= 16 and coalesce(bool_and(
+      length(m.key) between 1 and 64 and length(m.value #>> '{}') <= 500
+        and jsonb_typeof(m.value) in ('string', 'number', 'boolean')
+    ), true)
+    from jsonb_each(metadata) m
+  ) else metadata is null end
+$$;
+
+comment on function tollgate.is_metadata(jsonb) is
+  'Whether this is a flat object with at most 16 names of 1 to 64 characters, and texts, numbers or booleans of at most 500.';
+
+
+-- Domains rather than checks, as in 05_people. Those that must be there refuse null as well, so that a change to null is
+-- refused by its field.
+create domain tollgate.key_name as text check (value is not null and value ~ '^[^[:cntrl:]]{1,200}$');
+create domain tollgate.digest as bytea check (value is not null and length(value) = 32);
+create domain tollgate.pepper as text check (value is not null and value ~ '^[0-9a-f]{8}$');
+create domain tollgate.prefix as text check (value is not null and value ~ '^[!-~]{1,16}$');
+create domain tollgate.last_four as text check (value is not null and value ~ '^[!-~]{4}$');
+create domain tollgate.environment as text check (value is not null and value in ('live', 'test'));
+create domain tollgate.scopes as text[] check (
+  value is not null and cardinality(value) > 0
+  and tollgate.all_match(value, '^(chat|completions|embeddings|models|usage|keys|admin)$')
+);
+create domain tollgate.networks as cidr[] check (cardinality(value) <= 100 and array_ndims(value) = 1);
+create domain tollgate.model_patterns as text[] check (
+  cardinality(value) <= 100 and tollgate.all_match(value, '^[!-~]{1,200}$')
+);
+create domain tollgate.budget_nanos as bigint check (value between 0 and 100000000000000000);
+create domain tollgate.budget_reset as text check (value in ('daily', 'weekly', 'monthly', 'never'));
+create domain tollgate.token_quota as bigint check (value between 0 and 1000000000000000);
+create domain tollgate.metadata as jsonb check (tollgate.is_metadata(value));
+
 create table tollgate.api_keys (
   id text primary key default tollgate.new_id('key') check (id ~ '^key_[a-z0-9]{1,64}$'),
   org_id text not null,
   user_id text not null,
-  name text not null check (length(name) between 1 and 200),
-  digest bytea not null unique check (length(digest) = 32),
-  pepper text not null check (pepper ~ '^[0-9a-f]{8}$'),
-  prefix text not null check (length(prefix) between 1 and 16),
-  last_four text not null check (length(last_four) = 4),
-  environment text not null default 'live' check (environment in ('live', 'test')),
-  scopes text[] not null,
-  ip_allowlist cidr[],
+  name tollgate.key_name not null,
+  digest tollgate.digest not null unique,
+  pepper tollgate.pepper not null,
+  prefix tollgate.prefix not null,
+  last_four tollgate.last_four not null,
+  environment tollgate.environment not null default 'live',
+  scopes tollgate.scopes not null,
+  ip_allowlist tollgate.networks,
   expires_at timestamptz,
   disabled_at timestamptz,
   revoked_at timestamptz,
@@ -749,45 +677,46 @@ create table tollgate.api_keys (
   updated_at timestamptz not null default now(),
   limits tollgate.limits,
   counters tollgate.counters,
-  allowed_models text[],
-  budget_nanos bigint check (budget_nanos >= 0),
-  budget_reset text check (budget_reset in ('daily', 'weekly', 'monthly', 'never')),
+  allowed_models tollgate.model_patterns,
+  budget_nanos tollgate.budget_nanos,
+  budget_reset tollgate.budget_reset,
   budget_period date,
   budget_spent_nanos bigint not null default 0,
-  tokens_per_month bigint check (tokens_per_month >= 0),
-  tokens_in_all bigint check (tokens_in_all >= 0),
+  tokens_per_month tollgate.token_quota,
+  tokens_in_all tollgate.token_quota,
   month_of_tokens date,
   tokens_used_in_month bigint not null default 0,
   tokens_used_in_all bigint not null default 0,
   counted boolean not null generated always as (
     budget_nanos is not null or tokens_per_month is not null or tokens_in_all is not null or not limits is null
   ) stored,
-  metadata jsonb not null default '{}',
+  metadata tollgate.metadata not null default '{}',
   rotated_from text,
   rotated_to text,
   line text,
-  max_concurrent_requests bigint,
+  max_concurrent_requests tollgate.limit,
   open_requests bigint not null default 0,
   foreign key (user_id, org_id) references tollgate.users (id, org_id) on update cascade
 );
 
 create index api_keys_user_id on tollgate.api_keys (user_id, org_id);
 create index api_keys_org_id on tollgate.api_keys (org_id);
+create index api_keys_age on tollgate.api_keys (created_at, id);
 create index api_keys_line on tollgate.api_keys (line) where line is not null;
 
-comment on table tollgate.api_keys is 'Keys, never their secrets: a digest to find them by, a prefix and four characters to show.';
-comment on column tollgate.api_keys.pepper is 'Fingerprint of the pepper of this digest: tells which keys still hang on an old one.';
-comment on column tollgate.api_keys.ip_allowlist is 'Networks the key may be used from; null is anywhere.';
+comment on table tollgate.api_keys is 'Keys without their secrets: a digest to find them by, a prefix and the last four characters to show.';
+comment on column tollgate.api_keys.pepper is 'Fingerprint of the pepper of this digest: tells which keys still use an old pepper.';
+comment on column tollgate.api_keys.ip_allowlist is 'Networks that the key may be used from; null is any.';
 comment on column tollgate.api_keys.limits is 'The key''s own limits, within the org''s; null is none.';
-comment on column tollgate.api_keys.allowed_models is 'Patterns (* stands for anything) of the models the key may use; null is all.';
+comment on column tollgate.api_keys.allowed_models is 'Patterns of the models that the key may use, in which * matches anything; null is all.';
 comment on column tollgate.api_keys.budget_spent_nanos is 'Charges and open holds since budget_period began.';
-comment on column tollgate.api_keys.counted is 'Whether the key has limits, a budget or a quota of its own. The row of any other is left alone by requests.';
+comment on column tollgate.api_keys.counted is 'Whether the key has limits, a budget or a quota of its own. Requests do not write the rows of other keys.';
 comment on column tollgate.api_keys.metadata is 'The owner''s own notes: a small flat object.';
-comment on column tollgate.api_keys.rotated_from is 'The key whose place this one took.';
-comment on column tollgate.api_keys.rotated_to is 'The key that took its place; this one ends at expires_at.';
-comment on column tollgate.api_keys.line is 'The first key of all that took each other''s place; null if none did.';
-comment on column tollgate.api_keys.max_concurrent_requests is 'How many requests the key, and those it took the place of, may have open at once; null is no bound of its own.';
-comment on column tollgate.api_keys.open_requests is 'Open requests of the key and of those it took the place of; 0 while the key has no bound.';
+comment on column tollgate.api_keys.rotated_from is 'The key that was rotated to this one.';
+comment on column tollgate.api_keys.rotated_to is 'The key that this one was rotated to; this one ends at expires_at.';
+comment on column tollgate.api_keys.line is 'The first key of the line; null if the key was never rotated.';
+comment on column tollgate.api_keys.max_concurrent_requests is 'How many requests the keys of the line may have open at once; null is no bound of its own.';
+comment on column tollgate.api_keys.open_requests is 'Open requests of the keys of the line; 0 while there is no bound.';
 
 alter table tollgate.api_keys enable row level security;
 
@@ -896,46 +825,71 @@ as $$
 $$;
 
 comment on function tollgate.is_pricing(jsonb) is
-  'Whether these are prices in OpenRouter''s shape: plain decimal strings, US dollars per token or piece, none negative, prompt and completion among them.';
+  'Whether this is pricing as OpenRouter writes it: US dollars per token or piece as plain decimal strings, none negative, with prompt and completion.';
+
+
+-- Domains, which tollgate.with_fields() refuses by field. Those that must be there refuse null as well.
+create domain tollgate.base_url as text check (
+  value is not null and length(value) <= 2000
+  and value ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'
+);
+create domain tollgate.dialect as text check (value is not null and value in ('vllm', 'sglang', 'llamacpp', 'tgi', 'openai'));
+create domain tollgate.secret_name as text check (
+  value ~ '^[A-Z][A-Z0-9_]{0,127}$'
+  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_)'
+);
+create domain tollgate.connect_seconds as double precision check (value is not null and value between 0.1 and 60);
+create domain tollgate.wait_seconds as double precision check (value is not null and value between 0.1 and 86400);
+create domain tollgate.health_path as text check (length(value) <= 2000 and value ~ '^/[^[:space:]?#]*$');
+create domain tollgate.enabled_state as text check (value is not null and value in ('active', 'disabled'));
+create domain tollgate.upstream_model as text check (
+  value is not null and length(value) between 1 and 256 and value ~ '^[[:graph:]]+$'
+);
+create domain tollgate.model as tollgate.upstream_model check (value !~ '/.*/');
+create domain tollgate.pricing as jsonb check (value is not null and tollgate.is_pricing(value));
+create domain tollgate.token_bound as bigint check (value between 1 and 1000000000);
+create domain tollgate.priority as integer check (value is not null and value between 0 and 1000);
+create domain tollgate.weight as integer check (value is not null and value between 1 and 1000);
+create domain tollgate.listing as jsonb check (
+  value is not null and jsonb_typeof(value) = 'object' and length(value::text) <= 20000
+);
+create domain tollgate.concurrency as integer check (value between 1 and 100000);
 
 
 create table tollgate.upstreams (
   id text primary key default tollgate.new_id('ups') check (id ~ '^ups_[a-z0-9]{1,64}$'),
-  name text not null check (length(name) between 1 and 200),
-  base_url text not null check (length(base_url) <= 2000 and base_url ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'),
-  dialect text not null check (dialect in ('vllm', 'sglang', 'llamacpp', 'tgi', 'openai')),
-  secret_name text check (secret_name ~ '^[A-Z][A-Z0-9_]{0,127}$'),
-  concurrency integer check (concurrency between 1 and 100000),
-  connect_seconds double precision not null default 5 check (connect_seconds between 0.1 and 60),
-  first_byte_seconds double precision not null default 120 check (first_byte_seconds between 0.1 and 86400),
-  idle_seconds double precision not null default 120 check (idle_seconds between 0.1 and 86400),
-  health_path text check (length(health_path) <= 2000 and health_path ~ '^/[^[:space:]?#]*$'),
-  state text not null default 'active' check (state in ('active', 'disabled')),
+  name tollgate.name not null,
+  base_url tollgate.base_url not null,
+  dialect tollgate.dialect not null,
+  secret_name tollgate.secret_name,
+  concurrency tollgate.concurrency,
+  connect_seconds tollgate.connect_seconds not null default 5,
+  first_byte_seconds tollgate.wait_seconds not null default 120,
+  idle_seconds tollgate.wait_seconds not null default 120,
+  health_path tollgate.health_path,
+  state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now(),
-  constraint upstreams_secret_name_is_not_ours check (
-    secret_name !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_)'
-  )
+  updated_at timestamptz not null default now()
 );
 
-comment on table tollgate.upstreams is 'Servers of our own, which speak OpenAI''s API. OpenRouter is none of them: it comes from the settings.';
-comment on column tollgate.upstreams.secret_name is 'The environment variable that holds the server''s key; the key itself is never here.';
+comment on table tollgate.upstreams is 'Upstreams of our own that serve OpenAI''s API. OpenRouter is not here: it comes from the settings.';
+comment on column tollgate.upstreams.secret_name is 'The environment variable that holds the upstream''s key; the key itself is never stored.';
 
 alter table tollgate.upstreams enable row level security;
 
 
 create table tollgate.routes (
   id text primary key default tollgate.new_id('rte') check (id ~ '^rte_[a-z0-9]{1,64}$'),
-  model text not null check (length(model) between 1 and 256 and model ~ '^[[:graph:]]+$' and model !~ '/.*/'),
+  model tollgate.model not null,
   upstream_id text not null references tollgate.upstreams (id),
-  upstream_model text not null check (length(upstream_model) between 1 and 256 and upstream_model ~ '^[[:graph:]]+$'),
-  pricing jsonb not null check (tollgate.is_pricing(pricing)),
-  context_tokens bigint check (context_tokens between 1 and 1000000000),
-  most_output bigint check (most_output between 1 and 1000000000),
-  priority integer not null default 50 check (priority between 0 and 1000),
-  weight integer not null default 1 check (weight between 1 and 1000),
-  listing jsonb not null default '{}' check (jsonb_typeof(listing) = 'object' and length(listing::text) <= 20000),
-  state text not null default 'active' check (state in ('active', 'disabled')),
+  upstream_model tollgate.upstream_model not null,
+  pricing tollgate.pricing not null,
+  context_tokens tollgate.token_bound,
+  most_output tollgate.token_bound,
+  priority tollgate.priority not null default 50,
+  weight tollgate.weight not null default 1,
+  listing tollgate.listing not null default '{}',
+  state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   unique (model, upstream_id)
@@ -943,10 +897,10 @@ create table tollgate.routes (
 
 create index routes_upstream_id on tollgate.routes (upstream_id);
 
-comment on table tollgate.routes is 'Which of our own servers serves which model, and at what price. A model that OpenRouter lists too has its route there besides, with priority 100.';
+comment on table tollgate.routes is 'Which of our own upstreams serves which model, and at what price. A model that OpenRouter lists too also has a route to it, with priority 100.';
 comment on column tollgate.routes.pricing is 'In OpenRouter''s shape: US dollars as decimal strings, per token, request or piece.';
-comment on column tollgate.routes.priority is 'Lower ones first; within one, at random by weight.';
-comment on column tollgate.routes.listing is 'What GET /v1/models says of it beyond what is known: name, description, architecture, supported_parameters.';
+comment on column tollgate.routes.priority is 'Routes with the lowest priority are tried first; among equal ones, the order is random by weight.';
+comment on column tollgate.routes.listing is 'More fields of the model for GET /v1/models: name, description, architecture, supported_parameters.';
 
 alter table tollgate.routes enable row level security;
 
@@ -960,8 +914,8 @@ create table tollgate.probes (
   probed_at timestamptz not null default clock_timestamp()
 );
 
-comment on table tollgate.probes is 'How each of our own servers was when an operator last had it asked.';
-comment on column tollgate.probes.latency_ms is 'Until the head of its answer came; null when none did.';
+comment on table tollgate.probes is 'The last probe of each of our own upstreams.';
+comment on column tollgate.probes.latency_ms is 'Milliseconds until the head of the answer; null without an answer.';
 
 alter table tollgate.probes enable row level security;
 
@@ -973,7 +927,7 @@ create table tollgate.snapshots (
   taken_at timestamptz not null
 );
 
-comment on table tollgate.snapshots is 'When the list of models of each source (its address) was last taken. Locked by whoever replaces it.';
+comment on table tollgate.snapshots is 'When the models of each source (its URL) were last fetched. The writer locks the row.';
 
 alter table tollgate.snapshots enable row level security;
 
@@ -989,9 +943,9 @@ create table tollgate.listings (
 
 create index listings_also on tollgate.listings (source, also);
 
-comment on table tollgate.listings is 'The models of a snapshot, one row each, so that a cold instance reads one.';
+comment on table tollgate.listings is 'The models of a snapshot, one row each, so that a cold instance can read one alone.';
 comment on column tollgate.listings.also is 'The model''s canonical name, where that is another.';
-comment on column tollgate.listings.listing is 'As the source listed it; JSON in text, since nothing here looks into it and jsonb takes no NUL.';
+comment on column tollgate.listings.listing is 'The entry of the source, as JSON in a text: nothing in the database reads it, and jsonb does not allow NUL.';
 
 alter table tollgate.listings enable row level security;
 
@@ -1021,7 +975,7 @@ partition by list (cut);
 
 create index tallies_org on tollgate.tallies (org_id, start) where org_id <> '';
 
-comment on table tollgate.tallies is 'Ended requests counted by the hour, day and month (UTC) they were made in. Each is in all eight cuts: hour, day and month tell org, user, key, model and upstream apart, …_model only the last two, …_key only the first three; what a cut does not tell apart is empty. A cut is a partition of its own: who reads the month''s keys meets no other rows.';
+comment on table tollgate.tallies is 'Ended requests counted by the hour, day and month (UTC) in which they were made. Each is in all eight cuts: hour, day and month group by org, user, key, model and upstream, …_model only by the last two, …_key only by the first three; the other columns are empty. Each cut is a partition, so that a query reads the rows of one cut only.';
 
 alter table tollgate.tallies enable row level security;
 
@@ -1039,12 +993,12 @@ create table tollgate.latencies (
 )
 partition by list (cut);
 
-comment on table tollgate.latencies is 'How long requests without an error took, in buckets that are 5 % wide. Each is in all three cuts; only day_model tells model and upstream apart.';
+comment on table tollgate.latencies is 'How long requests without an error took, in buckets that are 5 % wide. Each is in all three cuts; only day_model groups by model and upstream.';
 
 alter table tollgate.latencies enable row level security;
 
 
--- Days and months are counted up page by page: rows that find room beside themselves need no new entry in an index.
+-- Days and months are updated page by page: with free space on the page, an update needs no new index entry (HOT).
 do $$
 declare
   one record;
@@ -1076,7 +1030,7 @@ create table tollgate.flows (
   primary key (hour, kind, debit, credit)
 );
 
-comment on table tollgate.flows is 'The ledger summed up by the hour (UTC) its transfers were made in.';
+comment on table tollgate.flows is 'Sums of transfers by the hour (UTC) in which they were made.';
 
 alter table tollgate.flows enable row level security;
 
@@ -1086,7 +1040,7 @@ create table tollgate.late_requests (
   created_at timestamptz not null
 );
 
-comment on table tollgate.late_requests is 'Requests that were still open when their time was rolled up; counted, and gone from here, when they have ended.';
+comment on table tollgate.late_requests is 'Requests that were still open when their hour was rolled up; deleted here and counted when they have ended.';
 
 alter table tollgate.late_requests enable row level security;
 
@@ -1094,23 +1048,23 @@ alter table tollgate.late_requests enable row level security;
 create table tollgate.rolled (
   single boolean primary key default true check (single),
   rolled_until timestamptz not null default '-infinity',
-  sighted_at timestamptz,
-  sighted_xid xid8,
+  marked_at timestamptz,
+  marked_xid xid8,
   complete_until timestamptz not null default '-infinity',
-  sighted_position bigint,
+  marked_position bigint,
   complete_position bigint not null default 0,
   flowed_until bigint not null default 0,
   dropped_until timestamptz not null default '-infinity'
 );
 
-comment on table tollgate.rolled is 'How far requests and transfers are rolled up: one row, locked by whoever does it.';
-comment on column tollgate.rolled.rolled_until is 'Requests made before are in the tallies, or late.';
-comment on column tollgate.rolled.sighted_xid is 'A transaction that began at sighted_at or after. When none before it runs any more, no request made before sighted_at can still appear.';
-comment on column tollgate.rolled.complete_until is 'Every request made before is there to be seen.';
-comment on column tollgate.rolled.sighted_position is 'The newest transfer drawn before sighted_xid was.';
-comment on column tollgate.rolled.complete_position is 'Every transfer up to it is there to be seen.';
-comment on column tollgate.rolled.flowed_until is 'Transfers up to this position are in the flows, and no other.';
-comment on column tollgate.rolled.dropped_until is 'Requests made before may have been dropped: hours are no longer divided there.';
+comment on table tollgate.rolled is 'How far requests and transfers are rolled up: one row, which the writer locks.';
+comment on column tollgate.rolled.rolled_until is 'Requests made before it are in the tallies, or in late_requests.';
+comment on column tollgate.rolled.marked_xid is 'A transaction that began at marked_at or later. Once all transactions before it have ended, no request made before marked_at can still appear.';
+comment on column tollgate.rolled.complete_until is 'Every request made before it is committed.';
+comment on column tollgate.rolled.marked_position is 'The newest position of a transfer when marked_xid began.';
+comment on column tollgate.rolled.complete_position is 'Every transfer up to it is committed.';
+comment on column tollgate.rolled.flowed_until is 'The flows hold the transfers up to this position, and no others.';
+comment on column tollgate.rolled.dropped_until is 'Requests made before it may have been dropped, so hours before it cannot be divided.';
 
 alter table tollgate.rolled enable row level security;
 
@@ -1135,12 +1089,12 @@ create type tollgate.usage as (
   last_at timestamptz
 );
 
-comment on type tollgate.usage is 'What was used, by whatever was asked for; the rest of start … upstream is null.';
+comment on type tollgate.usage is 'What was used, by any of the columns start to upstream; the others are null.';
 
 
 create type tollgate.piece as (of_what text, beginning timestamptz, ending timestamptz);
 
-comment on type tollgate.piece is 'A part of a time, and what to read of it: request, late, hour, day or month.';
+comment on type tollgate.piece is 'A part of a span of time, and what to read for it: request, late, hour, day or month.';
 
 
 create type tollgate.latency as (
@@ -1167,7 +1121,7 @@ create table tollgate.contents (
 
 create index contents_age on tollgate.contents (created_at);
 
-comment on table tollgate.contents is 'What was asked and answered: no more than its beginning, its secrets hidden before it came here. No checks and no foreign key: it is written where money is settled, which nothing that somebody said may keep from being done.';
+comment on table tollgate.contents is 'The beginnings of prompts and answers; secrets are redacted before they get here. No checks and no foreign key: rows are written while money is settled, and no content may make that fail.';
 
 alter table tollgate.contents enable row level security;
 
@@ -1345,10 +1299,11 @@ create table tollgate.security_events (
 create unique index security_events_open on tollgate.security_events (kind, subject_kind, subject)
   where acknowledged_at is null;
 create index security_events_subject on tollgate.security_events (subject, kind);
+create index security_events_age on tollgate.security_events (last_seen_at, id);
 
-comment on table tollgate.security_events is 'What an operator should look at: one row for a kind and a subject until it is acknowledged, counting how often and when it was seen.';
-comment on column tollgate.security_events.subject is 'An org''s or key''s id, or an address: `unknown` where nothing names one, `others` for those beyond the ten thousandth.';
-comment on column tollgate.security_events.count_in_hour is 'How often within the hour (UTC) in which it was last seen.';
+comment on table tollgate.security_events is 'What an operator should look at: one row for a kind and a subject until it is acknowledged, with how often and when it happened.';
+comment on column tollgate.security_events.subject is 'The id of an org or key, or an address: `unknown` where there is none, `others` for those beyond the first ten thousand.';
+comment on column tollgate.security_events.count_in_hour is 'How often it happened within the hour (UTC) of last_seen_at.';
 
 alter table tollgate.security_events enable row level security;
 
@@ -1361,28 +1316,28 @@ create table tollgate.key_networks (
   primary key (key_id, network)
 );
 
-comment on table tollgate.key_networks is 'From where keys were used: at most 200 networks of a key, /24 or /48, for 30 days. last_seen_at moves once an hour.';
+comment on table tollgate.key_networks is 'The networks from which keys were used: at most 200 of a key, /24 or /48, for 30 days. last_seen_at changes at most once an hour.';
 
 alter table tollgate.key_networks enable row level security;
 
 
-create table tollgate.lookout (
+create table tollgate.pattern_scan (
   one boolean primary key default true check (one),
-  looked_at timestamptz not null default '-infinity',
+  scanned_at timestamptz not null default '-infinity',
   quarantined_until timestamptz not null default now() - interval '30 days'
 );
 
-comment on table tollgate.lookout is 'How far patterns were looked for: one row, locked by whoever looks.';
-comment on column tollgate.lookout.quarantined_until is 'Requests that were quarantined before have their event.';
+comment on table tollgate.pattern_scan is 'How far patterns were looked for: one row, which the writer locks.';
+comment on column tollgate.pattern_scan.quarantined_until is 'Requests that were quarantined before it have raised their event.';
 
-alter table tollgate.lookout enable row level security;
+alter table tollgate.pattern_scan enable row level security;
 
-insert into tollgate.lookout default values;
+insert into tollgate.pattern_scan default values;
 
 
 -- schemas/16_monitor/tables.sql
 
-create table tollgate.leading (
+create table tollgate.top_keys (
   org_id text not null,
   key_id text not null,
   requests bigint not null,
@@ -1391,22 +1346,22 @@ create table tollgate.leading (
   cost_nanos bigint not null
 );
 
-comment on table tollgate.leading is 'What each key used in the time that tollgate.led says: some 30 days, so that who leads is not reckoned each time from all days of all keys.';
+comment on table tollgate.top_keys is 'What each key used in the span of tollgate.top_keys_period, about 30 days, so that the top lists need not be computed from all days of all keys each time.';
 
-alter table tollgate.leading enable row level security;
+alter table tollgate.top_keys enable row level security;
 
 
-create table tollgate.led (
+create table tollgate.top_keys_period (
   single boolean primary key default true check (single),
   since timestamptz,
   until timestamptz
 );
 
-comment on table tollgate.led is 'Of which time the rows of tollgate.leading are. One row, locked by whoever renews them.';
+comment on table tollgate.top_keys_period is 'The span of time that tollgate.top_keys covers. One row, which the writer locks.';
 
-alter table tollgate.led enable row level security;
+alter table tollgate.top_keys_period enable row level security;
 
-insert into tollgate.led default values;
+insert into tollgate.top_keys_period default values;
 
 
 -- schemas/02_audit_trail/chain.sql
@@ -1425,12 +1380,12 @@ as $$
 $$;
 
 comment on function tollgate.event_text(tollgate.audit_events) is
-  'What is hashed of an audit event: all its columns as a row of Postgres, the time in seconds since the epoch.';
+  'The bytes of an audit event that are hashed: all its columns as the text of a row, the time in seconds since the epoch.';
 
 
 create function tollgate.link_event() returns trigger
 language plpgsql
-security definer -- a deferred trigger runs at the commit, outside of the functions that may write here
+security definer -- it runs at commit, when no other security definer function is running
 set search_path = ''
 as $$
 declare
@@ -1478,6 +1433,35 @@ $$;
 
 comment on function tollgate.record(tollgate.caller, text, text, text, jsonb) is
   'Writes the audit event of a change, in the transaction of the change. Locks nothing.';
+
+
+-- schemas/02_audit_trail/shown.sql
+
+-- Audit events as JSON.
+
+create function tollgate.audit_event_shown(e tollgate.audit_events) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', e.id,
+    'occurred_at', tollgate.utc(e.occurred_at),
+    'actor', jsonb_strip_nulls(jsonb_build_object(
+      'kind', e.actor_kind, 'key_id', e.actor_key_id, 'user_id', e.actor_user_id, 'name', e.actor_name
+    )),
+    'org_id', e.org_id,
+    'action', e.action,
+    'target_id', e.target_id,
+    'outcome', e.outcome,
+    'ip', host(e.ip),
+    'user_agent', e.user_agent,
+    'request_id', e.request_id,
+    'details', e.details
+  )
+$$;
+
+comment on function tollgate.audit_event_shown(tollgate.audit_events) is 'An audit event as it is shown.';
 
 
 -- schemas/03_authentication/recognise.sql
@@ -2074,10 +2058,10 @@ comment on function tollgate.rate_refusal(tollgate.counters, tollgate.limits, bi
 
 -- Changes of an org, and of its plan.
 --
--- Changes of orgs, users and plans go one after the other: each takes an advisory lock, which requests do not take.
+-- Changes of orgs, users and plans run one at a time: each takes an advisory lock, which requests do not take.
 -- Lock order: the advisory lock, orgs in id order, plan, user, key.
 
-create function tollgate.keep_an_admin() returns void
+create function tollgate.check_admin_remains() returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -2095,8 +2079,8 @@ begin
 end
 $$;
 
-comment on function tollgate.keep_an_admin() is
-  'Refuses a change after which no admin could come in any more: none active, in an active org, with a key of scope admin that works. Called after the change, which the refusal undoes.';
+comment on function tollgate.check_admin_remains() is
+  'Refuses a change that leaves no working admin: an active one, in an active org, with a working key of scope admin. Called after the change, which the refusal rolls back.';
 
 
 create function tollgate.change_org(actor tollgate.caller, org_id text, changes jsonb) returns tollgate.orgs
@@ -2109,10 +2093,10 @@ declare
   plan tollgate.plans;
   details jsonb;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   select o.* into was from tollgate.orgs o where o.id = change_org.org_id for no key update;
   if not found then
-    perform tollgate.not_there('org', org_id);
+    perform tollgate.refuse_missing('org', org_id);
   end if;
   was.limits_set := coalesce(was.limits_set, was.limits);
 
@@ -2144,7 +2128,7 @@ begin
 
   select p.* into plan from tollgate.plans p where p.id = org.plan_id for key share;
   if not found then
-    perform tollgate.not_there('plan', org.plan_id);
+    perform tollgate.refuse_missing('plan', org.plan_id);
   end if;
   update tollgate.orgs o set
     name = org.name,
@@ -2162,14 +2146,14 @@ begin
   returning * into org;
   perform tollgate.record(actor, 'org.updated', was.id, was.id, details);
   if org.status <> 'active' and was.status = 'active' then
-    perform tollgate.keep_an_admin();
+    perform tollgate.check_admin_remains();
   end if;
   return org;
 end
 $$;
 
 comment on function tollgate.change_org(tollgate.caller, text, jsonb) is
-  'Changes what `changes` names of an org: name, plan, status, markup_ppm (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They hold for the next admission. What is so already changes and records nothing. Refuses: not_found (org, plan), conflict (the last admin would be shut out). Locks as said above, the org among it.';
+  'Changes what `changes` names of an org: name, plan, status, markup_ppm (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
 
 
 create function public.tollgate_update_org(caller jsonb, org_id text, changes jsonb) returns jsonb
@@ -2186,7 +2170,7 @@ end
 $$;
 
 comment on function public.tollgate_update_org(jsonb, text, jsonb) is
-  'Changes an org. Suspending it stops its keys at once; requests that are running end as usual. For the console and admins. Refuses: as recognise() and change_org(). Locks as change_org().';
+  'Changes an org. Suspending it stops its keys at once; open requests end as usual. For the console and admins. Refuses: as recognise() and change_org(). Locks as change_org().';
 
 select tollgate.expose('public.tollgate_update_org(jsonb, text, jsonb)');
 
@@ -2220,7 +2204,7 @@ language sql
 immutable
 set search_path = ''
 as $$
-  -- `not … is null`: whether any of the six is there; `is not null` would ask for all.
+  -- `not … is null` is true when any of the six is set; `is not null` only when all are.
   select case when not chosen is null then row(
     coalesce(chosen.requests_per_minute, plan.requests_per_minute),
     coalesce(chosen.requests_per_hour, plan.requests_per_hour),
@@ -2232,7 +2216,7 @@ as $$
 $$;
 
 comment on function tollgate.in_force(tollgate.limits, tollgate.plans) is
-  'The limits that requests of an org are held to: its own, and where it has none of its own the plan''s. Null when it has none at all and follows the plan in everything.';
+  'The limits of an org in force: its own, and the plan''s for those that it does not set. Null when it sets none.';
 
 
 create function tollgate.limits_with(chosen tollgate.limits, given jsonb) returns tollgate.limits
@@ -2248,7 +2232,7 @@ end
 $$;
 
 comment on function tollgate.limits_with(tollgate.limits, jsonb) is
-  'The limits as a change leaves them: those it names are replaced, or taken away by a null; a null for all of them takes all away.';
+  'The limits after a change: it replaces those that it names, and a null removes one; null in place of the object removes all.';
 
 
 create function tollgate.limits_shown(limits tollgate.limits) returns jsonb
@@ -2259,7 +2243,7 @@ as $$
   select to_jsonb(coalesce(limits, row(null, null, null, null, null, null)::tollgate.limits))
 $$;
 
-comment on function tollgate.limits_shown(tollgate.limits) is 'The six by name, null each where nothing is set.';
+comment on function tollgate.limits_shown(tollgate.limits) is 'The six limits by name, null where none is set.';
 
 
 create function tollgate.limits_of(org tollgate.orgs) returns tollgate.limits
@@ -2274,7 +2258,7 @@ as $$
   from tollgate.plans p where p.id = org.plan_id
 $$;
 
-comment on function tollgate.limits_of(tollgate.orgs) is 'The limits that admission holds an org to: its own, or its plan''s.';
+comment on function tollgate.limits_of(tollgate.orgs) is 'The limits that admission applies to an org: its own, or its plan''s.';
 
 
 create function tollgate.bound_of(org tollgate.orgs) returns bigint
@@ -2335,14 +2319,14 @@ begin
   if subject ->> 'user_id' is not null then
     select u.org_id into org_id from tollgate.users u where u.id = subject ->> 'user_id' and u.deleted_at is null;
     if not found then
-      perform tollgate.not_there('user', subject ->> 'user_id');
+      perform tollgate.refuse_missing('user', subject ->> 'user_id');
     end if;
   end if;
   return org_id;
 end
 $$;
 
-comment on function tollgate.org_of(jsonb) is 'The org that `subject` names: itself as org_id, or one of its users as user_id.';
+comment on function tollgate.org_of(jsonb) is 'The org that `subject` names by org_id, or by the user_id of one of its users. Refuses: not_found (user).';
 
 
 create function tollgate.add_org(actor tollgate.caller, org jsonb) returns tollgate.orgs
@@ -2355,7 +2339,7 @@ declare
 begin
   perform from tollgate.plans p where p.id = plan_id for key share;
   if not found then
-    perform tollgate.not_there('plan', plan_id);
+    perform tollgate.refuse_missing('plan', plan_id);
   end if;
   insert into tollgate.orgs (name, plan_id) values (org ->> 'name', plan_id) returning * into made;
   perform tollgate.record(actor, 'org.created', made.id, made.id, org);
@@ -2364,7 +2348,7 @@ end
 $$;
 
 comment on function tollgate.add_org(tollgate.caller, jsonb) is
-  'Inserts an org and its audit event. `org` holds name and, unless it is free, plan. Refuses: not_found (plan). Locks the plan against its end.';
+  'Inserts an org and its audit event. `org` holds name and, unless it is free, plan. Refuses: not_found (plan). Locks the plan against deletion.';
 
 
 create function public.tollgate_create_org(caller jsonb, org jsonb) returns jsonb
@@ -2381,7 +2365,7 @@ end
 $$;
 
 comment on function public.tollgate_create_org(jsonb, jsonb) is
-  'Makes an org. For the console and admins. Refuses: as recognise(), not_found (plan). Locks the plan against its end.';
+  'Creates an org. For the console and admins. Refuses: as recognise(), not_found (plan). Locks the plan against deletion.';
 
 select tollgate.expose('public.tollgate_create_org(jsonb, jsonb)');
 
@@ -2397,10 +2381,10 @@ declare
   user_count bigint;
   open_holds bigint;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   select o.* into org from tollgate.orgs o where o.id = tollgate_delete_org.org_id for update;
   if not found then
-    perform tollgate.not_there('org', org_id);
+    perform tollgate.refuse_missing('org', org_id);
   end if;
 
   select count(*) into user_count from tollgate.users u where u.org_id = org.id and u.deleted_at is null;
@@ -2419,7 +2403,7 @@ begin
     ));
   end if;
 
-  delete from tollgate.api_keys k where k.org_id = org.id; -- of users who were deleted: all revoked
+  delete from tollgate.api_keys k where k.org_id = org.id; -- keys of deleted users, all revoked
   delete from tollgate.users u where u.org_id = org.id;
   delete from tollgate.orgs o where o.id = org.id;
   perform tollgate.record(actor, 'org.deleted', org.id, org.id,
@@ -2429,7 +2413,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_org(jsonb, text) is
-  'Ends an org for good. Its requests, transfers and audit events stay; its revoked keys go. For the console and admins. Refuses: as recognise(), not_found, conflict while it has a balance (credits or debt), open holds or users. Locks the org against everything, so a grant or an admission at the same moment comes before, and is seen, or after, and finds nothing.';
+  'Deletes an org. Its requests, transfers and audit events stay; its revoked keys are deleted. For the console and admins. Refuses: as recognise(), not_found, conflict while it has a balance (credits or debt), open holds or users. Locks the org for update, so a grant or an admission at the same moment either comes first and is seen, or finds no org.';
 
 select tollgate.expose('public.tollgate_delete_org(jsonb, text)');
 
@@ -2445,7 +2429,7 @@ declare
 begin
   select o.* into org from tollgate.orgs o where o.id = tollgate_org.org_id;
   if not found then
-    perform tollgate.not_there('org', org_id);
+    perform tollgate.refuse_missing('org', org_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.org_shown(org);
 end
@@ -2465,7 +2449,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.orgs',
     'tollgate.org_shown',
     $where$
@@ -2474,14 +2458,15 @@ begin
       and ($1 ->> 'status' is null or e.status = $1 ->> 'status')
     $where$,
     '{"created_at": "e.created_at", "name": "lower(e.name)", "credits": "e.balance_nanos"}',
-    '{"sort": "created_at:desc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_orgs(jsonb, jsonb, integer) is
-  'Orgs by pages. `filters`: q (part of the name, or the id), plan, status, sort (created_at, name, credits), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Orgs by pages. `filters`: q (part of the name, or the id), plan, status, sort (created_at, name, credits), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_orgs(jsonb, jsonb, integer)');
 
@@ -2540,7 +2525,7 @@ end
 $$;
 
 comment on function tollgate.plan_with(tollgate.plans, jsonb) is
-  'The plan as a change leaves it: of the limits those it names, a null being no limit.';
+  'The plan after a change. It changes only the limits that it names; null is no limit.';
 
 
 create function public.tollgate_create_plan(caller jsonb, plan jsonb) returns jsonb
@@ -2550,14 +2535,16 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
-  made tollgate.plans := tollgate.plan_with(null, plan);
+  made tollgate.plans;
 begin
+  made.id := plan ->> 'id';
+  made := tollgate.plan_with(made, plan);
   insert into tollgate.plans (
     id, name, description, markup_ppm, max_concurrent_requests,
     requests_per_minute, requests_per_hour, requests_per_day,
     tokens_per_minute, tokens_per_hour, tokens_per_day
   ) values (
-    plan ->> 'id', made.name, made.description, made.markup_ppm, made.max_concurrent_requests,
+    made.id, made.name, made.description, made.markup_ppm, made.max_concurrent_requests,
     made.requests_per_minute, made.requests_per_hour, made.requests_per_day,
     made.tokens_per_minute, made.tokens_per_hour, made.tokens_per_day
   )
@@ -2573,7 +2560,7 @@ end
 $$;
 
 comment on function public.tollgate_create_plan(jsonb, jsonb) is
-  'Makes a plan. `plan` holds id, name and perhaps description, markup_ppm, limits, max_concurrent_requests. For the console and admins. Refuses: as recognise(), conflict (the id is taken). Locks nothing that exists.';
+  'Creates a plan. `plan` holds id, name and perhaps description, markup_ppm, limits, max_concurrent_requests. For the console and admins. Refuses: as recognise(), conflict (the id is taken). Locks nothing that exists.';
 
 select tollgate.expose('public.tollgate_create_plan(jsonb, jsonb)');
 
@@ -2590,10 +2577,10 @@ declare
   details jsonb;
   followers text[];
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   select p.* into was from tollgate.plans p where p.id = tollgate_update_plan.plan_id;
   if not found then
-    perform tollgate.not_there('plan', plan_id);
+    perform tollgate.refuse_missing('plan', plan_id);
   end if;
   plan := tollgate.plan_with(was, changes);
   details := tollgate.what_changed(to_jsonb(was), to_jsonb(plan));
@@ -2627,7 +2614,7 @@ end
 $$;
 
 comment on function public.tollgate_update_plan(jsonb, text, jsonb) is
-  'Changes a plan: name, description, markup_ppm (null is the setting MARKUP), limits (those it names; a null is none), max_concurrent_requests (null is none). It holds for the next admission of each org that follows it. What is so already changes and records nothing. For the console and admins. Refuses: as recognise(), not_found. Locks, in id order, the orgs that follow the plan in part, then the plan.';
+  'Changes a plan: name, description, markup_ppm (null is the setting MARKUP), limits (those it names; null is no limit), max_concurrent_requests (null is no bound). It applies from the next admission of each org on the plan. Repeating a change changes and records nothing. For the console and admins. Refuses: as recognise(), not_found. Locks the orgs on the plan that set limits of their own, in id order, then the plan.';
 
 select tollgate.expose('public.tollgate_update_plan(jsonb, text, jsonb)');
 
@@ -2642,10 +2629,10 @@ declare
   plan tollgate.plans;
   users_of_it bigint;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   select p.* into plan from tollgate.plans p where p.id = tollgate_delete_plan.plan_id for update;
   if not found then
-    perform tollgate.not_there('plan', plan_id);
+    perform tollgate.refuse_missing('plan', plan_id);
   end if;
   select count(*) into users_of_it from tollgate.orgs o where o.plan_id = plan.id;
   if users_of_it > 0 or plan.id in ('free', 'pro', 'enterprise') then
@@ -2662,7 +2649,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_plan(jsonb, text) is
-  'Deletes a plan that no org is on. For the console and admins. Refuses: as recognise(), not_found, conflict while orgs are on it, and for free, pro and enterprise, on which new orgs are made. Locks the plan.';
+  'Deletes a plan that no org is on. For the console and admins. Refuses: as recognise(), not_found, conflict while orgs are on it, and for the built-in free, pro and enterprise. Locks the plan.';
 
 select tollgate.expose('public.tollgate_delete_plan(jsonb, text)');
 
@@ -2678,7 +2665,7 @@ declare
 begin
   select p.* into plan from tollgate.plans p where p.id = tollgate_plan.plan_id;
   if not found then
-    perform tollgate.not_there('plan', plan_id);
+    perform tollgate.refuse_missing('plan', plan_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.plan_shown(plan);
 end
@@ -2698,7 +2685,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.plans',
     'tollgate.plan_shown',
     $where$
@@ -2706,14 +2693,15 @@ begin
         or position(lower($1 ->> 'q') in lower(e.name)) > 0
     $where$,
     '{"id": "e.id", "name": "lower(e.name)", "created_at": "e.created_at"}',
-    '{"sort": "id:asc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'id:asc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_plans(jsonb, jsonb, integer) is
-  'Plans by pages. `filters`: q (part of the id or name), sort (id, name, created_at), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Plans by pages. `filters`: q (part of the id or name), sort (id, name, created_at), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_plans(jsonb, jsonb, integer)');
 
@@ -2743,14 +2731,14 @@ $$;
 comment on function tollgate.user_shown(tollgate.users) is 'A user as operators see it. `keys` counts those that are not revoked.';
 
 
-create function tollgate.address_taken(email text) returns void
+create function tollgate.refuse_taken_email(email text) returns void
 language sql
 set search_path = ''
 as $$
   select tollgate.refuse(409, 'conflict', jsonb_build_object('reason', 'email_taken', 'param', 'email', 'email', email))
 $$;
 
-comment on function tollgate.address_taken(text) is 'Refuses a second user with one address. Capitals make no difference.';
+comment on function tollgate.refuse_taken_email(text) is 'Refuses an email address that another user has; addresses are case-insensitive.';
 
 
 create function public.tollgate_create_user(caller jsonb, person jsonb) returns jsonb
@@ -2770,7 +2758,7 @@ begin
   else
     perform from tollgate.orgs o where o.id = org_id for key share;
     if not found then
-      perform tollgate.not_there('org', org_id);
+      perform tollgate.refuse_missing('org', org_id);
     end if;
   end if;
 
@@ -2779,7 +2767,7 @@ begin
     values (org_id, person ->> 'email', coalesce(person ->> 'name', ''), coalesce(person ->> 'role', 'member'))
     returning * into made;
   exception when unique_violation then
-    perform tollgate.address_taken(person ->> 'email');
+    perform tollgate.refuse_taken_email(person ->> 'email');
   end;
   perform tollgate.record(actor, 'user.created', made.org_id, made.id,
     jsonb_build_object('email', made.email, 'name', made.name, 'role', made.role));
@@ -2788,7 +2776,7 @@ end
 $$;
 
 comment on function public.tollgate_create_user(jsonb, jsonb) is
-  'Makes a user in an org or, where none is named, with a personal org on the plan free, both or neither. `person` holds email and perhaps org_id, name, role. For the console and admins. Refuses: as recognise(), not_found (org), conflict (the address is taken). Locks the org against its end.';
+  'Creates a user in an org or, where none is named, together with a personal org on the plan free. `person` holds email and perhaps org_id, name, role. For the console and admins. Refuses: as recognise(), not_found (org), conflict (the address is taken). Locks the org against deletion.';
 
 select tollgate.expose('public.tollgate_create_user(jsonb, jsonb)');
 
@@ -2804,13 +2792,13 @@ declare
   person tollgate.users;
   details jsonb;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   if changes ->> 'org_id' is not null then
     perform from tollgate.orgs o where o.id = changes ->> 'org_id' for key share;
     if not found then
-      perform tollgate.not_there('org', changes ->> 'org_id');
+      perform tollgate.refuse_missing('org', changes ->> 'org_id');
     end if;
-    -- Keys of one line are written together by requests, in any order but under their org's lock.
+    -- Requests write all keys of a line, in any order, while they hold the lock of the org.
     perform from tollgate.orgs o
     where o.id in (
       select k.org_id from tollgate.api_keys k
@@ -2822,7 +2810,7 @@ begin
   where u.id = tollgate_update_user.user_id and u.deleted_at is null
   for update;
   if not found then
-    perform tollgate.not_there('user', user_id);
+    perform tollgate.refuse_missing('user', user_id);
   end if;
 
   person := was;
@@ -2844,14 +2832,14 @@ begin
       where u.id = was.id
       returning * into person;
     exception when unique_violation then
-      perform tollgate.address_taken(person.email);
+      perform tollgate.refuse_taken_email(person.email);
     end;
     perform tollgate.record(actor, 'user.updated', person.org_id, person.id, details);
-    if person.org_id <> was.org_id then -- whom he left can see it too
+    if person.org_id <> was.org_id then -- so that the old org can see it too
       perform tollgate.record(actor, 'user.updated', was.org_id, person.id, details);
     end if;
     if was.role = 'admin' and (person.role, person.status, person.org_id) <> (was.role, was.status, was.org_id) then
-      perform tollgate.keep_an_admin();
+      perform tollgate.check_admin_remains();
     end if;
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.user_shown(person);
@@ -2859,7 +2847,7 @@ end
 $$;
 
 comment on function public.tollgate_update_user(jsonb, text, jsonb) is
-  'Changes a user: email, name, role, status, org_id. Disabling stops the user''s keys at once. Moving to another org takes the keys along, with their limits, budgets and what these have counted: the new org pays from the next admission on. What is running is charged to the org that set credits aside for it, and what was done stays in its books. A request that is being admitted while the user moves may be refused as unknown; sent again, it is admitted. What is so already changes and records nothing. For the console and admins. Refuses: as recognise(), not_found (user, org), conflict (the address is taken, or the last admin would be shut out). Locks the new org against its end, the old one where keys of the user have been rotated, then the user and, when he moves, his keys.';
+  'Changes a user: email, name, role, status, org_id. Disabling stops the user''s keys at once. A user who moves to another org takes their keys along, with limits, budgets and counts: the new org pays from the next admission on. Open requests are charged to the org that holds credits for them, and past requests stay with the old org. A request that is being admitted during the move may be refused as unknown; sent again, it is admitted. Repeating a change changes and records nothing. For the console and admins. Refuses: as recognise(), not_found (user, org), conflict (the address is taken, or no working admin would be left). Locks the new org against deletion, the old org if the user has rotated keys, then the user and, for a move, their keys.';
 
 select tollgate.expose('public.tollgate_update_user(jsonb, text, jsonb)');
 
@@ -2875,7 +2863,7 @@ declare
   key tollgate.api_keys;
   revoked bigint := 0;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   perform from tollgate.orgs o
   where o.id = (select u.org_id from tollgate.users u where u.id = tollgate_delete_user.user_id)
   for no key update;
@@ -2883,7 +2871,7 @@ begin
   where u.id = tollgate_delete_user.user_id and u.deleted_at is null
   for update;
   if not found then
-    perform tollgate.not_there('user', user_id);
+    perform tollgate.refuse_missing('user', user_id);
   end if;
 
   for key in
@@ -2909,7 +2897,7 @@ begin
     'email', person.email, 'name', person.name, 'role', person.role, 'keys_revoked', revoked
   ));
   if person.role = 'admin' then
-    perform tollgate.keep_an_admin();
+    perform tollgate.check_admin_remains();
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor), 'id', person.id, 'deleted', true, 'keys_revoked', revoked
@@ -2918,7 +2906,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_user(jsonb, text) is
-  'Deletes a user: all keys are revoked, the address is free again, and a nameless row stays for what points at it. Credits are the org''s and stay there. For the console and admins. Refuses: as recognise(), not_found, conflict (the last admin would be shut out). Locks the org, then the user and his keys.';
+  'Deletes a user: revokes all keys, frees the address, and keeps a row without a name for what refers to it. Credits belong to the org and stay there. For the console and admins. Refuses: as recognise(), not_found, conflict (no working admin would be left). Locks the org, then the user and their keys.';
 
 select tollgate.expose('public.tollgate_delete_user(jsonb, text)');
 
@@ -2934,7 +2922,7 @@ declare
 begin
   select u.* into person from tollgate.users u where u.id = tollgate_user.user_id and u.deleted_at is null;
   if not found then
-    perform tollgate.not_there('user', user_id);
+    perform tollgate.refuse_missing('user', user_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.user_shown(person);
 end
@@ -2954,7 +2942,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.users',
     'tollgate.user_shown',
     $where$
@@ -2966,14 +2954,15 @@ begin
       and ($1 ->> 'status' is null or e.status = $1 ->> 'status')
     $where$,
     '{"created_at": "e.created_at", "email": "lower(e.email)", "name": "lower(e.name)"}',
-    '{"sort": "created_at:desc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_users(jsonb, jsonb, integer) is
-  'Users by pages. `filters`: q (part of the address or name, or the id), org_id, role, status, sort (created_at, email, name), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Users by pages. `filters`: q (part of the address or name, or the id), org_id, role, status, sort (created_at, email, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_users(jsonb, jsonb, integer)');
 
@@ -2981,6 +2970,23 @@ select tollgate.expose('public.tollgate_users(jsonb, jsonb, integer)');
 -- schemas/06_keys/change.sql
 
 -- Changes, disables, revokes and rotates keys.
+
+create function tollgate.check_open(key tollgate.api_keys) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if key.revoked_at is not null then
+    perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', 'revoked'));
+  elsif key.rotated_to is not null then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', key.id, 'rotated_to', key.rotated_to));
+  end if;
+end
+$$;
+
+comment on function tollgate.check_open(tollgate.api_keys) is
+  'Refuses a change of a key that was revoked (key_is_final) or rotated (conflict).';
+
 
 create function public.tollgate_change_key(caller jsonb, key_id text, changes jsonb, scope text default 'keys')
 returns jsonb
@@ -2995,20 +3001,9 @@ declare
   ids text[] := tollgate.line_of(before);
   changed jsonb;
 begin
-  if before.revoked_at is not null then
-    perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', before.id, 'state', 'revoked'));
-  elsif before.rotated_to is not null then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', before.id, 'rotated_to', before.rotated_to));
-  elsif jsonb_typeof(changes) is distinct from 'object' then
-    perform tollgate.refuse_field('changes', 'must be an object');
-  end if;
-
+  perform tollgate.check_open(before);
   after := tollgate.with_terms(before, changes);
-  if after.scopes @> array['admin'] and not before.scopes @> array['admin']
-    and not exists (select from tollgate.users u where u.id = after.user_id and u.role = 'admin')
-  then
-    perform tollgate.refuse_field('scopes', 'admin is for the keys of admins');
-  end if;
+  perform tollgate.check_terms(after, before);
   perform tollgate.check_grant(actor, after, before);
 
   changed := tollgate.what_changed(tollgate.key_terms(before), tollgate.key_terms(after));
@@ -3051,7 +3046,7 @@ end
 $$;
 
 comment on function public.tollgate_change_key(jsonb, text, jsonb, text) is
-  'Changes the terms of a key, and of those in grace that it took the place of: any key for operators, one''s own otherwise, and never to more than its changer has, as check_grant() has it. What is left out stays, null clears. A budget begins anew when it is first set or its reset changes. Changing nothing records nothing. Refuses: as recognise(), not_found, key_is_final, conflict (rotated), invalid_request, permission_denied. Locks the org, then the keys.';
+  'Changes the terms of a key, and of the keys in grace that were rotated to it: any key for operators, one''s own otherwise. It never grants more than its changer has, see check_grant(). What is left out stays, null clears. A budget begins anew when it is first set or its reset changes. Changing nothing records nothing. Refuses: as recognise(), check_open(), with_terms() and check_terms(), not_found, permission_denied. Locks the org, then the keys.';
 
 select tollgate.expose('public.tollgate_change_key(jsonb, text, jsonb, text)');
 
@@ -3073,9 +3068,7 @@ begin
     perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'state', 'state', state));
   end if;
   key := tollgate.lock_key(actor, key_id);
-  was := case
-    when key.revoked_at is not null then 'revoked' when key.disabled_at is not null then 'disabled' else 'active'
-  end;
+  was := tollgate.key_state(key);
   if was = 'revoked' and state <> 'revoked' then
     perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', was));
   end if;
@@ -3088,9 +3081,7 @@ begin
     order by k.id desc
     for no key update
   loop
-    before := case
-      when one.revoked_at is not null then 'revoked' when one.disabled_at is not null then 'disabled' else 'active'
-    end;
+    before := tollgate.key_state(one);
     continue when before = state;
     update tollgate.api_keys k set
       revoked_at = case when state = 'revoked' then now() end,
@@ -3113,7 +3104,7 @@ end
 $$;
 
 comment on function public.tollgate_set_key_state(jsonb, text, text, text) is
-  'Disables, enables or revokes a key: any key for operators, one''s own otherwise. What is done to the newest key of a line is done to those in grace that it took the place of; one of those can be ended alone. Revoked is final. Repeating a state changes nothing and records nothing. Refuses: as recognise(), invalid_request, not_found, key_is_final. Locks the org, then the keys.';
+  'Disables, enables or revokes a key: any key for operators, one''s own otherwise. A change of the newest key of a line also changes the keys in grace that were rotated to it; one of those can be revoked or disabled alone. Revoked is final. Repeating a state changes nothing and records nothing. Refuses: as recognise(), invalid_request, not_found, key_is_final. Locks the org, then the keys.';
 
 select tollgate.expose('public.tollgate_set_key_state(jsonb, text, text, text)');
 
@@ -3134,13 +3125,8 @@ declare
   key tollgate.api_keys := tollgate.lock_key(actor, key_id);
   successor tollgate.api_keys;
 begin
-  if grace_hours is null or grace_hours not between 0 and 168 then
-    perform tollgate.refuse_field('grace_hours', 'must be from 0 to 168');
-  elsif key.revoked_at is not null then
-    perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', 'revoked'));
-  elsif key.rotated_to is not null then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', key.id, 'rotated_to', key.rotated_to));
-  elsif key.expires_at <= now() then
+  perform tollgate.check_open(key);
+  if key.expires_at <= now() then
     perform tollgate.refuse(409, 'conflict',
       jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
   elsif cardinality(tollgate.line_of(key)) >= 10 then
@@ -3162,7 +3148,7 @@ begin
   update tollgate.api_keys k set
     line = successor.line,
     rotated_to = successor.id,
-    expires_at = least(k.expires_at, now() + make_interval(hours => grace_hours)),
+    expires_at = least(k.expires_at, now() + make_interval(hours => coalesce(grace_hours, 0))),
     updated_at = now()
   where k.id = key.id
   returning k.expires_at into key.expires_at;
@@ -3179,7 +3165,7 @@ end
 $$;
 
 comment on function public.tollgate_rotate_key(jsonb, text, integer, jsonb, text) is
-  'Gives a key a new secret: a new key takes its place with all that it may and has used, and the old one is refused after the hours of grace, at once with none. Meanwhile both draw on one purse: budget, quotas and limits are spent once, whichever secret spends them. `imprints` holds what is kept of the new secret for each environment, of which the key''s is taken. Whoever rotates learns the secret, so it takes a key that could have made it, or the key itself. A line has at most ten keys that are open or ended within a day. Refuses: as recognise(), not_found, invalid_request, key_is_final, conflict (rotated, expired, too many), permission_denied. Locks the org, then the key.';
+  'Gives a key a new secret: a new key takes over its terms and what it has used; the old one is refused after the hours of grace, or at once without any. Meanwhile both share one budget, one set of quotas and one set of limits. `imprints` holds what is kept of the new secret for each environment; the key''s own is used. Whoever rotates a key learns its secret, so the caller''s key must be one that could have made it, or the key itself. At most ten keys of a line may be open or ended within a day. Refuses: as recognise() and check_open(), not_found, invalid_request, conflict (expired, too many), permission_denied. Locks the org, then the key.';
 
 select tollgate.expose('public.tollgate_rotate_key(jsonb, text, integer, jsonb, text)');
 
@@ -3187,39 +3173,6 @@ select tollgate.expose('public.tollgate_rotate_key(jsonb, text, integer, jsonb, 
 -- schemas/06_keys/create.sql
 
 -- Creates keys.
-
-create function tollgate.add_key(actor tollgate.caller, owner tollgate.users, key jsonb) returns text
-language plpgsql
-set search_path = ''
-as $$
-declare
-  new_key_id text;
-begin
-  insert into tollgate.api_keys (
-    org_id, user_id, name, digest, pepper, prefix, last_four, environment, scopes, ip_allowlist, expires_at
-  ) values (
-    owner.org_id,
-    owner.id,
-    key ->> 'name',
-    decode(key ->> 'digest', 'hex'),
-    key ->> 'pepper',
-    key ->> 'prefix',
-    key ->> 'last_four',
-    key ->> 'environment',
-    array(select jsonb_array_elements_text(key -> 'scopes')),
-    case when jsonb_typeof(key -> 'ip_allowlist') = 'array'
-      then array(select jsonb_array_elements_text(key -> 'ip_allowlist'))::cidr[] end,
-    (key ->> 'expires_at')::timestamptz
-  ) returning id into new_key_id;
-
-  perform tollgate.record(actor, 'key.created', owner.org_id, new_key_id,
-    key - 'digest' - 'pepper' || jsonb_build_object('user_id', owner.id));
-  return new_key_id;
-end
-$$;
-
-comment on function tollgate.add_key(tollgate.caller, tollgate.users, jsonb) is
-  'Inserts a key and its audit event. `key` holds name, digest, pepper, prefix, last_four, environment, scopes, ip_allowlist, expires_at.';
 
 
 create function public.tollgate_seed(caller jsonb, org jsonb, owner jsonb, key jsonb) returns jsonb
@@ -3229,46 +3182,40 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  known tollgate.api_keys;
-  seeded tollgate.users;
+  seeded tollgate.api_keys;
+  created boolean;
 begin
   perform pg_advisory_xact_lock(hashtextextended('tollgate_seed', 0));
 
-  select k.* into known from tollgate.api_keys k where k.digest = decode(key ->> 'digest', 'hex');
-  if found then
-    return jsonb_build_object(
-      'caller', tollgate.identity(actor),
-      'created', false, 'id', known.id, 'org_id', known.org_id, 'user_id', known.user_id
-    );
-  end if;
+  select k.* into seeded from tollgate.api_keys k where k.digest = decode(key ->> 'digest', 'hex');
+  created := not found;
+  if created then
+    insert into tollgate.orgs (id, name, plan_id)
+    values (org ->> 'id', org ->> 'name', org ->> 'plan_id')
+    on conflict (id) do nothing;
+    if found then
+      perform tollgate.record(actor, 'org.created', org ->> 'id', org ->> 'id', org - 'id');
+    end if;
 
-  insert into tollgate.orgs (id, name, plan_id)
-  values (org ->> 'id', org ->> 'name', org ->> 'plan_id')
-  on conflict (id) do nothing;
-  if found then
-    perform tollgate.record(actor, 'org.created', org ->> 'id', org ->> 'id', org - 'id');
-  end if;
+    insert into tollgate.users (id, org_id, email, name, role)
+    values (owner ->> 'id', org ->> 'id', owner ->> 'email', owner ->> 'name', owner ->> 'role')
+    on conflict (id) do nothing;
+    if found then
+      perform tollgate.record(actor, 'user.created', org ->> 'id', owner ->> 'id', owner - 'id');
+    end if;
 
-  insert into tollgate.users (id, org_id, email, name, role)
-  values (owner ->> 'id', org ->> 'id', owner ->> 'email', owner ->> 'name', owner ->> 'role')
-  on conflict (id) do nothing;
-  if found then
-    perform tollgate.record(actor, 'user.created', org ->> 'id', owner ->> 'id', owner - 'id');
+    select (tollgate.new_key(u, key)).* into seeded from tollgate.users u where u.id = owner ->> 'id';
+    perform tollgate.insert_key(actor, seeded);
   end if;
-
-  select u.* into seeded from tollgate.users u where u.id = owner ->> 'id';
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'created', true,
-    'id', tollgate.add_key(actor, seeded, key),
-    'org_id', seeded.org_id,
-    'user_id', seeded.id
+    'created', created, 'id', seeded.id, 'org_id', seeded.org_id, 'user_id', seeded.user_id
   );
 end
 $$;
 
 comment on function public.tollgate_seed(jsonb, jsonb, jsonb, jsonb) is
-  'Makes a key with a known secret, and the org and user it needs where they are missing. With a secret that exists already it changes nothing. For the console and admins. Refuses: as recognise(). Takes an advisory lock, so that two at once make one key.';
+  'Creates a key with a known secret, and its org and user where they are missing. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
 
 select tollgate.expose('public.tollgate_seed(jsonb, jsonb, jsonb, jsonb)');
 
@@ -3281,7 +3228,7 @@ as $$
 $$;
 
 comment on function tollgate.key_manager(jsonb, text, boolean) is
-  'Who manages keys: with `scope` admin operators alone, otherwise whoever''s key has the scope keys. Refuses: as recognise().';
+  'The caller of a function that manages keys: an operator when `scope` is admin, otherwise anyone whose key has the scope keys. Refuses: as recognise().';
 
 
 create function tollgate.lock_key(actor tollgate.caller, key_id text) returns tollgate.api_keys
@@ -3301,33 +3248,52 @@ begin
   where k.id = lock_key.key_id and (tollgate.operates(actor) or k.user_id = actor.user_id)
   for no key update;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'key', 'id', key_id));
+    perform tollgate.refuse_missing('key', key_id);
   end if;
   return key;
 end
 $$;
 
 comment on function tollgate.lock_key(tollgate.caller, text) is
-  'A key that the caller may manage, as it stands under the lock: any for operators, one''s own otherwise. The org is locked too, so that no request of the key''s line runs meanwhile. Refuses: not_found. Locks the org, then the key.';
+  'A key that the caller may manage, as it stands under the lock: any for operators, one''s own otherwise. The org is locked too, so that no request of the key''s line is admitted or settled meanwhile. Refuses: not_found. Locks the org, then the key.';
 
 
 create function tollgate.with_imprint(key tollgate.api_keys, given jsonb) returns tollgate.api_keys
-language plpgsql
-immutable
+language sql
+stable
 set search_path = ''
 as $$
-begin
-  key.digest := decode(tollgate.given_text(given -> 'digest', 'digest', '^[0-9a-f]{64}$'), 'hex');
-  key.pepper := tollgate.given_text(given -> 'pepper', 'pepper', '^[0-9a-f]{8}$');
-  key.prefix := tollgate.given_text(given -> 'prefix', 'prefix', '^[!-~]{1,16}$');
-  key.last_four := tollgate.given_text(given -> 'last_four', 'last_four', '^[!-~]{4}$');
-  key.environment := tollgate.given_text(given -> 'environment', 'environment', '^(live|test)$');
-  return key;
-end
+  select tollgate.with_fields(
+    key,
+    given || jsonb_build_object('digest', '\x' || (given ->> 'digest')),
+    array['digest', 'pepper', 'prefix', 'last_four', 'environment']
+  )
 $$;
 
 comment on function tollgate.with_imprint(tollgate.api_keys, jsonb) is
-  'The key with what is kept of a new secret: digest, pepper, prefix, last_four, environment. Refuses: invalid_request.';
+  'The key with what is kept of a new secret: digest (in hex), pepper, prefix, last_four, environment. Refuses: as with_fields().';
+
+
+create function tollgate.new_key(owner tollgate.users, given jsonb) returns tollgate.api_keys
+language plpgsql
+set search_path = ''
+as $$
+declare
+  imprint constant text[] := array['digest', 'pepper', 'prefix', 'last_four', 'environment'];
+  made tollgate.api_keys;
+begin
+  made.id := tollgate.new_id('key');
+  made.org_id := owner.org_id;
+  made.user_id := owner.id;
+  made := tollgate.with_imprint(made, (
+    select jsonb_object_agg(field, given -> field) from unnest(imprint) field
+  ));
+  return tollgate.with_terms(made, '{"name": null, "scopes": null}' || (given - imprint));
+end
+$$;
+
+comment on function tollgate.new_key(tollgate.users, jsonb) is
+  'A key that is not inserted yet. `given` holds digest, pepper, prefix, last_four, environment, name, scopes and perhaps other terms. Refuses: as with_terms().';
 
 
 create function tollgate.insert_key(actor tollgate.caller, key tollgate.api_keys) returns void
@@ -3359,7 +3325,7 @@ end
 $$;
 
 comment on function tollgate.insert_key(tollgate.caller, tollgate.api_keys) is
-  'Inserts a key and its audit event. Refuses: conflict, where its secret is a key already.';
+  'Inserts a key and its audit event; no other function inserts keys. Refuses: conflict, when a key with this secret exists.';
 
 
 create function public.tollgate_create_key(caller jsonb, user_id text, key jsonb, scope text default 'keys')
@@ -3378,37 +3344,26 @@ begin
     and (tollgate.operates(actor) or u.id = actor.user_id)
   for key share; -- nobody moves to another org meanwhile
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'user', 'id', user_id));
-  end if;
-  if jsonb_typeof(key) is distinct from 'object' then
-    perform tollgate.refuse_field('key', 'must be an object');
+    perform tollgate.refuse_missing('user', user_id);
   end if;
 
-  made.id := tollgate.new_id('key');
-  made.org_id := owner.org_id;
-  made.user_id := owner.id;
-  made.metadata := '{}';
-  made := tollgate.with_imprint(made, key);
-  made := tollgate.with_terms(made,
-    '{"name": null, "scopes": null}' || (key - array['digest', 'pepper', 'prefix', 'last_four', 'environment']));
-  if made.scopes @> array['admin'] and owner.role <> 'admin' then
-    perform tollgate.refuse_field('scopes', 'admin is for the keys of admins');
-  end if;
+  made := tollgate.new_key(owner, key);
+  perform tollgate.check_terms(made);
   perform tollgate.check_grant(actor, made);
   perform tollgate.insert_key(actor, made);
   select k.* into made from tollgate.api_keys k where k.id = made.id;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'id', made.id,
-    'org_id', owner.org_id,
-    'user_id', owner.id,
+    'org_id', made.org_id,
+    'user_id', made.user_id,
     'key', tollgate.key_shown(made)
   );
 end
 $$;
 
 comment on function public.tollgate_create_key(jsonb, text, jsonb, text) is
-  'Makes a key for a user: any user for operators, oneself otherwise, which is also who null is; and never one that grants more than its maker has, as check_grant() has it. `key` holds digest, pepper, prefix, last_four, environment and the terms, of which name and scopes are needed. Refuses: as recognise(), not_found, invalid_request, permission_denied, conflict. Locks the user against moving.';
+  'Makes a key for a user: any user for operators, oneself otherwise, which is also what null means. It never grants more than its maker has, see check_grant(). `key` is as for new_key(). Refuses: as recognise(), new_key() and check_terms(), not_found, permission_denied, conflict. Locks the user against moving.';
 
 select tollgate.expose('public.tollgate_create_key(jsonb, text, jsonb, text)');
 
@@ -3417,7 +3372,7 @@ select tollgate.expose('public.tollgate_create_key(jsonb, text, jsonb, text)');
 
 -- Limits of an org or a key, as an operator sees and sets them.
 
-create function tollgate.limits_told(org_id text, key_id text) returns jsonb
+create function tollgate.limits_in_effect(org_id text, key_id text) returns jsonb
 language plpgsql
 stable
 set search_path = ''
@@ -3426,19 +3381,19 @@ declare
   org tollgate.orgs;
   key tollgate.api_keys;
   of_key jsonb;
-  of_org jsonb; -- what an operator set for it
-  of_both jsonb; -- with what it takes from its plan, as admissions read it
+  of_org jsonb; -- set by an operator
+  of_both jsonb; -- with those of the plan: in force
 begin
   if key_id is not null then
     select k.* into key from tollgate.api_keys k where k.id = limits_told.key_id;
     if not found then
-      perform tollgate.not_there('key', key_id);
+      perform tollgate.refuse_missing('key', key_id);
     end if;
     of_key := tollgate.limits_shown(key.limits);
   end if;
   select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_told.org_id);
   if not found then
-    perform tollgate.not_there('org', org_id);
+    perform tollgate.refuse_missing('org', org_id);
   end if;
   of_org := tollgate.limits_shown(coalesce(org.limits_set, org.limits));
   of_both := to_jsonb(tollgate.limits_of(org));
@@ -3464,8 +3419,8 @@ begin
 end
 $$;
 
-comment on function tollgate.limits_told(text, text) is
-  'The limits set for a key or, without one, for an org; and for each of the six the one that binds first, and who set it. Refuses: not_found.';
+comment on function tollgate.limits_in_effect(text, text) is
+  'The limits set for a key or, without one, for an org; and for each of the six the lowest that applies, and what set it. Refuses: not_found.';
 
 
 create function tollgate.change_limits(actor tollgate.caller, caller jsonb, subject jsonb, limits jsonb) returns void
@@ -3484,7 +3439,7 @@ end
 $$;
 
 comment on function tollgate.change_limits(tollgate.caller, jsonb, jsonb, jsonb) is
-  'Changes the limits of an org, of the org of a user, or of a key, as any other change of an org or key. Refuses and locks as change_org() or tollgate_change_key().';
+  'Changes the limits of an org, of a user''s org, or of a key. Refuses and locks as change_org() or tollgate_change_key().';
 
 
 create function public.tollgate_limits_of(caller jsonb, subject jsonb) returns jsonb
@@ -3496,12 +3451,12 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 
 comment on function public.tollgate_limits_of(jsonb, jsonb) is
-  'The limits of what `subject` names: an org_id, a user_id (whose org is meant) or a key_id. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'The limits of the subject: an org_id, a user_id (for the user''s org) or a key_id. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_limits_of(jsonb, jsonb)');
 
@@ -3516,12 +3471,12 @@ declare
 begin
   perform tollgate.change_limits(actor, caller, subject, limits);
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 
 comment on function public.tollgate_set_limits(jsonb, jsonb, jsonb) is
-  'Sets limits of an org (a null follows its plan), of a user''s org, or of a key within its org (a null is none). They bind the next admission; what was counted so far counts. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
+  'Sets limits of an org or a user''s org (null follows the plan), or of a key (null is no limit). They apply from the next admission on, to what was counted before as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
 
 select tollgate.expose('public.tollgate_set_limits(jsonb, jsonb, jsonb)');
 
@@ -3549,12 +3504,12 @@ begin
     perform tollgate.record(actor, 'limits.reset', reset, coalesce(subject ->> 'key_id', reset), '{"counters": true}');
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 
 comment on function public.tollgate_reset_limits(jsonb, jsonb, boolean) is
-  'Takes away the limits that were set for an org, the org of a user, or a key; with `counters`, its windows begin anew as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
+  'Removes the limits that were set for an org, a user''s org, or a key; with `counters`, its windows start from zero as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
 
 select tollgate.expose('public.tollgate_reset_limits(jsonb, jsonb, boolean)');
 
@@ -3562,21 +3517,6 @@ select tollgate.expose('public.tollgate_reset_limits(jsonb, jsonb, boolean)');
 -- schemas/06_keys/pages.sql
 
 -- Shows and lists keys and their events.
-
-create function tollgate.listed_key(key tollgate.api_keys, sort text) returns text
-language sql
-immutable
-set search_path = ''
-as $$
-  select case sort
-    when 'name' then lower(key.name)
-    when 'last_used_at' then lpad(coalesce(extract(epoch from key.last_used_at) * 1000000, 0)::bigint::text, 20, '0')
-    else lpad((extract(epoch from key.created_at) * 1000000)::bigint::text, 20, '0')
-  end collate "C"
-$$;
-
-comment on function tollgate.listed_key(tollgate.api_keys, text) is
-  'What a key is sorted by, as a text that sorts as it does. Never used comes before all use.';
 
 
 create function public.tollgate_key(caller jsonb, key_id text, scope text default 'keys') returns jsonb
@@ -3591,7 +3531,7 @@ begin
   select k.* into key from tollgate.api_keys k
   where k.id = tollgate_key.key_id and (tollgate.operates(actor) or k.user_id = actor.user_id);
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'key', 'id', key_id));
+    perform tollgate.refuse_missing('key', key_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor), 'key', tollgate.key_shown(key));
 end
@@ -3611,77 +3551,34 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.key_manager(caller, scope, touch => true);
-  sort text := split_part(coalesce(filters ->> 'sort', 'created_at:desc'), ':', 1);
-  direction text := split_part(coalesce(filters ->> 'sort', 'created_at:desc'), ':', 2);
-  descending boolean := direction = 'desc';
-  cursor_id text := split_part(filters ->> 'cursor', '~', 1);
-  cursor_place text := nullif(split_part(filters ->> 'cursor', '~', 2), '');
-  faulty text;
-  answer jsonb;
 begin
-  faulty := case
-    when sort not in ('created_at', 'last_used_at', 'name') or direction not in ('asc', 'desc') then 'sort'
-    when filters ->> 'status' not in ('active', 'disabled', 'revoked', 'expired') then 'status'
-    when filters ->> 'environment' not in ('live', 'test') then 'environment'
-    when filters ->> 'role' not in ('member', 'admin') then 'role'
-    when page_size is null or page_size not between 1 and 1000 then 'limit'
-  end;
-  if cursor_id is not null then
-    select coalesce(cursor_place, tollgate.listed_key(k, sort)) into cursor_place from tollgate.api_keys k
-    where k.id = cursor_id and (scope = 'admin' or k.user_id = actor.user_id);
-    if not found then
-      faulty := 'cursor';
-    end if;
-  end if;
-  if faulty is not null then
-    perform tollgate.refuse_field(faulty, 'is none that is known');
-  end if;
-
-  with found as (
-    select k as key, k.id, tollgate.listed_key(k, sort) as place
-    from tollgate.api_keys k
-    join tollgate.users u on u.id = k.user_id
-    where (scope = 'admin' or k.user_id = actor.user_id)
-      and (filters ->> 'org_id' is null or k.org_id = filters ->> 'org_id')
-      and (filters ->> 'user_id' is null or k.user_id = filters ->> 'user_id')
-      and (filters ->> 'environment' is null or k.environment = filters ->> 'environment')
-      and (filters ->> 'role' is null or u.role = filters ->> 'role')
-      and (filters ->> 'status' is null or tollgate.key_status(k) = filters ->> 'status')
-      and (filters ->> 'q' is null or strpos(lower(k.name), lower(filters ->> 'q')) > 0
-        or strpos(k.prefix, filters ->> 'q') > 0)
-  ),
-  page as (
-    select f.*, row_number() over (
-      order by
-        case when not descending then f.place end, case when not descending then f.id end,
-        case when descending then f.place end desc, case when descending then f.id end desc
-    ) as row
-    from found f
-    where cursor_id is null
-      or (not descending and (f.place, f.id) > (cursor_place, cursor_id))
-      or (descending and (f.place, f.id) < (cursor_place, cursor_id))
-    order by row
-    limit page_size + 1
-  )
-  select jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', coalesce(
-      (select jsonb_agg(tollgate.key_shown(p.key) order by p.row) from page p where p.row <= page_size), '[]'::jsonb
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.api_keys',
+    'tollgate.key_shown',
+    $where$
+      ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      and ($1 ->> 'environment' is null or e.environment = $1 ->> 'environment')
+      and ($1 ->> 'role' is null or $1 ->> 'role' = (select u.role from tollgate.users u where u.id = e.user_id))
+      and ($1 ->> 'status' is null or tollgate.key_status(e) = $1 ->> 'status')
+      and ($1 ->> 'q' is null or strpos(lower(e.name), lower($1 ->> 'q')) > 0 or strpos(e.prefix, $1 ->> 'q') > 0)
+    $where$,
+    jsonb_build_object(
+      'created_at', 'e.created_at',
+      'name', 'lower(e.name)',
+      'last_used_at', $key$coalesce(to_char(e.last_used_at at time zone 'utc', 'YYYYMMDDHH24MISSUS'), '0') collate "C"$key$
     ),
-    -- A key may be used between two pages, so the place it had goes with its id.
-    'next_cursor', (
-      select case sort when 'last_used_at' then last.id || '~' || last.place else last.id end
-      from page last
-      where last.row = page_size and exists (select from page more where more.row > page_size)
-    ),
-    'total', (select count(*) from found)
-  ) into answer;
-  return answer;
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters || jsonb_build_object('owner_id', case when scope <> 'admin' then coalesce(actor.user_id, '') end),
+    page_size,
+    within => $where$ $1 ->> 'owner_id' is null or e.user_id = $1 ->> 'owner_id' $where$,
+    moving => 'last_used_at'
+  );
 end
 $$;
 
 comment on function public.tollgate_keys(jsonb, jsonb, integer, text) is
-  'Keys: one''s own, or with `scope` admin everybody''s. `filters`: org_id, user_id, q (a part of the name or of the prefix), status, environment, role (of the owner), sort (created_at, last_used_at or name, :asc or :desc; created_at:desc if none is named), cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Keys: one''s own, or with `scope` admin everybody''s. `filters`: org_id, user_id, q (a part of the name or of the prefix), status, environment, role (of the owner), sort (created_at, last_used_at, name), cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_keys(jsonb, jsonb, integer, text)');
 
@@ -3693,65 +3590,38 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'keys');
-  before tollgate.audit_events;
-  answer jsonb;
+  page constant jsonb := tollgate.page(
+    'tollgate.audit_events',
+    'tollgate.audit_event_shown',
+    $where$
+      ($1 ->> 'key_id' is null or e.target_id = $1 ->> 'key_id')
+      and ($1 ->> 'action' is null or e.action = $1 ->> 'action')
+      and ($1 ->> 'outcome' is null or e.outcome = $1 ->> 'outcome')
+      and ($1 ->> 'from' is null or e.occurred_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.occurred_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    '{"occurred_at": "e.occurred_at"}',
+    'occurred_at:desc',
+    filters || jsonb_build_object('org_id', coalesce(actor.org_id, '')),
+    page_size,
+    within => $where$ e.org_id = $1 ->> 'org_id' and e.action like 'key.%' $where$,
+    most_counted => 0
+  );
 begin
-  if filters ->> 'cursor' is not null then
-    select b.* into before from tollgate.audit_events b
-    where b.id = filters ->> 'cursor' and b.org_id = actor.org_id and b.action like 'key.%';
-  end if;
-  if filters ->> 'cursor' is not null and before.id is null then
-    perform tollgate.refuse_field('cursor', 'is none that is known');
-  elsif page_size is null or page_size not between 1 and 1000 then
-    perform tollgate.refuse_field('limit', 'must be from 1 to 1000');
-  end if;
-
-  with page as (
-    select a.*, row_number() over (order by a.occurred_at desc, a.id desc) as row
-    from tollgate.audit_events a
-    where a.org_id = actor.org_id and a.action like 'key.%'
-      and (filters ->> 'key_id' is null or a.target_id = filters ->> 'key_id')
-      and (filters ->> 'action' is null or a.action = filters ->> 'action')
-      and (filters ->> 'outcome' is null or a.outcome = filters ->> 'outcome')
-      and (filters ->> 'from' is null or a.occurred_at >= (filters ->> 'from')::timestamptz)
-      and (filters ->> 'to' is null or a.occurred_at < (filters ->> 'to')::timestamptz)
-      and (before.id is null or (a.occurred_at, a.id) < (before.occurred_at, before.id))
-    order by a.occurred_at desc, a.id desc
-    limit page_size + 1
-  )
-  select jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', coalesce((
-      select jsonb_agg(jsonb_build_object(
-        'id', e.id,
-        'occurred_at', tollgate.utc(e.occurred_at),
-        'actor', jsonb_strip_nulls(jsonb_build_object(
-          'kind', e.actor_kind, 'key_id', e.actor_key_id, 'user_id', e.actor_user_id, 'name', e.actor_name
-        )),
-        'action', e.action,
-        'key_id', e.target_id,
-        'outcome', e.outcome,
-        'ip', case when u.id is not null then host(e.ip) end,
-        'user_agent', case when u.id is not null then e.user_agent end,
-        'request_id', e.request_id,
-        'details', e.details
-      ) order by e.row)
-      from page e
-      left join tollgate.users u on u.id = e.actor_user_id and u.org_id = actor.org_id
-      where e.row <= page_size
-    ), '[]'::jsonb),
-    'next_cursor', (
-      select last.id from page last
-      where last.row = page_size and exists (select from page more where more.row > page_size)
-    ),
-    'total', null
-  ) into answer;
-  return answer;
+  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      e.value - array['org_id', 'target_id'] || jsonb_build_object('key_id', e.value -> 'target_id')
+        || case when u.id is null then '{"ip": null, "user_agent": null}' else '{}'::jsonb end
+      order by e.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality e
+    left join tollgate.users u on u.id = e.value #>> '{actor,user_id}' and u.org_id = actor.org_id
+  ));
 end
 $$;
 
 comment on function public.tollgate_key_events(jsonb, jsonb, integer) is
-  'What was done to the keys of the caller''s org, newest first. `filters`: key_id, action, outcome, from, to, cursor. From where operators came is theirs: addresses are told of the org''s own users only. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'What was done to the keys of the caller''s org, newest first. `filters`: key_id, action, outcome, from, to, cursor. Address and user agent are shown of the org''s own users only. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_events(jsonb, jsonb, integer)');
 
@@ -3760,8 +3630,8 @@ select tollgate.expose('public.tollgate_key_events(jsonb, jsonb, integer)');
 
 -- A line is a key and the keys it was rotated from or to. They share one budget, quota and set of counters.
 --
--- Until the old secret is refused, and for a day more while requests that it began are settled, a trigger keeps the rows
--- of a line alike, under the lock of the org, which every request takes first. So a grace period spends nothing twice.
+-- Until the old secret is refused, and for one more day while its requests are settled, a trigger copies these to all rows
+-- of the line, under the lock of the org, which every request takes first. So nothing is spent twice in a grace period.
 
 create function tollgate.line_of(key tollgate.api_keys) returns text[]
 language sql
@@ -3779,7 +3649,7 @@ as $$
 $$;
 
 comment on function tollgate.line_of(tollgate.api_keys) is
-  'The key and those that it took the place of, or that took its place, as long as their requests may still be settled: until a day after their end.';
+  'The ids of the keys of a line whose requests may still be settled: until a day after the key ended. The key itself is always one of them.';
 
 
 create function tollgate.bound_line(key tollgate.api_keys) returns void
@@ -3801,16 +3671,16 @@ as $$
 $$;
 
 comment on function tollgate.bound_line(tollgate.api_keys) is
-  'Gives the bound of open requests that the key has to every key of its line, however long ago it ended, and counts their open requests. The org is locked by the caller. Locks those keys.';
+  'Copies the key''s bound of open requests to every key of its line, ended ones too, and counts their open requests. Expects the org to be locked. Locks those keys.';
 
 
-create function tollgate.share_purse() returns trigger
+create function tollgate.share_use() returns trigger
 language plpgsql
 set search_path = ''
 as $$
 begin
   if least(new.expires_at, new.revoked_at) <= now() - interval '1 day' then
-    return null; -- it ended too long ago to know how the others stand
+    return null; -- it ended too long ago: its row is no longer kept up to date
   end if;
   update tollgate.api_keys k set
     counters = new.counters,
@@ -3824,16 +3694,16 @@ begin
 end
 $$;
 
-comment on function tollgate.share_purse() is
-  'Trigger: what one key of a line uses is used of all. Every request locks the org first, so there is one at a time and each finds the others'' counts in its own row. Locks the keys of the line.';
+comment on function tollgate.share_use() is
+  'Trigger: copies the counts of a key to the other keys of its line. Every request locks the org first, so requests of a line run one at a time. Locks the keys of the line.';
 
-create trigger api_keys_share_purse
+create trigger api_keys_share_use
 after update of
   counters, budget_period, budget_spent_nanos, month_of_tokens, tokens_used_in_month, tokens_used_in_all
 on tollgate.api_keys
 for each row
 when (new.line is not null and pg_trigger_depth() = 0)
-execute function tollgate.share_purse();
+execute function tollgate.share_use();
 
 
 create function tollgate.begin_budget(key tollgate.api_keys, ids text[]) returns tollgate.api_keys
@@ -3851,7 +3721,7 @@ end
 $$;
 
 comment on function tollgate.begin_budget(tollgate.api_keys, text[]) is
-  'The key at the start of a budget: what is spent is what its open requests hold, which they will give back when settled. The org is locked by the caller.';
+  'The key at the start of a budget: spent is what its open requests hold; settling them corrects it. Expects the org to be locked.';
 
 
 create function tollgate.begin_counting(key tollgate.api_keys, ids text[]) returns tollgate.api_keys
@@ -3880,12 +3750,23 @@ end
 $$;
 
 comment on function tollgate.begin_counting(tollgate.api_keys, text[]) is
-  'The key when the first of its terms that are counted is set: its open requests are counted as if it had been set before them, since settling will correct them. The org is locked by the caller.';
+  'The key when its first counted term is set: its open requests are counted now, because settling will correct them. Expects the org to be locked.';
 
 
 -- schemas/06_keys/shown.sql
 
 -- Keys as JSON.
+
+create function tollgate.key_state(key tollgate.api_keys) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when key.revoked_at is not null then 'revoked' when key.disabled_at is not null then 'disabled' else 'active' end
+$$;
+
+comment on function tollgate.key_state(tollgate.api_keys) is 'What was done to a key: active, disabled or revoked.';
+
 
 create function tollgate.key_status(key tollgate.api_keys) returns text
 language sql
@@ -3900,7 +3781,7 @@ as $$
   end
 $$;
 
-comment on function tollgate.key_status(tollgate.api_keys) is 'What identify() would refuse the key for, in its order.';
+comment on function tollgate.key_status(tollgate.api_keys) is 'The state of a key, or expired. What identify() would refuse it for, in its order.';
 
 
 create function tollgate.in_this_period(key tollgate.api_keys, moment timestamptz) returns tollgate.api_keys
@@ -3924,7 +3805,7 @@ begin
 end
 $$;
 
-comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota begun anew where their time has come.';
+comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota reset where a new period has begun.';
 
 
 create function tollgate.key_terms(key tollgate.api_keys) returns jsonb
@@ -3948,7 +3829,27 @@ as $$
   )
 $$;
 
-comment on function tollgate.key_terms(tollgate.api_keys) is 'What of a key its owner may change.';
+comment on function tollgate.key_terms(tollgate.api_keys) is 'The terms of a key: what its owner may change.';
+
+
+create function tollgate.key_named(key tollgate.api_keys) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', key.id,
+    'name', key.name,
+    'key', key.prefix || '…' || key.last_four,
+    'user_id', key.user_id,
+    'environment', key.environment,
+    'status', tollgate.key_status(key),
+    'created_at', tollgate.utc(key.created_at),
+    'last_used_at', tollgate.utc(key.last_used_at)
+  )
+$$;
+
+comment on function tollgate.key_named(tollgate.api_keys) is 'A key in short, as a list of usage names it.';
 
 
 create function tollgate.key_shown(key tollgate.api_keys) returns jsonb
@@ -3987,7 +3888,7 @@ as $$
 $$;
 
 comment on function tollgate.key_shown(tollgate.api_keys) is
-  'All that may be seen of a key: its terms, its state and its use, and nothing of its secret but what people know it by.';
+  'All that may be seen of a key: its terms, its state and its use. Of its secret, only the prefix and the last four characters.';
 
 
 create function tollgate.audited(terms jsonb) returns jsonb
@@ -3999,17 +3900,17 @@ as $$
 $$;
 
 comment on function tollgate.audited(jsonb) is
-  'Terms as the audit trail keeps them: without metadata, which may be anybody''s data and is never forgotten there.';
+  'Terms as the audit trail keeps them: without metadata, which may be personal data and could never be deleted there.';
 
 
 -- schemas/06_keys/terms.sql
 
--- What a key may do: its terms, and whether one key's terms exceed another's.
+-- The terms of a key, and whether the terms of one exceed those of another.
 --
--- A key grants no more than its maker has. Where the maker is limited, a new key is within that limit: scopes,
--- environment, models, networks, expiry. A key with a budget, a quota or limits of its own makes no keys, because ten
--- keys of a tenth each could be made again tomorrow. Whoever changes a key may always narrow it. Operators are free of
--- this for other people's keys, but not for their own: otherwise a narrow key of theirs would be as good as a wide one.
+-- A key grants no more than the key that makes it has: scopes, environment, models, networks, expiry. A key with a
+-- budget, a quota or limits of its own cannot make keys, because each new key would have them again. Any change may
+-- narrow a key. Operators may grant other people's keys anything, but not their own: otherwise a narrow key of an operator
+-- could make itself wide.
 
 create function tollgate.model_allowed(patterns text[], model text) returns boolean
 language sql
@@ -4022,7 +3923,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.model_allowed(text[], text) is 'Whether one of the patterns, in which * stands for anything, fits the model.';
+comment on function tollgate.model_allowed(text[], text) is 'Whether one of the patterns, in which * matches anything, matches the model.';
 
 
 create function tollgate.models_within(models text[], others text[]) returns boolean
@@ -4035,7 +3936,7 @@ as $$
 $$;
 
 comment on function tollgate.models_within(text[], text[]) is
-  'Whether each of the patterns fits into one of the others: * is a letter there like any, which only another * fits.';
+  'Whether each pattern is covered by one of the others. A * of the first is compared as a character, which only a * matches.';
 
 
 create function tollgate.networks_within(networks cidr[], others cidr[]) returns boolean
@@ -4062,10 +3963,10 @@ as $$
   ]
 $$;
 
-comment on function tollgate.bounds(tollgate.api_keys) is 'A key''s six limits as a list; null is none.';
+comment on function tollgate.bounds(tollgate.api_keys) is 'The six limits of a key as an array.';
 
 
-create function tollgate.wider(key tollgate.api_keys, other tollgate.api_keys) returns text[]
+create function tollgate.wider_terms(key tollgate.api_keys, other tollgate.api_keys) returns text[]
 language sql
 immutable
 set search_path = ''
@@ -4091,8 +3992,8 @@ as $$
   ], null)
 $$;
 
-comment on function tollgate.wider(tollgate.api_keys, tollgate.api_keys) is
-  'The terms in which a key grants more than another. A budget with another reset counts as more.';
+comment on function tollgate.wider_terms(tollgate.api_keys, tollgate.api_keys) is
+  'The terms in which a key grants more than another. A budget with a different reset counts as more.';
 
 
 create function tollgate.counted_terms(key tollgate.api_keys) returns text[]
@@ -4110,54 +4011,7 @@ as $$
 $$;
 
 comment on function tollgate.counted_terms(tollgate.api_keys) is
-  'The terms of a key that are used up, and which another key would therefore multiply however small it is.';
-
-
-create function tollgate.given_limits(given jsonb, field text, limits tollgate.limits) returns tollgate.limits
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  named text;
-begin
-  if jsonb_typeof(given) = 'null' then
-    return null;
-  elsif jsonb_typeof(given) is distinct from 'object' then
-    perform tollgate.refuse_field(field, 'must be an object');
-  end if;
-  for named in select jsonb_object_keys(given) loop
-    if not to_jsonb(row(null, null, null, null, null, null)::tollgate.limits) ? named then
-      perform tollgate.refuse_field(field, 'has a limit that is not known');
-    end if;
-    perform tollgate.given_number(given -> named, field || '.' || named, 100000000000);
-  end loop;
-  limits := jsonb_populate_record(limits, given);
-  return case when not limits is null then limits end;
-end
-$$;
-
-comment on function tollgate.given_limits(jsonb, text, tollgate.limits) is
-  'Limits with those changed that are given: null clears one, or all. Refuses: invalid_request.';
-
-
-create function tollgate.given_scopes(given jsonb, field text) returns text[]
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  scopes text[] := tollgate.given_texts(given, field, '^(chat|completions|embeddings|models|usage|keys|admin)$');
-begin
-  if coalesce(cardinality(scopes), 0) = 0 then
-    perform tollgate.refuse_field(field, 'must name at least one scope');
-  end if;
-  return array(select s from unnest(scopes) with ordinality o (s, place) group by s order by min(place));
-end
-$$;
-
-comment on function tollgate.given_scopes(jsonb, text) is
-  'The scopes a key may have, each once. Refuses: invalid_request.';
+  'The terms of a key that requests use up: a second key with the same terms would double them.';
 
 
 create function tollgate.with_terms(key tollgate.api_keys, given jsonb) returns tollgate.api_keys
@@ -4165,54 +4019,42 @@ language plpgsql
 stable
 set search_path = ''
 as $$
-declare
-  field text;
 begin
-  for field in select jsonb_object_keys(given) loop
-    case field
-      when 'name' then
-        key.name := tollgate.given_text(given -> field, field, '^[^[:cntrl:]]{1,200}$');
-      when 'scopes' then
-        key.scopes := tollgate.given_scopes(given -> field, field);
-      when 'allowed_models' then
-        key.allowed_models := tollgate.given_texts(given -> field, field, '^[!-~]{1,200}$');
-      when 'ip_allowlist' then
-        key.ip_allowlist := tollgate.given_networks(given -> field, field);
-      when 'expires_at' then
-        key.expires_at := tollgate.given_time_to_come(given -> field, field);
-      when 'budget_nanos' then
-        key.budget_nanos := tollgate.given_number(given -> field, field, 100000000000000000);
-      when 'budget_reset' then
-        key.budget_reset := case when jsonb_typeof(given -> field) <> 'null'
-          then tollgate.given_text(given -> field, field, '^(daily|weekly|monthly|never)$') end;
-      when 'tokens_per_month' then
-        key.tokens_per_month := tollgate.given_number(given -> field, field, 1000000000000000);
-      when 'tokens_in_all' then
-        key.tokens_in_all := tollgate.given_number(given -> field, field, 1000000000000000);
-      when 'max_concurrent_requests' then
-        key.max_concurrent_requests := tollgate.given_number(given -> field, field, 100000000000);
-      when 'limits' then
-        key.limits := tollgate.given_limits(given -> field, field, key.limits);
-      when 'metadata' then
-        key.metadata := tollgate.given_metadata(given -> field, field);
-      else
-        perform tollgate.refuse_field(field, 'is not known here');
-    end case;
-  end loop;
-
-  if key.budget_nanos is not null then
-    key.budget_reset := coalesce(key.budget_reset, 'never');
-  elsif jsonb_typeof(given -> 'budget_reset') <> 'null' then
+  key := tollgate.with_fields(key, given, array[
+    'name', 'scopes', 'allowed_models', 'ip_allowlist', 'expires_at', 'budget_nanos', 'budget_reset',
+    'tokens_per_month', 'tokens_in_all', 'limits', 'max_concurrent_requests', 'metadata'
+  ]);
+  key.limits := case when not key.limits is null then key.limits end;
+  key.metadata := coalesce(key.metadata, '{}');
+  if key.budget_nanos is null and given ->> 'budget_reset' is not null then
     perform tollgate.refuse_field('budget_reset', 'needs a budget');
-  else
-    key.budget_reset := null;
   end if;
+  key.budget_reset := case when key.budget_nanos is not null then coalesce(key.budget_reset, 'never') end;
   return key;
 end
 $$;
 
 comment on function tollgate.with_terms(tollgate.api_keys, jsonb) is
-  'The key with those terms changed that are given; what is left out stays, null clears. Refuses: invalid_request, with the field.';
+  'The key with the given terms in place of its own; what is left out stays, null clears. Refuses: as with_fields(), and a budget_reset without a budget.';
+
+
+create function tollgate.check_terms(key tollgate.api_keys, before tollgate.api_keys default null) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if key.scopes @> array['admin'] and (before.scopes @> array['admin']) is not true
+    and not exists (select from tollgate.users u where u.id = key.user_id and u.role = 'admin')
+  then
+    perform tollgate.refuse_field('scopes', 'admin is for the keys of admins');
+  elsif key.expires_at is distinct from before.expires_at and key.expires_at <= clock_timestamp() then
+    perform tollgate.refuse_field('expires_at', 'is in the past');
+  end if;
+end
+$$;
+
+comment on function tollgate.check_terms(tollgate.api_keys, tollgate.api_keys) is
+  'Refuses, with invalid_request, new terms that no key may get: the scope admin for a user who is none, or an end in the past.';
 
 
 create function tollgate.check_grant(
@@ -4232,8 +4074,8 @@ begin
   end if;
   select k.* into maker from tollgate.api_keys k where k.id = actor.key_id;
   select t into term
-  from unnest(tollgate.wider(key, maker) || tollgate.counted_terms(maker)) t
-  where before.id is null or t = any (tollgate.wider(key, before))
+  from unnest(tollgate.wider_terms(key, maker) || tollgate.counted_terms(maker)) t
+  where before.id is null or t = any (tollgate.wider_terms(key, before))
   limit 1;
   if found then
     perform tollgate.refuse(403, 'permission_denied', jsonb_build_object(
@@ -4244,7 +4086,7 @@ end
 $$;
 
 comment on function tollgate.check_grant(tollgate.caller, tollgate.api_keys, tollgate.api_keys) is
-  'Lets pass what the caller''s key may grant: a new key within its own terms, made by a key that nothing is counted of; or a change of a key that narrows it, or stays within those terms. Operators may grant others anything. Refuses: permission_denied, with the term as param. Locks nothing.';
+  'Refuses, with permission_denied and the term as param, what the caller''s key may not grant. It may grant a new key within its own terms, if none of them is counted, and a change that narrows a key or stays within those terms. Operators may grant others anything. Locks nothing.';
 
 
 -- schemas/07_credits/chain.sql
@@ -4309,51 +4151,40 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
-  balance bigint;
-  earlier tollgate.transfers;
+  operation constant jsonb := jsonb_build_object('org_id', org_id, 'amount_nanos', amount_nanos, 'source', source);
+  draft tollgate.transfers;
+  payer tollgate.orgs;
   posted tollgate.transfers;
+  created boolean;
 begin
-  if source not in ('funding', 'promotion') then
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'source', 'source', source));
+  draft.kind := 'grant';
+  draft.amount_nanos := tollgate.check_amount(operation, 1);
+  draft.debit := tollgate.check_source(operation, array['funding', 'promotion']);
+  draft.credit := 'wallet';
+  draft.reference := reference;
+  draft.reason := reason;
+  payer := tollgate.lock_payer(operation);
+  draft.org_id := payer.id;
+
+  select t.* into posted from tollgate.transfers t where t.kind = 'grant' and t.reference = draft.reference;
+  created := not found;
+  if created then
+    posted := tollgate.move(draft);
+    perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted),
+      jsonb_build_object('amount_nanos', amount_nanos, 'source', source, 'reason', reason, 'reference', reference));
+  elsif (posted.org_id, posted.amount_nanos, posted.debit)
+    is distinct from (draft.org_id, draft.amount_nanos, draft.debit)
+  then
+    perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
   end if;
-  if amount_nanos is null or amount_nanos not between 1 and 100000000000000000 then
-    perform tollgate.refuse(400, 'invalid_request',
-      jsonb_build_object('param', 'amount_nanos', 'amount_nanos', amount_nanos));
-  end if;
-
-  select o.balance_nanos into balance from tollgate.orgs o where o.id = tollgate_grant.org_id for no key update;
-  if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'org', 'id', org_id));
-  end if;
-
-  select t.* into earlier from tollgate.transfers t where t.kind = 'grant' and t.reference = tollgate_grant.reference;
-  if found then
-    if (earlier.org_id, earlier.amount_nanos, earlier.debit)
-      is distinct from (tollgate_grant.org_id, tollgate_grant.amount_nanos, source)
-    then
-      perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(earlier)));
-    end if;
-    return jsonb_build_object('caller', tollgate.identity(actor), 'created', false,
-      'transfer_id', tollgate.transfer_id(earlier), 'balance_nanos', balance);
-  end if;
-
-  update tollgate.orgs o
-  set balance_nanos = o.balance_nanos + tollgate_grant.amount_nanos, updated_at = now()
-  where o.id = tollgate_grant.org_id
-  returning o.balance_nanos into balance;
-
-  begin
-    insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, reason, balance_after_nanos)
-    values (org_id, source, 'wallet', amount_nanos, 'grant', reference, reason, balance)
-    returning * into posted;
-  exception when unique_violation then -- another org took the same reference at this moment
-    perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('reference', reference));
-  end;
-
-  perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted),
-    jsonb_build_object('amount_nanos', amount_nanos, 'source', source, 'reason', reason, 'reference', reference));
-  return jsonb_build_object('caller', tollgate.identity(actor), 'created', true,
-    'transfer_id', tollgate.transfer_id(posted), 'balance_nanos', balance);
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'created', created,
+    'transfer_id', tollgate.transfer_id(posted),
+    'balance_nanos', case when created then posted.balance_after_nanos else payer.balance_nanos end
+  );
+exception when unique_violation then -- another org took the same reference at this moment
+  perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('reference', reference));
 end
 $$;
 
@@ -4378,7 +4209,7 @@ as $$
 $$;
 
 comment on function tollgate.operator_of(tollgate.caller) is
-  'Under whose name an operation is kept: the user''s, or console.';
+  'The operator whose operation this is: a user id, or console.';
 
 
 create function tollgate.check_amount(operation jsonb, smallest bigint) returns bigint
@@ -4397,7 +4228,7 @@ end
 $$;
 
 comment on function tollgate.check_amount(jsonb, bigint) is
-  'The amount of an operation. Refuses, with invalid_request, none, zero, and what no transfer may move.';
+  'The amount of an operation. Refuses, with invalid_request, a missing amount, zero, and one outside the bounds of a transfer.';
 
 
 create function tollgate.check_cap(actor tollgate.caller, amount_nanos bigint, caps jsonb) returns void
@@ -4429,7 +4260,7 @@ end
 $$;
 
 comment on function tollgate.check_cap(tollgate.caller, bigint, jsonb) is
-  'Refuses, with cap_exceeded, what is above the cap of one grant or would be above the operator''s cap of the day in UTC. A cap that is missing lets nothing through. The console has none. Expects the operator to be locked.';
+  'Refuses, with cap_exceeded, a grant above the cap, or one that exceeds the operator''s cap of the day (UTC). A missing cap refuses every grant. The console has no cap. Expects the operator to be locked.';
 
 
 create function tollgate.check_source(operation jsonb, sources text[]) returns text
@@ -4446,7 +4277,7 @@ end
 $$;
 
 comment on function tollgate.check_source(jsonb, text[]) is
-  'The account on the other side of an operation. Refuses, with invalid_request, any but these.';
+  'The account on the other side of an operation. Refuses, with invalid_request, any but the `sources`.';
 
 
 create function tollgate.earlier_operation(actor tollgate.caller, kind text, operation jsonb) returns jsonb
@@ -4470,12 +4301,12 @@ begin
     perform tollgate.refuse(422, 'idempotency_key_reused',
       jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
   end if;
-  return tollgate.shown_transfer(posted) || '{"created": false}';
+  return tollgate.transfer_shown(posted) || '{"created": false}';
 end
 $$;
 
 comment on function tollgate.earlier_operation(tollgate.caller, text, jsonb) is
-  'What was answered under the operation''s idempotency key, or null when it is new. Refuses: idempotency_key_reused. Locks the operator until the transaction ends, so that of their operations one follows the other: none is found new twice, and none passes the cap beside another.';
+  'The answer given before under the operation''s idempotency key, or null. Refuses: idempotency_key_reused. Locks the operator until the transaction ends, so that operations of one operator run one at a time: no repetition and no grant beyond the cap can slip through.';
 
 
 create function tollgate.lock_payer(operation jsonb) returns tollgate.orgs
@@ -4488,14 +4319,14 @@ declare
 begin
   select o.* into payer from tollgate.orgs o where o.id = payer_id for no key update;
   if not found then
-    perform tollgate.not_there('org', payer_id);
+    perform tollgate.refuse_missing('org', payer_id);
   end if;
   return payer;
 end
 $$;
 
 comment on function tollgate.lock_payer(jsonb) is
-  'The org that an operation names, or the org of the user that it names. Refuses: not_found. Locks the org.';
+  'The org of an operation: of its org_id, or of its user_id. Refuses: not_found. Locks the org.';
 
 
 create function tollgate.post_operation(
@@ -4510,20 +4341,11 @@ as $$
 declare
   posted tollgate.transfers;
 begin
-  update tollgate.orgs o set
-    balance_nanos = o.balance_nanos
-      + case draft.credit when 'wallet' then draft.amount_nanos else -draft.amount_nanos end,
-    updated_at = now()
-  where o.id = draft.org_id
-  returning o.balance_nanos into draft.balance_after_nanos;
-
-  insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, reason, balance_after_nanos)
-  values (
-    draft.org_id, draft.debit, draft.credit, draft.amount_nanos, draft.kind,
-    coalesce(draft.reference, tollgate.operator_of(actor) || ':' || (operation ->> 'idempotency_key')),
-    operation ->> 'reason', draft.balance_after_nanos
-  )
-  returning * into posted;
+  draft.reference := coalesce(
+    draft.reference, tollgate.operator_of(actor) || ':' || (operation ->> 'idempotency_key')
+  );
+  draft.reason := operation ->> 'reason';
+  posted := tollgate.move(draft);
 
   insert into tollgate.credit_operations (operator, idempotency_key, asked, position, request_id, counted_nanos)
   values (
@@ -4546,12 +4368,12 @@ begin
     operation || jsonb_build_object('amount_nanos', posted.amount_nanos, 'debit', posted.debit, 'credit', posted.credit)
   );
   perform tollgate.touch(k, caller) from tollgate.api_keys k where k.id = actor.key_id;
-  return tollgate.shown_transfer(posted) || '{"created": true}';
+  return tollgate.transfer_shown(posted) || '{"created": true}';
 end
 $$;
 
 comment on function tollgate.post_operation(jsonb, tollgate.caller, jsonb, tollgate.transfers) is
-  'Moves what the draft says, and notes the operation and its audit event. A draft without a reference gets one of the operator and the idempotency key, so no operator meets another''s, nor what the console chose. Expects the operator and the org to be locked. Touches the key.';
+  'Moves what the draft says, and inserts the operation and its audit event. A draft without a reference gets one of the operator and the idempotency key, so that it never equals one of another operator or of the console. Expects the operator and the org to be locked. Touches the key.';
 
 
 create function public.tollgate_grant_credits(caller jsonb, operation jsonb, caps jsonb) returns jsonb
@@ -4578,7 +4400,7 @@ end
 $$;
 
 comment on function public.tollgate_grant_credits(jsonb, jsonb, jsonb) is
-  'Gives credits to an org, or to a user''s, once per idempotency key of the operator. `operation`: org_id or user_id, amount_nanos, source (funding, promotion), reason, idempotency_key. `caps`: grant_nanos, day_nanos. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded. Locks the operator, the org, the key.';
+  'Grants credits to an org, or to a user''s org, once per idempotency key of the operator. `operation`: org_id or user_id, amount_nanos, source (funding, promotion), reason, idempotency_key. `caps`: grant_nanos, day_nanos. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_grant_credits(jsonb, jsonb, jsonb)');
 
@@ -4623,9 +4445,54 @@ end
 $$;
 
 comment on function public.tollgate_adjust_credits(jsonb, jsonb, jsonb) is
-  'Puts an org''s balance right, up or down, once per idempotency key of the operator. Takes no more than is available: what requests hold is spoken for. `operation`: as for tollgate_grant_credits(), amount_nanos below zero to take, source funding or writeoff. What it gives counts toward the caps. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded, conflict. Locks the operator, the org, the key.';
+  'Adjusts an org''s balance, up or down, once per idempotency key of the operator. Takes no more than is available, so never what requests hold. `operation`: as for tollgate_grant_credits(), with a negative amount_nanos to take, source funding or writeoff. What it adds counts toward the caps. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded, conflict. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_adjust_credits(jsonb, jsonb, jsonb)');
+
+
+-- schemas/07_credits/post.sql
+
+-- Writes the ledger. No other function inserts transfers.
+
+create function tollgate.post(drafts tollgate.transfers[]) returns setof tollgate.transfers
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.transfers (
+    org_id, debit, credit, amount_nanos, kind, reference, reason, balance_after_nanos, created_at
+  )
+  select
+    d.org_id, d.debit, d.credit, d.amount_nanos, d.kind, d.reference, coalesce(d.reason, ''), d.balance_after_nanos,
+    coalesce(d.created_at, clock_timestamp())
+  from unnest(drafts) with ordinality d
+  order by d.ordinality -- the order of the running balances, in which positions are drawn
+  returning *
+$$;
+
+comment on function tollgate.post(tollgate.transfers[]) is
+  'Inserts transfers whose running balances are known, in their order; the caller writes the balances of their orgs. Expects the orgs to be locked.';
+
+
+create function tollgate.move(draft tollgate.transfers) returns tollgate.transfers
+language plpgsql
+set search_path = ''
+as $$
+declare
+  posted tollgate.transfers;
+begin
+  update tollgate.orgs o set
+    balance_nanos = o.balance_nanos
+      + case draft.credit when 'wallet' then draft.amount_nanos else -draft.amount_nanos end,
+    updated_at = now()
+  where o.id = draft.org_id
+  returning o.balance_nanos into draft.balance_after_nanos;
+  select p.* into posted from tollgate.post(array[draft]) p;
+  return posted;
+end
+$$;
+
+comment on function tollgate.move(tollgate.transfers) is
+  'Moves credits into or out of an org: changes its balance and inserts the transfer. Expects the org to be locked.';
 
 
 -- schemas/07_credits/refund.sql
@@ -4644,7 +4511,7 @@ as $$
 $$;
 
 comment on function tollgate.charged(text) is
-  'What a request was charged, with what a late settlement corrected of it; refunds of operators left out.';
+  'The charge of a request, with the correction of a late settlement, and without refunds by operators.';
 
 
 create function tollgate.refuse_refund(request_id text) returns void
@@ -4656,7 +4523,7 @@ declare
 begin
   select r.* into request from tollgate.requests r where r.id = refuse_refund.request_id;
   if not found then
-    perform tollgate.not_there('request', request_id);
+    perform tollgate.refuse_missing('request', request_id);
   end if;
   perform tollgate.refuse(409, 'conflict', jsonb_build_object(
     'param', 'request_id',
@@ -4669,7 +4536,7 @@ end
 $$;
 
 comment on function tollgate.refuse_refund(text) is
-  'Refuses to refund a request that has no charge: not_found, or conflict with its state.';
+  'Refuses to refund a request without a charge: not_found, or conflict with its state.';
 
 
 create function public.tollgate_refund_charge(caller jsonb, operation jsonb) returns jsonb
@@ -4724,7 +4591,7 @@ end
 $$;
 
 comment on function public.tollgate_refund_charge(jsonb, jsonb) is
-  'Gives a request''s charge back, in part or what is left of it, once per idempotency key of the operator; all refunds of a charge together never exceed it. `operation`: request_id, amount_nanos or null for what is left, reason, idempotency_key. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, conflict. Locks the operator, the org, the key.';
+  'Refunds the charge of a request, in part or what is left of it, once per idempotency key of the operator; the refunds of a charge together never exceed it. `operation`: request_id, amount_nanos or null for what is left, reason, idempotency_key. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, conflict. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_refund_charge(jsonb, jsonb)');
 
@@ -4741,7 +4608,7 @@ as $$
   select 'trf_' || t.position
 $$;
 
-comment on function tollgate.transfer_id(tollgate.transfers) is 'How a transfer is called outside.';
+comment on function tollgate.transfer_id(tollgate.transfers) is 'The id of a transfer in the API.';
 
 
 create function tollgate.request_of(t tollgate.transfers) returns text
@@ -4756,10 +4623,10 @@ as $$
 $$;
 
 comment on function tollgate.request_of(tollgate.transfers) is
-  'The request that a charge or a refund is about. The n-th refund of a request has the reference <request id>/<n>, so that the ledger itself cannot hold two n-th ones; what a late settlement corrects has <request id>:late.';
+  'The request of a charge or refund. The n-th refund of a request has the reference <request id>/<n>, so that the ledger cannot hold it twice; a correction by a late settlement has <request id>:late.';
 
 
-create function tollgate.shown_transfer(t tollgate.transfers) returns jsonb
+create function tollgate.transfer_shown(t tollgate.transfers) returns jsonb
 language sql
 immutable
 set search_path = ''
@@ -4780,8 +4647,8 @@ as $$
   )
 $$;
 
-comment on function tollgate.shown_transfer(tollgate.transfers) is
-  'A transfer as operators see it. change_nanos is what it did to the org''s balance.';
+comment on function tollgate.transfer_shown(tollgate.transfers) is
+  'A transfer as operators see it. change_nanos is the change of the org''s balance.';
 
 
 create function tollgate.transfer_page(filters jsonb, page_size integer) returns jsonb
@@ -4790,59 +4657,40 @@ stable
 set search_path = ''
 as $$
 declare
-  most_counted constant integer := 10000;
-  condition constant text := concat_ws(' and ', 'true',
-    case when filters ->> 'org_id' is not null then 't.org_id = $1 ->> ''org_id''' end,
-    case when filters ->> 'kind' is not null then 't.kind = $1 ->> ''kind''' end,
-    case when filters ->> 'debit' is not null then 't.debit = $1 ->> ''debit''' end,
-    case when filters ->> 'credit' is not null then 't.credit = $1 ->> ''credit''' end,
-    case when filters ->> 'from' is not null then 't.created_at >= ($1 ->> ''from'')::timestamptz' end,
-    case when filters ->> 'to' is not null then 't.created_at < ($1 ->> ''to'')::timestamptz' end,
-    case when filters ->> 'min_nanos' is not null then 't.amount_nanos >= ($1 ->> ''min_nanos'')::bigint' end,
-    case when filters ->> 'max_nanos' is not null then 't.amount_nanos <= ($1 ->> ''max_nanos'')::bigint' end
-  );
-  rising constant boolean := coalesce(filters ->> 'sort' = 'created_at:asc', false);
-  beyond bigint := case when rising then 0 else 9223372036854775807 end;
-  -- Times that are past lie together, far from where reading by position begins: then they are sought out first.
-  first constant text := case
-    when filters ->> 'org_id' is null and (filters ->> 'to')::timestamptz < clock_timestamp() then 'materialized'
-    else 'not materialized'
-  end;
-  counted bigint;
-  page jsonb;
+  matching constant text := $where$
+    ($1 ->> 'kind' is null or e.kind = $1 ->> 'kind')
+    and ($1 ->> 'debit' is null or e.debit = $1 ->> 'debit')
+    and ($1 ->> 'credit' is null or e.credit = $1 ->> 'credit')
+    and ($1 ->> 'from' is null or e.created_at >= ($1 ->> 'from')::timestamptz)
+    and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+    and ($1 ->> 'min_nanos' is null or e.amount_nanos >= ($1 ->> 'min_nanos')::bigint)
+    and ($1 ->> 'max_nanos' is null or e.amount_nanos <= ($1 ->> 'max_nanos')::bigint)
+  $where$;
+  -- Rows of a past time lie together, far from either end of the positions: the index by time finds them first.
+  by_time constant boolean := filters ->> 'org_id' is null and (filters ->> 'to')::timestamptz < clock_timestamp();
 begin
-  if filters ->> 'cursor' is not null then
-    select t.position into beyond from tollgate.transfers t
-    where t.position = substring(filters ->> 'cursor' from '^trf_([0-9]{1,18})$')::bigint
-      and (filters ->> 'org_id' is null or t.org_id = filters ->> 'org_id');
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-
-  -- Planned each time for the filters there are: one plan for all of them would read the whole ledger for one org.
-  execute format(
-    'with found as %4$s (select t.position from tollgate.transfers t where %1$s and t.position %3$s $2)
-     select coalesce(jsonb_agg(tollgate.shown_transfer(t) order by t.position %2$s), ''[]'')
-     from tollgate.transfers t
-     where t.position in (select f.position from found f order by f.position %2$s limit $3)',
-    condition, case when rising then 'asc' else 'desc' end, case when rising then '>' else '<' end, first)
-  into page using filters, beyond, page_size + 1;
-  execute format(
-    'with found as %2$s (select t.position from tollgate.transfers t where %1$s)
-     select count(*) from (select from found limit $2) f', condition, first)
-  into counted using filters, most_counted + 1;
-
-  return jsonb_build_object(
-    'data', page - page_size,
-    'next_cursor', case when jsonb_array_length(page) > page_size then page -> (page_size - 1) -> 'id' end,
-    'total', case when counted <= most_counted then counted end
+  return tollgate.page(
+    'tollgate.transfers',
+    'tollgate.transfer_shown',
+    case when by_time
+      then format('e.position = any (array(select e.position from tollgate.transfers e where %s))', matching)
+      else matching
+    end,
+    '{"created_at": "e.position"}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    case when filters ->> 'cursor' is null then filters else filters || jsonb_build_object(
+      'cursor', coalesce(substring(filters ->> 'cursor' from '^trf_([0-9]{1,18})$'), '0')
+    ) end,
+    page_size,
+    within => $where$ $1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id' $where$,
+    id => 'e.position',
+    most_counted => 10000
   );
 end
 $$;
 
 comment on function tollgate.transfer_page(jsonb, integer) is
-  'A page of the ledger, in the order of its making: newest first, or with the sort created_at:asc oldest first. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, cursor (the id of the last one of the page before). Counts up to 10,000; more is null. Refuses, with invalid_request, a cursor that is none of the org''s.';
+  'A page of the ledger, in the order of its positions. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, sort (created_at), cursor. The total is counted up to 10,000. Refuses: as page(). Locks nothing.';
 
 
 create function public.tollgate_transfers(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -4886,6 +4734,24 @@ select tollgate.expose('public.tollgate_own_transfers(jsonb, jsonb, integer)');
 
 -- Results of probes.
 
+create function tollgate.probe_shown(p tollgate.probes) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'upstream_id', p.upstream_id,
+    'status', p.status,
+    'http_status', p.http_status,
+    'latency_ms', p.latency_ms,
+    'error', p.error,
+    'probed_at', tollgate.utc(p.probed_at)
+  )
+$$;
+
+comment on function tollgate.probe_shown(tollgate.probes) is 'A probe as operators see it.';
+
+
 create function public.tollgate_keep_probes(caller jsonb, probes jsonb) returns jsonb
 language plpgsql
 security definer
@@ -4910,11 +4776,9 @@ begin
     on conflict (upstream_id) do update set
       status = excluded.status, http_status = excluded.http_status, latency_ms = excluded.latency_ms,
       error = excluded.error, probed_at = excluded.probed_at
-    returning p.*
+    returning p as row
   )
-  select coalesce(jsonb_agg(
-    to_jsonb(s) || jsonb_build_object('probed_at', tollgate.utc(s.probed_at)) order by s.upstream_id
-  ), '[]') into kept
+  select coalesce(jsonb_agg(tollgate.probe_shown(s.row) order by (s.row).upstream_id), '[]') into kept
   from stored s;
 
   perform tollgate.record(actor, 'upstreams.probed', null, 'upstreams', jsonb_build_object(
@@ -4926,7 +4790,7 @@ end
 $$;
 
 comment on function public.tollgate_keep_probes(jsonb, jsonb) is
-  'Keeps how our own servers answered just now: upstream_id, status, http_status, latency_ms, error. One that was removed meanwhile is left out. For admins. Refuses: as recognise(). Locks the upstreams by id against removal, then their probes in the same order.';
+  'Keeps the results of probes: upstream_id, status, http_status, latency_ms, error. Results of an upstream that is gone are left out. For admins. Refuses: as recognise(). Locks the upstreams by id against removal, then their probes in the same order.';
 
 select tollgate.expose('public.tollgate_keep_probes(jsonb, jsonb)');
 
@@ -4940,8 +4804,20 @@ language sql
 stable
 set search_path = ''
 as $$
-  select to_jsonb(r) || jsonb_build_object(
-    'created_at', tollgate.utc(r.created_at), 'updated_at', tollgate.utc(r.updated_at)
+  select jsonb_build_object(
+    'id', r.id,
+    'model', r.model,
+    'upstream_id', r.upstream_id,
+    'upstream_model', r.upstream_model,
+    'pricing', r.pricing,
+    'context_tokens', r.context_tokens,
+    'most_output', r.most_output,
+    'priority', r.priority,
+    'weight', r.weight,
+    'listing', r.listing,
+    'state', r.state,
+    'created_at', tollgate.utc(r.created_at),
+    'updated_at', tollgate.utc(r.updated_at)
   )
 $$;
 
@@ -4953,11 +4829,12 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  is_new boolean := was.created_at is null;
-  made tollgate.routes;
-  culprit text;
+  is_new constant boolean := was.created_at is null;
+  made tollgate.routes := tollgate.with_fields(was, given, array[
+    'model', 'upstream_id', 'upstream_model', 'pricing', 'context_tokens', 'most_output', 'priority', 'weight',
+    'listing', 'state'
+  ]);
 begin
-  made := jsonb_populate_record(was, given);
   if not is_new and made is not distinct from was then
     return was;
   end if;
@@ -4976,21 +4853,11 @@ begin
     actor, case when is_new then 'route.created' else 'route.changed' end, null, made.id, given
   );
   return made;
-exception
-  when check_violation then
-    get stacked diagnostics culprit = constraint_name;
-    perform tollgate.refuse(400, 'invalid_request',
-      jsonb_build_object('param', regexp_replace(culprit, '^routes_(.*)_check$', '\1')));
-  when not_null_violation then
-    get stacked diagnostics culprit = column_name;
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', culprit));
-  when invalid_text_representation or numeric_value_out_of_range or untranslatable_character then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "route"}');
 end
 $$;
 
 comment on function tollgate.write_route(tollgate.caller, tollgate.routes, jsonb) is
-  'Inserts a route that has no created_at yet, or changes the named fields of one that the caller has locked, and records it. What changes nothing records nothing.';
+  'Inserts a route that has no created_at yet, or changes the given fields of one that the calling function has locked, and records it. Changing nothing records nothing. Refuses: as with_fields().';
 
 
 create function tollgate.remove_route(actor tollgate.caller, r tollgate.routes) returns void
@@ -5004,7 +4871,7 @@ end
 $$;
 
 comment on function tollgate.remove_route(tollgate.caller, tollgate.routes) is
-  'Deletes a route that the caller has locked, and records all of it.';
+  'Deletes a route that the calling function has locked, and records it in full.';
 
 
 create function tollgate.routes_of(names jsonb) returns jsonb
@@ -5046,14 +4913,9 @@ declare
   was tollgate.routes;
   made tollgate.routes;
 begin
-  perform tollgate.refuse_unknown(route, array[
-    'model', 'upstream_id', 'upstream_model', 'pricing', 'context_tokens', 'most_output',
-    'priority', 'weight', 'listing', 'state'
-  ]);
   perform from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
   if not found then
-    perform tollgate.refuse(404, 'not_found',
-      jsonb_build_object('kind', 'upstream', 'id', route ->> 'upstream_id'));
+    perform tollgate.refuse_missing('upstream', route ->> 'upstream_id');
   end if;
   perform pg_advisory_xact_lock(hashtextextended('tollgate.routes', 0));
   select r.* into was from tollgate.routes r
@@ -5078,7 +4940,7 @@ end
 $$;
 
 comment on function public.tollgate_put_route(jsonb, jsonb) is
-  'Lets an upstream serve a model, or changes the named fields of how it does. Repeating that changes and records nothing. For admins and the console. Refuses: as recognise(), not_found (the upstream), invalid_request (with the field). Locks the upstream against removal, takes an advisory lock, so that two at once make one, and locks the row.';
+  'Creates the route of a model to an upstream, or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
 
@@ -5094,7 +4956,7 @@ declare
 begin
   select r.* into gone from tollgate.routes r where r.id = tollgate_delete_route.route_id for update;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'route', 'id', route_id));
+    perform tollgate.refuse_missing('route', route_id);
   end if;
   perform tollgate.remove_route(actor, gone);
   return jsonb_build_object('caller', tollgate.identity(actor), 'id', gone.id, 'model', gone.model);
@@ -5102,7 +4964,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_route(jsonb, text) is
-  'Removes a route, which is recorded whole. For admins. Refuses: as recognise(), not_found. Locks the route.';
+  'Deletes a route and records it in full. For admins. Refuses: as recognise(), not_found. Locks the route.';
 
 select tollgate.expose('public.tollgate_delete_route(jsonb, text)');
 
@@ -5118,14 +4980,14 @@ declare
 begin
   select r.* into found_one from tollgate.routes r where r.id = tollgate_route.route_id;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'route', 'id', route_id));
+    perform tollgate.refuse_missing('route', route_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor), 'route', tollgate.route_shown(found_one));
 end
 $$;
 
 comment on function public.tollgate_route(jsonb, text) is
-  'One route to one of our own servers. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'One route. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_route(jsonb, text)');
 
@@ -5137,77 +4999,59 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
-  down boolean := sort like '%:desc';
-  last tollgate.routes;
-  last_key text;
-  answer jsonb;
 begin
-  perform tollgate.refuse_unknown(filters, array['model', 'upstream_id', 'state', 'sort', 'cursor']);
-  if sort not in ('created_at:asc', 'created_at:desc', 'model:asc', 'model:desc') then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
-  end if;
-  if filters ->> 'cursor' is not null then
-    select r.* into last from tollgate.routes r where r.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
-    end if;
-    last_key := tollgate.sort_key(sort, last.model, last.created_at);
-  end if;
-
-  with wanted as (
-    select r, r.id, tollgate.sort_key(sort, r.model, r.created_at) as key
-    from tollgate.routes r
-    where (filters ->> 'model' is null or r.model = filters ->> 'model')
-      and (filters ->> 'upstream_id' is null or r.upstream_id = filters ->> 'upstream_id')
-      and (filters ->> 'state' is null or r.state = filters ->> 'state')
-  ), placed as (
-    select w.*, row_number() over (
-      order by case when not down then w.key end, case when down then w.key end desc,
-        case when not down then w.id end, case when down then w.id end desc
-    ) as place
-    from wanted w
-    where last_key is null
-      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
-  )
-  select jsonb_build_object(
-    'data', coalesce(jsonb_agg(tollgate.route_shown(p.r) order by p.place) filter (where p.place <= page_size), '[]'),
-    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
-    'total', (select count(*) from wanted)
-  ) into answer
-  from placed p where p.place <= page_size + 1;
-  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.routes',
+    'tollgate.route_shown',
+    $where$
+      ($1 ->> 'model' is null or e.model = $1 ->> 'model')
+      and ($1 ->> 'upstream_id' is null or e.upstream_id = $1 ->> 'upstream_id')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+    $where$,
+    '{"created_at": "e.created_at", "model": "e.model collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
 end
 $$;
 
 comment on function public.tollgate_routes(jsonb, jsonb, integer) is
-  'Routes to our own servers. `filters`: model, upstream_id, state, sort (created_at or model, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Routes to our own upstreams. `filters`: model, upstream_id, state, sort (created_at, model), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_routes(jsonb, jsonb, integer)');
 
 
 -- schemas/08_upstreams/upstreams.sql
 
--- Upstreams: own servers that answer completions.
+-- Upstreams: our own servers that answer completions.
 
 create function tollgate.upstream_shown(u tollgate.upstreams) returns jsonb
 language sql
 stable
 set search_path = ''
 as $$
-  select to_jsonb(u) || jsonb_build_object(
+  select jsonb_build_object(
+    'id', u.id,
+    'name', u.name,
+    'base_url', u.base_url,
+    'dialect', u.dialect,
+    'secret_name', u.secret_name,
+    'concurrency', u.concurrency,
+    'connect_seconds', u.connect_seconds,
+    'first_byte_seconds', u.first_byte_seconds,
+    'idle_seconds', u.idle_seconds,
+    'health_path', u.health_path,
+    'state', u.state,
     'created_at', tollgate.utc(u.created_at),
     'updated_at', tollgate.utc(u.updated_at),
     'routes', (select count(*) from tollgate.routes r where r.upstream_id = u.id),
-    'health', (
-      select to_jsonb(p) - 'upstream_id' || jsonb_build_object('probed_at', tollgate.utc(p.probed_at))
-      from tollgate.probes p where p.upstream_id = u.id
-    )
+    'health', (select tollgate.probe_shown(p) - 'upstream_id' from tollgate.probes p where p.upstream_id = u.id)
   )
 $$;
 
 comment on function tollgate.upstream_shown(tollgate.upstreams) is
-  'An upstream as operators see it: with the number of its routes, and how it was when it was last probed.';
+  'An upstream as operators see it: with the number of its routes, and its last probe.';
 
 
 create function tollgate.write_upstream(actor tollgate.caller, was tollgate.upstreams, given jsonb)
@@ -5216,15 +5060,12 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  is_new boolean := was.created_at is null;
-  made tollgate.upstreams;
-  culprit text;
-begin
-  perform tollgate.refuse_unknown(given, array[
-    'id', 'name', 'base_url', 'dialect', 'secret_name', 'concurrency',
-    'connect_seconds', 'first_byte_seconds', 'idle_seconds', 'health_path', 'state'
+  is_new constant boolean := was.created_at is null;
+  made tollgate.upstreams := tollgate.with_fields(was, given, array[
+    'name', 'base_url', 'dialect', 'secret_name', 'concurrency', 'connect_seconds', 'first_byte_seconds',
+    'idle_seconds', 'health_path', 'state'
   ]);
-  made := jsonb_populate_record(was, given - 'id');
+begin
   if not is_new and made is not distinct from was then
     return was;
   end if;
@@ -5241,24 +5082,14 @@ begin
     where u.id = made.id;
   end if;
   perform tollgate.record(
-    actor, case when is_new then 'upstream.created' else 'upstream.changed' end, null, made.id, given - 'id'
+    actor, case when is_new then 'upstream.created' else 'upstream.changed' end, null, made.id, given
   );
   return made;
-exception
-  when check_violation then
-    get stacked diagnostics culprit = constraint_name;
-    perform tollgate.refuse(400, 'invalid_request',
-      jsonb_build_object('param', regexp_replace(culprit, '^upstreams_(.*)_(check|is_not_ours)$', '\1')));
-  when not_null_violation then
-    get stacked diagnostics culprit = column_name;
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', culprit));
-  when invalid_text_representation or numeric_value_out_of_range or untranslatable_character then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "upstream"}');
 end
 $$;
 
 comment on function tollgate.write_upstream(tollgate.caller, tollgate.upstreams, jsonb) is
-  'Inserts an upstream that has no created_at yet, or changes the named fields of one that the caller has locked, and records it. What changes nothing records nothing.';
+  'Inserts an upstream that has no created_at yet, or changes the given fields of one that the calling function has locked, and records it. Changing nothing records nothing. Refuses: as with_fields().';
 
 
 create function public.tollgate_put_upstream(caller jsonb, upstream jsonb) returns jsonb
@@ -5280,7 +5111,7 @@ begin
     was.idle_seconds := 120;
     was.state := 'active';
   end if;
-  made := tollgate.write_upstream(actor, was, upstream);
+  made := tollgate.write_upstream(actor, was, upstream - 'id');
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'id', made.id,
@@ -5291,7 +5122,7 @@ end
 $$;
 
 comment on function public.tollgate_put_upstream(jsonb, jsonb) is
-  'Makes a server of our own known, or changes the named fields of the one with this id. Repeating that changes and records nothing. For admins and the console. Refuses: as recognise(), invalid_request (with the field). Takes an advisory lock, so that two at once make one, and locks the row.';
+  'Creates an upstream, or changes the given fields of the one with this id. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(). Takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_upstream(jsonb, jsonb)');
 
@@ -5308,7 +5139,7 @@ begin
   select u.* into was from tollgate.upstreams u
   where u.id = tollgate_change_upstream.upstream_id for no key update;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'upstream', 'id', upstream_id));
+    perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
@@ -5318,7 +5149,7 @@ end
 $$;
 
 comment on function public.tollgate_change_upstream(jsonb, text, jsonb) is
-  'Changes the named fields of one of our own servers. Repeating that changes and records nothing. For admins. Refuses: as recognise(), not_found, invalid_request (with the field). Locks the row.';
+  'Changes the given fields of an upstream. A repetition changes and records nothing. For admins. Refuses: as recognise() and with_fields(), not_found. Locks the row.';
 
 select tollgate.expose('public.tollgate_change_upstream(jsonb, text, jsonb)');
 
@@ -5336,14 +5167,14 @@ declare
 begin
   select u.* into gone from tollgate.upstreams u where u.id = tollgate_delete_upstream.upstream_id for update;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'upstream', 'id', upstream_id));
+    perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
 
   for route in select r.* from tollgate.routes r where r.upstream_id = gone.id order by r.id for update loop
     perform tollgate.remove_route(actor, route);
     routes := routes + 1;
   end loop;
-  if routes > 0 and not with_routes then -- which takes the whole call back
+  if routes > 0 and not with_routes then -- the refusal rolls everything back
     perform tollgate.refuse(409, 'conflict', jsonb_build_object('kind', 'upstream', 'id', gone.id, 'routes', routes));
   end if;
 
@@ -5356,7 +5187,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_upstream(jsonb, text, boolean) is
-  'Removes one of our own servers, and its routes where `with_routes` says so; each is recorded whole. Requests keep its id. For admins. Refuses: as recognise(), not_found, conflict (with the number of routes that still lead there). Locks the upstream, then its routes by id.';
+  'Deletes an upstream and, with `with_routes`, its routes; each is recorded in full. Requests keep its id. For admins. Refuses: as recognise(), not_found, conflict (with the number of its routes). Locks the upstream, then its routes by id.';
 
 select tollgate.expose('public.tollgate_delete_upstream(jsonb, text, boolean)');
 
@@ -5372,14 +5203,14 @@ declare
 begin
   select u.* into found_one from tollgate.upstreams u where u.id = tollgate_upstream.upstream_id;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'upstream', 'id', upstream_id));
+    perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor), 'upstream', tollgate.upstream_shown(found_one));
 end
 $$;
 
 comment on function public.tollgate_upstream(jsonb, text) is
-  'One of our own servers. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'One upstream. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstream(jsonb, text)');
 
@@ -5391,58 +5222,32 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
-  down boolean := sort like '%:desc';
-  last tollgate.upstreams;
-  last_key text;
-  answer jsonb;
 begin
-  perform tollgate.refuse_unknown(filters, array['ids', 'state', 'dialect', 'sort', 'cursor']);
-  if sort not in ('created_at:asc', 'created_at:desc', 'name:asc', 'name:desc') then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
-  end if;
-  if filters ->> 'cursor' is not null then
-    select u.* into last from tollgate.upstreams u where u.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
-    end if;
-    last_key := tollgate.sort_key(sort, last.name, last.created_at);
-  end if;
-
-  with wanted as (
-    select u, u.id, tollgate.sort_key(sort, u.name, u.created_at) as key
-    from tollgate.upstreams u
-    where (filters -> 'ids' is null or u.id in (select jsonb_array_elements_text(filters -> 'ids')))
-      and (filters ->> 'state' is null or u.state = filters ->> 'state')
-      and (filters ->> 'dialect' is null or u.dialect = filters ->> 'dialect')
-  ), placed as (
-    select w.*, row_number() over (
-      order by case when not down then w.key end, case when down then w.key end desc,
-        case when not down then w.id end, case when down then w.id end desc
-    ) as place
-    from wanted w
-    where last_key is null
-      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
-  )
-  select jsonb_build_object(
-    'data', coalesce(jsonb_agg(tollgate.upstream_shown(p.u) order by p.place) filter (where p.place <= page_size), '[]'),
-    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
-    'total', (select count(*) from wanted)
-  ) into answer
-  from placed p where p.place <= page_size + 1;
-  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.upstreams',
+    'tollgate.upstream_shown',
+    $where$
+      ($1 -> 'ids' is null or e.id in (select jsonb_array_elements_text($1 -> 'ids')))
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'dialect' is null or e.dialect = $1 ->> 'dialect')
+    $where$,
+    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
 end
 $$;
 
 comment on function public.tollgate_upstreams(jsonb, jsonb, integer) is
-  'Servers of our own, with their routes'' number and their last probe. `filters`: ids, state, dialect, sort (created_at or name, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Upstreams of our own, with the number of their routes and their last probe. `filters`: ids, state, dialect, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstreams(jsonb, jsonb, integer)');
 
 
 -- schemas/09_catalog/catalog.sql
 
--- The models that a call may name.
+-- The models of the catalog, and what the caller may see of them.
 
 create function tollgate.listings_of(source text, names jsonb, within_seconds integer) returns jsonb
 language plpgsql
@@ -5473,7 +5278,7 @@ end
 $$;
 
 comment on function tollgate.listings_of(text, jsonb, integer) is
-  'The age of a source''s snapshot and, where it is no older than that, its models of these names, or all.';
+  'The age of a source''s snapshot and, if it is younger than `within_seconds`, its models of these names, or all.';
 
 
 create function public.tollgate_catalog(source text, names jsonb, within_seconds integer) returns jsonb
@@ -5486,7 +5291,7 @@ as $$
 $$;
 
 comment on function public.tollgate_catalog(text, jsonb, integer) is
-  'What is known of models by these names, or of all: the snapshot''s age, its entries if it is no older than `within_seconds` (else null), and the active routes to our own servers with their upstreams. Refuses nothing, locks nothing.';
+  'The catalog of models with these names, or of all: the snapshot''s age, its entries if it is younger than `within_seconds` (else null), and the active routes to our own upstreams. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_catalog(text, jsonb, integer)');
 
@@ -5523,12 +5328,12 @@ end
 $$;
 
 comment on function public.tollgate_keep_catalog(text, jsonb, bigint) is
-  'Replaces a source''s snapshot by one that was taken so long ago, unless a newer one is there. `models`: id, also, listing, in order, each id once. Refuses nothing. Locks the snapshot, so that two at once end with the newer.';
+  'Replaces a source''s snapshot by one taken `age_ms` ago, unless the stored one is newer. `models`: id, also, listing, in order, each id once. Refuses nothing. Locks the snapshot, so that of two calls at once the newer one stays.';
 
 select tollgate.expose('public.tollgate_keep_catalog(text, jsonb, bigint)');
 
 
-create function public.tollgate_shopper(caller jsonb) returns jsonb
+create function public.tollgate_catalog_caller(caller jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -5551,10 +5356,10 @@ begin
 end
 $$;
 
-comment on function public.tollgate_shopper(jsonb) is
-  'Who looks at the catalogue: with which markup (null is the setting MARKUP), and which models the key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
+comment on function public.tollgate_catalog_caller(jsonb) is
+  'The caller of the catalog: its markup (null is the setting MARKUP), and the models that its key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
 
-select tollgate.expose('public.tollgate_shopper(jsonb)');
+select tollgate.expose('public.tollgate_catalog_caller(jsonb)');
 
 
 -- schemas/09_catalog/snapshots.sql
@@ -5570,7 +5375,7 @@ as $$
   from tollgate.listings l where l.source = snapshot_digest.source
 $$;
 
-comment on function tollgate.snapshot_digest(text) is 'Tells whether a snapshot says something new, in whatever order.';
+comment on function tollgate.snapshot_digest(text) is 'A digest of a snapshot''s models, independent of their order.';
 
 
 create function tollgate.snapshot_shown(source text) returns jsonb
@@ -5588,7 +5393,7 @@ as $$
 $$;
 
 comment on function tollgate.snapshot_shown(text) is
-  'What all instances share of a source''s list of models; null where none has kept it.';
+  'The snapshot of a source''s models, which all instances share; null where there is none.';
 
 
 create function public.tollgate_snapshot(caller jsonb, source text) returns jsonb
@@ -5608,7 +5413,7 @@ end
 $$;
 
 comment on function public.tollgate_snapshot(jsonb, text) is
-  'The shared list of models of a source: when it was taken, how many there are, and a digest of it all. Nulls where there is none. For admins. Refuses: as recognise(). Locks nothing.';
+  'The snapshot of a source: when it was taken, how many models it has, and a digest of them. Nulls where there is none. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_snapshot(jsonb, text)');
 
@@ -5630,7 +5435,7 @@ end
 $$;
 
 comment on function public.tollgate_note_refresh(jsonb, text, text) is
-  'Records that an operator had a source''s list of models fetched, and says whether it differs from that of the digest. For admins. Refuses: as recognise(). Locks nothing.';
+  'Records that an operator refreshed a source''s models, and tells whether they differ from the digest. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_note_refresh(jsonb, text, text)');
 
@@ -5662,12 +5467,8 @@ begin
     select u.*,
       case when sort = 'start' then u.start end as at,
       case sort
-        when 'requests' then u.requests
-        when 'errors' then u.errors
-        when 'tokens' then u.prompt_tokens + u.completion_tokens
-        when 'charge' then u.charge_nanos
-        when 'cost' then u.cost_nanos
-        when 'margin' then u.charge_nanos - u.cost_nanos
+        when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
+        when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
     from tollgate.usage_by(
       groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
@@ -5689,9 +5490,12 @@ begin
     ) else 0 end as place
   ),
   page as (
-    select u.*, row_number() over () as place
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
+      tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
-      select u.* from used u
+      select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
+        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
+      from used u
       order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
       limit page_size
@@ -5699,54 +5503,22 @@ begin
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', coalesce((
-      select jsonb_agg(
-        (
-          select jsonb_object_agg(d.name, d.value)
-          from (values
-            ('day', 'start', tollgate.utc(p.start)),
-            ('month', 'start', tollgate.utc(p.start)),
-            ('org', 'org_id', p.org_id),
-            ('org', 'org_name', (select o.name from tollgate.orgs o where o.id = p.org_id)),
-            ('user', 'user_id', p.user_id),
-            ('user', 'user_email', (select u.email from tollgate.users u where u.id = p.user_id)),
-            ('key', 'key_id', p.key_id),
-            ('key', 'key_name', (select k.name from tollgate.api_keys k where k.id = p.key_id)),
-            ('model', 'model', p.model),
-            ('upstream', 'upstream', p.upstream)
-          ) d (of_group, name, value)
-          where d.of_group = any (groups)
-        )
-        || tollgate.measures(
-          row(null, null, null, null, null, null, p.requests, p.errors, p.streamed, p.estimated, p.prompt_tokens,
-            p.completion_tokens, p.charge_nanos, p.cost_nanos, p.last_at)::tollgate.usage,
-          everyone
-        )
-        || jsonb_build_object('last_request_at', tollgate.utc(p.last_at))
-        order by p.place
-      )
-      from page p
-    ), '[]'),
+    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
     'next_cursor', (
-      select tollgate.group_id(p.start, p.org_id, p.user_id, p.key_id, p.model, p.upstream) from page p
+      select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
     ),
     'total', (select count(*) from used),
-    'totals', (
-      select tollgate.measures(
-        row(null, null, null, null, null, null, coalesce(sum(u.requests), 0), coalesce(sum(u.errors), 0),
-          coalesce(sum(u.streamed), 0), coalesce(sum(u.estimated), 0), coalesce(sum(u.prompt_tokens), 0),
-          coalesce(sum(u.completion_tokens), 0), coalesce(sum(u.charge_nanos), 0), coalesce(sum(u.cost_nanos), 0),
-          max(u.last_at))::tollgate.usage,
-        everyone
-      )
+    'totals', tollgate.measures((
+      select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
+        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
       from used u
-    ),
+    ), everyone),
     'unknown', past.place is null
   ) into answer
   from past;
   if (answer -> 'unknown')::boolean then
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
+    perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
   end if;
   return answer - 'unknown';
 end
@@ -5774,14 +5546,7 @@ begin
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
-        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(
-          row(null, null, null, null, null, null, coalesce(u.requests, 0), coalesce(u.errors, 0),
-            coalesce(u.streamed, 0), coalesce(u.estimated, 0), coalesce(u.prompt_tokens, 0),
-            coalesce(u.completion_tokens, 0), coalesce(u.charge_nanos, 0), coalesce(u.cost_nanos, 0),
-            null)::tollgate.usage,
-          everyone
-        )
-        order by s.start
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone) order by s.start
       ), '[]')
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
@@ -5793,7 +5558,7 @@ end
 $$;
 
 comment on function public.tollgate_usage_series(jsonb, text, jsonb, boolean) is
-  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the caller bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_series(jsonb, text, jsonb, boolean)');
 
@@ -5806,56 +5571,36 @@ set jit = off
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'usage');
-  past tollgate.api_keys;
   own constant jsonb := jsonb_build_object('org_id', actor.org_id);
-begin
-  if filters ? 'cursor' then
-    select k.* into past from tollgate.api_keys k where k.id = filters ->> 'cursor' and k.org_id = actor.org_id;
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-  return (
-    with page as (
-      select k.*, row_number() over (order by k.created_at desc, k.id desc) as place
-      from tollgate.api_keys k
-      where k.org_id = actor.org_id and (past.id is null or (k.created_at, k.id) < (past.created_at, past.id))
-      order by k.created_at desc, k.id desc
-      limit page_size + 1
-    )
-    select jsonb_build_object(
-      'caller', tollgate.identity(actor),
-      'data', coalesce(jsonb_agg(
-        jsonb_build_object(
-          'id', p.id,
-          'name', p.name,
-          'key', p.prefix || '…' || p.last_four,
-          'user_id', p.user_id,
-          'environment', p.environment,
-          'status', case when p.revoked_at is not null then 'revoked' when p.disabled_at is not null then 'disabled'
-            when p.expires_at <= now() then 'expired' else 'active' end,
-          'created_at', tollgate.utc(p.created_at),
-          'last_used_at', tollgate.utc(p.last_used_at),
-          'today', tollgate.used(today),
-          'last_30_days', tollgate.used(month),
-          'all_time', tollgate.used(always)
-        )
-        order by p.place
-      ) filter (where p.place <= page_size), '[]'),
-      'next_cursor', case when count(*) > page_size then min(p.id) filter (where p.place = page_size) end,
-      'total', (select count(*) from tollgate.api_keys k where k.org_id = actor.org_id)
-    )
-    from page p
-    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = p.id
-    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
-      on month.key_id = p.id
-    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = p.id
+  page constant jsonb := tollgate.page(
+    'tollgate.api_keys',
+    'tollgate.key_named',
+    'true',
+    '{"created_at": "e.created_at"}',
+    'created_at:desc',
+    filters || own,
+    page_size,
+    within => $where$ e.org_id = $1 ->> 'org_id' $where$
   );
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      k.value || jsonb_build_object(
+        'today', tollgate.used(today), 'last_30_days', tollgate.used(month), 'all_time', tollgate.used(always)
+      )
+      order by k.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality k
+    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
+      on month.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = k.value ->> 'id'
+  ));
 end
 $$;
 
 comment on function public.tollgate_keys_usage(jsonb, jsonb, integer) is
-  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_keys_usage(jsonb, jsonb, integer)');
 
@@ -5884,16 +5629,7 @@ begin
       t.completion_tokens - coalesce(was.completion_tokens, 0) + coalesce(now_is.completion_tokens, 0),
     charge_nanos = t.charge_nanos - coalesce(was.charge_nanos, 0) + coalesce(now_is.charge_nanos, 0),
     cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0)
-  from (values
-    ('hour', 'hour', true, true),
-    ('hour_model', 'hour', false, true),
-    ('day', 'day', true, true),
-    ('day_model', 'day', false, true),
-    ('day_key', 'day', true, false),
-    ('month', 'month', true, true),
-    ('month_model', 'month', false, true),
-    ('month_key', 'month', true, false)
-  ) c (cut, unit, people, models)
+  from tollgate.cuts() c
   where t.cut = c.cut and t.start = date_trunc(c.unit, was.created_at, 'UTC')
     and t.org_id = case when c.people then was.org_id else '' end
     and t.user_id = case when c.people then was.user_id else '' end
@@ -5904,7 +5640,7 @@ end
 $$;
 
 comment on function tollgate.tally_correction(tollgate.requests, tollgate.requests) is
-  'Corrects what was rolled up of a request, in all cuts; what is not rolled up yet will be counted as the request is then. Locks the row of tollgate.rolled against rolling up.';
+  'Corrects the tallies, in all cuts, after a request changed; a request that is not rolled up yet needs no correction. Locks the row of tollgate.rolled against rolling up.';
 
 
 create function tollgate.roll_up_again(since timestamptz) returns void
@@ -5922,7 +5658,7 @@ begin
   end if;
   delete from tollgate.tallies t
   where t.start >= beginning or t.cut like 'month%' and t.start >= date_trunc('month', beginning, 'UTC');
-  -- The days of a month that stay are counted in it again.
+  -- The month is counted again from its days that stay.
   insert into tollgate.tallies
   select replace(t.cut, 'day', 'month'), date_trunc('month', beginning, 'UTC'),
     t.org_id, t.user_id, t.key_id, t.model, t.upstream,
@@ -5939,7 +5675,7 @@ end
 $$;
 
 comment on function tollgate.roll_up_again(timestamptz) is
-  'Forgets what was rolled up from the day of a moment on, so that it is counted anew: after requests were brought in from elsewhere. Days of which requests were dropped stay as they are. Locks the row of tollgate.rolled.';
+  'Deletes what was rolled up from the day of a moment on, so that it is counted again: for use after an import of requests. Days whose requests were dropped stay as they are. Locks the row of tollgate.rolled.';
 
 
 -- schemas/10_usage/credit_summary.sql
@@ -5972,7 +5708,7 @@ end
 $$;
 
 comment on function tollgate.moved_since(timestamptz) is
-  'What moved between which accounts from a moment on: each transfer once, from the flows where whole hours are in them.';
+  'The sums of transfers between accounts from a moment on. Each transfer counts once; whole hours are read from the flows.';
 
 
 create function public.tollgate_credit_summary(caller jsonb) returns jsonb
@@ -5987,7 +5723,7 @@ declare
   flows jsonb;
   outstanding jsonb;
 begin
-  -- One statement, so that all of it is of one moment.
+  -- One statement, so that all figures are of one moment.
   with moved as (
     select m.kind, m.debit, m.credit,
       coalesce(sum(m.nanos) filter (where s.name = 'today'), 0) as today_nanos,
@@ -6034,7 +5770,7 @@ end
 $$;
 
 comment on function public.tollgate_credit_summary(jsonb) is
-  'What moved between which accounts, today (UTC), in the last 7 and 30 days and in all; what each account is left with, which is zero over all of them; and what wallets hold now. For admins. Refuses: as recognise(). Locks nothing.';
+  'The sums of transfers between accounts, today (UTC), in the last 7 and 30 days and in all; the balance of each account, which add up to zero; and the balances and holds of all orgs now. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_credit_summary(jsonb)');
 
@@ -6116,7 +5852,7 @@ end
 $$;
 
 comment on function tollgate.latency_between(text, timestamptz, timestamptz, jsonb) is
-  'How long requests without an error took, whole or until their first token, within 5 %: a percentile is the mean of the bucket it lies in. From rolled hours and days, by model or upstream from whole days only; of an org, user or key from its requests themselves, for which the caller bounds the span.';
+  'How long requests without an error took, in all or until their first token, within 5 %: a percentile is the mean of its bucket. Read from rolled up hours and days, and by model or upstream from whole days only. For an org, user or key, read from the requests themselves: the server bounds the span.';
 
 
 create function public.tollgate_latency(caller jsonb, kind text, filters jsonb) returns jsonb
@@ -6141,7 +5877,7 @@ select tollgate.expose('public.tollgate_latency(jsonb, text, jsonb)');
 
 -- schemas/10_usage/pieces.sql
 
--- Usage of any period, read from as few rows as possible: months, days, hours, then requests.
+-- Usage of any span of time, read from as few rows as possible: months, days, hours, then requests.
 --
 -- tollgate.usage_by(by text[], since timestamptz, until timestamptz, filters jsonb) returns setof tollgate.usage
 --   by       any of minute, hour, day, month, org, user, key, model, upstream; '{}' is one row of everything, or none
@@ -6151,9 +5887,9 @@ select tollgate.expose('public.tollgate_latency(jsonb, text, jsonb)');
 -- A row: start (of the minute, hour, day or month, UTC), org_id, user_id, key_id, model, upstream (null unless asked
 -- for), requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at.
 --
--- It is stable and so sees one moment: rolled rows and those not rolled yet add up exactly. A request counts at the time
--- it was made, from the moment it is admitted, with what is known of it. Whole days and months are cheap, and so is all
--- time; minutes, and whatever no whole hour covers, are read from the requests.
+-- It is stable, so it reads one snapshot: rolled up rows and the others add up exactly. A request counts at the time of its
+-- admission, from then on, with what is known of it. Whole days and months are cheap, and so is all time; minutes and
+-- parts of hours are read from the requests.
 
 create function tollgate.pieces(since timestamptz, until timestamptz, units text[]) returns setof tollgate.piece
 language plpgsql
@@ -6174,11 +5910,11 @@ begin
     piece.ending := tollgate.first_of('hour', piece.ending);
   end if;
 
-  -- From outside inwards: the whole units within, and on either side of them what is left, in the unit before.
+  -- From the ends inwards: whole units in the middle, and on both sides the rest, in the next finer unit.
   foreach unit in array units loop
     within.of_what := unit;
     within.beginning := tollgate.first_of(unit, piece.beginning);
-    -- A day that is running is a row of what is rolled up of it, so up to there it is a whole one too.
+    -- The current day has a row of what is rolled up, so up to there it counts as a whole unit.
     within.ending := case when piece.ending >= state.rolled_until then state.rolled_until
       else date_trunc(unit, piece.ending, 'UTC') end;
     exit when within.beginning >= within.ending;
@@ -6195,7 +5931,7 @@ end
 $$;
 
 comment on function tollgate.pieces(timestamptz, timestamptz, text[]) is
-  'A time in pieces that lie side by side: the coarsest of the units (of hour, day, month, the finest first) in its middle, finer ones toward its ends, requests themselves where no unit fits or nothing is rolled up; and `late`, over all that units cover: those which they do not count yet. Where requests were dropped, both ends move on to the next full hour, so that times side by side never share one.';
+  'Divides a span of time into adjacent pieces: the coarsest unit (of hour, day, month; `units` lists the finest first) in the middle, finer units toward the ends, and requests where no unit fits or nothing is rolled up. The piece `late` covers the rolled up part: requests that it does not count yet. Where requests were dropped, both ends move to the next full hour, so that adjacent spans never count an hour twice.';
 
 
 create function tollgate.in_piece(piece tollgate.piece, grain text) returns text
@@ -6214,7 +5950,20 @@ as $$
 $$;
 
 comment on function tollgate.in_piece(tollgate.piece, text) is
-  'A piece as a condition on `t`, which is requests or, of a unit, the tallies or latencies of that grain.';
+  'A piece as a condition on `t`: on requests or, for a unit, on the tallies or latencies of that grain.';
+
+
+create function tollgate.wanted(filters jsonb, columns text[]) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(string_agg(format(' and t.%I = %L', f.key, f.value), '' order by f.key), '')
+  from jsonb_each_text(filters) f
+  where f.key = any (columns)
+$$;
+
+comment on function tollgate.wanted(jsonb, text[]) is 'The filters on these columns as an SQL condition on `t`. Values are quoted as literals.';
 
 
 create function tollgate.with_org(filters jsonb) returns jsonb
@@ -6230,7 +5979,7 @@ as $$
 $$;
 
 comment on function tollgate.with_org(jsonb) is
-  'The filters and the org that they lead to, by whose index its requests are found.';
+  'The filters, and the org of their key or user: its index finds the requests.';
 
 
 create function tollgate.usage_by(
@@ -6296,7 +6045,7 @@ end
 $$;
 
 comment on function tollgate.usage_by(text[], timestamptz, timestamptz, jsonb) is
-  'What was used from a time until before another, by any of minute, hour, day, month, org, user, key, model, upstream. Rolled hours, days and months where whole ones lie between, requests themselves at the edges, after what was rolled up, and where they are late: every request is counted exactly once. Where requests were dropped, an hour counts when it begins in the time asked for.';
+  'What was used in a span of time, by any of minute, hour, day, month, org, user, key, model, upstream. Reads rolled up hours, days and months where whole ones lie within, and requests at the ends, after what was rolled up, and where they are late: each request counts exactly once. Where requests were dropped, an hour counts when it begins within the span.';
 
 
 -- schemas/10_usage/requests.sql
@@ -6318,30 +6067,61 @@ as $$
 $$;
 
 comment on function tollgate.cached_tokens(jsonb) is
-  'How many tokens of the prompt the upstream found in its cache, in whichever of three places it says so.';
+  'How many tokens of the prompt the upstream found in its cache. Upstreams report it in one of three fields.';
 
 
-create function tollgate.requests_wanted(filters jsonb) returns text
-language sql
-immutable
+create function tollgate.request_shown(r tollgate.requests) returns jsonb
+language plpgsql
+stable
 set search_path = ''
 as $$
-  select tollgate.wanted(
-      filters,
-      array['org_id', 'user_id', 'key_id', 'model', 'upstream', 'endpoint', 'state', 'streamed', 'estimated']
-    )
-    || case
-      when filters ->> 'status' like '_xx' then format(' and t.status / 100 = %L', left(filters ->> 'status', 1))
-      when filters ? 'status' then format(' and t.status = %L', filters ->> 'status')
-      else ''
-    end
-    || case when filters ? 'cached' then format(' and (tollgate.cached_tokens(t.usage) > 0) = %L', filters ->> 'cached')
-      else ''
-    end
+begin
+  return jsonb_build_object(
+    'id', r.id,
+    'created_at', tollgate.utc(r.created_at),
+    'org_id', r.org_id,
+    'user_id', r.user_id,
+    'key_id', r.key_id,
+    'endpoint', r.endpoint,
+    'model', r.model,
+    'served_model', r.served_model,
+    'upstream', r.upstream,
+    'state', r.state,
+    'status', r.status,
+    'error_code', r.error_code,
+    'streamed', r.streamed,
+    'estimated', r.estimated,
+    'quarantined', r.quarantined,
+    'prompt_tokens', r.prompt_tokens,
+    'completion_tokens', r.completion_tokens,
+    'cached_tokens', tollgate.cached_tokens(r.usage),
+    'charge_nanos', r.charge_nanos,
+    'charge_credits', tollgate.credits_of(r.charge_nanos),
+    'cost_nanos', r.cost_nanos,
+    'cost_credits', tollgate.credits_of(r.cost_nanos),
+    'generation_id', r.generation_id,
+    'duration_ms', r.duration_ms,
+    'first_token_ms', r.first_token_ms,
+    'settled_at', tollgate.utc(r.settled_at)
+  );
+end
 $$;
 
-comment on function tollgate.requests_wanted(jsonb) is
-  'The filters of a list of requests as a condition on `t`. status is a code, or 4xx for all of its hundred.';
+comment on function tollgate.request_shown(tollgate.requests) is 'A request as operators see it.';
+
+
+create function tollgate.own_request_shown(r tollgate.requests) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id'];
+end
+$$;
+
+comment on function tollgate.own_request_shown(tollgate.requests) is
+  'A request as its org sees it: without what it cost us.';
 
 
 create function tollgate.how_many(filters jsonb) returns bigint
@@ -6360,7 +6140,7 @@ as $$
 $$;
 
 comment on function tollgate.how_many(jsonb) is
-  'How many requests a list has, where the tallies know it; null where counting would mean reading them all.';
+  'How many requests a list has, from the tallies; null where only reading all requests would tell.';
 
 
 create function tollgate.request_page(
@@ -6368,76 +6148,47 @@ create function tollgate.request_page(
   page_size integer,
   everyone boolean,
   most_read integer default 50000
-) returns json
-language plpgsql
+) returns jsonb
+language sql
 stable
 set search_path = ''
-set jit = off
 as $$
-declare
-  direction constant text := case filters ->> 'sort' when 'created_at:asc' then 'asc' else 'desc' end;
-  whose constant jsonb := tollgate.with_org(filters);
-  beginning constant timestamptz := greatest(
-    coalesce((filters ->> 'from')::timestamptz, '-infinity'), (select r.dropped_until from tollgate.rolled r)
-  );
-  ending constant timestamptz := coalesce((filters ->> 'to')::timestamptz, 'infinity');
-  past tollgate.requests;
-  read text;
-  rows json;
-  next_cursor text;
-begin
-  if filters ? 'cursor' then
-    select r.* into past from tollgate.requests r
-    where r.id = filters ->> 'cursor' and (everyone or r.org_id = filters ->> 'org_id');
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-  read := format(
-    $read$
-      select t.* from tollgate.requests t
-      where t.created_at >= %1$L and t.created_at < %2$L %3$s %4$s
-      order by t.created_at %5$s, t.id %5$s
-      limit %6$s
-    $read$,
-    beginning, ending, tollgate.wanted(whose, array['org_id']),
-    case when past.id is not null then
-      format('and (t.created_at, t.id) %s (%L, %L)', case direction when 'asc' then '>' else '<' end, past.created_at, past.id)
-    end,
-    direction, most_read
-  );
-  execute format(
-    $query$
-      select json_agg(p) from (
-        select t.id, tollgate.utc(t.created_at) as created_at, t.org_id, t.user_id, t.key_id, t.endpoint, t.model,
-          t.served_model, t.upstream, t.state, t.status, t.error_code, t.streamed, t.estimated, t.quarantined,
-          t.prompt_tokens, t.completion_tokens, tollgate.cached_tokens(t.usage) as cached_tokens,
-          t.charge_nanos, tollgate.credits_of(t.charge_nanos) as charge_credits, %1$s
-          t.duration_ms, t.first_token_ms, tollgate.utc(t.settled_at) as settled_at
-        from (%2$s) t
-        where true %3$s
-        order by t.created_at %4$s, t.id %4$s
-        limit %5$s
-      ) p
-    $query$,
-    case when everyone then 't.cost_nanos, tollgate.credits_of(t.cost_nanos) as cost_credits, t.generation_id,' end,
-    read, tollgate.requests_wanted(whose), direction, page_size + 1
-  ) into rows;
-
-  if json_array_length(rows) > page_size then
-    select json_agg(r.value order by r.place), max(r.value ->> 'id') filter (where r.place = page_size)
-    into rows, next_cursor
-    from json_array_elements(rows) with ordinality r (value, place)
-    where r.place <= page_size;
-  else
-    execute format('select t.id from (%s) t offset %s', read, most_read - 1) into next_cursor;
-  end if;
-  return json_build_object('data', coalesce(rows, '[]'), 'next_cursor', next_cursor);
-end
+  select tollgate.page(
+    'tollgate.requests',
+    case when everyone then 'tollgate.request_shown' else 'tollgate.own_request_shown' end::regproc,
+    $where$
+      ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
+      and ($1 ->> 'model' is null or e.model = $1 ->> 'model')
+      and ($1 ->> 'upstream' is null or e.upstream = $1 ->> 'upstream')
+      and ($1 ->> 'endpoint' is null or e.endpoint = $1 ->> 'endpoint')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'streamed' is null or e.streamed = ($1 ->> 'streamed')::boolean)
+      and ($1 ->> 'estimated' is null or e.estimated = ($1 ->> 'estimated')::boolean)
+      and ($1 ->> 'cached' is null or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'cached')::boolean)
+      and case
+        when $1 ->> 'status' is null then true
+        when $1 ->> 'status' like '_xx' then e.status / 100 = left($1 ->> 'status', 1)::integer
+        else e.status = ($1 ->> 'status')::integer
+      end
+    $where$,
+    '{"created_at": "e.created_at"}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    tollgate.with_org(filters) || jsonb_build_object('kept_from', r.dropped_until),
+    page_size,
+    within => $where$
+      ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
+      and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    most_counted => 0,
+    most_read => most_read
+  )
+  from tollgate.rolled r
 $$;
 
 comment on function tollgate.request_page(jsonb, integer, boolean, integer) is
-  'A page of requests, newest first unless sorted by created_at:asc; with cost and generation where they are everyone''s. Looks at most_read requests at most: where too few of them are wanted, the page is short, even empty, and next_cursor is the last one looked at. Refuses an unknown cursor.';
+  'A page of requests. `filters` as for tollgate_requests(). Reads at most most_read requests: where too few of them are wanted, the page is short, even empty, and next_cursor is the last one that was read. Refuses: as page().';
 
 
 create function public.tollgate_requests(
@@ -6446,7 +6197,7 @@ create function public.tollgate_requests(
   page_size integer,
   everyone boolean,
   counted boolean
-) returns json
+) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -6454,19 +6205,16 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   wanted jsonb := tollgate.own_or_all(actor, filters, everyone);
-  page json := tollgate.request_page(wanted, page_size, everyone);
 begin
-  return json_build_object(
+  return tollgate.request_page(wanted, page_size, everyone) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', page -> 'data',
-    'next_cursor', page -> 'next_cursor',
     'total', case when counted then tollgate.how_many(wanted) end
   );
 end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, cursor, sort (created_at:desc or created_at:asc). A page may be short, or empty, while next_cursor says that there is more to look through. `total` is null unless wanted and cheap. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor. A page may be short, or empty, while next_cursor says that there is more to read. `total` is null unless `counted` and cheap. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean)');
 
@@ -6477,6 +6225,120 @@ select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean,
 --
 -- The sweeper calls public.tollgate_roll_up_usage(page_size), which takes one bounded step, until it stops answering
 -- "more". Requests that are still open are left out by id, and counted when they have ended.
+
+create function tollgate.ended_requests(since timestamptz, until timestamptz, page_size integer)
+returns setof tollgate.requests
+language sql
+set search_path = ''
+as $$
+  with ripe as (
+    delete from tollgate.late_requests l
+    using tollgate.requests r
+    where r.id = l.request_id and r.settled_at is not null
+      and l.request_id in (
+        select o.request_id
+        from tollgate.late_requests o
+        join tollgate.requests q on q.id = o.request_id
+        where q.settled_at is not null
+        limit page_size
+      )
+    returning r.*
+  ),
+  fresh as (
+    select r.* from tollgate.requests r where r.created_at >= since and r.created_at < until
+  ),
+  late as (
+    insert into tollgate.late_requests (request_id, created_at)
+    select f.id, f.created_at from fresh f where f.settled_at is null
+  )
+  select f.* from fresh f where f.settled_at is not null
+  union all
+  select r.* from ripe r
+$$;
+
+comment on function tollgate.ended_requests(timestamptz, timestamptz, integer) is
+  'The requests made in a time that have ended, and a page of late ones that have ended since. Those of the time that are still open become late ones. Expects the row of tollgate.rolled to be locked.';
+
+
+create function tollgate.rolled_until(state tollgate.rolled, horizon timestamptz, page_size integer) returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  -- More than a page at one moment would never move on.
+  select greatest(state.rolled_until, least(horizon, greatest(
+    state.rolled_until + interval '1 microsecond',
+    coalesce((
+      select r.created_at
+      from tollgate.requests r
+      where r.created_at >= state.rolled_until and r.created_at < horizon
+      order by r.created_at
+      offset page_size
+      limit 1
+    ), horizon)
+  )))
+$$;
+
+comment on function tollgate.rolled_until(tollgate.rolled, timestamptz, integer) is
+  'Where the next step of rolling up ends: after about page_size requests, or at the horizon.';
+
+
+create function tollgate.cuts() returns table (cut text, unit text, people boolean, models boolean)
+language sql
+immutable
+rows 8
+set search_path = ''
+as $$
+  values
+    ('hour', 'hour', true, true),
+    ('hour_model', 'hour', false, true),
+    ('day', 'day', true, true),
+    ('day_model', 'day', false, true),
+    ('day_key', 'day', true, false),
+    ('month', 'month', true, true),
+    ('month_model', 'month', false, true),
+    ('month_key', 'month', true, false)
+$$;
+
+comment on function tollgate.cuts() is
+  'The cuts of tollgate.tallies: the length of each, and whether it tells people (org, user, key) and models (and upstreams) apart.';
+
+
+create function tollgate.add_tallies(hours tollgate.usage[]) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.tallies as t (
+    cut, start, org_id, user_id, key_id, model, upstream,
+    requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at
+  )
+  select c.cut, date_trunc(c.unit, h.start, 'UTC'),
+    case when c.people then h.org_id else '' end,
+    case when c.people then h.user_id else '' end,
+    case when c.people then h.key_id else '' end,
+    case when c.models then h.model else '' end,
+    case when c.models then h.upstream else '' end,
+    sum(h.requests), sum(h.errors), sum(h.streamed), sum(h.estimated), sum(h.prompt_tokens),
+    sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at)
+  from unnest(hours) h
+  cross join tollgate.cuts() c
+  group by 1, 2, 3, 4, 5, 6, 7
+  order by 1, 2, 3, 4, 5, 6, 7
+  on conflict on constraint tallies_pkey do update set
+    requests = t.requests + excluded.requests,
+    errors = t.errors + excluded.errors,
+    streamed = t.streamed + excluded.streamed,
+    estimated = t.estimated + excluded.estimated,
+    prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = t.completion_tokens + excluded.completion_tokens,
+    charge_nanos = t.charge_nanos + excluded.charge_nanos,
+    cost_nanos = t.cost_nanos + excluded.cost_nanos,
+    last_at = greatest(t.last_at, excluded.last_at)
+$$;
+
+comment on function tollgate.add_tallies(tollgate.usage[]) is
+  'Adds what was used in hours, by org, user, key, model and upstream, to the tallies of all cuts.';
+
 
 create function tollgate.roll_up(horizon timestamptz, page_size integer) returns jsonb
 language plpgsql
@@ -6493,103 +6355,33 @@ begin
   if not found then
     return '{"requests": 0, "more": false}';
   end if;
-
   if state.rolled_until = '-infinity' then
-    select coalesce(min(r.created_at), horizon) into state.rolled_until from tollgate.requests r;
-    state.rolled_until := date_trunc('hour', least(state.rolled_until, horizon), 'UTC');
+    select date_trunc('hour', least(min(r.created_at), horizon), 'UTC') into state.rolled_until from tollgate.requests r;
   end if;
-  select r.created_at into upto
-  from tollgate.requests r
-  where r.created_at >= state.rolled_until and r.created_at < horizon
-  order by r.created_at
-  offset page_size
-  limit 1;
-  -- More than a page at one moment would never move on.
-  upto := least(greatest(coalesce(upto, horizon), state.rolled_until + interval '1 microsecond'), horizon);
-  upto := greatest(upto, state.rolled_until);
+  upto := tollgate.rolled_until(state, horizon, page_size);
 
-  with ripe as (
-    delete from tollgate.late_requests l
-    using tollgate.requests r
-    where r.id = l.request_id and r.settled_at is not null
-      and l.request_id in (
-        select o.request_id
-        from tollgate.late_requests o
-        join tollgate.requests q on q.id = o.request_id
-        where q.settled_at is not null
-        limit page_size
-      )
-    returning r.id, r.org_id, r.user_id, r.key_id, r.model, r.upstream, r.created_at, r.settled_at, r.streamed, r.estimated,
-      r.prompt_tokens, r.completion_tokens, r.charge_nanos, r.cost_nanos, r.first_token_ms, r.duration_ms,
-      (r.error_code is not null or r.status >= 400) is true as failed
-  ),
-  fresh as (
-    select r.id, r.org_id, r.user_id, r.key_id, r.model, r.upstream, r.created_at, r.settled_at, r.streamed, r.estimated,
-      r.prompt_tokens, r.completion_tokens, r.charge_nanos, r.cost_nanos, r.first_token_ms, r.duration_ms,
-      (r.error_code is not null or r.status >= 400) is true as failed
-    from tollgate.requests r
-    where r.created_at >= state.rolled_until and r.created_at < upto
-  ),
-  late as (
-    insert into tollgate.late_requests (request_id, created_at)
-    select f.id, f.created_at from fresh f where f.settled_at is null
-  ),
-  ended as materialized (
+  with ended as materialized (
     select date_trunc('hour', e.created_at, 'UTC') as hour, e.org_id, e.user_id, e.key_id, e.model,
       coalesce(e.upstream, '') as upstream, e.created_at, e.streamed, e.estimated, e.prompt_tokens, e.completion_tokens,
-      e.charge_nanos, e.cost_nanos, e.first_token_ms, e.duration_ms, e.failed
-    from (select * from fresh f where f.settled_at is not null union all select * from ripe) e
-  ),
-  by_hour as materialized (
-    select e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream,
-      count(*) as requests,
-      count(*) filter (where e.failed) as errors,
-      count(*) filter (where e.streamed) as streamed,
-      count(*) filter (where e.estimated) as estimated,
-      coalesce(sum(e.prompt_tokens), 0)::bigint as prompt_tokens,
-      coalesce(sum(e.completion_tokens), 0)::bigint as completion_tokens,
-      coalesce(sum(e.charge_nanos), 0)::bigint as charge_nanos,
-      coalesce(sum(e.cost_nanos), 0)::bigint as cost_nanos,
-      max(e.created_at) as last_at
-    from ended e
-    group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
+      e.charge_nanos, e.cost_nanos, e.first_token_ms, e.duration_ms,
+      (e.error_code is not null or e.status >= 400) is true as failed
+    from tollgate.ended_requests(state.rolled_until, upto, page_size) e
   ),
   tallied as (
-    insert into tollgate.tallies as t (
-      cut, start, org_id, user_id, key_id, model, upstream,
-      requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at
-    )
-    select c.cut, date_trunc(c.unit, h.hour, 'UTC') as start,
-      case when c.people then h.org_id else '' end,
-      case when c.people then h.user_id else '' end,
-      case when c.people then h.key_id else '' end,
-      case when c.models then h.model else '' end,
-      case when c.models then h.upstream else '' end,
-      sum(h.requests), sum(h.errors), sum(h.streamed), sum(h.estimated), sum(h.prompt_tokens),
-      sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at)
-    from by_hour h
-    cross join (values
-      ('hour', 'hour', true, true),
-      ('hour_model', 'hour', false, true),
-      ('day', 'day', true, true),
-      ('day_model', 'day', false, true),
-      ('day_key', 'day', true, false),
-      ('month', 'month', true, true),
-      ('month_model', 'month', false, true),
-      ('month_key', 'month', true, false)
-    ) c (cut, unit, people, models)
-    group by 1, 2, 3, 4, 5, 6, 7
-    order by 1, 2, 3, 4, 5, 6, 7
-    on conflict on constraint tallies_pkey do update set
-      requests = t.requests + excluded.requests,
-      errors = t.errors + excluded.errors,
-      streamed = t.streamed + excluded.streamed,
-      estimated = t.estimated + excluded.estimated,
-      prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
-      completion_tokens = t.completion_tokens + excluded.completion_tokens,
-      charge_nanos = t.charge_nanos + excluded.charge_nanos,
-      cost_nanos = t.cost_nanos + excluded.cost_nanos,
-      last_at = greatest(t.last_at, excluded.last_at)
+    select tollgate.add_tallies(array_agg(h::tollgate.usage)) from (
+      select e.hour as start, e.org_id, e.user_id, e.key_id, e.model, e.upstream,
+        count(*) as requests,
+        count(*) filter (where e.failed) as errors,
+        count(*) filter (where e.streamed) as streamed,
+        count(*) filter (where e.estimated) as estimated,
+        coalesce(sum(e.prompt_tokens), 0)::bigint as prompt_tokens,
+        coalesce(sum(e.completion_tokens), 0)::bigint as completion_tokens,
+        coalesce(sum(e.charge_nanos), 0)::bigint as charge_nanos,
+        coalesce(sum(e.cost_nanos), 0)::bigint as cost_nanos,
+        max(e.created_at) as last_at
+      from ended e
+      group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
+    ) h
   ),
   durations as materialized (
     select e.hour, k.kind, e.model, e.upstream,
@@ -6613,7 +6405,7 @@ begin
       requests = t.requests + excluded.requests,
       total_ms = t.total_ms + excluded.total_ms
   )
-  select count(*) into counted from ended;
+  select (select count(*) from ended) into counted from tallied; -- which is read, since only then it is run
 
   update tollgate.rolled set rolled_until = upto;
   return jsonb_build_object('requests', counted, 'more', upto < horizon or counted >= page_size);
@@ -6621,7 +6413,7 @@ end
 $$;
 
 comment on function tollgate.roll_up(timestamptz, integer) is
-  'Counts at most about page_size requests made before the horizon, and as many late ones that have ended since: each exactly once, whoever else tries at the same time. `more` says whether to call again. Locks the row of tollgate.rolled; when another has it, does nothing.';
+  'Counts at most about page_size requests made before the horizon, and as many late ones that have ended since: each exactly once, even when two try at the same time. `more` says whether to call again. Locks the row of tollgate.rolled; when another transaction has it, does nothing.';
 
 
 create function tollgate.roll_up_flows(page_size integer) returns boolean
@@ -6655,7 +6447,7 @@ end
 $$;
 
 comment on function tollgate.roll_up_flows(integer) is
-  'Sums up a page of transfers, each exactly once, in the order of the ledger; whether there may be more. Expects the row of tollgate.rolled to be locked.';
+  'Adds a page of transfers to the flows, each exactly once, in the order of the ledger. Tells whether there may be more. Expects the row of tollgate.rolled to be locked.';
 
 
 create function public.tollgate_roll_up_usage(page_size integer) returns jsonb
@@ -6664,7 +6456,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  -- Read before this transaction has an id of its own, and drawn by transactions that had theirs: they lock the org first.
+  -- Read before this transaction gets an id. The transactions that drew these positions had theirs before: they lock the org first.
   newest constant bigint := (
     select case when s.is_called then s.last_value else 0 end from tollgate.transfers_position_seq s
   );
@@ -6677,24 +6469,24 @@ begin
   if not found then
     return '{"requests": 0, "more": false}';
   end if;
-  -- Admission draws its transaction id before it reads the clock, so requests made before a sighting belong to older
-  -- transactions than the sighting's own. None takes an hour: one that stays longer is no admission.
-  if state.sighted_xid <= pg_snapshot_xmin(pg_current_snapshot()) or state.sighted_at < now() - interval '1 hour' then
-    state.complete_until := state.sighted_at;
-    state.complete_position := state.sighted_position;
-    state.sighted_xid := null;
+  -- Admission gets its transaction id before it reads the clock, so requests made before a mark belong to transactions older
+  -- than that of the mark. No admission takes an hour: an older transaction that still runs is something else.
+  if state.marked_xid <= pg_snapshot_xmin(pg_current_snapshot()) or state.marked_at < now() - interval '1 hour' then
+    state.complete_until := state.marked_at;
+    state.complete_position := state.marked_position;
+    state.marked_xid := null;
   end if;
-  if state.sighted_xid is null then
-    state.sighted_at := now();
-    state.sighted_position := newest;
-    state.sighted_xid := pg_current_xact_id();
+  if state.marked_xid is null then
+    state.marked_at := now();
+    state.marked_position := newest;
+    state.marked_xid := pg_current_xact_id();
   end if;
   update tollgate.rolled set
-    sighted_at = state.sighted_at, sighted_xid = state.sighted_xid, complete_until = state.complete_until,
-    sighted_position = state.sighted_position, complete_position = state.complete_position;
+    marked_at = state.marked_at, marked_xid = state.marked_xid, complete_until = state.complete_until,
+    marked_position = state.marked_position, complete_position = state.complete_position;
   more_flows := tollgate.roll_up_flows(page_size);
-  -- Of the running hour whole pages, so that whoever reads finds few requests that are not counted yet, however many
-  -- come; and no less, since a page costs as much as the subjects in it.
+  -- The current hour is rolled up in whole pages, so that readers find few requests that are not counted yet. Less than a
+  -- page would not be worth it: the cost is that of the orgs, keys and models in it.
   horizon := case when exists (
     select from tollgate.requests r
     where r.created_at >= state.rolled_until and r.created_at < state.complete_until
@@ -6707,7 +6499,7 @@ end
 $$;
 
 comment on function public.tollgate_roll_up_usage(integer) is
-  'One bounded step of rolling up: the hours that are over, and of the running one full pages, as far as every request is there to be seen, and the ledger likewise; a page of requests and one of transfers at a time. Answers {"requests", "more"}; called again while there is more. Refuses nothing. Locks the row of tollgate.rolled; when another has it, does nothing.';
+  'One bounded step of rolling up, a page of requests and a page of transfers: hours that are over, and full pages of the current hour, up to where all rows are known to be committed. Answers {"requests", "more"}; to be called again while there is more. Refuses nothing. Locks the row of tollgate.rolled; when another transaction has it, does nothing.';
 
 select tollgate.expose('public.tollgate_roll_up_usage(integer)');
 
@@ -6717,11 +6509,13 @@ select tollgate.expose('public.tollgate_roll_up_usage(integer)');
 -- Usage as JSON.
 
 create function tollgate.credits_of(nanos bigint) returns numeric
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select trim_scale(nanos / 1000000000.0)
+begin
+  return trim_scale(nanos / 1000000000.0);
+end
 $$;
 
 comment on function tollgate.credits_of(bigint) is 'Nanos as credits, for people to read.';
@@ -6735,7 +6529,34 @@ as $$
   select md5(jsonb_build_array(start, org_id, user_id, key_id, model, upstream)::text)
 $$;
 
-comment on function tollgate.group_id(timestamptz, text, text, text, text, text) is 'By what a cursor finds its place among groups.';
+comment on function tollgate.group_id(timestamptz, text, text, text, text, text) is 'The cursor of a group of usage.';
+
+
+create function tollgate.group_shown(u tollgate.usage, groups text[], everyone boolean) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select (
+    select jsonb_object_agg(d.name, d.value)
+    from (values
+      ('day', 'start', tollgate.utc(u.start)),
+      ('month', 'start', tollgate.utc(u.start)),
+      ('org', 'org_id', u.org_id),
+      ('org', 'org_name', (select o.name from tollgate.orgs o where o.id = u.org_id)),
+      ('user', 'user_id', u.user_id),
+      ('user', 'user_email', (select p.email from tollgate.users p where p.id = u.user_id)),
+      ('key', 'key_id', u.key_id),
+      ('key', 'key_name', (select k.name from tollgate.api_keys k where k.id = u.key_id)),
+      ('model', 'model', u.model),
+      ('upstream', 'upstream', u.upstream)
+    ) d (of_group, name, value)
+    where d.of_group = any (groups)
+  ) || tollgate.measures(u, everyone) || jsonb_build_object('last_request_at', tollgate.utc(u.last_at))
+$$;
+
+comment on function tollgate.group_shown(tollgate.usage, text[], boolean) is
+  'A group of usage, with the names of what it is grouped by.';
 
 
 create function tollgate.measures(used tollgate.usage, everyone boolean) returns jsonb
@@ -6744,24 +6565,25 @@ immutable
 set search_path = ''
 as $$
   select jsonb_build_object(
-    'requests', used.requests,
-    'errors', used.errors,
-    'streamed', used.streamed,
-    'estimated', used.estimated,
-    'prompt_tokens', used.prompt_tokens,
-    'completion_tokens', used.completion_tokens,
-    'charge_nanos', used.charge_nanos,
-    'charge_credits', tollgate.credits_of(used.charge_nanos)
+    'requests', coalesce(used.requests, 0),
+    'errors', coalesce(used.errors, 0),
+    'streamed', coalesce(used.streamed, 0),
+    'estimated', coalesce(used.estimated, 0),
+    'prompt_tokens', coalesce(used.prompt_tokens, 0),
+    'completion_tokens', coalesce(used.completion_tokens, 0),
+    'charge_nanos', m.charge,
+    'charge_credits', tollgate.credits_of(m.charge)
   ) || case when everyone then jsonb_build_object(
-    'cost_nanos', used.cost_nanos,
-    'cost_credits', tollgate.credits_of(used.cost_nanos),
-    'margin_nanos', used.charge_nanos - used.cost_nanos,
-    'margin_credits', tollgate.credits_of(used.charge_nanos - used.cost_nanos)
+    'cost_nanos', m.cost,
+    'cost_credits', tollgate.credits_of(m.cost),
+    'margin_nanos', m.charge - m.cost,
+    'margin_credits', tollgate.credits_of(m.charge - m.cost)
   ) else '{}' end
+  from (select coalesce(used.charge_nanos, 0) as charge, coalesce(used.cost_nanos, 0) as cost) m
 $$;
 
 comment on function tollgate.measures(tollgate.usage, boolean) is
-  'What was used, as answers tell it; cost and margin only where it is everyone''s.';
+  'What was used, as answers show it, zeros for none; cost and margin only where it is everyone''s.';
 
 
 create function tollgate.used(used tollgate.usage) returns jsonb
@@ -6777,7 +6599,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.used(tollgate.usage) is 'What was used, in short.';
+comment on function tollgate.used(tollgate.usage) is 'What was used, as a summary.';
 
 
 create function tollgate.own_or_all(actor tollgate.caller, filters jsonb, everyone boolean) returns jsonb
@@ -6789,7 +6611,7 @@ as $$
 $$;
 
 comment on function tollgate.own_or_all(tollgate.caller, jsonb, boolean) is
-  'The filters, over the caller''s own org unless it asks for everyone''s.';
+  'The filters, limited to the caller''s own org unless everyone''s are asked for.';
 
 
 create function tollgate.used_since(since timestamptz, filters jsonb) returns jsonb
@@ -6811,7 +6633,7 @@ as $$
 $$;
 
 comment on function tollgate.used_since(timestamptz, jsonb) is
-  'What was used from a moment on, null being the beginning; which model most requests were for, and when the last was made.';
+  'What was used from a moment on (null is the beginning), the model with the most requests, and the time of the last request.';
 
 
 -- schemas/11_content/contents.sql
@@ -6831,7 +6653,7 @@ as $$
 $$;
 
 comment on function tollgate.keep_contents(jsonb[]) is
-  'Keeps what was said in those requests whose item tells of it; of each the first word stands. Refuses nothing. Called under the lock of the orgs.';
+  'Stores prompts and answers of the items that have them; what is stored already stays. Refuses nothing. Expects the orgs to be locked.';
 
 
 create function tollgate.drop_contents() returns trigger
@@ -6845,7 +6667,7 @@ end
 $$;
 
 comment on function tollgate.drop_contents() is
-  'Trigger of requests: what was said goes with its request, whoever drops it. In place of a foreign key, which every settlement would pay for.';
+  'Trigger of requests: deletes the content of deleted requests. It replaces a foreign key, which would slow down every settlement.';
 
 create trigger requests_gone
 after delete on tollgate.requests
@@ -6883,7 +6705,7 @@ end
 $$;
 
 comment on function public.tollgate_contents(jsonb, jsonb, integer) is
-  'A page of everyone''s requests as tollgate_requests() answers it, each with what was asked and answered where that was kept. For admins. Reading is recorded: an event content.read for each org whose words were shown, naming the requests. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'A page of everyone''s requests as from tollgate_requests(), each with its prompt and answer where they were stored. For admins. Reading is recorded: an audit event content.read for each org whose content was shown, with the requests. Refuses: as recognise(), invalid_request. Locks nothing.';
 
 select tollgate.expose('public.tollgate_contents(jsonb, jsonb, integer)');
 
@@ -6913,7 +6735,7 @@ end
 $$;
 
 comment on function public.tollgate_drop_old_contents(integer, integer) is
-  'Drops a batch of what was said so many days ago or more (at least one); called again while it answers "more". Refuses nothing. Locks the dropped rows, skipping locked ones.';
+  'Deletes a batch of content that is older than so many days (at least one); to be called again while it answers "more". Refuses nothing. Locks the deleted rows, skipping locked ones.';
 
 select tollgate.expose('public.tollgate_drop_old_contents(integer, integer)');
 
@@ -8096,7 +7918,7 @@ as $$
 $$;
 
 comment on function public.tollgate_audit_books() is
-  'Proves the books from the tables alone, of one moment: that the ledger agrees with itself, with requests, with the operations and audit events that moved credits, with what was counted of it and with its hash chains, and that the audit trail agrees with its own. Names the rows that do not fit, at most 1,000 of them. Refuses nothing, locks nothing.';
+  'Proves the books of one moment from the tables alone: that the ledger agrees with itself, with requests, with the operations and audit events that moved credits, with the tallies and flows and with its hash chain, and that the audit trail agrees with its own. Names the rows that do not agree, at most 1,000. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_books()');
 
@@ -8245,7 +8067,7 @@ stable
 set search_path = ''
 as $$
   with charges as (
-    -- Of each request: its charge, and what a late settlement charged more or gave back.
+    -- For each request: its charge, and the correction of a late settlement.
     select tollgate.request_of(t) as request_id, min(t.org_id) as org_id, max(t.org_id) as other_org_id,
       count(*) filter (where t.kind = 'charge' and t.reference not like '%:late') as charges,
       count(*) filter (where t.reference like '%:late') as corrections,
@@ -8287,8 +8109,8 @@ as $$
   ) c
   where d.charges <> c.charges or d.charge_nanos <> c.nanos
   union all
-  -- Of requests that an upstream answered. The cost was rounded up to a whole nano, so the charge may be less by its
-  -- markup; an estimate ends at the hold, and so does what a late settlement corrected.
+  -- For requests that an upstream answered. The cost was rounded up to a whole nano, so the charge may be less by its
+  -- markup; estimates and corrections by late settlements are at most the hold.
   select 'cost', r.id, jsonb_build_object(
     'state', r.state, 'cost_nanos', r.cost_nanos, 'charge_nanos', r.charge_nanos, 'markup_ppm', r.markup_ppm,
     'usage_cost', r.usage -> 'cost'
@@ -8313,7 +8135,7 @@ as $$
 $$;
 
 comment on function tollgate.charge_faults() is
-  'Where requests and charges do not agree: every charge is one transfer of the request''s org, with what a late settlement corrected of it, every charge is the cost and its markup, every cost what the upstream said; charges of an org whose requests retention dropped are, in number and sum, what it noted then.';
+  'Where requests and charges do not agree: every charge must be one transfer of the request''s org, with the correction of a late settlement; the cost with its markup; and the cost must be what the upstream said. Charges whose requests retention dropped must agree, in number and sum, with tollgate.dropped.';
 
 
 create function tollgate.origin_faults() returns table (fault text, id text, facts jsonb)
@@ -8375,7 +8197,7 @@ as $$
 $$;
 
 comment on function tollgate.origin_faults() is
-  'Where credits moved without their origin: every transfer but charges has one audit event of its org, amount and accounts, every such event its transfer, every operation both; every overdrawing charge and every late correction is what its event says.';
+  'Where credits moved without their origin: every transfer except charges must have one audit event with its org, amount and accounts, every such event its transfer, every operation both; every overdrawing charge and every late correction must agree with its event.';
 
 
 -- schemas/13_books/ledger.sql
@@ -8410,7 +8232,7 @@ as $$
 $$;
 
 comment on function tollgate.org_faults() is
-  'Orgs that are gone though they had a balance, or though nobody deleted them.';
+  'Orgs that are missing although they had a balance, or without an audit event of their deletion.';
 
 
 create function tollgate.ledger_faults() returns table (fault text, id text, facts jsonb)
@@ -8480,7 +8302,7 @@ as $$
 $$;
 
 comment on function tollgate.ledger_faults() is
-  'Where the ledger does not agree with itself: every balance is its transfers, every held sum and every count of open requests its open holds, every open request one hold, every refund within its charges, every running balance the one before and its change.';
+  'Where the ledger does not agree with itself: every balance must be the sum of its transfers, every held sum and count of open requests that of its open holds; every open request must have one hold, every refund be within its charges, every running balance be the one before plus its change.';
 
 
 create function tollgate.total_faults() returns table (fault text, id text, facts jsonb)
@@ -8541,37 +8363,12 @@ as $$
 $$;
 
 comment on function tollgate.total_faults() is
-  'Where rows do not agree with what was counted of them: every hour of an org''s requests with its tally, what is missing of an org''s requests with what retention noted that it dropped, every hour of transfers with its flow.';
+  'Where rows do not agree with their sums: every hour of an org''s requests with its tally, an org''s missing requests with tollgate.dropped, every hour of transfers with its flow.';
 
 
 -- schemas/14_security/audit_events.sql
 
 -- Lists of audit events.
-
-create function tollgate.of_audit_event(e tollgate.audit_events) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_build_object(
-    'id', e.id,
-    'occurred_at', tollgate.utc(e.occurred_at),
-    'actor', jsonb_strip_nulls(jsonb_build_object(
-      'kind', e.actor_kind, 'key_id', e.actor_key_id, 'user_id', e.actor_user_id, 'name', e.actor_name
-    )),
-    'org_id', e.org_id,
-    'action', e.action,
-    'target_id', e.target_id,
-    'outcome', e.outcome,
-    'ip', host(e.ip),
-    'user_agent', e.user_agent,
-    'request_id', e.request_id,
-    'details', e.details
-  )
-$$;
-
-comment on function tollgate.of_audit_event(tollgate.audit_events) is 'An audit event as it is shown.';
-
 
 create function public.tollgate_audit_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
 language plpgsql
@@ -8580,57 +8377,30 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  cursor_id text := coalesce(filters ->> 'cursor', filters ->> 'before_id'); -- as older servers say it
-  last tollgate.audit_events;
-  -- Said once and planned for each call, so that the filters that are there find their index.
-  fits constant text := $fits$
-    ($1 ->> 'org_id' is null or a.org_id = $1 ->> 'org_id')
-    and ($1 ->> 'action' is null or a.action = $1 ->> 'action')
-    and ($1 ->> 'outcome' is null or a.outcome = $1 ->> 'outcome')
-    and ($1 ->> 'target_id' is null or a.target_id = $1 ->> 'target_id')
-    and ($1 ->> 'actor_id' is null or $1 ->> 'actor_id' in (a.actor_key_id, a.actor_user_id, a.actor_name))
-    and ($1 ->> 'from' is null or a.occurred_at >= ($1 ->> 'from')::timestamptz)
-    and ($1 ->> 'to' is null or a.occurred_at < ($1 ->> 'to')::timestamptz)
-  $fits$;
-  most_counted constant integer := 10000;
-  total bigint;
-  page jsonb[];
 begin
-  if cursor_id is not null then
-    select a.* into last from tollgate.audit_events a where a.id = cursor_id;
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-
-  execute 'select count(*) from (select from tollgate.audit_events a where ' || fits || ' limit $2) a'
-  into total using filters, most_counted + 1;
-  execute format(
-    $page$
-      select array(
-        select tollgate.of_audit_event(a) from tollgate.audit_events a
-        where %s and ($2 is null or (a.occurred_at, a.id) %s ($3, $2))
-        order by a.occurred_at %s, a.id %3$s
-        limit $4
-      )
-    $page$,
-    fits,
-    case filters ->> 'sort' when 'occurred_at:asc' then '>' else '<' end,
-    case filters ->> 'sort' when 'occurred_at:asc' then 'asc' else 'desc' end
-  )
-  into page using filters, last.id, last.occurred_at, page_size + 1;
-
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', to_jsonb(page[:page_size]),
-    'next_cursor', case when cardinality(page) > page_size then page[page_size] -> 'id' end,
-    'total', case when total <= most_counted then total end
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.audit_events',
+    'tollgate.audit_event_shown',
+    $where$
+      ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'action' is null or e.action = $1 ->> 'action')
+      and ($1 ->> 'outcome' is null or e.outcome = $1 ->> 'outcome')
+      and ($1 ->> 'target_id' is null or e.target_id = $1 ->> 'target_id')
+      and ($1 ->> 'actor_id' is null or $1 ->> 'actor_id' in (e.actor_key_id, e.actor_user_id, e.actor_name))
+      and ($1 ->> 'from' is null or e.occurred_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.occurred_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    '{"occurred_at": "e.occurred_at"}',
+    coalesce(filters ->> 'sort', 'occurred_at:desc'),
+    filters,
+    page_size,
+    most_counted => 10000
   );
 end
 $$;
 
 comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
-  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or a console''s name), from, to, sort (occurred_at:desc, or occurred_at:asc for the oldest first), cursor (the last id of the page before). The total is counted up to 10,000. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor. The total is counted up to 10,000. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_events(jsonb, jsonb, integer)');
 
@@ -8673,7 +8443,7 @@ end
 $$;
 
 comment on function tollgate.report_on_books(boolean) is
-  'The audit of the books at this moment, with the first hundred faults. Unless it is asked for, books that a call''s deadline may be too short for are not read, and the answer says so.';
+  'The audit of the books at this moment, with the first hundred faults. Large books, which may take longer than a call, are audited only when asked for; otherwise the answer says that they were not.';
 
 
 create function tollgate.report_on_access(since timestamptz, until timestamptz) returns jsonb
@@ -8711,7 +8481,7 @@ end
 $$;
 
 comment on function tollgate.report_on_access(timestamptz, timestamptz) is
-  'Which keys made paid requests in a time: the 1,000 busiest.';
+  'Which keys made paid requests in a span of time: the 1,000 busiest.';
 
 
 create function tollgate.report_on_keys(since timestamptz, until timestamptz) returns jsonb
@@ -8756,7 +8526,7 @@ as $$
 $$;
 
 comment on function tollgate.report_on_keys(timestamptz, timestamptz) is
-  'What happened to keys in a time, and which of those that may be used today are not: the 1,000 oldest of them by name.';
+  'How many keys were issued, rotated, disabled and revoked in a span of time, and which working keys are unused: the 1,000 oldest of them.';
 
 
 create function tollgate.report_on_money(since timestamptz, until timestamptz) returns jsonb
@@ -8781,7 +8551,7 @@ begin
       case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end as nanos
     from tollgate.transfers t
     where t.created_at >= since and t.created_at < until and t.kind <> 'charge'
-      and not (t.kind = 'refund' and t.reference like '%:late') -- in the charge of its request already
+      and not (t.kind = 'refund' and t.reference like '%:late') -- counted in the charge of its request
   ) s;
   return jsonb_build_object(
     'in_nanos', moved.funded,
@@ -8796,7 +8566,7 @@ end
 $$;
 
 comment on function tollgate.report_on_money(timestamptz, timestamptz) is
-  'Money in (what was funded, less what was taken back), out (what upstreams cost) and the margin: charges less refunds and cost. A charge counts at the time of its request, with what a late settlement corrected of it; everything else when it was moved.';
+  'Money in (funding, less what was taken back), money out (the cost of upstreams) and the margin: charges less refunds and cost. A charge counts at the time of its request, with the correction of a late settlement; other transfers count at their own time.';
 
 
 create function tollgate.report_on_people(since timestamptz, until timestamptz) returns jsonb
@@ -8847,7 +8617,7 @@ as $$
 $$;
 
 comment on function tollgate.report_on_people(timestamptz, timestamptz) is
-  'Who changed what how often: admins, idle ones too, then whoever else acted; the 1,000 busiest.';
+  'Who changed what how often: all admins, then others who acted; the 1,000 busiest.';
 
 
 create function public.tollgate_compliance_report(caller jsonb, since text, until text, books boolean) returns jsonb
@@ -8878,7 +8648,7 @@ end
 $$;
 
 comment on function public.tollgate_compliance_report(jsonb, text, text, boolean) is
-  'What an auditor asks of a time, of at most 366 days: keys, people, access, money, and the books at this moment. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'The report of a span of time of at most 366 days: keys, people, access, money, and the books at this moment. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
 
 select tollgate.expose('public.tollgate_compliance_report(jsonb, text, text, boolean)');
 
@@ -8899,10 +8669,10 @@ as $$
   end
 $$;
 
-comment on function tollgate.severity_of(text) is 'How grave a kind of security event is: info, warning or critical.';
+comment on function tollgate.severity_of(text) is 'The severity of a kind of security event: info, warning or critical.';
 
 
-create function tollgate.sight(
+create function tollgate.raise_event(
   kind text,
   subject_kind text,
   subject text,
@@ -8934,18 +8704,18 @@ as $$
   returning e.count_in_hour
 $$;
 
-comment on function tollgate.sight(text, text, text, text, text, bigint, timestamptz, timestamptz, jsonb) is
-  'Counts something seen: opens an event, or moves the one that is open on. Answers how often it was seen within the hour. Locks the event: whoever sights many does so in the order of kind and subject.';
+comment on function tollgate.raise_event(text, text, text, text, text, bigint, timestamptz, timestamptz, jsonb) is
+  'Raises a security event: opens one, or adds to the open one of this kind and subject. Answers its count within the hour. Locks the event: raise several in the order of kind and subject.';
 
 
-create function tollgate.sight_change() returns trigger
+create function tollgate.raise_event_of_change() returns trigger
 language plpgsql
 set search_path = ''
 as $$
 declare
   is_of_org constant boolean := new.action in ('credits.overdrawn', 'org.paid_suspended');
 begin
-  perform tollgate.sight(
+  perform tollgate.raise_event(
     case new.action when 'credits.overdrawn' then 'org_overdrawn' else replace(new.action, '.', '_') end,
     case when is_of_org then 'org' else 'key' end,
     case when is_of_org then new.org_id else new.target_id end,
@@ -8960,19 +8730,19 @@ begin
 end
 $$;
 
-comment on function tollgate.sight_change() is
-  'Trigger of the audit trail: what happens to keys, charges above their hold and the suspension of paid calls are security events in the transaction of the change.';
+comment on function tollgate.raise_event_of_change() is
+  'Trigger of the audit trail: raises a security event for new, rotated and revoked keys, charges above their hold and suspensions of paid calls, in the transaction of the change.';
 
-create trigger audit_events_sighted
+create trigger audit_events_raised
 after insert on tollgate.audit_events
 for each row
 when (new.outcome = 'success' and new.action in (
   'key.created', 'key.rotated', 'key.revoked', 'credits.overdrawn', 'org.paid_suspended'
 ))
-execute function tollgate.sight_change();
+execute function tollgate.raise_event_of_change();
 
 
-create function tollgate.of_security_event(e tollgate.security_events) returns jsonb
+create function tollgate.security_event_shown(e tollgate.security_events) returns jsonb
 language sql
 immutable
 set search_path = ''
@@ -8994,23 +8764,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.of_security_event(tollgate.security_events) is 'A security event as it is shown.';
-
-
-create function tollgate.rank_of(e tollgate.security_events, sort text) returns numeric
-language sql
-immutable
-set search_path = ''
-as $$
-  select case split_part(sort, ':', 1)
-    when 'first_seen' then extract(epoch from e.first_seen_at)
-    when 'count' then e.count
-    when 'severity' then array_position('{info,warning,critical}'::text[], e.severity)
-    else extract(epoch from e.last_seen_at)
-  end * case when sort like '%:desc' then 1 else -1 end
-$$;
-
-comment on function tollgate.rank_of(tollgate.security_events, text) is 'What a list of security events is sorted by, greatest first. `sort` is a word and its direction, as last_seen:desc.';
+comment on function tollgate.security_event_shown(tollgate.security_events) is 'A security event as operators see it.';
 
 
 create function public.tollgate_security_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -9020,55 +8774,34 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'last_seen:desc');
-  last tollgate.security_events;
-  fitting bigint;
-  page jsonb[];
 begin
-  if filters ->> 'cursor' is not null then
-    select e.* into last from tollgate.security_events e where e.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-
-  with fitting as materialized (
-    select e.id, tollgate.rank_of(e, sort) as rank
-    from tollgate.security_events e
-    where (filters ->> 'kind' is null or e.kind = filters ->> 'kind')
-      and (filters ->> 'severity' is null or e.severity = filters ->> 'severity')
-      and (filters ->> 'org_id' is null or e.org_id = filters ->> 'org_id')
-      and (filters ->> 'key_id' is null or e.key_id = filters ->> 'key_id')
-      and (filters ->> 'acknowledged' is null or (e.acknowledged_at is not null) = (filters ->> 'acknowledged')::boolean)
-      and (filters ->> 'from' is null or e.last_seen_at >= (filters ->> 'from')::timestamptz)
-      and (filters ->> 'to' is null or e.first_seen_at < (filters ->> 'to')::timestamptz)
-  )
-  select
-    (select count(*) from fitting),
-    array(
-      select tollgate.of_security_event(e)
-      from (
-        select f.id, f.rank from fitting f
-        where last.id is null or (f.rank, f.id) < (tollgate.rank_of(last, sort), last.id)
-        order by f.rank desc, f.id desc
-        limit page_size + 1
-      ) f
-      join tollgate.security_events e on e.id = f.id
-      order by f.rank desc, f.id desc
-    )
-  into fitting, page;
-
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', to_jsonb(page[:page_size]),
-    'next_cursor', case when cardinality(page) > page_size then page[page_size] -> 'id' end,
-    'total', fitting
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.security_events',
+    'tollgate.security_event_shown',
+    $where$
+      ($1 ->> 'kind' is null or e.kind = $1 ->> 'kind')
+      and ($1 ->> 'severity' is null or e.severity = $1 ->> 'severity')
+      and ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
+      and ($1 ->> 'acknowledged' is null or (e.acknowledged_at is not null) = ($1 ->> 'acknowledged')::boolean)
+      and ($1 ->> 'from' is null or e.last_seen_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    jsonb_build_object(
+      'last_seen', 'e.last_seen_at',
+      'first_seen', 'e.first_seen_at',
+      'count', 'e.count',
+      'severity', $key$array_position('{info,warning,critical}', e.severity)$key$
+    ),
+    coalesce(filters ->> 'sort', 'last_seen:desc'),
+    filters,
+    page_size
   );
 end
 $$;
 
 comment on function public.tollgate_security_events(jsonb, jsonb, integer) is
-  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (last_seen, first_seen, count or severity, :asc or :desc), cursor (the last id of the page before). For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (last_seen, first_seen, count, severity), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_security_events(jsonb, jsonb, integer)');
 
@@ -9096,12 +8829,12 @@ begin
       perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'security_event', 'id', event_id));
     end if;
   end if;
-  return tollgate.of_security_event(event) || jsonb_build_object('caller', tollgate.identity(actor));
+  return tollgate.security_event_shown(event) || jsonb_build_object('caller', tollgate.identity(actor));
 end
 $$;
 
 comment on function public.tollgate_acknowledge_security_event(jsonb, text, text) is
-  'Says that somebody has seen to an event; when it is seen again, a new one opens. The first acknowledgement stands: repeating changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the event.';
+  'Acknowledges an event; when it happens again, a new one opens. The first acknowledgement stands: a repetition changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the event.';
 
 select tollgate.expose('public.tollgate_acknowledge_security_event(jsonb, text, text)');
 
@@ -9110,7 +8843,7 @@ select tollgate.expose('public.tollgate_acknowledge_security_event(jsonb, text, 
 
 -- Security events from patterns in the tables.
 
-create function tollgate.spot(
+create function tollgate.raise_pattern(
   kind text,
   subject_kind text,
   subject text,
@@ -9130,20 +8863,20 @@ begin
   ) then
     return 0;
   end if;
-  perform tollgate.sight(kind, subject_kind, subject, org_id, key_id, 1, now(), now(), details);
+  perform tollgate.raise_event(kind, subject_kind, subject, org_id, key_id, 1, now(), now(), details);
   return 1;
 end
 $$;
 
-comment on function tollgate.spot(text, text, text, text, text, jsonb) is
-  'Sights a pattern that lasts: at most once an hour, and not within a day of somebody saying it is known. Answers how often: 1 or 0. Locks the event.';
+comment on function tollgate.raise_pattern(text, text, text, text, text, jsonb) is
+  'Raises the event of a lasting pattern: at most once an hour, and not within a day of an acknowledgement. Answers how many it raised: 1 or 0. Locks the event.';
 
 
-create function tollgate.spot_networks() returns bigint
+create function tollgate.find_many_networks() returns bigint
 language sql
 set search_path = ''
 as $$
-  select coalesce(sum(tollgate.spot('many_networks', 'key', s.key_id, k.org_id, s.key_id, jsonb_build_object('networks', s.networks))), 0)
+  select coalesce(sum(tollgate.raise_pattern('many_networks', 'key', s.key_id, k.org_id, s.key_id, jsonb_build_object('networks', s.networks))), 0)
   from (
     select n.key_id, count(*) as networks
     from tollgate.key_networks n
@@ -9156,14 +8889,14 @@ as $$
   join tollgate.api_keys k on k.id = s.key_id
 $$;
 
-comment on function tollgate.spot_networks() is 'Keys used from 20 or more networks within 24 hours.';
+comment on function tollgate.find_many_networks() is 'Raises an event for each key that was used from 20 or more networks within 24 hours.';
 
 
-create function tollgate.spot_quarantined(since timestamptz, until timestamptz) returns bigint
+create function tollgate.find_quarantined(since timestamptz, until timestamptz) returns bigint
 language sql
 set search_path = ''
 as $$
-  select count(tollgate.sight(
+  select count(tollgate.raise_event(
     'usage_quarantined', 'org', q.org_id, q.org_id, null, q.requests, q.first_seen, q.last_seen,
     jsonb_build_object('request_id', q.request_id)
   ))
@@ -9176,11 +8909,11 @@ as $$
   ) q
 $$;
 
-comment on function tollgate.spot_quarantined(timestamptz, timestamptz) is
-  'Orgs whose usage was charged at the hold because what the upstream said of it was nonsense, and settled in this time.';
+comment on function tollgate.find_quarantined(timestamptz, timestamptz) is
+  'Raises an event for each org with requests that were settled as quarantined in this span of time.';
 
 
-create function tollgate.spot_spikes() returns bigint
+create function tollgate.find_spikes() returns bigint
 language plpgsql
 set search_path = ''
 as $$
@@ -9204,7 +8937,7 @@ begin
     ) u
     where u.requests > 0;
     if past.days >= 3 and busy.requests >= 10 * past.mean then
-      spotted := spotted + tollgate.spot('usage_spike', 'key', busy.key_id, busy.org_id, busy.key_id,
+      spotted := spotted + tollgate.raise_pattern('usage_spike', 'key', busy.key_id, busy.org_id, busy.key_id,
         jsonb_build_object('requests', busy.requests, 'usual_requests', round(past.mean)));
     end if;
   end loop;
@@ -9212,11 +8945,11 @@ begin
 end
 $$;
 
-comment on function tollgate.spot_spikes() is
-  'Keys that made 1,000 requests or more within 24 hours, ten times their mean of the 14 days before, on three of which at least they were used. Looks at 200 keys.';
+comment on function tollgate.find_spikes() is
+  'Raises an event for each key with 1,000 requests or more within 24 hours, if that is ten times its daily mean of the 14 days before and it was used on at least three of them. Looks at 200 keys.';
 
 
-create function tollgate.forget_sightings() returns void
+create function tollgate.drop_old_events() returns void
 language sql
 set search_path = ''
 as $$
@@ -9235,8 +8968,8 @@ as $$
   );
 $$;
 
-comment on function tollgate.forget_sightings() is
-  'Drops up to 1,000 events not seen for 90 days, unless they are grave and nobody acknowledged them, and as many networks not seen for 30.';
+comment on function tollgate.drop_old_events() is
+  'Deletes up to 1,000 events that did not happen for 90 days, except unacknowledged warnings and critical ones of orgs and keys, and up to 1,000 networks that were not seen for 30 days.';
 
 
 create function public.tollgate_detect_patterns() returns jsonb
@@ -9245,32 +8978,32 @@ security definer
 set search_path = ''
 as $$
 declare
-  lookout tollgate.lookout;
-  until timestamptz := now() - interval '30 seconds'; -- what was settled before is committed
+  scan tollgate.pattern_scan;
+  until timestamptz := now() - interval '30 seconds'; -- earlier settlements are committed
   spotted bigint := 0;
 begin
-  select l.* into lookout from tollgate.lookout l for update skip locked;
+  select s.* into scan from tollgate.pattern_scan s for update skip locked;
   if not found then
     return '{"spotted": 0}';
   end if;
 
-  spotted := tollgate.spot_quarantined(lookout.quarantined_until, until);
-  update tollgate.lookout set quarantined_until = greatest(quarantined_until, until);
-  if lookout.looked_at < now() - interval '10 minutes' then
-    spotted := spotted + tollgate.spot_networks() + tollgate.spot_spikes();
-    perform tollgate.forget_sightings();
-    update tollgate.lookout set looked_at = now();
+  spotted := tollgate.find_quarantined(scan.quarantined_until, until);
+  update tollgate.pattern_scan set quarantined_until = greatest(quarantined_until, until);
+  if scan.scanned_at < now() - interval '10 minutes' then
+    spotted := spotted + tollgate.find_many_networks() + tollgate.find_spikes();
+    perform tollgate.drop_old_events();
+    update tollgate.pattern_scan set scanned_at = now();
   end if;
   return jsonb_build_object('spotted', spotted);
 end
 $$;
 
 comment on function public.tollgate_detect_patterns() is
-  'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes; drops what is old. One at a time: whoever comes second has nothing to do. Refuses nothing. Locks the lookout and the events it writes.';
+  'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes of usage; deletes old events. A second call at the same time does nothing. Refuses nothing. Locks the row of tollgate.pattern_scan and the events it writes.';
 
 select tollgate.expose('public.tollgate_detect_patterns()');
 
--- The net under servers that do not sweep.
+-- For deployments whose servers do not sweep.
 do $$
 begin
   if exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then
@@ -9280,15 +9013,15 @@ end
 $$;
 
 
--- schemas/14_security/sightings.sql
+-- schemas/14_security/security_counters.sql
 
--- Security events from what servers counted.
+-- Writes the security counters of servers.
 --
 -- A refused call rolls back and so writes nothing, and a row for each refusal would let an attacker fill the database. The
--- server counts refusals in memory and hands over sums, a few seconds apart; those that a frozen host held are lost.
--- All tables of security are bounded: what one address may not do, ten thousand may not do either.
+-- server counts refusals in memory and writes sums, a few seconds apart; a frozen host loses those that it holds. The
+-- tables of security are bounded, so that many addresses cannot fill them either.
 
-create function tollgate.note_refused(refusals jsonb) returns void
+create function tollgate.count_refusals(refusals jsonb) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -9330,12 +9063,12 @@ begin
     where g.kind in ('authentication_failed', 'limit_exceeded', 'ip_refused')
     order by 1, 2, 3
   loop
-    in_hour := tollgate.sight(
+    in_hour := tollgate.raise_event(
       seen.kind, seen.subject_kind, seen.subject, seen.org_id, seen.key_id,
       seen.times, seen.first_seen, seen.last_seen, seen.details
     );
     if seen.kind = 'authentication_failed' and seen.subject_kind = 'address' and in_hour > 100 then
-      perform tollgate.sight(
+      perform tollgate.raise_event(
         'many_failures', 'address', seen.subject, null, null,
         least(seen.times, in_hour - 100), seen.last_seen, seen.last_seen, jsonb_build_object('in_hour', in_hour)
       );
@@ -9344,11 +9077,11 @@ begin
 end
 $$;
 
-comment on function tollgate.note_refused(jsonb) is
-  'Counts refusals: kind, code, key_id or digest, address, times, first_seen, last_seen. The subject is the key where there is one, otherwise the address. An address with more than a hundred failures in an hour is a pattern of its own, which counts those beyond. Locks the events.';
+comment on function tollgate.count_refusals(jsonb) is
+  'Raises events for refusals: kind, code, key_id or digest, address, times, first_seen, last_seen. The subject is the key where there is one, otherwise the address. An address with more than a hundred failures in an hour raises many_failures as well, which counts those beyond. Locks the events.';
 
 
-create function tollgate.note_trespasses(trespasses jsonb) returns void
+create function tollgate.record_refused_access(trespasses jsonb) returns void
 language sql
 set search_path = ''
 as $$
@@ -9369,11 +9102,11 @@ as $$
   )
 $$;
 
-comment on function tollgate.note_trespasses(jsonb) is
-  'Writes into the audit trail who asked for what only operators may: key_id, target (method and route), times, ip, user_agent, request_id. Once an hour for a key and a target, so nobody can fill the trail. Locks nothing.';
+comment on function tollgate.record_refused_access(jsonb) is
+  'Records calls of operators'' routes by other keys in the audit trail: key_id, target (method and route), times, ip, user_agent, request_id. Once an hour for a key and a target, so that nobody can fill the trail. Locks nothing.';
 
 
-create function tollgate.note_uses(uses jsonb) returns void
+create function tollgate.count_networks(uses jsonb) returns void
 language sql
 set search_path = ''
 as $$
@@ -9391,26 +9124,26 @@ as $$
   on conflict (key_id, network) do update set last_seen_at = greatest(n.last_seen_at, excluded.last_seen_at)
 $$;
 
-comment on function tollgate.note_uses(jsonb) is 'Remembers from which networks keys were used: key_id, network, seen. Locks the rows, in order.';
+comment on function tollgate.count_networks(jsonb) is 'Stores the networks from which keys were used: key_id, network, seen. Locks the rows, in order.';
 
 
-create function public.tollgate_note_sightings(refusals jsonb, trespasses jsonb, uses jsonb) returns jsonb
+create function public.tollgate_write_security_counts(refusals jsonb, trespasses jsonb, uses jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$
 begin
-  perform tollgate.note_uses(uses);
-  perform tollgate.note_trespasses(trespasses);
-  perform tollgate.note_refused(refusals);
+  perform tollgate.count_networks(uses);
+  perform tollgate.record_refused_access(trespasses);
+  perform tollgate.count_refusals(refusals);
   return '{"noted": true}';
 end
 $$;
 
-comment on function public.tollgate_note_sightings(jsonb, jsonb, jsonb) is
-  'Takes over what a server has counted since it last did: refusals, keys that asked for what only operators may, and networks from which keys were used. Refuses nothing. Locks the security events and networks it writes, in order.';
+comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb) is
+  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, and networks from which keys were used. Refuses nothing. Locks the security events and networks it writes, in order.';
 
-select tollgate.expose('public.tollgate_note_sightings(jsonb, jsonb, jsonb)');
+select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb)');
 
 
 -- schemas/15_account/balance.sql
@@ -9483,7 +9216,7 @@ end
 $$;
 
 comment on function public.tollgate_own_plan(jsonb, integer) is
-  'The plan of the caller''s org, with the limits and the markup that its requests meet. `markup_ppm` is what the settings say where neither org nor plan do. Refuses: as recognise(). Locks nothing.';
+  'The plan of the caller''s org, with the limits and the markup in force. `markup_ppm` is the setting MARKUP, for when neither org nor plan have one. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
 
@@ -9518,7 +9251,7 @@ end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'The windows and open requests of the caller''s org, and of the key where it has limits, a bound, a budget or a quota of its own; requests of any other are counted for the org alone. Refuses: as recognise(). Locks nothing.';
+  'The windows and open requests of the caller''s org, and of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');
 
@@ -9555,7 +9288,7 @@ as $$
   where k.id = actor.key_id
 $$;
 
-comment on function tollgate.profile_of(tollgate.caller) is 'Who the user behind a key is, and which key it is.';
+comment on function tollgate.profile_of(tollgate.caller) is 'The user of the caller''s key, and the key.';
 
 
 create function public.tollgate_own_profile(caller jsonb) returns jsonb
@@ -9569,7 +9302,7 @@ end
 $$;
 
 comment on function public.tollgate_own_profile(jsonb) is
-  'Who the caller is. Refuses: as recognise(). Locks nothing.';
+  'The caller''s own profile. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_profile(jsonb)');
 
@@ -9594,7 +9327,7 @@ begin
     begin
       update tollgate.users u set name = person.name, email = person.email, updated_at = now() where u.id = was.id;
     exception when unique_violation then
-      perform tollgate.address_taken(person.email);
+      perform tollgate.refuse_taken_email(person.email);
     end;
     perform tollgate.record(actor, 'user.updated', was.org_id, was.id, details);
   end if;
@@ -9604,7 +9337,7 @@ end
 $$;
 
 comment on function public.tollgate_change_own_profile(jsonb, jsonb) is
-  'Changes the name and the email of the caller, and nothing else of them whatever `changes` holds. Needs the scope keys: a key that only calls models cannot rename its owner. What is so already changes nothing and records nothing. Refuses: as recognise(), conflict. Locks the user, the key.';
+  'Changes the name and the email of the caller; other fields of `changes` are ignored. Needs the scope keys, so that a key that only calls models cannot rename its owner. A repetition changes and records nothing. Refuses: as recognise(), conflict. Locks the user, the key.';
 
 select tollgate.expose('public.tollgate_change_own_profile(jsonb, jsonb)');
 
@@ -9650,7 +9383,7 @@ as $$
 $$;
 
 comment on function tollgate.index_advice() is
-  'Indexes that were not read since Postgres counts, and tables that are read whole more often than by an index: a hint, no more. Indexes that keep things unique are never unused.';
+  'Indexes that were never read since the statistics were reset, and tables that are read in full more often than by an index. Only a hint. Unique indexes are never listed as unused.';
 
 
 create function tollgate.last_backup() returns jsonb
@@ -9661,14 +9394,14 @@ as $$
     'archived_at', tollgate.utc(a.last_archived_time),
     'failed_at', tollgate.utc(a.last_failed_time),
     'reason', case when a.last_archived_time is null then
-      'Postgres archives no write-ahead log here, and knows of no other backup. Ask whoever hosts it.'
+      'Postgres does not archive its write-ahead log here, and knows of no other backup. Ask the host of the database.'
     end
   )
   from pg_catalog.pg_stat_archiver a
 $$;
 
 comment on function tollgate.last_backup() is
-  'What Postgres knows of backups: when it last handed a piece of its log to the archive, or that it does not.';
+  'What Postgres knows about backups: when it last archived a segment of its log, or that it does not archive.';
 
 
 create function tollgate.sessions() returns jsonb
@@ -9700,7 +9433,7 @@ as $$
 $$;
 
 comment on function tollgate.sessions() is
-  'Connections and the oldest transaction besides this one: of all roles where our owner may see them, otherwise of its own.';
+  'Connections, and the oldest transaction besides this one: of all roles if our owner may see them, otherwise of its own.';
 
 
 create function tollgate.sizes() returns jsonb
@@ -9728,7 +9461,7 @@ as $$
   ) t
 $$;
 
-comment on function tollgate.sizes() is 'How large the database and our tables are, and how they are kept. Rows are Postgres''s estimate.';
+comment on function tollgate.sizes() is 'The sizes of the database and of our tables, and when they were vacuumed and analyzed. Rows are Postgres''s estimate.';
 
 
 create function tollgate.slowest_functions() returns jsonb
@@ -9765,7 +9498,7 @@ begin
       ) into slowest;
       return jsonb_build_object('source', 'pg_stat_statements', 'functions', slowest, 'reason', null);
     exception when object_not_in_prerequisite_state or insufficient_privilege or undefined_column then
-      reason := 'pg_stat_statements is installed but not to be read here: ' || sqlerrm || '.';
+      reason := 'pg_stat_statements is installed but cannot be read here: ' || sqlerrm || '.';
     end;
   end if;
 
@@ -9786,7 +9519,7 @@ end
 $$;
 
 comment on function tollgate.slowest_functions() is
-  'The functions that took most time, by what this database keeps of it: pg_stat_statements, else pg_stat_user_functions, else nothing and the reason.';
+  'The functions that took most time, from pg_stat_statements, else from pg_stat_user_functions, else none and the reason.';
 
 
 create function public.tollgate_database(caller jsonb) returns jsonb
@@ -9810,14 +9543,14 @@ end
 $$;
 
 comment on function public.tollgate_database(jsonb) is
-  'How the database fares, by Postgres''s own statistics; nothing that only a superuser may ask. For admins. Refuses: as recognise(). Locks nothing.';
+  'The state of the database, from Postgres''s own statistics; needs no superuser. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_database(jsonb)');
 
 
 -- schemas/16_monitor/figures.sql
 
--- The operator's figures of the moment.
+-- The operator's figures of this moment.
 
 create function tollgate.last_day() returns jsonb
 language sql
@@ -9841,7 +9574,7 @@ as $$
   from used u
 $$;
 
-comment on function tollgate.last_day() is 'Requests, errors and latencies of the last 24 hours, and what went to each upstream; to null went what reached none.';
+comment on function tollgate.last_day() is 'Requests, errors and latencies of the last 24 hours, in all and by upstream; null is no upstream.';
 
 
 create function tollgate.usage_today() returns jsonb
@@ -9858,7 +9591,7 @@ $$;
 comment on function tollgate.usage_today() is 'How many orgs, users and keys have made a request today (UTC).';
 
 
-create function tollgate.used_of_late(today timestamptz) returns jsonb
+create function tollgate.recent_usage(today timestamptz) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -9881,8 +9614,8 @@ as $$
   from (values ('today', 1), ('last_7_days', 7), ('last_30_days', 30)) s (name, days)
 $$;
 
-comment on function tollgate.used_of_late(timestamptz) is
-  'What everybody used today, in 7 days and in 30: whole days, today among them, read together.';
+comment on function tollgate.recent_usage(timestamptz) is
+  'What all orgs used today, in 7 days and in 30: whole days (UTC) including today.';
 
 
 create function tollgate.newest_requests(places integer) returns jsonb
@@ -9942,10 +9675,10 @@ as $$
   )
 $$;
 
-comment on function tollgate.population(jsonb) is 'How many orgs, users and keys there are, how many of them may act, and how many did today.';
+comment on function tollgate.population(jsonb) is 'How many orgs, users and keys there are, how many of them may make calls, and how many did today.';
 
 
-create function tollgate.open_matters(places integer) returns jsonb
+create function tollgate.needs_attention(places integer) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -10002,8 +9735,8 @@ as $$
   )
 $$;
 
-comment on function tollgate.open_matters(integer) is
-  'Holds that no settlement has ended yet, what all balances above zero come to, orgs whose balance is below it, the worst by name, and those whose paid calls are suspended, the first by name.';
+comment on function tollgate.needs_attention(integer) is
+  'Open holds, the sum of all balances above zero, orgs with a negative balance (the lowest are listed), and orgs whose paid calls are suspended (the earliest are listed).';
 
 
 create function public.tollgate_monitor(caller jsonb) returns jsonb
@@ -10020,25 +9753,25 @@ begin
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'at', tollgate.utc(now()),
-    'usage', tollgate.used_of_late(today),
+    'usage', tollgate.recent_usage(today),
     'last_24_hours', tollgate.last_day(),
     'recent_requests', tollgate.newest_requests(20)
   )
     || tollgate.population(tollgate.usage_today())
-    || tollgate.leaders(10)
-    || tollgate.open_matters(10);
+    || tollgate.top_lists(10)
+    || tollgate.needs_attention(10);
 end
 $$;
 
 comment on function public.tollgate_monitor(jsonb) is
-  'The whole house at one look: how many orgs, users and keys; what they used today, in 7 and in 30 days (UTC days, today among them); errors and latencies of 24 hours; who and what leads; the newest requests; open holds and overdrawn orgs. For admins. Refuses: as recognise(). Locks nothing.';
+  'The operator''s overview: how many orgs, users and keys; what they used today, in 7 and in 30 days (UTC days including today); errors and latencies of 24 hours; the top orgs, keys and models; the newest requests; open holds and overdrawn orgs. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_monitor(jsonb)');
 
 
 -- schemas/16_monitor/health.sql
 
--- What probes ask.
+-- The health of the database.
 
 create function public.tollgate_health() returns jsonb
 language sql
@@ -10052,151 +9785,14 @@ as $$
   )
 $$;
 
-comment on function public.tollgate_health() is 'Answers when the database can. Refuses nothing, locks nothing.';
+comment on function public.tollgate_health() is 'Answers when the database works. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_health()');
 
 
--- schemas/16_monitor/leaders.sql
-
--- Which orgs and keys used most.
-
-create function tollgate.led_since() returns timestamptz
-language sql
-stable
-set search_path = ''
-as $$
-  select date_trunc('day', now(), 'UTC') - interval '29 days'
-$$;
-
-comment on function tollgate.led_since() is 'Where the 30 days begin in which one leads: today is one of them.';
-
-
-create function tollgate.leaders(places integer) returns jsonb
-language sql
-stable
-set search_path = ''
-as $$
-  with used as materialized (
-    select u.* from tollgate.keys_of_late() u
-  ),
-  orgs as (
-    select u.org_id, sum(u.requests) as requests, sum(u.tokens) as tokens,
-      sum(u.charge_nanos) as charge_nanos, sum(u.cost_nanos) as cost_nanos
-    from used u
-    group by u.org_id
-    order by charge_nanos desc, requests desc, u.org_id
-    limit places
-  ),
-  keys as (
-    select u.* from used u
-    order by u.charge_nanos desc, u.requests desc, u.key_id
-    limit places
-  ),
-  models as (
-    select u.model, u.requests, u.prompt_tokens + u.completion_tokens as tokens, u.charge_nanos, u.cost_nanos
-    from tollgate.usage_by('{model}', tollgate.led_since()) u
-    order by u.charge_nanos desc, u.requests desc, u.model
-    limit places
-  )
-  select jsonb_build_object(
-    'top_orgs', coalesce((
-      select jsonb_agg(to_jsonb(t) || jsonb_build_object('name', o.name)
-        order by t.charge_nanos desc, t.requests desc, t.org_id)
-      from orgs t left join tollgate.orgs o on o.id = t.org_id
-    ), '[]'),
-    'top_keys', coalesce((
-      select jsonb_agg(
-        to_jsonb(t) || jsonb_build_object('name', k.name, 'prefix', k.prefix, 'last_four', k.last_four)
-        order by t.charge_nanos desc, t.requests desc, t.key_id)
-      from keys t left join tollgate.api_keys k on k.id = t.key_id
-    ), '[]'),
-    'top_models', coalesce((
-      select jsonb_agg(to_jsonb(t) order by t.charge_nanos desc, t.requests desc, t.model) from models t
-    ), '[]')
-  )
-$$;
-
-comment on function tollgate.leaders(integer) is 'The orgs, keys and models that were charged most in 30 days.';
-
-
-create function tollgate.keys_of_late() returns table (
-  org_id text, key_id text, requests numeric, tokens numeric, charge_nanos numeric, cost_nanos numeric
-)
-language plpgsql
-stable
-set search_path = ''
-set jit = off
-as $$
-declare
-  led tollgate.led;
-begin
-  select l.* into led from tollgate.led l;
-  -- Never renewed, or so long ago that there would be more to take away than to sum up.
-  if (led.since between tollgate.led_since() - interval '7 days' and tollgate.led_since()) is not true then
-    return query
-    select u.org_id, u.key_id, u.requests::numeric, (u.prompt_tokens + u.completion_tokens)::numeric,
-      u.charge_nanos::numeric, u.cost_nanos::numeric
-    from tollgate.usage_by('{org,key}', tollgate.led_since()) u;
-    return;
-  end if;
-  return query
-  select p.org_id, p.key_id, sum(p.requests * p.sign), sum(p.tokens * p.sign), sum(p.charge_nanos * p.sign),
-    sum(p.cost_nanos * p.sign)
-  from (
-    select l.org_id, l.key_id, l.requests, l.tokens, l.charge_nanos, l.cost_nanos, 1 as sign from tollgate.leading l
-    union all
-    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, 1
-    from tollgate.usage_by('{org,key}', led.until) u
-    union all
-    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, -1
-    from tollgate.usage_by('{org,key}', led.since, tollgate.led_since()) u
-    where led.since < tollgate.led_since()
-  ) p
-  group by p.org_id, p.key_id
-  having sum(p.requests * p.sign) > 0;
-end
-$$;
-
-comment on function tollgate.keys_of_late() is
-  'What each key used in 30 days: what was summed up of it, what came since, less the days that are 30 days old since.';
-
-
-create function public.tollgate_renew_leaders() returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-set jit = off
-set work_mem = '64MB'
-as $$
-declare
-  led tollgate.led;
-  rolled_until timestamptz;
-begin
-  select l.* into led from tollgate.led l for no key update skip locked;
-  select r.rolled_until into rolled_until from tollgate.rolled r;
-  if led.single and isfinite(rolled_until)
-    and (led.since, led.until) is distinct from (tollgate.led_since(), rolled_until) then
-    delete from tollgate.leading;
-    insert into tollgate.leading
-    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos
-    from tollgate.usage_by('{org,key}', tollgate.led_since(), rolled_until) u
-    where u.requests > 0;
-    update tollgate.led set since = tollgate.led_since(), until = rolled_until;
-  end if;
-  return '{"more": false}';
-end
-$$;
-
-comment on function public.tollgate_renew_leaders() is
-  'Sums up what each key used in 30 days, as far as it is rolled up; does nothing when that is done already. What a request was charged that ended after its hour was rolled up comes in with the next hour. Refuses nothing. Locks the row of tollgate.led; when another has it, does nothing.';
-
-select tollgate.expose('public.tollgate_renew_leaders()');
-
-
 -- schemas/16_monitor/own.sql
 
--- The same for the caller's own key and org.
+-- The overview of the caller's own key and org.
 
 create function tollgate.allowances_of(key tollgate.api_keys) returns jsonb
 language plpgsql
@@ -10230,7 +9826,7 @@ end
 $$;
 
 comment on function tollgate.allowances_of(tollgate.api_keys) is
-  'What is left of a key''s own budget and quotas, and when they begin anew; null where it has none. The key as in_this_period() gives it.';
+  'What remains of a key''s own budget and quotas, and when they are reset; null where it has none. Expects a key from in_this_period().';
 
 
 create function tollgate.first_request_of(key tollgate.api_keys) returns timestamptz
@@ -10251,7 +9847,7 @@ as $$
 $$;
 
 comment on function tollgate.first_request_of(tollgate.api_keys) is
-  'When a key made its first request; the day, where the request itself is no longer kept.';
+  'When a key made its first request; only the day if the request was dropped.';
 
 
 create function public.tollgate_own_monitor(caller jsonb) returns jsonb
@@ -10301,7 +9897,7 @@ end
 $$;
 
 comment on function public.tollgate_own_monitor(jsonb) is
-  'What a key''s owner sees at one look: the org''s balance; its usage today, this month (UTC) and of all time; what is left of the limits of org and key, and of the key''s budget and quotas. Refuses: as recognise(). Locks nothing.';
+  'The overview of a key''s owner: the org''s balance; its usage today, this month (UTC) and of all time; what remains of the limits of org and key, and of the key''s budget and quotas. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_monitor(jsonb)');
 
@@ -10353,9 +9949,146 @@ end
 $$;
 
 comment on function public.tollgate_key_usage(jsonb) is
-  'What the calling key itself has used: its monthly quota, its requests a minute (of its own limit or its org''s, whichever leaves less), and all that it ever used. Refuses: as recognise(). Locks nothing.';
+  'What the calling key has used: its monthly quota, its requests per minute (by its own limit or its org''s, whichever has less left), and its usage of all time. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_usage(jsonb)');
+
+
+-- schemas/16_monitor/top_lists.sql
+
+-- The orgs, keys and models that used most in 30 days.
+
+create function tollgate.top_since() returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select date_trunc('day', now(), 'UTC') - interval '29 days'
+$$;
+
+comment on function tollgate.top_since() is 'The beginning of the 30 days of the top lists, which include today.';
+
+
+create function tollgate.top_lists(places integer) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with used as materialized (
+    select u.* from tollgate.keys_in_30_days() u
+  ),
+  orgs as (
+    select u.org_id, sum(u.requests) as requests, sum(u.tokens) as tokens,
+      sum(u.charge_nanos) as charge_nanos, sum(u.cost_nanos) as cost_nanos
+    from used u
+    group by u.org_id
+    order by charge_nanos desc, requests desc, u.org_id
+    limit places
+  ),
+  keys as (
+    select u.* from used u
+    order by u.charge_nanos desc, u.requests desc, u.key_id
+    limit places
+  ),
+  models as (
+    select u.model, u.requests, u.prompt_tokens + u.completion_tokens as tokens, u.charge_nanos, u.cost_nanos
+    from tollgate.usage_by('{model}', tollgate.top_since()) u
+    order by u.charge_nanos desc, u.requests desc, u.model
+    limit places
+  )
+  select jsonb_build_object(
+    'top_orgs', coalesce((
+      select jsonb_agg(to_jsonb(t) || jsonb_build_object('name', o.name)
+        order by t.charge_nanos desc, t.requests desc, t.org_id)
+      from orgs t left join tollgate.orgs o on o.id = t.org_id
+    ), '[]'),
+    'top_keys', coalesce((
+      select jsonb_agg(
+        to_jsonb(t) || jsonb_build_object('name', k.name, 'prefix', k.prefix, 'last_four', k.last_four)
+        order by t.charge_nanos desc, t.requests desc, t.key_id)
+      from keys t left join tollgate.api_keys k on k.id = t.key_id
+    ), '[]'),
+    'top_models', coalesce((
+      select jsonb_agg(to_jsonb(t) order by t.charge_nanos desc, t.requests desc, t.model) from models t
+    ), '[]')
+  )
+$$;
+
+comment on function tollgate.top_lists(integer) is 'The orgs, keys and models that were charged most in 30 days.';
+
+
+create function tollgate.keys_in_30_days() returns table (
+  org_id text, key_id text, requests numeric, tokens numeric, charge_nanos numeric, cost_nanos numeric
+)
+language plpgsql
+stable
+set search_path = ''
+set jit = off
+as $$
+declare
+  period tollgate.top_keys_period;
+begin
+  select l.* into period from tollgate.top_keys_period l;
+  -- Never renewed, or so long ago that correcting it would cost more than summing up again.
+  if (period.since between tollgate.top_since() - interval '7 days' and tollgate.top_since()) is not true then
+    return query
+    select u.org_id, u.key_id, u.requests::numeric, (u.prompt_tokens + u.completion_tokens)::numeric,
+      u.charge_nanos::numeric, u.cost_nanos::numeric
+    from tollgate.usage_by('{org,key}', tollgate.top_since()) u;
+    return;
+  end if;
+  return query
+  select p.org_id, p.key_id, sum(p.requests * p.sign), sum(p.tokens * p.sign), sum(p.charge_nanos * p.sign),
+    sum(p.cost_nanos * p.sign)
+  from (
+    select l.org_id, l.key_id, l.requests, l.tokens, l.charge_nanos, l.cost_nanos, 1 as sign from tollgate.top_keys l
+    union all
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, 1
+    from tollgate.usage_by('{org,key}', period.until) u
+    union all
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, -1
+    from tollgate.usage_by('{org,key}', period.since, tollgate.top_since()) u
+    where period.since < tollgate.top_since()
+  ) p
+  group by p.org_id, p.key_id
+  having sum(p.requests * p.sign) > 0;
+end
+$$;
+
+comment on function tollgate.keys_in_30_days() is
+  'What each key used in 30 days: the sums in tollgate.top_keys, plus what came since, less the days that are older by now.';
+
+
+create function public.tollgate_renew_leaders() returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+set work_mem = '64MB'
+as $$
+declare
+  period tollgate.top_keys_period;
+  rolled_until timestamptz;
+begin
+  select l.* into period from tollgate.top_keys_period l for no key update skip locked;
+  select r.rolled_until into rolled_until from tollgate.rolled r;
+  if period.single and isfinite(rolled_until)
+    and (period.since, period.until) is distinct from (tollgate.top_since(), rolled_until) then
+    delete from tollgate.top_keys;
+    insert into tollgate.top_keys
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos
+    from tollgate.usage_by('{org,key}', tollgate.top_since(), rolled_until) u
+    where u.requests > 0;
+    update tollgate.top_keys_period set since = tollgate.top_since(), until = rolled_until;
+  end if;
+  return '{"more": false}';
+end
+$$;
+
+comment on function public.tollgate_renew_leaders() is
+  'Sums up what each key used in 30 days, as far as it is rolled up; does nothing when that is done already. A request that ended after its hour was rolled up is added with the next hour. Refuses nothing. Locks the row of tollgate.top_keys_period; when another transaction has it, does nothing.';
+
+select tollgate.expose('public.tollgate_renew_leaders()');
 
 
 -- schemas/17_privileges/revoke.sql

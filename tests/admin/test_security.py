@@ -166,7 +166,7 @@ async def test_beyond_ten_thousand_addresses_they_are_counted_as_others(own_data
         """,
     )
     refusals = json.dumps([failures("b1"), failures("b2"), failures("a7")])
-    await sql(own_database, "select public.tollgate_note_sightings($1, '[]', '[]')", refusals)
+    await sql(own_database, "select public.tollgate_write_security_counts($1, '[]', '[]')", refusals)
     counted = (
         "select json_object_agg(subject, count) from tollgate.security_events where subject in ('a7', 'b1', 'others')"
     )
@@ -213,7 +213,7 @@ def uses(someone: Person, networks: int, at: str) -> list[dict[str, Any]]:
 
 async def patterns(database: str, sql: Sql) -> None:
     """Looks for patterns now, even if that was done a moment ago."""
-    await sql(database, "update tollgate.lookout set looked_at = '-infinity'")
+    await sql(database, "update tollgate.pattern_scan set scanned_at = '-infinity'")
     await sql(database, "select public.tollgate_detect_patterns()")
 
 
@@ -287,7 +287,7 @@ async def test_quarantined_usage_is_counted_once_for_its_org(
     await door.call("tollgate_admit", items=items)
     ending = {"outcome": "settled", "charge_nanos": 1, "cost_nanos": 1, "quarantined": True}
     await door.call("tollgate_settle", items=[{"id": item["id"]} | ending for item in items])
-    back = "update tollgate.lookout set quarantined_until = now() - interval '1 hour'"
+    back = "update tollgate.pattern_scan set quarantined_until = now() - interval '1 hour'"
     await sql(shared_database, back)
     await sql(shared_database, "select public.tollgate_detect_patterns()")
     assert (await look(kind="usage_quarantined", org_id=someone.org_id))["data"] == [], "it may not be committed yet"
@@ -449,7 +449,7 @@ async def five(door: Door, person: Any, shared_database: str, sql: Sql) -> Perso
     for kind, subject in (("org_overdrawn", "org"), ("usage_quarantined", "org")):
         await sql(
             shared_database,
-            "select tollgate.sight($1, $2, $3, $3, null, 7, '2025-01-01Z', '2026-01-02Z', '{}')",
+            "select tollgate.raise_event($1, $2, $3, $3, null, 7, '2025-01-01Z', '2026-01-02Z', '{}')",
             kind,
             subject,
             someone.org_id,

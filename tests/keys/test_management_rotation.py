@@ -8,7 +8,7 @@ import pytest
 
 from people import PEPPER, Person, refused
 from tollgate.audit import store as audit
-from tollgate.core.errors import BadRequest, Conflict, InvalidApiKey, KeyExpired, KeyIsFinal, KeyRevoked
+from tollgate.core.errors import Conflict, InvalidApiKey, KeyExpired, KeyIsFinal, KeyRevoked
 from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.keys import rules, store
@@ -110,14 +110,6 @@ async def test_without_grace_the_old_secret_is_refused_at_once(person: Any) -> N
     assert isinstance(await refused(credits.balance(someone.at_the_door())), KeyExpired)
     assert (await admit(someone.door, someone.key["digest"]))[0][1] == "key_expired"
     assert await credits.balance(new.door)
-
-
-@pytest.mark.parametrize("hours", [-1, 169])
-async def test_a_grace_beyond_a_week_is_refused(person: Any, hours: int) -> None:
-    someone = await person()
-    error = await refused(rotate(someone, hours))
-    assert (type(error), error.param) == (BadRequest, "grace_hours")
-    assert (await shown(someone, someone.key_id))["rotated_to"] is None
 
 
 async def test_the_new_key_has_all_that_the_old_one_may(person: Any) -> None:

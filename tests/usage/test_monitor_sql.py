@@ -117,22 +117,23 @@ async def test_leaders_are_the_same_however_long_ago_they_were_renewed(connectio
     before = await told(connection, "monitor")
     await roll_up(connection)
     await connection.fetchval("select public.tollgate_renew_leaders()")
-    assert await connection.fetchval("select count(*) from tollgate.leading") == 3
+    assert await connection.fetchval("select count(*) from tollgate.top_keys") == 3
     assert [(await told(connection, "monitor"))[part] for part in parts] == [before[part] for part in parts]
 
     # As it was two days and five hours ago.
     await connection.execute(
-        "truncate tollgate.leading; update tollgate.led set since = tollgate.led_since() - interval '2 days', "
+        "truncate tollgate.top_keys; update tollgate.top_keys_period "
+        "set since = tollgate.top_since() - interval '2 days', "
         "until = date_trunc('hour', now(), 'UTC') - interval '5 hours'"
     )
     await connection.execute(
-        "insert into tollgate.leading "
+        "insert into tollgate.top_keys "
         "select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos "
-        "from tollgate.led l, tollgate.usage_by('{org,key}', l.since, l.until) u"
+        "from tollgate.top_keys_period l, tollgate.usage_by('{org,key}', l.since, l.until) u"
     )
     assert [(await told(connection, "monitor"))[part] for part in parts] == [before[part] for part in parts]
     await connection.fetchval("select public.tollgate_renew_leaders()")
-    assert await connection.fetchval("select since = tollgate.led_since() from tollgate.led")
+    assert await connection.fetchval("select since = tollgate.top_since() from tollgate.top_keys_period")
     assert [(await told(connection, "monitor"))[part] for part in parts] == [before[part] for part in parts]
 
 
@@ -140,7 +141,7 @@ async def test_leaders_are_read_from_what_was_summed_up(connection: asyncpg.Conn
     await connection.execute(CALLS)
     await roll_up(connection)
     await connection.fetchval("select public.tollgate_renew_leaders()")
-    await connection.execute("update tollgate.leading set charge_nanos = 10 ^ 15 where key_id = 'key_2'")
+    await connection.execute("update tollgate.top_keys set charge_nanos = 10 ^ 15 where key_id = 'key_2'")
     page = await told(connection, "monitor")
     assert (page["top_keys"][0]["key_id"], page["top_orgs"][0]["org_id"]) == ("key_2", "org_2")
 

@@ -20,7 +20,7 @@ async def acknowledge_security_event(door: Door, event_id: str, note: str | None
 
 
 async def write_security_counts(door: Door, refusals: Counted, trespasses: Counted, uses: Counted) -> Json:
-    return await door.call("tollgate_note_sightings", refusals=refusals, trespasses=trespasses, uses=uses)
+    return await door.call("tollgate_write_security_counts", refusals=refusals, trespasses=trespasses, uses=uses)
 
 
 async def detect_patterns(door: Door) -> Json:

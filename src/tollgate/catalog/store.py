@@ -26,7 +26,7 @@ async def put_route(door: Door, route: dict[str, Any]) -> Json:
 
 async def model_access(door: Door) -> Json:
     """The environment of the caller's key, its markup and the models that it may use."""
-    return await door.call("tollgate_shopper")
+    return await door.call("tollgate_catalog_caller")
 
 
 async def routes(door: Door, filters: dict[str, Any], page_size: int) -> Json:

@@ -1,4 +1,4 @@
--- Helpers of functions that change a row.
+-- For functions that change a row.
 
 create function tollgate.what_changed(was jsonb, now_is jsonb) returns jsonb
 language sql
@@ -13,12 +13,12 @@ $$;
 comment on function tollgate.what_changed(jsonb, jsonb) is 'The fields of a row that differ, for the audit trail; empty when none does.';
 
 
-create function tollgate.one_by_one() returns void
+create function tollgate.lock_people() returns void
 language sql
 set search_path = ''
 as $$
   select pg_advisory_xact_lock(hashtextextended('tollgate_people', 0))
 $$;
 
-comment on function tollgate.one_by_one() is
-  'Lets changes of people and plans through one after the other, so that each sees what the one before did: two admins cannot demote each other at once, nor a plan change while an org takes it up. Takes an advisory lock until the transaction ends.';
+comment on function tollgate.lock_people() is
+  'Lets one change of people or plans run at a time, so that two admins cannot demote each other at once, and no plan changes while an org is put on it. Takes an advisory lock until the transaction ends.';

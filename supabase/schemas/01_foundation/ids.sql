@@ -11,4 +11,4 @@ as $$
 $$;
 
 comment on function tollgate.new_id(text) is
-  'A new id such as org_0193…: 12 hex digits of milliseconds, so that indexes fill in order, and 16 random ones.';
+  'A new id such as org_0193…: 12 hex digits of the time in milliseconds, so that indexes grow at their end, and 16 random ones.';

@@ -1,70 +1,80 @@
--- Pages of a list, sorted by a key.
+-- Pages of a list, by keyset.
 
-create function tollgate.listed(
-  source text,
-  entry text,
-  condition text,
+create function tollgate.page(
+  source regclass,
+  shown regproc,
+  wanted text,
   sortings jsonb,
+  sort text,
   filters jsonb,
-  page_size integer
+  page_size integer,
+  within text default 'true',
+  id text default 'e.id',
+  moving text default null,
+  most_counted bigint default null,
+  most_read integer default null
 ) returns jsonb
 language plpgsql
+stable
 set search_path = ''
+set jit = off
 as $$
 declare
-  cursor_id text := filters ->> 'cursor';
-  sorted_by text := sortings ->> split_part(filters ->> 'sort', ':', 1);
-  direction text := split_part(filters ->> 'sort', ':', 2);
-  known boolean;
-  page jsonb;
+  word constant text := split_part(sort, ':', 1);
+  sorted_by constant text := sortings ->> word;
+  direction constant text := split_part(sort, ':', 2);
+  last constant text := split_part(filters ->> 'cursor', '~', 1);
+  rows text := format('%s e where (%s)', source, within);
+  in_order constant text := format(' order by %1$s %2$s, %3$s %2$s limit ', sorted_by, direction, id);
+  place text;
+  page jsonb[];
+  next_cursor text;
+  total bigint;
 begin
   if sorted_by is null or direction not in ('asc', 'desc') then
     perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
   end if;
-  if cursor_id is not null then
-    execute format('select exists (select from %s e where e.id = $1)', source) into known using cursor_id;
-    if not known then
+  -- The texts are constants of the calling functions. Values from outside are quoted, or read from $1.
+  if most_counted is distinct from 0 then
+    execute format('select count(*) from (select from %s and (%s) limit %L) c', rows, wanted, most_counted + 1)
+    into total using filters;
+  end if;
+  if last is not null then
+    execute format('select (%s)::text from %s e where %s = %L and (%s)', sorted_by, source, id, last, within)
+    into place using filters;
+    if place is null then
       perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
     end if;
+    place := coalesce(case word when moving then nullif(split_part(filters ->> 'cursor', '~', 2), '') end, place);
+    rows := rows || format(
+      ' and (%s, %s) %s (%L, %L)', sorted_by, id, case direction when 'asc' then '>' else '<' end, place, last
+    );
+  end if;
+  if most_read is not null then
+    rows := format('(select e.* from %s %s %s) e where true', rows, in_order, most_read);
   end if;
 
   execute format(
-    $query$
-      with matching as (
-        select e, e.id, %2$s as place from %1$s e where %3$s
-      ),
-      page as (
-        select m.e, m.id, row_number() over (order by m.place %5$s, m.id %5$s) as nth
-        from matching m
-        where $2 is null or (m.place, m.id) %6$s (select %2$s, e.id from %1$s e where e.id = $2)
-        order by m.place %5$s, m.id %5$s
-        limit $3 + 1
-      )
-      select jsonb_build_object(
-        'data', coalesce(jsonb_agg(%4$s(p.e) order by p.nth) filter (where p.nth <= $3), '[]'),
-        'next_cursor', case when count(*) > $3 then max(p.id) filter (where p.nth = $3) end,
-        'total', (select count(*) from matching)
-      )
-      from page p
-    $query$,
-    source, sorted_by, condition, entry, direction, case direction when 'asc' then '>' else '<' end
-  ) into page using filters, cursor_id, page_size;
-  return page;
+    'select array(select %s(e::%s) from %s and (%s) %s %s)', shown, source, rows, wanted, in_order, page_size + 1
+  ) into page using filters;
+  if cardinality(page) > page_size then
+    next_cursor := page[page_size] ->> 'id';
+  elsif most_read is not null then
+    execute format('select %s from %s %s 1 offset %s', id, rows, in_order, most_read - 1) into next_cursor using filters;
+  end if;
+  if next_cursor is not null and word = moving then
+    execute format('select %L || ''~'' || (%s) from %s e where %s = %1$L', next_cursor, sorted_by, source, id)
+    into next_cursor;
+  end if;
+  return jsonb_build_object(
+    'data', to_jsonb(page[:page_size]),
+    'next_cursor', next_cursor,
+    'total', case when total > most_counted then null else total end
+  );
 end
 $$;
 
-comment on function tollgate.listed(text, text, text, jsonb, jsonb, integer) is
-  'A page of a table by keyset. The table is called e; `entry` names the function that shows a row, `condition` says which rows, with the filters as $1, `sortings` which expression stands behind each word that may be sorted by; the id breaks ties. The filter `sort` is <word>:asc or <word>:desc. All but the filters are constants of the caller. Refuses: invalid_request for an unknown sorting or cursor. Locks nothing.';
-
-
-create function tollgate.sort_key(sort text, name text, created_at timestamptz) returns text
-language sql
-immutable
-set search_path = ''
-as $$
-  select case split_part(sort, ':', 1) when 'created_at'
-    then to_char(created_at at time zone 'utc', 'YYYYMMDDHH24MISSUS') else name end collate "C"
-$$;
-
-comment on function tollgate.sort_key(text, text, timestamptz) is
-  'What a list of few is sorted by: its name, or when it was made. `sort` is one of the two and its direction, as created_at:desc.';
+comment on function tollgate.page(
+  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, bigint, integer
+) is
+  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is null beyond `most_counted`; 0 counts nothing. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';

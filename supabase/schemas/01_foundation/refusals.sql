@@ -31,7 +31,7 @@ end
 $$;
 
 comment on function tollgate.refuse(integer, text, jsonb) is
-  'Refuses the whole call: never returns. PostgREST turns PT<status> into that HTTP status; the direct door reads it as sqlstate. `code` is a code of core/errors.py, `facts` become fields of the error.';
+  'Refuses the whole call: raises, so it never returns. PostgREST turns PT<status> into that HTTP status; the Postgres door reads it as sqlstate. `code` is a code of core/errors.py, `facts` become fields of the error.';
 
 
 create function tollgate.refusal(status integer, code text, facts jsonb default '{}') returns jsonb
@@ -43,7 +43,7 @@ as $$
 $$;
 
 comment on function tollgate.refusal(integer, text, jsonb) is
-  'The same as a value, for functions that answer many at once: there one refusal must not fail its neighbours.';
+  'A refusal as a value, for functions that answer a batch: a refused item must not fail the others.';
 
 
 create function tollgate.refused(status integer, code text, facts jsonb) returns jsonb
@@ -67,32 +67,14 @@ end
 $$;
 
 comment on function tollgate.refuse_field(text, text) is
-  'Refuses a call for one of its fields: never returns. Says what is wrong with it, and not what it was.';
+  'Refuses the whole call for one of its fields. Says what is wrong with the value, and does not repeat it.';
 
 
-create function tollgate.refuse_unknown(given jsonb, known text[]) returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  unknown text;
-begin
-  select k into unknown from jsonb_object_keys(given) k where k <> all (known) order by 1 limit 1;
-  if found then
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', unknown));
-  end if;
-end
-$$;
-
-comment on function tollgate.refuse_unknown(jsonb, text[]) is
-  'Refuses, with invalid_request, a field that would go unheeded.';
-
-
-create function tollgate.not_there(kind text, id text) returns void
+create function tollgate.refuse_missing(kind text, id text) returns void
 language sql
 set search_path = ''
 as $$
   select tollgate.refuse(404, 'not_found', jsonb_build_object('kind', kind, 'id', id))
 $$;
 
-comment on function tollgate.not_there(text, text) is 'Refuses the call since there is no such thing.';
+comment on function tollgate.refuse_missing(text, text) is 'Refuses the whole call with not_found.';

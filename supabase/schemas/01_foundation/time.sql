@@ -1,11 +1,13 @@
 -- Moments, and the periods they lie in.
 
 create function tollgate.utc(moment timestamptz) returns text
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select to_char(moment at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+begin
+  return to_char(moment at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+end
 $$;
 
 comment on function tollgate.utc(timestamptz) is
@@ -36,7 +38,7 @@ as $$
 $$;
 
 comment on function tollgate.first_of(text, timestamptz) is
-  'The first hour, day or month (UTC) that does not begin before a moment.';
+  'The beginning of the first hour, day or month (UTC) at or after a moment.';
 
 
 create function tollgate.budget_period(reset text, moment timestamptz) returns date

@@ -12,12 +12,12 @@ as $$
 $$;
 
 comment on function tollgate.event_text(tollgate.audit_events) is
-  'What is hashed of an audit event: all its columns as a row of Postgres, the time in seconds since the epoch.';
+  'The bytes of an audit event that are hashed: all its columns as the text of a row, the time in seconds since the epoch.';
 
 
 create function tollgate.link_event() returns trigger
 language plpgsql
-security definer -- a deferred trigger runs at the commit, outside of the functions that may write here
+security definer -- it runs at commit, when no other security definer function is running
 set search_path = ''
 as $$
 declare

@@ -12,7 +12,7 @@ create type tollgate.caller as (
   request_id text
 );
 
-comment on type tollgate.caller is 'Who acts in a call: a recognised key, an operator at the console, or Tollgate itself.';
+comment on type tollgate.caller is 'Who makes a call: a recognised key, an operator at the command line, or Tollgate itself.';
 
 
 create table tollgate.audit_events (
@@ -52,7 +52,7 @@ create table tollgate.chain_starts (
   started_at timestamptz not null
 );
 
-comment on table tollgate.chain_starts is 'Where a chain begins: transfers up to position, and audit events before started_at, may have no link. They were there before the chain.';
+comment on table tollgate.chain_starts is 'Where a chain begins: transfers up to position, and audit events before started_at, are older than the chain and may have no link.';
 
 alter table tollgate.chain_starts enable row level security;
 
@@ -71,7 +71,7 @@ create table tollgate.event_links (
   chain bytea not null
 );
 
-comment on table tollgate.event_links is 'The hash chain of the audit trail: chain is sha256(chain of the previous link || the event as text); positions have no gaps. In a table of its own, since an event is linked when its transaction commits and never changed after it was written.';
+comment on table tollgate.event_links is 'The hash chain of the audit trail: chain is sha256(chain of the previous link || the event as text); positions have no gaps. A table of its own, because an event is linked when its transaction commits, and rows of audit_events never change.';
 
 alter table tollgate.event_links enable row level security;
 

@@ -19,13 +19,18 @@ create type tollgate.counters as (
 comment on type tollgate.counters is 'For minute, hour and day: the number of the current bucket, the requests and tokens in it, and those in the previous bucket. Not an array, because in plpgsql a subscript costs more than a field.';
 
 
+create domain tollgate.limit as bigint check (value between 0 and 100000000000);
+
+comment on domain tollgate.limit is 'A limit of requests or tokens. Its bound keeps the arithmetic of the windows within bigint.';
+
+
 create type tollgate.limits as (
-  requests_per_minute bigint,
-  requests_per_hour bigint,
-  requests_per_day bigint,
-  tokens_per_minute bigint,
-  tokens_per_hour bigint,
-  tokens_per_day bigint
+  requests_per_minute tollgate.limit,
+  requests_per_hour tollgate.limit,
+  requests_per_day tollgate.limit,
+  tokens_per_minute tollgate.limit,
+  tokens_per_hour tollgate.limit,
+  tokens_per_day tollgate.limit
 );
 
 comment on type tollgate.limits is 'Six limits; null is none.';

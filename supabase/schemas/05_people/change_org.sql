@@ -1,9 +1,9 @@
 -- Changes of an org, and of its plan.
 --
--- Changes of orgs, users and plans go one after the other: each takes an advisory lock, which requests do not take.
+-- Changes of orgs, users and plans run one at a time: each takes an advisory lock, which requests do not take.
 -- Lock order: the advisory lock, orgs in id order, plan, user, key.
 
-create function tollgate.keep_an_admin() returns void
+create function tollgate.check_admin_remains() returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -21,8 +21,8 @@ begin
 end
 $$;
 
-comment on function tollgate.keep_an_admin() is
-  'Refuses a change after which no admin could come in any more: none active, in an active org, with a key of scope admin that works. Called after the change, which the refusal undoes.';
+comment on function tollgate.check_admin_remains() is
+  'Refuses a change that leaves no working admin: an active one, in an active org, with a working key of scope admin. Called after the change, which the refusal rolls back.';
 
 
 create function tollgate.change_org(actor tollgate.caller, org_id text, changes jsonb) returns tollgate.orgs
@@ -35,10 +35,10 @@ declare
   plan tollgate.plans;
   details jsonb;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   select o.* into was from tollgate.orgs o where o.id = change_org.org_id for no key update;
   if not found then
-    perform tollgate.not_there('org', org_id);
+    perform tollgate.refuse_missing('org', org_id);
   end if;
   was.limits_set := coalesce(was.limits_set, was.limits);
 
@@ -70,7 +70,7 @@ begin
 
   select p.* into plan from tollgate.plans p where p.id = org.plan_id for key share;
   if not found then
-    perform tollgate.not_there('plan', org.plan_id);
+    perform tollgate.refuse_missing('plan', org.plan_id);
   end if;
   update tollgate.orgs o set
     name = org.name,
@@ -88,14 +88,14 @@ begin
   returning * into org;
   perform tollgate.record(actor, 'org.updated', was.id, was.id, details);
   if org.status <> 'active' and was.status = 'active' then
-    perform tollgate.keep_an_admin();
+    perform tollgate.check_admin_remains();
   end if;
   return org;
 end
 $$;
 
 comment on function tollgate.change_org(tollgate.caller, text, jsonb) is
-  'Changes what `changes` names of an org: name, plan, status, markup_ppm (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They hold for the next admission. What is so already changes and records nothing. Refuses: not_found (org, plan), conflict (the last admin would be shut out). Locks as said above, the org among it.';
+  'Changes what `changes` names of an org: name, plan, status, markup_ppm (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
 
 
 create function public.tollgate_update_org(caller jsonb, org_id text, changes jsonb) returns jsonb
@@ -112,7 +112,7 @@ end
 $$;
 
 comment on function public.tollgate_update_org(jsonb, text, jsonb) is
-  'Changes an org. Suspending it stops its keys at once; requests that are running end as usual. For the console and admins. Refuses: as recognise() and change_org(). Locks as change_org().';
+  'Changes an org. Suspending it stops its keys at once; open requests end as usual. For the console and admins. Refuses: as recognise() and change_org(). Locks as change_org().';
 
 select tollgate.expose('public.tollgate_update_org(jsonb, text, jsonb)');
 

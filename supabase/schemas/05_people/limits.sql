@@ -5,7 +5,7 @@ language sql
 immutable
 set search_path = ''
 as $$
-  -- `not … is null`: whether any of the six is there; `is not null` would ask for all.
+  -- `not … is null` is true when any of the six is set; `is not null` only when all are.
   select case when not chosen is null then row(
     coalesce(chosen.requests_per_minute, plan.requests_per_minute),
     coalesce(chosen.requests_per_hour, plan.requests_per_hour),
@@ -17,7 +17,7 @@ as $$
 $$;
 
 comment on function tollgate.in_force(tollgate.limits, tollgate.plans) is
-  'The limits that requests of an org are held to: its own, and where it has none of its own the plan''s. Null when it has none at all and follows the plan in everything.';
+  'The limits of an org in force: its own, and the plan''s for those that it does not set. Null when it sets none.';
 
 
 create function tollgate.limits_with(chosen tollgate.limits, given jsonb) returns tollgate.limits
@@ -33,7 +33,7 @@ end
 $$;
 
 comment on function tollgate.limits_with(tollgate.limits, jsonb) is
-  'The limits as a change leaves them: those it names are replaced, or taken away by a null; a null for all of them takes all away.';
+  'The limits after a change: it replaces those that it names, and a null removes one; null in place of the object removes all.';
 
 
 create function tollgate.limits_shown(limits tollgate.limits) returns jsonb
@@ -44,7 +44,7 @@ as $$
   select to_jsonb(coalesce(limits, row(null, null, null, null, null, null)::tollgate.limits))
 $$;
 
-comment on function tollgate.limits_shown(tollgate.limits) is 'The six by name, null each where nothing is set.';
+comment on function tollgate.limits_shown(tollgate.limits) is 'The six limits by name, null where none is set.';
 
 
 create function tollgate.limits_of(org tollgate.orgs) returns tollgate.limits
@@ -59,7 +59,7 @@ as $$
   from tollgate.plans p where p.id = org.plan_id
 $$;
 
-comment on function tollgate.limits_of(tollgate.orgs) is 'The limits that admission holds an org to: its own, or its plan''s.';
+comment on function tollgate.limits_of(tollgate.orgs) is 'The limits that admission applies to an org: its own, or its plan''s.';
 
 
 create function tollgate.bound_of(org tollgate.orgs) returns bigint

@@ -41,14 +41,14 @@ begin
   if subject ->> 'user_id' is not null then
     select u.org_id into org_id from tollgate.users u where u.id = subject ->> 'user_id' and u.deleted_at is null;
     if not found then
-      perform tollgate.not_there('user', subject ->> 'user_id');
+      perform tollgate.refuse_missing('user', subject ->> 'user_id');
     end if;
   end if;
   return org_id;
 end
 $$;
 
-comment on function tollgate.org_of(jsonb) is 'The org that `subject` names: itself as org_id, or one of its users as user_id.';
+comment on function tollgate.org_of(jsonb) is 'The org that `subject` names by org_id, or by the user_id of one of its users. Refuses: not_found (user).';
 
 
 create function tollgate.add_org(actor tollgate.caller, org jsonb) returns tollgate.orgs
@@ -61,7 +61,7 @@ declare
 begin
   perform from tollgate.plans p where p.id = plan_id for key share;
   if not found then
-    perform tollgate.not_there('plan', plan_id);
+    perform tollgate.refuse_missing('plan', plan_id);
   end if;
   insert into tollgate.orgs (name, plan_id) values (org ->> 'name', plan_id) returning * into made;
   perform tollgate.record(actor, 'org.created', made.id, made.id, org);
@@ -70,7 +70,7 @@ end
 $$;
 
 comment on function tollgate.add_org(tollgate.caller, jsonb) is
-  'Inserts an org and its audit event. `org` holds name and, unless it is free, plan. Refuses: not_found (plan). Locks the plan against its end.';
+  'Inserts an org and its audit event. `org` holds name and, unless it is free, plan. Refuses: not_found (plan). Locks the plan against deletion.';
 
 
 create function public.tollgate_create_org(caller jsonb, org jsonb) returns jsonb
@@ -87,7 +87,7 @@ end
 $$;
 
 comment on function public.tollgate_create_org(jsonb, jsonb) is
-  'Makes an org. For the console and admins. Refuses: as recognise(), not_found (plan). Locks the plan against its end.';
+  'Creates an org. For the console and admins. Refuses: as recognise(), not_found (plan). Locks the plan against deletion.';
 
 select tollgate.expose('public.tollgate_create_org(jsonb, jsonb)');
 
@@ -103,10 +103,10 @@ declare
   user_count bigint;
   open_holds bigint;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   select o.* into org from tollgate.orgs o where o.id = tollgate_delete_org.org_id for update;
   if not found then
-    perform tollgate.not_there('org', org_id);
+    perform tollgate.refuse_missing('org', org_id);
   end if;
 
   select count(*) into user_count from tollgate.users u where u.org_id = org.id and u.deleted_at is null;
@@ -125,7 +125,7 @@ begin
     ));
   end if;
 
-  delete from tollgate.api_keys k where k.org_id = org.id; -- of users who were deleted: all revoked
+  delete from tollgate.api_keys k where k.org_id = org.id; -- keys of deleted users, all revoked
   delete from tollgate.users u where u.org_id = org.id;
   delete from tollgate.orgs o where o.id = org.id;
   perform tollgate.record(actor, 'org.deleted', org.id, org.id,
@@ -135,7 +135,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_org(jsonb, text) is
-  'Ends an org for good. Its requests, transfers and audit events stay; its revoked keys go. For the console and admins. Refuses: as recognise(), not_found, conflict while it has a balance (credits or debt), open holds or users. Locks the org against everything, so a grant or an admission at the same moment comes before, and is seen, or after, and finds nothing.';
+  'Deletes an org. Its requests, transfers and audit events stay; its revoked keys are deleted. For the console and admins. Refuses: as recognise(), not_found, conflict while it has a balance (credits or debt), open holds or users. Locks the org for update, so a grant or an admission at the same moment either comes first and is seen, or finds no org.';
 
 select tollgate.expose('public.tollgate_delete_org(jsonb, text)');
 
@@ -151,7 +151,7 @@ declare
 begin
   select o.* into org from tollgate.orgs o where o.id = tollgate_org.org_id;
   if not found then
-    perform tollgate.not_there('org', org_id);
+    perform tollgate.refuse_missing('org', org_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.org_shown(org);
 end
@@ -171,7 +171,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.orgs',
     'tollgate.org_shown',
     $where$
@@ -180,13 +180,14 @@ begin
       and ($1 ->> 'status' is null or e.status = $1 ->> 'status')
     $where$,
     '{"created_at": "e.created_at", "name": "lower(e.name)", "credits": "e.balance_nanos"}',
-    '{"sort": "created_at:desc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_orgs(jsonb, jsonb, integer) is
-  'Orgs by pages. `filters`: q (part of the name, or the id), plan, status, sort (created_at, name, credits), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Orgs by pages. `filters`: q (part of the name, or the id), plan, status, sort (created_at, name, credits), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_orgs(jsonb, jsonb, integer)');

@@ -50,7 +50,7 @@ end
 $$;
 
 comment on function tollgate.plan_with(tollgate.plans, jsonb) is
-  'The plan as a change leaves it: of the limits those it names, a null being no limit.';
+  'The plan after a change. It changes only the limits that it names; null is no limit.';
 
 
 create function public.tollgate_create_plan(caller jsonb, plan jsonb) returns jsonb
@@ -60,14 +60,16 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
-  made tollgate.plans := tollgate.plan_with(null, plan);
+  made tollgate.plans;
 begin
+  made.id := plan ->> 'id';
+  made := tollgate.plan_with(made, plan);
   insert into tollgate.plans (
     id, name, description, markup_ppm, max_concurrent_requests,
     requests_per_minute, requests_per_hour, requests_per_day,
     tokens_per_minute, tokens_per_hour, tokens_per_day
   ) values (
-    plan ->> 'id', made.name, made.description, made.markup_ppm, made.max_concurrent_requests,
+    made.id, made.name, made.description, made.markup_ppm, made.max_concurrent_requests,
     made.requests_per_minute, made.requests_per_hour, made.requests_per_day,
     made.tokens_per_minute, made.tokens_per_hour, made.tokens_per_day
   )
@@ -83,7 +85,7 @@ end
 $$;
 
 comment on function public.tollgate_create_plan(jsonb, jsonb) is
-  'Makes a plan. `plan` holds id, name and perhaps description, markup_ppm, limits, max_concurrent_requests. For the console and admins. Refuses: as recognise(), conflict (the id is taken). Locks nothing that exists.';
+  'Creates a plan. `plan` holds id, name and perhaps description, markup_ppm, limits, max_concurrent_requests. For the console and admins. Refuses: as recognise(), conflict (the id is taken). Locks nothing that exists.';
 
 select tollgate.expose('public.tollgate_create_plan(jsonb, jsonb)');
 
@@ -100,10 +102,10 @@ declare
   details jsonb;
   followers text[];
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   select p.* into was from tollgate.plans p where p.id = tollgate_update_plan.plan_id;
   if not found then
-    perform tollgate.not_there('plan', plan_id);
+    perform tollgate.refuse_missing('plan', plan_id);
   end if;
   plan := tollgate.plan_with(was, changes);
   details := tollgate.what_changed(to_jsonb(was), to_jsonb(plan));
@@ -137,7 +139,7 @@ end
 $$;
 
 comment on function public.tollgate_update_plan(jsonb, text, jsonb) is
-  'Changes a plan: name, description, markup_ppm (null is the setting MARKUP), limits (those it names; a null is none), max_concurrent_requests (null is none). It holds for the next admission of each org that follows it. What is so already changes and records nothing. For the console and admins. Refuses: as recognise(), not_found. Locks, in id order, the orgs that follow the plan in part, then the plan.';
+  'Changes a plan: name, description, markup_ppm (null is the setting MARKUP), limits (those it names; null is no limit), max_concurrent_requests (null is no bound). It applies from the next admission of each org on the plan. Repeating a change changes and records nothing. For the console and admins. Refuses: as recognise(), not_found. Locks the orgs on the plan that set limits of their own, in id order, then the plan.';
 
 select tollgate.expose('public.tollgate_update_plan(jsonb, text, jsonb)');
 
@@ -152,10 +154,10 @@ declare
   plan tollgate.plans;
   users_of_it bigint;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   select p.* into plan from tollgate.plans p where p.id = tollgate_delete_plan.plan_id for update;
   if not found then
-    perform tollgate.not_there('plan', plan_id);
+    perform tollgate.refuse_missing('plan', plan_id);
   end if;
   select count(*) into users_of_it from tollgate.orgs o where o.plan_id = plan.id;
   if users_of_it > 0 or plan.id in ('free', 'pro', 'enterprise') then
@@ -172,7 +174,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_plan(jsonb, text) is
-  'Deletes a plan that no org is on. For the console and admins. Refuses: as recognise(), not_found, conflict while orgs are on it, and for free, pro and enterprise, on which new orgs are made. Locks the plan.';
+  'Deletes a plan that no org is on. For the console and admins. Refuses: as recognise(), not_found, conflict while orgs are on it, and for the built-in free, pro and enterprise. Locks the plan.';
 
 select tollgate.expose('public.tollgate_delete_plan(jsonb, text)');
 
@@ -188,7 +190,7 @@ declare
 begin
   select p.* into plan from tollgate.plans p where p.id = tollgate_plan.plan_id;
   if not found then
-    perform tollgate.not_there('plan', plan_id);
+    perform tollgate.refuse_missing('plan', plan_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.plan_shown(plan);
 end
@@ -208,7 +210,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.plans',
     'tollgate.plan_shown',
     $where$
@@ -216,13 +218,14 @@ begin
         or position(lower($1 ->> 'q') in lower(e.name)) > 0
     $where$,
     '{"id": "e.id", "name": "lower(e.name)", "created_at": "e.created_at"}',
-    '{"sort": "id:asc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'id:asc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_plans(jsonb, jsonb, integer) is
-  'Plans by pages. `filters`: q (part of the id or name), sort (id, name, created_at), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Plans by pages. `filters`: q (part of the id or name), sort (id, name, created_at), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_plans(jsonb, jsonb, integer)');

@@ -1,26 +1,26 @@
--- What one column must be is said by its domain in the tables that requests write (orgs, transfers, requests): Postgres
--- parses a table's own checks anew for every statement that writes to it, whichever columns it writes. A domain is
--- parsed once per connection, and looked at only where its column is written.
+-- Domains check single columns in the tables that requests write (orgs, keys, transfers, requests). Postgres parses a
+-- table's checks again for every statement that writes to it, whichever columns it writes. A domain is parsed once per
+-- connection, and checked only where its column is written. A domain also tells with_fields() which field is wrong.
 create domain tollgate.org_id as text check (value ~ '^org_[a-z0-9]{1,64}$');
-create domain tollgate.name as text check (length(value) between 1 and 200);
+create domain tollgate.name as text check (value is not null and length(value) between 1 and 200);
 create domain tollgate.org_status as text check (value in ('active', 'suspended'));
 create domain tollgate.markup_ppm as integer check (value between 0 and 100000000);
 create domain tollgate.not_negative as bigint check (value >= 0);
 
 create table tollgate.plans (
   id text primary key check (id ~ '^[a-z][a-z0-9_-]{0,62}$'),
-  name text not null check (length(name) between 1 and 200),
+  name tollgate.name not null,
   description text not null default '',
-  markup_ppm integer check (markup_ppm between 0 and 100000000),
-  requests_per_minute bigint check (requests_per_minute between 0 and 100000000000),
-  requests_per_hour bigint check (requests_per_hour between 0 and 100000000000),
-  requests_per_day bigint check (requests_per_day between 0 and 100000000000),
-  tokens_per_minute bigint check (tokens_per_minute between 0 and 100000000000),
-  tokens_per_hour bigint check (tokens_per_hour between 0 and 100000000000),
-  tokens_per_day bigint check (tokens_per_day between 0 and 100000000000),
+  markup_ppm tollgate.markup_ppm,
+  requests_per_minute tollgate.limit,
+  requests_per_hour tollgate.limit,
+  requests_per_day tollgate.limit,
+  tokens_per_minute tollgate.limit,
+  tokens_per_hour tollgate.limit,
+  tokens_per_day tollgate.limit,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  max_concurrent_requests bigint check (max_concurrent_requests between 0 and 100000000000)
+  max_concurrent_requests tollgate.limit
 );
 
 comment on table tollgate.plans is 'Named sets of limits and a markup. A null limit is no limit; a null markup is the setting MARKUP.';
@@ -52,7 +52,7 @@ create table tollgate.orgs (
   limits tollgate.limits,
   counters tollgate.counters,
   limits_set tollgate.limits,
-  max_concurrent_requests bigint,
+  max_concurrent_requests tollgate.limit,
   open_requests bigint not null default 0,
   quarantined_at timestamptz,
   paid_suspended_at timestamptz,
@@ -61,15 +61,16 @@ create table tollgate.orgs (
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
+create index orgs_age on tollgate.orgs (created_at, id); -- requests change neither, so they write no index
 
-comment on table tollgate.orgs is 'Who pays. balance_nanos always equals the org''s transfers, held_nanos its open holds; available = balance − held.';
+comment on table tollgate.orgs is 'Who pays. balance_nanos always equals the sum of the org''s transfers, held_nanos the sum of its open holds; available = balance − held.';
 comment on column tollgate.orgs.markup_ppm is 'The org''s own markup in parts per million; null follows the plan.';
-comment on column tollgate.orgs.limits is 'What requests are held to: limits_set with the plan''s limits where it says nothing; null follows the plan in all.';
-comment on column tollgate.orgs.limits_set is 'What an operator set. A null in it follows the plan; null is nothing set.';
+comment on column tollgate.orgs.limits is 'The limits in force: limits_set, and the plan''s for those that are not set; null when none is set.';
+comment on column tollgate.orgs.limits_set is 'The limits that an operator set. A null in it follows the plan; null is none set.';
 comment on column tollgate.orgs.max_concurrent_requests is 'The org''s own bound of open requests; null follows the plan.';
 comment on column tollgate.orgs.open_requests is 'Requests whose hold has not ended, held and unsettled ones: as many as the org has rows in tollgate.holds.';
-comment on column tollgate.orgs.quarantined_at is 'When a request of the org was last settled as quarantined, unless an operator has set paid calls going since.';
-comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Everything else goes on.';
+comment on column tollgate.orgs.quarantined_at is 'When a request of the org was last settled as quarantined; null again once an operator resumes paid calls.';
+comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Other calls are served all the same.';
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
 comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
 
@@ -91,8 +92,9 @@ create table tollgate.users (
 
 create unique index users_email on tollgate.users (lower(email));
 create index users_org_id on tollgate.users (org_id);
+create index users_age on tollgate.users (created_at, id);
 
 comment on table tollgate.users is 'People. Each belongs to one org; an admin operates the whole installation.';
-comment on column tollgate.users.deleted_at is 'When the user was deleted. The row stays while the org does, disabled and without name or address, since keys and requests point at it.';
+comment on column tollgate.users.deleted_at is 'When the user was deleted. The row stays as long as the org, disabled and without name or address, because keys and requests refer to it.';
 
 alter table tollgate.users enable row level security;

@@ -21,14 +21,14 @@ $$;
 comment on function tollgate.user_shown(tollgate.users) is 'A user as operators see it. `keys` counts those that are not revoked.';
 
 
-create function tollgate.address_taken(email text) returns void
+create function tollgate.refuse_taken_email(email text) returns void
 language sql
 set search_path = ''
 as $$
   select tollgate.refuse(409, 'conflict', jsonb_build_object('reason', 'email_taken', 'param', 'email', 'email', email))
 $$;
 
-comment on function tollgate.address_taken(text) is 'Refuses a second user with one address. Capitals make no difference.';
+comment on function tollgate.refuse_taken_email(text) is 'Refuses an email address that another user has; addresses are case-insensitive.';
 
 
 create function public.tollgate_create_user(caller jsonb, person jsonb) returns jsonb
@@ -48,7 +48,7 @@ begin
   else
     perform from tollgate.orgs o where o.id = org_id for key share;
     if not found then
-      perform tollgate.not_there('org', org_id);
+      perform tollgate.refuse_missing('org', org_id);
     end if;
   end if;
 
@@ -57,7 +57,7 @@ begin
     values (org_id, person ->> 'email', coalesce(person ->> 'name', ''), coalesce(person ->> 'role', 'member'))
     returning * into made;
   exception when unique_violation then
-    perform tollgate.address_taken(person ->> 'email');
+    perform tollgate.refuse_taken_email(person ->> 'email');
   end;
   perform tollgate.record(actor, 'user.created', made.org_id, made.id,
     jsonb_build_object('email', made.email, 'name', made.name, 'role', made.role));
@@ -66,7 +66,7 @@ end
 $$;
 
 comment on function public.tollgate_create_user(jsonb, jsonb) is
-  'Makes a user in an org or, where none is named, with a personal org on the plan free, both or neither. `person` holds email and perhaps org_id, name, role. For the console and admins. Refuses: as recognise(), not_found (org), conflict (the address is taken). Locks the org against its end.';
+  'Creates a user in an org or, where none is named, together with a personal org on the plan free. `person` holds email and perhaps org_id, name, role. For the console and admins. Refuses: as recognise(), not_found (org), conflict (the address is taken). Locks the org against deletion.';
 
 select tollgate.expose('public.tollgate_create_user(jsonb, jsonb)');
 
@@ -82,13 +82,13 @@ declare
   person tollgate.users;
   details jsonb;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   if changes ->> 'org_id' is not null then
     perform from tollgate.orgs o where o.id = changes ->> 'org_id' for key share;
     if not found then
-      perform tollgate.not_there('org', changes ->> 'org_id');
+      perform tollgate.refuse_missing('org', changes ->> 'org_id');
     end if;
-    -- Keys of one line are written together by requests, in any order but under their org's lock.
+    -- Requests write all keys of a line, in any order, while they hold the lock of the org.
     perform from tollgate.orgs o
     where o.id in (
       select k.org_id from tollgate.api_keys k
@@ -100,7 +100,7 @@ begin
   where u.id = tollgate_update_user.user_id and u.deleted_at is null
   for update;
   if not found then
-    perform tollgate.not_there('user', user_id);
+    perform tollgate.refuse_missing('user', user_id);
   end if;
 
   person := was;
@@ -122,14 +122,14 @@ begin
       where u.id = was.id
       returning * into person;
     exception when unique_violation then
-      perform tollgate.address_taken(person.email);
+      perform tollgate.refuse_taken_email(person.email);
     end;
     perform tollgate.record(actor, 'user.updated', person.org_id, person.id, details);
-    if person.org_id <> was.org_id then -- whom he left can see it too
+    if person.org_id <> was.org_id then -- so that the old org can see it too
       perform tollgate.record(actor, 'user.updated', was.org_id, person.id, details);
     end if;
     if was.role = 'admin' and (person.role, person.status, person.org_id) <> (was.role, was.status, was.org_id) then
-      perform tollgate.keep_an_admin();
+      perform tollgate.check_admin_remains();
     end if;
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.user_shown(person);
@@ -137,7 +137,7 @@ end
 $$;
 
 comment on function public.tollgate_update_user(jsonb, text, jsonb) is
-  'Changes a user: email, name, role, status, org_id. Disabling stops the user''s keys at once. Moving to another org takes the keys along, with their limits, budgets and what these have counted: the new org pays from the next admission on. What is running is charged to the org that set credits aside for it, and what was done stays in its books. A request that is being admitted while the user moves may be refused as unknown; sent again, it is admitted. What is so already changes and records nothing. For the console and admins. Refuses: as recognise(), not_found (user, org), conflict (the address is taken, or the last admin would be shut out). Locks the new org against its end, the old one where keys of the user have been rotated, then the user and, when he moves, his keys.';
+  'Changes a user: email, name, role, status, org_id. Disabling stops the user''s keys at once. A user who moves to another org takes their keys along, with limits, budgets and counts: the new org pays from the next admission on. Open requests are charged to the org that holds credits for them, and past requests stay with the old org. A request that is being admitted during the move may be refused as unknown; sent again, it is admitted. Repeating a change changes and records nothing. For the console and admins. Refuses: as recognise(), not_found (user, org), conflict (the address is taken, or no working admin would be left). Locks the new org against deletion, the old org if the user has rotated keys, then the user and, for a move, their keys.';
 
 select tollgate.expose('public.tollgate_update_user(jsonb, text, jsonb)');
 
@@ -153,7 +153,7 @@ declare
   key tollgate.api_keys;
   revoked bigint := 0;
 begin
-  perform tollgate.one_by_one();
+  perform tollgate.lock_people();
   perform from tollgate.orgs o
   where o.id = (select u.org_id from tollgate.users u where u.id = tollgate_delete_user.user_id)
   for no key update;
@@ -161,7 +161,7 @@ begin
   where u.id = tollgate_delete_user.user_id and u.deleted_at is null
   for update;
   if not found then
-    perform tollgate.not_there('user', user_id);
+    perform tollgate.refuse_missing('user', user_id);
   end if;
 
   for key in
@@ -187,7 +187,7 @@ begin
     'email', person.email, 'name', person.name, 'role', person.role, 'keys_revoked', revoked
   ));
   if person.role = 'admin' then
-    perform tollgate.keep_an_admin();
+    perform tollgate.check_admin_remains();
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor), 'id', person.id, 'deleted', true, 'keys_revoked', revoked
@@ -196,7 +196,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_user(jsonb, text) is
-  'Deletes a user: all keys are revoked, the address is free again, and a nameless row stays for what points at it. Credits are the org''s and stay there. For the console and admins. Refuses: as recognise(), not_found, conflict (the last admin would be shut out). Locks the org, then the user and his keys.';
+  'Deletes a user: revokes all keys, frees the address, and keeps a row without a name for what refers to it. Credits belong to the org and stay there. For the console and admins. Refuses: as recognise(), not_found, conflict (no working admin would be left). Locks the org, then the user and their keys.';
 
 select tollgate.expose('public.tollgate_delete_user(jsonb, text)');
 
@@ -212,7 +212,7 @@ declare
 begin
   select u.* into person from tollgate.users u where u.id = tollgate_user.user_id and u.deleted_at is null;
   if not found then
-    perform tollgate.not_there('user', user_id);
+    perform tollgate.refuse_missing('user', user_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.user_shown(person);
 end
@@ -232,7 +232,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.listed(
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
     'tollgate.users',
     'tollgate.user_shown',
     $where$
@@ -244,13 +244,14 @@ begin
       and ($1 ->> 'status' is null or e.status = $1 ->> 'status')
     $where$,
     '{"created_at": "e.created_at", "email": "lower(e.email)", "name": "lower(e.name)"}',
-    '{"sort": "created_at:desc"}'::jsonb || filters,
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
     page_size
   );
 end
 $$;
 
 comment on function public.tollgate_users(jsonb, jsonb, integer) is
-  'Users by pages. `filters`: q (part of the address or name, or the id), org_id, role, status, sort (created_at, email, name), cursor. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Users by pages. `filters`: q (part of the address or name, or the id), org_id, role, status, sort (created_at, email, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_users(jsonb, jsonb, integer)');

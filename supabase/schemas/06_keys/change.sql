@@ -1,5 +1,22 @@
 -- Changes, disables, revokes and rotates keys.
 
+create function tollgate.check_open(key tollgate.api_keys) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if key.revoked_at is not null then
+    perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', 'revoked'));
+  elsif key.rotated_to is not null then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', key.id, 'rotated_to', key.rotated_to));
+  end if;
+end
+$$;
+
+comment on function tollgate.check_open(tollgate.api_keys) is
+  'Refuses a change of a key that was revoked (key_is_final) or rotated (conflict).';
+
+
 create function public.tollgate_change_key(caller jsonb, key_id text, changes jsonb, scope text default 'keys')
 returns jsonb
 language plpgsql
@@ -13,20 +30,9 @@ declare
   ids text[] := tollgate.line_of(before);
   changed jsonb;
 begin
-  if before.revoked_at is not null then
-    perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', before.id, 'state', 'revoked'));
-  elsif before.rotated_to is not null then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', before.id, 'rotated_to', before.rotated_to));
-  elsif jsonb_typeof(changes) is distinct from 'object' then
-    perform tollgate.refuse_field('changes', 'must be an object');
-  end if;
-
+  perform tollgate.check_open(before);
   after := tollgate.with_terms(before, changes);
-  if after.scopes @> array['admin'] and not before.scopes @> array['admin']
-    and not exists (select from tollgate.users u where u.id = after.user_id and u.role = 'admin')
-  then
-    perform tollgate.refuse_field('scopes', 'admin is for the keys of admins');
-  end if;
+  perform tollgate.check_terms(after, before);
   perform tollgate.check_grant(actor, after, before);
 
   changed := tollgate.what_changed(tollgate.key_terms(before), tollgate.key_terms(after));
@@ -69,7 +75,7 @@ end
 $$;
 
 comment on function public.tollgate_change_key(jsonb, text, jsonb, text) is
-  'Changes the terms of a key, and of those in grace that it took the place of: any key for operators, one''s own otherwise, and never to more than its changer has, as check_grant() has it. What is left out stays, null clears. A budget begins anew when it is first set or its reset changes. Changing nothing records nothing. Refuses: as recognise(), not_found, key_is_final, conflict (rotated), invalid_request, permission_denied. Locks the org, then the keys.';
+  'Changes the terms of a key, and of the keys in grace that were rotated to it: any key for operators, one''s own otherwise. It never grants more than its changer has, see check_grant(). What is left out stays, null clears. A budget begins anew when it is first set or its reset changes. Changing nothing records nothing. Refuses: as recognise(), check_open(), with_terms() and check_terms(), not_found, permission_denied. Locks the org, then the keys.';
 
 select tollgate.expose('public.tollgate_change_key(jsonb, text, jsonb, text)');
 
@@ -91,9 +97,7 @@ begin
     perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'state', 'state', state));
   end if;
   key := tollgate.lock_key(actor, key_id);
-  was := case
-    when key.revoked_at is not null then 'revoked' when key.disabled_at is not null then 'disabled' else 'active'
-  end;
+  was := tollgate.key_state(key);
   if was = 'revoked' and state <> 'revoked' then
     perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', was));
   end if;
@@ -106,9 +110,7 @@ begin
     order by k.id desc
     for no key update
   loop
-    before := case
-      when one.revoked_at is not null then 'revoked' when one.disabled_at is not null then 'disabled' else 'active'
-    end;
+    before := tollgate.key_state(one);
     continue when before = state;
     update tollgate.api_keys k set
       revoked_at = case when state = 'revoked' then now() end,
@@ -131,7 +133,7 @@ end
 $$;
 
 comment on function public.tollgate_set_key_state(jsonb, text, text, text) is
-  'Disables, enables or revokes a key: any key for operators, one''s own otherwise. What is done to the newest key of a line is done to those in grace that it took the place of; one of those can be ended alone. Revoked is final. Repeating a state changes nothing and records nothing. Refuses: as recognise(), invalid_request, not_found, key_is_final. Locks the org, then the keys.';
+  'Disables, enables or revokes a key: any key for operators, one''s own otherwise. A change of the newest key of a line also changes the keys in grace that were rotated to it; one of those can be revoked or disabled alone. Revoked is final. Repeating a state changes nothing and records nothing. Refuses: as recognise(), invalid_request, not_found, key_is_final. Locks the org, then the keys.';
 
 select tollgate.expose('public.tollgate_set_key_state(jsonb, text, text, text)');
 
@@ -152,13 +154,8 @@ declare
   key tollgate.api_keys := tollgate.lock_key(actor, key_id);
   successor tollgate.api_keys;
 begin
-  if grace_hours is null or grace_hours not between 0 and 168 then
-    perform tollgate.refuse_field('grace_hours', 'must be from 0 to 168');
-  elsif key.revoked_at is not null then
-    perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', 'revoked'));
-  elsif key.rotated_to is not null then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', key.id, 'rotated_to', key.rotated_to));
-  elsif key.expires_at <= now() then
+  perform tollgate.check_open(key);
+  if key.expires_at <= now() then
     perform tollgate.refuse(409, 'conflict',
       jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
   elsif cardinality(tollgate.line_of(key)) >= 10 then
@@ -180,7 +177,7 @@ begin
   update tollgate.api_keys k set
     line = successor.line,
     rotated_to = successor.id,
-    expires_at = least(k.expires_at, now() + make_interval(hours => grace_hours)),
+    expires_at = least(k.expires_at, now() + make_interval(hours => coalesce(grace_hours, 0))),
     updated_at = now()
   where k.id = key.id
   returning k.expires_at into key.expires_at;
@@ -197,6 +194,6 @@ end
 $$;
 
 comment on function public.tollgate_rotate_key(jsonb, text, integer, jsonb, text) is
-  'Gives a key a new secret: a new key takes its place with all that it may and has used, and the old one is refused after the hours of grace, at once with none. Meanwhile both draw on one purse: budget, quotas and limits are spent once, whichever secret spends them. `imprints` holds what is kept of the new secret for each environment, of which the key''s is taken. Whoever rotates learns the secret, so it takes a key that could have made it, or the key itself. A line has at most ten keys that are open or ended within a day. Refuses: as recognise(), not_found, invalid_request, key_is_final, conflict (rotated, expired, too many), permission_denied. Locks the org, then the key.';
+  'Gives a key a new secret: a new key takes over its terms and what it has used; the old one is refused after the hours of grace, or at once without any. Meanwhile both share one budget, one set of quotas and one set of limits. `imprints` holds what is kept of the new secret for each environment; the key''s own is used. Whoever rotates a key learns its secret, so the caller''s key must be one that could have made it, or the key itself. At most ten keys of a line may be open or ended within a day. Refuses: as recognise() and check_open(), not_found, invalid_request, conflict (expired, too many), permission_denied. Locks the org, then the key.';
 
 select tollgate.expose('public.tollgate_rotate_key(jsonb, text, integer, jsonb, text)');

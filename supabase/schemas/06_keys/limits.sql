@@ -1,6 +1,6 @@
 -- Limits of an org or a key, as an operator sees and sets them.
 
-create function tollgate.limits_told(org_id text, key_id text) returns jsonb
+create function tollgate.limits_in_effect(org_id text, key_id text) returns jsonb
 language plpgsql
 stable
 set search_path = ''
@@ -9,19 +9,19 @@ declare
   org tollgate.orgs;
   key tollgate.api_keys;
   of_key jsonb;
-  of_org jsonb; -- what an operator set for it
-  of_both jsonb; -- with what it takes from its plan, as admissions read it
+  of_org jsonb; -- set by an operator
+  of_both jsonb; -- with those of the plan: in force
 begin
   if key_id is not null then
     select k.* into key from tollgate.api_keys k where k.id = limits_told.key_id;
     if not found then
-      perform tollgate.not_there('key', key_id);
+      perform tollgate.refuse_missing('key', key_id);
     end if;
     of_key := tollgate.limits_shown(key.limits);
   end if;
   select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_told.org_id);
   if not found then
-    perform tollgate.not_there('org', org_id);
+    perform tollgate.refuse_missing('org', org_id);
   end if;
   of_org := tollgate.limits_shown(coalesce(org.limits_set, org.limits));
   of_both := to_jsonb(tollgate.limits_of(org));
@@ -47,8 +47,8 @@ begin
 end
 $$;
 
-comment on function tollgate.limits_told(text, text) is
-  'The limits set for a key or, without one, for an org; and for each of the six the one that binds first, and who set it. Refuses: not_found.';
+comment on function tollgate.limits_in_effect(text, text) is
+  'The limits set for a key or, without one, for an org; and for each of the six the lowest that applies, and what set it. Refuses: not_found.';
 
 
 create function tollgate.change_limits(actor tollgate.caller, caller jsonb, subject jsonb, limits jsonb) returns void
@@ -67,7 +67,7 @@ end
 $$;
 
 comment on function tollgate.change_limits(tollgate.caller, jsonb, jsonb, jsonb) is
-  'Changes the limits of an org, of the org of a user, or of a key, as any other change of an org or key. Refuses and locks as change_org() or tollgate_change_key().';
+  'Changes the limits of an org, of a user''s org, or of a key. Refuses and locks as change_org() or tollgate_change_key().';
 
 
 create function public.tollgate_limits_of(caller jsonb, subject jsonb) returns jsonb
@@ -79,12 +79,12 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 
 comment on function public.tollgate_limits_of(jsonb, jsonb) is
-  'The limits of what `subject` names: an org_id, a user_id (whose org is meant) or a key_id. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'The limits of the subject: an org_id, a user_id (for the user''s org) or a key_id. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_limits_of(jsonb, jsonb)');
 
@@ -99,12 +99,12 @@ declare
 begin
   perform tollgate.change_limits(actor, caller, subject, limits);
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 
 comment on function public.tollgate_set_limits(jsonb, jsonb, jsonb) is
-  'Sets limits of an org (a null follows its plan), of a user''s org, or of a key within its org (a null is none). They bind the next admission; what was counted so far counts. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
+  'Sets limits of an org or a user''s org (null follows the plan), or of a key (null is no limit). They apply from the next admission on, to what was counted before as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
 
 select tollgate.expose('public.tollgate_set_limits(jsonb, jsonb, jsonb)');
 
@@ -132,11 +132,11 @@ begin
     perform tollgate.record(actor, 'limits.reset', reset, coalesce(subject ->> 'key_id', reset), '{"counters": true}');
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_told(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
 end
 $$;
 
 comment on function public.tollgate_reset_limits(jsonb, jsonb, boolean) is
-  'Takes away the limits that were set for an org, the org of a user, or a key; with `counters`, its windows begin anew as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
+  'Removes the limits that were set for an org, a user''s org, or a key; with `counters`, its windows start from zero as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
 
 select tollgate.expose('public.tollgate_reset_limits(jsonb, jsonb, boolean)');

@@ -1,20 +1,5 @@
 -- Shows and lists keys and their events.
 
-create function tollgate.listed_key(key tollgate.api_keys, sort text) returns text
-language sql
-immutable
-set search_path = ''
-as $$
-  select case sort
-    when 'name' then lower(key.name)
-    when 'last_used_at' then lpad(coalesce(extract(epoch from key.last_used_at) * 1000000, 0)::bigint::text, 20, '0')
-    else lpad((extract(epoch from key.created_at) * 1000000)::bigint::text, 20, '0')
-  end collate "C"
-$$;
-
-comment on function tollgate.listed_key(tollgate.api_keys, text) is
-  'What a key is sorted by, as a text that sorts as it does. Never used comes before all use.';
-
 
 create function public.tollgate_key(caller jsonb, key_id text, scope text default 'keys') returns jsonb
 language plpgsql
@@ -28,7 +13,7 @@ begin
   select k.* into key from tollgate.api_keys k
   where k.id = tollgate_key.key_id and (tollgate.operates(actor) or k.user_id = actor.user_id);
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'key', 'id', key_id));
+    perform tollgate.refuse_missing('key', key_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor), 'key', tollgate.key_shown(key));
 end
@@ -48,77 +33,34 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.key_manager(caller, scope, touch => true);
-  sort text := split_part(coalesce(filters ->> 'sort', 'created_at:desc'), ':', 1);
-  direction text := split_part(coalesce(filters ->> 'sort', 'created_at:desc'), ':', 2);
-  descending boolean := direction = 'desc';
-  cursor_id text := split_part(filters ->> 'cursor', '~', 1);
-  cursor_place text := nullif(split_part(filters ->> 'cursor', '~', 2), '');
-  faulty text;
-  answer jsonb;
 begin
-  faulty := case
-    when sort not in ('created_at', 'last_used_at', 'name') or direction not in ('asc', 'desc') then 'sort'
-    when filters ->> 'status' not in ('active', 'disabled', 'revoked', 'expired') then 'status'
-    when filters ->> 'environment' not in ('live', 'test') then 'environment'
-    when filters ->> 'role' not in ('member', 'admin') then 'role'
-    when page_size is null or page_size not between 1 and 1000 then 'limit'
-  end;
-  if cursor_id is not null then
-    select coalesce(cursor_place, tollgate.listed_key(k, sort)) into cursor_place from tollgate.api_keys k
-    where k.id = cursor_id and (scope = 'admin' or k.user_id = actor.user_id);
-    if not found then
-      faulty := 'cursor';
-    end if;
-  end if;
-  if faulty is not null then
-    perform tollgate.refuse_field(faulty, 'is none that is known');
-  end if;
-
-  with found as (
-    select k as key, k.id, tollgate.listed_key(k, sort) as place
-    from tollgate.api_keys k
-    join tollgate.users u on u.id = k.user_id
-    where (scope = 'admin' or k.user_id = actor.user_id)
-      and (filters ->> 'org_id' is null or k.org_id = filters ->> 'org_id')
-      and (filters ->> 'user_id' is null or k.user_id = filters ->> 'user_id')
-      and (filters ->> 'environment' is null or k.environment = filters ->> 'environment')
-      and (filters ->> 'role' is null or u.role = filters ->> 'role')
-      and (filters ->> 'status' is null or tollgate.key_status(k) = filters ->> 'status')
-      and (filters ->> 'q' is null or strpos(lower(k.name), lower(filters ->> 'q')) > 0
-        or strpos(k.prefix, filters ->> 'q') > 0)
-  ),
-  page as (
-    select f.*, row_number() over (
-      order by
-        case when not descending then f.place end, case when not descending then f.id end,
-        case when descending then f.place end desc, case when descending then f.id end desc
-    ) as row
-    from found f
-    where cursor_id is null
-      or (not descending and (f.place, f.id) > (cursor_place, cursor_id))
-      or (descending and (f.place, f.id) < (cursor_place, cursor_id))
-    order by row
-    limit page_size + 1
-  )
-  select jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', coalesce(
-      (select jsonb_agg(tollgate.key_shown(p.key) order by p.row) from page p where p.row <= page_size), '[]'::jsonb
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.api_keys',
+    'tollgate.key_shown',
+    $where$
+      ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      and ($1 ->> 'environment' is null or e.environment = $1 ->> 'environment')
+      and ($1 ->> 'role' is null or $1 ->> 'role' = (select u.role from tollgate.users u where u.id = e.user_id))
+      and ($1 ->> 'status' is null or tollgate.key_status(e) = $1 ->> 'status')
+      and ($1 ->> 'q' is null or strpos(lower(e.name), lower($1 ->> 'q')) > 0 or strpos(e.prefix, $1 ->> 'q') > 0)
+    $where$,
+    jsonb_build_object(
+      'created_at', 'e.created_at',
+      'name', 'lower(e.name)',
+      'last_used_at', $key$coalesce(to_char(e.last_used_at at time zone 'utc', 'YYYYMMDDHH24MISSUS'), '0') collate "C"$key$
     ),
-    -- A key may be used between two pages, so the place it had goes with its id.
-    'next_cursor', (
-      select case sort when 'last_used_at' then last.id || '~' || last.place else last.id end
-      from page last
-      where last.row = page_size and exists (select from page more where more.row > page_size)
-    ),
-    'total', (select count(*) from found)
-  ) into answer;
-  return answer;
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters || jsonb_build_object('owner_id', case when scope <> 'admin' then coalesce(actor.user_id, '') end),
+    page_size,
+    within => $where$ $1 ->> 'owner_id' is null or e.user_id = $1 ->> 'owner_id' $where$,
+    moving => 'last_used_at'
+  );
 end
 $$;
 
 comment on function public.tollgate_keys(jsonb, jsonb, integer, text) is
-  'Keys: one''s own, or with `scope` admin everybody''s. `filters`: org_id, user_id, q (a part of the name or of the prefix), status, environment, role (of the owner), sort (created_at, last_used_at or name, :asc or :desc; created_at:desc if none is named), cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Keys: one''s own, or with `scope` admin everybody''s. `filters`: org_id, user_id, q (a part of the name or of the prefix), status, environment, role (of the owner), sort (created_at, last_used_at, name), cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_keys(jsonb, jsonb, integer, text)');
 
@@ -130,64 +72,37 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'keys');
-  before tollgate.audit_events;
-  answer jsonb;
+  page constant jsonb := tollgate.page(
+    'tollgate.audit_events',
+    'tollgate.audit_event_shown',
+    $where$
+      ($1 ->> 'key_id' is null or e.target_id = $1 ->> 'key_id')
+      and ($1 ->> 'action' is null or e.action = $1 ->> 'action')
+      and ($1 ->> 'outcome' is null or e.outcome = $1 ->> 'outcome')
+      and ($1 ->> 'from' is null or e.occurred_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.occurred_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    '{"occurred_at": "e.occurred_at"}',
+    'occurred_at:desc',
+    filters || jsonb_build_object('org_id', coalesce(actor.org_id, '')),
+    page_size,
+    within => $where$ e.org_id = $1 ->> 'org_id' and e.action like 'key.%' $where$,
+    most_counted => 0
+  );
 begin
-  if filters ->> 'cursor' is not null then
-    select b.* into before from tollgate.audit_events b
-    where b.id = filters ->> 'cursor' and b.org_id = actor.org_id and b.action like 'key.%';
-  end if;
-  if filters ->> 'cursor' is not null and before.id is null then
-    perform tollgate.refuse_field('cursor', 'is none that is known');
-  elsif page_size is null or page_size not between 1 and 1000 then
-    perform tollgate.refuse_field('limit', 'must be from 1 to 1000');
-  end if;
-
-  with page as (
-    select a.*, row_number() over (order by a.occurred_at desc, a.id desc) as row
-    from tollgate.audit_events a
-    where a.org_id = actor.org_id and a.action like 'key.%'
-      and (filters ->> 'key_id' is null or a.target_id = filters ->> 'key_id')
-      and (filters ->> 'action' is null or a.action = filters ->> 'action')
-      and (filters ->> 'outcome' is null or a.outcome = filters ->> 'outcome')
-      and (filters ->> 'from' is null or a.occurred_at >= (filters ->> 'from')::timestamptz)
-      and (filters ->> 'to' is null or a.occurred_at < (filters ->> 'to')::timestamptz)
-      and (before.id is null or (a.occurred_at, a.id) < (before.occurred_at, before.id))
-    order by a.occurred_at desc, a.id desc
-    limit page_size + 1
-  )
-  select jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', coalesce((
-      select jsonb_agg(jsonb_build_object(
-        'id', e.id,
-        'occurred_at', tollgate.utc(e.occurred_at),
-        'actor', jsonb_strip_nulls(jsonb_build_object(
-          'kind', e.actor_kind, 'key_id', e.actor_key_id, 'user_id', e.actor_user_id, 'name', e.actor_name
-        )),
-        'action', e.action,
-        'key_id', e.target_id,
-        'outcome', e.outcome,
-        'ip', case when u.id is not null then host(e.ip) end,
-        'user_agent', case when u.id is not null then e.user_agent end,
-        'request_id', e.request_id,
-        'details', e.details
-      ) order by e.row)
-      from page e
-      left join tollgate.users u on u.id = e.actor_user_id and u.org_id = actor.org_id
-      where e.row <= page_size
-    ), '[]'::jsonb),
-    'next_cursor', (
-      select last.id from page last
-      where last.row = page_size and exists (select from page more where more.row > page_size)
-    ),
-    'total', null
-  ) into answer;
-  return answer;
+  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      e.value - array['org_id', 'target_id'] || jsonb_build_object('key_id', e.value -> 'target_id')
+        || case when u.id is null then '{"ip": null, "user_agent": null}' else '{}'::jsonb end
+      order by e.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality e
+    left join tollgate.users u on u.id = e.value #>> '{actor,user_id}' and u.org_id = actor.org_id
+  ));
 end
 $$;
 
 comment on function public.tollgate_key_events(jsonb, jsonb, integer) is
-  'What was done to the keys of the caller''s org, newest first. `filters`: key_id, action, outcome, from, to, cursor. From where operators came is theirs: addresses are told of the org''s own users only. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'What was done to the keys of the caller''s org, newest first. `filters`: key_id, action, outcome, from, to, cursor. Address and user agent are shown of the org''s own users only. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_events(jsonb, jsonb, integer)');

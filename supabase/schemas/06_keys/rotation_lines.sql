@@ -1,7 +1,7 @@
 -- A line is a key and the keys it was rotated from or to. They share one budget, quota and set of counters.
 --
--- Until the old secret is refused, and for a day more while requests that it began are settled, a trigger keeps the rows
--- of a line alike, under the lock of the org, which every request takes first. So a grace period spends nothing twice.
+-- Until the old secret is refused, and for one more day while its requests are settled, a trigger copies these to all rows
+-- of the line, under the lock of the org, which every request takes first. So nothing is spent twice in a grace period.
 
 create function tollgate.line_of(key tollgate.api_keys) returns text[]
 language sql
@@ -19,7 +19,7 @@ as $$
 $$;
 
 comment on function tollgate.line_of(tollgate.api_keys) is
-  'The key and those that it took the place of, or that took its place, as long as their requests may still be settled: until a day after their end.';
+  'The ids of the keys of a line whose requests may still be settled: until a day after the key ended. The key itself is always one of them.';
 
 
 create function tollgate.bound_line(key tollgate.api_keys) returns void
@@ -41,16 +41,16 @@ as $$
 $$;
 
 comment on function tollgate.bound_line(tollgate.api_keys) is
-  'Gives the bound of open requests that the key has to every key of its line, however long ago it ended, and counts their open requests. The org is locked by the caller. Locks those keys.';
+  'Copies the key''s bound of open requests to every key of its line, ended ones too, and counts their open requests. Expects the org to be locked. Locks those keys.';
 
 
-create function tollgate.share_purse() returns trigger
+create function tollgate.share_use() returns trigger
 language plpgsql
 set search_path = ''
 as $$
 begin
   if least(new.expires_at, new.revoked_at) <= now() - interval '1 day' then
-    return null; -- it ended too long ago to know how the others stand
+    return null; -- it ended too long ago: its row is no longer kept up to date
   end if;
   update tollgate.api_keys k set
     counters = new.counters,
@@ -64,16 +64,16 @@ begin
 end
 $$;
 
-comment on function tollgate.share_purse() is
-  'Trigger: what one key of a line uses is used of all. Every request locks the org first, so there is one at a time and each finds the others'' counts in its own row. Locks the keys of the line.';
+comment on function tollgate.share_use() is
+  'Trigger: copies the counts of a key to the other keys of its line. Every request locks the org first, so requests of a line run one at a time. Locks the keys of the line.';
 
-create trigger api_keys_share_purse
+create trigger api_keys_share_use
 after update of
   counters, budget_period, budget_spent_nanos, month_of_tokens, tokens_used_in_month, tokens_used_in_all
 on tollgate.api_keys
 for each row
 when (new.line is not null and pg_trigger_depth() = 0)
-execute function tollgate.share_purse();
+execute function tollgate.share_use();
 
 
 create function tollgate.begin_budget(key tollgate.api_keys, ids text[]) returns tollgate.api_keys
@@ -91,7 +91,7 @@ end
 $$;
 
 comment on function tollgate.begin_budget(tollgate.api_keys, text[]) is
-  'The key at the start of a budget: what is spent is what its open requests hold, which they will give back when settled. The org is locked by the caller.';
+  'The key at the start of a budget: spent is what its open requests hold; settling them corrects it. Expects the org to be locked.';
 
 
 create function tollgate.begin_counting(key tollgate.api_keys, ids text[]) returns tollgate.api_keys
@@ -120,4 +120,4 @@ end
 $$;
 
 comment on function tollgate.begin_counting(tollgate.api_keys, text[]) is
-  'The key when the first of its terms that are counted is set: its open requests are counted as if it had been set before them, since settling will correct them. The org is locked by the caller.';
+  'The key when its first counted term is set: its open requests are counted now, because settling will correct them. Expects the org to be locked.';

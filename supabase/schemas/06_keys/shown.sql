@@ -1,5 +1,16 @@
 -- Keys as JSON.
 
+create function tollgate.key_state(key tollgate.api_keys) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when key.revoked_at is not null then 'revoked' when key.disabled_at is not null then 'disabled' else 'active' end
+$$;
+
+comment on function tollgate.key_state(tollgate.api_keys) is 'What was done to a key: active, disabled or revoked.';
+
+
 create function tollgate.key_status(key tollgate.api_keys) returns text
 language sql
 stable
@@ -13,7 +24,7 @@ as $$
   end
 $$;
 
-comment on function tollgate.key_status(tollgate.api_keys) is 'What identify() would refuse the key for, in its order.';
+comment on function tollgate.key_status(tollgate.api_keys) is 'The state of a key, or expired. What identify() would refuse it for, in its order.';
 
 
 create function tollgate.in_this_period(key tollgate.api_keys, moment timestamptz) returns tollgate.api_keys
@@ -37,7 +48,7 @@ begin
 end
 $$;
 
-comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota begun anew where their time has come.';
+comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota reset where a new period has begun.';
 
 
 create function tollgate.key_terms(key tollgate.api_keys) returns jsonb
@@ -61,7 +72,27 @@ as $$
   )
 $$;
 
-comment on function tollgate.key_terms(tollgate.api_keys) is 'What of a key its owner may change.';
+comment on function tollgate.key_terms(tollgate.api_keys) is 'The terms of a key: what its owner may change.';
+
+
+create function tollgate.key_named(key tollgate.api_keys) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', key.id,
+    'name', key.name,
+    'key', key.prefix || '…' || key.last_four,
+    'user_id', key.user_id,
+    'environment', key.environment,
+    'status', tollgate.key_status(key),
+    'created_at', tollgate.utc(key.created_at),
+    'last_used_at', tollgate.utc(key.last_used_at)
+  )
+$$;
+
+comment on function tollgate.key_named(tollgate.api_keys) is 'A key in short, as a list of usage names it.';
 
 
 create function tollgate.key_shown(key tollgate.api_keys) returns jsonb
@@ -100,7 +131,7 @@ as $$
 $$;
 
 comment on function tollgate.key_shown(tollgate.api_keys) is
-  'All that may be seen of a key: its terms, its state and its use, and nothing of its secret but what people know it by.';
+  'All that may be seen of a key: its terms, its state and its use. Of its secret, only the prefix and the last four characters.';
 
 
 create function tollgate.audited(terms jsonb) returns jsonb
@@ -112,4 +143,4 @@ as $$
 $$;
 
 comment on function tollgate.audited(jsonb) is
-  'Terms as the audit trail keeps them: without metadata, which may be anybody''s data and is never forgotten there.';
+  'Terms as the audit trail keeps them: without metadata, which may be personal data and could never be deleted there.';

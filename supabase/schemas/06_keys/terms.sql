@@ -1,9 +1,9 @@
--- What a key may do: its terms, and whether one key's terms exceed another's.
+-- The terms of a key, and whether the terms of one exceed those of another.
 --
--- A key grants no more than its maker has. Where the maker is limited, a new key is within that limit: scopes,
--- environment, models, networks, expiry. A key with a budget, a quota or limits of its own makes no keys, because ten
--- keys of a tenth each could be made again tomorrow. Whoever changes a key may always narrow it. Operators are free of
--- this for other people's keys, but not for their own: otherwise a narrow key of theirs would be as good as a wide one.
+-- A key grants no more than the key that makes it has: scopes, environment, models, networks, expiry. A key with a
+-- budget, a quota or limits of its own cannot make keys, because each new key would have them again. Any change may
+-- narrow a key. Operators may grant other people's keys anything, but not their own: otherwise a narrow key of an operator
+-- could make itself wide.
 
 create function tollgate.model_allowed(patterns text[], model text) returns boolean
 language sql
@@ -16,7 +16,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.model_allowed(text[], text) is 'Whether one of the patterns, in which * stands for anything, fits the model.';
+comment on function tollgate.model_allowed(text[], text) is 'Whether one of the patterns, in which * matches anything, matches the model.';
 
 
 create function tollgate.models_within(models text[], others text[]) returns boolean
@@ -29,7 +29,7 @@ as $$
 $$;
 
 comment on function tollgate.models_within(text[], text[]) is
-  'Whether each of the patterns fits into one of the others: * is a letter there like any, which only another * fits.';
+  'Whether each pattern is covered by one of the others. A * of the first is compared as a character, which only a * matches.';
 
 
 create function tollgate.networks_within(networks cidr[], others cidr[]) returns boolean
@@ -56,10 +56,10 @@ as $$
   ]
 $$;
 
-comment on function tollgate.bounds(tollgate.api_keys) is 'A key''s six limits as a list; null is none.';
+comment on function tollgate.bounds(tollgate.api_keys) is 'The six limits of a key as an array.';
 
 
-create function tollgate.wider(key tollgate.api_keys, other tollgate.api_keys) returns text[]
+create function tollgate.wider_terms(key tollgate.api_keys, other tollgate.api_keys) returns text[]
 language sql
 immutable
 set search_path = ''
@@ -85,8 +85,8 @@ as $$
   ], null)
 $$;
 
-comment on function tollgate.wider(tollgate.api_keys, tollgate.api_keys) is
-  'The terms in which a key grants more than another. A budget with another reset counts as more.';
+comment on function tollgate.wider_terms(tollgate.api_keys, tollgate.api_keys) is
+  'The terms in which a key grants more than another. A budget with a different reset counts as more.';
 
 
 create function tollgate.counted_terms(key tollgate.api_keys) returns text[]
@@ -104,54 +104,7 @@ as $$
 $$;
 
 comment on function tollgate.counted_terms(tollgate.api_keys) is
-  'The terms of a key that are used up, and which another key would therefore multiply however small it is.';
-
-
-create function tollgate.given_limits(given jsonb, field text, limits tollgate.limits) returns tollgate.limits
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  named text;
-begin
-  if jsonb_typeof(given) = 'null' then
-    return null;
-  elsif jsonb_typeof(given) is distinct from 'object' then
-    perform tollgate.refuse_field(field, 'must be an object');
-  end if;
-  for named in select jsonb_object_keys(given) loop
-    if not to_jsonb(row(null, null, null, null, null, null)::tollgate.limits) ? named then
-      perform tollgate.refuse_field(field, 'has a limit that is not known');
-    end if;
-    perform tollgate.given_number(given -> named, field || '.' || named, 100000000000);
-  end loop;
-  limits := jsonb_populate_record(limits, given);
-  return case when not limits is null then limits end;
-end
-$$;
-
-comment on function tollgate.given_limits(jsonb, text, tollgate.limits) is
-  'Limits with those changed that are given: null clears one, or all. Refuses: invalid_request.';
-
-
-create function tollgate.given_scopes(given jsonb, field text) returns text[]
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  scopes text[] := tollgate.given_texts(given, field, '^(chat|completions|embeddings|models|usage|keys|admin)$');
-begin
-  if coalesce(cardinality(scopes), 0) = 0 then
-    perform tollgate.refuse_field(field, 'must name at least one scope');
-  end if;
-  return array(select s from unnest(scopes) with ordinality o (s, place) group by s order by min(place));
-end
-$$;
-
-comment on function tollgate.given_scopes(jsonb, text) is
-  'The scopes a key may have, each once. Refuses: invalid_request.';
+  'The terms of a key that requests use up: a second key with the same terms would double them.';
 
 
 create function tollgate.with_terms(key tollgate.api_keys, given jsonb) returns tollgate.api_keys
@@ -159,54 +112,42 @@ language plpgsql
 stable
 set search_path = ''
 as $$
-declare
-  field text;
 begin
-  for field in select jsonb_object_keys(given) loop
-    case field
-      when 'name' then
-        key.name := tollgate.given_text(given -> field, field, '^[^[:cntrl:]]{1,200}$');
-      when 'scopes' then
-        key.scopes := tollgate.given_scopes(given -> field, field);
-      when 'allowed_models' then
-        key.allowed_models := tollgate.given_texts(given -> field, field, '^[!-~]{1,200}$');
-      when 'ip_allowlist' then
-        key.ip_allowlist := tollgate.given_networks(given -> field, field);
-      when 'expires_at' then
-        key.expires_at := tollgate.given_time_to_come(given -> field, field);
-      when 'budget_nanos' then
-        key.budget_nanos := tollgate.given_number(given -> field, field, 100000000000000000);
-      when 'budget_reset' then
-        key.budget_reset := case when jsonb_typeof(given -> field) <> 'null'
-          then tollgate.given_text(given -> field, field, '^(daily|weekly|monthly|never)$') end;
-      when 'tokens_per_month' then
-        key.tokens_per_month := tollgate.given_number(given -> field, field, 1000000000000000);
-      when 'tokens_in_all' then
-        key.tokens_in_all := tollgate.given_number(given -> field, field, 1000000000000000);
-      when 'max_concurrent_requests' then
-        key.max_concurrent_requests := tollgate.given_number(given -> field, field, 100000000000);
-      when 'limits' then
-        key.limits := tollgate.given_limits(given -> field, field, key.limits);
-      when 'metadata' then
-        key.metadata := tollgate.given_metadata(given -> field, field);
-      else
-        perform tollgate.refuse_field(field, 'is not known here');
-    end case;
-  end loop;
-
-  if key.budget_nanos is not null then
-    key.budget_reset := coalesce(key.budget_reset, 'never');
-  elsif jsonb_typeof(given -> 'budget_reset') <> 'null' then
+  key := tollgate.with_fields(key, given, array[
+    'name', 'scopes', 'allowed_models', 'ip_allowlist', 'expires_at', 'budget_nanos', 'budget_reset',
+    'tokens_per_month', 'tokens_in_all', 'limits', 'max_concurrent_requests', 'metadata'
+  ]);
+  key.limits := case when not key.limits is null then key.limits end;
+  key.metadata := coalesce(key.metadata, '{}');
+  if key.budget_nanos is null and given ->> 'budget_reset' is not null then
     perform tollgate.refuse_field('budget_reset', 'needs a budget');
-  else
-    key.budget_reset := null;
   end if;
+  key.budget_reset := case when key.budget_nanos is not null then coalesce(key.budget_reset, 'never') end;
   return key;
 end
 $$;
 
 comment on function tollgate.with_terms(tollgate.api_keys, jsonb) is
-  'The key with those terms changed that are given; what is left out stays, null clears. Refuses: invalid_request, with the field.';
+  'The key with the given terms in place of its own; what is left out stays, null clears. Refuses: as with_fields(), and a budget_reset without a budget.';
+
+
+create function tollgate.check_terms(key tollgate.api_keys, before tollgate.api_keys default null) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if key.scopes @> array['admin'] and (before.scopes @> array['admin']) is not true
+    and not exists (select from tollgate.users u where u.id = key.user_id and u.role = 'admin')
+  then
+    perform tollgate.refuse_field('scopes', 'admin is for the keys of admins');
+  elsif key.expires_at is distinct from before.expires_at and key.expires_at <= clock_timestamp() then
+    perform tollgate.refuse_field('expires_at', 'is in the past');
+  end if;
+end
+$$;
+
+comment on function tollgate.check_terms(tollgate.api_keys, tollgate.api_keys) is
+  'Refuses, with invalid_request, new terms that no key may get: the scope admin for a user who is none, or an end in the past.';
 
 
 create function tollgate.check_grant(
@@ -226,8 +167,8 @@ begin
   end if;
   select k.* into maker from tollgate.api_keys k where k.id = actor.key_id;
   select t into term
-  from unnest(tollgate.wider(key, maker) || tollgate.counted_terms(maker)) t
-  where before.id is null or t = any (tollgate.wider(key, before))
+  from unnest(tollgate.wider_terms(key, maker) || tollgate.counted_terms(maker)) t
+  where before.id is null or t = any (tollgate.wider_terms(key, before))
   limit 1;
   if found then
     perform tollgate.refuse(403, 'permission_denied', jsonb_build_object(
@@ -238,4 +179,4 @@ end
 $$;
 
 comment on function tollgate.check_grant(tollgate.caller, tollgate.api_keys, tollgate.api_keys) is
-  'Lets pass what the caller''s key may grant: a new key within its own terms, made by a key that nothing is counted of; or a change of a key that narrows it, or stays within those terms. Operators may grant others anything. Refuses: permission_denied, with the term as param. Locks nothing.';
+  'Refuses, with permission_denied and the term as param, what the caller''s key may not grant. It may grant a new key within its own terms, if none of them is counted, and a change that narrows a key or stays within those terms. Operators may grant others anything. Locks nothing.';

@@ -11,7 +11,7 @@ as $$
 $$;
 
 comment on function tollgate.operator_of(tollgate.caller) is
-  'Under whose name an operation is kept: the user''s, or console.';
+  'The operator whose operation this is: a user id, or console.';
 
 
 create function tollgate.check_amount(operation jsonb, smallest bigint) returns bigint
@@ -30,7 +30,7 @@ end
 $$;
 
 comment on function tollgate.check_amount(jsonb, bigint) is
-  'The amount of an operation. Refuses, with invalid_request, none, zero, and what no transfer may move.';
+  'The amount of an operation. Refuses, with invalid_request, a missing amount, zero, and one outside the bounds of a transfer.';
 
 
 create function tollgate.check_cap(actor tollgate.caller, amount_nanos bigint, caps jsonb) returns void
@@ -62,7 +62,7 @@ end
 $$;
 
 comment on function tollgate.check_cap(tollgate.caller, bigint, jsonb) is
-  'Refuses, with cap_exceeded, what is above the cap of one grant or would be above the operator''s cap of the day in UTC. A cap that is missing lets nothing through. The console has none. Expects the operator to be locked.';
+  'Refuses, with cap_exceeded, a grant above the cap, or one that exceeds the operator''s cap of the day (UTC). A missing cap refuses every grant. The console has no cap. Expects the operator to be locked.';
 
 
 create function tollgate.check_source(operation jsonb, sources text[]) returns text
@@ -79,7 +79,7 @@ end
 $$;
 
 comment on function tollgate.check_source(jsonb, text[]) is
-  'The account on the other side of an operation. Refuses, with invalid_request, any but these.';
+  'The account on the other side of an operation. Refuses, with invalid_request, any but the `sources`.';
 
 
 create function tollgate.earlier_operation(actor tollgate.caller, kind text, operation jsonb) returns jsonb
@@ -103,12 +103,12 @@ begin
     perform tollgate.refuse(422, 'idempotency_key_reused',
       jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
   end if;
-  return tollgate.shown_transfer(posted) || '{"created": false}';
+  return tollgate.transfer_shown(posted) || '{"created": false}';
 end
 $$;
 
 comment on function tollgate.earlier_operation(tollgate.caller, text, jsonb) is
-  'What was answered under the operation''s idempotency key, or null when it is new. Refuses: idempotency_key_reused. Locks the operator until the transaction ends, so that of their operations one follows the other: none is found new twice, and none passes the cap beside another.';
+  'The answer given before under the operation''s idempotency key, or null. Refuses: idempotency_key_reused. Locks the operator until the transaction ends, so that operations of one operator run one at a time: no repetition and no grant beyond the cap can slip through.';
 
 
 create function tollgate.lock_payer(operation jsonb) returns tollgate.orgs
@@ -121,14 +121,14 @@ declare
 begin
   select o.* into payer from tollgate.orgs o where o.id = payer_id for no key update;
   if not found then
-    perform tollgate.not_there('org', payer_id);
+    perform tollgate.refuse_missing('org', payer_id);
   end if;
   return payer;
 end
 $$;
 
 comment on function tollgate.lock_payer(jsonb) is
-  'The org that an operation names, or the org of the user that it names. Refuses: not_found. Locks the org.';
+  'The org of an operation: of its org_id, or of its user_id. Refuses: not_found. Locks the org.';
 
 
 create function tollgate.post_operation(
@@ -143,20 +143,11 @@ as $$
 declare
   posted tollgate.transfers;
 begin
-  update tollgate.orgs o set
-    balance_nanos = o.balance_nanos
-      + case draft.credit when 'wallet' then draft.amount_nanos else -draft.amount_nanos end,
-    updated_at = now()
-  where o.id = draft.org_id
-  returning o.balance_nanos into draft.balance_after_nanos;
-
-  insert into tollgate.transfers (org_id, debit, credit, amount_nanos, kind, reference, reason, balance_after_nanos)
-  values (
-    draft.org_id, draft.debit, draft.credit, draft.amount_nanos, draft.kind,
-    coalesce(draft.reference, tollgate.operator_of(actor) || ':' || (operation ->> 'idempotency_key')),
-    operation ->> 'reason', draft.balance_after_nanos
-  )
-  returning * into posted;
+  draft.reference := coalesce(
+    draft.reference, tollgate.operator_of(actor) || ':' || (operation ->> 'idempotency_key')
+  );
+  draft.reason := operation ->> 'reason';
+  posted := tollgate.move(draft);
 
   insert into tollgate.credit_operations (operator, idempotency_key, asked, position, request_id, counted_nanos)
   values (
@@ -179,12 +170,12 @@ begin
     operation || jsonb_build_object('amount_nanos', posted.amount_nanos, 'debit', posted.debit, 'credit', posted.credit)
   );
   perform tollgate.touch(k, caller) from tollgate.api_keys k where k.id = actor.key_id;
-  return tollgate.shown_transfer(posted) || '{"created": true}';
+  return tollgate.transfer_shown(posted) || '{"created": true}';
 end
 $$;
 
 comment on function tollgate.post_operation(jsonb, tollgate.caller, jsonb, tollgate.transfers) is
-  'Moves what the draft says, and notes the operation and its audit event. A draft without a reference gets one of the operator and the idempotency key, so no operator meets another''s, nor what the console chose. Expects the operator and the org to be locked. Touches the key.';
+  'Moves what the draft says, and inserts the operation and its audit event. A draft without a reference gets one of the operator and the idempotency key, so that it never equals one of another operator or of the console. Expects the operator and the org to be locked. Touches the key.';
 
 
 create function public.tollgate_grant_credits(caller jsonb, operation jsonb, caps jsonb) returns jsonb
@@ -211,7 +202,7 @@ end
 $$;
 
 comment on function public.tollgate_grant_credits(jsonb, jsonb, jsonb) is
-  'Gives credits to an org, or to a user''s, once per idempotency key of the operator. `operation`: org_id or user_id, amount_nanos, source (funding, promotion), reason, idempotency_key. `caps`: grant_nanos, day_nanos. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded. Locks the operator, the org, the key.';
+  'Grants credits to an org, or to a user''s org, once per idempotency key of the operator. `operation`: org_id or user_id, amount_nanos, source (funding, promotion), reason, idempotency_key. `caps`: grant_nanos, day_nanos. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_grant_credits(jsonb, jsonb, jsonb)');
 
@@ -256,6 +247,6 @@ end
 $$;
 
 comment on function public.tollgate_adjust_credits(jsonb, jsonb, jsonb) is
-  'Puts an org''s balance right, up or down, once per idempotency key of the operator. Takes no more than is available: what requests hold is spoken for. `operation`: as for tollgate_grant_credits(), amount_nanos below zero to take, source funding or writeoff. What it gives counts toward the caps. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded, conflict. Locks the operator, the org, the key.';
+  'Adjusts an org''s balance, up or down, once per idempotency key of the operator. Takes no more than is available, so never what requests hold. `operation`: as for tollgate_grant_credits(), with a negative amount_nanos to take, source funding or writeoff. What it adds counts toward the caps. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded, conflict. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_adjust_credits(jsonb, jsonb, jsonb)');

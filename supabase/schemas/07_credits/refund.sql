@@ -12,7 +12,7 @@ as $$
 $$;
 
 comment on function tollgate.charged(text) is
-  'What a request was charged, with what a late settlement corrected of it; refunds of operators left out.';
+  'The charge of a request, with the correction of a late settlement, and without refunds by operators.';
 
 
 create function tollgate.refuse_refund(request_id text) returns void
@@ -24,7 +24,7 @@ declare
 begin
   select r.* into request from tollgate.requests r where r.id = refuse_refund.request_id;
   if not found then
-    perform tollgate.not_there('request', request_id);
+    perform tollgate.refuse_missing('request', request_id);
   end if;
   perform tollgate.refuse(409, 'conflict', jsonb_build_object(
     'param', 'request_id',
@@ -37,7 +37,7 @@ end
 $$;
 
 comment on function tollgate.refuse_refund(text) is
-  'Refuses to refund a request that has no charge: not_found, or conflict with its state.';
+  'Refuses to refund a request without a charge: not_found, or conflict with its state.';
 
 
 create function public.tollgate_refund_charge(caller jsonb, operation jsonb) returns jsonb
@@ -92,6 +92,6 @@ end
 $$;
 
 comment on function public.tollgate_refund_charge(jsonb, jsonb) is
-  'Gives a request''s charge back, in part or what is left of it, once per idempotency key of the operator; all refunds of a charge together never exceed it. `operation`: request_id, amount_nanos or null for what is left, reason, idempotency_key. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, conflict. Locks the operator, the org, the key.';
+  'Refunds the charge of a request, in part or what is left of it, once per idempotency key of the operator; the refunds of a charge together never exceed it. `operation`: request_id, amount_nanos or null for what is left, reason, idempotency_key. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, conflict. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_refund_charge(jsonb, jsonb)');

@@ -1,5 +1,23 @@
 -- Results of probes.
 
+create function tollgate.probe_shown(p tollgate.probes) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'upstream_id', p.upstream_id,
+    'status', p.status,
+    'http_status', p.http_status,
+    'latency_ms', p.latency_ms,
+    'error', p.error,
+    'probed_at', tollgate.utc(p.probed_at)
+  )
+$$;
+
+comment on function tollgate.probe_shown(tollgate.probes) is 'A probe as operators see it.';
+
+
 create function public.tollgate_keep_probes(caller jsonb, probes jsonb) returns jsonb
 language plpgsql
 security definer
@@ -24,11 +42,9 @@ begin
     on conflict (upstream_id) do update set
       status = excluded.status, http_status = excluded.http_status, latency_ms = excluded.latency_ms,
       error = excluded.error, probed_at = excluded.probed_at
-    returning p.*
+    returning p as row
   )
-  select coalesce(jsonb_agg(
-    to_jsonb(s) || jsonb_build_object('probed_at', tollgate.utc(s.probed_at)) order by s.upstream_id
-  ), '[]') into kept
+  select coalesce(jsonb_agg(tollgate.probe_shown(s.row) order by (s.row).upstream_id), '[]') into kept
   from stored s;
 
   perform tollgate.record(actor, 'upstreams.probed', null, 'upstreams', jsonb_build_object(
@@ -40,6 +56,6 @@ end
 $$;
 
 comment on function public.tollgate_keep_probes(jsonb, jsonb) is
-  'Keeps how our own servers answered just now: upstream_id, status, http_status, latency_ms, error. One that was removed meanwhile is left out. For admins. Refuses: as recognise(). Locks the upstreams by id against removal, then their probes in the same order.';
+  'Keeps the results of probes: upstream_id, status, http_status, latency_ms, error. Results of an upstream that is gone are left out. For admins. Refuses: as recognise(). Locks the upstreams by id against removal, then their probes in the same order.';
 
 select tollgate.expose('public.tollgate_keep_probes(jsonb, jsonb)');

@@ -5,8 +5,20 @@ language sql
 stable
 set search_path = ''
 as $$
-  select to_jsonb(r) || jsonb_build_object(
-    'created_at', tollgate.utc(r.created_at), 'updated_at', tollgate.utc(r.updated_at)
+  select jsonb_build_object(
+    'id', r.id,
+    'model', r.model,
+    'upstream_id', r.upstream_id,
+    'upstream_model', r.upstream_model,
+    'pricing', r.pricing,
+    'context_tokens', r.context_tokens,
+    'most_output', r.most_output,
+    'priority', r.priority,
+    'weight', r.weight,
+    'listing', r.listing,
+    'state', r.state,
+    'created_at', tollgate.utc(r.created_at),
+    'updated_at', tollgate.utc(r.updated_at)
   )
 $$;
 
@@ -18,11 +30,12 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  is_new boolean := was.created_at is null;
-  made tollgate.routes;
-  culprit text;
+  is_new constant boolean := was.created_at is null;
+  made tollgate.routes := tollgate.with_fields(was, given, array[
+    'model', 'upstream_id', 'upstream_model', 'pricing', 'context_tokens', 'most_output', 'priority', 'weight',
+    'listing', 'state'
+  ]);
 begin
-  made := jsonb_populate_record(was, given);
   if not is_new and made is not distinct from was then
     return was;
   end if;
@@ -41,21 +54,11 @@ begin
     actor, case when is_new then 'route.created' else 'route.changed' end, null, made.id, given
   );
   return made;
-exception
-  when check_violation then
-    get stacked diagnostics culprit = constraint_name;
-    perform tollgate.refuse(400, 'invalid_request',
-      jsonb_build_object('param', regexp_replace(culprit, '^routes_(.*)_check$', '\1')));
-  when not_null_violation then
-    get stacked diagnostics culprit = column_name;
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', culprit));
-  when invalid_text_representation or numeric_value_out_of_range or untranslatable_character then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "route"}');
 end
 $$;
 
 comment on function tollgate.write_route(tollgate.caller, tollgate.routes, jsonb) is
-  'Inserts a route that has no created_at yet, or changes the named fields of one that the caller has locked, and records it. What changes nothing records nothing.';
+  'Inserts a route that has no created_at yet, or changes the given fields of one that the calling function has locked, and records it. Changing nothing records nothing. Refuses: as with_fields().';
 
 
 create function tollgate.remove_route(actor tollgate.caller, r tollgate.routes) returns void
@@ -69,7 +72,7 @@ end
 $$;
 
 comment on function tollgate.remove_route(tollgate.caller, tollgate.routes) is
-  'Deletes a route that the caller has locked, and records all of it.';
+  'Deletes a route that the calling function has locked, and records it in full.';
 
 
 create function tollgate.routes_of(names jsonb) returns jsonb
@@ -111,14 +114,9 @@ declare
   was tollgate.routes;
   made tollgate.routes;
 begin
-  perform tollgate.refuse_unknown(route, array[
-    'model', 'upstream_id', 'upstream_model', 'pricing', 'context_tokens', 'most_output',
-    'priority', 'weight', 'listing', 'state'
-  ]);
   perform from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
   if not found then
-    perform tollgate.refuse(404, 'not_found',
-      jsonb_build_object('kind', 'upstream', 'id', route ->> 'upstream_id'));
+    perform tollgate.refuse_missing('upstream', route ->> 'upstream_id');
   end if;
   perform pg_advisory_xact_lock(hashtextextended('tollgate.routes', 0));
   select r.* into was from tollgate.routes r
@@ -143,7 +141,7 @@ end
 $$;
 
 comment on function public.tollgate_put_route(jsonb, jsonb) is
-  'Lets an upstream serve a model, or changes the named fields of how it does. Repeating that changes and records nothing. For admins and the console. Refuses: as recognise(), not_found (the upstream), invalid_request (with the field). Locks the upstream against removal, takes an advisory lock, so that two at once make one, and locks the row.';
+  'Creates the route of a model to an upstream, or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
 
@@ -159,7 +157,7 @@ declare
 begin
   select r.* into gone from tollgate.routes r where r.id = tollgate_delete_route.route_id for update;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'route', 'id', route_id));
+    perform tollgate.refuse_missing('route', route_id);
   end if;
   perform tollgate.remove_route(actor, gone);
   return jsonb_build_object('caller', tollgate.identity(actor), 'id', gone.id, 'model', gone.model);
@@ -167,7 +165,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_route(jsonb, text) is
-  'Removes a route, which is recorded whole. For admins. Refuses: as recognise(), not_found. Locks the route.';
+  'Deletes a route and records it in full. For admins. Refuses: as recognise(), not_found. Locks the route.';
 
 select tollgate.expose('public.tollgate_delete_route(jsonb, text)');
 
@@ -183,14 +181,14 @@ declare
 begin
   select r.* into found_one from tollgate.routes r where r.id = tollgate_route.route_id;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'route', 'id', route_id));
+    perform tollgate.refuse_missing('route', route_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor), 'route', tollgate.route_shown(found_one));
 end
 $$;
 
 comment on function public.tollgate_route(jsonb, text) is
-  'One route to one of our own servers. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'One route. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_route(jsonb, text)');
 
@@ -202,50 +200,24 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
-  down boolean := sort like '%:desc';
-  last tollgate.routes;
-  last_key text;
-  answer jsonb;
 begin
-  perform tollgate.refuse_unknown(filters, array['model', 'upstream_id', 'state', 'sort', 'cursor']);
-  if sort not in ('created_at:asc', 'created_at:desc', 'model:asc', 'model:desc') then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
-  end if;
-  if filters ->> 'cursor' is not null then
-    select r.* into last from tollgate.routes r where r.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
-    end if;
-    last_key := tollgate.sort_key(sort, last.model, last.created_at);
-  end if;
-
-  with wanted as (
-    select r, r.id, tollgate.sort_key(sort, r.model, r.created_at) as key
-    from tollgate.routes r
-    where (filters ->> 'model' is null or r.model = filters ->> 'model')
-      and (filters ->> 'upstream_id' is null or r.upstream_id = filters ->> 'upstream_id')
-      and (filters ->> 'state' is null or r.state = filters ->> 'state')
-  ), placed as (
-    select w.*, row_number() over (
-      order by case when not down then w.key end, case when down then w.key end desc,
-        case when not down then w.id end, case when down then w.id end desc
-    ) as place
-    from wanted w
-    where last_key is null
-      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
-  )
-  select jsonb_build_object(
-    'data', coalesce(jsonb_agg(tollgate.route_shown(p.r) order by p.place) filter (where p.place <= page_size), '[]'),
-    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
-    'total', (select count(*) from wanted)
-  ) into answer
-  from placed p where p.place <= page_size + 1;
-  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.routes',
+    'tollgate.route_shown',
+    $where$
+      ($1 ->> 'model' is null or e.model = $1 ->> 'model')
+      and ($1 ->> 'upstream_id' is null or e.upstream_id = $1 ->> 'upstream_id')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+    $where$,
+    '{"created_at": "e.created_at", "model": "e.model collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
 end
 $$;
 
 comment on function public.tollgate_routes(jsonb, jsonb, integer) is
-  'Routes to our own servers. `filters`: model, upstream_id, state, sort (created_at or model, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Routes to our own upstreams. `filters`: model, upstream_id, state, sort (created_at, model), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_routes(jsonb, jsonb, integer)');

@@ -22,46 +22,71 @@ as $$
 $$;
 
 comment on function tollgate.is_pricing(jsonb) is
-  'Whether these are prices in OpenRouter''s shape: plain decimal strings, US dollars per token or piece, none negative, prompt and completion among them.';
+  'Whether this is pricing as OpenRouter writes it: US dollars per token or piece as plain decimal strings, none negative, with prompt and completion.';
+
+
+-- Domains, which tollgate.with_fields() refuses by field. Those that must be there refuse null as well.
+create domain tollgate.base_url as text check (
+  value is not null and length(value) <= 2000
+  and value ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'
+);
+create domain tollgate.dialect as text check (value is not null and value in ('vllm', 'sglang', 'llamacpp', 'tgi', 'openai'));
+create domain tollgate.secret_name as text check (
+  value ~ '^[A-Z][A-Z0-9_]{0,127}$'
+  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_)'
+);
+create domain tollgate.connect_seconds as double precision check (value is not null and value between 0.1 and 60);
+create domain tollgate.wait_seconds as double precision check (value is not null and value between 0.1 and 86400);
+create domain tollgate.health_path as text check (length(value) <= 2000 and value ~ '^/[^[:space:]?#]*$');
+create domain tollgate.enabled_state as text check (value is not null and value in ('active', 'disabled'));
+create domain tollgate.upstream_model as text check (
+  value is not null and length(value) between 1 and 256 and value ~ '^[[:graph:]]+$'
+);
+create domain tollgate.model as tollgate.upstream_model check (value !~ '/.*/');
+create domain tollgate.pricing as jsonb check (value is not null and tollgate.is_pricing(value));
+create domain tollgate.token_bound as bigint check (value between 1 and 1000000000);
+create domain tollgate.priority as integer check (value is not null and value between 0 and 1000);
+create domain tollgate.weight as integer check (value is not null and value between 1 and 1000);
+create domain tollgate.listing as jsonb check (
+  value is not null and jsonb_typeof(value) = 'object' and length(value::text) <= 20000
+);
+create domain tollgate.concurrency as integer check (value between 1 and 100000);
 
 
 create table tollgate.upstreams (
   id text primary key default tollgate.new_id('ups') check (id ~ '^ups_[a-z0-9]{1,64}$'),
-  name text not null check (length(name) between 1 and 200),
-  base_url text not null check (length(base_url) <= 2000 and base_url ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'),
-  dialect text not null check (dialect in ('vllm', 'sglang', 'llamacpp', 'tgi', 'openai')),
-  secret_name text check (secret_name ~ '^[A-Z][A-Z0-9_]{0,127}$'),
-  concurrency integer check (concurrency between 1 and 100000),
-  connect_seconds double precision not null default 5 check (connect_seconds between 0.1 and 60),
-  first_byte_seconds double precision not null default 120 check (first_byte_seconds between 0.1 and 86400),
-  idle_seconds double precision not null default 120 check (idle_seconds between 0.1 and 86400),
-  health_path text check (length(health_path) <= 2000 and health_path ~ '^/[^[:space:]?#]*$'),
-  state text not null default 'active' check (state in ('active', 'disabled')),
+  name tollgate.name not null,
+  base_url tollgate.base_url not null,
+  dialect tollgate.dialect not null,
+  secret_name tollgate.secret_name,
+  concurrency tollgate.concurrency,
+  connect_seconds tollgate.connect_seconds not null default 5,
+  first_byte_seconds tollgate.wait_seconds not null default 120,
+  idle_seconds tollgate.wait_seconds not null default 120,
+  health_path tollgate.health_path,
+  state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now(),
-  constraint upstreams_secret_name_is_not_ours check (
-    secret_name !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_)'
-  )
+  updated_at timestamptz not null default now()
 );
 
-comment on table tollgate.upstreams is 'Servers of our own, which speak OpenAI''s API. OpenRouter is none of them: it comes from the settings.';
-comment on column tollgate.upstreams.secret_name is 'The environment variable that holds the server''s key; the key itself is never here.';
+comment on table tollgate.upstreams is 'Upstreams of our own that serve OpenAI''s API. OpenRouter is not here: it comes from the settings.';
+comment on column tollgate.upstreams.secret_name is 'The environment variable that holds the upstream''s key; the key itself is never stored.';
 
 alter table tollgate.upstreams enable row level security;
 
 
 create table tollgate.routes (
   id text primary key default tollgate.new_id('rte') check (id ~ '^rte_[a-z0-9]{1,64}$'),
-  model text not null check (length(model) between 1 and 256 and model ~ '^[[:graph:]]+$' and model !~ '/.*/'),
+  model tollgate.model not null,
   upstream_id text not null references tollgate.upstreams (id),
-  upstream_model text not null check (length(upstream_model) between 1 and 256 and upstream_model ~ '^[[:graph:]]+$'),
-  pricing jsonb not null check (tollgate.is_pricing(pricing)),
-  context_tokens bigint check (context_tokens between 1 and 1000000000),
-  most_output bigint check (most_output between 1 and 1000000000),
-  priority integer not null default 50 check (priority between 0 and 1000),
-  weight integer not null default 1 check (weight between 1 and 1000),
-  listing jsonb not null default '{}' check (jsonb_typeof(listing) = 'object' and length(listing::text) <= 20000),
-  state text not null default 'active' check (state in ('active', 'disabled')),
+  upstream_model tollgate.upstream_model not null,
+  pricing tollgate.pricing not null,
+  context_tokens tollgate.token_bound,
+  most_output tollgate.token_bound,
+  priority tollgate.priority not null default 50,
+  weight tollgate.weight not null default 1,
+  listing tollgate.listing not null default '{}',
+  state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   unique (model, upstream_id)
@@ -69,10 +94,10 @@ create table tollgate.routes (
 
 create index routes_upstream_id on tollgate.routes (upstream_id);
 
-comment on table tollgate.routes is 'Which of our own servers serves which model, and at what price. A model that OpenRouter lists too has its route there besides, with priority 100.';
+comment on table tollgate.routes is 'Which of our own upstreams serves which model, and at what price. A model that OpenRouter lists too also has a route to it, with priority 100.';
 comment on column tollgate.routes.pricing is 'In OpenRouter''s shape: US dollars as decimal strings, per token, request or piece.';
-comment on column tollgate.routes.priority is 'Lower ones first; within one, at random by weight.';
-comment on column tollgate.routes.listing is 'What GET /v1/models says of it beyond what is known: name, description, architecture, supported_parameters.';
+comment on column tollgate.routes.priority is 'Routes with the lowest priority are tried first; among equal ones, the order is random by weight.';
+comment on column tollgate.routes.listing is 'More fields of the model for GET /v1/models: name, description, architecture, supported_parameters.';
 
 alter table tollgate.routes enable row level security;
 
@@ -86,7 +111,7 @@ create table tollgate.probes (
   probed_at timestamptz not null default clock_timestamp()
 );
 
-comment on table tollgate.probes is 'How each of our own servers was when an operator last had it asked.';
-comment on column tollgate.probes.latency_ms is 'Until the head of its answer came; null when none did.';
+comment on table tollgate.probes is 'The last probe of each of our own upstreams.';
+comment on column tollgate.probes.latency_ms is 'Milliseconds until the head of the answer; null without an answer.';
 
 alter table tollgate.probes enable row level security;

@@ -1,23 +1,31 @@
--- Upstreams: own servers that answer completions.
+-- Upstreams: our own servers that answer completions.
 
 create function tollgate.upstream_shown(u tollgate.upstreams) returns jsonb
 language sql
 stable
 set search_path = ''
 as $$
-  select to_jsonb(u) || jsonb_build_object(
+  select jsonb_build_object(
+    'id', u.id,
+    'name', u.name,
+    'base_url', u.base_url,
+    'dialect', u.dialect,
+    'secret_name', u.secret_name,
+    'concurrency', u.concurrency,
+    'connect_seconds', u.connect_seconds,
+    'first_byte_seconds', u.first_byte_seconds,
+    'idle_seconds', u.idle_seconds,
+    'health_path', u.health_path,
+    'state', u.state,
     'created_at', tollgate.utc(u.created_at),
     'updated_at', tollgate.utc(u.updated_at),
     'routes', (select count(*) from tollgate.routes r where r.upstream_id = u.id),
-    'health', (
-      select to_jsonb(p) - 'upstream_id' || jsonb_build_object('probed_at', tollgate.utc(p.probed_at))
-      from tollgate.probes p where p.upstream_id = u.id
-    )
+    'health', (select tollgate.probe_shown(p) - 'upstream_id' from tollgate.probes p where p.upstream_id = u.id)
   )
 $$;
 
 comment on function tollgate.upstream_shown(tollgate.upstreams) is
-  'An upstream as operators see it: with the number of its routes, and how it was when it was last probed.';
+  'An upstream as operators see it: with the number of its routes, and its last probe.';
 
 
 create function tollgate.write_upstream(actor tollgate.caller, was tollgate.upstreams, given jsonb)
@@ -26,15 +34,12 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  is_new boolean := was.created_at is null;
-  made tollgate.upstreams;
-  culprit text;
-begin
-  perform tollgate.refuse_unknown(given, array[
-    'id', 'name', 'base_url', 'dialect', 'secret_name', 'concurrency',
-    'connect_seconds', 'first_byte_seconds', 'idle_seconds', 'health_path', 'state'
+  is_new constant boolean := was.created_at is null;
+  made tollgate.upstreams := tollgate.with_fields(was, given, array[
+    'name', 'base_url', 'dialect', 'secret_name', 'concurrency', 'connect_seconds', 'first_byte_seconds',
+    'idle_seconds', 'health_path', 'state'
   ]);
-  made := jsonb_populate_record(was, given - 'id');
+begin
   if not is_new and made is not distinct from was then
     return was;
   end if;
@@ -51,24 +56,14 @@ begin
     where u.id = made.id;
   end if;
   perform tollgate.record(
-    actor, case when is_new then 'upstream.created' else 'upstream.changed' end, null, made.id, given - 'id'
+    actor, case when is_new then 'upstream.created' else 'upstream.changed' end, null, made.id, given
   );
   return made;
-exception
-  when check_violation then
-    get stacked diagnostics culprit = constraint_name;
-    perform tollgate.refuse(400, 'invalid_request',
-      jsonb_build_object('param', regexp_replace(culprit, '^upstreams_(.*)_(check|is_not_ours)$', '\1')));
-  when not_null_violation then
-    get stacked diagnostics culprit = column_name;
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', culprit));
-  when invalid_text_representation or numeric_value_out_of_range or untranslatable_character then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "upstream"}');
 end
 $$;
 
 comment on function tollgate.write_upstream(tollgate.caller, tollgate.upstreams, jsonb) is
-  'Inserts an upstream that has no created_at yet, or changes the named fields of one that the caller has locked, and records it. What changes nothing records nothing.';
+  'Inserts an upstream that has no created_at yet, or changes the given fields of one that the calling function has locked, and records it. Changing nothing records nothing. Refuses: as with_fields().';
 
 
 create function public.tollgate_put_upstream(caller jsonb, upstream jsonb) returns jsonb
@@ -90,7 +85,7 @@ begin
     was.idle_seconds := 120;
     was.state := 'active';
   end if;
-  made := tollgate.write_upstream(actor, was, upstream);
+  made := tollgate.write_upstream(actor, was, upstream - 'id');
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'id', made.id,
@@ -101,7 +96,7 @@ end
 $$;
 
 comment on function public.tollgate_put_upstream(jsonb, jsonb) is
-  'Makes a server of our own known, or changes the named fields of the one with this id. Repeating that changes and records nothing. For admins and the console. Refuses: as recognise(), invalid_request (with the field). Takes an advisory lock, so that two at once make one, and locks the row.';
+  'Creates an upstream, or changes the given fields of the one with this id. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(). Takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_upstream(jsonb, jsonb)');
 
@@ -118,7 +113,7 @@ begin
   select u.* into was from tollgate.upstreams u
   where u.id = tollgate_change_upstream.upstream_id for no key update;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'upstream', 'id', upstream_id));
+    perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
@@ -128,7 +123,7 @@ end
 $$;
 
 comment on function public.tollgate_change_upstream(jsonb, text, jsonb) is
-  'Changes the named fields of one of our own servers. Repeating that changes and records nothing. For admins. Refuses: as recognise(), not_found, invalid_request (with the field). Locks the row.';
+  'Changes the given fields of an upstream. A repetition changes and records nothing. For admins. Refuses: as recognise() and with_fields(), not_found. Locks the row.';
 
 select tollgate.expose('public.tollgate_change_upstream(jsonb, text, jsonb)');
 
@@ -146,14 +141,14 @@ declare
 begin
   select u.* into gone from tollgate.upstreams u where u.id = tollgate_delete_upstream.upstream_id for update;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'upstream', 'id', upstream_id));
+    perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
 
   for route in select r.* from tollgate.routes r where r.upstream_id = gone.id order by r.id for update loop
     perform tollgate.remove_route(actor, route);
     routes := routes + 1;
   end loop;
-  if routes > 0 and not with_routes then -- which takes the whole call back
+  if routes > 0 and not with_routes then -- the refusal rolls everything back
     perform tollgate.refuse(409, 'conflict', jsonb_build_object('kind', 'upstream', 'id', gone.id, 'routes', routes));
   end if;
 
@@ -166,7 +161,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_upstream(jsonb, text, boolean) is
-  'Removes one of our own servers, and its routes where `with_routes` says so; each is recorded whole. Requests keep its id. For admins. Refuses: as recognise(), not_found, conflict (with the number of routes that still lead there). Locks the upstream, then its routes by id.';
+  'Deletes an upstream and, with `with_routes`, its routes; each is recorded in full. Requests keep its id. For admins. Refuses: as recognise(), not_found, conflict (with the number of its routes). Locks the upstream, then its routes by id.';
 
 select tollgate.expose('public.tollgate_delete_upstream(jsonb, text, boolean)');
 
@@ -182,14 +177,14 @@ declare
 begin
   select u.* into found_one from tollgate.upstreams u where u.id = tollgate_upstream.upstream_id;
   if not found then
-    perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'upstream', 'id', upstream_id));
+    perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor), 'upstream', tollgate.upstream_shown(found_one));
 end
 $$;
 
 comment on function public.tollgate_upstream(jsonb, text) is
-  'One of our own servers. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'One upstream. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstream(jsonb, text)');
 
@@ -201,50 +196,24 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'created_at:desc');
-  down boolean := sort like '%:desc';
-  last tollgate.upstreams;
-  last_key text;
-  answer jsonb;
 begin
-  perform tollgate.refuse_unknown(filters, array['ids', 'state', 'dialect', 'sort', 'cursor']);
-  if sort not in ('created_at:asc', 'created_at:desc', 'name:asc', 'name:desc') then
-    perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
-  end if;
-  if filters ->> 'cursor' is not null then
-    select u.* into last from tollgate.upstreams u where u.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
-    end if;
-    last_key := tollgate.sort_key(sort, last.name, last.created_at);
-  end if;
-
-  with wanted as (
-    select u, u.id, tollgate.sort_key(sort, u.name, u.created_at) as key
-    from tollgate.upstreams u
-    where (filters -> 'ids' is null or u.id in (select jsonb_array_elements_text(filters -> 'ids')))
-      and (filters ->> 'state' is null or u.state = filters ->> 'state')
-      and (filters ->> 'dialect' is null or u.dialect = filters ->> 'dialect')
-  ), placed as (
-    select w.*, row_number() over (
-      order by case when not down then w.key end, case when down then w.key end desc,
-        case when not down then w.id end, case when down then w.id end desc
-    ) as place
-    from wanted w
-    where last_key is null
-      or case when down then (w.key, w.id) < (last_key, last.id) else (w.key, w.id) > (last_key, last.id) end
-  )
-  select jsonb_build_object(
-    'data', coalesce(jsonb_agg(tollgate.upstream_shown(p.u) order by p.place) filter (where p.place <= page_size), '[]'),
-    'next_cursor', case when count(*) > page_size then max(p.id) filter (where p.place = page_size) end,
-    'total', (select count(*) from wanted)
-  ) into answer
-  from placed p where p.place <= page_size + 1;
-  return answer || jsonb_build_object('caller', tollgate.identity(actor));
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.upstreams',
+    'tollgate.upstream_shown',
+    $where$
+      ($1 -> 'ids' is null or e.id in (select jsonb_array_elements_text($1 -> 'ids')))
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'dialect' is null or e.dialect = $1 ->> 'dialect')
+    $where$,
+    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
 end
 $$;
 
 comment on function public.tollgate_upstreams(jsonb, jsonb, integer) is
-  'Servers of our own, with their routes'' number and their last probe. `filters`: ids, state, dialect, sort (created_at or name, :asc or :desc), cursor. For admins. There are few, so all are looked at. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Upstreams of our own, with the number of their routes and their last probe. `filters`: ids, state, dialect, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstreams(jsonb, jsonb, integer)');

@@ -1,4 +1,4 @@
--- The models that a call may name.
+-- The models of the catalog, and what the caller may see of them.
 
 create function tollgate.listings_of(source text, names jsonb, within_seconds integer) returns jsonb
 language plpgsql
@@ -29,7 +29,7 @@ end
 $$;
 
 comment on function tollgate.listings_of(text, jsonb, integer) is
-  'The age of a source''s snapshot and, where it is no older than that, its models of these names, or all.';
+  'The age of a source''s snapshot and, if it is younger than `within_seconds`, its models of these names, or all.';
 
 
 create function public.tollgate_catalog(source text, names jsonb, within_seconds integer) returns jsonb
@@ -42,7 +42,7 @@ as $$
 $$;
 
 comment on function public.tollgate_catalog(text, jsonb, integer) is
-  'What is known of models by these names, or of all: the snapshot''s age, its entries if it is no older than `within_seconds` (else null), and the active routes to our own servers with their upstreams. Refuses nothing, locks nothing.';
+  'The catalog of models with these names, or of all: the snapshot''s age, its entries if it is younger than `within_seconds` (else null), and the active routes to our own upstreams. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_catalog(text, jsonb, integer)');
 
@@ -79,12 +79,12 @@ end
 $$;
 
 comment on function public.tollgate_keep_catalog(text, jsonb, bigint) is
-  'Replaces a source''s snapshot by one that was taken so long ago, unless a newer one is there. `models`: id, also, listing, in order, each id once. Refuses nothing. Locks the snapshot, so that two at once end with the newer.';
+  'Replaces a source''s snapshot by one taken `age_ms` ago, unless the stored one is newer. `models`: id, also, listing, in order, each id once. Refuses nothing. Locks the snapshot, so that of two calls at once the newer one stays.';
 
 select tollgate.expose('public.tollgate_keep_catalog(text, jsonb, bigint)');
 
 
-create function public.tollgate_shopper(caller jsonb) returns jsonb
+create function public.tollgate_catalog_caller(caller jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -107,7 +107,7 @@ begin
 end
 $$;
 
-comment on function public.tollgate_shopper(jsonb) is
-  'Who looks at the catalogue: with which markup (null is the setting MARKUP), and which models the key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
+comment on function public.tollgate_catalog_caller(jsonb) is
+  'The caller of the catalog: its markup (null is the setting MARKUP), and the models that its key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
 
-select tollgate.expose('public.tollgate_shopper(jsonb)');
+select tollgate.expose('public.tollgate_catalog_caller(jsonb)');

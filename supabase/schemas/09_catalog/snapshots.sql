@@ -9,7 +9,7 @@ as $$
   from tollgate.listings l where l.source = snapshot_digest.source
 $$;
 
-comment on function tollgate.snapshot_digest(text) is 'Tells whether a snapshot says something new, in whatever order.';
+comment on function tollgate.snapshot_digest(text) is 'A digest of a snapshot''s models, independent of their order.';
 
 
 create function tollgate.snapshot_shown(source text) returns jsonb
@@ -27,7 +27,7 @@ as $$
 $$;
 
 comment on function tollgate.snapshot_shown(text) is
-  'What all instances share of a source''s list of models; null where none has kept it.';
+  'The snapshot of a source''s models, which all instances share; null where there is none.';
 
 
 create function public.tollgate_snapshot(caller jsonb, source text) returns jsonb
@@ -47,7 +47,7 @@ end
 $$;
 
 comment on function public.tollgate_snapshot(jsonb, text) is
-  'The shared list of models of a source: when it was taken, how many there are, and a digest of it all. Nulls where there is none. For admins. Refuses: as recognise(). Locks nothing.';
+  'The snapshot of a source: when it was taken, how many models it has, and a digest of them. Nulls where there is none. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_snapshot(jsonb, text)');
 
@@ -69,6 +69,6 @@ end
 $$;
 
 comment on function public.tollgate_note_refresh(jsonb, text, text) is
-  'Records that an operator had a source''s list of models fetched, and says whether it differs from that of the digest. For admins. Refuses: as recognise(). Locks nothing.';
+  'Records that an operator refreshed a source''s models, and tells whether they differ from the digest. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_note_refresh(jsonb, text, text)');

@@ -3,7 +3,7 @@ create table tollgate.snapshots (
   taken_at timestamptz not null
 );
 
-comment on table tollgate.snapshots is 'When the list of models of each source (its address) was last taken. Locked by whoever replaces it.';
+comment on table tollgate.snapshots is 'When the models of each source (its URL) were last fetched. The writer locks the row.';
 
 alter table tollgate.snapshots enable row level security;
 
@@ -19,8 +19,8 @@ create table tollgate.listings (
 
 create index listings_also on tollgate.listings (source, also);
 
-comment on table tollgate.listings is 'The models of a snapshot, one row each, so that a cold instance reads one.';
+comment on table tollgate.listings is 'The models of a snapshot, one row each, so that a cold instance can read one alone.';
 comment on column tollgate.listings.also is 'The model''s canonical name, where that is another.';
-comment on column tollgate.listings.listing is 'As the source listed it; JSON in text, since nothing here looks into it and jsonb takes no NUL.';
+comment on column tollgate.listings.listing is 'The entry of the source, as JSON in a text: nothing in the database reads it, and jsonb does not allow NUL.';
 
 alter table tollgate.listings enable row level security;

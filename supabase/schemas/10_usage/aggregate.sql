@@ -23,12 +23,8 @@ begin
     select u.*,
       case when sort = 'start' then u.start end as at,
       case sort
-        when 'requests' then u.requests
-        when 'errors' then u.errors
-        when 'tokens' then u.prompt_tokens + u.completion_tokens
-        when 'charge' then u.charge_nanos
-        when 'cost' then u.cost_nanos
-        when 'margin' then u.charge_nanos - u.cost_nanos
+        when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
+        when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
     from tollgate.usage_by(
       groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
@@ -50,9 +46,12 @@ begin
     ) else 0 end as place
   ),
   page as (
-    select u.*, row_number() over () as place
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
+      tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
-      select u.* from used u
+      select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
+        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
+      from used u
       order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
       limit page_size
@@ -60,54 +59,22 @@ begin
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', coalesce((
-      select jsonb_agg(
-        (
-          select jsonb_object_agg(d.name, d.value)
-          from (values
-            ('day', 'start', tollgate.utc(p.start)),
-            ('month', 'start', tollgate.utc(p.start)),
-            ('org', 'org_id', p.org_id),
-            ('org', 'org_name', (select o.name from tollgate.orgs o where o.id = p.org_id)),
-            ('user', 'user_id', p.user_id),
-            ('user', 'user_email', (select u.email from tollgate.users u where u.id = p.user_id)),
-            ('key', 'key_id', p.key_id),
-            ('key', 'key_name', (select k.name from tollgate.api_keys k where k.id = p.key_id)),
-            ('model', 'model', p.model),
-            ('upstream', 'upstream', p.upstream)
-          ) d (of_group, name, value)
-          where d.of_group = any (groups)
-        )
-        || tollgate.measures(
-          row(null, null, null, null, null, null, p.requests, p.errors, p.streamed, p.estimated, p.prompt_tokens,
-            p.completion_tokens, p.charge_nanos, p.cost_nanos, p.last_at)::tollgate.usage,
-          everyone
-        )
-        || jsonb_build_object('last_request_at', tollgate.utc(p.last_at))
-        order by p.place
-      )
-      from page p
-    ), '[]'),
+    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
     'next_cursor', (
-      select tollgate.group_id(p.start, p.org_id, p.user_id, p.key_id, p.model, p.upstream) from page p
+      select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
     ),
     'total', (select count(*) from used),
-    'totals', (
-      select tollgate.measures(
-        row(null, null, null, null, null, null, coalesce(sum(u.requests), 0), coalesce(sum(u.errors), 0),
-          coalesce(sum(u.streamed), 0), coalesce(sum(u.estimated), 0), coalesce(sum(u.prompt_tokens), 0),
-          coalesce(sum(u.completion_tokens), 0), coalesce(sum(u.charge_nanos), 0), coalesce(sum(u.cost_nanos), 0),
-          max(u.last_at))::tollgate.usage,
-        everyone
-      )
+    'totals', tollgate.measures((
+      select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
+        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
       from used u
-    ),
+    ), everyone),
     'unknown', past.place is null
   ) into answer
   from past;
   if (answer -> 'unknown')::boolean then
-    perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
+    perform tollgate.refuse(400, 'invalid_request', '{"param": "cursor"}');
   end if;
   return answer - 'unknown';
 end
@@ -135,14 +102,7 @@ begin
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
-        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(
-          row(null, null, null, null, null, null, coalesce(u.requests, 0), coalesce(u.errors, 0),
-            coalesce(u.streamed, 0), coalesce(u.estimated, 0), coalesce(u.prompt_tokens, 0),
-            coalesce(u.completion_tokens, 0), coalesce(u.charge_nanos, 0), coalesce(u.cost_nanos, 0),
-            null)::tollgate.usage,
-          everyone
-        )
-        order by s.start
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone) order by s.start
       ), '[]')
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
@@ -154,7 +114,7 @@ end
 $$;
 
 comment on function public.tollgate_usage_series(jsonb, text, jsonb, boolean) is
-  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the caller bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_series(jsonb, text, jsonb, boolean)');
 
@@ -167,55 +127,35 @@ set jit = off
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'usage');
-  past tollgate.api_keys;
   own constant jsonb := jsonb_build_object('org_id', actor.org_id);
-begin
-  if filters ? 'cursor' then
-    select k.* into past from tollgate.api_keys k where k.id = filters ->> 'cursor' and k.org_id = actor.org_id;
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-  return (
-    with page as (
-      select k.*, row_number() over (order by k.created_at desc, k.id desc) as place
-      from tollgate.api_keys k
-      where k.org_id = actor.org_id and (past.id is null or (k.created_at, k.id) < (past.created_at, past.id))
-      order by k.created_at desc, k.id desc
-      limit page_size + 1
-    )
-    select jsonb_build_object(
-      'caller', tollgate.identity(actor),
-      'data', coalesce(jsonb_agg(
-        jsonb_build_object(
-          'id', p.id,
-          'name', p.name,
-          'key', p.prefix || '…' || p.last_four,
-          'user_id', p.user_id,
-          'environment', p.environment,
-          'status', case when p.revoked_at is not null then 'revoked' when p.disabled_at is not null then 'disabled'
-            when p.expires_at <= now() then 'expired' else 'active' end,
-          'created_at', tollgate.utc(p.created_at),
-          'last_used_at', tollgate.utc(p.last_used_at),
-          'today', tollgate.used(today),
-          'last_30_days', tollgate.used(month),
-          'all_time', tollgate.used(always)
-        )
-        order by p.place
-      ) filter (where p.place <= page_size), '[]'),
-      'next_cursor', case when count(*) > page_size then min(p.id) filter (where p.place = page_size) end,
-      'total', (select count(*) from tollgate.api_keys k where k.org_id = actor.org_id)
-    )
-    from page p
-    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = p.id
-    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
-      on month.key_id = p.id
-    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = p.id
+  page constant jsonb := tollgate.page(
+    'tollgate.api_keys',
+    'tollgate.key_named',
+    'true',
+    '{"created_at": "e.created_at"}',
+    'created_at:desc',
+    filters || own,
+    page_size,
+    within => $where$ e.org_id = $1 ->> 'org_id' $where$
   );
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      k.value || jsonb_build_object(
+        'today', tollgate.used(today), 'last_30_days', tollgate.used(month), 'all_time', tollgate.used(always)
+      )
+      order by k.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality k
+    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
+      on month.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = k.value ->> 'id'
+  ));
 end
 $$;
 
 comment on function public.tollgate_keys_usage(jsonb, jsonb, integer) is
-  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_keys_usage(jsonb, jsonb, integer)');

@@ -20,16 +20,7 @@ begin
       t.completion_tokens - coalesce(was.completion_tokens, 0) + coalesce(now_is.completion_tokens, 0),
     charge_nanos = t.charge_nanos - coalesce(was.charge_nanos, 0) + coalesce(now_is.charge_nanos, 0),
     cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0)
-  from (values
-    ('hour', 'hour', true, true),
-    ('hour_model', 'hour', false, true),
-    ('day', 'day', true, true),
-    ('day_model', 'day', false, true),
-    ('day_key', 'day', true, false),
-    ('month', 'month', true, true),
-    ('month_model', 'month', false, true),
-    ('month_key', 'month', true, false)
-  ) c (cut, unit, people, models)
+  from tollgate.cuts() c
   where t.cut = c.cut and t.start = date_trunc(c.unit, was.created_at, 'UTC')
     and t.org_id = case when c.people then was.org_id else '' end
     and t.user_id = case when c.people then was.user_id else '' end
@@ -40,7 +31,7 @@ end
 $$;
 
 comment on function tollgate.tally_correction(tollgate.requests, tollgate.requests) is
-  'Corrects what was rolled up of a request, in all cuts; what is not rolled up yet will be counted as the request is then. Locks the row of tollgate.rolled against rolling up.';
+  'Corrects the tallies, in all cuts, after a request changed; a request that is not rolled up yet needs no correction. Locks the row of tollgate.rolled against rolling up.';
 
 
 create function tollgate.roll_up_again(since timestamptz) returns void
@@ -58,7 +49,7 @@ begin
   end if;
   delete from tollgate.tallies t
   where t.start >= beginning or t.cut like 'month%' and t.start >= date_trunc('month', beginning, 'UTC');
-  -- The days of a month that stay are counted in it again.
+  -- The month is counted again from its days that stay.
   insert into tollgate.tallies
   select replace(t.cut, 'day', 'month'), date_trunc('month', beginning, 'UTC'),
     t.org_id, t.user_id, t.key_id, t.model, t.upstream,
@@ -75,4 +66,4 @@ end
 $$;
 
 comment on function tollgate.roll_up_again(timestamptz) is
-  'Forgets what was rolled up from the day of a moment on, so that it is counted anew: after requests were brought in from elsewhere. Days of which requests were dropped stay as they are. Locks the row of tollgate.rolled.';
+  'Deletes what was rolled up from the day of a moment on, so that it is counted again: for use after an import of requests. Days whose requests were dropped stay as they are. Locks the row of tollgate.rolled.';

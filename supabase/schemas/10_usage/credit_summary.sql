@@ -26,7 +26,7 @@ end
 $$;
 
 comment on function tollgate.moved_since(timestamptz) is
-  'What moved between which accounts from a moment on: each transfer once, from the flows where whole hours are in them.';
+  'The sums of transfers between accounts from a moment on. Each transfer counts once; whole hours are read from the flows.';
 
 
 create function public.tollgate_credit_summary(caller jsonb) returns jsonb
@@ -41,7 +41,7 @@ declare
   flows jsonb;
   outstanding jsonb;
 begin
-  -- One statement, so that all of it is of one moment.
+  -- One statement, so that all figures are of one moment.
   with moved as (
     select m.kind, m.debit, m.credit,
       coalesce(sum(m.nanos) filter (where s.name = 'today'), 0) as today_nanos,
@@ -88,6 +88,6 @@ end
 $$;
 
 comment on function public.tollgate_credit_summary(jsonb) is
-  'What moved between which accounts, today (UTC), in the last 7 and 30 days and in all; what each account is left with, which is zero over all of them; and what wallets hold now. For admins. Refuses: as recognise(). Locks nothing.';
+  'The sums of transfers between accounts, today (UTC), in the last 7 and 30 days and in all; the balance of each account, which add up to zero; and the balances and holds of all orgs now. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_credit_summary(jsonb)');

@@ -73,7 +73,7 @@ end
 $$;
 
 comment on function tollgate.latency_between(text, timestamptz, timestamptz, jsonb) is
-  'How long requests without an error took, whole or until their first token, within 5 %: a percentile is the mean of the bucket it lies in. From rolled hours and days, by model or upstream from whole days only; of an org, user or key from its requests themselves, for which the caller bounds the span.';
+  'How long requests without an error took, in all or until their first token, within 5 %: a percentile is the mean of its bucket. Read from rolled up hours and days, and by model or upstream from whole days only. For an org, user or key, read from the requests themselves: the server bounds the span.';
 
 
 create function public.tollgate_latency(caller jsonb, kind text, filters jsonb) returns jsonb

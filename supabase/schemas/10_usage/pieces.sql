@@ -1,4 +1,4 @@
--- Usage of any period, read from as few rows as possible: months, days, hours, then requests.
+-- Usage of any span of time, read from as few rows as possible: months, days, hours, then requests.
 --
 -- tollgate.usage_by(by text[], since timestamptz, until timestamptz, filters jsonb) returns setof tollgate.usage
 --   by       any of minute, hour, day, month, org, user, key, model, upstream; '{}' is one row of everything, or none
@@ -8,9 +8,9 @@
 -- A row: start (of the minute, hour, day or month, UTC), org_id, user_id, key_id, model, upstream (null unless asked
 -- for), requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at.
 --
--- It is stable and so sees one moment: rolled rows and those not rolled yet add up exactly. A request counts at the time
--- it was made, from the moment it is admitted, with what is known of it. Whole days and months are cheap, and so is all
--- time; minutes, and whatever no whole hour covers, are read from the requests.
+-- It is stable, so it reads one snapshot: rolled up rows and the others add up exactly. A request counts at the time of its
+-- admission, from then on, with what is known of it. Whole days and months are cheap, and so is all time; minutes and
+-- parts of hours are read from the requests.
 
 create function tollgate.pieces(since timestamptz, until timestamptz, units text[]) returns setof tollgate.piece
 language plpgsql
@@ -31,11 +31,11 @@ begin
     piece.ending := tollgate.first_of('hour', piece.ending);
   end if;
 
-  -- From outside inwards: the whole units within, and on either side of them what is left, in the unit before.
+  -- From the ends inwards: whole units in the middle, and on both sides the rest, in the next finer unit.
   foreach unit in array units loop
     within.of_what := unit;
     within.beginning := tollgate.first_of(unit, piece.beginning);
-    -- A day that is running is a row of what is rolled up of it, so up to there it is a whole one too.
+    -- The current day has a row of what is rolled up, so up to there it counts as a whole unit.
     within.ending := case when piece.ending >= state.rolled_until then state.rolled_until
       else date_trunc(unit, piece.ending, 'UTC') end;
     exit when within.beginning >= within.ending;
@@ -52,7 +52,7 @@ end
 $$;
 
 comment on function tollgate.pieces(timestamptz, timestamptz, text[]) is
-  'A time in pieces that lie side by side: the coarsest of the units (of hour, day, month, the finest first) in its middle, finer ones toward its ends, requests themselves where no unit fits or nothing is rolled up; and `late`, over all that units cover: those which they do not count yet. Where requests were dropped, both ends move on to the next full hour, so that times side by side never share one.';
+  'Divides a span of time into adjacent pieces: the coarsest unit (of hour, day, month; `units` lists the finest first) in the middle, finer units toward the ends, and requests where no unit fits or nothing is rolled up. The piece `late` covers the rolled up part: requests that it does not count yet. Where requests were dropped, both ends move to the next full hour, so that adjacent spans never count an hour twice.';
 
 
 create function tollgate.in_piece(piece tollgate.piece, grain text) returns text
@@ -71,7 +71,20 @@ as $$
 $$;
 
 comment on function tollgate.in_piece(tollgate.piece, text) is
-  'A piece as a condition on `t`, which is requests or, of a unit, the tallies or latencies of that grain.';
+  'A piece as a condition on `t`: on requests or, for a unit, on the tallies or latencies of that grain.';
+
+
+create function tollgate.wanted(filters jsonb, columns text[]) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(string_agg(format(' and t.%I = %L', f.key, f.value), '' order by f.key), '')
+  from jsonb_each_text(filters) f
+  where f.key = any (columns)
+$$;
+
+comment on function tollgate.wanted(jsonb, text[]) is 'The filters on these columns as an SQL condition on `t`. Values are quoted as literals.';
 
 
 create function tollgate.with_org(filters jsonb) returns jsonb
@@ -87,7 +100,7 @@ as $$
 $$;
 
 comment on function tollgate.with_org(jsonb) is
-  'The filters and the org that they lead to, by whose index its requests are found.';
+  'The filters, and the org of their key or user: its index finds the requests.';
 
 
 create function tollgate.usage_by(
@@ -153,4 +166,4 @@ end
 $$;
 
 comment on function tollgate.usage_by(text[], timestamptz, timestamptz, jsonb) is
-  'What was used from a time until before another, by any of minute, hour, day, month, org, user, key, model, upstream. Rolled hours, days and months where whole ones lie between, requests themselves at the edges, after what was rolled up, and where they are late: every request is counted exactly once. Where requests were dropped, an hour counts when it begins in the time asked for.';
+  'What was used in a span of time, by any of minute, hour, day, month, org, user, key, model, upstream. Reads rolled up hours, days and months where whole ones lie within, and requests at the ends, after what was rolled up, and where they are late: each request counts exactly once. Where requests were dropped, an hour counts when it begins within the span.';

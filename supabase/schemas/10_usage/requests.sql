@@ -15,30 +15,61 @@ as $$
 $$;
 
 comment on function tollgate.cached_tokens(jsonb) is
-  'How many tokens of the prompt the upstream found in its cache, in whichever of three places it says so.';
+  'How many tokens of the prompt the upstream found in its cache. Upstreams report it in one of three fields.';
 
 
-create function tollgate.requests_wanted(filters jsonb) returns text
-language sql
-immutable
+create function tollgate.request_shown(r tollgate.requests) returns jsonb
+language plpgsql
+stable
 set search_path = ''
 as $$
-  select tollgate.wanted(
-      filters,
-      array['org_id', 'user_id', 'key_id', 'model', 'upstream', 'endpoint', 'state', 'streamed', 'estimated']
-    )
-    || case
-      when filters ->> 'status' like '_xx' then format(' and t.status / 100 = %L', left(filters ->> 'status', 1))
-      when filters ? 'status' then format(' and t.status = %L', filters ->> 'status')
-      else ''
-    end
-    || case when filters ? 'cached' then format(' and (tollgate.cached_tokens(t.usage) > 0) = %L', filters ->> 'cached')
-      else ''
-    end
+begin
+  return jsonb_build_object(
+    'id', r.id,
+    'created_at', tollgate.utc(r.created_at),
+    'org_id', r.org_id,
+    'user_id', r.user_id,
+    'key_id', r.key_id,
+    'endpoint', r.endpoint,
+    'model', r.model,
+    'served_model', r.served_model,
+    'upstream', r.upstream,
+    'state', r.state,
+    'status', r.status,
+    'error_code', r.error_code,
+    'streamed', r.streamed,
+    'estimated', r.estimated,
+    'quarantined', r.quarantined,
+    'prompt_tokens', r.prompt_tokens,
+    'completion_tokens', r.completion_tokens,
+    'cached_tokens', tollgate.cached_tokens(r.usage),
+    'charge_nanos', r.charge_nanos,
+    'charge_credits', tollgate.credits_of(r.charge_nanos),
+    'cost_nanos', r.cost_nanos,
+    'cost_credits', tollgate.credits_of(r.cost_nanos),
+    'generation_id', r.generation_id,
+    'duration_ms', r.duration_ms,
+    'first_token_ms', r.first_token_ms,
+    'settled_at', tollgate.utc(r.settled_at)
+  );
+end
 $$;
 
-comment on function tollgate.requests_wanted(jsonb) is
-  'The filters of a list of requests as a condition on `t`. status is a code, or 4xx for all of its hundred.';
+comment on function tollgate.request_shown(tollgate.requests) is 'A request as operators see it.';
+
+
+create function tollgate.own_request_shown(r tollgate.requests) returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id'];
+end
+$$;
+
+comment on function tollgate.own_request_shown(tollgate.requests) is
+  'A request as its org sees it: without what it cost us.';
 
 
 create function tollgate.how_many(filters jsonb) returns bigint
@@ -57,7 +88,7 @@ as $$
 $$;
 
 comment on function tollgate.how_many(jsonb) is
-  'How many requests a list has, where the tallies know it; null where counting would mean reading them all.';
+  'How many requests a list has, from the tallies; null where only reading all requests would tell.';
 
 
 create function tollgate.request_page(
@@ -65,76 +96,47 @@ create function tollgate.request_page(
   page_size integer,
   everyone boolean,
   most_read integer default 50000
-) returns json
-language plpgsql
+) returns jsonb
+language sql
 stable
 set search_path = ''
-set jit = off
 as $$
-declare
-  direction constant text := case filters ->> 'sort' when 'created_at:asc' then 'asc' else 'desc' end;
-  whose constant jsonb := tollgate.with_org(filters);
-  beginning constant timestamptz := greatest(
-    coalesce((filters ->> 'from')::timestamptz, '-infinity'), (select r.dropped_until from tollgate.rolled r)
-  );
-  ending constant timestamptz := coalesce((filters ->> 'to')::timestamptz, 'infinity');
-  past tollgate.requests;
-  read text;
-  rows json;
-  next_cursor text;
-begin
-  if filters ? 'cursor' then
-    select r.* into past from tollgate.requests r
-    where r.id = filters ->> 'cursor' and (everyone or r.org_id = filters ->> 'org_id');
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-  read := format(
-    $read$
-      select t.* from tollgate.requests t
-      where t.created_at >= %1$L and t.created_at < %2$L %3$s %4$s
-      order by t.created_at %5$s, t.id %5$s
-      limit %6$s
-    $read$,
-    beginning, ending, tollgate.wanted(whose, array['org_id']),
-    case when past.id is not null then
-      format('and (t.created_at, t.id) %s (%L, %L)', case direction when 'asc' then '>' else '<' end, past.created_at, past.id)
-    end,
-    direction, most_read
-  );
-  execute format(
-    $query$
-      select json_agg(p) from (
-        select t.id, tollgate.utc(t.created_at) as created_at, t.org_id, t.user_id, t.key_id, t.endpoint, t.model,
-          t.served_model, t.upstream, t.state, t.status, t.error_code, t.streamed, t.estimated, t.quarantined,
-          t.prompt_tokens, t.completion_tokens, tollgate.cached_tokens(t.usage) as cached_tokens,
-          t.charge_nanos, tollgate.credits_of(t.charge_nanos) as charge_credits, %1$s
-          t.duration_ms, t.first_token_ms, tollgate.utc(t.settled_at) as settled_at
-        from (%2$s) t
-        where true %3$s
-        order by t.created_at %4$s, t.id %4$s
-        limit %5$s
-      ) p
-    $query$,
-    case when everyone then 't.cost_nanos, tollgate.credits_of(t.cost_nanos) as cost_credits, t.generation_id,' end,
-    read, tollgate.requests_wanted(whose), direction, page_size + 1
-  ) into rows;
-
-  if json_array_length(rows) > page_size then
-    select json_agg(r.value order by r.place), max(r.value ->> 'id') filter (where r.place = page_size)
-    into rows, next_cursor
-    from json_array_elements(rows) with ordinality r (value, place)
-    where r.place <= page_size;
-  else
-    execute format('select t.id from (%s) t offset %s', read, most_read - 1) into next_cursor;
-  end if;
-  return json_build_object('data', coalesce(rows, '[]'), 'next_cursor', next_cursor);
-end
+  select tollgate.page(
+    'tollgate.requests',
+    case when everyone then 'tollgate.request_shown' else 'tollgate.own_request_shown' end::regproc,
+    $where$
+      ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
+      and ($1 ->> 'model' is null or e.model = $1 ->> 'model')
+      and ($1 ->> 'upstream' is null or e.upstream = $1 ->> 'upstream')
+      and ($1 ->> 'endpoint' is null or e.endpoint = $1 ->> 'endpoint')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'streamed' is null or e.streamed = ($1 ->> 'streamed')::boolean)
+      and ($1 ->> 'estimated' is null or e.estimated = ($1 ->> 'estimated')::boolean)
+      and ($1 ->> 'cached' is null or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'cached')::boolean)
+      and case
+        when $1 ->> 'status' is null then true
+        when $1 ->> 'status' like '_xx' then e.status / 100 = left($1 ->> 'status', 1)::integer
+        else e.status = ($1 ->> 'status')::integer
+      end
+    $where$,
+    '{"created_at": "e.created_at"}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    tollgate.with_org(filters) || jsonb_build_object('kept_from', r.dropped_until),
+    page_size,
+    within => $where$
+      ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
+      and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    most_counted => 0,
+    most_read => most_read
+  )
+  from tollgate.rolled r
 $$;
 
 comment on function tollgate.request_page(jsonb, integer, boolean, integer) is
-  'A page of requests, newest first unless sorted by created_at:asc; with cost and generation where they are everyone''s. Looks at most_read requests at most: where too few of them are wanted, the page is short, even empty, and next_cursor is the last one looked at. Refuses an unknown cursor.';
+  'A page of requests. `filters` as for tollgate_requests(). Reads at most most_read requests: where too few of them are wanted, the page is short, even empty, and next_cursor is the last one that was read. Refuses: as page().';
 
 
 create function public.tollgate_requests(
@@ -143,7 +145,7 @@ create function public.tollgate_requests(
   page_size integer,
   everyone boolean,
   counted boolean
-) returns json
+) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -151,18 +153,15 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   wanted jsonb := tollgate.own_or_all(actor, filters, everyone);
-  page json := tollgate.request_page(wanted, page_size, everyone);
 begin
-  return json_build_object(
+  return tollgate.request_page(wanted, page_size, everyone) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', page -> 'data',
-    'next_cursor', page -> 'next_cursor',
     'total', case when counted then tollgate.how_many(wanted) end
   );
 end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, cursor, sort (created_at:desc or created_at:asc). A page may be short, or empty, while next_cursor says that there is more to look through. `total` is null unless wanted and cheap. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor. A page may be short, or empty, while next_cursor says that there is more to read. `total` is null unless `counted` and cheap. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean)');

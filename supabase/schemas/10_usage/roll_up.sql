@@ -3,6 +3,120 @@
 -- The sweeper calls public.tollgate_roll_up_usage(page_size), which takes one bounded step, until it stops answering
 -- "more". Requests that are still open are left out by id, and counted when they have ended.
 
+create function tollgate.ended_requests(since timestamptz, until timestamptz, page_size integer)
+returns setof tollgate.requests
+language sql
+set search_path = ''
+as $$
+  with ripe as (
+    delete from tollgate.late_requests l
+    using tollgate.requests r
+    where r.id = l.request_id and r.settled_at is not null
+      and l.request_id in (
+        select o.request_id
+        from tollgate.late_requests o
+        join tollgate.requests q on q.id = o.request_id
+        where q.settled_at is not null
+        limit page_size
+      )
+    returning r.*
+  ),
+  fresh as (
+    select r.* from tollgate.requests r where r.created_at >= since and r.created_at < until
+  ),
+  late as (
+    insert into tollgate.late_requests (request_id, created_at)
+    select f.id, f.created_at from fresh f where f.settled_at is null
+  )
+  select f.* from fresh f where f.settled_at is not null
+  union all
+  select r.* from ripe r
+$$;
+
+comment on function tollgate.ended_requests(timestamptz, timestamptz, integer) is
+  'The requests made in a time that have ended, and a page of late ones that have ended since. Those of the time that are still open become late ones. Expects the row of tollgate.rolled to be locked.';
+
+
+create function tollgate.rolled_until(state tollgate.rolled, horizon timestamptz, page_size integer) returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  -- More than a page at one moment would never move on.
+  select greatest(state.rolled_until, least(horizon, greatest(
+    state.rolled_until + interval '1 microsecond',
+    coalesce((
+      select r.created_at
+      from tollgate.requests r
+      where r.created_at >= state.rolled_until and r.created_at < horizon
+      order by r.created_at
+      offset page_size
+      limit 1
+    ), horizon)
+  )))
+$$;
+
+comment on function tollgate.rolled_until(tollgate.rolled, timestamptz, integer) is
+  'Where the next step of rolling up ends: after about page_size requests, or at the horizon.';
+
+
+create function tollgate.cuts() returns table (cut text, unit text, people boolean, models boolean)
+language sql
+immutable
+rows 8
+set search_path = ''
+as $$
+  values
+    ('hour', 'hour', true, true),
+    ('hour_model', 'hour', false, true),
+    ('day', 'day', true, true),
+    ('day_model', 'day', false, true),
+    ('day_key', 'day', true, false),
+    ('month', 'month', true, true),
+    ('month_model', 'month', false, true),
+    ('month_key', 'month', true, false)
+$$;
+
+comment on function tollgate.cuts() is
+  'The cuts of tollgate.tallies: the length of each, and whether it tells people (org, user, key) and models (and upstreams) apart.';
+
+
+create function tollgate.add_tallies(hours tollgate.usage[]) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.tallies as t (
+    cut, start, org_id, user_id, key_id, model, upstream,
+    requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at
+  )
+  select c.cut, date_trunc(c.unit, h.start, 'UTC'),
+    case when c.people then h.org_id else '' end,
+    case when c.people then h.user_id else '' end,
+    case when c.people then h.key_id else '' end,
+    case when c.models then h.model else '' end,
+    case when c.models then h.upstream else '' end,
+    sum(h.requests), sum(h.errors), sum(h.streamed), sum(h.estimated), sum(h.prompt_tokens),
+    sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at)
+  from unnest(hours) h
+  cross join tollgate.cuts() c
+  group by 1, 2, 3, 4, 5, 6, 7
+  order by 1, 2, 3, 4, 5, 6, 7
+  on conflict on constraint tallies_pkey do update set
+    requests = t.requests + excluded.requests,
+    errors = t.errors + excluded.errors,
+    streamed = t.streamed + excluded.streamed,
+    estimated = t.estimated + excluded.estimated,
+    prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = t.completion_tokens + excluded.completion_tokens,
+    charge_nanos = t.charge_nanos + excluded.charge_nanos,
+    cost_nanos = t.cost_nanos + excluded.cost_nanos,
+    last_at = greatest(t.last_at, excluded.last_at)
+$$;
+
+comment on function tollgate.add_tallies(tollgate.usage[]) is
+  'Adds what was used in hours, by org, user, key, model and upstream, to the tallies of all cuts.';
+
+
 create function tollgate.roll_up(horizon timestamptz, page_size integer) returns jsonb
 language plpgsql
 set search_path = ''
@@ -18,103 +132,33 @@ begin
   if not found then
     return '{"requests": 0, "more": false}';
   end if;
-
   if state.rolled_until = '-infinity' then
-    select coalesce(min(r.created_at), horizon) into state.rolled_until from tollgate.requests r;
-    state.rolled_until := date_trunc('hour', least(state.rolled_until, horizon), 'UTC');
+    select date_trunc('hour', least(min(r.created_at), horizon), 'UTC') into state.rolled_until from tollgate.requests r;
   end if;
-  select r.created_at into upto
-  from tollgate.requests r
-  where r.created_at >= state.rolled_until and r.created_at < horizon
-  order by r.created_at
-  offset page_size
-  limit 1;
-  -- More than a page at one moment would never move on.
-  upto := least(greatest(coalesce(upto, horizon), state.rolled_until + interval '1 microsecond'), horizon);
-  upto := greatest(upto, state.rolled_until);
+  upto := tollgate.rolled_until(state, horizon, page_size);
 
-  with ripe as (
-    delete from tollgate.late_requests l
-    using tollgate.requests r
-    where r.id = l.request_id and r.settled_at is not null
-      and l.request_id in (
-        select o.request_id
-        from tollgate.late_requests o
-        join tollgate.requests q on q.id = o.request_id
-        where q.settled_at is not null
-        limit page_size
-      )
-    returning r.id, r.org_id, r.user_id, r.key_id, r.model, r.upstream, r.created_at, r.settled_at, r.streamed, r.estimated,
-      r.prompt_tokens, r.completion_tokens, r.charge_nanos, r.cost_nanos, r.first_token_ms, r.duration_ms,
-      (r.error_code is not null or r.status >= 400) is true as failed
-  ),
-  fresh as (
-    select r.id, r.org_id, r.user_id, r.key_id, r.model, r.upstream, r.created_at, r.settled_at, r.streamed, r.estimated,
-      r.prompt_tokens, r.completion_tokens, r.charge_nanos, r.cost_nanos, r.first_token_ms, r.duration_ms,
-      (r.error_code is not null or r.status >= 400) is true as failed
-    from tollgate.requests r
-    where r.created_at >= state.rolled_until and r.created_at < upto
-  ),
-  late as (
-    insert into tollgate.late_requests (request_id, created_at)
-    select f.id, f.created_at from fresh f where f.settled_at is null
-  ),
-  ended as materialized (
+  with ended as materialized (
     select date_trunc('hour', e.created_at, 'UTC') as hour, e.org_id, e.user_id, e.key_id, e.model,
       coalesce(e.upstream, '') as upstream, e.created_at, e.streamed, e.estimated, e.prompt_tokens, e.completion_tokens,
-      e.charge_nanos, e.cost_nanos, e.first_token_ms, e.duration_ms, e.failed
-    from (select * from fresh f where f.settled_at is not null union all select * from ripe) e
-  ),
-  by_hour as materialized (
-    select e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream,
-      count(*) as requests,
-      count(*) filter (where e.failed) as errors,
-      count(*) filter (where e.streamed) as streamed,
-      count(*) filter (where e.estimated) as estimated,
-      coalesce(sum(e.prompt_tokens), 0)::bigint as prompt_tokens,
-      coalesce(sum(e.completion_tokens), 0)::bigint as completion_tokens,
-      coalesce(sum(e.charge_nanos), 0)::bigint as charge_nanos,
-      coalesce(sum(e.cost_nanos), 0)::bigint as cost_nanos,
-      max(e.created_at) as last_at
-    from ended e
-    group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
+      e.charge_nanos, e.cost_nanos, e.first_token_ms, e.duration_ms,
+      (e.error_code is not null or e.status >= 400) is true as failed
+    from tollgate.ended_requests(state.rolled_until, upto, page_size) e
   ),
   tallied as (
-    insert into tollgate.tallies as t (
-      cut, start, org_id, user_id, key_id, model, upstream,
-      requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at
-    )
-    select c.cut, date_trunc(c.unit, h.hour, 'UTC') as start,
-      case when c.people then h.org_id else '' end,
-      case when c.people then h.user_id else '' end,
-      case when c.people then h.key_id else '' end,
-      case when c.models then h.model else '' end,
-      case when c.models then h.upstream else '' end,
-      sum(h.requests), sum(h.errors), sum(h.streamed), sum(h.estimated), sum(h.prompt_tokens),
-      sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at)
-    from by_hour h
-    cross join (values
-      ('hour', 'hour', true, true),
-      ('hour_model', 'hour', false, true),
-      ('day', 'day', true, true),
-      ('day_model', 'day', false, true),
-      ('day_key', 'day', true, false),
-      ('month', 'month', true, true),
-      ('month_model', 'month', false, true),
-      ('month_key', 'month', true, false)
-    ) c (cut, unit, people, models)
-    group by 1, 2, 3, 4, 5, 6, 7
-    order by 1, 2, 3, 4, 5, 6, 7
-    on conflict on constraint tallies_pkey do update set
-      requests = t.requests + excluded.requests,
-      errors = t.errors + excluded.errors,
-      streamed = t.streamed + excluded.streamed,
-      estimated = t.estimated + excluded.estimated,
-      prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
-      completion_tokens = t.completion_tokens + excluded.completion_tokens,
-      charge_nanos = t.charge_nanos + excluded.charge_nanos,
-      cost_nanos = t.cost_nanos + excluded.cost_nanos,
-      last_at = greatest(t.last_at, excluded.last_at)
+    select tollgate.add_tallies(array_agg(h::tollgate.usage)) from (
+      select e.hour as start, e.org_id, e.user_id, e.key_id, e.model, e.upstream,
+        count(*) as requests,
+        count(*) filter (where e.failed) as errors,
+        count(*) filter (where e.streamed) as streamed,
+        count(*) filter (where e.estimated) as estimated,
+        coalesce(sum(e.prompt_tokens), 0)::bigint as prompt_tokens,
+        coalesce(sum(e.completion_tokens), 0)::bigint as completion_tokens,
+        coalesce(sum(e.charge_nanos), 0)::bigint as charge_nanos,
+        coalesce(sum(e.cost_nanos), 0)::bigint as cost_nanos,
+        max(e.created_at) as last_at
+      from ended e
+      group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
+    ) h
   ),
   durations as materialized (
     select e.hour, k.kind, e.model, e.upstream,
@@ -138,7 +182,7 @@ begin
       requests = t.requests + excluded.requests,
       total_ms = t.total_ms + excluded.total_ms
   )
-  select count(*) into counted from ended;
+  select (select count(*) from ended) into counted from tallied; -- which is read, since only then it is run
 
   update tollgate.rolled set rolled_until = upto;
   return jsonb_build_object('requests', counted, 'more', upto < horizon or counted >= page_size);
@@ -146,7 +190,7 @@ end
 $$;
 
 comment on function tollgate.roll_up(timestamptz, integer) is
-  'Counts at most about page_size requests made before the horizon, and as many late ones that have ended since: each exactly once, whoever else tries at the same time. `more` says whether to call again. Locks the row of tollgate.rolled; when another has it, does nothing.';
+  'Counts at most about page_size requests made before the horizon, and as many late ones that have ended since: each exactly once, even when two try at the same time. `more` says whether to call again. Locks the row of tollgate.rolled; when another transaction has it, does nothing.';
 
 
 create function tollgate.roll_up_flows(page_size integer) returns boolean
@@ -180,7 +224,7 @@ end
 $$;
 
 comment on function tollgate.roll_up_flows(integer) is
-  'Sums up a page of transfers, each exactly once, in the order of the ledger; whether there may be more. Expects the row of tollgate.rolled to be locked.';
+  'Adds a page of transfers to the flows, each exactly once, in the order of the ledger. Tells whether there may be more. Expects the row of tollgate.rolled to be locked.';
 
 
 create function public.tollgate_roll_up_usage(page_size integer) returns jsonb
@@ -189,7 +233,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  -- Read before this transaction has an id of its own, and drawn by transactions that had theirs: they lock the org first.
+  -- Read before this transaction gets an id. The transactions that drew these positions had theirs before: they lock the org first.
   newest constant bigint := (
     select case when s.is_called then s.last_value else 0 end from tollgate.transfers_position_seq s
   );
@@ -202,24 +246,24 @@ begin
   if not found then
     return '{"requests": 0, "more": false}';
   end if;
-  -- Admission draws its transaction id before it reads the clock, so requests made before a sighting belong to older
-  -- transactions than the sighting's own. None takes an hour: one that stays longer is no admission.
-  if state.sighted_xid <= pg_snapshot_xmin(pg_current_snapshot()) or state.sighted_at < now() - interval '1 hour' then
-    state.complete_until := state.sighted_at;
-    state.complete_position := state.sighted_position;
-    state.sighted_xid := null;
+  -- Admission gets its transaction id before it reads the clock, so requests made before a mark belong to transactions older
+  -- than that of the mark. No admission takes an hour: an older transaction that still runs is something else.
+  if state.marked_xid <= pg_snapshot_xmin(pg_current_snapshot()) or state.marked_at < now() - interval '1 hour' then
+    state.complete_until := state.marked_at;
+    state.complete_position := state.marked_position;
+    state.marked_xid := null;
   end if;
-  if state.sighted_xid is null then
-    state.sighted_at := now();
-    state.sighted_position := newest;
-    state.sighted_xid := pg_current_xact_id();
+  if state.marked_xid is null then
+    state.marked_at := now();
+    state.marked_position := newest;
+    state.marked_xid := pg_current_xact_id();
   end if;
   update tollgate.rolled set
-    sighted_at = state.sighted_at, sighted_xid = state.sighted_xid, complete_until = state.complete_until,
-    sighted_position = state.sighted_position, complete_position = state.complete_position;
+    marked_at = state.marked_at, marked_xid = state.marked_xid, complete_until = state.complete_until,
+    marked_position = state.marked_position, complete_position = state.complete_position;
   more_flows := tollgate.roll_up_flows(page_size);
-  -- Of the running hour whole pages, so that whoever reads finds few requests that are not counted yet, however many
-  -- come; and no less, since a page costs as much as the subjects in it.
+  -- The current hour is rolled up in whole pages, so that readers find few requests that are not counted yet. Less than a
+  -- page would not be worth it: the cost is that of the orgs, keys and models in it.
   horizon := case when exists (
     select from tollgate.requests r
     where r.created_at >= state.rolled_until and r.created_at < state.complete_until
@@ -232,6 +276,6 @@ end
 $$;
 
 comment on function public.tollgate_roll_up_usage(integer) is
-  'One bounded step of rolling up: the hours that are over, and of the running one full pages, as far as every request is there to be seen, and the ledger likewise; a page of requests and one of transfers at a time. Answers {"requests", "more"}; called again while there is more. Refuses nothing. Locks the row of tollgate.rolled; when another has it, does nothing.';
+  'One bounded step of rolling up, a page of requests and a page of transfers: hours that are over, and full pages of the current hour, up to where all rows are known to be committed. Answers {"requests", "more"}; to be called again while there is more. Refuses nothing. Locks the row of tollgate.rolled; when another transaction has it, does nothing.';
 
 select tollgate.expose('public.tollgate_roll_up_usage(integer)');

@@ -1,11 +1,13 @@
 -- Usage as JSON.
 
 create function tollgate.credits_of(nanos bigint) returns numeric
-language sql
+language plpgsql
 immutable
 set search_path = ''
 as $$
-  select trim_scale(nanos / 1000000000.0)
+begin
+  return trim_scale(nanos / 1000000000.0);
+end
 $$;
 
 comment on function tollgate.credits_of(bigint) is 'Nanos as credits, for people to read.';
@@ -19,7 +21,34 @@ as $$
   select md5(jsonb_build_array(start, org_id, user_id, key_id, model, upstream)::text)
 $$;
 
-comment on function tollgate.group_id(timestamptz, text, text, text, text, text) is 'By what a cursor finds its place among groups.';
+comment on function tollgate.group_id(timestamptz, text, text, text, text, text) is 'The cursor of a group of usage.';
+
+
+create function tollgate.group_shown(u tollgate.usage, groups text[], everyone boolean) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select (
+    select jsonb_object_agg(d.name, d.value)
+    from (values
+      ('day', 'start', tollgate.utc(u.start)),
+      ('month', 'start', tollgate.utc(u.start)),
+      ('org', 'org_id', u.org_id),
+      ('org', 'org_name', (select o.name from tollgate.orgs o where o.id = u.org_id)),
+      ('user', 'user_id', u.user_id),
+      ('user', 'user_email', (select p.email from tollgate.users p where p.id = u.user_id)),
+      ('key', 'key_id', u.key_id),
+      ('key', 'key_name', (select k.name from tollgate.api_keys k where k.id = u.key_id)),
+      ('model', 'model', u.model),
+      ('upstream', 'upstream', u.upstream)
+    ) d (of_group, name, value)
+    where d.of_group = any (groups)
+  ) || tollgate.measures(u, everyone) || jsonb_build_object('last_request_at', tollgate.utc(u.last_at))
+$$;
+
+comment on function tollgate.group_shown(tollgate.usage, text[], boolean) is
+  'A group of usage, with the names of what it is grouped by.';
 
 
 create function tollgate.measures(used tollgate.usage, everyone boolean) returns jsonb
@@ -28,24 +57,25 @@ immutable
 set search_path = ''
 as $$
   select jsonb_build_object(
-    'requests', used.requests,
-    'errors', used.errors,
-    'streamed', used.streamed,
-    'estimated', used.estimated,
-    'prompt_tokens', used.prompt_tokens,
-    'completion_tokens', used.completion_tokens,
-    'charge_nanos', used.charge_nanos,
-    'charge_credits', tollgate.credits_of(used.charge_nanos)
+    'requests', coalesce(used.requests, 0),
+    'errors', coalesce(used.errors, 0),
+    'streamed', coalesce(used.streamed, 0),
+    'estimated', coalesce(used.estimated, 0),
+    'prompt_tokens', coalesce(used.prompt_tokens, 0),
+    'completion_tokens', coalesce(used.completion_tokens, 0),
+    'charge_nanos', m.charge,
+    'charge_credits', tollgate.credits_of(m.charge)
   ) || case when everyone then jsonb_build_object(
-    'cost_nanos', used.cost_nanos,
-    'cost_credits', tollgate.credits_of(used.cost_nanos),
-    'margin_nanos', used.charge_nanos - used.cost_nanos,
-    'margin_credits', tollgate.credits_of(used.charge_nanos - used.cost_nanos)
+    'cost_nanos', m.cost,
+    'cost_credits', tollgate.credits_of(m.cost),
+    'margin_nanos', m.charge - m.cost,
+    'margin_credits', tollgate.credits_of(m.charge - m.cost)
   ) else '{}' end
+  from (select coalesce(used.charge_nanos, 0) as charge, coalesce(used.cost_nanos, 0) as cost) m
 $$;
 
 comment on function tollgate.measures(tollgate.usage, boolean) is
-  'What was used, as answers tell it; cost and margin only where it is everyone''s.';
+  'What was used, as answers show it, zeros for none; cost and margin only where it is everyone''s.';
 
 
 create function tollgate.used(used tollgate.usage) returns jsonb
@@ -61,7 +91,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.used(tollgate.usage) is 'What was used, in short.';
+comment on function tollgate.used(tollgate.usage) is 'What was used, as a summary.';
 
 
 create function tollgate.own_or_all(actor tollgate.caller, filters jsonb, everyone boolean) returns jsonb
@@ -73,7 +103,7 @@ as $$
 $$;
 
 comment on function tollgate.own_or_all(tollgate.caller, jsonb, boolean) is
-  'The filters, over the caller''s own org unless it asks for everyone''s.';
+  'The filters, limited to the caller''s own org unless everyone''s are asked for.';
 
 
 create function tollgate.used_since(since timestamptz, filters jsonb) returns jsonb
@@ -95,4 +125,4 @@ as $$
 $$;
 
 comment on function tollgate.used_since(timestamptz, jsonb) is
-  'What was used from a moment on, null being the beginning; which model most requests were for, and when the last was made.';
+  'What was used from a moment on (null is the beginning), the model with the most requests, and the time of the last request.';

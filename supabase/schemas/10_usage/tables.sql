@@ -21,7 +21,7 @@ partition by list (cut);
 
 create index tallies_org on tollgate.tallies (org_id, start) where org_id <> '';
 
-comment on table tollgate.tallies is 'Ended requests counted by the hour, day and month (UTC) they were made in. Each is in all eight cuts: hour, day and month tell org, user, key, model and upstream apart, …_model only the last two, …_key only the first three; what a cut does not tell apart is empty. A cut is a partition of its own: who reads the month''s keys meets no other rows.';
+comment on table tollgate.tallies is 'Ended requests counted by the hour, day and month (UTC) in which they were made. Each is in all eight cuts: hour, day and month group by org, user, key, model and upstream, …_model only by the last two, …_key only by the first three; the other columns are empty. Each cut is a partition, so that a query reads the rows of one cut only.';
 
 alter table tollgate.tallies enable row level security;
 
@@ -39,12 +39,12 @@ create table tollgate.latencies (
 )
 partition by list (cut);
 
-comment on table tollgate.latencies is 'How long requests without an error took, in buckets that are 5 % wide. Each is in all three cuts; only day_model tells model and upstream apart.';
+comment on table tollgate.latencies is 'How long requests without an error took, in buckets that are 5 % wide. Each is in all three cuts; only day_model groups by model and upstream.';
 
 alter table tollgate.latencies enable row level security;
 
 
--- Days and months are counted up page by page: rows that find room beside themselves need no new entry in an index.
+-- Days and months are updated page by page: with free space on the page, an update needs no new index entry (HOT).
 do $$
 declare
   one record;
@@ -76,7 +76,7 @@ create table tollgate.flows (
   primary key (hour, kind, debit, credit)
 );
 
-comment on table tollgate.flows is 'The ledger summed up by the hour (UTC) its transfers were made in.';
+comment on table tollgate.flows is 'Sums of transfers by the hour (UTC) in which they were made.';
 
 alter table tollgate.flows enable row level security;
 
@@ -86,7 +86,7 @@ create table tollgate.late_requests (
   created_at timestamptz not null
 );
 
-comment on table tollgate.late_requests is 'Requests that were still open when their time was rolled up; counted, and gone from here, when they have ended.';
+comment on table tollgate.late_requests is 'Requests that were still open when their hour was rolled up; deleted here and counted when they have ended.';
 
 alter table tollgate.late_requests enable row level security;
 
@@ -94,23 +94,23 @@ alter table tollgate.late_requests enable row level security;
 create table tollgate.rolled (
   single boolean primary key default true check (single),
   rolled_until timestamptz not null default '-infinity',
-  sighted_at timestamptz,
-  sighted_xid xid8,
+  marked_at timestamptz,
+  marked_xid xid8,
   complete_until timestamptz not null default '-infinity',
-  sighted_position bigint,
+  marked_position bigint,
   complete_position bigint not null default 0,
   flowed_until bigint not null default 0,
   dropped_until timestamptz not null default '-infinity'
 );
 
-comment on table tollgate.rolled is 'How far requests and transfers are rolled up: one row, locked by whoever does it.';
-comment on column tollgate.rolled.rolled_until is 'Requests made before are in the tallies, or late.';
-comment on column tollgate.rolled.sighted_xid is 'A transaction that began at sighted_at or after. When none before it runs any more, no request made before sighted_at can still appear.';
-comment on column tollgate.rolled.complete_until is 'Every request made before is there to be seen.';
-comment on column tollgate.rolled.sighted_position is 'The newest transfer drawn before sighted_xid was.';
-comment on column tollgate.rolled.complete_position is 'Every transfer up to it is there to be seen.';
-comment on column tollgate.rolled.flowed_until is 'Transfers up to this position are in the flows, and no other.';
-comment on column tollgate.rolled.dropped_until is 'Requests made before may have been dropped: hours are no longer divided there.';
+comment on table tollgate.rolled is 'How far requests and transfers are rolled up: one row, which the writer locks.';
+comment on column tollgate.rolled.rolled_until is 'Requests made before it are in the tallies, or in late_requests.';
+comment on column tollgate.rolled.marked_xid is 'A transaction that began at marked_at or later. Once all transactions before it have ended, no request made before marked_at can still appear.';
+comment on column tollgate.rolled.complete_until is 'Every request made before it is committed.';
+comment on column tollgate.rolled.marked_position is 'The newest position of a transfer when marked_xid began.';
+comment on column tollgate.rolled.complete_position is 'Every transfer up to it is committed.';
+comment on column tollgate.rolled.flowed_until is 'The flows hold the transfers up to this position, and no others.';
+comment on column tollgate.rolled.dropped_until is 'Requests made before it may have been dropped, so hours before it cannot be divided.';
 
 alter table tollgate.rolled enable row level security;
 
@@ -135,12 +135,12 @@ create type tollgate.usage as (
   last_at timestamptz
 );
 
-comment on type tollgate.usage is 'What was used, by whatever was asked for; the rest of start … upstream is null.';
+comment on type tollgate.usage is 'What was used, by any of the columns start to upstream; the others are null.';
 
 
 create type tollgate.piece as (of_what text, beginning timestamptz, ending timestamptz);
 
-comment on type tollgate.piece is 'A part of a time, and what to read of it: request, late, hour, day or month.';
+comment on type tollgate.piece is 'A part of a span of time, and what to read for it: request, late, hour, day or month.';
 
 
 create type tollgate.latency as (

@@ -13,7 +13,7 @@ as $$
 $$;
 
 comment on function tollgate.keep_contents(jsonb[]) is
-  'Keeps what was said in those requests whose item tells of it; of each the first word stands. Refuses nothing. Called under the lock of the orgs.';
+  'Stores prompts and answers of the items that have them; what is stored already stays. Refuses nothing. Expects the orgs to be locked.';
 
 
 create function tollgate.drop_contents() returns trigger
@@ -27,7 +27,7 @@ end
 $$;
 
 comment on function tollgate.drop_contents() is
-  'Trigger of requests: what was said goes with its request, whoever drops it. In place of a foreign key, which every settlement would pay for.';
+  'Trigger of requests: deletes the content of deleted requests. It replaces a foreign key, which would slow down every settlement.';
 
 create trigger requests_gone
 after delete on tollgate.requests
@@ -65,7 +65,7 @@ end
 $$;
 
 comment on function public.tollgate_contents(jsonb, jsonb, integer) is
-  'A page of everyone''s requests as tollgate_requests() answers it, each with what was asked and answered where that was kept. For admins. Reading is recorded: an event content.read for each org whose words were shown, naming the requests. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'A page of everyone''s requests as from tollgate_requests(), each with its prompt and answer where they were stored. For admins. Reading is recorded: an audit event content.read for each org whose content was shown, with the requests. Refuses: as recognise(), invalid_request. Locks nothing.';
 
 select tollgate.expose('public.tollgate_contents(jsonb, jsonb, integer)');
 
@@ -95,6 +95,6 @@ end
 $$;
 
 comment on function public.tollgate_drop_old_contents(integer, integer) is
-  'Drops a batch of what was said so many days ago or more (at least one); called again while it answers "more". Refuses nothing. Locks the dropped rows, skipping locked ones.';
+  'Deletes a batch of content that is older than so many days (at least one); to be called again while it answers "more". Refuses nothing. Locks the deleted rows, skipping locked ones.';
 
 select tollgate.expose('public.tollgate_drop_old_contents(integer, integer)');

@@ -8,6 +8,6 @@ create table tollgate.contents (
 
 create index contents_age on tollgate.contents (created_at);
 
-comment on table tollgate.contents is 'What was asked and answered: no more than its beginning, its secrets hidden before it came here. No checks and no foreign key: it is written where money is settled, which nothing that somebody said may keep from being done.';
+comment on table tollgate.contents is 'The beginnings of prompts and answers; secrets are redacted before they get here. No checks and no foreign key: rows are written while money is settled, and no content may make that fail.';
 
 alter table tollgate.contents enable row level security;

@@ -42,6 +42,6 @@ as $$
 $$;
 
 comment on function public.tollgate_audit_books() is
-  'Proves the books from the tables alone, of one moment: that the ledger agrees with itself, with requests, with the operations and audit events that moved credits, with what was counted of it and with its hash chains, and that the audit trail agrees with its own. Names the rows that do not fit, at most 1,000 of them. Refuses nothing, locks nothing.';
+  'Proves the books of one moment from the tables alone: that the ledger agrees with itself, with requests, with the operations and audit events that moved credits, with the tallies and flows and with its hash chain, and that the audit trail agrees with its own. Names the rows that do not agree, at most 1,000. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_books()');

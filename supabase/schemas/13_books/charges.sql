@@ -6,7 +6,7 @@ stable
 set search_path = ''
 as $$
   with charges as (
-    -- Of each request: its charge, and what a late settlement charged more or gave back.
+    -- For each request: its charge, and the correction of a late settlement.
     select tollgate.request_of(t) as request_id, min(t.org_id) as org_id, max(t.org_id) as other_org_id,
       count(*) filter (where t.kind = 'charge' and t.reference not like '%:late') as charges,
       count(*) filter (where t.reference like '%:late') as corrections,
@@ -48,8 +48,8 @@ as $$
   ) c
   where d.charges <> c.charges or d.charge_nanos <> c.nanos
   union all
-  -- Of requests that an upstream answered. The cost was rounded up to a whole nano, so the charge may be less by its
-  -- markup; an estimate ends at the hold, and so does what a late settlement corrected.
+  -- For requests that an upstream answered. The cost was rounded up to a whole nano, so the charge may be less by its
+  -- markup; estimates and corrections by late settlements are at most the hold.
   select 'cost', r.id, jsonb_build_object(
     'state', r.state, 'cost_nanos', r.cost_nanos, 'charge_nanos', r.charge_nanos, 'markup_ppm', r.markup_ppm,
     'usage_cost', r.usage -> 'cost'
@@ -74,7 +74,7 @@ as $$
 $$;
 
 comment on function tollgate.charge_faults() is
-  'Where requests and charges do not agree: every charge is one transfer of the request''s org, with what a late settlement corrected of it, every charge is the cost and its markup, every cost what the upstream said; charges of an org whose requests retention dropped are, in number and sum, what it noted then.';
+  'Where requests and charges do not agree: every charge must be one transfer of the request''s org, with the correction of a late settlement; the cost with its markup; and the cost must be what the upstream said. Charges whose requests retention dropped must agree, in number and sum, with tollgate.dropped.';
 
 
 create function tollgate.origin_faults() returns table (fault text, id text, facts jsonb)
@@ -136,4 +136,4 @@ as $$
 $$;
 
 comment on function tollgate.origin_faults() is
-  'Where credits moved without their origin: every transfer but charges has one audit event of its org, amount and accounts, every such event its transfer, every operation both; every overdrawing charge and every late correction is what its event says.';
+  'Where credits moved without their origin: every transfer except charges must have one audit event with its org, amount and accounts, every such event its transfer, every operation both; every overdrawing charge and every late correction must agree with its event.';

@@ -28,7 +28,7 @@ as $$
 $$;
 
 comment on function tollgate.org_faults() is
-  'Orgs that are gone though they had a balance, or though nobody deleted them.';
+  'Orgs that are missing although they had a balance, or without an audit event of their deletion.';
 
 
 create function tollgate.ledger_faults() returns table (fault text, id text, facts jsonb)
@@ -98,7 +98,7 @@ as $$
 $$;
 
 comment on function tollgate.ledger_faults() is
-  'Where the ledger does not agree with itself: every balance is its transfers, every held sum and every count of open requests its open holds, every open request one hold, every refund within its charges, every running balance the one before and its change.';
+  'Where the ledger does not agree with itself: every balance must be the sum of its transfers, every held sum and count of open requests that of its open holds; every open request must have one hold, every refund be within its charges, every running balance be the one before plus its change.';
 
 
 create function tollgate.total_faults() returns table (fault text, id text, facts jsonb)
@@ -159,4 +159,4 @@ as $$
 $$;
 
 comment on function tollgate.total_faults() is
-  'Where rows do not agree with what was counted of them: every hour of an org''s requests with its tally, what is missing of an org''s requests with what retention noted that it dropped, every hour of transfers with its flow.';
+  'Where rows do not agree with their sums: every hour of an org''s requests with its tally, an org''s missing requests with tollgate.dropped, every hour of transfers with its flow.';

@@ -34,7 +34,7 @@ end
 $$;
 
 comment on function tollgate.report_on_books(boolean) is
-  'The audit of the books at this moment, with the first hundred faults. Unless it is asked for, books that a call''s deadline may be too short for are not read, and the answer says so.';
+  'The audit of the books at this moment, with the first hundred faults. Large books, which may take longer than a call, are audited only when asked for; otherwise the answer says that they were not.';
 
 
 create function tollgate.report_on_access(since timestamptz, until timestamptz) returns jsonb
@@ -72,7 +72,7 @@ end
 $$;
 
 comment on function tollgate.report_on_access(timestamptz, timestamptz) is
-  'Which keys made paid requests in a time: the 1,000 busiest.';
+  'Which keys made paid requests in a span of time: the 1,000 busiest.';
 
 
 create function tollgate.report_on_keys(since timestamptz, until timestamptz) returns jsonb
@@ -117,7 +117,7 @@ as $$
 $$;
 
 comment on function tollgate.report_on_keys(timestamptz, timestamptz) is
-  'What happened to keys in a time, and which of those that may be used today are not: the 1,000 oldest of them by name.';
+  'How many keys were issued, rotated, disabled and revoked in a span of time, and which working keys are unused: the 1,000 oldest of them.';
 
 
 create function tollgate.report_on_money(since timestamptz, until timestamptz) returns jsonb
@@ -142,7 +142,7 @@ begin
       case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end as nanos
     from tollgate.transfers t
     where t.created_at >= since and t.created_at < until and t.kind <> 'charge'
-      and not (t.kind = 'refund' and t.reference like '%:late') -- in the charge of its request already
+      and not (t.kind = 'refund' and t.reference like '%:late') -- counted in the charge of its request
   ) s;
   return jsonb_build_object(
     'in_nanos', moved.funded,
@@ -157,7 +157,7 @@ end
 $$;
 
 comment on function tollgate.report_on_money(timestamptz, timestamptz) is
-  'Money in (what was funded, less what was taken back), out (what upstreams cost) and the margin: charges less refunds and cost. A charge counts at the time of its request, with what a late settlement corrected of it; everything else when it was moved.';
+  'Money in (funding, less what was taken back), money out (the cost of upstreams) and the margin: charges less refunds and cost. A charge counts at the time of its request, with the correction of a late settlement; other transfers count at their own time.';
 
 
 create function tollgate.report_on_people(since timestamptz, until timestamptz) returns jsonb
@@ -208,7 +208,7 @@ as $$
 $$;
 
 comment on function tollgate.report_on_people(timestamptz, timestamptz) is
-  'Who changed what how often: admins, idle ones too, then whoever else acted; the 1,000 busiest.';
+  'Who changed what how often: all admins, then others who acted; the 1,000 busiest.';
 
 
 create function public.tollgate_compliance_report(caller jsonb, since text, until text, books boolean) returns jsonb
@@ -239,6 +239,6 @@ end
 $$;
 
 comment on function public.tollgate_compliance_report(jsonb, text, text, boolean) is
-  'What an auditor asks of a time, of at most 366 days: keys, people, access, money, and the books at this moment. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'The report of a span of time of at most 366 days: keys, people, access, money, and the books at this moment. For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
 
 select tollgate.expose('public.tollgate_compliance_report(jsonb, text, text, boolean)');

@@ -12,10 +12,10 @@ as $$
   end
 $$;
 
-comment on function tollgate.severity_of(text) is 'How grave a kind of security event is: info, warning or critical.';
+comment on function tollgate.severity_of(text) is 'The severity of a kind of security event: info, warning or critical.';
 
 
-create function tollgate.sight(
+create function tollgate.raise_event(
   kind text,
   subject_kind text,
   subject text,
@@ -47,18 +47,18 @@ as $$
   returning e.count_in_hour
 $$;
 
-comment on function tollgate.sight(text, text, text, text, text, bigint, timestamptz, timestamptz, jsonb) is
-  'Counts something seen: opens an event, or moves the one that is open on. Answers how often it was seen within the hour. Locks the event: whoever sights many does so in the order of kind and subject.';
+comment on function tollgate.raise_event(text, text, text, text, text, bigint, timestamptz, timestamptz, jsonb) is
+  'Raises a security event: opens one, or adds to the open one of this kind and subject. Answers its count within the hour. Locks the event: raise several in the order of kind and subject.';
 
 
-create function tollgate.sight_change() returns trigger
+create function tollgate.raise_event_of_change() returns trigger
 language plpgsql
 set search_path = ''
 as $$
 declare
   is_of_org constant boolean := new.action in ('credits.overdrawn', 'org.paid_suspended');
 begin
-  perform tollgate.sight(
+  perform tollgate.raise_event(
     case new.action when 'credits.overdrawn' then 'org_overdrawn' else replace(new.action, '.', '_') end,
     case when is_of_org then 'org' else 'key' end,
     case when is_of_org then new.org_id else new.target_id end,
@@ -73,19 +73,19 @@ begin
 end
 $$;
 
-comment on function tollgate.sight_change() is
-  'Trigger of the audit trail: what happens to keys, charges above their hold and the suspension of paid calls are security events in the transaction of the change.';
+comment on function tollgate.raise_event_of_change() is
+  'Trigger of the audit trail: raises a security event for new, rotated and revoked keys, charges above their hold and suspensions of paid calls, in the transaction of the change.';
 
-create trigger audit_events_sighted
+create trigger audit_events_raised
 after insert on tollgate.audit_events
 for each row
 when (new.outcome = 'success' and new.action in (
   'key.created', 'key.rotated', 'key.revoked', 'credits.overdrawn', 'org.paid_suspended'
 ))
-execute function tollgate.sight_change();
+execute function tollgate.raise_event_of_change();
 
 
-create function tollgate.of_security_event(e tollgate.security_events) returns jsonb
+create function tollgate.security_event_shown(e tollgate.security_events) returns jsonb
 language sql
 immutable
 set search_path = ''
@@ -107,23 +107,7 @@ as $$
   )
 $$;
 
-comment on function tollgate.of_security_event(tollgate.security_events) is 'A security event as it is shown.';
-
-
-create function tollgate.rank_of(e tollgate.security_events, sort text) returns numeric
-language sql
-immutable
-set search_path = ''
-as $$
-  select case split_part(sort, ':', 1)
-    when 'first_seen' then extract(epoch from e.first_seen_at)
-    when 'count' then e.count
-    when 'severity' then array_position('{info,warning,critical}'::text[], e.severity)
-    else extract(epoch from e.last_seen_at)
-  end * case when sort like '%:desc' then 1 else -1 end
-$$;
-
-comment on function tollgate.rank_of(tollgate.security_events, text) is 'What a list of security events is sorted by, greatest first. `sort` is a word and its direction, as last_seen:desc.';
+comment on function tollgate.security_event_shown(tollgate.security_events) is 'A security event as operators see it.';
 
 
 create function public.tollgate_security_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -133,55 +117,34 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  sort text := coalesce(filters ->> 'sort', 'last_seen:desc');
-  last tollgate.security_events;
-  fitting bigint;
-  page jsonb[];
 begin
-  if filters ->> 'cursor' is not null then
-    select e.* into last from tollgate.security_events e where e.id = filters ->> 'cursor';
-    if not found then
-      perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'cursor'));
-    end if;
-  end if;
-
-  with fitting as materialized (
-    select e.id, tollgate.rank_of(e, sort) as rank
-    from tollgate.security_events e
-    where (filters ->> 'kind' is null or e.kind = filters ->> 'kind')
-      and (filters ->> 'severity' is null or e.severity = filters ->> 'severity')
-      and (filters ->> 'org_id' is null or e.org_id = filters ->> 'org_id')
-      and (filters ->> 'key_id' is null or e.key_id = filters ->> 'key_id')
-      and (filters ->> 'acknowledged' is null or (e.acknowledged_at is not null) = (filters ->> 'acknowledged')::boolean)
-      and (filters ->> 'from' is null or e.last_seen_at >= (filters ->> 'from')::timestamptz)
-      and (filters ->> 'to' is null or e.first_seen_at < (filters ->> 'to')::timestamptz)
-  )
-  select
-    (select count(*) from fitting),
-    array(
-      select tollgate.of_security_event(e)
-      from (
-        select f.id, f.rank from fitting f
-        where last.id is null or (f.rank, f.id) < (tollgate.rank_of(last, sort), last.id)
-        order by f.rank desc, f.id desc
-        limit page_size + 1
-      ) f
-      join tollgate.security_events e on e.id = f.id
-      order by f.rank desc, f.id desc
-    )
-  into fitting, page;
-
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'data', to_jsonb(page[:page_size]),
-    'next_cursor', case when cardinality(page) > page_size then page[page_size] -> 'id' end,
-    'total', fitting
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.security_events',
+    'tollgate.security_event_shown',
+    $where$
+      ($1 ->> 'kind' is null or e.kind = $1 ->> 'kind')
+      and ($1 ->> 'severity' is null or e.severity = $1 ->> 'severity')
+      and ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
+      and ($1 ->> 'acknowledged' is null or (e.acknowledged_at is not null) = ($1 ->> 'acknowledged')::boolean)
+      and ($1 ->> 'from' is null or e.last_seen_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    jsonb_build_object(
+      'last_seen', 'e.last_seen_at',
+      'first_seen', 'e.first_seen_at',
+      'count', 'e.count',
+      'severity', $key$array_position('{info,warning,critical}', e.severity)$key$
+    ),
+    coalesce(filters ->> 'sort', 'last_seen:desc'),
+    filters,
+    page_size
   );
 end
 $$;
 
 comment on function public.tollgate_security_events(jsonb, jsonb, integer) is
-  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (last_seen, first_seen, count or severity, :asc or :desc), cursor (the last id of the page before). For admins. Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Security events. `filters`: kind, severity, org_id, key_id, acknowledged, from (seen at or after), to (seen before), sort (last_seen, first_seen, count, severity), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_security_events(jsonb, jsonb, integer)');
 
@@ -209,11 +172,11 @@ begin
       perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'security_event', 'id', event_id));
     end if;
   end if;
-  return tollgate.of_security_event(event) || jsonb_build_object('caller', tollgate.identity(actor));
+  return tollgate.security_event_shown(event) || jsonb_build_object('caller', tollgate.identity(actor));
 end
 $$;
 
 comment on function public.tollgate_acknowledge_security_event(jsonb, text, text) is
-  'Says that somebody has seen to an event; when it is seen again, a new one opens. The first acknowledgement stands: repeating changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the event.';
+  'Acknowledges an event; when it happens again, a new one opens. The first acknowledgement stands: a repetition changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the event.';
 
 select tollgate.expose('public.tollgate_acknowledge_security_event(jsonb, text, text)');

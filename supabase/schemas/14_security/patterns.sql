@@ -1,6 +1,6 @@
 -- Security events from patterns in the tables.
 
-create function tollgate.spot(
+create function tollgate.raise_pattern(
   kind text,
   subject_kind text,
   subject text,
@@ -20,20 +20,20 @@ begin
   ) then
     return 0;
   end if;
-  perform tollgate.sight(kind, subject_kind, subject, org_id, key_id, 1, now(), now(), details);
+  perform tollgate.raise_event(kind, subject_kind, subject, org_id, key_id, 1, now(), now(), details);
   return 1;
 end
 $$;
 
-comment on function tollgate.spot(text, text, text, text, text, jsonb) is
-  'Sights a pattern that lasts: at most once an hour, and not within a day of somebody saying it is known. Answers how often: 1 or 0. Locks the event.';
+comment on function tollgate.raise_pattern(text, text, text, text, text, jsonb) is
+  'Raises the event of a lasting pattern: at most once an hour, and not within a day of an acknowledgement. Answers how many it raised: 1 or 0. Locks the event.';
 
 
-create function tollgate.spot_networks() returns bigint
+create function tollgate.find_many_networks() returns bigint
 language sql
 set search_path = ''
 as $$
-  select coalesce(sum(tollgate.spot('many_networks', 'key', s.key_id, k.org_id, s.key_id, jsonb_build_object('networks', s.networks))), 0)
+  select coalesce(sum(tollgate.raise_pattern('many_networks', 'key', s.key_id, k.org_id, s.key_id, jsonb_build_object('networks', s.networks))), 0)
   from (
     select n.key_id, count(*) as networks
     from tollgate.key_networks n
@@ -46,14 +46,14 @@ as $$
   join tollgate.api_keys k on k.id = s.key_id
 $$;
 
-comment on function tollgate.spot_networks() is 'Keys used from 20 or more networks within 24 hours.';
+comment on function tollgate.find_many_networks() is 'Raises an event for each key that was used from 20 or more networks within 24 hours.';
 
 
-create function tollgate.spot_quarantined(since timestamptz, until timestamptz) returns bigint
+create function tollgate.find_quarantined(since timestamptz, until timestamptz) returns bigint
 language sql
 set search_path = ''
 as $$
-  select count(tollgate.sight(
+  select count(tollgate.raise_event(
     'usage_quarantined', 'org', q.org_id, q.org_id, null, q.requests, q.first_seen, q.last_seen,
     jsonb_build_object('request_id', q.request_id)
   ))
@@ -66,11 +66,11 @@ as $$
   ) q
 $$;
 
-comment on function tollgate.spot_quarantined(timestamptz, timestamptz) is
-  'Orgs whose usage was charged at the hold because what the upstream said of it was nonsense, and settled in this time.';
+comment on function tollgate.find_quarantined(timestamptz, timestamptz) is
+  'Raises an event for each org with requests that were settled as quarantined in this span of time.';
 
 
-create function tollgate.spot_spikes() returns bigint
+create function tollgate.find_spikes() returns bigint
 language plpgsql
 set search_path = ''
 as $$
@@ -94,7 +94,7 @@ begin
     ) u
     where u.requests > 0;
     if past.days >= 3 and busy.requests >= 10 * past.mean then
-      spotted := spotted + tollgate.spot('usage_spike', 'key', busy.key_id, busy.org_id, busy.key_id,
+      spotted := spotted + tollgate.raise_pattern('usage_spike', 'key', busy.key_id, busy.org_id, busy.key_id,
         jsonb_build_object('requests', busy.requests, 'usual_requests', round(past.mean)));
     end if;
   end loop;
@@ -102,11 +102,11 @@ begin
 end
 $$;
 
-comment on function tollgate.spot_spikes() is
-  'Keys that made 1,000 requests or more within 24 hours, ten times their mean of the 14 days before, on three of which at least they were used. Looks at 200 keys.';
+comment on function tollgate.find_spikes() is
+  'Raises an event for each key with 1,000 requests or more within 24 hours, if that is ten times its daily mean of the 14 days before and it was used on at least three of them. Looks at 200 keys.';
 
 
-create function tollgate.forget_sightings() returns void
+create function tollgate.drop_old_events() returns void
 language sql
 set search_path = ''
 as $$
@@ -125,8 +125,8 @@ as $$
   );
 $$;
 
-comment on function tollgate.forget_sightings() is
-  'Drops up to 1,000 events not seen for 90 days, unless they are grave and nobody acknowledged them, and as many networks not seen for 30.';
+comment on function tollgate.drop_old_events() is
+  'Deletes up to 1,000 events that did not happen for 90 days, except unacknowledged warnings and critical ones of orgs and keys, and up to 1,000 networks that were not seen for 30 days.';
 
 
 create function public.tollgate_detect_patterns() returns jsonb
@@ -135,32 +135,32 @@ security definer
 set search_path = ''
 as $$
 declare
-  lookout tollgate.lookout;
-  until timestamptz := now() - interval '30 seconds'; -- what was settled before is committed
+  scan tollgate.pattern_scan;
+  until timestamptz := now() - interval '30 seconds'; -- earlier settlements are committed
   spotted bigint := 0;
 begin
-  select l.* into lookout from tollgate.lookout l for update skip locked;
+  select s.* into scan from tollgate.pattern_scan s for update skip locked;
   if not found then
     return '{"spotted": 0}';
   end if;
 
-  spotted := tollgate.spot_quarantined(lookout.quarantined_until, until);
-  update tollgate.lookout set quarantined_until = greatest(quarantined_until, until);
-  if lookout.looked_at < now() - interval '10 minutes' then
-    spotted := spotted + tollgate.spot_networks() + tollgate.spot_spikes();
-    perform tollgate.forget_sightings();
-    update tollgate.lookout set looked_at = now();
+  spotted := tollgate.find_quarantined(scan.quarantined_until, until);
+  update tollgate.pattern_scan set quarantined_until = greatest(quarantined_until, until);
+  if scan.scanned_at < now() - interval '10 minutes' then
+    spotted := spotted + tollgate.find_many_networks() + tollgate.find_spikes();
+    perform tollgate.drop_old_events();
+    update tollgate.pattern_scan set scanned_at = now();
   end if;
   return jsonb_build_object('spotted', spotted);
 end
 $$;
 
 comment on function public.tollgate_detect_patterns() is
-  'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes; drops what is old. One at a time: whoever comes second has nothing to do. Refuses nothing. Locks the lookout and the events it writes.';
+  'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes of usage; deletes old events. A second call at the same time does nothing. Refuses nothing. Locks the row of tollgate.pattern_scan and the events it writes.';
 
 select tollgate.expose('public.tollgate_detect_patterns()');
 
--- The net under servers that do not sweep.
+-- For deployments whose servers do not sweep.
 do $$
 begin
   if exists (select from pg_catalog.pg_extension where extname = 'pg_cron') then

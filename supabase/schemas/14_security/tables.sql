@@ -24,10 +24,11 @@ create table tollgate.security_events (
 create unique index security_events_open on tollgate.security_events (kind, subject_kind, subject)
   where acknowledged_at is null;
 create index security_events_subject on tollgate.security_events (subject, kind);
+create index security_events_age on tollgate.security_events (last_seen_at, id);
 
-comment on table tollgate.security_events is 'What an operator should look at: one row for a kind and a subject until it is acknowledged, counting how often and when it was seen.';
-comment on column tollgate.security_events.subject is 'An org''s or key''s id, or an address: `unknown` where nothing names one, `others` for those beyond the ten thousandth.';
-comment on column tollgate.security_events.count_in_hour is 'How often within the hour (UTC) in which it was last seen.';
+comment on table tollgate.security_events is 'What an operator should look at: one row for a kind and a subject until it is acknowledged, with how often and when it happened.';
+comment on column tollgate.security_events.subject is 'The id of an org or key, or an address: `unknown` where there is none, `others` for those beyond the first ten thousand.';
+comment on column tollgate.security_events.count_in_hour is 'How often it happened within the hour (UTC) of last_seen_at.';
 
 alter table tollgate.security_events enable row level security;
 
@@ -40,20 +41,20 @@ create table tollgate.key_networks (
   primary key (key_id, network)
 );
 
-comment on table tollgate.key_networks is 'From where keys were used: at most 200 networks of a key, /24 or /48, for 30 days. last_seen_at moves once an hour.';
+comment on table tollgate.key_networks is 'The networks from which keys were used: at most 200 of a key, /24 or /48, for 30 days. last_seen_at changes at most once an hour.';
 
 alter table tollgate.key_networks enable row level security;
 
 
-create table tollgate.lookout (
+create table tollgate.pattern_scan (
   one boolean primary key default true check (one),
-  looked_at timestamptz not null default '-infinity',
+  scanned_at timestamptz not null default '-infinity',
   quarantined_until timestamptz not null default now() - interval '30 days'
 );
 
-comment on table tollgate.lookout is 'How far patterns were looked for: one row, locked by whoever looks.';
-comment on column tollgate.lookout.quarantined_until is 'Requests that were quarantined before have their event.';
+comment on table tollgate.pattern_scan is 'How far patterns were looked for: one row, which the writer locks.';
+comment on column tollgate.pattern_scan.quarantined_until is 'Requests that were quarantined before it have raised their event.';
 
-alter table tollgate.lookout enable row level security;
+alter table tollgate.pattern_scan enable row level security;
 
-insert into tollgate.lookout default values;
+insert into tollgate.pattern_scan default values;

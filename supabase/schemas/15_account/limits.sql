@@ -28,7 +28,7 @@ end
 $$;
 
 comment on function public.tollgate_own_plan(jsonb, integer) is
-  'The plan of the caller''s org, with the limits and the markup that its requests meet. `markup_ppm` is what the settings say where neither org nor plan do. Refuses: as recognise(). Locks nothing.';
+  'The plan of the caller''s org, with the limits and the markup in force. `markup_ppm` is the setting MARKUP, for when neither org nor plan have one. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
 
@@ -63,6 +63,6 @@ end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'The windows and open requests of the caller''s org, and of the key where it has limits, a bound, a budget or a quota of its own; requests of any other are counted for the org alone. Refuses: as recognise(). Locks nothing.';
+  'The windows and open requests of the caller''s org, and of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');

@@ -28,7 +28,7 @@ as $$
   where k.id = actor.key_id
 $$;
 
-comment on function tollgate.profile_of(tollgate.caller) is 'Who the user behind a key is, and which key it is.';
+comment on function tollgate.profile_of(tollgate.caller) is 'The user of the caller''s key, and the key.';
 
 
 create function public.tollgate_own_profile(caller jsonb) returns jsonb
@@ -42,7 +42,7 @@ end
 $$;
 
 comment on function public.tollgate_own_profile(jsonb) is
-  'Who the caller is. Refuses: as recognise(). Locks nothing.';
+  'The caller''s own profile. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_profile(jsonb)');
 
@@ -67,7 +67,7 @@ begin
     begin
       update tollgate.users u set name = person.name, email = person.email, updated_at = now() where u.id = was.id;
     exception when unique_violation then
-      perform tollgate.address_taken(person.email);
+      perform tollgate.refuse_taken_email(person.email);
     end;
     perform tollgate.record(actor, 'user.updated', was.org_id, was.id, details);
   end if;
@@ -77,6 +77,6 @@ end
 $$;
 
 comment on function public.tollgate_change_own_profile(jsonb, jsonb) is
-  'Changes the name and the email of the caller, and nothing else of them whatever `changes` holds. Needs the scope keys: a key that only calls models cannot rename its owner. What is so already changes nothing and records nothing. Refuses: as recognise(), conflict. Locks the user, the key.';
+  'Changes the name and the email of the caller; other fields of `changes` are ignored. Needs the scope keys, so that a key that only calls models cannot rename its owner. A repetition changes and records nothing. Refuses: as recognise(), conflict. Locks the user, the key.';
 
 select tollgate.expose('public.tollgate_change_own_profile(jsonb, jsonb)');

@@ -37,7 +37,7 @@ as $$
 $$;
 
 comment on function tollgate.index_advice() is
-  'Indexes that were not read since Postgres counts, and tables that are read whole more often than by an index: a hint, no more. Indexes that keep things unique are never unused.';
+  'Indexes that were never read since the statistics were reset, and tables that are read in full more often than by an index. Only a hint. Unique indexes are never listed as unused.';
 
 
 create function tollgate.last_backup() returns jsonb
@@ -48,14 +48,14 @@ as $$
     'archived_at', tollgate.utc(a.last_archived_time),
     'failed_at', tollgate.utc(a.last_failed_time),
     'reason', case when a.last_archived_time is null then
-      'Postgres archives no write-ahead log here, and knows of no other backup. Ask whoever hosts it.'
+      'Postgres does not archive its write-ahead log here, and knows of no other backup. Ask the host of the database.'
     end
   )
   from pg_catalog.pg_stat_archiver a
 $$;
 
 comment on function tollgate.last_backup() is
-  'What Postgres knows of backups: when it last handed a piece of its log to the archive, or that it does not.';
+  'What Postgres knows about backups: when it last archived a segment of its log, or that it does not archive.';
 
 
 create function tollgate.sessions() returns jsonb
@@ -87,7 +87,7 @@ as $$
 $$;
 
 comment on function tollgate.sessions() is
-  'Connections and the oldest transaction besides this one: of all roles where our owner may see them, otherwise of its own.';
+  'Connections, and the oldest transaction besides this one: of all roles if our owner may see them, otherwise of its own.';
 
 
 create function tollgate.sizes() returns jsonb
@@ -115,7 +115,7 @@ as $$
   ) t
 $$;
 
-comment on function tollgate.sizes() is 'How large the database and our tables are, and how they are kept. Rows are Postgres''s estimate.';
+comment on function tollgate.sizes() is 'The sizes of the database and of our tables, and when they were vacuumed and analyzed. Rows are Postgres''s estimate.';
 
 
 create function tollgate.slowest_functions() returns jsonb
@@ -152,7 +152,7 @@ begin
       ) into slowest;
       return jsonb_build_object('source', 'pg_stat_statements', 'functions', slowest, 'reason', null);
     exception when object_not_in_prerequisite_state or insufficient_privilege or undefined_column then
-      reason := 'pg_stat_statements is installed but not to be read here: ' || sqlerrm || '.';
+      reason := 'pg_stat_statements is installed but cannot be read here: ' || sqlerrm || '.';
     end;
   end if;
 
@@ -173,7 +173,7 @@ end
 $$;
 
 comment on function tollgate.slowest_functions() is
-  'The functions that took most time, by what this database keeps of it: pg_stat_statements, else pg_stat_user_functions, else nothing and the reason.';
+  'The functions that took most time, from pg_stat_statements, else from pg_stat_user_functions, else none and the reason.';
 
 
 create function public.tollgate_database(caller jsonb) returns jsonb
@@ -197,6 +197,6 @@ end
 $$;
 
 comment on function public.tollgate_database(jsonb) is
-  'How the database fares, by Postgres''s own statistics; nothing that only a superuser may ask. For admins. Refuses: as recognise(). Locks nothing.';
+  'The state of the database, from Postgres''s own statistics; needs no superuser. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_database(jsonb)');

@@ -1,4 +1,4 @@
--- The operator's figures of the moment.
+-- The operator's figures of this moment.
 
 create function tollgate.last_day() returns jsonb
 language sql
@@ -22,7 +22,7 @@ as $$
   from used u
 $$;
 
-comment on function tollgate.last_day() is 'Requests, errors and latencies of the last 24 hours, and what went to each upstream; to null went what reached none.';
+comment on function tollgate.last_day() is 'Requests, errors and latencies of the last 24 hours, in all and by upstream; null is no upstream.';
 
 
 create function tollgate.usage_today() returns jsonb
@@ -39,7 +39,7 @@ $$;
 comment on function tollgate.usage_today() is 'How many orgs, users and keys have made a request today (UTC).';
 
 
-create function tollgate.used_of_late(today timestamptz) returns jsonb
+create function tollgate.recent_usage(today timestamptz) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -62,8 +62,8 @@ as $$
   from (values ('today', 1), ('last_7_days', 7), ('last_30_days', 30)) s (name, days)
 $$;
 
-comment on function tollgate.used_of_late(timestamptz) is
-  'What everybody used today, in 7 days and in 30: whole days, today among them, read together.';
+comment on function tollgate.recent_usage(timestamptz) is
+  'What all orgs used today, in 7 days and in 30: whole days (UTC) including today.';
 
 
 create function tollgate.newest_requests(places integer) returns jsonb
@@ -123,10 +123,10 @@ as $$
   )
 $$;
 
-comment on function tollgate.population(jsonb) is 'How many orgs, users and keys there are, how many of them may act, and how many did today.';
+comment on function tollgate.population(jsonb) is 'How many orgs, users and keys there are, how many of them may make calls, and how many did today.';
 
 
-create function tollgate.open_matters(places integer) returns jsonb
+create function tollgate.needs_attention(places integer) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -183,8 +183,8 @@ as $$
   )
 $$;
 
-comment on function tollgate.open_matters(integer) is
-  'Holds that no settlement has ended yet, what all balances above zero come to, orgs whose balance is below it, the worst by name, and those whose paid calls are suspended, the first by name.';
+comment on function tollgate.needs_attention(integer) is
+  'Open holds, the sum of all balances above zero, orgs with a negative balance (the lowest are listed), and orgs whose paid calls are suspended (the earliest are listed).';
 
 
 create function public.tollgate_monitor(caller jsonb) returns jsonb
@@ -201,17 +201,17 @@ begin
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'at', tollgate.utc(now()),
-    'usage', tollgate.used_of_late(today),
+    'usage', tollgate.recent_usage(today),
     'last_24_hours', tollgate.last_day(),
     'recent_requests', tollgate.newest_requests(20)
   )
     || tollgate.population(tollgate.usage_today())
-    || tollgate.leaders(10)
-    || tollgate.open_matters(10);
+    || tollgate.top_lists(10)
+    || tollgate.needs_attention(10);
 end
 $$;
 
 comment on function public.tollgate_monitor(jsonb) is
-  'The whole house at one look: how many orgs, users and keys; what they used today, in 7 and in 30 days (UTC days, today among them); errors and latencies of 24 hours; who and what leads; the newest requests; open holds and overdrawn orgs. For admins. Refuses: as recognise(). Locks nothing.';
+  'The operator''s overview: how many orgs, users and keys; what they used today, in 7 and in 30 days (UTC days including today); errors and latencies of 24 hours; the top orgs, keys and models; the newest requests; open holds and overdrawn orgs. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_monitor(jsonb)');

@@ -1,4 +1,4 @@
--- What probes ask.
+-- The health of the database.
 
 create function public.tollgate_health() returns jsonb
 language sql
@@ -12,6 +12,6 @@ as $$
   )
 $$;
 
-comment on function public.tollgate_health() is 'Answers when the database can. Refuses nothing, locks nothing.';
+comment on function public.tollgate_health() is 'Answers when the database works. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_health()');

@@ -1,4 +1,4 @@
--- The same for the caller's own key and org.
+-- The overview of the caller's own key and org.
 
 create function tollgate.allowances_of(key tollgate.api_keys) returns jsonb
 language plpgsql
@@ -32,7 +32,7 @@ end
 $$;
 
 comment on function tollgate.allowances_of(tollgate.api_keys) is
-  'What is left of a key''s own budget and quotas, and when they begin anew; null where it has none. The key as in_this_period() gives it.';
+  'What remains of a key''s own budget and quotas, and when they are reset; null where it has none. Expects a key from in_this_period().';
 
 
 create function tollgate.first_request_of(key tollgate.api_keys) returns timestamptz
@@ -53,7 +53,7 @@ as $$
 $$;
 
 comment on function tollgate.first_request_of(tollgate.api_keys) is
-  'When a key made its first request; the day, where the request itself is no longer kept.';
+  'When a key made its first request; only the day if the request was dropped.';
 
 
 create function public.tollgate_own_monitor(caller jsonb) returns jsonb
@@ -103,7 +103,7 @@ end
 $$;
 
 comment on function public.tollgate_own_monitor(jsonb) is
-  'What a key''s owner sees at one look: the org''s balance; its usage today, this month (UTC) and of all time; what is left of the limits of org and key, and of the key''s budget and quotas. Refuses: as recognise(). Locks nothing.';
+  'The overview of a key''s owner: the org''s balance; its usage today, this month (UTC) and of all time; what remains of the limits of org and key, and of the key''s budget and quotas. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_monitor(jsonb)');
 
@@ -155,6 +155,6 @@ end
 $$;
 
 comment on function public.tollgate_key_usage(jsonb) is
-  'What the calling key itself has used: its monthly quota, its requests a minute (of its own limit or its org''s, whichever leaves less), and all that it ever used. Refuses: as recognise(). Locks nothing.';
+  'What the calling key has used: its monthly quota, its requests per minute (by its own limit or its org''s, whichever has less left), and its usage of all time. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_usage(jsonb)');

@@ -1,4 +1,4 @@
-create table tollgate.leading (
+create table tollgate.top_keys (
   org_id text not null,
   key_id text not null,
   requests bigint not null,
@@ -7,19 +7,19 @@ create table tollgate.leading (
   cost_nanos bigint not null
 );
 
-comment on table tollgate.leading is 'What each key used in the time that tollgate.led says: some 30 days, so that who leads is not reckoned each time from all days of all keys.';
+comment on table tollgate.top_keys is 'What each key used in the span of tollgate.top_keys_period, about 30 days, so that the top lists need not be computed from all days of all keys each time.';
 
-alter table tollgate.leading enable row level security;
+alter table tollgate.top_keys enable row level security;
 
 
-create table tollgate.led (
+create table tollgate.top_keys_period (
   single boolean primary key default true check (single),
   since timestamptz,
   until timestamptz
 );
 
-comment on table tollgate.led is 'Of which time the rows of tollgate.leading are. One row, locked by whoever renews them.';
+comment on table tollgate.top_keys_period is 'The span of time that tollgate.top_keys covers. One row, which the writer locks.';
 
-alter table tollgate.led enable row level security;
+alter table tollgate.top_keys_period enable row level security;
 
-insert into tollgate.led default values;
+insert into tollgate.top_keys_period default values;

@@ -1,10 +1,10 @@
--- Security events from what servers counted.
+-- Writes the security counters of servers.
 --
 -- A refused call rolls back and so writes nothing, and a row for each refusal would let an attacker fill the database. The
--- server counts refusals in memory and hands over sums, a few seconds apart; those that a frozen host held are lost.
--- All tables of security are bounded: what one address may not do, ten thousand may not do either.
+-- server counts refusals in memory and writes sums, a few seconds apart; a frozen host loses those that it holds. The
+-- tables of security are bounded, so that many addresses cannot fill them either.
 
-create function tollgate.note_refused(refusals jsonb) returns void
+create function tollgate.count_refusals(refusals jsonb) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -46,12 +46,12 @@ begin
     where g.kind in ('authentication_failed', 'limit_exceeded', 'ip_refused')
     order by 1, 2, 3
   loop
-    in_hour := tollgate.sight(
+    in_hour := tollgate.raise_event(
       seen.kind, seen.subject_kind, seen.subject, seen.org_id, seen.key_id,
       seen.times, seen.first_seen, seen.last_seen, seen.details
     );
     if seen.kind = 'authentication_failed' and seen.subject_kind = 'address' and in_hour > 100 then
-      perform tollgate.sight(
+      perform tollgate.raise_event(
         'many_failures', 'address', seen.subject, null, null,
         least(seen.times, in_hour - 100), seen.last_seen, seen.last_seen, jsonb_build_object('in_hour', in_hour)
       );
@@ -60,11 +60,11 @@ begin
 end
 $$;
 
-comment on function tollgate.note_refused(jsonb) is
-  'Counts refusals: kind, code, key_id or digest, address, times, first_seen, last_seen. The subject is the key where there is one, otherwise the address. An address with more than a hundred failures in an hour is a pattern of its own, which counts those beyond. Locks the events.';
+comment on function tollgate.count_refusals(jsonb) is
+  'Raises events for refusals: kind, code, key_id or digest, address, times, first_seen, last_seen. The subject is the key where there is one, otherwise the address. An address with more than a hundred failures in an hour raises many_failures as well, which counts those beyond. Locks the events.';
 
 
-create function tollgate.note_trespasses(trespasses jsonb) returns void
+create function tollgate.record_refused_access(trespasses jsonb) returns void
 language sql
 set search_path = ''
 as $$
@@ -85,11 +85,11 @@ as $$
   )
 $$;
 
-comment on function tollgate.note_trespasses(jsonb) is
-  'Writes into the audit trail who asked for what only operators may: key_id, target (method and route), times, ip, user_agent, request_id. Once an hour for a key and a target, so nobody can fill the trail. Locks nothing.';
+comment on function tollgate.record_refused_access(jsonb) is
+  'Records calls of operators'' routes by other keys in the audit trail: key_id, target (method and route), times, ip, user_agent, request_id. Once an hour for a key and a target, so that nobody can fill the trail. Locks nothing.';
 
 
-create function tollgate.note_uses(uses jsonb) returns void
+create function tollgate.count_networks(uses jsonb) returns void
 language sql
 set search_path = ''
 as $$
@@ -107,23 +107,23 @@ as $$
   on conflict (key_id, network) do update set last_seen_at = greatest(n.last_seen_at, excluded.last_seen_at)
 $$;
 
-comment on function tollgate.note_uses(jsonb) is 'Remembers from which networks keys were used: key_id, network, seen. Locks the rows, in order.';
+comment on function tollgate.count_networks(jsonb) is 'Stores the networks from which keys were used: key_id, network, seen. Locks the rows, in order.';
 
 
-create function public.tollgate_note_sightings(refusals jsonb, trespasses jsonb, uses jsonb) returns jsonb
+create function public.tollgate_write_security_counts(refusals jsonb, trespasses jsonb, uses jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$
 begin
-  perform tollgate.note_uses(uses);
-  perform tollgate.note_trespasses(trespasses);
-  perform tollgate.note_refused(refusals);
+  perform tollgate.count_networks(uses);
+  perform tollgate.record_refused_access(trespasses);
+  perform tollgate.count_refusals(refusals);
   return '{"noted": true}';
 end
 $$;
 
-comment on function public.tollgate_note_sightings(jsonb, jsonb, jsonb) is
-  'Takes over what a server has counted since it last did: refusals, keys that asked for what only operators may, and networks from which keys were used. Refuses nothing. Locks the security events and networks it writes, in order.';
+comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb) is
+  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, and networks from which keys were used. Refuses nothing. Locks the security events and networks it writes, in order.';
 
-select tollgate.expose('public.tollgate_note_sightings(jsonb, jsonb, jsonb)');
+select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb)');

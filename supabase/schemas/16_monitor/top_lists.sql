@@ -1,6 +1,6 @@
--- Which orgs and keys used most.
+-- The orgs, keys and models that used most in 30 days.
 
-create function tollgate.led_since() returns timestamptz
+create function tollgate.top_since() returns timestamptz
 language sql
 stable
 set search_path = ''
@@ -8,16 +8,16 @@ as $$
   select date_trunc('day', now(), 'UTC') - interval '29 days'
 $$;
 
-comment on function tollgate.led_since() is 'Where the 30 days begin in which one leads: today is one of them.';
+comment on function tollgate.top_since() is 'The beginning of the 30 days of the top lists, which include today.';
 
 
-create function tollgate.leaders(places integer) returns jsonb
+create function tollgate.top_lists(places integer) returns jsonb
 language sql
 stable
 set search_path = ''
 as $$
   with used as materialized (
-    select u.* from tollgate.keys_of_late() u
+    select u.* from tollgate.keys_in_30_days() u
   ),
   orgs as (
     select u.org_id, sum(u.requests) as requests, sum(u.tokens) as tokens,
@@ -34,7 +34,7 @@ as $$
   ),
   models as (
     select u.model, u.requests, u.prompt_tokens + u.completion_tokens as tokens, u.charge_nanos, u.cost_nanos
-    from tollgate.usage_by('{model}', tollgate.led_since()) u
+    from tollgate.usage_by('{model}', tollgate.top_since()) u
     order by u.charge_nanos desc, u.requests desc, u.model
     limit places
   )
@@ -56,10 +56,10 @@ as $$
   )
 $$;
 
-comment on function tollgate.leaders(integer) is 'The orgs, keys and models that were charged most in 30 days.';
+comment on function tollgate.top_lists(integer) is 'The orgs, keys and models that were charged most in 30 days.';
 
 
-create function tollgate.keys_of_late() returns table (
+create function tollgate.keys_in_30_days() returns table (
   org_id text, key_id text, requests numeric, tokens numeric, charge_nanos numeric, cost_nanos numeric
 )
 language plpgsql
@@ -68,37 +68,37 @@ set search_path = ''
 set jit = off
 as $$
 declare
-  led tollgate.led;
+  period tollgate.top_keys_period;
 begin
-  select l.* into led from tollgate.led l;
-  -- Never renewed, or so long ago that there would be more to take away than to sum up.
-  if (led.since between tollgate.led_since() - interval '7 days' and tollgate.led_since()) is not true then
+  select l.* into period from tollgate.top_keys_period l;
+  -- Never renewed, or so long ago that correcting it would cost more than summing up again.
+  if (period.since between tollgate.top_since() - interval '7 days' and tollgate.top_since()) is not true then
     return query
     select u.org_id, u.key_id, u.requests::numeric, (u.prompt_tokens + u.completion_tokens)::numeric,
       u.charge_nanos::numeric, u.cost_nanos::numeric
-    from tollgate.usage_by('{org,key}', tollgate.led_since()) u;
+    from tollgate.usage_by('{org,key}', tollgate.top_since()) u;
     return;
   end if;
   return query
   select p.org_id, p.key_id, sum(p.requests * p.sign), sum(p.tokens * p.sign), sum(p.charge_nanos * p.sign),
     sum(p.cost_nanos * p.sign)
   from (
-    select l.org_id, l.key_id, l.requests, l.tokens, l.charge_nanos, l.cost_nanos, 1 as sign from tollgate.leading l
+    select l.org_id, l.key_id, l.requests, l.tokens, l.charge_nanos, l.cost_nanos, 1 as sign from tollgate.top_keys l
     union all
     select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, 1
-    from tollgate.usage_by('{org,key}', led.until) u
+    from tollgate.usage_by('{org,key}', period.until) u
     union all
     select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, -1
-    from tollgate.usage_by('{org,key}', led.since, tollgate.led_since()) u
-    where led.since < tollgate.led_since()
+    from tollgate.usage_by('{org,key}', period.since, tollgate.top_since()) u
+    where period.since < tollgate.top_since()
   ) p
   group by p.org_id, p.key_id
   having sum(p.requests * p.sign) > 0;
 end
 $$;
 
-comment on function tollgate.keys_of_late() is
-  'What each key used in 30 days: what was summed up of it, what came since, less the days that are 30 days old since.';
+comment on function tollgate.keys_in_30_days() is
+  'What each key used in 30 days: the sums in tollgate.top_keys, plus what came since, less the days that are older by now.';
 
 
 create function public.tollgate_renew_leaders() returns jsonb
@@ -109,25 +109,25 @@ set jit = off
 set work_mem = '64MB'
 as $$
 declare
-  led tollgate.led;
+  period tollgate.top_keys_period;
   rolled_until timestamptz;
 begin
-  select l.* into led from tollgate.led l for no key update skip locked;
+  select l.* into period from tollgate.top_keys_period l for no key update skip locked;
   select r.rolled_until into rolled_until from tollgate.rolled r;
-  if led.single and isfinite(rolled_until)
-    and (led.since, led.until) is distinct from (tollgate.led_since(), rolled_until) then
-    delete from tollgate.leading;
-    insert into tollgate.leading
+  if period.single and isfinite(rolled_until)
+    and (period.since, period.until) is distinct from (tollgate.top_since(), rolled_until) then
+    delete from tollgate.top_keys;
+    insert into tollgate.top_keys
     select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos
-    from tollgate.usage_by('{org,key}', tollgate.led_since(), rolled_until) u
+    from tollgate.usage_by('{org,key}', tollgate.top_since(), rolled_until) u
     where u.requests > 0;
-    update tollgate.led set since = tollgate.led_since(), until = rolled_until;
+    update tollgate.top_keys_period set since = tollgate.top_since(), until = rolled_until;
   end if;
   return '{"more": false}';
 end
 $$;
 
 comment on function public.tollgate_renew_leaders() is
-  'Sums up what each key used in 30 days, as far as it is rolled up; does nothing when that is done already. What a request was charged that ended after its hour was rolled up comes in with the next hour. Refuses nothing. Locks the row of tollgate.led; when another has it, does nothing.';
+  'Sums up what each key used in 30 days, as far as it is rolled up; does nothing when that is done already. A request that ended after its hour was rolled up is added with the next hour. Refuses nothing. Locks the row of tollgate.top_keys_period; when another transaction has it, does nothing.';
 
 select tollgate.expose('public.tollgate_renew_leaders()');
