@@ -265,6 +265,7 @@ def known_fields(operation: Operation, document: dict[str, Any]) -> set[str]:
 
 
 def without_traces(rows: dict[str, list[str]]) -> dict[str, list[str]]:
-    """But for what a mere look leaves behind: when a key was last used, and that something was refused."""
-    traces = ("tollgate.api_keys", "tollgate.audit_events", "tollgate.security_events", "tollgate.upstreams")
+    """Without the tables that any request may write: the last use of a key, its networks, refusals and health."""
+    names = ("api_keys", "audit_events", "key_networks", "security_events", "upstreams")
+    traces = {f"tollgate.{name}" for name in names}
     return {name: found for name, found in rows.items() if name not in traces}
