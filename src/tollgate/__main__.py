@@ -58,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.environ = settings.environment(os.environ, _env_file())
         chosen = settings.read(options.environ)
-        # A report on standard output stays a report.
-        logs.configure(chosen.log_level, chosen.secrets(), sys.stderr if getattr(options, "json", False) else None)
+        report_on_stdout = getattr(options, "json", False)
+        stream = sys.stderr if report_on_stdout else None
+        logs.configure(chosen.log_level, chosen.secrets(), stream, console=not chosen.production)
         options.command(chosen, options)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -98,10 +98,10 @@ async def test_embeds(report: Report) -> None:
     [
         ("wrong key", 401, "API key is invalid"),
         ("poor", 402, "balance does not cover"),
-        ("unknown model", 404, "no such model"),
-        ("unknown model, streamed", 404, "no such model"),
+        ("unknown model", 404, "does not exist"),
+        ("unknown model, streamed", 404, "does not exist"),
         ("limited", 429, ""),
-        ("unpaid upstream", 502, "nothing was charged"),
+        ("unpaid upstream", 502, "Nothing was charged"),
     ],
 )
 async def test_a_refusal_has_its_status_and_our_words(report: Report, call: str, status: int, message: str) -> None:

@@ -286,7 +286,7 @@ async def test_a_database_that_is_away_fails_a_call_and_a_sweep_and_not_the_next
     assert error_of(ours.answer(ask(someone))) == "database_unavailable"
     failed = ours.invoked(SWEEP)
     assert failed["error"] == "SweepFailed"
-    assert failed["said"].startswith("The database cannot be reached")
+    assert failed["said"].startswith("The database is unavailable")
     supabase_api.restore()
     assert ours.answer(ask(someone))["statusCode"] == 200
     assert "error" not in ours.invoked(SWEEP)

@@ -77,7 +77,7 @@ def test_without_a_database_it_ends_with_one_line_and_one(sweep: Sweep) -> None:
     swept = sweep(DATABASE_URL=f"postgresql://postgres@127.0.0.1:{free_port()}/nowhere")
     assert swept.returncode == 1
     assert all("source" in json.loads(line) for line in swept.stdout.splitlines())  # the log, and no report
-    assert swept.stderr.splitlines()[-1].startswith("tollgate: The database cannot be reached")
+    assert swept.stderr.splitlines()[-1].startswith("tollgate: The database is unavailable")
 
 
 async def test_while_openrouter_is_away_everything_waits(sweep: Sweep, someone: Person, own_database: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from tollgate.core import strict_json
+from tollgate.core.fields import as_mapping, as_mappings
 from tollgate.core.request_body import Endpoint
 from tollgate.core.sse import Events, EventTooLarge
 from tollgate.core.strict_json import NotJson
@@ -101,13 +102,13 @@ def beginning(texts: Iterable[str], between: str) -> str:
 
 def _said(reply: Mapping[str, Any]) -> Iterator[str]:
     """The texts of the first answer."""
-    for choice in _objects(reply.get("choices")):
+    for choice in as_mappings(reply.get("choices")):
         if choice.get("index", 0) == 0:
-            said = _object(choice.get("message")) or _object(choice.get("delta")) or choice
+            said = as_mapping(choice.get("message")) or as_mapping(choice.get("delta")) or choice
             for name in ("content", "text", "refusal", "images"):
                 yield from _texts(said.get(name))
-            for call in _objects(said.get("tool_calls")):
-                yield from _named("calls", _object(call.get("function")).get("name"))
+            for call in as_mappings(said.get("tool_calls")):
+                yield from _named("calls", as_mapping(call.get("function")).get("name"))
 
 
 def _texts(content: Any) -> Iterator[str]:
@@ -132,11 +133,3 @@ def _texts(content: Any) -> Iterator[str]:
 def _named(what: str, name: Any) -> Iterator[str]:
     if isinstance(name, str) and name:
         yield f"[{f'{what} {strict_json.printable(name, LONGEST_KIND)}'.strip()}]"
-
-
-def _objects(given: Any) -> list[Mapping[str, Any]]:
-    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
-
-
-def _object(given: Any) -> Mapping[str, Any]:
-    return given if isinstance(given, dict) else {}

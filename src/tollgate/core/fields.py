@@ -1,6 +1,7 @@
-"""Reads the members of a client's JSON object. null counts as absent. A wrong type is refused by BadRequest.
+"""Reads members of parsed JSON objects.
 
-`param` is the name that the refusal reports, where it is not the member's own.
+Of a client's object, null counts as absent, and a wrong type raises BadRequest. `param` is the name that the error
+reports, where it is not the member's own. In an upstream's object, a wrong type counts as absent: see `as_mapping`.
 """
 
 from collections.abc import Mapping
@@ -44,6 +45,14 @@ def mappings(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     if not all(isinstance(one, dict) for one in value):
         _refuse(name, None, "a list of objects")
     return value
+
+
+def as_mapping(given: object) -> Mapping[str, Any]:
+    return given if isinstance(given, dict) else {}
+
+
+def as_mappings(given: object) -> list[Mapping[str, Any]]:
+    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
 
 
 def _refuse(name: str, param: str | None, expected: str) -> NoReturn:

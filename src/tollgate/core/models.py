@@ -1,4 +1,4 @@
-"""What can be asked for, and who can answer: models, routes and upstreams, as values that every floor may hold."""
+"""Models, routes and upstreams, as values that every room may hold."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,23 +13,23 @@ SANDBOX: Final = "sandbox"
 
 
 class Upstream(NamedTuple):
-    """A server that we forward to. Paths such as /chat/completions are put behind its address."""
+    """A server that we forward to. Paths such as /chat/completions are appended to its base URL."""
 
     id: str
     dialect: Dialect
     base_url: str
     secret_name: str | None = None
-    """The environment variable that holds its key; the key itself is never kept in the database."""
+    """The environment variable that holds its key. The database never holds the key itself."""
     is_sandbox: bool = False
-    """Only a sandbox is told which faults a client asks for."""
+    """Clients' headers that ask for faults are forwarded to a sandbox only."""
     trusted: bool = False
-    """Named by the operator's own settings, so its address needs no guard."""
+    """Its address comes from the operator's settings, so the address guard does not check it."""
     concurrency: int | None = None
     connect_seconds: float = 5.0
     first_byte_seconds: float = 120.0
-    """Of a stream; a whole reply has until the total deadline."""
+    """For streams. A plain answer has until the total deadline."""
     idle_seconds: float = 120.0
-    """Longest silence between two pieces of a stream."""
+    """The longest pause between two pieces of a stream."""
     health_path: str | None = None
 
 
@@ -38,9 +38,9 @@ class Route(NamedTuple):
 
     upstream: Upstream
     model: str
-    """The model's name there."""
+    """The upstream's name for the model."""
     price: Price | None
-    """None where it has no price that arithmetic may touch: then only the client's max_price bounds it."""
+    """None without a usable price. Then only the client's max_price bounds the cost."""
     context_tokens: int | None = None
     most_output: int | None = None
     priority: int = 100
@@ -49,9 +49,9 @@ class Route(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A name that clients use, and its routes: by priority, and at random by weight within one."""
+    """A name that clients use, and its routes: in order of priority, and by weight within one priority."""
 
     id: str
     routes: tuple[Route, ...]
     listing: Mapping[str, Any] = MappingProxyType({})
-    """As OpenRouter lists it; what is not listed there is filled in the same shape."""
+    """As OpenRouter lists it. Models that it does not list get the same shape."""

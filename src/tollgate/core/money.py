@@ -12,7 +12,7 @@ and `fma` for a × b + c) cost less than `with localcontext(EXACT)`, which copie
 
 
 def to_credits(nanos: int) -> float:
-    """For people to read; never to calculate with."""
+    """For display only. Never calculate with it."""
     return nanos / NANOS_PER_CREDIT
 
 

@@ -1,4 +1,4 @@
-"""What a model costs, exactly: nanos per unit as decimals, read from OpenRouter's price strings."""
+"""Exact prices of models: nanos per unit as decimals, read from OpenRouter's price strings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation, localcontext
@@ -7,27 +7,27 @@ from typing import Any, NamedTuple
 from tollgate.core.money import EXACT, NANOS_PER_CREDIT
 
 DEAREST_CREDITS = Decimal(1_000_000)
-"""No unit of anything costs more; a price beyond it is a mistake of whoever lists it."""
+"""For one unit. A higher price is a mistake in the listing."""
 
 MOST_PLACES = 30
-"""Nor is anything priced more finely."""
+"""Decimal places of a price. More are a mistake too."""
 
 NOTHING = Decimal(0)
 PPM = 1_000_000
 
 NO_PRICES = ("discount", "overrides")
-"""What stands among the prices and is none."""
+"""Members of `pricing` that are not prices."""
 
 
 class Override(NamedTuple):
-    """Prices that replace others beyond a number of prompt tokens, or at certain hours."""
+    """Prices that replace others above a number of prompt tokens, or at certain hours."""
 
     min_prompt_tokens: int
     price: "Price"
 
 
 class Price(NamedTuple):
-    """Nanos per token, per request or per piece. The names are OpenRouter's."""
+    """Nanos per token, request, image or search. The names are OpenRouter's."""
 
     prompt: Decimal = NOTHING
     completion: Decimal = NOTHING
@@ -46,7 +46,7 @@ class Price(NamedTuple):
     overrides: tuple[Override, ...] = ()
 
     def at_worst(self, prompt_tokens: int) -> "Price":
-        """Each component at the dearest that may apply to a prompt of up to so many tokens, at any hour."""
+        """The dearest of each component that may apply to a prompt of up to so many tokens, at any hour."""
         if not self.overrides:
             return self
         applying = [override.price for override in self.overrides if override.min_prompt_tokens < prompt_tokens]
@@ -57,11 +57,11 @@ COMPONENTS = tuple(name for name in Price._fields if name != "overrides")
 
 
 class Unpriced(ValueError):
-    """A price that arithmetic must not touch: negative, not finite, absurd or not a number at all."""
+    """An unusable price: negative, not finite, absurdly high or not a number."""
 
 
 def read(pricing: Mapping[str, Any]) -> Price:
-    """The price behind OpenRouter's `pricing`. Components that it does not name cost nothing."""
+    """Reads OpenRouter's `pricing`. Components that it does not name cost nothing."""
     if "prompt" not in pricing and "completion" not in pricing:
         raise Unpriced("neither prompt nor completion has a price")
     overrides = pricing.get("overrides") or []
@@ -72,7 +72,7 @@ def read(pricing: Mapping[str, Any]) -> Price:
 
 
 def dearest(prices: Iterable[Price]) -> Price:
-    """The dearest of each component, at any length of the prompt: a bound for whichever of the models answers."""
+    """The dearest of each component, for any length of the prompt: an upper bound whichever model answers."""
     listed: Sequence[Price] = list(prices)
     if len(listed) == 1:
         return listed[0]
@@ -81,7 +81,7 @@ def dearest(prices: Iterable[Price]) -> Price:
 
 
 def marked_up(pricing: Mapping[str, Any], markup_ppm: int) -> dict[str, Any]:
-    """OpenRouter's `pricing` as it is charged: plain decimal strings, exact. What is no price stays as it is."""
+    """OpenRouter's `pricing` with the markup, as exact decimal strings. Members that are not prices stay."""
     overrides = pricing.get("overrides")
     shown = {name: given if name in NO_PRICES else _marked_up(given, markup_ppm) for name, given in pricing.items()}
     if isinstance(overrides, list):
@@ -90,14 +90,14 @@ def marked_up(pricing: Mapping[str, Any], markup_ppm: int) -> dict[str, Any]:
 
 
 def nanos(amount: object) -> Decimal:
-    """An amount of credits, as a decimal string or a number that came exactly, in nanos."""
+    """Credits, as a decimal string, an integer or a decimal, in nanos."""
     if isinstance(amount, bool) or not isinstance(amount, (str, int, Decimal)):
         raise Unpriced(f"not a price: {amount!r}")
     try:
         exact = Decimal(amount)
     except InvalidOperation:
         raise Unpriced(f"not a number: {amount!r}") from None
-    places = exact.as_tuple().exponent  # a letter when it is not finite
+    places = exact.as_tuple().exponent  # a letter if the number is not finite
     if not isinstance(places, int) or places < -MOST_PLACES or not NOTHING <= exact <= DEAREST_CREDITS:
         raise Unpriced(f"out of all bounds: {amount!r}")
     return EXACT.multiply(exact, NANOS_PER_CREDIT)
@@ -116,7 +116,7 @@ def _marked_up(given: object, markup_ppm: int) -> object:
         return given
     with localcontext(EXACT):
         charged = cost * (PPM + markup_ppm) / (PPM * NANOS_PER_CREDIT)
-        return f"{abs(charged).normalize():f}"  # abs: there is a minus zero
+        return f"{abs(charged).normalize():f}"  # abs: zero may be negative
 
 
 def _components(pricing: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import request_body, strict_json
+from tollgate.core.fields import as_mapping
 from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
 
@@ -195,11 +196,11 @@ class Tally:
     def _take(self, document: Mapping[str, Any]) -> None:
         self.generation_id = self.generation_id or _name(document.get("id"))
         self.model = _name(document.get("model")) or self.model
-        self.usage = _object(document.get("usage")) or self.usage
+        self.usage = as_mapping(document.get("usage")) or self.usage
         self._fail(document.get("error"))
         choices = document.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            self._take_choice(_object(choice))
+            self._take_choice(as_mapping(choice))
         if self.counts:
             self.text_tokens += _most_said(choices)
 
@@ -253,7 +254,7 @@ def _failure(error: object) -> Failure:
     if not isinstance(error, dict):
         return Failure(None, strict_json.printable(str(error), LONGEST_MESSAGE))
     code = error.get("code")
-    kind = _object(error.get("metadata")).get("error_type") or error.get("type")
+    kind = as_mapping(error.get("metadata")).get("error_type") or error.get("type")
     return Failure(
         code if isinstance(code, int) and not isinstance(code, bool) else _name(code),
         strict_json.printable(str(error.get("message") or ""), LONGEST_MESSAGE),
@@ -264,7 +265,3 @@ def _failure(error: object) -> Failure:
 def _name(given: object) -> str | None:
     """None for a text that is not safe to keep."""
     return given if is_name(given) else None
-
-
-def _object(given: object) -> Mapping[str, Any]:
-    return given if isinstance(given, dict) else {}

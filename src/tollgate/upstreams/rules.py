@@ -40,11 +40,11 @@ _WHOLE_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
 
 def unheard() -> None:
-    """Where nobody wants to know that a request was sent."""
+    """The default of `sent`."""
 
 
 def unnoted(route: Route | None) -> None:
-    """Where nobody wants to know which upstream has the request."""
+    """The default of `note_at_work`."""
 
 
 class UpstreamCall(NamedTuple):

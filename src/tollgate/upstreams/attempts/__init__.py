@@ -24,7 +24,7 @@ from tollgate.upstreams.attempts.reply import Reply
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.org_shares import Shares
 from tollgate.upstreams.rules import TransportFailed, UpstreamCall
-from tollgate.upstreams.transports import Transport
+from tollgate.upstreams.transports import Answer, Transport
 from tollgate.upstreams.transports.timeouts import Patience
 
 CHECKUP_SECONDS: Final = 1.0
@@ -162,33 +162,45 @@ class Attempts:
                 attempt.abandoned()
 
     async def _answered(self, attempt: Attempt, body: bytes) -> Outcome:
-        live, upstream, ask, patience = attempt.live, attempt.route.upstream, attempt.call.ask, Patience()
-        due = attempt.until
-        if ask.stream:
-            due = min(due, asyncio.get_running_loop().time() + upstream.first_byte_seconds)
+        patience = Patience()
+        due, phase = _first_byte_deadline(attempt)
         try:
             with patience.until(due):
-                answer = await attempt.connections.transport.send(
-                    "POST",
-                    live.urls[ask.endpoint],
-                    live.headers(attempt.call.headers),
-                    body,
-                    connect_seconds=upstream.connect_seconds,
-                    resolve=live.resolve,
-                    sent=attempt.was_sent,
-                )
+                answer = await _sent(attempt, body)
         except TimeoutError:
-            return verdict.silent(attempt, "first_byte" if due < attempt.until else "total")
+            return verdict.silent(attempt, phase)
         except Forbidden as error:
             return verdict.forbidden(attempt, error)
         except TransportFailed as failure:
             return verdict.unanswered(attempt, failure)
         finally:
             patience.end()
-        step = rules.step_after(answer.status, upstream.dialect)
-        if step == "reply" and rules.is_readable(answer.headers, stream=ask.stream):
+        step = rules.step_after(answer.status, attempt.route.upstream.dialect)
+        if step == "reply" and rules.is_readable(answer.headers, stream=attempt.call.ask.stream):
             attempt.answered()
             return Reply(attempt, answer, patience)
         if step == "reply" or answer.status < 400:
             return await verdict.garbled(attempt, answer)
         return verdict.refused(attempt, answer, await verdict.body_of(answer, attempt.until))
+
+
+def _first_byte_deadline(attempt: Attempt) -> tuple[float, str]:
+    """When it ends, and what it is called. A plain answer has until the total deadline."""
+    if attempt.call.ask.stream:
+        due = asyncio.get_running_loop().time() + attempt.route.upstream.first_byte_seconds
+        if due < attempt.until:
+            return due, "first_byte"
+    return attempt.until, "total"
+
+
+def _sent(attempt: Attempt, body: bytes) -> Awaitable[Answer]:
+    live, call = attempt.live, attempt.call
+    return attempt.connections.transport.send(
+        "POST",
+        live.urls[call.ask.endpoint],
+        live.headers(call.headers),
+        body,
+        connect_seconds=attempt.route.upstream.connect_seconds,
+        resolve=live.resolve,
+        sent=attempt.was_sent,
+    )
