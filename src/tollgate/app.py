@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 
 from tollgate import __version__, settings
@@ -154,7 +153,7 @@ def create_app(
     )
     paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
     return _Application(
-        straight={endpoint.path: paid_edge(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
+        straight={endpoint.path: paid_edge(endpoint) for endpoint in paid},
         later={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),

@@ -29,7 +29,7 @@ class Batch:
 
     async def ask(self, item: Item) -> Any:
         """The answer to this item. Cancelling the asker takes nothing back: the item may be under way already."""
-        return await asyncio.shield(self.put(item))
+        return await self.put(item)
 
     def put(self, item: Item) -> asyncio.Future[Any]:
         """The answer that will come, for those who care for it even when nobody waits for it any more."""

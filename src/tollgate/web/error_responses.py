@@ -51,7 +51,11 @@ async def invalid(request: Request, error: RequestValidationError) -> Refusal:
     return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
 
 
-async def of_framework(request: Request, error: HTTPException) -> Refusal:
+async def refused_by_framework(request: Request, error: HTTPException) -> Refusal:
+    return of_framework(error)
+
+
+def of_framework(error: HTTPException) -> Refusal:
     """What Starlette and FastAPI refuse by themselves, in our words."""
     headers = dict(error.headers or {})
     match error.status_code:
@@ -69,7 +73,7 @@ async def of_framework(request: Request, error: HTTPException) -> Refusal:
 HANDLERS: dict[Any, Any] = {
     TollgateError: refused,
     RequestValidationError: invalid,
-    HTTPException: of_framework,
+    HTTPException: refused_by_framework,
 }
 
 
