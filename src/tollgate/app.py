@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 
 from tollgate import __version__, settings
@@ -155,8 +154,13 @@ def create_app(
     )
     paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
     return _Application(
+<<<<<<< HEAD
         paid={endpoint.path: around_paid(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
         lazy={
+=======
+        straight={endpoint.path: paid_edge(endpoint) for endpoint in paid},
+        later={
+>>>>>>> part-paid
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
         },

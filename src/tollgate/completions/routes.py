@@ -9,6 +9,7 @@ import hmac
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -20,7 +21,7 @@ from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.sweeper import Sweeper
 from tollgate.core import request_body
-from tollgate.core.errors import BadRequest, NotFound
+from tollgate.core.errors import BadRequest, NotFound, TollgateError
 from tollgate.core.redaction import Redactor
 from tollgate.core.request_body import Ask, Endpoint
 from tollgate.core.sse import Tally
@@ -28,6 +29,7 @@ from tollgate.keys.authentication import Caller, Gate
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
 from tollgate.web.client_address import headers_of
+from tollgate.web.error_responses import of_framework, render
 
 PATHS: dict[str, Endpoint] = {
     "/chat/completions": "chat",
@@ -51,7 +53,16 @@ class PaidEndpoint:
         self._redact = redact
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Renders its own errors: Starlette's middleware for that costs as much as reading the body."""
         scope["endpoint"] = self  # the log line names its path
+        try:
+            await self._serve(scope, receive, send)
+        except TollgateError as error:
+            await render(error)(scope, receive, send)
+        except HTTPException as error:
+            await of_framework(error)(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = self._gate.meet(scope)
         self._gate.refuse_strangers(caller)
         try:

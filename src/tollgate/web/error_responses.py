@@ -51,8 +51,17 @@ async def invalid(request: Request, error: RequestValidationError) -> Refusal:
     return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
 
 
+<<<<<<< HEAD
 async def of_framework(request: Request, error: HTTPException) -> Refusal:
     """Errors that Starlette and FastAPI raise themselves, as ours."""
+=======
+async def refused_by_framework(request: Request, error: HTTPException) -> Refusal:
+    return of_framework(error)
+
+
+def of_framework(error: HTTPException) -> Refusal:
+    """What Starlette and FastAPI refuse by themselves, in our words."""
+>>>>>>> part-paid
     headers = dict(error.headers or {})
     match error.status_code:
         case 404:
@@ -69,7 +78,7 @@ async def of_framework(request: Request, error: HTTPException) -> Refusal:
 HANDLERS: dict[Any, Any] = {
     TollgateError: refused,
     RequestValidationError: invalid,
-    HTTPException: of_framework,
+    HTTPException: refused_by_framework,
 }
 
 
