@@ -154,13 +154,8 @@ def create_app(
     )
     paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
     return _Application(
-<<<<<<< HEAD
-        paid={endpoint.path: around_paid(ExceptionMiddleware(endpoint, handlers=HANDLERS)) for endpoint in paid},
+        paid={endpoint.path: around_paid(endpoint) for endpoint in paid},
         lazy={
-=======
-        straight={endpoint.path: paid_edge(endpoint) for endpoint in paid},
-        later={
->>>>>>> part-paid
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
         },

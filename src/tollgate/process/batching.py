@@ -28,13 +28,8 @@ class Batch:
         self._starting = False
 
     async def ask(self, item: Item) -> Any:
-<<<<<<< HEAD
         """The answer to this item. Cancelling the caller does not withdraw the item, which may have been sent."""
-        return await asyncio.shield(self.put(item))
-=======
-        """The answer to this item. Cancelling the asker takes nothing back: the item may be under way already."""
         return await self.put(item)
->>>>>>> part-paid
 
     def put(self, item: Item) -> asyncio.Future[Any]:
         """A future of the answer. The item is sent even if nobody awaits it."""

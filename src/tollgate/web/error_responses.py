@@ -51,17 +51,12 @@ async def invalid(request: Request, error: RequestValidationError) -> Refusal:
     return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
 
 
-<<<<<<< HEAD
-async def of_framework(request: Request, error: HTTPException) -> Refusal:
-    """Errors that Starlette and FastAPI raise themselves, as ours."""
-=======
 async def refused_by_framework(request: Request, error: HTTPException) -> Refusal:
     return of_framework(error)
 
 
 def of_framework(error: HTTPException) -> Refusal:
-    """What Starlette and FastAPI refuse by themselves, in our words."""
->>>>>>> part-paid
+    """Errors that Starlette and FastAPI raise themselves, as ours."""
     headers = dict(error.headers or {})
     match error.status_code:
         case 404:
