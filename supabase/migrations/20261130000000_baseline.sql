@@ -1482,7 +1482,8 @@ comment on function tollgate.digests_of(jsonb) is
 
 create function tollgate.key_refusal(
   key tollgate.api_keys,
-  owner tollgate.users,
+  owner_status text,
+  owner_role text,
   org_status text,
   caller jsonb,
   scope text
@@ -1495,11 +1496,11 @@ declare
   code constant text := case
     when key.id is null or org_status is null then 'invalid_api_key'
     when key.revoked_at is not null then 'key_revoked'
-    when key.disabled_at is not null or owner.status <> 'active' or org_status <> 'active' then 'key_disabled'
+    when key.disabled_at is not null or owner_status <> 'active' or org_status <> 'active' then 'key_disabled'
     when key.expires_at <= now() then 'key_expired'
     when key.ip_allowlist is not null and ((caller ->> 'ip')::inet <<= any (key.ip_allowlist)) is not true
       then 'ip_not_allowed'
-    when scope <> all (key.scopes) or (scope = 'admin' and owner.role <> 'admin') then 'permission_denied'
+    when scope <> all (key.scopes) or (scope = 'admin' and owner_role <> 'admin') then 'permission_denied'
   end;
   status integer;
 begin
@@ -1512,7 +1513,7 @@ begin
     when 'key_revoked' then jsonb_build_object('key_id', key.id, 'revoked_at', tollgate.utc(key.revoked_at))
     when 'key_disabled' then jsonb_build_object('key_id', key.id, 'disabled', case
       when key.disabled_at is not null then 'key'
-      when owner.status <> 'active' then 'user'
+      when owner_status <> 'active' then 'user'
       else 'org'
     end)
     when 'key_expired' then jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at))
@@ -1522,7 +1523,7 @@ begin
 end
 $$;
 
-comment on function tollgate.key_refusal(tollgate.api_keys, tollgate.users, text, jsonb, text) is
+comment on function tollgate.key_refusal(tollgate.api_keys, text, text, text, jsonb, text) is
   'Decides whether a key may act, and do what `scope` names (null: nothing in particular): null if it may, otherwise the refusal. Every function that recognises a key asks this one. Refuses, as a value: invalid_api_key (no key), key_revoked, key_disabled, key_expired, ip_not_allowed, permission_denied.';
 
 
@@ -1544,7 +1545,7 @@ begin
     return row(actor, null::tollgate.api_keys, null::jsonb);
   end if;
 
-  select k as key, u.role, tollgate.key_refusal(k, u, o.status, caller, scope) as refusal into known
+  select k as key, u.role, tollgate.key_refusal(k, u.status, u.role, o.status, caller, scope) as refusal into known
   from (select) nothing
   left join tollgate.api_keys k on k.digest = any (tollgate.digests_of(caller))
   left join tollgate.users u on u.id = k.user_id
@@ -6836,7 +6837,7 @@ begin
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
       i.item ->> 'idempotency_key' as idempotency_key,
       r as earlier, -- the request, when it was admitted before
-      tollgate.key_refusal(k, u, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
+      tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
         case when o.paid_suspended_at is not null then tollgate.suspended_refusal(o.id, o.paid_suspended_at) end,
         case when k.allowed_models is not null then tollgate.model_refusal(k, i.item -> 'models') end

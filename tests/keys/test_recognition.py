@@ -17,7 +17,7 @@ from tollgate.keys.authentication import console
 
 DECIDED_ELSEWHERE = """
 create or replace function tollgate.key_refusal(
-  key tollgate.api_keys, owner tollgate.users, org_status text, caller jsonb, scope text
+  key tollgate.api_keys, owner_status text, owner_role text, org_status text, caller jsonb, scope text
 ) returns jsonb language sql set search_path = '' as $$ select {}::jsonb $$
 """
 MADE_UP = {"status": 401, "code": "made_up", "facts": {}}

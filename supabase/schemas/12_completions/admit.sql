@@ -92,7 +92,7 @@ begin
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
       i.item ->> 'idempotency_key' as idempotency_key,
       r as earlier, -- the request, when it was admitted before
-      tollgate.key_refusal(k, u, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
+      tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
         case when o.paid_suspended_at is not null then tollgate.suspended_refusal(o.id, o.paid_suspended_at) end,
         case when k.allowed_models is not null then tollgate.model_refusal(k, i.item -> 'models') end
