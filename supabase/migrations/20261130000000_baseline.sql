@@ -645,8 +645,7 @@ create domain tollgate.prefix as text check (value is not null and value ~ '^[!-
 create domain tollgate.last_four as text check (value is not null and value ~ '^[!-~]{4}$');
 create domain tollgate.environment as text check (value is not null and value in ('live', 'test'));
 create domain tollgate.scopes as text[] check (
-  value is not null and cardinality(value) > 0
-  and tollgate.all_match(value, '^(chat|completions|embeddings|models|usage|keys|admin)$')
+  value is not null and tollgate.all_match(value, '^(chat|completions|embeddings|models|usage|keys|admin)$')
 );
 create domain tollgate.networks as cidr[] check (cardinality(value) <= 100 and array_ndims(value) = 1);
 create domain tollgate.model_patterns as text[] check (
@@ -829,6 +828,7 @@ comment on function tollgate.is_pricing(jsonb) is
 
 
 -- Domains, which tollgate.with_fields() refuses by field. Those that must be there refuse null as well.
+create domain tollgate.upstream_id as text check (value is not null and value ~ '^ups_[a-z0-9]{1,64}$');
 create domain tollgate.base_url as text check (
   value is not null and length(value) <= 2000
   and value ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'
@@ -857,7 +857,7 @@ create domain tollgate.concurrency as integer check (value between 1 and 100000)
 
 
 create table tollgate.upstreams (
-  id text primary key default tollgate.new_id('ups') check (id ~ '^ups_[a-z0-9]{1,64}$'),
+  id tollgate.upstream_id primary key default tollgate.new_id('ups'),
   name tollgate.name not null,
   base_url tollgate.base_url not null,
   dialect tollgate.dialect not null,
@@ -3386,13 +3386,13 @@ declare
   of_both jsonb; -- with those of the plan: in force
 begin
   if key_id is not null then
-    select k.* into key from tollgate.api_keys k where k.id = limits_told.key_id;
+    select k.* into key from tollgate.api_keys k where k.id = limits_in_effect.key_id;
     if not found then
       perform tollgate.refuse_missing('key', key_id);
     end if;
     of_key := tollgate.limits_shown(key.limits);
   end if;
-  select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_told.org_id);
+  select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_in_effect.org_id);
   if not found then
     perform tollgate.refuse_missing('org', org_id);
   end if;
@@ -4924,11 +4924,17 @@ begin
   for no key update;
   if not found then
     was.id := tollgate.new_id('rte');
-    was.upstream_model := route ->> 'model';
     was.priority := 50;
     was.weight := 1;
     was.listing := '{}';
     was.state := 'active';
+    was := tollgate.with_fields(
+      was,
+      jsonb_build_object(
+        'model', route -> 'model', 'upstream_model', route -> 'model', 'pricing', route -> 'pricing'
+      ),
+      array['model', 'upstream_model', 'pricing']
+    );
   end if;
   made := tollgate.write_route(actor, was, route);
   return jsonb_build_object(
@@ -5106,11 +5112,18 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('tollgate.upstreams', 0));
   select u.* into was from tollgate.upstreams u where u.id = upstream ->> 'id' for no key update;
   if not found then
-    was.id := coalesce(upstream ->> 'id', tollgate.new_id('ups'));
     was.connect_seconds := 5;
     was.first_byte_seconds := 120;
     was.idle_seconds := 120;
     was.state := 'active';
+    was := tollgate.with_fields(
+      was,
+      jsonb_build_object(
+        'id', coalesce(upstream ->> 'id', tollgate.new_id('ups')),
+        'name', upstream -> 'name', 'base_url', upstream -> 'base_url', 'dialect', upstream -> 'dialect'
+      ),
+      array['id', 'name', 'base_url', 'dialect']
+    );
   end if;
   made := tollgate.write_upstream(actor, was, upstream - 'id');
   return jsonb_build_object(
@@ -8858,7 +8871,7 @@ as $$
 begin
   if exists (
     select from tollgate.security_events e
-    where e.kind = spot.kind and e.subject = spot.subject
+    where e.kind = raise_pattern.kind and e.subject = raise_pattern.subject
       and (e.acknowledged_at > now() - interval '24 hours'
         or e.acknowledged_at is null and e.last_seen_at > now() - interval '1 hour')
   ) then
@@ -9624,24 +9637,7 @@ language sql
 stable
 set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'id', r.id,
-    'created_at', tollgate.utc(r.created_at),
-    'org_id', r.org_id,
-    'user_id', r.user_id,
-    'key_id', r.key_id,
-    'model', r.model,
-    'upstream', r.upstream,
-    'state', r.state,
-    'status', r.status,
-    'error_code', r.error_code,
-    'prompt_tokens', r.prompt_tokens,
-    'completion_tokens', r.completion_tokens,
-    'charge_nanos', r.charge_nanos,
-    'cost_nanos', r.cost_nanos,
-    'first_token_ms', r.first_token_ms,
-    'duration_ms', r.duration_ms
-  ) order by r.created_at desc, r.id desc), '[]')
+  select coalesce(jsonb_agg(tollgate.request_shown(r::tollgate.requests) order by r.created_at desc, r.id desc), '[]')
   from (select n.* from tollgate.requests n order by n.created_at desc, n.id desc limit places) r
 $$;
 

@@ -58,7 +58,7 @@ async def test_what_is_not_kept_is_null_with_its_reason(alone: Door, admin: Pers
     assert (found["slowest"]["source"], found["slowest"]["functions"]) == (None, None)
     assert "track_functions is none" in found["slowest"]["reason"]
     assert found["last_backup"]["archived_at"] is None
-    assert "no write-ahead log" in found["last_backup"]["reason"]
+    assert "does not archive its write-ahead log" in found["last_backup"]["reason"]
 
 
 async def test_where_functions_are_timed_the_slowest_are_named(
@@ -112,7 +112,7 @@ async def test_statements_that_may_not_be_read_are_no_failure(alone: Door, admin
     await in_it(own_database, STATEMENTS_AS_SUPABASE_HAS_THEM + "drop view extensions.pg_stat_statements;" + NOT_LOADED)
     slowest = (await state(alone, admin))["slowest"]
     assert (slowest["source"], slowest["functions"]) == (None, None)
-    assert slowest["reason"] == "pg_stat_statements is installed but not to be read here: must be loaded."
+    assert slowest["reason"] == "pg_stat_statements is installed but cannot be read here: must be loaded."
 
 
 async def in_it(database: str, statements: str) -> None:

@@ -41,7 +41,11 @@ class Site:
         self.reporter.ended("GET", "/user/balance", {"error_code": "invalid_api_key"}, {"ip": "192.0.2.1"})
 
     def handed_over(self) -> list[int]:
-        return [sum(one["times"] for one in given["refusals"]) for name, given in self.hatch.calls if "note" in name]
+        return [
+            sum(one["times"] for one in given["refusals"])
+            for name, given in self.hatch.calls
+            if "security_counts" in name
+        ]
 
 
 async def test_sums_go_beside_a_later_request_and_seconds_apart() -> None:

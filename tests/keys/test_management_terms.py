@@ -14,7 +14,6 @@ MALFORMED = [
     ("name", "x" * 201),
     ("name", "two\nlines"),
     ("name", None),
-    ("scopes", []),
     ("scopes", None),
     ("scopes", "chat"),
     ("scopes", ["chat", "everything"]),

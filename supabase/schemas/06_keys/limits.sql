@@ -13,13 +13,13 @@ declare
   of_both jsonb; -- with those of the plan: in force
 begin
   if key_id is not null then
-    select k.* into key from tollgate.api_keys k where k.id = limits_told.key_id;
+    select k.* into key from tollgate.api_keys k where k.id = limits_in_effect.key_id;
     if not found then
       perform tollgate.refuse_missing('key', key_id);
     end if;
     of_key := tollgate.limits_shown(key.limits);
   end if;
-  select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_told.org_id);
+  select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_in_effect.org_id);
   if not found then
     perform tollgate.refuse_missing('org', org_id);
   end if;

@@ -25,8 +25,7 @@ create domain tollgate.prefix as text check (value is not null and value ~ '^[!-
 create domain tollgate.last_four as text check (value is not null and value ~ '^[!-~]{4}$');
 create domain tollgate.environment as text check (value is not null and value in ('live', 'test'));
 create domain tollgate.scopes as text[] check (
-  value is not null and cardinality(value) > 0
-  and tollgate.all_match(value, '^(chat|completions|embeddings|models|usage|keys|admin)$')
+  value is not null and tollgate.all_match(value, '^(chat|completions|embeddings|models|usage|keys|admin)$')
 );
 create domain tollgate.networks as cidr[] check (cardinality(value) <= 100 and array_ndims(value) = 1);
 create domain tollgate.model_patterns as text[] check (

@@ -124,11 +124,17 @@ begin
   for no key update;
   if not found then
     was.id := tollgate.new_id('rte');
-    was.upstream_model := route ->> 'model';
     was.priority := 50;
     was.weight := 1;
     was.listing := '{}';
     was.state := 'active';
+    was := tollgate.with_fields(
+      was,
+      jsonb_build_object(
+        'model', route -> 'model', 'upstream_model', route -> 'model', 'pricing', route -> 'pricing'
+      ),
+      array['model', 'upstream_model', 'pricing']
+    );
   end if;
   made := tollgate.write_route(actor, was, route);
   return jsonb_build_object(

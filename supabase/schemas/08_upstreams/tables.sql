@@ -26,6 +26,7 @@ comment on function tollgate.is_pricing(jsonb) is
 
 
 -- Domains, which tollgate.with_fields() refuses by field. Those that must be there refuse null as well.
+create domain tollgate.upstream_id as text check (value is not null and value ~ '^ups_[a-z0-9]{1,64}$');
 create domain tollgate.base_url as text check (
   value is not null and length(value) <= 2000
   and value ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'
@@ -54,7 +55,7 @@ create domain tollgate.concurrency as integer check (value between 1 and 100000)
 
 
 create table tollgate.upstreams (
-  id text primary key default tollgate.new_id('ups') check (id ~ '^ups_[a-z0-9]{1,64}$'),
+  id tollgate.upstream_id primary key default tollgate.new_id('ups'),
   name tollgate.name not null,
   base_url tollgate.base_url not null,
   dialect tollgate.dialect not null,

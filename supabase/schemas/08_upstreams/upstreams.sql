@@ -79,11 +79,18 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('tollgate.upstreams', 0));
   select u.* into was from tollgate.upstreams u where u.id = upstream ->> 'id' for no key update;
   if not found then
-    was.id := coalesce(upstream ->> 'id', tollgate.new_id('ups'));
     was.connect_seconds := 5;
     was.first_byte_seconds := 120;
     was.idle_seconds := 120;
     was.state := 'active';
+    was := tollgate.with_fields(
+      was,
+      jsonb_build_object(
+        'id', coalesce(upstream ->> 'id', tollgate.new_id('ups')),
+        'name', upstream -> 'name', 'base_url', upstream -> 'base_url', 'dialect', upstream -> 'dialect'
+      ),
+      array['id', 'name', 'base_url', 'dialect']
+    );
   end if;
   made := tollgate.write_upstream(actor, was, upstream - 'id');
   return jsonb_build_object(

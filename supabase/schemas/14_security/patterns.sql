@@ -14,7 +14,7 @@ as $$
 begin
   if exists (
     select from tollgate.security_events e
-    where e.kind = spot.kind and e.subject = spot.subject
+    where e.kind = raise_pattern.kind and e.subject = raise_pattern.subject
       and (e.acknowledged_at > now() - interval '24 hours'
         or e.acknowledged_at is null and e.last_seen_at > now() - interval '1 hour')
   ) then

@@ -71,24 +71,7 @@ language sql
 stable
 set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'id', r.id,
-    'created_at', tollgate.utc(r.created_at),
-    'org_id', r.org_id,
-    'user_id', r.user_id,
-    'key_id', r.key_id,
-    'model', r.model,
-    'upstream', r.upstream,
-    'state', r.state,
-    'status', r.status,
-    'error_code', r.error_code,
-    'prompt_tokens', r.prompt_tokens,
-    'completion_tokens', r.completion_tokens,
-    'charge_nanos', r.charge_nanos,
-    'cost_nanos', r.cost_nanos,
-    'first_token_ms', r.first_token_ms,
-    'duration_ms', r.duration_ms
-  ) order by r.created_at desc, r.id desc), '[]')
+  select coalesce(jsonb_agg(tollgate.request_shown(r::tollgate.requests) order by r.created_at desc, r.id desc), '[]')
   from (select n.* from tollgate.requests n order by n.created_at desc, n.id desc limit places) r
 $$;
 
