@@ -1496,11 +1496,12 @@ declare
   code constant text := case
     when key.id is null or org_status is null then 'invalid_api_key'
     when key.revoked_at is not null then 'key_revoked'
-    when key.disabled_at is not null or owner_status <> 'active' or org_status <> 'active' then 'key_disabled'
+    when (key.disabled_at is null and owner_status = 'active' and org_status = 'active') is not true then 'key_disabled'
     when key.expires_at <= now() then 'key_expired'
     when key.ip_allowlist is not null and ((caller ->> 'ip')::inet <<= any (key.ip_allowlist)) is not true
       then 'ip_not_allowed'
-    when scope <> all (key.scopes) or (scope = 'admin' and owner_role <> 'admin') then 'permission_denied'
+    when scope is not null and (scope = any (key.scopes) and (scope <> 'admin' or owner_role = 'admin')) is not true
+      then 'permission_denied'
   end;
   status integer;
 begin

@@ -127,7 +127,7 @@ async def test_nothing_is_answered_without_a_key_or_without_credits(house: House
 
 
 async def test_no_scope_of_another_kind_opens_a_paid_path(house: House) -> None:
-    reader = await house.stage.customer(scopes=["balance"])
+    reader = await house.stage.customer(scopes=["usage"])
     for path in posts(house.app):
         for body in asked(path):
             assert (await house.post(path, reader, **body)).status_code in (400, 403, 404), path

@@ -47,8 +47,8 @@ def shown(shared_database: str) -> Iterator[Shown]:
 def test_what_remains_is_what_admission_lets_through(
     shown: Shown, counted: tuple[list[int], int], most: tuple[int | None, ...]
 ) -> None:
-    told, room = shown.windows(counted[0], most, counted[1]), shown.room(counted[0], most, counted[1])
-    for measure, left in zip(MEASURES, (room[1], room[4]), strict=True):
+    told, remaining = shown.windows(counted[0], most, counted[1]), shown.remaining(counted[0], most, counted[1])
+    for measure, left in zip(MEASURES, (remaining[1], remaining[4]), strict=True):
         limited = [window for window in told[measure].values() if window]
         assert min((window["limit"] - window["used"] for window in limited), default=None) == left
         assert all(window["remaining"] == max(0, window["limit"] - window["used"]) for window in limited)

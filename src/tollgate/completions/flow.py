@@ -1,5 +1,7 @@
 """One paid call: price, admit, send, relay, settle."""
 
+import asyncio
+
 from starlette.types import Receive, Scope, Send
 
 from tollgate.completions import replay
@@ -36,6 +38,7 @@ class Flow:
         settled = None
         try:
             async with answer.watched():
+                await asyncio.sleep(0)  # a client that has left already ends the call here, before it costs anything
                 await self._send_and_relay(call, answer)
         finally:
             settled = await self._settle(call, answer)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -52,12 +52,9 @@ class StreamedAnswer:
     def client_left(self) -> bool:
         return self._outlet.gone
 
-    @contextlib.asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
+    def watched(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Ends the block when the client leaves."""
-        async with self._outlet.watched(self._receive):
-            await asyncio.sleep(0)  # notices a client that has left already, before anything costs
-            yield
+        return self._outlet.watched(self._receive)
 
     async def relay(self, reply: Answered) -> None:
         if not isinstance(reply, Reply) or not reply.headers.get("content-type", "").startswith(EVENT_STREAM):
