@@ -26,7 +26,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "7e7ac7b8817f4b1458ce885201ccf51d6c09ff01"
+PREVIOUS = "8f908f7a1bf0a0d5d35631991d4f212ec6fa7029"
 """The tag of the last release; before the first one, a commit."""
 OPERATOR = "an-operator-of-the-tests-wxyz"
 NEXT = "29990101000000"
