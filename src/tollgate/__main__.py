@@ -151,7 +151,7 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
 
 
 def sweep(chosen: Settings, options: argparse.Namespace) -> None:
-    """End the holds of requests that nobody ended, at what they cost. For a scheduler, or after an accident."""
+    """End the holds of requests that were left open, at what they cost. For a scheduler, or after an outage."""
 
     async def once() -> Sweep:
         rooms = compose(chosen, environ=options.environ)

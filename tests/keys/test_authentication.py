@@ -18,7 +18,7 @@ from tollgate.core.errors import (
     PermissionDenied,
     TollgateError,
 )
-from tollgate.keys.authentication import MOST_ADMIN_VALUES, MOST_UNKNOWN_BYTES, STRANGER_SECONDS, console
+from tollgate.keys.authentication import MOST_ADMIN_VALUES, MOST_UNKNOWN_BYTES, UNKNOWN_SECONDS, console
 from tollgate.keys.rules import digest, fingerprint, mint
 from tollgate.process import logs
 from tollgate.settings import read
@@ -181,7 +181,7 @@ async def test_an_unknown_key_is_looked_up_once_in_five_seconds() -> None:
     site.door.refusal = InvalidApiKey
     for _ in range(3):
         assert refused(await site.ask_with(STRANGER)) == (401, "invalid_api_key")
-    site.now += STRANGER_SECONDS - 0.01
+    site.now += UNKNOWN_SECONDS - 0.01
     assert refused(await site.ask_with(STRANGER)) == (401, "invalid_api_key")
     assert len(site.door.calls) == 1
     site.now += 0.02
@@ -190,7 +190,7 @@ async def test_an_unknown_key_is_looked_up_once_in_five_seconds() -> None:
 
 
 def test_a_stranger_is_remembered_for_five_seconds() -> None:
-    assert STRANGER_SECONDS == 5
+    assert UNKNOWN_SECONDS == 5
 
 
 async def test_a_key_made_since_works_once_it_is_forgotten_as_a_stranger_s() -> None:
@@ -199,7 +199,7 @@ async def test_a_key_made_since_works_once_it_is_forgotten_as_a_stranger_s() -> 
     await site.ask_with(STRANGER)
     site.door.refusal = None
     assert (await site.ask_with(STRANGER)).status_code == 401
-    site.now += STRANGER_SECONDS
+    site.now += UNKNOWN_SECONDS
     assert (await site.ask_with(STRANGER)).status_code == 200
 
 

@@ -159,7 +159,7 @@ class Admission:
         facts = refusal["facts"]
         error = from_code(refusal["code"], facts)
         if isinstance(error, InvalidApiKey):
-            self._gate.remember_stranger(caller)
+            self._gate.remember_unknown(caller)
         elif isinstance(error, RateLimitExceeded):
             error.headers = limits.refused(facts)
         if "key_id" in facts:

@@ -63,8 +63,8 @@ class PaidEndpoint:
             await of_framework(error)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = self._gate.meet(scope)
-        self._gate.refuse_strangers(caller)
+        caller = self._gate.caller(scope)
+        self._gate.refuse_unknown(caller)
         try:
             call = await self._arrived(caller, scope, receive)
             if call is not None:

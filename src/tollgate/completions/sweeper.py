@@ -1,4 +1,4 @@
-"""The sweeper: ends requests that nobody ended. OpenRouter knows what a generation cost; other costs are estimated.
+"""The sweeper: ends requests that were left open. OpenRouter knows what a generation cost; other costs are estimated.
 
 Any number of sweepers may run at once: each request is leased to one of them.
 """

@@ -13,7 +13,7 @@ from tollgate.database.schema_version import NEEDED
 LOCK = "tollgate_migrate"
 TURN_TIMEOUT = "10s"
 LOCK_TIMEOUT = "1s"
-"""While we wait for a table, whoever needs it waits behind us: less than a call of a running server may take."""
+"""Calls that need a table queue behind a migration that waits for it, so it waits less than a call may take."""
 ATTEMPTS = 20
 PAUSE_SECONDS = 1.0
 """In which those get their turn who waited behind us."""

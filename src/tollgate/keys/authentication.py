@@ -1,4 +1,4 @@
-"""The way from a request's key to the database: every call says who makes it, and the function there decides."""
+"""Who is calling. Reads the key of a request; the SQL function that a route calls decides whether the key may act."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,34 +25,34 @@ from tollgate.settings import TrustedProxy
 from tollgate.web import client_address
 from tollgate.web.routing import Handler
 
-STRANGERS_REMEMBERED = 10_000
-STRANGER_SECONDS = 5.0
+UNKNOWN_REMEMBERED = 10_000
+UNKNOWN_SECONDS = 5.0
 LONGEST_USER_AGENT = 500
 MOST_UNKNOWN_BYTES = 64 * 1024
-"""Of a body that are read before the database has recognised the key."""
+"""The most bytes of a body that are read before the database has recognised the key."""
 MOST_ADMIN_VALUES = 5_000
-"""In a body of the account and admin API, whose forms look at each."""
+"""The most values in a body of the account and admin API, because pydantic validates each."""
 
-Strangers = TTLCache[str, bool]
+UnknownKeys = TTLCache[str, bool]
 
 IN_THE_DOCUMENT = [
     Depends(HTTPBearer(scheme_name="Bearer", description="Authorization: Bearer <key>", auto_error=False)),
     Depends(APIKeyHeader(name="X-API-Key", scheme_name="X-API-Key", auto_error=False)),
 ]
-"""Tells OpenAPI how a key is sent; the gate is what reads it."""
+"""For OpenAPI only: how a key is sent. `Gate` reads it."""
 
 
 @dataclass(slots=True)
 class Caller:
-    """Who a request says it is."""
+    """The caller of a request, as the request claims."""
 
     claims: dict[str, Any]
-    """What the database recognises the key by."""
+    """What the database needs to recognise the key: digests, address, user agent, request id."""
     environment: Environment
     secret: str = field(repr=False)
     """The key itself."""
     recognised: bool = False
-    """The database has looked, and did not refuse the key."""
+    """The database has accepted the key for this request."""
     must_be_operator: bool = False
     """The route is for operators only."""
 
@@ -62,7 +62,7 @@ class Caller:
 
 
 class CallerDoor:
-    """A door through which every call names the same caller."""
+    """A door that adds the same caller to every call."""
 
     def __init__(self, door: Door, caller: dict[str, Any]) -> None:
         self._door = door
@@ -79,50 +79,48 @@ class CallerDoor:
         return answer
 
     async def close(self) -> None:
-        """Nothing: the door behind belongs to the process."""
+        """Does nothing: the inner door belongs to the process."""
 
 
 class Gate:
-    """Turns requests into callers. Unknown keys are remembered for seconds, so that guessing ends here."""
+    """Turns requests into callers. Unknown keys are remembered for seconds, so guesses do not reach the database."""
 
     def __init__(self, door: Door, *, peppers: Sequence[str], trusted_proxy: TrustedProxy, clock: Monotonic) -> None:
         self._door = door
         self._peppers = peppers
         self._fingerprint = rules.fingerprint(peppers[0])
         self._trusted_proxy = trusted_proxy
-        self._strangers: Strangers = TTLCache(STRANGERS_REMEMBERED, STRANGER_SECONDS, timer=clock)
+        self._unknown: UnknownKeys = TTLCache(UNKNOWN_REMEMBERED, UNKNOWN_SECONDS, timer=clock)
 
     async def open(self, request: Request) -> Door:
-        """A door that the request's key opens. Refuses at once what cannot be a key of ours."""
-        return self._door_for(self.meet(request.scope))
+        """A door for the caller of the request. Refuses a malformed key without the database."""
+        return self._door_for(self.caller(request.scope))
 
     async def guard(self, request: Request, handle: Handler, reads_body: bool) -> Response:
-        """Around a route: nothing is done for a key that is none, and a key that may not come in is refused before a
-        fault of the request is told."""
-        visitor = self.meet(request.scope)
-        self.refuse_strangers(visitor)
+        """Wraps a route. A key that is malformed, unknown or not allowed is refused before any fault of the request."""
+        caller = self.caller(request.scope)
+        self.refuse_unknown(caller)
         try:
-            return await handle(await self._read(visitor, request) if reads_body else request)
+            return await handle(await self._read(caller, request) if reads_body else request)
         except (BadRequest, RequestValidationError, HTTPException):
-            await self.recognise(visitor)
+            await self.recognise(caller)
             raise
 
     async def guard_operators(self, request: Request, handle: Handler, reads_body: bool) -> Response:
-        """As guard(), and a member's key is refused before a fault of the request is told."""
-        self.meet(request.scope).must_be_operator = True
+        """As guard(), for routes of operators: a member's key is refused too."""
+        self.caller(request.scope).must_be_operator = True
         return await self.guard(request, handle, reads_body)
 
-    async def recognise(self, visitor: Caller) -> None:
-        """Raises the refusal of a key that may not use the route. Asks the database unless it has looked before."""
-        if not visitor.recognised:
-            identify = store.identify_operator if visitor.must_be_operator else store.identify
-            await identify(self._door_for(visitor))
+    async def recognise(self, caller: Caller) -> None:
+        """Raises the refusal of a key that may not use the route. Asks the database once a request."""
+        if not caller.recognised:
+            identify = store.identify_operator if caller.must_be_operator else store.identify
+            await identify(self._door_for(caller))
 
-    async def body(self, visitor: Caller, scope: Scope, receive: Receive) -> bytes | None:
-        """None when the client left before its end. Of a large one, no more than its beginning is read for a key that
-        the database does not recognise."""
+    async def body(self, caller: Caller, scope: Scope, receive: Receive) -> bytes | None:
+        """The body; None when the client left before its end. A large one is read on only for a recognised key."""
         if client_address.announced_bytes(client_address.headers_of(scope)) > MOST_UNKNOWN_BYTES:
-            await self.recognise(visitor)
+            await self.recognise(caller)
         pieces = []
         size = 0
         while True:
@@ -132,44 +130,44 @@ class Gate:
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
             if size > MOST_UNKNOWN_BYTES:
-                await self.recognise(visitor)
+                await self.recognise(caller)
             if not message.get("more_body", False):
                 return b"".join(pieces)
 
-    def meet(self, scope: Scope) -> Caller:
-        """Who comes: the same for all that ask of one request. Refuses what cannot be a key of ours."""
+    def caller(self, scope: Scope) -> Caller:
+        """The caller, read once a request. Refuses a malformed key."""
         state = scope["state"]
-        if "visitor" not in state:
-            state["visitor"] = self._met(scope)
-        known: Caller = state["visitor"]
+        if "caller" not in state:
+            state["caller"] = self._read_caller(scope)
+        known: Caller = state["caller"]
         return known
 
-    def _met(self, scope: Scope) -> Caller:
+    def _read_caller(self, scope: Scope) -> Caller:
         headers = client_address.headers_of(scope)
         claims: dict[str, Any] = {
             "ip": client_address.client_ip(scope, self._trusted_proxy),
             "user_agent": headers.get("user-agent", "")[:LONGEST_USER_AGENT],
             "request_id": scope["state"]["request_id"],
         }
-        scope["state"]["caller"] = claims  # for the watch, who wants to know of a key that is none as well
+        scope["state"]["claims"] = claims  # the security reporter counts malformed keys too
         secret = rules.presented(headers)
         claims["digests"] = [rules.digest(secret, pepper) for pepper in self._peppers]
         claims["pepper"] = self._fingerprint
         return Caller(claims, rules.environment_of(secret), secret)
 
-    def refuse_strangers(self, visitor: Caller) -> None:
-        if visitor.digest in self._strangers:
+    def refuse_unknown(self, caller: Caller) -> None:
+        if caller.digest in self._unknown:
             raise InvalidApiKey
 
-    def remember_stranger(self, visitor: Caller) -> None:
-        self._strangers[visitor.digest] = True
+    def remember_unknown(self, caller: Caller) -> None:
+        self._unknown[caller.digest] = True
 
-    def _door_for(self, visitor: Caller) -> Door:
-        return _KeysDoor(self._door, visitor, self._strangers)
+    def _door_for(self, caller: Caller) -> Door:
+        return _KeysDoor(self._door, caller, self._unknown)
 
-    async def _read(self, visitor: Caller, request: Request) -> Request:
-        """The request with its body, in which no name stands twice."""
-        body = await self.body(visitor, request.scope, request.receive)
+    async def _read(self, caller: Caller, request: Request) -> Request:
+        """The request with its body. Refuses a body in which a name occurs twice."""
+        body = await self.body(caller, request.scope, request.receive)
         if body is None:
             raise HTTPException(400, "The request ended before its body did.")
         try:
@@ -184,28 +182,28 @@ class Gate:
 
 
 class _KeysDoor(CallerDoor):
-    """A caller's door that stays shut for a key which the database did not know a moment ago."""
+    """A caller's door that refuses a key which the database did not know a moment ago."""
 
-    def __init__(self, door: Door, visitor: Caller, strangers: Strangers) -> None:
-        super().__init__(door, visitor.claims)
-        self._visitor = visitor
-        self._strangers = strangers
+    def __init__(self, door: Door, caller: Caller, unknown: UnknownKeys) -> None:
+        super().__init__(door, caller.claims)
+        self._caller_of_request = caller
+        self._unknown = unknown
 
     async def call(self, function: str, **arguments: Json) -> Json:
-        if self._visitor.digest in self._strangers:
+        if self._caller_of_request.digest in self._unknown:
             raise InvalidApiKey
         try:
             answer = await super().call(function, **arguments)
         except InvalidApiKey:
-            self._strangers[self._visitor.digest] = True
+            self._unknown[self._caller_of_request.digest] = True
             raise
-        except BadRequest:  # of a caller who was recognised first
-            self._visitor.recognised = True
+        except BadRequest:  # SQL functions recognise the caller before they validate
+            self._caller_of_request.recognised = True
             raise
-        self._visitor.recognised = True
+        self._caller_of_request.recognised = True
         return answer
 
 
 def console(door: Door, command: str) -> Door:
-    """A door for an operator at the console, who needs no key."""
+    """A door for a command at the console, which needs no key."""
     return CallerDoor(door, {"console": command})

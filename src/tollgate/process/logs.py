@@ -85,7 +85,7 @@ def _configure_structlog(least: int, rendered: list[Processor], out: TextIO) -> 
 
 
 class _Output(structlog.WriteLogger):
-    """Writes lines, and ignores that nobody reads the log any more: no request may fail because of that."""
+    """Writes lines. Ignores a closed pipe: no request may fail because of its log line."""
 
     def msg(self, message: str) -> None:
         with contextlib.suppress(OSError):

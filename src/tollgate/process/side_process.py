@@ -1,4 +1,4 @@
-"""A program that serves beside this process: started when somebody first connects to it, and again should it end."""
+"""A program that serves beside this process. It starts with the first connection, and again if it ends."""
 
 import contextlib
 import os
@@ -79,7 +79,7 @@ class _Program:
         return f"exit code {self._process.wait()}"
 
     def _is_wanted(self) -> bool:
-        """Waits until somebody connects, or until the lifeline ends."""
+        """Waits for a connection, or for the end of the lifeline."""
         select.select([self._listener.fileno(), self._lifeline], [], [])
         return not self._has_ended()
 

@@ -34,11 +34,11 @@ _ISATAP: Final = 0x5EFE
 
 
 class Forbidden(Exception):
-    """Why nobody goes there. For the operator; it names no address."""
+    """Why the address is refused, for the operator. It names no address."""
 
 
 async def by_system(host: str, port: int) -> list[str]:
-    """As the system resolves names."""
+    """Resolves a name with the system's resolver."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
@@ -49,26 +49,26 @@ class Guard:
         self._resolve = resolve
 
     def check(self, url: str) -> None:
-        """What can be said of an address before anybody goes there."""
+        """Raises Forbidden for a URL that can be refused without resolving its name."""
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
         except ValueError:
-            raise Forbidden("its address cannot be read") from None
+            raise Forbidden("its URL cannot be parsed") from None
         if parts.scheme not in ("http", "https") or not host:
-            raise Forbidden("its address is not one of http or https")
+            raise Forbidden("its URL is not http or https")
         if "@" in parts.netloc:
-            raise Forbidden("its address carries a user")
+            raise Forbidden("its URL contains a user name")
         literal = _read(host)
         if literal and self._is_refused(literal):
-            raise Forbidden("its address is not one of the open network")
+            raise Forbidden("its address is not public")
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Those of a host that may be connected to. A bad one among them spoils all: that is no accident."""
+        """The addresses of a host. One refused address refuses the host."""
         literal = _read(host)
         found = [str(literal)] if literal else list(await self._resolve(host, port))
         if not found or any(self._is_refused(ip_address(address.partition("%")[0])) for address in found):
-            raise Forbidden("its name leads to no address of the open network")
+            raise Forbidden("its name resolves to an address that is not public, or to none")
         return found
 
     def _is_refused(self, address: Address) -> bool:
@@ -90,13 +90,13 @@ def _is_open(address: Address) -> bool:
 
 
 def _meant(address: Address) -> Iterator[Address]:
-    """The address, or those of IPv4 that it wraps."""
+    """The address itself, or the IPv4 addresses that it embeds."""
     wrapped: list[Address] = list(_wrapped(address)) if isinstance(address, IPv6Address) else []
     yield from wrapped or [address]
 
 
 def _wrapped(address: IPv6Address) -> Iterator[IPv4Address]:
-    """Every IPv4 address that a form of IPv6 carries. A form that can be read in two ways gives both."""
+    """Every IPv4 address that an IPv6 address embeds. An ambiguous form yields both readings."""
     if address.ipv4_mapped:
         yield address.ipv4_mapped
     if address.sixtofour:
@@ -115,12 +115,12 @@ def _ipv4(number: int) -> IPv4Address:
 
 
 def _read(host: str) -> Address | None:
-    """None for a name. Anything that could be read as a number is no name: 127.1 and 0x7f000001 are loopback."""
+    """None for a name. Raises Forbidden for a number in an unusual form: 127.1 and 0x7f000001 are loopback."""
     try:
         return ip_address(host.partition("%")[0])
     except ValueError:
         pass
     last = host.rstrip(".").rpartition(".")[2]
     if ":" in host or last.isdigit() or last.lower().startswith("0x") or not host.isascii():
-        raise Forbidden("its address is not written as addresses are") from None
+        raise Forbidden("its address is not written in the usual form") from None
     return None

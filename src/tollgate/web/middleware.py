@@ -69,7 +69,7 @@ class RequestMiddleware:
             duration_ms = round((self._clock() - started) * 1000, 1)
             log.info("request", method=method, route=route, status=response.status, duration_ms=duration_ms)
             if self._observer:
-                self._observer.ended(method, route, logs.noted(), scope["state"].get("caller", {}))
+                self._observer.ended(method, route, logs.noted(), scope["state"].get("claims", {}))
 
     async def _respond(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         body = _Body(receive, self._max_body_bytes, announced_bytes(headers_of(scope)))
