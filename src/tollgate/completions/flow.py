@@ -1,7 +1,5 @@
 """One paid call: price, admit, send, relay, settle."""
 
-import asyncio
-
 from starlette.types import Receive, Scope, Send
 
 from tollgate.completions import replay
@@ -38,7 +36,7 @@ class Flow:
         settled = None
         try:
             async with answer.watched():
-                await asyncio.sleep(0)  # a client that has left already ends the call here, before it costs anything
+                await answer.before_sending()
                 await self._send_and_relay(call, answer)
         finally:
             settled = await self._settle(call, answer)

@@ -24,6 +24,9 @@ class PlainAnswer:
     def watched(self) -> contextlib.nullcontext[None]:
         return NOT_WATCHED
 
+    async def before_sending(self) -> None:
+        """A plain answer is paid for even if the client has left."""
+
     async def relay(self, reply: Answered) -> None:
         self._call.take_answer(await reply.read())
 

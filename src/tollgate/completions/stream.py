@@ -56,6 +56,10 @@ class StreamedAnswer:
         """Ends the block when the client leaves."""
         return self._outlet.watched(self._receive)
 
+    async def before_sending(self) -> None:
+        """Ends the call here, before it costs anything, if the client has left already."""
+        await asyncio.sleep(0)
+
     async def relay(self, reply: Answered) -> None:
         if not isinstance(reply, Reply) or not reply.headers.get("content-type", "").startswith(EVENT_STREAM):
             self._call.take_answer(await reply.read())
