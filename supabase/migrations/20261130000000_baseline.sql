@@ -6833,6 +6833,7 @@ begin
       k.id as key_id,
       k.user_id,
       k.environment,
+      k.counted or k.max_concurrent_requests is not null as is_counted,
       case when k.counted or k.max_concurrent_requests is not null then k end as counted_key,
       (k.last_used_at > moment - interval '1 minute') is not true or (
         jsonb_array_length(i.item -> 'caller' -> 'digests') > 1
@@ -6881,14 +6882,16 @@ begin
 
     answer := null;
     refusal := coalesce(request.key_refusal, request.call_refusal);
-    key := request.counted_key;
-    key_remaining := null;
-    if key.id is not null and refusal is null then
+    if request.is_counted then
+      key := request.counted_key;
       if place_of_keys = place then -- an earlier item may have changed this key, or one of its line
-        select k.* into key from tollgate.api_keys k where k.id = key.id;
+        select k.* into key from tollgate.api_keys k where k.id = request.key_id;
       end if;
       key := tollgate.in_this_period(key, moment);
       key_remaining := tollgate.remaining(key.counters, key.limits, at_ms);
+    elsif key.id is not null then
+      key := null;
+      key_remaining := null;
     end if;
 
     if refusal is not null then
@@ -6911,7 +6914,7 @@ begin
           wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
           remaining.requests_left := remaining.requests_left - 1;
           wallets[place] := wallet;
-          if key.id is not null then
+          if request.is_counted then
             perform tollgate.take_replay_from_key(key, at_ms);
             place_of_keys := place;
           end if;
@@ -6942,7 +6945,7 @@ begin
         ));
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
-      elsif key.id is not null then
+      elsif request.is_counted then
         refusal := tollgate.key_limit_refusal(key, key_remaining, worst_case, at_ms);
       end if;
 
@@ -6953,7 +6956,7 @@ begin
         wallets[place] := wallet;
         remaining.requests_left := remaining.requests_left - 1;
         remaining.tokens_left := remaining.tokens_left - worst_case.reserved_tokens;
-        if key.id is not null then
+        if request.is_counted then
           perform tollgate.take_from_key(key, worst_case, at_ms);
           place_of_keys := place;
           key_remaining.requests_left := key_remaining.requests_left - 1;
@@ -6968,7 +6971,7 @@ begin
         );
         all_admitted := all_admitted || admitted;
         answer := tollgate.grant_of(admitted, request.environment, wallet, case
-          when key.id is not null then tollgate.tighter(remaining, key_remaining) else remaining
+          when request.is_counted then tollgate.tighter(remaining, key_remaining) else remaining
         end);
       end if;
     end if;
