@@ -362,7 +362,7 @@ def released(asked: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 async def audited(door: Door) -> None:
     books = await door.call("tollgate_audit_books")
-    assert books["faults"] == []
+    assert books["faults"] == [], books["faults"]
     assert sum(books["accounts_nanos"].values()) == 0
 
 
