@@ -1,8 +1,9 @@
-"""Where upstreams may be that operators wrote into a table: on the open network, or within by their leave.
+"""Which addresses an upstream that an operator configured may have: public ones, and private ones if the setting
+PRIVATE_UPSTREAMS allows them.
 
-Names are resolved once, for the connection that is made: it goes to one of the addresses that were looked at here, so
-an answer that changes between the look and the call (DNS rebinding) leads nowhere. Nobody may send us to the metadata
-service of a cloud, or to what is merely at hand on the same cable.
+A name is resolved once, and the connection goes to an address that was checked here, so a DNS answer that changes
+between check and call (DNS rebinding) has no effect. Link-local addresses, such as the metadata service of a cloud, are
+always refused.
 """
 
 import asyncio
