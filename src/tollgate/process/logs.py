@@ -29,6 +29,8 @@ SHORT_CHARACTERS = 128
 """Ids, routes and names are at most this long, and recur from line to line."""
 MOST_REMEMBERED = 4096
 NEVER_SECRET = frozenset({int, bool, type(None)})
+NOT_REDACTED = frozenset({"org_id", "user_id", "key_id", "paid_request_id", "exc_info"})
+"""Ids of rows, which are never a client's text, and an exception that is yet to be rendered."""
 
 _JSON = JSONEncoder(allow_nan=False)
 _NOTES: ContextVar[Mapping[str, Any]] = ContextVar("notes", default=MappingProxyType({}))
@@ -134,7 +136,7 @@ def _for_console(redact: Redactor) -> list[Processor]:
 
 
 class _Hiding:
-    """Redacts every string of a line. What it returns is JSON, but for an exception that is yet to be rendered."""
+    """Redacts the strings of a line. What it returns is JSON, but for an exception that is yet to be rendered."""
 
     def __init__(self, redact: Redactor) -> None:
         self._redact = redact
@@ -142,7 +144,7 @@ class _Hiding:
 
     def __call__(self, logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
         return {
-            name: value if type(value) in NEVER_SECRET or name == "exc_info" else self._clean(value)
+            name: value if type(value) in NEVER_SECRET or name in NOT_REDACTED else self._clean(value)
             for name, value in facts.items()
         }
 
