@@ -43,6 +43,7 @@ from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.transports import open_transport
+from tollgate.web import aliases, front_page
 from tollgate.web.application import Application
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import RequestMiddleware
@@ -52,8 +53,8 @@ CLOSE_SECONDS = 1.5
 MOST_TEST_CALLS = 32
 """Requests of test keys under way at once in a process. They have their own connections; one org gets at most three
 quarters of them."""
-OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/models")
-OF_PEOPLE = ("/user/", "/admin/", "/v1/me/", "/v1/admin/", "/metrics")
+OF_EVERYONE = ("/health", "/readyz", "/v1/models")
+OF_PEOPLE = ("/user/", "/admin/", "/metrics")
 
 
 class Rooms(NamedTuple):
@@ -170,18 +171,19 @@ def create_app(
         routes=[
             *(Route(endpoint.path, endpoint, methods=["POST"]) for endpoint in paid),
             completions.sweeping(rooms.sweeper, _cron_secret(chosen)),
+            front_page.ROUTE,
         ],
     )
 
 
 class _Application(Application):
-    """Adds the paid endpoints, which are plain ASGI, to the OpenAPI document."""
+    """Adds the paid endpoints, which are plain ASGI, and the aliases to the OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         made = super().openapi()
-        made["paths"] = openapi.paths() | made["paths"]
+        paths = openapi.paths() | made["paths"]
         made["components"]["schemas"] |= openapi.SCHEMAS
-        return made
+        return made | {"paths": paths | aliases.documented(paths)}
 
 
 def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:

@@ -71,7 +71,7 @@ class Settings(BaseModel):
         "none",
         alias="LOG_CONTENT",
         description="`none` stores no prompts or answers. `redacted` stores the first 2,000 characters of each, with "
-        "secrets and personal data replaced; operators read them at /v1/admin/logs?include=content.",
+        "secrets and personal data replaced; operators read them at /admin/logs?include=content.",
     )
     log_content_days: int = Field(
         30,

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tollgate.web import aliases
 from tollgate.web.routing import LazyRoute
 
 Document = dict[str, Any]
@@ -27,9 +28,10 @@ class Application(FastAPI):
         self._lazy.update(lazy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        endpoint = self._paid.get(path) if scope.get("method") == "POST" else None
-        self.load(path)
+        endpoint = self._paid.get(scope["path"]) if scope.get("method") == "POST" else None
+        if endpoint is None and scope["type"] == "http":
+            scope = aliases.resolved(scope)
+            self.load(scope["path"])
         await (endpoint or super().__call__)(scope, receive, send)
 
     def load(self, path: str | None = None) -> None:

@@ -58,14 +58,15 @@ class RequestMiddleware:
         scope["state"] = {**scope.get("state", {}), "own_id": _new_id()}  # requests share the server's state
         request_id = scope["state"]["request_id"] = _request_id(headers_of(scope), scope["state"]["own_id"])
         logs.note(request_id=request_id)
-        response = _Response(send, [*self._headers, (b"x-request-id", request_id.encode())])
+        method, served = scope["method"], _as_get(scope)
+        response = _Response(send, [*self._headers, (b"x-request-id", request_id.encode())], bare=method == "HEAD")
         started = self._clock()
         if self._observer:
             self._observer.begins()
         try:
-            await self._respond(scope, receive, response)
+            await self._respond(served, receive, response)
         finally:
-            method, route = scope["method"], _route(scope)
+            route = _route(served)
             duration_ms = round((self._clock() - started) * 1000, 1)
             log.info("request", method=method, route=route, status=response.status, duration_ms=duration_ms)
             if self._observer:
@@ -83,10 +84,11 @@ class RequestMiddleware:
 
 
 class _Response:
-    """Adds our headers, and remembers the status, which is 499 until the response starts."""
+    """Adds our headers, and remembers the status, which is 499 until the response starts. A bare one has no body."""
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], *, bare: bool) -> None:
         self._send = send
+        self._bare = bare
         self._headers = headers
         self.status = CLIENT_GONE
 
@@ -96,6 +98,8 @@ class _Response:
             given = message.get("headers", [])
             names = {name.lower() for name, _ in given}
             message["headers"] = [*given, *(header for header in self._headers if header[0] not in names)]
+        elif self._bare:
+            message = {**message, "body": b""}
         await self._send(message)
 
 
@@ -122,6 +126,11 @@ class _Body:
         if size > self._max_bytes:
             # FastAPI turns other exceptions into 400 while it reads a body.
             raise HTTPException(413, str(self._max_bytes), {"connection": "close"})
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered as GET, whose body is then left out."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def _route(scope: Scope) -> str | None:

@@ -35,7 +35,7 @@ class LazyRoute(BaseRoute):
         self.guard = guard
         self.options = options
         self._matcher = Route(path or "/", endpoint)
-        self._matcher.methods = set(options["methods"] or ["GET"])
+        self._matcher.methods = self.methods = set(options["methods"] or ["GET"])
 
     @cached_property
     def prepared(self) -> APIRoute:
