@@ -45,6 +45,7 @@ from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.transports import open_transport
 from tollgate.web import aliases, front_page
 from tollgate.web.application import Application
+from tollgate.web.cors import Cors
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import RequestMiddleware
 
@@ -148,7 +149,13 @@ def create_app(
                 await asyncio.gather(*sweeping, return_exceptions=True)
                 await rooms.close()
 
-    middleware = partial(RequestMiddleware, production=chosen.production, clock=clock, observer=rooms.security_reporter)
+    middleware = partial(
+        RequestMiddleware,
+        production=chosen.production,
+        clock=clock,
+        observer=rooms.security_reporter,
+        cors=Cors(chosen.allowed_origins),
+    )
     around_paid = partial(middleware, max_body_bytes=chosen.max_body_bytes)
     leaving = Leaving(
         reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"

@@ -88,6 +88,12 @@ class Settings(BaseModel):
         "X-Forwarded-For). All other headers are ignored. Default: detected on Vercel, Railway, Heroku and Lambda, "
         "else none.",
     )
+    cors_origins: str = Field(
+        "",
+        alias="CORS_ORIGINS",
+        description="The origins whose web pages may call /v1, /api/v1 and /user from a browser, separated by commas, "
+        "such as https://app.example.com. Default: none.",
+    )
     max_body_bytes: int = Field(
         20 * 1024 * 1024,
         alias="MAX_BODY_BYTES",
@@ -352,6 +358,15 @@ class Settings(BaseModel):
             raise ValueError(f"must have at least {SHORTEST_CRON_SECRET} characters; try `openssl rand -hex 16`")
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in _listed(value):
+            address = _address(origin)
+            if not address.hostname or origin != f"{address.scheme}://{address.netloc.lower()}":
+                raise ValueError("must be origins such as https://app.example.com, without a path and without *")
+        return value
+
     @field_validator("extra_prices")
     @classmethod
     def _are_prices(cls, value: str) -> str:
@@ -415,6 +430,10 @@ class Settings(BaseModel):
     @property
     def bind_host(self) -> str:
         return self.host or ("0.0.0.0" if self.production else "127.0.0.1")
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        return _listed(self.cors_origins)
 
     @property
     def markup_ppm(self) -> int:
@@ -496,6 +515,10 @@ def _lines(fault: Any) -> list[str]:
     if not fault["loc"]:
         return message.split("\n")
     return [f"{fault['loc'][0]}: {message[0].lower()}{message[1:]}"]
+
+
+def _listed(value: str) -> list[str]:
+    return [one.strip() for one in value.split(",") if one.strip()]
 
 
 def _address(value: str) -> SplitResult:

@@ -17,6 +17,7 @@ from tollgate.core.errors import InternalError
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 from tollgate.web.client_address import announced_bytes, headers_of
+from tollgate.web.cors import Cors
 from tollgate.web.error_responses import render
 
 log = logs.source("application")
@@ -29,6 +30,8 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+ADDED = {b"vary"}
+"""Sent even if the answer has such a header already."""
 OVER_TLS_ONLY = {"strict-transport-security": "max-age=31536000"}
 
 
@@ -42,9 +45,17 @@ class Observer(Protocol):
 
 class RequestMiddleware:
     def __init__(
-        self, app: ASGIApp, *, production: bool, max_body_bytes: int, clock: Monotonic, observer: Observer | None = None
+        self,
+        app: ASGIApp,
+        *,
+        production: bool,
+        max_body_bytes: int,
+        clock: Monotonic,
+        observer: Observer | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self._app = app
+        self._cors = cors or Cors(())
         self._observer = observer
         headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -59,7 +70,12 @@ class RequestMiddleware:
         request_id = scope["state"]["request_id"] = _request_id(headers_of(scope), scope["state"]["own_id"])
         logs.note(request_id=request_id)
         method, served = scope["method"], _as_get(scope)
-        response = _Response(send, [*self._headers, (b"x-request-id", request_id.encode())], bare=method == "HEAD")
+        headers = [
+            *self._headers,
+            *self._cors.headers(scope, headers_of(scope)),
+            (b"x-request-id", request_id.encode()),
+        ]
+        response = _Response(send, headers, bare=method == "HEAD")
         started = self._clock()
         if self._observer:
             self._observer.begins()
@@ -73,9 +89,10 @@ class RequestMiddleware:
                 self._observer.ended(method, route, logs.noted(), scope["state"].get("claims", {}))
 
     async def _respond(self, scope: Scope, receive: Receive, response: "_Response") -> None:
-        body = _Body(receive, self._max_body_bytes, announced_bytes(headers_of(scope)))
+        headers = headers_of(scope)
+        body = _Body(receive, self._max_body_bytes, announced_bytes(headers))
         try:
-            await self._app(scope, body.receive, response.send)
+            await (self._cors.preflight(scope, headers) or self._app)(scope, body.receive, response.send)
         except Exception:  # the last handler: logs the cause, and answers in our shape
             log.exception("unexpected_error")
             if response.status != CLIENT_GONE:
@@ -97,7 +114,7 @@ class _Response:
             self.status = message["status"]
             given = message.get("headers", [])
             names = {name.lower() for name, _ in given}
-            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names)]
+            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names - ADDED)]
         elif self._bare:
             message = {**message, "body": b""}
         await self._send(message)
