@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
@@ -171,7 +171,6 @@ def create_app(
         version=__version__,
         summary="A credit-billing proxy in front of OpenRouter and your own model servers.",
         lifespan=lifespan,
-        redoc_url=None,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
         middleware=[Middleware(middleware, max_body_bytes=chosen.max_admin_body_bytes)],
@@ -187,10 +186,12 @@ class _Application(Application):
     """Adds the paid endpoints, which are plain ASGI, and the aliases to the OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
-        made = super().openapi()
-        paths = openapi.paths() | made["paths"]
-        made["components"]["schemas"] |= openapi.SCHEMAS
-        return made | {"paths": paths | aliases.documented(paths)}
+        if self.openapi_schema is None:
+            made = super().openapi()
+            paths = openapi.paths() | made["paths"]
+            made["components"]["schemas"] |= openapi.SCHEMAS
+            made["paths"] = paths | aliases.documented(paths)
+        return cast("dict[str, Any]", self.openapi_schema)
 
 
 def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:

@@ -23,7 +23,7 @@ from tollgate.process import logs
 from tollgate.settings import read
 from tollgate.web.aliases import ALIASES
 
-UNDOCUMENTED = {"/", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/internal/sweep"}
+UNDOCUMENTED = {"/", "/openapi.json", "/docs", "/internal/sweep"}
 SMUGGLED = {
     "role": "admin",
     "balance": 1e9,

@@ -1,10 +1,11 @@
 """GET /: the name, the version and where to find what; as a page for browsers, otherwise as JSON."""
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tollgate import __version__
+from tollgate.web import html
 
 LINKS = {
     "docs": "/docs",
@@ -15,20 +16,7 @@ LINKS = {
     "account": "/user",
     "admin": "/admin",
 }
-VARY = {"vary": "Accept"}
-CSP = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
-STYLE = """
-:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
-body { max-width: 40rem; margin: 3rem auto; padding: 0 1rem }
-code { font-family: ui-monospace, monospace }
-dt { font-weight: 600 } dd { margin: 0 0 .75rem }
-"""
-PAGE = f"""<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Tollgate</title>
-<style>{STYLE}</style></head>
-<body>
-<h1>Tollgate {__version__}</h1>
+BODY = f"""<h1>Tollgate {__version__}</h1>
 <p>A credit-billing proxy in front of OpenRouter and your own model servers.</p>
 <dl>
 <dt><a href="/docs">/docs</a></dt><dd>every route</dd>
@@ -39,14 +27,13 @@ PAGE = f"""<!doctype html>
 <dt><code>/user</code></dt><dd>your balance, usage and keys</dd>
 <dt><code>/admin</code></dt><dd>for operators</dd>
 </dl>
-</body>
-</html>
 """
+VARY = {"vary": "Accept"}
 
 
 async def front_page(request: Request) -> Response:
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(PAGE, headers=VARY | CSP)
+        return html.page("Tollgate", BODY, VARY)
     return JSONResponse({"name": "Tollgate", "version": __version__, "links": LINKS}, headers=VARY)
 
 
