@@ -48,6 +48,7 @@ from tollgate.web.application import Application
 from tollgate.web.cors import Cors
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import RequestMiddleware
+from tollgate.web.request_counts import RequestCounts
 
 CLOSE_SECONDS = 1.5
 """For settling what is left and closing connections, after the drain."""
@@ -71,6 +72,7 @@ class Rooms(NamedTuple):
     sweeper: Sweeper
     security_reporter: SecurityReporter
     lag: LoopLag
+    counts: RequestCounts
 
     async def close(self) -> None:
         await self.settlements.finish()
@@ -117,6 +119,7 @@ def compose(
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
         lag=LoopLag(monotonic),
+        counts=RequestCounts(),
     )
 
 
@@ -154,6 +157,7 @@ def create_app(
         production=chosen.production,
         clock=clock,
         observer=rooms.security_reporter,
+        counts=rooms.counts,
         cors=Cors(chosen.allowed_origins),
     )
     around_paid = partial(middleware, max_body_bytes=chosen.max_body_bytes)
@@ -209,12 +213,14 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     """The account and admin API. Imported when they are requested: see web/application.py."""
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
+    from tollgate.admin.routes import metrics  # noqa: PLC0415
     from tollgate.upstreams.openrouter_account import OpenRouterAccount  # noqa: PLC0415
 
     key = chosen.openrouter_management_key
     openrouter = OpenRouterAccount(
         rooms.http, chosen.openrouter_base_url, key.get_secret_value() if key else None, clock=clock
     )
+    figures = metrics.Figures(rooms.catalogs, rooms.upstreams, openrouter, rooms.lag, rooms.counts)
     return [
         account.router(rooms.gate, chosen),
         admin.router(
@@ -224,8 +230,8 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
             outward=rooms.upstreams,
             checkup=rooms.checkup,
             account=openrouter,
-            lag=rooms.lag,
         ),
+        metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]
 
 

@@ -19,6 +19,7 @@ from tollgate.process.clock import Monotonic
 from tollgate.web.client_address import announced_bytes, headers_of
 from tollgate.web.cors import Cors
 from tollgate.web.error_responses import render
+from tollgate.web.request_counts import RequestCounts
 
 log = logs.source("application")
 
@@ -52,10 +53,12 @@ class RequestMiddleware:
         max_body_bytes: int,
         clock: Monotonic,
         observer: Observer | None = None,
+        counts: RequestCounts | None = None,
         cors: Cors | None = None,
     ) -> None:
         self._app = app
         self._cors = cors or Cors(())
+        self._counts = counts or RequestCounts()
         self._observer = observer
         headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -83,10 +86,14 @@ class RequestMiddleware:
             await self._respond(served, receive, response)
         finally:
             route = _route(served)
-            duration_ms = round((self._clock() - started) * 1000, 1)
-            log.info("request", method=method, route=route, status=response.status, duration_ms=duration_ms)
+            seconds = self._clock() - started
+            log.info(
+                "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
+            )
+            facts = logs.noted()
+            self._counts.count(method, route, response.status, seconds, facts.get("error_code"))
             if self._observer:
-                self._observer.ended(method, route, logs.noted(), scope["state"].get("claims", {}))
+                self._observer.ended(method, route, facts, scope["state"].get("claims", {}))
 
     async def _respond(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         headers = headers_of(scope)
