@@ -2981,7 +2981,9 @@ begin
   if key.revoked_at is not null then
     perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', 'revoked'));
   elsif key.rotated_to is not null then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', key.id, 'rotated_to', key.rotated_to));
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'rotated', 'key_id', key.id, 'rotated_to', key.rotated_to
+    ));
   end if;
 end
 $$;
@@ -3130,10 +3132,12 @@ begin
   perform tollgate.check_open(key);
   if key.expires_at <= now() then
     perform tollgate.refuse(409, 'conflict',
-      jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
+      jsonb_build_object('reason', 'expired', 'key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
   elsif cardinality(tollgate.line_of(key)) >= 10 then
     perform tollgate.refuse(409, 'conflict',
-      jsonb_build_object('key_id', key.id, 'secrets', cardinality(tollgate.line_of(key))));
+      jsonb_build_object(
+        'reason', 'too_many_secrets', 'key_id', key.id, 'secrets', cardinality(tollgate.line_of(key))
+      ));
   end if;
   if actor.key_id is distinct from key.id then
     perform tollgate.check_grant(actor, key);
@@ -3322,7 +3326,7 @@ begin
       'user_id', key.user_id, 'environment', key.environment, 'prefix', key.prefix, 'last_four', key.last_four
     ) || case when key.rotated_from is null then '{}' else jsonb_build_object('rotated_from', key.rotated_from) end);
 exception when unique_violation then
-  perform tollgate.refuse(409, 'conflict', '{"kind": "key", "param": "digest"}');
+  perform tollgate.refuse(409, 'conflict', '{"reason": "digest_taken", "kind": "key", "param": "digest"}');
 end
 $$;
 
@@ -4432,6 +4436,7 @@ begin
       perform tollgate.check_cap(actor, change, caps);
     elsif payer.balance_nanos - payer.held_nanos + change < 0 then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+        'reason', 'balance_too_low',
         'param', 'amount_nanos',
         'amount_nanos', change,
         'balance_nanos', payer.balance_nanos,
@@ -4532,6 +4537,7 @@ begin
     perform tollgate.refuse_missing('request', request_id);
   end if;
   perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+    'reason', 'nothing_charged',
     'param', 'request_id',
     'request_id', request_id,
     'state', request.state,
@@ -4579,6 +4585,7 @@ begin
     end;
     if (draft.amount_nanos <= charged - refunded) is not true then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+        'reason', 'beyond_charge',
         'param', 'amount_nanos',
         'request_id', charge.reference,
         'charge_nanos', charged,
@@ -5194,7 +5201,9 @@ begin
     routes := routes + 1;
   end loop;
   if routes > 0 and not with_routes then -- the refusal rolls everything back
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('kind', 'upstream', 'id', gone.id, 'routes', routes));
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'has_routes', 'kind', 'upstream', 'id', gone.id, 'routes', routes
+    ));
   end if;
 
   delete from tollgate.upstreams u where u.id = gone.id;

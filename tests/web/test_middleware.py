@@ -482,6 +482,28 @@ async def test_a_request_that_does_not_fit_is_a_400_that_names_the_parameter_and
     assert "hunter2" not in site.log.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "more", "message"),
+    [
+        ("GET", "/user/balance?detail=1", {}, "detail: is not known here. Known: none."),
+        ("GET", "/admin/limit?organisation=o", {}, "organisation: is not known here. Known: org_id, user_id, key_id."),
+        ("GET", "/admin/audit-logs?order=id", {}, "order: is not known here. Known: limit, cursor, "),
+        ("POST", "/admin/orgs", {"json": {"name": "A", "label": "B"}}, "label: is not known here. Known: name, "),
+        (
+            "POST", "/admin/orgs", {"content": b'{"name": "A"}'},
+            "body: is not JSON. Send it with 'Content-Type: application/json'.",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_refusal_names_what_could_be_sent_instead(
+    method: str, path: str, more: dict[str, Any], message: str
+) -> None:
+    answer = await Site().ask(method, path, headers={"authorization": "Bearer chosen-by-an-operator"}, **more)
+    error = error_of(answer)
+    assert (answer.status_code, error["code"]) == (400, "invalid_request")
+    assert error["message"].startswith(message), error["message"]
+
+
 async def test_all_faults_of_a_request_are_told_at_once() -> None:
     answer = await Site().ask("POST", "/v1/probe/payments", json={"amount": 101, "note": 5})
     assert [fault["param"] for fault in error_of(answer)["faults"]] == ["amount", "note"]

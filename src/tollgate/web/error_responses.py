@@ -48,7 +48,7 @@ async def refused(request: Request, error: TollgateError) -> Refusal:
 async def invalid(request: Request, error: RequestValidationError) -> Refusal:
     """Errors of validation: the first as the message, the first hundred as facts. Values are left out."""
     told = error.errors()[:MOST_FAULTS]
-    faults = [{"param": _place(fault["loc"]), "fault": fault["msg"]} for fault in told]
+    faults = [{"param": _place(fault["loc"]), "fault": _fault(fault, request)} for fault in told]
     first = faults[0]
     return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
 
@@ -80,6 +80,22 @@ HANDLERS: dict[Any, Any] = {
     RequestValidationError: invalid,
     HTTPException: refused_by_framework,
 }
+
+
+def _fault(fault: dict[str, Any], request: Request) -> str:
+    """What is wrong, and what to send instead where the route says so."""
+    match fault:
+        case {"type": "extra_forbidden", "loc": [place, _]}:
+            known = ", ".join(request.scope["route"].names_in(place))
+            return f"is not known here. Known: {known or 'none'}"
+        case {"loc": ["body"], "type": kind} if kind != "missing" and not _is_json(request):
+            return "is not JSON. Send it with 'Content-Type: application/json'"
+    return str(fault["msg"])
+
+
+def _is_json(request: Request) -> bool:
+    media, _, _ = request.headers.get("content-type", "").partition(";")
+    return media.strip().lower().endswith(("/json", "+json"))
 
 
 def _place(location: tuple[str | int, ...]) -> str:
