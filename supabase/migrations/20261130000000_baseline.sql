@@ -2981,7 +2981,9 @@ begin
   if key.revoked_at is not null then
     perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', 'revoked'));
   elsif key.rotated_to is not null then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', key.id, 'rotated_to', key.rotated_to));
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'rotated', 'key_id', key.id, 'rotated_to', key.rotated_to
+    ));
   end if;
 end
 $$;
@@ -3130,10 +3132,12 @@ begin
   perform tollgate.check_open(key);
   if key.expires_at <= now() then
     perform tollgate.refuse(409, 'conflict',
-      jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
+      jsonb_build_object('reason', 'expired', 'key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
   elsif cardinality(tollgate.line_of(key)) >= 10 then
     perform tollgate.refuse(409, 'conflict',
-      jsonb_build_object('key_id', key.id, 'secrets', cardinality(tollgate.line_of(key))));
+      jsonb_build_object(
+        'reason', 'too_many_secrets', 'key_id', key.id, 'secrets', cardinality(tollgate.line_of(key))
+      ));
   end if;
   if actor.key_id is distinct from key.id then
     perform tollgate.check_grant(actor, key);
@@ -3322,7 +3326,7 @@ begin
       'user_id', key.user_id, 'environment', key.environment, 'prefix', key.prefix, 'last_four', key.last_four
     ) || case when key.rotated_from is null then '{}' else jsonb_build_object('rotated_from', key.rotated_from) end);
 exception when unique_violation then
-  perform tollgate.refuse(409, 'conflict', '{"kind": "key", "param": "digest"}');
+  perform tollgate.refuse(409, 'conflict', '{"reason": "digest_taken", "kind": "key", "param": "digest"}');
 end
 $$;
 
@@ -4432,6 +4436,7 @@ begin
       perform tollgate.check_cap(actor, change, caps);
     elsif payer.balance_nanos - payer.held_nanos + change < 0 then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+        'reason', 'balance_too_low',
         'param', 'amount_nanos',
         'amount_nanos', change,
         'balance_nanos', payer.balance_nanos,
@@ -4532,6 +4537,7 @@ begin
     perform tollgate.refuse_missing('request', request_id);
   end if;
   perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+    'reason', 'nothing_charged',
     'param', 'request_id',
     'request_id', request_id,
     'state', request.state,
@@ -4579,6 +4585,7 @@ begin
     end;
     if (draft.amount_nanos <= charged - refunded) is not true then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+        'reason', 'beyond_charge',
         'param', 'amount_nanos',
         'request_id', charge.reference,
         'charge_nanos', charged,
@@ -5194,7 +5201,9 @@ begin
     routes := routes + 1;
   end loop;
   if routes > 0 and not with_routes then -- the refusal rolls everything back
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('kind', 'upstream', 'id', gone.id, 'routes', routes));
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'has_routes', 'kind', 'upstream', 'id', gone.id, 'routes', routes
+    ));
   end if;
 
   delete from tollgate.upstreams u where u.id = gone.id;
@@ -9640,6 +9649,31 @@ comment on function tollgate.recent_usage(timestamptz) is
   'What all orgs used today, in 7 days and in 30: whole days (UTC) including today.';
 
 
+create function tollgate.models_today(today timestamptz, places integer) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with ranked as (
+    select u.*, row_number() over (order by u.charge_nanos desc, u.requests desc, u.model) as place
+    from tollgate.usage_by('{model}', today) u
+  ),
+  shown as (
+    select case when r.place <= places then r.model else 'other' end as model,
+      sum(r.requests) as requests,
+      sum(r.prompt_tokens) as prompt_tokens,
+      sum(r.completion_tokens) as completion_tokens,
+      sum(r.charge_nanos) as charge_nanos
+    from ranked r
+    group by 1
+  )
+  select coalesce(jsonb_agg(to_jsonb(s) order by s.charge_nanos desc, s.model), '[]') from shown s
+$$;
+
+comment on function tollgate.models_today(timestamptz, integer) is
+  'What was used of each model today (UTC): of those that were charged most, and of all others together as `other`.';
+
+
 create function tollgate.newest_requests(places integer) returns jsonb
 language sql
 stable
@@ -9759,6 +9793,7 @@ begin
     'caller', tollgate.identity(actor),
     'at', tollgate.utc(now()),
     'usage', tollgate.recent_usage(today),
+    'models_today', tollgate.models_today(today, 50),
     'last_24_hours', tollgate.last_day(),
     'recent_requests', tollgate.newest_requests(20)
   )

@@ -2,6 +2,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollgate.core import errors
+from tollgate.core.conflicts import SENTENCES
 from tollgate.core.errors import BadRequest, InternalError, NotFound, TollgateError, Unauthenticated, from_code, tree
 from tollgate.web.error_responses import render
 
@@ -134,6 +136,37 @@ def test_a_code_that_nobody_drew_becomes_an_internal_error(code: str) -> None:
 @pytest.mark.parametrize("fact", ["message", "type", "code"])
 def test_a_fact_of_the_database_does_not_overwrite_what_the_error_says(fact: str) -> None:
     assert from_code("not_found", {fact: "forged"}).body() == NotFound().body()
+
+
+def test_every_conflict_that_the_database_refuses_has_a_sentence() -> None:
+    schemas = (Path(__file__).parents[2] / "supabase" / "schemas").rglob("*.sql")
+    refused = [sql for file in schemas for sql in re.findall(r"refuse\(409, 'conflict',[^;]*", file.read_text())]
+    reasons = [set(re.findall(r"""["'](\w+)["']""", sql)) & set(SENTENCES) for sql in refused]
+    assert all(reasons), "a conflict gives no reason that has a sentence"
+    assert set().union(*reasons) == set(SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "message"),
+    [
+        ("not_found", {"kind": "org", "id": "org_x"}, "No org has the id org_x."),
+        ("not_found", {"kind": "security_event", "id": 7}, "No security event has the id 7."),
+        ("conflict", {"reason": "email_taken", "email": "a@b.test"}, "A user with the email a@b.test exists."),
+        (
+            "conflict",
+            {"reason": "expired", "key_id": "key_1"},
+            "The key key_1 expired at $expired_at. Create a new key.",
+        ),
+        ("conflict", {"reason": "unheard_of"}, errors.Conflict.sentence),
+        (
+            "model_not_found",
+            {"model": "a/b", "expired_on": "2026-11-01"},
+            "The model a/b expired on 2026-11-01. GET /v1/models lists the models.",
+        ),
+    ],
+)
+def test_what_was_looked_for_or_collides_is_named(code: str, given: dict[str, Any], message: str) -> None:
+    assert from_code(code, given).message == message
 
 
 def test_a_request_that_no_wait_would_help_is_not_told_to_wait() -> None:

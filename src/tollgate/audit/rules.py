@@ -24,7 +24,7 @@ KINDS: Mapping[str, RefusalKind] = {
 """The kind of a refusal by its code. A missing key and missing credits are not counted."""
 
 OPERATORS_ONLY = "permission_denied"
-OPERATOR_PATHS = ("/admin/", "/v1/admin/")
+OPERATOR_PATH = "/admin/"
 MOST_DAYS = 366
 
 
@@ -43,7 +43,7 @@ def address_of(ip: str) -> str:
 
 def is_forbidden_call(error_code: str, path: str | None) -> bool:
     """Whether a valid key without the role called a path for operators."""
-    return error_code == OPERATORS_ONLY and path is not None and path.startswith(OPERATOR_PATHS)
+    return error_code == OPERATORS_ONLY and path is not None and path.startswith(OPERATOR_PATH)
 
 
 def check_span(since: datetime, until: datetime) -> None:

@@ -53,6 +53,8 @@ OpenRouter's paths it has OpenRouter's shape: `code` is the status, and `metadat
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from tollgate.core import conflicts
+
 
 class TollgateError(Exception):
     """An error as the client gets it."""
@@ -64,10 +66,14 @@ class TollgateError(Exception):
     headers: Mapping[str, str] = {}
 
     def __init__(self, message: str | None = None, /, **facts: Any) -> None:
-        self.message = message or self.sentence
         self.param = facts.pop("param", None)
         self.facts = facts
+        self.message = message or self.words()
         super().__init__(self.message)
+
+    def words(self) -> str:
+        """The sentence, with the facts where they make it clearer."""
+        return self.sentence
 
     def body(self, *, openrouter: bool = False) -> dict[str, Any]:
         if openrouter:
@@ -113,11 +119,20 @@ class KeyIsFinal(BadRequest):
     code = "key_is_final"
     sentence = "The key is revoked, and revocation is permanent. Create a new key."
 
+    def words(self) -> str:
+        key_id = self.facts.get("key_id")
+        return (
+            f"The key {key_id} is revoked, and revocation is permanent. Create a new key." if key_id else self.sentence
+        )
+
 
 class Conflict(BadRequest):
     status = 409
     code = "conflict"
     sentence = "The request conflicts with an existing record. See the fields of this error."
+
+    def words(self) -> str:
+        return conflicts.sentence(self.facts) or self.sentence
 
 
 class BodyTooLarge(BadRequest):
@@ -148,10 +163,21 @@ class NotFound(BadRequest):
     code = "not_found"
     sentence = "The resource does not exist. Check the path and the id."
 
+    def words(self) -> str:
+        kind, sought = self.facts.get("kind"), self.facts.get("id")
+        return f"No {str(kind).replace('_', ' ')} has the id {sought}." if kind and sought else self.sentence
+
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
     sentence = "The model does not exist. GET /v1/models lists the models."
+
+    def words(self) -> str:
+        name, expired_on = self.facts.get("model"), self.facts.get("expired_on")
+        if not name:
+            return self.sentence
+        fate = f"expired on {expired_on}" if expired_on else "does not exist"
+        return f"The model {name} {fate}. GET /v1/models lists the models."
 
 
 class ModelUnpriced(BadRequest):
