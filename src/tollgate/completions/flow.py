@@ -72,7 +72,7 @@ class Flow:
 
     async def _settle(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> Settled | None:
         ending = call.ending(client_left=answer.client_left, charges_prefill=self._leaving.charges_prefill)
-        call.state_charge(ending, shows_cost=self._shows_cost)
+        call.take_ending(ending, shows_cost=self._shows_cost)
         settled = await self._settlements.settle(call.item(ending, answer.stored()))
         if call.noting:
             await call.noting

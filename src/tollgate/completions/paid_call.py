@@ -17,6 +17,7 @@ from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
 from tollgate.keys.authentication import Caller
+from tollgate.limits import rules as limits
 from tollgate.process.clock import Monotonic
 from tollgate.upstreams.attempts.attempt import facts
 from tollgate.upstreams.client import Answered
@@ -63,6 +64,8 @@ class PaidCall:
     """The answer comes as events."""
     failure: Failure | None = None
     first_token_ms: int | None = None
+    limit_headers: Mapping[str, str] = field(init=False)
+    """What is left of the limits after the settlement."""
     amounts: Amounts = UNKNOWN
     """What the usage may state, where it must not state our cost."""
     noting: asyncio.Task[None] | None = None
@@ -150,8 +153,12 @@ class PaidCall:
                 return endings.with_server_stopped(ending)
         return endings.with_client_gone(ending) if client_left and self.answer is None else ending
 
-    def state_charge(self, ending: Ending, *, shows_cost: bool) -> None:
-        """A plain answer is changed here, before it is stored or sent; the end of a stream as it is."""
+    def take_ending(self, ending: Ending, *, shows_cost: bool) -> None:
+        """What the client is told of it. A plain answer is changed here, before it is stored or sent; the end of a
+        stream when it leaves."""
+        grant = self.grant
+        given_back = grant.reserved_tokens - ending.tokens_of(grant.reserved_tokens)
+        self.limit_headers = limits.settled(grant.headers, given_back)
         charge = 0 if ending.outcome == "released" else ending.charge_nanos
         self.amounts = Amounts(charge, ending.cost_nanos if shows_cost else None)
         if self.answer is not None and self.hides_cost and states_cost(self.tally.usage):
