@@ -246,7 +246,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         register=chosen.extras_register,
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving)
+    flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
     return completions.endpoints(rooms.gate, flow, clock, redact)
 
 

@@ -265,6 +265,12 @@ class Settings(BaseModel):
         le=100,
         description="The markup on cost, unless the plan or the org has its own: 0.05 is 5 %.",
     )
+    show_cost: Literal["charge", "both"] = Field(
+        "charge",
+        alias="SHOW_COST",
+        description="What `usage.cost` in an answer states where a markup applies: `charge` states what the org is "
+        "charged instead of what the upstream charges you; `both` adds the latter as `usage.upstream_cost`.",
+    )
     extra_prices: str = Field(
         "",
         alias="EXTRA_PRICES",

@@ -2009,19 +2009,23 @@ declare
   longest bigint := 0;
   wait bigint;
   need bigint;
+  span bigint;
+  rest bigint; -- until the window turns
 begin
   for place in 1..6 loop
     continue when most[place] is null;
     need := case when place <= 3 then 1 else tokens end;
-    wait := tollgate.window_wait(
-      current[place], before[place], spans[(place - 1) % 3 + 1], at_ms, need, most[place]
-    );
+    span := spans[(place - 1) % 3 + 1];
+    rest := span - at_ms % span;
+    wait := tollgate.window_wait(current[place], before[place], span, at_ms, need, most[place]);
     if wait is null or wait > longest then
       worst := jsonb_build_object(
         'window', (array['minute', 'hour', 'day'])[(place - 1) % 3 + 1],
         'measure', case when place <= 3 then 'requests' else 'tokens' end,
         'limit', most[place],
         'needed', need,
+        'left', greatest(0, most[place] - current[place] - (before[place] * rest + span - 1) / span),
+        'reset_ms', rest + case when current[place] > 0 then span else 0 end,
         'retry_after_ms', wait
       );
       exit when wait is null;
@@ -3660,6 +3664,32 @@ $$;
 comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota reset where a new period has begun.';
 
 
+create function tollgate.budget_resets_at(key tollgate.api_keys) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.utc((key.budget_period + case key.budget_reset
+    when 'daily' then interval '1 day' when 'weekly' then interval '1 week' when 'monthly' then interval '1 month'
+  end) at time zone 'utc')
+$$;
+
+comment on function tollgate.budget_resets_at(tollgate.api_keys) is
+  'When the budget of a key from in_this_period() is reset; null for never.';
+
+
+create function tollgate.quota_resets_at(key tollgate.api_keys) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.utc((key.month_of_tokens + interval '1 month') at time zone 'utc')
+$$;
+
+comment on function tollgate.quota_resets_at(tollgate.api_keys) is
+  'When the monthly quota of a key from in_this_period() is reset.';
+
+
 -- schemas/06_keys/rotation_lines.sql
 
 -- A line is a key and the keys it was rotated from or to. They share one budget, quota and set of counters.
@@ -3884,11 +3914,7 @@ as $$
     'last_used_at', tollgate.utc(key.last_used_at),
     'revoked_at', tollgate.utc(key.revoked_at),
     'budget_spent_nanos', present.budget_spent_nanos,
-    'budget_resets_at', tollgate.utc((case key.budget_reset
-      when 'daily' then present.budget_period + interval '1 day'
-      when 'weekly' then present.budget_period + interval '1 week'
-      when 'monthly' then present.budget_period + interval '1 month'
-    end) at time zone 'utc'),
+    'budget_resets_at', tollgate.budget_resets_at(present),
     'tokens_used_in_month', present.tokens_used_in_month,
     'tokens_used_in_all', key.tokens_used_in_all,
     'open_requests', case when key.max_concurrent_requests is not null then key.open_requests end
@@ -7121,16 +7147,15 @@ begin
       'key_id', key.id,
       'budget_nanos', key.budget_nanos,
       'spent_nanos', key.budget_spent_nanos,
-      'required_nanos', worst_case.hold_nanos
+      'left_nanos', greatest(0, key.budget_nanos - key.budget_spent_nanos),
+      'required_nanos', worst_case.hold_nanos,
+      'resets_at', tollgate.budget_resets_at(key)
     ));
   elsif worst_case.reserved_tokens > least(
     key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
   ) then
-    return tollgate.refusal(402, 'quota_exhausted', jsonb_build_object(
-      'key_id', key.id,
-      'tokens_needed', worst_case.reserved_tokens,
-      'tokens_left_in_month', key.tokens_per_month - key.tokens_used_in_month,
-      'tokens_left_in_all', key.tokens_in_all - key.tokens_used_in_all
+    return tollgate.refusal(402, 'quota_exhausted', tollgate.tightest_quota(key) || jsonb_build_object(
+      'key_id', key.id, 'needed', worst_case.reserved_tokens
     ));
   elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
     return tollgate.rate_refusal(key.counters, key.limits, at_ms, worst_case.reserved_tokens, key.id);
@@ -7141,6 +7166,27 @@ $$;
 
 comment on function tollgate.key_limit_refusal(tollgate.api_keys, tollgate.remaining, tollgate.worst_case, bigint) is
   'The refusal of a request by a key''s bound of open requests, budget, quotas or windows; null when it fits. `key` comes from in_this_period(). Refuses, as a value: too_many_in_flight, key_budget_exhausted, quota_exhausted, rate_limit_exceeded.';
+
+
+create function tollgate.tightest_quota(key tollgate.api_keys) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'period', q.period, 'limit', q.most, 'left', greatest(0, q.most - q.used), 'resets_at', q.resets_at
+  )
+  from (values
+    ('month', key.tokens_per_month, key.tokens_used_in_month, tollgate.quota_resets_at(key)),
+    ('lifetime', key.tokens_in_all, key.tokens_used_in_all, null)
+  ) q (period, most, used, resets_at)
+  where q.most is not null
+  order by q.most - q.used
+  limit 1
+$$;
+
+comment on function tollgate.tightest_quota(tollgate.api_keys) is
+  'Which of a key''s quotas has the least left, and when it is reset. `key` comes from in_this_period() and has a quota.';
 
 
 create function tollgate.take_from_key(key tollgate.api_keys, worst_case tollgate.worst_case, at_ms bigint) returns void
@@ -9845,15 +9891,13 @@ begin
       'limit_nanos', key.budget_nanos,
       'spent_nanos', key.budget_spent_nanos,
       'remaining_nanos', greatest(0, key.budget_nanos - key.budget_spent_nanos),
-      'resets_at', tollgate.utc((key.budget_period + case key.budget_reset
-        when 'daily' then interval '1 day' when 'weekly' then interval '1 week' when 'monthly' then interval '1 month'
-      end) at time zone 'utc')
+      'resets_at', tollgate.budget_resets_at(key)
     ) end,
     'tokens_in_month', case when key.tokens_per_month is not null then jsonb_build_object(
       'limit', key.tokens_per_month,
       'used', key.tokens_used_in_month,
       'remaining', greatest(0, key.tokens_per_month - key.tokens_used_in_month),
-      'resets_at', tollgate.utc((key.month_of_tokens + interval '1 month') at time zone 'utc')
+      'resets_at', tollgate.quota_resets_at(key)
     ) end,
     'tokens_in_all', case when key.tokens_in_all is not null then jsonb_build_object(
       'limit', key.tokens_in_all,

@@ -177,6 +177,59 @@ def test_a_request_that_no_wait_would_help_is_not_told_to_wait() -> None:
     assert too_large.body()["error"]["limit"] == 10
 
 
+MONTH = {"limit": 50, "period": "month", "resets_at": "2026-12-01T00:00:00.000Z"}
+
+
+@pytest.mark.parametrize(
+    ("code", "facts", "said"),
+    [
+        (
+            "quota_exhausted",
+            MONTH | {"needed": 196, "left": 50},
+            "This request needs 196 tokens, and 50 are left of this API key's quota of 50 tokens until "
+            "2026-12-01T00:00:00.000Z. Request fewer tokens, or raise tokens_per_month of the key.",
+        ),
+        (
+            "quota_exhausted",
+            MONTH | {"needed": 1, "left": 0, "period": "lifetime", "resets_at": None},
+            "This API key has used up its quota of 50 tokens. Raise tokens_in_all of the key, or use another key.",
+        ),
+        (
+            "key_budget_exhausted",
+            {"required_nanos": 10_500, "left_nanos": 10_000, "budget_nanos": 10**9, "resets_at": None},
+            "This request may cost 0.0000105 credits, and 0.00001 are left of this API key's budget of 1 credits. "
+            "Request fewer tokens, or raise budget_nanos of the key.",
+        ),
+        (
+            "key_budget_exhausted",
+            {"required_nanos": 1, "left_nanos": 0, "budget_nanos": 5, "resets_at": "2026-12-01T00:00:00.000Z"},
+            "This API key has used up its budget of 0.000000005 credits until 2026-12-01T00:00:00.000Z. "
+            "Raise budget_nanos of the key, or use another key.",
+        ),
+        (
+            "insufficient_credits",
+            {"required_nanos": 2 * 10**9, "available_nanos": 10**9, "affordable_output_tokens": 7},
+            "This request may cost 2 credits, and 1 are available. Add credits, or request fewer output tokens.",
+        ),
+        (
+            "insufficient_credits",
+            {"required_nanos": 1, "available_nanos": 0, "affordable_output_tokens": 0},
+            "No credits are available. Add credits, or wait until requests in progress end.",
+        ),
+        (
+            "rate_limit_exceeded",
+            {"of": "org", "limit": 60, "measure": "requests", "window": "minute", "needed": 1, "retry_after_ms": 5},
+            "This org may send 60 requests in any minute. "
+            "The request does not fit into a limit at the moment. Send it again after the time in Retry-After.",
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_needed_and_what_is_left(code: str, facts: dict[str, Any], said: str) -> None:
+    error = from_code(code, facts)
+    assert error.message == said
+    assert error.facts == facts
+
+
 def test_an_error_s_own_words_win_over_its_sentence() -> None:
     error = BadRequest("limit: too large.", param="limit")
     assert str(error) == error.message == "limit: too large."

@@ -93,6 +93,7 @@ BAD = [
     ("PRIVATE_UPSTREAMS", "perhaps", "boolean"),
     ("UPSTREAM_TIMEOUT_SECONDS", "0.5", "greater than or equal to 1"),
     ("UPSTREAM_TIMEOUT_SECONDS", "nan", ""),
+    ("SHOW_COST", "upstream", "'charge' or 'both'"),
     ("MARKUP", "-0.05", "greater than or equal to 0"),
     ("MARKUP", "5%", ""),
     ("MARKUP", "NaN", "finite"),

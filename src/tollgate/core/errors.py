@@ -54,6 +54,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from tollgate.core import conflicts
+from tollgate.core.money import credits_number
 
 
 class TollgateError(Exception):
@@ -240,15 +241,52 @@ class InsufficientCredits(PaymentRequired):
     code = "insufficient_credits"
     sentence = "The balance does not cover this request. Add credits, or request fewer output tokens."
 
+    def words(self) -> str:
+        match self.facts:
+            case {"available_nanos": available} if available <= 0:
+                return "No credits are available. Add credits, or wait until requests in progress end."
+            case {"available_nanos": available, "required_nanos": required}:
+                may_cost, left = credits_number(required), credits_number(available)
+                return (
+                    f"This request may cost {may_cost} credits, and {left} are available. "
+                    "Add credits, or request fewer output tokens."
+                )
+        return self.sentence
+
 
 class KeyBudgetExhausted(PaymentRequired):
     code = "key_budget_exhausted"
-    sentence = "This API key has spent its budget for the period. Raise the budget, or wait for the next period."
+    sentence = "The budget of this API key does not cover this request. Raise budget_nanos, or use another key."
+
+    def words(self) -> str:
+        match self.facts:
+            case {"required_nanos": required, "left_nanos": left, "budget_nanos": limit, "resets_at": resets_at}:
+                needs = f"may cost {credits_number(required)} credits"
+                budget = f"budget of {credits_number(limit)} credits"
+                return _beyond(needs, left and credits_number(left), budget, resets_at, "budget_nanos")
+        return self.sentence
 
 
 class QuotaExhausted(PaymentRequired):
     code = "quota_exhausted"
-    sentence = "This API key has used its token quota. Raise the quota, or use another key."
+    sentence = "The token quota of this API key does not cover this request. Raise the quota, or use another key."
+
+    def words(self) -> str:
+        match self.facts:
+            case {"needed": needed, "left": left, "limit": limit, "period": period, "resets_at": resets_at}:
+                setting = "tokens_per_month" if period == "month" else "tokens_in_all"
+                return _beyond(f"needs {needed} tokens", left, f"quota of {limit} tokens", resets_at, setting)
+        return self.sentence
+
+
+def _beyond(needs: str, left: str | int, allowance: str, resets_at: str | None, setting: str) -> str:
+    until = f" until {resets_at}" if resets_at else ""
+    if not left:
+        return f"This API key has used up its {allowance}{until}. Raise {setting} of the key, or use another key."
+    return (
+        f"This request {needs}, and {left} are left of this API key's {allowance}{until}. "
+        f"Request fewer tokens, or raise {setting} of the key."
+    )
 
 
 class Forbidden(TollgateError):
@@ -287,15 +325,21 @@ class RateLimitExceeded(TollgateError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
-    sentence = "The request exceeds a limit of this key or its org. Send it again after the time in Retry-After."
+    sentence = "The request does not fit into a limit at the moment. Send it again after the time in Retry-After."
     never: ClassVar[str] = (
-        "This request alone exceeds a limit of this key or its org, so waiting does not help. "
+        "The request alone exceeds a limit, so waiting does not help. "
         "Request fewer tokens (max_tokens, n, a shorter prompt), or ask your operator for a higher limit."
     )
 
-    def __init__(self, message: str | None = None, /, **facts: Any) -> None:
-        fits_later = facts.get("retry_after_ms", 0) is not None
-        super().__init__(message or (self.sentence if fits_later else self.never), **facts)
+    def words(self) -> str:
+        advice = self.sentence if self.facts.get("retry_after_ms", 0) is not None else self.never
+        match self.facts:
+            case {"of": of, "limit": limit, "measure": "requests", "window": window}:
+                return f"This {of} may send {limit} requests in any {window}. {advice}"
+            case {"of": of, "limit": limit, "left": left, "window": window, "needed": needed}:
+                has = f"this {of} may use {limit} tokens in any {window}, of which {left} are left"
+                return f"This request needs {needed} tokens, and {has}. {advice}"
+        return advice
 
 
 class TooManyInFlight(TollgateError):
