@@ -457,8 +457,8 @@ async def test_a_monthly_quota_starts_anew_on_its_day_and_not_on_another(
     someone = await payer()
     spent = """
         update tollgate.api_keys
-        set tokens_per_month = 150, tokens_used_in_month = 150, quota_reset_day = $2,
-          month_of_tokens = tollgate.quota_month($2, now()) - $3 * interval '1 month'
+        set tokens_per_month = 150, tokens_used_in_month = 150, quota_reset_day = $2::integer,
+          month_of_tokens = tollgate.quota_month($2::integer, now()) - $3 * interval '1 month'
         where id = $1
     """
     day = datetime.now(UTC).day
