@@ -603,6 +603,9 @@ create table tollgate.users (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   deleted_at timestamptz,
+  limits tollgate.limits,
+  limits_set tollgate.limits,
+  counters tollgate.counters,
   unique (id, org_id) -- lets a key point at its user and its org at once
 );
 
@@ -612,8 +615,20 @@ create index users_age on tollgate.users (created_at, id);
 
 comment on table tollgate.users is 'People. Each belongs to one org; an admin operates the whole installation.';
 comment on column tollgate.users.deleted_at is 'When the user was deleted. The row stays as long as the org, disabled and without name or address, because keys and requests refer to it.';
+comment on column tollgate.users.limits is 'The limits in force: limits_set, and those of the role for what it does not set; null when there are none. Requests do not write the rows of other users.';
+comment on column tollgate.users.limits_set is 'The limits that an operator set. A null in it follows the role.';
 
 alter table tollgate.users enable row level security;
+
+
+create table tollgate.role_limits (
+  role text primary key check (role in ('member', 'admin')),
+  limits tollgate.limits not null
+);
+
+comment on table tollgate.role_limits is 'The limits of each user of a role, unless the user''s own say otherwise.';
+
+alter table tollgate.role_limits enable row level security;
 
 
 -- schemas/06_keys/tables.sql
@@ -656,6 +671,8 @@ create domain tollgate.budget_reset as text check (value in ('daily', 'weekly', 
 create domain tollgate.token_quota as bigint check (value between 0 and 1000000000000000);
 create domain tollgate.metadata as jsonb check (tollgate.is_metadata(value));
 
+create domain tollgate.quota_reset_day as integer check (value between 1 and 28);
+
 create table tollgate.api_keys (
   id text primary key default tollgate.new_id('key') check (id ~ '^key_[a-z0-9]{1,64}$'),
   org_id text not null,
@@ -695,6 +712,7 @@ create table tollgate.api_keys (
   line text,
   max_concurrent_requests tollgate.limit,
   open_requests bigint not null default 0,
+  quota_reset_day tollgate.quota_reset_day not null default 1,
   foreign key (user_id, org_id) references tollgate.users (id, org_id) on update cascade
 );
 
@@ -709,6 +727,7 @@ comment on column tollgate.api_keys.ip_allowlist is 'Networks that the key may b
 comment on column tollgate.api_keys.limits is 'The key''s own limits, within the org''s; null is none.';
 comment on column tollgate.api_keys.allowed_models is 'Patterns of the models that the key may use, in which * matches anything; null is all.';
 comment on column tollgate.api_keys.budget_spent_nanos is 'Charges and open holds since budget_period began.';
+comment on column tollgate.api_keys.quota_reset_day is 'The day of the month, in UTC, on which tokens_used_in_month starts from zero.';
 comment on column tollgate.api_keys.counted is 'Whether the key has limits, a budget or a quota of its own. Requests do not write the rows of other keys.';
 comment on column tollgate.api_keys.metadata is 'The owner''s own notes: a small flat object.';
 comment on column tollgate.api_keys.rotated_from is 'The key that was rotated to this one.';
@@ -2045,19 +2064,19 @@ create function tollgate.rate_refusal(
   limits tollgate.limits,
   at_ms bigint,
   tokens bigint,
-  key_id text default null
+  subject jsonb default '{"of": "org"}'
 ) returns jsonb
 language sql
 immutable
 set search_path = ''
 as $$
-  select tollgate.refusal(429, 'rate_limit_exceeded', tollgate.limit_exceeded(counters, limits, at_ms, tokens) || case
-    when key_id is null then '{"of": "org"}' else jsonb_build_object('of', 'key', 'key_id', key_id)
-  end)
+  select tollgate.refusal(
+    429, 'rate_limit_exceeded', tollgate.limit_exceeded(counters, limits, at_ms, tokens) || subject
+  )
 $$;
 
-comment on function tollgate.rate_refusal(tollgate.counters, tollgate.limits, bigint, bigint, text) is
-  'The refusal of a request of so many tokens by the windows of an org or, if `key_id` is given, of a key.';
+comment on function tollgate.rate_refusal(tollgate.counters, tollgate.limits, bigint, bigint, jsonb) is
+  'The refusal of a request of so many tokens by the windows of an org or, as `subject` says, of a user or a key.';
 
 
 -- schemas/05_people/change_org.sql
@@ -2712,6 +2731,135 @@ comment on function public.tollgate_plans(jsonb, jsonb, integer) is
 select tollgate.expose('public.tollgate_plans(jsonb, jsonb, integer)');
 
 
+-- schemas/05_people/user_limits.sql
+
+-- The limits of a user: its own, and its role's. They bound all keys of the user together.
+
+create function tollgate.counted_so_far(key_ids text[]) returns tollgate.counters
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  counters tollgate.counters;
+  running record;
+begin
+  for running in
+    select tollgate.ms_of(r.created_at) as at_ms, r.reserved_tokens as tokens
+    from tollgate.holds h join tollgate.requests r on r.id = h.request_id
+    where r.key_id = any (key_ids)
+    order by r.created_at
+  loop
+    counters := tollgate.take(counters, running.at_ms, 1, running.tokens);
+  end loop;
+  return counters;
+end
+$$;
+
+comment on function tollgate.counted_so_far(text[]) is
+  'Windows with the open requests of some keys, for when their counting begins. Expects the org to be locked.';
+
+
+create function tollgate.user_limits_in_force() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  by_role tollgate.limits := (select r.limits from tollgate.role_limits r where r.role = new.role);
+  limits tollgate.limits := row(
+    coalesce((new.limits_set).requests_per_minute, by_role.requests_per_minute),
+    coalesce((new.limits_set).requests_per_hour, by_role.requests_per_hour),
+    coalesce((new.limits_set).requests_per_day, by_role.requests_per_day),
+    coalesce((new.limits_set).tokens_per_minute, by_role.tokens_per_minute),
+    coalesce((new.limits_set).tokens_per_hour, by_role.tokens_per_hour),
+    coalesce((new.limits_set).tokens_per_day, by_role.tokens_per_day)
+  );
+begin
+  if new.limits is null and not limits is null then
+    new.counters := tollgate.counted_so_far(array(select k.id from tollgate.api_keys k where k.user_id = new.id));
+  end if;
+  new.limits := case when not limits is null then limits end;
+  return new;
+end
+$$;
+
+comment on function tollgate.user_limits_in_force() is
+  'Trigger: the limits of a user in force follow limits_set and the role. When the first is set, the user''s open requests are counted, because settling will correct them. Expects the org to be locked.';
+
+create trigger users_limits_in_force
+before insert or update of role, limits_set on tollgate.users
+for each row
+execute function tollgate.user_limits_in_force();
+
+
+create function tollgate.change_role_limits(actor tollgate.caller, role text, limits jsonb) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  was tollgate.limits := (select r.limits from tollgate.role_limits r where r.role = change_role_limits.role);
+  now_is tollgate.limits := tollgate.limits_with(null, limits);
+begin
+  if was is not distinct from now_is then
+    return;
+  end if;
+  perform from tollgate.orgs o
+  where o.id in (select u.org_id from tollgate.users u where u.role = change_role_limits.role)
+  order by o.id
+  for no key update;
+  if now_is is null then
+    delete from tollgate.role_limits r where r.role = change_role_limits.role;
+  else
+    insert into tollgate.role_limits values (role, now_is)
+    on conflict on constraint role_limits_pkey do update set limits = excluded.limits;
+  end if;
+  update tollgate.users u set limits_set = u.limits_set where u.role = change_role_limits.role;
+  perform tollgate.record(actor, 'role.updated', null, role, tollgate.what_changed(
+    jsonb_build_object('limits', to_jsonb(was)), jsonb_build_object('limits', to_jsonb(now_is))
+  ));
+end
+$$;
+
+comment on function tollgate.change_role_limits(tollgate.caller, text, jsonb) is
+  'Sets the six limits of each user of a role; null removes them. They apply from the next admission on. Repeating a change changes and records nothing. Expects lock_people(). Locks the orgs that have such users, in id order, then the users.';
+
+
+create function tollgate.change_user_limits(actor tollgate.caller, user_id text, limits jsonb, counters boolean)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  was tollgate.users;
+  person tollgate.users;
+begin
+  perform from tollgate.orgs o
+  where o.id = (select u.org_id from tollgate.users u where u.id = change_user_limits.user_id)
+  for no key update;
+  select u.* into was from tollgate.users u
+  where u.id = change_user_limits.user_id and u.deleted_at is null
+  for no key update;
+  if not found then
+    perform tollgate.refuse_missing('user', user_id);
+  end if;
+  person := was;
+  person.limits_set := tollgate.limits_with(was.limits_set, limits);
+  if was.limits_set is distinct from person.limits_set then
+    update tollgate.users u set limits_set = person.limits_set, updated_at = now() where u.id = was.id;
+    perform tollgate.record(actor, 'user.updated', was.org_id, was.id,
+      tollgate.what_changed(to_jsonb(was), to_jsonb(person)));
+  end if;
+  if change_user_limits.counters and not was.counters is null then
+    update tollgate.users u set counters = null where u.id = was.id;
+    perform tollgate.record(actor, 'limits.reset', was.org_id, was.id, '{"counters": true}');
+  end if;
+end
+$$;
+
+comment on function tollgate.change_user_limits(tollgate.caller, text, jsonb, boolean) is
+  'Sets the limits of a user that `limits` names; null removes all. With `counters`, the user''s windows start from zero. They apply from the next admission on. Repeating a change changes and records nothing. Expects lock_people(). Refuses: not_found. Locks the org, then the user.';
+
+
 -- schemas/05_people/users.sql
 
 -- Users.
@@ -2810,6 +2958,10 @@ begin
       select k.org_id from tollgate.api_keys k
       where k.user_id = tollgate_update_user.user_id and k.line is not null
     )
+    for no key update;
+  elsif changes ->> 'role' is not null then -- another role can have other limits
+    perform from tollgate.orgs o
+    where o.id = (select u.org_id from tollgate.users u where u.id = tollgate_update_user.user_id)
     for no key update;
   end if;
   select u.* into was from tollgate.users u
@@ -3021,6 +3173,10 @@ begin
     elsif after.budget_reset is distinct from before.budget_reset then
       after := tollgate.begin_budget(after, ids);
     end if;
+    if after.quota_reset_day <> before.quota_reset_day then -- what is used stays used until the next reset
+      after.tokens_used_in_month := (tollgate.in_this_period(before, clock_timestamp())).tokens_used_in_month;
+      after.month_of_tokens := tollgate.quota_month(after.quota_reset_day, clock_timestamp());
+    end if;
     update tollgate.api_keys k set
       name = after.name,
       scopes = after.scopes,
@@ -3033,6 +3189,7 @@ begin
       budget_spent_nanos = after.budget_spent_nanos,
       tokens_per_month = after.tokens_per_month,
       tokens_in_all = after.tokens_in_all,
+      quota_reset_day = after.quota_reset_day,
       month_of_tokens = after.month_of_tokens,
       tokens_used_in_month = after.tokens_used_in_month,
       tokens_used_in_all = after.tokens_used_in_all,
@@ -3315,7 +3472,7 @@ begin
     id, org_id, user_id, name, digest, pepper, prefix, last_four, environment, scopes, ip_allowlist, expires_at,
     disabled_at, limits, counters, allowed_models, budget_nanos, budget_reset, budget_period, budget_spent_nanos,
     tokens_per_month, tokens_in_all, month_of_tokens, tokens_used_in_month, tokens_used_in_all, metadata,
-    rotated_from, line, max_concurrent_requests, open_requests
+    rotated_from, line, max_concurrent_requests, open_requests, quota_reset_day
   ) values (
     key.id, key.org_id, key.user_id, key.name, key.digest, key.pepper, key.prefix, key.last_four, key.environment,
     key.scopes, key.ip_allowlist, key.expires_at,
@@ -3323,7 +3480,7 @@ begin
     key.budget_period, coalesce(key.budget_spent_nanos, 0),
     key.tokens_per_month, key.tokens_in_all, key.month_of_tokens, coalesce(key.tokens_used_in_month, 0),
     coalesce(key.tokens_used_in_all, 0), coalesce(key.metadata, '{}'),
-    key.rotated_from, key.line, key.max_concurrent_requests, coalesce(key.open_requests, 0)
+    key.rotated_from, key.line, key.max_concurrent_requests, coalesce(key.open_requests, 0), key.quota_reset_day
   );
   perform tollgate.record(actor, 'key.created', key.org_id, key.id,
     tollgate.audited(tollgate.key_terms(key)) || jsonb_build_object(
@@ -3380,76 +3537,117 @@ select tollgate.expose('public.tollgate_create_key(jsonb, text, jsonb, text)');
 
 -- schemas/06_keys/limits.sql
 
--- Limits of an org or a key, as an operator sees and sets them.
+-- Limits of an org, a user, a key or a role, as an operator sees and sets them.
 
-create function tollgate.limits_in_effect(org_id text, key_id text) returns jsonb
+create function tollgate.limits_in_effect(subject jsonb) returns jsonb
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  org tollgate.orgs;
+  none constant tollgate.limits := null;
   key tollgate.api_keys;
-  of_key jsonb;
-  of_org jsonb; -- set by an operator
-  of_both jsonb; -- with those of the plan: in force
+  person tollgate.users;
+  org tollgate.orgs;
+  plan jsonb;
+  by_role jsonb;
 begin
-  if key_id is not null then
-    select k.* into key from tollgate.api_keys k where k.id = limits_in_effect.key_id;
+  if subject ->> 'key_id' is not null then
+    select k.* into key from tollgate.api_keys k where k.id = subject ->> 'key_id';
     if not found then
-      perform tollgate.refuse_missing('key', key_id);
+      perform tollgate.refuse_missing('key', subject ->> 'key_id');
     end if;
-    of_key := tollgate.limits_shown(key.limits);
   end if;
-  select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_in_effect.org_id);
-  if not found then
-    perform tollgate.refuse_missing('org', org_id);
+  select u.* into person from tollgate.users u
+  where u.id = coalesce(key.user_id, subject ->> 'user_id') and (u.deleted_at is null or key.id is not null);
+  if not found and subject ->> 'user_id' is not null then
+    perform tollgate.refuse_missing('user', subject ->> 'user_id');
   end if;
-  of_org := tollgate.limits_shown(coalesce(org.limits_set, org.limits));
-  of_both := to_jsonb(tollgate.limits_of(org));
+  select o.* into org from tollgate.orgs o where o.id = coalesce(person.org_id, subject ->> 'org_id');
+  if not found and subject ->> 'role' is null then
+    perform tollgate.refuse_missing('org', subject ->> 'org_id');
+  end if;
+  plan := (select to_jsonb(p) from tollgate.plans p where p.id = org.plan_id);
+  by_role := (
+    select to_jsonb(r.limits) from tollgate.role_limits r where r.role = coalesce(person.role, subject ->> 'role')
+  );
 
   return jsonb_build_object(
     'org_id', org.id,
+    'user_id', person.id,
     'key_id', key.id,
+    'role', subject ->> 'role',
     'plan', org.plan_id,
-    'limits', coalesce(of_key, of_org),
+    'limits', tollgate.limits_shown(case
+      when key.id is not null then key.limits
+      when person.id is not null then person.limits_set
+      when org.id is not null then coalesce(org.limits_set, org.limits)
+      else (select r.limits from tollgate.role_limits r where r.role = subject ->> 'role')
+    end),
     'in_effect', (
-      select jsonb_object_agg(name, jsonb_build_object(
-        'limit', least((of_key ->> name)::bigint, (of_both ->> name)::bigint),
-        'set_by', case
-          when (of_key ->> name)::bigint <= coalesce((of_both ->> name)::bigint, (of_key ->> name)::bigint) then 'key'
-          when of_both ->> name is null then null
-          when of_org ->> name is null then 'plan'
-          else 'org'
-        end
-      ))
-      from jsonb_object_keys(of_org) name
+      select jsonb_object_agg(name, coalesce((
+        select jsonb_build_object('limit', l.most, 'set_by', l.set_by)
+        from (values
+          (1, 'key', (to_jsonb(key.limits) ->> name)::bigint),
+          (2, 'user', (to_jsonb(person.limits_set) ->> name)::bigint),
+          (3, 'role', case when to_jsonb(person.limits_set) ->> name is null then (by_role ->> name)::bigint end),
+          (4, 'org', (to_jsonb(coalesce(org.limits_set, org.limits)) ->> name)::bigint),
+          (5, 'plan', case when to_jsonb(org.limits_set) ->> name is null then (plan ->> name)::bigint end)
+        ) l (place, set_by, most)
+        where l.most is not null
+        order by l.most, l.place
+        limit 1
+      ), '{"limit": null, "set_by": null}'))
+      from jsonb_object_keys(tollgate.limits_shown(none)) name
     )
   );
 end
 $$;
 
-comment on function tollgate.limits_in_effect(text, text) is
-  'The limits set for a key or, without one, for an org; and for each of the six the lowest that applies, and what set it. Refuses: not_found.';
+comment on function tollgate.limits_in_effect(jsonb) is
+  'The limits set for an org, a user, a key or a role; and for each of the six the lowest that applies to it, and what set it: the key, its user, the user''s role, the org or its plan. Refuses: not_found.';
 
 
-create function tollgate.change_limits(actor tollgate.caller, caller jsonb, subject jsonb, limits jsonb) returns void
+create function tollgate.change_limits(
+  actor tollgate.caller,
+  caller jsonb,
+  subject jsonb,
+  limits jsonb,
+  counters boolean default false
+) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
   changes constant jsonb := jsonb_build_object('limits', limits);
+  reset text;
 begin
   if subject ->> 'key_id' is not null then
     perform public.tollgate_change_key(caller, subject ->> 'key_id', changes, 'admin');
+    update tollgate.api_keys k set counters = null
+    where change_limits.counters and k.id = subject ->> 'key_id' and k.counters is not null
+    returning k.org_id into reset;
+  elsif subject ->> 'org_id' is not null then
+    perform tollgate.change_org(actor, subject ->> 'org_id', changes);
+    update tollgate.orgs o set counters = null
+    where change_limits.counters and o.id = subject ->> 'org_id' and o.counters is not null
+    returning o.id into reset;
   else
-    perform tollgate.change_org(actor, tollgate.org_of(subject), changes);
+    perform tollgate.lock_people();
+    if subject ->> 'user_id' is not null then
+      perform tollgate.change_user_limits(actor, subject ->> 'user_id', limits, counters);
+    else
+      perform tollgate.change_role_limits(actor, subject ->> 'role', limits);
+    end if;
+  end if;
+  if reset is not null then
+    perform tollgate.record(actor, 'limits.reset', reset, coalesce(subject ->> 'key_id', reset), '{"counters": true}');
   end if;
 end
 $$;
 
-comment on function tollgate.change_limits(tollgate.caller, jsonb, jsonb, jsonb) is
-  'Changes the limits of an org, of a user''s org, or of a key. Refuses and locks as change_org() or tollgate_change_key().';
+comment on function tollgate.change_limits(tollgate.caller, jsonb, jsonb, jsonb, boolean) is
+  'Changes the limits of an org, a user, a key or a role; with `counters`, the windows of an org, a user or a key start from zero. Refuses and locks as change_org(), change_user_limits(), tollgate_change_key() or change_role_limits().';
 
 
 create function public.tollgate_limits_of(caller jsonb, subject jsonb) returns jsonb
@@ -3461,12 +3659,12 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(subject);
 end
 $$;
 
 comment on function public.tollgate_limits_of(jsonb, jsonb) is
-  'The limits of the subject: an org_id, a user_id (for the user''s org) or a key_id. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'The limits of the subject: an org_id, a user_id, a key_id or a role. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_limits_of(jsonb, jsonb)');
 
@@ -3481,12 +3679,12 @@ declare
 begin
   perform tollgate.change_limits(actor, caller, subject, limits);
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(subject);
 end
 $$;
 
 comment on function public.tollgate_set_limits(jsonb, jsonb, jsonb) is
-  'Sets limits of an org or a user''s org (null follows the plan), or of a key (null is no limit). They apply from the next admission on, to what was counted before as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
+  'Sets limits of an org (null follows the plan), a user (null follows the role), a key or a role (null is no limit). They apply from the next admission on; those of an org also to what was counted before. For the console and admins. Refuses and locks as recognise() and change_limits().';
 
 select tollgate.expose('public.tollgate_set_limits(jsonb, jsonb, jsonb)');
 
@@ -3498,28 +3696,15 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
-  reset text;
 begin
-  perform tollgate.change_limits(actor, caller, subject, null);
-  if counters and subject ->> 'key_id' is not null then
-    update tollgate.api_keys k set counters = null
-    where k.id = subject ->> 'key_id' and k.counters is not null
-    returning k.org_id into reset;
-  elsif counters then
-    update tollgate.orgs o set counters = null
-    where o.id = tollgate.org_of(subject) and o.counters is not null
-    returning o.id into reset;
-  end if;
-  if reset is not null then
-    perform tollgate.record(actor, 'limits.reset', reset, coalesce(subject ->> 'key_id', reset), '{"counters": true}');
-  end if;
+  perform tollgate.change_limits(actor, caller, subject, null, counters);
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(subject);
 end
 $$;
 
 comment on function public.tollgate_reset_limits(jsonb, jsonb, boolean) is
-  'Removes the limits that were set for an org, a user''s org, or a key; with `counters`, its windows start from zero as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
+  'Removes the limits that were set for an org, a user, a key or a role; with `counters`, its windows start from zero as well. For the console and admins. Refuses and locks as recognise() and change_limits().';
 
 select tollgate.expose('public.tollgate_reset_limits(jsonb, jsonb, boolean)');
 
@@ -3640,6 +3825,20 @@ select tollgate.expose('public.tollgate_key_events(jsonb, jsonb, integer)');
 
 -- When the budget and the monthly quota of a key are reset.
 
+create function tollgate.quota_month(reset_day integer, moment timestamptz) returns date
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return date_trunc('month', (moment at time zone 'utc') - make_interval(days => reset_day - 1))::date + reset_day - 1;
+end
+$$;
+
+comment on function tollgate.quota_month(integer, timestamptz) is
+  'The first day, in UTC, of the month that a monthly quota counts in, if it is reset on a day of the month from 1 to 28.';
+
+
 create function tollgate.in_this_period(key tollgate.api_keys, moment timestamptz) returns tollgate.api_keys
 language plpgsql
 immutable
@@ -3647,7 +3846,7 @@ set search_path = ''
 as $$
 declare
   period date := tollgate.budget_period(key.budget_reset, moment);
-  month date := tollgate.budget_period('monthly', moment);
+  month date := tollgate.quota_month(key.quota_reset_day, moment);
 begin
   if key.budget_period is distinct from period then
     key.budget_period := period;
@@ -3792,23 +3991,14 @@ create function tollgate.begin_counting(key tollgate.api_keys, ids text[]) retur
 language plpgsql
 set search_path = ''
 as $$
-declare
-  running record;
 begin
-  key.counters := null;
-  key.month_of_tokens := tollgate.budget_period('monthly', clock_timestamp());
-  key.tokens_used_in_month := 0;
-  key.tokens_used_in_all := 0;
-  for running in
-    select tollgate.ms_of(r.created_at) as at_ms, r.reserved_tokens as tokens
-    from tollgate.holds h join tollgate.requests r on r.id = h.request_id
+  key.counters := tollgate.counted_so_far(ids);
+  key.month_of_tokens := tollgate.quota_month(key.quota_reset_day, clock_timestamp());
+  key.tokens_used_in_all := coalesce((
+    select sum(r.reserved_tokens) from tollgate.holds h join tollgate.requests r on r.id = h.request_id
     where r.key_id = any (ids)
-    order by r.created_at
-  loop
-    key.counters := tollgate.take(key.counters, running.at_ms, 1, running.tokens);
-    key.tokens_used_in_month := key.tokens_used_in_month + running.tokens;
-    key.tokens_used_in_all := key.tokens_used_in_all + running.tokens;
-  end loop;
+  ), 0);
+  key.tokens_used_in_month := key.tokens_used_in_all;
   return tollgate.begin_budget(key, ids);
 end
 $$;
@@ -3863,6 +4053,7 @@ as $$
     'budget_reset', key.budget_reset,
     'tokens_per_month', key.tokens_per_month,
     'tokens_in_all', key.tokens_in_all,
+    'quota_reset_day', key.quota_reset_day,
     'limits', case when not key.limits is null then to_jsonb(key.limits) end,
     'max_concurrent_requests', key.max_concurrent_requests,
     'metadata', key.metadata
@@ -3916,6 +4107,9 @@ as $$
     'budget_spent_nanos', present.budget_spent_nanos,
     'budget_resets_at', tollgate.budget_resets_at(present),
     'tokens_used_in_month', present.tokens_used_in_month,
+    'quota_resets_at', case when key.tokens_per_month is not null then
+      tollgate.utc((present.month_of_tokens + interval '1 month') at time zone 'utc')
+    end,
     'tokens_used_in_all', key.tokens_used_in_all,
     'open_requests', case when key.max_concurrent_requests is not null then key.open_requests end
   ) || tollgate.key_terms(key)
@@ -4018,6 +4212,8 @@ as $$
       then 'budget_nanos' end,
     case when other.tokens_per_month < coalesce(key.tokens_per_month, other.tokens_per_month + 1)
       then 'tokens_per_month' end,
+    case when other.tokens_per_month is not null and key.quota_reset_day <> other.quota_reset_day
+      then 'quota_reset_day' end,
     case when other.tokens_in_all < coalesce(key.tokens_in_all, other.tokens_in_all + 1) then 'tokens_in_all' end,
     case when other.max_concurrent_requests
       < coalesce(key.max_concurrent_requests, other.max_concurrent_requests + 1) then 'max_concurrent_requests' end,
@@ -4029,7 +4225,7 @@ as $$
 $$;
 
 comment on function tollgate.wider_terms(tollgate.api_keys, tollgate.api_keys) is
-  'The terms in which a key grants more than another. A budget with a different reset counts as more.';
+  'The terms in which a key grants more than another. A budget or a quota with a different reset counts as more.';
 
 
 create function tollgate.counted_terms(key tollgate.api_keys) returns text[]
@@ -4058,10 +4254,11 @@ as $$
 begin
   key := tollgate.with_fields(key, given, array[
     'name', 'scopes', 'allowed_models', 'ip_allowlist', 'expires_at', 'budget_nanos', 'budget_reset',
-    'tokens_per_month', 'tokens_in_all', 'limits', 'max_concurrent_requests', 'metadata'
+    'tokens_per_month', 'tokens_in_all', 'quota_reset_day', 'limits', 'max_concurrent_requests', 'metadata'
   ]);
   key.limits := case when not key.limits is null then key.limits end;
   key.metadata := coalesce(key.metadata, '{}');
+  key.quota_reset_day := coalesce(key.quota_reset_day, 1);
   if key.budget_nanos is null and given ->> 'budget_reset' is not null then
     perform tollgate.refuse_field('budget_reset', 'needs a budget');
   end if;
@@ -6822,9 +7019,12 @@ declare
   at_ms bigint;
   request record;
   key tollgate.api_keys;
+  person tollgate.users;
   wallet tollgate.wallet;
   remaining tollgate.remaining;
   key_remaining tollgate.remaining;
+  user_remaining tollgate.remaining;
+  least_left tollgate.remaining; -- of org, user and key
   worst_case tollgate.worst_case;
   admitted tollgate.admitted;
   available bigint;
@@ -6833,6 +7033,7 @@ declare
   last_id text;
   place integer := 0; -- of the wallet among the wallets
   place_of_keys integer := 0; -- of the org whose keys this batch has written to
+  place_of_users integer := 0; -- of the org whose users this batch has written to
   used_keys text[] := '{}'; -- to be touched
   callers jsonb[] := '{}'; -- of the used keys, in their order
   all_admitted tollgate.admitted[] := '{}';
@@ -6874,6 +7075,8 @@ begin
       k.environment,
       k.counted or k.max_concurrent_requests is not null as is_counted,
       case when k.counted or k.max_concurrent_requests is not null then k end as counted_key,
+      not u.limits is null as is_limited,
+      case when not u.limits is null then u end as limited_user,
       (k.last_used_at > moment - interval '1 minute') is not true or (
         jsonb_array_length(i.item -> 'caller' -> 'digests') > 1
         and k.digest <> decode(i.item -> 'caller' -> 'digests' ->> 0, 'hex')
@@ -6932,6 +7135,16 @@ begin
       key := null;
       key_remaining := null;
     end if;
+    if request.is_limited then
+      person := request.limited_user;
+      if place_of_users = place then -- an earlier item may have changed this user
+        select u.* into person from tollgate.users u where u.id = person.id;
+      end if;
+      user_remaining := tollgate.remaining(person.counters, person.limits, at_ms);
+    elsif person.id is not null then
+      person := null;
+      user_remaining := null;
+    end if;
 
     if refusal is not null then
       null;
@@ -6947,12 +7160,22 @@ begin
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
         if remaining.requests_left < 1 then
           refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
+        elsif user_remaining.requests_left < 1 then
+          refusal := tollgate.rate_refusal(
+            person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
+          );
         elsif key_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(key.counters, tollgate.of_requests(key.limits), at_ms, 0, key.id);
+          refusal := tollgate.rate_refusal(
+            key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
+          );
         else
           wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
           remaining.requests_left := remaining.requests_left - 1;
           wallets[place] := wallet;
+          if request.is_limited then
+            perform tollgate.take_from_user(person.id, at_ms, 0);
+            place_of_users := place;
+          end if;
           if request.is_counted then
             perform tollgate.take_replay_from_key(key, at_ms);
             place_of_keys := place;
@@ -6968,7 +7191,8 @@ begin
         request.markup_ppm,
         least(available, key.budget_nanos - key.budget_spent_nanos),
         least(
-          remaining.tokens_left / 2, key_remaining.tokens_left / 2, -- half: other requests can run at the same time
+          -- Half, because other requests can run at the same time.
+          remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
           key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
         )
       );
@@ -6984,6 +7208,10 @@ begin
         ));
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
+      elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
+        refusal := tollgate.rate_refusal(
+          person.counters, person.limits, at_ms, worst_case.reserved_tokens, tollgate.of_user(person)
+        );
       elsif request.is_counted then
         refusal := tollgate.key_limit_refusal(key, key_remaining, worst_case, at_ms);
       end if;
@@ -6995,6 +7223,12 @@ begin
         wallets[place] := wallet;
         remaining.requests_left := remaining.requests_left - 1;
         remaining.tokens_left := remaining.tokens_left - worst_case.reserved_tokens;
+        if request.is_limited then
+          perform tollgate.take_from_user(person.id, at_ms, worst_case.reserved_tokens);
+          place_of_users := place;
+          user_remaining.requests_left := user_remaining.requests_left - 1;
+          user_remaining.tokens_left := user_remaining.tokens_left - worst_case.reserved_tokens;
+        end if;
         if request.is_counted then
           perform tollgate.take_from_key(key, worst_case, at_ms);
           place_of_keys := place;
@@ -7009,9 +7243,11 @@ begin
           worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
         );
         all_admitted := all_admitted || admitted;
-        answer := tollgate.grant_of(admitted, request.environment, wallet, case
-          when request.is_counted then tollgate.tighter(remaining, key_remaining) else remaining
-        end);
+        least_left := case when request.is_limited then tollgate.tighter(remaining, user_remaining) else remaining end;
+        if request.is_counted then
+          least_left := tollgate.tighter(least_left, key_remaining);
+        end if;
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left);
       end if;
     end if;
 
@@ -7052,7 +7288,7 @@ end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then keys.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then for each request the user, if limited, and the key.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');
 
@@ -7127,6 +7363,17 @@ comment on function tollgate.keep_answer(text, jsonb) is
 
 -- A key's own budget, quotas and limits.
 
+create function tollgate.of_key(key tollgate.api_keys) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('of', 'key', 'key_id', key.id)
+$$;
+
+comment on function tollgate.of_key(tollgate.api_keys) is 'The key as the subject of a refusal.';
+
+
 create function tollgate.key_limit_refusal(
   key tollgate.api_keys,
   remaining tollgate.remaining,
@@ -7158,7 +7405,7 @@ begin
       'key_id', key.id, 'needed', worst_case.reserved_tokens
     ));
   elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
-    return tollgate.rate_refusal(key.counters, key.limits, at_ms, worst_case.reserved_tokens, key.id);
+    return tollgate.rate_refusal(key.counters, key.limits, at_ms, worst_case.reserved_tokens, tollgate.of_key(key));
   end if;
   return null;
 end
@@ -7254,7 +7501,7 @@ begin
       else k.budget_spent_nanos
     end,
     tokens_used_in_month = case
-      when k.month_of_tokens = tollgate.budget_period('monthly', admitted_at)
+      when k.month_of_tokens = tollgate.quota_month(k.quota_reset_day, admitted_at)
       then greatest(0, k.tokens_used_in_month + token_change)
       else k.tokens_used_in_month
     end,
@@ -7467,6 +7714,8 @@ begin
       (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
       k.counted or k.max_concurrent_requests is not null as is_counted,
       k.max_concurrent_requests is not null as is_bounded,
+      r.user_id,
+      not u.limits is null as is_limited,
       k.line,
       o.balance_nanos,
       o.held_nanos,
@@ -7477,6 +7726,7 @@ begin
     left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (org_ids)
     left join tollgate.orgs o on o.id = r.org_id
     left join tollgate.api_keys k on k.id = r.key_id
+    left join tollgate.users u on u.id = r.user_id
     order by o.id, i.item ->> 'id', i.place
   -- Decide.
   loop
@@ -7555,6 +7805,9 @@ begin
       charges := charges || transfer;
     end if;
     wallets[place] := wallet;
+    if entry.is_limited then
+      perform tollgate.settle_user(entry.user_id, entry.created_at, token_change, at_ms);
+    end if;
     if entry.is_counted then
       perform tollgate.settle_key(entry.key_id, entry.created_at, charge - entry.hold_nanos, token_change, at_ms);
     end if;
@@ -7628,7 +7881,7 @@ end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then users and keys, then requests.';
 
 select tollgate.expose('public.tollgate_settle(jsonb)');
 
@@ -7691,6 +7944,8 @@ begin
       wallet.chain_head := transfer.chain;
     end if;
     perform tollgate.tally_correction(before, now_settled);
+    perform tollgate.settle_user(before.user_id, before.created_at, token_change, at_ms)
+    from tollgate.users u where u.id = before.user_id and not u.limits is null;
     if counted then
       perform tollgate.settle_key(before.key_id, before.created_at, change, token_change, at_ms);
     end if;
@@ -7714,7 +7969,7 @@ end
 $$;
 
 comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
-  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the key.';
+  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
 
 
 -- schemas/12_completions/sweep.sql
@@ -7865,6 +8120,46 @@ begin
   end if;
 end
 $$;
+
+
+-- schemas/12_completions/user_limits.sql
+
+-- A user's own limits, over all the user's keys.
+
+create function tollgate.of_user(person tollgate.users) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('of', 'user', 'user_id', person.id)
+$$;
+
+comment on function tollgate.of_user(tollgate.users) is 'The user as the subject of a refusal.';
+
+
+create function tollgate.take_from_user(user_id text, at_ms bigint, tokens bigint) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.users u set counters = tollgate.take(u.counters, at_ms, 1, tokens) where u.id = user_id
+$$;
+
+comment on function tollgate.take_from_user(text, bigint, bigint) is
+  'Takes a request from a user''s windows. The org is locked by the caller. Locks the user.';
+
+
+create function tollgate.settle_user(user_id text, admitted_at timestamptz, token_change bigint, at_ms bigint)
+returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.users u
+  set counters = tollgate.correct(u.counters, tollgate.ms_of(admitted_at), at_ms, token_change)
+  where u.id = user_id
+$$;
+
+comment on function tollgate.settle_user(text, timestamptz, bigint, bigint) is
+  'Corrects a user''s windows by the difference between the tokens that a request took and those it used. Locks the user.';
 
 
 -- schemas/12_completions/worst_case.sql
@@ -9313,6 +9608,7 @@ begin
       'at', tollgate.utc(moment),
       'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
         || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
+      'user', case when not u.limits is null then tollgate.windows(u.counters, u.limits, tollgate.ms_of(moment)) end,
       'key', case when k.counted or k.max_concurrent_requests is not null then
         tollgate.windows(k.counters, k.limits, tollgate.ms_of(moment))
         || jsonb_build_object('concurrent', case when k.max_concurrent_requests is not null then
@@ -9322,13 +9618,14 @@ begin
     )
     from tollgate.api_keys k
     join tollgate.orgs o on o.id = k.org_id
+    join tollgate.users u on u.id = k.user_id
     where k.id = actor.key_id
   );
 end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'The windows and open requests of the caller''s org, and of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
+  'The windows and open requests of the caller''s org, the windows of the user if it has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');
 
@@ -9995,20 +10292,24 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'usage');
   moment timestamptz := clock_timestamp();
-  month timestamptz := date_trunc('month', moment, 'UTC');
   own jsonb := jsonb_build_object('org_id', actor.org_id, 'key_id', actor.key_id);
+  month timestamptz; -- of the quota
   in_month jsonb;
   org tollgate.orgs;
+  person tollgate.users;
   key tollgate.api_keys;
   minute jsonb;
 begin
   select o.* into org from tollgate.orgs o where o.id = actor.org_id;
   select k.* into key from tollgate.api_keys k where k.id = actor.key_id;
   key := tollgate.in_this_period(key, moment);
+  select u.* into person from tollgate.users u where u.id = actor.user_id;
+  month := tollgate.quota_month(key.quota_reset_day, moment)::timestamp at time zone 'utc';
   in_month := tollgate.used_since(month, own);
   select w.minute into minute
   from (values
     (tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
+    (tollgate.limited(tollgate.windows(person.counters, person.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
     (tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute')
   ) w (minute)
   where w.minute <> 'null'
@@ -10033,7 +10334,7 @@ end
 $$;
 
 comment on function public.tollgate_key_usage(jsonb) is
-  'What the calling key has used: its monthly quota, its requests per minute (by its own limit or its org''s, whichever has less left), and its usage of all time. Refuses: as recognise(). Locks nothing.';
+  'What the calling key has used: its monthly quota, its requests per minute (by the limit of the key, its user or its org, whichever has less left), and its usage of all time. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_usage(jsonb)');
 

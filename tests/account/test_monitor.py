@@ -251,6 +251,8 @@ async def test_a_key_s_own_usage_is_told_with_its_quota(
     first, last = at(told.pop("first_request_at")), at(told.pop("last_request_at"))
     assert first < last <= datetime.now(UTC) + timedelta(seconds=1)
     assert at(told.pop("quota_reset_at")) == next_month()
+    await sql(shared_database, "update tollgate.api_keys set quota_reset_day = 28 where id = $1", someone.key_id)
+    assert at((await key_usage(api, someone))["quota_reset_at"]).day == 28
     assert told == {
         "org_id": someone.org_id,
         "user_id": someone.user_id,

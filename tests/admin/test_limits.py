@@ -1,6 +1,7 @@
 """/admin/limit over HTTP, through both doors: a limit applies to the next admission."""
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from completions.paid import an_item
 from operators import EVENTS, NO_LIMITS, SIX, admitted, bearing, operating, settled, word
-from people import Person
+from people import PEPPER, Person
 from tollgate.database import Door
+from tollgate.keys import rules
 
 Sql = Callable[..., Any]
 
@@ -58,16 +61,82 @@ async def test_what_is_set_for_an_org_is_answered_and_binds_the_very_next_admiss
         assert (f"{facts['measure']}_per_{facts['window']}", facts["limit"], facts["of"]) == (name, 1, "org")
 
 
-async def test_a_user_stands_for_his_org(operator: httpx.AsyncClient, door: Door, customer: Any) -> None:
-    someone = await customer(plan="free")
-    shown = await put(operator, user_id=someone.user_id, requests_per_minute=0)
-    assert (shown["org_id"], shown["key_id"], shown["plan"]) == (someone.org_id, None, "free")
+async def second_key(operator: httpx.AsyncClient, someone: Person) -> Person:
+    """The same user with another key."""
+    made = (await operator.post("/admin/keys", json={"user_id": someone.user_id, "name": "Second"})).json()
+    other = copy.copy(someone)
+    other.secret, other.key_id = made["key"], made["id"]
+    other.key = someone.key | {"digest": rules.digest(made["key"], PEPPER)}
+    return other
+
+
+async def test_limits_of_a_user_bind_all_keys_of_the_user_together_and_nobody_else(
+    operator: httpx.AsyncClient, door: Door, customer: Any
+) -> None:
+    someone, colleague = await customer(plan="free"), await customer()
+    await operator.patch(f"/admin/users/{colleague.user_id}", json={"org_id": someone.org_id})
+    shown = await put(operator, user_id=someone.user_id, requests_per_minute=3, tokens_per_day=10**11)
+    assert (shown["org_id"], shown["user_id"], shown["key_id"]) == (someone.org_id, someone.user_id, None)
     assert binding(shown) == {name: (limit, "plan") for name, limit in FREE.items()} | {
-        "requests_per_minute": (0, "org")
+        "requests_per_minute": (3, "user")
     }
-    for query in ({"user_id": someone.user_id}, {"org_id": someone.org_id}):
-        assert (await operator.get("/admin/limit", params=query)).json() == shown
-    assert (await refusal(door, someone))["limit"] == 0
+    of_key = (await operator.get("/admin/limit", params={"key_id": someone.key_id})).json()
+    assert binding(of_key) == binding(shown)
+
+    keys = [someone, await second_key(operator, someone)]
+    batch = [an_item(key, markup_ppm=0) for key in keys * 3]
+    answers = await door.call("tollgate_admit", items=batch)
+    assert sum("granted" in answer for answer in answers.values()) == 3
+    for key in keys:
+        facts = await refusal(door, key)
+        assert (facts["of"], facts["user_id"], facts["limit"]) == ("user", someone.user_id, 3)
+        own = (await operator.get("/user/limit", headers=bearing(key))).json()
+        assert (own["user"]["requests"]["minute"]["used"], own["key"]) == (3, None)
+    assert "granted" in await admitted(door, colleague)
+    own = (await operator.get("/user/limit", headers=bearing(colleague))).json()
+    assert (own["user"], own["org"]["requests"]["minute"]["used"]) == (None, 4)
+
+
+async def test_limits_of_a_user_hold_however_many_come_at_once_and_tokens_are_corrected(
+    operator: httpx.AsyncClient, door: Door, customer: Any
+) -> None:
+    someone = await customer()
+    running = await admitted(door, someone)  # before there are limits: counted all the same
+    await put(operator, user_id=someone.user_id, requests_per_hour=12, tokens_per_day=10**9)
+    keys = [someone, await second_key(operator, someone)]
+    answers = await asyncio.gather(*(admitted(door, key) for key in keys * 15))
+    granted = [running, *(answer for answer in answers if "granted" in answer)]
+    assert len(granted) == 12
+    await asyncio.gather(*(settled(door, answer, 5) for answer in granted))
+    own = (await operator.get("/user/limit", headers=bearing(someone))).json()["user"]
+    assert (own["requests"]["hour"]["used"], own["tokens"]["day"]["used"]) == (12, 12 * 30)
+
+
+async def test_a_user_without_limits_of_its_own_has_those_of_its_role(
+    operator: httpx.AsyncClient, door: Door, customer: Any
+) -> None:
+    first, exception, newcomer = await customer(), await customer(), await customer()
+    for someone in (first, exception):
+        await operator.patch(f"/admin/users/{someone.user_id}", json={"role": "admin"})
+    await put(operator, user_id=exception.user_id, tokens_per_minute=10**9)
+    try:
+        shown = await put(operator, role="admin", tokens_per_minute=10**10, tokens_per_day=10**10)
+        assert (shown["role"], shown["org_id"], shown["limits"]["tokens_per_day"]) == ("admin", None, 10**10)
+        await operator.patch(f"/admin/users/{newcomer.user_id}", json={"role": "admin"})
+        for someone, minute in ((first, (10**10, "role")), (newcomer, (10**10, "role")), (exception, (10**9, "user"))):
+            found = binding((await operator.get("/admin/limit", params={"user_id": someone.user_id})).json())
+            assert (found["tokens_per_minute"], found["tokens_per_day"]) == (minute, (10**10, "role"))
+            own = (await operator.get("/user/limit", headers=bearing(someone))).json()["user"]["tokens"]
+            assert (own["minute"]["limit"], own["day"]["limit"]) == (minute[0], 10**10)
+        facts = await refusal(door, newcomer, prompt_tokens=10**10)
+        assert (facts["of"], facts["limit"]) == ("user", 10**10)
+    finally:
+        answer = await operator.delete("/admin/limit", params={"role": "admin"})
+    assert answer.json()["limits"] == NO_LIMITS
+    assert (await operator.get("/user/limit", headers=bearing(first))).json()["user"] is None
+    assert (await operator.get("/user/limit", headers=bearing(exception))).json()["user"]["tokens"]["day"][
+        "limit"
+    ] is None
 
 
 async def test_what_is_set_for_a_key_binds_that_key_alone(
@@ -115,6 +184,7 @@ async def test_a_change_is_traced_and_a_repetition_is_not(
     someone = await person()
     for subject, target, action, field in (
         ({"org_id": someone.org_id}, someone.org_id, "org.updated", "limits_set"),
+        ({"user_id": someone.user_id}, someone.user_id, "user.updated", "limits_set"),
         ({"key_id": someone.key_id}, someone.key_id, "key.updated", "limits"),
     ):
         for _ in range(2):
@@ -137,6 +207,7 @@ async def test_a_reset_takes_the_limits_away_and_the_counters_when_asked(
     someone = await customer()
     for subject, target in (
         ({"org_id": someone.org_id}, someone.org_id),
+        ({"user_id": someone.user_id}, someone.user_id),
         ({"key_id": someone.key_id}, someone.key_id),
     ):
         await put(operator, **subject, requests_per_hour=1)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -456,6 +456,29 @@ async def test_a_quota_bounds_a_key_and_is_corrected_to_what_was_used(
     assert "granted" in (await admit(door, item(someone, output_bound=100)))[0]
 
 
+async def test_a_monthly_quota_starts_anew_on_its_day_and_not_on_another(
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
+) -> None:
+    someone = await payer()
+    spent = """
+        update tollgate.api_keys
+        set tokens_per_month = 150, tokens_used_in_month = 150, quota_reset_day = $2::integer,
+          month_of_tokens = tollgate.quota_month($2::integer, now()) - $3 * interval '1 month'
+        where id = $1
+    """
+    day = datetime.now(UTC).day
+    for reset_day in {1, min(day, 28), day % 28 + 1}:
+        await sql(shared_database, spent, someone.key_id, reset_day, 0)
+        (refused,) = await admit(door, item(someone))
+        assert refused["refusal"]["code"] == "quota_exhausted"
+        await sql(shared_database, spent, someone.key_id, reset_day, 1)
+        asked = item(someone)
+        assert "granted" in (await admit(door, asked))[0]
+        await settle(door, settled(asked, 1))
+        used = "select tokens_used_in_month from tollgate.api_keys where id = $1"
+        assert await sql(shared_database, used, someone.key_id) == 30
+
+
 @pytest.mark.parametrize(
     ("what", "bound"),
     [
@@ -629,24 +652,25 @@ async def test_a_replay_respects_the_models_of_the_key_that_asks(
     assert (refused["refusal"]["code"], refused["refusal"]["facts"]["model"]) == ("model_not_allowed", "maker/model")
 
 
-@pytest.mark.parametrize("table", ["orgs", "api_keys"])
+@pytest.mark.parametrize(("table", "of"), [("orgs", "org"), ("users", "user"), ("api_keys", "key")])
 async def test_a_replay_takes_a_request_of_the_windows_and_neither_tokens_nor_credits(
-    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], table: str
+    door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], table: str, of: str
 ) -> None:
     someone = await payer()
-    limits = f"update tollgate.{table} set limits = row(3, null, null, 200, null, null) where id in ($1, $2)"
-    await sql(shared_database, limits, someone.org_id, someone.key_id)
+    ids = [someone.org_id, someone.user_id, someone.key_id]
+    limits = f"update tollgate.{table} set limits = row(3, null, null, 200, null, null) where id = any ($1)"
+    await sql(shared_database, limits, ids)
     await answered(door, someone)
     answers = [(await admit(door, idempotent(someone, "k1")))[0] for _ in range(3)]
     assert ["replay" in answer for answer in answers] == [True, True, False]
     facts = answers[-1]["refusal"]["facts"]
     assert answers[-1]["refusal"]["code"] == "rate_limit_exceeded"
-    assert (facts["of"], facts["measure"]) == ("org" if table == "orgs" else "key", "requests")
+    assert (facts["of"], facts["measure"]) == (of, "requests")
     assert 0 < facts["retry_after_ms"] <= 120_000
     counters = (
-        f"select array[(counters).minute_requests, (counters).minute_tokens] from tollgate.{table} where id in ($1, $2)"
+        f"select array[(counters).minute_requests, (counters).minute_tokens] from tollgate.{table} where id = any ($1)"
     )
-    assert await sql(shared_database, counters, someone.org_id, someone.key_id) == [3, 30]
+    assert await sql(shared_database, counters, ids) == [3, 30]
     assert await balance_of(someone) == (CREDIT - 500, 0)
 
 

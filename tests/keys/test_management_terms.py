@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from people import PEPPER, Person, refused
-from tollgate.core.errors import BadRequest, Conflict
+from tollgate.core.errors import BadRequest, Conflict, PermissionDenied
 from tollgate.keys import rules, store
 
 MALFORMED = [
@@ -45,6 +45,8 @@ MALFORMED = [
     ("tokens_per_month", -1),
     ("tokens_per_month", 10**16),
     ("tokens_in_all", [1]),
+    ("quota_reset_day", 0),
+    ("quota_reset_day", 29),
     ("max_concurrent_requests", -1),
     ("max_concurrent_requests", "many"),
     ("limits", 60),
@@ -132,6 +134,7 @@ async def test_all_terms_are_kept_and_shown(person: Any) -> None:
         "budget_reset": "weekly",
         "tokens_per_month": 1000,
         "tokens_in_all": 5000,
+        "quota_reset_day": 28,
         "metadata": {"team": "five", "size": 5, "on": True, "share": 0.5},
     }
     limits = {"requests_per_minute": 0, "tokens_per_day": 10**11}
@@ -204,3 +207,38 @@ async def test_a_person_of_the_tests_is_no_operator(person: Any) -> None:
     error = await refused(store.create_key(wide.at_the_door(), someone.user_id, made()))
     assert error.code == "not_found"
     assert (await refused(store.set_key_state(wide.at_the_door(), someone.key_id, "revoked"))).code == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("day", "moment", "began"),
+    [
+        (1, "2026-02-28T23:59:59.999Z", "2026-02-01"),
+        (1, "2026-03-01T00:00:00Z", "2026-03-01"),
+        (2, "2026-05-31T23:00:00-02:00", "2026-05-02"),
+        (15, "2024-02-29T12:00:00Z", "2024-02-15"),
+        (28, "2026-02-27T23:59:59.999Z", "2026-01-28"),
+        (28, "2026-02-28T00:00:00Z", "2026-02-28"),
+        (28, "2026-03-27T23:59:59.999Z", "2026-02-28"),
+        (28, "2027-01-01T00:00:00Z", "2026-12-28"),
+        (28, "2024-03-31T00:00:00Z", "2024-03-28"),
+    ],
+)
+async def test_a_quota_s_month_begins_on_its_day(
+    shared_database: str, sql: Any, day: int, moment: str, began: str
+) -> None:
+    month = "select tollgate.quota_month($1, $2::text::timestamptz)::text"
+    assert await sql(shared_database, month, day, moment) == began
+
+
+async def test_another_reset_day_gives_no_quota_back(person: Any, shared_database: str, sql: Any) -> None:
+    someone, admin = await person(), await person("admin")
+    terms = {"tokens_per_month": 100, "quota_reset_day": 10}
+    await store.change_key(admin.at_the_door(), someone.key_id, terms, "admin")
+    await sql(shared_database, "update tollgate.api_keys set tokens_used_in_month = 60 where id = $1", someone.key_id)
+    for day in (28, 1, 11):
+        changed = await store.change_key(admin.at_the_door(), someone.key_id, {"quota_reset_day": day}, "admin")
+        shown = changed["key"]
+        assert (shown["quota_reset_day"], shown["tokens_used_in_month"]) == (day, 60)
+        assert int(shown["quota_resets_at"][8:10]) == day
+    error = await refused(store.change_key(someone.at_the_door(), someone.key_id, {"quota_reset_day": 2}))
+    assert (type(error), error.param) == (PermissionDenied, "quota_reset_day")

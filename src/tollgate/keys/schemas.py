@@ -84,9 +84,12 @@ class KeyTerms(ChangeBody):
         None, description="The budget in nanos (1e-9 credit)."
     )
     budget_reset: BudgetReset | None = Field(None, description="When the budget resets, in UTC. Null is never.")
-    tokens_per_month: KeyTokens | None = Field(None, description="The most tokens, in and out, in a calendar month.")
+    tokens_per_month: KeyTokens | None = Field(None, description="The most tokens, in and out, in a month.")
     tokens_in_all: KeyTokens | None = Field(
         None, description="The most tokens, in and out, over the lifetime of the key."
+    )
+    quota_reset_day: Annotated[int, Field(ge=1, le=28)] | None = Field(
+        None, description="The day of the month, in UTC, on which tokens_per_month starts anew. Null is the first."
     )
     limits: KeyLimits | None = None
     max_concurrent_requests: Limit | None = Field(
@@ -196,6 +199,8 @@ class ApiKey(Amounts):
     budget_resets_at: str | None
     tokens_per_month: int | None
     tokens_in_all: int | None
+    quota_reset_day: int
+    quota_resets_at: str | None = Field(description="When the monthly quota starts anew; null without one.")
     tokens_used_in_month: int | None = Field(description="Null when no quota, budget, limit or bound needs the count.")
     tokens_used_in_all: int | None = Field(description="Since the key first had one of these.")
     limits: KeyLimits | None

@@ -1,6 +1,6 @@
-"""The limits of orgs and keys in the database.
+"""The limits of orgs, users, keys and roles in the database.
 
-A subject is a dict with an org_id, a user_id (for the org of the user) or a key_id.
+A subject is a dict with an org_id, a user_id, a key_id or a role.
 """
 
 from typing import Any
@@ -21,5 +21,5 @@ async def reset_limits(door: Door, subject: dict[str, Any], *, counters: bool) -
 
 
 async def own_limits(door: Door) -> Json:
-    """Of the caller's org and key."""
+    """Of the caller's org, user and key."""
     return await door.call("tollgate_own_limits")

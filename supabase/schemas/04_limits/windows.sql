@@ -201,16 +201,16 @@ create function tollgate.rate_refusal(
   limits tollgate.limits,
   at_ms bigint,
   tokens bigint,
-  key_id text default null
+  subject jsonb default '{"of": "org"}'
 ) returns jsonb
 language sql
 immutable
 set search_path = ''
 as $$
-  select tollgate.refusal(429, 'rate_limit_exceeded', tollgate.limit_exceeded(counters, limits, at_ms, tokens) || case
-    when key_id is null then '{"of": "org"}' else jsonb_build_object('of', 'key', 'key_id', key_id)
-  end)
+  select tollgate.refusal(
+    429, 'rate_limit_exceeded', tollgate.limit_exceeded(counters, limits, at_ms, tokens) || subject
+  )
 $$;
 
-comment on function tollgate.rate_refusal(tollgate.counters, tollgate.limits, bigint, bigint, text) is
-  'The refusal of a request of so many tokens by the windows of an org or, if `key_id` is given, of a key.';
+comment on function tollgate.rate_refusal(tollgate.counters, tollgate.limits, bigint, bigint, jsonb) is
+  'The refusal of a request of so many tokens by the windows of an org or, as `subject` says, of a user or a key.';

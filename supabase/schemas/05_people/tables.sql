@@ -87,6 +87,9 @@ create table tollgate.users (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   deleted_at timestamptz,
+  limits tollgate.limits,
+  limits_set tollgate.limits,
+  counters tollgate.counters,
   unique (id, org_id) -- lets a key point at its user and its org at once
 );
 
@@ -96,5 +99,17 @@ create index users_age on tollgate.users (created_at, id);
 
 comment on table tollgate.users is 'People. Each belongs to one org; an admin operates the whole installation.';
 comment on column tollgate.users.deleted_at is 'When the user was deleted. The row stays as long as the org, disabled and without name or address, because keys and requests refer to it.';
+comment on column tollgate.users.limits is 'The limits in force: limits_set, and those of the role for what it does not set; null when there are none. Requests do not write the rows of other users.';
+comment on column tollgate.users.limits_set is 'The limits that an operator set. A null in it follows the role.';
 
 alter table tollgate.users enable row level security;
+
+
+create table tollgate.role_limits (
+  role text primary key check (role in ('member', 'admin')),
+  limits tollgate.limits not null
+);
+
+comment on table tollgate.role_limits is 'The limits of each user of a role, unless the user''s own say otherwise.';
+
+alter table tollgate.role_limits enable row level security;

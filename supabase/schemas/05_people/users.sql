@@ -95,6 +95,10 @@ begin
       where k.user_id = tollgate_update_user.user_id and k.line is not null
     )
     for no key update;
+  elsif changes ->> 'role' is not null then -- another role can have other limits
+    perform from tollgate.orgs o
+    where o.id = (select u.org_id from tollgate.users u where u.id = tollgate_update_user.user_id)
+    for no key update;
   end if;
   select u.* into was from tollgate.users u
   where u.id = tollgate_update_user.user_id and u.deleted_at is null

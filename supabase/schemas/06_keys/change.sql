@@ -44,6 +44,10 @@ begin
     elsif after.budget_reset is distinct from before.budget_reset then
       after := tollgate.begin_budget(after, ids);
     end if;
+    if after.quota_reset_day <> before.quota_reset_day then -- what is used stays used until the next reset
+      after.tokens_used_in_month := (tollgate.in_this_period(before, clock_timestamp())).tokens_used_in_month;
+      after.month_of_tokens := tollgate.quota_month(after.quota_reset_day, clock_timestamp());
+    end if;
     update tollgate.api_keys k set
       name = after.name,
       scopes = after.scopes,
@@ -56,6 +60,7 @@ begin
       budget_spent_nanos = after.budget_spent_nanos,
       tokens_per_month = after.tokens_per_month,
       tokens_in_all = after.tokens_in_all,
+      quota_reset_day = after.quota_reset_day,
       month_of_tokens = after.month_of_tokens,
       tokens_used_in_month = after.tokens_used_in_month,
       tokens_used_in_all = after.tokens_used_in_all,

@@ -1,73 +1,114 @@
--- Limits of an org or a key, as an operator sees and sets them.
+-- Limits of an org, a user, a key or a role, as an operator sees and sets them.
 
-create function tollgate.limits_in_effect(org_id text, key_id text) returns jsonb
+create function tollgate.limits_in_effect(subject jsonb) returns jsonb
 language plpgsql
 stable
 set search_path = ''
 as $$
 declare
-  org tollgate.orgs;
+  none constant tollgate.limits := null;
   key tollgate.api_keys;
-  of_key jsonb;
-  of_org jsonb; -- set by an operator
-  of_both jsonb; -- with those of the plan: in force
+  person tollgate.users;
+  org tollgate.orgs;
+  plan jsonb;
+  by_role jsonb;
 begin
-  if key_id is not null then
-    select k.* into key from tollgate.api_keys k where k.id = limits_in_effect.key_id;
+  if subject ->> 'key_id' is not null then
+    select k.* into key from tollgate.api_keys k where k.id = subject ->> 'key_id';
     if not found then
-      perform tollgate.refuse_missing('key', key_id);
+      perform tollgate.refuse_missing('key', subject ->> 'key_id');
     end if;
-    of_key := tollgate.limits_shown(key.limits);
   end if;
-  select o.* into org from tollgate.orgs o where o.id = coalesce(key.org_id, limits_in_effect.org_id);
-  if not found then
-    perform tollgate.refuse_missing('org', org_id);
+  select u.* into person from tollgate.users u
+  where u.id = coalesce(key.user_id, subject ->> 'user_id') and (u.deleted_at is null or key.id is not null);
+  if not found and subject ->> 'user_id' is not null then
+    perform tollgate.refuse_missing('user', subject ->> 'user_id');
   end if;
-  of_org := tollgate.limits_shown(coalesce(org.limits_set, org.limits));
-  of_both := to_jsonb(tollgate.limits_of(org));
+  select o.* into org from tollgate.orgs o where o.id = coalesce(person.org_id, subject ->> 'org_id');
+  if not found and subject ->> 'role' is null then
+    perform tollgate.refuse_missing('org', subject ->> 'org_id');
+  end if;
+  plan := (select to_jsonb(p) from tollgate.plans p where p.id = org.plan_id);
+  by_role := (
+    select to_jsonb(r.limits) from tollgate.role_limits r where r.role = coalesce(person.role, subject ->> 'role')
+  );
 
   return jsonb_build_object(
     'org_id', org.id,
+    'user_id', person.id,
     'key_id', key.id,
+    'role', subject ->> 'role',
     'plan', org.plan_id,
-    'limits', coalesce(of_key, of_org),
+    'limits', tollgate.limits_shown(case
+      when key.id is not null then key.limits
+      when person.id is not null then person.limits_set
+      when org.id is not null then coalesce(org.limits_set, org.limits)
+      else (select r.limits from tollgate.role_limits r where r.role = subject ->> 'role')
+    end),
     'in_effect', (
-      select jsonb_object_agg(name, jsonb_build_object(
-        'limit', least((of_key ->> name)::bigint, (of_both ->> name)::bigint),
-        'set_by', case
-          when (of_key ->> name)::bigint <= coalesce((of_both ->> name)::bigint, (of_key ->> name)::bigint) then 'key'
-          when of_both ->> name is null then null
-          when of_org ->> name is null then 'plan'
-          else 'org'
-        end
-      ))
-      from jsonb_object_keys(of_org) name
+      select jsonb_object_agg(name, coalesce((
+        select jsonb_build_object('limit', l.most, 'set_by', l.set_by)
+        from (values
+          (1, 'key', (to_jsonb(key.limits) ->> name)::bigint),
+          (2, 'user', (to_jsonb(person.limits_set) ->> name)::bigint),
+          (3, 'role', case when to_jsonb(person.limits_set) ->> name is null then (by_role ->> name)::bigint end),
+          (4, 'org', (to_jsonb(coalesce(org.limits_set, org.limits)) ->> name)::bigint),
+          (5, 'plan', case when to_jsonb(org.limits_set) ->> name is null then (plan ->> name)::bigint end)
+        ) l (place, set_by, most)
+        where l.most is not null
+        order by l.most, l.place
+        limit 1
+      ), '{"limit": null, "set_by": null}'))
+      from jsonb_object_keys(tollgate.limits_shown(none)) name
     )
   );
 end
 $$;
 
-comment on function tollgate.limits_in_effect(text, text) is
-  'The limits set for a key or, without one, for an org; and for each of the six the lowest that applies, and what set it. Refuses: not_found.';
+comment on function tollgate.limits_in_effect(jsonb) is
+  'The limits set for an org, a user, a key or a role; and for each of the six the lowest that applies to it, and what set it: the key, its user, the user''s role, the org or its plan. Refuses: not_found.';
 
 
-create function tollgate.change_limits(actor tollgate.caller, caller jsonb, subject jsonb, limits jsonb) returns void
+create function tollgate.change_limits(
+  actor tollgate.caller,
+  caller jsonb,
+  subject jsonb,
+  limits jsonb,
+  counters boolean default false
+) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
   changes constant jsonb := jsonb_build_object('limits', limits);
+  reset text;
 begin
   if subject ->> 'key_id' is not null then
     perform public.tollgate_change_key(caller, subject ->> 'key_id', changes, 'admin');
+    update tollgate.api_keys k set counters = null
+    where change_limits.counters and k.id = subject ->> 'key_id' and k.counters is not null
+    returning k.org_id into reset;
+  elsif subject ->> 'org_id' is not null then
+    perform tollgate.change_org(actor, subject ->> 'org_id', changes);
+    update tollgate.orgs o set counters = null
+    where change_limits.counters and o.id = subject ->> 'org_id' and o.counters is not null
+    returning o.id into reset;
   else
-    perform tollgate.change_org(actor, tollgate.org_of(subject), changes);
+    perform tollgate.lock_people();
+    if subject ->> 'user_id' is not null then
+      perform tollgate.change_user_limits(actor, subject ->> 'user_id', limits, counters);
+    else
+      perform tollgate.change_role_limits(actor, subject ->> 'role', limits);
+    end if;
+  end if;
+  if reset is not null then
+    perform tollgate.record(actor, 'limits.reset', reset, coalesce(subject ->> 'key_id', reset), '{"counters": true}');
   end if;
 end
 $$;
 
-comment on function tollgate.change_limits(tollgate.caller, jsonb, jsonb, jsonb) is
-  'Changes the limits of an org, of a user''s org, or of a key. Refuses and locks as change_org() or tollgate_change_key().';
+comment on function tollgate.change_limits(tollgate.caller, jsonb, jsonb, jsonb, boolean) is
+  'Changes the limits of an org, a user, a key or a role; with `counters`, the windows of an org, a user or a key start from zero. Refuses and locks as change_org(), change_user_limits(), tollgate_change_key() or change_role_limits().';
 
 
 create function public.tollgate_limits_of(caller jsonb, subject jsonb) returns jsonb
@@ -79,12 +120,12 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(subject);
 end
 $$;
 
 comment on function public.tollgate_limits_of(jsonb, jsonb) is
-  'The limits of the subject: an org_id, a user_id (for the user''s org) or a key_id. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'The limits of the subject: an org_id, a user_id, a key_id or a role. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_limits_of(jsonb, jsonb)');
 
@@ -99,12 +140,12 @@ declare
 begin
   perform tollgate.change_limits(actor, caller, subject, limits);
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(subject);
 end
 $$;
 
 comment on function public.tollgate_set_limits(jsonb, jsonb, jsonb) is
-  'Sets limits of an org or a user''s org (null follows the plan), or of a key (null is no limit). They apply from the next admission on, to what was counted before as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
+  'Sets limits of an org (null follows the plan), a user (null follows the role), a key or a role (null is no limit). They apply from the next admission on; those of an org also to what was counted before. For the console and admins. Refuses and locks as recognise() and change_limits().';
 
 select tollgate.expose('public.tollgate_set_limits(jsonb, jsonb, jsonb)');
 
@@ -116,27 +157,14 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
-  reset text;
 begin
-  perform tollgate.change_limits(actor, caller, subject, null);
-  if counters and subject ->> 'key_id' is not null then
-    update tollgate.api_keys k set counters = null
-    where k.id = subject ->> 'key_id' and k.counters is not null
-    returning k.org_id into reset;
-  elsif counters then
-    update tollgate.orgs o set counters = null
-    where o.id = tollgate.org_of(subject) and o.counters is not null
-    returning o.id into reset;
-  end if;
-  if reset is not null then
-    perform tollgate.record(actor, 'limits.reset', reset, coalesce(subject ->> 'key_id', reset), '{"counters": true}');
-  end if;
+  perform tollgate.change_limits(actor, caller, subject, null, counters);
   return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.limits_in_effect(tollgate.org_of(subject), subject ->> 'key_id');
+    || tollgate.limits_in_effect(subject);
 end
 $$;
 
 comment on function public.tollgate_reset_limits(jsonb, jsonb, boolean) is
-  'Removes the limits that were set for an org, a user''s org, or a key; with `counters`, its windows start from zero as well. For the console and admins. Refuses: as recognise(), not_found (org, user), and for a key as tollgate_change_key(). Locks as change_org() or tollgate_change_key().';
+  'Removes the limits that were set for an org, a user, a key or a role; with `counters`, its windows start from zero as well. For the console and admins. Refuses and locks as recognise() and change_limits().';
 
 select tollgate.expose('public.tollgate_reset_limits(jsonb, jsonb, boolean)');

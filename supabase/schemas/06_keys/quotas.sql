@@ -1,5 +1,19 @@
 -- When the budget and the monthly quota of a key are reset.
 
+create function tollgate.quota_month(reset_day integer, moment timestamptz) returns date
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return date_trunc('month', (moment at time zone 'utc') - make_interval(days => reset_day - 1))::date + reset_day - 1;
+end
+$$;
+
+comment on function tollgate.quota_month(integer, timestamptz) is
+  'The first day, in UTC, of the month that a monthly quota counts in, if it is reset on a day of the month from 1 to 28.';
+
+
 create function tollgate.in_this_period(key tollgate.api_keys, moment timestamptz) returns tollgate.api_keys
 language plpgsql
 immutable
@@ -7,7 +21,7 @@ set search_path = ''
 as $$
 declare
   period date := tollgate.budget_period(key.budget_reset, moment);
-  month date := tollgate.budget_period('monthly', moment);
+  month date := tollgate.quota_month(key.quota_reset_day, moment);
 begin
   if key.budget_period is distinct from period then
     key.budget_period := period;

@@ -98,23 +98,14 @@ create function tollgate.begin_counting(key tollgate.api_keys, ids text[]) retur
 language plpgsql
 set search_path = ''
 as $$
-declare
-  running record;
 begin
-  key.counters := null;
-  key.month_of_tokens := tollgate.budget_period('monthly', clock_timestamp());
-  key.tokens_used_in_month := 0;
-  key.tokens_used_in_all := 0;
-  for running in
-    select tollgate.ms_of(r.created_at) as at_ms, r.reserved_tokens as tokens
-    from tollgate.holds h join tollgate.requests r on r.id = h.request_id
+  key.counters := tollgate.counted_so_far(ids);
+  key.month_of_tokens := tollgate.quota_month(key.quota_reset_day, clock_timestamp());
+  key.tokens_used_in_all := coalesce((
+    select sum(r.reserved_tokens) from tollgate.holds h join tollgate.requests r on r.id = h.request_id
     where r.key_id = any (ids)
-    order by r.created_at
-  loop
-    key.counters := tollgate.take(key.counters, running.at_ms, 1, running.tokens);
-    key.tokens_used_in_month := key.tokens_used_in_month + running.tokens;
-    key.tokens_used_in_all := key.tokens_used_in_all + running.tokens;
-  end loop;
+  ), 0);
+  key.tokens_used_in_month := key.tokens_used_in_all;
   return tollgate.begin_budget(key, ids);
 end
 $$;

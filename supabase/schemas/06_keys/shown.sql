@@ -42,6 +42,7 @@ as $$
     'budget_reset', key.budget_reset,
     'tokens_per_month', key.tokens_per_month,
     'tokens_in_all', key.tokens_in_all,
+    'quota_reset_day', key.quota_reset_day,
     'limits', case when not key.limits is null then to_jsonb(key.limits) end,
     'max_concurrent_requests', key.max_concurrent_requests,
     'metadata', key.metadata
@@ -95,6 +96,9 @@ as $$
     'budget_spent_nanos', present.budget_spent_nanos,
     'budget_resets_at', tollgate.budget_resets_at(present),
     'tokens_used_in_month', present.tokens_used_in_month,
+    'quota_resets_at', case when key.tokens_per_month is not null then
+      tollgate.utc((present.month_of_tokens + interval '1 month') at time zone 'utc')
+    end,
     'tokens_used_in_all', key.tokens_used_in_all,
     'open_requests', case when key.max_concurrent_requests is not null then key.open_requests end
   ) || tollgate.key_terms(key)

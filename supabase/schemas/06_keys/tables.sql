@@ -36,6 +36,8 @@ create domain tollgate.budget_reset as text check (value in ('daily', 'weekly', 
 create domain tollgate.token_quota as bigint check (value between 0 and 1000000000000000);
 create domain tollgate.metadata as jsonb check (tollgate.is_metadata(value));
 
+create domain tollgate.quota_reset_day as integer check (value between 1 and 28);
+
 create table tollgate.api_keys (
   id text primary key default tollgate.new_id('key') check (id ~ '^key_[a-z0-9]{1,64}$'),
   org_id text not null,
@@ -75,6 +77,7 @@ create table tollgate.api_keys (
   line text,
   max_concurrent_requests tollgate.limit,
   open_requests bigint not null default 0,
+  quota_reset_day tollgate.quota_reset_day not null default 1,
   foreign key (user_id, org_id) references tollgate.users (id, org_id) on update cascade
 );
 
@@ -89,6 +92,7 @@ comment on column tollgate.api_keys.ip_allowlist is 'Networks that the key may b
 comment on column tollgate.api_keys.limits is 'The key''s own limits, within the org''s; null is none.';
 comment on column tollgate.api_keys.allowed_models is 'Patterns of the models that the key may use, in which * matches anything; null is all.';
 comment on column tollgate.api_keys.budget_spent_nanos is 'Charges and open holds since budget_period began.';
+comment on column tollgate.api_keys.quota_reset_day is 'The day of the month, in UTC, on which tokens_used_in_month starts from zero.';
 comment on column tollgate.api_keys.counted is 'Whether the key has limits, a budget or a quota of its own. Requests do not write the rows of other keys.';
 comment on column tollgate.api_keys.metadata is 'The owner''s own notes: a small flat object.';
 comment on column tollgate.api_keys.rotated_from is 'The key that was rotated to this one.';

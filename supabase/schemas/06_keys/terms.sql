@@ -75,6 +75,8 @@ as $$
       then 'budget_nanos' end,
     case when other.tokens_per_month < coalesce(key.tokens_per_month, other.tokens_per_month + 1)
       then 'tokens_per_month' end,
+    case when other.tokens_per_month is not null and key.quota_reset_day <> other.quota_reset_day
+      then 'quota_reset_day' end,
     case when other.tokens_in_all < coalesce(key.tokens_in_all, other.tokens_in_all + 1) then 'tokens_in_all' end,
     case when other.max_concurrent_requests
       < coalesce(key.max_concurrent_requests, other.max_concurrent_requests + 1) then 'max_concurrent_requests' end,
@@ -86,7 +88,7 @@ as $$
 $$;
 
 comment on function tollgate.wider_terms(tollgate.api_keys, tollgate.api_keys) is
-  'The terms in which a key grants more than another. A budget with a different reset counts as more.';
+  'The terms in which a key grants more than another. A budget or a quota with a different reset counts as more.';
 
 
 create function tollgate.counted_terms(key tollgate.api_keys) returns text[]
@@ -115,10 +117,11 @@ as $$
 begin
   key := tollgate.with_fields(key, given, array[
     'name', 'scopes', 'allowed_models', 'ip_allowlist', 'expires_at', 'budget_nanos', 'budget_reset',
-    'tokens_per_month', 'tokens_in_all', 'limits', 'max_concurrent_requests', 'metadata'
+    'tokens_per_month', 'tokens_in_all', 'quota_reset_day', 'limits', 'max_concurrent_requests', 'metadata'
   ]);
   key.limits := case when not key.limits is null then key.limits end;
   key.metadata := coalesce(key.metadata, '{}');
+  key.quota_reset_day := coalesce(key.quota_reset_day, 1);
   if key.budget_nanos is null and given ->> 'budget_reset' is not null then
     perform tollgate.refuse_field('budget_reset', 'needs a budget');
   end if;

@@ -24,9 +24,12 @@ declare
   at_ms bigint;
   request record;
   key tollgate.api_keys;
+  person tollgate.users;
   wallet tollgate.wallet;
   remaining tollgate.remaining;
   key_remaining tollgate.remaining;
+  user_remaining tollgate.remaining;
+  least_left tollgate.remaining; -- of org, user and key
   worst_case tollgate.worst_case;
   admitted tollgate.admitted;
   available bigint;
@@ -35,6 +38,7 @@ declare
   last_id text;
   place integer := 0; -- of the wallet among the wallets
   place_of_keys integer := 0; -- of the org whose keys this batch has written to
+  place_of_users integer := 0; -- of the org whose users this batch has written to
   used_keys text[] := '{}'; -- to be touched
   callers jsonb[] := '{}'; -- of the used keys, in their order
   all_admitted tollgate.admitted[] := '{}';
@@ -76,6 +80,8 @@ begin
       k.environment,
       k.counted or k.max_concurrent_requests is not null as is_counted,
       case when k.counted or k.max_concurrent_requests is not null then k end as counted_key,
+      not u.limits is null as is_limited,
+      case when not u.limits is null then u end as limited_user,
       (k.last_used_at > moment - interval '1 minute') is not true or (
         jsonb_array_length(i.item -> 'caller' -> 'digests') > 1
         and k.digest <> decode(i.item -> 'caller' -> 'digests' ->> 0, 'hex')
@@ -134,6 +140,16 @@ begin
       key := null;
       key_remaining := null;
     end if;
+    if request.is_limited then
+      person := request.limited_user;
+      if place_of_users = place then -- an earlier item may have changed this user
+        select u.* into person from tollgate.users u where u.id = person.id;
+      end if;
+      user_remaining := tollgate.remaining(person.counters, person.limits, at_ms);
+    elsif person.id is not null then
+      person := null;
+      user_remaining := null;
+    end if;
 
     if refusal is not null then
       null;
@@ -149,12 +165,22 @@ begin
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
         if remaining.requests_left < 1 then
           refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
+        elsif user_remaining.requests_left < 1 then
+          refusal := tollgate.rate_refusal(
+            person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
+          );
         elsif key_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(key.counters, tollgate.of_requests(key.limits), at_ms, 0, key.id);
+          refusal := tollgate.rate_refusal(
+            key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
+          );
         else
           wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
           remaining.requests_left := remaining.requests_left - 1;
           wallets[place] := wallet;
+          if request.is_limited then
+            perform tollgate.take_from_user(person.id, at_ms, 0);
+            place_of_users := place;
+          end if;
           if request.is_counted then
             perform tollgate.take_replay_from_key(key, at_ms);
             place_of_keys := place;
@@ -170,7 +196,8 @@ begin
         request.markup_ppm,
         least(available, key.budget_nanos - key.budget_spent_nanos),
         least(
-          remaining.tokens_left / 2, key_remaining.tokens_left / 2, -- half: other requests can run at the same time
+          -- Half, because other requests can run at the same time.
+          remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
           key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
         )
       );
@@ -186,6 +213,10 @@ begin
         ));
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
+      elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
+        refusal := tollgate.rate_refusal(
+          person.counters, person.limits, at_ms, worst_case.reserved_tokens, tollgate.of_user(person)
+        );
       elsif request.is_counted then
         refusal := tollgate.key_limit_refusal(key, key_remaining, worst_case, at_ms);
       end if;
@@ -197,6 +228,12 @@ begin
         wallets[place] := wallet;
         remaining.requests_left := remaining.requests_left - 1;
         remaining.tokens_left := remaining.tokens_left - worst_case.reserved_tokens;
+        if request.is_limited then
+          perform tollgate.take_from_user(person.id, at_ms, worst_case.reserved_tokens);
+          place_of_users := place;
+          user_remaining.requests_left := user_remaining.requests_left - 1;
+          user_remaining.tokens_left := user_remaining.tokens_left - worst_case.reserved_tokens;
+        end if;
         if request.is_counted then
           perform tollgate.take_from_key(key, worst_case, at_ms);
           place_of_keys := place;
@@ -211,9 +248,11 @@ begin
           worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
         );
         all_admitted := all_admitted || admitted;
-        answer := tollgate.grant_of(admitted, request.environment, wallet, case
-          when request.is_counted then tollgate.tighter(remaining, key_remaining) else remaining
-        end);
+        least_left := case when request.is_limited then tollgate.tighter(remaining, user_remaining) else remaining end;
+        if request.is_counted then
+          least_left := tollgate.tighter(least_left, key_remaining);
+        end if;
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left);
       end if;
     end if;
 
@@ -254,6 +293,6 @@ end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then keys.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then for each request the user, if limited, and the key.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');

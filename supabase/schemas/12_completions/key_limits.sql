@@ -1,5 +1,16 @@
 -- A key's own budget, quotas and limits.
 
+create function tollgate.of_key(key tollgate.api_keys) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('of', 'key', 'key_id', key.id)
+$$;
+
+comment on function tollgate.of_key(tollgate.api_keys) is 'The key as the subject of a refusal.';
+
+
 create function tollgate.key_limit_refusal(
   key tollgate.api_keys,
   remaining tollgate.remaining,
@@ -31,7 +42,7 @@ begin
       'key_id', key.id, 'needed', worst_case.reserved_tokens
     ));
   elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
-    return tollgate.rate_refusal(key.counters, key.limits, at_ms, worst_case.reserved_tokens, key.id);
+    return tollgate.rate_refusal(key.counters, key.limits, at_ms, worst_case.reserved_tokens, tollgate.of_key(key));
   end if;
   return null;
 end
@@ -127,7 +138,7 @@ begin
       else k.budget_spent_nanos
     end,
     tokens_used_in_month = case
-      when k.month_of_tokens = tollgate.budget_period('monthly', admitted_at)
+      when k.month_of_tokens = tollgate.quota_month(k.quota_reset_day, admitted_at)
       then greatest(0, k.tokens_used_in_month + token_change)
       else k.tokens_used_in_month
     end,

@@ -105,6 +105,8 @@ begin
       (extract(epoch from r.created_at) * 1000)::bigint as created_ms,
       k.counted or k.max_concurrent_requests is not null as is_counted,
       k.max_concurrent_requests is not null as is_bounded,
+      r.user_id,
+      not u.limits is null as is_limited,
       k.line,
       o.balance_nanos,
       o.held_nanos,
@@ -115,6 +117,7 @@ begin
     left join tollgate.requests r on r.id = i.item ->> 'id' and r.org_id = any (org_ids)
     left join tollgate.orgs o on o.id = r.org_id
     left join tollgate.api_keys k on k.id = r.key_id
+    left join tollgate.users u on u.id = r.user_id
     order by o.id, i.item ->> 'id', i.place
   -- Decide.
   loop
@@ -193,6 +196,9 @@ begin
       charges := charges || transfer;
     end if;
     wallets[place] := wallet;
+    if entry.is_limited then
+      perform tollgate.settle_user(entry.user_id, entry.created_at, token_change, at_ms);
+    end if;
     if entry.is_counted then
       perform tollgate.settle_key(entry.key_id, entry.created_at, charge - entry.hold_nanos, token_change, at_ms);
     end if;
@@ -266,6 +272,6 @@ end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then users and keys, then requests.';
 
 select tollgate.expose('public.tollgate_settle(jsonb)');

@@ -54,6 +54,8 @@ begin
       wallet.chain_head := transfer.chain;
     end if;
     perform tollgate.tally_correction(before, now_settled);
+    perform tollgate.settle_user(before.user_id, before.created_at, token_change, at_ms)
+    from tollgate.users u where u.id = before.user_id and not u.limits is null;
     if counted then
       perform tollgate.settle_key(before.key_id, before.created_at, change, token_change, at_ms);
     end if;
@@ -77,4 +79,4 @@ end
 $$;
 
 comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
-  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the key.';
+  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';

@@ -48,6 +48,7 @@ begin
       'at', tollgate.utc(moment),
       'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
         || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
+      'user', case when not u.limits is null then tollgate.windows(u.counters, u.limits, tollgate.ms_of(moment)) end,
       'key', case when k.counted or k.max_concurrent_requests is not null then
         tollgate.windows(k.counters, k.limits, tollgate.ms_of(moment))
         || jsonb_build_object('concurrent', case when k.max_concurrent_requests is not null then
@@ -57,12 +58,13 @@ begin
     )
     from tollgate.api_keys k
     join tollgate.orgs o on o.id = k.org_id
+    join tollgate.users u on u.id = k.user_id
     where k.id = actor.key_id
   );
 end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'The windows and open requests of the caller''s org, and of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
+  'The windows and open requests of the caller''s org, the windows of the user if it has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');

@@ -115,20 +115,24 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'usage');
   moment timestamptz := clock_timestamp();
-  month timestamptz := date_trunc('month', moment, 'UTC');
   own jsonb := jsonb_build_object('org_id', actor.org_id, 'key_id', actor.key_id);
+  month timestamptz; -- of the quota
   in_month jsonb;
   org tollgate.orgs;
+  person tollgate.users;
   key tollgate.api_keys;
   minute jsonb;
 begin
   select o.* into org from tollgate.orgs o where o.id = actor.org_id;
   select k.* into key from tollgate.api_keys k where k.id = actor.key_id;
   key := tollgate.in_this_period(key, moment);
+  select u.* into person from tollgate.users u where u.id = actor.user_id;
+  month := tollgate.quota_month(key.quota_reset_day, moment)::timestamp at time zone 'utc';
   in_month := tollgate.used_since(month, own);
   select w.minute into minute
   from (values
     (tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
+    (tollgate.limited(tollgate.windows(person.counters, person.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
     (tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute')
   ) w (minute)
   where w.minute <> 'null'
@@ -153,6 +157,6 @@ end
 $$;
 
 comment on function public.tollgate_key_usage(jsonb) is
-  'What the calling key has used: its monthly quota, its requests per minute (by its own limit or its org''s, whichever has less left), and its usage of all time. Refuses: as recognise(). Locks nothing.';
+  'What the calling key has used: its monthly quota, its requests per minute (by the limit of the key, its user or its org, whichever has less left), and its usage of all time. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_usage(jsonb)');

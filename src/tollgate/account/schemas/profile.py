@@ -109,6 +109,9 @@ class OwnKeyLimits(SixWindows):
 class OwnLimits(BaseModel):
     at: Moment
     org: OwnOrgLimits = Field(description="Shared by all keys of the org.")
+    user: SixWindows | None = Field(
+        description="The user's own limits, shared by all keys of the user; null when the user has none."
+    )
     key: OwnKeyLimits | None = Field(
         description="The key's own limits, which apply besides the org's; null when it has none."
     )

@@ -1,4 +1,4 @@
-"""The limits of an org or a key."""
+"""The limits of an org, a user, a key or a role."""
 
 from typing import Any, Literal, Self
 
@@ -9,27 +9,29 @@ from tollgate.web.schemas import Line
 
 
 class LimitSubject(BaseModel):
-    """The org or key. Send exactly one of the three; a user_id stands for the org of that user."""
+    """Send exactly one of the four. Limits of a user apply to all keys of the user together. Limits of a role apply to
+    each user of the role, except where the user has limits."""
 
     model_config = ConfigDict(extra="forbid")
 
     org_id: Line | None = None
-    user_id: Line | None = Field(None, description="The org of this user.")
+    user_id: Line | None = None
     key_id: Line | None = None
+    role: Literal["member", "admin"] | None = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if len(self.subject()) != 1:
-            raise ValueError("send exactly one of org_id, user_id and key_id")
+            raise ValueError("send exactly one of org_id, user_id, key_id and role")
         return self
 
     def subject(self) -> dict[str, str]:
-        ids = {"org_id": self.org_id, "user_id": self.user_id, "key_id": self.key_id}
-        return {name: value for name, value in ids.items() if value is not None}
+        return self.model_dump(include=set(LimitSubject.model_fields), exclude_none=True)
 
 
 class NewLimits(LimitSubject, WindowLimits):
-    """All six limits. A limit that is null or left out falls back to the plan, or for a key to the org."""
+    """All six limits. A limit that is null or left out falls back: of an org to the plan, of a
+    user to the role. Keys and roles have none then."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"org_id": "org_0193", "requests_per_minute": 600, "tokens_per_day": 5000000}]}
@@ -45,7 +47,7 @@ class LimitReset(LimitSubject):
 
 class BindingLimit(BaseModel):
     limit: int | None = Field(description="The lowest limit that applies; null is no limit.")
-    set_by: Literal["plan", "org", "key"] | None
+    set_by: Literal["plan", "org", "role", "user", "key"] | None
 
 
 class BindingLimits(SixLimits[BindingLimit]):
@@ -55,8 +57,12 @@ class BindingLimits(SixLimits[BindingLimit]):
 class CurrentLimits(BaseModel):
     """The limits from the next request on."""
 
-    org_id: str
-    key_id: str | None = Field(description="Null for the limits of an org.")
-    plan: str
-    limits: WindowLimits = Field(description="The own limits of this org or key.")
-    in_effect: BindingLimits = Field(description="The lowest of the own limits and those of the plan, or of the org.")
+    org_id: str | None = Field(description="Null for the limits of a role.")
+    user_id: str | None = Field(description="The user, or the owner of the key.")
+    key_id: str | None
+    role: Literal["member", "admin"] | None = Field(description="Null unless these are the limits of a role.")
+    plan: str | None
+    limits: WindowLimits = Field(description="The own limits of this org, user, key or role.")
+    in_effect: BindingLimits = Field(
+        description="The lowest limit that applies of the key, its user (or the user's role) and the org (or its plan)."
+    )
