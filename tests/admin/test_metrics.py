@@ -136,6 +136,18 @@ async def test_requests_are_counted_by_route_and_status_and_errors_by_code(api: 
     assert counts == sorted(counts)
 
 
+async def test_refusals_are_counted_by_the_limit_that_was_reached(
+    api: ApiClient, customer: Customer, sql: Any, shared_database: str
+) -> None:
+    someone = await customer()
+    one_a_minute = "update tollgate.orgs set limits = row(1, null, null, null, null, null) where id = $1"
+    await sql(shared_database, one_a_minute, someone.org_id)
+    await api.of(someone).ask("POST", "/v1/chat/completions", json=a_chat())
+    for _ in range(2):
+        await api.of(someone).ask("POST", "/v1/chat/completions", 429, json=a_chat())
+    assert (await scraped(api))['tollgate_http_rate_limited_total{limit="requests_per_minute"}'] == 2
+
+
 async def test_what_is_owed_held_and_open_is_told(api: ApiClient, door: Door, customer: Customer) -> None:
     before = await scraped(api)
     rich, poor = await customer(10**15), await customer(HOLD)

@@ -442,7 +442,7 @@ async def test_the_front_page_links_to_the_rest() -> None:
     ("path", "meant"),
     [("/v1/models/", "/v1/models"), ("//healthz", "/healthz"), ("/v1/v1/models", "/v1/models"),
      ("/chat/completions", "/v1/chat/completions"), ("/v1/user/balance", "/user/balance"), ("/Health", "/health"),
-     ("/v1/me/usage/", "/v1/me/usage")],
+     ("/v1/me/usage/", "/v1/me/usage"), ("/v1/chat/completion", "/v1/chat/completions")],
 )  # fmt: skip
 async def test_an_unknown_path_is_told_which_one_was_probably_meant(path: str, meant: str) -> None:
     error = error_of(await Site().ask("GET", f"http://tollgate.test{path}"))

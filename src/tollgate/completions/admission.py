@@ -162,6 +162,7 @@ class Admission:
             self._gate.remember_unknown(caller)
         elif isinstance(error, RateLimitExceeded):
             error.headers = limits.refused(facts)
+            logs.note(limit=f"{facts['measure']}_per_{facts['window']}")
         if "key_id" in facts:
             logs.note(key_id=facts["key_id"])
         return error

@@ -166,10 +166,12 @@ def of_http(counts: RequestCounts) -> Iterator[Metric | Histogram]:
         ({"method": method, "route": route, "status": str(status)}, count)
         for (method, route, status), count in sorted(counts.requests.items())
     ]
+    limits = [({"limit": limit}, count) for limit, count in sorted(counts.limits.items())]
     errors = [({"code": code}, count) for code, count in sorted(counts.errors.items())]
     durations = [({"route": route}, durations) for route, durations in sorted(counts.durations.items())]
     yield Metric("tollgate_http_requests_total", "counter", f"Requests over HTTP {since}.", requests)
     yield Metric("tollgate_http_errors_total", "counter", f"Refusals and errors over HTTP by code {since}.", errors)
+    yield Metric("tollgate_http_rate_limited_total", "counter", f"Refusals by the limit of a window {since}.", limits)
     text = f"Durations to the last byte, streams included, {since}."
     yield Histogram("tollgate_http_request_duration_seconds", text, durations)
 
