@@ -12,7 +12,7 @@ from tollgate.completions.endings import Ending
 from tollgate.completions.rules import Grant
 from tollgate.core import strict_json, upstream_errors
 from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
-from tollgate.core.models import Route
+from tollgate.core.models import SANDBOX, Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
@@ -141,7 +141,7 @@ class PaidCall:
     def ending(self, *, client_left: bool, charges_prefill: bool) -> Ending:
         failure = self.failure
         if self.answer is not None and self.reply and self.reply.refused:
-            return endings.refused(self.reply.status)
+            return endings.refused(self.reply.status, self.reply.route.upstream.id)
         if isinstance(failure, (UpstreamError, TooManyInFlight)) and not self.streams:
             return endings.failed(failure, self.grant.routes)
         has_begun = self.tally.events or self.tally.usage or self.tally.done
@@ -171,6 +171,7 @@ class PaidCall:
         stores = self.idempotency_key is not None and ending.outcome != "released"
         return ending.item(
             self.id,
+            upstream=SANDBOX if self.caller.environment == "test" else None,
             status=ending.status or 200,
             first_token_ms=self.first_token_ms,
             duration_ms=self.elapsed_ms,
