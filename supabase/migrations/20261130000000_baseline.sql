@@ -7156,7 +7156,7 @@ begin
       );
       answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
     elsif request.idempotency_key is not null then
-      answer := tollgate.kept_answer(request.item, request.org_id);
+      answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
         if remaining.requests_left < 1 then
           refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
@@ -7297,7 +7297,7 @@ select tollgate.expose('public.tollgate_admit(jsonb)');
 
 -- Answers kept under an idempotency key.
 
-create function tollgate.kept_answer(item jsonb, org_id text) returns jsonb
+create function tollgate.kept_answer(item jsonb, org_id text, key_id text) returns jsonb
 language plpgsql
 set search_path = ''
 as $$
@@ -7314,11 +7314,13 @@ begin
   elsif kept.answer is null then
     return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
   end if;
-  return jsonb_build_object('replay', kept.answer || jsonb_build_object('request_id', kept.request_id));
+  return jsonb_build_object('replay', kept.answer || jsonb_build_object(
+    'request_id', kept.request_id, 'org_id', org_id, 'key_id', key_id
+  ));
 end
 $$;
 
-comment on function tollgate.kept_answer(jsonb, text) is
+comment on function tollgate.kept_answer(jsonb, text, text) is
   'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 

@@ -97,7 +97,7 @@ class Admission:
         if "refusal" in answer:
             raise self._refused(call.caller, answer["refusal"])
         if "replay" in answer:
-            return _replay(answer["replay"])
+            return _replayed(answer["replay"])
         granted = answer["granted"]
         if granted["environment"] != call.caller.environment:
             # The key's prefix and its row disagree, so the call would go to the wrong upstream.
@@ -168,7 +168,8 @@ class Admission:
         return error
 
 
-def _replay(found: Replay) -> Replay:
+def _replayed(found: Replay) -> Replay:
+    logs.note(org_id=found["org_id"], key_id=found["key_id"])
     if not found.get("kept", True):
         raise AnswerNotKept(request_id=found["request_id"])
     return found
