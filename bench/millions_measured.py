@@ -212,7 +212,7 @@ async def _looks(door: Door) -> list[Found]:
             await _look("/admin/monitor", 1000, partial(page, "/admin/monitor", admin)),
             await _look("/admin/credits/summary", 1000, partial(page, "/admin/credits/summary", admin)),
             await _look("/user/monitor of the largest org", 100, partial(page, "/user/monitor", owner)),
-            await _look("/v1/me/usage of the largest org", 100, partial(page, "/v1/me/usage", owner)),
+            await _look("/user/key/usage of the largest org", 100, partial(page, "/user/key/usage", owner)),
             await _look("requests of a model that nobody asks for", 4000, partial(page, SPARSE, admin)),
             *[
                 await _look(f"24 h by {' and '.join(by)}", 1000, partial(aggregate, by=by, filters=day))

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
@@ -43,17 +43,20 @@ from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.transports import open_transport
+from tollgate.web import aliases, front_page
 from tollgate.web.application import Application
+from tollgate.web.cors import Cors
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import RequestMiddleware
+from tollgate.web.request_counts import RequestCounts
 
 CLOSE_SECONDS = 1.5
 """For settling what is left and closing connections, after the drain."""
 MOST_TEST_CALLS = 32
 """Requests of test keys under way at once in a process. They have their own connections; one org gets at most three
 quarters of them."""
-OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/models")
-OF_PEOPLE = ("/user/", "/admin/", "/v1/me/", "/v1/admin/", "/metrics")
+OF_EVERYONE = ("/health", "/readyz", "/v1/models")
+OF_PEOPLE = ("/user/", "/admin/", "/metrics")
 
 
 class Rooms(NamedTuple):
@@ -69,6 +72,7 @@ class Rooms(NamedTuple):
     sweeper: Sweeper
     security_reporter: SecurityReporter
     lag: LoopLag
+    counts: RequestCounts
 
     async def close(self) -> None:
         await self.settlements.finish()
@@ -115,6 +119,7 @@ def compose(
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
         lag=LoopLag(monotonic),
+        counts=RequestCounts(),
     )
 
 
@@ -147,7 +152,14 @@ def create_app(
                 await asyncio.gather(*sweeping, return_exceptions=True)
                 await rooms.close()
 
-    middleware = partial(RequestMiddleware, production=chosen.production, clock=clock, observer=rooms.security_reporter)
+    middleware = partial(
+        RequestMiddleware,
+        production=chosen.production,
+        clock=clock,
+        observer=rooms.security_reporter,
+        counts=rooms.counts,
+        cors=Cors(chosen.allowed_origins),
+    )
     around_paid = partial(middleware, max_body_bytes=chosen.max_body_bytes)
     leaving = Leaving(
         reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"
@@ -163,25 +175,27 @@ def create_app(
         version=__version__,
         summary="A credit-billing proxy in front of OpenRouter and your own model servers.",
         lifespan=lifespan,
-        redoc_url=None,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
         middleware=[Middleware(middleware, max_body_bytes=chosen.max_admin_body_bytes)],
         routes=[
             *(Route(endpoint.path, endpoint, methods=["POST"]) for endpoint in paid),
             completions.sweeping(rooms.sweeper, _cron_secret(chosen)),
+            front_page.ROUTE,
         ],
     )
 
 
 class _Application(Application):
-    """Adds the paid endpoints, which are plain ASGI, to the OpenAPI document."""
+    """Adds the paid endpoints, which are plain ASGI, and the aliases to the OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
-        made = super().openapi()
-        made["paths"] = openapi.paths() | made["paths"]
-        made["components"]["schemas"] |= openapi.SCHEMAS
-        return made
+        if self.openapi_schema is None:
+            made = super().openapi()
+            paths = openapi.paths() | made["paths"]
+            made["components"]["schemas"] |= openapi.SCHEMAS
+            made["paths"] = paths | aliases.documented(paths)
+        return cast("dict[str, Any]", self.openapi_schema)
 
 
 def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
@@ -199,12 +213,14 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
     """The account and admin API. Imported when they are requested: see web/application.py."""
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
+    from tollgate.admin.routes import metrics  # noqa: PLC0415
     from tollgate.upstreams.openrouter_account import OpenRouterAccount  # noqa: PLC0415
 
     key = chosen.openrouter_management_key
     openrouter = OpenRouterAccount(
         rooms.http, chosen.openrouter_base_url, key.get_secret_value() if key else None, clock=clock
     )
+    figures = metrics.Figures(rooms.catalogs, rooms.upstreams, openrouter, rooms.lag, rooms.counts)
     return [
         account.router(rooms.gate, chosen),
         admin.router(
@@ -214,8 +230,8 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
             outward=rooms.upstreams,
             checkup=rooms.checkup,
             account=openrouter,
-            lag=rooms.lag,
         ),
+        metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]
 
 
@@ -230,7 +246,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         register=chosen.extras_register,
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving)
+    flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
     return completions.endpoints(rooms.gate, flow, clock, redact)
 
 

@@ -8,6 +8,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
@@ -20,7 +21,7 @@ from tollgate.core.money import NANOS_PER_CREDIT
 
 DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
 SHORTEST_PEPPER = 32
-SHORTEST_CRON_SECRET = 16
+SHORTEST_SECRET = 16
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 SERVERLESS_TIMEOUT_SECONDS = "280"
 """Serverless hosts end a request after 300 s. This leaves time to settle."""
@@ -71,7 +72,7 @@ class Settings(BaseModel):
         "none",
         alias="LOG_CONTENT",
         description="`none` stores no prompts or answers. `redacted` stores the first 2,000 characters of each, with "
-        "secrets and personal data replaced; operators read them at /v1/admin/logs?include=content.",
+        "secrets and personal data replaced; operators read them at /admin/logs?include=content.",
     )
     log_content_days: int = Field(
         30,
@@ -87,6 +88,12 @@ class Settings(BaseModel):
         "sets: vercel, railway, heroku, digitalocean, lambda, alb, or proxy (your own, which appends to "
         "X-Forwarded-For). All other headers are ignored. Default: detected on Vercel, Railway, Heroku and Lambda, "
         "else none.",
+    )
+    cors_origins: str = Field(
+        "",
+        alias="CORS_ORIGINS",
+        description="The origins whose web pages may call /v1, /api/v1 and /user from a browser, separated by commas, "
+        "such as https://app.example.com. Default: none.",
     )
     max_body_bytes: int = Field(
         20 * 1024 * 1024,
@@ -258,6 +265,12 @@ class Settings(BaseModel):
         le=100,
         description="The markup on cost, unless the plan or the org has its own: 0.05 is 5 %.",
     )
+    show_cost: Literal["charge", "both"] = Field(
+        "charge",
+        alias="SHOW_COST",
+        description="What `usage.cost` in an answer states where a markup applies: `charge` states what the org is "
+        "charged instead of what the upstream charges you; `both` adds the latter as `usage.upstream_cost`.",
+    )
     extra_prices: str = Field(
         "",
         alias="EXTRA_PRICES",
@@ -296,6 +309,18 @@ class Settings(BaseModel):
         "at least 16 characters. When not set, the endpoint refuses all calls.",
     )
 
+    metrics_token: SecretStr | None = Field(
+        None,
+        alias="METRICS_TOKEN",
+        description="The secret that Prometheus sends to GET /metrics as `Authorization: Bearer …`, at least 16 "
+        "characters. It opens nothing else. An operator's key works too.",
+    )
+    metrics_networks: str = Field(
+        "",
+        alias="METRICS_NETWORKS",
+        description="The networks that may read GET /metrics without a key, separated by commas, such as 10.0.0.0/8. "
+        "Behind a proxy, set TRUSTED_PROXY too: otherwise all clients have the proxy's address. Default: none.",
+    )
     health_user_count: bool = Field(
         True, alias="HEALTH_USER_COUNT", description="Whether /health, which is public, shows the number of users."
     )
@@ -324,7 +349,9 @@ class Settings(BaseModel):
             raise ValueError("must be a web address such as https://example.com")
         return value.rstrip("/")
 
-    @field_validator("supabase_secret_key", "openrouter_api_key", "openrouter_management_key", "cron_secret")
+    @field_validator(
+        "supabase_secret_key", "openrouter_api_key", "openrouter_management_key", "cron_secret", "metrics_token"
+    )
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
@@ -345,11 +372,29 @@ class Settings(BaseModel):
             raise ValueError(f"must have at least {SHORTEST_PEPPER} characters; try `openssl rand -hex 32`")
         return value
 
-    @field_validator("cron_secret")
+    @field_validator("cron_secret", "metrics_token")
     @classmethod
     def _is_no_guess(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and len(value.get_secret_value()) < SHORTEST_CRON_SECRET:
-            raise ValueError(f"must have at least {SHORTEST_CRON_SECRET} characters; try `openssl rand -hex 16`")
+        if value and len(value.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(f"must have at least {SHORTEST_SECRET} characters; try `openssl rand -hex 16`")
+        return value
+
+    @field_validator("metrics_networks")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        try:
+            _networks(value)
+        except ValueError:
+            raise ValueError("must be networks such as 10.0.0.0/8, separated by commas") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for origin in _listed(value):
+            address = _address(origin)
+            if not address.hostname or origin != f"{address.scheme}://{address.netloc.lower()}":
+                raise ValueError("must be origins such as https://app.example.com, without a path and without *")
         return value
 
     @field_validator("extra_prices")
@@ -415,6 +460,14 @@ class Settings(BaseModel):
     @property
     def bind_host(self) -> str:
         return self.host or ("0.0.0.0" if self.production else "127.0.0.1")
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        return _listed(self.cors_origins)
+
+    @property
+    def networks_of_metrics(self) -> list[IPv4Network | IPv6Network]:
+        return _networks(self.metrics_networks)
 
     @property
     def markup_ppm(self) -> int:
@@ -496,6 +549,14 @@ def _lines(fault: Any) -> list[str]:
     if not fault["loc"]:
         return message.split("\n")
     return [f"{fault['loc'][0]}: {message[0].lower()}{message[1:]}"]
+
+
+def _listed(value: str) -> list[str]:
+    return [one.strip() for one in value.split(",") if one.strip()]
+
+
+def _networks(value: str) -> list[IPv4Network | IPv6Network]:
+    return [ip_network(one) for one in _listed(value)]
 
 
 def _address(value: str) -> SplitResult:

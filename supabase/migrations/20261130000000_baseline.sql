@@ -2053,19 +2053,23 @@ declare
   longest bigint := 0;
   wait bigint;
   need bigint;
+  span bigint;
+  rest bigint; -- until the window turns
 begin
   for place in 1..6 loop
     continue when most[place] is null;
     need := case when place <= 3 then 1 else tokens end;
-    wait := tollgate.window_wait(
-      current[place], before[place], spans[(place - 1) % 3 + 1], at_ms, need, most[place]
-    );
+    span := spans[(place - 1) % 3 + 1];
+    rest := span - at_ms % span;
+    wait := tollgate.window_wait(current[place], before[place], span, at_ms, need, most[place]);
     if wait is null or wait > longest then
       worst := jsonb_build_object(
         'window', (array['minute', 'hour', 'day'])[(place - 1) % 3 + 1],
         'measure', case when place <= 3 then 'requests' else 'tokens' end,
         'limit', most[place],
         'needed', need,
+        'left', greatest(0, most[place] - current[place] - (before[place] * rest + span - 1) / span),
+        'reset_ms', rest + case when current[place] > 0 then span else 0 end,
         'retry_after_ms', wait
       );
       exit when wait is null;
@@ -3158,7 +3162,9 @@ begin
   if key.revoked_at is not null then
     perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', 'revoked'));
   elsif key.rotated_to is not null then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', key.id, 'rotated_to', key.rotated_to));
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'rotated', 'key_id', key.id, 'rotated_to', key.rotated_to
+    ));
   end if;
 end
 $$;
@@ -3312,10 +3318,12 @@ begin
   perform tollgate.check_open(key);
   if key.expires_at <= now() then
     perform tollgate.refuse(409, 'conflict',
-      jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
+      jsonb_build_object('reason', 'expired', 'key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
   elsif cardinality(tollgate.line_of(key)) >= 10 then
     perform tollgate.refuse(409, 'conflict',
-      jsonb_build_object('key_id', key.id, 'secrets', cardinality(tollgate.line_of(key))));
+      jsonb_build_object(
+        'reason', 'too_many_secrets', 'key_id', key.id, 'secrets', cardinality(tollgate.line_of(key))
+      ));
   end if;
   if actor.key_id is distinct from key.id then
     perform tollgate.check_grant(actor, key);
@@ -3504,7 +3512,7 @@ begin
       'user_id', key.user_id, 'environment', key.environment, 'prefix', key.prefix, 'last_four', key.last_four
     ) || case when key.rotated_from is null then '{}' else jsonb_build_object('rotated_from', key.rotated_from) end);
 exception when unique_violation then
-  perform tollgate.refuse(409, 'conflict', '{"kind": "key", "param": "digest"}');
+  perform tollgate.refuse(409, 'conflict', '{"reason": "digest_taken", "kind": "key", "param": "digest"}');
 end
 $$;
 
@@ -3880,6 +3888,32 @@ $$;
 comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota reset where a new period has begun.';
 
 
+create function tollgate.budget_resets_at(key tollgate.api_keys) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.utc((key.budget_period + case key.budget_reset
+    when 'daily' then interval '1 day' when 'weekly' then interval '1 week' when 'monthly' then interval '1 month'
+  end) at time zone 'utc')
+$$;
+
+comment on function tollgate.budget_resets_at(tollgate.api_keys) is
+  'When the budget of a key from in_this_period() is reset; null for never.';
+
+
+create function tollgate.quota_resets_at(key tollgate.api_keys) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.utc((key.month_of_tokens + interval '1 month') at time zone 'utc')
+$$;
+
+comment on function tollgate.quota_resets_at(tollgate.api_keys) is
+  'When the monthly quota of a key from in_this_period() is reset.';
+
+
 -- schemas/06_keys/rotation_lines.sql
 
 -- A line is a key and the keys it was rotated from or to. They share one budget, quota and set of counters.
@@ -4096,11 +4130,7 @@ as $$
     'last_used_at', tollgate.utc(key.last_used_at),
     'revoked_at', tollgate.utc(key.revoked_at),
     'budget_spent_nanos', present.budget_spent_nanos,
-    'budget_resets_at', tollgate.utc((case key.budget_reset
-      when 'daily' then present.budget_period + interval '1 day'
-      when 'weekly' then present.budget_period + interval '1 week'
-      when 'monthly' then present.budget_period + interval '1 month'
-    end) at time zone 'utc'),
+    'budget_resets_at', tollgate.budget_resets_at(present),
     'tokens_used_in_month', present.tokens_used_in_month,
     'quota_resets_at', case when key.tokens_per_month is not null then
       tollgate.utc((present.month_of_tokens + interval '1 month') at time zone 'utc')
@@ -4654,6 +4684,7 @@ begin
       perform tollgate.check_cap(actor, change, caps);
     elsif payer.balance_nanos - payer.held_nanos + change < 0 then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+        'reason', 'balance_too_low',
         'param', 'amount_nanos',
         'amount_nanos', change,
         'balance_nanos', payer.balance_nanos,
@@ -4754,6 +4785,7 @@ begin
     perform tollgate.refuse_missing('request', request_id);
   end if;
   perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+    'reason', 'nothing_charged',
     'param', 'request_id',
     'request_id', request_id,
     'state', request.state,
@@ -4801,6 +4833,7 @@ begin
     end;
     if (draft.amount_nanos <= charged - refunded) is not true then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+        'reason', 'beyond_charge',
         'param', 'amount_nanos',
         'request_id', charge.reference,
         'charge_nanos', charged,
@@ -5416,7 +5449,9 @@ begin
     routes := routes + 1;
   end loop;
   if routes > 0 and not with_routes then -- the refusal rolls everything back
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('kind', 'upstream', 'id', gone.id, 'routes', routes));
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'has_routes', 'kind', 'upstream', 'id', gone.id, 'routes', routes
+    ));
   end if;
 
   delete from tollgate.upstreams u where u.id = gone.id;
@@ -7505,16 +7540,15 @@ begin
       'key_id', key.id,
       'budget_nanos', key.budget_nanos,
       'spent_nanos', key.budget_spent_nanos,
-      'required_nanos', worst_case.hold_nanos
+      'left_nanos', greatest(0, key.budget_nanos - key.budget_spent_nanos),
+      'required_nanos', worst_case.hold_nanos,
+      'resets_at', tollgate.budget_resets_at(key)
     ));
   elsif worst_case.reserved_tokens > least(
     key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
   ) then
-    return tollgate.refusal(402, 'quota_exhausted', jsonb_build_object(
-      'key_id', key.id,
-      'tokens_needed', worst_case.reserved_tokens,
-      'tokens_left_in_month', key.tokens_per_month - key.tokens_used_in_month,
-      'tokens_left_in_all', key.tokens_in_all - key.tokens_used_in_all
+    return tollgate.refusal(402, 'quota_exhausted', tollgate.tightest_quota(key) || jsonb_build_object(
+      'key_id', key.id, 'needed', worst_case.reserved_tokens
     ));
   elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
     return tollgate.rate_refusal(key.counters, key.limits, at_ms, worst_case.reserved_tokens, tollgate.of_key(key));
@@ -7525,6 +7559,27 @@ $$;
 
 comment on function tollgate.key_limit_refusal(tollgate.api_keys, tollgate.remaining, tollgate.worst_case, bigint) is
   'The refusal of a request by a key''s bound of open requests, budget, quotas or windows; null when it fits. `key` comes from in_this_period(). Refuses, as a value: too_many_in_flight, key_budget_exhausted, quota_exhausted, rate_limit_exceeded.';
+
+
+create function tollgate.tightest_quota(key tollgate.api_keys) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'period', q.period, 'limit', q.most, 'left', greatest(0, q.most - q.used), 'resets_at', q.resets_at
+  )
+  from (values
+    ('month', key.tokens_per_month, key.tokens_used_in_month, tollgate.quota_resets_at(key)),
+    ('lifetime', key.tokens_in_all, key.tokens_used_in_all, null)
+  ) q (period, most, used, resets_at)
+  where q.most is not null
+  order by q.most - q.used
+  limit 1
+$$;
+
+comment on function tollgate.tightest_quota(tollgate.api_keys) is
+  'Which of a key''s quotas has the least left, and when it is reset. `key` comes from in_this_period() and has a quota.';
 
 
 create function tollgate.take_from_key(key tollgate.api_keys, worst_case tollgate.worst_case, at_ms bigint) returns void
@@ -10089,6 +10144,31 @@ comment on function tollgate.recent_usage(timestamptz) is
   'What all orgs used today, in 7 days and in 30: whole days (UTC) including today.';
 
 
+create function tollgate.models_today(today timestamptz, places integer) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with ranked as (
+    select u.*, row_number() over (order by u.charge_nanos desc, u.requests desc, u.model) as place
+    from tollgate.usage_by('{model}', today) u
+  ),
+  shown as (
+    select case when r.place <= places then r.model else 'other' end as model,
+      sum(r.requests) as requests,
+      sum(r.prompt_tokens) as prompt_tokens,
+      sum(r.completion_tokens) as completion_tokens,
+      sum(r.charge_nanos) as charge_nanos
+    from ranked r
+    group by 1
+  )
+  select coalesce(jsonb_agg(to_jsonb(s) order by s.charge_nanos desc, s.model), '[]') from shown s
+$$;
+
+comment on function tollgate.models_today(timestamptz, integer) is
+  'What was used of each model today (UTC): of those that were charged most, and of all others together as `other`.';
+
+
 create function tollgate.newest_requests(places integer) returns jsonb
 language sql
 stable
@@ -10208,6 +10288,7 @@ begin
     'caller', tollgate.identity(actor),
     'at', tollgate.utc(now()),
     'usage', tollgate.recent_usage(today),
+    'models_today', tollgate.models_today(today, 50),
     'last_24_hours', tollgate.last_day(),
     'recent_requests', tollgate.newest_requests(20)
   )
@@ -10259,15 +10340,13 @@ begin
       'limit_nanos', key.budget_nanos,
       'spent_nanos', key.budget_spent_nanos,
       'remaining_nanos', greatest(0, key.budget_nanos - key.budget_spent_nanos),
-      'resets_at', tollgate.utc((key.budget_period + case key.budget_reset
-        when 'daily' then interval '1 day' when 'weekly' then interval '1 week' when 'monthly' then interval '1 month'
-      end) at time zone 'utc')
+      'resets_at', tollgate.budget_resets_at(key)
     ) end,
     'tokens_in_month', case when key.tokens_per_month is not null then jsonb_build_object(
       'limit', key.tokens_per_month,
       'used', key.tokens_used_in_month,
       'remaining', greatest(0, key.tokens_per_month - key.tokens_used_in_month),
-      'resets_at', tollgate.utc((key.month_of_tokens + interval '1 month') at time zone 'utc')
+      'resets_at', tollgate.quota_resets_at(key)
     ) end,
     'tokens_in_all', case when key.tokens_in_all is not null then jsonb_build_object(
       'limit', key.tokens_in_all,

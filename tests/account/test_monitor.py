@@ -1,4 +1,4 @@
-"""GET /user/monitor and GET /v1/me/usage over HTTP, through both doors."""
+"""GET /user/monitor and GET /user/key/usage over HTTP, through both doors."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -47,7 +47,7 @@ async def monitor(api: ApiClient, someone: Person) -> Any:
 
 
 async def key_usage(api: ApiClient, someone: Person) -> Any:
-    return await api.of(someone).ask("GET", "/v1/me/usage")
+    return await api.of(someone).ask("GET", "/user/key/usage")
 
 
 async def another_key(door: Door, someone: Person) -> Person:
@@ -300,7 +300,7 @@ async def test_one_who_never_called_has_no_first_request(api: ApiClient, custome
     assert (told["first_request_at"], told["last_request_at"], told["total_requests"]) == (None, None, 0)
 
 
-@pytest.mark.parametrize(("path", "call"), [("/user/monitor", "own_monitor"), ("/v1/me/usage", "key_usage")])
+@pytest.mark.parametrize(("path", "call"), [("/user/monitor", "own_monitor"), ("/user/key/usage", "key_usage")])
 async def test_each_takes_one_call_of_the_database(
     door: Door, sandbox: Upstream, customer: Customer, path: str, call: str
 ) -> None:
@@ -310,7 +310,7 @@ async def test_each_takes_one_call_of_the_database(
         assert watched.calls == [call]
 
 
-@pytest.mark.parametrize("path", ["/user/monitor", "/v1/me/usage"])
+@pytest.mark.parametrize("path", ["/user/monitor", "/user/key/usage"])
 async def test_neither_shows_a_secret_nor_opens_without_the_scope(
     api: ApiClient, customer: Customer, person: Any, path: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""/admin/keys and its two older paths over HTTP, through both doors."""
+"""/admin/keys and its aliases over HTTP, through both doors."""
 
 from collections.abc import AsyncIterator
 from typing import Any

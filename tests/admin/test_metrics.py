@@ -18,7 +18,9 @@ from gateway import Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat
 from tollgate.admin.schemas.metrics import Metric, render
+from tollgate.app import create_app
 from tollgate.database import Door
+from tollgate.settings import read as read_settings
 
 Customer = Callable[..., Awaitable[Person]]
 Samples = dict[str, Decimal]
@@ -50,13 +52,16 @@ def read(text: str) -> Samples:
     """The samples by name and labels. Checks that each metric has one HELP and one TYPE line."""
     samples: Samples = {}
     announced: list[tuple[str, str]] = []
+    kind = ""
     for line in text.splitlines():
         if comment := COMMENT.fullmatch(line):
             announced.append((comment[2], comment[1]))
+            kind = comment[3]
             continue
         sample = SAMPLE.fullmatch(line)
         assert sample, line
-        assert announced[-2:] == [(sample[1], "HELP"), (sample[1], "TYPE")], line
+        name = re.sub("_(bucket|sum|count)$", "", sample[1]) if kind == "histogram" else sample[1]
+        assert announced[-2:] == [(name, "HELP"), (name, "TYPE")], line
         assert sample[1] + sample[2] not in samples, line
         samples[sample[1] + sample[2]] = Decimal(sample[3])
     assert len(announced) == len(set(announced))
@@ -83,6 +88,52 @@ async def test_what_was_used_today_is_counted(api: ApiClient, door: Door, custom
     assert money == [Decimal("0.0000063"), Decimal("0.000006"), Decimal("0.0000003")]
     shares = ("upstream_requests_of_a_day", "upstream_errors_of_a_day")
     assert grown(before, after, *(f'{share}{{upstream="openrouter"}}' for share in shares)) == [4, 1]
+
+
+async def test_tokens_and_charges_are_told_by_model(api: ApiClient, door: Door, customer: Customer) -> None:
+    before = await scraped(api)
+    await paid(door, await customer())
+    after = await scraped(api)
+    (name,) = [
+        sample[len('tollgate_model_requests_total{model="') : -2]
+        for sample in after
+        if sample.startswith("tollgate_model_requests_total") and after[sample] != before.get(sample, 0)
+    ]
+    label = f'{{model="{name}"}}'
+    assert grown(before, after, f"model_requests_total{label}") == [1]
+    assert grown(before, after, f"model_charge_credits_total{label}") == [Decimal("0.0000021")]
+    kinds = [f'model_tokens_total{{model="{name}",kind="{kind}"}}' for kind in ("prompt", "completion")]
+    assert grown(before, after, *kinds) == [10, 5]
+
+
+async def test_models_beyond_the_first_places_are_told_together(
+    door: Door, customer: Customer, sql: Any, shared_database: str
+) -> None:
+    someone = await customer()
+    for model in ("sandbox/echo", "sandbox/words"):
+        await door.call("tollgate_admit", items=[an_item(someone, model=model)])
+    told = "select tollgate.models_today(date_trunc('day', now(), 'UTC'), $1)"
+    first, rest = json.loads(await sql(shared_database, told, 1))
+    every = json.loads(await sql(shared_database, told, 1000))
+    assert len(every) > 1
+    assert {first["model"], rest["model"]} == {every[0]["model"], "other"}
+    assert first["requests"] + rest["requests"] == sum(one["requests"] for one in every)
+
+
+async def test_requests_are_counted_by_route_and_status_and_errors_by_code(api: ApiClient) -> None:
+    await api.ask("GET", "/admin/keys/key_of_nobody", 404)
+    await api.ask("GET", "/v1/admin/keys/key_of_nobody", 404)
+    await api.ask("GET", "/nothing", 404)
+    await api.ask("BREW", "/nothing", 404)
+    told = await scraped(api)
+    labels = 'method="GET",route="/admin/keys/{key_id}",status="404"'
+    assert told[f"tollgate_http_requests_total{{{labels}}}"] == 2
+    assert told['tollgate_http_requests_total{method="other",route="none",status="404"}'] == 1
+    assert told['tollgate_http_errors_total{code="not_found"}'] == 4
+    name = "tollgate_http_request_duration_seconds"
+    assert told[f'{name}_count{{route="none"}}'] == told[f'{name}_bucket{{route="none",le="+Inf"}}'] == 2
+    counts = [told[sample] for sample in told if sample.startswith(f'{name}_bucket{{route="none"')]
+    assert counts == sorted(counts)
 
 
 async def test_what_is_owed_held_and_open_is_told(api: ApiClient, door: Door, customer: Customer) -> None:
@@ -122,6 +173,7 @@ async def test_this_instance_s_catalogue_and_upstreams_are_told(api: ApiClient, 
     await someone.ask("GET", "/v1/models")
     used = await scraped(api)
     assert used['tollgate_catalog_models{environment="live"}'] > 0
+    assert used['tollgate_catalog_lookups_total{environment="live",result="hit"}'] == 1
     assert 0 <= used['tollgate_catalog_age_seconds{environment="live"}'] < 300
     assert used['tollgate_upstream_up{upstream="openrouter",breaker="closed"}'] == 1
     assert used['tollgate_upstream_in_flight{upstream="openrouter"}'] == 0
@@ -139,6 +191,7 @@ async def test_every_figure_that_is_shown_or_alerts_is_told(api: ApiClient, door
     await paid(door, someone)
     await unsettled(door, someone, "gen-1")
     await api.of(someone).ask("POST", "/v1/chat/completions", json=a_chat())
+    await api.ask("GET", "/nothing", 404)
     told = {sample.split("{")[0] for sample in await scraped(api)}
     dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "tollgate.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
@@ -161,6 +214,35 @@ async def test_only_an_admin_s_key_with_that_scope_opens_it(api: ApiClient, pers
     for stranger in (await person(), await person("admin", scopes=["usage"]), await person("member", scopes=["admin"])):
         assert (await answered(api.of(stranger))).status_code == 403
     assert (await api.http.get("/metrics")).status_code == 401
+
+
+TOKEN = "metrics-token-of-the-tests"
+
+
+@pytest.mark.parametrize(
+    ("given", "headers", "status"),
+    [
+        ({"METRICS_TOKEN": TOKEN}, {"authorization": f"Bearer {TOKEN}"}, 200),
+        ({"METRICS_TOKEN": TOKEN}, {"authorization": f"Bearer {TOKEN}x"}, 401),
+        ({"METRICS_TOKEN": TOKEN}, {}, 401),
+        ({}, {"authorization": f"Bearer {TOKEN}"}, 401),
+        ({"METRICS_NETWORKS": "192.0.2.0/24, 2001:db8::/32"}, {}, 200),
+        ({"METRICS_NETWORKS": "192.0.3.0/24"}, {}, 401),
+        ({"METRICS_NETWORKS": "192.0.2.0/24", "TRUSTED_PROXY": "proxy"}, {"x-forwarded-for": "198.51.100.1"}, 401),
+        ({"METRICS_NETWORKS": "198.51.100.1/32", "TRUSTED_PROXY": "proxy"}, {"x-forwarded-for": "198.51.100.1"}, 200),
+        ({"METRICS_NETWORKS": "198.51.100.1/32"}, {"x-forwarded-for": "198.51.100.1"}, 401),
+    ],
+)
+async def test_a_token_or_a_network_opens_it_without_a_key(
+    door: Door, given: dict[str, str], headers: dict[str, str], status: int
+) -> None:
+    app = create_app(read_settings({"KEY_PEPPER": PEPPER, **given}), door=door, environ=given)
+    transport = httpx.ASGITransport(app, client=("192.0.2.1", 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://tollgate") as http:
+        answer = await http.get("/metrics", headers=headers)
+        assert answer.status_code == status, answer.text
+        assert ("tollgate_requests_total" in answer.text) == (status == 200)
+        assert (await http.get("/admin/monitor", headers=headers)).status_code == 401, "it opens nothing else"
 
 
 async def test_it_shows_no_secret_and_no_name_of_a_customer(api: ApiClient, door: Door, customer: Customer) -> None:

@@ -1,4 +1,4 @@
-"""/admin/usage and /v1/admin/logs over HTTP, through both doors, compared with the requests themselves."""
+"""/admin/usage and /admin/logs over HTTP, through both doors, compared with the requests themselves."""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from usage.past import NOON, of
 
 PATHS = [
     *("/admin/usage", "/admin/usage/aggregate", "/admin/usage/series", "/admin/usage/latency", "/admin/usage/ttft"),
-    *("/admin/usage/export", "/v1/admin/logs"),
+    *("/admin/usage/export", "/admin/logs"),
 ]
 LONG = {"from": NOON.isoformat(), "to": (NOON + timedelta(days=3)).isoformat()}
 
@@ -197,16 +197,16 @@ async def test_logs_tell_what_was_cached(own_office: Office, shared_database: st
     cached = of(own_office.someone, NOON + timedelta(days=1), usage=usage)
     await past.keep(shared_database, [cached])
     query = {"org_id": None, "key": own_office.someone.key_id, "limit": 1000}
-    found = await own_office.pages("/v1/admin/logs", **query, cached="true")
+    found = await own_office.pages("/admin/logs", **query, cached="true")
     assert [(row["id"], row["cached_tokens"]) for row in found] == [(cached["id"], 7)]
-    assert len(await own_office.pages("/v1/admin/logs", **query, cached="false")) == 300
-    assert len(await own_office.pages("/v1/admin/logs", **query)) == 301
+    assert len(await own_office.pages("/admin/logs", **query, cached="false")) == 300
+    assert len(await own_office.pages("/admin/logs", **query)) == 301
 
 
 async def test_logs_are_the_list_under_another_name(office: Office) -> None:
     whole = await office.pages("/admin/usage", limit=50, model="maker/model-1", status="2xx")
     query = {"org_id": None, "key": office.someone.key_id, "model": "maker/model-1", "status": "2xx"}
-    assert await office.pages("/v1/admin/logs", **query, limit=9) == whole
+    assert await office.pages("/admin/logs", **query, limit=9) == whole
 
 
 @pytest.mark.parametrize("by", ["model", "key", "user", "org", "upstream", "day", "month"])
@@ -349,7 +349,7 @@ async def test_a_file_of_everyone_s_requests_has_the_costs(office: Office) -> No
         ("/admin/usage", {"sort": "charge_nanos; drop"}, "sort"), ("/admin/usage", {"state": "gone"}, "state"),
         ("/admin/usage", {"model": "a\0b"}, "model"), ("/admin/usage", {"from": "yesterday"}, "from"),
         ("/admin/usage", {"from": "0001-01-01T00:00:00+14:00"}, "from"), ("/admin/usage", {"balance": "1"}, "balance"),
-        ("/v1/admin/logs", {"key_id": "key_1"}, "key_id"), ("/v1/admin/logs", {"cached": "maybe"}, "cached"),
+        ("/admin/logs", {"key_id": "key_1"}, "key_id"), ("/admin/logs", {"cached": "maybe"}, "cached"),
         ("/admin/usage/aggregate", {"by": "moon"}, "by.0"), ("/admin/usage/aggregate", {"sort": "moon"}, "sort"),
         ("/admin/usage/aggregate", {"cursor": "nowhere"}, "cursor"),
         ("/admin/usage/aggregate", {"from": LONG["to"], "to": LONG["from"]}, "to"),

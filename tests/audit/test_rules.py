@@ -36,7 +36,6 @@ def test_every_code_that_counts_is_one_of_ours_and_so_is_every_failure_of_a_key(
     ("code", "path", "is_one"),
     [
         ("permission_denied", "/admin/orgs/{org_id}", True),
-        ("permission_denied", "/v1/admin/keys", True),
         ("permission_denied", "/user/usage", False),
         ("permission_denied", None, False),
         ("not_found", "/admin/orgs/{org_id}", False),

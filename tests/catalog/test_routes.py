@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from people import PEPPER, Person
@@ -23,6 +22,7 @@ from tollgate.process.clock import monotonic
 from tollgate.process.http_client import Http
 from tollgate.sandbox.models import MODELS
 from tollgate.upstreams import store as upstreams
+from tollgate.web.application import Application
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import RequestMiddleware
 
@@ -56,8 +56,10 @@ async def catalog(door: Door, sandbox: str) -> AsyncIterator[Catalog]:
 async def client(door: Door, catalog: Catalog) -> AsyncIterator[httpx.AsyncClient]:
     gate = Gate(door, peppers=[PEPPER], trusted_proxy="none", clock=monotonic)
     around = Middleware(RequestMiddleware, production=False, max_body_bytes=1024, clock=monotonic)
-    app = FastAPI(exception_handlers=HANDLERS, middleware=[around])
-    app.router.routes += routes.router(gate, {"live": catalog}, SETTING_PPM).routes
+    models = routes.router(gate, {"live": catalog}, SETTING_PPM)
+    app = Application(
+        paid={}, lazy={("/v1/models",): lambda: [models]}, exception_handlers=HANDLERS, middleware=[around]
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tollgate") as made:
         yield made
 

@@ -427,7 +427,9 @@ async def test_a_budget_bounds_a_key_and_what_is_left_of_a_hold_comes_back(
     await admit(door, asked)
     (refused,) = await admit(door, item(someone, output_bound=100))
     assert refused["refusal"]["code"] == "key_budget_exhausted"
-    assert refused["refusal"]["facts"]["spent_nanos"] == 110_250
+    facts = refused["refusal"]["facts"]
+    assert (facts["spent_nanos"], facts["left_nanos"], facts["required_nanos"]) == (110_250, 39_750, 110_250)
+    assert facts["resets_at"].endswith("-01T00:00:00.000Z")
     await settle(door, settled(asked, 10_000))
     again = item(someone, output_bound=100)
     assert "granted" in (await admit(door, again))[0]
@@ -447,6 +449,9 @@ async def test_a_quota_bounds_a_key_and_is_corrected_to_what_was_used(
     await admit(door, asked)
     (refused,) = await admit(door, item(someone, output_bound=100))
     assert refused["refusal"]["code"] == "quota_exhausted"
+    facts = refused["refusal"]["facts"]
+    assert (facts["needed"], facts["left"], facts["limit"]) == (110, 40, 150)
+    assert (facts["resets_at"] is None) == (facts["period"] == "lifetime") == (quota == "tokens_in_all")
     await settle(door, settled(asked, 1))
     assert "granted" in (await admit(door, item(someone, output_bound=100)))[0]
 

@@ -116,6 +116,17 @@ async def test_an_empty_balance_is_refused_and_says_what_it_could_afford(gateway
     assert again.status_code == 200
 
 
+async def test_a_quota_serves_what_fits_and_says_what_is_left_for_what_does_not(
+    gateway: Gateway, customer: Customer, shared_database: str, sql: Any
+) -> None:
+    someone = await customer()
+    await sql(shared_database, "update tollgate.api_keys set tokens_per_month = 50 where id = $1", someone.key_id)
+    refused = (await gateway.post(someone, a_chat("x", max_tokens=100))).json()["error"]
+    assert (refused["code"], refused["left"], refused["limit"]) == ("quota_exhausted", 50, 50)
+    assert f"needs {refused['needed']} tokens, and 50 are left" in refused["message"]
+    assert (await gateway.post(someone, a_chat("Say hello.", max_tokens=20))).status_code == 200
+
+
 async def test_an_open_bound_shrinks_to_the_balance_and_is_sent_upstream(gateway: Gateway, customer: Customer) -> None:
     someone = await customer(nanos=200_000)
     answer = await gateway.post(someone, a_chat(model="sandbox/words"))
@@ -206,4 +217,7 @@ async def test_the_limits_are_told(gateway: Gateway, customer: Customer) -> None
     answer = await gateway.post(someone, a_chat(max_tokens=10))
     assert answer.headers["x-ratelimit-limit-requests"] == "600"
     assert answer.headers["x-ratelimit-remaining-requests"] == "599"
-    assert int(answer.headers["x-ratelimit-remaining-tokens"]) < 2_000_000
+    used = answer.json()["usage"]["total_tokens"]
+    assert answer.headers["x-ratelimit-remaining-tokens"] == str(2_000_000 - used)
+    stream = await gateway.post(someone, a_chat(max_tokens=10, stream=True))
+    assert int(stream.headers["x-ratelimit-remaining-tokens"]) < 2_000_000 - 2 * used - 10

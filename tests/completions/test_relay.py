@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollgate.completions.charge_shown import UNKNOWN, Amounts, in_answer
 from tollgate.completions.relay import DONE, Relay, with_charge
 from tollgate.core.sse import Event, Tally
 
@@ -13,16 +14,22 @@ STOP = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{},"finish_reason":"s
 USAGE = b'data: {"id":"gen-1","choices":[],"usage":{"prompt_tokens":3}}\n\n'
 CHARGE = {"charge_nanos": 7}
 CHARGED = b'"tollgate":{"charge_nanos":7}'
+COSTLY = (
+    b'data: {"id":"gen-1","choices":[],"usage":{"prompt_tokens":3,"cost":1.05e-05,"cost_details":{"upstream":1}}}\n\n'
+)
+COSTLESS = b'data: {"id":"gen-1","choices":[],"usage":{"prompt_tokens":3}}\n\n'
+AMOUNTS = Amounts(11_550)
+PRICED = b'data: {"id":"gen-1","choices":[],"usage":{"prompt_tokens":3,"cost":0.00001155}}\n\n'
 WANTED = pytest.mark.parametrize("wants_charge", [False, True])
 
 streams = st.lists(st.sampled_from([COMMENT, TEXT, STOP, USAGE, DONE]), max_size=8)
 
 
-def relay(*, wants_charge: bool) -> Relay:
+def relay(*, wants_charge: bool = False, hides_cost: bool = False) -> Relay:
     def as_it_came(event: Event) -> bytes:
         return event.raw
 
-    return Relay(Tally(), as_it_came, wants_charge=wants_charge)
+    return Relay(Tally(), as_it_came, wants_charge=wants_charge, hides_cost=hides_cost)
 
 
 @given(events=streams, wants_charge=st.booleans())
@@ -30,7 +37,7 @@ def test_every_byte_leaves_in_its_order(events: list[bytes], wants_charge: bool)
     made = relay(wants_charge=wants_charge)
     left = b"".join([made.take(event) for event in events]) + made.rest()
     added = DONE if STOP in events and DONE not in events else b""
-    assert left + made.tail(None) == b"".join(events) + added
+    assert left + made.tail(UNKNOWN) == b"".join(events) + added
     assert DONE not in left
 
 
@@ -45,7 +52,7 @@ def test_nothing_leaves_from_done_on(wants_charge: bool) -> None:
 def test_the_charge_goes_into_the_usage_where_it_stands(after: bytes) -> None:
     made = relay(wants_charge=True)
     assert made.take(STOP + COMMENT + USAGE + after) == STOP + COMMENT
-    usage, blank, rest = made.tail(CHARGE).partition(b"\n\n")
+    usage, blank, rest = made.tail(UNKNOWN, CHARGE).partition(b"\n\n")
     assert CHARGED in usage
     assert blank + rest == b"\n\n" + (after if DONE in after else after + DONE)
 
@@ -54,14 +61,14 @@ def test_the_charge_goes_into_the_last_usage_alone() -> None:
     made = relay(wants_charge=True)
     assert made.take(USAGE + TEXT + USAGE) == USAGE + TEXT
     assert made.take(STOP + USAGE + DONE) == USAGE + STOP
-    assert made.tail(CHARGE).count(CHARGED) == 1
+    assert made.tail(UNKNOWN, CHARGE).count(CHARGED) == 1
 
 
 @WANTED
 @pytest.mark.parametrize("missing", [1, 2])
 def test_what_follows_an_unfinished_event_is_an_event_of_its_own(wants_charge: bool, missing: int) -> None:
     made = relay(wants_charge=wants_charge)
-    left = made.take(STOP + USAGE[:-missing]) + made.rest() + made.tail(None)
+    left = made.take(STOP + USAGE[:-missing]) + made.rest() + made.tail(UNKNOWN)
     assert left.removesuffix(DONE).rstrip() == (STOP + USAGE).rstrip()
     assert left.endswith(b"\n\n" + DONE)
 
@@ -69,34 +76,76 @@ def test_what_follows_an_unfinished_event_is_an_event_of_its_own(wants_charge: b
 def test_an_unfinished_done_stays_as_it_is() -> None:
     made = relay(wants_charge=False)
     assert made.take(STOP + DONE[:-2]) + made.rest() == STOP
-    assert made.tail(None) == DONE[:-2]
+    assert made.tail(UNKNOWN) == DONE[:-2]
 
 
 def test_what_is_unfinished_after_done_stays_as_it_is() -> None:
     made = relay(wants_charge=False)
     assert made.take(STOP + DONE + COMMENT[:-1]) + made.rest() == STOP
-    assert made.tail(None) == DONE + COMMENT[:-1]
+    assert made.tail(UNKNOWN) == DONE + COMMENT[:-1]
 
 
 def test_a_usage_that_left_already_gets_no_charge() -> None:
     made = relay(wants_charge=True)
     assert made.take(USAGE + STOP + DONE) == USAGE + STOP
-    assert made.tail(CHARGE) == DONE
+    assert made.tail(UNKNOWN, CHARGE) == DONE
 
 
 def test_a_usage_behind_done_stays_there_with_its_charge() -> None:
     made = relay(wants_charge=True)
     assert made.take(STOP + DONE + USAGE) == STOP
-    tail = made.tail(CHARGE)
+    tail = made.tail(UNKNOWN, CHARGE)
     assert tail.startswith(DONE)
     assert CHARGED in tail
 
 
 def test_a_charge_is_written_into_the_usage_and_nowhere_else() -> None:
-    chunk = b'{"id":"gen-1", "choices":[],"usage":{"cost":1e-9,"prompt_tokens":1}}'
+    chunk = b'data: {"id":"gen-1", "choices":[],"usage":{"cost":1e-9,"prompt_tokens":1}}\n\n'
     charge = {"charge_nanos": 1, "balance_nanos": 2, "request_id": "req_1"}
     marked = with_charge(chunk, charge)
     assert marked == (
         b'data: {"id":"gen-1", "choices":[],"usage":{"tollgate":'
         b'{"charge_nanos":1,"balance_nanos":2,"request_id":"req_1"},"cost":1e-9,"prompt_tokens":1}}\n\n'
     )
+
+
+@given(events=st.lists(st.sampled_from([COMMENT, TEXT, STOP, COSTLY, DONE]), max_size=8), is_known=st.booleans())
+def test_a_cost_never_leaves_and_all_else_does(events: list[bytes], is_known: bool) -> None:
+    made = relay(hides_cost=True)
+    left = b"".join([made.take(event) for event in events]) + made.rest()
+    left += made.tail(AMOUNTS if is_known else UNKNOWN)
+    assert left.replace(PRICED, COSTLESS).removesuffix(DONE) == b"".join(events).replace(COSTLY, COSTLESS).removesuffix(
+        DONE
+    )
+    assert left.count(PRICED) <= is_known
+
+
+@pytest.mark.parametrize("wants_charge", [False, True])
+def test_the_last_usage_states_the_charge_instead_of_the_cost(wants_charge: bool) -> None:
+    made = relay(wants_charge=wants_charge, hides_cost=True)
+    assert made.take(TEXT + COSTLY.replace(b"\n", b"\r\n") + DONE) == TEXT
+    priced = PRICED.replace(b"\n", b"\r\n")
+    if wants_charge:
+        priced = priced.replace(b'"usage":{', b'"usage":{' + CHARGED + b",")
+    assert made.tail(AMOUNTS, CHARGE if wants_charge else None) == priced + DONE
+
+
+def test_a_usage_without_a_cost_waits_for_nothing() -> None:
+    assert relay(hides_cost=True).take(TEXT + USAGE) == TEXT + USAGE
+
+
+@pytest.mark.parametrize(
+    ("usage", "amounts", "shown"),
+    [
+        ('{"cost":1,"cost_details":{"a":1},"is_byok":true}', Amounts(1), '{"cost":0.000000001,"is_byok":true}'),
+        ('{"a":1,"cost":2}', Amounts(3_000_000_000, 2_500_000_000), '{"upstream_cost":2.5,"a":1,"cost":3}'),
+        ('{"a":1,"cost":null}', Amounts(0), '{"a":1,"cost":0}'),
+        ('{"a":1,"estimated_Cost":2,"of":{"total_cost":[1]}}', Amounts(1_500), '{"cost":0.0000015,"a":1}'),
+        ('{"cost":2}', UNKNOWN, "{}"),
+        ('{"a":1}', Amounts(5, 4), '{"a":1}'),
+        ("null", Amounts(5), "null"),
+    ],
+)
+def test_a_usage_states_the_amounts_it_may_where_it_stated_a_cost(usage: str, amounts: Amounts, shown: str) -> None:
+    answer = '{"x": "cost", "usage":%s }'
+    assert in_answer((answer % usage).encode(), amounts).decode() == answer % shown

@@ -52,7 +52,9 @@ def test_the_hold_covers_the_longest_of_all_models_that_may_answer() -> None:
 def test_a_bill_within_the_bounds_is_within_the_hold(prompt: int, completion: int, markup: int) -> None:
     """What the upstream can use at most, at the listed price, is never more than what was held."""
     ask = an_ask(max_tokens=max(completion, 1))
-    sizes = rules.Bounds(prompt_tokens=prompt, output=completion, most_output=10**6, enforced=True)
+    sizes = rules.Bounds(
+        prompt_tokens=prompt, limited_tokens=prompt, output=completion, most_output=10**6, enforced=True
+    )
     worst = rules.worst_case(ask, sizes, PRICE)
     hold = rules.credits.charge_for(worst.with_output(completion), markup)
     usage = {"prompt_tokens": prompt, "completion_tokens": completion}

@@ -14,12 +14,16 @@ same chance, so that their ids and times agree. These are the differences there 
 | a plain answer that breaks off                  | 502 upstream_cut                                                 |
 | a stream that breaks off                        | what came of it, then an error event, and no [DONE]              |
 | a stream that is complete but for its [DONE]    | gets one                                                         |
+| where the markup is not 0: the cost in a usage  | the charge, and no cost_details                                  |
 | headers                                         | content-type, retry-after and x-generation-id come through, and  |
 |                                                 | no other                                                         |
 """
 
 import json
+import math
+import re
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -27,6 +31,7 @@ import pytest
 from completions.asks import CHAT, CHATS, OTHERS, REFUSED, WORDS, WRITTEN
 from completions.twins import UPSTREAM_KEY, Twins, twins
 from sandbox.serving import a_chat, chunks
+from tollgate.core.money import NANOS_PER_CREDIT, credits_number
 
 STATUSES = (400, 403, 404, 408, 413, 422, 500, 502, 504, 524, 529)
 FAULTS = [
@@ -72,12 +77,19 @@ OURS_IF_PLAIN = {
     "cut": (502, "upstream_cut"),
 }
 BROKEN_STREAMS = ("cut", "cut=0", "early-eof", "early-eof=0")
+COST = re.compile(rb'"cost":([^,}]+)(.*?),"cost_details":{[^}]*}')
 ALL = [*FAULTS, *ODD_STREAMS, "set-cookie", *OURS, *OURS_IF_PLAIN, *BROKEN_STREAMS, "no-done"]
 
 
 @pytest.fixture(scope="module")
 async def both(shared_database: str) -> AsyncIterator[Twins]:
     async with twins(shared_database, ALL) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def with_markup(shared_database: str) -> AsyncIterator[Twins]:
+    async with twins(shared_database, ALL, MARKUP="0.1") as made:
         yield made
 
 
@@ -88,6 +100,24 @@ async def test_a_chat_is_as_if_asked_directly(both: Twins, changed: dict[str, An
     direct, through = await both.asked(CHAT, body)
     assert direct == through
     assert [heard.body for heard in both.heard] == [body]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("changed", CHATS.values(), ids=CHATS)
+async def test_with_a_markup_a_chat_differs_in_its_cost_alone(
+    with_markup: Twins, changed: dict[str, Any], stream: bool
+) -> None:
+    body = json.dumps({**a_chat(WORDS), "stream": stream, **changed}, ensure_ascii=False).encode()
+    direct, through = await with_markup.asked(CHAT, body)
+    assert through.body == COST.sub(_charge_for, direct.body)
+    assert through.headers == direct.headers
+
+
+@pytest.mark.parametrize("fault", ["byok", "crlf", "comments", "cost-differs", "negative-cost", "mid-stream-error"])
+async def test_with_a_markup_no_fault_shows_our_cost(with_markup: Twins, fault: str) -> None:
+    direct, through = await with_markup.asked(CHAT, failing(fault, True))
+    found = COST.search(direct.body)
+    assert found is None or (found[0] not in through.body and b"cost_details" not in through.body)
 
 
 @pytest.mark.parametrize(("path", "asked"), OTHERS.values(), ids=OTHERS)
@@ -209,6 +239,11 @@ async def test_only_the_headers_that_are_meant_for_it_reach_the_upstream(both: T
     assert heard.headers["accept-encoding"] == "identity"
     assert heard.headers["user-agent"].startswith("tollgate")
     assert heard.path == "/api/v1/chat/completions"
+
+
+def _charge_for(cost: re.Match[bytes]) -> bytes:
+    nanos = Decimal(cost[1].decode()) * NANOS_PER_CREDIT * Decimal("1.1")
+    return b'"cost":' + credits_number(math.ceil(nanos)).encode() + cost[2]
 
 
 def failing(fault: str, stream: bool) -> bytes:

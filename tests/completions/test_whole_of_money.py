@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -39,7 +40,14 @@ async def paid(stage: Stage, someone: Person, body: dict[str, Any], path: str = 
     assert await stage.money(someone) == (before_it[0] - row["charge_nanos"], 0)
     assert told(answer) == row["charge_nanos"]
     charge: int = row["charge_nanos"]
+    if row["markup_ppm"]:
+        assert stated(answer) == [Decimal(charge) / NANOS_PER_CREDIT]
     return charge
+
+
+def stated(answer: httpx.Response) -> list[Decimal]:
+    """Every cost that the answer states."""
+    return [Decimal(cost) for cost in re.findall(r'"[a-z_]*cost[a-z_]*":([^,}]*)', answer.text)]
 
 
 def told(answer: httpx.Response) -> int:
@@ -47,6 +55,10 @@ def told(answer: httpx.Response) -> int:
     if not answer.headers["content-type"].startswith("text/event-stream"):
         return int(answer.headers["x-tollgate-charge-nanos"])
     return int(chunks(answer.text)[-1]["usage"]["tollgate"]["charge_nanos"])
+
+
+def with_markup(cost: int, markup_ppm: int) -> int:
+    return -(-cost * (PPM + markup_ppm) // PPM)
 
 
 def with_image(**more: Any) -> dict[str, Any]:
@@ -77,14 +89,17 @@ ASKED = {
 }
 
 
+@pytest.mark.parametrize("markup_ppm", [0, 100_000])
 @pytest.mark.parametrize("what", ASKED)
-async def test_a_stream_costs_what_the_whole_answer_costs_and_both_what_is_owed(stage: Stage, what: str) -> None:
-    someone = await stage.customer()
+async def test_a_stream_costs_what_the_whole_answer_costs_and_both_what_is_owed(
+    stage: Stage, what: str, markup_ppm: int
+) -> None:
+    someone = await stage.customer(markup_ppm=markup_ppm)
     charges = []
     for stream in (False, True):
         owed = stage.gateway.upstream.owed_nanos
         charges.append(await paid(stage, someone, ASKED[what] | {"stream": stream}))
-        assert charges[-1] == stage.gateway.upstream.owed_nanos - owed
+        assert charges[-1] == with_markup(stage.gateway.upstream.owed_nanos - owed, markup_ppm)
     assert charges[0] == charges[1]
     assert (charges[0] == 0) == (what in ("nothing to pay", "no answer at all"))
     assert await stage.charged(someone) == sum(charges)
@@ -142,11 +157,34 @@ async def test_a_markup_is_exact_and_rounds_up_once(stage: Stage, markup_ppm: in
         owed = stage.gateway.upstream.owed_nanos
         charge = await paid(stage, someone, body)
         cost = stage.gateway.upstream.owed_nanos - owed
-        assert charge == -(-cost * (PPM + markup_ppm) // PPM)
+        assert charge == with_markup(cost, markup_ppm)
         row = (await stage.rows(someone))[-1]
         assert row["cost_nanos"] == cost
         assert row["hold_nanos"] >= charge
     await stage.books_agree()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_replay_states_the_charge_as_the_first_answer_did(stage: Stage, stream: bool) -> None:
+    someone = await stage.customer(markup_ppm=100_000)
+    first, again = [
+        await stage.post(someone, ASKED["an echo"] | {"stream": stream}, **{"idempotency-key": "once"})
+        for _ in range(2)
+    ]
+    assert again.headers["idempotency-replayed"] == "true"
+    assert first.content == again.content
+    assert stated(first) == [Decimal(await stage.charged(someone)) / NANOS_PER_CREDIT]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_operator_may_show_the_cost_beside_the_charge(
+    stage: Stage, shared_database: str, stream: bool
+) -> None:
+    someone = await stage.customer(markup_ppm=100_000)
+    with before(stage.gateway.upstream, shared_database, SHOW_COST="both") as gateway:
+        answer = await gateway.post(someone, ASKED["an echo"] | {"stream": stream})
+    row = await stage.row(someone)
+    assert stated(answer) == [Decimal(row[f"{name}_nanos"]) / NANOS_PER_CREDIT for name in ("cost", "charge")]
 
 
 async def test_a_cost_above_the_hold_posts_even_below_nothing_and_is_recorded(stage: Stage) -> None:

@@ -122,7 +122,7 @@ class Twins:
 
 
 @contextlib.asynccontextmanager
-async def twins(database: str, faults: list[str]) -> AsyncIterator[Twins]:
+async def twins(database: str, faults: list[str], **more: str) -> AsyncIterator[Twins]:
     chances = Chance(), Chance()
     catalog = Catalog(MODELS).with_faulty(faults)
     direct, behind = (Sandbox(State(Habits(), catalog, Clock(), chance)) for chance in chances)
@@ -130,7 +130,7 @@ async def twins(database: str, faults: list[str]) -> AsyncIterator[Twins]:
     with (
         serving(direct) as first,
         serving(recorder) as second,
-        running({"DATABASE_URL": database}, Upstream(behind, second)) as gateway,
+        running({"DATABASE_URL": database}, Upstream(behind, second), **more) as gateway,
     ):
         keys = UPSTREAM_KEY, await somebody_rich(database)
         made = Twins((first + API, gateway.address + API), keys, recorder, chances)

@@ -2,6 +2,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollgate.core import errors
+from tollgate.core.conflicts import SENTENCES
 from tollgate.core.errors import BadRequest, InternalError, NotFound, TollgateError, Unauthenticated, from_code, tree
 from tollgate.web.error_responses import render
 
@@ -136,12 +138,96 @@ def test_a_fact_of_the_database_does_not_overwrite_what_the_error_says(fact: str
     assert from_code("not_found", {fact: "forged"}).body() == NotFound().body()
 
 
+def test_every_conflict_that_the_database_refuses_has_a_sentence() -> None:
+    schemas = (Path(__file__).parents[2] / "supabase" / "schemas").rglob("*.sql")
+    refused = [sql for file in schemas for sql in re.findall(r"refuse\(409, 'conflict',[^;]*", file.read_text())]
+    reasons = [set(re.findall(r"""["'](\w+)["']""", sql)) & set(SENTENCES) for sql in refused]
+    assert all(reasons), "a conflict gives no reason that has a sentence"
+    assert set().union(*reasons) == set(SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "message"),
+    [
+        ("not_found", {"kind": "org", "id": "org_x"}, "No org has the id org_x."),
+        ("not_found", {"kind": "security_event", "id": 7}, "No security event has the id 7."),
+        ("conflict", {"reason": "email_taken", "email": "a@b.test"}, "A user with the email a@b.test exists."),
+        (
+            "conflict",
+            {"reason": "expired", "key_id": "key_1"},
+            "The key key_1 expired at $expired_at. Create a new key.",
+        ),
+        ("conflict", {"reason": "unheard_of"}, errors.Conflict.sentence),
+        (
+            "model_not_found",
+            {"model": "a/b", "expired_on": "2026-11-01"},
+            "The model a/b expired on 2026-11-01. GET /v1/models lists the models.",
+        ),
+    ],
+)
+def test_what_was_looked_for_or_collides_is_named(code: str, given: dict[str, Any], message: str) -> None:
+    assert from_code(code, given).message == message
+
+
 def test_a_request_that_no_wait_would_help_is_not_told_to_wait() -> None:
     assert "Retry-After" in errors.RateLimitExceeded(retry_after_ms=10).message
     too_large = errors.RateLimitExceeded(retry_after_ms=None, limit=10)
     assert "Retry-After" not in too_large.message
     assert "fewer tokens" in too_large.message
     assert too_large.body()["error"]["limit"] == 10
+
+
+MONTH = {"limit": 50, "period": "month", "resets_at": "2026-12-01T00:00:00.000Z"}
+
+
+@pytest.mark.parametrize(
+    ("code", "facts", "said"),
+    [
+        (
+            "quota_exhausted",
+            MONTH | {"needed": 196, "left": 50},
+            "This request needs 196 tokens, and 50 are left of this API key's quota of 50 tokens until "
+            "2026-12-01T00:00:00.000Z. Request fewer tokens, or raise tokens_per_month of the key.",
+        ),
+        (
+            "quota_exhausted",
+            MONTH | {"needed": 1, "left": 0, "period": "lifetime", "resets_at": None},
+            "This API key has used up its quota of 50 tokens. Raise tokens_in_all of the key, or use another key.",
+        ),
+        (
+            "key_budget_exhausted",
+            {"required_nanos": 10_500, "left_nanos": 10_000, "budget_nanos": 10**9, "resets_at": None},
+            "This request may cost 0.0000105 credits, and 0.00001 are left of this API key's budget of 1 credits. "
+            "Request fewer tokens, or raise budget_nanos of the key.",
+        ),
+        (
+            "key_budget_exhausted",
+            {"required_nanos": 1, "left_nanos": 0, "budget_nanos": 5, "resets_at": "2026-12-01T00:00:00.000Z"},
+            "This API key has used up its budget of 0.000000005 credits until 2026-12-01T00:00:00.000Z. "
+            "Raise budget_nanos of the key, or use another key.",
+        ),
+        (
+            "insufficient_credits",
+            {"required_nanos": 2 * 10**9, "available_nanos": 10**9, "affordable_output_tokens": 7},
+            "This request may cost 2 credits, and 1 are available. Add credits, or request fewer output tokens.",
+        ),
+        (
+            "insufficient_credits",
+            {"required_nanos": 1, "available_nanos": 0, "affordable_output_tokens": 0},
+            "No credits are available. Add credits, or wait until requests in progress end.",
+        ),
+        (
+            "rate_limit_exceeded",
+            {"of": "org", "limit": 60, "measure": "requests", "window": "minute", "needed": 1, "retry_after_ms": 5},
+            "This org may send 60 requests in any minute. "
+            "The request does not fit into a limit at the moment. Send it again after the time in Retry-After.",
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_needed_and_what_is_left(code: str, facts: dict[str, Any], said: str) -> None:
+    error = from_code(code, facts)
+    assert error.message == said
+    assert error.facts == facts
 
 
 def test_an_error_s_own_words_win_over_its_sentence() -> None:

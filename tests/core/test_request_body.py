@@ -15,6 +15,7 @@ from tollgate.core.extras.requested import Extras
 from tollgate.core.request_body import (
     FORBIDDEN,
     IMAGE_TOKENS,
+    MESSAGE_TOKENS,
     TEMPLATE_TOKENS,
     TOOLS_TOKENS,
     Ask,
@@ -463,6 +464,22 @@ def test_the_ceiling_is_a_token_for_each_byte_and_the_floor_is_half_of_that(text
 def test_all_but_lowercase_words_counts_by_its_bytes(text: str) -> None:
     encoded = text.encode(errors="surrogatepass")
     assert most_tokens(encoded) == len(encoded)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["user", "assistant", "system", "tool"]), st.text()), min_size=1), st.booleans()
+)
+def test_what_limits_count_covers_every_text_and_a_template_around_it(
+    texts: list[tuple[str, str]], is_ascii: bool
+) -> None:
+    messages = [{"role": role, "content": text} for role, text in texts]
+    settings = {"temperature": 0.5, "max_tokens": 20, "stream": True, "seed": None}
+    body = json.dumps(
+        {"model": "a/model", "messages": messages, **settings}, ensure_ascii=is_ascii, separators=(",", ":")
+    )
+    prompt = request_body.read(body.encode(errors="replace"), "chat").prompt
+    least = sum(most_tokens(text.encode(errors="replace")) + MESSAGE_TOKENS for _, text in texts)
+    assert least <= prompt.tokens - prompt.not_sent <= prompt.tokens - TEMPLATE_TOKENS
 
 
 @given(st.text(), st.booleans())

@@ -26,7 +26,15 @@ DEPLOY = ROOT / "deploy"
 SETTINGS = {str(field.alias): field for field in Settings.model_fields.values()}
 PORT = SETTINGS["PORT"].default
 HOSTS_OWN = {"RAILWAY_DEPLOYMENT_DRAINING_SECONDS"}
-SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "KEY_PEPPER", "CRON_SECRET", "GRAFANA_PASSWORD", "PGADMIN_PASSWORD")
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
+    "KEY_PEPPER",
+    "CRON_SECRET",
+    "METRICS_TOKEN",
+    "GRAFANA_PASSWORD",
+    "PGADMIN_PASSWORD",
+)
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?:(?P<how>:[-?])(?P<otherwise>[^}]*))?}")
 COMMAND = re.compile(r"python -m tollgate (?:[a-z-]+)")
 WITH_A_PATCH = re.compile(r"v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?")
@@ -239,11 +247,12 @@ def test_secrets_are_made_once_for_each_stack_and_for_nobody_else(tmp_path: Path
     key = (here / ".env.admin-key").read_text()
     assert made_in(here) == made, "what is there stays"
     assert (here / ".env.admin-key").read_text() == key != (there / ".env.admin-key").read_text()
+    assert (here / ".env.metrics-token").read_text() == f"{made['METRICS_TOKEN']}\n"
     assert (there / ".env").stat().st_mode & 0o077 == 0
 
 
 def test_git_takes_no_secret_of_the_stack() -> None:
-    for name in (".env", COMPOSE["secrets"]["admin_key"]["file"]):
+    for name in (".env", *(secret["file"] for secret in COMPOSE["secrets"].values())):
         ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", DEPLOY / name], cwd=ROOT)
         assert ignored.returncode == 0, name
 
@@ -252,8 +261,8 @@ def test_prometheus_reads_what_the_api_tells() -> None:
     (job,) = parsed("deploy/prometheus.yml")["scrape_configs"]
     assert job["static_configs"] == [{"targets": [f"api:{PORT}"]}]
     assert job["metrics_path"] == "/metrics"
-    assert job["authorization"]["credentials_file"] == "/run/secrets/admin_key"
-    assert "admin_key" in COMPOSE["services"]["prometheus"]["secrets"]
+    assert job["authorization"]["credentials_file"] == "/run/secrets/metrics_token"
+    assert "metrics_token" in COMPOSE["services"]["prometheus"]["secrets"]
 
 
 def test_the_dashboard_asks_the_prometheus_of_the_stack() -> None:

@@ -87,6 +87,11 @@ async def test_the_caller_is_the_one_that_connected_whatever_it_claims(
 
 async def test_what_is_for_those_inside_is_closed(front: str, someone: Person) -> None:
     async with client(front, someone) as http:
-        for method, path in (("POST", "/internal/sweep"), ("GET", "/metrics"), ("GET", "//metrics")):
-            assert (await http.request(method, path)).status_code == 404, path
+        for method, path in (
+            ("POST", "/internal/sweep"),
+            ("GET", "/metrics"),
+            ("GET", "//metrics"),
+            ("GET", "/api/metrics"),
+        ):
+            assert (await http.request(method, front + path)).status_code == 404, path
         assert (await http.get("/healthz")).json() == {"status": "ok"}

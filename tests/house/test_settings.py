@@ -55,6 +55,12 @@ BAD = [
     ("MAX_UNFINISHED_BYTES", "1", "greater than or equal to 1048576"),
     ("MAX_UNFINISHED_BYTES_PER_ADDRESS", "1", "greater than or equal to 1048576"),
     ("KEEP_ALIVE_SECONDS", "0", "greater than or equal to 1"),
+    ("CORS_ORIGINS", "*", "must be origins"),
+    ("CORS_ORIGINS", "https://app.example.com/", "must be origins"),
+    ("CORS_ORIGINS", "https://app.example.com, app.example.com", "must be origins"),
+    ("METRICS_TOKEN", "short", "at least 16 characters"),
+    ("METRICS_NETWORKS", "10.0.0.1/8", "must be networks"),
+    ("METRICS_NETWORKS", "inside", "must be networks"),
     ("DATABASE_URL", "mysql://root@db.example/tollgate", "must begin with postgresql://"),
     ("DATABASE_URL", "db.example", "must begin with postgresql://"),
     ("DATABASE_URL", "postgresql://user@db.example:port/tollgate", ""),
@@ -87,6 +93,7 @@ BAD = [
     ("PRIVATE_UPSTREAMS", "perhaps", "boolean"),
     ("UPSTREAM_TIMEOUT_SECONDS", "0.5", "greater than or equal to 1"),
     ("UPSTREAM_TIMEOUT_SECONDS", "nan", ""),
+    ("SHOW_COST", "upstream", "'charge' or 'both'"),
     ("MARKUP", "-0.05", "greater than or equal to 0"),
     ("MARKUP", "5%", ""),
     ("MARKUP", "NaN", "finite"),
@@ -119,6 +126,7 @@ LEAKY = [
     ("KEY_PEPPER_PREVIOUS", "hunter2hunter2"),
     ("OPENROUTER_MANAGEMENT_KEY", "hunter2hunter2…"),
     ("CRON_SECRET", "hunter2hunter2"),
+    ("METRICS_TOKEN", "hunter2hunter2…"),
     ("OPENROUTER_API_KEY", "hunter2hunter2…"),
 ]
 
@@ -277,6 +285,7 @@ SECRETS = {
     "OPENROUTER_API_KEY": "sk-or-v1-hunter2hunter2",
     "OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-hunter2hunter2hunter2",
     "CRON_SECRET": "hunter2" * 4,
+    "METRICS_TOKEN": "hunter2" * 5,
 }
 
 

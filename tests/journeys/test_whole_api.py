@@ -21,8 +21,9 @@ from tollgate.database.postgres import PostgresDoor
 from tollgate.keys.authentication import console
 from tollgate.process import logs
 from tollgate.settings import read
+from tollgate.web.aliases import ALIASES
 
-UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/internal/sweep"}
+UNDOCUMENTED = {"/", "/openapi.json", "/docs", "/internal/sweep"}
 SMUGGLED = {
     "role": "admin",
     "balance": 1e9,
@@ -60,14 +61,14 @@ class House:
         return [one for one in operations(self.document) if one.path not in paid.paths()]
 
     async def ask(
-        self, operation: Operation, someone: Person | None, ids: dict[str, str], **extra: Any
+        self, operation: Operation, someone: Person | None, ids: dict[str, str], *, alias: str = "", **extra: Any
     ) -> httpx.Response:
         body = operation.example(self.document)
         headers = {"authorization": f"Bearer {someone.secret}"} if someone else {}
         async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://tollgate.test") as http:
             return await http.request(
                 operation.method.upper(),
-                operation.at(ids),
+                operation._replace(path=alias or operation.path).at(ids),
                 params=operation.query(self.document),
                 json=None if body is None else {**body, **extra},
                 headers={**headers, "idempotency-key": secrets.token_hex(8)},
@@ -134,10 +135,7 @@ def test_all_that_is_opened_later_is_opened_for_its_path() -> None:
     for operation in operations(whole_document()):
         first = operation.path.split("/")[1]
         assert (
-            operation.path.startswith(OF_PEOPLE)
-            or operation.is_open
-            or operation.path in at_once
-            or (first in ("v1", "api", "models"))
+            operation.path.startswith(OF_PEOPLE) or operation.is_open or operation.path in at_once or (first == "v1")
         ), operation.path
 
 
@@ -159,6 +157,27 @@ async def test_without_a_key_only_what_is_open_answers(house: House) -> None:
         else:
             assert answer.status_code == 401, operation[:2]
             assert answer.json()["error"]["code"] in ("missing_api_key", 401), operation[:2]
+
+
+async def test_each_alias_answers_as_its_canonical_path_does(house: House) -> None:
+    admin = await house.person("admin")
+    seen = set()
+    for path, item in house.document["paths"].items():
+        for method, told in item.items():
+            if "x-alias-of" not in told:
+                continue
+            seen.add(path)
+            operation = Operation(method, told["x-alias-of"], house.document["paths"][told["x-alias-of"]][method])
+            for someone in [None, admin] if method == "get" else [None]:
+                answer = await house.ask(operation, someone, ids_of(admin))
+                other = await house.ask(operation, someone, ids_of(admin), alias=path)
+                assert (other.status_code, other.headers["content-type"]) == (
+                    answer.status_code, answer.headers["content-type"]), path  # fmt: skip
+                if other.is_error and path.startswith("/api/v1/"):
+                    assert other.json()["error"]["code"] == other.status_code, path
+                elif answer.headers["content-type"] == "application/json":
+                    assert other.json().keys() == answer.json().keys(), path
+    assert set(ALIASES) - seen == {"/v1/admin", "/api/v1/admin", "/credits"}, "prefixes of resources only"
 
 
 async def test_a_member_s_key_opens_nothing_of_an_admin(house: House) -> None:

@@ -23,7 +23,7 @@ from tollgate.process import logs
 from tollgate.usage import store
 from usage import past
 
-LOGS = "/v1/admin/logs"
+LOGS = "/admin/logs"
 CONTENTS = "select coalesce(json_agg(c order by c.created_at, c.request_id), '[]') from tollgate.contents c"
 READINGS = """
 select coalesce(json_agg(json_build_object('actor', actor_user_id, 'target', target_id, 'details', details)

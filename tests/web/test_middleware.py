@@ -229,7 +229,7 @@ async def test_under_openrouter_s_paths_every_refusal_has_its_shape_and_the_same
     answer, own = await site.ask(method, f"/api{path}", **more), await site.ask(method, path, **more)
     error, ours = answer.json()["error"], error_of(own)
     assert (answer.status_code, own.status_code) == (status, status)
-    assert (error["code"], error["message"]) == (status, ours["message"])
+    assert (error["code"], error["message"].replace("/api/v1", "/v1")) == (status, ours["message"])
     named = {"message", "type", "code", "param"}
     facts = {name: fact for name, fact in ours.items() if name not in named}
     assert error["metadata"] == {"error_type": ours["code"]} | facts
@@ -380,15 +380,73 @@ async def test_a_method_that_a_path_does_not_know_is_a_405_that_names_the_others
     site = Site()
     answer = await site.ask(method, "/healthz")
     assert answer.status_code == 405
-    assert answer.headers["allow"] == "GET"
-    assert error_of(answer)["code"] == "method_not_allowed"
+    error = error_of(answer)
+    assert error["code"] == "method_not_allowed"
+    assert error["allow"] == answer.headers["allow"] == "GET, HEAD"
+    assert error["message"] == f"This path does not support {method}. It supports GET, HEAD."
     assert (site.lines()[0]["method"], site.lines()[0]["status"]) == (method, 405)
 
 
-async def test_a_head_request_is_refused_in_the_headers_alone() -> None:
-    answer = await Site().ask("HEAD", "/healthz")
-    assert (answer.status_code, answer.headers["allow"], answer.content) == (405, "GET", b"")
-    assert "x-request-id" in answer.headers
+async def test_all_methods_of_a_path_are_named_not_those_of_its_first_route_alone() -> None:
+    answer = await Site().ask("PUT", "/user/api-keys/key_1", headers={"authorization": "Bearer chosen-by-an-operator"})
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, HEAD, PATCH")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/", 200), ("/health", 200), ("/user/balance", 401), ("/docs", 200), ("/openapi.json", 200), ("/nothing", 404),
+     ("/admin/usage/export", 401), ("/v1/chat/completions", 405)],
+)  # fmt: skip
+async def test_head_is_answered_as_get_without_the_body(path: str, status: int) -> None:
+    site = Site()
+    got = await site.ask("GET", path)
+    headers, body = await sent_for_head(site, path)
+    assert got.status_code == status
+    assert body == b""
+    varying = {"x-request-id"}
+    assert [one for one in headers if one[0] not in varying] == [
+        one for one in got.headers.multi_items() if one[0] not in varying
+    ]
+    assert site.lines()[1]["method"] == "HEAD"
+
+
+async def sent_for_head(site: Site, path: str) -> tuple[list[tuple[str, str]], bytes]:
+    """As the server would have to send it. httpx drops the body of an answer to HEAD."""
+    messages: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    asked = {"type": "http", "method": "HEAD", "path": path, "headers": [(b"host", b"a")], "query_string": b""}
+    await site.app(asked | {"client": None, "http_version": "1.1", "scheme": "http"}, receive, send)
+    headers = [(name.decode(), value.decode()) for name, value in messages[0]["headers"]]
+    return headers, b"".join(message["body"] for message in messages[1:])
+
+
+async def test_the_front_page_links_to_the_rest() -> None:
+    site = Site()
+    answer = await site.ask("GET", "/")
+    assert answer.json()["name"] == "Tollgate"
+    for link in ("docs", "openapi", "health"):
+        assert (await site.ask("GET", answer.json()["links"][link])).status_code == 200
+    page = await site.ask("GET", "/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["vary"] == page.headers["vary"] == "Accept"
+    assert "//" not in page.text, "the page names another host"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("/v1/models/", "/v1/models"), ("//healthz", "/healthz"), ("/v1/v1/models", "/v1/models"),
+     ("/chat/completions", "/v1/chat/completions"), ("/v1/user/balance", "/user/balance"), ("/Health", "/health"),
+     ("/v1/me/usage/", "/v1/me/usage")],
+)  # fmt: skip
+async def test_an_unknown_path_is_told_which_one_was_probably_meant(path: str, meant: str) -> None:
+    error = error_of(await Site().ask("GET", f"http://tollgate.test{path}"))
+    assert error["message"] == f"Nothing is at {path}. Did you mean {meant}?"
 
 
 async def test_an_unknown_path_is_a_404_whatever_the_method() -> None:
@@ -422,6 +480,28 @@ async def test_a_request_that_does_not_fit_is_a_400_that_names_the_parameter_and
     assert error["message"].startswith(f"{param}: ")
     assert "hunter2" not in answer.text
     assert "hunter2" not in site.log.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more", "message"),
+    [
+        ("GET", "/user/balance?detail=1", {}, "detail: is not known here. Known: none."),
+        ("GET", "/admin/limit?organisation=o", {}, "organisation: is not known here. Known: org_id, user_id, key_id."),
+        ("GET", "/admin/audit-logs?order=id", {}, "order: is not known here. Known: limit, cursor, "),
+        ("POST", "/admin/orgs", {"json": {"name": "A", "label": "B"}}, "label: is not known here. Known: name, "),
+        (
+            "POST", "/admin/orgs", {"content": b'{"name": "A"}'},
+            "body: is not JSON. Send it with 'Content-Type: application/json'.",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_refusal_names_what_could_be_sent_instead(
+    method: str, path: str, more: dict[str, Any], message: str
+) -> None:
+    answer = await Site().ask(method, path, headers={"authorization": "Bearer chosen-by-an-operator"}, **more)
+    error = error_of(answer)
+    assert (answer.status_code, error["code"]) == (400, "invalid_request")
+    assert error["message"].startswith(message), error["message"]
 
 
 async def test_all_faults_of_a_request_are_told_at_once() -> None:

@@ -29,7 +29,7 @@ REFUSED_CALLS = frozenset(
 """The codes of paid calls that are refused for what they would take: 402 and 429."""
 
 OPERATORS_ONLY = "permission_denied"
-OPERATOR_PATHS = ("/admin/", "/v1/admin/")
+OPERATOR_PATH = "/admin/"
 MOST_DAYS = 366
 
 
@@ -48,7 +48,7 @@ def address_of(ip: str) -> str:
 
 def is_forbidden_call(error_code: str, path: str | None) -> bool:
     """Whether a valid key without the role called a path for operators."""
-    return error_code == OPERATORS_ONLY and path is not None and path.startswith(OPERATOR_PATHS)
+    return error_code == OPERATORS_ONLY and path is not None and path.startswith(OPERATOR_PATH)
 
 
 def check_span(since: datetime, until: datetime) -> None:

@@ -20,10 +20,10 @@ from tollgate.core.models import Model
 from tollgate.database import Door
 from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
+from tollgate.web.aliases import asked_path
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import refusals
 
-MOUNTS = ("/v1", "/api/v1", "")
 ALL = "all"
 MOST_MARKUPS = 8
 
@@ -79,8 +79,8 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
         models_of_key, markup, patterns = await access_of(door)
         chosen = await models_of_key.chosen(filters, markup, patterns)
         end = filters.offset + filters.limit
-        url = request.url.include_query_params(offset=end)
-        following = f"{url.path}?{url.query}" if end < len(chosen) else None
+        query = request.url.include_query_params(offset=end).query
+        following = f"{asked_path(request.scope)}?{query}" if end < len(chosen) else None
         return _json(_page(chosen[filters.offset : end], len(chosen), following))
 
     async def model(door: Annotated[Door, Depends(gate.open)], author: str, slug: str) -> Response:
@@ -90,15 +90,10 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
         models_of_key, markup, _ = await access_of(door)
         return _json(_shown(await models_of_key.catalog.find(name), markup))
 
-    for mount in MOUNTS:
-        add = partial(
-            routes.add_api_route,
-            include_in_schema=mount == MOUNTS[0],
-            responses=refusals(CatalogUnavailable, ModelNotFound),
-        )
-        add(f"{mount}/models", models, summary="List models", response_model=ModelList)
-        add(f"{mount}/models/{{author}}/{{slug}}", model, summary="Get a model", response_model=ListedModel)
-        add(f"{mount}/models/{{name}}", named, summary="Get a model without an author", response_model=ListedModel)
+    add = partial(routes.add_api_route, responses=refusals(CatalogUnavailable, ModelNotFound))
+    add("/v1/models", models, summary="List models", response_model=ModelList)
+    add("/v1/models/{author}/{slug}", model, summary="Get a model", response_model=ListedModel)
+    add("/v1/models/{name}", named, summary="Get a model without an author", response_model=ListedModel)
     return routes
 
 

@@ -146,7 +146,7 @@ class Admission:
             "least_output": rules.LEAST_OUTPUT,
             "most_output": sizes.most_output,
             "choices": ask.choices * quote.added.turns,
-            "prompt_tokens": sizes.prompt_tokens,
+            "prompt_tokens": sizes.limited_tokens,
             "markup_ppm": self._markup_ppm,
             "ttl_seconds": self._ttl_seconds,
             "price": rules.kept_price(quote.price, worst),
@@ -188,5 +188,6 @@ def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any]) -> Grant:
         bound=rules.bound_to_send(ask, quote.sizes, granted["output_bound"]),
         openrouter_models=rules.openrouter_models(quote.models),
         search_off=not is_test and rules.must_cost_nothing(ask, granted),
+        reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
         headers=limits.remaining(granted.get("limits")),
     )

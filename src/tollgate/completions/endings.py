@@ -39,6 +39,10 @@ class Ending(NamedTuple):
     sweep_in_seconds: int | None = None
     """Of an unsettled call: when the sweeper looks for its cost."""
 
+    def tokens_of(self, reserved: int) -> int:
+        """Of the tokens that were reserved, those that limits count after the settlement."""
+        return reserved if self.outcome == "unsettled" else (self.prompt_tokens or 0) + (self.completion_tokens or 0)
+
     def item(self, request_id: str, **more: Any) -> dict[str, Any]:
         """As the settlement in the database takes it."""
         known = {name: value for name, value in zip(self._fields, self, strict=True) if value is not None}

@@ -17,13 +17,21 @@ from tollgate.upstreams.client import Upstreams
 
 class Flow:
     def __init__(
-        self, admission: Admission, settlements: Settlements, upstreams: Upstreams, drain: Drain, leaving: Leaving
+        self,
+        admission: Admission,
+        settlements: Settlements,
+        upstreams: Upstreams,
+        drain: Drain,
+        leaving: Leaving,
+        *,
+        shows_cost: bool,
     ) -> None:
         self._admission = admission
         self._settlements = settlements
         self._upstreams = upstreams
         self._drain = drain
         self._leaving = leaving
+        self._shows_cost = shows_cost
 
     async def run(self, call: PaidCall, scope: Scope, receive: Receive, send: Send) -> None:
         """However the call ends, it is settled first and the client gets the end of its answer last."""
@@ -64,6 +72,7 @@ class Flow:
 
     async def _settle(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> Settled | None:
         ending = call.ending(client_left=answer.client_left, charges_prefill=self._leaving.charges_prefill)
+        call.take_ending(ending, shows_cost=self._shows_cost)
         settled = await self._settlements.settle(call.item(ending, answer.stored()))
         if call.noting:
             await call.noting

@@ -38,7 +38,8 @@ HEADERS = {
     "x-request-id": "The id of the request: yours, if you sent one.",
     "x-tollgate-charge-nanos": "The charge. Absent while the cost is not known yet.",
     "x-tollgate-balance-nanos": "The org's balance after the charge.",
-    "x-ratelimit-limit-requests": "The limit of the tightest window. Likewise remaining and reset, and for tokens.",
+    "x-ratelimit-limit-requests": "The limit of the tightest window. Likewise remaining, and reset: the time until all "
+    "of it is free again, such as 1m48s. All three for tokens as well.",
 }
 
 SCHEMAS = {

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tollgate.completions import endings, replay, rules
+from tollgate.completions import charge_shown, endings, replay, rules
+from tollgate.completions.charge_shown import UNKNOWN, Amounts, states_cost
 from tollgate.completions.content import Content
 from tollgate.completions.endings import Ending
 from tollgate.completions.rules import Grant
@@ -16,6 +17,7 @@ from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
 from tollgate.keys.authentication import Caller
+from tollgate.limits import rules as limits
 from tollgate.process.clock import Monotonic
 from tollgate.upstreams.attempts.attempt import facts
 from tollgate.upstreams.client import Answered
@@ -62,6 +64,10 @@ class PaidCall:
     """The answer comes as events."""
     failure: Failure | None = None
     first_token_ms: int | None = None
+    limit_headers: Mapping[str, str] = field(init=False)
+    """What is left of the limits after the settlement."""
+    amounts: Amounts = UNKNOWN
+    """What the usage may state, where it must not state our cost."""
     noting: asyncio.Task[None] | None = None
     """Writes the generation id to the row."""
 
@@ -69,6 +75,11 @@ class PaidCall:
     def wants_charge(self) -> bool:
         """X-Tollgate-Usage: the charge goes into the last chunk of a stream."""
         return self.headers.get("x-tollgate-usage", "").lower() == "true"
+
+    @property
+    def hides_cost(self) -> bool:
+        """What the upstream states is not what the org is charged."""
+        return self.reply is not None and (self.grant.markup_ppm != 0 or rules.is_own(self.reply.route))
 
     @property
     def generation_id(self) -> str | None:
@@ -141,6 +152,17 @@ class PaidCall:
             if failure:
                 return endings.with_server_stopped(ending)
         return endings.with_client_gone(ending) if client_left and self.answer is None else ending
+
+    def take_ending(self, ending: Ending, *, shows_cost: bool) -> None:
+        """What the client is told of it. A plain answer is changed here, before it is stored or sent; the end of a
+        stream when it leaves."""
+        grant = self.grant
+        given_back = grant.reserved_tokens - ending.tokens_of(grant.reserved_tokens)
+        self.limit_headers = limits.settled(grant.headers, given_back)
+        charge = 0 if ending.outcome == "released" else ending.charge_nanos
+        self.amounts = Amounts(charge, ending.cost_nanos if shows_cost else None)
+        if self.answer is not None and self.hides_cost and states_cost(self.tally.usage):
+            self.answer = charge_shown.in_answer(self.answer, self.amounts)
 
     def item(self, ending: Ending, stored_answer: Mapping[str, Any] | None) -> dict[str, Any]:
         """As the settlement takes it. No answer is stored for a call that was released: its key is free again."""

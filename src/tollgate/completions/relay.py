@@ -8,6 +8,8 @@ from typing import Any
 
 from starlette.types import Receive, Send
 
+from tollgate.completions import charge_shown
+from tollgate.completions.charge_shown import UNKNOWN, Amounts
 from tollgate.core import sse, strict_json
 from tollgate.core.errors import TollgateError
 from tollgate.core.request_body import Endpoint
@@ -32,15 +34,18 @@ class Relay:
     """Passes events on in order. Those from [DONE] on are held back for the settlement; when the charge goes into the
     usage, those from the usage on."""
 
-    def __init__(self, tally: Tally, shown: Callable[[Event], bytes | None], *, wants_charge: bool) -> None:
+    def __init__(
+        self, tally: Tally, shown: Callable[[Event], bytes | None], *, wants_charge: bool, hides_cost: bool
+    ) -> None:
         self.tally = tally
         self._shown = shown
         self._wants_charge = wants_charge
+        self._hides_cost = hides_cost
         self._is_unchanged = shown is as_it_came and not wants_charge and not tally.counts
         self._events = Events()
         self._held: list[bytes] = []
-        self._usage: int | None = None
-        """The index of the held-back event that the charge goes into."""
+        self._usage: tuple[int, bytes] | None = None
+        """The index of the held-back event that the charge goes into, and the event with the cost."""
 
     def take(self, piece: bytes) -> bytes:
         """What may go out after this piece. Events that carry only text pass without being parsed."""
@@ -65,11 +70,13 @@ class Relay:
         """As `take`, for an event that the upstream left unfinished."""
         return b"".join([self._pass(self._finished(event)) for event in self._events.finish()])
 
-    def tail(self, charge: Mapping[str, Any] | None) -> bytes:
+    def tail(self, amounts: Amounts, charge: Mapping[str, Any] | None = None) -> bytes:
         """What was held back. A complete stream without [DONE] gets one."""
         held = list(self._held)
-        if self._usage is not None and charge:
-            held[self._usage] = with_charge(sse.data_of(held[self._usage]), charge)
+        if self._usage is not None:
+            index, event = self._usage
+            priced = charge_shown.in_event(event, amounts) if self._hides_cost else event
+            held[index] = with_charge(priced, charge) if charge else priced
         lacks_done = self.tally.ending == "complete" and not self.tally.done
         return b"".join(held) + (DONE if lacks_done else b"")
 
@@ -77,12 +84,16 @@ class Relay:
         before = self.tally.usage
         shown = self._see(event) if event.data else event.raw
         released = self._release() if shown and event.data and not self.tally.done else b""
-        if self._wants_charge and shown and self.tally.usage is not before:
-            self._usage = len(self._held)
+        if shown and self.tally.usage is not before and self._waits_for_charge():
+            self._usage = len(self._held), shown
+            shown = charge_shown.in_event(shown, UNKNOWN) if self._hides_cost else shown
         elif not self._held and not self.tally.done:
             return released + shown
         self._held.append(shown)
         return released
+
+    def _waits_for_charge(self) -> bool:
+        return self._wants_charge or (self._hides_cost and charge_shown.states_cost(self.tally.usage))
 
     def _see(self, event: Event) -> bytes:
         self.tally.see(event.data)
@@ -222,13 +233,14 @@ def as_event(body: bytes) -> bytes:
     return b"".join(b"data: " + line + b"\n" for line in body.splitlines()) + b"\n"
 
 
-def with_charge(data: bytes, charge: Mapping[str, Any]) -> bytes:
+def with_charge(event: bytes, charge: Mapping[str, Any]) -> bytes:
     """The event of the last usage, with the charge in it."""
+    data = sse.data_of(event)
 
     def marked(usage: str | None) -> str:
         return strict_json.edit_text(usage or "{}", {"tollgate": json.dumps(charge, separators=(",", ":"))})
 
-    return b"data: " + strict_json.edit(data, {"usage": marked}) + b"\n\n"
+    return sse.with_data(event, data, strict_json.edit(data, {"usage": marked}))
 
 
 def response_start(status: int, headers: Mapping[str, str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.sweeper import Sweeper
 from tollgate.core import request_body
-from tollgate.core.errors import BadRequest, NotFound, TollgateError
+from tollgate.core.errors import BadRequest, TollgateError
 from tollgate.core.redaction import Redactor
 from tollgate.core.request_body import Ask, Endpoint
 from tollgate.core.sse import Tally
@@ -134,7 +134,7 @@ def sweeping(sweeper: Sweeper, cron_secret: str | None) -> Route:
     async def sweep(request: Request) -> Response:
         offered = request.headers.get("authorization", "").removeprefix("Bearer ")
         if cron_secret is None or not hmac.compare_digest(offered.encode(), cron_secret.encode()):
-            raise NotFound
+            raise HTTPException(404)  # as a path that does not exist
         return JSONResponse(await sweeper.sweep())
 
     return Route("/internal/sweep", sweep, methods=["GET", "POST"])

@@ -22,6 +22,8 @@ class Bounds(NamedTuple):
     """The most that a call can use. Its price is multiplied with these."""
 
     prompt_tokens: int
+    limited_tokens: int
+    """Of the prompt, those that count against limits until the upstream has counted."""
     output: int | None
     """The client's own bound for each choice, or None where it set none."""
     most_output: int
@@ -46,8 +48,10 @@ class Grant(NamedTuple):
     """The output bound to send upstream, where the body's own is not enough."""
     openrouter_models: tuple[str, ...] = ()
     search_off: bool = False
+    reserved_tokens: int = 0
+    """Counted against limits until the settlement."""
     headers: Mapping[str, str] = {}
-    """What is left of the limits."""
+    """What was left of the limits at admission."""
 
 
 def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:
@@ -92,8 +96,10 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
     most_output = _most([_most_output(route) for route in routes])
     one_prompt = ask.endpoint == "chat" or (ask.choices == 1 and ask.endpoint == "completions")
     prompt = longest if ask.prompt.open_ended else ask.prompt.tokens + added.prompt_tokens
+    most = longest if one_prompt else None
     return Bounds(
-        prompt_tokens=_of_all_turns(prompt, longest if one_prompt else None, ask.choices, added),
+        prompt_tokens=_of_all_turns(prompt, most, ask.choices, added),
+        limited_tokens=_of_all_turns(prompt - ask.prompt.not_sent, most, ask.choices, added),
         output=None if ask.bound is None else min(ask.bound, longest),
         most_output=most_output or MOST_OUTPUT_UNKNOWN,
         enforced=most_output is not None,

@@ -66,7 +66,9 @@ class StreamedAnswer:
             return
         self._call.streams = True
         self._outlet.head(reply.headers)
-        self._relay = Relay(self._call.tally, reply.shown, wants_charge=self._call.wants_charge)
+        self._relay = Relay(
+            self._call.tally, reply.shown, wants_charge=self._call.wants_charge, hides_cost=self._call.hides_cost
+        )
         self._note_generation(reply)
         async with reply.in_time():
             await self._pass_on(reply, self._relay)
@@ -79,7 +81,7 @@ class StreamedAnswer:
             return call.stored(reply.status, content_type(reply), call.answer)
         if self._relay is None or call.tally.ending != "complete":
             return None
-        return call.stored(200, content_type(reply), self._outlet.kept + self._relay.tail(None))
+        return call.stored(200, content_type(reply), self._outlet.kept + self._relay.tail(call.amounts))
 
     async def finish(self, settled: Settled | None) -> None:
         call, outlet = self._call, self._outlet
@@ -88,7 +90,7 @@ class StreamedAnswer:
         if call.failure and not outlet.started:
             raise call.failure
         if call.failure or call.answer is None:
-            tail = self._relay.tail(self._charge(settled)) if self._relay else b""
+            tail = self._relay.tail(call.amounts, self._charge(settled)) if self._relay else b""
             await outlet.finish(tail + (self._in_band(call.failure) if call.failure else b""))
         elif outlet.started:
             await outlet.finish(relay.as_event(call.answer))
@@ -147,7 +149,8 @@ class StreamedAnswer:
         return relay.in_band(failure, chunk)
 
     def _charge(self, settled: Settled | None) -> dict[str, Any] | None:
-        if not settled or settled.get("charge_nanos") is None:
+        """For X-Tollgate-Usage."""
+        if not self._call.wants_charge or not settled or settled.get("charge_nanos") is None:
             return None
         amounts = {name: settled[name] for name in ("charge_nanos", "balance_nanos")}
         return {**amounts, "request_id": self._call.id}

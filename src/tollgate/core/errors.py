@@ -53,6 +53,9 @@ OpenRouter's paths it has OpenRouter's shape: `code` is the status, and `metadat
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from tollgate.core import conflicts
+from tollgate.core.money import credits_number
+
 
 class TollgateError(Exception):
     """An error as the client gets it."""
@@ -64,10 +67,14 @@ class TollgateError(Exception):
     headers: Mapping[str, str] = {}
 
     def __init__(self, message: str | None = None, /, **facts: Any) -> None:
-        self.message = message or self.sentence
         self.param = facts.pop("param", None)
         self.facts = facts
+        self.message = message or self.words()
         super().__init__(self.message)
+
+    def words(self) -> str:
+        """The sentence, with the facts where they make it clearer."""
+        return self.sentence
 
     def body(self, *, openrouter: bool = False) -> dict[str, Any]:
         if openrouter:
@@ -113,11 +120,20 @@ class KeyIsFinal(BadRequest):
     code = "key_is_final"
     sentence = "The key is revoked, and revocation is permanent. Create a new key."
 
+    def words(self) -> str:
+        key_id = self.facts.get("key_id")
+        return (
+            f"The key {key_id} is revoked, and revocation is permanent. Create a new key." if key_id else self.sentence
+        )
+
 
 class Conflict(BadRequest):
     status = 409
     code = "conflict"
     sentence = "The request conflicts with an existing record. See the fields of this error."
+
+    def words(self) -> str:
+        return conflicts.sentence(self.facts) or self.sentence
 
 
 class BodyTooLarge(BadRequest):
@@ -148,10 +164,21 @@ class NotFound(BadRequest):
     code = "not_found"
     sentence = "The resource does not exist. Check the path and the id."
 
+    def words(self) -> str:
+        kind, sought = self.facts.get("kind"), self.facts.get("id")
+        return f"No {str(kind).replace('_', ' ')} has the id {sought}." if kind and sought else self.sentence
+
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
     sentence = "The model does not exist. GET /v1/models lists the models."
+
+    def words(self) -> str:
+        name, expired_on = self.facts.get("model"), self.facts.get("expired_on")
+        if not name:
+            return self.sentence
+        fate = f"expired on {expired_on}" if expired_on else "does not exist"
+        return f"The model {name} {fate}. GET /v1/models lists the models."
 
 
 class ModelUnpriced(BadRequest):
@@ -214,15 +241,52 @@ class InsufficientCredits(PaymentRequired):
     code = "insufficient_credits"
     sentence = "The balance does not cover this request. Add credits, or request fewer output tokens."
 
+    def words(self) -> str:
+        match self.facts:
+            case {"available_nanos": available} if available <= 0:
+                return "No credits are available. Add credits, or wait until requests in progress end."
+            case {"available_nanos": available, "required_nanos": required}:
+                may_cost, left = credits_number(required), credits_number(available)
+                return (
+                    f"This request may cost {may_cost} credits, and {left} are available. "
+                    "Add credits, or request fewer output tokens."
+                )
+        return self.sentence
+
 
 class KeyBudgetExhausted(PaymentRequired):
     code = "key_budget_exhausted"
-    sentence = "This API key has spent its budget for the period. Raise the budget, or wait for the next period."
+    sentence = "The budget of this API key does not cover this request. Raise budget_nanos, or use another key."
+
+    def words(self) -> str:
+        match self.facts:
+            case {"required_nanos": required, "left_nanos": left, "budget_nanos": limit, "resets_at": resets_at}:
+                needs = f"may cost {credits_number(required)} credits"
+                budget = f"budget of {credits_number(limit)} credits"
+                return _beyond(needs, left and credits_number(left), budget, resets_at, "budget_nanos")
+        return self.sentence
 
 
 class QuotaExhausted(PaymentRequired):
     code = "quota_exhausted"
-    sentence = "This API key has used its token quota. Raise the quota, or use another key."
+    sentence = "The token quota of this API key does not cover this request. Raise the quota, or use another key."
+
+    def words(self) -> str:
+        match self.facts:
+            case {"needed": needed, "left": left, "limit": limit, "period": period, "resets_at": resets_at}:
+                setting = "tokens_per_month" if period == "month" else "tokens_in_all"
+                return _beyond(f"needs {needed} tokens", left, f"quota of {limit} tokens", resets_at, setting)
+        return self.sentence
+
+
+def _beyond(needs: str, left: str | int, allowance: str, resets_at: str | None, setting: str) -> str:
+    until = f" until {resets_at}" if resets_at else ""
+    if not left:
+        return f"This API key has used up its {allowance}{until}. Raise {setting} of the key, or use another key."
+    return (
+        f"This request {needs}, and {left} are left of this API key's {allowance}{until}. "
+        f"Request fewer tokens, or raise {setting} of the key."
+    )
 
 
 class Forbidden(TollgateError):
@@ -261,15 +325,21 @@ class RateLimitExceeded(TollgateError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
-    sentence = "The request exceeds a limit of this key or its org. Send it again after the time in Retry-After."
+    sentence = "The request does not fit into a limit at the moment. Send it again after the time in Retry-After."
     never: ClassVar[str] = (
-        "This request alone exceeds a limit of this key or its org, so waiting does not help. "
+        "The request alone exceeds a limit, so waiting does not help. "
         "Request fewer tokens (max_tokens, n, a shorter prompt), or ask your operator for a higher limit."
     )
 
-    def __init__(self, message: str | None = None, /, **facts: Any) -> None:
-        fits_later = facts.get("retry_after_ms", 0) is not None
-        super().__init__(message or (self.sentence if fits_later else self.never), **facts)
+    def words(self) -> str:
+        advice = self.sentence if self.facts.get("retry_after_ms", 0) is not None else self.never
+        match self.facts:
+            case {"of": of, "limit": limit, "measure": "requests", "window": window}:
+                return f"This {of} may send {limit} requests in any {window}. {advice}"
+            case {"of": of, "limit": limit, "left": left, "window": window, "needed": needed}:
+                has = f"this {of} may use {limit} tokens in any {window}, of which {left} are left"
+                return f"This request needs {needed} tokens, and {has}. {advice}"
+        return advice
 
 
 class TooManyInFlight(TollgateError):

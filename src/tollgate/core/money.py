@@ -22,6 +22,11 @@ def credits_text(nanos: int) -> str:
     return f"{'-' if nanos < 0 else ''}{whole}.{rest:09d}"
 
 
+def credits_number(nanos: int) -> str:
+    """Exact, as a JSON number without an exponent: 0.00001155."""
+    return credits_text(nanos).rstrip("0").removesuffix(".")
+
+
 def with_credits(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Adds each amount in credits as well: `cost_credits` beside `cost_nanos`, `credits` beside `credits_nanos`."""
     nanos = {name.removesuffix("_nanos"): amount for name, amount in fields.items() if name.endswith("_nanos")}

@@ -10,6 +10,8 @@ that would bypass Tollgate (another address, key or headers) are refused and not
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from types import NoneType
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import fields, strict_json
@@ -27,7 +29,9 @@ MOST_CHOICES: Final = 128
 MOST_FALLBACKS: Final = 32
 
 TEMPLATE_TOKENS: Final = 100
-"""What a server may add to any prompt: role marks, dates, a system prompt of its own."""
+"""What a server may add to any prompt: role marks, dates, a system prompt of its own. gpt-oss adds 68."""
+MESSAGE_TOKENS: Final = 10
+"""The most that a chat template puts around a message: its role and marks, and the marks of the answer after it."""
 TOOLS_TOKENS: Final = 600
 """What a server adds for tools. Anthropic documents up to 530."""
 IMAGE_TOKENS: Final = 5_000
@@ -93,6 +97,9 @@ class Prompt(NamedTuple):
     """The size of the body without media."""
     tokens: int
     """An upper bound, see `most_tokens`. It includes images, audio and tools, but not what extras add."""
+    not_sent: int
+    """How many of these are not for text of the client: TEMPLATE_TOKENS, and what no model reads. Credits are held for
+    them; limits count them only when the upstream has."""
     open_ended: bool
     """Only the model's context bounds the prompt: it has files, videos or links to audio."""
     images: int = 0
@@ -162,7 +169,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         bound=bound,
         bound_field=bound_field,
         choices=1 if endpoint == "embeddings" else _choices(given, asked),
-        prompt=_measured(body, media, bool(fields.mappings(given, "tools"))),
+        prompt=_measured(body, media, _in_json(given, asked, endpoint), bool(fields.mappings(given, "tools"))),
         extras=extras.read(given, (model, *fallbacks), [one.payload for one in media if one.kind == "file"]),
         user=_user(given),
         max_price=fields.mapping(fields.mapping(given, "provider"), "max_price", "provider.max_price") or None,
@@ -178,6 +185,11 @@ def most_tokens(text: bytes) -> int:
     or any script. The exception is lowercase text of no language ("zqzq"), up to one token a byte: there a hold may be
     short by two fifths of its prompt, and the charge is not. English is overestimated 2.4 times, other scripts 1 to 3.
     """
+    return -(-_fifths(text) // 5)
+
+
+def _fifths(text: bytes) -> int:
+    """Of a token. Never fewer than those of its parts, if each part ends with a byte that is no lowercase letter."""
     fifths = 5 * len(text)
     for start in range(0, len(text), _COUNTED_AT_ONCE):
         classes = text[max(start - 1, 0) : start + _COUNTED_AT_ONCE].translate(
@@ -187,7 +199,7 @@ def most_tokens(text: bytes) -> int:
         words = in_sentence + classes.count(b".a") + (start == 0 and classes.startswith(b"a"))
         letters = classes.count(b"a", min(start, 1))
         fifths -= 5 * in_sentence + 2 * (letters - words)
-    return -(-fifths // 5)
+    return fifths
 
 
 def _refuse_forbidden(given: Mapping[str, Any]) -> None:
@@ -237,13 +249,42 @@ def _choices(given: Mapping[str, Any], asked: Iterable[Any]) -> int:
     return prompts * max(fields.whole(given, "n", MOST_CHOICES) or 1, fields.whole(given, "best_of", MOST_CHOICES) or 1)
 
 
-def _measured(body: bytes, media: list[Medium], has_tools: bool) -> Prompt:
+_AROUND_A_MESSAGE: Final = {
+    role: _fifths(b'{"role":"%b","content":""},' % role.encode()) - 5 * MESSAGE_TOKENS
+    for role in ("system", "developer", "user", "assistant")
+}
+_NO_TEXT: Final = (int, Decimal, NoneType)
+
+
+def _in_json(given: Mapping[str, Any], asked: Iterable[Any], endpoint: Endpoint) -> int:
+    """The tokens that `most_tokens` counts for what no model reads: the model's name, names of numbers and switches,
+    and the JSON around plain messages, beyond their template."""
+    fifths = 0
+    for name, value in given.items():
+        if isinstance(value, _NO_TEXT):
+            fifths += _fifths(f'"{name}":,'.encode())
+        elif name == "model":
+            fifths += _fifths(f'"model":"{value}"'.encode())
+    if endpoint == "chat":
+        fifths += _fifths(b'"messages":[]') + sum(map(_around_message, asked))
+    return fifths // 5
+
+
+def _around_message(message: Mapping[str, Any]) -> int:
+    """In fifths of a token; 0 for a message that is not plain."""
+    role = message.get("role")
+    is_plain = len(message) == 2 and isinstance(message.get("content"), str)
+    return _AROUND_A_MESSAGE.get(role, 0) if is_plain and isinstance(role, str) else 0
+
+
+def _measured(body: bytes, media: list[Medium], in_json: int, has_tools: bool) -> Prompt:
     text = _without(body, [medium.payload for medium in media if not medium.is_link])
     around = TEMPLATE_TOKENS + has_tools * TOOLS_TOKENS
     counted = Counter(f"{medium.kind}s" for medium in media) if media else {}
     return Prompt(
         text_bytes=len(text),
         tokens=around + most_tokens(text) + sum(map(_tokens_of, media)),
+        not_sent=TEMPLATE_TOKENS + in_json,
         open_ended=any(medium.is_open_ended for medium in media),
         **counted,
     )

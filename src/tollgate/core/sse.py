@@ -132,6 +132,14 @@ def data_of(raw: bytes) -> bytes:
     return b"\n".join(line[5:].removeprefix(b" ") for line in fields if line == b"data" or line.startswith(b"data:"))
 
 
+def with_data(raw: bytes, data: bytes, new: bytes) -> bytes:
+    """The event with other data. Its line ends and its other fields stay as they were."""
+    before, found, after = raw.partition(data)
+    if found:
+        return before + new + after
+    return b"".join(b"data: " + line + b"\n" for line in new.split(b"\n")) + b"\n"
+
+
 class Failure(NamedTuple):
     """An error that an upstream reported. Its code is a status, a word or None."""
 

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tollgate.web import aliases
 from tollgate.web.routing import LazyRoute
 
 Document = dict[str, Any]
@@ -23,13 +26,16 @@ class Application(FastAPI):
         paths."""
         self._paid = paid
         self._lazy: dict[tuple[str, ...], Load] = {}
-        super().__init__(**options)  # reads `routes`, which would load all
+        self._page: Response | None = None
+        super().__init__(docs_url=None, redoc_url=None, **options)  # reads `routes`, which would load all
+        self.add_route("/docs", self._reference, include_in_schema=False)
         self._lazy.update(lazy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        endpoint = self._paid.get(path) if scope.get("method") == "POST" else None
-        self.load(path)
+        endpoint = self._paid.get(scope["path"]) if scope.get("method") == "POST" else None
+        if endpoint is None and scope["type"] == "http":
+            scope = aliases.resolved(scope)
+            self.load(scope["path"])
         await (endpoint or super().__call__)(scope, receive, send)
 
     def load(self, path: str | None = None) -> None:
@@ -49,3 +55,10 @@ class Application(FastAPI):
         from tollgate.web.schemas import with_our_errors  # noqa: PLC0415  # its models cost a cold start too
 
         return with_our_errors(super().openapi())
+
+    async def _reference(self, request: Request) -> Response:
+        from tollgate.web import html, reference  # noqa: PLC0415  # only this page needs them
+
+        if self._page is None:
+            self._page = html.page(self.title, reference.render(self.openapi()))
+        return self._page

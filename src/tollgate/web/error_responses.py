@@ -10,6 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from tollgate.core.errors import BadRequest, BodyTooLarge, InternalError, MethodNotAllowed, NotFound, TollgateError
 from tollgate.process import logs
+from tollgate.web import places
+from tollgate.web.aliases import asked_path
 
 OPENROUTERS = "/api/v1/"
 MOST_FAULTS = 100
@@ -31,7 +33,7 @@ class Refusal(JSONResponse):
 
 def speaks_openrouter(scope: Scope) -> bool:
     """Whether the path is one of OpenRouter's, whose clients expect its error shape."""
-    return str(scope["path"]).startswith(OPENROUTERS)
+    return asked_path(scope).startswith(OPENROUTERS)
 
 
 def render(error: TollgateError, headers: dict[str, str] | None = None) -> Refusal:
@@ -46,12 +48,19 @@ async def refused(request: Request, error: TollgateError) -> Refusal:
 async def invalid(request: Request, error: RequestValidationError) -> Refusal:
     """Errors of validation: the first as the message, the first hundred as facts. Values are left out."""
     told = error.errors()[:MOST_FAULTS]
-    faults = [{"param": _place(fault["loc"]), "fault": fault["msg"]} for fault in told]
+    faults = [{"param": _place(fault["loc"]), "fault": _fault(fault, request)} for fault in told]
     first = faults[0]
     return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
 
 
 async def refused_by_framework(request: Request, error: HTTPException) -> Refusal:
+    match error.status_code:
+        case 404:
+            return render(NotFound(places.not_found(request.scope)))
+        case 405:
+            allow = ", ".join(places.allowed(request.scope))
+            sentence = f"This path does not support {request.method}. It supports {allow}."
+            return render(MethodNotAllowed(sentence, allow=allow), {"allow": allow})
     return of_framework(error)
 
 
@@ -59,10 +68,6 @@ def of_framework(error: HTTPException) -> Refusal:
     """Errors that Starlette and FastAPI raise themselves, as ours."""
     headers = dict(error.headers or {})
     match error.status_code:
-        case 404:
-            return render(NotFound(), headers)
-        case 405:
-            return render(MethodNotAllowed(allow=headers.get("Allow", "")), headers)
         case 413:
             return render(BodyTooLarge(limit_bytes=int(error.detail)), headers)
         case status if status < 500:
@@ -75,6 +80,22 @@ HANDLERS: dict[Any, Any] = {
     RequestValidationError: invalid,
     HTTPException: refused_by_framework,
 }
+
+
+def _fault(fault: dict[str, Any], request: Request) -> str:
+    """What is wrong, and what to send instead where the route says so."""
+    match fault:
+        case {"type": "extra_forbidden", "loc": [place, _]}:
+            known = ", ".join(request.scope["route"].names_in(place))
+            return f"is not known here. Known: {known or 'none'}"
+        case {"loc": ["body"], "type": kind} if kind != "missing" and not _is_json(request):
+            return "is not JSON. Send it with 'Content-Type: application/json'"
+    return str(fault["msg"])
+
+
+def _is_json(request: Request) -> bool:
+    media, _, _ = request.headers.get("content-type", "").partition(";")
+    return media.strip().lower().endswith(("/json", "+json"))
 
 
 def _place(location: tuple[str | int, ...]) -> str:

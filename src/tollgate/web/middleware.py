@@ -17,7 +17,9 @@ from tollgate.core.errors import InternalError
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 from tollgate.web.client_address import announced_bytes, headers_of
+from tollgate.web.cors import Cors
 from tollgate.web.error_responses import render
+from tollgate.web.request_counts import RequestCounts
 
 log = logs.source("application")
 
@@ -29,6 +31,8 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+ADDED = {b"vary"}
+"""Sent even if the answer has such a header already."""
 OVER_TLS_ONLY = {"strict-transport-security": "max-age=31536000"}
 
 
@@ -42,9 +46,19 @@ class Observer(Protocol):
 
 class RequestMiddleware:
     def __init__(
-        self, app: ASGIApp, *, production: bool, max_body_bytes: int, clock: Monotonic, observer: Observer | None = None
+        self,
+        app: ASGIApp,
+        *,
+        production: bool,
+        max_body_bytes: int,
+        clock: Monotonic,
+        observer: Observer | None = None,
+        counts: RequestCounts | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self._app = app
+        self._cors = cors or Cors(())
+        self._counts = counts or RequestCounts()
         self._observer = observer
         headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -58,23 +72,34 @@ class RequestMiddleware:
         scope["state"] = {**scope.get("state", {}), "own_id": _new_id()}  # requests share the server's state
         request_id = scope["state"]["request_id"] = _request_id(headers_of(scope), scope["state"]["own_id"])
         logs.note(request_id=request_id)
-        response = _Response(send, [*self._headers, (b"x-request-id", request_id.encode())])
+        method, served = scope["method"], _as_get(scope)
+        headers = [
+            *self._headers,
+            *self._cors.headers(scope, headers_of(scope)),
+            (b"x-request-id", request_id.encode()),
+        ]
+        response = _Response(send, headers, bare=method == "HEAD")
         started = self._clock()
         if self._observer:
             self._observer.begins()
         try:
-            await self._respond(scope, receive, response)
+            await self._respond(served, receive, response)
         finally:
-            method, route = scope["method"], _route(scope)
-            duration_ms = round((self._clock() - started) * 1000, 1)
-            log.info("request", method=method, route=route, status=response.status, duration_ms=duration_ms)
+            route = _route(served)
+            seconds = self._clock() - started
+            log.info(
+                "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
+            )
+            facts = logs.noted()
+            self._counts.count(method, route, response.status, seconds, facts.get("error_code"))
             if self._observer:
-                self._observer.ended(method, route, logs.noted(), scope["state"].get("claims", {}))
+                self._observer.ended(method, route, facts, scope["state"].get("claims", {}))
 
     async def _respond(self, scope: Scope, receive: Receive, response: "_Response") -> None:
-        body = _Body(receive, self._max_body_bytes, announced_bytes(headers_of(scope)))
+        headers = headers_of(scope)
+        body = _Body(receive, self._max_body_bytes, announced_bytes(headers))
         try:
-            await self._app(scope, body.receive, response.send)
+            await (self._cors.preflight(scope, headers) or self._app)(scope, body.receive, response.send)
         except Exception:  # the last handler: logs the cause, and answers in our shape
             log.exception("unexpected_error")
             if response.status != CLIENT_GONE:
@@ -83,10 +108,11 @@ class RequestMiddleware:
 
 
 class _Response:
-    """Adds our headers, and remembers the status, which is 499 until the response starts."""
+    """Adds our headers, and remembers the status, which is 499 until the response starts. A bare one has no body."""
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]], *, bare: bool) -> None:
         self._send = send
+        self._bare = bare
         self._headers = headers
         self.status = CLIENT_GONE
 
@@ -95,7 +121,9 @@ class _Response:
             self.status = message["status"]
             given = message.get("headers", [])
             names = {name.lower() for name, _ in given}
-            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names)]
+            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names - ADDED)]
+        elif self._bare:
+            message = {**message, "body": b""}
         await self._send(message)
 
 
@@ -122,6 +150,11 @@ class _Body:
         if size > self._max_bytes:
             # FastAPI turns other exceptions into 400 while it reads a body.
             raise HTTPException(413, str(self._max_bytes), {"connection": "close"})
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered as GET, whose body is then left out."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def _route(scope: Scope) -> str | None:

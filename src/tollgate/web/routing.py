@@ -7,18 +7,24 @@ hundred routes that would be most of a cold start.
 import threading
 from collections.abc import Callable, Coroutine
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from fastapi import APIRouter
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Cookie, Header, Path
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
+from tollgate.core.errors import BadRequest
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Guard = Callable[[Request, Handler, bool], Coroutine[Any, Any, Response]]
 """Calls a route's handler, or refuses the request. The last argument says whether the route reads a body."""
+
+ELSEWHERE = (Path, Header, Cookie)
 
 _preparing = threading.Lock()
 """FastAPI silences warnings while it prepares a route, which two threads must not do at once."""
@@ -35,7 +41,7 @@ class LazyRoute(BaseRoute):
         self.guard = guard
         self.options = options
         self._matcher = Route(path or "/", endpoint)
-        self._matcher.methods = set(options["methods"] or ["GET"])
+        self._matcher.methods = self.methods = set(options["methods"] or ["GET"])
 
     @cached_property
     def prepared(self) -> APIRoute:
@@ -48,6 +54,14 @@ class LazyRoute(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self
         await self.prepared.handle(scope, receive, send)
+
+    def names_in(self, place: str) -> list[str]:
+        """The names of the parameters in the query, or of the fields of the body."""
+        if place == "body":
+            annotation = self.prepared.body_field and self.prepared.body_field.field_info.annotation
+            models = [one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields")]
+            return [field.alias or name for model in models for name, field in model.model_fields.items()]
+        return _names_in_query(self.prepared)
 
     def wrapped(self, handler: Handler) -> Handler:
         """FastAPI's handler of this route. Subclasses may change the request before it."""
@@ -64,11 +78,30 @@ class _PreparedRoute(APIRoute):
         if guard is None:
             return handler
         reads_body = self.body_field is not None
+        has_model = any(hasattr(one.field_info.annotation, "model_fields") for one in self.dependant.query_params)
+        strict = handler if has_model else self._strict(handler)
 
         async def guarded(request: Request) -> Response:
-            return await guard(request, handler, reads_body)
+            return await guard(request, strict, reads_body)
 
         return guarded
+
+    def _strict(self, handler: Handler) -> Handler:
+        """Refuses parameters that the route does not know. A route whose parameters are a model leaves that to it."""
+        known = _names_in_query(self)
+
+        async def checked(request: Request) -> Response:
+            for name in request.query_params:
+                if name not in known:
+                    raise BadRequest(f"{name}: is not known here. Known: {', '.join(known) or 'none'}.", param=name)
+            return await handler(request)
+
+        return checked
+
+
+def _names_in_query(route: APIRoute) -> list[str]:
+    """Those of a model have no place of their own, so what has no other place is in the query."""
+    return [one.alias for one in get_flat_params(route.dependant) if not isinstance(one.field_info, ELSEWHERE)]
 
 
 class Routes(APIRouter):

@@ -165,19 +165,23 @@ declare
   longest bigint := 0;
   wait bigint;
   need bigint;
+  span bigint;
+  rest bigint; -- until the window turns
 begin
   for place in 1..6 loop
     continue when most[place] is null;
     need := case when place <= 3 then 1 else tokens end;
-    wait := tollgate.window_wait(
-      current[place], before[place], spans[(place - 1) % 3 + 1], at_ms, need, most[place]
-    );
+    span := spans[(place - 1) % 3 + 1];
+    rest := span - at_ms % span;
+    wait := tollgate.window_wait(current[place], before[place], span, at_ms, need, most[place]);
     if wait is null or wait > longest then
       worst := jsonb_build_object(
         'window', (array['minute', 'hour', 'day'])[(place - 1) % 3 + 1],
         'measure', case when place <= 3 then 'requests' else 'tokens' end,
         'limit', most[place],
         'needed', need,
+        'left', greatest(0, most[place] - current[place] - (before[place] * rest + span - 1) / span),
+        'reset_ms', rest + case when current[place] > 0 then span else 0 end,
         'retry_after_ms', wait
       );
       exit when wait is null;

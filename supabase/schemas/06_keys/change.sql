@@ -8,7 +8,9 @@ begin
   if key.revoked_at is not null then
     perform tollgate.refuse(409, 'key_is_final', jsonb_build_object('key_id', key.id, 'state', 'revoked'));
   elsif key.rotated_to is not null then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('key_id', key.id, 'rotated_to', key.rotated_to));
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'rotated', 'key_id', key.id, 'rotated_to', key.rotated_to
+    ));
   end if;
 end
 $$;
@@ -162,10 +164,12 @@ begin
   perform tollgate.check_open(key);
   if key.expires_at <= now() then
     perform tollgate.refuse(409, 'conflict',
-      jsonb_build_object('key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
+      jsonb_build_object('reason', 'expired', 'key_id', key.id, 'expired_at', tollgate.utc(key.expires_at)));
   elsif cardinality(tollgate.line_of(key)) >= 10 then
     perform tollgate.refuse(409, 'conflict',
-      jsonb_build_object('key_id', key.id, 'secrets', cardinality(tollgate.line_of(key))));
+      jsonb_build_object(
+        'reason', 'too_many_secrets', 'key_id', key.id, 'secrets', cardinality(tollgate.line_of(key))
+      ));
   end if;
   if actor.key_id is distinct from key.id then
     perform tollgate.check_grant(actor, key);

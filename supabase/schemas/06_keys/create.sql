@@ -146,7 +146,7 @@ begin
       'user_id', key.user_id, 'environment', key.environment, 'prefix', key.prefix, 'last_four', key.last_four
     ) || case when key.rotated_from is null then '{}' else jsonb_build_object('rotated_from', key.rotated_from) end);
 exception when unique_violation then
-  perform tollgate.refuse(409, 'conflict', '{"kind": "key", "param": "digest"}');
+  perform tollgate.refuse(409, 'conflict', '{"reason": "digest_taken", "kind": "key", "param": "digest"}');
 end
 $$;
 

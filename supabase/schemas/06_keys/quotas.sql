@@ -36,3 +36,29 @@ end
 $$;
 
 comment on function tollgate.in_this_period(tollgate.api_keys, timestamptz) is 'The key with its budget and its monthly quota reset where a new period has begun.';
+
+
+create function tollgate.budget_resets_at(key tollgate.api_keys) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.utc((key.budget_period + case key.budget_reset
+    when 'daily' then interval '1 day' when 'weekly' then interval '1 week' when 'monthly' then interval '1 month'
+  end) at time zone 'utc')
+$$;
+
+comment on function tollgate.budget_resets_at(tollgate.api_keys) is
+  'When the budget of a key from in_this_period() is reset; null for never.';
+
+
+create function tollgate.quota_resets_at(key tollgate.api_keys) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.utc((key.month_of_tokens + interval '1 month') at time zone 'utc')
+$$;
+
+comment on function tollgate.quota_resets_at(tollgate.api_keys) is
+  'When the monthly quota of a key from in_this_period() is reset.';

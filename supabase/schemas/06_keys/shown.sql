@@ -94,11 +94,7 @@ as $$
     'last_used_at', tollgate.utc(key.last_used_at),
     'revoked_at', tollgate.utc(key.revoked_at),
     'budget_spent_nanos', present.budget_spent_nanos,
-    'budget_resets_at', tollgate.utc((case key.budget_reset
-      when 'daily' then present.budget_period + interval '1 day'
-      when 'weekly' then present.budget_period + interval '1 week'
-      when 'monthly' then present.budget_period + interval '1 month'
-    end) at time zone 'utc'),
+    'budget_resets_at', tollgate.budget_resets_at(present),
     'tokens_used_in_month', present.tokens_used_in_month,
     'quota_resets_at', case when key.tokens_per_month is not null then
       tollgate.utc((present.month_of_tokens + interval '1 month') at time zone 'utc')

@@ -228,6 +228,7 @@ begin
       perform tollgate.check_cap(actor, change, caps);
     elsif payer.balance_nanos - payer.held_nanos + change < 0 then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+        'reason', 'balance_too_low',
         'param', 'amount_nanos',
         'amount_nanos', change,
         'balance_nanos', payer.balance_nanos,

@@ -27,6 +27,7 @@ begin
     perform tollgate.refuse_missing('request', request_id);
   end if;
   perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+    'reason', 'nothing_charged',
     'param', 'request_id',
     'request_id', request_id,
     'state', request.state,
@@ -74,6 +75,7 @@ begin
     end;
     if (draft.amount_nanos <= charged - refunded) is not true then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+        'reason', 'beyond_charge',
         'param', 'amount_nanos',
         'request_id', charge.reference,
         'charge_nanos', charged,

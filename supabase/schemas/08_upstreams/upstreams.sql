@@ -156,7 +156,9 @@ begin
     routes := routes + 1;
   end loop;
   if routes > 0 and not with_routes then -- the refusal rolls everything back
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('kind', 'upstream', 'id', gone.id, 'routes', routes));
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'has_routes', 'kind', 'upstream', 'id', gone.id, 'routes', routes
+    ));
   end if;
 
   delete from tollgate.upstreams u where u.id = gone.id;

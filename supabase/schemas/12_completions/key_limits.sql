@@ -31,16 +31,15 @@ begin
       'key_id', key.id,
       'budget_nanos', key.budget_nanos,
       'spent_nanos', key.budget_spent_nanos,
-      'required_nanos', worst_case.hold_nanos
+      'left_nanos', greatest(0, key.budget_nanos - key.budget_spent_nanos),
+      'required_nanos', worst_case.hold_nanos,
+      'resets_at', tollgate.budget_resets_at(key)
     ));
   elsif worst_case.reserved_tokens > least(
     key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
   ) then
-    return tollgate.refusal(402, 'quota_exhausted', jsonb_build_object(
-      'key_id', key.id,
-      'tokens_needed', worst_case.reserved_tokens,
-      'tokens_left_in_month', key.tokens_per_month - key.tokens_used_in_month,
-      'tokens_left_in_all', key.tokens_in_all - key.tokens_used_in_all
+    return tollgate.refusal(402, 'quota_exhausted', tollgate.tightest_quota(key) || jsonb_build_object(
+      'key_id', key.id, 'needed', worst_case.reserved_tokens
     ));
   elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
     return tollgate.rate_refusal(key.counters, key.limits, at_ms, worst_case.reserved_tokens, tollgate.of_key(key));
@@ -51,6 +50,27 @@ $$;
 
 comment on function tollgate.key_limit_refusal(tollgate.api_keys, tollgate.remaining, tollgate.worst_case, bigint) is
   'The refusal of a request by a key''s bound of open requests, budget, quotas or windows; null when it fits. `key` comes from in_this_period(). Refuses, as a value: too_many_in_flight, key_budget_exhausted, quota_exhausted, rate_limit_exceeded.';
+
+
+create function tollgate.tightest_quota(key tollgate.api_keys) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'period', q.period, 'limit', q.most, 'left', greatest(0, q.most - q.used), 'resets_at', q.resets_at
+  )
+  from (values
+    ('month', key.tokens_per_month, key.tokens_used_in_month, tollgate.quota_resets_at(key)),
+    ('lifetime', key.tokens_in_all, key.tokens_used_in_all, null)
+  ) q (period, most, used, resets_at)
+  where q.most is not null
+  order by q.most - q.used
+  limit 1
+$$;
+
+comment on function tollgate.tightest_quota(tollgate.api_keys) is
+  'Which of a key''s quotas has the least left, and when it is reset. `key` comes from in_this_period() and has a quota.';
 
 
 create function tollgate.take_from_key(key tollgate.api_keys, worst_case tollgate.worst_case, at_ms bigint) returns void

@@ -66,6 +66,31 @@ comment on function tollgate.recent_usage(timestamptz) is
   'What all orgs used today, in 7 days and in 30: whole days (UTC) including today.';
 
 
+create function tollgate.models_today(today timestamptz, places integer) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with ranked as (
+    select u.*, row_number() over (order by u.charge_nanos desc, u.requests desc, u.model) as place
+    from tollgate.usage_by('{model}', today) u
+  ),
+  shown as (
+    select case when r.place <= places then r.model else 'other' end as model,
+      sum(r.requests) as requests,
+      sum(r.prompt_tokens) as prompt_tokens,
+      sum(r.completion_tokens) as completion_tokens,
+      sum(r.charge_nanos) as charge_nanos
+    from ranked r
+    group by 1
+  )
+  select coalesce(jsonb_agg(to_jsonb(s) order by s.charge_nanos desc, s.model), '[]') from shown s
+$$;
+
+comment on function tollgate.models_today(timestamptz, integer) is
+  'What was used of each model today (UTC): of those that were charged most, and of all others together as `other`.';
+
+
 create function tollgate.newest_requests(places integer) returns jsonb
 language sql
 stable
@@ -185,6 +210,7 @@ begin
     'caller', tollgate.identity(actor),
     'at', tollgate.utc(now()),
     'usage', tollgate.recent_usage(today),
+    'models_today', tollgate.models_today(today, 50),
     'last_24_hours', tollgate.last_day(),
     'recent_requests', tollgate.newest_requests(20)
   )

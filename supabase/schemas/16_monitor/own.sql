@@ -11,15 +11,13 @@ begin
       'limit_nanos', key.budget_nanos,
       'spent_nanos', key.budget_spent_nanos,
       'remaining_nanos', greatest(0, key.budget_nanos - key.budget_spent_nanos),
-      'resets_at', tollgate.utc((key.budget_period + case key.budget_reset
-        when 'daily' then interval '1 day' when 'weekly' then interval '1 week' when 'monthly' then interval '1 month'
-      end) at time zone 'utc')
+      'resets_at', tollgate.budget_resets_at(key)
     ) end,
     'tokens_in_month', case when key.tokens_per_month is not null then jsonb_build_object(
       'limit', key.tokens_per_month,
       'used', key.tokens_used_in_month,
       'remaining', greatest(0, key.tokens_per_month - key.tokens_used_in_month),
-      'resets_at', tollgate.utc((key.month_of_tokens + interval '1 month') at time zone 'utc')
+      'resets_at', tollgate.quota_resets_at(key)
     ) end,
     'tokens_in_all', case when key.tokens_in_all is not null then jsonb_build_object(
       'limit', key.tokens_in_all,

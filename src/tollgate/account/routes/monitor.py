@@ -1,4 +1,4 @@
-"""GET /user/monitor and GET /v1/me/usage."""
+"""GET /user/monitor and GET /user/key/usage."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ def router(gate: Gate) -> Routes:
         return OwnMonitor.model_validate(await usage.own_monitor(door))
 
     @routes.get(
-        "/v1/me/usage",
+        "/user/key/usage",
         summary="Get the usage and quota of this key",
         responses=refusals(),
     )

@@ -1,4 +1,4 @@
-"""The responses of GET /user/monitor and GET /v1/me/usage."""
+"""The responses of GET /user/monitor and GET /user/key/usage."""
 
 from typing import Any
 

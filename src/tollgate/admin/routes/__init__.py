@@ -8,7 +8,6 @@ from tollgate.admin.routes import (
     credits,
     keys,
     limits,
-    metrics,
     models,
     monitor,
     orgs,
@@ -23,7 +22,6 @@ from tollgate.admin.routes import (
 from tollgate.catalog.cache import Catalog
 from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
-from tollgate.process.loop_lag import LoopLag
 from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
@@ -39,7 +37,6 @@ def router(
     outward: Upstreams,
     checkup: Checkup,
     account: OpenRouterAccount,
-    lag: LoopLag,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=gate.guard_operators)
     routes.take(audit.router(gate))
@@ -51,7 +48,6 @@ def router(
     routes.take(credits.router(gate, chosen))
     routes.take(usage.router(gate))
     routes.take(monitor.router(gate, catalogs, outward, account))
-    routes.take(metrics.router(gate, catalogs, outward, account, lag))
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
     routes.take(models.router(gate, catalogs))
     routes.take(registry.router(gate, catalogs["live"]))

@@ -1,4 +1,4 @@
-"""/admin/keys: the keys of all orgs, also under two older paths."""
+"""/admin/keys: the keys of all orgs."""
 
 from typing import Annotated
 
@@ -12,18 +12,10 @@ from tollgate.keys.schemas import ApiKey, CreatedKey, KeyFilters, NewKeyForUser
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
 
-MOUNTS = ("/admin/keys", "/v1/admin/keys", "/admin/api/api-keys")
-
 
 def router(gate: Gate, pepper: str) -> Routes:
-    routes = Routes()
-    for mount in MOUNTS:
-        routes.take(_of_all_keys(gate, KeyHandlers(pepper, "admin")), prefix=mount)
-    return routes
-
-
-def _of_all_keys(gate: Gate, handlers: KeyHandlers) -> Routes:
-    routes = Routes()
+    routes = Routes(prefix="/admin/keys")
+    handlers = KeyHandlers(pepper, "admin")
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
     @routes.get("", summary="List keys", responses=refusals(errors.BadRequest))

@@ -1,25 +1,32 @@
-"""GET /metrics: the figures of the monitor for Prometheus, in one call of the database.
+"""GET /metrics for Prometheus, in one call of the database.
 
-Daily counters restart at midnight UTC, which `rate()` and `increase()` treat as a restart of the process. Figures of
-catalogs and upstreams are those of this instance; all others are those of the whole installation.
+Figures of the database are those of the whole installation. Its daily counters restart at midnight UTC, which `rate()`
+and `increase()` treat as a restart of the process. Requests over HTTP, catalogs and upstreams are of this process.
 """
 
+import hmac
 from collections.abc import Mapping
-from typing import Annotated
+from ipaddress import ip_address
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Scope
 
-from tollgate.admin.schemas.metrics import of_database, of_instance, render
+from tollgate.admin.schemas.metrics import of_database, of_http, of_instance, render
 from tollgate.catalog.cache import Catalog
 from tollgate.database import Door
-from tollgate.keys.authentication import Gate
+from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate, console
 from tollgate.keys.rules import Environment
 from tollgate.process.loop_lag import LoopLag
+from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.openrouter_account import OpenRouterAccount
 from tollgate.usage import store as usage
-from tollgate.web.routing import Routes
+from tollgate.web.client_address import client_ip, headers_of
+from tollgate.web.request_counts import RequestCounts
+from tollgate.web.routing import Handler, Routes
 from tollgate.web.schemas import refusals
 
 
@@ -27,23 +34,64 @@ class Exposition(PlainTextResponse):
     media_type = "text/plain; version=0.0.4"
 
 
-def router(
-    gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, account: OpenRouterAccount, lag: LoopLag
-) -> Routes:
+class Figures(NamedTuple):
+    """What this process knows."""
+
+    catalogs: Mapping[Environment, Catalog]
+    upstreams: Upstreams
+    account: OpenRouterAccount
+    lag: LoopLag
+    counts: RequestCounts
+
+
+class Scrapers:
+    """Who may read the metrics without a key: who has the token, and who is in one of the networks."""
+
+    def __init__(self, chosen: Settings) -> None:
+        self._token = chosen.metrics_token.get_secret_value().encode() if chosen.metrics_token else None
+        self._networks = chosen.networks_of_metrics
+        self._trusted_proxy = chosen.trusted_proxy
+
+    def include(self, scope: Scope) -> bool:
+        return self._has_token(scope) or self._is_near(scope)
+
+    def _has_token(self, scope: Scope) -> bool:
+        offered = headers_of(scope).get("authorization", "").removeprefix("Bearer ")
+        return self._token is not None and hmac.compare_digest(offered.encode(), self._token)
+
+    def _is_near(self, scope: Scope) -> bool:
+        address = client_ip(scope, self._trusted_proxy) if self._networks else None
+        return address is not None and any(ip_address(address) in network for network in self._networks)
+
+
+def router(gate: Gate, database: Door, chosen: Settings, figures: Figures) -> Routes:
+    scrapers = Scrapers(chosen)
+
+    async def guard(request: Request, handle: Handler, reads_body: bool) -> Response:
+        if scrapers.include(request.scope):
+            return await handle(request)
+        return await gate.guard_operators(request, handle, reads_body)
+
+    async def opened(request: Request) -> Door:
+        return console(database, "metrics") if scrapers.include(request.scope) else await gate.open(request)
+
     routes = Routes()
 
     @routes.get(
         "/metrics",
-        summary="Get the figures of the monitor in Prometheus' format",
+        summary="Get figures in Prometheus' format",
         responses=refusals(),
         response_class=Exposition,
         openapi_extra={"x-stability": "experimental"},
     )
-    async def metrics(door: Annotated[Door, Depends(gate.open)]) -> Exposition:
+    async def metrics(door: Annotated[Door, Depends(opened)]) -> Exposition:
+        """With METRICS_TOKEN, from METRICS_NETWORKS, or with an operator's key."""
         found = await usage.monitor(door)
-        credit = await account.credit()
-        states = {name: catalog.state() for name, catalog in catalogs.items()}
-        shared, own = of_database(found, credit), of_instance(states, upstreams.states(), lag.times_blocked)
-        return Exposition(render([*shared, *own]))
+        credit = await figures.account.credit()
+        states = {name: catalog.state() for name, catalog in figures.catalogs.items()}
+        own = of_instance(states, figures.upstreams.states(), figures.lag.times_blocked)
+        return Exposition(render([*of_database(found, credit), *own, *of_http(figures.counts)]))
 
-    return routes
+    guarded = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=guard)
+    guarded.take(routes)
+    return guarded

@@ -1,4 +1,4 @@
-"""/admin/usage: the requests of all orgs, with what they cost us. /v1/admin/logs lists them with their content."""
+"""/admin/usage: the requests of all orgs, with what they cost us. /admin/logs lists them with their content."""
 
 from typing import Annotated
 
@@ -45,7 +45,7 @@ def router(gate: Gate) -> Routes:
         return Page[PaidRequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
-        "/v1/admin/logs",
+        "/admin/logs",
         summary="List the requests of all orgs, newest first, with prompts and answers if asked for",
         response_model_exclude_unset=True,
         responses=ERRORS,

@@ -1,14 +1,16 @@
 """The figures of the monitor in Prometheus' text format."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 from tollgate.catalog.rules import CatalogState
 from tollgate.keys.rules import Environment
 from tollgate.upstreams.client import UpstreamState
 from tollgate.upstreams.openrouter_account import AccountCredit
+from tollgate.web.request_counts import BOUNDS_SECONDS, Durations, RequestCounts
 
 Labels = Mapping[str, str]
 Value = int | float | Decimal
@@ -21,15 +23,35 @@ class Metric(NamedTuple):
     samples: Sequence[tuple[Labels, Value | None]]
     """A sample of None is unknown and left out."""
 
+    def lines(self) -> list[str]:
+        known = [(labels, value) for labels, value in self.samples if value is not None]
+        lines = [f"{self.name}{_braced(labels)} {_written(value)}" for labels, value in known]
+        return [*_head(self.name, self.kind, self.help), *lines] if lines else []
 
-def render(metrics: Sequence[Metric]) -> str:
-    lines = []
-    for metric in metrics:
-        known = [(labels, value) for labels, value in metric.samples if value is not None]
-        if known:
-            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
-            lines += [f"{metric.name}{_braced(labels)} {_written(value)}" for labels, value in known]
-    return "\n".join(lines) + "\n"
+
+class Histogram(NamedTuple):
+    name: str
+    help: str
+    samples: Sequence[tuple[Labels, Durations]]
+
+    def lines(self) -> list[str]:
+        lines = [line for labels, durations in self.samples for line in self._sample(labels, durations)]
+        return [*_head(self.name, "histogram", self.help), *lines] if lines else []
+
+    def _sample(self, labels: Labels, durations: Durations) -> Iterator[str]:
+        counts = list(accumulate(durations.counts))
+        for bound, count in zip([*map(str, BOUNDS_SECONDS), "+Inf"], counts, strict=True):
+            yield f"{self.name}_bucket{_braced({**labels, 'le': bound})} {count}"
+        yield f"{self.name}_sum{_braced(labels)} {durations.total_seconds:.6f}"
+        yield f"{self.name}_count{_braced(labels)} {counts[-1]}"
+
+
+def render(metrics: Iterable[Metric | Histogram]) -> str:
+    return "\n".join(line for metric in metrics for line in metric.lines()) + "\n"
+
+
+def _head(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
 
 
 def _written(value: Value) -> str:
@@ -48,6 +70,7 @@ def _escaped(value: str) -> str:
 
 def of_database(found: Any, credit: AccountCredit) -> Iterator[Metric]:
     yield from _of_today(found["usage"]["today"])
+    yield from _of_models(found["models_today"])
     yield from _of_balances(found)
     yield from _of_a_day(found["last_24_hours"])
     yield _gauge("tollgate_openrouter_credits", "Credit left on our own OpenRouter account.", _credits(credit.nanos))
@@ -63,6 +86,21 @@ def _of_today(used: Any) -> Iterator[Metric]:
     yield _counter("tollgate_cost_credits_total", f"Our cost {since}", _credits(used["cost_nanos"]))
     margin = used["charge_nanos"] - used["cost_nanos"]
     yield _gauge("tollgate_margin_credits", f"Charge less cost {since} May be below zero.", _credits(margin))
+
+
+def _of_models(used: Any) -> Iterator[Metric]:
+    since = "since midnight UTC, by model. `other` are those beyond the 50 that were charged most."
+    counted = [({"model": one["model"]}, one) for one in used]
+    tokens = [
+        ({**labels, "kind": kind}, one[f"{kind}_tokens"])
+        for labels, one in counted
+        for kind in ("prompt", "completion")
+    ]
+    charges = [(labels, _credits(one["charge_nanos"])) for labels, one in counted]
+    requests = [(labels, one["requests"]) for labels, one in counted]
+    yield Metric("tollgate_model_requests_total", "counter", f"Requests {since}", requests)
+    yield Metric("tollgate_model_tokens_total", "counter", f"Tokens {since}", tokens)
+    yield Metric("tollgate_model_charge_credits_total", "counter", f"Charged to orgs {since}", charges)
 
 
 def _of_balances(found: Any) -> Iterator[Metric]:
@@ -102,6 +140,13 @@ def of_instance(
     models = [({"environment": name}, state.models) for name, state in catalogs.items()]
     yield Metric("tollgate_catalog_age_seconds", "gauge", "Time since the list of models was fetched.", ages)
     yield Metric("tollgate_catalog_models", "gauge", "Models in the list.", models)
+    lookups = [
+        ({"environment": name, "result": result}, count)
+        for name, state in catalogs.items()
+        for result, count in (("hit", state.hits), ("miss", state.misses))
+    ]
+    text = "Look-ups of models since this process started; a hit is answered from memory."
+    yield Metric("tollgate_catalog_lookups_total", "counter", text, lookups)
     up = [({"upstream": one.id, "breaker": one.breaker}, int(one.breaker == "closed")) for one in upstreams]
     yield Metric("tollgate_upstream_up", "gauge", "1 while all its breakers are closed.", up)
     in_flight = [({"upstream": one.id}, one.in_flight) for one in upstreams]
@@ -113,6 +158,20 @@ def of_instance(
         "How often the event loop was blocked for more than 50 ms since this process started.",
         times_blocked,
     )
+
+
+def of_http(counts: RequestCounts) -> Iterator[Metric | Histogram]:
+    since = "since this process started"
+    requests = [
+        ({"method": method, "route": route, "status": str(status)}, count)
+        for (method, route, status), count in sorted(counts.requests.items())
+    ]
+    errors = [({"code": code}, count) for code, count in sorted(counts.errors.items())]
+    durations = [({"route": route}, durations) for route, durations in sorted(counts.durations.items())]
+    yield Metric("tollgate_http_requests_total", "counter", f"Requests over HTTP {since}.", requests)
+    yield Metric("tollgate_http_errors_total", "counter", f"Refusals and errors over HTTP by code {since}.", errors)
+    text = f"Durations to the last byte, streams included, {since}."
+    yield Histogram("tollgate_http_request_duration_seconds", text, durations)
 
 
 def _counter(name: str, text: str, value: Value | None) -> Metric:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from tollgate.core import strict_json
+from tollgate.core import sse, strict_json
 from tollgate.core.models import Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Event
@@ -95,12 +95,4 @@ def _stripped(event: Event, *, keeps_last: bool) -> bytes | None:
         return event.raw
     if chunk["usage"] and chunk.get("choices") == [] and not chunk.get("error"):
         return event.raw if keeps_last else None
-    return _with_data(event, strict_json.edit(event.data, _WITHOUT_USAGE))
-
-
-def _with_data(event: Event, data: bytes) -> bytes:
-    """The event with other data. Its line ends and its other fields stay as they were."""
-    before, found, after = event.raw.partition(event.data)
-    if found:
-        return before + data + after
-    return b"".join(b"data: " + line + b"\n" for line in data.split(b"\n")) + b"\n"
+    return sse.with_data(event.raw, event.data, strict_json.edit(event.data, _WITHOUT_USAGE))

@@ -1,0 +1,45 @@
+"""What is at a path, for refusals of paths and methods."""
+
+import re
+from collections.abc import Iterator
+
+from starlette.routing import Match
+from starlette.types import Scope
+
+from tollgate.web.aliases import asked_path, canonical
+
+LONGEST_SHOWN = 200
+BASES = re.compile(r"^(/api)?(/v1)+|^/api")
+
+
+def not_found(scope: Scope) -> str:
+    """The sentence for a path without a resource. Names the path that was probably meant."""
+    asked = asked_path(scope)
+    meant = next((path for path in _likely(asked) if _methods(scope, path)), None)
+    hint = f"Did you mean {meant}?" if meant else "GET /docs lists all paths."
+    return f"Nothing is at {asked[:LONGEST_SHOWN]}. {hint}"
+
+
+def allowed(scope: Scope) -> list[str]:
+    """The methods that a path supports."""
+    known = _methods(scope, scope["path"])
+    return sorted(known | {"HEAD"} if "GET" in known else known)
+
+
+def _likely(path: str) -> Iterator[str]:
+    """Paths that differ in slashes, in case, or in the base URL."""
+    tidy = re.sub("/+", "/", path[:LONGEST_SHOWN]).rstrip("/").lower()
+    bare = BASES.sub("", tidy)
+    return (candidate for candidate in (tidy, f"/v1{bare}", bare) if candidate not in ("", path))
+
+
+def _methods(scope: Scope, path: str) -> set[str]:
+    there = {**scope, "path": canonical(path)}
+    app = scope["app"]
+    app.load(there["path"])
+    return {
+        method
+        for route in app.router.routes
+        if route.matches(there)[0] is not Match.NONE
+        for method in getattr(route, "methods", ())
+    }

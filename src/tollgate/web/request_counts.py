@@ -1,0 +1,38 @@
+"""Counts the requests of this process for /metrics: by method, route and status, by error code, and by duration.
+
+Labels are bounded: routes are templates, and other methods than HTTP's own count as `other`.
+"""
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+NO_ROUTE = "none"
+OTHER = "other"
+BOUNDS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Durations:
+    """How many durations fall into each bucket, and their sum."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_SECONDS) + 1)
+        self.total_seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS_SECONDS, seconds)] += 1
+        self.total_seconds += seconds
+
+
+class RequestCounts:
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str, int]] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.durations: defaultdict[str, Durations] = defaultdict(Durations)
+
+    def count(self, method: str, route: str | None, status: int, seconds: float, error_code: str | None) -> None:
+        named = route or NO_ROUTE
+        self.requests[method if method in METHODS else OTHER, named, status] += 1
+        self.durations[named].add(seconds)
+        if error_code is not None:
+            self.errors[error_code] += 1
