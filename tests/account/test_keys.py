@@ -138,7 +138,10 @@ async def test_networks_are_normalised_or_refused_with_a_sentence(client: httpx.
         ({"name": "x", "allowed_models": []}, "allowed_models"),
         ({"name": "x", "metadata": {"a": {"b": 1}}}, "metadata.a"),
         ({"name": "x", "metadata": {"a": "\x00"}}, "metadata.a"),
-        ({"name": "x", "role": "admin"}, "role"),
+        ({"name": "x", "role": "admin"}, "scopes"),
+        ({"name": "x", "role": "owner"}, "role"),
+        ({"name": "x", "role": "member", "scopes": ["chat"]}, "body"),
+        ({"name": "x", "label": "y"}, "body"),
         ({"name": "x", "user_id": "usr_other"}, "user_id"),
         ({"name": "x", "org_id": "org_other"}, "org_id"),
         ({"name": "x", "balance": 5}, "balance"),
@@ -166,7 +169,7 @@ async def test_numbers_that_json_does_not_have_are_refused(client: httpx.AsyncCl
         refusal(await client.post(PATH, content=body, headers=headers), 400, "invalid_request")
 
 
-@pytest.mark.parametrize("field", ["role", "balance", "is_admin", "org_id", "cost", "user_id", "environment", "status"])
+@pytest.mark.parametrize("field", ["balance", "is_admin", "org_id", "cost", "user_id", "environment", "status"])
 async def test_a_change_of_what_is_not_the_client_s_changes_nothing(
     client: httpx.AsyncClient, person: Any, shared_database: str, sql: Any, field: str
 ) -> None:

@@ -21,7 +21,12 @@ KINDS: Mapping[str, RefusalKind] = {
     "quota_exhausted": "limit_exceeded",
     "key_budget_exhausted": "limit_exceeded",
 }
-"""The kind of a refusal by its code. A missing key and missing credits are not counted."""
+"""The kind of a refusal by its code. A missing key and missing credits raise no security event."""
+
+REFUSED_CALLS = frozenset(
+    ("insufficient_credits", "key_budget_exhausted", "quota_exhausted", "rate_limit_exceeded", "too_many_in_flight")
+)
+"""The codes of paid calls that are refused for what they would take: 402 and 429."""
 
 UNAUTHENTICATED = frozenset(error.code for error in Unauthenticated.__subclasses__()) | {"ip_not_allowed"}
 """The codes of failed authentications."""

@@ -11,6 +11,7 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
+from tollgate.web.older_names import CommaList, OlderNames
 from tollgate.web.schemas import NO_NUL, ONE_LINE, Amounts, ChangeBody, Line, Moment, Name, PageQuery
 
 MOST_TOKENS = 1_000_000_000_000_000
@@ -20,6 +21,8 @@ CLOCKS = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 KeyStatus = Literal["active", "disabled", "revoked", "expired"]
 BudgetReset = Literal["daily", "weekly", "monthly", "never"]
 KeyScope = Literal["chat", "completions", "embeddings", "models", "usage", "keys", "admin"]
+
+ROLE_SCOPES = {"member": rules.MEMBER_SCOPES, "admin": rules.ADMIN_SCOPES}
 
 COUNTED_TERMS = ("budget_nanos", "tokens_per_month", "tokens_in_all", "limits", "max_concurrent_requests")
 """The terms that need the tokens of a key counted."""
@@ -47,9 +50,12 @@ KeyTokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 ListSize = Field(min_length=1, max_length=100)
 Models = Annotated[list[Annotated[str, Field(pattern="^[!-~]{1,200}$")]], AfterValidator(_each_once), ListSize]
 Networks = Annotated[
-    list[Annotated[str, Field(max_length=43), AfterValidator(_network)]], AfterValidator(_each_once), ListSize
+    list[Annotated[str, Field(max_length=43), AfterValidator(_network)]],
+    CommaList,
+    AfterValidator(_each_once),
+    ListSize,
 ]
-Scopes = Annotated[list[KeyScope], AfterValidator(_each_once), ListSize]
+Scopes = Annotated[list[KeyScope], CommaList, AfterValidator(_each_once), ListSize]
 KeyTime = Annotated[Moment, AfterValidator(_on_clocks)]
 Metadata = Annotated[
     dict[
@@ -67,8 +73,10 @@ class KeyLimits(WindowLimits):
     """The key's own limits, which apply besides the org's. Null is no limit."""
 
 
-class KeyTerms(ChangeBody):
+class KeyTerms(OlderNames, ChangeBody):
     """What a key may do and use. A field that is left out stays as it is; null removes the bound."""
+
+    older_names = {"label": "name", "token_limit": "tokens_in_all"}  # noqa: RUF012  # not a field
 
     allowed_models: Models | None = Field(
         None, description="The models that the key may use; * matches any characters. Null is all."
@@ -96,6 +104,15 @@ class KeyTerms(ChangeBody):
         None, description=OPEN_REQUESTS + "Null: only the org's bound applies."
     )
     metadata: Metadata | None = None
+    role: Literal["member", "admin"] | None = Field(
+        None, description="In place of scopes: `member` stands for all but admin, `admin` for all."
+    )
+
+    @model_validator(mode="after")
+    def role_or_scopes(self) -> Self:
+        if {"role", "scopes"} <= self.model_fields_set:
+            raise PydanticCustomError("role", "Send role or scopes, not both")
+        return self
 
     @model_validator(mode="after")
     def one_budget(self) -> Self:
@@ -105,6 +122,9 @@ class KeyTerms(ChangeBody):
 
     def changes(self) -> dict[str, Any]:
         fields = super().changes()
+        fields.pop("active", None)
+        if role := fields.pop("role", None):
+            fields["scopes"] = list(ROLE_SCOPES[role])
         if "budget_credits" in fields:
             del fields["budget_credits"]
             budget = self.budget_credits
@@ -116,7 +136,10 @@ class NewKey(KeyTerms):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Laptop", "scopes": ["chat", "models"]}]})
 
     name: Annotated[Name, Field(description="A name for people.")]
-    scopes: Scopes = Field(default=["chat", "completions", "embeddings", "models", "usage"])
+    scopes: Scopes = Field(
+        default=["chat", "completions", "embeddings", "models", "usage"],
+        description="What the key may do. It manages keys only with the scope `keys`, which is not among the default.",
+    )
     environment: Environment = Field(
         "live", description="A `test` key reaches only the sandbox, and its requests are free."
     )
@@ -134,7 +157,7 @@ class NewKeyForUser(NewKey):
         }
     )
 
-    user_id: Line = Field(description="The owner of the key.")
+    user_id: Line | None = Field(None, description="The owner of the key. Without it, yourself.")
 
 
 class KeyChanges(KeyTerms):
@@ -142,8 +165,11 @@ class KeyChanges(KeyTerms):
         json_schema_extra={"examples": [{"name": "Old laptop", "ip_allowlist": None, "limits": {"tokens_per_day": 9}}]}
     )
 
+    older_names = KeyTerms.older_names | {"is_active": "active"}
+
     name: Annotated[Name, Field(description="A name for people.")] = ""
     scopes: Scopes = Field(default=[])
+    active: bool | None = Field(None, description="Whether the key is enabled.")
 
 
 class Rotation(ChangeBody):
@@ -156,6 +182,7 @@ class OwnKeyFilters(PageQuery):
     q: Line | None = Field(None, description="Part of the name or of the prefix.")
     status: KeyStatus | None = None
     environment: Environment | None = None
+    include: Literal["usage"] | None = Field(None, description="Includes what each key has used in all.")
     sort: Literal[
         "created_at:desc", "created_at:asc", "last_used_at:desc", "last_used_at:asc", "name:asc", "name:desc"
     ] = "created_at:desc"
@@ -173,6 +200,17 @@ class KeyEventFilters(PageQuery):
     outcome: Literal["success", "refused"] | None = None
     since: KeyTime | None = Field(None, alias="from", description="From this time on.")
     until: KeyTime | None = Field(None, alias="to", description="Before this time.")
+
+
+class KeyTotals(Amounts):
+    """What a key has used since it was made."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    charge_nanos: int
+    charge_credits: float
+    last_request_at: str | None
 
 
 class ApiKey(Amounts):
@@ -215,6 +253,7 @@ class ApiKey(Amounts):
     updated_at: str
     last_used_at: str | None
     revoked_at: str | None
+    usage: KeyTotals | None = Field(None, description="Null unless the query has `include=usage`.")
 
     @classmethod
     def of(cls, found: dict[str, Any], **more: Any) -> Self:

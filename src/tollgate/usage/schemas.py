@@ -81,6 +81,45 @@ class AllExportQuery(OwnExportQuery, AllUsageFilters):
     pass
 
 
+class _RefusedFilters(_Period):
+    model: Text | None = Field(None, description="Only calls of this model, by the name in the request.")
+    key_id: Text | None = Field(None, description="Only calls with this key.")
+    user_id: Text | None = Field(None, description="Only calls with keys of this user.")
+    code: Text | None = Field(None, description="Only refusals with this code, such as quota_exhausted.")
+    sort: Literal["hour:desc", "hour:asc"] | None = Field(None, description="Newest first by default.")
+
+
+class OwnRefusedQuery(PageQuery, _RefusedFilters):
+    pass
+
+
+class AllRefusedQuery(PageQuery, _RefusedFilters):
+    org_id: Text | None = Field(None, description="Only calls of this org.")
+
+
+class LastRefused(BaseModel):
+    """The last of the refused calls."""
+
+    request_id: str | None
+    facts: dict[str, Any] = Field(description="The fields of its error, such as what it needed and what was available.")
+
+
+class RefusedCalls(BaseModel):
+    """How often paid calls were refused, by hour, key, model and code."""
+
+    id: str
+    hour: str = Field(description="The start of the hour, in UTC.")
+    org_id: str
+    user_id: str | None
+    key_id: str | None = Field(description="Null, like user_id and model, for those beyond a hundred rows in an hour.")
+    model: str | None = Field(description="The name in the request.")
+    code: str
+    count: int
+    first_seen_at: str
+    last_seen_at: str
+    last: LastRefused
+
+
 class LogsQuery(PageQuery, _Period):
     model: Text | None = Field(None, description="Only this model, by the name in the request.")
     cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
