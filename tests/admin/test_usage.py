@@ -11,6 +11,7 @@ import pytest
 
 from people import PEPPER, Person
 from tollgate.app import create_app
+from tollgate.core.money import credits_text
 from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
 from tollgate.settings import read
@@ -127,7 +128,7 @@ async def test_a_row_says_what_was_asked_what_came_and_what_it_cost(office: Offi
     for name in ("org_id", "key_id", "model", "served_model", "upstream", "cost_nanos", "duration_ms", "streamed"):
         assert row[name] == made[name]
     assert abs(datetime.fromisoformat(row["created_at"]) - created(made)) < timedelta(milliseconds=1)
-    assert row["cost_credits"] == pytest.approx(made["cost_nanos"] / 1e9)
+    assert row["cost_credits"] == credits_text(made["cost_nanos"])
     assert row["cached_tokens"] == 0
 
 
@@ -286,7 +287,8 @@ async def test_minutes_are_told_as_well(office: Office) -> None:
     )
     assert len(answer["data"]) == 180
     busy = {point["start"] for point in answer["data"] if point["requests"]}
-    assert busy == {f"{row['created_at'][:16]}:00Z" for row in office.rows if created(row) < NOON + timedelta(hours=3)}
+    rows = [row for row in office.rows if created(row) < NOON + timedelta(hours=3)]
+    assert busy == {f"{row['created_at'][:16]}:00.000Z" for row in rows}
 
 
 @pytest.mark.parametrize(

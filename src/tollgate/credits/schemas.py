@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tollgate.web.schemas import Amounts, Moment, PageQuery
+from tollgate.web.schemas import Amounts, Credits, Moment, PageQuery
 
 TransferKind = Literal["grant", "charge", "refund", "adjustment"]
 
@@ -13,8 +13,9 @@ class TransferFields(Amounts):
     id: str
     kind: TransferKind
     change_nanos: int = Field(description="The change of the org's balance; below zero when credits left it.")
+    change_credits: Credits
     balance_after_nanos: int = Field(description="The org's balance after the transfer.")
-    balance_after_credits: float
+    balance_after_credits: Credits
     request_id: str | None = Field(description="The request that was charged or refunded.")
     reason: str = Field(description="Why an operator moved the credits; empty for a charge.")
     created_at: Moment

@@ -11,7 +11,7 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
-from tollgate.web.schemas import NO_NUL, ONE_LINE, Amounts, ChangeBody, Line, Moment, Name, PageQuery
+from tollgate.web.schemas import NO_NUL, ONE_LINE, Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
@@ -176,7 +176,7 @@ class ApiKey(Amounts):
     """A key without its secret, which is never shown again."""
 
     id: str
-    masked: str = Field(description="The beginning and the end of the secret.")
+    masked_key: str = Field(description="The beginning and the end of the secret.")
     name: str
     org_id: str
     user_id: str
@@ -187,13 +187,13 @@ class ApiKey(Amounts):
     scopes: list[str]
     allowed_models: list[str] | None
     ip_allowlist: list[str] | None
-    expires_at: str | None
+    expires_at: Moment | None
     budget_nanos: int | None
-    budget_credits: float | None
+    budget_credits: Credits | None
     budget_reset: BudgetReset | None
     budget_spent_nanos: int | None = Field(description="Since the period began, open requests included.")
-    budget_spent_credits: float | None
-    budget_resets_at: str | None
+    budget_spent_credits: Credits | None
+    budget_resets_at: Moment | None
     tokens_per_month: int | None
     tokens_in_all: int | None
     tokens_used_in_month: int | None = Field(description="Null when no quota, budget, limit or bound needs the count.")
@@ -206,18 +206,18 @@ class ApiKey(Amounts):
     metadata: dict[str, str | bool | int | float]
     rotated_from: str | None = Field(description="The key that this one replaces.")
     rotated_to: str | None = Field(description="The key that replaces this one, which ends at expires_at.")
-    created_at: str
-    updated_at: str
-    last_used_at: str | None
-    revoked_at: str | None
+    created_at: Moment
+    updated_at: Moment
+    last_used_at: Moment | None
+    revoked_at: Moment | None
 
     @classmethod
     def of(cls, found: dict[str, Any], **more: Any) -> Self:
         counted = any(found[term] is not None for term in COUNTED_TERMS)
         used = {term: found[term] if counted else None for term in ("tokens_used_in_month", "tokens_used_in_all")}
         spent = None if found["budget_nanos"] is None else found["budget_spent_nanos"]
-        masked = rules.masked(found["prefix"], found["last_four"])
-        return cls.model_validate(found | used | {"masked": masked, "budget_spent_nanos": spent} | more)
+        masked_key = rules.masked(found["prefix"], found["last_four"])
+        return cls.model_validate(found | used | {"masked_key": masked_key, "budget_spent_nanos": spent} | more)
 
 
 class CreatedKey(ApiKey):
@@ -225,14 +225,14 @@ class CreatedKey(ApiKey):
 
 
 class RotatedKey(CreatedKey):
-    old_valid_until: str = Field(
+    old_valid_until: Moment = Field(
         description="Until then the old secret is valid too, and shares the budget and quotas."
     )
 
 
 class KeyEvent(BaseModel):
     id: str
-    occurred_at: str
+    occurred_at: Moment
     actor: dict[str, str] = Field(
         description="Who acted: kind `key` with key_id and user_id, or kind `console` with a name."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.usage.rules import Bucket, Format, Span
-from tollgate.web.schemas import Moment, Page, PageQuery, Text
+from tollgate.web.schemas import Amounts, Credits, Moment, Page, PageQuery, Text
 
 When = Annotated[Moment, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
 Status = Annotated[
@@ -17,7 +17,7 @@ SORT_DESCRIPTION = "Largest first; `start` sorts by time, and is the default whe
 MOST_WITH_CONTENT = 100
 
 ExampleNanos = Annotated[int, Field(examples=[1_250_000])]
-ExampleCredits = Annotated[float, Field(examples=[0.00125])]
+ExampleCredits = Annotated[Credits, Field(examples=["0.00125"])]
 
 
 class _Query(BaseModel):
@@ -135,9 +135,9 @@ class LatencyQuery(_Period, AllUsageFilters):
     pass
 
 
-class RequestRow(BaseModel):
+class RequestRow(Amounts):
     id: str = Field(examples=["req_0193a0b1c2d3e4f5a6b7c8d9e0f1"])
-    created_at: datetime
+    created_at: Moment
     org_id: str
     user_id: str
     key_id: str
@@ -157,17 +157,17 @@ class RequestRow(BaseModel):
     completion_tokens: int | None
     cached_tokens: int
     charge_nanos: int | None
-    charge_credits: float | None
+    charge_credits: Credits | None
     duration_ms: int | None
     first_token_ms: int | None
-    settled_at: datetime | None
+    settled_at: Moment | None
 
 
 class PaidRequestRow(RequestRow):
     """A request with what it cost us."""
 
     cost_nanos: int | None
-    cost_credits: float | None
+    cost_credits: Credits | None
     generation_id: str | None
 
 
@@ -182,7 +182,7 @@ class LoggedRequestRow(PaidRequestRow):
     answer: str | None = Field(None, description="The same for the first choice of the answer.")
 
 
-class Measures(BaseModel):
+class Measures(Amounts):
     requests: int
     errors: int
     streamed: int
@@ -203,7 +203,7 @@ class PaidMeasures(Measures):
 
 
 class _GroupFields(BaseModel):
-    start: datetime | None = Field(None, description="The start of the day or month, in UTC.")
+    start: Moment | None = Field(None, description="The start of the day or month, in UTC.")
     org_id: str | None = None
     org_name: str | None = None
     user_id: str | None = None
@@ -212,7 +212,7 @@ class _GroupFields(BaseModel):
     key_name: str | None = None
     model: str | None = None
     upstream: str | None = None
-    last_request_at: datetime
+    last_request_at: Moment
 
 
 class Group(_GroupFields, Measures):
@@ -224,18 +224,18 @@ class PaidGroup(_GroupFields, PaidMeasures):
 
 
 class Point(Measures):
-    start: datetime
+    start: Moment
 
 
 class PaidPoint(PaidMeasures):
-    start: datetime
+    start: Moment
 
 
 class _Counted(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
-    since: datetime = Field(alias="from", description="The start of the period.")
-    until: datetime = Field(alias="to", description="The end of the period, exclusive.")
+    since: Moment = Field(alias="from", description="The start of the period.")
+    until: Moment = Field(alias="to", description="The end of the period, exclusive.")
 
 
 class Aggregate(Page[Group], _Counted):
@@ -267,7 +267,7 @@ class Latency(_Counted):
     p99_ms: int | None
 
 
-class UsageSummary(BaseModel):
+class UsageSummary(Amounts):
     requests: int
     tokens: int
     charge_nanos: ExampleNanos
@@ -277,12 +277,12 @@ class UsageSummary(BaseModel):
 class KeyUsage(BaseModel):
     id: str
     name: str
-    key: str = Field(description="The masked key.", examples=["tg_live_abcd…wxyz"])
+    masked_key: str = Field(examples=["tg_live_abcd…wxyz"])
     user_id: str
     environment: str
     status: Literal["active", "disabled", "revoked", "expired"]
-    created_at: datetime
-    last_used_at: datetime | None
+    created_at: Moment
+    last_used_at: Moment | None
     today: UsageSummary = Field(description="Since midnight UTC.")
     last_30_days: UsageSummary
     all_time: UsageSummary

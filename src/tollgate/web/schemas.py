@@ -3,7 +3,16 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import models_json_schema
 
 from tollgate.core.errors import (
@@ -38,8 +47,9 @@ def in_utc(moment: datetime) -> datetime:
         raise ValueError("must lie between the years 1 and 9999 in UTC") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(in_utc), PlainSerializer(rfc3339, return_type=str)]
-"""RFC 3339: any offset in requests, UTC in responses."""
+_Shown = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc), PlainSerializer(rfc3339, return_type=_Shown)]
+"""RFC 3339: any offset in requests; UTC with milliseconds in responses."""
 NO_NUL = r"^[^\x00]*$"
 """Postgres stores any character but NUL."""
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -50,6 +60,8 @@ Line = Annotated[str, Field(max_length=200, pattern=ONE_LINE)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=ONE_LINE)]
 Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+$")]
 """Printable ASCII without spaces."""
+Credits = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,9}$", examples=["4.999996"])]
+"""An amount in responses: a decimal string, exact, with two to nine places."""
 Entry = TypeVar("Entry")
 
 
@@ -87,7 +99,7 @@ class Page(BaseModel, Generic[Entry]):
 
 
 class Amounts(BaseModel):
-    """Shows amounts twice: `<name>_nanos` is exact, `<name>_credits` is for people to read."""
+    """Shows amounts twice, both exact: `<name>_nanos` is an integer, `<name>_credits` a decimal string."""
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.audit import rules
-from tollgate.web.schemas import Amounts, Moment
+from tollgate.web.schemas import Amounts, Credits, Moment
 
 
 class ReportQuery(BaseModel):
@@ -25,7 +25,7 @@ class ReportQuery(BaseModel):
 
 class UnusedKey(BaseModel):
     key_id: str
-    key: str = Field(description="The masked key.")
+    masked_key: str
     name: str
     org_id: str
     user_id: str
@@ -65,12 +65,12 @@ class PeopleReport(BaseModel):
 
 class ReportedKey(Amounts):
     key_id: str
-    key: str | None = Field(description="The masked key; null when it was deleted.")
+    masked_key: str | None = Field(description="Null when the key was deleted.")
     name: str | None
     org_id: str | None
     user_id: str | None
     requests: int
-    charge_credits: float
+    charge_credits: Credits
     charge_nanos: int
     last_request_at: Moment
     last_used_at: Moment | None = Field(description="The last use of any kind, also outside the period.")
@@ -83,19 +83,19 @@ class AccessReport(BaseModel):
 
 
 class MoneyReport(Amounts):
-    in_credits: float = Field(description="Paid in by orgs, less corrections.")
+    in_credits: Credits = Field(description="Paid in by orgs, less corrections.")
     in_nanos: int
-    promotions_credits: float
+    promotions_credits: Credits
     promotions_nanos: int
-    written_off_credits: float
+    written_off_credits: Credits
     written_off_nanos: int
-    charged_credits: float = Field(description="Charged for the requests of the period.")
+    charged_credits: Credits = Field(description="Charged for the requests of the period.")
     charged_nanos: int
-    refunded_credits: float
+    refunded_credits: Credits
     refunded_nanos: int
-    out_credits: float = Field(description="Our cost of the requests of the period.")
+    out_credits: Credits = Field(description="Our cost of the requests of the period.")
     out_nanos: int
-    margin_credits: float = Field(description="Charged, less refunds and cost.")
+    margin_credits: Credits = Field(description="Charged, less refunds and cost.")
     margin_nanos: int
 
 
