@@ -218,7 +218,7 @@ async def test_no_form_shows_a_secret_or_a_digest(client: httpx.AsyncClient, per
         ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "to"),
         ({"from": "2025-01-01T00:00:00Z", "to": "2026-01-02T00:00:01Z"}, "to"),
         ({"from": "2001-01-01T00:00:00Z"}, "to"),
-        ({"from": "2026-01-01"}, "from"),
+        ({"from": "2026-13-01"}, "from"),
         ({"from": "2026-01-01T00:00:00Z", "format": "pdf"}, "format"),
         ({"from": "2026-01-01T00:00:00Z", "org_id": "org_1"}, "org_id"),
     ],

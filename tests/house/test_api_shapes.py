@@ -102,3 +102,39 @@ def test_each_time_is_a_moment() -> None:
             if ([kind.get("format") for kind in kinds(field)] == ["date-time"]) != is_a_time:
                 wrong.append(f"{where}.{name}")
     assert not wrong
+
+
+PERIOD = {"from", "to", "hours"}
+OF_EVERY_LIST = {"limit", "cursor", "sort", "next_cursor"}
+PART_OF_A_FIELD = {
+    "q": "a search over several fields",
+    "include": "what to show",
+    "cached": "whether cached_tokens is above 0",
+    "acknowledged": "whether acknowledged_at is set",
+    "actor_id": "the id in actor",
+    "min_nanos": "a bound of amount_nanos",
+    "max_nanos": "a bound of amount_nanos",
+}
+
+
+def lists() -> Iterator[tuple[Place, dict[str, Any], dict[str, Any]]]:
+    """Each operation that answers with a page, the fields of the page and those of its entries."""
+    schemas = whole_document()["components"]["schemas"]
+    for place in ours():
+        content = place.operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+        page = schemas.get(content.get("schema", {}).get("$ref", "").rsplit("/", 1)[-1], {}).get("properties", {})
+        if "next_cursor" in page:
+            entry = page["data"]["items"]["$ref"].rsplit("/", 1)[-1]
+            yield place, page, schemas[entry]["properties"]
+
+
+def test_a_period_is_given_the_same_way_everywhere() -> None:
+    for place in ours():
+        assert not PERIOD & set(place.query) or set(place.query) >= PERIOD, place.path
+
+
+def test_a_filter_has_the_name_of_the_field_it_filters() -> None:
+    for place, _, entry in lists():
+        if "by" not in place.query:
+            filters = set(place.query) - PERIOD - OF_EVERY_LIST - set(PART_OF_A_FIELD)
+            assert filters <= set(entry), place.path

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tollgate.web.schemas import Amounts, Credits, Moment, PageQuery
+from tollgate.web.schemas import Amounts, Credits, Moment, PageQuery, Period
 
 TransferKind = Literal["grant", "charge", "refund", "adjustment"]
 
@@ -21,8 +21,6 @@ class TransferFields(Amounts):
     created_at: Moment
 
 
-class TransferQuery(PageQuery):
+class TransferQuery(PageQuery, Period):
     kind: TransferKind | None = None
-    since: Moment | None = Field(None, alias="from", description="From this time on.")
-    until: Moment | None = Field(None, alias="to", description="Before this time.")
     sort: Literal["created_at:desc", "created_at:asc"] = "created_at:desc"

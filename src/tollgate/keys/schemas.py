@@ -1,6 +1,5 @@
 """Keys as clients write and read them."""
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -11,11 +10,22 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
-from tollgate.web.schemas import NO_NUL, ONE_LINE, Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery
+from tollgate.web.schemas import (
+    NO_NUL,
+    ONE_LINE,
+    Amounts,
+    ChangeBody,
+    Credits,
+    Line,
+    Moment,
+    Name,
+    PageQuery,
+    Period,
+    on_clocks,
+)
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
-CLOCKS = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 KeyStatus = Literal["active", "disabled", "revoked", "expired"]
 BudgetReset = Literal["daily", "weekly", "monthly", "never"]
@@ -32,13 +42,6 @@ def _network(text: str) -> str:
         raise PydanticCustomError("network", str(why)) from None
 
 
-def _on_clocks(moment: datetime) -> datetime:
-    """Within the years that every time zone can represent."""
-    if not CLOCKS[0] <= moment < CLOCKS[1]:
-        raise PydanticCustomError("moment", "must lie between the years 1900 and 9000")
-    return moment
-
-
 def _each_once(entries: list[Any]) -> list[Any]:
     return list(dict.fromkeys(entries))
 
@@ -50,7 +53,7 @@ Networks = Annotated[
     list[Annotated[str, Field(max_length=43), AfterValidator(_network)]], AfterValidator(_each_once), ListSize
 ]
 Scopes = Annotated[list[KeyScope], AfterValidator(_each_once), ListSize]
-KeyTime = Annotated[Moment, AfterValidator(_on_clocks)]
+KeyTime = Annotated[Moment, AfterValidator(on_clocks)]
 Metadata = Annotated[
     dict[
         Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)],
@@ -164,12 +167,10 @@ class KeyFilters(OwnKeyFilters):
     role: Literal["member", "admin"] | None = Field(None, description="Only keys of users with this role.")
 
 
-class KeyEventFilters(PageQuery):
+class KeyEventFilters(PageQuery, Period):
     key_id: Line | None = Field(None, description="Only events about this key.")
     action: Line | None = Field(None, description="Only this action, such as key.rotated.")
     outcome: Literal["success", "refused"] | None = None
-    since: KeyTime | None = Field(None, alias="from", description="From this time on.")
-    until: KeyTime | None = Field(None, alias="to", description="Before this time.")
 
 
 class ApiKey(Amounts):

@@ -1,14 +1,12 @@
 """Usage: the queries for it, and what they return."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.usage.rules import Bucket, Format, Span
-from tollgate.web.schemas import Amounts, Credits, Moment, Page, PageQuery, Text
+from tollgate.web.schemas import Amounts, Credits, Moment, Page, PageQuery, Period, Text
 
-When = Annotated[Moment, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
 Status = Annotated[
     str, Field(pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status; 4xx stands for 400 to 499.")
 ]
@@ -20,26 +18,12 @@ ExampleNanos = Annotated[int, Field(examples=[1_250_000])]
 ExampleCredits = Annotated[Credits, Field(examples=["0.00125"])]
 
 
-class _Query(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-
-class _Period(_Query):
-    since: When | None = Field(None, alias="from", description="From this time on.")
-    until: When | None = Field(None, alias="to", description="Before this time.")
-
-    def filters(self) -> dict[str, Any]:
-        """The filters for the database: the query without the parameters that shape the response."""
-        shape = {"limit", "by", "bucket", "format", "include"}
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=shape)
+class UsageFilters(Period):
+    """The filters that an org may use."""
 
     def over(self, span: Span) -> dict[str, Any]:
         """The filters, over this span instead of the one in the query."""
         return self.model_copy(update={"since": span.since, "until": span.until}).filters()
-
-
-class UsageFilters(_Query):
-    """The filters that an org may use."""
 
     model: Text | None = Field(None, description="Only this model, by the name in the request.")
     upstream: Text | None = Field(None, description="Only requests that this upstream served.")
@@ -55,7 +39,7 @@ class AllUsageFilters(UsageFilters):
         return bool(self.org_id or self.user_id or self.key_id)
 
 
-class _RequestFilters(_Period, UsageFilters):
+class _RequestFilters(UsageFilters):
     endpoint: Text | None = Field(None, description="Only this endpoint, such as chat or embeddings.")
     status: Status | None = None
     state: Literal["held", "unsettled", "settled", "released"] | None = None
@@ -81,23 +65,15 @@ class AllExportQuery(OwnExportQuery, AllUsageFilters):
     pass
 
 
-class LogsQuery(PageQuery, _Period):
-    model: Text | None = Field(None, description="Only this model, by the name in the request.")
-    cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
-    status: Status | None = None
-    key: Text | None = Field(None, description="Only requests with the key of this id.")
+class LogsQuery(AllRequestsQuery):
     include: Literal["content"] | None = Field(
         None,
         description="Includes prompts and answers as LOG_CONTENT keeps them, with at most 100 requests a page. Each "
         "read records an audit event `content.read` for each org.",
     )
 
-    def filters(self) -> dict[str, Any]:
-        found = super().filters()
-        return found | ({"key_id": found.pop("key")} if self.key else {})
 
-
-class OwnAggregateQuery(PageQuery, _Period, UsageFilters):
+class OwnAggregateQuery(PageQuery, UsageFilters):
     by: list[Literal["day", "month", "model", "key", "user", "upstream"]] = Field(
         ["model"], min_length=1, max_length=3, description=GROUP_DESCRIPTION
     )
@@ -108,7 +84,7 @@ class OwnAggregateQuery(PageQuery, _Period, UsageFilters):
         return self.sort or default_order(self.by)
 
 
-class AllAggregateQuery(PageQuery, _Period, AllUsageFilters):
+class AllAggregateQuery(PageQuery, AllUsageFilters):
     by: list[Literal["day", "month", "model", "key", "user", "org", "upstream"]] = Field(
         ["model"], min_length=1, max_length=3, description=GROUP_DESCRIPTION
     )
@@ -121,7 +97,7 @@ class AllAggregateQuery(PageQuery, _Period, AllUsageFilters):
         return self.sort or default_order(self.by)
 
 
-class OwnSeriesQuery(_Period, UsageFilters):
+class OwnSeriesQuery(UsageFilters):
     bucket: Bucket = Field(
         "hour", description="minute covers at most 6 hours, hour at most 31 days, day at most 731 days."
     )
@@ -131,7 +107,7 @@ class AllSeriesQuery(OwnSeriesQuery, AllUsageFilters):
     pass
 
 
-class LatencyQuery(_Period, AllUsageFilters):
+class LatencyQuery(AllUsageFilters):
     pass
 
 

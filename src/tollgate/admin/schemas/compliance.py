@@ -1,18 +1,20 @@
 """The compliance report, and the period that it covers."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.audit import rules
-from tollgate.web.schemas import Amounts, Credits, Moment
+from tollgate.core.errors import BadRequest
+from tollgate.web.schemas import Amounts, Credits, Moment, Period, When
 
 
-class ReportQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    since: Moment = Field(alias="from", description="The start of the period.", examples=["2026-01-01T00:00:00Z"])
-    until: Moment | None = Field(
+class ReportQuery(Period):
+    since: When | None = Field(
+        None, alias="from", description="The start of the period, as a time or a date. Send it, or hours."
+    )
+    until: When | None = Field(
         None,
         alias="to",
         description=f"The end of the period, exclusive; at most {rules.MOST_DAYS} days after its start. Default: now.",
@@ -21,6 +23,12 @@ class ReportQuery(BaseModel):
     books: bool | None = Field(
         None, description="Whether to audit the books. By default they are audited if one call can do it."
     )
+
+    @property
+    def start(self) -> datetime:
+        if self.since is None:
+            raise BadRequest("Send the start of the period: from, or hours.", param="from")
+        return self.since
 
 
 class UnusedKey(BaseModel):

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.web.schemas import ChangeBody, Moment, Note, PageQuery, Text
+from tollgate.web.schemas import ChangeBody, Moment, Note, PageQuery, Period, Text
 
 SecurityKind = Literal[
     "key_created",
@@ -27,14 +27,14 @@ SecuritySort = Literal[
 ]  # fmt: skip
 
 
-class SecurityFilters(PageQuery):
+class SecurityFilters(PageQuery, Period):
+    """In a period are the events that were last seen after its start and first seen before its end."""
+
     kind: SecurityKind | None = Field(None, description="Only events of this kind.")
     severity: Severity | None = Field(None, description="Only events of this severity.")
     org_id: Text | None = Field(None, description="Only events about this org.")
     key_id: Text | None = Field(None, description="Only events about this key.")
     acknowledged: bool | None = Field(None, description="Only events that were acknowledged, or that were not.")
-    since: Moment | None = Field(None, alias="from", description="Last seen at this time or later.")
-    until: Moment | None = Field(None, alias="to", description="Last seen before this time.")
     sort: SecuritySort = "last_seen_at:desc"
 
 
