@@ -120,8 +120,8 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = message.get("headers", [])
-            names = {name.lower() for name, _ in given}
-            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names - ADDED)]
+            names = {name.lower() for name, _ in given} - ADDED
+            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names)]
         elif self._bare:
             message = {**message, "body": b""}
         await self._send(message)
