@@ -171,7 +171,7 @@ async def test_the_monitor_tells_the_same(api: ApiClient, door: Door, customer: 
     today, day = page["usage"]["today"], page["last_24_hours"]
     assert told["tollgate_requests_total"] == today["requests"]
     assert told["tollgate_charge_credits_total"] * 10**9 == today["charge_nanos"]
-    assert told["tollgate_balances_credits"] * 10**9 == page["balances"]["nanos"]
+    assert told["tollgate_balances_credits"] * 10**9 == page["balances"]["credits_nanos"]
     assert float(told['tollgate_duration_seconds{percentile="95"}']) == day["latency"]["p95_ms"] / 1000
     assert float(told['tollgate_first_token_seconds{percentile="50"}']) > 0
 

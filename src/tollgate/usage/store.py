@@ -14,6 +14,10 @@ async def requests(door: Door, filters: Filters, page_size: int, *, everyone: bo
     )
 
 
+async def refused_calls(door: Door, filters: Filters, page_size: int, *, everyone: bool) -> Json:
+    return await door.call("tollgate_refused_calls", filters=filters, page_size=page_size, everyone=everyone)
+
+
 async def contents(door: Door, filters: Filters, page_size: int) -> Json:
     """The requests of all orgs with their content. Each read is recorded as an audit event."""
     return await door.call("tollgate_contents", filters=filters, page_size=page_size)

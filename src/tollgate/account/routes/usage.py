@@ -15,8 +15,10 @@ from tollgate.usage.schemas import (
     KeyUsage,
     OwnAggregateQuery,
     OwnExportQuery,
+    OwnRefusedQuery,
     OwnRequestsQuery,
     OwnSeriesQuery,
+    RefusedCalls,
     RequestRow,
     Series,
 )
@@ -35,6 +37,12 @@ def router(gate: Gate) -> Routes:
         """Each call examines a limited number of requests, so a page may be short or empty while next_cursor is not
         null."""
         return Page[RequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=False))
+
+    @routes.get("/user/usage/refused", summary="Count the paid calls of your org that were refused", responses=ERRORS)
+    async def refused(door: Annotated[Door, opened], query: Annotated[OwnRefusedQuery, Query()]) -> Page[RefusedCalls]:
+        """Calls refused with 402 or 429, by hour, key, model and code, with the last of each; kept for 30 days. Servers
+        write their counts every few seconds, beside a later request."""
+        return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=False))
 
     @routes.get(
         "/user/usage/aggregate",
