@@ -2345,7 +2345,6 @@ as $$
     'paid_calls', case when org.paid_suspended_at is null then 'active' else 'suspended' end,
     'paid_suspended_at', tollgate.utc(org.paid_suspended_at),
     'paid_suspended_reason', org.paid_suspended_reason,
-    'credits', trim_scale(org.balance_nanos / 1000000000.0),
     'credits_nanos', org.balance_nanos,
     'held_nanos', org.held_nanos,
     'available_nanos', org.balance_nanos - org.held_nanos,
@@ -4096,7 +4095,7 @@ as $$
   select jsonb_build_object(
     'id', key.id,
     'name', key.name,
-    'key', key.prefix || '…' || key.last_four,
+    'masked_key', key.prefix || '…' || key.last_four,
     'user_id', key.user_id,
     'environment', key.environment,
     'status', tollgate.key_status(key),
@@ -5991,7 +5990,7 @@ begin
   ),
   wallets as (
     select count(*) as orgs,
-      coalesce(sum(o.balance_nanos), 0) as balance_nanos,
+      coalesce(sum(o.balance_nanos), 0) as credits_nanos,
       coalesce(sum(o.held_nanos), 0) as held_nanos,
       count(*) filter (where o.balance_nanos < 0) as overdrawn_orgs,
       coalesce(-sum(o.balance_nanos) filter (where o.balance_nanos < 0), 0) as overdrawn_nanos
@@ -6436,9 +6435,7 @@ begin
     'completion_tokens', r.completion_tokens,
     'cached_tokens', tollgate.cached_tokens(r.usage),
     'charge_nanos', r.charge_nanos,
-    'charge_credits', tollgate.credits_of(r.charge_nanos),
     'cost_nanos', r.cost_nanos,
-    'cost_credits', tollgate.credits_of(r.cost_nanos),
     'generation_id', r.generation_id,
     'duration_ms', r.duration_ms,
     'first_token_ms', r.first_token_ms,
@@ -6456,7 +6453,7 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id'];
+  return tollgate.request_shown(r) - array['cost_nanos', 'generation_id'];
 end
 $$;
 
@@ -6848,19 +6845,6 @@ select tollgate.expose('public.tollgate_roll_up_usage(integer)');
 
 -- Usage as JSON.
 
-create function tollgate.credits_of(nanos bigint) returns numeric
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return trim_scale(nanos / 1000000000.0);
-end
-$$;
-
-comment on function tollgate.credits_of(bigint) is 'Nanos as credits, for people to read.';
-
-
 create function tollgate.group_id(start timestamptz, org_id text, user_id text, key_id text, model text, upstream text) returns text
 language sql
 immutable
@@ -6911,13 +6895,10 @@ as $$
     'estimated', coalesce(used.estimated, 0),
     'prompt_tokens', coalesce(used.prompt_tokens, 0),
     'completion_tokens', coalesce(used.completion_tokens, 0),
-    'charge_nanos', m.charge,
-    'charge_credits', tollgate.credits_of(m.charge)
+    'charge_nanos', m.charge
   ) || case when everyone then jsonb_build_object(
     'cost_nanos', m.cost,
-    'cost_credits', tollgate.credits_of(m.cost),
-    'margin_nanos', m.charge - m.cost,
-    'margin_credits', tollgate.credits_of(m.charge - m.cost)
+    'margin_nanos', m.charge - m.cost
   ) else '{}' end
   from (select coalesce(used.charge_nanos, 0) as charge, coalesce(used.cost_nanos, 0) as cost) m
 $$;
@@ -6934,8 +6915,7 @@ as $$
   select jsonb_build_object(
     'requests', coalesce(used.requests, 0),
     'tokens', coalesce(used.prompt_tokens + used.completion_tokens, 0),
-    'charge_nanos', coalesce(used.charge_nanos, 0),
-    'charge_credits', tollgate.credits_of(coalesce(used.charge_nanos, 0))
+    'charge_nanos', coalesce(used.charge_nanos, 0)
   )
 $$;
 
@@ -7245,7 +7225,7 @@ begin
       );
       answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
     elsif request.idempotency_key is not null then
-      answer := tollgate.kept_answer(request.item, request.org_id);
+      answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
         if remaining.requests_left < 1 then
           refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
@@ -7386,7 +7366,7 @@ select tollgate.expose('public.tollgate_admit(jsonb)');
 
 -- Answers kept under an idempotency key.
 
-create function tollgate.kept_answer(item jsonb, org_id text) returns jsonb
+create function tollgate.kept_answer(item jsonb, org_id text, key_id text) returns jsonb
 language plpgsql
 set search_path = ''
 as $$
@@ -7403,11 +7383,13 @@ begin
   elsif kept.answer is null then
     return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
   end if;
-  return jsonb_build_object('replay', kept.answer || jsonb_build_object('request_id', kept.request_id));
+  return jsonb_build_object('replay', kept.answer || jsonb_build_object(
+    'request_id', kept.request_id, 'org_id', org_id, 'key_id', key_id
+  ));
 end
 $$;
 
-comment on function tollgate.kept_answer(jsonb, text) is
+comment on function tollgate.kept_answer(jsonb, text, text) is
   'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 
@@ -8923,7 +8905,7 @@ begin
       'used', coalesce((
         select jsonb_agg(jsonb_build_object(
           'key_id', b.key_id,
-          'key', k.prefix || '…' || k.last_four,
+          'masked_key', k.prefix || '…' || k.last_four,
           'name', k.name,
           'org_id', k.org_id,
           'user_id', k.user_id,
@@ -8974,7 +8956,7 @@ as $$
     'unused', coalesce((
       select jsonb_agg(jsonb_build_object(
         'key_id', u.id,
-        'key', u.prefix || '…' || u.last_four,
+        'masked_key', u.prefix || '…' || u.last_four,
         'name', u.name,
         'org_id', u.org_id,
         'user_id', u.user_id,
@@ -9215,8 +9197,8 @@ as $$
     'subject', jsonb_build_object('kind', e.subject_kind, 'id', e.subject),
     'org_id', e.org_id,
     'key_id', e.key_id,
-    'first_seen', tollgate.utc(e.first_seen_at),
-    'last_seen', tollgate.utc(e.last_seen_at),
+    'first_seen_at', tollgate.utc(e.first_seen_at),
+    'last_seen_at', tollgate.utc(e.last_seen_at),
     'count', e.count,
     'details', e.details,
     'acknowledged_at', tollgate.utc(e.acknowledged_at),
@@ -9249,12 +9231,12 @@ begin
       and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
     $where$,
     jsonb_build_object(
-      'last_seen', 'e.last_seen_at',
-      'first_seen', 'e.first_seen_at',
+      'last_seen_at', 'e.last_seen_at',
+      'first_seen_at', 'e.first_seen_at',
       'count', 'e.count',
       'severity', $key$array_position('{info,warning,critical}', e.severity)$key$
     ),
-    coalesce(filters ->> 'sort', 'last_seen:desc'),
+    coalesce(filters ->> 'sort', 'last_seen_at:desc'),
     filters,
     page_size
   );
@@ -10040,8 +10022,8 @@ as $$
       'dead_rows', t.n_dead_tup,
       'table_bytes', t.table_bytes,
       'index_bytes', t.index_bytes,
-      'last_vacuum', tollgate.utc(greatest(t.last_vacuum, t.last_autovacuum)),
-      'last_analyze', tollgate.utc(greatest(t.last_analyze, t.last_autoanalyze))
+      'last_vacuum_at', tollgate.utc(greatest(t.last_vacuum, t.last_autovacuum)),
+      'last_analyze_at', tollgate.utc(greatest(t.last_analyze, t.last_autoanalyze))
     ) order by t.table_bytes + t.index_bytes desc, t.relname), '[]')
   )
   from (
@@ -10285,7 +10267,7 @@ as $$
     'open_holds', (
       select jsonb_build_object(
         'count', count(*),
-        'nanos', coalesce(sum(r.hold_nanos), 0),
+        'held_nanos', coalesce(sum(r.hold_nanos), 0),
         'oldest_at', tollgate.utc(min(r.created_at)),
         'unsettled', count(*) filter (where r.state = 'unsettled')
       )
@@ -10293,17 +10275,17 @@ as $$
       join tollgate.requests r on r.id = h.request_id
     ),
     'balances', (
-      select jsonb_build_object('nanos', coalesce(sum(o.balance_nanos), 0))
+      select jsonb_build_object('credits_nanos', coalesce(sum(o.balance_nanos), 0))
       from tollgate.orgs o
       where o.balance_nanos > 0
     ),
     'overdrawn', (
       select jsonb_build_object(
         'count', count(*),
-        'nanos', coalesce(-sum(o.balance_nanos), 0),
+        'overdrawn_nanos', coalesce(-sum(o.balance_nanos), 0),
         'orgs', coalesce((
           select jsonb_agg(
-            jsonb_build_object('org_id', w.id, 'name', w.name, 'balance_nanos', w.balance_nanos)
+            jsonb_build_object('org_id', w.id, 'name', w.name, 'credits_nanos', w.balance_nanos)
             order by w.balance_nanos, w.id
           )
           from (
@@ -10319,7 +10301,7 @@ as $$
         'count', count(*),
         'orgs', coalesce(jsonb_agg(
           jsonb_build_object(
-            'org_id', s.id, 'name', s.name, 'since', tollgate.utc(s.paid_suspended_at), 'reason', s.paid_suspended_reason
+            'org_id', s.id, 'name', s.name, 'suspended_at', tollgate.utc(s.paid_suspended_at), 'reason', s.paid_suspended_reason
           )
           order by s.paid_suspended_at, s.id
         ) filter (where s.place <= places), '[]')

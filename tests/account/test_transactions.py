@@ -64,7 +64,11 @@ async def test_an_owner_reads_what_moved_and_what_was_left_after_it(client: http
     ]
     assert (found["total"], found["next_cursor"]) == (4, None)
     grant = found["data"][-1]
-    assert (grant["change_credits"], grant["balance_after_credits"], grant["reason"]) == (5.0, 5.0, "of the tests")
+    assert (grant["change_credits"], grant["balance_after_credits"], grant["reason"]) == (
+        "5.00",
+        "5.00",
+        "of the tests",
+    )
     assert admin.user_id not in str(found)  # who moved it is the operators' matter
 
 

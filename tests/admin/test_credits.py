@@ -141,10 +141,11 @@ async def test_a_grant_is_a_transfer_the_balance_and_an_audit_event(office: Offi
         "debit": "promotion",
         "credit": "wallet",
         "amount_nanos": 2_500_000_000,
-        "amount_credits": 2.5,
+        "amount_credits": "2.50",
         "change_nanos": 2_500_000_000,
+        "change_credits": "2.50",
         "balance_after_nanos": 2_500_000_000,
-        "balance_after_credits": 2.5,
+        "balance_after_credits": "2.50",
         "request_id": None,
         "reference": f"{office.admin.user_id}:{key}",
         "reason": "of the tests",
@@ -587,7 +588,7 @@ async def test_the_summary_adds_up_what_moved(office: Office, person: Any) -> No
         } == dict.fromkeys(("today_nanos", "last_7_days_nanos", "last_30_days_nanos", "all_nanos"), moved), name
     assert sum(account["all_nanos"] for account in after["accounts"]) == 0
     wallet = later["wallet"]["all_nanos"]
-    assert after["outstanding"]["balance_nanos"] == wallet
+    assert after["outstanding"]["credits_nanos"] == wallet
     books = await office.door.call("tollgate_audit_books")
     assert {account["account"]: account["all_nanos"] for account in after["accounts"]} == books["accounts_nanos"]
 

@@ -117,7 +117,7 @@ async def test_the_list_tells_the_role_the_state_and_the_use_of_each_key(
     assert (watched["name"], watched["status"], watched["tokens_used_in_all"]) == ("Watched", "disabled", 0)
     assert (first["role"], first["last_used_at"]) == ("member", None)
     assert first["email"] == f"{someone.number}@example.com"
-    assert first["masked"] == f"{someone.secret[:12]}…{someone.secret[-4:]}"
+    assert first["masked_key"] == f"{someone.secret[:12]}…{someone.secret[-4:]}"
     (own,) = await pages(client, admin, user_id=admin.user_id)
     assert own["role"] == "admin"
     assert own["last_used_at"] is not None

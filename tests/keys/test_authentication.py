@@ -94,10 +94,12 @@ async def test_a_key_opens_the_door_to_its_balance_in_one_call() -> None:
     answer = await site.ask_with(KEY)
     assert answer.status_code == 200
     assert answer.json() == {
-        "key": f"{KEY[:12]}…{KEY[-4:]}",
-        "credits": 5.000000001,
+        "masked_key": f"{KEY[:12]}…{KEY[-4:]}",
+        "credits": "5.000000001",
         "credits_nanos": 5_000_000_001,
         "held_nanos": 1,
+        "held_credits": "0.000000001",
+        "available_credits": "5.00",
         "available_nanos": 5_000_000_000,
         "org_id": "org_1",
         "user_id": "usr_1",

@@ -97,7 +97,7 @@ class Admission:
         if "refusal" in answer:
             raise self._refused(call, answer["refusal"])
         if "replay" in answer:
-            return _replay(answer["replay"])
+            return _replayed(answer["replay"])
         granted = answer["granted"]
         if granted["environment"] != call.caller.environment:
             # The key's prefix and its row disagree, so the call would go to the wrong upstream.
@@ -163,12 +163,14 @@ class Admission:
             self._gate.remember_unknown(call.caller)
         elif isinstance(error, RateLimitExceeded):
             error.headers = limits.refused(facts)
+            logs.note(limit=f"{facts['measure']}_per_{facts['window']}")
         if "key_id" in facts:
             logs.note(key_id=facts["key_id"])
         return error
 
 
-def _replay(found: Replay) -> Replay:
+def _replayed(found: Replay) -> Replay:
+    logs.note(org_id=found["org_id"], key_id=found["key_id"])
     if not found.get("kept", True):
         raise AnswerNotKept(request_id=found["request_id"])
     return found

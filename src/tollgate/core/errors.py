@@ -91,6 +91,11 @@ class BadRequest(TollgateError):
     code = "invalid_request"
     sentence = "The request is invalid. Correct it and send it again."
 
+    def words(self) -> str:
+        if self.code != BadRequest.code or self.param is None:
+            return self.sentence
+        return f"{self.param}: {self.facts.get('fault', 'is not valid')}."
+
 
 class IdempotencyKeyReused(BadRequest):
     status = 422

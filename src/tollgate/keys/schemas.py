@@ -1,6 +1,5 @@
 """Keys as clients write and read them."""
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -12,11 +11,22 @@ from tollgate.keys import rules
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.web.older_names import CommaList, OlderNames
-from tollgate.web.schemas import NO_NUL, ONE_LINE, Amounts, ChangeBody, Line, Moment, Name, PageQuery
+from tollgate.web.schemas import (
+    NO_NUL,
+    ONE_LINE,
+    Amounts,
+    ChangeBody,
+    Credits,
+    Line,
+    Moment,
+    Name,
+    PageQuery,
+    Period,
+    on_clocks,
+)
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
-CLOCKS = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 KeyStatus = Literal["active", "disabled", "revoked", "expired"]
 BudgetReset = Literal["daily", "weekly", "monthly", "never"]
@@ -35,13 +45,6 @@ def _network(text: str) -> str:
         raise PydanticCustomError("network", str(why)) from None
 
 
-def _on_clocks(moment: datetime) -> datetime:
-    """Within the years that every time zone can represent."""
-    if not CLOCKS[0] <= moment < CLOCKS[1]:
-        raise PydanticCustomError("moment", "must lie between the years 1900 and 9000")
-    return moment
-
-
 def _each_once(entries: list[Any]) -> list[Any]:
     return list(dict.fromkeys(entries))
 
@@ -56,7 +59,7 @@ Networks = Annotated[
     ListSize,
 ]
 Scopes = Annotated[list[KeyScope], CommaList, AfterValidator(_each_once), ListSize]
-KeyTime = Annotated[Moment, AfterValidator(_on_clocks)]
+KeyTime = Annotated[Moment, AfterValidator(on_clocks)]
 Metadata = Annotated[
     dict[
         Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)],
@@ -194,12 +197,10 @@ class KeyFilters(OwnKeyFilters):
     role: Literal["member", "admin"] | None = Field(None, description="Only keys of users with this role.")
 
 
-class KeyEventFilters(PageQuery):
+class KeyEventFilters(PageQuery, Period):
     key_id: Line | None = Field(None, description="Only events about this key.")
     action: Line | None = Field(None, description="Only this action, such as key.rotated.")
     outcome: Literal["success", "refused"] | None = None
-    since: KeyTime | None = Field(None, alias="from", description="From this time on.")
-    until: KeyTime | None = Field(None, alias="to", description="Before this time.")
 
 
 class KeyTotals(Amounts):
@@ -209,15 +210,15 @@ class KeyTotals(Amounts):
     prompt_tokens: int
     completion_tokens: int
     charge_nanos: int
-    charge_credits: float
-    last_request_at: str | None
+    charge_credits: Credits
+    last_request_at: Moment | None
 
 
 class ApiKey(Amounts):
     """A key without its secret, which is never shown again."""
 
     id: str
-    masked: str = Field(description="The beginning and the end of the secret.")
+    masked_key: str = Field(description="The beginning and the end of the secret.")
     name: str
     org_id: str
     user_id: str
@@ -228,17 +229,17 @@ class ApiKey(Amounts):
     scopes: list[str]
     allowed_models: list[str] | None
     ip_allowlist: list[str] | None
-    expires_at: str | None
+    expires_at: Moment | None
     budget_nanos: int | None
-    budget_credits: float | None
+    budget_credits: Credits | None
     budget_reset: BudgetReset | None
     budget_spent_nanos: int | None = Field(description="Since the period began, open requests included.")
-    budget_spent_credits: float | None
-    budget_resets_at: str | None
+    budget_spent_credits: Credits | None
+    budget_resets_at: Moment | None
     tokens_per_month: int | None
     tokens_in_all: int | None
     quota_reset_day: int
-    quota_resets_at: str | None = Field(description="When the monthly quota starts anew; null without one.")
+    quota_resets_at: Moment | None = Field(description="When the monthly quota starts anew; null without one.")
     tokens_used_in_month: int | None = Field(description="Null when no quota, budget, limit or bound needs the count.")
     tokens_used_in_all: int | None = Field(description="Since the key first had one of these.")
     limits: KeyLimits | None
@@ -249,10 +250,10 @@ class ApiKey(Amounts):
     metadata: dict[str, str | bool | int | float]
     rotated_from: str | None = Field(description="The key that this one replaces.")
     rotated_to: str | None = Field(description="The key that replaces this one, which ends at expires_at.")
-    created_at: str
-    updated_at: str
-    last_used_at: str | None
-    revoked_at: str | None
+    created_at: Moment
+    updated_at: Moment
+    last_used_at: Moment | None
+    revoked_at: Moment | None
     usage: KeyTotals | None = Field(None, description="Null unless the query has `include=usage`.")
 
     @classmethod
@@ -260,8 +261,8 @@ class ApiKey(Amounts):
         counted = any(found[term] is not None for term in COUNTED_TERMS)
         used = {term: found[term] if counted else None for term in ("tokens_used_in_month", "tokens_used_in_all")}
         spent = None if found["budget_nanos"] is None else found["budget_spent_nanos"]
-        masked = rules.masked(found["prefix"], found["last_four"])
-        return cls.model_validate(found | used | {"masked": masked, "budget_spent_nanos": spent} | more)
+        masked_key = rules.masked(found["prefix"], found["last_four"])
+        return cls.model_validate(found | used | {"masked_key": masked_key, "budget_spent_nanos": spent} | more)
 
 
 class CreatedKey(ApiKey):
@@ -269,14 +270,14 @@ class CreatedKey(ApiKey):
 
 
 class RotatedKey(CreatedKey):
-    old_valid_until: str = Field(
+    old_valid_until: Moment = Field(
         description="Until then the old secret is valid too, and shares the budget and quotas."
     )
 
 
 class KeyEvent(BaseModel):
     id: str
-    occurred_at: str
+    occurred_at: Moment
     actor: dict[str, str] = Field(
         description="Who acted: kind `key` with key_id and user_id, or kind `console` with a name."
     )

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 
 from tollgate.core.errors import TollgateError
+from tollgate.core.money import with_credits
 from tollgate.database import Door
 from tollgate.usage import rules, store
 
@@ -87,7 +88,7 @@ async def _written(writer: _Csv | _JsonLines, pages: AsyncIterator[list[Request]
     yield writer.head
     try:
         async for page in pages:
-            yield writer.page(page)
+            yield writer.page([with_credits(request) for request in page])
     except TollgateError as error:
         yield writer.broken(error)
         raise

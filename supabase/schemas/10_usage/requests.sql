@@ -44,9 +44,7 @@ begin
     'completion_tokens', r.completion_tokens,
     'cached_tokens', tollgate.cached_tokens(r.usage),
     'charge_nanos', r.charge_nanos,
-    'charge_credits', tollgate.credits_of(r.charge_nanos),
     'cost_nanos', r.cost_nanos,
-    'cost_credits', tollgate.credits_of(r.cost_nanos),
     'generation_id', r.generation_id,
     'duration_ms', r.duration_ms,
     'first_token_ms', r.first_token_ms,
@@ -64,7 +62,7 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id'];
+  return tollgate.request_shown(r) - array['cost_nanos', 'generation_id'];
 end
 $$;
 
