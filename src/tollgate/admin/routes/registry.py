@@ -9,7 +9,7 @@ from tollgate.admin.schemas.registry import ChangedRoute, PutRoute, RemovedRoute
 from tollgate.catalog import store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.routes import visibility
-from tollgate.core.errors import BadRequest, NotFound
+from tollgate.core.errors import BadRequest, Conflict, NotFound
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
@@ -38,12 +38,13 @@ def router(gate: Gate, catalog: Catalog) -> Routes:
         response.status_code = 201 if done["created"] else 200
         return ChangedRoute(**done["route"], created=done["created"], visible=await visibility(catalog))
 
-    @routes.get("/{route_id}", summary="Get a route", responses=refusals(BadRequest, NotFound))
+    @routes.get("/{route_id:path}", summary="Get a route", responses=refusals(BadRequest, NotFound))
     async def one(door: Annotated[Door, Depends(gate.open)], route_id: RouteId) -> RouteDetails:
         return RouteDetails(**(await store.route(door, route_id))["route"])
 
-    @routes.delete("/{route_id}", summary="Delete a route", responses=refusals(BadRequest, NotFound))
+    @routes.delete("/{route_id:path}", summary="Delete a route", responses=refusals(BadRequest, NotFound, Conflict))
     async def remove(door: Annotated[Door, Depends(gate.open)], route_id: RouteId) -> RemovedRoute:
+        """A model with one route can be named in place of the id."""
         gone = await store.delete_route(door, route_id)
         return RemovedRoute(id=gone["id"], visible=await visibility(catalog))
 
