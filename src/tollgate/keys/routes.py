@@ -13,7 +13,7 @@ from tollgate.keys.rules import PREFIXES, RANDOM_BYTES, Environment
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyChanges, NewKey, OwnKeyFilters, RotatedKey, Rotation
 from tollgate.keys.store import Scope
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Line, Page, refusals
+from tollgate.web.schemas import CountedPage, Line, refusals
 
 KeyId = Annotated[Line, Path(description="The id of the key.")]
 
@@ -40,9 +40,9 @@ class KeyHandlers:
         response.headers["cache-control"] = "no-store"
         return RotatedKey.of(found["key"], key=secret, old_valid_until=found["old_valid_until"])
 
-    async def page(self, door: Door, query: OwnKeyFilters) -> Page[ApiKey]:
+    async def page(self, door: Door, query: OwnKeyFilters) -> CountedPage[ApiKey]:
         found = await store.keys(door, query.filters(), query.limit, self.scope)
-        return Page[ApiKey].of(found | {"data": [ApiKey.of(key) for key in found["data"]]})
+        return CountedPage[ApiKey].of(found | {"data": [ApiKey.of(key) for key in found["data"]]})
 
     async def set_state(self, door: Door, key_id: str, state: str) -> ApiKey:
         return ApiKey.of((await store.set_key_state(door, key_id, state, self.scope))["key"])

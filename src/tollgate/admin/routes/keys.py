@@ -10,7 +10,7 @@ from tollgate.keys.authentication import Gate
 from tollgate.keys.routes import KeyHandlers, of_one_key
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyFilters, NewKeyForUser
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import CountedPage, refusals
 
 MOUNTS = ("/admin/keys", "/v1/admin/keys", "/admin/api/api-keys")
 
@@ -27,7 +27,7 @@ def _of_all_keys(gate: Gate, handlers: KeyHandlers) -> Routes:
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
     @routes.get("", summary="List keys", responses=refusals(errors.BadRequest))
-    async def api_keys(door: OpenDoor, query: Annotated[KeyFilters, Query()]) -> Page[ApiKey]:
+    async def api_keys(door: OpenDoor, query: Annotated[KeyFilters, Query()]) -> CountedPage[ApiKey]:
         return await handlers.page(door, query)
 
     @routes.post(
