@@ -18,7 +18,7 @@ quietly = printed=$$({ $(1); } 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1;
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up stack serve migrate seed-key test test-all check lint format exports migration clean
+.PHONY: help up stack serve migrate seed-key sweep audit test test-all check lint format docs exports migration clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,12 @@ migrate: $(RULE)/.run ## Bring the database up to date (ENV_FILE=.env.local pick
 seed-key: $(RULE)/.run ## Create an admin key: make seed-key API_KEY=<value>
 	@test -n "$(API_KEY)" || { echo "tollgate: say which: make seed-key API_KEY=<at least 20 characters>" >&2; exit 2; }
 	@"$(VENV)/bin/python" -m tollgate seed-key "$(API_KEY)"
+
+sweep: $(RULE)/.run ## End the holds of requests that nobody ended, at what they cost
+	@"$(VENV)/bin/python" -m tollgate sweep
+
+audit: $(RULE)/.run ## Prove the books from the tables alone
+	@"$(VENV)/bin/python" -m tollgate audit
 
 test: $(RULE)/.dev tests/npm/node_modules/.ready ## Run the tests but the slow ones (ARGS="-k balance" for some)
 	@$(PYTEST) -m "not slow" $(ARGS)

@@ -162,7 +162,7 @@ create function tollgate.page(
   within text default 'true',
   id text default 'e.id',
   moving text default null,
-  most_counted bigint default null,
+  counted boolean default true,
   most_read integer default null
 ) returns jsonb
 language plpgsql
@@ -186,9 +186,8 @@ begin
     perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
   end if;
   -- The texts are constants of the calling functions. Values from outside are quoted, or read from $1.
-  if most_counted is distinct from 0 then
-    execute format('select count(*) from (select from %s and (%s) limit %L) c', rows, wanted, most_counted + 1)
-    into total using filters;
+  if counted then
+    execute format('select count(*) from %s and (%s)', rows, wanted) into total using filters;
   end if;
   if last is not null then
     execute format('select (%s)::text from %s e where %s = %L and (%s)', sorted_by, source, id, last, within)
@@ -206,7 +205,8 @@ begin
   end if;
 
   execute format(
-    'select array(select %s(e::%s) from %s and (%s) %s %s)', shown, source, rows, wanted, in_order, page_size + 1
+    'select array(select %s(e::%s) from %s and (%s) %s %s offset %L)',
+    shown, source, rows, wanted, in_order, page_size + 1, coalesce((filters ->> 'offset')::integer, 0)
   ) into page using filters;
   if cardinality(page) > page_size then
     next_cursor := page[page_size] ->> 'id';
@@ -217,18 +217,15 @@ begin
     execute format('select %L || ''~'' || (%s) from %s e where %s = %1$L', next_cursor, sorted_by, source, id)
     into next_cursor;
   end if;
-  return jsonb_build_object(
-    'data', to_jsonb(page[:page_size]),
-    'next_cursor', next_cursor,
-    'total', case when total > most_counted then null else total end
-  );
+  return jsonb_build_object('data', to_jsonb(page[:page_size]), 'next_cursor', next_cursor)
+    || case when counted then jsonb_build_object('total', total) else '{}' end;
 end
 $$;
 
 comment on function tollgate.page(
-  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, bigint, integer
+  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, boolean, integer
 ) is
-  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is null beyond `most_counted`; 0 counts nothing. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';
+  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold an `offset`, and a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is there only where `counted`. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';
 
 
 -- schemas/01_foundation/refusals.sql
@@ -3824,7 +3821,7 @@ declare
     filters || jsonb_build_object('org_id', coalesce(actor.org_id, '')),
     page_size,
     within => $where$ e.org_id = $1 ->> 'org_id' and e.action like 'key.%' $where$,
-    most_counted => 0
+    counted => false
   );
 begin
   return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
@@ -4944,13 +4941,13 @@ begin
     page_size,
     within => $where$ $1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id' $where$,
     id => 'e.position',
-    most_counted => 10000
+    counted => false
   );
 end
 $$;
 
 comment on function tollgate.transfer_page(jsonb, integer) is
-  'A page of the ledger, in the order of its positions. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, sort (created_at), cursor. The total is counted up to 10,000. Refuses: as page(). Locks nothing.';
+  'A page of the ledger, in the order of its positions. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, sort (created_at), cursor, offset. Refuses: as page(). Locks nothing.';
 
 
 create function public.tollgate_transfers(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -5759,8 +5756,8 @@ declare
 begin
   with used as materialized (
     select u.*,
-      case when sort = 'start' then u.start end as at,
-      case sort
+      case when sort like '%:asc' then -1 else 1 end * case split_part(sort, ':', 1)
+        when 'start' then extract(epoch from u.start)
         when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
         when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
@@ -5776,12 +5773,12 @@ begin
       from (
         select tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id,
           row_number() over (
-            order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+            order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
           ) as place
         from used u
       ) p
       where p.id = filters ->> 'cursor'
-    ) else 0 end as place
+    ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
     select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
@@ -5790,7 +5787,7 @@ begin
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
         u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
       from used u
-      order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+      order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
       limit page_size
     ) u
@@ -5819,7 +5816,7 @@ end
 $$;
 
 comment on function public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean) is
-  'Usage by any of day, month, model, key, user, org, upstream, a page of groups and the totals of all: everyone''s for admins, or of the caller''s org without what it cost us. `filters`: org_id, user_id, key_id, model, upstream, from, to, cursor, sort (start, or the most requests, errors, tokens, charge, cost, margin first). Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Usage by any of day, month, model, key, user, org, upstream, a page of groups and the totals of all: everyone''s for admins, or of the caller''s org without what it cost us. `filters`: org_id, user_id, key_id, model, upstream, from, to, cursor, offset, sort (start, requests, errors, tokens, charge, cost or margin). Refuses: as recognise(), invalid_request. Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean)');
 
@@ -6461,25 +6458,6 @@ comment on function tollgate.own_request_shown(tollgate.requests) is
   'A request as its org sees it: without what it cost us.';
 
 
-create function tollgate.how_many(filters jsonb) returns bigint
-language sql
-stable
-set search_path = ''
-as $$
-  select (tollgate.usage_by(
-    '{}',
-    greatest((filters ->> 'from')::timestamptz, r.dropped_until),
-    (filters ->> 'to')::timestamptz,
-    filters
-  )).requests
-  from tollgate.rolled r
-  where filters - '{from,to,sort,cursor,org_id,user_id,key_id,model,upstream}'::text[] = '{}'
-$$;
-
-comment on function tollgate.how_many(jsonb) is
-  'How many requests a list has, from the tallies; null where only reading all requests would tell.';
-
-
 create function tollgate.request_page(
   filters jsonb,
   page_size integer,
@@ -6518,7 +6496,7 @@ as $$
       and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
       and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
     $where$,
-    most_counted => 0,
+    counted => false,
     most_read => most_read
   )
   from tollgate.rolled r
@@ -6532,8 +6510,7 @@ create function public.tollgate_requests(
   caller jsonb,
   filters jsonb,
   page_size integer,
-  everyone boolean,
-  counted boolean
+  everyone boolean
 ) returns jsonb
 language plpgsql
 security definer
@@ -6541,19 +6518,16 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
-  wanted jsonb := tollgate.own_or_all(actor, filters, everyone);
 begin
-  return tollgate.request_page(wanted, page_size, everyone) || jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'total', case when counted then tollgate.how_many(wanted) end
-  );
+  return tollgate.request_page(tollgate.own_or_all(actor, filters, everyone), page_size, everyone)
+    || jsonb_build_object('caller', tollgate.identity(actor));
 end
 $$;
 
-comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor. A page may be short, or empty, while next_cursor says that there is more to read. `total` is null unless `counted` and cheap. Refuses: as recognise() and page(). Locks nothing.';
+comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
-select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean)');
+select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');
 
 
 -- schemas/10_usage/roll_up.sql
@@ -7002,7 +6976,7 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  page jsonb := public.tollgate_requests(caller, filters, page_size, true, true);
+  page jsonb := public.tollgate_requests(caller, filters, page_size, true);
 begin
   perform tollgate.record(
     actor, 'content.read', s.org_id, s.org_id, jsonb_build_object('request_ids', s.request_ids)
@@ -8837,13 +8811,13 @@ begin
     coalesce(filters ->> 'sort', 'occurred_at:desc'),
     filters,
     page_size,
-    most_counted => 10000
+    counted => false
   );
 end
 $$;
 
 comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
-  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor. The total is counted up to 10,000. For admins. Refuses: as recognise() and page(). Locks nothing.';
+  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_events(jsonb, jsonb, integer)');
 
@@ -9566,7 +9540,7 @@ begin
     tollgate.own_or_all(actor, filters, everyone),
     page_size,
     within => $where$ ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id') $where$,
-    most_counted => 10000
+    most_counted => 0
   );
 end
 $$;

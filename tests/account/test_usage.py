@@ -57,7 +57,6 @@ async def test_one_sees_one_s_own_requests_alone(client: httpx.AsyncClient, two:
     found = await pages(client, someone, "/user/usage", limit=13)
     assert [row["id"] for row in found] == [row["id"] for row in reversed(rows)]
     assert {row["org_id"] for row in await pages(client, other, "/user/usage", limit=1000)} == {other.org_id}
-    assert (await ask(client, someone, "/user/usage", limit=1)).json()["total"] == 90
 
 
 async def test_another_org_s_ids_are_like_ids_of_nobody(client: httpx.AsyncClient, two: Any) -> None:
@@ -92,7 +91,7 @@ async def test_what_it_cost_us_is_nowhere(client: httpx.AsyncClient, two: Any) -
             assert "cost" not in text
             assert "margin" not in text
             assert "generation" not in text
-    for sort in ("cost", "margin"):
+    for sort in ("cost:desc", "margin:desc"):
         assert (await ask(client, someone, "/user/usage/aggregate", sort=sort)).status_code == 400
     assert (await ask(client, someone, "/user/usage/aggregate", by="org")).status_code == 400
 

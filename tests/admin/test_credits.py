@@ -488,13 +488,12 @@ async def test_the_ledger_is_read_page_by_page(office: Office, person: Any) -> N
     await office.done("refund", {"request_id": request_id, "credits_nanos": 400, "reason": "r"})
     whole = await office.get("transactions", org_id=someone.org_id)
     assert [entry["kind"] for entry in whole["data"]] == ["refund", "charge", "adjustment", "grant", "grant"]
-    assert (whole["total"], whole["next_cursor"]) == (5, None)
+    assert whole["next_cursor"] is None
     assert [entry["request_id"] for entry in whole["data"]] == [request_id, request_id, None, None, None]
     for sort, expected in (("created_at:desc", whole["data"]), ("created_at:asc", whole["data"][::-1])):
         found, query = [], {"org_id": someone.org_id, "limit": 2, "sort": sort}
         while True:
             page = await office.get("transactions", **query)
-            assert page["total"] == 5
             found += page["data"]
             if page["next_cursor"] is None:
                 break
@@ -524,7 +523,6 @@ async def test_filters_narrow_the_ledger(office: Office, person: Any) -> None:
     for query, amounts in FILTERS:
         found = await office.get("transactions", org_id=someone.org_id, **query)
         assert [entry["amount_nanos"] for entry in found["data"]] == amounts, query
-        assert found["total"] == len(amounts)
 
 
 NO_FILTERS: list[tuple[Row, str]] = [

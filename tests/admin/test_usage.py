@@ -110,8 +110,7 @@ async def test_requests_come_newest_first_page_by_page(office: Office) -> None:
         assert [row["id"] for row in await office.pages("/admin/usage", limit=limit)] == newest_first
     oldest_first = await office.pages("/admin/usage", limit=100, sort="created_at:asc")
     assert [row["id"] for row in oldest_first] == newest_first[::-1]
-    page = await office.ask("/admin/usage", limit=3)
-    assert page["total"] == 300
+    assert [row["id"] for row in (await office.ask("/admin/usage", limit=3, offset=5))["data"]] == newest_first[5:8]
 
 
 async def test_many_of_one_moment_are_all_on_some_page(own_office: Office, shared_database: str) -> None:
@@ -144,9 +143,6 @@ async def test_filters_narrow_the_list(office: Office, values: dict[str, Any]) -
     query = {name: str(value).lower() for name, value in values.items()}
     found = await office.pages("/admin/usage", limit=1000, **query)
     assert [row["id"] for row in found] == office.having(**values)
-    page = await office.ask("/admin/usage", limit=1, **query)
-    cheap = set(values) <= {"model", "upstream"}
-    assert page["total"] == (len(found) if cheap else None)
 
 
 async def test_older_names_of_filters_are_understood(office: Office) -> None:
@@ -160,7 +156,6 @@ async def test_people_s_filters_find_theirs_alone(office: Office, person: Any) -
     for name in ("user_id", "key_id"):
         query = {"org_id": None, name: getattr(office.someone, name)}
         assert len(await office.pages("/admin/usage", limit=1000, **query)) == 300
-        assert (await office.ask("/admin/usage", limit=1, **query))["total"] == 300
     stranger = await person()
     assert await office.pages("/admin/usage", key_id=stranger.key_id) == []
     assert await office.pages("/admin/usage", org_id="org_of_nobody") == []
@@ -191,7 +186,8 @@ async def test_from_is_inclusive_and_to_is_not(office: Office) -> None:
     first, second, third = (created(row) for row in office.rows[10:13])
     found = await office.pages("/admin/usage", from_=first.isoformat(), to=third.isoformat())
     assert [row["id"] for row in found] == [office.rows[11]["id"], office.rows[10]["id"]]
-    assert (await office.ask("/admin/usage", from_=second.isoformat(), to=third.isoformat()))["total"] == 1
+    found = await office.pages("/admin/usage", from_=second.isoformat(), to=third.isoformat())
+    assert [row["id"] for row in found] == [office.rows[11]["id"]]
 
 
 @pytest.mark.parametrize(
@@ -248,16 +244,19 @@ SPAN = {"from_": LONG["from"], "to": LONG["to"]}
 @pytest.mark.parametrize(
     ("sort", "measure"),
     [
-        ("requests", lambda g: g["requests"]), ("errors", lambda g: g["errors"]), ("cost", lambda g: g["cost_nanos"]),
-        ("tokens", lambda g: g["prompt_tokens"] + g["completion_tokens"]), ("charge", lambda g: g["charge_nanos"]),
-        ("margin", lambda g: g["margin_nanos"]), (None, lambda g: g["charge_nanos"]),
+        ("requests:desc", lambda g: g["requests"]), ("errors:asc", lambda g: g["errors"]),
+        ("tokens:desc", lambda g: g["prompt_tokens"] + g["completion_tokens"]),
+        ("charge:asc", lambda g: g["charge_nanos"]), (None, lambda g: g["charge_nanos"]),
+        ("cost:desc", lambda g: g["cost_nanos"]), ("margin:desc", lambda g: g["margin_nanos"]),
     ],
 )  # fmt: skip
 async def test_groups_come_in_order_page_by_page(office: Office, sort: str | None, measure: Any) -> None:
     by = ["model", "upstream"]
     whole = await office.pages("/admin/usage/aggregate", by=by, sort=sort, limit=1000, **SPAN)
-    assert [measure(group) for group in whole] == sorted(map(measure, whole), reverse=True)
+    assert [measure(group) for group in whole] == sorted(map(measure, whole), reverse=not (sort or "").endswith("asc"))
     assert await office.pages("/admin/usage/aggregate", by=by, sort=sort, limit=1, **SPAN) == whole
+    skipped = await office.ask("/admin/usage/aggregate", by=by, sort=sort, limit=2, offset=1, **SPAN)
+    assert skipped["data"] == whole[1:3]
     assert await office.pages("/admin/usage/aggregate", by=by, sort=sort, limit=5, **SPAN) == whole
 
 

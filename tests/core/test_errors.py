@@ -218,6 +218,32 @@ MONTH = {"limit": 50, "period": "month", "resets_at": "2026-12-01T00:00:00.000Z"
             "No credits are available. Add credits, or wait until requests in progress end.",
         ),
         (
+            "too_many_in_flight",
+            {"of": "key", "limit": 2, "in_flight": 2},
+            "This key has 2 requests in progress and may have 2. Send it again when one of them has finished, "
+            "or ask your operator to raise max_concurrent_requests.",
+        ),
+        (
+            "upstream_timeout",
+            {"phase": "total"},
+            "The upstream did not respond in time. If it did the work, the work is charged at its cost. "
+            "Request less output, or ask your operator to raise UPSTREAM_TIMEOUT_SECONDS.",
+        ),
+        (
+            "rate_limit_exceeded",
+            {
+                "of": "key",
+                "limit": 9,
+                "measure": "tokens",
+                "window": "hour",
+                "needed": 5,
+                "left": 4,
+                "retry_after_ms": 1,
+            },
+            "This request needs 5 tokens, and this key may use 9 tokens in any hour, of which 4 are left. "
+            "The request does not fit into a limit at the moment. Send it again after the time in Retry-After.",
+        ),
+        (
             "rate_limit_exceeded",
             {"of": "org", "limit": 60, "measure": "requests", "window": "minute", "needed": 1, "retry_after_ms": 5},
             "This org may send 60 requests in any minute. "

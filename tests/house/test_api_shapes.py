@@ -1,5 +1,6 @@
 """One name and one shape for one thing, in every answer and every query of the document."""
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -105,7 +106,7 @@ def test_each_time_is_a_moment() -> None:
 
 
 PERIOD = {"from", "to", "hours"}
-OF_EVERY_LIST = {"limit", "cursor", "sort", "next_cursor"}
+OF_EVERY_LIST = {"limit", "cursor", "offset"}
 PART_OF_A_FIELD = {
     "q": "a search over several fields",
     "include": "what to show",
@@ -136,5 +137,18 @@ def test_a_period_is_given_the_same_way_everywhere() -> None:
 def test_a_filter_has_the_name_of_the_field_it_filters() -> None:
     for place, _, entry in lists():
         if "by" not in place.query:
-            filters = set(place.query) - PERIOD - OF_EVERY_LIST - set(PART_OF_A_FIELD)
+            filters = set(place.query) - PERIOD - OF_EVERY_LIST - {"sort", *PART_OF_A_FIELD}
             assert filters <= set(entry), place.path
+
+
+def test_every_list_has_the_same_pages() -> None:
+    for place, page, _ in lists():
+        assert set(place.query) >= OF_EVERY_LIST, place.path
+        assert types(page["next_cursor"]) == ["string"], place.path
+        assert "total" not in page or page["total"]["type"] == "integer", place.path
+
+
+def test_lists_are_sorted_by_a_field_and_a_direction() -> None:
+    for place, _, _ in lists():
+        for kind in kinds(place.query["sort"]["schema"]) if "sort" in place.query else []:
+            assert all(re.fullmatch(r"[a-z_]+:(asc|desc)", word) for word in kind["enum"]), place.path

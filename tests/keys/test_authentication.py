@@ -265,7 +265,7 @@ async def test_a_refusal_that_knows_the_key_names_it_in_the_log_line() -> None:
     site = Site()
     site.door.refusal = lambda: KeyRevoked(key_id="key_1")
     assert refused(await site.ask_with(KEY)) == (401, "key_revoked")
-    (line,) = site.lines()
+    (line,) = (line for line in site.lines() if line["event"] == "request")
     assert (line["key_id"], line["error_code"]) == ("key_1", "key_revoked")
 
 

@@ -13,7 +13,7 @@ from tollgate.keys.rules import PREFIXES, RANDOM_BYTES, Environment
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyChanges, NewKey, OwnKeyFilters, RotatedKey, Rotation
 from tollgate.keys.store import Scope
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Line, Page, refusals
+from tollgate.web.schemas import CountedPage, Line, refusals
 
 KeyId = Annotated[Line, Path(description="The id of the key.")]
 
@@ -40,10 +40,10 @@ class KeyHandlers:
         response.headers["cache-control"] = "no-store"
         return RotatedKey.of(found["key"], key=secret, old_valid_until=found["old_valid_until"])
 
-    async def page(self, door: Door, query: OwnKeyFilters) -> Page[ApiKey]:
+    async def page(self, door: Door, query: OwnKeyFilters) -> CountedPage[ApiKey]:
         listed = store.keys_with_usage if query.include else store.keys
         found = await listed(door, query.filters(), query.limit, self.scope)
-        return Page[ApiKey].of(found | {"data": [ApiKey.of(key) for key in found["data"]]})
+        return CountedPage[ApiKey].of(found | {"data": [ApiKey.of(key) for key in found["data"]]})
 
     async def change(self, door: Door, key_id: str, body: KeyChanges) -> ApiKey:
         terms = body.changes()

@@ -37,7 +37,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 async def response(door: Door, form: rules.Format, filters: dict[str, Any], *, everyone: bool) -> StreamingResponse:
-    first = await store.requests(door, filters, PAGE, everyone=everyone, counted=False)
+    first = await store.requests(door, filters, PAGE, everyone=everyone)
     columns = rules.COLUMNS + (rules.COLUMNS_OF_COST if everyone else ())
     writer = _Csv(columns) if form == "csv" else _JsonLines()
     return StreamingResponse(
@@ -80,7 +80,7 @@ async def _pages(
     yield page["data"]
     while page["next_cursor"]:
         further = filters | {"cursor": page["next_cursor"]}
-        page = await store.requests(door, further, PAGE, everyone=everyone, counted=False)
+        page = await store.requests(door, further, PAGE, everyone=everyone)
         yield page["data"]
 
 

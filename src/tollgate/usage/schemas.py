@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.usage.rules import Bucket, Format, Span
 from tollgate.web.older_names import OlderNames
-from tollgate.web.schemas import Amounts, Credits, Moment, Page, PageQuery, Period, Text
+from tollgate.web.schemas import Amounts, CountedPage, Credits, Moment, PageQuery, Period, Text
 
 Status = Annotated[
     str, Field(pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status; 4xx stands for 400 to 499.")
 ]
 GROUP_DESCRIPTION = "The dimensions to group by. Repeat the parameter for more than one."
-SORT_DESCRIPTION = "Largest first; `start` sorts by time, and is the default when grouped by day or month."
+SORT_DESCRIPTION = "Default: `start:asc` when grouped by day or month, else `charge:desc`."
 MOST_WITH_CONTENT = 100
 
 ExampleNanos = Annotated[int, Field(examples=[1_250_000])]
@@ -38,6 +38,13 @@ class AllUsageFilters(UsageFilters):
     @property
     def has_subject(self) -> bool:
         return bool(self.org_id or self.user_id or self.key_id)
+
+
+OwnSort = Literal[
+    "start:asc", "start:desc", "requests:desc", "requests:asc", "errors:desc", "errors:asc",
+    "tokens:desc", "tokens:asc", "charge:desc", "charge:asc",
+]  # fmt: skip
+AllSort = Literal[OwnSort, "cost:desc", "cost:asc", "margin:desc", "margin:asc"]
 
 
 class _RequestFilters(OlderNames, UsageFilters):
@@ -121,7 +128,7 @@ class OwnAggregateQuery(PageQuery, UsageFilters):
     by: list[Literal["day", "month", "model", "key", "user", "upstream"]] = Field(
         ["model"], min_length=1, max_length=3, description=GROUP_DESCRIPTION
     )
-    sort: Literal["start", "requests", "errors", "tokens", "charge"] | None = Field(None, description=SORT_DESCRIPTION)
+    sort: OwnSort | None = Field(None, description=SORT_DESCRIPTION)
 
     @property
     def order(self) -> str:
@@ -132,9 +139,7 @@ class AllAggregateQuery(PageQuery, AllUsageFilters):
     by: list[Literal["day", "month", "model", "key", "user", "org", "upstream"]] = Field(
         ["model"], min_length=1, max_length=3, description=GROUP_DESCRIPTION
     )
-    sort: Literal["start", "requests", "errors", "tokens", "charge", "cost", "margin"] | None = Field(
-        None, description=SORT_DESCRIPTION
-    )
+    sort: AllSort | None = Field(None, description=SORT_DESCRIPTION)
 
     @property
     def order(self) -> str:
@@ -258,12 +263,12 @@ class _Counted(BaseModel):
     until: Moment = Field(alias="to", description="The end of the period, exclusive.")
 
 
-class Aggregate(Page[Group], _Counted):
+class Aggregate(CountedPage[Group], _Counted):
     by: list[str]
     totals: Measures = Field(description="Over all groups on all pages.")
 
 
-class PaidAggregate(Page[PaidGroup], _Counted):
+class PaidAggregate(CountedPage[PaidGroup], _Counted):
     by: list[str]
     totals: PaidMeasures = Field(description="Over all groups on all pages.")
 
@@ -309,4 +314,4 @@ class KeyUsage(BaseModel):
 
 
 def default_order(by: list[Any]) -> str:
-    return "start" if {"day", "month"} & set(by) else "charge"
+    return "start:asc" if {"day", "month"} & set(by) else "charge:desc"

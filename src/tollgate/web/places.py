@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from starlette.routing import Match
 from starlette.types import Scope
@@ -38,6 +37,8 @@ def _likely(path: str) -> Iterator[str]:
 
 def _nearest(scope: Scope, path: str) -> str | None:
     """The path that is spelled most like this one, of those that are loaded."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only unknown paths need it
+
     known = [route.path for route in scope["app"].router.routes if hasattr(route, "path")]
     return next(iter(get_close_matches(path[:LONGEST_COMPARED], known, 1, ALIKE)), None)
 

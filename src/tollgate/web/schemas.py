@@ -30,6 +30,7 @@ from tollgate.core.money import with_credits
 from tollgate.process import clock
 
 MOST_ON_A_PAGE = 1000
+MOST_SKIPPED = 10_000
 MOST_HOURS = 731 * 24
 PLAIN_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 SHAPING = {"limit", "hours", "by", "bucket", "format", "include"}
@@ -138,16 +139,33 @@ class PageQuery(QueryModel):
 
     limit: int = Field(100, ge=1, le=MOST_ON_A_PAGE, description="The most entries on a page.")
     cursor: Text | None = Field(None, description="The next_cursor of the previous page.")
+    offset: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_SKIPPED,
+        description="How many entries to skip. A cursor is faster, and misses nothing when entries are added.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_start(self) -> Self:
+        if self.cursor and self.offset:
+            raise BadRequest("Send either cursor or offset.", param="offset")
+        return self
 
 
 class Page(BaseModel, Generic[Entry]):
     data: list[Entry]
     next_cursor: str | None = Field(None, description="The cursor of the next page; null on the last page.")
-    total: int | None = Field(None, description="How many entries all pages have; null where it is not counted.")
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Self:
-        return cls.model_validate({name: found.get(name) for name in ("data", "next_cursor", "total")})
+        return cls.model_validate({name: found[name] for name in cls.model_fields})
+
+
+class CountedPage(Page[Entry], Generic[Entry]):
+    """Of a list that is short enough to be counted. Lists that may have millions of entries have no total."""
+
+    total: int = Field(description="How many entries all pages have.")
 
 
 class Amounts(BaseModel):

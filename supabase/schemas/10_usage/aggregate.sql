@@ -21,8 +21,8 @@ declare
 begin
   with used as materialized (
     select u.*,
-      case when sort = 'start' then u.start end as at,
-      case sort
+      case when sort like '%:asc' then -1 else 1 end * case split_part(sort, ':', 1)
+        when 'start' then extract(epoch from u.start)
         when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
         when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
@@ -38,12 +38,12 @@ begin
       from (
         select tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id,
           row_number() over (
-            order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+            order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
           ) as place
         from used u
       ) p
       where p.id = filters ->> 'cursor'
-    ) else 0 end as place
+    ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
     select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
@@ -52,7 +52,7 @@ begin
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
         u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
       from used u
-      order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+      order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
       limit page_size
     ) u
@@ -81,7 +81,7 @@ end
 $$;
 
 comment on function public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean) is
-  'Usage by any of day, month, model, key, user, org, upstream, a page of groups and the totals of all: everyone''s for admins, or of the caller''s org without what it cost us. `filters`: org_id, user_id, key_id, model, upstream, from, to, cursor, sort (start, or the most requests, errors, tokens, charge, cost, margin first). Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Usage by any of day, month, model, key, user, org, upstream, a page of groups and the totals of all: everyone''s for admins, or of the caller''s org without what it cost us. `filters`: org_id, user_id, key_id, model, upstream, from, to, cursor, offset, sort (start, requests, errors, tokens, charge, cost or margin). Refuses: as recognise(), invalid_request. Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean)');
 

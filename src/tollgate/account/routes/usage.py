@@ -23,7 +23,7 @@ from tollgate.usage.schemas import (
     Series,
 )
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, PageQuery, refusals
+from tollgate.web.schemas import CountedPage, Page, PageQuery, refusals
 
 ERRORS = refusals(errors.BadRequest)
 
@@ -67,7 +67,7 @@ def router(gate: Gate) -> Routes:
         return await export.response(door, query.format, query.filters(), everyone=False)
 
     @routes.get("/user/api-keys/usage", summary="Get the usage of each key of your org", responses=ERRORS)
-    async def of_keys(door: Annotated[Door, opened], query: Annotated[PageQuery, Query()]) -> Page[KeyUsage]:
-        return Page[KeyUsage].of(await store.of_keys(door, query.filters(), query.limit))
+    async def of_keys(door: Annotated[Door, opened], query: Annotated[PageQuery, Query()]) -> CountedPage[KeyUsage]:
+        return CountedPage[KeyUsage].of(await store.of_keys(door, query.filters(), query.limit))
 
     return routes

@@ -13,7 +13,7 @@ from tollgate.core.errors import BadRequest, Conflict, NotFound
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Identifier, Page, refusals
+from tollgate.web.schemas import CountedPage, Identifier, refusals
 
 RouteId = Annotated[Identifier, Path(description="The id of the route.", examples=["rte_019aa5c1d2e37f60"])]
 
@@ -24,8 +24,8 @@ def router(gate: Gate, catalog: Catalog) -> Routes:
     @routes.get("", summary="List the routes to your own servers", responses=refusals(BadRequest))
     async def listed(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[RouteFilters, Query()]
-    ) -> Page[RouteDetails]:
-        return Page[RouteDetails].of(await store.routes(door, query.filters(), query.limit))
+    ) -> CountedPage[RouteDetails]:
+        return CountedPage[RouteDetails].of(await store.routes(door, query.filters(), query.limit))
 
     @routes.post(
         "",
