@@ -106,7 +106,7 @@ begin
     tollgate.own_or_all(actor, filters, everyone),
     page_size,
     within => $where$ ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id') $where$,
-    most_counted => 0
+    counted => false
   );
 end
 $$;
