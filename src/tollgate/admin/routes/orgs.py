@@ -4,7 +4,16 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, status
 
-from tollgate.admin.schemas.orgs import Deleted, LookupQuery, NewOrg, Org, OrgChanges, OrgChoices, OrgFilters
+from tollgate.admin.schemas.orgs import (
+    CreatedOrg,
+    Deleted,
+    LookupQuery,
+    NewOrg,
+    Org,
+    OrgChanges,
+    OrgChoices,
+    OrgFilters,
+)
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
@@ -34,8 +43,8 @@ def router(gate: Gate) -> Routes:
         return OrgChoices.model_validate(await store.orgs(door, query.filters("name:asc"), query.limit))
 
     @routes.post("", summary="Create an org", status_code=status.HTTP_201_CREATED, responses=creating)
-    async def create(door: Annotated[Door, Depends(once(gate))], body: NewOrg) -> Org:
-        return Org.model_validate(await store.create_org(door, body.model_dump(mode="json")))
+    async def create(door: Annotated[Door, Depends(once(gate))], body: NewOrg) -> CreatedOrg:
+        return CreatedOrg.model_validate(await store.create_org(door, body.model_dump(mode="json")))
 
     @routes.get("/{org_id}", summary="Get an org", responses=one)
     async def org(door: Annotated[Door, Depends(gate.open)], org_id: OrgId) -> Org:
