@@ -35,6 +35,7 @@ def ours() -> list[Place]:
         for path, operations in whole_document()["paths"].items()
         if path not in {*paid.paths(), *SHAPES_OF_OPENROUTER} and not path.startswith("/api/v1/")
         for method, operation in operations.items()
+        if "x-alias-of" not in operation
     ]
 
 
