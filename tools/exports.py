@@ -3,6 +3,7 @@
 .env.example, docs/reference/settings.md    from settings.py
 docs/reference/errors.md                    from core/errors.py
 docs/reference/openapi.json, api.md         from the app
+docs/reference/aliases.md                   from web/aliases.py
 requirements.txt                            from uv.lock
 """
 
@@ -19,6 +20,7 @@ from pydantic.fields import FieldInfo
 from tollgate.app import create_app
 from tollgate.core.errors import tree
 from tollgate.settings import DEVELOPMENT_PEPPER, Settings
+from tollgate.web.aliases import ALIASES
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -32,6 +34,7 @@ def exports() -> Iterator[tuple[str, str]]:
     document = create_app(Settings()).openapi()
     yield "docs/reference/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     yield "docs/reference/api.md", api_page(document)
+    yield "docs/reference/aliases.md", aliases_page()
     yield "requirements.txt", requirements()
 
 
@@ -158,6 +161,25 @@ def _resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any
         named: dict[str, Any] = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
         return named
     return schema
+
+
+def aliases_page() -> str:
+    rows = [f"| `{alias}` | `{path}` |" for alias, path in ALIASES.items()]
+    return "\n".join(
+        [
+            "# Aliases",
+            "",
+            "Other paths of the same resources, for clients of other gateways. Each covers the paths below it, and the",
+            "longest that fits counts. The methods, parameters and bodies are those of the canonical path.",
+            "",
+            "| alias | canonical path |",
+            "|---|---|",
+            *rows,
+            "",
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
 
 
 def requirements() -> str:

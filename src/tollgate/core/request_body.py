@@ -214,7 +214,10 @@ def _models(given: Mapping[str, Any]) -> list[str]:
     fallbacks = fields.listed(given, "models")
     if len(fallbacks) > MOST_FALLBACKS:
         raise BadRequest(f"models: name at most {MOST_FALLBACKS}.", param="models")
-    return [_model(given.get("model"), "model"), *(_model(name, "models") for name in fallbacks)]
+    names = [_model(name, "models") for name in fallbacks]
+    if given.get("model") is None and names:  # as at OpenRouter
+        return [names[0], *names]
+    return [_model(given.get("model"), "model"), *names]
 
 
 def _model(name: object, param: str) -> str:

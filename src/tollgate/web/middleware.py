@@ -91,7 +91,7 @@ class RequestMiddleware:
                 "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
             )
             facts = logs.noted()
-            self._counts.count(method, route, response.status, seconds, facts.get("error_code"))
+            self._counts.count(method, route, response.status, seconds, facts)
             if self._observer:
                 self._observer.ended(method, route, facts, scope["state"].get("claims", {}))
 
