@@ -13,6 +13,7 @@ NODE_IS_HERE := $(shell node -e 'process.exit(process.versions.node.split(".")[0
 NODE_GROUP := $(if $(NODE_IS_HERE),,--group node)
 PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/pytest" -n auto --dist worksteal
 NPM := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix tests/npm
+SITE := "$(VENV)/bin/zensical" build --clean --strict
 # Shows what a command printed only when it fails.
 quietly = printed=$$({ $(1); } 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1; }
 
@@ -54,12 +55,16 @@ test-all: $(RULE)/.dev tests/npm/node_modules/.ready ## Run all tests, as CI doe
 
 check: lint test ## Everything before a commit: lint, test
 
-lint: $(RULE)/.dev ## Format, lint, types, floors, stale exports
+lint: $(RULE)/.dev ## Format, lint, types, floors, stale exports, links of the pages
 	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/ruff" check --quiet .
 	@"$(VENV)/bin/mypy"
 	@"$(VENV)/bin/lint-imports" --no-logo
 	@"$(VENV)/bin/python" tools/exports.py --check
+	@$(call quietly,$(SITE))
+
+docs: $(RULE)/.dev ## Build the pages of docs/ as a site, in dist/site; broken links fail
+	@$(SITE)
 
 format: $(RULE)/.dev ## Format the code and mend what the linter can
 	@"$(VENV)/bin/ruff" check --fix --quiet .
@@ -87,7 +92,7 @@ $(RULE)/.run: $(RULE)/bin/uv uv.lock pyproject.toml
 
 $(RULE)/.dev: $(RULE)/bin/uv uv.lock pyproject.toml
 	@test -w . || { echo "tollgate: the tests write into this folder, and it is read-only: copy it elsewhere" >&2; exit 1; }
-	@$(call quietly,$(SYNC) --group dev $(NODE_GROUP))
+	@$(call quietly,$(SYNC) --group dev --group docs $(NODE_GROUP))
 	@touch "$@" "$(VENV)/.run"
 
 tests/npm/node_modules/.ready: $(RULE)/.dev tests/npm/package-lock.json

@@ -21,6 +21,7 @@ MAKE = "make --old-file=.venv/.run --old-file=.venv/bin/uv"
 PRINTED_ADDRESS = "http://127.0.0.1:8000"
 PRINTED_PORT = "9000"
 WAIT_SECONDS = 120
+SERVER, REFUSED, UNTESTED = 'title="First terminal"', 'title="Refused"', 'title="Untested: '
 FENCED = re.compile(r"^ *```(\w*) ?([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 PREAMBLE = """
 set -eu
@@ -32,12 +33,12 @@ curl() { command curl --silent --show-error $FAIL "$@"; }
 class Block(NamedTuple):
     language: str
     mark: str
-    """What the info string says beside the language: nothing, `server`, `refused` or `not-run: <why>`."""
+    """What the info string says beside the language: nothing, or a title, which the site shows."""
     text: str
 
     @property
     def runs(self) -> bool:
-        return self.language == "sh" and self.mark in {"", "refused"}
+        return self.language == "sh" and self.mark in {"", REFUSED}
 
 
 def blocks(page: Path) -> list[Block]:
@@ -68,7 +69,7 @@ def is_healthy(address: str) -> bool:
 
 def settings_of(page: Path) -> dict[str, str]:
     """What the page sets when it starts the server: `NAME=value make up`."""
-    starts = [block.text.split()[:-2] for block in blocks(page) if block.mark == "server"]
+    starts = [block.text.split()[:-2] for block in blocks(page) if block.mark == SERVER]
     return dict(setting.split("=", 1) for setting in chain.from_iterable(starts))
 
 
@@ -104,7 +105,7 @@ def script(page: Path, address: str, outputs: Path) -> str:
     lines = [PREAMBLE % MAKE]
     for number, block in enumerate(blocks(page)):
         if block.runs:
-            fail = "" if block.mark == "refused" else "--fail-with-body"
+            fail = "" if block.mark == REFUSED else "--fail-with-body"
             lines.append(f"FAIL={fail}\n{{\n{block.text}\n}} > '{outputs}/{number}'\n")
     return as_run_here("\n".join(lines), address)
 
@@ -151,7 +152,7 @@ def test_refused_commands_print_an_error() -> None:
     for page in PAGES:
         found = blocks(page)
         for block, shown in pairwise(found):
-            if block.mark == "refused":
+            if block.mark == REFUSED:
                 assert shown.language == "json", name(page)
                 assert {".error", ".error.code", ".error.message"} <= names_in(object_in(shown.text)), name(page)
 
@@ -160,15 +161,15 @@ def test_every_sh_block_runs_or_says_why_not() -> None:
     for page in PAGES:
         for block in blocks(page):
             if block.language == "sh":
-                stands = block.runs or block.mark == "server" or re.fullmatch(r"not-run: .{8,}", block.mark)
+                stands = block.runs or block.mark == SERVER or re.fullmatch(UNTESTED + r'.{8,}"', block.mark)
                 assert stands, f"{name(page)}: ```sh {block.mark}"
-                assert block.mark != "server" or re.fullmatch(r"(\w+=\S+ )*make up\n", block.text), name(page)
+                assert block.mark != SERVER or re.fullmatch(r"(\w+=\S+ )*make up\n", block.text), name(page)
 
 
 def test_the_blocks_that_do_not_run_are_these() -> None:
     """A new one must be added here, so that nobody leaves a command untested without a reason."""
-    counted = {name(page): sum(block.mark.startswith("not-run") for block in blocks(page)) for page in PAGES}
-    assert {page: count for page, count in counted.items() if count} == NOT_RUN
+    counted = {name(page): sum(block.mark.startswith(UNTESTED) for block in blocks(page)) for page in PAGES}
+    assert {page: count for page, count in counted.items() if count} == UNTESTED_BLOCKS
 
 
 def test_the_pages_can_be_pasted_into_bash_and_zsh() -> None:
@@ -187,7 +188,7 @@ def test_pages_share_the_names_of_their_variables() -> None:
             assert block.language != "sh" or not others.search(block.text), f"{name(page)}: {block.text}"
 
 
-NOT_RUN = {
+UNTESTED_BLOCKS = {
     "docs/how-to/deploy-digitalocean.md": 4,
     "docs/how-to/deploy-docker.md": 3,
     "docs/how-to/deploy-heroku.md": 1,
