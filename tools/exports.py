@@ -4,11 +4,13 @@
 docs/reference/errors.md                    from core/errors.py
 docs/reference/openapi.json                 from the app
 requirements.txt                            from uv.lock
+src/tollgate/console/files                  from console/, where npm installed what builds it
 """
 
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tollgate.core.errors import tree
 from tollgate.settings import DEVELOPMENT_PEPPER, Settings
 
 ROOT = Path(__file__).parents[1]
+BUILT = "src/tollgate/console/files"
 MADE_BY = "Written by `make exports`; change the code it comes from instead."
 
 
@@ -30,6 +33,8 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/errors.md", errors_page()
     yield "docs/reference/openapi.json", openapi()
     yield "requirements.txt", requirements()
+    if (ROOT / "console" / "node_modules").is_dir():
+        yield from pages()
 
 
 def settings() -> Iterator[tuple[str, str, str]]:
@@ -99,6 +104,13 @@ def requirements() -> str:
     if made.returncode != 0:
         sys.exit(f"requirements.txt: {made.stderr.decode().strip()}")
     return f"# {MADE_BY}\n{made.stdout.decode()}"
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["node", "build.mjs", folder], cwd=ROOT / "console", check=True)
+        for file in sorted(Path(folder).iterdir()):
+            yield f"{BUILT}/{file.name}", file.read_text()
 
 
 def _default(field: FieldInfo) -> str:

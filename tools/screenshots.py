@@ -1,0 +1,124 @@
+"""Takes pictures of the web pages, at three widths and in both themes: `make screenshots`, into .cache/screenshots."""
+
+import asyncio
+import re
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from playwright.async_api import expect
+
+from console.browser import Visit, chromium, visiting
+from gateway import Upstream, running
+from people import Person
+from sandbox.serving import serving
+from servers.postgres import cluster
+from tollgate.credits import store as credits
+from tollgate.database import migrations
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
+from tollgate.sandbox.app import create_sandbox
+from tollgate.sandbox.state import Habits
+
+FOLDER = Path(__file__).parents[1] / ".cache" / "screenshots"
+SIZES = {360: 780, 768: 1024, 1440: 900}
+QUESTION = "Explain in two sentences why a credit hold is taken before a request, and what happens to the rest of it."
+LONG = "A name of sixty characters without a single space in it: " + "m" * 60 + " — and " + "many words " * 120
+
+
+async def asking(visit: Visit, secret: str) -> None:
+    await visit.page.goto(f"{visit.address}/ui")
+    await expect(visit.page.get_by_label("API key")).to_be_visible()
+
+
+async def refused_key(visit: Visit, secret: str) -> None:
+    await visit.connect("tg_live_not-a-key")
+    await expect(visit.page.get_by_role("alert")).to_be_visible()
+
+
+async def empty(visit: Visit, secret: str) -> None:
+    await visit.connect(secret)
+    await expect(visit.page.locator(".nothing")).to_be_visible()
+
+
+async def answered(visit: Visit, secret: str) -> None:
+    await empty(visit, secret)
+    await visit.say(QUESTION)
+    await visit.page.locator(".told").wait_for()
+    await visit.say("And in one word?")
+    await expect(visit.page.locator(".told")).to_have_count(2)
+
+
+async def broken(visit: Visit, secret: str) -> None:
+    await empty(visit, secret)
+    await _choose(visit, "sandbox/fault-mid-stream-error")
+    await visit.say(QUESTION)
+    await visit.page.get_by_role("alert").wait_for()
+
+
+async def unaffordable(visit: Visit, secret: str) -> None:
+    await empty(visit, secret)
+    await _choose(visit, "sandbox/words")
+    await visit.page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true })")
+    await visit.page.get_by_label("Max tokens").fill("200000")
+    await visit.page.locator("details").evaluate_all("all => all.forEach(one => { one.open = innerWidth >= 900 })")
+    await visit.say(QUESTION * 30)
+    await visit.page.get_by_role("alert").wait_for()
+
+
+async def long(visit: Visit, secret: str) -> None:
+    await empty(visit, secret)
+    await visit.say(LONG)
+    await visit.page.locator(".told").wait_for()
+
+
+async def _choose(visit: Visit, model: str) -> None:
+    select = visit.page.get_by_role("combobox", name="Model", exact=True, include_hidden=True)
+    await select.select_option(model, force=True)
+
+
+PICTURES: dict[str, Callable[[Visit, str], Awaitable[None]]] = {
+    made.__name__: made for made in (asking, refused_key, empty, answered, broken, unaffordable, long)
+}
+
+
+@asynccontextmanager
+async def site(url: str) -> AsyncIterator[tuple[str, str]]:
+    """An address, and the secret of a key with credits."""
+    sandbox = create_sandbox(Habits(list_faults=True))
+    await migrations.migrate(url)
+    door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
+    someone = Person(door)
+    await someone.seed()
+    await credits.grant(
+        console(door, "pictures"), someone.org_id, 48 * 10**8, source="funding", reason="", reference="pictures"
+    )
+    with serving(sandbox) as upstream, running({"DATABASE_URL": url}, Upstream(sandbox, upstream)) as gateway:
+        yield gateway.address, someone.secret
+    await door.close()
+
+
+async def take(url: str, wanted: str) -> None:
+    async with site(url) as (address, secret), chromium() as browser:
+        for name, prepare in PICTURES.items():
+            for width, height in SIZES.items():
+                for scheme in ("light", "dark"):
+                    picture = f"{name}-{width}-{scheme}"
+                    if re.search(wanted, picture):
+                        async with visiting(browser, address, width, height, scheme) as visit:
+                            await prepare(visit, secret)
+                            await visit.page.screenshot(path=FOLDER / f"{picture}.png")
+
+
+def main(wanted: str) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        with cluster(Path(folder) / "postgres") as postgres:
+            asyncio.run(take(postgres.create_supabase_project("pictures"), wanted))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "")
