@@ -22,7 +22,7 @@ quietly = printed=$$({ $(1); } 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1;
 .PHONY: help up stack serve migrate seed-key test test-all check lint format exports migration console screenshots clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 up: $(RULE)/.run ## Start Tollgate here, with a database of its own and a demo key
 	@"$(VENV)/bin/python" -m tollgate demo
@@ -44,7 +44,7 @@ test: $(RULE)/.dev tests/npm/node_modules/.ready ## Run the tests but the slow o
 	@$(PYTEST) -m "not slow" $(ARGS)
 	@echo 'The slow tests were left out: `make test-all` runs them too.'
 
-test-all: $(RULE)/.dev tests/npm/node_modules/.ready ## Run all tests, as CI does and as you do before a release
+test-all: $(RULE)/.dev tests/npm/node_modules/.ready console/node_modules/.ready ## Run all tests, as CI does and as you do before a release
 	@$(PYTEST) $(ARGS)
 
 check: lint test ## Everything before a commit: lint, test

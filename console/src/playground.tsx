@@ -22,6 +22,8 @@ const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", h
 const FEW_MODELS = 12;
 const LARGEST_IMAGE = 4 * 1024 * 1024;
 
+const isWide = () => matchMedia("(min-width: 900px)").matches;
+
 function Playground() {
   return (
     <Frame page="ui" aside={<Account />}>
@@ -39,8 +41,9 @@ function Account() {
       <span class="balance">
         <span class="soft">{found.environment === "test" ? "Test key" : "Balance"}</span>
         <Money nanos={available} />
+        <span class="soft">credits</span>
       </span>
-      <button type="button" class="quiet" title={found.key} onClick={state.disconnect}>
+      <button type="button" class="quiet" title={found.key} aria-label="Change key" onClick={state.disconnect}>
         <Icon name="key" />
         <span class="wide">Change key</span>
       </button>
@@ -159,25 +162,30 @@ function History() {
   };
   return (
     <aside class="history" aria-label="History">
-      <h2>History</h2>
-      {kept.length === 0 && (
-        <p class="soft small">Your conversations will be listed here. They stay in this browser.</p>
-      )}
-      <ul>
-        {kept.map((one) => (
-          <li key={one.id}>
-            <a href={`#/${one.id}`} aria-current={one.id === state.conversation.value ? "true" : undefined}>
-              <span class="title">{one.turns.find(({ text }) => text)?.text.slice(0, 80) || "Image"}</span>
-              <span class="soft small">{day.format(one.at)}</span>
-            </a>
-          </li>
-        ))}
-      </ul>
-      {kept.length > 0 && (
-        <button type="button" class="quiet" onClick={clear}>
-          <Icon name="trash" /> Clear history
-        </button>
-      )}
+      <details open={isWide()}>
+        <summary>
+          <h2>History</h2>
+          {kept.length > 0 && <span class="soft small">{kept.length}</span>}
+        </summary>
+        {kept.length === 0 && (
+          <p class="soft small">Your conversations will be listed here. They stay in this browser.</p>
+        )}
+        <ul>
+          {kept.map((one) => (
+            <li key={one.id}>
+              <a href={`#/${one.id}`} aria-current={one.id === state.conversation.value ? "true" : undefined}>
+                <span class="title">{one.turns.find(({ text }) => text)?.text.slice(0, 80) || "Image"}</span>
+                <span class="soft small">{day.format(one.at)}</span>
+              </a>
+            </li>
+          ))}
+        </ul>
+        {kept.length > 0 && (
+          <button type="button" class="quiet" onClick={clear}>
+            <Icon name="trash" /> Clear history
+          </button>
+        )}
+      </details>
     </aside>
   );
 }
@@ -232,7 +240,7 @@ function Said({ turn, last }: { turn: Turn; last: boolean }) {
       )}
       {waits && !turn.text && !turn.reasoning && <p class="soft waiting">Waiting for the first token…</p>}
       {turn.problem && <ProblemBox problem={turn.problem} midway={turn.text !== ""} />}
-      {!waits && turn.figures && <Told figures={turn.figures} turn={turn} />}
+      {!waits && turn.figures && (turn.text || !turn.problem) && <Told figures={turn.figures} turn={turn} />}
       {last && !waits && turn.problem && <Remedies problem={turn.problem} />}
     </article>
   );
@@ -352,10 +360,9 @@ const Thumbnails = () => (
 
 function Settings() {
   const { mode, system, stream } = state.draft.value;
-  const wide = matchMedia("(min-width: 900px)").matches;
   return (
     <aside class="settings" aria-label="Settings">
-      <details open={wide}>
+      <details open={isWide()}>
         <summary>
           <h2>Settings</h2>
           <span class="soft small">{state.draft.value.model}</span>

@@ -16,7 +16,11 @@ const TITLES: Record<string, string> = {
   server_busy: "The server is busy",
 };
 
-function titleOf({ code, status }: Problem): string {
+/** A request that is larger than a limit by itself. Waiting does not help. */
+const neverFits = ({ code, retryAt }: Pick<Problem, "code" | "retryAt">) => code === "rate_limit_exceeded" && !retryAt;
+
+function titleOf({ code, status, retryAt }: Problem): string {
+  if (neverFits({ code, retryAt })) return "The request is too large for a limit";
   const byStatus = status >= 500 ? "The model's server failed" : "The request was refused";
   return TITLES[code] ?? (status === 200 ? "The answer broke off" : byStatus);
 }
@@ -64,6 +68,7 @@ export function Remedies({ problem }: { problem: Problem }) {
       </button>
     );
   }
+  if (neverFits(problem)) return null;
   return problem.retryAt ? <Countdown until={problem.retryAt} /> : <Retry />;
 }
 

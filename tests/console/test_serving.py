@@ -1,7 +1,7 @@
 """How the pages are served: caching, content security, sizes, and below a path prefix."""
 
 import gzip
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import httpx
@@ -21,8 +21,9 @@ MOST_BYTES = 120_000
 
 
 @pytest.fixture
-def http(site: Gateway) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=site.address, timeout=PATIENCE_SECONDS)
+async def http(site: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=site.address, timeout=PATIENCE_SECONDS) as made:
+        yield made
 
 
 async def test_a_page_is_asked_for_again_and_its_assets_are_kept(http: httpx.AsyncClient) -> None:
