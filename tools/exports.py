@@ -5,11 +5,13 @@ docs/reference/errors.md                    from core/errors.py
 docs/reference/openapi.json, api.md         from the app
 docs/reference/aliases.md                   from web/aliases.py
 requirements.txt                            from uv.lock
+src/tollgate/console/files                  from console/, where npm installed what builds it
 """
 
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from tollgate.web.aliases import ALIASES
 
 ROOT = Path(__file__).parents[1]
 METHODS = ("get", "post", "put", "patch", "delete")
+BUILT = "src/tollgate/console/files"
 MADE_BY = "Written by `make exports`; change the code it comes from instead."
 
 
@@ -36,6 +39,8 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/api.md", api_page(document)
     yield "docs/reference/aliases.md", aliases_page()
     yield "requirements.txt", requirements()
+    if (ROOT / "console" / "node_modules").is_dir():
+        yield from pages()
 
 
 def settings() -> Iterator[tuple[str, str, str]]:
@@ -189,6 +194,13 @@ def requirements() -> str:
     if made.returncode != 0:
         sys.exit(f"requirements.txt: {made.stderr.decode().strip()}")
     return f"# {MADE_BY}\n{made.stdout.decode()}"
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["node", "build.mjs", folder], cwd=ROOT / "console", check=True)
+        for file in sorted(Path(folder).iterdir()):
+            yield f"{BUILT}/{file.name}", file.read_text()
 
 
 def _default(field: FieldInfo) -> str:
