@@ -170,6 +170,6 @@ NOT_CREATING = {
 
 def test_every_post_that_creates_takes_an_idempotency_key() -> None:
     for place in ours():
-        if place.method == "post":
+        if place.method == "post" and "x-alias-of" not in place.operation:
             headers = {one["name"] for one in place.operation.get("parameters", []) if one["in"] == "header"}
             assert ("Idempotency-Key" in headers) != (place.path.rsplit("/", 1)[-1] in NOT_CREATING), place.path
