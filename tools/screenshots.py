@@ -87,14 +87,13 @@ PICTURES: dict[str, Callable[[Visit, Keys], Awaitable[None]]] = {
 
 
 @asynccontextmanager
-async def site(url: str) -> AsyncIterator[tuple[str, Keys]]:
-    """An address, and keys with many credits and with few."""
+async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
+    """An address, and the door to its database."""
     sandbox = create_sandbox(Habits(list_faults=True))
     await migrations.migrate(url)
     door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
-    keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
     with serving(sandbox) as upstream, running({"DATABASE_URL": url}, Upstream(sandbox, upstream)) as gateway:
-        yield gateway.address, keys
+        yield gateway.address, door
     await door.close()
 
 
@@ -108,12 +107,13 @@ async def _paid(door: Door, nanos: int) -> str:
 
 
 async def take(url: str, wanted: str) -> None:
-    async with site(url) as (address, keys), chromium() as browser:
+    async with site(url) as (address, door), chromium() as browser:
         for name, prepare in PICTURES.items():
             for width, height in SIZES.items():
                 for scheme in ("light", "dark"):
                     picture = f"{name}-{width}-{scheme}"
                     if re.search(wanted, picture):
+                        keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
                         async with visiting(browser, address, width, height, scheme) as visit:
                             await prepare(visit, keys)
                             await visit.page.screenshot(path=FOLDER / f"{picture}.png")
