@@ -14,12 +14,13 @@ NODE_GROUP := $(if $(NODE_IS_HERE),,--group node)
 PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/pytest" -n auto --dist worksteal
 NPM := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm
 INSTALL := ci --loglevel=error --no-fund --no-audit
+SITE := "$(VENV)/bin/zensical" build --clean --strict
 # Shows what a command printed only when it fails.
 quietly = printed=$$({ $(1); } 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up stack serve migrate seed-key test test-all check lint format exports migration console screenshots clean
+.PHONY: help up stack serve migrate seed-key sweep audit test test-all check lint format docs exports migration console screenshots clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -40,6 +41,12 @@ seed-key: $(RULE)/.run ## Create an admin key: make seed-key API_KEY=<value>
 	@test -n "$(API_KEY)" || { echo "tollgate: say which: make seed-key API_KEY=<at least 20 characters>" >&2; exit 2; }
 	@"$(VENV)/bin/python" -m tollgate seed-key "$(API_KEY)"
 
+sweep: $(RULE)/.run ## End the holds of requests that nobody ended, at what they cost
+	@"$(VENV)/bin/python" -m tollgate sweep
+
+audit: $(RULE)/.run ## Prove the books from the tables alone
+	@"$(VENV)/bin/python" -m tollgate audit
+
 test: $(RULE)/.dev tests/npm/node_modules/.ready ## Run the tests but the slow ones (ARGS="-k balance" for some)
 	@$(PYTEST) -m "not slow" $(ARGS)
 	@echo 'The slow tests were left out: `make test-all` runs them too.'
@@ -49,13 +56,17 @@ test-all: $(RULE)/.dev tests/npm/node_modules/.ready console/node_modules/.ready
 
 check: lint test ## Everything before a commit: lint, test
 
-lint: $(RULE)/.dev console/node_modules/.ready ## Format, lint, types, floors, stale exports
+lint: $(RULE)/.dev console/node_modules/.ready ## Format, lint, types, floors, stale exports, links of the pages
 	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/ruff" check --quiet .
 	@"$(VENV)/bin/mypy"
 	@"$(VENV)/bin/lint-imports" --no-logo
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/python" tools/exports.py --check
 	@$(call quietly,$(NPM) --prefix console run check)
+	@$(call quietly,$(SITE))
+
+docs: $(RULE)/.dev ## Build the pages of docs/ as a site, in dist/site; broken links fail
+	@$(SITE)
 
 format: $(RULE)/.dev console/node_modules/.ready ## Format the code and mend what the linter can
 	@"$(VENV)/bin/ruff" check --fix --quiet .
@@ -90,7 +101,7 @@ $(RULE)/.run: $(RULE)/bin/uv uv.lock pyproject.toml
 
 $(RULE)/.dev: $(RULE)/bin/uv uv.lock pyproject.toml
 	@test -w . || { echo "tollgate: the tests write into this folder, and it is read-only: copy it elsewhere" >&2; exit 1; }
-	@$(call quietly,$(SYNC) --group dev $(NODE_GROUP))
+	@$(call quietly,$(SYNC) --group dev --group docs $(NODE_GROUP))
 	@touch "$@" "$(VENV)/.run"
 
 %/node_modules/.ready: %/package-lock.json $(RULE)/.dev

@@ -47,13 +47,22 @@ async def grant(door: Door, org_id: str, nanos: int = CREDIT) -> Any:
     return await credits.grant(console(door, "tests"), org_id, nanos, source="funding", reason="", reference=word())
 
 
+async def test_another_org_of_the_same_name_is_told(operator: httpx.AsyncClient, made: Any) -> None:
+    name = word()
+    first = await made(name)
+    second = (await operator.post("/admin/orgs", json={"name": name.upper()})).json()
+    assert second["same_name"] == [first]
+
+
 async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_database: str, sql: Sql) -> None:
-    answer = await operator.post("/admin/orgs", json={"name": " Acme ", "plan": "pro"})
+    name = word()
+    answer = await operator.post("/admin/orgs", json={"name": f" {name} ", "plan": "pro"})
     assert answer.status_code == 201
     org = answer.json()
+    assert org.pop("same_name") == []
     assert org == {
         "id": org["id"],
-        "name": "Acme",
+        "name": name,
         "plan": "pro",
         "status": "active",
         "markup": None,
@@ -63,9 +72,11 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "paid_calls": "active",
         "paid_suspended_at": None,
         "paid_suspended_reason": None,
-        "credits": 0.0,
+        "credits": "0.00",
         "credits_nanos": 0,
         "held_nanos": 0,
+        "held_credits": "0.00",
+        "available_credits": "0.00",
         "available_nanos": 0,
         "users": 0,
         "created_at": org["created_at"],
@@ -75,7 +86,7 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
     assert org["created_at"].endswith("Z")
     assert (await operator.get(f"/admin/orgs/{org['id']}")).json() == org
     assert json.loads(await sql(shared_database, EVENTS, org["id"])) == [
-        {"action": "org.created", "org": org["id"], "details": {"name": "Acme", "plan": "pro"}}
+        {"action": "org.created", "org": org["id"], "details": {"name": name, "plan": "pro"}}
     ]
 
 
@@ -83,7 +94,7 @@ async def test_an_org_shows_its_credits(operator: httpx.AsyncClient, door: Door,
     someone = await customer(5 * CREDIT + 1)
     await admitted(door, someone)
     org = (await operator.get(f"/admin/orgs/{someone.org_id}")).json()
-    assert (org["credits"], org["credits_nanos"], org["users"]) == (5.000000001, 5 * CREDIT + 1, 1)
+    assert (org["credits"], org["credits_nanos"], org["users"]) == ("5.000000001", 5 * CREDIT + 1, 1)
     assert (org["held_nanos"], org["available_nanos"]) == (105_000, 5 * CREDIT + 1 - 105_000)
 
 

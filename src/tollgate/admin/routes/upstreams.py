@@ -20,15 +20,16 @@ from tollgate.admin.schemas.upstreams import (
 )
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.routes import visibility
-from tollgate.core.errors import BadRequest, Conflict, NotFound
+from tollgate.core.errors import BadRequest, Conflict, IdempotencyKeyReused, NotFound
 from tollgate.database import Door
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import Gate
+from tollgate.keys.idempotency_keys import once
 from tollgate.upstreams import health_checks, store
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import MOST_ON_A_PAGE, Page, refusals
+from tollgate.web.schemas import MOST_ON_A_PAGE, CountedPage, refusals
 
 
 def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup) -> Routes:
@@ -41,17 +42,17 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
     @routes.get("", summary="List your upstreams", responses=refusals(BadRequest))
     async def listed(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[UpstreamFilters, Query()]
-    ) -> Page[UpstreamDetails]:
+    ) -> CountedPage[UpstreamDetails]:
         found = await store.upstreams(door, query.filters(), query.limit)
-        return Page[UpstreamDetails].of({**found, "data": [details.of(row) for row in found["data"]]})
+        return CountedPage[UpstreamDetails].of({**found, "data": [details.of(row) for row in found["data"]]})
 
     @routes.post(
         "",
         summary="Create an upstream",
         status_code=201,
-        responses=refusals(BadRequest),
+        responses=refusals(BadRequest, IdempotencyKeyReused),
     )
-    async def make(door: Annotated[Door, Depends(gate.open)], body: NewUpstream) -> ChangedUpstream:
+    async def make(door: Annotated[Door, Depends(once(gate))], body: NewUpstream) -> ChangedUpstream:
         await keys.identify_operator(door)  # only an operator may make us resolve a host name
         await checkup.refuse_forbidden(body.base_url)
         return await changed(await store.make(door, body.changes()))
