@@ -57,6 +57,21 @@ async def answered(visit: Visit, keys: Keys) -> None:
     await expect(visit.page.locator(".told")).to_have_count(2)
 
 
+async def embedded(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    await visit.page.get_by_text("Embedding", exact=True).click()
+    await visit.say(QUESTION)
+    await visit.page.locator(".told").wait_for()
+    await visit.page.get_by_role("button", name="curl").click()
+    await expect(visit.page.locator(".toast")).to_be_visible()
+
+
+async def settings(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    await _choose(visit, "sandbox/image")
+    await visit.page.locator(".settings details").evaluate("one => { one.open = true }")
+
+
 async def broken(visit: Visit, keys: Keys) -> None:
     await empty(visit, keys)
     await _choose(visit, "sandbox/fault-mid-stream-error")
@@ -82,7 +97,8 @@ async def _choose(visit: Visit, model: str) -> None:
 
 
 PICTURES: dict[str, Callable[[Visit, Keys], Awaitable[None]]] = {
-    made.__name__: made for made in (asking, refused_key, empty, answered, broken, unaffordable, long)
+    made.__name__: made
+    for made in (asking, refused_key, empty, settings, answered, embedded, broken, unaffordable, long)
 }
 
 
