@@ -106,6 +106,84 @@ comment on function tollgate.new_id(text) is
   'A new id such as org_0193…: 12 hex digits of the time in milliseconds, so that indexes grow at their end, and 16 random ones.';
 
 
+create table tollgate.id_key (
+  single boolean primary key default true check (single),
+  secret bytea not null
+);
+
+comment on table tollgate.id_key is 'The secret of this database that mixed() uses, in one row.';
+
+alter table tollgate.id_key enable row level security;
+
+insert into tollgate.id_key (secret) values (
+  decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')
+);
+
+
+create function tollgate.mixing_round(half bigint, round integer) returns bigint
+language sql
+stable
+set search_path = ''
+as $$
+  select ('x' || left(encode(sha256(k.secret || int8send(half) || int4send(round)), 'hex'), 8))::bit(32)::bigint
+  from tollgate.id_key k
+$$;
+
+comment on function tollgate.mixing_round(bigint, integer) is
+  'Of mixed() and unmixed(): 32 bits that depend on half a number, the round, and the secret of this database.';
+
+
+create function tollgate.mixed(number bigint) returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  low constant bigint := 4294967295;
+  first_half bigint := (number >> 32) & low;
+  second_half bigint := number & low;
+  mixed_half bigint;
+begin
+  for round in 1 .. 4 loop
+    mixed_half := first_half # tollgate.mixing_round(second_half, round);
+    first_half := second_half;
+    second_half := mixed_half;
+  end loop;
+  return lpad(to_hex(first_half), 8, '0') || lpad(to_hex(second_half), 8, '0');
+end
+$$;
+
+comment on function tollgate.mixed(bigint) is
+  'A number as 16 hex digits that do not tell it: a Feistel cipher of four rounds. Ids made of it cannot be guessed or counted, and cost no column and no index.';
+
+
+create function tollgate.unmixed(digits text) returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  first_half bigint;
+  second_half bigint;
+  mixed_half bigint;
+begin
+  if digits !~ '^[0-9a-f]{16}$' then
+    return null;
+  end if;
+  first_half := ('x' || left(digits, 8))::bit(32)::bigint;
+  second_half := ('x' || right(digits, 8))::bit(32)::bigint;
+  for round in reverse 4 .. 1 loop
+    mixed_half := second_half;
+    second_half := first_half;
+    first_half := mixed_half # tollgate.mixing_round(second_half, round);
+  end loop;
+  return (first_half << 32) | second_half;
+end
+$$;
+
+comment on function tollgate.unmixed(text) is 'The number that mixed() was given; null for other texts.';
+
+
 -- schemas/01_foundation/inputs.sql
 
 -- Fields of a JSON argument, read into a row.
@@ -776,7 +854,7 @@ create index transfers_time on tollgate.transfers using brin (created_at) with (
 create index transfers_but_charges on tollgate.transfers (created_at) where kind <> 'charge';
 
 comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos from the account `debit` to the account `credit`, one of them the org''s wallet. Append-only. No foreign key: it is written only under the org''s lock, on the path of every request.';
-comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. An id shows it as trf_<position>.';
+comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. transfer_id() makes the id of it that the API shows.';
 comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
 comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
 comment on column tollgate.transfers.chain is 'Links the transfer to those of its org before it: see chain_after().';
@@ -4463,17 +4541,17 @@ begin
   created := not found;
   if created then
     posted := tollgate.move(draft);
-    perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted),
+    perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted.position),
       jsonb_build_object('amount_nanos', amount_nanos, 'source', source, 'reason', reason, 'reference', reference));
   elsif (posted.org_id, posted.amount_nanos, posted.debit)
     is distinct from (draft.org_id, draft.amount_nanos, draft.debit)
   then
-    perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
+    perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(posted.position)));
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'created', created,
-    'transfer_id', tollgate.transfer_id(posted),
+    'transfer_id', tollgate.transfer_id(posted.position),
     'balance_nanos', case when created then posted.balance_after_nanos else payer.balance_nanos end
   );
 exception when unique_violation then -- another org took the same reference at this moment
@@ -4592,7 +4670,7 @@ begin
   select t.* into posted from tollgate.transfers t where t.position = earlier.position;
   if posted.kind <> earlier_operation.kind or earlier.asked <> operation - 'idempotency_key' then
     perform tollgate.refuse(422, 'idempotency_key_reused',
-      jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
+      jsonb_build_object('transfer_id', tollgate.transfer_id(posted.position)));
   end if;
   return tollgate.transfer_shown(posted) || '{"created": false}';
 end
@@ -4657,7 +4735,7 @@ begin
       else 'credits.adjusted'
     end,
     posted.org_id,
-    tollgate.transfer_id(posted),
+    tollgate.transfer_id(posted.position),
     operation || jsonb_build_object('amount_nanos', posted.amount_nanos, 'debit', posted.debit, 'credit', posted.credit)
   );
   perform tollgate.touch(k, caller) from tollgate.api_keys k where k.id = actor.key_id;
@@ -4896,15 +4974,16 @@ select tollgate.expose('public.tollgate_refund_charge(jsonb, jsonb)');
 
 -- Transfers as JSON, and lists of them.
 
-create function tollgate.transfer_id(t tollgate.transfers) returns text
+create function tollgate.transfer_id(number bigint) returns text
 language sql
-immutable
+stable
 set search_path = ''
 as $$
-  select 'trf_' || t.position
+  select 'trf_' || tollgate.mixed(number)
 $$;
 
-comment on function tollgate.transfer_id(tollgate.transfers) is 'The id of a transfer in the API.';
+comment on function tollgate.transfer_id(bigint) is
+  'The id of a transfer in the API. It does not tell the position, which counts the transfers of all orgs.';
 
 
 create function tollgate.request_of(t tollgate.transfers) returns text
@@ -4924,11 +5003,11 @@ comment on function tollgate.request_of(tollgate.transfers) is
 
 create function tollgate.transfer_shown(t tollgate.transfers) returns jsonb
 language sql
-immutable
+stable
 set search_path = ''
 as $$
   select jsonb_build_object(
-    'id', tollgate.transfer_id(t),
+    'id', tollgate.transfer_id(t.position),
     'org_id', t.org_id,
     'kind', t.kind,
     'debit', t.debit,
@@ -4975,7 +5054,7 @@ begin
     '{"created_at": "e.position"}',
     coalesce(filters ->> 'sort', 'created_at:desc'),
     case when filters ->> 'cursor' is null then filters else filters || jsonb_build_object(
-      'cursor', coalesce(substring(filters ->> 'cursor' from '^trf_([0-9]{1,18})$'), '0')
+      'cursor', coalesce(tollgate.unmixed(substring(filters ->> 'cursor' from '^trf_(.*)$')), 0)
     ) end,
     page_size,
     within => $where$ $1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id' $where$,
@@ -8400,7 +8479,7 @@ as $$
     from tollgate.event_links l
   )
   (
-    select distinct on ((c.t).org_id) 'chain', 'trf_' || (c.t).position, jsonb_build_object(
+    select distinct on ((c.t).org_id) 'chain', tollgate.transfer_id((c.t).position), jsonb_build_object(
       'org_id', (c.t).org_id, 'row', true, 'link', (c.t).chain is not null
     )
     from transfers c
@@ -8547,7 +8626,7 @@ as $$
     or c.org_id <> r.org_id or c.other_org_id <> r.org_id
   )
   union all
-  select 'stray_charge', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'state', r.state)
+  select 'stray_charge', tollgate.transfer_id(t.position), jsonb_build_object('reference', t.reference, 'state', r.state)
   from tollgate.transfers t
   left join tollgate.requests r on r.id = tollgate.request_of(t)
   left join tollgate.dropped d on d.org_id = t.org_id and d.charges > 0
@@ -8600,7 +8679,7 @@ stable
 set search_path = ''
 as $$
   with moved as (
-    select tollgate.transfer_id(t) as id, t.*,
+    select tollgate.transfer_id(t.position) as id, t.*,
       case t.kind when 'grant' then 'credits.granted' when 'refund' then 'credits.refunded' else 'credits.adjusted' end as action
     from tollgate.transfers t
     where t.kind <> 'charge' and not (t.kind = 'refund' and t.reference like '%:late')
@@ -8623,7 +8702,7 @@ as $$
   select 'audit_event', c.id, jsonb_build_object('audit_events', count(*))
   from compared c where c.agrees group by c.id having count(*) > 1
   union all
-  select 'operation', coalesce(c.id, 'trf_' || o.position), jsonb_build_object(
+  select 'operation', coalesce(c.id, tollgate.transfer_id(o.position)), jsonb_build_object(
     'operator', o.operator, 'asked', o.asked, 'audit_event_id', c.event_id
   )
   from (select c.* from compared c where c.operated) c
@@ -8643,7 +8722,7 @@ as $$
   left join tollgate.transfers t on t.kind = 'charge' and t.reference = a.target_id
   where a.action = 'credits.overdrawn' and (a.details ->> 'charge_nanos' = t.amount_nanos::text and a.org_id = t.org_id) is not true
   union all
-  select 'audit_event', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'amount_nanos', t.amount_nanos)
+  select 'audit_event', tollgate.transfer_id(t.position), jsonb_build_object('reference', t.reference, 'amount_nanos', t.amount_nanos)
   from tollgate.transfers t
   where t.reference like '%:late' and not exists (
     select from tollgate.audit_events a
@@ -8748,7 +8827,7 @@ as $$
   ) c on c.request_id = g.request_id and c.org_id = g.org_id
   where g.nanos > coalesce(c.nanos, 0)
   union all
-  select 'running_balance', 'trf_' || s.position, jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
+  select 'running_balance', tollgate.transfer_id(s.position), jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
   from (
     select t.*, lag(t.balance_after_nanos, 1, 0::bigint) over (partition by t.org_id order by t.position) as before,
       case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end as change
