@@ -98,7 +98,8 @@ let sent = { id: "", body: "" };
 async function answer(asked: Turn[], id: string): Promise<void> {
   const controller = new AbortController();
   const { mode, model, stream } = draft.value;
-  const made = new Answer(model);
+  const streamed = stream && mode !== "embedding";
+  const made = new Answer(model, streamed);
   const body = bodyOf(draft.value, asked);
   sent = { id, body: JSON.stringify(body) };
   running.value = controller;
@@ -110,7 +111,7 @@ async function answer(asked: Turn[], id: string): Promise<void> {
     const headers = { "x-tollgate-usage": "true", "idempotency-key": id };
     const response = await api.post(PATHS[mode], key.value, body, headers, controller.signal);
     made.began(response.headers);
-    if (stream && mode !== "embedding" && response.body) {
+    if (streamed && response.body) {
       for await (const event of events(response.body)) {
         made.take(event);
         show();
@@ -146,6 +147,7 @@ class Answer {
   private reasoning = "";
   private problem: Problem | undefined;
   figures: Figures = {
+    streamed: false,
     firstTokenMs: null,
     seconds: 0,
     promptTokens: null,
@@ -158,7 +160,12 @@ class Answer {
     stopped: false,
   };
 
-  constructor(private readonly model: string) {}
+  constructor(
+    private readonly model: string,
+    streamed: boolean,
+  ) {
+    this.figures.streamed = streamed;
+  }
 
   began(headers: Headers): void {
     this.figures.requestId = headers.get("x-request-id");
