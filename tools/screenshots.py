@@ -57,6 +57,21 @@ async def answered(visit: Visit, keys: Keys) -> None:
     await expect(visit.page.locator(".told")).to_have_count(2)
 
 
+async def embedded(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    await visit.page.get_by_text("Embedding", exact=True).click()
+    await visit.say(QUESTION)
+    await visit.page.locator(".told").wait_for()
+    await visit.page.get_by_role("button", name="curl").click()
+    await expect(visit.page.locator(".toast")).to_be_visible()
+
+
+async def settings(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    await _choose(visit, "sandbox/image")
+    await visit.page.locator(".settings details").evaluate("one => { one.open = true }")
+
+
 async def broken(visit: Visit, keys: Keys) -> None:
     await empty(visit, keys)
     await _choose(visit, "sandbox/fault-mid-stream-error")
@@ -82,19 +97,19 @@ async def _choose(visit: Visit, model: str) -> None:
 
 
 PICTURES: dict[str, Callable[[Visit, Keys], Awaitable[None]]] = {
-    made.__name__: made for made in (asking, refused_key, empty, answered, broken, unaffordable, long)
+    made.__name__: made
+    for made in (asking, refused_key, empty, settings, answered, embedded, broken, unaffordable, long)
 }
 
 
 @asynccontextmanager
-async def site(url: str) -> AsyncIterator[tuple[str, Keys]]:
-    """An address, and keys with many credits and with few."""
+async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
+    """An address, and the door to its database."""
     sandbox = create_sandbox(Habits(list_faults=True))
     await migrations.migrate(url)
     door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
-    keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
     with serving(sandbox) as upstream, running({"DATABASE_URL": url}, Upstream(sandbox, upstream)) as gateway:
-        yield gateway.address, keys
+        yield gateway.address, door
     await door.close()
 
 
@@ -108,12 +123,13 @@ async def _paid(door: Door, nanos: int) -> str:
 
 
 async def take(url: str, wanted: str) -> None:
-    async with site(url) as (address, keys), chromium() as browser:
+    async with site(url) as (address, door), chromium() as browser:
         for name, prepare in PICTURES.items():
             for width, height in SIZES.items():
                 for scheme in ("light", "dark"):
                     picture = f"{name}-{width}-{scheme}"
                     if re.search(wanted, picture):
+                        keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
                         async with visiting(browser, address, width, height, scheme) as visit:
                             await prepare(visit, keys)
                             await visit.page.screenshot(path=FOLDER / f"{picture}.png")

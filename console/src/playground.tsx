@@ -257,9 +257,9 @@ function Told({ figures, turn }: { figures: Figures; turn: Turn }) {
           <Figure name="Tokens out" value={whole.format(figures.completionTokens)} />
         )}
         {figures.firstTokenMs !== null && (
-          <Figure name="First token" value={`${whole.format(figures.firstTokenMs)} ms`} />
+          <Figure name={figures.streamed ? "First token" : "Time"} value={`${whole.format(figures.firstTokenMs)} ms`} />
         )}
-        {speed !== null && state.draft.value.stream && <Figure name="Speed" value={`${rate.format(speed)} tokens/s`} />}
+        {speed !== null && figures.streamed && <Figure name="Speed" value={`${rate.format(speed)} tokens/s`} />}
       </dl>
       {figures.replayed && <span class="badge">Replayed, not charged again</span>}
       {figures.cachedTokens > 0 && <span class="badge">{whole.format(figures.cachedTokens)} tokens cached</span>}
@@ -442,7 +442,15 @@ function Prices() {
       <Figure name="Input" value={<Price of={pricing.prompt} />} />
       {state.draft.value.mode !== "embedding" && <Figure name="Output" value={<Price of={pricing.completion} />} />}
       {extras.map((name) => (
-        <Figure key={name} name={`Each ${name}`} value={pricing[name]} />
+        <Figure
+          key={name}
+          name={`Each ${name}`}
+          value={
+            <>
+              {pricing[name]} <span class="soft">credits</span>
+            </>
+          }
+        />
       ))}
       {context && <Figure name="Context" value={`${whole.format(context)} tokens`} />}
     </dl>

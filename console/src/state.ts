@@ -83,21 +83,25 @@ export function send(): void {
   void answer([...before, said], newId());
 }
 
-/** Sends the last message again. After a connection that broke it has the same Idempotency-Key, so nothing is paid twice. */
+/** Sends the last message again. When the connection broke, the same body gets the same Idempotency-Key, so nothing is
+ * paid twice. */
 export function again(given: Partial<Draft["parameters"]> = {}): void {
   change({ parameters: { ...draft.value.parameters, ...given } });
   const asked = turns.value.slice(0, turns.value.findLastIndex(({ role }) => role === "user") + 1);
   const broken = turns.value.at(-1)?.problem?.code === "connection_failed";
-  void answer(asked, broken ? lastId : newId());
+  const same = JSON.stringify(bodyOf(draft.value, asked)) === sent.body;
+  void answer(asked, broken && same ? sent.id : newId());
 }
 
-let lastId = "";
+let sent = { id: "", body: "" };
 
 async function answer(asked: Turn[], id: string): Promise<void> {
   const controller = new AbortController();
   const { mode, model, stream } = draft.value;
-  const made = new Answer(model);
-  lastId = id;
+  const streamed = stream && mode !== "embedding";
+  const made = new Answer(model, streamed);
+  const body = bodyOf(draft.value, asked);
+  sent = { id, body: JSON.stringify(body) };
   running.value = controller;
   const show = () => {
     turns.value = [...asked, made.turn()];
@@ -105,9 +109,9 @@ async function answer(asked: Turn[], id: string): Promise<void> {
   show();
   try {
     const headers = { "x-tollgate-usage": "true", "idempotency-key": id };
-    const response = await api.post(PATHS[mode], key.value, bodyOf(draft.value, asked), headers, controller.signal);
+    const response = await api.post(PATHS[mode], key.value, body, headers, controller.signal);
     made.began(response.headers);
-    if (stream && mode !== "embedding" && response.body) {
+    if (streamed && response.body) {
       for await (const event of events(response.body)) {
         made.take(event);
         show();
@@ -143,6 +147,7 @@ class Answer {
   private reasoning = "";
   private problem: Problem | undefined;
   figures: Figures = {
+    streamed: false,
     firstTokenMs: null,
     seconds: 0,
     promptTokens: null,
@@ -155,7 +160,12 @@ class Answer {
     stopped: false,
   };
 
-  constructor(private readonly model: string) {}
+  constructor(
+    private readonly model: string,
+    streamed: boolean,
+  ) {
+    this.figures.streamed = streamed;
+  }
 
   began(headers: Headers): void {
     this.figures.requestId = headers.get("x-request-id");

@@ -4,6 +4,8 @@ import type { Problem } from "./api";
 export type Mode = "chat" | "completion" | "embedding";
 
 export interface Figures {
+  streamed: boolean;
+  /** Of a plain answer: until all of it was there. */
   firstTokenMs: number | null;
   seconds: number;
   promptTokens: number | null;

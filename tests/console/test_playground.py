@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from console.conftest import Visiting
 from gateway import CHAT, Gateway
@@ -117,6 +117,28 @@ async def test_an_error_midway_keeps_the_text_before_it(visit: Visiting, payer: 
         await expect(answer.get_by_role("alert")).to_contain_text("Provider disconnected unexpectedly")
         await expect(answer.locator(".words")).to_have_text("one two")
         assert made.complaints == []
+
+
+async def test_what_a_broken_connection_had_paid_for_is_not_paid_twice(
+    visit: Visiting, payer: Payer, shared_database: str, sql: Any
+) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.page.route("**/v1/chat/completions", answered_to_nobody, times=1)
+        await made.say("hello")
+        await expect(made.page.get_by_role("alert")).to_contain_text("connection_failed")
+        await made.page.get_by_role("button", name="Try again").click()
+        await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
+        await expect(made.page.locator("article.assistant")).to_contain_text("Replayed")
+        paid = await sql(shared_database, "select count(*) from tollgate.requests where org_id = $1", someone.org_id)
+        assert paid == 1
+
+
+async def answered_to_nobody(route: Route) -> None:
+    """The server answers, and the connection breaks before the browser hears of it."""
+    await route.fetch()
+    await route.abort("connectionreset")
 
 
 async def test_the_raw_endpoints_answer_too(visit: Visiting, payer: Payer) -> None:
