@@ -1952,20 +1952,6 @@ $$;
 comment on function tollgate.of_requests(tollgate.limits) is 'The limits of requests, without those of tokens.';
 
 
-create function tollgate.limited(windows jsonb) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_object_agg(m.key, (
-    select jsonb_object_agg(w.key, case when w.value -> 'limit' <> 'null' then w.value end) from jsonb_each(m.value) w
-  ))
-  from jsonb_each(windows) m
-$$;
-
-comment on function tollgate.limited(jsonb) is 'The answer of windows(), with null for each window that has no limit.';
-
-
 create function tollgate.concurrent(bound bigint, open_requests bigint) returns jsonb
 language sql
 immutable
@@ -9883,6 +9869,30 @@ comment on function public.tollgate_own_plan(jsonb, integer) is
 select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
 
 
+create function tollgate.limits_around(key tollgate.api_keys, moment timestamptz) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
+      || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
+    'user', case when not u.limits is null then tollgate.windows(u.counters, u.limits, tollgate.ms_of(moment)) end,
+    'key', case when key.counted or key.max_concurrent_requests is not null then
+      tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))
+      || jsonb_build_object('concurrent', case when key.max_concurrent_requests is not null then
+        tollgate.concurrent(key.max_concurrent_requests, key.open_requests)
+      end)
+    end
+  )
+  from tollgate.orgs o, tollgate.users u
+  where o.id = key.org_id and u.id = key.user_id
+$$;
+
+comment on function tollgate.limits_around(tollgate.api_keys, timestamptz) is
+  'The windows and open requests of a key''s org, the windows of its user if that has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone.';
+
+
 create function public.tollgate_own_limits(caller jsonb) returns jsonb
 language plpgsql
 security definer
@@ -9893,29 +9903,16 @@ declare
   moment constant timestamptz := clock_timestamp();
 begin
   return (
-    select jsonb_build_object(
-      'caller', tollgate.identity(actor),
-      'at', tollgate.utc(moment),
-      'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
-        || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
-      'user', case when not u.limits is null then tollgate.windows(u.counters, u.limits, tollgate.ms_of(moment)) end,
-      'key', case when k.counted or k.max_concurrent_requests is not null then
-        tollgate.windows(k.counters, k.limits, tollgate.ms_of(moment))
-        || jsonb_build_object('concurrent', case when k.max_concurrent_requests is not null then
-          tollgate.concurrent(k.max_concurrent_requests, k.open_requests)
-        end)
-      end
-    )
+    select tollgate.limits_around(k, moment)
+      || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(moment))
     from tollgate.api_keys k
-    join tollgate.orgs o on o.id = k.org_id
-    join tollgate.users u on u.id = k.user_id
     where k.id = actor.key_id
   );
 end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'The windows and open requests of the caller''s org, the windows of the user if it has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
+  'What the limits of the caller''s org, user and key leave: see limits_around(). Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');
 
@@ -10616,16 +10613,7 @@ begin
       'this_month', tollgate.used_since(date_trunc('month', moment, 'UTC'), own),
       'all_time', tollgate.used_since(null, own)
     ),
-    'limits', jsonb_build_object(
-      'org', tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment)))
-        || jsonb_build_object('concurrent', case when tollgate.bound_of(org) is not null then
-          tollgate.concurrent(tollgate.bound_of(org), org.open_requests)
-        end),
-      'key', tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment)))
-        || jsonb_build_object('concurrent', case when key.max_concurrent_requests is not null then
-          tollgate.concurrent(key.max_concurrent_requests, key.open_requests)
-        end)
-    ),
+    'limits', tollgate.limits_around(key, moment),
     'allowances', tollgate.allowances_of(key)
   );
 end
@@ -10662,11 +10650,11 @@ begin
   in_month := tollgate.used_since(month, own);
   select w.minute into minute
   from (values
-    (tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
-    (tollgate.limited(tollgate.windows(person.counters, person.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
-    (tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute')
+    (tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment)) -> 'requests' -> 'minute'),
+    (tollgate.windows(person.counters, person.limits, tollgate.ms_of(moment)) -> 'requests' -> 'minute'),
+    (tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment)) -> 'requests' -> 'minute')
   ) w (minute)
-  where w.minute <> 'null'
+  where w.minute ->> 'limit' is not null
   order by (w.minute -> 'remaining')::bigint, (w.minute -> 'limit')::bigint
   limit 1;
   return jsonb_build_object(
