@@ -207,7 +207,8 @@ FORGERIES: dict[str, tuple[tuple[str, ...], Callable[[Books], set[Fault]]]] = {
     ),
     "a grant changed everywhere": (
         (
-            "update tollgate.transfers set amount_nanos = amount_nanos + 7 where tollgate.transfer_id(position) = '{promoted}'",
+            "update tollgate.transfers set amount_nanos = amount_nanos + 7 "
+            "where tollgate.transfer_id(position) = '{promoted}'",
             "update tollgate.transfers set balance_after_nanos = balance_after_nanos + 7 where org_id = '{other}'",
             "update tollgate.orgs set balance_nanos = balance_nanos + 7 where id = '{other}'",
         ),
@@ -215,7 +216,8 @@ FORGERIES: dict[str, tuple[tuple[str, ...], Callable[[Books], set[Fault]]]] = {
     ),
     "a grant and its event changed": (
         (
-            "update tollgate.transfers set amount_nanos = amount_nanos + 7 where tollgate.transfer_id(position) = '{promoted}'",
+            "update tollgate.transfers set amount_nanos = amount_nanos + 7 "
+            "where tollgate.transfer_id(position) = '{promoted}'",
             "update tollgate.transfers set balance_after_nanos = balance_after_nanos + 7 where org_id = '{other}'",
             "update tollgate.orgs set balance_nanos = balance_nanos + 7 where id = '{other}'",
             "update tollgate.audit_events set details = details || '{{\"amount_nanos\": 1000000007}}' "

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from typing import Any
 
 
@@ -9,7 +10,7 @@ async def test_an_id_made_of_a_number_leads_back_to_it_and_does_not_tell_it(own_
         await sql(own_database, "select array(select tollgate.unmixed(m) from unnest($1::text[]) m)", mixed) == numbers
     )
     assert len(set(mixed)) == len(numbers)
-    assert sum(one < other for one, other in zip(mixed, mixed[1:300], strict=False)) not in (0, 299)
+    assert sum(one < other for one, other in pairwise(mixed[:300])) not in (0, 299)
     for other in ("", "1", "x" * 16, "0" * 17, "'"):
         assert await sql(own_database, "select tollgate.unmixed($1)", other) is None
 
