@@ -11,7 +11,7 @@ export function exactCredits(nanos: bigint): string {
 /** Two decimals; small amounts get three significant digits, to at most six decimals. */
 export function shownCredits(nanos: bigint): string {
   const size = nanos < 0n ? -nanos : nanos;
-  if (size > 0n && size < 1000n) return nanos < 0n ? "−<0.000001" : "<0.000001";
+  if (size > 0n && size < 1000n) return nanos < 0n ? ">−0.000001" : "<0.000001";
   const decimals = size >= NANOS || size === 0n ? 2 : Math.min(6, Math.max(2, 12 - size.toString().length));
   const step = 10n ** BigInt(9 - decimals);
   const rounded = ((size + step / 2n) / step) * step;
