@@ -97,7 +97,7 @@ async def test_embeds(report: Report) -> None:
     ("call", "status", "message"),
     [
         ("wrong key", 401, "API key is invalid"),
-        ("poor", 402, "balance does not cover"),
+        ("poor", 402, "This request may cost"),
         ("unknown model", 404, "does not exist"),
         ("unknown model, streamed", 404, "does not exist"),
         ("limited", 429, ""),

@@ -103,7 +103,7 @@ async def test_a_wrong_key_is_an_authentication_error(litellm: ModuleType, conne
 
 async def test_an_empty_balance_is_told(litellm: ModuleType, connect: Connect, customer: Customer) -> None:
     poor = (await customer(nanos=500_000)).secret
-    with pytest.raises(litellm.APIError, match="balance does not cover") as caught:
+    with pytest.raises(litellm.APIError, match="This request may cost") as caught:
         litellm.completion(**connect(poor, max_tokens=1_000))
     assert caught.value.status_code == 402
 

@@ -33,7 +33,7 @@ SECRET = "an-operator-s-own-secret-wxyz"
 ROOT = Path(__file__).parents[2]
 SHIPPED = [f"{migration.version}_{migration.name}" for migration in migrations.shipped()]
 PRODUCTION = {"TOLLGATE_ENV": "production", "KEY_PEPPER": "p" * 32}
-ADDRESS = re.compile(r'(?: is at |"address": ")(http://[^\s"]+)')
+ADDRESS = re.compile(r'(?: is at |"address":")(http://[^\s"]+)')
 """As demo tells it to a person, and serve to a log."""
 
 COMMANDS = ["serve", "migrate", "seed-key", "audit", "demo"]

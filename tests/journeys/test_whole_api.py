@@ -23,7 +23,7 @@ from tollgate.process import logs
 from tollgate.settings import read
 from tollgate.web.aliases import ALIASES
 
-UNDOCUMENTED = {"/", "/openapi.json", "/docs", "/internal/sweep"}
+UNDOCUMENTED = {"/", "/openapi.json", "/docs", "/ui", "/assets/{name}", "/internal/sweep"}
 SMUGGLED = {
     "role": "admin",
     "balance": 1e9,

@@ -21,7 +21,7 @@ from tollgate.core.errors import (
     UpstreamUnavailable,
 )
 from tollgate.process import logs
-from tollgate.upstreams import attempts
+from tollgate.upstreams.attempts import routes_in_turn
 from upstreams.scripted import (
     COMPLETION,
     EVENT,
@@ -546,7 +546,7 @@ async def test_with_a_health_path_no_call_goes_to_a_rested_upstream_before_it_is
 
 
 async def test_no_call_waits_long_for_a_health_that_does_not_come(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "CHECKUP_SECONDS", 0.01)
+    monkeypatch.setattr(routes_in_turn, "CHECKUP_SECONDS", 0.01)
     sick = Sick()
     async with Scripted(sick).listening() as there, Scripted(answer()).listening() as other:
         gpu = a_route(there, "gpu", health_path="/health")

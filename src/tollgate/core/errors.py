@@ -374,17 +374,16 @@ class TooManyInFlight(TollgateError):
         "Too many requests are in progress. Send it again when one of them has finished, "
         "or ask your operator for a higher limit."
     )
+    headers: Mapping[str, str] = {"retry-after": "1"}
 
-    def told(self, facts: Mapping[str, Any]) -> str | None:
-        match facts:
+    def words(self) -> str:
+        match self.facts:
             case {"of": "org" | "key" as of, "in_flight": in_flight, "limit": limit}:
                 return (
                     f"This {of} has {in_flight} requests in progress and may have {limit}. Send it again when one of "
                     "them has finished, or ask your operator to raise max_concurrent_requests."
                 )
-        return None
-
-    headers: Mapping[str, str] = {"retry-after": "1"}
+        return self.sentence
 
 
 class UpstreamError(TollgateError):
@@ -415,13 +414,12 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
     sentence = "The upstream did not respond in time. If it did the work, the work is charged at its cost."
-
-    def told(self, facts: Mapping[str, Any]) -> str | None:
-        if facts.get("phase") != "total":
-            return None
-        return f"{self.sentence} Request less output, or ask your operator to raise UPSTREAM_TIMEOUT_SECONDS."
-
     headers: Mapping[str, str] = {"x-should-retry": "false"}
+
+    def words(self) -> str:
+        if self.facts.get("phase") != "total":
+            return self.sentence
+        return f"{self.sentence} Request less output, or ask your operator to raise UPSTREAM_TIMEOUT_SECONDS."
 
 
 class UpstreamBusy(UpstreamError):

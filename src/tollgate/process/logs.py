@@ -32,7 +32,7 @@ NEVER_SECRET = frozenset({int, bool, type(None)})
 NOT_REDACTED = frozenset({"org_id", "user_id", "key_id", "paid_request_id", "exc_info"})
 """Ids of rows, which are never a client's text, and an exception that is yet to be rendered."""
 
-_JSON = JSONEncoder(allow_nan=False)
+_JSON = JSONEncoder(allow_nan=False, separators=(",", ":"))
 _NOTES: ContextVar[Mapping[str, Any]] = ContextVar("notes", default=MappingProxyType({}))
 
 

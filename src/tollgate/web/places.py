@@ -9,6 +9,8 @@ from starlette.types import Scope
 from tollgate.web.aliases import asked_path, canonical
 
 LONGEST_SHOWN = 200
+LONG_SEGMENT = re.compile(r"[^/]{20,}")
+"""A key that was chosen has at least 20 characters, and may be in the path by mistake. It is not repeated."""
 LONGEST_COMPARED = 60
 ALIKE = 0.85
 BASES = re.compile(r"^(/api)?(/v1)+|^/api")
@@ -19,7 +21,7 @@ def not_found(scope: Scope) -> str:
     asked = asked_path(scope)
     meant = next((path for path in _likely(asked) if _methods(scope, path)), None) or _nearest(scope, asked)
     hint = f"Did you mean {meant}?" if meant else "GET /docs lists all paths."
-    return f"Nothing is at {asked[:LONGEST_SHOWN]}. {hint}"
+    return f"Nothing is at {LONG_SEGMENT.sub('…', asked[:LONGEST_SHOWN])}. {hint}"
 
 
 def allowed(scope: Scope) -> list[str]:

@@ -27,7 +27,7 @@ def router(gate: Gate, pepper: str) -> Routes:
         "",
         summary="Create a key for a user",
         status_code=201,
-        responses=refusals(errors.NotFound, errors.IdempotencyKeyReused, errors.SecretShownOnce),
+        responses=refusals(errors.BadRequest, errors.NotFound, errors.IdempotencyKeyReused, errors.SecretShownOnce),
     )
     async def create_api_key(
         door: Annotated[Door, Depends(once(gate))], body: NewKeyForUser, response: Response
