@@ -56,10 +56,10 @@ begin
         end)
       end
     )
-    from tollgate.api_keys k
-    join tollgate.orgs o on o.id = k.org_id
-    join tollgate.users u on u.id = k.user_id
-    where k.id = actor.key_id
+    from tollgate.orgs o
+    join tollgate.users u on u.id = actor.user_id
+    left join tollgate.api_keys k on k.id = actor.key_id
+    where o.id = actor.org_id
   );
 end
 $$;

@@ -11,12 +11,13 @@ from tollgate.web.schemas import Amounts, ChangeBody, Line, Moment
 
 
 class OwnKey(BaseModel):
-    key: str = Field(description="The masked key of this request.")
+    key: str | None = Field(description="The masked key of this request; null in a session without a key.")
 
     @model_validator(mode="before")
     @classmethod
     def _masked(cls, found: dict[str, Any]) -> dict[str, Any]:
-        return found | {"key": masked(found["prefix"], found["last_four"])}
+        has_key = found["prefix"] is not None
+        return found | {"key": masked(found["prefix"], found["last_four"]) if has_key else None}
 
 
 class OwnBalance(OwnKey, Amounts):
