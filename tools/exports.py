@@ -3,6 +3,7 @@
 .env.example, docs/reference/settings.md    from settings.py
 docs/reference/errors.md                    from core/errors.py
 docs/reference/openapi.json                 from the app
+docs/reference/aliases.md                   from web/aliases.py
 requirements.txt                            from uv.lock
 """
 
@@ -19,6 +20,7 @@ from pydantic.fields import FieldInfo
 from tollgate.app import create_app
 from tollgate.core.errors import tree
 from tollgate.settings import DEVELOPMENT_PEPPER, Settings
+from tollgate.web.aliases import ALIASES
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = "Written by `make exports`; change the code it comes from instead."
@@ -29,6 +31,7 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/settings.md", settings_page()
     yield "docs/reference/errors.md", errors_page()
     yield "docs/reference/openapi.json", openapi()
+    yield "docs/reference/aliases.md", aliases_page()
     yield "requirements.txt", requirements()
 
 
@@ -90,6 +93,25 @@ def errors_page() -> str:
 
 def openapi() -> str:
     return json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+def aliases_page() -> str:
+    rows = [f"| `{alias}` | `{path}` |" for alias, path in ALIASES.items()]
+    return "\n".join(
+        [
+            "# Aliases",
+            "",
+            "Other paths of the same resources, for clients of other gateways. Each covers the paths below it, and the",
+            "longest that fits counts. The methods, parameters and bodies are those of the canonical path.",
+            "",
+            "| alias | canonical path |",
+            "|---|---|",
+            *rows,
+            "",
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
 
 
 def requirements() -> str:

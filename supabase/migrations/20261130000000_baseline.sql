@@ -162,7 +162,7 @@ create function tollgate.page(
   within text default 'true',
   id text default 'e.id',
   moving text default null,
-  most_counted bigint default null,
+  counted boolean default true,
   most_read integer default null
 ) returns jsonb
 language plpgsql
@@ -186,9 +186,8 @@ begin
     perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
   end if;
   -- The texts are constants of the calling functions. Values from outside are quoted, or read from $1.
-  if most_counted is distinct from 0 then
-    execute format('select count(*) from (select from %s and (%s) limit %L) c', rows, wanted, most_counted + 1)
-    into total using filters;
+  if counted then
+    execute format('select count(*) from %s and (%s)', rows, wanted) into total using filters;
   end if;
   if last is not null then
     execute format('select (%s)::text from %s e where %s = %L and (%s)', sorted_by, source, id, last, within)
@@ -206,7 +205,8 @@ begin
   end if;
 
   execute format(
-    'select array(select %s(e::%s) from %s and (%s) %s %s)', shown, source, rows, wanted, in_order, page_size + 1
+    'select array(select %s(e::%s) from %s and (%s) %s %s offset %L)',
+    shown, source, rows, wanted, in_order, page_size + 1, coalesce((filters ->> 'offset')::integer, 0)
   ) into page using filters;
   if cardinality(page) > page_size then
     next_cursor := page[page_size] ->> 'id';
@@ -217,18 +217,15 @@ begin
     execute format('select %L || ''~'' || (%s) from %s e where %s = %1$L', next_cursor, sorted_by, source, id)
     into next_cursor;
   end if;
-  return jsonb_build_object(
-    'data', to_jsonb(page[:page_size]),
-    'next_cursor', next_cursor,
-    'total', case when total > most_counted then null else total end
-  );
+  return jsonb_build_object('data', to_jsonb(page[:page_size]), 'next_cursor', next_cursor)
+    || case when counted then jsonb_build_object('total', total) else '{}' end;
 end
 $$;
 
 comment on function tollgate.page(
-  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, bigint, integer
+  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, boolean, integer
 ) is
-  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is null beyond `most_counted`; 0 counts nothing. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';
+  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold an `offset`, and a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is there only where `counted`. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';
 
 
 -- schemas/01_foundation/refusals.sql
@@ -1354,6 +1351,31 @@ comment on column tollgate.pattern_scan.quarantined_until is 'Requests that were
 alter table tollgate.pattern_scan enable row level security;
 
 insert into tollgate.pattern_scan default values;
+
+
+create table tollgate.refused_calls (
+  id text primary key default tollgate.new_id('ref'),
+  hour timestamptz not null,
+  org_id text not null,
+  user_id text not null,
+  key_id text not null,
+  model text not null,
+  code text not null,
+  count bigint not null check (count > 0),
+  first_seen_at timestamptz not null,
+  last_seen_at timestamptz not null,
+  request_id text,
+  facts jsonb not null default '{}' check (jsonb_typeof(facts) = 'object'),
+  unique (org_id, hour, key_id, code, model)
+);
+
+create index refused_calls_age on tollgate.refused_calls (hour, id);
+create index refused_calls_seen on tollgate.refused_calls (last_seen_at);
+
+comment on table tollgate.refused_calls is 'Paid calls refused with 402 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
+comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
+
+alter table tollgate.refused_calls enable row level security;
 
 
 -- schemas/16_monitor/tables.sql
@@ -2519,7 +2541,6 @@ as $$
     'paid_calls', case when org.paid_suspended_at is null then 'active' else 'suspended' end,
     'paid_suspended_at', tollgate.utc(org.paid_suspended_at),
     'paid_suspended_reason', org.paid_suspended_reason,
-    'credits', trim_scale(org.balance_nanos / 1000000000.0),
     'credits_nanos', org.balance_nanos,
     'held_nanos', org.held_nanos,
     'available_nanos', org.balance_nanos - org.held_nanos,
@@ -3999,7 +4020,7 @@ declare
     filters || jsonb_build_object('org_id', coalesce(actor.org_id, '')),
     page_size,
     within => $where$ e.org_id = $1 ->> 'org_id' and e.action like 'key.%' $where$,
-    most_counted => 0
+    counted => false
   );
 begin
   return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
@@ -4270,7 +4291,7 @@ as $$
   select jsonb_build_object(
     'id', key.id,
     'name', key.name,
-    'key', key.prefix || '…' || key.last_four,
+    'masked_key', key.prefix || '…' || key.last_four,
     'user_id', key.user_id,
     'environment', key.environment,
     'status', tollgate.key_status(key),
@@ -5120,13 +5141,13 @@ begin
     page_size,
     within => $where$ $1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id' $where$,
     id => 'e.position',
-    most_counted => 10000
+    counted => false
   );
 end
 $$;
 
 comment on function tollgate.transfer_page(jsonb, integer) is
-  'A page of the ledger, in the order of its positions. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, sort (created_at), cursor. The total is counted up to 10,000. Refuses: as page(). Locks nothing.';
+  'A page of the ledger, in the order of its positions. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, sort (created_at), cursor, offset. Refuses: as page(). Locks nothing.';
 
 
 create function public.tollgate_transfers(caller jsonb, filters jsonb, page_size integer) returns jsonb
@@ -5349,6 +5370,15 @@ declare
   was tollgate.routes;
   made tollgate.routes;
 begin
+  if route ->> 'url' is not null then
+    route := route || jsonb_build_object('upstream_id', (
+      select u.id from tollgate.upstreams u where u.base_url = route ->> 'url' order by u.created_at limit 1
+    ));
+    if route ->> 'upstream_id' is null then
+      perform tollgate.refuse_missing('upstream', route ->> 'url');
+    end if;
+  end if;
+  route := route - 'url';
   perform from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
   if not found then
     perform tollgate.refuse_missing('upstream', route ->> 'upstream_id');
@@ -5382,7 +5412,7 @@ end
 $$;
 
 comment on function public.tollgate_put_route(jsonb, jsonb) is
-  'Creates the route of a model to an upstream, or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
+  'Creates the route of a model to an upstream (upstream_id, or url for the oldest with this base_url), or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
 
@@ -5396,8 +5426,18 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
   gone tollgate.routes;
 begin
-  select r.* into gone from tollgate.routes r where r.id = tollgate_delete_route.route_id for update;
-  if not found then
+  select r.* into gone from tollgate.routes r
+  where r.id = tollgate_delete_route.route_id or r.model = tollgate_delete_route.route_id
+  order by r.id = tollgate_delete_route.route_id desc
+  limit 1
+  for update;
+  if gone.id <> route_id and (select count(*) > 1 from tollgate.routes r where r.model = route_id) then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'several_routes', 'model', route_id, 'route_ids', (
+        select jsonb_agg(r.id order by r.id) from tollgate.routes r where r.model = route_id
+      )
+    ));
+  elsif gone.id is null then
     perform tollgate.refuse_missing('route', route_id);
   end if;
   perform tollgate.remove_route(actor, gone);
@@ -5406,7 +5446,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_route(jsonb, text) is
-  'Deletes a route and records it in full. For admins. Refuses: as recognise(), not_found. Locks the route.';
+  'Deletes a route, named by its id or by its model if that has one route, and records it in full. For admins. Refuses: as recognise(), not_found, conflict (the model has several routes). Locks the route.';
 
 select tollgate.expose('public.tollgate_delete_route(jsonb, text)');
 
@@ -5916,8 +5956,8 @@ declare
 begin
   with used as materialized (
     select u.*,
-      case when sort = 'start' then u.start end as at,
-      case sort
+      case when sort like '%:asc' then -1 else 1 end * case split_part(sort, ':', 1)
+        when 'start' then extract(epoch from u.start)
         when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
         when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
@@ -5933,12 +5973,12 @@ begin
       from (
         select tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id,
           row_number() over (
-            order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+            order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
           ) as place
         from used u
       ) p
       where p.id = filters ->> 'cursor'
-    ) else 0 end as place
+    ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
     select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
@@ -5947,7 +5987,7 @@ begin
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
         u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
       from used u
-      order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+      order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
       limit page_size
     ) u
@@ -5976,7 +6016,7 @@ end
 $$;
 
 comment on function public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean) is
-  'Usage by any of day, month, model, key, user, org, upstream, a page of groups and the totals of all: everyone''s for admins, or of the caller''s org without what it cost us. `filters`: org_id, user_id, key_id, model, upstream, from, to, cursor, sort (start, or the most requests, errors, tokens, charge, cost, margin first). Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Usage by any of day, month, model, key, user, org, upstream, a page of groups and the totals of all: everyone''s for admins, or of the caller''s org without what it cost us. `filters`: org_id, user_id, key_id, model, upstream, from, to, cursor, offset, sort (start, requests, errors, tokens, charge, cost or margin). Refuses: as recognise(), invalid_request. Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean)');
 
@@ -6012,48 +6052,6 @@ comment on function public.tollgate_usage_series(jsonb, text, jsonb, boolean) is
   'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_series(jsonb, text, jsonb, boolean)');
-
-
-create function public.tollgate_keys_usage(caller jsonb, filters jsonb, page_size integer) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-set jit = off
-as $$
-declare
-  actor tollgate.caller := tollgate.recognise(caller, 'usage');
-  own constant jsonb := jsonb_build_object('org_id', actor.org_id);
-  page constant jsonb := tollgate.page(
-    'tollgate.api_keys',
-    'tollgate.key_named',
-    'true',
-    '{"created_at": "e.created_at"}',
-    'created_at:desc',
-    filters || own,
-    page_size,
-    within => $where$ e.org_id = $1 ->> 'org_id' $where$
-  );
-begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
-    select coalesce(jsonb_agg(
-      k.value || jsonb_build_object(
-        'today', tollgate.used(today), 'last_30_days', tollgate.used(month), 'all_time', tollgate.used(always)
-      )
-      order by k.ordinality
-    ), '[]')
-    from jsonb_array_elements(page -> 'data') with ordinality k
-    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = k.value ->> 'id'
-    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
-      on month.key_id = k.value ->> 'id'
-    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = k.value ->> 'id'
-  ));
-end
-$$;
-
-comment on function public.tollgate_keys_usage(jsonb, jsonb, integer) is
-  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise() and page(). Locks nothing.';
-
-select tollgate.expose('public.tollgate_keys_usage(jsonb, jsonb, integer)');
 
 
 -- schemas/10_usage/corrections.sql
@@ -6189,7 +6187,7 @@ begin
   ),
   wallets as (
     select count(*) as orgs,
-      coalesce(sum(o.balance_nanos), 0) as balance_nanos,
+      coalesce(sum(o.balance_nanos), 0) as credits_nanos,
       coalesce(sum(o.held_nanos), 0) as held_nanos,
       count(*) filter (where o.balance_nanos < 0) as overdrawn_orgs,
       coalesce(-sum(o.balance_nanos) filter (where o.balance_nanos < 0), 0) as overdrawn_nanos
@@ -6324,6 +6322,93 @@ comment on function public.tollgate_latency(jsonb, text, jsonb) is
   'How long requests took, whole or until their first token (`kind`: whole, first_token). For admins. `filters`: from, to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_latency(jsonb, text, jsonb)');
+
+
+-- schemas/10_usage/of_keys.sql
+
+-- What each key has used.
+
+create function public.tollgate_keys_usage(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'usage');
+  own constant jsonb := jsonb_build_object('org_id', actor.org_id);
+  page constant jsonb := tollgate.page(
+    'tollgate.api_keys',
+    'tollgate.key_named',
+    'true',
+    '{"created_at": "e.created_at"}',
+    'created_at:desc',
+    filters || own,
+    page_size,
+    within => $where$ e.org_id = $1 ->> 'org_id' $where$
+  );
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      k.value || jsonb_build_object(
+        'today', tollgate.used(today), 'last_30_days', tollgate.used(month), 'all_time', tollgate.used(always)
+      )
+      order by k.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality k
+    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
+      on month.key_id = k.value ->> 'id'
+    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = k.value ->> 'id'
+  ));
+end
+$$;
+
+comment on function public.tollgate_keys_usage(jsonb, jsonb, integer) is
+  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_keys_usage(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_keys_with_usage(
+  caller jsonb,
+  filters jsonb,
+  page_size integer,
+  scope text default 'keys'
+) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+as $$
+declare
+  page constant jsonb := public.tollgate_keys(caller, filters - 'include', page_size, scope);
+begin
+  return page || jsonb_build_object('data', (
+    select coalesce(jsonb_agg(
+      k.value || jsonb_build_object('usage', jsonb_build_object(
+        'requests', coalesce(u.requests, 0),
+        'prompt_tokens', coalesce(u.prompt_tokens, 0),
+        'completion_tokens', coalesce(u.completion_tokens, 0),
+        'charge_nanos', coalesce(u.charge_nanos, 0),
+        'last_request_at', tollgate.utc(u.last_at)
+      ))
+      order by k.ordinality
+    ), '[]')
+    from jsonb_array_elements(page -> 'data') with ordinality k
+    left join (
+      select used.*
+      from (select distinct e.value ->> 'org_id' as org_id from jsonb_array_elements(page -> 'data') e) o,
+      lateral tollgate.usage_by('{key}', null, null, jsonb_build_object('org_id', o.org_id)) used
+    ) u on u.key_id = k.value ->> 'id'
+  ));
+end
+$$;
+
+comment on function public.tollgate_keys_with_usage(jsonb, jsonb, integer, text) is
+  'As tollgate_keys(), with what each key has used since it was made. Refuses: as tollgate_keys(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_keys_with_usage(jsonb, jsonb, integer, text)');
 
 
 -- schemas/10_usage/pieces.sql
@@ -6547,9 +6632,7 @@ begin
     'completion_tokens', r.completion_tokens,
     'cached_tokens', tollgate.cached_tokens(r.usage),
     'charge_nanos', r.charge_nanos,
-    'charge_credits', tollgate.credits_of(r.charge_nanos),
     'cost_nanos', r.cost_nanos,
-    'cost_credits', tollgate.credits_of(r.cost_nanos),
     'generation_id', r.generation_id,
     'duration_ms', r.duration_ms,
     'first_token_ms', r.first_token_ms,
@@ -6567,31 +6650,12 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id'];
+  return tollgate.request_shown(r) - array['cost_nanos', 'generation_id'];
 end
 $$;
 
 comment on function tollgate.own_request_shown(tollgate.requests) is
   'A request as its org sees it: without what it cost us.';
-
-
-create function tollgate.how_many(filters jsonb) returns bigint
-language sql
-stable
-set search_path = ''
-as $$
-  select (tollgate.usage_by(
-    '{}',
-    greatest((filters ->> 'from')::timestamptz, r.dropped_until),
-    (filters ->> 'to')::timestamptz,
-    filters
-  )).requests
-  from tollgate.rolled r
-  where filters - '{from,to,sort,cursor,org_id,user_id,key_id,model,upstream}'::text[] = '{}'
-$$;
-
-comment on function tollgate.how_many(jsonb) is
-  'How many requests a list has, from the tallies; null where only reading all requests would tell.';
 
 
 create function tollgate.request_page(
@@ -6632,7 +6696,7 @@ as $$
       and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
       and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
     $where$,
-    most_counted => 0,
+    counted => false,
     most_read => most_read
   )
   from tollgate.rolled r
@@ -6646,8 +6710,7 @@ create function public.tollgate_requests(
   caller jsonb,
   filters jsonb,
   page_size integer,
-  everyone boolean,
-  counted boolean
+  everyone boolean
 ) returns jsonb
 language plpgsql
 security definer
@@ -6655,19 +6718,16 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
-  wanted jsonb := tollgate.own_or_all(actor, filters, everyone);
 begin
-  return tollgate.request_page(wanted, page_size, everyone) || jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'total', case when counted then tollgate.how_many(wanted) end
-  );
+  return tollgate.request_page(tollgate.own_or_all(actor, filters, everyone), page_size, everyone)
+    || jsonb_build_object('caller', tollgate.identity(actor));
 end
 $$;
 
-comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor. A page may be short, or empty, while next_cursor says that there is more to read. `total` is null unless `counted` and cheap. Refuses: as recognise() and page(). Locks nothing.';
+comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
-select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean)');
+select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');
 
 
 -- schemas/10_usage/roll_up.sql
@@ -6959,19 +7019,6 @@ select tollgate.expose('public.tollgate_roll_up_usage(integer)');
 
 -- Usage as JSON.
 
-create function tollgate.credits_of(nanos bigint) returns numeric
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return trim_scale(nanos / 1000000000.0);
-end
-$$;
-
-comment on function tollgate.credits_of(bigint) is 'Nanos as credits, for people to read.';
-
-
 create function tollgate.group_id(start timestamptz, org_id text, user_id text, key_id text, model text, upstream text) returns text
 language sql
 immutable
@@ -7022,13 +7069,10 @@ as $$
     'estimated', coalesce(used.estimated, 0),
     'prompt_tokens', coalesce(used.prompt_tokens, 0),
     'completion_tokens', coalesce(used.completion_tokens, 0),
-    'charge_nanos', m.charge,
-    'charge_credits', tollgate.credits_of(m.charge)
+    'charge_nanos', m.charge
   ) || case when everyone then jsonb_build_object(
     'cost_nanos', m.cost,
-    'cost_credits', tollgate.credits_of(m.cost),
-    'margin_nanos', m.charge - m.cost,
-    'margin_credits', tollgate.credits_of(m.charge - m.cost)
+    'margin_nanos', m.charge - m.cost
   ) else '{}' end
   from (select coalesce(used.charge_nanos, 0) as charge, coalesce(used.cost_nanos, 0) as cost) m
 $$;
@@ -7045,8 +7089,7 @@ as $$
   select jsonb_build_object(
     'requests', coalesce(used.requests, 0),
     'tokens', coalesce(used.prompt_tokens + used.completion_tokens, 0),
-    'charge_nanos', coalesce(used.charge_nanos, 0),
-    'charge_credits', tollgate.credits_of(coalesce(used.charge_nanos, 0))
+    'charge_nanos', coalesce(used.charge_nanos, 0)
   )
 $$;
 
@@ -7133,7 +7176,7 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  page jsonb := public.tollgate_requests(caller, filters, page_size, true, true);
+  page jsonb := public.tollgate_requests(caller, filters, page_size, true);
 begin
   perform tollgate.record(
     actor, 'content.read', s.org_id, s.org_id, jsonb_build_object('request_ids', s.request_ids)
@@ -7356,7 +7399,7 @@ begin
       );
       answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
     elsif request.idempotency_key is not null then
-      answer := tollgate.kept_answer(request.item, request.org_id);
+      answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
         if remaining.requests_left < 1 then
           refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
@@ -7497,7 +7540,7 @@ select tollgate.expose('public.tollgate_admit(jsonb)');
 
 -- Answers kept under an idempotency key.
 
-create function tollgate.kept_answer(item jsonb, org_id text) returns jsonb
+create function tollgate.kept_answer(item jsonb, org_id text, key_id text) returns jsonb
 language plpgsql
 set search_path = ''
 as $$
@@ -7514,11 +7557,13 @@ begin
   elsif kept.answer is null then
     return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
   end if;
-  return jsonb_build_object('replay', kept.answer || jsonb_build_object('request_id', kept.request_id));
+  return jsonb_build_object('replay', kept.answer || jsonb_build_object(
+    'request_id', kept.request_id, 'org_id', org_id, 'key_id', key_id
+  ));
 end
 $$;
 
-comment on function tollgate.kept_answer(jsonb, text) is
+comment on function tollgate.kept_answer(jsonb, text, text) is
   'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 
@@ -8966,13 +9011,13 @@ begin
     coalesce(filters ->> 'sort', 'occurred_at:desc'),
     filters,
     page_size,
-    most_counted => 10000
+    counted => false
   );
 end
 $$;
 
 comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
-  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor. The total is counted up to 10,000. For admins. Refuses: as recognise() and page(). Locks nothing.';
+  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_events(jsonb, jsonb, integer)');
 
@@ -9034,7 +9079,7 @@ begin
       'used', coalesce((
         select jsonb_agg(jsonb_build_object(
           'key_id', b.key_id,
-          'key', k.prefix || '…' || k.last_four,
+          'masked_key', k.prefix || '…' || k.last_four,
           'name', k.name,
           'org_id', k.org_id,
           'user_id', k.user_id,
@@ -9085,7 +9130,7 @@ as $$
     'unused', coalesce((
       select jsonb_agg(jsonb_build_object(
         'key_id', u.id,
-        'key', u.prefix || '…' || u.last_four,
+        'masked_key', u.prefix || '…' || u.last_four,
         'name', u.name,
         'org_id', u.org_id,
         'user_id', u.user_id,
@@ -9327,8 +9372,8 @@ as $$
     'subject', jsonb_build_object('kind', e.subject_kind, 'id', e.subject),
     'org_id', e.org_id,
     'key_id', e.key_id,
-    'first_seen', tollgate.utc(e.first_seen_at),
-    'last_seen', tollgate.utc(e.last_seen_at),
+    'first_seen_at', tollgate.utc(e.first_seen_at),
+    'last_seen_at', tollgate.utc(e.last_seen_at),
     'count', e.count,
     'details', e.details,
     'acknowledged_at', tollgate.utc(e.acknowledged_at),
@@ -9361,12 +9406,12 @@ begin
       and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
     $where$,
     jsonb_build_object(
-      'last_seen', 'e.last_seen_at',
-      'first_seen', 'e.first_seen_at',
+      'last_seen_at', 'e.last_seen_at',
+      'first_seen_at', 'e.first_seen_at',
       'count', 'e.count',
       'severity', $key$array_position('{info,warning,critical}', e.severity)$key$
     ),
-    coalesce(filters ->> 'sort', 'last_seen:desc'),
+    coalesce(filters ->> 'sort', 'last_seen_at:desc'),
     filters,
     page_size
   );
@@ -9586,6 +9631,127 @@ end
 $$;
 
 
+-- schemas/14_security/refused_calls.sql
+
+-- Paid calls that were refused with 402 or 429, counted by hour, key, model and code.
+--
+-- A refused call writes nothing, so the server counts refusals in memory and writes sums, a few seconds apart.
+
+create function tollgate.count_refused_calls(refused jsonb) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  most_rows constant integer := 100; -- of an org in an hour
+  moment constant timestamptz := clock_timestamp();
+  seen record;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('tollgate_refused_calls', 0));
+  delete from tollgate.refused_calls c
+  where c.id in (
+    select o.id from tollgate.refused_calls o where o.last_seen_at < moment - interval '30 days' limit 1000
+  );
+  for seen in
+    select
+      k.org_id, k.user_id, k.id as key_id, left(coalesce(g.model, ''), 200) as model, g.code,
+      greatest(g.times, 1) as times, least(g.first_seen, moment) as first_seen, least(g.last_seen, moment) as last_seen,
+      date_trunc('hour', least(g.last_seen, moment), 'UTC') as hour, g.request_id, coalesce(g.facts, '{}') as facts
+    from jsonb_to_recordset(refused) g (
+      code text, key_id text, digest text, model text, times bigint, first_seen timestamptz, last_seen timestamptz,
+      request_id text, facts jsonb
+    )
+    join tollgate.api_keys k on k.id = g.key_id or (g.key_id is null and k.digest = decode(g.digest, 'hex'))
+  loop
+    if not exists (
+      select from tollgate.refused_calls c
+      where c.org_id = seen.org_id and c.hour = seen.hour and c.key_id = seen.key_id and c.code = seen.code
+        and c.model = seen.model
+    ) and (
+      select count(*) from tollgate.refused_calls c where c.org_id = seen.org_id and c.hour = seen.hour
+    ) >= most_rows then
+      seen.user_id := '';
+      seen.key_id := '';
+      seen.model := '';
+    end if;
+    insert into tollgate.refused_calls as c (
+      hour, org_id, user_id, key_id, model, code, count, first_seen_at, last_seen_at, request_id, facts
+    ) values (
+      seen.hour, seen.org_id, seen.user_id, seen.key_id, seen.model, seen.code, seen.times, seen.first_seen,
+      seen.last_seen, seen.request_id, seen.facts
+    )
+    on conflict (org_id, hour, key_id, code, model) do update set
+      count = c.count + excluded.count,
+      first_seen_at = least(c.first_seen_at, excluded.first_seen_at),
+      last_seen_at = greatest(c.last_seen_at, excluded.last_seen_at),
+      request_id = excluded.request_id,
+      facts = excluded.facts;
+  end loop;
+end
+$$;
+
+comment on function tollgate.count_refused_calls(jsonb) is
+  'Adds to the counts of refused calls: code, key_id or digest, model, times, first_seen, last_seen, and of the last one request_id and facts. An org has at most a hundred rows in an hour, besides one for each code, without key and model, that counts all others. Deletes rows older than 30 days, at most 1,000. Takes an advisory lock, so that two writers cannot wait for each other.';
+
+
+create function tollgate.refused_calls_shown(refused tollgate.refused_calls) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', refused.id,
+    'hour', tollgate.utc(refused.hour),
+    'org_id', refused.org_id,
+    'user_id', nullif(refused.user_id, ''),
+    'key_id', nullif(refused.key_id, ''),
+    'model', nullif(refused.model, ''),
+    'code', refused.code,
+    'count', refused.count,
+    'first_seen_at', tollgate.utc(refused.first_seen_at),
+    'last_seen_at', tollgate.utc(refused.last_seen_at),
+    'last', jsonb_build_object('request_id', refused.request_id, 'facts', refused.facts)
+  )
+$$;
+
+comment on function tollgate.refused_calls_shown(tollgate.refused_calls) is 'A count of refused calls, with the last of them.';
+
+
+create function public.tollgate_refused_calls(caller jsonb, filters jsonb, page_size integer, everyone boolean)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.refused_calls',
+    'tollgate.refused_calls_shown',
+    $where$
+      ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
+      and ($1 ->> 'model' is null or e.model = $1 ->> 'model')
+      and ($1 ->> 'code' is null or e.code = $1 ->> 'code')
+      and ($1 ->> 'from' is null or e.last_seen_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    '{"hour": "e.hour"}',
+    coalesce(filters ->> 'sort', 'hour:desc'),
+    tollgate.own_or_all(actor, filters, everyone),
+    page_size,
+    within => $where$ ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id') $where$,
+    most_counted => 10000
+  );
+end
+$$;
+
+comment on function public.tollgate_refused_calls(jsonb, jsonb, integer, boolean) is
+  'A page of counts of refused calls: everyone''s for admins, or those of the caller''s org. `filters`: org_id, user_id, key_id, model, code, from, to, sort (hour), cursor. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_refused_calls(jsonb, jsonb, integer, boolean)');
+
+
 -- schemas/14_security/security_counters.sql
 
 -- Writes the security counters of servers.
@@ -9700,7 +9866,12 @@ $$;
 comment on function tollgate.count_networks(jsonb) is 'Stores the networks from which keys were used: key_id, network, seen. Locks the rows, in order.';
 
 
-create function public.tollgate_write_security_counts(refusals jsonb, trespasses jsonb, uses jsonb) returns jsonb
+create function public.tollgate_write_security_counts(
+  refusals jsonb,
+  trespasses jsonb,
+  uses jsonb,
+  refused_calls jsonb default '[]'
+) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -9709,14 +9880,15 @@ begin
   perform tollgate.count_networks(uses);
   perform tollgate.record_refused_access(trespasses);
   perform tollgate.count_refusals(refusals);
+  perform tollgate.count_refused_calls(refused_calls);
   return '{"noted": true}';
 end
 $$;
 
-comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb) is
-  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, and networks from which keys were used. Refuses nothing. Locks the security events and networks it writes, in order.';
+comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb) is
+  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, networks from which keys were used, and refused paid calls. Refuses nothing. Locks the security events and networks it writes, in order, and as count_refused_calls().';
 
-select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb)');
+select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb)');
 
 
 -- schemas/15_account/balance.sql
@@ -10025,8 +10197,8 @@ as $$
       'dead_rows', t.n_dead_tup,
       'table_bytes', t.table_bytes,
       'index_bytes', t.index_bytes,
-      'last_vacuum', tollgate.utc(greatest(t.last_vacuum, t.last_autovacuum)),
-      'last_analyze', tollgate.utc(greatest(t.last_analyze, t.last_autoanalyze))
+      'last_vacuum_at', tollgate.utc(greatest(t.last_vacuum, t.last_autovacuum)),
+      'last_analyze_at', tollgate.utc(greatest(t.last_analyze, t.last_autoanalyze))
     ) order by t.table_bytes + t.index_bytes desc, t.relname), '[]')
   )
   from (
@@ -10270,7 +10442,7 @@ as $$
     'open_holds', (
       select jsonb_build_object(
         'count', count(*),
-        'nanos', coalesce(sum(r.hold_nanos), 0),
+        'held_nanos', coalesce(sum(r.hold_nanos), 0),
         'oldest_at', tollgate.utc(min(r.created_at)),
         'unsettled', count(*) filter (where r.state = 'unsettled')
       )
@@ -10278,17 +10450,17 @@ as $$
       join tollgate.requests r on r.id = h.request_id
     ),
     'balances', (
-      select jsonb_build_object('nanos', coalesce(sum(o.balance_nanos), 0))
+      select jsonb_build_object('credits_nanos', coalesce(sum(o.balance_nanos), 0))
       from tollgate.orgs o
       where o.balance_nanos > 0
     ),
     'overdrawn', (
       select jsonb_build_object(
         'count', count(*),
-        'nanos', coalesce(-sum(o.balance_nanos), 0),
+        'overdrawn_nanos', coalesce(-sum(o.balance_nanos), 0),
         'orgs', coalesce((
           select jsonb_agg(
-            jsonb_build_object('org_id', w.id, 'name', w.name, 'balance_nanos', w.balance_nanos)
+            jsonb_build_object('org_id', w.id, 'name', w.name, 'credits_nanos', w.balance_nanos)
             order by w.balance_nanos, w.id
           )
           from (
@@ -10304,7 +10476,7 @@ as $$
         'count', count(*),
         'orgs', coalesce(jsonb_agg(
           jsonb_build_object(
-            'org_id', s.id, 'name', s.name, 'since', tollgate.utc(s.paid_suspended_at), 'reason', s.paid_suspended_reason
+            'org_id', s.id, 'name', s.name, 'suspended_at', tollgate.utc(s.paid_suspended_at), 'reason', s.paid_suspended_reason
           )
           order by s.paid_suspended_at, s.id
         ) filter (where s.place <= places), '[]')

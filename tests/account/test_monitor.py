@@ -27,7 +27,7 @@ NOTHING_USED = {
     "tokens": 0,
     "average_tokens": None,
     "charge_nanos": 0,
-    "charge_credits": 0.0,
+    "charge_credits": "0.00",
     "most_used_model": None,
     "last_request_at": None,
 }
@@ -73,13 +73,15 @@ async def test_one_who_has_used_nothing_sees_the_balance(api: ApiClient, custome
     told = await monitor(api, someone)
     assert abs(datetime.now(UTC) - at(told.pop("at"))) < timedelta(minutes=1)
     assert told == {
-        "key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
+        "masked_key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
         "org_id": someone.org_id,
         "user_id": someone.user_id,
         "plan": "enterprise",
-        "credits": 1.0,
+        "credits": "1.00",
         "credits_nanos": NANOS_PER_CREDIT,
         "held_nanos": 0,
+        "held_credits": "0.00",
+        "available_credits": "1.00",
         "available_nanos": NANOS_PER_CREDIT,
         "usage": {"today": NOTHING_USED, "this_month": NOTHING_USED, "all_time": NOTHING_USED},
         "limits": {"org": NO_LIMITS, "key": NO_LIMITS},
@@ -98,7 +100,7 @@ async def test_usage_is_the_whole_org_s_and_nobody_else_s(api: ApiClient, door: 
         assert (used["requests"], used["errors"]) == (3, 1)
         assert (used["prompt_tokens"], used["completion_tokens"], used["tokens"]) == (30, 15, 45)
         assert used["average_tokens"] == 15
-        assert (used["charge_nanos"], used["charge_credits"]) == (4200, 4200 / NANOS_PER_CREDIT)
+        assert (used["charge_nanos"], used["charge_credits"]) == (4200, "0.0000042")
         assert used["most_used_model"] == "sandbox/echo"
         assert datetime.now(UTC) - at(used["last_request_at"]) < timedelta(minutes=1)
     assert told["credits_nanos"] == NANOS_PER_CREDIT - 4200
@@ -220,6 +222,9 @@ async def test_a_key_s_budget_and_quotas_are_told(
     told = (await monitor(api, someone))["allowances"]
     assert told["budget"] | {"resets_at": 0} == {
         "limit_nanos": 1_000_000,
+        "limit_credits": "0.001",
+        "spent_credits": "0.0000021",
+        "remaining_credits": "0.0009979",
         "spent_nanos": 2100,
         "remaining_nanos": 997_900,
         "resets_at": 0,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from completions.paid import HOLD, Watched, an_item
 from people import PEPPER, Person
 from tollgate.app import create_app
+from tollgate.core.money import credits_text
 from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.keys.authentication import console
@@ -83,10 +84,12 @@ async def test_a_balance_costs_one_call_and_shows_no_key(home: Home, person: Any
     assert home.door.calls == ["balance"]
     assert someone.secret not in answer.text
     assert answer.json() == {
-        "key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
-        "credits": (HOLD + 7) / 10**9,
+        "masked_key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
+        "credits": credits_text(HOLD + 7),
         "credits_nanos": HOLD + 7,
         "held_nanos": HOLD,
+        "held_credits": credits_text(HOLD),
+        "available_credits": "0.000000007",
         "available_nanos": 7,
         "org_id": someone.org_id,
         "user_id": someone.user_id,
@@ -147,7 +150,7 @@ async def test_a_profile_says_who_the_key_is(home: Home, person: Any) -> None:
         "org_id": someone.org_id,
         "org_name": "Org",
         "plan": "free",
-        "key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
+        "masked_key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
         "environment": "live",
         "scopes": ["chat"],
     }

@@ -62,9 +62,13 @@ async def test_an_owner_reads_what_moved_and_what_was_left_after_it(client: http
         ("adjustment", -2 * 10**9, 3 * 10**9, None),
         ("grant", 5 * 10**9, 5 * 10**9, None),
     ]
-    assert (found["total"], found["next_cursor"]) == (4, None)
+    assert found["next_cursor"] is None
     grant = found["data"][-1]
-    assert (grant["change_credits"], grant["balance_after_credits"], grant["reason"]) == (5.0, 5.0, "of the tests")
+    assert (grant["change_credits"], grant["balance_after_credits"], grant["reason"]) == (
+        "5.00",
+        "5.00",
+        "of the tests",
+    )
     assert admin.user_id not in str(found)  # who moved it is the operators' matter
 
 
@@ -76,7 +80,7 @@ async def test_it_comes_page_by_page_and_filtered(client: httpx.AsyncClient, per
         query: dict[str, Any] = {"limit": 1, "sort": sort}
         for place, entry in enumerate(expected):
             page = await read_by(client, someone, **query)
-            assert (page["data"], page["total"]) == ([entry], 4)
+            assert page["data"] == [entry]
             assert (page["next_cursor"] is None) == (place == 3)
             query["cursor"] = page["next_cursor"]
     for kind in ("grant", "charge", "refund", "adjustment"):
@@ -92,7 +96,7 @@ async def test_it_comes_page_by_page_and_filtered(client: httpx.AsyncClient, per
 async def test_another_org_s_transfers_cannot_be_asked_for(client: httpx.AsyncClient, person: Any) -> None:
     admin, someone, other = await person("admin"), await person(), await person()
     await a_history(admin, other)
-    assert await read_by(client, someone) == {"data": [], "next_cursor": None, "total": 0}
+    assert await read_by(client, someone) == {"data": [], "next_cursor": None}
     theirs = (await read_by(client, other))["data"]
     for cursor in (theirs[0]["id"], "trf_999999999999", "trf_", "x"):
         error = (await read_by(client, someone, 400, cursor=cursor))["error"]

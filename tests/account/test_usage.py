@@ -57,7 +57,6 @@ async def test_one_sees_one_s_own_requests_alone(client: httpx.AsyncClient, two:
     found = await pages(client, someone, "/user/usage", limit=13)
     assert [row["id"] for row in found] == [row["id"] for row in reversed(rows)]
     assert {row["org_id"] for row in await pages(client, other, "/user/usage", limit=1000)} == {other.org_id}
-    assert (await ask(client, someone, "/user/usage", limit=1)).json()["total"] == 90
 
 
 async def test_another_org_s_ids_are_like_ids_of_nobody(client: httpx.AsyncClient, two: Any) -> None:
@@ -92,7 +91,7 @@ async def test_what_it_cost_us_is_nowhere(client: httpx.AsyncClient, two: Any) -
             assert "cost" not in text
             assert "margin" not in text
             assert "generation" not in text
-    for sort in ("cost", "margin"):
+    for sort in ("cost:desc", "margin:desc"):
         assert (await ask(client, someone, "/user/usage/aggregate", sort=sort)).status_code == 400
     assert (await ask(client, someone, "/user/usage/aggregate", by="org")).status_code == 400
 
@@ -148,11 +147,11 @@ async def test_each_key_is_told_with_what_it_used(
         used = [first_key[span]["requests"] for span in ("today", "last_30_days", "all_time")]
         assert used == [1, 2, 3]
         assert first_key["all_time"] == {
-            "requests": 3, "tokens": 45, "charge_nanos": 3150, "charge_credits": pytest.approx(0.00000315),
+            "requests": 3, "tokens": 45, "charge_nanos": 3150, "charge_credits": "0.00000315",
         }  # fmt: skip
         assert [second_key[span]["requests"] for span in ("today", "last_30_days", "all_time")] == [0, 0, 1]
     assert (first_key["status"], second_key["status"]) == ("active", "disabled")
-    assert second_key["key"].endswith("…wxyz")
+    assert second_key["masked_key"].endswith("…wxyz")
     assert first_key["last_used_at"] is not None
     assert someone.secret not in str(first_key)
     answer = await ask(client, someone, "/user/api-keys/usage", cursor=other.key_id)

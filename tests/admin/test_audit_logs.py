@@ -40,10 +40,12 @@ async def test_a_balance_is_shown_to_its_key(client: httpx.AsyncClient, person: 
     answer = await client.get("/user/balance", headers=bearing(someone))
     assert answer.status_code == 200
     assert answer.json() == {
-        "key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
-        "credits": 0.0,
+        "masked_key": f"{someone.secret[:12]}…{someone.secret[-4:]}",
         "credits_nanos": 0,
+        "credits": "0.00",
         "held_nanos": 0,
+        "held_credits": "0.00",
+        "available_credits": "0.00",
         "available_nanos": 0,
         "org_id": someone.org_id,
         "user_id": someone.user_id,

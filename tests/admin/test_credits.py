@@ -141,10 +141,11 @@ async def test_a_grant_is_a_transfer_the_balance_and_an_audit_event(office: Offi
         "debit": "promotion",
         "credit": "wallet",
         "amount_nanos": 2_500_000_000,
-        "amount_credits": 2.5,
+        "amount_credits": "2.50",
         "change_nanos": 2_500_000_000,
+        "change_credits": "2.50",
         "balance_after_nanos": 2_500_000_000,
-        "balance_after_credits": 2.5,
+        "balance_after_credits": "2.50",
         "request_id": None,
         "reference": f"{office.admin.user_id}:{key}",
         "reason": "of the tests",
@@ -487,13 +488,12 @@ async def test_the_ledger_is_read_page_by_page(office: Office, person: Any) -> N
     await office.done("refund", {"request_id": request_id, "credits_nanos": 400, "reason": "r"})
     whole = await office.get("transactions", org_id=someone.org_id)
     assert [entry["kind"] for entry in whole["data"]] == ["refund", "charge", "adjustment", "grant", "grant"]
-    assert (whole["total"], whole["next_cursor"]) == (5, None)
+    assert whole["next_cursor"] is None
     assert [entry["request_id"] for entry in whole["data"]] == [request_id, request_id, None, None, None]
     for sort, expected in (("created_at:desc", whole["data"]), ("created_at:asc", whole["data"][::-1])):
         found, query = [], {"org_id": someone.org_id, "limit": 2, "sort": sort}
         while True:
             page = await office.get("transactions", **query)
-            assert page["total"] == 5
             found += page["data"]
             if page["next_cursor"] is None:
                 break
@@ -523,7 +523,6 @@ async def test_filters_narrow_the_ledger(office: Office, person: Any) -> None:
     for query, amounts in FILTERS:
         found = await office.get("transactions", org_id=someone.org_id, **query)
         assert [entry["amount_nanos"] for entry in found["data"]] == amounts, query
-        assert found["total"] == len(amounts)
 
 
 NO_FILTERS: list[tuple[Row, str]] = [
@@ -587,7 +586,7 @@ async def test_the_summary_adds_up_what_moved(office: Office, person: Any) -> No
         } == dict.fromkeys(("today_nanos", "last_7_days_nanos", "last_30_days_nanos", "all_nanos"), moved), name
     assert sum(account["all_nanos"] for account in after["accounts"]) == 0
     wallet = later["wallet"]["all_nanos"]
-    assert after["outstanding"]["balance_nanos"] == wallet
+    assert after["outstanding"]["credits_nanos"] == wallet
     books = await office.door.call("tollgate_audit_books")
     assert {account["account"]: account["all_nanos"] for account in after["accounts"]} == books["accounts_nanos"]
 

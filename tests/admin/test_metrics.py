@@ -136,6 +136,18 @@ async def test_requests_are_counted_by_route_and_status_and_errors_by_code(api: 
     assert counts == sorted(counts)
 
 
+async def test_refusals_are_counted_by_the_limit_that_was_reached(
+    api: ApiClient, customer: Customer, sql: Any, shared_database: str
+) -> None:
+    someone = await customer()
+    one_a_minute = "update tollgate.orgs set limits = row(1, null, null, null, null, null) where id = $1"
+    await sql(shared_database, one_a_minute, someone.org_id)
+    await api.of(someone).ask("POST", "/v1/chat/completions", json=a_chat())
+    for _ in range(2):
+        await api.of(someone).ask("POST", "/v1/chat/completions", 429, json=a_chat())
+    assert (await scraped(api))['tollgate_http_rate_limited_total{limit="requests_per_minute"}'] == 2
+
+
 async def test_what_is_owed_held_and_open_is_told(api: ApiClient, door: Door, customer: Customer) -> None:
     before = await scraped(api)
     rich, poor = await customer(10**15), await customer(HOLD)
@@ -159,7 +171,7 @@ async def test_the_monitor_tells_the_same(api: ApiClient, door: Door, customer: 
     today, day = page["usage"]["today"], page["last_24_hours"]
     assert told["tollgate_requests_total"] == today["requests"]
     assert told["tollgate_charge_credits_total"] * 10**9 == today["charge_nanos"]
-    assert told["tollgate_balances_credits"] * 10**9 == page["balances"]["nanos"]
+    assert told["tollgate_balances_credits"] * 10**9 == page["balances"]["credits_nanos"]
     assert float(told['tollgate_duration_seconds{percentile="95"}']) == day["latency"]["p95_ms"] / 1000
     assert float(told['tollgate_first_token_seconds{percentile="50"}']) > 0
 

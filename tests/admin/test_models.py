@@ -90,6 +90,26 @@ async def office(door: Door, sandbox: Upstream, person: Any, lister: Lister) -> 
         yield made
 
 
+async def test_a_route_is_made_by_the_url_of_its_server_and_deleted_by_the_name_it_serves(api: ApiClient) -> None:
+    url, name = f"http://10.0.0.7:8000/{unique('v')}", unique("team/model")
+    entry = {"served_name": name, "url": f"{url}/", "pricing": PRICING}
+    error = await api.refused("POST", PATH, 404, json=entry)
+    assert (error["kind"], error["id"]) == ("upstream", url)
+    first = await api.upstream(base_url=url)
+    made = await api.ask("POST", PATH, 201, json=entry)
+    assert (made["model"], made["upstream_id"]) == (name, first["id"])
+    await api.refused("POST", PATH, 400, json=entry | {"upstream_id": first["id"]})
+    await api.refused("POST", PATH, 400, json={"model": name, "pricing": PRICING})
+
+    other = await api.route((await api.upstream())["id"], name)
+    error = await api.refused("DELETE", f"{PATH}/{name}", 409)
+    assert error["route_ids"] == sorted([made["id"], other["id"]])
+    await api.ask("DELETE", f"{PATH}/{other['id']}")
+    assert (await api.ask("DELETE", f"{PATH}/{name}"))["id"] == made["id"]
+    error = await api.refused("DELETE", f"{PATH}/{name}", 404)
+    assert (error["kind"], error["id"]) == ("route", name)
+
+
 async def test_a_route_serves_is_paid_by_its_price_and_is_gone_when_it_is_deleted(
     api: ApiClient, served: Any, customer: Any, shared_database: str, sql: Any
 ) -> None:

@@ -12,7 +12,7 @@ from completions.paid import HOLD, Watched, an_item, unsettled
 from gateway import Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat
-from tollgate.core.money import NANOS_PER_CREDIT
+from tollgate.core.money import credits_text
 from tollgate.database import Door
 
 Customer = Callable[..., Awaitable[Person]]
@@ -45,7 +45,7 @@ async def test_what_was_used_is_added_up_for_each_span(api: ApiClient, door: Doo
     after = await seen(api)
     for span in SPANS:
         assert grown(before["usage"][span], after["usage"][span], *MEASURES) == [4, 1, 30, 15, 6300, 6000, 300]
-        assert after["usage"][span]["margin_credits"] == after["usage"][span]["margin_nanos"] / NANOS_PER_CREDIT
+        assert after["usage"][span]["margin_credits"] == credits_text(after["usage"][span]["margin_nanos"])
     assert grown(before["last_24_hours"], after["last_24_hours"], "requests", "errors") == [4, 1]
     assert after["last_24_hours"]["error_rate"] == pytest.approx(
         after["last_24_hours"]["errors"] / after["last_24_hours"]["requests"]
@@ -105,7 +105,7 @@ async def test_who_is_charged_most_leads(api: ApiClient, door: Door, customer: C
     assert used.items() <= _named(found["top_models"], "model", model).items()
     key = _named(found["top_keys"], "key_id", someone.key_id)
     assert used.items() <= key.items()
-    assert key["key"] == f"{someone.secret[:12]}…{someone.secret[-4:]}"
+    assert key["masked_key"] == f"{someone.secret[:12]}…{someone.secret[-4:]}"
     for top in ("top_orgs", "top_keys", "top_models"):
         charges = [one["charge_nanos"] for one in found[top]]
         assert charges == sorted(charges, reverse=True)
@@ -134,10 +134,10 @@ async def test_holds_that_nobody_ended_are_shown(api: ApiClient, door: Door, cus
     await door.call("tollgate_admit", items=[item])
     await unsettled(door, someone, "gen-1")
     after = (await seen(api))["open_holds"]
-    assert grown(before, after, "count", "nanos", "unsettled") == [2, 2 * HOLD, 1]
+    assert grown(before, after, "count", "held_nanos", "unsettled") == [2, 2 * HOLD, 1]
     assert after["oldest_at"] is not None
     await door.call("tollgate_settle", items=[{"id": item["id"], "outcome": "released"}])
-    assert grown(before, (await seen(api))["open_holds"], "count", "nanos") == [1, HOLD]
+    assert grown(before, (await seen(api))["open_holds"], "count", "held_nanos") == [1, HOLD]
 
 
 async def test_an_org_that_owes_is_shown_with_what_it_owes(api: ApiClient, door: Door, customer: Customer) -> None:
@@ -146,8 +146,8 @@ async def test_an_org_that_owes_is_shown_with_what_it_owes(api: ApiClient, door:
     debt = 10**14
     await paid(door, someone, charge_nanos=HOLD + debt, cost_nanos=HOLD)
     after = (await seen(api))["overdrawn"]
-    assert grown(before, after, "count", "nanos") == [1, debt]
-    assert _named(after["orgs"], "org_id", someone.org_id)["balance_nanos"] == -debt
+    assert grown(before, after, "count", "overdrawn_nanos") == [1, debt]
+    assert _named(after["orgs"], "org_id", someone.org_id)["credits_nanos"] == -debt
 
 
 async def test_an_org_whose_paid_calls_are_suspended_is_shown(
@@ -162,7 +162,7 @@ async def test_an_org_whose_paid_calls_are_suspended_is_shown(
     assert after["count"] - before["count"] == 1
     shown = _named(after["orgs"], "org_id", someone.org_id)
     assert shown == {
-        "org_id": someone.org_id, "name": "Org", "since": "2020-01-01T00:00:00.000Z", "reason": "operator",
+        "org_id": someone.org_id, "name": "Org", "suspended_at": "2020-01-01T00:00:00.000Z", "reason": "operator",
     }  # fmt: skip
 
 

@@ -63,9 +63,11 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "paid_calls": "active",
         "paid_suspended_at": None,
         "paid_suspended_reason": None,
-        "credits": 0.0,
+        "credits": "0.00",
         "credits_nanos": 0,
         "held_nanos": 0,
+        "held_credits": "0.00",
+        "available_credits": "0.00",
         "available_nanos": 0,
         "users": 0,
         "created_at": org["created_at"],
@@ -83,7 +85,7 @@ async def test_an_org_shows_its_credits(operator: httpx.AsyncClient, door: Door,
     someone = await customer(5 * CREDIT + 1)
     await admitted(door, someone)
     org = (await operator.get(f"/admin/orgs/{someone.org_id}")).json()
-    assert (org["credits"], org["credits_nanos"], org["users"]) == (5.000000001, 5 * CREDIT + 1, 1)
+    assert (org["credits"], org["credits_nanos"], org["users"]) == ("5.000000001", 5 * CREDIT + 1, 1)
     assert (org["held_nanos"], org["available_nanos"]) == (105_000, 5 * CREDIT + 1 - 105_000)
 
 

@@ -109,7 +109,7 @@ async def test_failures_of_one_address_are_one_event_that_moves_on(door: Door, l
     await note(door, failures(address, 4, "2026-01-01T11:00:00Z"))
     (event,) = await of_address(look, address)
     assert (event["kind"], event["count"], event["severity"]) == ("authentication_failed", 9, "warning")
-    assert (event["first_seen"], event["last_seen"]) == ("2026-01-01T11:00:00.000Z", "2026-01-01T12:30:00.000Z")
+    assert (event["first_seen_at"], event["last_seen_at"]) == ("2026-01-01T11:00:00.000Z", "2026-01-01T12:30:00.000Z")
     assert (event["org_id"], event["key_id"], event["details"]["code"]) == (None, None, "invalid_api_key")
 
 
@@ -117,7 +117,7 @@ async def test_a_server_whose_clock_runs_ahead_sees_nothing_in_the_future(door: 
     address = an_address()
     await note(door, failures(address, at="2999-01-01T00:00:00Z"))
     (event,) = await of_address(look, address)
-    assert event["first_seen"] <= event["last_seen"] < "2998"
+    assert event["first_seen_at"] <= event["last_seen_at"] < "2998"
 
 
 async def test_refusals_of_a_key_are_its_own_by_id_or_by_digest(door: Door, person: Any, look: Any) -> None:
@@ -459,7 +459,12 @@ async def five(door: Door, person: Any, shared_database: str, sql: Sql) -> Perso
 
 @pytest.mark.parametrize(
     ("sort", "field"),
-    [("last_seen", "last_seen"), ("first_seen", "first_seen"), ("count", "count"), ("severity", "severity")],
+    [
+        ("last_seen_at", "last_seen_at"),
+        ("first_seen_at", "first_seen_at"),
+        ("count", "count"),
+        ("severity", "severity"),
+    ],
 )
 async def test_each_sort_goes_both_ways_and_by_pages(look: Any, five: Person, sort: str, field: str) -> None:
     grave = ["info", "warning", "critical"]

@@ -11,6 +11,7 @@ import pytest
 
 from people import PEPPER, Person
 from tollgate.app import create_app
+from tollgate.core.money import credits_text
 from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
 from tollgate.settings import read
@@ -109,8 +110,7 @@ async def test_requests_come_newest_first_page_by_page(office: Office) -> None:
         assert [row["id"] for row in await office.pages("/admin/usage", limit=limit)] == newest_first
     oldest_first = await office.pages("/admin/usage", limit=100, sort="created_at:asc")
     assert [row["id"] for row in oldest_first] == newest_first[::-1]
-    page = await office.ask("/admin/usage", limit=3)
-    assert page["total"] == 300
+    assert [row["id"] for row in (await office.ask("/admin/usage", limit=3, offset=5))["data"]] == newest_first[5:8]
 
 
 async def test_many_of_one_moment_are_all_on_some_page(own_office: Office, shared_database: str) -> None:
@@ -127,7 +127,7 @@ async def test_a_row_says_what_was_asked_what_came_and_what_it_cost(office: Offi
     for name in ("org_id", "key_id", "model", "served_model", "upstream", "cost_nanos", "duration_ms", "streamed"):
         assert row[name] == made[name]
     assert abs(datetime.fromisoformat(row["created_at"]) - created(made)) < timedelta(milliseconds=1)
-    assert row["cost_credits"] == pytest.approx(made["cost_nanos"] / 1e9)
+    assert row["cost_credits"] == credits_text(made["cost_nanos"])
     assert row["cached_tokens"] == 0
 
 
@@ -143,16 +143,12 @@ async def test_filters_narrow_the_list(office: Office, values: dict[str, Any]) -
     query = {name: str(value).lower() for name, value in values.items()}
     found = await office.pages("/admin/usage", limit=1000, **query)
     assert [row["id"] for row in found] == office.having(**values)
-    page = await office.ask("/admin/usage", limit=1, **query)
-    cheap = set(values) <= {"model", "upstream"}
-    assert page["total"] == (len(found) if cheap else None)
 
 
 async def test_people_s_filters_find_theirs_alone(office: Office, person: Any) -> None:
     for name in ("user_id", "key_id"):
         query = {"org_id": None, name: getattr(office.someone, name)}
         assert len(await office.pages("/admin/usage", limit=1000, **query)) == 300
-        assert (await office.ask("/admin/usage", limit=1, **query))["total"] == 300
     stranger = await person()
     assert await office.pages("/admin/usage", key_id=stranger.key_id) == []
     assert await office.pages("/admin/usage", org_id="org_of_nobody") == []
@@ -183,7 +179,8 @@ async def test_from_is_inclusive_and_to_is_not(office: Office) -> None:
     first, second, third = (created(row) for row in office.rows[10:13])
     found = await office.pages("/admin/usage", from_=first.isoformat(), to=third.isoformat())
     assert [row["id"] for row in found] == [office.rows[11]["id"], office.rows[10]["id"]]
-    assert (await office.ask("/admin/usage", from_=second.isoformat(), to=third.isoformat()))["total"] == 1
+    found = await office.pages("/admin/usage", from_=second.isoformat(), to=third.isoformat())
+    assert [row["id"] for row in found] == [office.rows[11]["id"]]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +193,7 @@ async def test_from_is_inclusive_and_to_is_not(office: Office) -> None:
 async def test_logs_tell_what_was_cached(own_office: Office, shared_database: str, usage: Any) -> None:
     cached = of(own_office.someone, NOON + timedelta(days=1), usage=usage)
     await past.keep(shared_database, [cached])
-    query = {"org_id": None, "key": own_office.someone.key_id, "limit": 1000}
+    query = {"org_id": None, "key_id": own_office.someone.key_id, "limit": 1000}
     found = await own_office.pages("/admin/logs", **query, cached="true")
     assert [(row["id"], row["cached_tokens"]) for row in found] == [(cached["id"], 7)]
     assert len(await own_office.pages("/admin/logs", **query, cached="false")) == 300
@@ -205,7 +202,7 @@ async def test_logs_tell_what_was_cached(own_office: Office, shared_database: st
 
 async def test_logs_are_the_list_under_another_name(office: Office) -> None:
     whole = await office.pages("/admin/usage", limit=50, model="maker/model-1", status="2xx")
-    query = {"org_id": None, "key": office.someone.key_id, "model": "maker/model-1", "status": "2xx"}
+    query = {"org_id": None, "key_id": office.someone.key_id, "model": "maker/model-1", "status": "2xx"}
     assert await office.pages("/admin/logs", **query, limit=9) == whole
 
 
@@ -240,16 +237,19 @@ SPAN = {"from_": LONG["from"], "to": LONG["to"]}
 @pytest.mark.parametrize(
     ("sort", "measure"),
     [
-        ("requests", lambda g: g["requests"]), ("errors", lambda g: g["errors"]), ("cost", lambda g: g["cost_nanos"]),
-        ("tokens", lambda g: g["prompt_tokens"] + g["completion_tokens"]), ("charge", lambda g: g["charge_nanos"]),
-        ("margin", lambda g: g["margin_nanos"]), (None, lambda g: g["charge_nanos"]),
+        ("requests:desc", lambda g: g["requests"]), ("errors:asc", lambda g: g["errors"]),
+        ("tokens:desc", lambda g: g["prompt_tokens"] + g["completion_tokens"]),
+        ("charge:asc", lambda g: g["charge_nanos"]), (None, lambda g: g["charge_nanos"]),
+        ("cost:desc", lambda g: g["cost_nanos"]), ("margin:desc", lambda g: g["margin_nanos"]),
     ],
 )  # fmt: skip
 async def test_groups_come_in_order_page_by_page(office: Office, sort: str | None, measure: Any) -> None:
     by = ["model", "upstream"]
     whole = await office.pages("/admin/usage/aggregate", by=by, sort=sort, limit=1000, **SPAN)
-    assert [measure(group) for group in whole] == sorted(map(measure, whole), reverse=True)
+    assert [measure(group) for group in whole] == sorted(map(measure, whole), reverse=not (sort or "").endswith("asc"))
     assert await office.pages("/admin/usage/aggregate", by=by, sort=sort, limit=1, **SPAN) == whole
+    skipped = await office.ask("/admin/usage/aggregate", by=by, sort=sort, limit=2, offset=1, **SPAN)
+    assert skipped["data"] == whole[1:3]
     assert await office.pages("/admin/usage/aggregate", by=by, sort=sort, limit=5, **SPAN) == whole
 
 
@@ -286,7 +286,8 @@ async def test_minutes_are_told_as_well(office: Office) -> None:
     )
     assert len(answer["data"]) == 180
     busy = {point["start"] for point in answer["data"] if point["requests"]}
-    assert busy == {f"{row['created_at'][:16]}:00Z" for row in office.rows if created(row) < NOON + timedelta(hours=3)}
+    rows = [row for row in office.rows if created(row) < NOON + timedelta(hours=3)]
+    assert busy == {f"{row['created_at'][:16]}:00.000Z" for row in rows}
 
 
 @pytest.mark.parametrize(
@@ -349,7 +350,7 @@ async def test_a_file_of_everyone_s_requests_has_the_costs(office: Office) -> No
         ("/admin/usage", {"sort": "charge_nanos; drop"}, "sort"), ("/admin/usage", {"state": "gone"}, "state"),
         ("/admin/usage", {"model": "a\0b"}, "model"), ("/admin/usage", {"from": "yesterday"}, "from"),
         ("/admin/usage", {"from": "0001-01-01T00:00:00+14:00"}, "from"), ("/admin/usage", {"balance": "1"}, "balance"),
-        ("/admin/logs", {"key_id": "key_1"}, "key_id"), ("/admin/logs", {"cached": "maybe"}, "cached"),
+        ("/admin/logs", {"key": "key_1"}, "key"), ("/admin/logs", {"cached": "maybe"}, "cached"),
         ("/admin/usage/aggregate", {"by": "moon"}, "by.0"), ("/admin/usage/aggregate", {"sort": "moon"}, "sort"),
         ("/admin/usage/aggregate", {"cursor": "nowhere"}, "cursor"),
         ("/admin/usage/aggregate", {"from": LONG["to"], "to": LONG["from"]}, "to"),

@@ -13,7 +13,7 @@ TIME = "2026-01-01T00:00:00.000Z"
 
 
 def a_report(name: str = "CI", **books: Any) -> dict[str, Any]:
-    key = {"key_id": "key_1", "key": "tg_live_abcd…wxyz", "name": name, "org_id": "org_1", "user_id": "usr_1"}
+    key = {"key_id": "key_1", "masked_key": "tg_live_abcd…wxyz", "name": name, "org_id": "org_1", "user_id": "usr_1"}
     admin = {
         "kind": "user",
         "id": "usr_1",
@@ -62,7 +62,7 @@ def test_a_spreadsheet_gets_one_table_with_a_line_for_each_fact() -> None:
     assert found["people", "seed-key", "refused"] == "4"
     assert found["access", "key_1", "requests"] == "7"
     assert found["money", "", "margin_nanos"] == "-1500000000"
-    assert found["money", "", "margin_credits"] == "-1.500000000"
+    assert found["money", "", "margin_credits"] == "-1.50"
     assert found["money", "", "out_credits"] == "2.000000001"
     assert found["books", "", "agree"] == "true"
 
@@ -84,7 +84,7 @@ def test_a_person_reads_headings_tables_and_a_verdict() -> None:
     assert "| issued | 3 |" in page
     assert "| usr\\_1 | a@example.com | admin | key.created × 2, org.created × 1 | 0 |" in page
     assert "| seed-key | – | console | nothing | 4 |" in page
-    assert "| margin | -1.500000000 |" in page
+    assert "| margin | -1.50 |" in page
     assert "The books agree: 1 orgs, 2 transfers, 3 requests, 0 open holds." in page
 
 

@@ -87,12 +87,13 @@ def test_a_stranger_s_digest_goes_nowhere() -> None:
     assert "ab" not in repr(taken(counters))
 
 
-def test_who_sends_no_key_or_has_no_credits_is_not_counted() -> None:
+def test_a_request_without_a_key_is_not_counted_and_missing_credits_are_no_security_event() -> None:
     counters = counter()
     refused(counters, "missing_api_key")
-    refused(counters, "insufficient_credits")
     counters.count("GET", "/healthz", {}, {})
     assert counters.take() is None
+    refused(counters, "insufficient_credits")
+    assert taken(counters)["refusals"] == []
 
 
 def test_a_key_that_asks_for_what_is_an_operator_s_is_told_by_its_route() -> None:
@@ -168,3 +169,36 @@ def test_every_refusal_that_counts_is_counted_once(seen: list[tuple[str, str | N
         for one in found["refusals"]
     ]
     assert len(set(who)) == len(who)
+
+
+def refused_call(counters: SecurityCounters, model: str, request_id: str = "req_1", **facts: Any) -> None:
+    noted = {"error_code": "quota_exhausted", "model": model, "refusal": facts}
+    counters.count("POST", "/v1/chat/completions", noted, CALLER | {"request_id": request_id})
+
+
+def test_refused_calls_of_a_model_are_one_count_with_the_last_as_a_sample() -> None:
+    counters = counter()
+    refused_call(counters, "maker/model", tokens_needed=10)
+    refused_call(counters, "maker/model", "req_2", tokens_needed=20)
+    assert taken(counters)["refused_calls"] == [
+        {
+            "code": "quota_exhausted",
+            "key_id": None,
+            "digest": "ab",
+            "model": "maker/model",
+            "times": 2,
+            "first_seen": "2026-01-01T12:00:01+00:00",
+            "last_seen": "2026-01-01T12:00:03+00:00",
+            "request_id": "req_2",
+            "facts": {"tokens_needed": 20},
+        }
+    ]
+
+
+def test_refused_calls_of_more_models_than_fit_are_counted_without_their_model() -> None:
+    counters = counter()
+    for number in range(MOST_OF_EACH + 7):
+        refused_call(counters, f"maker/model-{number}")
+    found = taken(counters)["refused_calls"]
+    assert len(found) == MOST_OF_EACH + 1
+    assert (found[-1]["model"], found[-1]["times"]) == (None, 7)

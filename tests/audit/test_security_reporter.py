@@ -1,10 +1,12 @@
 """When the security reporter writes, and that no request waits for it."""
 
 import asyncio
+import io
+import json
 from datetime import UTC, datetime
 from typing import Any
 
-from tollgate.audit.security_reporter import PAUSE_SECONDS, SecurityReporter
+from tollgate.audit.security_reporter import ADDRESSES_REMEMBERED, LINE_SECONDS, PAUSE_SECONDS, SecurityReporter
 from tollgate.core.errors import DatabaseUnavailable
 from tollgate.process import logs
 
@@ -37,8 +39,8 @@ class Site:
         self.hatch = Hatch()
         self.reporter = SecurityReporter(self.hatch, clock=lambda: self.seconds, now=lambda: NOON)
 
-    def guess(self) -> None:
-        self.reporter.ended("GET", "/user/balance", {"error_code": "invalid_api_key"}, {"ip": "192.0.2.1"})
+    def guess(self, ip: str = "192.0.2.1") -> None:
+        self.reporter.ended("GET", "/user/balance", {"error_code": "invalid_api_key"}, {"ip": ip})
 
     def handed_over(self) -> list[int]:
         return [
@@ -98,3 +100,29 @@ async def test_a_database_out_of_order_costs_the_counts_and_nothing_else() -> No
     site.guess()
     await site.reporter.finish()
     assert site.handed_over() == [1, 1]
+
+
+def test_the_first_failed_authentication_of_an_address_and_minute_is_logged_and_the_others_are_counted() -> None:
+    site, out = Site(), io.StringIO()
+    logs.configure("info", [], out)
+    for ip in ("192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.1"):
+        site.guess(ip)
+    site.reporter.ended("GET", "/user/balance", {"error_code": "not_found"}, {"ip": "192.0.2.9"})
+    site.seconds += LINE_SECONDS
+    site.guess("192.0.2.1")
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(line["address"], line["left_out"]) for line in lines] == [
+        ("192.0.2.1", 0),
+        ("2001:db8::/64", 0),
+        ("192.0.2.1", 2),
+    ]
+    assert {(line["source"], line["event"], line["error_code"]) for line in lines} == {
+        ("security", "authentication_failed", "invalid_api_key")
+    }
+
+
+def test_addresses_beyond_a_bound_are_forgotten() -> None:
+    site = Site()
+    for number in range(2 * ADDRESSES_REMEMBERED):
+        site.guess(f"10.0.{number // 256}.{number % 256}")
+    assert len(site.reporter._failures) == ADDRESSES_REMEMBERED

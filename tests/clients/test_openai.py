@@ -190,9 +190,9 @@ async def test_an_empty_balance_is_told_and_not_tried_again(
     ("model", "kind", "code"),
     [
         ("nobody/knows", "NotFoundError", "model_not_found"),
-        (erring("status=400"), "BadRequestError", "400"),
-        (erring("moderation"), "PermissionDeniedError", "403"),
-        (erring("status=429,retry-after=0"), "RateLimitError", "429"),
+        (erring("status=400"), "BadRequestError", "invalid_request"),
+        (erring("moderation"), "PermissionDeniedError", "content_policy_violation"),
+        (erring("status=429,retry-after=0"), "RateLimitError", "rate_limit_exceeded"),
         (erring("status=401"), "InternalServerError", "upstream_unavailable"),
         (erring("status=402"), "InternalServerError", "upstream_unavailable"),
     ],
@@ -203,7 +203,7 @@ async def test_a_refusal_is_an_error_of_its_kind(
 ) -> None:
     with pytest.raises(getattr(openai, kind)) as caught:
         client.chat.completions.create(model=model, messages=SAID, stream=stream)
-    assert str(caught.value.code) == code
+    assert caught.value.code == code
     assert caught.value.message
 
 

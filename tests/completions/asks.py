@@ -91,6 +91,7 @@ CHATS: dict[str, dict[str, Any]] = {
     },
     "video": {"messages": said({"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}})},
     "fallbacks": {"model": "sandbox/fault-status=502", "models": ["sandbox/fault-moderation", "sandbox/words"]},
+    "models alone": {"model": None, "models": ["sandbox/fault-moderation", "sandbox/words"]},
     "suffix": {"model": "sandbox/echo:nitro"},
     "alias": {"model": "~sandbox/echo-latest"},
     "free": {"model": "sandbox/free:free"},

@@ -620,7 +620,8 @@ async def test_an_idempotency_key_runs_once_and_then_replays(door: Door, payer: 
     assert running["refusal"]["code"] == "request_in_progress"
     await settle(door, settled(first, 500, answer={"status": 200, "body": "hello"}))
     (replayed,) = await admit(door, idempotent(someone, "k1"))
-    assert replayed["replay"] == {"status": 200, "body": "hello", "request_id": first["id"]}
+    whose = {"request_id": first["id"], "org_id": someone.org_id, "key_id": someone.key_id}
+    assert replayed["replay"] == {"status": 200, "body": "hello", **whose}
     (reused,) = await admit(door, idempotent(someone, "k1", body="other"))
     assert reused["refusal"]["code"] == "idempotency_key_reused"
     assert await balance_of(someone) == (CREDIT - 500, 0)
@@ -695,7 +696,8 @@ async def test_an_idempotency_key_whose_request_ended_without_an_answer_says_so(
     await admit(door, first)
     await settle(door, settled(first, 500, **answer) | {"outcome": outcome})
     (replayed,) = await admit(door, idempotent(someone, "k1"))
-    assert replayed["replay"] == {"kept": False, "request_id": first["id"]}
+    whose = {"request_id": first["id"], "org_id": someone.org_id, "key_id": someone.key_id}
+    assert replayed["replay"] == {"kept": False, **whose}
     (reused,) = await admit(door, idempotent(someone, "k1", body="other"))
     assert reused["refusal"]["code"] == "idempotency_key_reused"
 

@@ -1,5 +1,6 @@
 """Paid calls as a client makes them: through the whole server, to a sandbox that keeps a ledger of its own."""
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from sandbox.serving import a_chat, payloads, until
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
 from tollgate.database import Door
+from tollgate.process import logs
 
 Customer = Callable[..., Any]
 
@@ -160,6 +162,20 @@ async def test_an_unknown_model_is_refused(gateway: Gateway, customer: Customer)
     someone = await customer()
     answer = await gateway.post(someone, a_chat(model="nobody/knows"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("fault", ["status=400", "status=401", "cut", "garbage"])
+async def test_whatever_a_test_key_meets_is_the_sandbox_s_and_no_error_in_the_log(
+    gateway: Gateway, customer: Customer, shared_database: str, sql: Any, fault: str
+) -> None:
+    someone, out = await customer(environment="test"), io.StringIO()
+    logs.configure("warning", [], out)
+    answer = await gateway.post(someone, a_chat(), **{"x-sandbox-fault": fault})
+    assert answer.status_code >= 400
+    assert (await row(sql, shared_database, someone))["upstream"] == "sandbox"
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert {line["level"] for line in lines if "library" not in line} <= {"warning"}  # the sandbox has its own server
+    assert "Traceback" not in out.getvalue()
 
 
 async def test_a_test_key_reaches_the_sandbox_and_pays_nothing(

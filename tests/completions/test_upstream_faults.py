@@ -2,6 +2,7 @@
 charged in the end is what the sandbox was owed, or one of the few exceptions that are named here."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -222,7 +223,8 @@ async def test_a_limit_upstream_is_passed_on_with_its_time(stage: Stage, fault: 
     met = await meet(stage, fault, stream)
     assert met.answer.headers["x-tollgate-charge-nanos"] == "0"
     error = met.answer.json()["error"]
-    assert error["metadata"]["error_type"] == "rate_limit_exceeded"
+    assert (error["code"], error["type"]) == ("rate_limit_exceeded", "rate_limit_error")
+    assert (error["upstream"], error["upstream_code"]) == ("openrouter", 429)
     waits = met.answer.headers["retry-after"]
     assert waits == "30" if "date" not in fault else waits.endswith("GMT")
 
@@ -269,10 +271,11 @@ async def test_a_broken_stream_never_looks_whole(stage: Stage, fault: str) -> No
 
 
 @pytest.mark.parametrize("fault", ["mid-stream-error", "finish-error", "vllm-error"])
-async def test_a_failure_in_the_middle_is_passed_on_as_it_came(stage: Stage, fault: str) -> None:
+async def test_a_failure_in_the_middle_is_passed_on_with_a_word_for_its_code(stage: Stage, fault: str) -> None:
     answer = (await meet(stage, fault, True)).answer
     (failing,) = [chunk for chunk in chunks(answer.text) if "error" in chunk]
-    assert failing["error"]["code"] in (500, 502)
+    assert failing["error"]["upstream_code"] in (500, 502)
+    assert re.fullmatch("[a-z_]+", failing["error"]["code"])
     assert answer.text.endswith("data: [DONE]\n\n") == (fault == "vllm-error")
 
 

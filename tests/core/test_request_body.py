@@ -119,6 +119,7 @@ def test_parameters_that_nobody_here_knows_pass() -> None:
 )
 def test_a_model_has_a_name_that_can_be_written_anywhere(endpoint: Endpoint, name: Any) -> None:
     assert refused(endpoint, model=name).param == "model"
+    assert refused(endpoint, model=None, models=[]).param == "model"
     assert refused(endpoint, models=["fine", name]).param == "models"
 
 
@@ -138,6 +139,14 @@ def test_every_model_that_may_answer_is_named_once() -> None:
     asked = ask(model="a/b", models=["a/b", "c/d:free", "e/f", "c/d:free"])
     assert asked.fallbacks == ("a/b", "c/d:free", "e/f", "c/d:free")
     assert asked.models == ("a/b", "c/d:free", "e/f")
+
+
+@EVERY_ENDPOINT
+@pytest.mark.parametrize("more", [{}, {"model": None}])
+def test_the_first_of_models_is_the_model_where_none_is_named(endpoint: Endpoint, more: dict[str, Any]) -> None:
+    body = {**PROMPTS[endpoint], "models": ["a/b", "c/d"], **more}
+    asked = request_body.read(json.dumps(body).encode(), endpoint)
+    assert (asked.model, asked.models) == ("a/b", ("a/b", "c/d"))
 
 
 @pytest.mark.parametrize("models", ["a", {"a": 1}, 7, [[]], ["m"] * 33])

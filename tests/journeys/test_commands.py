@@ -258,7 +258,7 @@ def test_demo_tells_its_key_the_commands_to_try_and_where_its_data_is(home: Home
         assert all(f"Authorization: Bearer {demo.demo_key}" in command for command in commands)
         assert json.loads(commands[1][-1])["messages"]
         balance = demo.get("/user/balance", demo.demo_key).json()
-        assert (balance["credits"], balance["credits_nanos"], balance["held_nanos"]) == (5, 5_000_000_000, 0)
+        assert (balance["credits"], balance["credits_nanos"], balance["held_nanos"]) == ("5.00", 5_000_000_000, 0)
 
 
 @pytest.mark.slow
@@ -339,7 +339,7 @@ def test_demo_takes_over_the_postgres_of_a_killed_one_and_stops_it(used_home: Ho
     assert orphans
     with used_home.server("demo") as demo:
         assert orphans & whole_postgres(used_home.data)
-        assert demo.get("/user/balance", demo.demo_key).json()["credits"] == 5
+        assert demo.get("/user/balance", demo.demo_key).json()["credits"] == "5.00"
         assert demo.stop() == 0
     gone(orphans)
 
@@ -393,7 +393,7 @@ def test_seed_key_works_beside_a_running_demo_and_leaves_it_running(used_home: H
     with used_home.server("demo") as demo:
         assert used_home.run("seed-key", SECRET).returncode == 0
         assert demo.get("/admin/audit-logs", SECRET).status_code == 200
-        assert demo.get("/user/balance", demo.demo_key).json()["credits"] == 5
+        assert demo.get("/user/balance", demo.demo_key).json()["credits"] == "5.00"
 
 
 @pytest.mark.parametrize("command", ["demo", "serve"])

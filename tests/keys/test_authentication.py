@@ -94,10 +94,12 @@ async def test_a_key_opens_the_door_to_its_balance_in_one_call() -> None:
     answer = await site.ask_with(KEY)
     assert answer.status_code == 200
     assert answer.json() == {
-        "key": f"{KEY[:12]}…{KEY[-4:]}",
-        "credits": 5.000000001,
+        "masked_key": f"{KEY[:12]}…{KEY[-4:]}",
+        "credits": "5.000000001",
         "credits_nanos": 5_000_000_001,
         "held_nanos": 1,
+        "held_credits": "0.000000001",
+        "available_credits": "5.00",
         "available_nanos": 5_000_000_000,
         "org_id": "org_1",
         "user_id": "usr_1",
@@ -263,8 +265,8 @@ async def test_a_refusal_that_knows_the_key_names_it_in_the_log_line() -> None:
     site = Site()
     site.door.refusal = lambda: KeyRevoked(key_id="key_1")
     assert refused(await site.ask_with(KEY)) == (401, "key_revoked")
-    (line,) = site.lines()
-    assert (line["key_id"], line["error_code"]) == ("key_1", "key_revoked")
+    line = site.lines()[-1]
+    assert (line["event"], line["key_id"], line["error_code"]) == ("request", "key_1", "key_revoked")
 
 
 async def test_callers_at_the_same_time_keep_their_own_names() -> None:

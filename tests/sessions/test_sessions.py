@@ -250,7 +250,7 @@ async def test_every_page_of_an_account_answers_a_session_without_a_key(
             ours = answer.status_code < 500 or answer.json()["error"]["code"] == "catalog_unavailable"
             assert ours, (operation.path, answer.text)
             assert answer.status_code not in (401, 403), (operation.path, answer.text)
-    assert (await client.get("/user/balance")).json()["key"] is None
+    assert (await client.get("/user/balance")).json()["masked_key"] is None
     made = await client.post("/user/api-keys", json={"name": "Mine", "scopes": ["chat", "admin"]})
     assert made.status_code == 201, made.text
 

@@ -77,14 +77,14 @@ async def test_a_step_makes_the_functions_of_the_schemas(own_database: str, load
     await earlier.execute(
         "create or replace function tollgate.ms_of(moment timestamptz) returns bigint language sql as $$ select 1 $$"
     )
-    await earlier.execute("drop function tollgate.credits_of(bigint)")
+    await earlier.execute("drop function tollgate.transfer_id(tollgate.transfers)")
     await earlier.execute(
-        "create function tollgate.credits_of(nanos bigint) returns text language sql as $$ select '' $$"
+        "create function tollgate.transfer_id(t tollgate.transfers) returns bigint language sql as $$ select 1 $$"
     )
     step = migration.step(migration.dumped(own_database), migration.dumped(loaded), "29990101000000")
     await earlier.execute(step)
     await earlier.close()
-    assert "-- What: writes public.tollgate_health, tollgate.credits_of, tollgate.ms_of; drops tollgate.gone." in step
+    assert "-- What: writes public.tollgate_health, tollgate.ms_of, tollgate.transfer_id; drops tollgate.gone." in step
     assert migration.differences(migration.dumped(own_database), migration.dumped(loaded)) == []
 
 

@@ -203,3 +203,16 @@ async def test_a_name_without_an_address_leads_nowhere() -> None:
 
 async def test_the_system_knows_itself() -> None:
     assert set(await by_system("localhost", 80)) <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.parametrize(("address", "advised"), [*((one, True) for one in PRIVATE), *((one, False) for one in NEVER)])
+async def test_a_refusal_names_the_setting_that_allows_the_address_where_one_does(address: str, advised: bool) -> None:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return [address]
+
+    guard = Guard(allow_private=False, resolve=resolve)
+    with pytest.raises(Forbidden) as by_name:
+        await guard.addresses("gpu.example", 443)
+    with pytest.raises(Forbidden) as by_number:
+        guard.check(f"http://[{address}]/v1" if ":" in address else f"http://{address}/v1")
+    assert {"PRIVATE_UPSTREAMS=true" in str(caught.value) for caught in (by_name, by_number)} == {advised}

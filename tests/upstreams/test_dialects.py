@@ -130,6 +130,9 @@ def test_openrouter_gets_the_fallbacks_that_it_knows() -> None:
 def test_falling_back_is_openrouters_to_know_and_no_other_servers() -> None:
     assert prepared("openrouter", models=["b/model"])["models"] == ["b/model"]
     assert "models" not in prepared("openai", models=["b/model"])
+    alone = b'{"models":["a/model","b/model"],"messages":[{"role":"user"}]}'
+    assert sent("openrouter", alone) == alone
+    assert json.loads(sent("openai", alone)) == {"model": "a/model", "messages": [{"role": "user"}]}
 
 
 def chunk(**more: Any) -> bytes:

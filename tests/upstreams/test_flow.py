@@ -249,7 +249,7 @@ async def test_metadata_is_never_called_even_where_private_addresses_are(a_side:
         with pytest.raises(UpstreamUnavailable):
             await side.upstreams.open(a_call(a_route("http://upstream.example/v1", "gpu", trusted=False)))
         (state,) = side.upstreams.states()
-        assert "not public" in str(state.last_error)
+        assert "never allowed" in str(state.last_error)
 
 
 async def test_who_is_trusted_is_found_by_the_system(a_side: Callable[..., Side]) -> None:

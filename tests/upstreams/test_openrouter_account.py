@@ -70,7 +70,7 @@ async def monitored(door: Door, person: Any) -> AsyncIterator[Monitored]:
 
 async def test_what_is_left_is_asked_with_the_management_key(monitored: Monitored) -> None:
     told = await monitored.credit()
-    assert (told["credits"], told["credits_nanos"], told["reason"]) == (20.25, 20_250_000_000, None)
+    assert (told["credits"], told["credits_nanos"], told["reason"]) == ("20.25", 20_250_000_000, None)
     assert monitored.server.asked == [("/api/v1/credits", f"Bearer {MANAGEMENT_KEY}".encode())]
 
 
@@ -92,7 +92,7 @@ async def test_debt_at_openrouter_leaves_no_days(monitored: Monitored, door: Doo
     await paid(door, await customer())
     monitored.server.body = b'{"data": {"total_credits": 5, "total_usage": 5.5}}'
     told = await monitored.credit()
-    assert (told["credits"], told["days_left"]) == (-0.5, 0)
+    assert (told["credits"], told["days_left"]) == ("-0.50", 0)
 
 
 async def test_an_answer_is_kept_for_minutes(monitored: Monitored) -> None:
@@ -102,7 +102,7 @@ async def test_an_answer_is_kept_for_minutes(monitored: Monitored) -> None:
     assert len(monitored.server.asked) == 1
     monitored.server.body = b'{"data": {"total_credits": 1, "total_usage": 0}}'
     monitored.clock.now += 1
-    assert (await monitored.credit())["credits"] == 1
+    assert (await monitored.credit())["credits"] == "1.00"
     assert len(monitored.server.asked) == 2
 
 

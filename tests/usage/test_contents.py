@@ -196,7 +196,7 @@ async def test_an_admin_reads_it_when_he_asks_for_it_and_that_is_recorded(
     admin, someone, silent = await person("admin"), await customer(), await customer()
     await keeping.post(someone, a_chat("hello"))
     await keeping.post(someone, a_chat("again"))
-    query = {"key": someone.key_id, "limit": 1}
+    query = {"key_id": someone.key_id, "limit": 1}
 
     metadata = await look(keeping, admin, **query)
     assert "prompt" not in metadata["data"][0]
@@ -211,7 +211,7 @@ async def test_an_admin_reads_it_when_he_asks_for_it_and_that_is_recorded(
     readings = json.loads(await sql(shared_database, READINGS, someone.org_id))
     assert [(one["actor"], one["target"]) for one in readings] == [(admin.user_id, someone.org_id)] * 2
     assert readings[0]["details"] == {"request_ids": [page["data"][0]["id"]]}
-    assert (await look(keeping, admin, key=silent.key_id, include="content"))["data"] == []
+    assert (await look(keeping, admin, key_id=silent.key_id, include="content"))["data"] == []
     assert json.loads(await sql(shared_database, READINGS, silent.org_id)) == []
 
 
@@ -220,7 +220,7 @@ async def test_what_was_not_kept_is_null_and_its_reading_no_event(
 ) -> None:
     admin, someone = await person("admin"), await customer()
     await gateway.post(someone, a_chat("hello"))
-    (row,) = (await look(gateway, admin, key=someone.key_id, include="content"))["data"]
+    (row,) = (await look(gateway, admin, key_id=someone.key_id, include="content"))["data"]
     assert (row["prompt"], row["answer"]) == (None, None)
     assert json.loads(await sql(shared_database, READINGS, someone.org_id)) == []
 
@@ -254,7 +254,7 @@ async def test_no_log_line_and_no_other_table_has_it(
     for stream in (False, True):
         await keeping.post(someone, a_chat(word, stream=stream))
         await keeping.post(someone, a_chat(word, model="sandbox/fault-cut", stream=stream))
-    await look(keeping, admin, key=someone.key_id, include="content")
+    await look(keeping, admin, key_id=someone.key_id, include="content")
     assert "paid_request_id" in log.getvalue()
     assert word not in log.getvalue()
     connection = await asyncpg.connect(shared_database)
@@ -268,9 +268,9 @@ async def test_a_page_with_content_is_no_longer_than_it_should_be(
 ) -> None:
     admin, someone = await person("admin"), await person()
     await past.keep(shared_database, [past.of(someone, past.NOON + timedelta(seconds=second)) for second in range(130)])
-    page = await look(gateway, admin, key=someone.key_id, include="content", limit=1000)
+    page = await look(gateway, admin, key_id=someone.key_id, include="content", limit=1000)
     assert len(page["data"]) == 100
-    rest = await look(gateway, admin, key=someone.key_id, include="content", limit=1000, cursor=page["next_cursor"])
+    rest = await look(gateway, admin, key_id=someone.key_id, include="content", limit=1000, cursor=page["next_cursor"])
     assert len(rest["data"]) == 30
 
 

@@ -170,8 +170,8 @@ async def test_only_the_worst_debtors_are_named(connection: asyncpg.Connection) 
         "select 'org_poor' || i, 'Poor', -i from generate_series(1, 15) i"
     )
     overdrawn = (await told(connection, "monitor"))["overdrawn"]
-    assert (overdrawn["count"], overdrawn["nanos"]) == (15, 120)
-    assert [one["balance_nanos"] for one in overdrawn["orgs"]] == [-debt for debt in range(15, 5, -1)]
+    assert (overdrawn["count"], overdrawn["overdrawn_nanos"]) == (15, 120)
+    assert [one["credits_nanos"] for one in overdrawn["orgs"]] == [-debt for debt in range(15, 5, -1)]
 
 
 async def test_an_empty_house_is_a_page_of_zeros(connection: asyncpg.Connection) -> None:
@@ -179,5 +179,5 @@ async def test_an_empty_house_is_a_page_of_zeros(connection: asyncpg.Connection)
     assert page["usage"]["last_30_days"]["requests"] == 0
     assert page["last_24_hours"]["latency"]["p50_ms"] is None
     assert [page[part] for part in ("top_orgs", "top_keys", "top_models", "recent_requests")] == [[], [], [], []]
-    assert page["open_holds"] == {"count": 0, "nanos": 0, "oldest_at": None, "unsettled": 0}
-    assert page["overdrawn"] == {"count": 0, "nanos": 0, "orgs": []}
+    assert page["open_holds"] == {"count": 0, "held_nanos": 0, "oldest_at": None, "unsettled": 0}
+    assert page["overdrawn"] == {"count": 0, "overdrawn_nanos": 0, "orgs": []}

@@ -48,11 +48,11 @@ def test_only_the_latency_of_people_is_bounded() -> None:
 
 
 def test_a_name_is_no_formula_and_a_negative_amount_stays_a_number() -> None:
-    row = {"model": "=1+1", "charge_nanos": -1}
+    row = {"model": "=1+1", "charge_nanos": -1, "charge_credits": "-0.000000001"}
     assert rules.table_row(row, ["model", "charge_nanos", "charge_credits"]) == ["'=1+1", -1, "-0.000000001"]
 
 
 def test_numbers_and_nothing_are_written_plainly() -> None:
-    row = {"status": 200, "streamed": True, "error_code": None, "charge_nanos": 1, "charge_credits": 1e-09}
+    row = {"status": 200, "streamed": True, "error_code": None, "charge_nanos": 1, "charge_credits": "0.000000001"}
     cells = rules.table_row(row, ["status", "streamed", "error_code", "charge_nanos", "charge_credits"])
     assert cells == [200, "true", None, 1, "0.000000001"]

@@ -6,7 +6,7 @@ from functools import lru_cache
 from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Literal
 
-from tollgate.core.errors import BadRequest
+from tollgate.core.errors import BadRequest, Unauthenticated
 
 RefusalKind = Literal["authentication_failed", "limit_exceeded", "ip_refused"]
 
@@ -21,7 +21,15 @@ KINDS: Mapping[str, RefusalKind] = {
     "quota_exhausted": "limit_exceeded",
     "key_budget_exhausted": "limit_exceeded",
 }
-"""The kind of a refusal by its code. A missing key and missing credits are not counted."""
+"""The kind of a refusal by its code. A missing key and missing credits raise no security event."""
+
+REFUSED_CALLS = frozenset(
+    ("insufficient_credits", "key_budget_exhausted", "quota_exhausted", "rate_limit_exceeded", "too_many_in_flight")
+)
+"""The codes of paid calls that are refused for what they would take: 402 and 429."""
+
+UNAUTHENTICATED = frozenset(error.code for error in Unauthenticated.__subclasses__()) | {"ip_not_allowed"}
+"""The codes of failed authentications."""
 
 OPERATORS_ONLY = "permission_denied"
 OPERATOR_PATH = "/admin/"

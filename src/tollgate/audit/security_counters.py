@@ -39,6 +39,23 @@ class RefusalCount:
     address: str | None = None
 
 
+class RefusedCall(NamedTuple):
+    code: str
+    key_id: str | None
+    digest: str | None
+    """The digest of a key whose id is not known here."""
+    model: str | None
+
+
+@dataclass(slots=True)
+class RefusedCalls:
+    times: int
+    first_seen: str
+    last_seen: str = ""
+    request_id: str | None = None
+    facts: Mapping[str, Any] | None = None
+
+
 @dataclass(slots=True)
 class ForbiddenCalls:
     times: int
@@ -56,6 +73,8 @@ class SecurityCounters:
     def count(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
         """Counts a request. `facts` are those of its log line (error_code, key_id), `caller` what it says of itself."""
         code, key_id, ip = facts.get("error_code", ""), facts.get("key_id"), caller.get("ip")
+        if code in rules.REFUSED_CALLS:
+            self._count_refused_call(code, facts, caller)
         if code in rules.KINDS:
             self._count_refusal(code, key_id, caller)
         elif key_id is None:
@@ -76,6 +95,7 @@ class SecurityCounters:
             "uses": [
                 {"key_id": key_id, "network": network, "seen": seen} for (key_id, network), seen in self._uses.items()
             ],
+            "refused_calls": [{**call._asdict(), **asdict(calls)} for call, calls in self._refused_calls.items()],
         }
         self._clear()
         return taken if any(taken.values()) else None
@@ -84,6 +104,7 @@ class SecurityCounters:
         self._refusals: dict[RefusalSource, RefusalCount] = {}
         self._forbidden_calls: dict[tuple[str, str], ForbiddenCalls] = {}
         self._uses: dict[tuple[str, str], str] = {}
+        self._refused_calls: dict[RefusedCall, RefusedCalls] = {}
 
     def _count_refusal(self, code: str, key_id: str | None, caller: Mapping[str, Any]) -> None:
         ip = caller.get("ip")
@@ -97,6 +118,19 @@ class SecurityCounters:
         count = self._refusals.setdefault(source, RefusalCount(0, moment))
         count.times += 1
         count.last_seen, count.code, count.address = moment, code, address
+
+    def _count_refused_call(self, code: str, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
+        key_id = facts.get("key_id")
+        digest = None if key_id else next(iter(caller.get("digests", ())), None)
+        call = RefusedCall(code, key_id, digest, facts.get("model"))
+        if call not in self._refused_calls and len(self._refused_calls) >= MOST_OF_EACH:
+            call = call._replace(model=None)
+        if call not in self._refused_calls and len(self._refused_calls) >= 2 * MOST_OF_EACH:
+            return
+        moment = self._now().isoformat()
+        calls = self._refused_calls.setdefault(call, RefusedCalls(0, moment))
+        calls.times += 1
+        calls.last_seen, calls.request_id, calls.facts = moment, caller.get("request_id"), facts.get("refusal")
 
     def _count_forbidden_call(self, target: tuple[str, str], caller: Mapping[str, Any]) -> None:
         if target not in self._forbidden_calls and len(self._forbidden_calls) >= MOST_OF_EACH:

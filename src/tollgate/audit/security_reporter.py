@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import Context
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tollgate.audit import store
+from cachetools import LRUCache
+
+from tollgate.audit import rules, store
 from tollgate.audit.security_counters import SecurityCounters
 from tollgate.core.errors import TollgateError
 from tollgate.database import Door
@@ -16,6 +19,17 @@ from tollgate.process.clock import Monotonic
 log = logs.source("security")
 
 PAUSE_SECONDS = 5.0
+LINE_SECONDS = 60.0
+ADDRESSES_REMEMBERED = 1_000
+
+
+@dataclass(slots=True)
+class Line:
+    """A log line about an address."""
+
+    at: float
+    left_out: int = 0
+    """Failures since, without a line of their own."""
 
 
 class SecurityReporter:
@@ -25,6 +39,8 @@ class SecurityReporter:
         self._counters = SecurityCounters(now=now, clock=clock)
         self._written_at = clock()
         self._writing: asyncio.Task[None] | None = None
+        self._failures: LRUCache[str, Line] = LRUCache(ADDRESSES_REMEMBERED)
+        """The last line of each address."""
 
     def begins(self) -> None:
         """A request begins: starts to write what was counted before it.
@@ -39,8 +55,10 @@ class SecurityReporter:
             self._writing = asyncio.create_task(self._write(taken), context=Context())
 
     def ended(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
-        """A request has ended: counts it."""
+        """A request has ended: counts it, and logs a failed authentication."""
         self._counters.count(method, path, facts, caller)
+        if facts.get("error_code") in rules.UNAUTHENTICATED:
+            self._log_failure(method, path, facts["error_code"], caller.get("ip"))
 
     async def finish(self) -> None:
         """Writes all counts now."""
@@ -48,6 +66,19 @@ class SecurityReporter:
             await asyncio.wait([self._writing])
         if taken := self._counters.take():
             await self._write(taken)
+
+    def _log_failure(self, method: str, path: str | None, code: str, ip: str | None) -> None:
+        """The first of each address in a minute. The others are counted on the line of the next."""
+        address = rules.address_of(ip) if ip else "unknown"
+        line = self._failures.get(address)
+        if line and self._clock() - line.at < LINE_SECONDS:
+            line.left_out += 1
+            return
+        self._failures[address] = Line(self._clock())
+        left_out = line.left_out if line else 0
+        log.warning(
+            "authentication_failed", method=method, route=path, error_code=code, address=address, left_out=left_out
+        )
 
     def _is_writing(self) -> bool:
         return self._writing is not None and not self._writing.done()

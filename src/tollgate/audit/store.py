@@ -1,10 +1,11 @@
 """Audit events, security events, the compliance report and the hash chains in the database."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tollgate.database import Door, Json
 
-Counted = list[dict[str, Any]]
+Counted = Sequence[dict[str, Any]]
 
 
 async def events(door: Door, filters: dict[str, Any], page_size: int) -> Json:
@@ -19,8 +20,16 @@ async def acknowledge_security_event(door: Door, event_id: str, note: str | None
     return await door.call("tollgate_acknowledge_security_event", event_id=event_id, note=note)
 
 
-async def write_security_counts(door: Door, refusals: Counted, trespasses: Counted, uses: Counted) -> Json:
-    return await door.call("tollgate_write_security_counts", refusals=refusals, trespasses=trespasses, uses=uses)
+async def write_security_counts(
+    door: Door, refusals: Counted, trespasses: Counted, uses: Counted, refused_calls: Counted = ()
+) -> Json:
+    return await door.call(
+        "tollgate_write_security_counts",
+        refusals=refusals,
+        trespasses=trespasses,
+        uses=uses,
+        refused_calls=list(refused_calls),
+    )
 
 
 async def detect_patterns(door: Door) -> Json:

@@ -95,9 +95,9 @@ class Admission:
         answer = await self._settlements.admit(self._item(call, quote))
         call.caller.recognised = True
         if "refusal" in answer:
-            raise self._refused(call.caller, answer["refusal"])
+            raise self._refused(call, answer["refusal"])
         if "replay" in answer:
-            return _replay(answer["replay"])
+            return _replayed(answer["replay"])
         granted = answer["granted"]
         if granted["environment"] != call.caller.environment:
             # The key's prefix and its row disagree, so the call would go to the wrong upstream.
@@ -155,19 +155,22 @@ class Admission:
             item |= {"idempotency_key": call.idempotency_key, "body_hash": call.body_hash}
         return item
 
-    def _refused(self, caller: Caller, refusal: Mapping[str, Any]) -> TollgateError:
+    def _refused(self, call: PaidCall, refusal: Mapping[str, Any]) -> TollgateError:
         facts = refusal["facts"]
+        logs.note(model=call.ask.model, refusal=facts)
         error = from_code(refusal["code"], facts)
         if isinstance(error, InvalidApiKey):
-            self._gate.remember_unknown(caller)
+            self._gate.remember_unknown(call.caller)
         elif isinstance(error, RateLimitExceeded):
             error.headers = limits.refused(facts)
+            logs.note(limit=f"{facts['measure']}_per_{facts['window']}")
         if "key_id" in facts:
             logs.note(key_id=facts["key_id"])
         return error
 
 
-def _replay(found: Replay) -> Replay:
+def _replayed(found: Replay) -> Replay:
+    logs.note(org_id=found["org_id"], key_id=found["key_id"])
     if not found.get("kept", True):
         raise AnswerNotKept(request_id=found["request_id"])
     return found

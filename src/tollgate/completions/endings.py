@@ -67,9 +67,9 @@ def of_answer(tally: Tally, route: Route, grant: Grant, generation_id: str | Non
     )
 
 
-def refused(status: int) -> Ending:
+def refused(status: int, upstream: str) -> Ending:
     """The upstream answered with an error."""
-    return Ending("released", status=status, error_code="refused_upstream")
+    return Ending("released", upstream, status=status, error_code="refused_upstream")
 
 
 def failed(error: UpstreamError | TooManyInFlight, routes: Sequence[Route]) -> Ending:

@@ -40,7 +40,7 @@ class Flow:
         if repeated:
             await replay.response(repeated)(scope, receive, send)
             return
-        answer = self._answer(call, scope, receive, send)
+        answer = self._answer(call, receive, send)
         settled = None
         try:
             async with answer.watched():
@@ -50,9 +50,9 @@ class Flow:
             settled = await self._settle(call, answer)
         await answer.finish(settled)
 
-    def _answer(self, call: PaidCall, scope: Scope, receive: Receive, send: Send) -> PlainAnswer | StreamedAnswer:
+    def _answer(self, call: PaidCall, receive: Receive, send: Send) -> PlainAnswer | StreamedAnswer:
         if call.ask.stream:
-            return StreamedAnswer(call, self._settlements, self._leaving, scope, receive, send)
+            return StreamedAnswer(call, self._settlements, self._leaving, receive, send)
         return PlainAnswer(call, send)
 
     async def _send_and_relay(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> None:

@@ -121,11 +121,17 @@ def _body(path: str) -> dict[str, Any]:
     needed = REQUIRED[path]
     known = {
         "model": {"type": "string", "description": "A model that GET /v1/models lists."},
+        "models": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Models to fall back to, in order. Without `model`, the first is the model.",
+        },
         needed: {"type": "array", "items": {}} if needed == "messages" else {},
     }
     return {
         "type": "object",
-        "required": ["model", needed],
+        "required": [needed],
+        "anyOf": [{"required": ["model"]}, {"required": ["models"]}],
         "properties": known | ({} if path == "/embeddings" else SIZES),
         "additionalProperties": True,
         "example": EXAMPLES[path],

@@ -10,9 +10,9 @@ from tollgate.completions.charge_shown import UNKNOWN, Amounts, states_cost
 from tollgate.completions.content import Content
 from tollgate.completions.endings import Ending
 from tollgate.completions.rules import Grant
-from tollgate.core import strict_json
+from tollgate.core import strict_json, upstream_errors
 from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
-from tollgate.core.models import Route
+from tollgate.core.models import SANDBOX, Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
@@ -49,6 +49,8 @@ class PaidCall:
     idempotency_key: str | None
     content: Content | None
     """What was asked and answered, where the operator keeps it."""
+    speaks_openrouter: bool
+    """The client expects OpenRouter's errors, not OpenAI's."""
     clock: Monotonic
     started: float
     tally: Tally
@@ -139,7 +141,7 @@ class PaidCall:
     def ending(self, *, client_left: bool, charges_prefill: bool) -> Ending:
         failure = self.failure
         if self.answer is not None and self.reply and self.reply.refused:
-            return endings.refused(self.reply.status)
+            return endings.refused(self.reply.status, self.reply.route.upstream.id)
         if isinstance(failure, (UpstreamError, TooManyInFlight)) and not self.streams:
             return endings.failed(failure, self.grant.routes)
         has_begun = self.tally.events or self.tally.usage or self.tally.done
@@ -161,14 +163,15 @@ class PaidCall:
         self.limit_headers = limits.settled(grant.headers, given_back)
         charge = 0 if ending.outcome == "released" else ending.charge_nanos
         self.amounts = Amounts(charge, ending.cost_nanos if shows_cost else None)
-        if self.answer is not None and self.hides_cost and states_cost(self.tally.usage):
-            self.answer = charge_shown.in_answer(self.answer, self.amounts)
+        if self.answer is not None and self.reply:
+            self.answer = self._as_shown(self.answer, self.reply)
 
     def item(self, ending: Ending, stored_answer: Mapping[str, Any] | None) -> dict[str, Any]:
         """As the settlement takes it. No answer is stored for a call that was released: its key is free again."""
         stores = self.idempotency_key is not None and ending.outcome != "released"
         return ending.item(
             self.id,
+            upstream=SANDBOX if self.caller.environment == "test" else None,
             status=ending.status or 200,
             first_token_ms=self.first_token_ms,
             duration_ms=self.elapsed_ms,
@@ -178,6 +181,19 @@ class PaidCall:
 
     def stored(self, status: int, content_type: str, body: bytes) -> Mapping[str, Any] | None:
         return replay.stored(status, content_type, body) if self.idempotency_key is not None else None
+
+    def _as_shown(self, answer: bytes, reply: Answered) -> bytes:
+        if reply.refused:
+            return (
+                answer
+                if self.speaks_openrouter
+                else upstream_errors.in_answer(answer, reply.status, reply.route.upstream.id)
+            )
+        return (
+            charge_shown.in_answer(answer, self.amounts)
+            if self.hides_cost and states_cost(self.tally.usage)
+            else answer
+        )
 
     def _unanswered(self, charges_prefill: bool) -> Ending:
         if self.at_work and rules.is_own(self.at_work) and charges_prefill:

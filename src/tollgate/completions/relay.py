@@ -35,12 +35,20 @@ class Relay:
     usage, those from the usage on."""
 
     def __init__(
-        self, tally: Tally, shown: Callable[[Event], bytes | None], *, wants_charge: bool, hides_cost: bool
+        self,
+        tally: Tally,
+        shown: Callable[[Event], bytes | None],
+        *,
+        wants_charge: bool,
+        hides_cost: bool,
+        error_as: Callable[[bytes], bytes] | None = None,
     ) -> None:
+        """`error_as` puts the upstream's error in an event into the shape that the client expects."""
         self.tally = tally
         self._shown = shown
         self._wants_charge = wants_charge
         self._hides_cost = hides_cost
+        self._error_as = error_as
         self._is_unchanged = shown is as_it_came and not wants_charge and not tally.counts
         self._events = Events()
         self._held: list[bytes] = []
@@ -99,7 +107,10 @@ class Relay:
         self.tally.see(event.data)
         if sse.is_done(event.data):
             return event.raw
-        return self._shown(event) or b""
+        shown = self._shown(event) or b""
+        if shown and self._error_as and self.tally.failure and b'"error"' in shown:
+            return self._error_as(shown)
+        return shown
 
     def _finished(self, event: Event) -> Event:
         """With the blank line that it may lack, where an event of ours may follow."""

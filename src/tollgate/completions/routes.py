@@ -29,7 +29,7 @@ from tollgate.keys.authentication import Caller, Gate
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
 from tollgate.web.client_address import headers_of
-from tollgate.web.error_responses import of_framework, render
+from tollgate.web.error_responses import of_framework, render, speaks_openrouter
 
 PATHS: dict[str, Endpoint] = {
     "/chat/completions": "chat",
@@ -92,6 +92,7 @@ class PaidEndpoint:
             headers=headers,
             idempotency_key=idempotency_key,
             content=Content(given.prompt, self._redact, caller.secret) if self._redact else None,
+            speaks_openrouter=speaks_openrouter(scope),
             clock=self._clock,
             started=started,
             tally=Tally(choices=given.ask.choices),

@@ -3,21 +3,22 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
 from tollgate.completions import relay, rules
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import content_type, send_plain
 from tollgate.completions.relay import Outlet, Relay
 from tollgate.completions.settlements import Settled, Settlements
+from tollgate.core import upstream_errors
 from tollgate.core.errors import TollgateError
 from tollgate.core.models import OPENROUTER
 from tollgate.process.clock import now
 from tollgate.upstreams.attempts.reply import Reply
 from tollgate.upstreams.client import Answered
-from tollgate.web.error_responses import speaks_openrouter
 
 EVENT_STREAM = "text/event-stream"
 HEADERS = {
@@ -35,12 +36,11 @@ READ_ON_TOKENS = 512
 
 class StreamedAnswer:
     def __init__(
-        self, call: PaidCall, settlements: Settlements, leaving: Leaving, scope: Scope, receive: Receive, send: Send
+        self, call: PaidCall, settlements: Settlements, leaving: Leaving, receive: Receive, send: Send
     ) -> None:
         self._call = call
         self._settlements = settlements
         self._leaving = leaving
-        self._scope = scope
         self._receive = receive
         self._send = send
         stores = call.idempotency_key is not None
@@ -66,12 +66,19 @@ class StreamedAnswer:
             return
         self._call.streams = True
         self._outlet.head(reply.headers)
-        self._relay = Relay(
-            self._call.tally, reply.shown, wants_charge=self._call.wants_charge, hides_cost=self._call.hides_cost
-        )
+        self._relay = self._relayed(reply)
         self._note_generation(reply)
         async with reply.in_time():
             await self._pass_on(reply, self._relay)
+
+    def _relayed(self, reply: Reply) -> Relay:
+        call = self._call
+        error_as = (
+            None if call.speaks_openrouter else partial(upstream_errors.in_event, upstream=reply.route.upstream.id)
+        )
+        return Relay(
+            call.tally, reply.shown, wants_charge=call.wants_charge, hides_cost=call.hides_cost, error_as=error_as
+        )
 
     def stored(self) -> Mapping[str, Any] | None:
         call, reply = self._call, self._call.reply
@@ -141,7 +148,7 @@ class StreamedAnswer:
 
     def _in_band(self, failure: TollgateError) -> bytes:
         call = self._call
-        if not speaks_openrouter(self._scope):
+        if not call.speaks_openrouter:
             return relay.in_band(failure)
         model = call.tally.model or call.ask.model
         created = int(now().timestamp())

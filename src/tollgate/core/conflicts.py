@@ -19,6 +19,7 @@ SENTENCES = {
     "All must be 0 before it can be deleted.",
     "nothing_charged": "The request $request_id was not charged, so nothing can be refunded.",
     "rotated": "The key $key_id was replaced by $rotated_to. Change that one.",
+    "several_routes": "The model $model has several routes: $route_ids. Delete one by its id.",
     "too_many_secrets": "The key $key_id has $secrets secrets that are still valid. Wait until one expires.",
 }
 """By `reason`."""

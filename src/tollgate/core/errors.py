@@ -96,6 +96,11 @@ class BadRequest(TollgateError):
     code = "invalid_request"
     sentence = "The request is invalid. Correct it and send it again."
 
+    def words(self) -> str:
+        if self.code != BadRequest.code or self.param is None:
+            return self.sentence
+        return f"{self.param}: {self.facts.get('fault', 'is not valid')}."
+
 
 class IdempotencyKeyReused(BadRequest):
     status = 422
@@ -144,7 +149,9 @@ class Conflict(BadRequest):
 class BodyTooLarge(BadRequest):
     status = 413
     code = "body_too_large"
-    sentence = "The request body is larger than limit_bytes. Send a smaller one."
+    sentence = (
+        "The request body is larger than limit_bytes. Send a smaller one, or ask your operator to raise the limit."
+    )
 
 
 class BodyTooComplex(BadRequest):
@@ -224,7 +231,7 @@ class InvalidApiKey(Unauthenticated):
 
 class KeyDisabled(Unauthenticated):
     code = "key_disabled"
-    sentence = "This API key is disabled. Ask an operator to enable it, or use another key."
+    sentence = "This API key is disabled. Ask your operator to enable it, or use another key."
 
 
 class KeyExpired(Unauthenticated):
@@ -323,24 +330,31 @@ class PermissionDenied(Forbidden):
 
 class ModelNotAllowed(Forbidden):
     code = "model_not_allowed"
-    sentence = "This API key is not allowed to use this model. Use an allowed model, or have the key changed."
+    sentence = (
+        "This API key is not allowed to use this model. "
+        "Use another model, or have this one added to allowed_models of the key."
+    )
 
 
 class IpNotAllowed(Forbidden):
     code = "ip_not_allowed"
-    sentence = "This API key is not allowed from this IP address. Add the address to the key's allowlist."
+    sentence = "This API key is not allowed from this IP address. Add the address to ip_allowlist of the key."
 
 
 class CapExceeded(Forbidden):
     code = "cap_exceeded"
     sentence = (
-        "The amount exceeds what an operator may move in a day. Move less, wait until tomorrow, or have the cap raised."
+        "The amount exceeds what an operator may move in a day. "
+        "Move less, wait until tomorrow, or have GRANT_CAP or GRANT_CAP_PER_DAY raised."
     )
 
 
 class PaidCallsSuspended(Forbidden):
     code = "paid_calls_suspended"
-    sentence = "Paid calls of this org are suspended until an operator reviews its usage. Contact your operator."
+    sentence = (
+        "Paid calls of this org are suspended until an operator reviews its usage. "
+        "Contact your operator, who resumes them by setting paid_calls of the org to active."
+    )
 
 
 class CrossSiteRequest(Forbidden):
@@ -385,6 +399,16 @@ class TooManyInFlight(TollgateError):
         "Too many requests are in progress. Send it again when one of them has finished, "
         "or ask your operator for a higher limit."
     )
+
+    def told(self, facts: Mapping[str, Any]) -> str | None:
+        match facts:
+            case {"of": "org" | "key" as of, "in_flight": in_flight, "limit": limit}:
+                return (
+                    f"This {of} has {in_flight} requests in progress and may have {limit}. Send it again when one of "
+                    "them has finished, or ask your operator to raise max_concurrent_requests."
+                )
+        return None
+
     headers: Mapping[str, str] = {"retry-after": "1"}
 
 
@@ -416,6 +440,12 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
     sentence = "The upstream did not respond in time. If it did the work, the work is charged at its cost."
+
+    def told(self, facts: Mapping[str, Any]) -> str | None:
+        if facts.get("phase") != "total":
+            return None
+        return f"{self.sentence} Request less output, or ask your operator to raise UPSTREAM_TIMEOUT_SECONDS."
+
     headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 

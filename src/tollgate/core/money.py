@@ -11,15 +11,11 @@ EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, Overflow])
 and `fma` for a × b + c) cost less than `with localcontext(EXACT)`, which copies it."""
 
 
-def to_credits(nanos: int) -> float:
-    """For display only. Never calculate with it."""
-    return nanos / NANOS_PER_CREDIT
-
-
 def credits_text(nanos: int) -> str:
-    """Exact, with all nine decimal places."""
+    """Exact, with two to nine decimal places."""
     whole, rest = divmod(abs(nanos), NANOS_PER_CREDIT)
-    return f"{'-' if nanos < 0 else ''}{whole}.{rest:09d}"
+    places = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if nanos < 0 else ''}{whole}.{places}"
 
 
 def credits_number(nanos: int) -> str:
@@ -31,7 +27,7 @@ def with_credits(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Adds each amount in credits as well: `cost_credits` beside `cost_nanos`, `credits` beside `credits_nanos`."""
     nanos = {name.removesuffix("_nanos"): amount for name, amount in fields.items() if name.endswith("_nanos")}
     twins = {
-        name if name == "credits" else f"{name}_credits": None if amount is None else to_credits(amount)
+        name if name == "credits" else f"{name}_credits": None if amount is None else credits_text(amount)
         for name, amount in nanos.items()
     }
     return {**fields, **twins}

@@ -11,6 +11,7 @@ that would bypass Tollgate (another address, key or headers) are refused and not
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from types import NoneType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -30,6 +31,8 @@ MOST_FALLBACKS: Final = 32
 
 TEMPLATE_TOKENS: Final = 100
 """What a server may add to any prompt: role marks, dates, a system prompt of its own. gpt-oss adds 68."""
+LONGEST_MEMBER: Final = 200
+"""Characters of a name and its value."""
 MESSAGE_TOKENS: Final = 10
 """The most that a chat template puts around a message: its role and marks, and the marks of the answer after it."""
 TOOLS_TOKENS: Final = 600
@@ -211,7 +214,10 @@ def _models(given: Mapping[str, Any]) -> list[str]:
     fallbacks = fields.listed(given, "models")
     if len(fallbacks) > MOST_FALLBACKS:
         raise BadRequest(f"models: name at most {MOST_FALLBACKS}.", param="models")
-    return [_model(given.get("model"), "model"), *(_model(name, "models") for name in fallbacks)]
+    names = [_model(name, "models") for name in fallbacks]
+    if given.get("model") is None and names:  # as at OpenRouter
+        return [names[0], *names]
+    return [_model(given.get("model"), "model"), *names]
 
 
 def _model(name: object, param: str) -> str:
@@ -254,6 +260,7 @@ _AROUND_A_MESSAGE: Final = {
     for role in ("system", "developer", "user", "assistant")
 }
 _NO_TEXT: Final = (int, Decimal, NoneType)
+_AROUND_MESSAGES: Final = _fifths(b'"messages":[]')
 
 
 def _in_json(given: Mapping[str, Any], asked: Iterable[Any], endpoint: Endpoint) -> int:
@@ -262,12 +269,23 @@ def _in_json(given: Mapping[str, Any], asked: Iterable[Any], endpoint: Endpoint)
     fifths = 0
     for name, value in given.items():
         if isinstance(value, _NO_TEXT):
-            fifths += _fifths(f'"{name}":,'.encode())
+            fifths += _of_member(name, "")
         elif name == "model":
-            fifths += _fifths(f'"model":"{value}"'.encode())
+            fifths += _of_member(name, f'"{value}"')
     if endpoint == "chat":
-        fifths += _fifths(b'"messages":[]') + sum(map(_around_message, asked))
+        fifths += _AROUND_MESSAGES + sum(map(_around_message, asked))
     return fifths // 5
+
+
+def _of_member(name: str, value: str) -> int:
+    """In fifths of a token; 0 for a long one, so that no client fills the memory."""
+    return _of_short_text(f'"{name}":{value},') if len(name) + len(value) < LONGEST_MEMBER else 0
+
+
+@lru_cache(1024)
+def _of_short_text(text: str) -> int:
+    """Most requests have the same names and one of few models."""
+    return _fifths(text.encode())
 
 
 def _around_message(message: Mapping[str, Any]) -> int:

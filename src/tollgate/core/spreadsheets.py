@@ -4,7 +4,7 @@ import re
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """A spreadsheet may run a text that starts with one of these, also after spaces."""
-NEGATIVE_AMOUNT = re.compile(r"-\d+\.\d{9}", re.ASCII)
+NEGATIVE_AMOUNT = re.compile(r"-\d+\.\d{2,9}", re.ASCII)
 
 
 def as_text(cell: str) -> str:

@@ -13,7 +13,7 @@ from tollgate.keys.rules import PREFIXES, RANDOM_BYTES, Environment
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyChanges, NewKey, OwnKeyFilters, RotatedKey, Rotation
 from tollgate.keys.store import Scope
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Line, Page, refusals
+from tollgate.web.schemas import CountedPage, Line, refusals
 
 KeyId = Annotated[Line, Path(description="The id of the key.")]
 
@@ -40,9 +40,18 @@ class KeyHandlers:
         response.headers["cache-control"] = "no-store"
         return RotatedKey.of(found["key"], key=secret, old_valid_until=found["old_valid_until"])
 
-    async def page(self, door: Door, query: OwnKeyFilters) -> Page[ApiKey]:
-        found = await store.keys(door, query.filters(), query.limit, self.scope)
-        return Page[ApiKey].of(found | {"data": [ApiKey.of(key) for key in found["data"]]})
+    async def page(self, door: Door, query: OwnKeyFilters) -> CountedPage[ApiKey]:
+        listed = store.keys_with_usage if query.include else store.keys
+        found = await listed(door, query.filters(), query.limit, self.scope)
+        return CountedPage[ApiKey].of(found | {"data": [ApiKey.of(key) for key in found["data"]]})
+
+    async def change(self, door: Door, key_id: str, body: KeyChanges) -> ApiKey:
+        terms = body.changes()
+        if body.active is None or terms:
+            found = await store.change_key(door, key_id, terms, self.scope)
+        if body.active is not None:
+            found = await store.set_key_state(door, key_id, "active" if body.active else "disabled", self.scope)
+        return ApiKey.of(found["key"])
 
     async def set_state(self, door: Door, key_id: str, state: str) -> ApiKey:
         return ApiKey.of((await store.set_key_state(door, key_id, state, self.scope))["key"])
@@ -68,7 +77,7 @@ def of_one_key(gate: Gate, handlers: KeyHandlers) -> Routes:
     async def change_api_key(door: OpenDoor, key_id: KeyId, changes: KeyChanges) -> ApiKey:
         """A field that is left out stays as it is; null removes the value. Replaced keys that are still valid change
         too."""
-        return ApiKey.of((await store.change_key(door, key_id, changes.changes(), handlers.scope))["key"])
+        return await handlers.change(door, key_id, changes)
 
     @routes.delete("/{key_id}", summary="Revoke a key permanently", responses=unknown)
     async def revoke_api_key(door: OpenDoor, key_id: KeyId) -> ApiKey:

@@ -1,6 +1,5 @@
 """Keys as clients write and read them."""
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -11,15 +10,29 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
-from tollgate.web.schemas import NO_NUL, ONE_LINE, Amounts, ChangeBody, Line, Moment, Name, PageQuery
+from tollgate.web.older_names import CommaList, OlderNames
+from tollgate.web.schemas import (
+    NO_NUL,
+    ONE_LINE,
+    Amounts,
+    ChangeBody,
+    Credits,
+    Line,
+    Moment,
+    Name,
+    PageQuery,
+    Period,
+    on_clocks,
+)
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
-CLOCKS = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 KeyStatus = Literal["active", "disabled", "revoked", "expired"]
 BudgetReset = Literal["daily", "weekly", "monthly", "never"]
 KeyScope = Literal["chat", "completions", "embeddings", "models", "usage", "keys", "admin"]
+
+ROLE_SCOPES = {"member": rules.MEMBER_SCOPES, "admin": rules.ADMIN_SCOPES}
 
 COUNTED_TERMS = ("budget_nanos", "tokens_per_month", "tokens_in_all", "limits", "max_concurrent_requests")
 """The terms that need the tokens of a key counted."""
@@ -32,13 +45,6 @@ def _network(text: str) -> str:
         raise PydanticCustomError("network", str(why)) from None
 
 
-def _on_clocks(moment: datetime) -> datetime:
-    """Within the years that every time zone can represent."""
-    if not CLOCKS[0] <= moment < CLOCKS[1]:
-        raise PydanticCustomError("moment", "must lie between the years 1900 and 9000")
-    return moment
-
-
 def _each_once(entries: list[Any]) -> list[Any]:
     return list(dict.fromkeys(entries))
 
@@ -47,10 +53,13 @@ KeyTokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 ListSize = Field(min_length=1, max_length=100)
 Models = Annotated[list[Annotated[str, Field(pattern="^[!-~]{1,200}$")]], AfterValidator(_each_once), ListSize]
 Networks = Annotated[
-    list[Annotated[str, Field(max_length=43), AfterValidator(_network)]], AfterValidator(_each_once), ListSize
+    list[Annotated[str, Field(max_length=43), AfterValidator(_network)]],
+    CommaList,
+    AfterValidator(_each_once),
+    ListSize,
 ]
-Scopes = Annotated[list[KeyScope], AfterValidator(_each_once), ListSize]
-KeyTime = Annotated[Moment, AfterValidator(_on_clocks)]
+Scopes = Annotated[list[KeyScope], CommaList, AfterValidator(_each_once), ListSize]
+KeyTime = Annotated[Moment, AfterValidator(on_clocks)]
 Metadata = Annotated[
     dict[
         Annotated[str, Field(min_length=1, max_length=64, pattern=ONE_LINE)],
@@ -67,8 +76,10 @@ class KeyLimits(WindowLimits):
     """The key's own limits, which apply besides the org's. Null is no limit."""
 
 
-class KeyTerms(ChangeBody):
+class KeyTerms(OlderNames, ChangeBody):
     """What a key may do and use. A field that is left out stays as it is; null removes the bound."""
+
+    older_names = {"label": "name", "token_limit": "tokens_in_all"}  # noqa: RUF012  # not a field
 
     allowed_models: Models | None = Field(
         None, description="The models that the key may use; * matches any characters. Null is all."
@@ -96,6 +107,15 @@ class KeyTerms(ChangeBody):
         None, description=OPEN_REQUESTS + "Null: only the org's bound applies."
     )
     metadata: Metadata | None = None
+    role: Literal["member", "admin"] | None = Field(
+        None, description="In place of scopes: `member` stands for all but admin, `admin` for all."
+    )
+
+    @model_validator(mode="after")
+    def role_or_scopes(self) -> Self:
+        if {"role", "scopes"} <= self.model_fields_set:
+            raise PydanticCustomError("role", "Send role or scopes, not both")
+        return self
 
     @model_validator(mode="after")
     def one_budget(self) -> Self:
@@ -105,6 +125,9 @@ class KeyTerms(ChangeBody):
 
     def changes(self) -> dict[str, Any]:
         fields = super().changes()
+        fields.pop("active", None)
+        if role := fields.pop("role", None):
+            fields["scopes"] = list(ROLE_SCOPES[role])
         if "budget_credits" in fields:
             del fields["budget_credits"]
             budget = self.budget_credits
@@ -116,7 +139,10 @@ class NewKey(KeyTerms):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Laptop", "scopes": ["chat", "models"]}]})
 
     name: Annotated[Name, Field(description="A name for people.")]
-    scopes: Scopes = Field(default=["chat", "completions", "embeddings", "models", "usage"])
+    scopes: Scopes = Field(
+        default=["chat", "completions", "embeddings", "models", "usage"],
+        description="What the key may do. It manages keys only with the scope `keys`, which is not among the default.",
+    )
     environment: Environment = Field(
         "live", description="A `test` key reaches only the sandbox, and its requests are free."
     )
@@ -134,7 +160,7 @@ class NewKeyForUser(NewKey):
         }
     )
 
-    user_id: Line = Field(description="The owner of the key.")
+    user_id: Line | None = Field(None, description="The owner of the key. Without it, yourself.")
 
 
 class KeyChanges(KeyTerms):
@@ -142,8 +168,11 @@ class KeyChanges(KeyTerms):
         json_schema_extra={"examples": [{"name": "Old laptop", "ip_allowlist": None, "limits": {"tokens_per_day": 9}}]}
     )
 
+    older_names = KeyTerms.older_names | {"is_active": "active"}
+
     name: Annotated[Name, Field(description="A name for people.")] = ""
     scopes: Scopes = Field(default=[])
+    active: bool | None = Field(None, description="Whether the key is enabled.")
 
 
 class Rotation(ChangeBody):
@@ -156,6 +185,7 @@ class OwnKeyFilters(PageQuery):
     q: Line | None = Field(None, description="Part of the name or of the prefix.")
     status: KeyStatus | None = None
     environment: Environment | None = None
+    include: Literal["usage"] | None = Field(None, description="Includes what each key has used in all.")
     sort: Literal[
         "created_at:desc", "created_at:asc", "last_used_at:desc", "last_used_at:asc", "name:asc", "name:desc"
     ] = "created_at:desc"
@@ -167,19 +197,28 @@ class KeyFilters(OwnKeyFilters):
     role: Literal["member", "admin"] | None = Field(None, description="Only keys of users with this role.")
 
 
-class KeyEventFilters(PageQuery):
+class KeyEventFilters(PageQuery, Period):
     key_id: Line | None = Field(None, description="Only events about this key.")
     action: Line | None = Field(None, description="Only this action, such as key.rotated.")
     outcome: Literal["success", "refused"] | None = None
-    since: KeyTime | None = Field(None, alias="from", description="From this time on.")
-    until: KeyTime | None = Field(None, alias="to", description="Before this time.")
+
+
+class KeyTotals(Amounts):
+    """What a key has used since it was made."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    charge_nanos: int
+    charge_credits: Credits
+    last_request_at: Moment | None
 
 
 class ApiKey(Amounts):
     """A key without its secret, which is never shown again."""
 
     id: str
-    masked: str = Field(description="The beginning and the end of the secret.")
+    masked_key: str = Field(description="The beginning and the end of the secret.")
     name: str
     org_id: str
     user_id: str
@@ -190,17 +229,17 @@ class ApiKey(Amounts):
     scopes: list[str]
     allowed_models: list[str] | None
     ip_allowlist: list[str] | None
-    expires_at: str | None
+    expires_at: Moment | None
     budget_nanos: int | None
-    budget_credits: float | None
+    budget_credits: Credits | None
     budget_reset: BudgetReset | None
     budget_spent_nanos: int | None = Field(description="Since the period began, open requests included.")
-    budget_spent_credits: float | None
-    budget_resets_at: str | None
+    budget_spent_credits: Credits | None
+    budget_resets_at: Moment | None
     tokens_per_month: int | None
     tokens_in_all: int | None
     quota_reset_day: int
-    quota_resets_at: str | None = Field(description="When the monthly quota starts anew; null without one.")
+    quota_resets_at: Moment | None = Field(description="When the monthly quota starts anew; null without one.")
     tokens_used_in_month: int | None = Field(description="Null when no quota, budget, limit or bound needs the count.")
     tokens_used_in_all: int | None = Field(description="Since the key first had one of these.")
     limits: KeyLimits | None
@@ -211,18 +250,19 @@ class ApiKey(Amounts):
     metadata: dict[str, str | bool | int | float]
     rotated_from: str | None = Field(description="The key that this one replaces.")
     rotated_to: str | None = Field(description="The key that replaces this one, which ends at expires_at.")
-    created_at: str
-    updated_at: str
-    last_used_at: str | None
-    revoked_at: str | None
+    created_at: Moment
+    updated_at: Moment
+    last_used_at: Moment | None
+    revoked_at: Moment | None
+    usage: KeyTotals | None = Field(None, description="Null unless the query has `include=usage`.")
 
     @classmethod
     def of(cls, found: dict[str, Any], **more: Any) -> Self:
         counted = any(found[term] is not None for term in COUNTED_TERMS)
         used = {term: found[term] if counted else None for term in ("tokens_used_in_month", "tokens_used_in_all")}
         spent = None if found["budget_nanos"] is None else found["budget_spent_nanos"]
-        masked = rules.masked(found["prefix"], found["last_four"])
-        return cls.model_validate(found | used | {"masked": masked, "budget_spent_nanos": spent} | more)
+        masked_key = rules.masked(found["prefix"], found["last_four"])
+        return cls.model_validate(found | used | {"masked_key": masked_key, "budget_spent_nanos": spent} | more)
 
 
 class CreatedKey(ApiKey):
@@ -230,14 +270,14 @@ class CreatedKey(ApiKey):
 
 
 class RotatedKey(CreatedKey):
-    old_valid_until: str = Field(
+    old_valid_until: Moment = Field(
         description="Until then the old secret is valid too, and shares the budget and quotas."
     )
 
 
 class KeyEvent(BaseModel):
     id: str
-    occurred_at: str
+    occurred_at: Moment
     actor: dict[str, str] = Field(
         description="Who acted: kind `key` with key_id and user_id, or kind `console` with a name."
     )

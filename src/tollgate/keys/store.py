@@ -15,6 +15,10 @@ async def keys(door: Door, filters: dict[str, Any], page_size: int, scope: Scope
     return await door.call("tollgate_keys", filters=filters, page_size=page_size, scope=scope)
 
 
+async def keys_with_usage(door: Door, filters: dict[str, Any], page_size: int, scope: Scope = "keys") -> Json:
+    return await door.call("tollgate_keys_with_usage", filters=filters, page_size=page_size, scope=scope)
+
+
 async def key(door: Door, key_id: str, scope: Scope = "keys") -> Json:
     return await door.call("tollgate_key", key_id=key_id, scope=scope)
 

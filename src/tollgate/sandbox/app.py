@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from tollgate.sandbox import API
 from tollgate.sandbox.catalog import Catalog
-from tollgate.sandbox.client_connection import ClientGone
+from tollgate.sandbox.client_connection import ClientGone, Cut
 from tollgate.sandbox.dialects import CHAT, TEXT
 from tollgate.sandbox.embeddings import Embeddings
 from tollgate.sandbox.faults import DEFAULTS
@@ -57,7 +57,7 @@ class Sandbox:
             await refusal.response()(scope, receive, send)
         except Instead as instead:
             await instead.response(scope, receive, send)
-        except ClientGone:
+        except (ClientGone, Cut):  # a server closes the connection of a response without an end
             return
 
 

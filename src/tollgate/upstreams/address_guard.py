@@ -8,7 +8,7 @@ always refused.
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ METADATA: Final = frozenset(
     map(ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"))
 )
 """Of clouds that keep it elsewhere than at a link-local address."""
+_ADVICE: Final = "an operator can allow private addresses with PRIVATE_UPSTREAMS=true"
 _LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 _LAST_32_BITS: Final = (
     IPv6Network("::/96"),  # IPv4-compatible
@@ -62,15 +63,24 @@ class Guard:
             raise Forbidden("its URL contains a user name")
         literal = _read(host)
         if literal and self._is_refused(literal):
-            raise Forbidden("its address is not public")
+            raise Forbidden(self._why("its address", [literal]))
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """The addresses of a host. One refused address refuses the host."""
         literal = _read(host)
         found = [str(literal)] if literal else list(await self._resolve(host, port))
-        if not found or any(self._is_refused(ip_address(address.partition("%")[0])) for address in found):
-            raise Forbidden("its name resolves to an address that is not public, or to none")
+        if not found:
+            raise Forbidden("its name resolves to no address")
+        refused = [one for address in found if self._is_refused(one := ip_address(address.partition("%")[0]))]
+        if refused:
+            raise Forbidden(self._why("an address of its name", refused))
         return found
+
+    def _why(self, what: str, refused: Iterable[Address]) -> str:
+        """Says how to allow them, where they can be allowed."""
+        if any(_is_never_allowed(one) for address in refused for one in _meant(address)):
+            return f"{what} is one that is never allowed, such as that of a metadata service"
+        return f"{what} is not public; {_ADVICE}"
 
     def _is_refused(self, address: Address) -> bool:
         return any(_is_never_allowed(one) or not (_is_open(one) or self._allow_private) for one in _meant(address))

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 
 from tollgate.core.errors import TollgateError
+from tollgate.core.money import with_credits
 from tollgate.database import Door
 from tollgate.usage import rules, store
 
@@ -36,7 +37,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 async def response(door: Door, form: rules.Format, filters: dict[str, Any], *, everyone: bool) -> StreamingResponse:
-    first = await store.requests(door, filters, PAGE, everyone=everyone, counted=False)
+    first = await store.requests(door, filters, PAGE, everyone=everyone)
     columns = rules.COLUMNS + (rules.COLUMNS_OF_COST if everyone else ())
     writer = _Csv(columns) if form == "csv" else _JsonLines()
     return StreamingResponse(
@@ -79,7 +80,7 @@ async def _pages(
     yield page["data"]
     while page["next_cursor"]:
         further = filters | {"cursor": page["next_cursor"]}
-        page = await store.requests(door, further, PAGE, everyone=everyone, counted=False)
+        page = await store.requests(door, further, PAGE, everyone=everyone)
         yield page["data"]
 
 
@@ -87,7 +88,7 @@ async def _written(writer: _Csv | _JsonLines, pages: AsyncIterator[list[Request]
     yield writer.head
     try:
         async for page in pages:
-            yield writer.page(page)
+            yield writer.page([with_credits(request) for request in page])
     except TollgateError as error:
         yield writer.broken(error)
         raise

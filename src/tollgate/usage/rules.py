@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from tollgate.core.errors import BadRequest
-from tollgate.core.money import credits_text
 from tollgate.core.spreadsheets import as_text
 
 Bucket = Literal["minute", "hour", "day"]
@@ -62,10 +61,8 @@ def latency_span(since: datetime | None, until: datetime | None, *, has_subject:
 
 
 def table_row(request: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:
-    """The cells of a request: money exactly, and nothing that a spreadsheet would run."""
-    nanos = {name: request.get(f"{name}_nanos") for name in ("charge", "cost")}
-    exact = {f"{name}_credits": None if amount is None else credits_text(amount) for name, amount in nanos.items()}
-    return [_cell({**request, **exact}.get(column)) for column in columns]
+    """The cells of a request, and nothing that a spreadsheet would run."""
+    return [_cell(request.get(column)) for column in columns]
 
 
 def _cell(value: Any) -> Any:

@@ -1,50 +1,34 @@
 """Usage: the queries for it, and what they return."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.usage.rules import Bucket, Format, Span
-from tollgate.web.schemas import Moment, Page, PageQuery, Text
+from tollgate.web.schemas import Amounts, CountedPage, Credits, Moment, PageQuery, Period, Text
 
-When = Annotated[Moment, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
 Status = Annotated[
     str, Field(pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status; 4xx stands for 400 to 499.")
 ]
 GROUP_DESCRIPTION = "The dimensions to group by. Repeat the parameter for more than one."
-SORT_DESCRIPTION = "Largest first; `start` sorts by time, and is the default when grouped by day or month."
+SORT_DESCRIPTION = "Default: `start:asc` when grouped by day or month, else `charge:desc`."
 MOST_WITH_CONTENT = 100
 
 ExampleNanos = Annotated[int, Field(examples=[1_250_000])]
-ExampleCredits = Annotated[float, Field(examples=[0.00125])]
+ExampleCredits = Annotated[Credits, Field(examples=["0.00125"])]
 
 
-class _Query(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-
-class _Period(_Query):
-    since: When | None = Field(None, alias="from", description="From this time on.")
-    until: When | None = Field(None, alias="to", description="Before this time.")
-
-    def filters(self) -> dict[str, Any]:
-        """The filters for the database: the query without the parameters that shape the response."""
-        shape = {"limit", "by", "bucket", "format", "include"}
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=shape)
-
-    def over(self, span: Span) -> dict[str, Any]:
-        """The filters, over this span instead of the one in the query."""
-        return self.model_copy(update={"since": span.since, "until": span.until}).filters()
-
-
-class UsageFilters(_Query):
+class UsageFilters(Period):
     """The filters that an org may use."""
 
     model: Text | None = Field(None, description="Only this model, by the name in the request.")
     upstream: Text | None = Field(None, description="Only requests that this upstream served.")
     key_id: Text | None = Field(None, description="Only requests with this key.")
     user_id: Text | None = Field(None, description="Only requests with keys of this user.")
+
+    def over(self, span: Span) -> dict[str, Any]:
+        """The filters, over this span instead of the one in the query."""
+        return self.model_copy(update={"since": span.since, "until": span.until}).filters()
 
 
 class AllUsageFilters(UsageFilters):
@@ -55,7 +39,14 @@ class AllUsageFilters(UsageFilters):
         return bool(self.org_id or self.user_id or self.key_id)
 
 
-class _RequestFilters(_Period, UsageFilters):
+OwnSort = Literal[
+    "start:asc", "start:desc", "requests:desc", "requests:asc", "errors:desc", "errors:asc",
+    "tokens:desc", "tokens:asc", "charge:desc", "charge:asc",
+]  # fmt: skip
+AllSort = Literal[OwnSort, "cost:desc", "cost:asc", "margin:desc", "margin:asc"]
+
+
+class _RequestFilters(UsageFilters):
     endpoint: Text | None = Field(None, description="Only this endpoint, such as chat or embeddings.")
     status: Status | None = None
     state: Literal["held", "unsettled", "settled", "released"] | None = None
@@ -81,47 +72,76 @@ class AllExportQuery(OwnExportQuery, AllUsageFilters):
     pass
 
 
-class LogsQuery(PageQuery, _Period):
-    model: Text | None = Field(None, description="Only this model, by the name in the request.")
-    cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
-    status: Status | None = None
-    key: Text | None = Field(None, description="Only requests with the key of this id.")
+class _RefusedFilters(Period):
+    model: Text | None = Field(None, description="Only calls of this model, by the name in the request.")
+    key_id: Text | None = Field(None, description="Only calls with this key.")
+    user_id: Text | None = Field(None, description="Only calls with keys of this user.")
+    code: Text | None = Field(None, description="Only refusals with this code, such as quota_exhausted.")
+    sort: Literal["hour:desc", "hour:asc"] | None = Field(None, description="Newest first by default.")
+
+
+class OwnRefusedQuery(PageQuery, _RefusedFilters):
+    pass
+
+
+class AllRefusedQuery(PageQuery, _RefusedFilters):
+    org_id: Text | None = Field(None, description="Only calls of this org.")
+
+
+class LastRefused(BaseModel):
+    """The last of the refused calls."""
+
+    request_id: str | None
+    facts: dict[str, Any] = Field(description="The fields of its error, such as what it needed and what was available.")
+
+
+class RefusedCalls(BaseModel):
+    """How often paid calls were refused, by hour, key, model and code."""
+
+    id: str
+    hour: Moment = Field(description="The start of the hour, in UTC.")
+    org_id: str
+    user_id: str | None
+    key_id: str | None = Field(description="Null, like user_id and model, for those beyond a hundred rows in an hour.")
+    model: str | None = Field(description="The name in the request.")
+    code: str
+    count: int
+    first_seen_at: Moment
+    last_seen_at: Moment
+    last: LastRefused
+
+
+class LogsQuery(AllRequestsQuery):
     include: Literal["content"] | None = Field(
         None,
         description="Includes prompts and answers as LOG_CONTENT keeps them, with at most 100 requests a page. Each "
         "read records an audit event `content.read` for each org.",
     )
 
-    def filters(self) -> dict[str, Any]:
-        found = super().filters()
-        return found | ({"key_id": found.pop("key")} if self.key else {})
 
-
-class OwnAggregateQuery(PageQuery, _Period, UsageFilters):
+class OwnAggregateQuery(PageQuery, UsageFilters):
     by: list[Literal["day", "month", "model", "key", "user", "upstream"]] = Field(
         ["model"], min_length=1, max_length=3, description=GROUP_DESCRIPTION
     )
-    sort: Literal["start", "requests", "errors", "tokens", "charge"] | None = Field(None, description=SORT_DESCRIPTION)
+    sort: OwnSort | None = Field(None, description=SORT_DESCRIPTION)
 
     @property
     def order(self) -> str:
         return self.sort or default_order(self.by)
 
 
-class AllAggregateQuery(PageQuery, _Period, AllUsageFilters):
+class AllAggregateQuery(PageQuery, AllUsageFilters):
     by: list[Literal["day", "month", "model", "key", "user", "org", "upstream"]] = Field(
         ["model"], min_length=1, max_length=3, description=GROUP_DESCRIPTION
     )
-    sort: Literal["start", "requests", "errors", "tokens", "charge", "cost", "margin"] | None = Field(
-        None, description=SORT_DESCRIPTION
-    )
+    sort: AllSort | None = Field(None, description=SORT_DESCRIPTION)
 
     @property
     def order(self) -> str:
         return self.sort or default_order(self.by)
 
 
-class OwnSeriesQuery(_Period, UsageFilters):
+class OwnSeriesQuery(UsageFilters):
     bucket: Bucket = Field(
         "hour", description="minute covers at most 6 hours, hour at most 31 days, day at most 731 days."
     )
@@ -131,13 +151,13 @@ class AllSeriesQuery(OwnSeriesQuery, AllUsageFilters):
     pass
 
 
-class LatencyQuery(_Period, AllUsageFilters):
+class LatencyQuery(AllUsageFilters):
     pass
 
 
-class RequestRow(BaseModel):
+class RequestRow(Amounts):
     id: str = Field(examples=["req_0193a0b1c2d3e4f5a6b7c8d9e0f1"])
-    created_at: datetime
+    created_at: Moment
     org_id: str
     user_id: str
     key_id: str
@@ -157,17 +177,17 @@ class RequestRow(BaseModel):
     completion_tokens: int | None
     cached_tokens: int
     charge_nanos: int | None
-    charge_credits: float | None
+    charge_credits: Credits | None
     duration_ms: int | None
     first_token_ms: int | None
-    settled_at: datetime | None
+    settled_at: Moment | None
 
 
 class PaidRequestRow(RequestRow):
     """A request with what it cost us."""
 
     cost_nanos: int | None
-    cost_credits: float | None
+    cost_credits: Credits | None
     generation_id: str | None
 
 
@@ -182,7 +202,7 @@ class LoggedRequestRow(PaidRequestRow):
     answer: str | None = Field(None, description="The same for the first choice of the answer.")
 
 
-class Measures(BaseModel):
+class Measures(Amounts):
     requests: int
     errors: int
     streamed: int
@@ -203,7 +223,7 @@ class PaidMeasures(Measures):
 
 
 class _GroupFields(BaseModel):
-    start: datetime | None = Field(None, description="The start of the day or month, in UTC.")
+    start: Moment | None = Field(None, description="The start of the day or month, in UTC.")
     org_id: str | None = None
     org_name: str | None = None
     user_id: str | None = None
@@ -212,7 +232,7 @@ class _GroupFields(BaseModel):
     key_name: str | None = None
     model: str | None = None
     upstream: str | None = None
-    last_request_at: datetime
+    last_request_at: Moment
 
 
 class Group(_GroupFields, Measures):
@@ -224,26 +244,26 @@ class PaidGroup(_GroupFields, PaidMeasures):
 
 
 class Point(Measures):
-    start: datetime
+    start: Moment
 
 
 class PaidPoint(PaidMeasures):
-    start: datetime
+    start: Moment
 
 
 class _Counted(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
-    since: datetime = Field(alias="from", description="The start of the period.")
-    until: datetime = Field(alias="to", description="The end of the period, exclusive.")
+    since: Moment = Field(alias="from", description="The start of the period.")
+    until: Moment = Field(alias="to", description="The end of the period, exclusive.")
 
 
-class Aggregate(Page[Group], _Counted):
+class Aggregate(CountedPage[Group], _Counted):
     by: list[str]
     totals: Measures = Field(description="Over all groups on all pages.")
 
 
-class PaidAggregate(Page[PaidGroup], _Counted):
+class PaidAggregate(CountedPage[PaidGroup], _Counted):
     by: list[str]
     totals: PaidMeasures = Field(description="Over all groups on all pages.")
 
@@ -267,7 +287,7 @@ class Latency(_Counted):
     p99_ms: int | None
 
 
-class UsageSummary(BaseModel):
+class UsageSummary(Amounts):
     requests: int
     tokens: int
     charge_nanos: ExampleNanos
@@ -277,16 +297,16 @@ class UsageSummary(BaseModel):
 class KeyUsage(BaseModel):
     id: str
     name: str
-    key: str = Field(description="The masked key.", examples=["tg_live_abcd…wxyz"])
+    masked_key: str = Field(examples=["tg_live_abcd…wxyz"])
     user_id: str
     environment: str
     status: Literal["active", "disabled", "revoked", "expired"]
-    created_at: datetime
-    last_used_at: datetime | None
+    created_at: Moment
+    last_used_at: Moment | None
     today: UsageSummary = Field(description="Since midnight UTC.")
     last_30_days: UsageSummary
     all_time: UsageSummary
 
 
 def default_order(by: list[Any]) -> str:
-    return "start" if {"day", "month"} & set(by) else "charge"
+    return "start:asc" if {"day", "month"} & set(by) else "charge:desc"

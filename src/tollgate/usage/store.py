@@ -8,10 +8,12 @@ from tollgate.database import Door, Json
 Filters = dict[str, Any]
 
 
-async def requests(door: Door, filters: Filters, page_size: int, *, everyone: bool, counted: bool = True) -> Json:
-    return await door.call(
-        "tollgate_requests", filters=filters, page_size=page_size, everyone=everyone, counted=counted
-    )
+async def requests(door: Door, filters: Filters, page_size: int, *, everyone: bool) -> Json:
+    return await door.call("tollgate_requests", filters=filters, page_size=page_size, everyone=everyone)
+
+
+async def refused_calls(door: Door, filters: Filters, page_size: int, *, everyone: bool) -> Json:
+    return await door.call("tollgate_refused_calls", filters=filters, page_size=page_size, everyone=everyone)
 
 
 async def contents(door: Door, filters: Filters, page_size: int) -> Json:

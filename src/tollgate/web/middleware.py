@@ -91,7 +91,7 @@ class RequestMiddleware:
                 "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
             )
             facts = logs.noted()
-            self._counts.count(method, route, response.status, seconds, facts.get("error_code"))
+            self._counts.count(method, route, response.status, seconds, facts)
             if self._observer:
                 self._observer.ended(method, route, facts, scope["state"].get("claims", {}))
 
@@ -120,8 +120,8 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = message.get("headers", [])
-            names = {name.lower() for name, _ in given}
-            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names - ADDED)]
+            names = {name.lower() for name, _ in given} - ADDED
+            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names)]
         elif self._bare:
             message = {**message, "body": b""}
         await self._send(message)

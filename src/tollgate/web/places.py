@@ -9,13 +9,15 @@ from starlette.types import Scope
 from tollgate.web.aliases import asked_path, canonical
 
 LONGEST_SHOWN = 200
+LONGEST_COMPARED = 60
+ALIKE = 0.85
 BASES = re.compile(r"^(/api)?(/v1)+|^/api")
 
 
 def not_found(scope: Scope) -> str:
     """The sentence for a path without a resource. Names the path that was probably meant."""
     asked = asked_path(scope)
-    meant = next((path for path in _likely(asked) if _methods(scope, path)), None)
+    meant = next((path for path in _likely(asked) if _methods(scope, path)), None) or _nearest(scope, asked)
     hint = f"Did you mean {meant}?" if meant else "GET /docs lists all paths."
     return f"Nothing is at {asked[:LONGEST_SHOWN]}. {hint}"
 
@@ -31,6 +33,14 @@ def _likely(path: str) -> Iterator[str]:
     tidy = re.sub("/+", "/", path[:LONGEST_SHOWN]).rstrip("/").lower()
     bare = BASES.sub("", tidy)
     return (candidate for candidate in (tidy, f"/v1{bare}", bare) if candidate not in ("", path))
+
+
+def _nearest(scope: Scope, path: str) -> str | None:
+    """The path that is spelled most like this one, of those that are loaded."""
+    from difflib import get_close_matches  # noqa: PLC0415  # only unknown paths need it
+
+    known = [route.path for route in scope["app"].router.routes if hasattr(route, "path")]
+    return next(iter(get_close_matches(path[:LONGEST_COMPARED], known, 1, ALIKE)), None)
 
 
 def _methods(scope: Scope, path: str) -> set[str]:

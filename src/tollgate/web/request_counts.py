@@ -5,6 +5,8 @@ Labels are bounded: routes are templates, and other methods than HTTP's own coun
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NO_ROUTE = "none"
@@ -28,11 +30,15 @@ class RequestCounts:
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.errors: Counter[str] = Counter()
+        self.limits: Counter[str] = Counter()
         self.durations: defaultdict[str, Durations] = defaultdict(Durations)
 
-    def count(self, method: str, route: str | None, status: int, seconds: float, error_code: str | None) -> None:
+    def count(self, method: str, route: str | None, status: int, seconds: float, facts: Mapping[str, Any]) -> None:
+        """`facts` are those of the log line."""
         named = route or NO_ROUTE
         self.requests[method if method in METHODS else OTHER, named, status] += 1
         self.durations[named].add(seconds)
-        if error_code is not None:
-            self.errors[error_code] += 1
+        if "error_code" in facts:
+            self.errors[facts["error_code"]] += 1
+        if "limit" in facts:
+            self.limits[facts["limit"]] += 1

@@ -1,9 +1,20 @@
 """The schemas that rooms share: types of fields, request bodies, pages, amounts and errors."""
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.json_schema import models_json_schema
 
 from tollgate.core.errors import (
@@ -16,8 +27,13 @@ from tollgate.core.errors import (
     Unauthenticated,
 )
 from tollgate.core.money import with_credits
+from tollgate.process import clock
 
 MOST_ON_A_PAGE = 1000
+MOST_SKIPPED = 10_000
+MOST_HOURS = 731 * 24
+PLAIN_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+SHAPING = {"limit", "hours", "by", "bucket", "format", "include"}
 REFERENCE = "#/components/schemas/{model}"
 ALWAYS_POSSIBLE: tuple[type[TollgateError], ...] = (
     *Unauthenticated.__subclasses__(),
@@ -38,8 +54,29 @@ def in_utc(moment: datetime) -> datetime:
         raise ValueError("must lie between the years 1 and 9999 in UTC") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(in_utc), PlainSerializer(rfc3339, return_type=str)]
-"""RFC 3339: any offset in requests, UTC in responses."""
+def on_clocks(moment: datetime) -> datetime:
+    """Within the years that every time zone can represent."""
+    if not 1900 <= moment.year < 9000:
+        raise ValueError("must lie between the years 1900 and 9000")
+    return moment
+
+
+def midnight_of(value: object) -> object:
+    """A plain date means its midnight in UTC. Other values stay as they are."""
+    is_date = isinstance(value, str) and PLAIN_DATE.fullmatch(value)
+    return f"{value}T00:00:00Z" if is_date else value
+
+
+_Shown = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc), PlainSerializer(rfc3339, return_type=_Shown)]
+"""RFC 3339: any offset in requests; UTC with milliseconds in responses."""
+When = Annotated[
+    Moment,
+    AfterValidator(on_clocks),
+    BeforeValidator(midnight_of),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": name} for name in ("date-time", "date")]}),
+]
+"""A time in a query: RFC 3339, or a plain date."""
 NO_NUL = r"^[^\x00]*$"
 """Postgres stores any character but NUL."""
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -50,6 +87,8 @@ Line = Annotated[str, Field(max_length=200, pattern=ONE_LINE)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=ONE_LINE)]
 Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+$")]
 """Printable ASCII without spaces."""
+Credits = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,9}$", examples=["4.999996"])]
+"""An amount in responses: a decimal string, exact, with two to nine places."""
 Entry = TypeVar("Entry")
 
 
@@ -63,31 +102,74 @@ class ChangeBody(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-class PageQuery(BaseModel):
-    """The query of a list. Lists add their filters."""
+class QueryModel(BaseModel):
+    """The query of a request. Unknown parameters are refused."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
+    def filters(self) -> dict[str, Any]:
+        """The query for the database, without the parameters that only shape the response."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=SHAPING)
+
+
+class Period(QueryModel):
+    """A period. A plain date is midnight in UTC, so `from=2026-11-01&to=2026-12-01` is November."""
+
+    since: When | None = Field(
+        None, alias="from", description="From this time on: RFC 3339, or a date, which is its midnight in UTC."
+    )
+    until: When | None = Field(
+        None, alias="to", description="Before this time. A date is its midnight in UTC, so that day is not included."
+    )
+    hours: int | None = Field(
+        None, ge=1, le=MOST_HOURS, description="The last so many hours. Send either hours, or from and to."
+    )
+
+    @model_validator(mode="after")
+    def _with_hours(self) -> Self:
+        if self.hours is not None:
+            if self.since or self.until:
+                raise BadRequest("Send either hours, or from and to.", param="hours")
+            self.since = clock.now() - timedelta(hours=self.hours)
+        return self
+
+
+class PageQuery(QueryModel):
+    """The query of a list. Lists add their filters."""
+
     limit: int = Field(100, ge=1, le=MOST_ON_A_PAGE, description="The most entries on a page.")
     cursor: Text | None = Field(None, description="The next_cursor of the previous page.")
+    offset: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_SKIPPED,
+        description="How many entries to skip. A cursor is faster, and misses nothing when entries are added.",
+    )
 
-    def filters(self) -> dict[str, Any]:
-        """The query for the database, without the size of the page."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"limit"})
+    @model_validator(mode="after")
+    def _has_one_start(self) -> Self:
+        if self.cursor and self.offset:
+            raise BadRequest("Send either cursor or offset.", param="offset")
+        return self
 
 
 class Page(BaseModel, Generic[Entry]):
     data: list[Entry]
     next_cursor: str | None = Field(None, description="The cursor of the next page; null on the last page.")
-    total: int | None = Field(None, description="How many entries all pages have; null where it is not counted.")
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Self:
-        return cls.model_validate({name: found.get(name) for name in ("data", "next_cursor", "total")})
+        return cls.model_validate({name: found[name] for name in cls.model_fields})
+
+
+class CountedPage(Page[Entry], Generic[Entry]):
+    """Of a list that is short enough to be counted. Lists that may have millions of entries have no total."""
+
+    total: int = Field(description="How many entries all pages have.")
 
 
 class Amounts(BaseModel):
-    """Shows amounts twice: `<name>_nanos` is exact, `<name>_credits` is for people to read."""
+    """Shows amounts twice, both exact: `<name>_nanos` is an integer, `<name>_credits` a decimal string."""
 
     @model_validator(mode="before")
     @classmethod

@@ -11,7 +11,7 @@ create function tollgate.page(
   within text default 'true',
   id text default 'e.id',
   moving text default null,
-  most_counted bigint default null,
+  counted boolean default true,
   most_read integer default null
 ) returns jsonb
 language plpgsql
@@ -35,9 +35,8 @@ begin
     perform tollgate.refuse(400, 'invalid_request', '{"param": "sort"}');
   end if;
   -- The texts are constants of the calling functions. Values from outside are quoted, or read from $1.
-  if most_counted is distinct from 0 then
-    execute format('select count(*) from (select from %s and (%s) limit %L) c', rows, wanted, most_counted + 1)
-    into total using filters;
+  if counted then
+    execute format('select count(*) from %s and (%s)', rows, wanted) into total using filters;
   end if;
   if last is not null then
     execute format('select (%s)::text from %s e where %s = %L and (%s)', sorted_by, source, id, last, within)
@@ -55,7 +54,8 @@ begin
   end if;
 
   execute format(
-    'select array(select %s(e::%s) from %s and (%s) %s %s)', shown, source, rows, wanted, in_order, page_size + 1
+    'select array(select %s(e::%s) from %s and (%s) %s %s offset %L)',
+    shown, source, rows, wanted, in_order, page_size + 1, coalesce((filters ->> 'offset')::integer, 0)
   ) into page using filters;
   if cardinality(page) > page_size then
     next_cursor := page[page_size] ->> 'id';
@@ -66,15 +66,12 @@ begin
     execute format('select %L || ''~'' || (%s) from %s e where %s = %1$L', next_cursor, sorted_by, source, id)
     into next_cursor;
   end if;
-  return jsonb_build_object(
-    'data', to_jsonb(page[:page_size]),
-    'next_cursor', next_cursor,
-    'total', case when total > most_counted then null else total end
-  );
+  return jsonb_build_object('data', to_jsonb(page[:page_size]), 'next_cursor', next_cursor)
+    || case when counted then jsonb_build_object('total', total) else '{}' end;
 end
 $$;
 
 comment on function tollgate.page(
-  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, bigint, integer
+  regclass, regproc, text, jsonb, text, jsonb, integer, text, text, text, boolean, integer
 ) is
-  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is null beyond `most_counted`; 0 counts nothing. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';
+  'A page of a table, whose rows are called `e` in the conditions, and `filters` $1. `shown` is the function that makes JSON of a row, with an id. `wanted` says which rows are listed, `within` which rows the caller may see: a cursor must be one of those. `sortings` maps the words of `sort` (<word>:asc or <word>:desc) to expressions that are never null; `id` breaks ties. `filters` may hold an `offset`, and a cursor: the id of the last row of the page before, and for the sorting `moving`, whose value may change between pages and must be a text, <id>~<value>. `total` is there only where `counted`. With `most_read`, reads no more rows: a page may then be short, and next_cursor is the last row that was read. Planned for each call, so that the filters that are there find their index. Refuses: invalid_request for an unknown sort or cursor. Locks nothing.';

@@ -17,7 +17,6 @@ as $$
     'paid_calls', case when org.paid_suspended_at is null then 'active' else 'suspended' end,
     'paid_suspended_at', tollgate.utc(org.paid_suspended_at),
     'paid_suspended_reason', org.paid_suspended_reason,
-    'credits', trim_scale(org.balance_nanos / 1000000000.0),
     'credits_nanos', org.balance_nanos,
     'held_nanos', org.held_nanos,
     'available_nanos', org.balance_nanos - org.held_nanos,

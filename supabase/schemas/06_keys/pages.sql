@@ -87,7 +87,7 @@ declare
     filters || jsonb_build_object('org_id', coalesce(actor.org_id, '')),
     page_size,
     within => $where$ e.org_id = $1 ->> 'org_id' and e.action like 'key.%' $where$,
-    most_counted => 0
+    counted => false
   );
 begin
   return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (

@@ -60,7 +60,7 @@ as $$
   select jsonb_build_object(
     'id', key.id,
     'name', key.name,
-    'key', key.prefix || '…' || key.last_four,
+    'masked_key', key.prefix || '…' || key.last_four,
     'user_id', key.user_id,
     'environment', key.environment,
     'status', tollgate.key_status(key),

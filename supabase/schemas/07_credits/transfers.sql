@@ -84,13 +84,13 @@ begin
     page_size,
     within => $where$ $1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id' $where$,
     id => 'e.position',
-    most_counted => 10000
+    counted => false
   );
 end
 $$;
 
 comment on function tollgate.transfer_page(jsonb, integer) is
-  'A page of the ledger, in the order of its positions. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, sort (created_at), cursor. The total is counted up to 10,000. Refuses: as page(). Locks nothing.';
+  'A page of the ledger, in the order of its positions. `filters`: org_id, kind, debit, credit, from, to, min_nanos, max_nanos, sort (created_at), cursor, offset. Refuses: as page(). Locks nothing.';
 
 
 create function public.tollgate_transfers(caller jsonb, filters jsonb, page_size integer) returns jsonb

@@ -114,6 +114,15 @@ declare
   was tollgate.routes;
   made tollgate.routes;
 begin
+  if route ->> 'url' is not null then
+    route := route || jsonb_build_object('upstream_id', (
+      select u.id from tollgate.upstreams u where u.base_url = route ->> 'url' order by u.created_at limit 1
+    ));
+    if route ->> 'upstream_id' is null then
+      perform tollgate.refuse_missing('upstream', route ->> 'url');
+    end if;
+  end if;
+  route := route - 'url';
   perform from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
   if not found then
     perform tollgate.refuse_missing('upstream', route ->> 'upstream_id');
@@ -147,7 +156,7 @@ end
 $$;
 
 comment on function public.tollgate_put_route(jsonb, jsonb) is
-  'Creates the route of a model to an upstream, or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
+  'Creates the route of a model to an upstream (upstream_id, or url for the oldest with this base_url), or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
 
@@ -161,8 +170,18 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
   gone tollgate.routes;
 begin
-  select r.* into gone from tollgate.routes r where r.id = tollgate_delete_route.route_id for update;
-  if not found then
+  select r.* into gone from tollgate.routes r
+  where r.id = tollgate_delete_route.route_id or r.model = tollgate_delete_route.route_id
+  order by r.id = tollgate_delete_route.route_id desc
+  limit 1
+  for update;
+  if gone.id <> route_id and (select count(*) > 1 from tollgate.routes r where r.model = route_id) then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'several_routes', 'model', route_id, 'route_ids', (
+        select jsonb_agg(r.id order by r.id) from tollgate.routes r where r.model = route_id
+      )
+    ));
+  elsif gone.id is null then
     perform tollgate.refuse_missing('route', route_id);
   end if;
   perform tollgate.remove_route(actor, gone);
@@ -171,7 +190,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_route(jsonb, text) is
-  'Deletes a route and records it in full. For admins. Refuses: as recognise(), not_found. Locks the route.';
+  'Deletes a route, named by its id or by its model if that has one route, and records it in full. For admins. Refuses: as recognise(), not_found, conflict (the model has several routes). Locks the route.';
 
 select tollgate.expose('public.tollgate_delete_route(jsonb, text)');
 

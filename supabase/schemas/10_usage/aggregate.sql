@@ -21,8 +21,8 @@ declare
 begin
   with used as materialized (
     select u.*,
-      case when sort = 'start' then u.start end as at,
-      case sort
+      case when sort like '%:asc' then -1 else 1 end * case split_part(sort, ':', 1)
+        when 'start' then extract(epoch from u.start)
         when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
         when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
@@ -38,12 +38,12 @@ begin
       from (
         select tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id,
           row_number() over (
-            order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+            order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
           ) as place
         from used u
       ) p
       where p.id = filters ->> 'cursor'
-    ) else 0 end as place
+    ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
     select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
@@ -52,7 +52,7 @@ begin
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
         u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
       from used u
-      order by u.at, u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
+      order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
       limit page_size
     ) u
@@ -81,7 +81,7 @@ end
 $$;
 
 comment on function public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean) is
-  'Usage by any of day, month, model, key, user, org, upstream, a page of groups and the totals of all: everyone''s for admins, or of the caller''s org without what it cost us. `filters`: org_id, user_id, key_id, model, upstream, from, to, cursor, sort (start, or the most requests, errors, tokens, charge, cost, margin first). Refuses: as recognise(), invalid_request. Locks nothing.';
+  'Usage by any of day, month, model, key, user, org, upstream, a page of groups and the totals of all: everyone''s for admins, or of the caller''s org without what it cost us. `filters`: org_id, user_id, key_id, model, upstream, from, to, cursor, offset, sort (start, requests, errors, tokens, charge, cost or margin). Refuses: as recognise(), invalid_request. Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean)');
 
@@ -117,45 +117,3 @@ comment on function public.tollgate_usage_series(jsonb, text, jsonb, boolean) is
   'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_series(jsonb, text, jsonb, boolean)');
-
-
-create function public.tollgate_keys_usage(caller jsonb, filters jsonb, page_size integer) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-set jit = off
-as $$
-declare
-  actor tollgate.caller := tollgate.recognise(caller, 'usage');
-  own constant jsonb := jsonb_build_object('org_id', actor.org_id);
-  page constant jsonb := tollgate.page(
-    'tollgate.api_keys',
-    'tollgate.key_named',
-    'true',
-    '{"created_at": "e.created_at"}',
-    'created_at:desc',
-    filters || own,
-    page_size,
-    within => $where$ e.org_id = $1 ->> 'org_id' $where$
-  );
-begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || page || jsonb_build_object('data', (
-    select coalesce(jsonb_agg(
-      k.value || jsonb_build_object(
-        'today', tollgate.used(today), 'last_30_days', tollgate.used(month), 'all_time', tollgate.used(always)
-      )
-      order by k.ordinality
-    ), '[]')
-    from jsonb_array_elements(page -> 'data') with ordinality k
-    left join tollgate.usage_by('{key}', date_trunc('day', now(), 'UTC'), null, own) today on today.key_id = k.value ->> 'id'
-    left join tollgate.usage_by('{key}', date_trunc('hour', now()) - interval '30 days', null, own) month
-      on month.key_id = k.value ->> 'id'
-    left join tollgate.usage_by('{key}', null, null, own) always on always.key_id = k.value ->> 'id'
-  ));
-end
-$$;
-
-comment on function public.tollgate_keys_usage(jsonb, jsonb, integer) is
-  'The keys of the caller''s org, newest first, with what each used today (UTC), in 30 days and ever. `filters`: cursor. Refuses: as recognise() and page(). Locks nothing.';
-
-select tollgate.expose('public.tollgate_keys_usage(jsonb, jsonb, integer)');

@@ -56,7 +56,7 @@ begin
   ),
   wallets as (
     select count(*) as orgs,
-      coalesce(sum(o.balance_nanos), 0) as balance_nanos,
+      coalesce(sum(o.balance_nanos), 0) as credits_nanos,
       coalesce(sum(o.held_nanos), 0) as held_nanos,
       count(*) filter (where o.balance_nanos < 0) as overdrawn_orgs,
       coalesce(-sum(o.balance_nanos) filter (where o.balance_nanos < 0), 0) as overdrawn_nanos

@@ -44,9 +44,7 @@ begin
     'completion_tokens', r.completion_tokens,
     'cached_tokens', tollgate.cached_tokens(r.usage),
     'charge_nanos', r.charge_nanos,
-    'charge_credits', tollgate.credits_of(r.charge_nanos),
     'cost_nanos', r.cost_nanos,
-    'cost_credits', tollgate.credits_of(r.cost_nanos),
     'generation_id', r.generation_id,
     'duration_ms', r.duration_ms,
     'first_token_ms', r.first_token_ms,
@@ -64,31 +62,12 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos', 'cost_credits', 'generation_id'];
+  return tollgate.request_shown(r) - array['cost_nanos', 'generation_id'];
 end
 $$;
 
 comment on function tollgate.own_request_shown(tollgate.requests) is
   'A request as its org sees it: without what it cost us.';
-
-
-create function tollgate.how_many(filters jsonb) returns bigint
-language sql
-stable
-set search_path = ''
-as $$
-  select (tollgate.usage_by(
-    '{}',
-    greatest((filters ->> 'from')::timestamptz, r.dropped_until),
-    (filters ->> 'to')::timestamptz,
-    filters
-  )).requests
-  from tollgate.rolled r
-  where filters - '{from,to,sort,cursor,org_id,user_id,key_id,model,upstream}'::text[] = '{}'
-$$;
-
-comment on function tollgate.how_many(jsonb) is
-  'How many requests a list has, from the tallies; null where only reading all requests would tell.';
 
 
 create function tollgate.request_page(
@@ -129,7 +108,7 @@ as $$
       and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
       and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
     $where$,
-    most_counted => 0,
+    counted => false,
     most_read => most_read
   )
   from tollgate.rolled r
@@ -143,8 +122,7 @@ create function public.tollgate_requests(
   caller jsonb,
   filters jsonb,
   page_size integer,
-  everyone boolean,
-  counted boolean
+  everyone boolean
 ) returns jsonb
 language plpgsql
 security definer
@@ -152,16 +130,13 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
-  wanted jsonb := tollgate.own_or_all(actor, filters, everyone);
 begin
-  return tollgate.request_page(wanted, page_size, everyone) || jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'total', case when counted then tollgate.how_many(wanted) end
-  );
+  return tollgate.request_page(tollgate.own_or_all(actor, filters, everyone), page_size, everyone)
+    || jsonb_build_object('caller', tollgate.identity(actor));
 end
 $$;
 
-comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor. A page may be short, or empty, while next_cursor says that there is more to read. `total` is null unless `counted` and cheap. Refuses: as recognise() and page(). Locks nothing.';
+comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
-select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean, boolean)');
+select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');

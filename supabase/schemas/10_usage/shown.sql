@@ -1,18 +1,5 @@
 -- Usage as JSON.
 
-create function tollgate.credits_of(nanos bigint) returns numeric
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return trim_scale(nanos / 1000000000.0);
-end
-$$;
-
-comment on function tollgate.credits_of(bigint) is 'Nanos as credits, for people to read.';
-
-
 create function tollgate.group_id(start timestamptz, org_id text, user_id text, key_id text, model text, upstream text) returns text
 language sql
 immutable
@@ -63,13 +50,10 @@ as $$
     'estimated', coalesce(used.estimated, 0),
     'prompt_tokens', coalesce(used.prompt_tokens, 0),
     'completion_tokens', coalesce(used.completion_tokens, 0),
-    'charge_nanos', m.charge,
-    'charge_credits', tollgate.credits_of(m.charge)
+    'charge_nanos', m.charge
   ) || case when everyone then jsonb_build_object(
     'cost_nanos', m.cost,
-    'cost_credits', tollgate.credits_of(m.cost),
-    'margin_nanos', m.charge - m.cost,
-    'margin_credits', tollgate.credits_of(m.charge - m.cost)
+    'margin_nanos', m.charge - m.cost
   ) else '{}' end
   from (select coalesce(used.charge_nanos, 0) as charge, coalesce(used.cost_nanos, 0) as cost) m
 $$;
@@ -86,8 +70,7 @@ as $$
   select jsonb_build_object(
     'requests', coalesce(used.requests, 0),
     'tokens', coalesce(used.prompt_tokens + used.completion_tokens, 0),
-    'charge_nanos', coalesce(used.charge_nanos, 0),
-    'charge_credits', tollgate.credits_of(coalesce(used.charge_nanos, 0))
+    'charge_nanos', coalesce(used.charge_nanos, 0)
   )
 $$;
 

@@ -42,7 +42,7 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  page jsonb := public.tollgate_requests(caller, filters, page_size, true, true);
+  page jsonb := public.tollgate_requests(caller, filters, page_size, true);
 begin
   perform tollgate.record(
     actor, 'content.read', s.org_id, s.org_id, jsonb_build_object('request_ids', s.request_ids)

@@ -161,7 +161,7 @@ begin
       );
       answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
     elsif request.idempotency_key is not null then
-      answer := tollgate.kept_answer(request.item, request.org_id);
+      answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
         if remaining.requests_left < 1 then
           refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);

@@ -1,6 +1,6 @@
 -- Answers kept under an idempotency key.
 
-create function tollgate.kept_answer(item jsonb, org_id text) returns jsonb
+create function tollgate.kept_answer(item jsonb, org_id text, key_id text) returns jsonb
 language plpgsql
 set search_path = ''
 as $$
@@ -17,11 +17,13 @@ begin
   elsif kept.answer is null then
     return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
   end if;
-  return jsonb_build_object('replay', kept.answer || jsonb_build_object('request_id', kept.request_id));
+  return jsonb_build_object('replay', kept.answer || jsonb_build_object(
+    'request_id', kept.request_id, 'org_id', org_id, 'key_id', key_id
+  ));
 end
 $$;
 
-comment on function tollgate.kept_answer(jsonb, text) is
+comment on function tollgate.kept_answer(jsonb, text, text) is
   'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 

@@ -24,12 +24,12 @@ begin
     coalesce(filters ->> 'sort', 'occurred_at:desc'),
     filters,
     page_size,
-    most_counted => 10000
+    counted => false
   );
 end
 $$;
 
 comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
-  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor. The total is counted up to 10,000. For admins. Refuses: as recognise() and page(). Locks nothing.';
+  'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_events(jsonb, jsonb, integer)');

@@ -53,7 +53,7 @@ begin
       'used', coalesce((
         select jsonb_agg(jsonb_build_object(
           'key_id', b.key_id,
-          'key', k.prefix || '…' || k.last_four,
+          'masked_key', k.prefix || '…' || k.last_four,
           'name', k.name,
           'org_id', k.org_id,
           'user_id', k.user_id,
@@ -104,7 +104,7 @@ as $$
     'unused', coalesce((
       select jsonb_agg(jsonb_build_object(
         'key_id', u.id,
-        'key', u.prefix || '…' || u.last_four,
+        'masked_key', u.prefix || '…' || u.last_four,
         'name', u.name,
         'org_id', u.org_id,
         'user_id', u.user_id,

@@ -97,8 +97,8 @@ as $$
     'subject', jsonb_build_object('kind', e.subject_kind, 'id', e.subject),
     'org_id', e.org_id,
     'key_id', e.key_id,
-    'first_seen', tollgate.utc(e.first_seen_at),
-    'last_seen', tollgate.utc(e.last_seen_at),
+    'first_seen_at', tollgate.utc(e.first_seen_at),
+    'last_seen_at', tollgate.utc(e.last_seen_at),
     'count', e.count,
     'details', e.details,
     'acknowledged_at', tollgate.utc(e.acknowledged_at),
@@ -131,12 +131,12 @@ begin
       and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
     $where$,
     jsonb_build_object(
-      'last_seen', 'e.last_seen_at',
-      'first_seen', 'e.first_seen_at',
+      'last_seen_at', 'e.last_seen_at',
+      'first_seen_at', 'e.first_seen_at',
       'count', 'e.count',
       'severity', $key$array_position('{info,warning,critical}', e.severity)$key$
     ),
-    coalesce(filters ->> 'sort', 'last_seen:desc'),
+    coalesce(filters ->> 'sort', 'last_seen_at:desc'),
     filters,
     page_size
   );

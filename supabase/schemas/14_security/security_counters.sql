@@ -110,7 +110,12 @@ $$;
 comment on function tollgate.count_networks(jsonb) is 'Stores the networks from which keys were used: key_id, network, seen. Locks the rows, in order.';
 
 
-create function public.tollgate_write_security_counts(refusals jsonb, trespasses jsonb, uses jsonb) returns jsonb
+create function public.tollgate_write_security_counts(
+  refusals jsonb,
+  trespasses jsonb,
+  uses jsonb,
+  refused_calls jsonb default '[]'
+) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -119,11 +124,12 @@ begin
   perform tollgate.count_networks(uses);
   perform tollgate.record_refused_access(trespasses);
   perform tollgate.count_refusals(refusals);
+  perform tollgate.count_refused_calls(refused_calls);
   return '{"noted": true}';
 end
 $$;
 
-comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb) is
-  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, and networks from which keys were used. Refuses nothing. Locks the security events and networks it writes, in order.';
+comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb) is
+  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, networks from which keys were used, and refused paid calls. Refuses nothing. Locks the security events and networks it writes, in order, and as count_refused_calls().';
 
-select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb)');
+select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb)');

@@ -58,3 +58,28 @@ comment on column tollgate.pattern_scan.quarantined_until is 'Requests that were
 alter table tollgate.pattern_scan enable row level security;
 
 insert into tollgate.pattern_scan default values;
+
+
+create table tollgate.refused_calls (
+  id text primary key default tollgate.new_id('ref'),
+  hour timestamptz not null,
+  org_id text not null,
+  user_id text not null,
+  key_id text not null,
+  model text not null,
+  code text not null,
+  count bigint not null check (count > 0),
+  first_seen_at timestamptz not null,
+  last_seen_at timestamptz not null,
+  request_id text,
+  facts jsonb not null default '{}' check (jsonb_typeof(facts) = 'object'),
+  unique (org_id, hour, key_id, code, model)
+);
+
+create index refused_calls_age on tollgate.refused_calls (hour, id);
+create index refused_calls_seen on tollgate.refused_calls (last_seen_at);
+
+comment on table tollgate.refused_calls is 'Paid calls refused with 402 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
+comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
+
+alter table tollgate.refused_calls enable row level security;

@@ -104,8 +104,8 @@ as $$
       'dead_rows', t.n_dead_tup,
       'table_bytes', t.table_bytes,
       'index_bytes', t.index_bytes,
-      'last_vacuum', tollgate.utc(greatest(t.last_vacuum, t.last_autovacuum)),
-      'last_analyze', tollgate.utc(greatest(t.last_analyze, t.last_autoanalyze))
+      'last_vacuum_at', tollgate.utc(greatest(t.last_vacuum, t.last_autovacuum)),
+      'last_analyze_at', tollgate.utc(greatest(t.last_analyze, t.last_autoanalyze))
     ) order by t.table_bytes + t.index_bytes desc, t.relname), '[]')
   )
   from (

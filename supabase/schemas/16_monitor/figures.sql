@@ -143,7 +143,7 @@ as $$
     'open_holds', (
       select jsonb_build_object(
         'count', count(*),
-        'nanos', coalesce(sum(r.hold_nanos), 0),
+        'held_nanos', coalesce(sum(r.hold_nanos), 0),
         'oldest_at', tollgate.utc(min(r.created_at)),
         'unsettled', count(*) filter (where r.state = 'unsettled')
       )
@@ -151,17 +151,17 @@ as $$
       join tollgate.requests r on r.id = h.request_id
     ),
     'balances', (
-      select jsonb_build_object('nanos', coalesce(sum(o.balance_nanos), 0))
+      select jsonb_build_object('credits_nanos', coalesce(sum(o.balance_nanos), 0))
       from tollgate.orgs o
       where o.balance_nanos > 0
     ),
     'overdrawn', (
       select jsonb_build_object(
         'count', count(*),
-        'nanos', coalesce(-sum(o.balance_nanos), 0),
+        'overdrawn_nanos', coalesce(-sum(o.balance_nanos), 0),
         'orgs', coalesce((
           select jsonb_agg(
-            jsonb_build_object('org_id', w.id, 'name', w.name, 'balance_nanos', w.balance_nanos)
+            jsonb_build_object('org_id', w.id, 'name', w.name, 'credits_nanos', w.balance_nanos)
             order by w.balance_nanos, w.id
           )
           from (
@@ -177,7 +177,7 @@ as $$
         'count', count(*),
         'orgs', coalesce(jsonb_agg(
           jsonb_build_object(
-            'org_id', s.id, 'name', s.name, 'since', tollgate.utc(s.paid_suspended_at), 'reason', s.paid_suspended_reason
+            'org_id', s.id, 'name', s.name, 'suspended_at', tollgate.utc(s.paid_suspended_at), 'reason', s.paid_suspended_reason
           )
           order by s.paid_suspended_at, s.id
         ) filter (where s.place <= places), '[]')

@@ -11,7 +11,7 @@ from tollgate.keys.authentication import Gate
 from tollgate.keys.routes import KeyHandlers, of_one_key
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyEvent, KeyEventFilters, NewKey, OwnKeyFilters
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import CountedPage, Page, refusals
 
 
 def router(gate: Gate, pepper: str) -> Routes:
@@ -21,7 +21,7 @@ def router(gate: Gate, pepper: str) -> Routes:
     plain = refusals(errors.BadRequest)
 
     @routes.get("", summary="List your keys", responses=plain)
-    async def own_api_keys(door: OpenDoor, query: Annotated[OwnKeyFilters, Query()]) -> Page[ApiKey]:
+    async def own_api_keys(door: OpenDoor, query: Annotated[OwnKeyFilters, Query()]) -> CountedPage[ApiKey]:
         return await handlers.page(door, query)
 
     @routes.post("", summary="Create a key for yourself", status_code=201, responses=plain)

@@ -15,13 +15,15 @@ from tollgate.usage.schemas import (
     KeyUsage,
     OwnAggregateQuery,
     OwnExportQuery,
+    OwnRefusedQuery,
     OwnRequestsQuery,
     OwnSeriesQuery,
+    RefusedCalls,
     RequestRow,
     Series,
 )
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, PageQuery, refusals
+from tollgate.web.schemas import CountedPage, Page, PageQuery, refusals
 
 ERRORS = refusals(errors.BadRequest)
 
@@ -35,6 +37,12 @@ def router(gate: Gate) -> Routes:
         """Each call examines a limited number of requests, so a page may be short or empty while next_cursor is not
         null."""
         return Page[RequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=False))
+
+    @routes.get("/user/usage/refused", summary="Count the paid calls of your org that were refused", responses=ERRORS)
+    async def refused(door: Annotated[Door, opened], query: Annotated[OwnRefusedQuery, Query()]) -> Page[RefusedCalls]:
+        """Calls refused with 402 or 429, by hour, key, model and code, with the last of each; kept for 30 days. Servers
+        write their counts every few seconds, beside a later request."""
+        return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=False))
 
     @routes.get(
         "/user/usage/aggregate",
@@ -59,7 +67,7 @@ def router(gate: Gate) -> Routes:
         return await export.response(door, query.format, query.filters(), everyone=False)
 
     @routes.get("/user/api-keys/usage", summary="Get the usage of each key of your org", responses=ERRORS)
-    async def of_keys(door: Annotated[Door, opened], query: Annotated[PageQuery, Query()]) -> Page[KeyUsage]:
-        return Page[KeyUsage].of(await store.of_keys(door, query.filters(), query.limit))
+    async def of_keys(door: Annotated[Door, opened], query: Annotated[PageQuery, Query()]) -> CountedPage[KeyUsage]:
+        return CountedPage[KeyUsage].of(await store.of_keys(door, query.filters(), query.limit))
 
     return routes

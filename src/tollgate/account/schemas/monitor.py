@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tollgate.account.schemas.profile import OwnBalance
 from tollgate.limits.schemas import OpenRequests
-from tollgate.web.schemas import Amounts, Moment
+from tollgate.web.schemas import Amounts, Credits, Moment
 
 
 class OrgUsage(Amounts):
@@ -17,7 +17,7 @@ class OrgUsage(Amounts):
     tokens: int
     average_tokens: float | None = Field(description="Tokens by request; null without requests.")
     charge_nanos: int
-    charge_credits: float
+    charge_credits: Credits
     most_used_model: str | None = Field(description="The model with the most requests.")
     last_request_at: Moment | None
 
@@ -59,10 +59,13 @@ class MonitorAllLimits(BaseModel):
     key: MonitorLimits = Field(description="The key's own limits, which apply besides the org's.")
 
 
-class MonitorBudget(BaseModel):
+class MonitorBudget(Amounts):
     limit_nanos: int
+    limit_credits: Credits
     spent_nanos: int
+    spent_credits: Credits
     remaining_nanos: int
+    remaining_credits: Credits
     resets_at: Moment | None = Field(description="Null: never.")
 
 

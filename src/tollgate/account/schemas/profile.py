@@ -7,24 +7,26 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tollgate.keys.rules import masked
 from tollgate.limits.schemas import OPEN_REQUESTS, OpenRequests, SixLimits
 from tollgate.people.schemas import Email, Role
-from tollgate.web.schemas import Amounts, ChangeBody, Line, Moment
+from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment
 
 
 class OwnKey(BaseModel):
-    key: str | None = Field(description="The masked key of this request; null in a session without a key.")
+    masked_key: str | None = Field(description="The key of this request, masked; null in a session without a key.")
 
     @model_validator(mode="before")
     @classmethod
     def _masked(cls, found: dict[str, Any]) -> dict[str, Any]:
         has_key = found["prefix"] is not None
-        return found | {"key": masked(found["prefix"], found["last_four"]) if has_key else None}
+        return found | {"masked_key": masked(found["prefix"], found["last_four"]) if has_key else None}
 
 
 class OwnBalance(OwnKey, Amounts):
-    credits: float = Field(description="The balance in credits, for people to read; 1 credit is 1 US dollar.")
-    credits_nanos: int = Field(description="The balance in nanos (1e-9 credit), exact.")
+    credits: Credits = Field(description="The balance in credits; 1 credit is 1 US dollar.")
+    credits_nanos: int = Field(description="The balance in nanos (1e-9 credit).")
     held_nanos: int = Field(description="What open requests hold.")
+    held_credits: Credits
     available_nanos: int = Field(description="What a new request may use: the balance less what is held.")
+    available_credits: Credits
     org_id: str
     user_id: str
     plan: str

@@ -8,4 +8,4 @@ class TransactionFilters(TransferQuery):
 
 
 class Transaction(TransferFields):
-    change_credits: float
+    pass

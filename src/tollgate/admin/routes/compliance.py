@@ -34,8 +34,8 @@ def router(gate: Gate) -> Routes:
         door: Annotated[Door, Depends(gate.open)], query: Annotated[ReportQuery, Query()]
     ) -> dict[str, Any] | Response:
         ending = query.until or clock.now()
-        rules.check_span(query.since, ending)
-        since, until = rfc3339(query.since), rfc3339(ending)
+        rules.check_span(query.start, ending)
+        since, until = rfc3339(query.start), rfc3339(ending)
         found: dict[str, Any] = await store.compliance_report(door, since, until, query.books)
         if query.form == "json":
             return found

@@ -10,7 +10,7 @@ from tollgate.keys.authentication import Gate
 from tollgate.keys.routes import KeyHandlers, of_one_key
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyFilters, NewKeyForUser
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import CountedPage, refusals
 
 
 def router(gate: Gate, pepper: str) -> Routes:
@@ -19,7 +19,7 @@ def router(gate: Gate, pepper: str) -> Routes:
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
     @routes.get("", summary="List keys", responses=refusals(errors.BadRequest))
-    async def api_keys(door: OpenDoor, query: Annotated[KeyFilters, Query()]) -> Page[ApiKey]:
+    async def api_keys(door: OpenDoor, query: Annotated[KeyFilters, Query()]) -> CountedPage[ApiKey]:
         return await handlers.page(door, query)
 
     @routes.post(

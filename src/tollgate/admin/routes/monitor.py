@@ -11,7 +11,6 @@ from fastapi import Depends
 from tollgate.admin.schemas.monitor import SystemMonitor
 from tollgate.catalog.cache import Catalog
 from tollgate.core.models import OPENROUTER
-from tollgate.core.money import to_credits
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import Environment
@@ -51,7 +50,6 @@ def router(
 def _credit(credit: AccountCredit, shares: list[dict[str, Any]]) -> dict[str, Any]:
     spent = sum(share["cost_nanos"] for share in shares if share["upstream"] == OPENROUTER)
     return {
-        "credits": to_credits(credit.nanos) if credit.nanos is not None else None,
         "credits_nanos": credit.nanos,
         "days_left": max(0, credit.nanos) / spent if credit.nanos is not None and spent else None,
         "reason": credit.reason,

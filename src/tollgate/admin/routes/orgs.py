@@ -11,7 +11,7 @@ from tollgate.keys.authentication import Gate
 from tollgate.people import store
 from tollgate.people.rules import as_stored
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Line, Page, refusals
+from tollgate.web.schemas import CountedPage, Line, refusals
 
 OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….")]
 
@@ -22,8 +22,10 @@ def router(gate: Gate) -> Routes:
     changing = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
     @routes.get("", summary="List orgs")
-    async def orgs(door: Annotated[Door, Depends(gate.open)], query: Annotated[OrgFilters, Query()]) -> Page[Org]:
-        return Page[Org].of(await store.orgs(door, query.filters(), query.limit))
+    async def orgs(
+        door: Annotated[Door, Depends(gate.open)], query: Annotated[OrgFilters, Query()]
+    ) -> CountedPage[Org]:
+        return CountedPage[Org].of(await store.orgs(door, query.filters(), query.limit))
 
     @routes.get("/lookup", summary="List ids and names of orgs, for a picker")
     async def lookup(door: Annotated[Door, Depends(gate.open)], query: Annotated[LookupQuery, Query()]) -> OrgChoices:

@@ -12,7 +12,7 @@ from tollgate.keys.authentication import Gate
 from tollgate.people import store
 from tollgate.people.rules import as_stored
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Line, Page, refusals
+from tollgate.web.schemas import CountedPage, Line, refusals
 
 PlanId = Annotated[Line, Path(description="The id of a plan, such as pro.")]
 
@@ -24,8 +24,10 @@ def router(gate: Gate) -> Routes:
     ending = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
     @routes.get("/plans", summary="List plans")
-    async def plans(door: Annotated[Door, Depends(gate.open)], query: Annotated[PlanFilters, Query()]) -> Page[Plan]:
-        return Page[Plan].of(await store.plans(door, query.filters(), query.limit))
+    async def plans(
+        door: Annotated[Door, Depends(gate.open)], query: Annotated[PlanFilters, Query()]
+    ) -> CountedPage[Plan]:
+        return CountedPage[Plan].of(await store.plans(door, query.filters(), query.limit))
 
     @routes.post(
         "/plans",

@@ -11,7 +11,7 @@ from tollgate.core.errors import NotFound
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, Text, refusals
+from tollgate.web.schemas import CountedPage, Text, refusals
 
 
 def router(gate: Gate) -> Routes:
@@ -26,8 +26,8 @@ def router(gate: Gate) -> Routes:
     )
     async def security_events(
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[SecurityFilters, Query()]
-    ) -> Page[SecurityEvent]:
-        return Page[SecurityEvent].of(await audit.security_events(door, filters.filters(), filters.limit))
+    ) -> CountedPage[SecurityEvent]:
+        return CountedPage[SecurityEvent].of(await audit.security_events(door, filters.filters(), filters.limit))
 
     @routes.post(
         "/{event_id}/acknowledge",

@@ -28,7 +28,7 @@ from tollgate.upstreams import health_checks, store
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import MOST_ON_A_PAGE, Page, refusals
+from tollgate.web.schemas import MOST_ON_A_PAGE, CountedPage, refusals
 
 
 def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup) -> Routes:
@@ -41,9 +41,9 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
     @routes.get("", summary="List your upstreams", responses=refusals(BadRequest))
     async def listed(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[UpstreamFilters, Query()]
-    ) -> Page[UpstreamDetails]:
+    ) -> CountedPage[UpstreamDetails]:
         found = await store.upstreams(door, query.filters(), query.limit)
-        return Page[UpstreamDetails].of({**found, "data": [details.of(row) for row in found["data"]]})
+        return CountedPage[UpstreamDetails].of({**found, "data": [details.of(row) for row in found["data"]]})
 
     @routes.post(
         "",

@@ -14,6 +14,7 @@ from tollgate.usage.schemas import (
     MOST_WITH_CONTENT,
     AllAggregateQuery,
     AllExportQuery,
+    AllRefusedQuery,
     AllRequestsQuery,
     AllSeriesQuery,
     Latency,
@@ -23,6 +24,7 @@ from tollgate.usage.schemas import (
     PaidAggregate,
     PaidRequestRow,
     PaidSeries,
+    RefusedCalls,
 )
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
@@ -55,6 +57,12 @@ def router(gate: Gate) -> Routes:
             most = min(query.limit, MOST_WITH_CONTENT)
             return Page[LoggedRequestRow].of(await store.contents(door, query.filters(), most))
         return Page[LoggedRequestRow].of(await store.requests(door, query.filters(), query.limit, everyone=True))
+
+    @routes.get("/admin/usage/refused", summary="Count the paid calls of all orgs that were refused", responses=ERRORS)
+    async def refused(door: Annotated[Door, opened], query: Annotated[AllRefusedQuery, Query()]) -> Page[RefusedCalls]:
+        """Calls refused with 402 or 429, by hour, key, model and code, with the last of each; kept for 30 days. Servers
+        write their counts every few seconds, beside a later request."""
+        return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
         "/admin/usage/aggregate",

@@ -12,7 +12,7 @@ from tollgate.keys.authentication import Gate
 from tollgate.people import store
 from tollgate.people.rules import as_stored
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Line, Page, refusals
+from tollgate.web.schemas import CountedPage, Line, refusals
 
 UserId = Annotated[Line, Path(description="The id of a user, such as usr_0193….")]
 
@@ -23,8 +23,10 @@ def router(gate: Gate) -> Routes:
     changing = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
     @routes.get("", summary="List users")
-    async def users(door: Annotated[Door, Depends(gate.open)], query: Annotated[UserFilters, Query()]) -> Page[User]:
-        return Page[User].of(await store.users(door, query.filters(), query.limit))
+    async def users(
+        door: Annotated[Door, Depends(gate.open)], query: Annotated[UserFilters, Query()]
+    ) -> CountedPage[User]:
+        return CountedPage[User].of(await store.users(door, query.filters(), query.limit))
 
     @routes.get("/lookup", summary="List ids, names and emails of users, for a picker")
     async def lookup(door: Annotated[Door, Depends(gate.open)], query: Annotated[LookupQuery, Query()]) -> UserChoices:

@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from tollgate.web.schemas import Moment, PageQuery, Text
+from tollgate.web.schemas import Moment, PageQuery, Period, Text
 
 
-class AuditFilters(PageQuery):
+class AuditFilters(PageQuery, Period):
     org_id: Text | None = Field(None, description="Only events about this org.")
     action: Text | None = Field(None, description="Only this action, such as key.created.", examples=["key.created"])
     outcome: Literal["success", "refused"] | None = None
@@ -15,8 +15,6 @@ class AuditFilters(PageQuery):
     actor_id: Text | None = Field(
         None, description="Only events by this key or user, or by the console command of this name."
     )
-    since: Moment | None = Field(None, alias="from", description="From this time on.")
-    until: Moment | None = Field(None, alias="to", description="Before this time.")
     sort: Literal["occurred_at:desc", "occurred_at:asc"] = "occurred_at:desc"
 
 

@@ -1,18 +1,20 @@
 """The compliance report, and the period that it covers."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.audit import rules
-from tollgate.web.schemas import Amounts, Moment
+from tollgate.core.errors import BadRequest
+from tollgate.web.schemas import Amounts, Credits, Moment, Period, When
 
 
-class ReportQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    since: Moment = Field(alias="from", description="The start of the period.", examples=["2026-01-01T00:00:00Z"])
-    until: Moment | None = Field(
+class ReportQuery(Period):
+    since: When | None = Field(
+        None, alias="from", description="The start of the period, as a time or a date. Send it, or hours."
+    )
+    until: When | None = Field(
         None,
         alias="to",
         description=f"The end of the period, exclusive; at most {rules.MOST_DAYS} days after its start. Default: now.",
@@ -22,10 +24,16 @@ class ReportQuery(BaseModel):
         None, description="Whether to audit the books. By default they are audited if one call can do it."
     )
 
+    @property
+    def start(self) -> datetime:
+        if self.since is None:
+            raise BadRequest("Send the start of the period: from, or hours.", param="from")
+        return self.since
+
 
 class UnusedKey(BaseModel):
     key_id: str
-    key: str = Field(description="The masked key.")
+    masked_key: str
     name: str
     org_id: str
     user_id: str
@@ -65,12 +73,12 @@ class PeopleReport(BaseModel):
 
 class ReportedKey(Amounts):
     key_id: str
-    key: str | None = Field(description="The masked key; null when it was deleted.")
+    masked_key: str | None = Field(description="Null when the key was deleted.")
     name: str | None
     org_id: str | None
     user_id: str | None
     requests: int
-    charge_credits: float
+    charge_credits: Credits
     charge_nanos: int
     last_request_at: Moment
     last_used_at: Moment | None = Field(description="The last use of any kind, also outside the period.")
@@ -83,19 +91,19 @@ class AccessReport(BaseModel):
 
 
 class MoneyReport(Amounts):
-    in_credits: float = Field(description="Paid in by orgs, less corrections.")
+    in_credits: Credits = Field(description="Paid in by orgs, less corrections.")
     in_nanos: int
-    promotions_credits: float
+    promotions_credits: Credits
     promotions_nanos: int
-    written_off_credits: float
+    written_off_credits: Credits
     written_off_nanos: int
-    charged_credits: float = Field(description="Charged for the requests of the period.")
+    charged_credits: Credits = Field(description="Charged for the requests of the period.")
     charged_nanos: int
-    refunded_credits: float
+    refunded_credits: Credits
     refunded_nanos: int
-    out_credits: float = Field(description="Our cost of the requests of the period.")
+    out_credits: Credits = Field(description="Our cost of the requests of the period.")
     out_nanos: int
-    margin_credits: float = Field(description="Charged, less refunds and cost.")
+    margin_credits: Credits = Field(description="Charged, less refunds and cost.")
     margin_nanos: int
 
 

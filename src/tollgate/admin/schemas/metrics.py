@@ -105,13 +105,14 @@ def _of_models(used: Any) -> Iterator[Metric]:
 
 def _of_balances(found: Any) -> Iterator[Metric]:
     holds, overdrawn = found["open_holds"], found["overdrawn"]
-    yield _gauge("tollgate_balances_credits", "Sum of all balances above zero.", _credits(found["balances"]["nanos"]))
-    yield _gauge("tollgate_overdrawn_credits", "Sum of all balances below zero.", _credits(overdrawn["nanos"]))
+    balances, debts = _credits(found["balances"]["credits_nanos"]), _credits(overdrawn["overdrawn_nanos"])
+    yield _gauge("tollgate_balances_credits", "Sum of all balances above zero.", balances)
+    yield _gauge("tollgate_overdrawn_credits", "Sum of all balances below zero.", debts)
     yield _gauge("tollgate_overdrawn_orgs", "Orgs whose balance is below zero.", overdrawn["count"])
     suspended = found["paid_suspended"]["count"]
     yield _gauge("tollgate_paid_suspended_orgs", "Orgs whose paid calls are suspended.", suspended)
     yield _gauge("tollgate_open_holds", "Open holds.", holds["count"])
-    yield _gauge("tollgate_held_credits", "Credits that open holds set aside.", _credits(holds["nanos"]))
+    yield _gauge("tollgate_held_credits", "Credits that open holds set aside.", _credits(holds["held_nanos"]))
     yield _gauge("tollgate_unsettled_requests", "Open holds without a known cost, for the sweeper.", holds["unsettled"])
     yield _gauge("tollgate_oldest_hold_seconds", "Age of the oldest open hold.", _age(found["at"], holds["oldest_at"]))
     for kind in ("orgs", "users", "keys"):
@@ -166,10 +167,12 @@ def of_http(counts: RequestCounts) -> Iterator[Metric | Histogram]:
         ({"method": method, "route": route, "status": str(status)}, count)
         for (method, route, status), count in sorted(counts.requests.items())
     ]
+    limits = [({"limit": limit}, count) for limit, count in sorted(counts.limits.items())]
     errors = [({"code": code}, count) for code, count in sorted(counts.errors.items())]
     durations = [({"route": route}, durations) for route, durations in sorted(counts.durations.items())]
     yield Metric("tollgate_http_requests_total", "counter", f"Requests over HTTP {since}.", requests)
     yield Metric("tollgate_http_errors_total", "counter", f"Refusals and errors over HTTP by code {since}.", errors)
+    yield Metric("tollgate_http_rate_limited_total", "counter", f"Refusals by the limit of a window {since}.", limits)
     text = f"Durations to the last byte, streams included, {since}."
     yield Histogram("tollgate_http_request_duration_seconds", text, durations)
 

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from tollgate.keys.rules import masked
-from tollgate.web.schemas import Amounts, Moment
+from tollgate.web.schemas import Amounts, Credits, Moment
 
 
 class Counts(BaseModel):
@@ -16,11 +16,11 @@ class Counts(BaseModel):
 
 class ChargeAndCost(Amounts):
     charge_nanos: int = Field(description="What orgs pay.")
-    charge_credits: float
+    charge_credits: Credits
     cost_nanos: int = Field(description="What upstreams charge us.")
-    cost_credits: float
+    cost_credits: Credits
     margin_nanos: int = Field(description="Charge less cost.")
-    margin_credits: float
+    margin_credits: Credits
 
     @model_validator(mode="before")
     @classmethod
@@ -50,11 +50,12 @@ class LastDayLatency(BaseModel):
     p99_ms: float | None
 
 
-class UpstreamShare(BaseModel):
+class UpstreamShare(Amounts):
     upstream: str | None = Field(description="Null for requests that reached no upstream.")
     requests: int
     errors: int
     cost_nanos: int
+    cost_credits: Credits
 
 
 class LastDay(BaseModel):
@@ -84,15 +85,15 @@ class TopKey(TopEntry):
     key_id: str
     org_id: str
     name: str | None
-    key: str | None = Field(description="The masked key.")
+    masked_key: str | None
 
     @model_validator(mode="before")
     @classmethod
     def _masked(cls, found: dict[str, Any]) -> dict[str, Any]:
-        return found | {"key": masked(found["prefix"], found["last_four"]) if found["prefix"] else None}
+        return found | {"masked_key": masked(found["prefix"], found["last_four"]) if found["prefix"] else None}
 
 
-class RecentRequest(BaseModel):
+class RecentRequest(Amounts):
     id: str
     created_at: Moment
     org_id: str
@@ -106,34 +107,39 @@ class RecentRequest(BaseModel):
     prompt_tokens: int | None
     completion_tokens: int | None
     charge_nanos: int | None
+    charge_credits: Credits | None
     cost_nanos: int | None
+    cost_credits: Credits | None
     first_token_ms: int | None
     duration_ms: int | None
 
 
-class OpenHolds(BaseModel):
+class OpenHolds(Amounts):
     count: int
-    nanos: int
+    held_nanos: int
+    held_credits: Credits
     oldest_at: Moment | None
     unsettled: int = Field(description="How many of them have no cost yet; the sweeper asks the upstream for it.")
 
 
-class OverdrawnOrg(BaseModel):
+class OverdrawnOrg(Amounts):
     org_id: str
     name: str
-    balance_nanos: int
+    credits: Credits
+    credits_nanos: int
 
 
-class Overdrawn(BaseModel):
+class Overdrawn(Amounts):
     count: int
-    nanos: int = Field(description="The sum of all balances below zero.")
+    overdrawn_nanos: int = Field(description="The sum of all balances below zero, as a positive number.")
+    overdrawn_credits: Credits
     orgs: list[OverdrawnOrg] = Field(description="Those with the lowest balances.")
 
 
 class SuspendedOrg(BaseModel):
     org_id: str
     name: str
-    since: Moment
+    suspended_at: Moment
     reason: str = Field(description="`quarantined_usage` or `operator`.")
 
 
@@ -142,8 +148,9 @@ class PaidSuspended(BaseModel):
     orgs: list[SuspendedOrg] = Field(description="Those suspended first.")
 
 
-class Balances(BaseModel):
-    nanos: int = Field(description="The sum of all balances above zero, holds included.")
+class Balances(Amounts):
+    credits: Credits = Field(description="The sum of all balances above zero, holds included.")
+    credits_nanos: int
 
 
 class CatalogHealth(BaseModel):
@@ -166,8 +173,8 @@ class UpstreamHealth(BaseModel):
     last_error: str | None
 
 
-class OpenRouterCredit(BaseModel):
-    credits: float | None = Field(description="The credit left on our own OpenRouter account.")
+class OpenRouterCredit(Amounts):
+    credits: Credits | None = Field(description="The credit left on our own OpenRouter account.")
     credits_nanos: int | None
     days_left: float | None = Field(
         description="How long the credit lasts at the cost of the last 24 hours; null if that is 0."

@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.people.schemas import Markup
-from tollgate.web.schemas import ChangeBody, Line, Moment, Name, PageQuery
+from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery
 
 OrgStatus = Literal["active", "suspended"]
 PaidCalls = Literal["active", "suspended"]
 
 
-class Org(BaseModel):
+class Org(Amounts):
     id: str
     name: str
     plan: str
@@ -24,10 +24,12 @@ class Org(BaseModel):
     paid_calls: PaidCalls = Field(description="While suspended, paid calls are refused; other calls are served.")
     paid_suspended_at: Moment | None
     paid_suspended_reason: str | None = Field(description="`quarantined_usage` or `operator`.")
-    credits: float = Field(description="The balance in credits, for people to read; 1 credit is 1 US dollar.")
-    credits_nanos: int = Field(description="The balance in nanos (1e-9 credit), exact.")
+    credits: Credits = Field(description="The balance in credits; 1 credit is 1 US dollar.")
+    credits_nanos: int = Field(description="The balance in nanos (1e-9 credit).")
     held_nanos: int = Field(description="What open requests hold.")
+    held_credits: Credits
     available_nanos: int = Field(description="Balance less held.")
+    available_credits: Credits
     users: int = Field(description="How many users the org has.")
     created_at: Moment
     updated_at: Moment

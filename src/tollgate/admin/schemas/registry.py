@@ -1,17 +1,36 @@
 """Routes to your own servers."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tollgate.admin.schemas import pricing
 from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.catalog.schemas import Visibility
+from tollgate.web.older_names import OlderNames
 from tollgate.web.schemas import NO_NUL, ChangeBody, Identifier, Moment, PageQuery
 
 MOST_TOKENS = 1_000_000_000
 TokenCount = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 ServingState = Literal["active", "disabled"]
+
+
+def _without_end(url: str) -> str:
+    return url.rstrip("/")
+
+
+BaseUrl = Annotated[
+    str,
+    Field(
+        max_length=2000,
+        pattern=r"^https?://[!-~]+$",
+        description="The address of its API, to which paths such as /chat/completions are appended. Private addresses "
+        "need PRIVATE_UPSTREAMS; the metadata addresses of cloud hosts are never allowed.",
+        examples=["http://10.0.0.7:8000/v1"],
+    ),
+    AfterValidator(_without_end),
+]
 
 
 class Architecture(ChangeBody):
@@ -33,7 +52,9 @@ class Listing(ChangeBody):
     knowledge_cutoff: Identifier | None = None
 
 
-class PutRoute(ChangeBody):
+class PutRoute(OlderNames, ChangeBody):
+    older_names = {"served_name": "model"}  # noqa: RUF012  # not a field
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -50,7 +71,8 @@ class PutRoute(ChangeBody):
     )
 
     model: Identifier = Field(description="The name that clients use. Model and upstream together identify the route.")
-    upstream_id: Identifier = Field(description="The server.")
+    upstream_id: Identifier | None = Field(None, description="The server.")
+    url: BaseUrl | None = Field(None, description="In place of upstream_id: the base_url of a server that is there.")
     upstream_model: Identifier | None = Field(None, description="The name on that server. Default: the same name.")
     pricing: RoutePricing | None = Field(None, description="The price before the markup. A new route needs one.")
     context_tokens: TokenCount | None = Field(None, description="The most tokens of prompt and answer together.")
@@ -61,6 +83,12 @@ class PutRoute(ChangeBody):
     weight: int = Field(1, ge=1, le=1000, description="The share of requests among routes of the same priority.")
     listing: Listing = Listing()
     state: ServingState = "active"
+
+    @model_validator(mode="after")
+    def _has_a_server(self) -> Self:
+        if (self.upstream_id is None) is (self.url is None):
+            raise PydanticCustomError("server", "Send upstream_id or url")
+        return self
 
 
 class RouteDetails(BaseModel):

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.web.schemas import ChangeBody, Moment, Note, PageQuery, Text
+from tollgate.web.schemas import ChangeBody, Moment, Note, PageQuery, Period, Text
 
 SecurityKind = Literal[
     "key_created",
@@ -22,20 +22,20 @@ SecurityKind = Literal[
 ]
 Severity = Literal["info", "warning", "critical"]
 SecuritySort = Literal[
-    "last_seen:desc", "last_seen:asc", "first_seen:desc", "first_seen:asc",
+    "last_seen_at:desc", "last_seen_at:asc", "first_seen_at:desc", "first_seen_at:asc",
     "count:desc", "count:asc", "severity:desc", "severity:asc",
 ]  # fmt: skip
 
 
-class SecurityFilters(PageQuery):
+class SecurityFilters(PageQuery, Period):
+    """In a period are the events that were last seen after its start and first seen before its end."""
+
     kind: SecurityKind | None = Field(None, description="Only events of this kind.")
     severity: Severity | None = Field(None, description="Only events of this severity.")
     org_id: Text | None = Field(None, description="Only events about this org.")
     key_id: Text | None = Field(None, description="Only events about this key.")
     acknowledged: bool | None = Field(None, description="Only events that were acknowledged, or that were not.")
-    since: Moment | None = Field(None, alias="from", description="Last seen at this time or later.")
-    until: Moment | None = Field(None, alias="to", description="Last seen before this time.")
-    sort: SecuritySort = "last_seen:desc"
+    sort: SecuritySort = "last_seen_at:desc"
 
 
 class SecuritySubject(BaseModel):
@@ -52,8 +52,8 @@ class SecurityEvent(BaseModel):
     subject: SecuritySubject = Field(examples=[{"kind": "address", "id": "192.0.2.7"}])
     org_id: str | None
     key_id: str | None
-    first_seen: Moment
-    last_seen: Moment
+    first_seen_at: Moment
+    last_seen_at: Moment
     count: int = Field(description="How often it was seen; for a pattern, in how many hours.")
     details: dict[str, Any] = Field(
         description="The details of the last time it was seen.", examples=[{"code": "invalid_api_key"}]

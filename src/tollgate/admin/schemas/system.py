@@ -13,8 +13,8 @@ class TableSize(BaseModel):
     dead_rows: int = Field(description="Rows that are not vacuumed yet.")
     table_bytes: int
     index_bytes: int
-    last_vacuum: Moment | None
-    last_analyze: Moment | None
+    last_vacuum_at: Moment | None
+    last_analyze_at: Moment | None
 
 
 class DatabaseSizes(BaseModel):

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from tollgate.admin.schemas.credits import MOST_NANOS
 from tollgate.credits.schemas import TransferFields, TransferKind, TransferQuery
-from tollgate.web.schemas import Amounts, Line, Moment
+from tollgate.web.schemas import Amounts, Credits, Line, Moment
 
 Account = Literal["wallet", "funding", "promotion", "revenue", "writeoff"]
 
@@ -16,7 +16,7 @@ class Transfer(TransferFields):
     debit: Account = Field(description="The account that the amount left.")
     credit: Account = Field(description="The account that received the amount.")
     amount_nanos: int
-    amount_credits: float
+    amount_credits: Credits
     reference: str = Field(description="What caused the transfer; unique together with the kind.")
 
 
@@ -34,10 +34,13 @@ class TransferFilters(TransferQuery):
 
 class Sums(Amounts):
     today_nanos: int = Field(description="Since midnight UTC.")
+    today_credits: Credits
     last_7_days_nanos: int
+    last_7_days_credits: Credits
     last_30_days_nanos: int
+    last_30_days_credits: Credits
     all_nanos: int
-    all_credits: float
+    all_credits: Credits
 
 
 class Flow(Sums):
@@ -52,11 +55,13 @@ class AccountSums(Sums):
 
 class Outstanding(Amounts):
     orgs: int
-    balance_nanos: int = Field(description="The sum of all balances: what orgs may still spend.")
-    balance_credits: float
+    credits: Credits = Field(description="The sum of all balances: what orgs may still spend.")
+    credits_nanos: int
     held_nanos: int = Field(description="The part of it that open requests hold.")
+    held_credits: Credits
     overdrawn_orgs: int
     overdrawn_nanos: int
+    overdrawn_credits: Credits
 
 
 class CreditSummary(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from tollgate.admin.schemas.registry import ServingState
+from tollgate.admin.schemas.registry import BaseUrl, ServingState
 from tollgate.catalog.schemas import Visibility
 from tollgate.upstreams import key_variables
 from tollgate.upstreams.breaker import State as BreakerState
@@ -20,22 +20,7 @@ def _offered(name: str) -> str:
     return name
 
 
-def _without_end(url: str) -> str:
-    return url.rstrip("/")
-
-
 UpstreamId = Annotated[Identifier, Path(description="The id of the upstream.", examples=["ups_019aa5c1d2e37f60"])]
-BaseUrl = Annotated[
-    str,
-    Field(
-        max_length=2000,
-        pattern=r"^https?://[!-~]+$",
-        description="The address of its API, to which paths such as /chat/completions are appended. Private addresses "
-        "need PRIVATE_UPSTREAMS; the metadata addresses of cloud hosts are never allowed.",
-        examples=["http://10.0.0.7:8000/v1"],
-    ),
-    AfterValidator(_without_end),
-]
 SecretName = Annotated[
     str,
     Field(

@@ -101,7 +101,8 @@ class LiveUpstream:
     def refuses_us(self, why: str) -> None:
         """Our key, our credit or the upstream's address is wrong. All calls fail until an operator corrects it."""
         self.note(why)
-        log.error("upstream_refuses_us", upstream=self.upstream.id, why=why)
+        told = log.info if self.upstream.is_sandbox else log.error
+        told("upstream_refuses_us", upstream=self.upstream.id, why=why)
 
     def _check(self, guard: Guard) -> None:
         if self.upstream.trusted:

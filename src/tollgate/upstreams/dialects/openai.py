@@ -36,7 +36,7 @@ class OpenAI:
         by us, since these servers do not know `models`."""
         edits: Edits = {"model": json.dumps(route.model)} if route.model != call.ask.model else {}
         if call.ask.fallbacks:
-            edits = {**edits, "models": None}
+            edits = {"model": json.dumps(route.model), "models": None}
         if call.ask.stream:
             edits = {**edits, "stream_options": partial(_asking_for_usage, self.continuous)}
         return {**edits, **self.bound_edits(call.ask, call.bound)}

@@ -1,0 +1,154 @@
+"""One name and one shape for one thing, in every answer and every query of the document."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+from journeys.walk import whole_document
+from tollgate.completions import openapi as paid
+
+SHAPES_OF_OPENROUTER = {"/v1/models", "/v1/models/{model}", "/v1/models/{author}/{slug}/endpoints"}
+"""Paths that answer in the shape of another API."""
+
+
+class Answer(NamedTuple):
+    where: str
+    fields: dict[str, Any]
+
+
+class Place(NamedTuple):
+    method: str
+    path: str
+    operation: dict[str, Any]
+
+    @property
+    def query(self) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in self.operation.get("parameters", []) if one["in"] == "query"}
+
+
+@cache
+def ours() -> list[Place]:
+    """The operations whose shapes are our own: not those of paid calls and lists of models."""
+    return [
+        Place(method, path, operation)
+        for path, operations in whole_document()["paths"].items()
+        if path not in {*paid.paths(), *SHAPES_OF_OPENROUTER} and not path.startswith("/api/v1/")
+        for method, operation in operations.items()
+    ]
+
+
+def answers() -> Iterator[Answer]:
+    """Each object of each successful answer, once."""
+    schemas, seen = whole_document()["components"]["schemas"], set[str]()
+    waiting = [
+        content.get("schema", {})
+        for place in ours()
+        for status, response in place.operation["responses"].items()
+        if status.startswith("2")
+        for content in response.get("content", {}).values()
+    ]
+    while waiting:
+        for name in references(waiting.pop()) - seen:
+            seen.add(name)
+            waiting.append(schemas[name])
+            yield Answer(name, schemas[name].get("properties", {}))
+
+
+def references(schema: Any) -> set[str]:
+    """The components that a schema names."""
+    if isinstance(schema, list):
+        return set().union(*map(references, schema))
+    if not isinstance(schema, dict):
+        return set()
+    named = {schema["$ref"].rsplit("/", 1)[-1]} if "$ref" in schema else set[str]()
+    return named.union(*(references(part) for part in schema.values()))
+
+
+def kinds(field: dict[str, Any]) -> list[dict[str, Any]]:
+    """The types that a field may have, without null."""
+    return [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
+
+
+def types(field: dict[str, Any]) -> list[str]:
+    return [kind["type"] for kind in kinds(field)]
+
+
+def amount_of(name: str) -> str:
+    """The name of the same amount as a decimal string."""
+    return "credits" if name == "credits_nanos" else f"{name.removesuffix('_nanos')}_credits"
+
+
+def test_there_is_enough_to_look_at() -> None:
+    assert len(ours()) > 60
+    assert len(list(answers())) > 60
+
+
+def test_each_amount_is_an_integer_of_nanos_and_a_decimal_string() -> None:
+    wrong = []
+    for where, fields in answers():
+        nanos = {name for name in fields if name.endswith("nanos")}
+        decimals = {name for name in fields if name == "credits" or name.endswith("_credits")}
+        wrong += [f"{where}.{name}" for name in {amount_of(name) for name in nanos} ^ decimals]
+        wrong += [f"{where}.{name}" for name in nanos if types(fields[name]) != ["integer"]]
+        wrong += [f"{where}.{name}" for name in decimals if types(fields[name]) != ["string"]]
+    assert not wrong
+
+
+def test_each_time_is_a_moment() -> None:
+    wrong = []
+    for where, fields in answers():
+        for name, field in fields.items():
+            is_a_time = name.endswith(("_at", "_until", "_since")) or name in {"at", "from", "to", "start", "timestamp"}
+            if ([kind.get("format") for kind in kinds(field)] == ["date-time"]) != is_a_time:
+                wrong.append(f"{where}.{name}")
+    assert not wrong
+
+
+PERIOD = {"from", "to", "hours"}
+OF_EVERY_LIST = {"limit", "cursor", "offset"}
+PART_OF_A_FIELD = {
+    "q": "a search over several fields",
+    "include": "what to show",
+    "cached": "whether cached_tokens is above 0",
+    "acknowledged": "whether acknowledged_at is set",
+    "actor_id": "the id in actor",
+    "min_nanos": "a bound of amount_nanos",
+    "max_nanos": "a bound of amount_nanos",
+}
+
+
+def lists() -> Iterator[tuple[Place, dict[str, Any], dict[str, Any]]]:
+    """Each operation that answers with a page, the fields of the page and those of its entries."""
+    schemas = whole_document()["components"]["schemas"]
+    for place in ours():
+        content = place.operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+        page = schemas.get(content.get("schema", {}).get("$ref", "").rsplit("/", 1)[-1], {}).get("properties", {})
+        if "next_cursor" in page:
+            entry = page["data"]["items"]["$ref"].rsplit("/", 1)[-1]
+            yield place, page, schemas[entry]["properties"]
+
+
+def test_a_period_is_given_the_same_way_everywhere() -> None:
+    for place in ours():
+        assert not PERIOD & set(place.query) or set(place.query) >= PERIOD, place.path
+
+
+def test_a_filter_has_the_name_of_the_field_it_filters() -> None:
+    for place, _, entry in lists():
+        if "by" not in place.query:
+            filters = set(place.query) - PERIOD - OF_EVERY_LIST - {"sort", *PART_OF_A_FIELD}
+            assert filters <= set(entry), place.path
+
+
+def test_every_list_has_the_same_pages() -> None:
+    for place, page, _ in lists():
+        assert set(place.query) >= OF_EVERY_LIST, place.path
+        assert types(page["next_cursor"]) == ["string"], place.path
+        assert "total" not in page or page["total"]["type"] == "integer", place.path
+
+
+def test_lists_are_sorted_by_a_field_and_a_direction() -> None:
+    for place, _, _ in lists():
+        for kind in kinds(place.query["sort"]["schema"]) if "sort" in place.query else []:
+            assert all(re.fullmatch(r"[a-z_]+:(asc|desc)", word) for word in kind["enum"]), place.path
