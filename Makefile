@@ -12,16 +12,18 @@ SYNC := $(UV) sync --quiet --frozen --inexact --group embedded --group terminal 
 NODE_IS_HERE := $(shell node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null && echo yes)
 NODE_GROUP := $(if $(NODE_IS_HERE),,--group node)
 PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/pytest" -n auto --dist worksteal
-NPM := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix tests/npm
+NPM := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm
+INSTALL := ci --loglevel=error --no-fund --no-audit
+SITE := "$(VENV)/bin/zensical" build --clean --strict
 # Shows what a command printed only when it fails.
 quietly = printed=$$({ $(1); } 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up stack serve migrate seed-key test test-all check lint format exports migration clean
+.PHONY: help up stack serve migrate seed-key sweep audit test test-all check lint format docs exports migration console screenshots clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 up: $(RULE)/.run ## Start Tollgate here, with a database of its own and a demo key
 	@"$(VENV)/bin/python" -m tollgate demo
@@ -39,34 +41,52 @@ seed-key: $(RULE)/.run ## Create an admin key: make seed-key API_KEY=<value>
 	@test -n "$(API_KEY)" || { echo "tollgate: say which: make seed-key API_KEY=<at least 20 characters>" >&2; exit 2; }
 	@"$(VENV)/bin/python" -m tollgate seed-key "$(API_KEY)"
 
+sweep: $(RULE)/.run ## End the holds of requests that nobody ended, at what they cost
+	@"$(VENV)/bin/python" -m tollgate sweep
+
+audit: $(RULE)/.run ## Prove the books from the tables alone
+	@"$(VENV)/bin/python" -m tollgate audit
+
 test: $(RULE)/.dev tests/npm/node_modules/.ready ## Run the tests but the slow ones (ARGS="-k balance" for some)
 	@$(PYTEST) -m "not slow" $(ARGS)
 	@echo 'The slow tests were left out: `make test-all` runs them too.'
 
-test-all: $(RULE)/.dev tests/npm/node_modules/.ready ## Run all tests, as CI does and as you do before a release
+test-all: $(RULE)/.dev tests/npm/node_modules/.ready console/node_modules/.ready ## Run all tests, as CI does and as you do before a release
 	@$(PYTEST) $(ARGS)
 
 check: lint test ## Everything before a commit: lint, test
 
-lint: $(RULE)/.dev ## Format, lint, types, floors, stale exports
+lint: $(RULE)/.dev console/node_modules/.ready ## Format, lint, types, floors, stale exports, links of the pages
 	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/ruff" check --quiet .
 	@"$(VENV)/bin/mypy"
 	@"$(VENV)/bin/lint-imports" --no-logo
-	@"$(VENV)/bin/python" tools/exports.py --check
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/python" tools/exports.py --check
+	@$(call quietly,$(NPM) --prefix console run check)
+	@$(call quietly,$(SITE))
 
-format: $(RULE)/.dev ## Format the code and mend what the linter can
+docs: $(RULE)/.dev ## Build the pages of docs/ as a site, in dist/site; broken links fail
+	@$(SITE)
+
+format: $(RULE)/.dev console/node_modules/.ready ## Format the code and mend what the linter can
 	@"$(VENV)/bin/ruff" check --fix --quiet .
 	@"$(VENV)/bin/ruff" format --quiet .
+	@$(call quietly,$(NPM) --prefix console run format)
 
-exports: $(RULE)/.dev ## Write the files made from others: .env.example, requirements.txt, the reference
-	@"$(VENV)/bin/python" tools/exports.py
+exports: $(RULE)/.dev console/node_modules/.ready ## Write the files made from others: .env.example, requirements.txt, the reference
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/python" tools/exports.py
+
+console: console/node_modules/.ready ## Build the web pages from console/ into src/tollgate/console/files
+	@$(NPM) --prefix console run --silent build
+
+screenshots: $(RULE)/.dev console ## Take pictures of the web pages into .cache/screenshots (ARGS="answered-360" for some)
+	@PYTHONPATH=tests "$(VENV)/bin/python" tools/screenshots.py $(ARGS)
 
 migration: $(RULE)/.dev ## Write a step from supabase/schemas: make migration NAME=refunds
 	@PYTHONPATH=tests "$(VENV)/bin/python" tools/migration.py "$(NAME)"
 
 clean: ## Remove what was installed and built; keeps the data in .tollgate
-	@rm -rf "$(VENV)" tests/npm/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf "$(VENV)" tests/npm/node_modules console/node_modules .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(RULE)/bin/uv:
 	@test -n "$(PYTHON)" || { echo "tollgate: no Python 3.11 or newer was found: install one, or name it with PYTHON=<path>" >&2; exit 1; }
@@ -81,9 +101,9 @@ $(RULE)/.run: $(RULE)/bin/uv uv.lock pyproject.toml
 
 $(RULE)/.dev: $(RULE)/bin/uv uv.lock pyproject.toml
 	@test -w . || { echo "tollgate: the tests write into this folder, and it is read-only: copy it elsewhere" >&2; exit 1; }
-	@$(call quietly,$(SYNC) --group dev $(NODE_GROUP))
+	@$(call quietly,$(SYNC) --group dev --group docs $(NODE_GROUP))
 	@touch "$@" "$(VENV)/.run"
 
-tests/npm/node_modules/.ready: $(RULE)/.dev tests/npm/package-lock.json
-	@$(call quietly,$(NPM) ci --loglevel=error --no-fund --no-audit)
+%/node_modules/.ready: %/package-lock.json $(RULE)/.dev
+	@$(call quietly,$(NPM) --prefix $* $(INSTALL))
 	@touch $@

@@ -2,14 +2,16 @@
 
 .env.example, docs/reference/settings.md    from settings.py
 docs/reference/errors.md                    from core/errors.py
-docs/reference/openapi.json                 from the app
+docs/reference/openapi.json, api.md         from the app
 docs/reference/aliases.md                   from web/aliases.py
 requirements.txt                            from uv.lock
+src/tollgate/console/files                  from console/, where npm installed what builds it
 """
 
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from tollgate.settings import DEVELOPMENT_PEPPER, Settings
 from tollgate.web.aliases import ALIASES
 
 ROOT = Path(__file__).parents[1]
+METHODS = ("get", "post", "put", "patch", "delete")
+BUILT = "src/tollgate/console/files"
 MADE_BY = "Written by `make exports`; change the code it comes from instead."
 
 
@@ -30,9 +34,13 @@ def exports() -> Iterator[tuple[str, str]]:
     yield ".env.example", env_example()
     yield "docs/reference/settings.md", settings_page()
     yield "docs/reference/errors.md", errors_page()
-    yield "docs/reference/openapi.json", openapi()
+    document = create_app(Settings()).openapi()
+    yield "docs/reference/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    yield "docs/reference/api.md", api_page(document)
     yield "docs/reference/aliases.md", aliases_page()
     yield "requirements.txt", requirements()
+    if (ROOT / "console" / "node_modules").is_dir():
+        yield from pages()
 
 
 def settings() -> Iterator[tuple[str, str, str]]:
@@ -91,8 +99,73 @@ def errors_page() -> str:
     )
 
 
-def openapi() -> str:
-    return json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False) + "\n"
+def api_page(document: dict[str, Any]) -> str:
+    """Each operation by its canonical path, under its tag. Aliases are left out."""
+    sections: dict[str, list[str]] = {}
+    for path, operations in document["paths"].items():
+        if "x-alias-of" not in operations:
+            for method, operation in operations.items():
+                if method in METHODS and "x-alias-of" not in operation:
+                    sections.setdefault(operation.get("tags", ["other"])[0], []).append(
+                        _operation(document, method, path, operation)
+                    )
+    return "\n".join(
+        [
+            "# API",
+            "",
+            "Every operation with its parameters and the fields of its body. A running server shows the same at",
+            "`/docs`, with examples and all errors; [openapi.json](openapi.json) is for programs.",
+            "",
+            *(text for tag, texts in sections.items() for text in (f"## {tag}", "", *texts)),
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
+
+
+def _operation(document: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> str:
+    lines = [f"### `{method.upper()} {path}`", "", f"{operation.get('summary', '').rstrip('.')}.", ""]
+    rows = [*_parameters(operation), *_body_fields(document, operation)]
+    if rows:
+        lines += ["| field | in | type | |", "|---|---|---|---|", *rows, ""]
+    return "\n".join(lines)
+
+
+def _parameters(operation: dict[str, Any]) -> Iterator[str]:
+    for parameter in operation.get("parameters", []):
+        schema = parameter.get("schema", {})
+        yield _row(parameter["name"], parameter["in"], parameter.get("required", False), schema, parameter)
+
+
+def _body_fields(document: dict[str, Any], operation: dict[str, Any]) -> Iterator[str]:
+    content = operation.get("requestBody", {}).get("content", {})
+    schema = _resolved(document, content.get("application/json", {}).get("schema", {}))
+    for name, field in schema.get("properties", {}).items():
+        yield _row(name, "body", name in schema.get("required", []), field, field)
+
+
+def _row(name: str, place: str, required: bool, schema: dict[str, Any], described: dict[str, Any]) -> str:
+    said = str(described.get("description", "")).replace("\n", " ").replace("|", "\\|")
+    return f"| `{name}` | {place}{', required' if required else ''} | {_type(schema)} | {said} |"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(choice) for choice in schema["anyOf"]))
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[-1]
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    return (
+        f"list of {_type(schema.get('items', {}))}" if schema.get("type") == "array" else str(schema.get("type", "any"))
+    )
+
+
+def _resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        named: dict[str, Any] = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
+        return named
+    return schema
 
 
 def aliases_page() -> str:
@@ -121,6 +194,13 @@ def requirements() -> str:
     if made.returncode != 0:
         sys.exit(f"requirements.txt: {made.stderr.decode().strip()}")
     return f"# {MADE_BY}\n{made.stdout.decode()}"
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["node", "build.mjs", folder], cwd=ROOT / "console", check=True)
+        for file in sorted(Path(folder).iterdir()):
+            yield f"{BUILT}/{file.name}", file.read_text()
 
 
 def _default(field: FieldInfo) -> str:

@@ -264,6 +264,8 @@ Tollgate {__version__} is at {address} (Ctrl-C stops it)
   your key  {secret}
             a demo key with {DEMO_CREDITS} credits, kept in {chosen.data_folder / "demo-key"}
 
+The playground, for which you paste the key: {address}/ui
+
 What is on the key:
 
   curl {address}/user/balance -H 'Authorization: Bearer {secret}'

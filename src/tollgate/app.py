@@ -56,6 +56,7 @@ MOST_TEST_CALLS = 32
 """Requests of test keys under way at once in a process. They have their own connections; one org gets at most three
 quarters of them."""
 OF_EVERYONE = ("/health", "/readyz", "/v1/models")
+OF_THE_CONSOLE = ("/ui", "/assets/")
 OF_PEOPLE = ("/user/", "/admin/", "/metrics")
 OF_SESSIONS = ("/auth/",)
 
@@ -176,6 +177,7 @@ def create_app(
         paid={endpoint.path: around_paid(endpoint) for endpoint in paid},
         lazy={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
+            OF_THE_CONSOLE: _of_the_console,
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
             OF_SESSIONS: partial(_of_sessions, chosen, rooms),
         },
@@ -215,6 +217,13 @@ def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRo
         health.router(chosen, rooms.database, rooms.http, clock),
         models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm),
     ]
+
+
+def _of_the_console() -> list[APIRouter]:
+    """The web pages. Imported when they are requested: see web/application.py."""
+    from tollgate.console import routes as console  # noqa: PLC0415
+
+    return [console.router()]
 
 
 def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:

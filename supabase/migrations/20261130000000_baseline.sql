@@ -106,6 +106,84 @@ comment on function tollgate.new_id(text) is
   'A new id such as org_0193…: 12 hex digits of the time in milliseconds, so that indexes grow at their end, and 16 random ones.';
 
 
+create table tollgate.id_key (
+  single boolean primary key default true check (single),
+  secret bytea not null
+);
+
+comment on table tollgate.id_key is 'The secret of this database that mixed() uses, in one row.';
+
+alter table tollgate.id_key enable row level security;
+
+insert into tollgate.id_key (secret) values (
+  decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')
+);
+
+
+create function tollgate.mixing_round(half bigint, round integer) returns bigint
+language sql
+stable
+set search_path = ''
+as $$
+  select ('x' || left(encode(sha256(k.secret || int8send(half) || int4send(round)), 'hex'), 8))::bit(32)::bigint
+  from tollgate.id_key k
+$$;
+
+comment on function tollgate.mixing_round(bigint, integer) is
+  'Of mixed() and unmixed(): 32 bits that depend on half a number, the round, and the secret of this database.';
+
+
+create function tollgate.mixed(number bigint) returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  low constant bigint := 4294967295;
+  first_half bigint := (number >> 32) & low;
+  second_half bigint := number & low;
+  mixed_half bigint;
+begin
+  for round in 1 .. 4 loop
+    mixed_half := first_half # tollgate.mixing_round(second_half, round);
+    first_half := second_half;
+    second_half := mixed_half;
+  end loop;
+  return lpad(to_hex(first_half), 8, '0') || lpad(to_hex(second_half), 8, '0');
+end
+$$;
+
+comment on function tollgate.mixed(bigint) is
+  'A number as 16 hex digits that do not tell it: a Feistel cipher of four rounds. Ids made of it cannot be guessed or counted, and cost no column and no index.';
+
+
+create function tollgate.unmixed(digits text) returns bigint
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  first_half bigint;
+  second_half bigint;
+  mixed_half bigint;
+begin
+  if digits !~ '^[0-9a-f]{16}$' then
+    return null;
+  end if;
+  first_half := ('x' || left(digits, 8))::bit(32)::bigint;
+  second_half := ('x' || right(digits, 8))::bit(32)::bigint;
+  for round in reverse 4 .. 1 loop
+    mixed_half := second_half;
+    second_half := first_half;
+    first_half := mixed_half # tollgate.mixing_round(second_half, round);
+  end loop;
+  return (first_half << 32) | second_half;
+end
+$$;
+
+comment on function tollgate.unmixed(text) is 'The number that mixed() was given; null for other texts.';
+
+
 -- schemas/01_foundation/inputs.sql
 
 -- Fields of a JSON argument, read into a row.
@@ -778,7 +856,7 @@ create index transfers_time on tollgate.transfers using brin (created_at) with (
 create index transfers_but_charges on tollgate.transfers (created_at) where kind <> 'charge';
 
 comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos from the account `debit` to the account `credit`, one of them the org''s wallet. Append-only. No foreign key: it is written only under the org''s lock, on the path of every request.';
-comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. An id shows it as trf_<position>.';
+comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. transfer_id() makes the id of it that the API shows.';
 comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
 comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
 comment on column tollgate.transfers.chain is 'Links the transfer to those of its org before it: see chain_after().';
@@ -1376,6 +1454,29 @@ comment on table tollgate.refused_calls is 'Paid calls refused with 402 or 429, 
 comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
 
 alter table tollgate.refused_calls enable row level security;
+
+
+-- schemas/15_creations/tables.sql
+
+-- What was created under an idempotency key.
+
+create table tollgate.creations (
+  operator text not null,
+  idempotency_key text not null check (length(idempotency_key) between 1 and 180),
+  creation text not null,
+  asked jsonb not null,
+  answer jsonb not null,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (operator, idempotency_key)
+);
+
+create index creations_age on tollgate.creations (created_at);
+
+comment on table tollgate.creations is 'The answers to creations with an idempotency key, kept for 48 hours. Credits have credit_operations instead.';
+comment on column tollgate.creations.operator is 'The user who created, with any of their keys. Idempotency keys are separate for each user.';
+comment on column tollgate.creations.asked is 'What was asked for, without what is new in each attempt: to tell a repetition from another request under the same key.';
+
+alter table tollgate.creations enable row level security;
 
 
 -- schemas/16_monitor/tables.sql
@@ -2050,20 +2151,6 @@ $$;
 comment on function tollgate.of_requests(tollgate.limits) is 'The limits of requests, without those of tokens.';
 
 
-create function tollgate.limited(windows jsonb) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_object_agg(m.key, (
-    select jsonb_object_agg(w.key, case when w.value -> 'limit' <> 'null' then w.value end) from jsonb_each(m.value) w
-  ))
-  from jsonb_each(windows) m
-$$;
-
-comment on function tollgate.limited(jsonb) is 'The answer of windows(), with null for each window that has no limit.';
-
-
 create function tollgate.concurrent(bound bigint, open_requests bigint) returns jsonb
 language sql
 immutable
@@ -2596,6 +2683,21 @@ comment on function tollgate.add_org(tollgate.caller, jsonb) is
   'Inserts an org and its audit event. `org` holds name and, unless it is free, plan. Refuses: not_found (plan). Locks the plan against deletion.';
 
 
+create function tollgate.others_named(org tollgate.orgs) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(o.id order by o.id), '[]')
+  from (
+    select n.id from tollgate.orgs n where lower(n.name) = lower(org.name) and n.id <> org.id order by n.id limit 10
+  ) o
+$$;
+
+comment on function tollgate.others_named(tollgate.orgs) is
+  'The ids of other orgs with the name of this one, case-insensitively, at most 10.';
+
+
 create function public.tollgate_create_org(caller jsonb, org jsonb) returns jsonb
 language plpgsql
 security definer
@@ -2603,14 +2705,15 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
+  made constant tollgate.orgs := tollgate.add_org(actor, org);
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.org_shown(tollgate.add_org(actor, org));
+  return jsonb_build_object('caller', tollgate.identity(actor), 'same_name', tollgate.others_named(made))
+    || tollgate.org_shown(made);
 end
 $$;
 
 comment on function public.tollgate_create_org(jsonb, jsonb) is
-  'Creates an org. For the console and admins. Refuses: as recognise(), not_found (plan). Locks the plan against deletion.';
+  'Creates an org, and names the others of the same name. For the console and admins. Refuses: as recognise(), not_found (plan). Locks the plan against deletion.';
 
 select tollgate.expose('public.tollgate_create_org(jsonb, jsonb)');
 
@@ -4623,17 +4726,17 @@ begin
   created := not found;
   if created then
     posted := tollgate.move(draft);
-    perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted),
+    perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted.position),
       jsonb_build_object('amount_nanos', amount_nanos, 'source', source, 'reason', reason, 'reference', reference));
   elsif (posted.org_id, posted.amount_nanos, posted.debit)
     is distinct from (draft.org_id, draft.amount_nanos, draft.debit)
   then
-    perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
+    perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(posted.position)));
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'created', created,
-    'transfer_id', tollgate.transfer_id(posted),
+    'transfer_id', tollgate.transfer_id(posted.position),
     'balance_nanos', case when created then posted.balance_after_nanos else payer.balance_nanos end
   );
 exception when unique_violation then -- another org took the same reference at this moment
@@ -4753,7 +4856,7 @@ begin
   select t.* into posted from tollgate.transfers t where t.position = earlier.position;
   if posted.kind <> earlier_operation.kind or earlier.asked <> operation - 'idempotency_key' then
     perform tollgate.refuse(422, 'idempotency_key_reused',
-      jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
+      jsonb_build_object('transfer_id', tollgate.transfer_id(posted.position)));
   end if;
   return tollgate.transfer_shown(posted) || '{"created": false}';
 end
@@ -4818,7 +4921,7 @@ begin
       else 'credits.adjusted'
     end,
     posted.org_id,
-    tollgate.transfer_id(posted),
+    tollgate.transfer_id(posted.position),
     operation || jsonb_build_object('amount_nanos', posted.amount_nanos, 'debit', posted.debit, 'credit', posted.credit)
   );
   perform tollgate.touch(k, caller) from tollgate.api_keys k where k.id = actor.key_id;
@@ -5057,15 +5160,16 @@ select tollgate.expose('public.tollgate_refund_charge(jsonb, jsonb)');
 
 -- Transfers as JSON, and lists of them.
 
-create function tollgate.transfer_id(t tollgate.transfers) returns text
+create function tollgate.transfer_id(number bigint) returns text
 language sql
-immutable
+stable
 set search_path = ''
 as $$
-  select 'trf_' || t.position
+  select 'trf_' || tollgate.mixed(number)
 $$;
 
-comment on function tollgate.transfer_id(tollgate.transfers) is 'The id of a transfer in the API.';
+comment on function tollgate.transfer_id(bigint) is
+  'The id of a transfer in the API. It does not tell the position, which counts the transfers of all orgs.';
 
 
 create function tollgate.request_of(t tollgate.transfers) returns text
@@ -5085,11 +5189,11 @@ comment on function tollgate.request_of(tollgate.transfers) is
 
 create function tollgate.transfer_shown(t tollgate.transfers) returns jsonb
 language sql
-immutable
+stable
 set search_path = ''
 as $$
   select jsonb_build_object(
-    'id', tollgate.transfer_id(t),
+    'id', tollgate.transfer_id(t.position),
     'org_id', t.org_id,
     'kind', t.kind,
     'debit', t.debit,
@@ -5136,7 +5240,7 @@ begin
     '{"created_at": "e.position"}',
     coalesce(filters ->> 'sort', 'created_at:desc'),
     case when filters ->> 'cursor' is null then filters else filters || jsonb_build_object(
-      'cursor', coalesce(substring(filters ->> 'cursor' from '^trf_([0-9]{1,18})$'), '0')
+      'cursor', coalesce(tollgate.unmixed(substring(filters ->> 'cursor' from '^trf_(.*)$')), 0)
     ) end,
     page_size,
     within => $where$ $1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id' $where$,
@@ -8561,7 +8665,7 @@ as $$
     from tollgate.event_links l
   )
   (
-    select distinct on ((c.t).org_id) 'chain', 'trf_' || (c.t).position, jsonb_build_object(
+    select distinct on ((c.t).org_id) 'chain', tollgate.transfer_id((c.t).position), jsonb_build_object(
       'org_id', (c.t).org_id, 'row', true, 'link', (c.t).chain is not null
     )
     from transfers c
@@ -8708,7 +8812,7 @@ as $$
     or c.org_id <> r.org_id or c.other_org_id <> r.org_id
   )
   union all
-  select 'stray_charge', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'state', r.state)
+  select 'stray_charge', tollgate.transfer_id(t.position), jsonb_build_object('reference', t.reference, 'state', r.state)
   from tollgate.transfers t
   left join tollgate.requests r on r.id = tollgate.request_of(t)
   left join tollgate.dropped d on d.org_id = t.org_id and d.charges > 0
@@ -8761,7 +8865,7 @@ stable
 set search_path = ''
 as $$
   with moved as (
-    select tollgate.transfer_id(t) as id, t.*,
+    select tollgate.transfer_id(t.position) as id, t.*,
       case t.kind when 'grant' then 'credits.granted' when 'refund' then 'credits.refunded' else 'credits.adjusted' end as action
     from tollgate.transfers t
     where t.kind <> 'charge' and not (t.kind = 'refund' and t.reference like '%:late')
@@ -8784,7 +8888,7 @@ as $$
   select 'audit_event', c.id, jsonb_build_object('audit_events', count(*))
   from compared c where c.agrees group by c.id having count(*) > 1
   union all
-  select 'operation', coalesce(c.id, 'trf_' || o.position), jsonb_build_object(
+  select 'operation', coalesce(c.id, tollgate.transfer_id(o.position)), jsonb_build_object(
     'operator', o.operator, 'asked', o.asked, 'audit_event_id', c.event_id
   )
   from (select c.* from compared c where c.operated) c
@@ -8804,7 +8908,7 @@ as $$
   left join tollgate.transfers t on t.kind = 'charge' and t.reference = a.target_id
   where a.action = 'credits.overdrawn' and (a.details ->> 'charge_nanos' = t.amount_nanos::text and a.org_id = t.org_id) is not true
   union all
-  select 'audit_event', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'amount_nanos', t.amount_nanos)
+  select 'audit_event', tollgate.transfer_id(t.position), jsonb_build_object('reference', t.reference, 'amount_nanos', t.amount_nanos)
   from tollgate.transfers t
   where t.reference like '%:late' and not exists (
     select from tollgate.audit_events a
@@ -8909,7 +9013,7 @@ as $$
   ) c on c.request_id = g.request_id and c.org_id = g.org_id
   where g.nanos > coalesce(c.nanos, 0)
   union all
-  select 'running_balance', 'trf_' || s.position, jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
+  select 'running_balance', tollgate.transfer_id(s.position), jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
   from (
     select t.*, lag(t.balance_after_nanos, 1, 0::bigint) over (partition by t.org_id order by t.position) as before,
       case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end as change
@@ -9700,7 +9804,7 @@ set search_path = ''
 as $$
   select jsonb_build_object(
     'id', refused.id,
-    'hour', tollgate.utc(refused.hour),
+    'start', tollgate.utc(refused.hour),
     'org_id', refused.org_id,
     'user_id', nullif(refused.user_id, ''),
     'key_id', nullif(refused.key_id, ''),
@@ -9736,18 +9840,18 @@ begin
       and ($1 ->> 'from' is null or e.last_seen_at >= ($1 ->> 'from')::timestamptz)
       and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
     $where$,
-    '{"hour": "e.hour"}',
-    coalesce(filters ->> 'sort', 'hour:desc'),
+    '{"start": "e.hour"}',
+    coalesce(filters ->> 'sort', 'start:desc'),
     tollgate.own_or_all(actor, filters, everyone),
     page_size,
     within => $where$ ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id') $where$,
-    most_counted => 10000
+    counted => false
   );
 end
 $$;
 
 comment on function public.tollgate_refused_calls(jsonb, jsonb, integer, boolean) is
-  'A page of counts of refused calls: everyone''s for admins, or those of the caller''s org. `filters`: org_id, user_id, key_id, model, code, from, to, sort (hour), cursor. Refuses: as recognise() and page(). Locks nothing.';
+  'A page of counts of refused calls: everyone''s for admins, or those of the caller''s org. `filters`: org_id, user_id, key_id, model, code, from, to, sort (start), cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_refused_calls(jsonb, jsonb, integer, boolean)');
 
@@ -9966,6 +10070,30 @@ comment on function public.tollgate_own_plan(jsonb, integer) is
 select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
 
 
+create function tollgate.limits_around(actor tollgate.caller, key tollgate.api_keys, moment timestamptz) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
+      || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
+    'user', case when not u.limits is null then tollgate.windows(u.counters, u.limits, tollgate.ms_of(moment)) end,
+    'key', case when key.counted or key.max_concurrent_requests is not null then
+      tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))
+      || jsonb_build_object('concurrent', case when key.max_concurrent_requests is not null then
+        tollgate.concurrent(key.max_concurrent_requests, key.open_requests)
+      end)
+    end
+  )
+  from tollgate.orgs o, tollgate.users u
+  where o.id = actor.org_id and u.id = actor.user_id
+$$;
+
+comment on function tollgate.limits_around(tollgate.caller, tollgate.api_keys, timestamptz) is
+  'The windows and open requests of the caller''s org, the windows of its user if that has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone.';
+
+
 create function public.tollgate_own_limits(caller jsonb) returns jsonb
 language plpgsql
 security definer
@@ -9976,29 +10104,16 @@ declare
   moment constant timestamptz := clock_timestamp();
 begin
   return (
-    select jsonb_build_object(
-      'caller', tollgate.identity(actor),
-      'at', tollgate.utc(moment),
-      'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
-        || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
-      'user', case when not u.limits is null then tollgate.windows(u.counters, u.limits, tollgate.ms_of(moment)) end,
-      'key', case when k.counted or k.max_concurrent_requests is not null then
-        tollgate.windows(k.counters, k.limits, tollgate.ms_of(moment))
-        || jsonb_build_object('concurrent', case when k.max_concurrent_requests is not null then
-          tollgate.concurrent(k.max_concurrent_requests, k.open_requests)
-        end)
-      end
-    )
-    from tollgate.orgs o
-    join tollgate.users u on u.id = actor.user_id
+    select tollgate.limits_around(actor, k, moment)
+      || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(moment))
+    from (select) nothing
     left join tollgate.api_keys k on k.id = actor.key_id
-    where o.id = actor.org_id
   );
 end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'The windows and open requests of the caller''s org, the windows of the user if it has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
+  'What the limits of the caller''s org, user and key leave: see limits_around(). Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');
 
@@ -10087,6 +10202,70 @@ comment on function public.tollgate_change_own_profile(jsonb, jsonb) is
   'Changes the name and the email of the caller; other fields of `changes` are ignored. Needs the scope keys, so that a key that only calls models cannot rename its owner. A repetition changes and records nothing. Refuses: as recognise(), conflict. Locks the user, the key.';
 
 select tollgate.expose('public.tollgate_change_own_profile(jsonb, jsonb)');
+
+
+-- schemas/15_creations/creations.sql
+
+-- Creates an org, a user, a plan, a key or an upstream once for each idempotency key.
+--
+-- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
+
+create function tollgate.create_new(caller jsonb, creation text, arguments jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return case creation
+    when 'tollgate_create_org' then public.tollgate_create_org(caller, arguments -> 'org')
+    when 'tollgate_create_user' then public.tollgate_create_user(caller, arguments -> 'person')
+    when 'tollgate_create_plan' then public.tollgate_create_plan(caller, arguments -> 'plan')
+    when 'tollgate_put_upstream' then public.tollgate_put_upstream(caller, arguments -> 'upstream')
+    when 'tollgate_create_key' then
+      public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
+  end;
+end
+$$;
+
+comment on function tollgate.create_new(jsonb, text, jsonb) is
+  'Calls the function that creates. Refuses: as that function.';
+
+
+create function public.tollgate_create_once(caller jsonb, creation text, arguments jsonb, idempotency_key text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
+  acting constant text := tollgate.operator_of(actor);
+  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}';
+  earlier tollgate.creations;
+  answer jsonb;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('tollgate_creations ' || acting || ' ' || idempotency_key, 0));
+  delete from tollgate.creations c where c.created_at < now() - interval '48 hours';
+
+  select c.* into earlier from tollgate.creations c
+  where c.operator = acting and c.idempotency_key = tollgate_create_once.idempotency_key;
+  if found then
+    if (earlier.creation, earlier.asked) <> (creation, asked) then
+      perform tollgate.refuse(422, 'idempotency_key_reused');
+    end if;
+    return earlier.answer || jsonb_build_object('caller', tollgate.identity(actor), 'replayed', true);
+  end if;
+
+  answer := tollgate.create_new(caller, creation, arguments);
+  insert into tollgate.creations (operator, idempotency_key, creation, asked, answer)
+  values (acting, idempotency_key, creation, asked, answer - 'caller');
+  return answer;
+end
+$$;
+
+comment on function public.tollgate_create_once(jsonb, text, jsonb, text) is
+  'Calls the function `creation` with its arguments, once for each idempotency key of the user: a repetition gets the first answer, with `replayed`. The answer is stored in the transaction that creates, so neither is there without the other. Refuses: as that function, idempotency_key_reused. Locks the idempotency key, then as that function.';
+
+select tollgate.expose('public.tollgate_create_once(jsonb, text, jsonb, text)');
 
 
 -- schemas/16_monitor/database.sql
@@ -10635,16 +10814,7 @@ begin
       'this_month', tollgate.used_since(date_trunc('month', moment, 'UTC'), own),
       'all_time', tollgate.used_since(null, own)
     ),
-    'limits', jsonb_build_object(
-      'org', tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment)))
-        || jsonb_build_object('concurrent', case when tollgate.bound_of(org) is not null then
-          tollgate.concurrent(tollgate.bound_of(org), org.open_requests)
-        end),
-      'key', tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment)))
-        || jsonb_build_object('concurrent', case when key.max_concurrent_requests is not null then
-          tollgate.concurrent(key.max_concurrent_requests, key.open_requests)
-        end)
-    ),
+    'limits', tollgate.limits_around(actor, key, moment),
     'allowances', tollgate.allowances_of(key)
   );
 end
@@ -10684,11 +10854,11 @@ begin
   in_month := tollgate.used_since(month, own);
   select w.minute into minute
   from (values
-    (tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
-    (tollgate.limited(tollgate.windows(person.counters, person.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
-    (tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute')
+    (tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment)) -> 'requests' -> 'minute'),
+    (tollgate.windows(person.counters, person.limits, tollgate.ms_of(moment)) -> 'requests' -> 'minute'),
+    (tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment)) -> 'requests' -> 'minute')
   ) w (minute)
-  where w.minute <> 'null'
+  where w.minute ->> 'limit' is not null
   order by (w.minute -> 'remaining')::bigint, (w.minute -> 'limit')::bigint
   limit 1;
   return jsonb_build_object(

@@ -47,13 +47,22 @@ async def grant(door: Door, org_id: str, nanos: int = CREDIT) -> Any:
     return await credits.grant(console(door, "tests"), org_id, nanos, source="funding", reason="", reference=word())
 
 
+async def test_another_org_of_the_same_name_is_told(operator: httpx.AsyncClient, made: Any) -> None:
+    name = word()
+    first = await made(name)
+    second = (await operator.post("/admin/orgs", json={"name": name.upper()})).json()
+    assert second["same_name"] == [first]
+
+
 async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_database: str, sql: Sql) -> None:
-    answer = await operator.post("/admin/orgs", json={"name": " Acme ", "plan": "pro"})
+    name = word()
+    answer = await operator.post("/admin/orgs", json={"name": f" {name} ", "plan": "pro"})
     assert answer.status_code == 201
     org = answer.json()
+    assert org.pop("same_name") == []
     assert org == {
         "id": org["id"],
-        "name": "Acme",
+        "name": name,
         "plan": "pro",
         "status": "active",
         "markup": None,
@@ -77,7 +86,7 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
     assert org["created_at"].endswith("Z")
     assert (await operator.get(f"/admin/orgs/{org['id']}")).json() == org
     assert json.loads(await sql(shared_database, EVENTS, org["id"])) == [
-        {"action": "org.created", "org": org["id"], "details": {"name": "Acme", "plan": "pro"}}
+        {"action": "org.created", "org": org["id"], "details": {"name": name, "plan": "pro"}}
     ]
 
 

@@ -145,6 +145,13 @@ async def test_filters_narrow_the_list(office: Office, values: dict[str, Any]) -
     assert [row["id"] for row in found] == office.having(**values)
 
 
+async def test_older_names_of_filters_are_understood(office: Office) -> None:
+    query = {"task": "chat", "model_id": "maker/model-1", "from_ts": created(office.rows[0]).isoformat()}
+    found = await office.pages("/admin/usage", limit=1000, **query)
+    assert [row["id"] for row in found] == office.having(endpoint="chat", model="maker/model-1") != []
+    await office.ask("/admin/usage", 400, task="chat", endpoint="chat")
+
+
 async def test_people_s_filters_find_theirs_alone(office: Office, person: Any) -> None:
     for name in ("user_id", "key_id"):
         query = {"org_id": None, name: getattr(office.someone, name)}

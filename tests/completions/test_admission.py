@@ -887,8 +887,8 @@ async def test_the_audit_names_what_does_not_fit(own_database: str, sql: Callabl
         "(org_id, debit, credit, amount_nanos, kind, reference, balance_after_nanos) "
         "values ('org_a', 'wallet', 'revenue', 5, 'charge', 'req_gone', 5)",
     )
-    assert ("stray_charge", "trf_1") in await faults()
-    assert ("running_balance", "trf_1") in await faults()
+    stray = await sql(own_database, "select tollgate.transfer_id(1)")
+    assert {("stray_charge", stray), ("running_balance", stray)} <= set(await faults())
 
 
 @pytest.mark.parametrize("wire", ["postgres"], indirect=True)

@@ -123,5 +123,6 @@ async def test_what_is_rewritten_stays_on_its_page(connection: asyncpg.Connectio
         assert in_place >= 0.8 * rewritten, table
 
 
-async def test_a_key_in_use_is_not_written(connection: asyncpg.Connection) -> None:
-    assert await counted(connection, list(range(1, 17)), UPDATES.format("api_keys")) == [[0], [0]]
+async def test_keys_in_use_and_users_without_limits_are_not_written(connection: asyncpg.Connection) -> None:
+    updates = UPDATES.format("api_keys"), UPDATES.format("users")
+    assert await counted(connection, list(range(1, 17)), *updates) == [[0, 0], [0, 0]]

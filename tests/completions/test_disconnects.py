@@ -11,7 +11,7 @@ from gateway import Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat, serving, told
 from servers.relay import Relay
-from tollgate.completions import relay
+from tollgate.completions import outlet
 from tollgate.database import Door
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
@@ -166,8 +166,8 @@ async def test_a_plain_call_runs_to_its_end_without_its_client(
 async def test_who_never_reads_is_given_up(
     monkeypatch: pytest.MonkeyPatch, gateway: Gateway, customer: Customer, turnstile: Turnstile, swept: Any
 ) -> None:
-    monkeypatch.setattr(relay, "UNREAD_SECONDS", 0.5)
-    monkeypatch.setattr(relay, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(outlet, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(outlet, "HEARTBEAT_SECONDS", 0.2)
     someone = await customer()
     line = await Line.of_one_who_never_reads(gateway.address)
     await line.ask(someone, ENDLESS)

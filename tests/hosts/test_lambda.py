@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import gzip
 import itertools
 import json
 import os
@@ -238,6 +239,15 @@ async def test_files_of_usage_come_back_as_text(ours: Function, customer: Custom
         answer = ours.answer(read(someone, f"/user/usage/export?format={form}", kind))
         assert (answer["statusCode"], answer["isBase64Encoded"]) == (200, False)
         assert "sandbox/echo" in answer["body"]
+
+
+@pytest.mark.parametrize("path", ["/ui", "/assets/playground.js", "/assets/style.css"])
+def test_the_playground_comes_compressed_to_those_who_take_it(ours: Function, path: str) -> None:
+    for kind in KINDS:
+        plain = ours.answer(kind("GET", path))
+        assert (plain["statusCode"], plain["isBase64Encoded"]) == (200, False)
+        zipped = ours.answer(kind("GET", path, **{"accept-encoding": "gzip, br"}))
+        assert gzip.decompress(base64.b64decode(zipped["body"])).decode() == plain["body"]
 
 
 GARBAGE: list[Any] = [

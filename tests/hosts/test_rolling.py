@@ -26,7 +26,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "8f908f7a1bf0a0d5d35631991d4f212ec6fa7029"
+PREVIOUS = "4ef71ebc8884f3dba94eb769e1782d2f13514dd0"
 """The tag of the last release; before the first one, a commit."""
 OPERATOR = "an-operator-of-the-tests-wxyz"
 NEXT = "29990101000000"

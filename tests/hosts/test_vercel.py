@@ -190,6 +190,17 @@ async def test_it_serves_health(running: Instance) -> None:
     assert (answer.status_code, answer.json()["status"]) == (200, "healthy"), answer.text
 
 
+async def test_it_serves_the_playground(running: Instance) -> None:
+    http, _ = calling(running)
+    async with http:
+        page = await http.get("/ui")
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        asset = next(part for part in page.text.split('"') if part.startswith("assets/playground.js?v="))
+        answer = await http.get(f"/{asset}")
+        assert (answer.status_code, answer.headers["content-encoding"]) == (200, "gzip")
+        assert "immutable" in answer.headers["cache-control"]
+
+
 async def test_it_serves_a_paid_completion(running: Instance, someone: Person, auditor: Auditor) -> None:
     http, invocation = calling(running, someone)
     async with http:

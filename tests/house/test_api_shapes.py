@@ -35,6 +35,7 @@ def ours() -> list[Place]:
         for path, operations in whole_document()["paths"].items()
         if path not in {*paid.paths(), *SHAPES_OF_OPENROUTER} and not path.startswith("/api/v1/")
         for method, operation in operations.items()
+        if "x-alias-of" not in operation
     ]
 
 
@@ -152,3 +153,23 @@ def test_lists_are_sorted_by_a_field_and_a_direction() -> None:
     for place, _, _ in lists():
         for kind in kinds(place.query["sort"]["schema"]) if "sort" in place.query else []:
             assert all(re.fullmatch(r"[a-z_]+:(asc|desc)", word) for word in kind["enum"]), place.path
+
+
+NOT_CREATING = {
+    "disable": "sets a state",
+    "enable": "sets a state",
+    "rotate": "a key that was rotated is refused the next time",
+    "assign-plan": "sets the plan",
+    "limit": "sets all limits",
+    "refresh-health": "checks again",
+    "refresh-models": "reads the list again",
+    "registry": "changes the route of the same model and upstream",
+    "acknowledge": "sets a state",
+}
+
+
+def test_every_post_that_creates_takes_an_idempotency_key() -> None:
+    for place in ours():
+        if place.method == "post" and "x-alias-of" not in place.operation:
+            headers = {one["name"] for one in place.operation.get("parameters", []) if one["in"] == "header"}
+            assert ("Idempotency-Key" in headers) != (place.path.rsplit("/", 1)[-1] in NOT_CREATING), place.path

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 MADE = (
-    "sys.modules['rich'] = None; "  # production does not have it
+    "sys.modules['rich'] = sys.modules['greenlet'] = None; "  # production does not have them
     "from tollgate.app import create_app; from tollgate.settings import read; "
     "create_app(read({'SUPABASE_URL': 'https://x.supabase.co', 'SUPABASE_SECRET_KEY': 'sb_secret_x'}))"
 )

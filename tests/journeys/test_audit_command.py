@@ -94,7 +94,7 @@ async def test_a_head_holds_while_the_books_go_on(audit: Audit, own_database: st
 THE_LAST_GRANT_GONE = (
     "delete from tollgate.transfers where position = 2",
     "update tollgate.orgs set balance_nanos = 5, chain_head = (select chain from tollgate.transfers)",
-    "delete from tollgate.audit_events where target_id = 'trf_2'",
+    "delete from tollgate.audit_events where target_id = tollgate.transfer_id(2)",
     "delete from tollgate.event_links where event_id not in (select id from tollgate.audit_events)",
 )
 

@@ -265,8 +265,8 @@ async def test_a_refusal_that_knows_the_key_names_it_in_the_log_line() -> None:
     site = Site()
     site.door.refusal = lambda: KeyRevoked(key_id="key_1")
     assert refused(await site.ask_with(KEY)) == (401, "key_revoked")
-    line = site.lines()[-1]
-    assert (line["event"], line["key_id"], line["error_code"]) == ("request", "key_1", "key_revoked")
+    (line,) = (line for line in site.lines() if line["event"] == "request")
+    assert (line["key_id"], line["error_code"]) == ("key_1", "key_revoked")
 
 
 async def test_callers_at_the_same_time_keep_their_own_names() -> None:

@@ -116,4 +116,5 @@ async def test_rows_from_before_the_chain_need_no_link(own_database: str, sql: A
     assert await faults(own_database) == []
     await sql(own_database, "alter table tollgate.transfers disable trigger user")
     await sql(own_database, "update tollgate.transfers set reason = 'other' where position = 4")
-    assert [fault["id"] for fault in await faults(own_database)] == ["trf_4"]
+    changed = await sql(own_database, "select tollgate.transfer_id(4)")
+    assert [fault["id"] for fault in await faults(own_database)] == [changed]

@@ -77,9 +77,9 @@ async def test_a_step_makes_the_functions_of_the_schemas(own_database: str, load
     await earlier.execute(
         "create or replace function tollgate.ms_of(moment timestamptz) returns bigint language sql as $$ select 1 $$"
     )
-    await earlier.execute("drop function tollgate.transfer_id(tollgate.transfers)")
+    await earlier.execute("drop function tollgate.transfer_id(bigint)")
     await earlier.execute(
-        "create function tollgate.transfer_id(t tollgate.transfers) returns bigint language sql as $$ select 1 $$"
+        "create function tollgate.transfer_id(number bigint) returns bigint language sql as $$ select 1 $$"
     )
     step = migration.step(migration.dumped(own_database), migration.dumped(loaded), "29990101000000")
     await earlier.execute(step)

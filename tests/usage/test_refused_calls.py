@@ -69,7 +69,7 @@ async def test_counts_of_an_hour_add_up_and_show_the_last_call(
         refused(someone, digest="00" * 32),  # of a key that there is not
     )
     found = await listed(operator, org_id=someone.org_id)
-    assert [row["hour"] for row in found] == [at(3600), at(0), at(0)]
+    assert [row["start"] for row in found] == [at(3600), at(0), at(0)]
     (row,) = await listed(operator, key_id=someone.key_id, code="rate_limit_exceeded", to=at(3600), model="maker/model")
     assert (row["count"], row["first_seen_at"], row["last_seen_at"]) == (5, at(0), at(3599))
     assert row["last"] == {"request_id": "req_2", "facts": {"needed": 9}}

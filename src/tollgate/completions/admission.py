@@ -170,7 +170,7 @@ class Admission:
 
 
 def _replayed(found: Replay) -> Replay:
-    logs.note(org_id=found["org_id"], key_id=found["key_id"])
+    logs.note(org_id=found.get("org_id"), key_id=found.get("key_id"))
     if not found.get("kept", True):
         raise AnswerNotKept(request_id=found["request_id"])
     return found

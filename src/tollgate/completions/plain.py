@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from starlette.types import Send
 
+from tollgate.completions.outlet import response_start
 from tollgate.completions.paid_call import PaidCall
-from tollgate.completions.relay import response_start
 from tollgate.completions.settlements import Settled
 from tollgate.upstreams.client import Answered
 

@@ -1,12 +1,8 @@
 """Passes a stream on: bytes as they came, with the end held back until the call is settled."""
 
-import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from starlette.types import Receive, Send
 
 from tollgate.completions import charge_shown
 from tollgate.completions.charge_shown import UNKNOWN, Amounts
@@ -14,13 +10,7 @@ from tollgate.core import sse, strict_json
 from tollgate.core.errors import TollgateError
 from tollgate.core.request_body import Endpoint
 from tollgate.core.sse import Event, Events, Tally
-from tollgate.process.clock import Monotonic
 from tollgate.upstreams.dialects.openai import as_it_came
-
-HEARTBEAT = b": tollgate is waiting for the model\n\n"
-HEARTBEAT_SECONDS = 15.0
-UNREAD_SECONDS = 60.0
-"""A client that reads nothing for so long counts as gone."""
 
 DONE = b"data: [DONE]\n\n"
 FAILED: dict[Endpoint, tuple[str, dict[str, Any]]] = {
@@ -125,107 +115,6 @@ class Relay:
         return released
 
 
-class Outlet:
-    """The client's side of a stream: it begins with the first bytes, and notices when the client leaves."""
-
-    def __init__(self, send: Send, headers: Mapping[str, str], *, keeps: bool, clock: Monotonic) -> None:
-        self._send = send
-        self._headers = headers
-        self.keeps = keeps
-        """The stream is stored for a replay, and so it is read to its end even if the client left."""
-        self._clock = clock
-        self._last = clock()
-        self._sending_since: float | None = None
-        self._leave: Callable[[], object] = lambda: None
-        self._sent: list[bytes] = []
-        self.started = False
-        self.gone = False
-        self.reads_on_seconds = 0.0
-        """How long the upstream is still read after the client left."""
-
-    @property
-    def kept(self) -> bytes:
-        return b"".join(self._sent)
-
-    def head(self, headers: Mapping[str, str]) -> None:
-        """Adds headers. Has no effect once a heartbeat has begun the response."""
-        self._headers = {**self._headers, **headers}
-
-    async def pass_on(self, body: bytes) -> None:
-        if body and self.keeps:
-            self._sent.append(body)
-        if body:
-            await self._write(body)
-
-    async def finish(self, body: bytes) -> None:
-        await self._write(body, more=False)
-
-    @contextlib.asynccontextmanager
-    async def watched(self, receive: Receive) -> AsyncIterator[None]:
-        """Ends the block, and nothing else, when the client leaves."""
-        task = asyncio.current_task()
-        assert task  # noqa: S101
-        self._leave = task.cancel
-        watchers = [asyncio.ensure_future(self._watch(receive)), asyncio.ensure_future(self._beat())]
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self.gone or task.uncancel():
-                raise
-        finally:
-            self._leave = lambda: None
-            for watcher in watchers:
-                watcher.cancel()
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._lose()
-
-    async def _beat(self) -> None:
-        """Sends a comment while the upstream is silent, and gives up a client that does not read."""
-        while not self.gone:
-            if self._sending_since is None:
-                await asyncio.sleep(max(0.0, self._last + HEARTBEAT_SECONDS - self._clock()))
-                if self._sending_since is None and self._clock() - self._last >= HEARTBEAT_SECONDS:
-                    await self._write(HEARTBEAT)
-            elif self._clock() - self._sending_since >= UNREAD_SECONDS:
-                self.gone = True
-                self.leave()  # also where the answer is stored, since the write itself is stuck
-            else:
-                await asyncio.sleep(1)
-
-    def leave(self) -> None:
-        """Ends the watched block, once."""
-        leave, self._leave = self._leave, lambda: None
-        leave()
-
-    def _lose(self) -> None:
-        if self.gone:
-            return
-        self.gone = True
-        if self.keeps:
-            return
-        if self.reads_on_seconds:
-            asyncio.get_running_loop().call_later(self.reads_on_seconds, self.leave)
-        else:
-            self.leave()
-
-    async def _write(self, body: bytes, *, more: bool = True) -> None:
-        if self.gone:
-            return
-        self._sending_since = self._clock()
-        try:
-            if not self.started:
-                await self._send(response_start(200, self._headers))
-                self.started = True
-            await self._send({"type": "http.response.body", "body": body, "more_body": more})
-        except OSError:  # some servers raise it when the client has gone
-            self._lose()
-        self._last = self._clock()
-        self._sending_since = None
-
-
 def in_band(error: TollgateError, chunk: Mapping[str, Any] | None = None) -> bytes:
     """An error after the stream began: alone, or in a chunk as OpenRouter sends it."""
     told = error.body() if chunk is None else {**chunk, **error.body(openrouter=True)}
@@ -252,8 +141,3 @@ def with_charge(event: bytes, charge: Mapping[str, Any]) -> bytes:
         return strict_json.edit_text(usage or "{}", {"tollgate": json.dumps(charge, separators=(",", ":"))})
 
     return sse.with_data(event, data, strict_json.edit(data, {"usage": marked}))
-
-
-def response_start(status: int, headers: Mapping[str, str]) -> dict[str, Any]:
-    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return {"type": "http.response.start", "status": status, "headers": raw}

@@ -9,9 +9,10 @@ from typing import Any
 from starlette.types import Receive, Send
 
 from tollgate.completions import relay, rules
+from tollgate.completions.outlet import Outlet
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import content_type, send_plain
-from tollgate.completions.relay import Outlet, Relay
+from tollgate.completions.relay import Relay
 from tollgate.completions.settlements import Settled, Settlements
 from tollgate.core import upstream_errors
 from tollgate.core.errors import TollgateError

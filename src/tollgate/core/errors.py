@@ -3,6 +3,7 @@
 TollgateError
 ├── BadRequest                 400 invalid_request
 │   ├── IdempotencyKeyReused   422 idempotency_key_reused
+│   ├── SecretShownOnce        409 secret_shown_once
 │   ├── RequestInProgress      409 request_in_progress
 │   ├── AnswerNotKept          409 answer_not_kept
 │   ├── KeyIsFinal             409 key_is_final
@@ -106,6 +107,15 @@ class IdempotencyKeyReused(BadRequest):
     status = 422
     code = "idempotency_key_reused"
     sentence = "This idempotency key was used for a different request. Use a new key for a new request."
+
+
+class SecretShownOnce(BadRequest):
+    status = 409
+    code = "secret_shown_once"
+    sentence = (
+        "This idempotency key has created an API key before, and its secret is not shown again. Rotate that API key, "
+        "or create another with a new idempotency key."
+    )
 
 
 class RequestInProgress(BadRequest):

@@ -28,6 +28,8 @@ class KeyHandlers:
     async def create(self, door: Door, body: NewKey, user_id: str | None, response: Response) -> CreatedKey:
         secret, imprint = self._new_secret(body.environment)
         made = await store.create_key(door, user_id, body.terms() | imprint, self.scope)
+        if made.get("replayed"):
+            raise errors.SecretShownOnce(key_id=made["id"])
         response.headers["cache-control"] = "no-store"
         return CreatedKey.of(made["key"], key=secret)
 

@@ -11,8 +11,8 @@ from tollgate.core.strict_json import NotJson
 from tollgate.process.clock import Monotonic
 from tollgate.upstreams import rules
 from tollgate.upstreams.address_guard import Forbidden, Guard, by_system
-from tollgate.upstreams.attempts import Attempts
 from tollgate.upstreams.attempts.outcome import Answered
+from tollgate.upstreams.attempts.routes_in_turn import Attempts
 from tollgate.upstreams.breaker import State
 from tollgate.upstreams.rules import Resolve, TransportFailed, UpstreamCall
 from tollgate.upstreams.transports import Answer, Transport

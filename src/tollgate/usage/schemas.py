@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.usage.rules import Bucket, Format, Span
+from tollgate.web.older_names import OlderNames
 from tollgate.web.schemas import Amounts, CountedPage, Credits, Moment, PageQuery, Period, Text
 
 Status = Annotated[
@@ -46,8 +47,12 @@ OwnSort = Literal[
 AllSort = Literal[OwnSort, "cost:desc", "cost:asc", "margin:desc", "margin:asc"]
 
 
-class _RequestFilters(UsageFilters):
-    endpoint: Text | None = Field(None, description="Only this endpoint, such as chat or embeddings.")
+class _RequestFilters(OlderNames, UsageFilters):
+    older_names = {"task": "endpoint", "model_id": "model", "from_ts": "from", "to_ts": "to"}  # noqa: RUF012  # not a field
+
+    endpoint: Text | None = Field(
+        None, description="Only this endpoint, such as chat or embeddings. `task` is understood too."
+    )
     status: Status | None = None
     state: Literal["held", "unsettled", "settled", "released"] | None = None
     streamed: bool | None = None
@@ -77,7 +82,7 @@ class _RefusedFilters(Period):
     key_id: Text | None = Field(None, description="Only calls with this key.")
     user_id: Text | None = Field(None, description="Only calls with keys of this user.")
     code: Text | None = Field(None, description="Only refusals with this code, such as quota_exhausted.")
-    sort: Literal["hour:desc", "hour:asc"] | None = Field(None, description="Newest first by default.")
+    sort: Literal["start:desc", "start:asc"] | None = Field(None, description="Newest first by default.")
 
 
 class OwnRefusedQuery(PageQuery, _RefusedFilters):
@@ -99,7 +104,7 @@ class RefusedCalls(BaseModel):
     """How often paid calls were refused, by hour, key, model and code."""
 
     id: str
-    hour: Moment = Field(description="The start of the hour, in UTC.")
+    start: Moment = Field(description="The start of the hour, in UTC.")
     org_id: str
     user_id: str | None
     key_id: str | None = Field(description="Null, like user_id and model, for those beyond a hundred rows in an hour.")

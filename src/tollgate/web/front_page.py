@@ -8,6 +8,7 @@ from tollgate import __version__
 from tollgate.web import html
 
 LINKS = {
+    "playground": "/ui",
     "docs": "/docs",
     "openapi": "/openapi.json",
     "health": "/health",
@@ -19,6 +20,7 @@ LINKS = {
 BODY = f"""<h1>Tollgate {__version__}</h1>
 <p>A credit-billing proxy in front of OpenRouter and your own model servers.</p>
 <dl>
+<dt><a href="/ui">/ui</a></dt><dd>the playground: talk to a model, and see what each answer costs</dd>
 <dt><a href="/docs">/docs</a></dt><dd>every route</dd>
 <dt><a href="/openapi.json">/openapi.json</a></dt><dd>the same for programs</dd>
 <dt><a href="/health">/health</a></dt><dd>the state of this server</dd>

@@ -140,20 +140,6 @@ $$;
 comment on function tollgate.of_requests(tollgate.limits) is 'The limits of requests, without those of tokens.';
 
 
-create function tollgate.limited(windows jsonb) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_object_agg(m.key, (
-    select jsonb_object_agg(w.key, case when w.value -> 'limit' <> 'null' then w.value end) from jsonb_each(m.value) w
-  ))
-  from jsonb_each(windows) m
-$$;
-
-comment on function tollgate.limited(jsonb) is 'The answer of windows(), with null for each window that has no limit.';
-
-
 create function tollgate.concurrent(bound bigint, open_requests bigint) returns jsonb
 language sql
 immutable

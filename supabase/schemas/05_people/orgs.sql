@@ -72,6 +72,21 @@ comment on function tollgate.add_org(tollgate.caller, jsonb) is
   'Inserts an org and its audit event. `org` holds name and, unless it is free, plan. Refuses: not_found (plan). Locks the plan against deletion.';
 
 
+create function tollgate.others_named(org tollgate.orgs) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(o.id order by o.id), '[]')
+  from (
+    select n.id from tollgate.orgs n where lower(n.name) = lower(org.name) and n.id <> org.id order by n.id limit 10
+  ) o
+$$;
+
+comment on function tollgate.others_named(tollgate.orgs) is
+  'The ids of other orgs with the name of this one, case-insensitively, at most 10.';
+
+
 create function public.tollgate_create_org(caller jsonb, org jsonb) returns jsonb
 language plpgsql
 security definer
@@ -79,14 +94,15 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
+  made constant tollgate.orgs := tollgate.add_org(actor, org);
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor))
-    || tollgate.org_shown(tollgate.add_org(actor, org));
+  return jsonb_build_object('caller', tollgate.identity(actor), 'same_name', tollgate.others_named(made))
+    || tollgate.org_shown(made);
 end
 $$;
 
 comment on function public.tollgate_create_org(jsonb, jsonb) is
-  'Creates an org. For the console and admins. Refuses: as recognise(), not_found (plan). Locks the plan against deletion.';
+  'Creates an org, and names the others of the same name. For the console and admins. Refuses: as recognise(), not_found (plan). Locks the plan against deletion.';
 
 select tollgate.expose('public.tollgate_create_org(jsonb, jsonb)');
 

@@ -33,17 +33,17 @@ begin
   created := not found;
   if created then
     posted := tollgate.move(draft);
-    perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted),
+    perform tollgate.record(actor, 'credits.granted', org_id, tollgate.transfer_id(posted.position),
       jsonb_build_object('amount_nanos', amount_nanos, 'source', source, 'reason', reason, 'reference', reference));
   elsif (posted.org_id, posted.amount_nanos, posted.debit)
     is distinct from (draft.org_id, draft.amount_nanos, draft.debit)
   then
-    perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
+    perform tollgate.refuse(422, 'idempotency_key_reused', jsonb_build_object('transfer_id', tollgate.transfer_id(posted.position)));
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'created', created,
-    'transfer_id', tollgate.transfer_id(posted),
+    'transfer_id', tollgate.transfer_id(posted.position),
     'balance_nanos', case when created then posted.balance_after_nanos else payer.balance_nanos end
   );
 exception when unique_violation then -- another org took the same reference at this moment

@@ -102,7 +102,7 @@ begin
   select t.* into posted from tollgate.transfers t where t.position = earlier.position;
   if posted.kind <> earlier_operation.kind or earlier.asked <> operation - 'idempotency_key' then
     perform tollgate.refuse(422, 'idempotency_key_reused',
-      jsonb_build_object('transfer_id', tollgate.transfer_id(posted)));
+      jsonb_build_object('transfer_id', tollgate.transfer_id(posted.position)));
   end if;
   return tollgate.transfer_shown(posted) || '{"created": false}';
 end
@@ -167,7 +167,7 @@ begin
       else 'credits.adjusted'
     end,
     posted.org_id,
-    tollgate.transfer_id(posted),
+    tollgate.transfer_id(posted.position),
     operation || jsonb_build_object('amount_nanos', posted.amount_nanos, 'debit', posted.debit, 'credit', posted.credit)
   );
   perform tollgate.touch(k, caller) from tollgate.api_keys k where k.id = actor.key_id;

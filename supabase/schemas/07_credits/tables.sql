@@ -27,7 +27,7 @@ create index transfers_time on tollgate.transfers using brin (created_at) with (
 create index transfers_but_charges on tollgate.transfers (created_at) where kind <> 'charge';
 
 comment on table tollgate.transfers is 'The ledger: each row moves amount_nanos from the account `debit` to the account `credit`, one of them the org''s wallet. Append-only. No foreign key: it is written only under the org''s lock, on the path of every request.';
-comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. An id shows it as trf_<position>.';
+comment on column tollgate.transfers.position is 'The order in which an org''s transfers were made: drawn while the org is locked. transfer_id() makes the id of it that the API shows.';
 comment on column tollgate.transfers.reference is 'What caused it; (kind, reference) is unique, so a repeated cause moves money once.';
 comment on column tollgate.transfers.balance_after_nanos is 'The org''s balance after this transfer.';
 comment on column tollgate.transfers.chain is 'Links the transfer to those of its org before it: see chain_after().';

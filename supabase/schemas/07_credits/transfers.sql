@@ -1,14 +1,15 @@
 -- Transfers as JSON, and lists of them.
 
-create function tollgate.transfer_id(t tollgate.transfers) returns text
+create function tollgate.transfer_id(number bigint) returns text
 language sql
-immutable
+stable
 set search_path = ''
 as $$
-  select 'trf_' || t.position
+  select 'trf_' || tollgate.mixed(number)
 $$;
 
-comment on function tollgate.transfer_id(tollgate.transfers) is 'The id of a transfer in the API.';
+comment on function tollgate.transfer_id(bigint) is
+  'The id of a transfer in the API. It does not tell the position, which counts the transfers of all orgs.';
 
 
 create function tollgate.request_of(t tollgate.transfers) returns text
@@ -28,11 +29,11 @@ comment on function tollgate.request_of(tollgate.transfers) is
 
 create function tollgate.transfer_shown(t tollgate.transfers) returns jsonb
 language sql
-immutable
+stable
 set search_path = ''
 as $$
   select jsonb_build_object(
-    'id', tollgate.transfer_id(t),
+    'id', tollgate.transfer_id(t.position),
     'org_id', t.org_id,
     'kind', t.kind,
     'debit', t.debit,
@@ -79,7 +80,7 @@ begin
     '{"created_at": "e.position"}',
     coalesce(filters ->> 'sort', 'created_at:desc'),
     case when filters ->> 'cursor' is null then filters else filters || jsonb_build_object(
-      'cursor', coalesce(substring(filters ->> 'cursor' from '^trf_([0-9]{1,18})$'), '0')
+      'cursor', coalesce(tollgate.unmixed(substring(filters ->> 'cursor' from '^trf_(.*)$')), 0)
     ) end,
     page_size,
     within => $where$ $1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id' $where$,

@@ -17,7 +17,7 @@ as $$
     from tollgate.event_links l
   )
   (
-    select distinct on ((c.t).org_id) 'chain', 'trf_' || (c.t).position, jsonb_build_object(
+    select distinct on ((c.t).org_id) 'chain', tollgate.transfer_id((c.t).position), jsonb_build_object(
       'org_id', (c.t).org_id, 'row', true, 'link', (c.t).chain is not null
     )
     from transfers c

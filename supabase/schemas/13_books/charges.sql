@@ -30,7 +30,7 @@ as $$
     or c.org_id <> r.org_id or c.other_org_id <> r.org_id
   )
   union all
-  select 'stray_charge', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'state', r.state)
+  select 'stray_charge', tollgate.transfer_id(t.position), jsonb_build_object('reference', t.reference, 'state', r.state)
   from tollgate.transfers t
   left join tollgate.requests r on r.id = tollgate.request_of(t)
   left join tollgate.dropped d on d.org_id = t.org_id and d.charges > 0
@@ -83,7 +83,7 @@ stable
 set search_path = ''
 as $$
   with moved as (
-    select tollgate.transfer_id(t) as id, t.*,
+    select tollgate.transfer_id(t.position) as id, t.*,
       case t.kind when 'grant' then 'credits.granted' when 'refund' then 'credits.refunded' else 'credits.adjusted' end as action
     from tollgate.transfers t
     where t.kind <> 'charge' and not (t.kind = 'refund' and t.reference like '%:late')
@@ -106,7 +106,7 @@ as $$
   select 'audit_event', c.id, jsonb_build_object('audit_events', count(*))
   from compared c where c.agrees group by c.id having count(*) > 1
   union all
-  select 'operation', coalesce(c.id, 'trf_' || o.position), jsonb_build_object(
+  select 'operation', coalesce(c.id, tollgate.transfer_id(o.position)), jsonb_build_object(
     'operator', o.operator, 'asked', o.asked, 'audit_event_id', c.event_id
   )
   from (select c.* from compared c where c.operated) c
@@ -126,7 +126,7 @@ as $$
   left join tollgate.transfers t on t.kind = 'charge' and t.reference = a.target_id
   where a.action = 'credits.overdrawn' and (a.details ->> 'charge_nanos' = t.amount_nanos::text and a.org_id = t.org_id) is not true
   union all
-  select 'audit_event', tollgate.transfer_id(t), jsonb_build_object('reference', t.reference, 'amount_nanos', t.amount_nanos)
+  select 'audit_event', tollgate.transfer_id(t.position), jsonb_build_object('reference', t.reference, 'amount_nanos', t.amount_nanos)
   from tollgate.transfers t
   where t.reference like '%:late' and not exists (
     select from tollgate.audit_events a

@@ -88,7 +88,7 @@ as $$
   ) c on c.request_id = g.request_id and c.org_id = g.org_id
   where g.nanos > coalesce(c.nanos, 0)
   union all
-  select 'running_balance', 'trf_' || s.position, jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
+  select 'running_balance', tollgate.transfer_id(s.position), jsonb_build_object('balance_after_nanos', s.balance_after_nanos, 'before', s.before)
   from (
     select t.*, lag(t.balance_after_nanos, 1, 0::bigint) over (partition by t.org_id order by t.position) as before,
       case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end as change

@@ -65,7 +65,7 @@ set search_path = ''
 as $$
   select jsonb_build_object(
     'id', refused.id,
-    'hour', tollgate.utc(refused.hour),
+    'start', tollgate.utc(refused.hour),
     'org_id', refused.org_id,
     'user_id', nullif(refused.user_id, ''),
     'key_id', nullif(refused.key_id, ''),
@@ -101,17 +101,17 @@ begin
       and ($1 ->> 'from' is null or e.last_seen_at >= ($1 ->> 'from')::timestamptz)
       and ($1 ->> 'to' is null or e.first_seen_at < ($1 ->> 'to')::timestamptz)
     $where$,
-    '{"hour": "e.hour"}',
-    coalesce(filters ->> 'sort', 'hour:desc'),
+    '{"start": "e.hour"}',
+    coalesce(filters ->> 'sort', 'start:desc'),
     tollgate.own_or_all(actor, filters, everyone),
     page_size,
     within => $where$ ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id') $where$,
-    most_counted => 10000
+    counted => false
   );
 end
 $$;
 
 comment on function public.tollgate_refused_calls(jsonb, jsonb, integer, boolean) is
-  'A page of counts of refused calls: everyone''s for admins, or those of the caller''s org. `filters`: org_id, user_id, key_id, model, code, from, to, sort (hour), cursor. Refuses: as recognise() and page(). Locks nothing.';
+  'A page of counts of refused calls: everyone''s for admins, or those of the caller''s org. `filters`: org_id, user_id, key_id, model, code, from, to, sort (start), cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_refused_calls(jsonb, jsonb, integer, boolean)');

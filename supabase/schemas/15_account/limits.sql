@@ -33,6 +33,30 @@ comment on function public.tollgate_own_plan(jsonb, integer) is
 select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
 
 
+create function tollgate.limits_around(actor tollgate.caller, key tollgate.api_keys, moment timestamptz) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
+      || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
+    'user', case when not u.limits is null then tollgate.windows(u.counters, u.limits, tollgate.ms_of(moment)) end,
+    'key', case when key.counted or key.max_concurrent_requests is not null then
+      tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))
+      || jsonb_build_object('concurrent', case when key.max_concurrent_requests is not null then
+        tollgate.concurrent(key.max_concurrent_requests, key.open_requests)
+      end)
+    end
+  )
+  from tollgate.orgs o, tollgate.users u
+  where o.id = actor.org_id and u.id = actor.user_id
+$$;
+
+comment on function tollgate.limits_around(tollgate.caller, tollgate.api_keys, timestamptz) is
+  'The windows and open requests of the caller''s org, the windows of its user if that has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone.';
+
+
 create function public.tollgate_own_limits(caller jsonb) returns jsonb
 language plpgsql
 security definer
@@ -43,28 +67,15 @@ declare
   moment constant timestamptz := clock_timestamp();
 begin
   return (
-    select jsonb_build_object(
-      'caller', tollgate.identity(actor),
-      'at', tollgate.utc(moment),
-      'org', tollgate.windows(o.counters, tollgate.limits_of(o), tollgate.ms_of(moment))
-        || jsonb_build_object('concurrent', tollgate.concurrent(tollgate.bound_of(o), o.open_requests)),
-      'user', case when not u.limits is null then tollgate.windows(u.counters, u.limits, tollgate.ms_of(moment)) end,
-      'key', case when k.counted or k.max_concurrent_requests is not null then
-        tollgate.windows(k.counters, k.limits, tollgate.ms_of(moment))
-        || jsonb_build_object('concurrent', case when k.max_concurrent_requests is not null then
-          tollgate.concurrent(k.max_concurrent_requests, k.open_requests)
-        end)
-      end
-    )
-    from tollgate.orgs o
-    join tollgate.users u on u.id = actor.user_id
+    select tollgate.limits_around(actor, k, moment)
+      || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(moment))
+    from (select) nothing
     left join tollgate.api_keys k on k.id = actor.key_id
-    where o.id = actor.org_id
   );
 end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'The windows and open requests of the caller''s org, the windows of the user if it has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone. Refuses: as recognise(). Locks nothing.';
+  'What the limits of the caller''s org, user and key leave: see limits_around(). Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');

@@ -85,16 +85,7 @@ begin
       'this_month', tollgate.used_since(date_trunc('month', moment, 'UTC'), own),
       'all_time', tollgate.used_since(null, own)
     ),
-    'limits', jsonb_build_object(
-      'org', tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment)))
-        || jsonb_build_object('concurrent', case when tollgate.bound_of(org) is not null then
-          tollgate.concurrent(tollgate.bound_of(org), org.open_requests)
-        end),
-      'key', tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment)))
-        || jsonb_build_object('concurrent', case when key.max_concurrent_requests is not null then
-          tollgate.concurrent(key.max_concurrent_requests, key.open_requests)
-        end)
-    ),
+    'limits', tollgate.limits_around(actor, key, moment),
     'allowances', tollgate.allowances_of(key)
   );
 end
@@ -134,11 +125,11 @@ begin
   in_month := tollgate.used_since(month, own);
   select w.minute into minute
   from (values
-    (tollgate.limited(tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
-    (tollgate.limited(tollgate.windows(person.counters, person.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute'),
-    (tollgate.limited(tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment))) -> 'requests' -> 'minute')
+    (tollgate.windows(org.counters, tollgate.limits_of(org), tollgate.ms_of(moment)) -> 'requests' -> 'minute'),
+    (tollgate.windows(person.counters, person.limits, tollgate.ms_of(moment)) -> 'requests' -> 'minute'),
+    (tollgate.windows(key.counters, key.limits, tollgate.ms_of(moment)) -> 'requests' -> 'minute')
   ) w (minute)
-  where w.minute <> 'null'
+  where w.minute ->> 'limit' is not null
   order by (w.minute -> 'remaining')::bigint, (w.minute -> 'limit')::bigint
   limit 1;
   return jsonb_build_object(

@@ -8,6 +8,7 @@ from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys import store
 from tollgate.keys.authentication import Gate
+from tollgate.keys.idempotency_keys import once
 from tollgate.keys.routes import KeyHandlers, of_one_key
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyEvent, KeyEventFilters, NewKey, OwnKeyFilters
 from tollgate.web.routing import Routes
@@ -19,13 +20,16 @@ def router(gate: Gate, pepper: str) -> Routes:
     handlers = KeyHandlers(pepper, "keys")
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
     plain = refusals(errors.BadRequest)
+    creating = refusals(errors.BadRequest, errors.IdempotencyKeyReused, errors.SecretShownOnce)
 
     @routes.get("", summary="List your keys", responses=plain)
     async def own_api_keys(door: OpenDoor, query: Annotated[OwnKeyFilters, Query()]) -> CountedPage[ApiKey]:
         return await handlers.page(door, query)
 
-    @routes.post("", summary="Create a key for yourself", status_code=201, responses=plain)
-    async def create_own_api_key(door: OpenDoor, body: NewKey, response: Response) -> CreatedKey:
+    @routes.post("", summary="Create a key for yourself", status_code=201, responses=creating)
+    async def create_own_api_key(
+        door: Annotated[Door, Depends(once(gate))], body: NewKey, response: Response
+    ) -> CreatedKey:
         """The new key may do no more than the key of this request. A key with a budget, a quota or limits cannot create
         keys."""
         return await handlers.create(door, body, None, response)

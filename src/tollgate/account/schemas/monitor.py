@@ -4,8 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from tollgate.account.schemas.profile import OwnBalance
-from tollgate.limits.schemas import OpenRequests
+from tollgate.account.schemas.profile import AllLimits, OwnBalance
 from tollgate.web.schemas import Amounts, Credits, Moment
 
 
@@ -35,30 +34,6 @@ class OrgUsageOverTime(BaseModel):
     all_time: OrgUsage
 
 
-class MonitorWindow(BaseModel):
-    limit: int
-    used: int = Field(description="Used in the last minute, hour or day: windows slide.")
-    remaining: int
-    resets_at: Moment | None = Field(description="When the window is empty if nothing is added; null if it is empty.")
-
-
-class MonitorWindows(BaseModel):
-    minute: MonitorWindow | None = Field(description="Null: no limit.")
-    hour: MonitorWindow | None
-    day: MonitorWindow | None
-
-
-class MonitorLimits(BaseModel):
-    requests: MonitorWindows
-    tokens: MonitorWindows
-    concurrent: OpenRequests | None = Field(description="Null: no bound.")
-
-
-class MonitorAllLimits(BaseModel):
-    org: MonitorLimits = Field(description="Shared by all keys of the org.")
-    key: MonitorLimits = Field(description="The key's own limits, which apply besides the org's.")
-
-
 class MonitorBudget(Amounts):
     limit_nanos: int
     limit_credits: Credits
@@ -85,7 +60,7 @@ class Allowances(BaseModel):
 class OwnMonitor(OwnBalance):
     at: Moment
     usage: OrgUsageOverTime = Field(description="The usage of the whole org.")
-    limits: MonitorAllLimits
+    limits: AllLimits = Field(description="As in /user/limit.")
     allowances: Allowances = Field(description="What this key may still spend and use.")
 
 

@@ -109,8 +109,7 @@ class OwnKeyLimits(SixWindows):
     concurrent: OpenRequests | None = Field(description="Null when the key has no bound of its own.")
 
 
-class OwnLimits(BaseModel):
-    at: Moment
+class AllLimits(BaseModel):
     org: OwnOrgLimits = Field(description="Shared by all keys of the org.")
     user: SixWindows | None = Field(
         description="The user's own limits, shared by all keys of the user; null when the user has none."
@@ -118,3 +117,7 @@ class OwnLimits(BaseModel):
     key: OwnKeyLimits | None = Field(
         description="The key's own limits, which apply besides the org's; null when it has none."
     )
+
+
+class OwnLimits(AllLimits):
+    at: Moment

@@ -7,6 +7,7 @@ from fastapi import Depends, Query, Response
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
+from tollgate.keys.idempotency_keys import once
 from tollgate.keys.routes import KeyHandlers, of_one_key
 from tollgate.keys.schemas import ApiKey, CreatedKey, KeyFilters, NewKeyForUser
 from tollgate.web.routing import Routes
@@ -26,9 +27,11 @@ def router(gate: Gate, pepper: str) -> Routes:
         "",
         summary="Create a key for a user",
         status_code=201,
-        responses=refusals(errors.NotFound),
+        responses=refusals(errors.NotFound, errors.IdempotencyKeyReused, errors.SecretShownOnce),
     )
-    async def create_api_key(door: OpenDoor, body: NewKeyForUser, response: Response) -> CreatedKey:
+    async def create_api_key(
+        door: Annotated[Door, Depends(once(gate))], body: NewKeyForUser, response: Response
+    ) -> CreatedKey:
         return await handlers.create(door, body, body.user_id, response)
 
     routes.take(of_one_key(gate, handlers))

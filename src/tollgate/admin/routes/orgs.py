@@ -4,10 +4,20 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, status
 
-from tollgate.admin.schemas.orgs import Deleted, LookupQuery, NewOrg, Org, OrgChanges, OrgChoices, OrgFilters
+from tollgate.admin.schemas.orgs import (
+    CreatedOrg,
+    Deleted,
+    LookupQuery,
+    NewOrg,
+    Org,
+    OrgChanges,
+    OrgChoices,
+    OrgFilters,
+)
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
+from tollgate.keys.idempotency_keys import once
 from tollgate.people import store
 from tollgate.people.rules import as_stored
 from tollgate.web.routing import Routes
@@ -19,6 +29,7 @@ OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin/orgs", responses=refusals(errors.BadRequest))
     one = refusals(errors.BadRequest, errors.NotFound)
+    creating = refusals(errors.BadRequest, errors.NotFound, errors.Conflict, errors.IdempotencyKeyReused)
     changing = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
     @routes.get("", summary="List orgs")
@@ -31,9 +42,9 @@ def router(gate: Gate) -> Routes:
     async def lookup(door: Annotated[Door, Depends(gate.open)], query: Annotated[LookupQuery, Query()]) -> OrgChoices:
         return OrgChoices.model_validate(await store.orgs(door, query.filters("name:asc"), query.limit))
 
-    @routes.post("", summary="Create an org", status_code=status.HTTP_201_CREATED, responses=one)
-    async def create(door: Annotated[Door, Depends(gate.open)], body: NewOrg) -> Org:
-        return Org.model_validate(await store.create_org(door, body.model_dump(mode="json")))
+    @routes.post("", summary="Create an org", status_code=status.HTTP_201_CREATED, responses=creating)
+    async def create(door: Annotated[Door, Depends(once(gate))], body: NewOrg) -> CreatedOrg:
+        return CreatedOrg.model_validate(await store.create_org(door, body.model_dump(mode="json")))
 
     @routes.get("/{org_id}", summary="Get an org", responses=one)
     async def org(door: Annotated[Door, Depends(gate.open)], org_id: OrgId) -> Org:

@@ -9,6 +9,7 @@ from tollgate.admin.schemas.plans import NewPlan, Plan, PlanAssignment, PlanChan
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
+from tollgate.keys.idempotency_keys import once
 from tollgate.people import store
 from tollgate.people.rules import as_stored
 from tollgate.web.routing import Routes
@@ -20,7 +21,7 @@ PlanId = Annotated[Line, Path(description="The id of a plan, such as pro.")]
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin", responses=refusals(errors.BadRequest))
     one = refusals(errors.BadRequest, errors.NotFound)
-    creating = refusals(errors.BadRequest, errors.Conflict)
+    creating = refusals(errors.BadRequest, errors.Conflict, errors.IdempotencyKeyReused)
     ending = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
     @routes.get("/plans", summary="List plans")
@@ -35,7 +36,7 @@ def router(gate: Gate) -> Routes:
         status_code=status.HTTP_201_CREATED,
         responses=creating,
     )
-    async def create(door: Annotated[Door, Depends(gate.open)], body: NewPlan) -> Plan:
+    async def create(door: Annotated[Door, Depends(once(gate))], body: NewPlan) -> Plan:
         return Plan.model_validate(await store.create_plan(door, as_stored(body.model_dump(mode="json"))))
 
     @routes.get("/plans/{plan_id}", summary="Get a plan", responses=one)

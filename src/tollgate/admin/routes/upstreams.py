@@ -20,10 +20,11 @@ from tollgate.admin.schemas.upstreams import (
 )
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.routes import visibility
-from tollgate.core.errors import BadRequest, Conflict, NotFound
+from tollgate.core.errors import BadRequest, Conflict, IdempotencyKeyReused, NotFound
 from tollgate.database import Door
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import Gate
+from tollgate.keys.idempotency_keys import once
 from tollgate.upstreams import health_checks, store
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
@@ -49,9 +50,9 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         "",
         summary="Create an upstream",
         status_code=201,
-        responses=refusals(BadRequest),
+        responses=refusals(BadRequest, IdempotencyKeyReused),
     )
-    async def make(door: Annotated[Door, Depends(gate.open)], body: NewUpstream) -> ChangedUpstream:
+    async def make(door: Annotated[Door, Depends(once(gate))], body: NewUpstream) -> ChangedUpstream:
         await keys.identify_operator(door)  # only an operator may make us resolve a host name
         await checkup.refuse_forbidden(body.base_url)
         return await changed(await store.make(door, body.changes()))

@@ -9,6 +9,7 @@ from tollgate.admin.schemas.users import DeletedUser, NewUser, User, UserChanges
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
+from tollgate.keys.idempotency_keys import once
 from tollgate.people import store
 from tollgate.people.rules import as_stored
 from tollgate.web.routing import Routes
@@ -20,6 +21,7 @@ UserId = Annotated[Line, Path(description="The id of a user, such as usr_0193…
 def router(gate: Gate) -> Routes:
     routes = Routes(prefix="/admin/users", responses=refusals(errors.BadRequest))
     one = refusals(errors.BadRequest, errors.NotFound)
+    creating = refusals(errors.BadRequest, errors.NotFound, errors.Conflict, errors.IdempotencyKeyReused)
     changing = refusals(errors.BadRequest, errors.NotFound, errors.Conflict)
 
     @routes.get("", summary="List users")
@@ -32,8 +34,8 @@ def router(gate: Gate) -> Routes:
     async def lookup(door: Annotated[Door, Depends(gate.open)], query: Annotated[LookupQuery, Query()]) -> UserChoices:
         return UserChoices.model_validate(await store.users(door, query.filters("email:asc"), query.limit))
 
-    @routes.post("", summary="Create a user", status_code=status.HTTP_201_CREATED, responses=changing)
-    async def create(door: Annotated[Door, Depends(gate.open)], body: NewUser) -> User:
+    @routes.post("", summary="Create a user", status_code=status.HTTP_201_CREATED, responses=creating)
+    async def create(door: Annotated[Door, Depends(once(gate))], body: NewUser) -> User:
         return User.model_validate(await store.create_user(door, as_stored(body.model_dump(mode="json"))))
 
     @routes.get("/{user_id}", summary="Get a user", responses=one)

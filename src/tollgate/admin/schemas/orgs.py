@@ -35,6 +35,12 @@ class Org(Amounts):
     updated_at: Moment
 
 
+class CreatedOrg(Org):
+    same_name: list[str] = Field(
+        description="The ids of other orgs with this name (case-insensitive), at most 10. Names need not be unique."
+    )
+
+
 class NewOrg(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Acme", "plan": "pro"}]})
 

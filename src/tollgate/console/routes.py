@@ -1,0 +1,76 @@
+"""The web pages: GET /ui, and what a page loads from /assets. They are clients of the API, and read no database.
+
+`make console` builds them from `console/`. Files keep their names; their digest is in the address (`?v=`), so a browser
+may keep them for ever, and asks each time whether the page itself is still the same.
+"""
+
+import gzip
+import hashlib
+from functools import cache, partial
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tollgate.core.errors import NotFound
+
+FILES = Path(__file__).parent / "files"
+PAGES = {"/ui": "playground.html"}
+ASSETS = {"playground.js", "style.css"}
+MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
+CONTENT_SECURITY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    ]
+)
+
+
+class File:
+    def __init__(self, name: str) -> None:
+        self.plain = (FILES / name).read_bytes()
+        self.zipped = gzip.compress(self.plain, mtime=0)
+        self.etag = f'"{hashlib.sha256(self.plain).hexdigest()[:12]}"'
+        self.media_type = MEDIA_TYPES[Path(name).suffix]
+
+
+file = cache(File)
+
+
+def router() -> APIRouter:
+    pages = [Route(path, partial(_page, name), methods=["GET"]) for path, name in PAGES.items()]
+    return APIRouter(routes=[*pages, Route("/assets/{name}", _asset, methods=["GET"])])
+
+
+async def _page(name: str, request: Request) -> Response:
+    headers = {"cache-control": "no-cache", "content-security-policy": CONTENT_SECURITY}
+    return _sent(request, file(name), headers)
+
+
+async def _asset(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in ASSETS:
+        raise NotFound
+    found = file(name)
+    is_this_version = request.query_params.get("v") == found.etag.strip('"')
+    return _sent(
+        request, found, {"cache-control": "public, max-age=31536000, immutable" if is_this_version else "no-cache"}
+    )
+
+
+def _sent(request: Request, found: File, headers: dict[str, str]) -> Response:
+    headers |= {"etag": found.etag, "vary": "accept-encoding"}
+    if found.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return Response(found.plain, headers=headers, media_type=found.media_type)
+    return Response(found.zipped, headers=headers | {"content-encoding": "gzip"}, media_type=found.media_type)

@@ -1,0 +1,74 @@
+"""Debian's Chromium, and a page that notes everything that should not happen."""
+
+import contextlib
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from playwright.async_api import Browser, Page, async_playwright
+
+PROGRAM = shutil.which("chromium") or "chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass
+class Visit:
+    """A page, the addresses that it asked for, and its complaints: errors and violations of the content security."""
+
+    page: Page
+    address: str
+    asked: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    @property
+    def foreign(self) -> list[str]:
+        return [url for url in self.asked if not url.startswith((self.address, "data:"))]
+
+    async def connect(self, secret: str) -> None:
+        await self.page.goto(f"{self.address}/ui")
+        await self.page.get_by_label("API key").fill(secret)
+        await self.page.get_by_role("button", name="Use this key").click()
+
+    async def say(self, text: str, model: str | None = None) -> None:
+        if model:
+            await self.page.get_by_role("combobox", name="Model", exact=True).select_option(model)
+        await self.page.locator("#message").fill(text)
+        await self.page.get_by_role("button", name="Send", exact=True).click()
+
+
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as made:
+        browser = await made.chromium.launch(executable_path=PROGRAM, args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def visiting(
+    browser: Browser, address: str, width: int = 1440, height: int = 900, scheme: str = "light", scale: float = 1
+) -> AsyncIterator[Visit]:
+    context = await browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=scale
+    )
+    page = await context.new_page()
+    visit = Visit(page, address)
+    page.on("request", lambda request: visit.asked.append(request.url))
+    page.on("console", lambda message: _complains(visit, message.type, message.text))
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    yield visit
+    await context.close()
+
+
+def _complains(visit: Visit, kind: str, text: str) -> None:
+    """That an answer had the status of a refusal is logged by Chromium and no mistake of the page."""
+    if kind in {"error", "warning"} and "Failed to load resource" not in text:
+        visit.complaints.append(text)

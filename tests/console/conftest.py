@@ -1,0 +1,57 @@
+"""A server with its pages, people who paid, and a browser."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import pytest
+from playwright.async_api import Browser
+
+from console.browser import Visit, chromium, visiting
+from gateway import Gateway, Upstream, running
+from people import Person
+from sandbox.serving import serving
+from tollgate.credits import store as credits
+from tollgate.database import Door
+from tollgate.keys.authentication import console
+from tollgate.sandbox.app import create_sandbox
+from tollgate.sandbox.state import Habits
+
+Visiting = Callable[..., AbstractAsyncContextManager[Visit]]
+
+
+@pytest.fixture(scope="session")
+def site(shared_database: str) -> Iterator[Gateway]:
+    sandbox = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
+    with (
+        serving(sandbox) as address,
+        running({"DATABASE_URL": shared_database}, Upstream(sandbox, address)) as made,
+    ):
+        yield made
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as made:
+        yield made
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Gateway) -> Visiting:
+    """Opens a window: `async with visit(width=360) as made`."""
+    return partial(visiting, browser, site.address)
+
+
+@pytest.fixture
+def payer(postgres_door: Door) -> Callable[..., Awaitable[Person]]:
+    """Makes people with credits: `await payer(nanos)`."""
+
+    async def make(nanos: int = 10**9) -> Person:
+        made = Person(postgres_door)
+        await made.seed()
+        await credits.grant(
+            console(postgres_door, "tests"), made.org_id, nanos, source="funding", reason="", reference=made.org_id
+        )
+        return made
+
+    return make

@@ -1,0 +1,273 @@
+"""The playground in a real Chromium, before a real server, Postgres and sandbox."""
+
+import base64
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from console.conftest import Visiting
+from gateway import CHAT, Gateway
+from people import Person
+from sandbox.serving import a_chat
+
+Payer = Callable[..., Awaitable[Person]]
+SCRIPT = "<script>document.title='owned'</script> & <img src=x onerror=alert(1)> 🦊"
+AXE = Path(__file__).parents[2] / "console" / "node_modules" / "axe-core" / "axe.min.js"
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_streamed_answer_shows_its_figures_and_the_charge_of_the_ledger(
+    visit: Visiting, payer: Payer, shared_database: str, sql: Any
+) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.say("hello there, sandbox", "sandbox/echo")
+        answer = made.page.locator("article.assistant")
+        await expect(answer.locator(".words")).to_have_text("hello there, sandbox")
+        await expect(answer).to_contain_text("tokens/s")
+        await expect(answer).to_contain_text("First token")
+        shown = await answer.locator("data").get_attribute("value")
+        charged = await sql(
+            shared_database, "select charge_nanos from tollgate.requests where org_id = $1", someone.org_id
+        )
+        assert int(shown or 0) == charged > 0
+        balance = await made.page.locator(".balance data").get_attribute("value")
+        assert int(balance or 0) == 10**9 - charged
+        assert made.complaints == []
+        assert made.foreign == []
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_what_people_and_models_write_is_shown_as_text(visit: Visiting, payer: Payer, streams: bool) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.page.get_by_label("Stream the answer").set_checked(streams)
+        await made.say(SCRIPT)
+        words = made.page.locator("article .words")
+        await expect(words).to_have_count(2)
+        await expect(words.nth(1)).to_have_text(SCRIPT)
+        await expect(made.page).to_have_title("Playground · Tollgate")
+        assert await made.page.locator("article script, article img").count() == 0
+        await expect(made.page.locator(".history .title")).to_have_text(SCRIPT[:80])
+        assert made.complaints == []
+
+
+async def test_stop_keeps_what_came_and_reads_the_balance(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.say("one two three four", "sandbox/fault-stall-after")
+        answer = made.page.locator("article.assistant")
+        await expect(answer.locator(".words")).to_have_text("one")
+        async with made.page.expect_response("**/user/balance"):
+            await made.page.get_by_role("button", name="Stop").click()
+        await expect(answer).to_contain_text("Stopped")
+        await expect(made.page.get_by_role("button", name="Send", exact=True)).to_be_visible()
+        assert made.complaints == []
+
+
+async def test_a_402_offers_what_is_affordable(visit: Visiting, payer: Payer) -> None:
+    someone = await payer(60_000)
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.page.get_by_label("Max tokens").fill("1000")
+        await made.say("hello")
+        problem = made.page.get_by_role("alert")
+        await expect(problem).to_contain_text("Not enough credits")
+        await expect(problem).to_contain_text("insufficient_credits")
+        await expect(problem.locator("data").nth(1)).to_have_attribute("value", "60000")
+        await made.page.get_by_role("button", name=re.compile(r"Send with at most \d+ tokens")).click()
+        await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
+        assert made.complaints == []
+
+
+async def test_a_429_counts_down_until_it_may_be_sent_again(visit: Visiting, payer: Payer, site: Gateway) -> None:
+    someone = await payer()
+    async with site.client(someone) as http:
+        while (await http.post(CHAT, json=a_chat())).status_code == 200:
+            pass
+    async with visit() as made:
+        await made.page.clock.install()
+        await made.connect(someone.secret)
+        await made.say("hello")
+        await expect(made.page.get_by_role("alert")).to_contain_text("Too many requests")
+        await expect(made.page.get_by_role("button", name=re.compile(r"Try again in \d+ s"))).to_be_disabled()
+        await made.page.clock.run_for(120_000)
+        await expect(made.page.get_by_role("button", name="Try again", exact=True)).to_be_enabled()
+        assert made.complaints == []
+
+
+async def test_an_error_midway_keeps_the_text_before_it(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.say("one two three four", "sandbox/fault-mid-stream-error")
+        answer = made.page.locator("article.assistant")
+        await expect(answer.get_by_role("alert")).to_contain_text("The answer broke off")
+        await expect(answer.get_by_role("alert")).to_contain_text("Provider disconnected unexpectedly")
+        await expect(answer.locator(".words")).to_have_text("one two")
+        assert made.complaints == []
+
+
+async def test_what_a_broken_connection_had_paid_for_is_not_paid_twice(
+    visit: Visiting, payer: Payer, shared_database: str, sql: Any
+) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.page.route("**/v1/chat/completions", answered_to_nobody, times=1)
+        await made.say("hello")
+        await expect(made.page.get_by_role("alert")).to_contain_text("connection_failed")
+        await made.page.get_by_role("button", name="Try again").click()
+        await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
+        await expect(made.page.locator("article.assistant")).to_contain_text("Replayed")
+        paid = await sql(shared_database, "select count(*) from tollgate.requests where org_id = $1", someone.org_id)
+        assert paid == 1
+
+
+async def answered_to_nobody(route: Route) -> None:
+    """The server answers, and the connection breaks before the browser hears of it."""
+    await route.fetch()
+    await route.abort("connectionreset")
+
+
+async def test_the_raw_endpoints_answer_too(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.page.get_by_text("Completion", exact=True).click()
+        await made.say("once upon a time")
+        await expect(made.page.locator("article.assistant .words")).to_have_text("once upon a time")
+        await made.page.get_by_text("Embedding", exact=True).click()
+        await made.say("a text")
+        await expect(made.page.locator("article.assistant .words")).to_have_text(re.compile(r"^\[-?[\d.]+,"))
+        await expect(made.page.locator("article.assistant")).to_contain_text("Charge")
+        assert made.complaints == []
+
+
+async def test_an_image_is_sent_where_the_model_takes_images(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await expect(made.page.get_by_text("Add an image")).to_have_count(0)
+        await made.page.get_by_role("combobox", name="Model", exact=True).select_option("sandbox/image")
+        picture = {"name": "dot.png", "mimeType": "image/png", "buffer": PICTURE}
+        await made.page.locator("input[type=file]").set_input_files([picture])  # type: ignore[list-item]
+        async with made.page.expect_request("**/v1/chat/completions") as sent:
+            await made.say("what is this?")
+        asked = (await sent.value).post_data_json["messages"][0]["content"]
+        assert [part["type"] for part in asked] == ["text", "image_url"]
+        await expect(made.page.locator("article.assistant")).to_contain_text("Charge")
+        assert made.complaints == []
+
+
+async def test_reload_and_back_restore_a_conversation_and_ask_for_the_key_again(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.say("the first")
+        await expect(made.page.locator(".told")).to_have_count(1)
+        await made.page.get_by_role("button", name="New").click()
+        await made.say("the second")
+        await expect(made.page.locator(".history li")).to_have_count(2)
+        await made.page.go_back()
+        await expect(made.page.locator("article.user .words")).to_have_text("the first")
+        await made.page.reload()
+        await expect(made.page.get_by_label("API key")).to_be_empty()
+        kept = await made.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+        assert "the first" in kept
+        assert someone.secret not in kept
+        await made.page.get_by_label("API key").fill(someone.secret)
+        await made.page.get_by_label("API key").press("Enter")
+        await expect(made.page.locator("article.user .words")).to_have_text("the first")
+
+
+async def test_a_request_is_copied_without_the_key(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        await made.connect(someone.secret)
+        await made.page.locator("#message").fill("it's 'quoted'")
+        for name, starts in (("curl", f"curl {made.address}/v1/chat/completions"), ("Python", "import os")):
+            await made.page.get_by_role("button", name=name).click()
+            await expect(made.page.get_by_role("status")).to_contain_text(f"{name}: copied")
+            copied = await made.page.evaluate("navigator.clipboard.readText()")
+            assert copied.startswith(starts)
+            assert "quoted" in copied
+            assert someone.secret not in copied
+
+
+async def test_clearing_the_history_can_be_undone(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.say("remember this")
+        await expect(made.page.locator(".history li")).to_have_count(1)
+        await made.page.get_by_role("button", name="Clear history").click()
+        await expect(made.page.locator(".history li")).to_have_count(0)
+        await made.page.get_by_role("button", name="Undo").click()
+        await expect(made.page.locator(".history li")).to_have_count(1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing(visit: Visiting, payer: Payer, scheme: str) -> None:
+    someone = await payer()
+    async with visit(scheme=scheme) as made:
+        await made.page.goto(f"{made.address}/ui")
+        await made.page.get_by_label("API key").wait_for()
+        assert await violations(made.page) == []
+        await made.connect("tg_live_wrong")
+        await made.page.get_by_role("alert").wait_for()
+        assert await violations(made.page) == []
+        await made.connect(someone.secret)
+        await made.page.locator(".nothing").wait_for()
+        assert await violations(made.page) == []
+        await made.say("hello")
+        await made.page.locator(".told").wait_for()
+        assert await violations(made.page) == []
+        await made.say("one two three", "sandbox/fault-mid-stream-error")
+        await made.page.get_by_role("alert").wait_for()
+        assert await violations(made.page) == []
+
+
+async def test_a_conversation_can_be_had_with_the_keyboard_alone_on_a_phone(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit(width=360, height=740) as made:
+        await made.page.goto(f"{made.address}/ui")
+        await tab_to(made.page, "API key")
+        await made.page.keyboard.type(someone.secret)
+        await made.page.keyboard.press("Enter")
+        await made.page.locator("#message").wait_for()
+        await tab_to(made.page, "Message")
+        await made.page.keyboard.type("hello")
+        await made.page.keyboard.press("Enter")
+        await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
+        overflow = await made.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert overflow <= 0
+
+
+async def tab_to(page: Page, label: str) -> None:
+    for _ in range(20):
+        await page.keyboard.press("Tab")
+        if await page.get_by_label(label, exact=True).evaluate("it => it === document.activeElement"):
+            return
+    raise AssertionError(f"no Tab leads to {label}")
+
+
+async def violations(page: Page) -> list[str]:
+    await page.evaluate(AXE.read_text())
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    found = await page.evaluate("tags => axe.run({runOnly: tags})", tags)
+    return [
+        f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]
+    ]

@@ -1,0 +1,98 @@
+"""How the pages are served: caching, content security, sizes, and below a path prefix."""
+
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+
+import httpx
+import pytest
+from playwright.async_api import Browser, expect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from console.browser import visiting
+from console.conftest import Visiting
+from gateway import Gateway, running
+from people import Person
+from sandbox.serving import PATIENCE_SECONDS
+from tollgate.console.routes import ASSETS, FILES, PAGES
+
+MOST_REQUESTS = 5
+MOST_BYTES = 120_000
+
+
+@pytest.fixture
+async def http(site: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=site.address, timeout=PATIENCE_SECONDS) as made:
+        yield made
+
+
+async def test_a_page_is_asked_for_again_and_its_assets_are_kept(http: httpx.AsyncClient) -> None:
+    page = await http.get("/ui")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["cache-control"] == "no-cache"
+    assert "require-trusted-types-for 'script'" in page.headers["content-security-policy"]
+    assert (await http.get("/ui", headers={"if-none-match": page.headers["etag"]})).status_code == 304
+    for name in ASSETS:
+        address = next(part for part in page.text.split('"') if part.startswith(f"assets/{name}?v="))
+        asset = await http.get(f"/{address}")
+        assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert asset.content == (FILES / name).read_bytes()
+        assert (await http.get(f"/assets/{name}?v=old")).headers["cache-control"] == "no-cache"
+
+
+async def test_every_built_file_is_served_and_nothing_else(http: httpx.AsyncClient) -> None:
+    assert {file.name for file in FILES.iterdir()} == {*PAGES.values(), *ASSETS}
+    for name in ("", "playground.html", "none.js", "..%2Froutes.py", "%2E%2E/routes.py"):
+        missing = await http.get(f"/assets/{name}")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_files_are_sent_as_they_are_to_those_who_cannot_unzip(http: httpx.AsyncClient) -> None:
+    plain = await http.get("/assets/style.css", headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.content == (FILES / "style.css").read_bytes()
+
+
+def test_the_first_view_is_small() -> None:
+    assert sum(len(gzip.compress(file.read_bytes())) for file in FILES.iterdir()) <= MOST_BYTES
+
+
+@pytest.mark.slow
+async def test_the_first_view_asks_for_little_and_a_key_for_little_more(
+    visit: Visiting, payer: Callable[..., Awaitable[Person]]
+) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.page.goto(f"{made.address}/ui")
+        await made.page.get_by_label("API key").wait_for()
+        assert len([url for url in made.asked if not url.startswith("data:")]) == 1 + len(ASSETS)
+        await made.page.get_by_label("API key").fill(someone.secret)
+        await made.page.get_by_label("API key").press("Enter")
+        await made.page.locator("#message").wait_for()
+        assert len([url for url in made.asked if not url.startswith("data:")]) <= MOST_REQUESTS
+        assert (made.foreign, made.complaints) == ([], [])
+
+
+class Below:
+    """A proxy's part: takes a prefix off the path."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "path": scope.get("path", "").removeprefix(self._prefix)}, receive, send)
+
+
+@pytest.mark.slow
+async def test_the_playground_works_below_a_path_prefix(
+    browser: Browser, site: Gateway, shared_database: str, payer: Callable[..., Awaitable[Person]]
+) -> None:
+    someone = await payer()
+    below = partial(Below, prefix="/ai/gateway")
+    with running({"DATABASE_URL": shared_database}, site.upstream, around=below) as gateway:
+        async with visiting(browser, f"{gateway.address}/ai/gateway") as made:
+            await made.connect(someone.secret)
+            await made.say("hello")
+            await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
+            assert (made.foreign, made.complaints) == ([], [])
