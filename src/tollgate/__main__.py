@@ -1,4 +1,4 @@
-"""The commands: serve, migrate, seed-key, sweep, audit, demo.
+"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, demo.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings, 3 the books were rewritten since a head was taken.
 What went wrong is one line on stderr.
@@ -36,6 +36,8 @@ from tollgate.process import logs, server, side_process, workers
 from tollgate.process.connection_limits import Limits
 from tollgate.process.http_client import Http
 from tollgate.sandbox import API
+from tollgate.sessions import rules as session_rules
+from tollgate.sessions import store as sessions
 from tollgate.settings import Settings
 
 AUDIT_SECONDS = 3600.0
@@ -148,6 +150,21 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
         {"created": seeded["created"], "key_id": seeded["id"]},
         f"{done} admin key {key_rules.masked(key['prefix'], key['last_four'])} ({seeded['id']}).",
     )
+
+
+def sign_in_link(chosen: Settings, options: argparse.Namespace) -> None:
+    """Print a link by which a user signs in, once and within 10 minutes."""
+    token = session_rules.token(secrets.token_bytes(session_rules.RANDOM_BYTES))
+    person = {"email": options.email} if options.email else {}
+
+    async def create(door: Door) -> Any:
+        digest = key_rules.digest(token, chosen.peppers[0])
+        return await sessions.create_link(console(door, "sign-in-link"), person, digest)
+
+    with _database(chosen):
+        made = _through_the_door(chosen, create)
+    link = session_rules.link(options.at.rstrip("/") or f"http://localhost:{chosen.port}", token)
+    _report(options, {"link": link, "email": made["email"], "expires_at": made["expires_at"]}, link)
 
 
 def sweep(chosen: Settings, options: argparse.Namespace) -> None:
@@ -353,6 +370,11 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", migrate, parents=[reports])
     seeding = add("seed-key", seed_key, parents=[reports])
     seeding.add_argument("value", help="the secret, at least 20 characters; - reads it from standard input")
+    linking = add("sign-in-link", sign_in_link, parents=[reports])
+    linking.add_argument("--email", help="the user's email; without it, the only active admin")
+    linking.add_argument(
+        "--at", default="", metavar="URL", help="where Tollgate is; http://localhost and PORT if not said"
+    )
     add("sweep", sweep, parents=[reports])
     auditing = add("audit", audit, parents=[reports]).add_mutually_exclusive_group()
     auditing.add_argument("--head", action="store_true", help="print the signed heads of the hash chains as JSON")

@@ -43,7 +43,7 @@ from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.transports import open_transport
-from tollgate.web import aliases, front_page
+from tollgate.web import aliases, front_page, session_cookie
 from tollgate.web.application import Application
 from tollgate.web.cors import Cors
 from tollgate.web.error_responses import HANDLERS
@@ -58,6 +58,7 @@ quarters of them."""
 OF_EVERYONE = ("/health", "/readyz", "/v1/models")
 OF_THE_CONSOLE = ("/ui", "/assets/")
 OF_PEOPLE = ("/user/", "/admin/", "/metrics")
+OF_SESSIONS = ("/auth/",)
 
 
 class Rooms(NamedTuple):
@@ -112,7 +113,13 @@ def compose(
     return Rooms(
         http=http,
         database=database,
-        gate=Gate(database, peppers=chosen.peppers, trusted_proxy=chosen.trusted_proxy, clock=clock),
+        gate=Gate(
+            database,
+            peppers=chosen.peppers,
+            trusted_proxy=chosen.trusted_proxy,
+            clock=clock,
+            cookie=session_cookie.name(secure=chosen.production),
+        ),
         catalogs=_catalogs(chosen, http, database, clock),
         upstreams=upstreams,
         checkup=Checkup(transport, Guard(allow_private=chosen.private_upstreams), secrets),
@@ -172,6 +179,7 @@ def create_app(
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_THE_CONSOLE: _of_the_console,
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
+            OF_SESSIONS: partial(_of_sessions, chosen, rooms),
         },
         title="Tollgate",
         version=__version__,
@@ -242,6 +250,12 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]
+
+
+def _of_sessions(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
+    from tollgate.sessions import routes as sessions  # noqa: PLC0415
+
+    return [sessions.router(rooms.gate, secure=chosen.production)]
 
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:

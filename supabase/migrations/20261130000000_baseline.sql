@@ -454,7 +454,7 @@ comment on function tollgate.budget_period(text, timestamptz) is 'The first day,
 -- schemas/02_audit_trail/tables.sql
 
 create type tollgate.caller as (
-  kind text, -- key | console | system
+  kind text, -- key | session | console | system
   key_id text,
   user_id text,
   org_id text,
@@ -464,16 +464,18 @@ create type tollgate.caller as (
   name text, -- the console command or the part of the system, when no key acts
   ip inet,
   user_agent text,
-  request_id text
+  request_id text,
+  session_id text,
+  signed_in_at timestamptz
 );
 
-comment on type tollgate.caller is 'Who makes a call: a recognised key, an operator at the command line, or Tollgate itself.';
+comment on type tollgate.caller is 'Who makes a call: a recognised key or session, an operator at the command line, or Tollgate itself.';
 
 
 create table tollgate.audit_events (
   id text primary key default tollgate.new_id('evt'),
   occurred_at timestamptz not null default clock_timestamp(),
-  actor_kind text not null check (actor_kind in ('key', 'console', 'system')),
+  actor_kind text not null check (actor_kind in ('key', 'session', 'console', 'system')),
   actor_key_id text,
   actor_user_id text,
   actor_name text,
@@ -1506,6 +1508,44 @@ alter table tollgate.top_keys_period enable row level security;
 insert into tollgate.top_keys_period default values;
 
 
+-- schemas/17_sessions/tables.sql
+
+create table tollgate.sessions (
+  id text primary key default tollgate.new_id('ses') check (id ~ '^ses_[a-z0-9]{1,64}$'),
+  digest tollgate.digest not null unique,
+  user_id text not null references tollgate.users (id) on delete cascade,
+  key_id text references tollgate.api_keys (id) on delete cascade,
+  way text not null check (way in ('key', 'link', 'password')),
+  ip inet,
+  user_agent text,
+  created_at timestamptz not null default now(),
+  last_seen_at timestamptz not null default now()
+);
+
+create index sessions_user_id on tollgate.sessions (user_id);
+create index sessions_key_id on tollgate.sessions (key_id) where key_id is not null;
+
+comment on table tollgate.sessions is 'Sign-ins of people in a browser. A row is deleted when its session ends; the audit trail keeps its history.';
+comment on column tollgate.sessions.digest is 'Of the token in the cookie, which is not stored.';
+comment on column tollgate.sessions.key_id is 'The key that was exchanged, whose bounds the session keeps; null for other ways to sign in.';
+comment on column tollgate.sessions.last_seen_at is 'Changes at most once a minute.';
+
+alter table tollgate.sessions enable row level security;
+
+
+create table tollgate.sign_in_links (
+  digest tollgate.digest primary key,
+  user_id text not null references tollgate.users (id) on delete cascade,
+  expires_at timestamptz not null default now() + interval '10 minutes'
+);
+
+create index sign_in_links_user_id on tollgate.sign_in_links (user_id);
+
+comment on table tollgate.sign_in_links is 'Links by which a user signs in once. A row is deleted when its link is used.';
+
+alter table tollgate.sign_in_links enable row level security;
+
+
 -- schemas/02_audit_trail/chain.sql
 
 -- The hash chain of the audit events.
@@ -1678,6 +1718,9 @@ declare
   known record;
   actor tollgate.caller;
 begin
+  if caller ? 'session' then
+    return tollgate.identify_session(caller, scope);
+  end if;
   actor.ip := caller ->> 'ip';
   actor.user_agent := caller ->> 'user_agent';
   actor.request_id := caller ->> 'request_id';
@@ -1710,7 +1753,7 @@ end
 $$;
 
 comment on function tollgate.identify(jsonb, text) is
-  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: as key_refusal(). Locks nothing.';
+  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: as key_refusal() and identify_session(). Locks nothing.';
 
 
 create function tollgate.recognise(caller jsonb, scope text default null, touch boolean default true)
@@ -1728,13 +1771,15 @@ begin
   end if;
   if touch and (recognition.actor).kind = 'key' then
     perform tollgate.touch(recognition.key, caller);
+  elsif touch then
+    perform tollgate.touch_session((recognition.actor).session_id);
   end if;
   return recognition.actor;
 end
 $$;
 
 comment on function tollgate.recognise(jsonb, text, boolean) is
-  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key unless `touch` is false. A function that locks orgs passes false, and touches the key after it has locked the org.';
+  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key or the session unless `touch` is false. A function that locks orgs passes false, and touches the key after it has locked the org.';
 
 
 create function tollgate.touch(key tollgate.api_keys, caller jsonb) returns void
@@ -1776,7 +1821,7 @@ as $$
 $$;
 
 comment on function tollgate.operates(tollgate.caller) is
-  'Whether the caller acts for the whole installation: the console, or an admin with a key that has the scope admin.';
+  'Whether the caller acts for the whole installation: the console, or an admin with a key or session that has the scope admin.';
 
 
 create function public.tollgate_identify(caller jsonb) returns jsonb
@@ -1806,6 +1851,160 @@ comment on function public.tollgate_operator(jsonb) is
   'Answers who the caller is, if it is an operator: for what operators do outside the database. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_operator(jsonb)');
+
+
+-- schemas/03_authentication/sessions.sql
+
+-- Recognises the sessions of people who signed in.
+
+create function tollgate.session_digests_of(caller jsonb) returns bytea[]
+language sql
+immutable
+set search_path = ''
+as $$
+  select array(select decode(d, 'hex') from jsonb_array_elements_text(caller -> 'session') d)
+$$;
+
+comment on function tollgate.session_digests_of(jsonb) is
+  'The digests under which a caller''s session may be stored: one for each active pepper.';
+
+
+create function tollgate.session_lifetime(role text) returns interval
+language sql
+immutable
+set search_path = ''
+as $$
+  select case role when 'admin' then interval '12 hours' else interval '14 days' end
+$$;
+
+comment on function tollgate.session_lifetime(text) is 'How long a session of a user with this role lasts at most.';
+
+
+create function tollgate.session_idle_time(role text) returns interval
+language sql
+immutable
+set search_path = ''
+as $$
+  select case role when 'admin' then interval '1 hour' else interval '3 days' end
+$$;
+
+comment on function tollgate.session_idle_time(text) is
+  'After how long without a request a session of a user with this role ends.';
+
+
+create function tollgate.session_expires_at(session tollgate.sessions, role text) returns timestamptz
+language sql
+immutable
+set search_path = ''
+as $$
+  select least(
+    session.created_at + tollgate.session_lifetime(role), session.last_seen_at + tollgate.session_idle_time(role)
+  )
+$$;
+
+comment on function tollgate.session_expires_at(tollgate.sessions, text) is
+  'When a session ends if no further request comes. `role` is the role that the user has now.';
+
+
+create function tollgate.key_of_session(session tollgate.sessions, person tollgate.users) returns tollgate.api_keys
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  key tollgate.api_keys;
+begin
+  if session.key_id is not null then
+    select k.* into key from tollgate.api_keys k where k.id = session.key_id and k.rotated_to is null;
+  else
+    key.id := session.id;
+    key.org_id := person.org_id;
+    key.user_id := person.id;
+    key.environment := 'live';
+    key.scopes := array['chat', 'completions', 'embeddings', 'models', 'usage', 'keys']
+      || case person.role when 'admin' then array['admin'] else '{}'::text[] end;
+  end if;
+  return key;
+end
+$$;
+
+comment on function tollgate.key_of_session(tollgate.sessions, tollgate.users) is
+  'What a session may do, as a key: the key that was exchanged, or null when it was rotated; without a key, one with all scopes of the user''s role that is not stored.';
+
+
+create function tollgate.identify_session(caller jsonb, scope text) returns tollgate.recognition
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  session tollgate.sessions;
+  person tollgate.users;
+  key tollgate.api_keys;
+  org_status text;
+  refusal jsonb;
+  actor tollgate.caller;
+begin
+  select s.* into session from tollgate.sessions s where s.digest = any (tollgate.session_digests_of(caller));
+  select u.* into person from tollgate.users u where u.id = session.user_id;
+  select o.status into org_status from tollgate.orgs o where o.id = person.org_id;
+  key := tollgate.key_of_session(session, person);
+  refusal := tollgate.key_refusal(key, person.status, person.role, org_status, caller, scope);
+  if refusal ->> 'status' = '401' or (tollgate.session_expires_at(session, person.role) > now()) is not true then
+    refusal := tollgate.refusal(401, 'session_ended');
+  end if;
+  if session.key_id is null then
+    refusal := refusal #- '{facts, key_id}';
+  end if;
+  if refusal is not null then
+    return row(null::tollgate.caller, null::tollgate.api_keys, refusal);
+  end if;
+
+  actor.kind := 'session';
+  actor.key_id := session.key_id;
+  actor.user_id := person.id;
+  actor.org_id := person.org_id;
+  actor.role := person.role;
+  actor.environment := key.environment;
+  actor.scopes := key.scopes;
+  actor.ip := caller ->> 'ip';
+  actor.user_agent := caller ->> 'user_agent';
+  actor.request_id := caller ->> 'request_id';
+  actor.session_id := session.id;
+  actor.signed_in_at := session.created_at;
+  return row(actor, key, null::jsonb);
+end
+$$;
+
+comment on function tollgate.identify_session(jsonb, text) is
+  'The user behind a session, if the session may do what `scope` names. Its rights are those that the user has now, and no more than those of the key that was exchanged. Refuses, as a value: session_ended (unknown, expired, or its key, user or org may not act), ip_not_allowed, permission_denied. Locks nothing.';
+
+
+create function tollgate.touch_session(session_id text) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.sessions s set last_seen_at = now()
+  where s.id = session_id and s.last_seen_at < now() - interval '1 minute'
+$$;
+
+comment on function tollgate.touch_session(text) is
+  'Updates last_seen_at of a session, at most once a minute. Locks the session.';
+
+
+create function tollgate.check_recent_sign_in(actor tollgate.caller) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if actor.kind = 'session' and actor.signed_in_at < now() - interval '15 minutes' then
+    perform tollgate.refuse(403, 'sign_in_again', jsonb_build_object('signed_in_at', tollgate.utc(actor.signed_in_at)));
+  end if;
+end
+$$;
+
+comment on function tollgate.check_recent_sign_in(tollgate.caller) is
+  'Refuses, with sign_in_again, a session that began more than 15 minutes ago. Keys and the console need no sign-in.';
 
 
 -- schemas/04_limits/remaining.sql
@@ -4426,7 +4625,7 @@ declare
   maker tollgate.api_keys;
   term text;
 begin
-  if actor.kind <> 'key' or (tollgate.operates(actor) and key.user_id <> actor.user_id) then
+  if actor.key_id is null or (tollgate.operates(actor) and key.user_id <> actor.user_id) then
     return;
   end if;
   select k.* into maker from tollgate.api_keys k where k.id = actor.key_id;
@@ -4443,7 +4642,7 @@ end
 $$;
 
 comment on function tollgate.check_grant(tollgate.caller, tollgate.api_keys, tollgate.api_keys) is
-  'Refuses, with permission_denied and the term as param, what the caller''s key may not grant. It may grant a new key within its own terms, if none of them is counted, and a change that narrows a key or stays within those terms. Operators may grant others anything. Locks nothing.';
+  'Refuses, with permission_denied and the term as param, what the caller''s key may not grant. It may grant a new key within its own terms, if none of them is counted, and a change that narrows a key or stays within those terms. Operators may grant others anything, and so may sessions without a key what their user may do. Locks nothing.';
 
 
 -- schemas/07_credits/chain.sql
@@ -4646,6 +4845,7 @@ declare
   earlier tollgate.credit_operations;
   posted tollgate.transfers;
 begin
+  perform tollgate.check_recent_sign_in(actor);
   perform pg_advisory_xact_lock(hashtextextended('tollgate_credits ' || acting, 0));
 
   select o.* into earlier from tollgate.credit_operations o
@@ -4663,7 +4863,7 @@ end
 $$;
 
 comment on function tollgate.earlier_operation(tollgate.caller, text, jsonb) is
-  'The answer given before under the operation''s idempotency key, or null. Refuses: idempotency_key_reused. Locks the operator until the transaction ends, so that operations of one operator run one at a time: no repetition and no grant beyond the cap can slip through.';
+  'The answer given before under the operation''s idempotency key, or null. Refuses: sign_in_again, idempotency_key_reused. Locks the operator until the transaction ends, so that operations of one operator run one at a time: no repetition and no grant beyond the cap can slip through.';
 
 
 create function tollgate.lock_payer(operation jsonb) returns tollgate.orgs
@@ -7786,7 +7986,7 @@ begin
     set paid_suspended_at = moment, paid_suspended_reason = 'quarantined_usage', updated_at = moment
     where o.id = org.id;
     perform tollgate.record(
-      row('system', null, null, null, null, null, null, 'settle', null, null, request_id)::tollgate.caller,
+      row('system', null, null, null, null, null, null, 'settle', null, null, request_id, null, null)::tollgate.caller,
       'org.paid_suspended', org.id, org.id,
       jsonb_build_object(
         'reason', 'quarantined_usage', 'request_id', request_id, 'quarantined_before', tollgate.utc(org.quarantined_at)
@@ -7968,7 +8168,7 @@ begin
     end if;
     if charge > entry.hold_nanos then
       perform tollgate.record(
-        row('system', null, null, null, null, null, null, 'settle', null, null, entry.id)::tollgate.caller,
+        row('system', null, null, null, null, null, null, 'settle', null, null, entry.id, null, null)::tollgate.caller,
         'credits.overdrawn', entry.org_id, entry.id,
         jsonb_build_object('hold_nanos', entry.hold_nanos, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos)
       );
@@ -8105,7 +8305,7 @@ begin
     where a.target_id = before.id and a.action = 'settlement.late' and a.details ->> 'charge_nanos' = new_charge::text
   ) then
     perform tollgate.record(
-      row('system', null, null, null, null, null, null, 'settle', null, null, before.id)::tollgate.caller,
+      row('system', null, null, null, null, null, null, 'settle', null, null, before.id, null, null)::tollgate.caller,
       'settlement.late', before.org_id, before.id,
       jsonb_build_object(
         'state_before', before.state, 'charge_before_nanos', now_settled.charge_nanos - change,
@@ -9096,7 +9296,8 @@ stable
 set search_path = ''
 as $$
   with done as (
-    select a.actor_kind, coalesce(a.actor_user_id, a.actor_name, a.actor_key_id) as actor_id, a.action, a.outcome, count(*) as times
+    select case a.actor_kind when 'session' then 'key' else a.actor_kind end as actor_kind,
+      coalesce(a.actor_user_id, a.actor_name, a.actor_key_id) as actor_id, a.action, a.outcome, count(*) as times
     from tollgate.audit_events a
     where a.occurred_at >= since and a.occurred_at < until
     group by 1, 2, 3, 4
@@ -9810,18 +10011,18 @@ begin
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'org_id', o.id,
-      'user_id', k.user_id,
+      'user_id', actor.user_id,
       'prefix', k.prefix,
       'last_four', k.last_four,
-      'environment', k.environment,
+      'environment', actor.environment,
       'balance_nanos', o.balance_nanos,
       'held_nanos', o.held_nanos,
       'plan', o.plan_id,
       'status', o.status
     )
-    from tollgate.api_keys k
-    join tollgate.orgs o on o.id = k.org_id
-    where k.id = actor.key_id
+    from tollgate.orgs o
+    left join tollgate.api_keys k on k.id = actor.key_id
+    where o.id = actor.org_id
   );
 end
 $$;
@@ -9869,7 +10070,7 @@ comment on function public.tollgate_own_plan(jsonb, integer) is
 select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
 
 
-create function tollgate.limits_around(key tollgate.api_keys, moment timestamptz) returns jsonb
+create function tollgate.limits_around(actor tollgate.caller, key tollgate.api_keys, moment timestamptz) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -9886,11 +10087,11 @@ as $$
     end
   )
   from tollgate.orgs o, tollgate.users u
-  where o.id = key.org_id and u.id = key.user_id
+  where o.id = actor.org_id and u.id = actor.user_id
 $$;
 
-comment on function tollgate.limits_around(tollgate.api_keys, timestamptz) is
-  'The windows and open requests of a key''s org, the windows of its user if that has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone.';
+comment on function tollgate.limits_around(tollgate.caller, tollgate.api_keys, timestamptz) is
+  'The windows and open requests of the caller''s org, the windows of its user if that has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone.';
 
 
 create function public.tollgate_own_limits(caller jsonb) returns jsonb
@@ -9903,10 +10104,10 @@ declare
   moment constant timestamptz := clock_timestamp();
 begin
   return (
-    select tollgate.limits_around(k, moment)
+    select tollgate.limits_around(actor, k, moment)
       || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(moment))
-    from tollgate.api_keys k
-    where k.id = actor.key_id
+    from (select) nothing
+    left join tollgate.api_keys k on k.id = actor.key_id
   );
 end
 $$;
@@ -9938,18 +10139,18 @@ as $$
     'plan', o.plan_id,
     'prefix', k.prefix,
     'last_four', k.last_four,
-    'environment', k.environment,
-    'scopes', k.scopes,
+    'environment', actor.environment,
+    'scopes', actor.scopes,
     'created_at', tollgate.utc(u.created_at),
     'updated_at', tollgate.utc(u.updated_at)
   )
-  from tollgate.api_keys k
-  join tollgate.users u on u.id = k.user_id
-  join tollgate.orgs o on o.id = k.org_id
-  where k.id = actor.key_id
+  from tollgate.users u
+  join tollgate.orgs o on o.id = u.org_id
+  left join tollgate.api_keys k on k.id = actor.key_id
+  where u.id = actor.user_id
 $$;
 
-comment on function tollgate.profile_of(tollgate.caller) is 'The user of the caller''s key, and the key.';
+comment on function tollgate.profile_of(tollgate.caller) is 'The caller''s user and, where the caller has one, key.';
 
 
 create function public.tollgate_own_profile(caller jsonb) returns jsonb
@@ -10602,7 +10803,7 @@ begin
     'caller', tollgate.identity(actor),
     'at', tollgate.utc(moment),
     'org_id', org.id,
-    'user_id', key.user_id,
+    'user_id', actor.user_id,
     'prefix', key.prefix,
     'last_four', key.last_four,
     'plan', org.plan_id,
@@ -10613,7 +10814,7 @@ begin
       'this_month', tollgate.used_since(date_trunc('month', moment, 'UTC'), own),
       'all_time', tollgate.used_since(null, own)
     ),
-    'limits', tollgate.limits_around(key, moment),
+    'limits', tollgate.limits_around(actor, key, moment),
     'allowances', tollgate.allowances_of(key)
   );
 end
@@ -10642,6 +10843,9 @@ declare
   key tollgate.api_keys;
   minute jsonb;
 begin
+  if actor.key_id is null then
+    perform tollgate.refuse_missing('key', null);
+  end if;
   select o.* into org from tollgate.orgs o where o.id = actor.org_id;
   select k.* into key from tollgate.api_keys k where k.id = actor.key_id;
   key := tollgate.in_this_period(key, moment);
@@ -10676,7 +10880,7 @@ end
 $$;
 
 comment on function public.tollgate_key_usage(jsonb) is
-  'What the calling key has used: its monthly quota, its requests per minute (by the limit of the key, its user or its org, whichever has less left), and its usage of all time. Refuses: as recognise(). Locks nothing.';
+  'What the calling key has used: its monthly quota, its requests per minute (by the limit of the key, its user or its org, whichever has less left), and its usage of all time. Refuses: as recognise(), not_found for a session without a key. Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_usage(jsonb)');
 
@@ -10818,7 +11022,335 @@ comment on function public.tollgate_renew_leaders() is
 select tollgate.expose('public.tollgate_renew_leaders()');
 
 
--- schemas/17_privileges/revoke.sql
+-- schemas/17_sessions/shown.sql
+
+-- Sessions as JSON.
+
+create function tollgate.session_shown(session tollgate.sessions) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', session.id,
+    'user_id', session.user_id,
+    'email', u.email,
+    'key_id', session.key_id,
+    'way', session.way,
+    'ip', host(session.ip),
+    'user_agent', session.user_agent,
+    'signed_in_at', tollgate.utc(session.created_at),
+    'last_seen_at', tollgate.utc(session.last_seen_at),
+    'expires_at', tollgate.utc(tollgate.session_expires_at(session, u.role))
+  )
+  from tollgate.users u where u.id = session.user_id
+$$;
+
+comment on function tollgate.session_shown(tollgate.sessions) is 'A session as its user sees it.';
+
+
+create function tollgate.signed_in(actor tollgate.caller) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'user_id', u.id,
+    'name', u.name,
+    'email', u.email,
+    'role', u.role,
+    'org_id', o.id,
+    'org_name', o.name,
+    'key_id', actor.key_id,
+    'environment', actor.environment,
+    'scopes', actor.scopes,
+    'session', (select tollgate.session_shown(s) from tollgate.sessions s where s.id = actor.session_id)
+  )
+  from tollgate.users u
+  join tollgate.orgs o on o.id = u.org_id
+  where u.id = actor.user_id
+$$;
+
+comment on function tollgate.signed_in(tollgate.caller) is
+  'Who the caller is and what it may do. `session` is null for a key.';
+
+
+create function public.tollgate_signed_in(caller jsonb) returns jsonb
+language sql
+security definer
+set search_path = ''
+as $$
+  select tollgate.signed_in(tollgate.recognise(caller))
+$$;
+
+comment on function public.tollgate_signed_in(jsonb) is
+  'Who the caller is and what it may do. Refuses: as recognise(). Locks nothing but what it touches.';
+
+select tollgate.expose('public.tollgate_signed_in(jsonb)');
+
+
+create function public.tollgate_sessions(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller);
+  mine constant boolean := not (tollgate.operates(actor) and coalesce((filters ->> 'everyone')::boolean, false));
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.sessions',
+    'tollgate.session_shown',
+    $where$
+      ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      and tollgate.session_expires_at(e, (select u.role from tollgate.users u where u.id = e.user_id)) > now()
+    $where$,
+    jsonb_build_object('signed_in_at', 'e.created_at'),
+    'signed_in_at:desc',
+    (filters - 'everyone') || case when mine then jsonb_build_object('user_id', actor.user_id) else '{}' end,
+    page_size
+  );
+end
+$$;
+
+comment on function public.tollgate_sessions(jsonb, jsonb, integer) is
+  'The sessions of the caller, newest first; of all users when `filters` says everyone and the caller is an operator. `filters`: everyone, cursor. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_sessions(jsonb, jsonb, integer)');
+
+
+-- schemas/17_sessions/sign_in.sql
+
+-- Signing in and out.
+
+create function tollgate.start_session(
+  caller jsonb, actor tollgate.caller, way text, digest text
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  session tollgate.sessions;
+begin
+  delete from tollgate.sessions s
+  where s.user_id = actor.user_id and (
+    s.digest = any (tollgate.session_digests_of(caller)) or tollgate.session_expires_at(s, actor.role) <= now()
+  );
+  insert into tollgate.sessions (digest, user_id, key_id, way, ip, user_agent)
+  values (decode(digest, 'hex'), actor.user_id, actor.key_id, way, actor.ip, actor.user_agent)
+  returning * into session;
+  actor.kind := 'session';
+  actor.session_id := session.id;
+  perform tollgate.record(actor, 'session.started', actor.org_id, session.id, jsonb_build_object('way', way));
+  return tollgate.signed_in(actor) || jsonb_build_object(
+    'lifetime_seconds', extract(epoch from tollgate.session_lifetime(actor.role))::integer
+  );
+end
+$$;
+
+comment on function tollgate.start_session(jsonb, tollgate.caller, text, text) is
+  'Starts a session of the actor, and deletes its expired ones and the one that the cookie of this request names. Answers signed_in(), with lifetime_seconds for the cookie. Locks the deleted sessions.';
+
+
+create function public.tollgate_sign_in_with_key(caller jsonb, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  recognition constant tollgate.recognition := tollgate.identify(caller - 'session');
+  key constant tollgate.api_keys := recognition.key;
+begin
+  if recognition.refusal is null and key.rotated_to is not null then
+    perform tollgate.refuse(401, 'key_expired', jsonb_build_object('key_id', key.id));
+  end if;
+  return tollgate.start_session(caller, tollgate.recognise(caller - 'session'), 'key', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_key(jsonb, text) is
+  'Exchanges the caller''s key for a session, whose token has this digest. Refuses: as recognise(), key_expired for a key that was rotated. Locks as start_session().';
+
+select tollgate.expose('public.tollgate_sign_in_with_key(jsonb, text)');
+
+
+create function tollgate.actor_of(caller jsonb, person tollgate.users) returns tollgate.caller
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller;
+begin
+  actor.kind := 'session';
+  actor.user_id := person.id;
+  actor.org_id := person.org_id;
+  actor.role := person.role;
+  actor.environment := 'live';
+  actor.scopes := (tollgate.key_of_session(null, person)).scopes;
+  actor.ip := caller ->> 'ip';
+  actor.user_agent := caller ->> 'user_agent';
+  actor.request_id := caller ->> 'request_id';
+  return actor;
+end
+$$;
+
+comment on function tollgate.actor_of(jsonb, tollgate.users) is 'A user who signs in without a key, as an actor.';
+
+
+create function tollgate.may_sign_in(person tollgate.users) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select person.status = 'active' and exists (
+    select from tollgate.orgs o where o.id = person.org_id and o.status = 'active'
+  )
+$$;
+
+comment on function tollgate.may_sign_in(tollgate.users) is 'Whether the user and the org are active.';
+
+
+create function public.tollgate_sign_in_with_link(caller jsonb, link jsonb, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person tollgate.users;
+  used text;
+begin
+  delete from tollgate.sign_in_links l
+  where l.digest in (select decode(d, 'hex') from jsonb_array_elements_text(link) d) and l.expires_at > now()
+  returning l.user_id into used;
+  select u.* into person from tollgate.users u where u.id = used;
+  if tollgate.may_sign_in(person) is not true then
+    perform tollgate.refuse(401, 'invalid_link');
+  end if;
+  return tollgate.start_session(caller, tollgate.actor_of(caller, person), 'link', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_link(jsonb, jsonb, text) is
+  'Exchanges a sign-in link for a session, once: of two calls at the same time one is refused. `link` holds the digests of the token in the link, one for each active pepper. Refuses: invalid_link. Locks the link.';
+
+select tollgate.expose('public.tollgate_sign_in_with_link(jsonb, jsonb, text)');
+
+
+create function public.tollgate_create_sign_in_link(caller jsonb, person jsonb, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_users tollgate.users[];
+  whose tollgate.users;
+  expiry timestamptz;
+begin
+  perform tollgate.check_recent_sign_in(actor);
+  select array_agg(u) into found_users from tollgate.users u
+  where tollgate.may_sign_in(u) and case
+    when person ? 'user_id' then u.id = person ->> 'user_id'
+    when person ? 'email' then lower(u.email) = lower(person ->> 'email')
+    else u.role = 'admin'
+  end;
+  if found_users is null then
+    perform tollgate.refuse_missing('user', coalesce(person ->> 'user_id', person ->> 'email', 'admin'));
+  elsif cardinality(found_users) > 1 then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object('reason', 'several_admins', 'param', 'email'));
+  end if;
+  whose := found_users[1];
+  if actor.key_id is not null and actor.user_id = whose.id then
+    perform tollgate.refuse(403, 'permission_denied', jsonb_build_object('key_id', actor.key_id, 'param', 'user_id'));
+  end if;
+
+  delete from tollgate.sign_in_links l where l.user_id = whose.id and l.expires_at <= now();
+  insert into tollgate.sign_in_links (digest, user_id) values (decode(digest, 'hex'), whose.id)
+  returning expires_at into expiry;
+  perform tollgate.record(actor, 'sign_in_link.created', whose.org_id, whose.id);
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'user_id', whose.id, 'email', whose.email, 'expires_at', tollgate.utc(expiry)
+  );
+end
+$$;
+
+comment on function public.tollgate_create_sign_in_link(jsonb, jsonb, text) is
+  'Creates a link by which a user signs in once, within 10 minutes. `person` names the user by user_id or email; without either it is the only active admin. `digest` is that of the token in the link. A key makes no link for its own owner, since the session could do more than the key. For the console and admins. Refuses: as recognise(), sign_in_again, not_found, conflict (there are several admins), permission_denied. Locks nothing.';
+
+select tollgate.expose('public.tollgate_create_sign_in_link(jsonb, jsonb, text)');
+
+
+create function public.tollgate_end_session(caller jsonb, session_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, touch => false);
+  gone tollgate.sessions;
+begin
+  delete from tollgate.sessions s
+  where s.id = coalesce(tollgate_end_session.session_id, actor.session_id)
+    and (s.user_id = actor.user_id or tollgate.operates(actor))
+  returning s.* into gone;
+  if found then
+    perform tollgate.record(
+      actor, 'session.ended', (select u.org_id from tollgate.users u where u.id = gone.user_id), gone.id
+    );
+  elsif session_id is not null then
+    perform tollgate.refuse_missing('session', session_id);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', (gone.id is not null)::integer);
+end
+$$;
+
+comment on function public.tollgate_end_session(jsonb, text) is
+  'Ends a session: one of the caller''s, or any for an operator. Null is the session of this call, if there is one. Answers how many were ended. Refuses: as recognise(), not_found. Locks the session.';
+
+select tollgate.expose('public.tollgate_end_session(jsonb, text)');
+
+
+create function tollgate.end_sessions(actor tollgate.caller, but text) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  ended text[];
+begin
+  with gone as (
+    delete from tollgate.sessions s where s.user_id = actor.user_id and s.id is distinct from but returning s.id
+  )
+  select array_agg(g.id) into ended from gone g;
+  perform tollgate.record(actor, 'session.ended', actor.org_id, id) from unnest(ended) id;
+  return coalesce(cardinality(ended), 0);
+end
+$$;
+
+comment on function tollgate.end_sessions(tollgate.caller, text) is
+  'Ends all sessions of the actor''s user but one, and answers how many. Locks the sessions.';
+
+
+create function public.tollgate_end_sessions(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, touch => false);
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, null));
+end
+$$;
+
+comment on function public.tollgate_end_sessions(jsonb) is
+  'Ends all sessions of the caller''s user, this one included. Refuses: as recognise(). Locks the sessions.';
+
+select tollgate.expose('public.tollgate_end_sessions(jsonb)');
+
+
+-- schemas/18_privileges/revoke.sql
 
 -- Postgres lets everyone execute a new function; only owners may execute the inner ones.
 

@@ -801,3 +801,10 @@ def test_make_seed_key_without_a_key_says_how_to_give_one() -> None:
     assert len(ours) == 1
     assert "make seed-key API_KEY=" in ours[0]
     assert done.stdout == ""
+
+
+def test_sign_in_link_prints_a_link_for_the_only_admin(home: Home, own_database: str) -> None:
+    assert home.run("sign-in-link", DATABASE_URL=own_database).returncode == 1, "there is no admin yet"
+    home.run("seed-key", SECRET, DATABASE_URL=own_database)
+    made = home.run("sign-in-link", "--at", "https://tollgate.example/", DATABASE_URL=own_database)
+    assert re.fullmatch(r"https://tollgate\.example/admin#/sign-in/[\w-]{43}\n", made.stdout), made.stderr

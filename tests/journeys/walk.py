@@ -13,6 +13,7 @@ OPEN = {
     ("get", "/health"),
     ("get", "/healthz"),
     ("get", "/readyz"),
+    ("post", "/auth/sign-in"),
 }
 """Who asks these needs no key."""
 ADMINS = ("/admin/", "/metrics")
@@ -21,6 +22,11 @@ SCOPELESS = {
     ("get", "/user/profile"),
     ("get", "/user/plan"),
     ("get", "/user/limit"),
+    ("get", "/auth/me"),
+    ("post", "/auth/sign-out"),
+    ("get", "/auth/sessions"),
+    ("delete", "/auth/sessions"),
+    ("delete", "/auth/sessions/{session_id}"),
 }
 """What any key may ask of its own org."""
 ASKED_OF_AN_ORG = {"/admin/limit"}

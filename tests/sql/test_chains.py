@@ -20,7 +20,8 @@ update tollgate.chain_starts
 set position = (select max(position) from tollgate.transfers), started_at = clock_timestamp();
 """
 RECORD = """select tollgate.record(
-  row('system', null, null, null, null, null, null, 'tests', null, null, null)::tollgate.caller, 'test.done', $1, $2)"""
+  row('system', null, null, null, null, null, null, 'tests', null, null, null, null, null)::tollgate.caller,
+  'test.done', $1, $2)"""
 
 
 async def faults(url: str) -> Any:

@@ -22,7 +22,10 @@ TollgateError
 │   ├── InvalidApiKey              invalid_api_key
 │   ├── KeyDisabled                key_disabled
 │   ├── KeyExpired                 key_expired
-│   └── KeyRevoked                 key_revoked
+│   ├── KeyRevoked                 key_revoked
+│   └── SessionEnded               session_ended
+├── SignInFailed               401 sign_in_failed
+│   └── InvalidLink            401 invalid_link
 ├── PaymentRequired            402
 │   ├── InsufficientCredits        insufficient_credits
 │   ├── KeyBudgetExhausted         key_budget_exhausted
@@ -32,7 +35,9 @@ TollgateError
 │   ├── ModelNotAllowed            model_not_allowed
 │   ├── IpNotAllowed               ip_not_allowed
 │   ├── CapExceeded                cap_exceeded
-│   └── PaidCallsSuspended         paid_calls_suspended
+│   ├── PaidCallsSuspended         paid_calls_suspended
+│   ├── CrossSiteRequest           cross_site_request
+│   └── SignInAgain                sign_in_again
 ├── RateLimitExceeded          429 rate_limit_exceeded
 ├── TooManyInFlight            429 too_many_in_flight
 ├── UpstreamError
@@ -249,6 +254,23 @@ class KeyRevoked(Unauthenticated):
     sentence = "This API key was revoked. Create a new key, or use another one."
 
 
+class SessionEnded(Unauthenticated):
+    code = "session_ended"
+    sentence = "The session has ended. Sign in again."
+
+
+class SignInFailed(TollgateError):
+    status = 401
+    type = "authentication_error"
+    code = "sign_in_failed"
+    sentence = "The email and the password do not match. Correct them, or ask an operator for a sign-in link."
+
+
+class InvalidLink(SignInFailed):
+    code = "invalid_link"
+    sentence = "The sign-in link was used or has expired. Ask an operator for a new one."
+
+
 class PaymentRequired(TollgateError):
     status = 402
     type = "insufficient_quota"
@@ -343,6 +365,19 @@ class PaidCallsSuspended(Forbidden):
         "Paid calls of this org are suspended until an operator reviews its usage. "
         "Contact your operator, who resumes them by setting paid_calls of the org to active."
     )
+
+
+class CrossSiteRequest(Forbidden):
+    code = "cross_site_request"
+    sentence = (
+        "The request does not come from a page of this host. "
+        "Send it from the console, with Sec-Fetch-Site or Origin, or use an API key."
+    )
+
+
+class SignInAgain(Forbidden):
+    code = "sign_in_again"
+    sentence = "This needs a sign-in within the last 15 minutes. Sign in again and repeat the request."
 
 
 class RateLimitExceeded(TollgateError):

@@ -7,14 +7,14 @@ from typing import Any
 from cachetools import TTLCache
 from fastapi import Depends
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
 
 from tollgate.core import strict_json
-from tollgate.core.errors import BadRequest, InvalidApiKey, TollgateError
+from tollgate.core.errors import BadRequest, InvalidApiKey, SessionEnded, TollgateError, Unauthenticated
 from tollgate.core.strict_json import NotJson
 from tollgate.database import Door, Json
 from tollgate.keys import rules, store
@@ -22,7 +22,7 @@ from tollgate.keys.rules import Environment
 from tollgate.process import logs, threads
 from tollgate.process.clock import Monotonic
 from tollgate.settings import TrustedProxy
-from tollgate.web import client_address
+from tollgate.web import client_address, session_cookie
 from tollgate.web.routing import Handler
 
 UNKNOWN_REMEMBERED = 10_000
@@ -40,6 +40,10 @@ IN_THE_DOCUMENT = [
     Depends(APIKeyHeader(name="X-API-Key", scheme_name="X-API-Key", auto_error=False)),
 ]
 """For OpenAPI only: how a key is sent. `Gate` reads it."""
+WITH_SESSIONS = [
+    *IN_THE_DOCUMENT,
+    Depends(APIKeyCookie(name=session_cookie.SECURE_NAME, scheme_name="Session", auto_error=False)),
+]
 
 
 @dataclass(slots=True)
@@ -47,10 +51,10 @@ class Caller:
     """The caller of a request, as the request claims."""
 
     claims: dict[str, Any]
-    """What the database needs to recognise the key: digests, address, user agent, request id."""
+    """What the database needs to recognise the key or session: digests, address, user agent, request id."""
     environment: Environment
     secret: str = field(repr=False)
-    """The key itself."""
+    """The key itself, or the token of the session."""
     recognised: bool = False
     """The database has accepted the key for this request."""
     must_be_operator: bool = False
@@ -58,7 +62,12 @@ class Caller:
 
     @property
     def digest(self) -> str:
-        return str(self.claims["digests"][0])
+        return str((self.claims.get("digests") or self.claims["session"])[0])
+
+    @property
+    def unknown(self) -> type[Unauthenticated]:
+        """The refusal when the database does not know the digest."""
+        return InvalidApiKey if "digests" in self.claims else SessionEnded
 
 
 class CallerDoor:
@@ -85,8 +94,17 @@ class CallerDoor:
 class Gate:
     """Turns requests into callers. Unknown keys are remembered for seconds, so guesses do not reach the database."""
 
-    def __init__(self, door: Door, *, peppers: Sequence[str], trusted_proxy: TrustedProxy, clock: Monotonic) -> None:
+    def __init__(
+        self,
+        door: Door,
+        *,
+        peppers: Sequence[str],
+        trusted_proxy: TrustedProxy,
+        clock: Monotonic,
+        cookie: str = session_cookie.SECURE_NAME,
+    ) -> None:
         self._door = door
+        self._cookie = cookie
         self._peppers = peppers
         self._fingerprint = rules.fingerprint(peppers[0])
         self._trusted_proxy = trusted_proxy
@@ -143,6 +161,34 @@ class Gate:
         return known
 
     def _read_caller(self, scope: Scope) -> Caller:
+        claims = self._claims(scope)
+        if token := session_cookie.token_of(scope, client_address.headers_of(scope), self._cookie):
+            return Caller(claims | {"session": self.digests(token)}, "live", token)
+        return self._with_key(claims, rules.presented(client_address.headers_of(scope)))
+
+    def door_to_sign_in(self, request: Request, key: str | None = None) -> Door:
+        """A door for someone who signs in, with a key or without. Refuses a request that another site caused."""
+        headers = client_address.headers_of(request.scope)
+        claims = self._claims(request.scope)
+        session_cookie.refuse_cross_site(request.method, headers)
+        if token := session_cookie.sent(headers, self._cookie):
+            claims["session"] = self.digests(token)
+        if key is None:
+            return CallerDoor(self._door, claims)
+        caller = self._with_key(claims, rules.checked(key))
+        self.refuse_unknown(caller)
+        return self._door_for(caller)
+
+    def _with_key(self, claims: dict[str, Any], secret: str) -> Caller:
+        claims["digests"] = self.digests(secret)
+        claims["pepper"] = self._fingerprint
+        return Caller(claims, rules.environment_of(secret), secret)
+
+    def digests(self, secret: str) -> list[str]:
+        """The digests under which a secret may be stored; a new one is stored under the first."""
+        return [rules.digest(secret, pepper) for pepper in self._peppers]
+
+    def _claims(self, scope: Scope) -> dict[str, Any]:
         headers = client_address.headers_of(scope)
         claims: dict[str, Any] = {
             "ip": client_address.client_ip(scope, self._trusted_proxy),
@@ -150,14 +196,11 @@ class Gate:
             "request_id": scope["state"]["request_id"],
         }
         scope["state"]["claims"] = claims  # the security reporter counts malformed keys too
-        secret = rules.presented(headers)
-        claims["digests"] = [rules.digest(secret, pepper) for pepper in self._peppers]
-        claims["pepper"] = self._fingerprint
-        return Caller(claims, rules.environment_of(secret), secret)
+        return claims
 
     def refuse_unknown(self, caller: Caller) -> None:
         if caller.digest in self._unknown:
-            raise InvalidApiKey
+            raise caller.unknown
 
     def remember_unknown(self, caller: Caller) -> None:
         self._unknown[caller.digest] = True
@@ -191,10 +234,10 @@ class _KeysDoor(CallerDoor):
 
     async def call(self, function: str, **arguments: Json) -> Json:
         if self._caller_of_request.digest in self._unknown:
-            raise InvalidApiKey
+            raise self._caller_of_request.unknown
         try:
             answer = await super().call(function, **arguments)
-        except InvalidApiKey:
+        except (InvalidApiKey, SessionEnded):
             self._unknown[self._caller_of_request.digest] = True
             raise
         except BadRequest:  # SQL functions recognise the caller before they validate

@@ -70,6 +70,11 @@ def presented(headers: Mapping[str, str]) -> str:
     secret = bearer or headers.get("x-api-key", "").strip()
     if not secret:
         raise MissingApiKey
+    return checked(secret)
+
+
+def checked(secret: str) -> str:
+    """The secret, if it can be a key."""
     if len(secret) > LONGEST or not is_whole(secret):
         raise InvalidApiKey
     return secret

@@ -1,5 +1,5 @@
 create type tollgate.caller as (
-  kind text, -- key | console | system
+  kind text, -- key | session | console | system
   key_id text,
   user_id text,
   org_id text,
@@ -9,16 +9,18 @@ create type tollgate.caller as (
   name text, -- the console command or the part of the system, when no key acts
   ip inet,
   user_agent text,
-  request_id text
+  request_id text,
+  session_id text,
+  signed_in_at timestamptz
 );
 
-comment on type tollgate.caller is 'Who makes a call: a recognised key, an operator at the command line, or Tollgate itself.';
+comment on type tollgate.caller is 'Who makes a call: a recognised key or session, an operator at the command line, or Tollgate itself.';
 
 
 create table tollgate.audit_events (
   id text primary key default tollgate.new_id('evt'),
   occurred_at timestamptz not null default clock_timestamp(),
-  actor_kind text not null check (actor_kind in ('key', 'console', 'system')),
+  actor_kind text not null check (actor_kind in ('key', 'session', 'console', 'system')),
   actor_key_id text,
   actor_user_id text,
   actor_name text,

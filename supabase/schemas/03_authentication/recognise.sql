@@ -68,6 +68,9 @@ declare
   known record;
   actor tollgate.caller;
 begin
+  if caller ? 'session' then
+    return tollgate.identify_session(caller, scope);
+  end if;
   actor.ip := caller ->> 'ip';
   actor.user_agent := caller ->> 'user_agent';
   actor.request_id := caller ->> 'request_id';
@@ -100,7 +103,7 @@ end
 $$;
 
 comment on function tollgate.identify(jsonb, text) is
-  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: as key_refusal(). Locks nothing.';
+  'The caller behind a request, if it may do what `scope` names. Refuses, as a value: as key_refusal() and identify_session(). Locks nothing.';
 
 
 create function tollgate.recognise(caller jsonb, scope text default null, touch boolean default true)
@@ -118,13 +121,15 @@ begin
   end if;
   if touch and (recognition.actor).kind = 'key' then
     perform tollgate.touch(recognition.key, caller);
+  elsif touch then
+    perform tollgate.touch_session((recognition.actor).session_id);
   end if;
   return recognition.actor;
 end
 $$;
 
 comment on function tollgate.recognise(jsonb, text, boolean) is
-  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key unless `touch` is false. A function that locks orgs passes false, and touches the key after it has locked the org.';
+  'As identify(), for functions that serve one caller: a refusal ends the call. Touches the key or the session unless `touch` is false. A function that locks orgs passes false, and touches the key after it has locked the org.';
 
 
 create function tollgate.touch(key tollgate.api_keys, caller jsonb) returns void
@@ -166,7 +171,7 @@ as $$
 $$;
 
 comment on function tollgate.operates(tollgate.caller) is
-  'Whether the caller acts for the whole installation: the console, or an admin with a key that has the scope admin.';
+  'Whether the caller acts for the whole installation: the console, or an admin with a key or session that has the scope admin.';
 
 
 create function public.tollgate_identify(caller jsonb) returns jsonb

@@ -165,7 +165,7 @@ declare
   maker tollgate.api_keys;
   term text;
 begin
-  if actor.kind <> 'key' or (tollgate.operates(actor) and key.user_id <> actor.user_id) then
+  if actor.key_id is null or (tollgate.operates(actor) and key.user_id <> actor.user_id) then
     return;
   end if;
   select k.* into maker from tollgate.api_keys k where k.id = actor.key_id;
@@ -182,4 +182,4 @@ end
 $$;
 
 comment on function tollgate.check_grant(tollgate.caller, tollgate.api_keys, tollgate.api_keys) is
-  'Refuses, with permission_denied and the term as param, what the caller''s key may not grant. It may grant a new key within its own terms, if none of them is counted, and a change that narrows a key or stays within those terms. Operators may grant others anything. Locks nothing.';
+  'Refuses, with permission_denied and the term as param, what the caller''s key may not grant. It may grant a new key within its own terms, if none of them is counted, and a change that narrows a key or stays within those terms. Operators may grant others anything, and so may sessions without a key what their user may do. Locks nothing.';

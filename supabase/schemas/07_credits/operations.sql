@@ -91,6 +91,7 @@ declare
   earlier tollgate.credit_operations;
   posted tollgate.transfers;
 begin
+  perform tollgate.check_recent_sign_in(actor);
   perform pg_advisory_xact_lock(hashtextextended('tollgate_credits ' || acting, 0));
 
   select o.* into earlier from tollgate.credit_operations o
@@ -108,7 +109,7 @@ end
 $$;
 
 comment on function tollgate.earlier_operation(tollgate.caller, text, jsonb) is
-  'The answer given before under the operation''s idempotency key, or null. Refuses: idempotency_key_reused. Locks the operator until the transaction ends, so that operations of one operator run one at a time: no repetition and no grant beyond the cap can slip through.';
+  'The answer given before under the operation''s idempotency key, or null. Refuses: sign_in_again, idempotency_key_reused. Locks the operator until the transaction ends, so that operations of one operator run one at a time: no repetition and no grant beyond the cap can slip through.';
 
 
 create function tollgate.lock_payer(operation jsonb) returns tollgate.orgs

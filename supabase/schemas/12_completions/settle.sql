@@ -28,7 +28,7 @@ begin
     set paid_suspended_at = moment, paid_suspended_reason = 'quarantined_usage', updated_at = moment
     where o.id = org.id;
     perform tollgate.record(
-      row('system', null, null, null, null, null, null, 'settle', null, null, request_id)::tollgate.caller,
+      row('system', null, null, null, null, null, null, 'settle', null, null, request_id, null, null)::tollgate.caller,
       'org.paid_suspended', org.id, org.id,
       jsonb_build_object(
         'reason', 'quarantined_usage', 'request_id', request_id, 'quarantined_before', tollgate.utc(org.quarantined_at)
@@ -210,7 +210,7 @@ begin
     end if;
     if charge > entry.hold_nanos then
       perform tollgate.record(
-        row('system', null, null, null, null, null, null, 'settle', null, null, entry.id)::tollgate.caller,
+        row('system', null, null, null, null, null, null, 'settle', null, null, entry.id, null, null)::tollgate.caller,
         'credits.overdrawn', entry.org_id, entry.id,
         jsonb_build_object('hold_nanos', entry.hold_nanos, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos)
       );

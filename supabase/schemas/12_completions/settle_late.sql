@@ -66,7 +66,7 @@ begin
     where a.target_id = before.id and a.action = 'settlement.late' and a.details ->> 'charge_nanos' = new_charge::text
   ) then
     perform tollgate.record(
-      row('system', null, null, null, null, null, null, 'settle', null, null, before.id)::tollgate.caller,
+      row('system', null, null, null, null, null, null, 'settle', null, null, before.id, null, null)::tollgate.caller,
       'settlement.late', before.org_id, before.id,
       jsonb_build_object(
         'state_before', before.state, 'charge_before_nanos', now_settled.charge_nanos - change,

@@ -166,7 +166,8 @@ stable
 set search_path = ''
 as $$
   with done as (
-    select a.actor_kind, coalesce(a.actor_user_id, a.actor_name, a.actor_key_id) as actor_id, a.action, a.outcome, count(*) as times
+    select case a.actor_kind when 'session' then 'key' else a.actor_kind end as actor_kind,
+      coalesce(a.actor_user_id, a.actor_name, a.actor_key_id) as actor_id, a.action, a.outcome, count(*) as times
     from tollgate.audit_events a
     where a.occurred_at >= since and a.occurred_at < until
     group by 1, 2, 3, 4

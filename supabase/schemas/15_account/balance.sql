@@ -12,18 +12,18 @@ begin
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'org_id', o.id,
-      'user_id', k.user_id,
+      'user_id', actor.user_id,
       'prefix', k.prefix,
       'last_four', k.last_four,
-      'environment', k.environment,
+      'environment', actor.environment,
       'balance_nanos', o.balance_nanos,
       'held_nanos', o.held_nanos,
       'plan', o.plan_id,
       'status', o.status
     )
-    from tollgate.api_keys k
-    join tollgate.orgs o on o.id = k.org_id
-    where k.id = actor.key_id
+    from tollgate.orgs o
+    left join tollgate.api_keys k on k.id = actor.key_id
+    where o.id = actor.org_id
   );
 end
 $$;

@@ -33,7 +33,7 @@ comment on function public.tollgate_own_plan(jsonb, integer) is
 select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
 
 
-create function tollgate.limits_around(key tollgate.api_keys, moment timestamptz) returns jsonb
+create function tollgate.limits_around(actor tollgate.caller, key tollgate.api_keys, moment timestamptz) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -50,11 +50,11 @@ as $$
     end
   )
   from tollgate.orgs o, tollgate.users u
-  where o.id = key.org_id and u.id = key.user_id
+  where o.id = actor.org_id and u.id = actor.user_id
 $$;
 
-comment on function tollgate.limits_around(tollgate.api_keys, timestamptz) is
-  'The windows and open requests of a key''s org, the windows of its user if that has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone.';
+comment on function tollgate.limits_around(tollgate.caller, tollgate.api_keys, timestamptz) is
+  'The windows and open requests of the caller''s org, the windows of its user if that has limits, and those of the key if it has limits, a bound, a budget or a quota of its own; requests of other keys are counted for the org alone.';
 
 
 create function public.tollgate_own_limits(caller jsonb) returns jsonb
@@ -67,10 +67,10 @@ declare
   moment constant timestamptz := clock_timestamp();
 begin
   return (
-    select tollgate.limits_around(k, moment)
+    select tollgate.limits_around(actor, k, moment)
       || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(moment))
-    from tollgate.api_keys k
-    where k.id = actor.key_id
+    from (select) nothing
+    left join tollgate.api_keys k on k.id = actor.key_id
   );
 end
 $$;

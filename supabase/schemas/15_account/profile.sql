@@ -17,18 +17,18 @@ as $$
     'plan', o.plan_id,
     'prefix', k.prefix,
     'last_four', k.last_four,
-    'environment', k.environment,
-    'scopes', k.scopes,
+    'environment', actor.environment,
+    'scopes', actor.scopes,
     'created_at', tollgate.utc(u.created_at),
     'updated_at', tollgate.utc(u.updated_at)
   )
-  from tollgate.api_keys k
-  join tollgate.users u on u.id = k.user_id
-  join tollgate.orgs o on o.id = k.org_id
-  where k.id = actor.key_id
+  from tollgate.users u
+  join tollgate.orgs o on o.id = u.org_id
+  left join tollgate.api_keys k on k.id = actor.key_id
+  where u.id = actor.user_id
 $$;
 
-comment on function tollgate.profile_of(tollgate.caller) is 'The user of the caller''s key, and the key.';
+comment on function tollgate.profile_of(tollgate.caller) is 'The caller''s user and, where the caller has one, key.';
 
 
 create function public.tollgate_own_profile(caller jsonb) returns jsonb

@@ -74,7 +74,7 @@ begin
     'caller', tollgate.identity(actor),
     'at', tollgate.utc(moment),
     'org_id', org.id,
-    'user_id', key.user_id,
+    'user_id', actor.user_id,
     'prefix', key.prefix,
     'last_four', key.last_four,
     'plan', org.plan_id,
@@ -85,7 +85,7 @@ begin
       'this_month', tollgate.used_since(date_trunc('month', moment, 'UTC'), own),
       'all_time', tollgate.used_since(null, own)
     ),
-    'limits', tollgate.limits_around(key, moment),
+    'limits', tollgate.limits_around(actor, key, moment),
     'allowances', tollgate.allowances_of(key)
   );
 end
@@ -114,6 +114,9 @@ declare
   key tollgate.api_keys;
   minute jsonb;
 begin
+  if actor.key_id is null then
+    perform tollgate.refuse_missing('key', null);
+  end if;
   select o.* into org from tollgate.orgs o where o.id = actor.org_id;
   select k.* into key from tollgate.api_keys k where k.id = actor.key_id;
   key := tollgate.in_this_period(key, moment);
@@ -148,6 +151,6 @@ end
 $$;
 
 comment on function public.tollgate_key_usage(jsonb) is
-  'What the calling key has used: its monthly quota, its requests per minute (by the limit of the key, its user or its org, whichever has less left), and its usage of all time. Refuses: as recognise(). Locks nothing.';
+  'What the calling key has used: its monthly quota, its requests per minute (by the limit of the key, its user or its org, whichever has less left), and its usage of all time. Refuses: as recognise(), not_found for a session without a key. Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_usage(jsonb)');

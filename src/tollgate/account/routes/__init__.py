@@ -1,13 +1,13 @@
 """The routes of users: their own org and keys."""
 
 from tollgate.account.routes import keys, monitor, profile, transactions, usage
-from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
+from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.settings import Settings
 from tollgate.web.routing import Routes
 
 
 def router(gate: Gate, chosen: Settings) -> Routes:
-    routes = Routes(tags=["account"], dependencies=IN_THE_DOCUMENT, guard=gate.guard)
+    routes = Routes(tags=["account"], dependencies=WITH_SESSIONS, guard=gate.guard)
     routes.take(profile.router(gate, chosen))
     routes.take(usage.router(gate))  # before the keys, because /user/api-keys/usage would match an id of a key
     routes.take(keys.router(gate, chosen.peppers[0]))

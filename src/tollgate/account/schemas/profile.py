@@ -11,12 +11,13 @@ from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment
 
 
 class OwnKey(BaseModel):
-    masked_key: str = Field(description="The key of this request, masked.")
+    masked_key: str | None = Field(description="The key of this request, masked; null in a session without a key.")
 
     @model_validator(mode="before")
     @classmethod
     def _masked(cls, found: dict[str, Any]) -> dict[str, Any]:
-        return found | {"masked_key": masked(found["prefix"], found["last_four"])}
+        has_key = found["prefix"] is not None
+        return found | {"masked_key": masked(found["prefix"], found["last_four"]) if has_key else None}
 
 
 class OwnBalance(OwnKey, Amounts):

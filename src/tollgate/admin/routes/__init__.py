@@ -20,7 +20,7 @@ from tollgate.admin.routes import (
     users,
 )
 from tollgate.catalog.cache import Catalog
-from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
+from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.keys.rules import Environment
 from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
@@ -38,7 +38,7 @@ def router(
     checkup: Checkup,
     account: OpenRouterAccount,
 ) -> Routes:
-    routes = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=gate.guard_operators)
+    routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
     routes.take(audit.router(gate))
     routes.take(orgs.router(gate))
     routes.take(users.router(gate))

@@ -1,0 +1,71 @@
+"""Sessions as clients write and read them."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from tollgate.keys.rules import LONGEST
+from tollgate.people.schemas import Role
+from tollgate.web.schemas import ChangeBody, PageQuery
+
+Secret = Annotated[str, Field(min_length=1, max_length=LONGEST)]
+
+
+class SignIn(ChangeBody):
+    """One way to sign in."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"key": "tg_live_…"}]})
+
+    key: Secret | None = Field(None, description="An API key, which is exchanged for the session.")
+    link: Secret | None = Field(None, description="The token of a sign-in link: what follows #/sign-in/ in it.")
+
+    @model_validator(mode="after")
+    def one_way(self) -> Self:
+        if (self.key is None) == (self.link is None):
+            raise PydanticCustomError("way", "Send key or link")
+        return self
+
+
+class SessionFilters(PageQuery):
+    everyone: bool = Field(False, description="The sessions of all users. Only for operators; others get their own.")
+
+    def filters(self) -> dict[str, Any]:
+        return super().filters() | {"everyone": self.everyone}
+
+
+class Session(BaseModel):
+    id: str
+    user_id: str
+    email: str
+    key_id: str | None = Field(description="The key that was exchanged; null for a sign-in by link.")
+    way: Literal["key", "link", "password"] = Field(description="How the user signed in.")
+    ip: str | None
+    user_agent: str | None
+    signed_in_at: str
+    last_seen_at: str = Field(description="Exact to a minute.")
+    expires_at: str = Field(description="When the session ends if no further request comes.")
+
+
+class SignedIn(BaseModel):
+    user_id: str
+    name: str
+    email: str
+    role: Role
+    org_id: str
+    org_name: str
+    key_id: str | None = Field(description="The key of this request or session; null for a session without a key.")
+    environment: str
+    scopes: list[str] = Field(description="What this session or key may do.")
+    session: Session | None = Field(description="Null for a request with a key.")
+
+
+class EndedSessions(BaseModel):
+    ended: int = Field(description="How many sessions were ended.")
+
+
+class SignInLink(BaseModel):
+    user_id: str
+    email: str
+    link: str = Field(description="The link. It works once and is shown only here.")
+    expires_at: str
