@@ -153,7 +153,8 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
 
 
 def sign_in_link(chosen: Settings, options: argparse.Namespace) -> None:
-    """Print a link by which a user signs in, once and within 10 minutes."""
+    """Print a link by which a user signs in, once and within 10 minutes. Its page comes with the console: until then,
+    send the token behind #/sign-in/ to POST /auth/sign-in as `link`."""
     token = session_rules.token(secrets.token_bytes(session_rules.RANDOM_BYTES))
     person = {"email": options.email} if options.email else {}
 

@@ -114,6 +114,7 @@ PART_OF_A_FIELD = {
     "cached": "whether cached_tokens is above 0",
     "acknowledged": "whether acknowledged_at is set",
     "actor_id": "the id in actor",
+    "everyone": "whether to show other users' sessions",
     "min_nanos": "a bound of amount_nanos",
     "max_nanos": "a bound of amount_nanos",
 }
@@ -165,6 +166,8 @@ NOT_CREATING = {
     "refresh-models": "reads the list again",
     "registry": "changes the route of the same model and upstream",
     "acknowledge": "sets a state",
+    "sign-in": "starts one more session, which ends by itself",
+    "sign-out": "ends a session",
 }
 
 

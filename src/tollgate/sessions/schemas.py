@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from tollgate.keys.rules import LONGEST
 from tollgate.people.schemas import Role
-from tollgate.web.schemas import ChangeBody, PageQuery
+from tollgate.web.schemas import ChangeBody, Moment, PageQuery
 
 Secret = Annotated[str, Field(min_length=1, max_length=LONGEST)]
 
@@ -42,9 +42,9 @@ class Session(BaseModel):
     way: Literal["key", "link", "password"] = Field(description="How the user signed in.")
     ip: str | None
     user_agent: str | None
-    signed_in_at: str
-    last_seen_at: str = Field(description="Exact to a minute.")
-    expires_at: str = Field(description="When the session ends if no further request comes.")
+    signed_in_at: Moment
+    last_seen_at: Moment = Field(description="Exact to a minute.")
+    expires_at: Moment = Field(description="When the session ends if no further request comes.")
 
 
 class SignedIn(BaseModel):
@@ -62,10 +62,3 @@ class SignedIn(BaseModel):
 
 class EndedSessions(BaseModel):
     ended: int = Field(description="How many sessions were ended.")
-
-
-class SignInLink(BaseModel):
-    user_id: str
-    email: str
-    link: str = Field(description="The link. It works once and is shown only here.")
-    expires_at: str
