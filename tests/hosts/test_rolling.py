@@ -26,7 +26,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "4286b96923ce59afb4c42da94ba9af2ac3be6aed"
+PREVIOUS = "d85e904d97febc551bba3c442c044db94f017d1a"
 """The tag of the last release; before the first one, a commit."""
 OPERATOR = "an-operator-of-the-tests-wxyz"
 NEXT = "29990101000000"
