@@ -43,7 +43,13 @@ function Account() {
         <Money nanos={available} />
         <span class="soft">credits</span>
       </span>
-      <button type="button" class="quiet" title={found.masked_key ?? undefined} aria-label="Change key" onClick={state.disconnect}>
+      <button
+        type="button"
+        class="quiet"
+        title={found.masked_key ?? undefined}
+        aria-label="Change key"
+        onClick={state.disconnect}
+      >
         <Icon name="key" />
         <span class="wide">Change key</span>
       </button>
