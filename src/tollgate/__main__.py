@@ -148,7 +148,7 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
     _report(
         options,
         {"created": seeded["created"], "key_id": seeded["id"]},
-        f"{done} admin key {key_rules.masked(key['prefix'], key['last_four'])} ({seeded['id']}).",
+        f"{done} admin key {key_rules.masked(key['prefix'], key['last_four'])} ({seeded['id']}) in {_place(chosen)}.",
     )
 
 
@@ -162,7 +162,7 @@ def sign_in_link(chosen: Settings, options: argparse.Namespace) -> None:
         digest = key_rules.digest(token, chosen.peppers[0])
         return await sessions.create_link(console(door, "sign-in-link"), person, digest)
 
-    with _database(chosen):
+    with _database(chosen, created=False):
         made = _through_the_door(chosen, create)
     link = session_rules.link(options.at.rstrip("/") or f"http://localhost:{chosen.port}", token)
     _report(options, {"link": link, "email": made["email"], "expires_at": made["expires_at"]}, link)
@@ -178,7 +178,7 @@ def sweep(chosen: Settings, options: argparse.Namespace) -> None:
         finally:
             await rooms.close()
 
-    with _database(chosen):
+    with _database(chosen, created=False):
         swept = asyncio.run(once())
     _report(
         options,
@@ -196,7 +196,7 @@ def audit(chosen: Settings, options: argparse.Namespace) -> None:
     """
     patient = chosen.model_copy(update={"database_timeout_seconds": AUDIT_SECONDS})
     if options.head:
-        with _database(chosen):
+        with _database(chosen, created=False):
             head = _through_the_door(patient, chain_heads.take)
         print(json.dumps(chain_heads.signed(head, chosen.peppers[0])))
         return
@@ -206,7 +206,7 @@ def audit(chosen: Settings, options: argparse.Namespace) -> None:
         books = await credits.audit_books(door)
         return books if kept is None else books | {"rewritten": await chain_heads.differences(door, kept)}
 
-    with _database(chosen):
+    with _database(chosen, created=False):
         books = _through_the_door(patient, prove)
     faults = [f"{fault['fault']} {fault['id']}: {json.dumps(fault['facts'])}" for fault in books["faults"]]
     counted = f"{books['orgs']} orgs, {books['transfers']} transfers, {books['requests']} requests"
@@ -298,15 +298,25 @@ A completion, and what it cost in the headers:
 
 
 @contextlib.contextmanager
-def _database(chosen: Settings, *, migrated: bool = True) -> Iterator[str]:
-    """The database, there for as long as the block runs. The embedded one is ours, so it is migrated too."""
+def _database(chosen: Settings, *, migrated: bool = True, created: bool = True) -> Iterator[str]:
+    """The database, there for as long as the block runs. The embedded one is ours, so it is migrated too. Unless
+    `created`, it must be there: the books of an empty database always agree."""
     if not chosen.embedded:
         yield database_url(chosen) if chosen.database_url else ""
         return
+    if not created and not embedded.exists(chosen.data_folder):
+        raise CommandError(
+            f"there is no database in {chosen.data_folder}, and neither DATABASE_URL nor SUPABASE_URL is set: "
+            "name the settings of the server, as in ENV_FILE=.env.local, or its TOLLGATE_DATA_DIR"
+        )
     with embedded.running(chosen.data_folder) as url:
         if migrated:
             asyncio.run(migrations.migrate(url))
         yield url
+
+
+def _place(chosen: Settings) -> str:
+    return f"the embedded database of {chosen.data_folder}" if chosen.embedded else "the database of the settings"
 
 
 @contextlib.contextmanager

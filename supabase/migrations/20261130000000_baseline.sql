@@ -3642,6 +3642,11 @@ begin
     updated_at = now()
   where k.id = key.id
   returning k.expires_at into key.expires_at;
+  if coalesce(grace_hours, 0) = 0 then -- the secrets of earlier rotations end too
+    update tollgate.api_keys k set expires_at = now(), updated_at = now()
+    where k.line = successor.line and k.id <> successor.id and k.revoked_at is null
+      and coalesce(k.expires_at, 'infinity') > now();
+  end if;
   perform tollgate.record(actor, 'key.rotated', key.org_id, key.id, jsonb_build_object(
     'rotated_to', successor.id, 'grace_hours', grace_hours, 'valid_until', tollgate.utc(key.expires_at)
   ));
@@ -3655,7 +3660,7 @@ end
 $$;
 
 comment on function public.tollgate_rotate_key(jsonb, text, integer, jsonb, text) is
-  'Gives a key a new secret: a new key takes over its terms and what it has used; the old one is refused after the hours of grace, or at once without any. Meanwhile both share one budget, one set of quotas and one set of limits. `imprints` holds what is kept of the new secret for each environment; the key''s own is used. Whoever rotates a key learns its secret, so the caller''s key must be one that could have made it, or the key itself. At most ten keys of a line may be open or ended within a day. Refuses: as recognise() and check_open(), not_found, invalid_request, conflict (expired, too many), permission_denied. Locks the org, then the key.';
+  'Gives a key a new secret: a new key takes over its terms and what it has used; the old one is refused after the hours of grace, or at once without any, and then those of earlier rotations are too. Meanwhile both share one budget, one set of quotas and one set of limits. `imprints` holds what is kept of the new secret for each environment; the key''s own is used. Whoever rotates a key learns its secret, so the caller''s key must be one that could have made it, or the key itself. At most ten keys of a line may be open or ended within a day. Refuses: as recognise() and check_open(), not_found, invalid_request, conflict (expired, too many), permission_denied. Locks the org, then the key.';
 
 select tollgate.expose('public.tollgate_rotate_key(jsonb, text, integer, jsonb, text)');
 
@@ -4977,14 +4982,14 @@ declare
 begin
   if answer is null then
     change := tollgate.check_amount(operation, -100000000000000000);
-    source := tollgate.check_source(operation, array['funding', 'writeoff']);
+    source := tollgate.check_source(operation, array['funding', 'promotion', 'writeoff']);
     payer := tollgate.lock_payer(operation);
     if change > 0 then
       perform tollgate.check_cap(actor, change, caps);
     elsif payer.balance_nanos - payer.held_nanos + change < 0 then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
         'reason', 'balance_too_low',
-        'param', 'amount_nanos',
+        'param', 'credits',
         'amount_nanos', change,
         'balance_nanos', payer.balance_nanos,
         'held_nanos', payer.held_nanos,
@@ -5003,7 +5008,7 @@ end
 $$;
 
 comment on function public.tollgate_adjust_credits(jsonb, jsonb, jsonb) is
-  'Adjusts an org''s balance, up or down, once per idempotency key of the operator. Takes no more than is available, so never what requests hold. `operation`: as for tollgate_grant_credits(), with a negative amount_nanos to take, source funding or writeoff. What it adds counts toward the caps. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded, conflict. Locks the operator, the org, the key.';
+  'Adjusts an org''s balance, up or down, once per idempotency key of the operator. Takes no more than is available, so never what requests hold. `operation`: as for tollgate_grant_credits(), with a negative amount_nanos to take, source funding, promotion or writeoff. What it adds counts toward the caps. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded, conflict. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_adjust_credits(jsonb, jsonb, jsonb)');
 
@@ -6754,7 +6759,7 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos', 'generation_id'];
+  return tollgate.request_shown(r) - array['cost_nanos'];
 end
 $$;
 
@@ -6776,7 +6781,9 @@ as $$
     'tollgate.requests',
     case when everyone then 'tollgate.request_shown' else 'tollgate.own_request_shown' end::regproc,
     $where$
-      ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      ($1 ->> 'id' is null or e.id = $1 ->> 'id')
+      and ($1 ->> 'generation_id' is null or e.generation_id = $1 ->> 'generation_id')
+      and ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
       and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
       and ($1 ->> 'model' is null or e.model = $1 ->> 'model')
       and ($1 ->> 'upstream' is null or e.upstream = $1 ->> 'upstream')
@@ -10037,7 +10044,7 @@ select tollgate.expose('public.tollgate_balance(jsonb)');
 
 -- The plan and the limits of the caller.
 
-create function public.tollgate_own_plan(caller jsonb, markup_ppm integer) returns jsonb
+create function public.tollgate_own_plan(caller jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -10052,7 +10059,6 @@ begin
       'name', p.name,
       'description', p.description,
       'org_id', o.id,
-      'markup_ppm', coalesce(o.markup_ppm, p.markup_ppm, tollgate_own_plan.markup_ppm),
       'own_limits', o.limits is distinct from null,
       'limits', to_jsonb(tollgate.limits_of(o)),
       'max_concurrent_requests', tollgate.bound_of(o)
@@ -10064,10 +10070,10 @@ begin
 end
 $$;
 
-comment on function public.tollgate_own_plan(jsonb, integer) is
-  'The plan of the caller''s org, with the limits and the markup in force. `markup_ppm` is the setting MARKUP, for when neither org nor plan have one. Refuses: as recognise(). Locks nothing.';
+comment on function public.tollgate_own_plan(jsonb) is
+  'The plan of the caller''s org, with the limits in force. It has no markup, which would tell what we paid. Refuses: as recognise(). Locks nothing.';
 
-select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
+select tollgate.expose('public.tollgate_own_plan(jsonb)');
 
 
 create function tollgate.limits_around(actor tollgate.caller, key tollgate.api_keys, moment timestamptz) returns jsonb

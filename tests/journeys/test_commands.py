@@ -808,3 +808,11 @@ def test_sign_in_link_prints_a_link_for_the_only_admin(home: Home, own_database:
     home.run("seed-key", SECRET, DATABASE_URL=own_database)
     made = home.run("sign-in-link", "--at", "https://tollgate.example/", DATABASE_URL=own_database)
     assert re.fullmatch(r"https://tollgate\.example/admin#/sign-in/[\w-]{43}\n", made.stdout), made.stderr
+
+
+@pytest.mark.parametrize("command", ["audit", "sweep", "sign-in-link"])
+def test_a_command_that_looks_at_the_books_makes_no_database(home: Home, command: str) -> None:
+    done = home.run(command)
+    assert done.returncode == 1
+    assert "ENV_FILE" in done.stderr
+    assert not (home.data / "postgres").exists()

@@ -31,7 +31,7 @@ def counted(draw: Any) -> tuple[list[int], int]:
 
 class Shown(Windows):
     def windows(self, counters: list[int], most: tuple[int | None, ...], at: int) -> Any:
-        sql = "select tollgate.limited(tollgate.windows($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, $8))"
+        sql = "select tollgate.windows($1, row($2,$3,$4,$5,$6,$7)::tollgate.limits, $8)"
         return json.loads(self.ask(sql, counters, *most, at))
 
 
@@ -49,7 +49,7 @@ def test_what_remains_is_what_admission_lets_through(
 ) -> None:
     told, remaining = shown.windows(counted[0], most, counted[1]), shown.remaining(counted[0], most, counted[1])
     for measure, left in zip(MEASURES, (remaining[1], remaining[4]), strict=True):
-        limited = [window for window in told[measure].values() if window]
+        limited = [window for window in told[measure].values() if window["limit"] is not None]
         assert min((window["limit"] - window["used"] for window in limited), default=None) == left
         assert all(window["remaining"] == max(0, window["limit"] - window["used"]) for window in limited)
 

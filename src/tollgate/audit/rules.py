@@ -15,13 +15,15 @@ KINDS: Mapping[str, RefusalKind] = {
     "key_revoked": "authentication_failed",
     "key_disabled": "authentication_failed",
     "key_expired": "authentication_failed",
+    "sign_in_failed": "authentication_failed",
+    "invalid_link": "authentication_failed",
     "ip_not_allowed": "ip_refused",
     "rate_limit_exceeded": "limit_exceeded",
     "too_many_in_flight": "limit_exceeded",
     "quota_exhausted": "limit_exceeded",
     "key_budget_exhausted": "limit_exceeded",
 }
-"""The kind of a refusal by its code. A missing key and missing credits raise no security event."""
+"""The kind of a refusal by its code. A missing key, an ended session and missing credits raise no security event."""
 
 REFUSED_CALLS = frozenset(
     ("insufficient_credits", "key_budget_exhausted", "quota_exhausted", "rate_limit_exceeded", "too_many_in_flight")

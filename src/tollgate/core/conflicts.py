@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
+from tollgate.core.money import with_credits
+
 SENTENCES = {
-    "balance_too_low": "The org has $available_nanos nanos available, so $amount_nanos cannot be taken.",
-    "beyond_charge": "The request was charged $charge_nanos nanos, of which $refundable_nanos can still be refunded.",
+    "balance_too_low": "The org has $available_credits credits free. Its balance cannot change by $amount_credits.",
+    "beyond_charge": "The request was charged $charge_credits credits, and $refundable_credits can still be refunded.",
     "built_in": "The plan $plan is built in and cannot be deleted.",
     "digest_taken": "Another key has the same secret. Use a new one.",
     "email_taken": "A user with the email $email exists.",
@@ -15,11 +17,12 @@ SENTENCES = {
     "id_taken": "A plan with the id $id exists.",
     "in_use": "The plan $plan is used by $orgs orgs. Give them another plan first.",
     "last_admin": "This would leave no operator with a working key. Make another operator first.",
-    "not_empty": "The org $org_id has $users users, $open_holds open holds and a balance of $balance_nanos nanos. "
+    "not_empty": "The org $org_id has $users users, $open_holds open holds and a balance of $balance_credits credits. "
     "All must be 0 before it can be deleted.",
     "nothing_charged": "The request $request_id was not charged, so nothing can be refunded.",
     "rotated": "The key $key_id was replaced by $rotated_to. Change that one.",
     "several_routes": "The model $model has several routes: $route_ids. Delete one by its id.",
+    "several_admins": "Several admins are active. Name one by email.",
     "too_many_secrets": "The key $key_id has $secrets secrets that are still valid. Wait until one expires.",
 }
 """By `reason`."""
@@ -27,4 +30,4 @@ SENTENCES = {
 
 def sentence(facts: Mapping[str, Any]) -> str | None:
     told = SENTENCES.get(str(facts.get("reason")))
-    return Template(told).safe_substitute(facts) if told else None
+    return Template(told).safe_substitute(with_credits(facts)) if told else None

@@ -243,6 +243,13 @@ class KeyDisabled(Unauthenticated):
     code = "key_disabled"
     sentence = "This API key is disabled. Ask your operator to enable it, or use another key."
 
+    def words(self) -> str:
+        match self.facts:
+            case {"disabled": "org" | "user" as whose}:
+                state = "suspended" if whose == "org" else "disabled"
+                return f"The {whose} of this API key is {state}. Ask your operator to make it active again."
+        return self.sentence
+
 
 class KeyExpired(Unauthenticated):
     code = "key_expired"
@@ -284,12 +291,10 @@ class InsufficientCredits(PaymentRequired):
         match self.facts:
             case {"available_nanos": available} if available <= 0:
                 return "No credits are available. Add credits, or wait until requests in progress end."
-            case {"available_nanos": available, "required_nanos": required}:
+            case {"available_nanos": available, "required_nanos": required, **more}:
                 may_cost, left = credits_number(required), credits_number(available)
-                return (
-                    f"This request may cost {may_cost} credits, and {left} are available. "
-                    "Add credits, or request fewer output tokens."
-                )
+                or_less = "" if more.get("affordable_output_tokens") == 0 else ", or request fewer output tokens"
+                return f"This request may cost {may_cost} credits, and {left} are available. Add credits{or_less}."
         return self.sentence
 
 
@@ -337,6 +342,14 @@ class PermissionDenied(Forbidden):
     code = "permission_denied"
     sentence = "This API key is not allowed to do this. Use a key with the scope that this error names."
 
+    def words(self) -> str:
+        if self.param is None:
+            return self.sentence
+        return (
+            f"This API key may not grant {self.param}: a key grants no more than it has itself, and one with a budget, "
+            "a quota or limits makes no keys and keeps these. Ask your operator, or use another key."
+        )
+
 
 class ModelNotAllowed(Forbidden):
     code = "model_not_allowed"
@@ -357,6 +370,21 @@ class CapExceeded(Forbidden):
         "The amount exceeds what an operator may move in a day. "
         "Move less, wait until tomorrow, or have GRANT_CAP or GRANT_CAP_PER_DAY raised."
     )
+
+    def words(self) -> str:
+        match self.facts:
+            case {"amount_nanos": int(amount), "cap_nanos": int(cap)} if amount > cap:
+                moves, most = credits_number(amount), credits_number(cap)
+                return (
+                    f"This would add {moves} credits, and GRANT_CAP allows {most} at once. Add less, or have it raised."
+                )
+            case {"granted_today_nanos": int(granted), "cap_per_day_nanos": int(cap)}:
+                so_far, most = credits_number(granted), credits_number(cap)
+                return (
+                    f"You have added {so_far} credits today, and GRANT_CAP_PER_DAY allows {most}. "
+                    "Add less, wait until tomorrow, or have it raised."
+                )
+        return self.sentence
 
 
 class PaidCallsSuspended(Forbidden):

@@ -24,6 +24,8 @@ from tollgate.process import logs, signals
 
 USER = "tollgate"
 DATABASE = "postgres"
+CLUSTER = "postgres"
+"""The folder of the cluster in the data folder."""
 START_SECONDS = 30
 STOPS = ((signal.SIGINT, 4.0), (signal.SIGQUIT, 2.0), (signal.SIGKILL, 2.0))
 """How Postgres is told to stop, and how long it has each time: with a checkpoint; without one, so that the next start
@@ -58,6 +60,10 @@ def url(data_folder: Path) -> str:
 
 def _terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def exists(data_folder: Path) -> bool:
+    return (data_folder / CLUSTER).is_dir()
 
 
 @contextlib.contextmanager
@@ -144,7 +150,7 @@ class _Server:
     def __init__(self, data_folder: Path) -> None:
         self.folder = data_folder
         self.stopping = threading.Event()
-        self._cluster = data_folder / "postgres"
+        self._cluster = data_folder / CLUSTER
         self._pid_file = self._cluster / "postmaster.pid"
         self._log = data_folder / "postgres.log"
         self._adopted: int | None = None

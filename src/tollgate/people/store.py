@@ -80,6 +80,6 @@ async def change_own_profile(door: Door, changes: Fields) -> Json:
     return await door.call("tollgate_change_own_profile", changes=changes)
 
 
-async def own_plan(door: Door, markup_ppm: int) -> Json:
+async def own_plan(door: Door) -> Json:
     """Of the caller's org. `markup_ppm` holds where neither the org nor the plan has a markup."""
-    return await door.call("tollgate_own_plan", markup_ppm=markup_ppm)
+    return await door.call("tollgate_own_plan")

@@ -50,6 +50,8 @@ AllSort = Literal[OwnSort, "cost:desc", "cost:asc", "margin:desc", "margin:asc"]
 class _RequestFilters(OlderNames, UsageFilters):
     older_names = {"task": "endpoint", "model_id": "model", "from_ts": "from", "to_ts": "to"}  # noqa: RUF012  # not a field
 
+    id: Text | None = Field(None, description="Only the request with this id, as in x-tollgate-request-id.")
+    generation_id: Text | None = Field(None, description="Only the request whose answer has this id.")
     endpoint: Text | None = Field(
         None, description="Only this endpoint, such as chat or embeddings. `task` is understood too."
     )
@@ -185,6 +187,7 @@ class RequestRow(Amounts):
     charge_credits: Credits | None
     duration_ms: int | None
     first_token_ms: int | None
+    generation_id: str | None = Field(description="The id in the answer.")
     settled_at: Moment | None
 
 
@@ -193,7 +196,6 @@ class PaidRequestRow(RequestRow):
 
     cost_nanos: int | None
     cost_credits: Credits | None
-    generation_id: str | None
 
 
 class LoggedRequestRow(PaidRequestRow):
@@ -208,6 +210,8 @@ class LoggedRequestRow(PaidRequestRow):
 
 
 class Measures(Amounts):
+    """Charges are those of the requests, before refunds."""
+
     requests: int
     errors: int
     streamed: int

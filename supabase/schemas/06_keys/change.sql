@@ -190,6 +190,11 @@ begin
     updated_at = now()
   where k.id = key.id
   returning k.expires_at into key.expires_at;
+  if coalesce(grace_hours, 0) = 0 then -- the secrets of earlier rotations end too
+    update tollgate.api_keys k set expires_at = now(), updated_at = now()
+    where k.line = successor.line and k.id <> successor.id and k.revoked_at is null
+      and coalesce(k.expires_at, 'infinity') > now();
+  end if;
   perform tollgate.record(actor, 'key.rotated', key.org_id, key.id, jsonb_build_object(
     'rotated_to', successor.id, 'grace_hours', grace_hours, 'valid_until', tollgate.utc(key.expires_at)
   ));
@@ -203,6 +208,6 @@ end
 $$;
 
 comment on function public.tollgate_rotate_key(jsonb, text, integer, jsonb, text) is
-  'Gives a key a new secret: a new key takes over its terms and what it has used; the old one is refused after the hours of grace, or at once without any. Meanwhile both share one budget, one set of quotas and one set of limits. `imprints` holds what is kept of the new secret for each environment; the key''s own is used. Whoever rotates a key learns its secret, so the caller''s key must be one that could have made it, or the key itself. At most ten keys of a line may be open or ended within a day. Refuses: as recognise() and check_open(), not_found, invalid_request, conflict (expired, too many), permission_denied. Locks the org, then the key.';
+  'Gives a key a new secret: a new key takes over its terms and what it has used; the old one is refused after the hours of grace, or at once without any, and then those of earlier rotations are too. Meanwhile both share one budget, one set of quotas and one set of limits. `imprints` holds what is kept of the new secret for each environment; the key''s own is used. Whoever rotates a key learns its secret, so the caller''s key must be one that could have made it, or the key itself. At most ten keys of a line may be open or ended within a day. Refuses: as recognise() and check_open(), not_found, invalid_request, conflict (expired, too many), permission_denied. Locks the org, then the key.';
 
 select tollgate.expose('public.tollgate_rotate_key(jsonb, text, integer, jsonb, text)');

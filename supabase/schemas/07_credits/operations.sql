@@ -223,14 +223,14 @@ declare
 begin
   if answer is null then
     change := tollgate.check_amount(operation, -100000000000000000);
-    source := tollgate.check_source(operation, array['funding', 'writeoff']);
+    source := tollgate.check_source(operation, array['funding', 'promotion', 'writeoff']);
     payer := tollgate.lock_payer(operation);
     if change > 0 then
       perform tollgate.check_cap(actor, change, caps);
     elsif payer.balance_nanos - payer.held_nanos + change < 0 then
       perform tollgate.refuse(409, 'conflict', jsonb_build_object(
         'reason', 'balance_too_low',
-        'param', 'amount_nanos',
+        'param', 'credits',
         'amount_nanos', change,
         'balance_nanos', payer.balance_nanos,
         'held_nanos', payer.held_nanos,
@@ -249,6 +249,6 @@ end
 $$;
 
 comment on function public.tollgate_adjust_credits(jsonb, jsonb, jsonb) is
-  'Adjusts an org''s balance, up or down, once per idempotency key of the operator. Takes no more than is available, so never what requests hold. `operation`: as for tollgate_grant_credits(), with a negative amount_nanos to take, source funding or writeoff. What it adds counts toward the caps. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded, conflict. Locks the operator, the org, the key.';
+  'Adjusts an org''s balance, up or down, once per idempotency key of the operator. Takes no more than is available, so never what requests hold. `operation`: as for tollgate_grant_credits(), with a negative amount_nanos to take, source funding, promotion or writeoff. What it adds counts toward the caps. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, cap_exceeded, conflict. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_adjust_credits(jsonb, jsonb, jsonb)');

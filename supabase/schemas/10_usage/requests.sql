@@ -62,7 +62,7 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos', 'generation_id'];
+  return tollgate.request_shown(r) - array['cost_nanos'];
 end
 $$;
 
@@ -84,7 +84,9 @@ as $$
     'tollgate.requests',
     case when everyone then 'tollgate.request_shown' else 'tollgate.own_request_shown' end::regproc,
     $where$
-      ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
+      ($1 ->> 'id' is null or e.id = $1 ->> 'id')
+      and ($1 ->> 'generation_id' is null or e.generation_id = $1 ->> 'generation_id')
+      and ($1 ->> 'user_id' is null or e.user_id = $1 ->> 'user_id')
       and ($1 ->> 'key_id' is null or e.key_id = $1 ->> 'key_id')
       and ($1 ->> 'model' is null or e.model = $1 ->> 'model')
       and ($1 ->> 'upstream' is null or e.upstream = $1 ->> 'upstream')

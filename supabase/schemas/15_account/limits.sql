@@ -1,6 +1,6 @@
 -- The plan and the limits of the caller.
 
-create function public.tollgate_own_plan(caller jsonb, markup_ppm integer) returns jsonb
+create function public.tollgate_own_plan(caller jsonb) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -15,7 +15,6 @@ begin
       'name', p.name,
       'description', p.description,
       'org_id', o.id,
-      'markup_ppm', coalesce(o.markup_ppm, p.markup_ppm, tollgate_own_plan.markup_ppm),
       'own_limits', o.limits is distinct from null,
       'limits', to_jsonb(tollgate.limits_of(o)),
       'max_concurrent_requests', tollgate.bound_of(o)
@@ -27,10 +26,10 @@ begin
 end
 $$;
 
-comment on function public.tollgate_own_plan(jsonb, integer) is
-  'The plan of the caller''s org, with the limits and the markup in force. `markup_ppm` is the setting MARKUP, for when neither org nor plan have one. Refuses: as recognise(). Locks nothing.';
+comment on function public.tollgate_own_plan(jsonb) is
+  'The plan of the caller''s org, with the limits in force. It has no markup, which would tell what we paid. Refuses: as recognise(). Locks nothing.';
 
-select tollgate.expose('public.tollgate_own_plan(jsonb, integer)');
+select tollgate.expose('public.tollgate_own_plan(jsonb)');
 
 
 create function tollgate.limits_around(actor tollgate.caller, key tollgate.api_keys, moment timestamptz) returns jsonb

@@ -50,10 +50,9 @@ def router(gate: Gate, chosen: Settings) -> Routes:
         """Needs the scope `keys`, so that a key for models alone cannot change its owner."""
         return Profile.model_validate(await people.change_own_profile(door, body.changes()))
 
-    @routes.get("/plan", summary="Get the plan of your org, with its limits and markup", responses=refusals())
+    @routes.get("/plan", summary="Get the plan of your org, with its limits", responses=refusals())
     async def plan(door: Annotated[Door, Depends(gate.open)]) -> OwnPlan:
-        found = await people.own_plan(door, chosen.markup_ppm)
-        return OwnPlan(**found, markup=found["markup_ppm"] / 1_000_000)
+        return OwnPlan.model_validate(await people.own_plan(door))
 
     @routes.get("/limit", summary="Get what is used and left of the limits of your org and key", responses=refusals())
     async def limit(door: Annotated[Door, Depends(gate.open)]) -> OwnLimits:

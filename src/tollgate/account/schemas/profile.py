@@ -79,8 +79,6 @@ class OwnPlan(BaseModel):
     limits: PlanLimits = Field(description="The limits that apply to the org.")
     max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null is no bound.")
     own_limits: bool = Field(description="Whether the org has its own limits instead of the plan's.")
-    markup: float = Field(description="What is charged above the cost: 0.05 is 5 %.")
-    markup_ppm: int = Field(description="The markup in parts per million, exact.")
 
 
 class Window(BaseModel):

@@ -126,8 +126,10 @@ class Adjustment(OrgOperation):
 
     credits: SignedCredits = Field(None, description="Credits to add; below zero, credits to take.")
     credits_nanos: SignedNanos = Field(None, description="The same in nanos (1e-9 credit).")
-    source: Literal["funding", "writeoff"] = Field(
-        "funding", description="`funding`: corrects what the org paid. `writeoff`: our own loss or gain."
+    source: Literal["funding", "promotion", "writeoff"] = Field(
+        "funding",
+        description="`funding`: corrects what the org paid. `promotion`: corrects free credits. "
+        "`writeoff`: our own loss or gain.",
     )
 
     @model_validator(mode="after")
