@@ -16,7 +16,7 @@ from starlette.routing import Route
 from tollgate import __version__, settings
 from tollgate.audit.security_reporter import SecurityReporter
 from tollgate.catalog.cache import Catalog
-from tollgate.catalog.source import Source
+from tollgate.catalog.source import OwnServersOnly, Source
 from tollgate.completions import openapi
 from tollgate.completions import routes as completions
 from tollgate.completions.admission import Admission
@@ -287,7 +287,7 @@ def _openrouter(chosen: Settings) -> Upstream:
 def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dict[Environment, Catalog]:
     """The models for live keys, and the sandbox's models for test keys if there is a sandbox."""
     key = chosen.openrouter_api_key.get_secret_value() if chosen.openrouter_api_key else None
-    source = Source(http, chosen.openrouter_base_url, key)
+    source = Source(http, chosen.openrouter_base_url, key) if key or not chosen.production else OwnServersOnly(http)
     made: dict[Environment, Catalog] = {"live": Catalog(_openrouter(chosen), source, door, clock=clock, now=clocks.now)}
     if chosen.sandbox_base_url:
         home = Upstream(

@@ -379,7 +379,7 @@ async def test_adjustments_at_once_lose_nothing(office: Office, person: Any) -> 
     await office.books_agree()
 
 
-@pytest.mark.parametrize("source", ["funding", "writeoff"])
+@pytest.mark.parametrize("source", ["funding", "promotion", "writeoff"])
 async def test_an_adjustment_goes_both_ways(office: Office, person: Any, source: str) -> None:
     someone = await person()
     up = await office.done("adjust", to(someone, 3, source=source))

@@ -253,7 +253,7 @@ async def test_a_markup_binds_the_next_admission(operator: httpx.AsyncClient, do
     assert (await admitted(door, someone))["granted"]["markup_ppm"] == 0
 
 
-@given(st.integers(0, 100_000_000))
+@given(st.integers(0, 10_000_000))
 def test_a_markup_is_told_exactly(ppm: int) -> None:
     markup = Decimal(ppm) / 1_000_000
     assert as_stored({"markup": str(markup)}) == as_stored({"markup": str(float(markup))}) == {"markup_ppm": ppm}
@@ -265,7 +265,7 @@ async def test_a_name_or_markup_that_makes_no_sense_is_refused(operator: httpx.A
         body = json.dumps({"name": name, "plan": "free"}).encode()
         answer = await operator.post("/admin/orgs", content=body, headers=headers)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "name"), name
-    for markup in (-0.01, 100.01, 0.0000001, "much", [1], True, "NaN", float("nan"), 10**400):
+    for markup in (-0.01, 10.01, 25, 0.0000001, "much", [1], True, "NaN", float("nan"), 10**400):
         body = json.dumps({"markup": markup}).encode()
         answer = await operator.patch(f"/admin/orgs/{org_id}", content=body, headers=headers)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "markup"), markup

@@ -90,6 +90,7 @@ async def test_a_body_that_makes_no_sense_makes_and_changes_nothing(
         {"is_admin": True},
         {"markup_ppm": 5},
         {"markup": -1},
+        {"markup": 25},
         {"limits": {"requests_per_minute": -1}},
         {"limits": {"requests_per_minute": 10**11 + 1}},
         {"limits": {"requests_per_minute": 1.5}},

@@ -28,7 +28,8 @@ def test_machines_of_one_site_are_one_place(ip: str, network: str, address: str)
 def test_every_code_that_counts_is_one_of_ours_and_so_is_every_failure_of_a_key() -> None:
     codes = {error.code for error in tree()}
     assert set(rules.KINDS) | {rules.OPERATORS_ONLY} <= codes
-    failures = {error.code for error in Unauthenticated.__subclasses__()} - {"missing_api_key", "session_ended"}
+    of_keys = {error.code for error in Unauthenticated.__subclasses__()} - {"missing_api_key", "session_ended"}
+    failures = of_keys | {"sign_in_failed", "invalid_link"}
     assert {code for code, kind in rules.KINDS.items() if kind == "authentication_failed"} == failures
 
 

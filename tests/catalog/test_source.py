@@ -11,10 +11,14 @@ import pytest
 import respx
 
 from sandbox.serving import a_sandbox, serving
+from tollgate.app import compose
 from tollgate.catalog import source
 from tollgate.catalog.source import Fetched, Source, SourceFailed
+from tollgate.core.errors import ModelNotFound
+from tollgate.database import Door
 from tollgate.process.http_client import Http
 from tollgate.sandbox.models import MODELS
+from tollgate.settings import read
 
 BASE = "https://openrouter.example/api/v1"
 KEY = "sk-or-v1-secret"
@@ -185,3 +189,16 @@ async def test_without_a_key_none_is_sent(upstream: Any) -> None:
     await Source(http, BASE, None).fetch()
     await http.close()
     assert "authorization" not in route.calls.last.request.headers
+
+
+async def test_without_an_openrouter_key_in_production_there_are_only_our_own_models(door: Door) -> None:
+    rooms = compose(read({"TOLLGATE_ENV": "production", "KEY_PEPPER": "p" * 32, "TOLLGATE_DATA_DIR": "unused"}), door)
+    live = rooms.catalogs["live"]
+    try:
+        with pytest.raises(ModelNotFound):
+            await live.find("openai/gpt-4o")
+        await live.refresh()
+        assert live.state().models == 0
+    finally:
+        await live.close()
+        await rooms.http.close()

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from tollgate.core import errors
 from tollgate.core.conflicts import SENTENCES
-from tollgate.core.errors import BadRequest, InternalError, NotFound, TollgateError, Unauthenticated, from_code, tree
+from tollgate.core.errors import (
+    BadRequest,
+    InternalError,
+    NotFound,
+    PermissionDenied,
+    TollgateError,
+    Unauthenticated,
+    from_code,
+    tree,
+)
 from tollgate.web.error_responses import render
 
 DRAWN = re.compile(r"^(?P<indent>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: +(?P<status>\d{3}))?(?: +(?P<code>[a-z_]+))?$")
@@ -124,7 +133,8 @@ def test_a_code_of_the_database_becomes_its_error_with_its_facts(kind: type[Toll
     assert type(error) is kind
     assert error.facts == {"org_id": "org_1"}
     assert error.param == "org_id"
-    assert error.message == ("org_id: is not valid." if kind is BadRequest else kind.sentence)
+    about_a_term = "This API key may not grant org_id: " if kind is PermissionDenied else kind.sentence
+    assert error.message.startswith("org_id: is not valid." if kind is BadRequest else about_a_term)
 
 
 @given(code=st.text())

@@ -104,6 +104,15 @@ async def test_the_new_secret_opens_and_the_old_one_for_the_grace(person: Any, s
     assert await credits.balance(new.door)
 
 
+async def test_without_grace_the_secrets_of_earlier_rotations_are_refused_too(person: Any) -> None:
+    someone = await person()
+    second = await rotate(someone, 24)
+    third = await rotate(someone, 0, second.door, second.key_id)
+    for old in (someone.at_the_door(), second.door):
+        assert isinstance(await refused(credits.balance(old)), KeyExpired)
+    assert await credits.balance(third.door)
+
+
 async def test_without_grace_the_old_secret_is_refused_at_once(person: Any) -> None:
     someone = await person()
     new = await rotate(someone, 0)

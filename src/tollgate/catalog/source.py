@@ -32,6 +32,8 @@ class Fetched(NamedTuple):
 
 
 class Source:
+    """A server with a list of models."""
+
     def __init__(self, http: Http, base_url: str, key: str | None) -> None:
         self.base_url = base_url
         self._http = http
@@ -110,3 +112,13 @@ def _following(page: dict[str, Any], url: "httpx.URL") -> "httpx.URL | None":
     if (joined.scheme, joined.host, joined.port) != (url.scheme, url.host, url.port):
         raise SourceFailed("a next page on another server")
     return joined
+
+
+class OwnServersOnly(Source):
+    """Where no OpenRouter key is set: no model but those of our own routes."""
+
+    def __init__(self, http: Http) -> None:
+        super().__init__(http, "own servers only", None)
+
+    async def fetch(self) -> Fetched:
+        return Fetched([], 0)

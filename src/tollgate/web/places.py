@@ -41,7 +41,7 @@ def _nearest(scope: Scope, path: str) -> str | None:
     """The path that is spelled most like this one, of those that are loaded."""
     from difflib import get_close_matches  # noqa: PLC0415  # only unknown paths need it
 
-    known = [route.path for route in scope["app"].router.routes if hasattr(route, "path")]
+    known = [route.path for route in scope["app"].router.routes if getattr(route, "path", path) != path]
     return next(iter(get_close_matches(path[:LONGEST_COMPARED], known, 1, ALIKE)), None)
 
 

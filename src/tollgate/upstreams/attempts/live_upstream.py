@@ -83,8 +83,11 @@ class LiveUpstream:
 
     def failed(self, model: str, org_id: str, why: str, *, provoked: bool) -> None:
         self.note(why)
+        was_open = self.state() == "open"
         self.breakers.failed(model, org_id, self._clock(), provoked=provoked)
         log.warning("upstream_failed", upstream=self.upstream.id, model=model, why=why)
+        if self.state() == "open" and not was_open:
+            log.warning("breaker_opened", upstream=self.upstream.id, model=model, why=why)
 
     def note(self, why: str) -> None:
         """For operators; the breakers do not count it."""
