@@ -488,7 +488,7 @@ class UpstreamTimeout(UpstreamError):
 class UpstreamBusy(UpstreamError):
     status = 503
     code = "upstream_busy"
-    sentence = "All upstreams of this model are at capacity, or rest after failures. Nothing was charged. Try again shortly."
+    sentence = "All upstreams of this model are busy or resting after failures. Nothing was charged. Try again shortly."
     headers: Mapping[str, str] = {"retry-after": "2"}
 
 
