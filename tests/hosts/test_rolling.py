@@ -26,7 +26,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "d85e904d97febc551bba3c442c044db94f017d1a"
+PREVIOUS = "2670a667fa34905ab76093467dd017e4fcc2f99e"
 """The tag of the last release; before the first one, a commit."""
 OPERATOR = "an-operator-of-the-tests-wxyz"
 NEXT = "29990101000000"
