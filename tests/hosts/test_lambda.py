@@ -383,7 +383,8 @@ def test_without_a_database_it_does_not_start_and_says_what_is_missing(tmp_path:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The zip, made by the page's own commands, for this machine."""
     folder = tmp_path_factory.mktemp("packed")
-    commands = PAGE.read_text().partition("## Pack it")[2].partition("```sh\n")[2].partition("```")[0]
+    fenced = PAGE.read_text().partition("## Pack it")[2].partition("```sh")[2].partition("```")[0]
+    commands = fenced.partition("\n")[2]
     version = "{}.{}".format(*sys.version_info)
     here = commands.replace("dist/", f"{folder}/").replace("3.13", version).replace("x86_64", platform.machine())
     environ = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
