@@ -449,6 +449,19 @@ async def test_an_unknown_path_is_told_which_one_was_probably_meant(path: str, m
     assert error["message"] == f"Nothing is at {path}. Did you mean {meant}?"
 
 
+@pytest.mark.parametrize(
+    ("path", "instead"),
+    [("/v1/responses", "/v1/chat/completions"), ("/api/v1/audio/speech", "/v1/chat/completions"),
+     ("/api/v1/generation", "/user/usage?generation_id="), ("/api/v1/credits", "/user/balance"),
+     ("/api/v1/key", "/user/profile")],
+)  # fmt: skip
+async def test_an_endpoint_that_is_not_supported_is_told_what_is(path: str, instead: str) -> None:
+    answer = await Site().ask("POST", f"http://tollgate.test{path}")
+    assert answer.status_code == 404
+    assert "is not supported here" in answer.text
+    assert instead in answer.text
+
+
 async def test_an_unknown_path_is_a_404_whatever_the_method() -> None:
     for method in ("HEAD", "OPTIONS", "BREW"):
         assert (await Site().ask(method, "/nothing")).status_code == 404

@@ -13,21 +13,25 @@ SUMMARIES = {
 }
 DESCRIPTION = (
     "The whole body is forwarded to the upstream, with parameters that this document does not name, and the answer "
-    "is returned byte for byte. Credits for the worst case are held during the call, and the actual cost is charged."
+    "is returned as it came; only `usage.cost` may be rewritten. Credits for the worst case are held during the call, "
+    "and the actual cost is charged."
 )
 REQUIRED = {"/chat/completions": "messages", "/completions": "prompt", "/embeddings": "input"}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "/chat/completions": {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]},
     "/completions": {"model": "sandbox/echo", "prompt": "Hello"},
-    "/embeddings": {"model": "sandbox/embedding", "input": ["Hello"]},
+    "/embeddings": {"model": "sandbox/embed", "input": ["Hello"]},
 }
 SIZES = {
     "stream": {"type": "boolean", "default": False, "description": "Send the answer as server-sent events."},
     "max_tokens": {"type": "integer", "minimum": 1, "description": "The most output tokens. It also bounds the hold."},
+    "max_completion_tokens": {"type": "integer", "minimum": 1, "description": "The newer name of `max_tokens`."},
     "n": {"type": "integer", "minimum": 1, "maximum": 128, "description": "The number of answers. Each is charged."},
 }
 REFUSALS: tuple[type[TollgateError], ...] = (
-    errors.BadRequest, errors.ModelUnpriced, errors.ExtraUnpriced, errors.MissingApiKey, errors.InvalidApiKey,
+    errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced, errors.MissingApiKey,
+    errors.InvalidApiKey, errors.KeyDisabled, errors.KeyExpired, errors.KeyRevoked, errors.RequestTimeout,
+    errors.HeadTooLarge, errors.InternalError, errors.ServerBusy, errors.ServerRestarting,
     errors.InsufficientCredits, errors.KeyBudgetExhausted, errors.QuotaExhausted, errors.PermissionDenied,
     errors.ModelNotAllowed, errors.IpNotAllowed, errors.ModelNotFound, errors.RequestInProgress, errors.AnswerNotKept,
     errors.BodyTooLarge, errors.IdempotencyKeyReused, errors.RateLimitExceeded, errors.TooManyInFlight,
@@ -38,8 +42,21 @@ HEADERS = {
     "x-request-id": "The id of the request: yours, if you sent one.",
     "x-tollgate-charge-nanos": "The charge. Absent while the cost is not known yet.",
     "x-tollgate-balance-nanos": "The org's balance after the charge.",
-    "x-ratelimit-limit-requests": "The limit of the tightest window. Likewise remaining, and reset: the time until all "
-    "of it is free again, such as 1m48s. All three for tokens as well.",
+    "Idempotency-Replayed": "`true` if this is the stored answer of an earlier request.",
+    **{
+        f"x-ratelimit-{fact}-{measure}": text
+        for measure in ("requests", "tokens")
+        for fact, text in (
+            ("limit", f"The limit of {measure} in the tightest window."),
+            ("remaining", f"The {measure} left in that window."),
+            ("reset", "The time until all of it is free again, such as 1m48s."),
+        )
+    },
+}
+REFUSAL_HEADERS = {
+    "Retry-After": "The seconds to wait before a retry, where they are known.",
+    "x-should-retry": "Whether the client should retry: `true` or `false`.",
+    "x-request-id": HEADERS["x-request-id"],
 }
 
 SCHEMAS = {
@@ -107,6 +124,7 @@ def _operation(mount: str, path: str) -> dict[str, Any]:
         "parameters": [
             _header("Idempotency-Key", "A request with the same key and body gets the stored answer, free of charge."),
             _header("X-Tollgate-Usage", "`true` adds the charge to the last chunk of a stream, as `usage.tollgate`."),
+            _header("x-sandbox-fault", "Faults for the sandbox to cause. For test keys only."),
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _body(path)}}},
         "responses": _responses(mount, path),
@@ -143,8 +161,8 @@ def _responses(mount: str, path: str) -> dict[str, Any]:
     if path != "/embeddings":
         contents["text/event-stream"] = {"schema": {"type": "string"}}
     answered = {
-        "description": "The upstream's answer, unchanged.",
-        "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in HEADERS.items()},
+        "description": "The upstream's answer. Only `usage.cost` may differ.",
+        "headers": _headers(HEADERS),
         "content": contents,
     }
     return {"200": answered} | {
@@ -152,9 +170,14 @@ def _responses(mount: str, path: str) -> dict[str, Any]:
     }
 
 
+def _headers(texts: dict[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in texts.items()}
+
+
 def _refusal(mount: str, status: int) -> dict[str, Any]:
     codes = [kind.code for kind in REFUSALS if kind.status == status]
     return {
         "description": ", ".join(codes),
+        "headers": _headers(REFUSAL_HEADERS),
         "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{REFUSAL_SCHEMAS[mount]}"}}},
     }

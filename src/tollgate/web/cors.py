@@ -9,7 +9,7 @@ Headers = list[tuple[bytes, bytes]]
 
 PATHS = ("/user/", "/v1/", "/api/v1/")
 EXPOSED = (
-    "etag, idempotency-replayed, retry-after, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, "
+    "etag, idempotency-replayed, retry-after, x-generation-id, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, "
     "x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, "
     "x-ratelimit-reset-tokens, x-request-id, x-should-retry, x-tollgate-balance-nanos, x-tollgate-charge-nanos"
 )

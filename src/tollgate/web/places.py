@@ -15,10 +15,23 @@ LONGEST_COMPARED = 60
 ALIKE = 0.85
 BASES = re.compile(r"^(/api)?(/v1)+|^/api")
 
+UNSUPPORTED = re.compile(
+    r"/(?:api/)?v1/(responses|images|audio|moderations|files|messages|rerank|generation|credits|key)(?=/|$)"
+)
+SUPPORTED = "Use /v1/chat/completions, /v1/completions, /v1/embeddings or /v1/models."
+INSTEAD = {
+    "generation": "Use GET /user/usage?generation_id=….",
+    "credits": "Use GET /user/balance.",
+    "key": "Use GET /user/profile.",
+}
+"""What to use in place of OpenRouter's account endpoints."""
+
 
 def not_found(scope: Scope) -> str:
     """The sentence for a path without a resource. Names the path that was probably meant."""
     asked = asked_path(scope)
+    if unsupported := UNSUPPORTED.match(asked):
+        return f"{unsupported[0]} is not supported here. {INSTEAD.get(unsupported[1], SUPPORTED)}"
     meant = next((path for path in _likely(asked) if _methods(scope, path)), None) or _nearest(scope, asked)
     hint = f"Did you mean {meant}?" if meant else "GET /docs lists all paths."
     return f"Nothing is at {LONG_SEGMENT.sub('…', asked[:LONGEST_SHOWN])}. {hint}"
