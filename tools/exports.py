@@ -4,6 +4,7 @@
 docs/reference/errors.md                    from core/errors.py
 docs/reference/openapi.json, api.md         from the app
 docs/reference/aliases.md                   from web/aliases.py
+docs/reference/sandbox-faults.md            from sandbox/faults.py
 requirements.txt                            from uv.lock
 src/tollgate/console/files                  from console/, where npm installed what builds it
 """
@@ -21,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from tollgate.app import create_app
 from tollgate.core.errors import tree
+from tollgate.sandbox import faults
 from tollgate.settings import DEVELOPMENT_PEPPER, Settings
 from tollgate.web.aliases import ALIASES
 
@@ -38,6 +40,7 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     yield "docs/reference/api.md", api_page(document)
     yield "docs/reference/aliases.md", aliases_page()
+    yield "docs/reference/sandbox-faults.md", sandbox_faults_page()
     yield "requirements.txt", requirements()
     if (ROOT / "console" / "node_modules").is_dir():
         yield from pages()
@@ -180,6 +183,41 @@ def aliases_page() -> str:
             "| alias | canonical path |",
             "|---|---|",
             *rows,
+            "",
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
+
+
+def sandbox_faults_page() -> str:
+    rows: list[list[str]] = []
+    for line in (faults.__doc__ or "").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("| ") else []
+        if cells and cells[0]:
+            rows.append(cells)
+        elif cells:
+            rows[-1] = [f"{before} {more}".strip() for before, more in zip(rows[-1], cells, strict=True)]
+    shown = [
+        f"| `{name}` | {value} | {faults.MOST.get(name, ''):{'g' if name in faults.MOST else ''}} | {what} | {owed} |"
+        for name, value, what, owed in rows[1:]
+    ]
+    return "\n".join(
+        [
+            "# Faults of the sandbox",
+            "",
+            "The sandbox misbehaves on request, so that you can test how your program takes it. Send the header",
+            "`x-sandbox-fault: name`, `name=value`, or several with commas (`slow=0.1,cut=5`), with a test key, or with any key",
+            "on a server that `make up` started. \"Half\" means after half of the tokens. The third column is the most that a test",
+            "key may ask for; a stall lasts 5 s. Unless the last column says otherwise, the call costs what it would have cost.",
+            "",
+            "Useful first: `status=429`, `status=503`, `stall-before=5`, `cut`, `mid-stream-error`, `finish-error`, `slow=0.1`,",
+            "`no-usage`, `moderation`. Set `max_retries=0` in your SDK, or it tries again before you see the fault. With `models`,",
+            "only `status` and `moderation` make the sandbox go on to the next model.",
+            "",
+            "| fault | value (default) | most | what happens | owed |",
+            "|---|---|---|---|---|",
+            *shown,
             "",
             f"_{MADE_BY}_",
             "",

@@ -42,7 +42,7 @@ async def row(sql: Any, database: str, someone: Person) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/chat/completions"])
 async def test_a_completion_is_charged_what_it_cost(
-    gateway: Gateway, customer: Customer, door: Door, path: str
+    gateway: Gateway, customer: Customer, door: Door, sql: Any, shared_database: str, path: str
 ) -> None:
     someone = await customer()
     answer = await gateway.post(someone, a_chat(), path)
@@ -51,6 +51,8 @@ async def test_a_completion_is_charged_what_it_cost(
     assert owed > 0
     assert answer.headers["x-tollgate-charge-nanos"] == str(owed)
     assert answer.headers["x-tollgate-balance-nanos"] == str(NANOS_PER_CREDIT - owed)
+    assert answer.headers["x-tollgate-request-id"] == (await row(sql, shared_database, someone))["id"]
+    assert "x-tollgate-max-tokens" not in answer.headers
     assert await money(someone) == (NANOS_PER_CREDIT - owed, 0)
     await books_agree(door)
 

@@ -40,6 +40,9 @@ REFUSALS: tuple[type[TollgateError], ...] = (
 )  # fmt: skip
 HEADERS = {
     "x-request-id": "The id of the request: yours, if you sent one.",
+    "x-tollgate-request-id": "The id of the request in /user/usage, and for a refund.",
+    "x-tollgate-max-tokens": "The bound of the output that Tollgate set, because the model's longest answer is not "
+    "covered. Absent if it set none.",
     "x-tollgate-charge-nanos": "The charge. Absent while the cost is not known yet.",
     "x-tollgate-balance-nanos": "The org's balance after the charge.",
     "Idempotency-Replayed": "`true` if this is the stored answer of an earlier request.",

@@ -79,6 +79,13 @@ class PaidCall:
         return self.headers.get("x-tollgate-usage", "").lower() == "true"
 
     @property
+    def own_headers(self) -> dict[str, str]:
+        """What an answer says of the call itself: the id of its row, and the output bound if we set it."""
+        bound = self.grant.bound
+        row = {"x-tollgate-request-id": self.id}
+        return row if bound is None else row | {"x-tollgate-max-tokens": str(bound)}
+
+    @property
     def hides_cost(self) -> bool:
         """What the upstream states is not what the org is charged."""
         return self.reply is not None and (self.grant.markup_ppm != 0 or rules.is_own(self.reply.route))

@@ -46,7 +46,7 @@ async def send_plain(call: PaidCall, settled: Settled | None, send: Send) -> Non
     """The upstream's own answer. What it cost is in the headers."""
     assert call.reply and call.answer is not None  # noqa: S101, PT018
     length = {"content-length": str(len(call.answer))}
-    headers = {**call.limit_headers, **call.reply.headers, **charge_headers(settled), **length}
+    headers = {**call.limit_headers, **call.reply.headers, **call.own_headers, **charge_headers(settled), **length}
     await send(response_start(call.reply.status, headers))
     await send({"type": "http.response.body", "body": call.answer})
 

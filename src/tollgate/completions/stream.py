@@ -45,7 +45,9 @@ class StreamedAnswer:
         self._receive = receive
         self._send = send
         stores = call.idempotency_key is not None
-        self._outlet = Outlet(send, {**HEADERS, **call.grant.headers}, keeps=stores, clock=call.clock)
+        self._outlet = Outlet(
+            send, {**HEADERS, **call.grant.headers, **call.own_headers}, keeps=stores, clock=call.clock
+        )
         self._relay: Relay | None = None
         self._reads_on_until_tokens = 0
 

@@ -30,7 +30,7 @@ MOST_CHOICES: Final = 128
 MOST_FALLBACKS: Final = 32
 
 TEMPLATE_TOKENS: Final = 100
-"""What a server may add to any prompt: role marks, dates, a system prompt of its own. gpt-oss adds 68."""
+"""What a server may add to any prompt: role marks, dates, a system prompt of its own."""
 LONGEST_MEMBER: Final = 200
 """Characters of a name and its value."""
 MESSAGE_TOKENS: Final = 10

@@ -195,7 +195,7 @@ def in_name(model: str) -> tuple[str, Faults]:
 
 def _value(name: str, given: str, value: str) -> str | None:
     if name not in DEFAULTS:
-        raise Refusal(400, f"The sandbox knows no fault '{name}'. See tollgate.sandbox.faults.")
+        raise Refusal(400, f"The sandbox knows no fault '{name}'. See docs/reference/sandbox-faults.md.")
     if not given:
         return DEFAULTS[name]
     if not _takes(name, value):
