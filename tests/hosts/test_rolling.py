@@ -26,7 +26,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "2670a667fa34905ab76093467dd017e4fcc2f99e"
+PREVIOUS = "576d021acb5016c6bf5eec0333b3e19493d313fc"
 """The tag of the last release; before the first one, a commit."""
 OPERATOR = "an-operator-of-the-tests-wxyz"
 NEXT = "29990101000000"
