@@ -67,6 +67,14 @@ def is_healthy(address: str) -> bool:
         return False
 
 
+def in_group(process_group: int) -> bool:
+    try:
+        os.killpg(process_group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def settings_of(page: Path) -> dict[str, str]:
     """What the page sets when it starts the server: `NAME=value make up`."""
     starts = [block.text.split()[:-2] for block in blocks(page) if block.mark == SERVER]
@@ -80,17 +88,20 @@ def address(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("TOLLGATE_DATA_DIR", str(tmp_path / "data"))
     given = os.environ | settings_of(page) | {"PORT": str(port)}
     with (tmp_path / "screen").open("wb") as screen:
-        up = subprocess.Popen([*MAKE.split(), "up"], cwd=ROOT, env=given, stdout=screen, stderr=screen)
+        deadline = time.monotonic() + WAIT_SECONDS
+        up = subprocess.Popen([*MAKE.split(), "up"], cwd=ROOT, env=given, stdout=screen, stderr=screen, process_group=0)
         try:
-            deadline = time.monotonic() + WAIT_SECONDS
             while not is_healthy(f"http://127.0.0.1:{port}"):
                 assert up.poll() is None, (tmp_path / "screen").read_text()
                 assert time.monotonic() < deadline, "`make up` did not serve in time"
                 time.sleep(0.05)
             yield f"http://127.0.0.1:{port}"
         finally:
-            up.terminate()
+            os.killpg(up.pid, signal.SIGINT)  # as Ctrl-C: make alone would leave the server behind
             up.wait(WAIT_SECONDS)
+            while in_group(up.pid):
+                assert time.monotonic() < deadline + WAIT_SECONDS, "the server did not end"
+                time.sleep(0.05)
 
 
 def as_run_here(text: str, address: str) -> str:

@@ -4,6 +4,7 @@ FastAPI's part of a paid call would be a tenth of its cost. Importing the router
 cold start, so a serverless host imports those that are requested; a long-lived server loads all before it serves.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -59,6 +60,6 @@ class Application(FastAPI):
     async def _reference(self, request: Request) -> Response:
         from tollgate.web import html, reference  # noqa: PLC0415  # only this page needs them
 
-        if self._page is None:
-            self._page = html.page(self.title, reference.render(self.openapi()))
+        if self._page is None:  # making it takes a second, in which a thread lets the loop go on
+            self._page = await asyncio.to_thread(lambda: html.page(self.title, reference.render(self.openapi())))
         return self._page
