@@ -129,8 +129,8 @@ class AnswerNotKept(BadRequest):
     status = 409
     code = "answer_not_kept"
     sentence = (
-        "This request ran and was charged, but its answer was too large to store, or its client disconnected. "
-        "Send it with a new idempotency key to run it again."
+        "This request ran, and was charged if it cost something, but its answer was not stored: it was too large, its "
+        "client disconnected, or the upstream broke off. Send it with a new idempotency key to run it again."
     )
     headers: Mapping[str, str] = {"x-should-retry": "false"}
 
@@ -343,6 +343,8 @@ class PermissionDenied(Forbidden):
     sentence = "This API key is not allowed to do this. Use a key with the scope that this error names."
 
     def words(self) -> str:
+        if scope := self.facts.get("scope"):
+            return f"This API key lacks the scope {scope}. Use a key that has it, or have this one changed."
         if self.param is None:
             return self.sentence
         return (
