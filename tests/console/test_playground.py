@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import FilePayload, Page, Route, expect
 
 from console.conftest import Visiting
 from gateway import CHAT, Gateway
@@ -161,8 +161,8 @@ async def test_an_image_is_sent_where_the_model_takes_images(visit: Visiting, pa
         await made.connect(someone.secret)
         await expect(made.page.get_by_text("Add an image")).to_have_count(0)
         await made.page.get_by_role("combobox", name="Model", exact=True).select_option("sandbox/image")
-        picture = {"name": "dot.png", "mimeType": "image/png", "buffer": PICTURE}
-        await made.page.locator("input[type=file]").set_input_files([picture])  # type: ignore[list-item]
+        picture: FilePayload = {"name": "dot.png", "mimeType": "image/png", "buffer": PICTURE}
+        await made.page.locator("input[type=file]").set_input_files([picture])
         async with made.page.expect_request("**/v1/chat/completions") as sent:
             await made.say("what is this?")
         asked = (await sent.value).post_data_json["messages"][0]["content"]
