@@ -70,12 +70,13 @@ class RequestMiddleware:
             return await self._app(scope, receive, send)
         logs.forget()
         scope["state"] = {**scope.get("state", {}), "own_id": _new_id()}  # requests share the server's state
-        request_id = scope["state"]["request_id"] = _request_id(headers_of(scope), scope["state"]["own_id"])
+        sent = headers_of(scope)
+        request_id = scope["state"]["request_id"] = _request_id(sent, scope["state"]["own_id"])
         logs.note(request_id=request_id)
         method, served = scope["method"], _as_get(scope)
         headers = [
             *self._headers,
-            *self._cors.headers(scope, headers_of(scope)),
+            *self._cors.headers(scope, sent),
             (b"x-request-id", request_id.encode()),
         ]
         response = _Response(send, headers, bare=method == "HEAD")
@@ -83,7 +84,7 @@ class RequestMiddleware:
         if self._observer:
             self._observer.begins()
         try:
-            await self._respond(served, receive, response)
+            await self._respond(served, sent, receive, response)
         finally:
             route = _route(served)
             seconds = self._clock() - started
@@ -95,11 +96,10 @@ class RequestMiddleware:
             if self._observer:
                 self._observer.ended(method, route, facts, scope["state"].get("claims", {}))
 
-    async def _respond(self, scope: Scope, receive: Receive, response: "_Response") -> None:
-        headers = headers_of(scope)
-        body = _Body(receive, self._max_body_bytes, announced_bytes(headers))
+    async def _respond(self, scope: Scope, sent: Mapping[str, str], receive: Receive, response: "_Response") -> None:
+        body = _Body(receive, self._max_body_bytes, announced_bytes(sent))
         try:
-            await (self._cors.preflight(scope, headers) or self._app)(scope, body.receive, response.send)
+            await (self._cors.preflight(scope, sent) or self._app)(scope, body.receive, response.send)
         except Exception:  # the last handler: logs the cause, and answers in our shape
             log.exception("unexpected_error")
             if response.status != CLIENT_GONE:
