@@ -188,7 +188,7 @@ comment on function public.tollgate_end_session(jsonb, text) is
 select tollgate.expose('public.tollgate_end_session(jsonb, text)');
 
 
-create function tollgate.end_sessions(actor tollgate.caller, but text) returns integer
+create function tollgate.end_sessions(actor tollgate.caller, whose text, but text) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -196,16 +196,17 @@ declare
   ended text[];
 begin
   with gone as (
-    delete from tollgate.sessions s where s.user_id = actor.user_id and s.id is distinct from but returning s.id
+    delete from tollgate.sessions s where s.user_id = whose and s.id is distinct from but returning s.id
   )
   select array_agg(g.id) into ended from gone g;
-  perform tollgate.record(actor, 'session.ended', actor.org_id, id) from unnest(ended) id;
+  perform tollgate.record(actor, 'session.ended', u.org_id, session_id)
+  from unnest(ended) session_id, tollgate.users u where u.id = whose;
   return coalesce(cardinality(ended), 0);
 end
 $$;
 
-comment on function tollgate.end_sessions(tollgate.caller, text) is
-  'Ends all sessions of the actor''s user but one, and answers how many. Locks the sessions.';
+comment on function tollgate.end_sessions(tollgate.caller, text, text) is
+  'Ends all sessions of a user but one, and answers how many. Locks the sessions.';
 
 
 create function public.tollgate_end_sessions(caller jsonb) returns jsonb
@@ -216,7 +217,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, touch => false);
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, null));
+  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, actor.user_id, null));
 end
 $$;
 
