@@ -22,7 +22,10 @@ async def browser(door: Door, address: str | None = None, **settings: str) -> As
     """The whole app, seen from a page of its own host, at an address that no other test has."""
     app = create_app(read({"KEY_PEPPER": PEPPER, **settings}), door=door)
     transport = httpx.ASGITransport(app, client=(address or new_address(), 1234))
-    async with httpx.AsyncClient(transport=transport, base_url="http://tollgate", headers=SAME_ORIGIN) as made:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://tollgate", headers=SAME_ORIGIN) as made,
+    ):
         yield made
 
 

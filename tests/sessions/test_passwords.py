@@ -323,6 +323,19 @@ async def test_many_addresses_cannot_guess_one_account_nor_lock_its_owner_out(
         assert {"kind": "user", "id": someone.user_id} in subjects
 
 
+async def test_failed_sign_ins_of_an_address_are_one_event(person: People, door: Door) -> None:
+    someone, admin, address = await person(), await person("admin"), new_address()
+    async with browser(door, address) as client:
+        for _ in range(12):
+            await sign_in_with_password(client, someone, OTHER)
+    async with browser(door) as operator:
+        seen = {"kind": "authentication_failed", "limit": 1000}
+        events = await operator.get("/admin/security-events", params=seen, headers=bearing(admin))
+        subject = {"kind": "address", "id": address_of(address)}
+        (event,) = [one for one in events.json()["data"] if one["subject"] == subject]
+        assert (event["count"], event["details"]["code"]) == (12, "too_many_sign_ins")
+
+
 async def test_counts_that_are_over_are_deleted(client: httpx.AsyncClient, person: People, change: Any) -> None:
     someone = await person()
     await sign_in_with_password(client, someone, OTHER)
