@@ -1515,7 +1515,7 @@ create table tollgate.sessions (
   digest tollgate.digest not null unique,
   user_id text not null references tollgate.users (id) on delete cascade,
   key_id text references tollgate.api_keys (id) on delete cascade,
-  way text not null check (way in ('key', 'link', 'password')),
+  way text not null check (way in ('key', 'link', 'password', 'supabase')),
   ip inet,
   user_agent text,
   created_at timestamptz not null default now(),
@@ -11561,6 +11561,29 @@ comment on function public.tollgate_sign_in_with_link(jsonb, jsonb, text) is
   'Exchanges a sign-in link for a session, once: of two calls at the same time one is refused. `link` holds the digests of the token in the link, one for each active pepper. Refuses: invalid_link. Locks the link.';
 
 select tollgate.expose('public.tollgate_sign_in_with_link(jsonb, jsonb, text)');
+
+
+create function public.tollgate_sign_in_with_supabase(caller jsonb, email text, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person constant tollgate.users := (
+    select u from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_supabase.email)
+  );
+begin
+  if tollgate.may_sign_in(person) is not true then
+    perform tollgate.refuse(401, 'sign_in_failed', '{"way": "supabase"}');
+  end if;
+  return tollgate.start_session(caller, tollgate.actor_of(caller, person), 'supabase', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_supabase(jsonb, text, text) is
+  'Starts a session for the user with this email, whose ownership Supabase Auth has verified. Refuses: sign_in_failed (no such user, or the user or org may not act). Locks as start_session().';
+
+select tollgate.expose('public.tollgate_sign_in_with_supabase(jsonb, text, text)');
 
 
 create function public.tollgate_create_sign_in_link(caller jsonb, person jsonb, digest text) returns jsonb

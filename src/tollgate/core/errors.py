@@ -52,6 +52,7 @@ TollgateError
 │   └── CatalogUnavailable     503 catalog_unavailable
 ├── ServerRestarting           503 server_restarting
 ├── DatabaseUnavailable        503 database_unavailable
+├── SupabaseUnavailable        503 supabase_unavailable
 └── InternalError              500 internal_error
 
 The body has OpenAI's shape, which every SDK understands: type, code and message, then the facts as fields. Under
@@ -287,6 +288,11 @@ class SignInFailed(TollgateError):
     type = "authentication_error"
     code = "sign_in_failed"
     sentence = "The email and the password do not match. Correct them, or ask an operator for a sign-in link."
+
+    def words(self) -> str:
+        if self.facts.get("way") != "supabase":
+            return self.sentence
+        return "No active user here has the email of this Supabase account. Ask an operator to create one."
 
 
 class InvalidLink(SignInFailed):
@@ -562,6 +568,14 @@ class DatabaseUnavailable(TollgateError):
     type = "server_error"
     code = "database_unavailable"
     sentence = "The database is unavailable. Nothing was done or charged. Try again shortly."
+    headers: Mapping[str, str] = {"retry-after": "2"}
+
+
+class SupabaseUnavailable(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "supabase_unavailable"
+    sentence = "Supabase Auth is unavailable. Try again shortly, or sign in another way."
     headers: Mapping[str, str] = {"retry-after": "2"}
 
 

@@ -6,9 +6,11 @@ A key is not limited, since nobody guesses 256 bits, and a right key must always
 import math
 import time
 
-from slowapi import Limiter
-
 from limits import parse
+from slowapi import Limiter
+from starlette.requests import Request
+
+from tollgate.audit.rules import address_of
 from tollgate.core.errors import TooManySignIns
 
 TRIES = parse("30/minute")
@@ -22,3 +24,9 @@ class FirstNet:
         if not self._tries.hit(TRIES, address):
             until = self._tries.get_window_stats(TRIES, address).reset_time
             raise TooManySignIns(retry_after_seconds=max(1, math.ceil(until - time.time())))
+
+
+def address(request: Request) -> str:
+    """The client's address, as failures are counted. All unknown ones count together."""
+    ip = request.state.claims["ip"]
+    return address_of(ip) if ip else "unknown"

@@ -1,8 +1,11 @@
-"""The tokens of sessions and sign-in links, and which passwords are allowed. Randomness is an argument."""
+"""The tokens of sessions and sign-in links, which passwords are allowed, and which emails count as verified. Randomness
+is an argument."""
 
 import re
 import unicodedata
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from typing import Any
 
 from tollgate.core.errors import WeakPassword
 
@@ -52,6 +55,17 @@ def check_password(password: str, email: str, name: str) -> None:
     left = _without(password.casefold(), [*_words(email), *_words(name), *COMMON])
     if len(left) < MOST_GUESSABLE or len(set(left)) < SHORTEST_WORD:
         raise WeakPassword(reason="easy_to_guess")
+
+
+def verified_email(user: Mapping[str, Any]) -> str | None:
+    """The email of a user of Supabase Auth, if the user has proved to own it.
+
+    `email_confirmed_at` alone does not say so: it is set for everyone where the project does not confirm emails.
+    """
+    email = (user.get("email") or "").lower()
+    identities = [one["identity_data"] for one in user.get("identities") or []]
+    verified = {(data.get("email") or "").lower() for data in identities if data.get("email_verified") is True}
+    return email if email in verified - {""} and user.get("email_confirmed_at") else None
 
 
 def _words(text: str) -> list[str]:

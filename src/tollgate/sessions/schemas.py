@@ -18,6 +18,11 @@ Password = Annotated[
 ]
 
 
+AccessToken = Annotated[str, Field(min_length=1, max_length=16_384, pattern=r"^[!-~]+$")]
+
+WAYS: tuple[set[str], ...] = ({"key"}, {"link"}, {"email", "password"}, {"supabase_token"})
+
+
 class SignIn(ChangeBody):
     """One way to sign in."""
 
@@ -28,15 +33,15 @@ class SignIn(ChangeBody):
 
     email: Email | None = Field(None, description="The email of a user, together with `password`.")
     password: Password | None = None
+    supabase_token: AccessToken | None = Field(
+        None, description="An access token of Supabase Auth, where it is set up."
+    )
 
     @model_validator(mode="after")
     def one_way(self) -> Self:
-        if len({"key", "link", "email"} & self.given()) != 1 or (self.email is None) != (self.password is None):
-            raise PydanticCustomError("way", "Send key, or link, or email and password")
+        if set(self.model_dump(exclude_none=True)) not in WAYS:
+            raise PydanticCustomError("way", "Send key, or link, or email and password, or supabase_token")
         return self
-
-    def given(self) -> set[str]:
-        return set(self.model_dump(exclude_none=True))
 
 
 class NewPassword(ChangeBody):
@@ -47,6 +52,18 @@ class NewPassword(ChangeBody):
         None,
         description="The password until now. Not needed within 15 minutes of a sign-in by link.",
     )
+
+
+class SupabaseProject(BaseModel):
+    url: str = Field(description="The project, at which the page signs the user in to get an access token.")
+    publishable_key: str
+
+
+class SignInWays(BaseModel):
+    key: bool
+    link: bool
+    password: bool
+    supabase: SupabaseProject | None = Field(description="Null where Supabase Auth is not set up.")
 
 
 class SessionFilters(PageQuery):
@@ -61,7 +78,7 @@ class Session(BaseModel):
     user_id: str
     email: str
     key_id: str | None = Field(description="The key that was exchanged; null for the other ways to sign in.")
-    way: Literal["key", "link", "password"] = Field(description="How the user signed in.")
+    way: Literal["key", "link", "password", "supabase"] = Field(description="How the user signed in.")
     ip: str | None
     user_agent: str | None
     signed_in_at: Moment

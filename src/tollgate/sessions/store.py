@@ -37,6 +37,10 @@ async def remove_password(door: Door, user_id: str) -> Json:
     return await door.call("tollgate_remove_password", user_id=user_id)
 
 
+async def sign_in_with_supabase(door: Door, email: str, digest: str) -> Json:
+    return await door.call("tollgate_sign_in_with_supabase", email=email, digest=digest)
+
+
 async def create_link(door: Door, person: dict[str, Any], digest: str) -> Json:
     return await door.call("tollgate_create_sign_in_link", person=person, digest=digest)
 

@@ -7,6 +7,7 @@ from tollgate.core.errors import SignInFailed
 from tollgate.database import Door, Json
 from tollgate.sessions import rules, store
 from tollgate.sessions.passwords import Passwords
+from tollgate.sessions.supabase_auth import SupabaseAuth
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class NewSession:
 @dataclass(frozen=True, slots=True)
 class Ways:
     passwords: Passwords
+    supabase: SupabaseAuth | None
     digests: Callable[[str], list[str]]
 
     async def with_key(self, new: NewSession) -> Json:
@@ -36,6 +38,12 @@ class Ways:
         if not await self.passwords.is_right(password, stored):
             raise SignInFailed
         return await store.sign_in_with_password(new.door, email, stored, new.address, new.digest)
+
+    async def with_supabase(self, new: NewSession, access_token: str) -> Json:
+        if self.supabase is None:
+            raise SignInFailed("Supabase Auth is not set up here. Sign in another way: see GET /auth/ways.")
+        email = await self.supabase.email_of(access_token)
+        return await store.sign_in_with_supabase(new.door, email, new.digest)
 
     async def change_password(self, door: Door, address: str, new: str, current: str | None) -> Json:
         user = await store.begin_password_change(door, address, has_current=current is not None)

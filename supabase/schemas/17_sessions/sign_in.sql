@@ -114,6 +114,29 @@ comment on function public.tollgate_sign_in_with_link(jsonb, jsonb, text) is
 select tollgate.expose('public.tollgate_sign_in_with_link(jsonb, jsonb, text)');
 
 
+create function public.tollgate_sign_in_with_supabase(caller jsonb, email text, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person constant tollgate.users := (
+    select u from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_supabase.email)
+  );
+begin
+  if tollgate.may_sign_in(person) is not true then
+    perform tollgate.refuse(401, 'sign_in_failed', '{"way": "supabase"}');
+  end if;
+  return tollgate.start_session(caller, tollgate.actor_of(caller, person), 'supabase', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_supabase(jsonb, text, text) is
+  'Starts a session for the user with this email, whose ownership Supabase Auth has verified. Refuses: sign_in_failed (no such user, or the user or org may not act). Locks as start_session().';
+
+select tollgate.expose('public.tollgate_sign_in_with_supabase(jsonb, text, text)');
+
+
 create function public.tollgate_create_sign_in_link(caller jsonb, person jsonb, digest text) returns jsonb
 language plpgsql
 security definer

@@ -3,7 +3,7 @@ create table tollgate.sessions (
   digest tollgate.digest not null unique,
   user_id text not null references tollgate.users (id) on delete cascade,
   key_id text references tollgate.api_keys (id) on delete cascade,
-  way text not null check (way in ('key', 'link', 'password')),
+  way text not null check (way in ('key', 'link', 'password', 'supabase')),
   ip inet,
   user_agent text,
   created_at timestamptz not null default now(),
