@@ -161,6 +161,8 @@ async def test_a_session_cannot_guess_the_current_password(
     await set_password(client, door, someone, RIGHT)
     await sign_in(client, someone)
     wrong = {"password": OTHER, "current": "a wrong password"}
+    weak = await client.post("/auth/password", json={"password": "password1234", "current": RIGHT})
+    assert code_of(weak) == (400, "weak_password")
     for _ in range(10):
         assert code_of(await client.post("/auth/password", json=wrong)) == FAILED
     right = {"password": OTHER, "current": RIGHT}

@@ -24,8 +24,11 @@ async def sign_in_with_password(door: Door, email: str, checked: str | None, add
     return await door.call("tollgate_sign_in_with_password", email=email, hash=checked, address=address, digest=digest)
 
 
-async def begin_password_change(door: Door, address: str, *, has_current: bool) -> Json:
-    return await door.call("tollgate_begin_password_change", has_current=has_current, address=address)
+async def begin_password_change(door: Door, address: str, *, has_current: bool) -> str | None:
+    """The hash of the current password, if it must be right. Counts as a failure until it was."""
+    answer = await door.call("tollgate_begin_password_change", has_current=has_current, address=address)
+    stored: str | None = answer["hash"]
+    return stored
 
 
 async def set_password(door: Door, new: str, checked: str | None, address: str) -> Json:

@@ -46,9 +46,9 @@ class Ways:
         return await store.sign_in_with_supabase(new.door, email, new.digest)
 
     async def change_password(self, door: Door, address: str, new: str, current: str | None) -> Json:
-        user = await store.begin_password_change(door, address, has_current=current is not None)
-        checked: str | None = user["hash"]
+        user = await store.signed_in(door)
+        rules.check_password(rules.normal(new), user["email"], user["name"])
+        checked = await store.begin_password_change(door, address, has_current=current is not None)
         if checked is not None and not await self.passwords.is_right(current or "", checked):
             raise SignInFailed("The current password is wrong. Correct it, or ask an operator for a sign-in link.")
-        rules.check_password(rules.normal(new), user["email"], user["name"])
         return await store.set_password(door, await self.passwords.hash(new), checked, address)

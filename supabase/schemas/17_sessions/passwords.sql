@@ -81,28 +81,26 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller);
-  person constant tollgate.users := (select u from tollgate.users u where u.id = actor.user_id);
+  email constant text := (select u.email from tollgate.users u where u.id = actor.user_id);
   password tollgate.passwords;
 begin
   if not tollgate.signed_in_by_link(actor) then
-    select p.* into password from tollgate.passwords p where p.user_id = person.id;
+    select p.* into password from tollgate.passwords p where p.user_id = actor.user_id;
     if not found then
       perform tollgate.refuse(403, 'sign_in_again', jsonb_build_object('way', 'link'));
     elsif not has_current then
       perform tollgate.refuse_field('current', 'is missing; send the password that you have now');
     end if;
     perform tollgate.count_password_failure(
-      tollgate.account_of(person.email), address, address = any (password.known_addresses)
+      tollgate.account_of(email), address, address = any (password.known_addresses)
     );
   end if;
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'email', person.email, 'name', person.name, 'hash', password.hash
-  );
+  return jsonb_build_object('caller', tollgate.identity(actor), 'hash', password.hash);
 end
 $$;
 
 comment on function public.tollgate_begin_password_change(jsonb, boolean, text) is
-  'Answers with the email and name of the caller''s user, and with the hash of the current password for the server to check; counts a failure then. The hash is null after a sign-in by link within 15 minutes, which needs no current password. Refuses: as recognise(), sign_in_again (there is no password yet), invalid_request, as count_password_failure(). Locks as count_password_failure().';
+  'Counts a failure, and answers with the hash of the current password for the server to check. Counts nothing and answers null after a sign-in by link within 15 minutes, which needs no current password. Refuses: as recognise(), sign_in_again (there is no password yet), invalid_request, as count_password_failure(). Locks as count_password_failure().';
 
 select tollgate.expose('public.tollgate_begin_password_change(jsonb, boolean, text)');
 
