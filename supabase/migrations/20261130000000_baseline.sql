@@ -11209,7 +11209,8 @@ as $$
 declare
   person tollgate.users;
 begin
-  select u.* into person from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_password.email);
+  select u.* into person from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_password.email)
+  for key share; -- before the password, as tollgate_delete_user() locks them
   update tollgate.passwords p
   set known_addresses = (array_prepend(address, array_remove(p.known_addresses, address)))[1:10]
   where p.user_id = person.id and p.hash = tollgate_sign_in_with_password.hash;
@@ -11222,7 +11223,7 @@ end
 $$;
 
 comment on function public.tollgate_sign_in_with_password(jsonb, text, text, text, text) is
-  'Starts a session for a user whose password was right. `hash` is the one it was checked against, and `digest` that of the session''s token. Refuses: sign_in_failed (the password was changed since, or the user or org may not act). Locks the password, the counts of failures, and as start_session().';
+  'Starts a session for a user whose password was right. `hash` is the one it was checked against, and `digest` that of the session''s token. Refuses: sign_in_failed (the password was changed since, or the user or org may not act). Locks the user against deletion, the password, the counts of failures, and as start_session().';
 
 select tollgate.expose('public.tollgate_sign_in_with_password(jsonb, text, text, text, text)');
 

@@ -14,7 +14,7 @@ from operators import EVENTS, bearing
 from people import Person, refused
 from sessions.browser import browser, code_of, link_for, new_address, set_password, sign_in, sign_in_with_password
 from tollgate.audit.rules import address_of
-from tollgate.core.errors import ServerBusy, SignInFailed, WeakPassword
+from tollgate.core.errors import ServerBusy, SignInFailed, TollgateError, WeakPassword
 from tollgate.database import Door
 from tollgate.keys.authentication import console
 from tollgate.sessions import passwords, rules, store
@@ -287,6 +287,22 @@ async def test_a_right_password_takes_back_its_failures(person: People, door: Do
         for _ in range(10):
             assert code_of(await sign_in_with_password(client, someone, OTHER)) == FAILED
         assert code_of(await sign_in_with_password(client, someone, OTHER)) == THROTTLED
+
+
+async def test_tries_at_the_same_time_do_not_block_each_other(person: People, door: Door) -> None:
+    someone, other, anybody = await person(), await person(), console(door, "tests")
+    addresses = [new_address() for _ in range(3)]
+
+    async def tried(account: str, address: str) -> str:
+        try:
+            await store.begin_password_sign_in(anybody, account, address)
+        except TollgateError as refusal:
+            return refusal.code
+        return "counted"
+
+    tries = [tried(account, address) for address in addresses for account in (someone.email, other.email) * 12]
+    outcomes = await asyncio.gather(*tries)
+    assert sorted(outcomes) == ["counted"] * 60 + ["too_many_sign_ins"] * 12
 
 
 async def test_one_address_cannot_try_many_accounts(person: People, door: Door, change: Any) -> None:
