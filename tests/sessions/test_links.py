@@ -34,9 +34,7 @@ async def test_in_production_a_link_is_secure(person: People, door: Door) -> Non
         assert made.json()["link"].startswith("https://tollgate/admin#/sign-in/")
 
 
-async def test_a_link_needs_a_recent_sign_in_and_an_active_user(
-    person: People, door: Door, sql: Any, shared_database: str
-) -> None:
+async def test_a_link_needs_a_recent_sign_in_and_an_active_user(person: People, door: Door, change: Any) -> None:
     someone, admin = await person(), await person("admin")
     path = f"/admin/users/{someone.user_id}/sign-in-link"
     async with browser(door) as client:
@@ -45,8 +43,8 @@ async def test_a_link_needs_a_recent_sign_in_and_an_active_user(
         own = await client.post(f"/admin/users/{admin.user_id}/sign-in-link")
         assert code_of(own) == (403, "permission_denied"), "the session of a key could do more by it"
         old = "update tollgate.sessions set created_at = now() - interval '16 minutes' where user_id = $1"
-        await sql(shared_database, old, admin.user_id)
+        await change(old, admin.user_id)
         assert code_of(await client.post(path)) == (403, "sign_in_again")
         assert (await client.post(path, headers=bearing(admin))).status_code == 201
-        await sql(shared_database, "update tollgate.users set status = 'disabled' where id = $1", someone.user_id)
+        await change("update tollgate.users set status = 'disabled' where id = $1", someone.user_id)
         assert code_of(await client.post(path, headers=bearing(admin))) == (404, "not_found")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import argon2
@@ -25,22 +25,6 @@ RIGHT = "  correct horse battery staple "
 OTHER = "seventeen purple bicycles"
 FAILED = (401, "sign_in_failed")
 THROTTLED = (429, "too_many_sign_ins")
-
-
-@pytest.fixture
-async def client(door: Door) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(door) as made:
-        yield made
-
-
-@pytest.fixture
-def change(sql: Any, shared_database: str) -> Callable[..., Awaitable[Any]]:
-    """Runs a statement in the database."""
-
-    async def run(statement: str, *arguments: object) -> Any:
-        return await sql(shared_database, statement, *arguments)
-
-    return run
 
 
 async def actions(change: Any, target: str) -> list[str]:

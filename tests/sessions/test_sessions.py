@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -19,22 +19,6 @@ from tollgate.database import Door
 People = Callable[..., Awaitable[Person]]
 ENDED = (401, "session_ended")
 CHAT = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-@pytest.fixture
-async def client(door: Door) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(door) as made:
-        yield made
-
-
-@pytest.fixture
-def change(sql: Any, shared_database: str) -> Callable[..., Awaitable[Any]]:
-    """Runs a statement in the database."""
-
-    async def run(statement: str, *arguments: object) -> Any:
-        return await sql(shared_database, statement, *arguments)
-
-    return run
 
 
 async def test_a_key_is_exchanged_for_a_session_until_sign_out(

@@ -81,10 +81,10 @@ async def test_an_email_that_nobody_verified_signs_nobody_in(
 
 
 async def test_an_email_without_an_active_user_signs_nobody_in(
-    client: httpx.AsyncClient, person: People, project: Project, sql: Any, shared_database: str
+    client: httpx.AsyncClient, person: People, project: Project, change: Any
 ) -> None:
     someone = await person()
-    await sql(shared_database, "update tollgate.users set status = 'disabled' where id = $1", someone.user_id)
+    await change("update tollgate.users set status = 'disabled' where id = $1", someone.user_id)
     for email in (someone.email, "nobody@example.com"):
         assert code_of(await sign_in(client, project.signs_in(email))) == FAILED
     assert not client.cookies
