@@ -1250,6 +1250,9 @@ create table tollgate.requests (
   completion_tokens tollgate.not_negative,
   usage jsonb,
   price jsonb,
+  charged_price jsonb,
+  basis text,
+  attempts jsonb,
   estimated boolean not null default false,
   quarantined boolean not null default false,
   status integer,
@@ -1272,6 +1275,9 @@ create index requests_quarantined on tollgate.requests (created_at) where quaran
 comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. orgs.held_nanos is the sum of hold_nanos of the held and unsettled ones.';
 comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
 comment on column tollgate.requests.price is 'The prices that the hold was made with; estimates are charged with them.';
+comment on column tollgate.requests.charged_price is 'The prices of the route that answered, where they are not those of the hold.';
+comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
+comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
 
 alter table tollgate.requests enable row level security;
 
@@ -1296,6 +1302,8 @@ create table tollgate.answers (
   body_hash text not null,
   request_id text not null,
   answer jsonb, -- null while the request runs; {"kept": false} when it ended without an answer to keep
+  replays integer not null default 0,
+  replayed_at timestamptz,
   created_at timestamptz not null default clock_timestamp(),
   primary key (org_id, idempotency_key)
 );
@@ -6520,6 +6528,160 @@ comment on function public.tollgate_keys_with_usage(jsonb, jsonb, integer, text)
 select tollgate.expose('public.tollgate_keys_with_usage(jsonb, jsonb, integer, text)');
 
 
+-- schemas/10_usage/one_request.sql
+
+-- All that is stored of one request.
+
+create function tollgate.hold_shown(r tollgate.requests) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'amount_nanos', r.hold_nanos,
+    'is_open', r.settled_at is null,
+    'output_bound', r.output_bound,
+    'reserved_tokens', r.reserved_tokens,
+    'expires_at', tollgate.utc(r.expires_at),
+    'next_look_at', (select tollgate.utc(h.next_sweep_at) from tollgate.holds h where h.request_id = r.id),
+    'looks', (select h.sweeps from tollgate.holds h where h.request_id = r.id),
+    'fixed_cost', r.price -> 'fixed_nanos',
+    'output_token_cost', r.price -> 'output_nanos'
+  )
+$$;
+
+comment on function tollgate.hold_shown(tollgate.requests) is
+  'The hold of a request: how much, how its worst case was computed, and when the sweeper looks for the cost of one that is open.';
+
+
+create function tollgate.transfers_of(request_id text) returns setof tollgate.transfers
+language sql
+stable
+rows 3
+set search_path = ''
+as $$
+  select t.* from tollgate.transfers t
+  where t.kind = 'charge' and t.reference = any (array[request_id, request_id || ':late'])
+  union all
+  select t.* from tollgate.transfers t where t.kind = 'refund' and t.reference = request_id || ':late'
+  union all
+  select t.* from tollgate.credit_operations o
+  join tollgate.transfers t on t.position = o.position
+  where o.request_id = transfers_of.request_id
+$$;
+
+comment on function tollgate.transfers_of(text) is
+  'The transfers of a request: its charge, the correction of a late settlement, and refunds by operators.';
+
+
+create function tollgate.settlement_shown(r tollgate.requests) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'settled_at', tollgate.utc(r.settled_at),
+    'basis', r.basis,
+    'charge_nanos', r.charge_nanos,
+    'cost_nanos', r.cost_nanos,
+    'margin_nanos', r.charge_nanos - r.cost_nanos,
+    'refunded_nanos', f.refunded,
+    'refundable_nanos', greatest(coalesce(r.charge_nanos, 0) - f.refunded, 0),
+    'markup_ppm', r.markup_ppm,
+    'price', coalesce(r.charged_price, r.price - array['fixed_nanos', 'output_nanos'], '{}'),
+    'usage', r.usage
+  )
+  from (
+    select coalesce(sum(t.amount_nanos), 0) as refunded
+    from tollgate.credit_operations o
+    join tollgate.transfers t on t.position = o.position
+    where o.request_id = r.id
+  ) f
+$$;
+
+comment on function tollgate.settlement_shown(tollgate.requests) is
+  'How a request was charged, as operators see it: units, prices, markup, charge, cost and refunds.';
+
+
+create function tollgate.idempotency_shown(r tollgate.requests) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'key', r.idempotency_key,
+    'answer', case
+      when a.request_id is null then 'gone'
+      when a.answer is null then 'running'
+      when (a.answer -> 'kept')::boolean is false then 'not_kept'
+      else 'kept'
+    end,
+    'kept_until', tollgate.utc(a.created_at + interval '24 hours'),
+    'replays', coalesce(a.replays, 0),
+    'replayed_at', tollgate.utc(a.replayed_at)
+  )
+  from (select) one
+  left join tollgate.answers a on a.request_id = r.id
+  where r.idempotency_key is not null
+$$;
+
+comment on function tollgate.idempotency_shown(tollgate.requests) is
+  'The idempotency key of a request, and how often its answer was replayed; null without a key.';
+
+
+create function public.tollgate_request(caller jsonb, id text, everyone boolean, content boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
+  found_request tollgate.requests;
+  kept jsonb;
+begin
+  select r.* into found_request from tollgate.requests r
+  where r.id = tollgate_request.id and (everyone or r.org_id = actor.org_id);
+  if not found then
+    perform tollgate.refuse_missing('request', id);
+  end if;
+  if content and everyone then
+    select jsonb_build_object('prompt', c.prompt, 'answer', c.answer) into kept
+    from tollgate.contents c where c.request_id = found_request.id;
+    if found then
+      perform tollgate.record(
+        actor, 'content.read', found_request.org_id, found_request.org_id,
+        jsonb_build_object('request_ids', jsonb_build_array(found_request.id))
+      );
+    end if;
+  end if;
+  return tollgate.request_shown(found_request) || jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'org_name', (select o.name from tollgate.orgs o where o.id = found_request.org_id),
+    'user_email', (select u.email from tollgate.users u where u.id = found_request.user_id),
+    'key_name', (select k.name from tollgate.api_keys k where k.id = found_request.key_id),
+    'hold', tollgate.hold_shown(found_request),
+    'attempts', found_request.attempts,
+    'settlement', tollgate.settlement_shown(found_request),
+    'idempotency', tollgate.idempotency_shown(found_request),
+    'transfers', (
+      select coalesce(jsonb_agg(tollgate.transfer_shown(t) order by t.position), '[]')
+      from tollgate.transfers_of(found_request.id) t
+    ),
+    'events', (
+      select coalesce(jsonb_agg(tollgate.audit_event_shown(e) order by e.occurred_at, e.id), '[]')
+      from tollgate.audit_events e where e.target_id = found_request.id
+    ),
+    'content', kept
+  );
+end
+$$;
+
+comment on function public.tollgate_request(jsonb, text, boolean, boolean) is
+  'All that is stored of one request: its row, hold, attempts, settlement, transfers, idempotency key and audit events: of everyone''s for admins, or one of the caller''s org. The server leaves out our cost for the latter. `content`, for admins: its prompt and answer too, where they were stored; that is recorded as content.read. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_request(jsonb, text, boolean, boolean)');
+
+
 -- schemas/10_usage/pieces.sql
 
 -- Usage of any span of time, read from as few rows as possible: months, days, hours, then requests.
@@ -7668,6 +7830,8 @@ begin
   elsif kept.answer is null then
     return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
   end if;
+  update tollgate.answers a set replays = a.replays + 1, replayed_at = clock_timestamp()
+  where a.org_id = kept_answer.org_id and a.idempotency_key = kept.idempotency_key;
   return jsonb_build_object('replay', kept.answer || jsonb_build_object(
     'request_id', kept.request_id, 'org_id', org_id, 'key_id', key_id
   ));
@@ -7675,7 +7839,7 @@ end
 $$;
 
 comment on function tollgate.kept_answer(jsonb, text, text) is
-  'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
+  'The answer to a request that repeats an idempotency key: a replay, which is counted, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 
 create function tollgate.begin_answer(org_id text, item jsonb) returns void
@@ -7685,7 +7849,8 @@ as $$
   insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
   values (org_id, item ->> 'idempotency_key', item ->> 'body_hash', item ->> 'id')
   on conflict on constraint answers_pkey do update set
-    body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, created_at = excluded.created_at
+    body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, replays = 0, replayed_at = null,
+    created_at = excluded.created_at
 $$;
 
 comment on function tollgate.begin_answer(text, jsonb) is
@@ -7970,7 +8135,8 @@ language sql
 set search_path = ''
 as $$
   select item - array['prompt_tokens', 'completion_tokens'] || jsonb_build_object(
-    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true
+    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true,
+    'basis', 'out_of_range'
   )
   from tollgate.requests r where r.id = item ->> 'id'
 $$;
@@ -8205,6 +8371,9 @@ begin
       prompt_tokens = coalesce((c.item ->> 'prompt_tokens')::bigint, r.prompt_tokens),
       completion_tokens = coalesce((c.item ->> 'completion_tokens')::bigint, r.completion_tokens),
       usage = coalesce(c.item -> 'usage', r.usage),
+      charged_price = coalesce(c.item -> 'charged_price', r.charged_price),
+      basis = coalesce(c.item ->> 'basis', r.basis),
+      attempts = coalesce(c.item -> 'attempts', r.attempts),
       estimated = coalesce((c.item ->> 'estimated')::boolean, r.estimated),
       quarantined = coalesce((c.item ->> 'quarantined')::boolean, r.quarantined),
       status = coalesce((c.item ->> 'status')::integer, r.status),
@@ -8279,6 +8448,9 @@ begin
       prompt_tokens = coalesce((item ->> 'prompt_tokens')::bigint, 0),
       completion_tokens = coalesce((item ->> 'completion_tokens')::bigint, 0),
       usage = coalesce(item -> 'usage', r.usage),
+      charged_price = coalesce(item -> 'charged_price', r.charged_price),
+      basis = item ->> 'basis',
+      attempts = coalesce(item -> 'attempts', r.attempts),
       generation_id = coalesce(item ->> 'generation_id', r.generation_id),
       served_model = coalesce(item ->> 'served_model', r.served_model),
       estimated = false

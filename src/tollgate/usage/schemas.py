@@ -2,16 +2,23 @@
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.usage.rules import Bucket, Format, Span
 from tollgate.web.older_names import OlderNames
-from tollgate.web.schemas import Amounts, CountedPage, Credits, Moment, PageQuery, Period, Text
+from tollgate.web.schemas import Amounts, CountedPage, Credits, Identifier, Moment, PageQuery, Period, QueryModel, Text
 
 Status = Annotated[
     str, Field(pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status; 4xx stands for 400 to 499.")
 ]
 GROUP_DESCRIPTION = "The dimensions to group by. Repeat the parameter for more than one."
+RequestId = Annotated[
+    Identifier,
+    Path(
+        description="The id of the request, as in x-tollgate-request-id.", examples=["req_0193a0b1c2d3e4f5a6b7c8d9e0f1"]
+    ),
+]
 SORT_DESCRIPTION = "Default: `start:asc` when grouped by day or month, else `charge:desc`."
 MOST_WITH_CONTENT = 100
 
@@ -116,6 +123,14 @@ class RefusedCalls(BaseModel):
     first_seen_at: Moment
     last_seen_at: Moment
     last: LastRefused
+
+
+class RequestQuery(QueryModel):
+    include: Literal["content"] | None = Field(
+        None,
+        description="Includes prompt and answer as LOG_CONTENT keeps them. Each read records an audit event "
+        "`content.read`.",
+    )
 
 
 class LogsQuery(AllRequestsQuery):

@@ -12,6 +12,11 @@ async def requests(door: Door, filters: Filters, page_size: int, *, everyone: bo
     return await door.call("tollgate_requests", filters=filters, page_size=page_size, everyone=everyone)
 
 
+async def request(door: Door, request_id: str, *, everyone: bool, content: bool = False) -> Json:
+    """All that is stored of one request. Content is for operators, and reading it is recorded as an audit event."""
+    return await door.call("tollgate_request", id=request_id, everyone=everyone, content=content)
+
+
 async def refused_calls(door: Door, filters: Filters, page_size: int, *, everyone: bool) -> Json:
     return await door.call("tollgate_refused_calls", filters=filters, page_size=page_size, everyone=everyone)
 
