@@ -6968,6 +6968,8 @@ as $$
       ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
       and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
       and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+      and ($1 ->> 'quarantined' is distinct from 'true' or e.quarantined)
+      and ($1 ->> 'quarantined' is distinct from 'false' or not e.quarantined)
     $where$,
     counted => false,
     most_read => most_read
@@ -6998,7 +7000,7 @@ end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, quarantined, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');
 
@@ -9346,6 +9348,31 @@ comment on function tollgate.report_on_books(boolean) is
   'The audit of the books at this moment, with the first hundred faults. Large books, which may take longer than a call, are audited only when asked for; otherwise the answer says that they were not.';
 
 
+create function public.tollgate_audit(caller jsonb, wanted boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  books jsonb := tollgate.report_on_books(wanted);
+begin
+  if (books -> 'audited')::boolean then
+    perform tollgate.record(
+      actor, 'books.audited', null, 'books',
+      jsonb_build_object('agree', books -> 'agree', 'fault_count', books -> 'fault_count')
+    );
+  end if;
+  return books || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(clock_timestamp()));
+end
+$$;
+
+comment on function public.tollgate_audit(jsonb, boolean) is
+  'Audits the books and records that it did: an audit event books.audited with the number of faults. Large books are audited only when `wanted` is true. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_audit(jsonb, boolean)');
+
+
 create function tollgate.report_on_access(since timestamptz, until timestamptz) returns jsonb
 language plpgsql
 stable
@@ -10871,7 +10898,7 @@ begin
     'recent_requests', tollgate.newest_requests(20)
   )
     || tollgate.population(tollgate.usage_today())
-    || tollgate.top_lists(10)
+    || tollgate.top_lists(10, tollgate.top_since())
     || tollgate.needs_attention(10);
 end
 $$;
@@ -10901,6 +10928,165 @@ $$;
 comment on function public.tollgate_health() is 'Answers when the database works. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_health()');
+
+
+-- schemas/16_monitor/overview.sql
+
+-- The operator's overview of a period, beside the period before it.
+
+create function tollgate.refunded_between(since timestamptz, until timestamptz) returns numeric
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(sum(t.amount_nanos), 0)
+  from tollgate.transfers t
+  where t.kind <> 'charge' and t.kind = 'refund' -- the index is that of the first
+    and t.created_at >= since and t.created_at < until
+    and t.reference not like '%:late'
+$$;
+
+comment on function tollgate.refunded_between(timestamptz, timestamptz) is
+  'What operators refunded in a span of time. Corrections by a late settlement are part of the charges.';
+
+
+create function tollgate.period_shown(since timestamptz, until timestamptz) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select tollgate.measures(u, true) || jsonb_build_object(
+    'from', tollgate.utc(since),
+    'to', tollgate.utc(until),
+    'refunded_nanos', tollgate.refunded_between(since, until),
+    'latency', (select to_jsonb(l) from tollgate.latency_between('whole', since, until, '{}') l),
+    'first_token', (select to_jsonb(l) from tollgate.latency_between('first_token', since, until, '{}') l)
+  )
+  from tollgate.usage_by('{}', since, until) u
+$$;
+
+comment on function tollgate.period_shown(timestamptz, timestamptz) is
+  'What all orgs used in a span of time, what was refunded in it, and how long requests took.';
+
+
+create function tollgate.attention_item(kind text, severity text, count bigint, facts jsonb default '{}') returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('kind', kind, 'severity', severity, 'count', count, 'facts', facts) where count > 0
+$$;
+
+comment on function tollgate.attention_item(text, text, bigint, jsonb) is
+  'Something that an operator should look at; null where there is none of it.';
+
+
+create function tollgate.holds_to_look_at() returns table (unsettled bigint, expired bigint)
+language sql
+stable
+set search_path = ''
+as $$
+  select count(*) filter (where r.state = 'unsettled' and r.created_at < now() - interval '10 minutes'),
+    count(*) filter (where r.state = 'held' and r.expires_at < now() - interval '10 minutes')
+  from tollgate.holds h
+  join tollgate.requests r on r.id = h.request_id
+$$;
+
+comment on function tollgate.holds_to_look_at() is
+  'Requests whose cost is unknown for more than 10 minutes, and those that the sweeper should have ended 10 minutes ago.';
+
+
+create function tollgate.attention() returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(a.item order by a.place) filter (where a.item is not null), '[]')
+  from (
+    select 1, tollgate.attention_item('audit_failed', 'critical', (b.details -> 'fault_count')::bigint)
+    from (
+      select e.details from tollgate.audit_events e
+      where e.target_id = 'books' and e.action = 'books.audited'
+      order by e.occurred_at desc, e.id desc
+      limit 1
+    ) b
+    union all
+    select 2, tollgate.attention_item('quarantined', 'critical', count(*))
+    from tollgate.requests r where r.quarantined and r.created_at >= now() - interval '7 days'
+    union all
+    select 3, tollgate.attention_item('expired_holds', 'critical', h.expired) from tollgate.holds_to_look_at() h
+    union all
+    select 4, tollgate.attention_item('unsettled', 'warning', h.unsettled) from tollgate.holds_to_look_at() h
+    union all
+    select 5, tollgate.attention_item('paid_suspended', 'critical', count(*))
+    from tollgate.orgs o where o.paid_suspended_at is not null
+    union all
+    select 6, tollgate.attention_item('overdrawn', 'warning', count(*), jsonb_build_object(
+      'overdrawn_nanos', coalesce(-sum(o.balance_nanos), 0)
+    ))
+    from tollgate.orgs o where o.balance_nanos < 0
+    union all
+    select 7, tollgate.attention_item('upstream_down', 'critical', count(*), jsonb_build_object('names', jsonb_agg(u.name)))
+    from tollgate.upstreams u
+    join tollgate.probes p on p.upstream_id = u.id
+    where u.state = 'active' and p.status = 'down'
+    union all
+    select 8, tollgate.attention_item('security_event', s.severity, s.count)
+    from (
+      select e.severity, count(*) as count
+      from tollgate.security_events e
+      where e.acknowledged_at is null and e.severity <> 'info'
+      group by e.severity
+      order by e.severity
+    ) s
+  ) a (place, item)
+$$;
+
+comment on function tollgate.attention() is
+  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, suspended and overdrawn orgs, upstreams that are down, and open security events by severity.';
+
+
+create function public.tollgate_overview(caller jsonb, since text, until text, bucket text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+set work_mem = '64MB'
+set timezone = 'UTC'
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  beginning constant timestamptz := since;
+  ending constant timestamptz := coalesce(until::timestamptz, clock_timestamp());
+  first_bucket constant timestamptz := date_trunc(bucket, beginning);
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'at', tollgate.utc(now()),
+    'period', tollgate.period_shown(beginning, ending),
+    'before', tollgate.period_shown(beginning - (ending - beginning), beginning),
+    'series', (
+      select coalesce(jsonb_agg(
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, true) order by s.start
+      ), '[]')
+      from generate_series(first_bucket, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
+      left join tollgate.usage_by(array[bucket], first_bucket, ending) u on u.start = s.start
+    ),
+    'openrouter_day_nanos', (
+      select coalesce(sum(u.cost_nanos), 0)
+      from tollgate.usage_by('{}', now() - interval '24 hours', null, '{"upstream": "openrouter"}') u
+    ),
+    'attention', tollgate.attention()
+  )
+    || tollgate.top_lists(10, beginning, until::timestamptz)
+    || tollgate.needs_attention(10);
+end
+$$;
+
+comment on function public.tollgate_overview(jsonb, text, text, text) is
+  'The operator''s overview of a span of time (`until` null is now) and of the one before it, of the same length: usage, refunds, latencies; a series by hour or day; the top orgs, keys and models; open holds; what to look at. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_overview(jsonb, text, text, text)');
 
 
 -- schemas/16_monitor/own.sql
@@ -11065,7 +11251,7 @@ select tollgate.expose('public.tollgate_key_usage(jsonb)');
 
 -- schemas/16_monitor/top_lists.sql
 
--- The orgs, keys and models that used most in 30 days.
+-- The orgs, keys and models that used most in a period.
 
 create function tollgate.top_since() returns timestamptz
 language sql
@@ -11078,13 +11264,13 @@ $$;
 comment on function tollgate.top_since() is 'The beginning of the 30 days of the top lists, which include today.';
 
 
-create function tollgate.top_lists(places integer) returns jsonb
+create function tollgate.top_lists(places integer, since timestamptz, until timestamptz default null) returns jsonb
 language sql
 stable
 set search_path = ''
 as $$
   with used as materialized (
-    select u.* from tollgate.keys_in_30_days() u
+    select u.* from tollgate.keys_used(since, until) u
   ),
   orgs as (
     select u.org_id, sum(u.requests) as requests, sum(u.tokens) as tokens,
@@ -11101,7 +11287,7 @@ as $$
   ),
   models as (
     select u.model, u.requests, u.prompt_tokens + u.completion_tokens as tokens, u.charge_nanos, u.cost_nanos
-    from tollgate.usage_by('{model}', tollgate.top_since()) u
+    from tollgate.usage_by('{model}', since, until) u
     order by u.charge_nanos desc, u.requests desc, u.model
     limit places
   )
@@ -11123,10 +11309,11 @@ as $$
   )
 $$;
 
-comment on function tollgate.top_lists(integer) is 'The orgs, keys and models that were charged most in 30 days.';
+comment on function tollgate.top_lists(integer, timestamptz, timestamptz) is
+  'The orgs, keys and models that were charged most in a span of time; until null is now.';
 
 
-create function tollgate.keys_in_30_days() returns table (
+create function tollgate.keys_used(since timestamptz, until timestamptz) returns table (
   org_id text, key_id text, requests numeric, tokens numeric, charge_nanos numeric, cost_nanos numeric
 )
 language plpgsql
@@ -11138,12 +11325,13 @@ declare
   period tollgate.top_keys_period;
 begin
   select l.* into period from tollgate.top_keys_period l;
-  -- Never renewed, or so long ago that correcting it would cost more than summing up again.
-  if (period.since between tollgate.top_since() - interval '7 days' and tollgate.top_since()) is not true then
+  -- Not of the span that is renewed, or so far from it that correcting it would cost more than summing up again.
+  if keys_used.until is not null
+    or (period.since between keys_used.since - interval '7 days' and keys_used.since + interval '7 days') is not true then
     return query
     select u.org_id, u.key_id, u.requests::numeric, (u.prompt_tokens + u.completion_tokens)::numeric,
       u.charge_nanos::numeric, u.cost_nanos::numeric
-    from tollgate.usage_by('{org,key}', tollgate.top_since()) u;
+    from tollgate.usage_by('{org,key}', keys_used.since, keys_used.until) u;
     return;
   end if;
   return query
@@ -11156,16 +11344,20 @@ begin
     from tollgate.usage_by('{org,key}', period.until) u
     union all
     select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, -1
-    from tollgate.usage_by('{org,key}', period.since, tollgate.top_since()) u
-    where period.since < tollgate.top_since()
+    from tollgate.usage_by('{org,key}', period.since, keys_used.since) u
+    where period.since < keys_used.since
+    union all
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, 1
+    from tollgate.usage_by('{org,key}', keys_used.since, period.since) u
+    where keys_used.since < period.since
   ) p
   group by p.org_id, p.key_id
   having sum(p.requests * p.sign) > 0;
 end
 $$;
 
-comment on function tollgate.keys_in_30_days() is
-  'What each key used in 30 days: the sums in tollgate.top_keys, plus what came since, less the days that are older by now.';
+comment on function tollgate.keys_used(timestamptz, timestamptz) is
+  'What each key used in a span of time. For one that begins about 30 days ago and ends now: the sums in tollgate.top_keys, plus what came since, with the difference at their beginning.';
 
 
 create function public.tollgate_renew_leaders() returns jsonb

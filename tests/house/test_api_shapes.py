@@ -161,6 +161,7 @@ NOT_CREATING = {
     "enable": "sets a state",
     "rotate": "a key that was rotated is refused the next time",
     "assign-plan": "sets the plan",
+    "audit": "reads the books",
     "limit": "sets all limits",
     "refresh-health": "checks again",
     "refresh-models": "reads the list again",

@@ -140,7 +140,7 @@ async def test_attempts_tell_what_failed_and_what_was_paid(shared_database: str)
     async with own_server(shared_database, "openai", answer(status=503), answer(status=503), good) as staged:
         stage, _, someone, body = staged
         assert (await stage.post(someone, body | {"stream": False})).status_code == 200
-        row = await stage.request(someone)
+        row = await stage.row(someone)
         life = await look(stage.gateway, someone, f"/user/usage/{row['id']}")
     tries = [(one["outcome"], one["error_code"]) for one in life["attempts"]]
     assert tries == [("failed", "upstream_busy"), ("failed", "upstream_busy"), ("answered", None)]

@@ -21,6 +21,9 @@ LONGEST_SERIES: Mapping[Bucket, timedelta] = {
     "day": timedelta(days=731),
 }
 DEFAULT_AGGREGATE = timedelta(days=30)
+DEFAULT_OVERVIEW = timedelta(days=1)
+LONGEST_OVERVIEW = timedelta(days=366)
+LONGEST_OVERVIEW_BY_HOUR = timedelta(days=7)
 DEFAULT_LATENCY = timedelta(days=1)
 LONGEST_LATENCY_OF_SUBJECT = timedelta(days=31)
 """Latencies are stored by model and upstream. Those of an org, user or key are computed from its requests."""
@@ -58,6 +61,16 @@ def latency_span(since: datetime | None, until: datetime | None, *, has_subject:
     if has_subject:
         _refuse_longer_than(LONGEST_LATENCY_OF_SUBJECT, found, now, "The latency of an org, user or key")
     return found
+
+
+def overview_span(since: datetime | None, until: datetime | None, *, now: datetime) -> Span:
+    found = span(since, until, default=DEFAULT_OVERVIEW, now=now)
+    _refuse_longer_than(LONGEST_OVERVIEW, found, now, "The overview")
+    return found
+
+
+def overview_bucket(found: Span, now: datetime) -> Literal["hour", "day"]:
+    return "hour" if (found.until or now) - found.since <= LONGEST_OVERVIEW_BY_HOUR else "day"
 
 
 def table_row(request: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:

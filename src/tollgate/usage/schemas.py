@@ -66,6 +66,7 @@ class _RequestFilters(OlderNames, UsageFilters):
     state: Literal["held", "unsettled", "settled", "released"] | None = None
     streamed: bool | None = None
     estimated: bool | None = Field(None, description="Whether the charge is an estimate.")
+    quarantined: bool | None = Field(None, description="Whether the hold was charged because of impossible figures.")
     cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
     sort: Literal["created_at:desc", "created_at:asc"] | None = Field(None, description="Newest first by default.")
 

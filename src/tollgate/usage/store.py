@@ -68,6 +68,10 @@ async def monitor(door: Door) -> Json:
     return await door.call("tollgate_monitor")
 
 
+async def overview(door: Door, since: str, until: str | None, bucket: str) -> Json:
+    return await door.call("tollgate_overview", since=since, until=until, bucket=bucket)
+
+
 async def own_monitor(door: Door) -> Json:
     """Of the caller's org."""
     return await door.call("tollgate_own_monitor")
