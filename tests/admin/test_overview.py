@@ -81,7 +81,7 @@ async def test_the_top_lists_are_those_of_the_period_up_to_now(
     before = [(await over(api, **query))["top_keys"] for query in asked]
     await door.call("tollgate_renew_leaders")
     assert [(await over(api, **query))["top_keys"] for query in asked] == before
-    assert all(top[0]["key_id"] == someone.key_id for top in before)
+    assert all(any(key["key_id"] == someone.key_id for key in top) for top in before)
     assert before[0] == before[1]
     await sql(shared_database, "update tollgate.top_keys_period set since = null, until = null")
 
