@@ -1016,6 +1016,21 @@ comment on column tollgate.probes.latency_ms is 'Milliseconds until the head of 
 alter table tollgate.probes enable row level security;
 
 
+create table tollgate.past_probes (
+  upstream_id text not null references tollgate.upstreams (id) on delete cascade,
+  probed_at timestamptz not null,
+  status text not null,
+  http_status integer,
+  latency_ms integer,
+  error text,
+  primary key (upstream_id, probed_at)
+);
+
+comment on table tollgate.past_probes is 'The last 50 probes of each of our own upstreams.';
+
+alter table tollgate.past_probes enable row level security;
+
+
 -- schemas/09_catalog/tables.sql
 
 create table tollgate.snapshots (
@@ -5326,6 +5341,45 @@ $$;
 comment on function tollgate.probe_shown(tollgate.probes) is 'A probe as operators see it.';
 
 
+create function tollgate.keep_past_probes(kept tollgate.probes[]) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.past_probes (upstream_id, probed_at, status, http_status, latency_ms, error)
+  select k.upstream_id, k.probed_at, k.status, k.http_status, k.latency_ms, k.error from unnest(kept) k
+  on conflict do nothing;
+  delete from tollgate.past_probes p
+  using unnest(kept) k
+  where p.upstream_id = k.upstream_id and p.probed_at < (
+    select o.probed_at from tollgate.past_probes o
+    where o.upstream_id = k.upstream_id
+    order by o.probed_at desc
+    offset 49
+    limit 1
+  )
+$$;
+
+comment on function tollgate.keep_past_probes(tollgate.probes[]) is
+  'Adds probes to those of the past, and deletes all but the last 50 of each upstream. Expects the upstreams to be locked.';
+
+
+create function tollgate.past_probes_of(id text) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(
+    jsonb_build_object(
+      'status', p.status, 'http_status', p.http_status, 'latency_ms', p.latency_ms, 'error', p.error,
+      'probed_at', tollgate.utc(p.probed_at)
+    ) order by p.probed_at desc
+  ), '[]')
+  from tollgate.past_probes p where p.upstream_id = id
+$$;
+
+comment on function tollgate.past_probes_of(text) is 'The last probes of an upstream, newest first.';
+
+
 create function public.tollgate_keep_probes(caller jsonb, probes jsonb) returns jsonb
 language plpgsql
 security definer
@@ -5334,6 +5388,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
   kept jsonb;
+  rows tollgate.probes[];
 begin
   perform u.id from tollgate.upstreams u
   where u.id in (select p ->> 'upstream_id' from jsonb_array_elements(probes) p)
@@ -5352,8 +5407,10 @@ begin
       error = excluded.error, probed_at = excluded.probed_at
     returning p as row
   )
-  select coalesce(jsonb_agg(tollgate.probe_shown(s.row) order by (s.row).upstream_id), '[]') into kept
+  select coalesce(jsonb_agg(tollgate.probe_shown(s.row) order by (s.row).upstream_id), '[]'), array_agg(s.row)
+  into kept, rows
   from stored s;
+  perform tollgate.keep_past_probes(rows);
 
   perform tollgate.record(actor, 'upstreams.probed', null, 'upstreams', jsonb_build_object(
     'up', (select count(*) from jsonb_array_elements(kept) k where k ->> 'status' = 'up'),
@@ -5813,12 +5870,15 @@ begin
   if not found then
     perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'upstream', tollgate.upstream_shown(found_one));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'upstream', tollgate.upstream_shown(found_one) || jsonb_build_object('checks', tollgate.past_probes_of(upstream_id))
+  );
 end
 $$;
 
 comment on function public.tollgate_upstream(jsonb, text) is
-  'One upstream. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'One upstream, with its last 50 probes. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstream(jsonb, text)');
 
@@ -5968,6 +6028,43 @@ comment on function public.tollgate_catalog_caller(jsonb) is
   'The caller of the catalog: its markup (null is the setting MARKUP), and the models that its key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
 
 select tollgate.expose('public.tollgate_catalog_caller(jsonb)');
+
+
+create function public.tollgate_catalog_operator(caller jsonb, org_id text, plan text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  plan_id text := plan;
+  own_ppm integer;
+begin
+  if org_id is not null then
+    select o.plan_id, o.markup_ppm into plan_id, own_ppm
+    from tollgate.orgs o where o.id = tollgate_catalog_operator.org_id;
+    if not found then
+      perform tollgate.refuse_missing('org', org_id);
+    end if;
+  elsif plan is not null and not exists (select from tollgate.plans p where p.id = plan) then
+    perform tollgate.refuse_missing('plan', plan);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'markup_ppm', coalesce(own_ppm, (select p.markup_ppm from tollgate.plans p where p.id = plan_id)),
+    'upstreams', (
+      select coalesce(jsonb_object_agg(u.id, jsonb_build_object('name', u.name, 'health', p.status)), '{}')
+      from tollgate.upstreams u
+      left join tollgate.probes p on p.upstream_id = u.id
+    )
+  );
+end
+$$;
+
+comment on function public.tollgate_catalog_operator(jsonb, text, text) is
+  'What an operator''s list of models needs besides the catalog: the markup of an org or a plan (null is the setting MARKUP), and the last health of our own upstreams. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_catalog_operator(jsonb, text, text)');
 
 
 -- schemas/09_catalog/snapshots.sql
@@ -10928,6 +11025,28 @@ $$;
 comment on function public.tollgate_health() is 'Answers when the database works. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_health()');
+
+
+create function public.tollgate_versions(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'schema_version', (select v.version from tollgate.schema_version v),
+    'postgres_version', current_setting('server_version')
+  );
+end
+$$;
+
+comment on function public.tollgate_versions(jsonb) is
+  'The versions of the schema and of Postgres. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_versions(jsonb)');
 
 
 -- schemas/16_monitor/overview.sql

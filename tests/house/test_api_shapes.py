@@ -114,6 +114,8 @@ PART_OF_A_FIELD = {
     "cached": "whether cached_tokens is above 0",
     "acknowledged": "whether acknowledged_at is set",
     "actor_id": "the id in actor",
+    "for_org": "whose markup the prices have",
+    "for_plan": "whose markup the prices have",
     "everyone": "whether to show other users' sessions",
     "min_nanos": "a bound of amount_nanos",
     "max_nanos": "a bound of amount_nanos",
