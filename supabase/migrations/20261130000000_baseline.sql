@@ -6166,6 +6166,10 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   groups text[] := array(select jsonb_array_elements_text(by));
   sort constant text := filters ->> 'sort';
+  refunds constant jsonb := tollgate.refunds_of(
+    groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
+    tollgate.own_or_all(actor, filters, everyone)
+  );
   answer jsonb;
 begin
   with used as materialized (
@@ -6195,7 +6199,8 @@ begin
     ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
-    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone)
+        || tollgate.refunded(refunds, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as shown,
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
@@ -6218,7 +6223,9 @@ begin
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
         sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
       from used u
-    ), everyone),
+    ), everyone) || jsonb_build_object('refunded_nanos', (
+      select coalesce(sum(r.value::numeric), 0) from jsonb_each(refunds) r
+    )),
     'unknown', past.place is null
   ) into answer
   from past;
@@ -6246,12 +6253,16 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   beginning timestamptz := date_trunc(bucket, (filters ->> 'from')::timestamptz);
   ending timestamptz := coalesce((filters ->> 'to')::timestamptz, now());
+  refunds constant jsonb := tollgate.refunds_of(
+    array[bucket], beginning, ending, tollgate.own_or_all(actor, filters, everyone)
+  );
 begin
   return (
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
-        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone) order by s.start
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone)
+          || tollgate.refunded(refunds, s.start, null, null, null, null, null) order by s.start
       ), '[]')
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
@@ -6536,6 +6547,38 @@ comment on function public.tollgate_latency(jsonb, text, jsonb) is
   'How long requests took, whole or until their first token (`kind`: whole, first_token). For admins. `filters`: from, to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_latency(jsonb, text, jsonb)');
+
+
+create function public.tollgate_latency_series(caller jsonb, bucket text, filters jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  length constant interval := '1 ' || bucket;
+  beginning constant timestamptz := date_trunc(bucket, (filters ->> 'from')::timestamptz);
+  ending constant timestamptz := coalesce((filters ->> 'to')::timestamptz, now());
+begin
+  return (
+    select jsonb_build_object(
+      'caller', tollgate.identity(actor),
+      'data', coalesce(jsonb_agg(jsonb_build_object(
+        'start', tollgate.utc(s.start),
+        'latency', to_jsonb(tollgate.latency_between('whole', s.start, least(s.start + length, ending), filters)),
+        'first_token', to_jsonb(tollgate.latency_between('first_token', s.start, least(s.start + length, ending), filters))
+      ) order by s.start), '[]')
+    )
+    from generate_series(beginning, ending - interval '1 microsecond', length) s (start)
+  );
+end
+$$;
+
+comment on function public.tollgate_latency_series(jsonb, text, jsonb) is
+  'How long requests took, whole and until their first token, in every hour or day of a span of time; the server bounds how many. For admins. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_latency_series(jsonb, text, jsonb)');
 
 
 -- schemas/10_usage/of_keys.sql
@@ -6950,6 +6993,78 @@ $$;
 
 comment on function tollgate.usage_by(text[], timestamptz, timestamptz, jsonb) is
   'What was used in a span of time, by any of minute, hour, day, month, org, user, key, model, upstream. Reads rolled up hours, days and months where whole ones lie within, and requests at the ends, after what was rolled up, and where they are late: each request counts exactly once. Where requests were dropped, an hour counts when it begins within the span.';
+
+
+-- schemas/10_usage/refunds.sql
+
+-- Refunds, counted with the requests that they refund.
+
+create function tollgate.refunds_by(by text[], since timestamptz, until timestamptz, filters jsonb) returns table (
+  start timestamptz, org_id text, user_id text, key_id text, model text, upstream text, nanos numeric
+)
+language plpgsql
+stable
+set search_path = ''
+set jit = off
+as $$
+declare
+  unit constant text := (select u from unnest(array['minute', 'hour', 'day', 'month']) u where u = any (by) limit 1);
+begin
+  return query execute format(
+    $query$
+      select %1$s, sum(f.amount_nanos)
+      from tollgate.transfers f
+      join tollgate.requests t on t.id = tollgate.request_of(f)
+      where f.kind <> 'charge' and f.kind = 'refund' and f.reference not like '%%:late'
+        and f.created_at >= coalesce($1, '-infinity')
+        and t.created_at >= coalesce($1, '-infinity') and t.created_at < coalesce($2, 'infinity') %2$s
+      group by 1, 2, 3, 4, 5, 6
+    $query$,
+    concat_ws(', ',
+      case when unit is null then 'null::timestamptz' else format('date_trunc(%L, t.created_at, ''UTC'')', unit) end,
+      case when 'org' = any (by) then 't.org_id' else 'null::text' end,
+      case when 'user' = any (by) then 't.user_id' else 'null::text' end,
+      case when 'key' = any (by) then 't.key_id' else 'null::text' end,
+      case when 'model' = any (by) then 't.model' else 'null::text' end,
+      case when 'upstream' = any (by) then 't.upstream' else 'null::text' end
+    ),
+    tollgate.wanted(filters, array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
+  ) using since, until;
+end
+$$;
+
+comment on function tollgate.refunds_by(text[], timestamptz, timestamptz, jsonb) is
+  'What operators have refunded of the requests made in a span of time, grouped as usage_by() groups them. Refunds of requests that retention dropped are left out. Refunds are few: they are read one by one, from the index of transfers that are no charges.';
+
+
+create function tollgate.refunded(refunds jsonb, start timestamptz, org_id text, user_id text, key_id text, model text, upstream text)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('refunded_nanos', coalesce(
+    refunds -> tollgate.group_id(start, org_id, user_id, key_id, model, upstream), '0'
+  ))
+$$;
+
+comment on function tollgate.refunded(jsonb, timestamptz, text, text, text, text, text) is
+  'The refunds of a group, from those of refunds_of().';
+
+
+create function tollgate.refunds_of(by text[], since timestamptz, until timestamptz, filters jsonb) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(
+    jsonb_object_agg(tollgate.group_id(r.start, r.org_id, r.user_id, r.key_id, r.model, r.upstream), r.nanos), '{}'
+  )
+  from tollgate.refunds_by(by, since, until, filters) r
+$$;
+
+comment on function tollgate.refunds_of(text[], timestamptz, timestamptz, jsonb) is
+  'The refunds of refunds_by() by the id of their group: few, where there may be many groups.';
 
 
 -- schemas/10_usage/requests.sql

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.usage.rules import Bucket, Format, Span
+from tollgate.usage.rules import Bucket, Format, LatencyBucket, Span
 from tollgate.web.older_names import OlderNames
 from tollgate.web.schemas import Amounts, CountedPage, Credits, Identifier, Moment, PageQuery, Period, QueryModel, Text
 
@@ -45,6 +45,10 @@ class AllUsageFilters(UsageFilters):
     @property
     def has_subject(self) -> bool:
         return bool(self.org_id or self.user_id or self.key_id)
+
+    @property
+    def has_model(self) -> bool:
+        return bool(self.model or self.upstream)
 
 
 OwnSort = Literal[
@@ -178,6 +182,13 @@ class LatencyQuery(AllUsageFilters):
     pass
 
 
+class LatencySeriesQuery(AllUsageFilters):
+    bucket: LatencyBucket = Field(
+        "hour",
+        description="hour covers at most 7 days, day at most 92 days; with a filter, 1 day and 31 days.",
+    )
+
+
 class RequestRow(Amounts):
     id: str = Field(examples=["req_0193a0b1c2d3e4f5a6b7c8d9e0f1"])
     created_at: Moment
@@ -225,6 +236,14 @@ class LoggedRequestRow(PaidRequestRow):
     answer: str | None = Field(None, description="The same for the first choice of the answer.")
 
 
+class _Refunded(Amounts):
+    refunded_nanos: int = Field(
+        description="What operators have refunded of these requests, whenever that was. Charge, cost and margin are "
+        "those before refunds. Requests that retention deleted are left out."
+    )
+    refunded_credits: Credits
+
+
 class Measures(Amounts):
     """Charges are those of the requests, before refunds."""
 
@@ -260,19 +279,27 @@ class _GroupFields(BaseModel):
     last_request_at: Moment
 
 
-class Group(_GroupFields, Measures):
+class Totals(Measures, _Refunded):
+    pass
+
+
+class PaidTotals(PaidMeasures, _Refunded):
+    pass
+
+
+class Group(_GroupFields, Totals):
     """The usage of one group. It has only the fields of the dimensions in `by`."""
 
 
-class PaidGroup(_GroupFields, PaidMeasures):
+class PaidGroup(_GroupFields, PaidTotals):
     """The usage of one group, with our cost and margin."""
 
 
-class Point(Measures):
+class Point(Totals):
     start: Moment
 
 
-class PaidPoint(PaidMeasures):
+class PaidPoint(PaidTotals):
     start: Moment
 
 
@@ -285,12 +312,12 @@ class _Counted(BaseModel):
 
 class Aggregate(CountedPage[Group], _Counted):
     by: list[str]
-    totals: Measures = Field(description="Over all groups on all pages.")
+    totals: Totals = Field(description="Over all groups on all pages.")
 
 
 class PaidAggregate(CountedPage[PaidGroup], _Counted):
     by: list[str]
-    totals: PaidMeasures = Field(description="Over all groups on all pages.")
+    totals: PaidTotals = Field(description="Over all groups on all pages.")
 
 
 class Series(_Counted):
@@ -303,13 +330,28 @@ class PaidSeries(_Counted):
     data: list[PaidPoint] = Field(description="Oldest first, empty buckets included.")
 
 
-class Latency(_Counted):
+class Percentiles(BaseModel):
     requests: int = Field(description="How many requests were measured: those without an error.")
     average_ms: float | None
     p50_ms: int | None = Field(description="Half of the requests took no longer. Percentiles are accurate to 5 %.")
     p90_ms: int | None
     p95_ms: int | None
     p99_ms: int | None
+
+
+class Latency(Percentiles, _Counted):
+    pass
+
+
+class LatencyPoint(BaseModel):
+    start: Moment
+    latency: Percentiles = Field(description="From the request to the last byte.")
+    first_token: Percentiles = Field(description="From the request to the first token of a stream.")
+
+
+class LatencySeries(_Counted):
+    bucket: LatencyBucket
+    data: list[LatencyPoint] = Field(description="Oldest first, empty buckets included.")
 
 
 class UsageSummary(Amounts):

@@ -40,6 +40,10 @@ async def latency(door: Door, kind: str, filters: Filters) -> Json:
     return await door.call("tollgate_latency", kind=kind, filters=filters)
 
 
+async def latency_series(door: Door, bucket: str, filters: Filters) -> Json:
+    return await door.call("tollgate_latency_series", bucket=bucket, filters=filters)
+
+
 async def of_keys(door: Door, filters: Filters, page_size: int) -> Json:
     return await door.call("tollgate_keys_usage", filters=filters, page_size=page_size)
 

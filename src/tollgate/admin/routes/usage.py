@@ -21,6 +21,8 @@ from tollgate.usage.schemas import (
     AllSeriesQuery,
     Latency,
     LatencyQuery,
+    LatencySeries,
+    LatencySeriesQuery,
     LoggedRequestRow,
     LogsQuery,
     PaidAggregate,
@@ -84,6 +86,16 @@ def router(gate: Gate) -> Routes:
     @routes.get("/admin/usage/latency", summary="Get the duration of requests", responses=ERRORS)
     async def latency(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
         return Latency(**await usage.latency(door, "whole", query))
+
+    @routes.get(
+        "/admin/usage/latency/series",
+        summary="Get the duration of requests and the time to first token by hour or day",
+        responses=ERRORS,
+    )
+    async def latency_series(
+        door: Annotated[Door, opened], query: Annotated[LatencySeriesQuery, Query()]
+    ) -> LatencySeries:
+        return LatencySeries(**await usage.latency_series(door, query))
 
     @routes.get("/admin/usage/ttft", summary="Get the time to first token", responses=ERRORS)
     async def first_token(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.admin.schemas.security import Severity
 from tollgate.keys.rules import masked
-from tollgate.usage.schemas import PaidPoint
+from tollgate.usage.schemas import PaidMeasures
 from tollgate.web.schemas import Amounts, Credits, Moment, Period
 
 AttentionKind = Literal[
@@ -218,7 +218,8 @@ class PeriodUsage(Amounts):
         return found | {"error_rate": found["errors"] / found["requests"] if found["requests"] else None}
 
 
-class OverviewPoint(PaidPoint):
+class OverviewPoint(PaidMeasures):
+    start: Moment
     error_rate: float | None = Field(description="Errors by requests, from 0 to 1; null without requests.")
 
     @model_validator(mode="before")
