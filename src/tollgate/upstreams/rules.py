@@ -60,7 +60,7 @@ class AttemptRecord(NamedTuple):
     """The upstream's HTTP status, where it sent one."""
     error_code: str | None = None
     why: str | None = None
-    """It names no address and quotes nothing that the upstream sent."""
+    """It names no address, and of what the upstream sent at most a content type."""
 
 
 def unrecorded(record: AttemptRecord) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from tollgate.core import strict_json
 from tollgate.core.errors import UpstreamError
 from tollgate.core.models import Route
 from tollgate.upstreams.attempts.reply import Reply
@@ -34,7 +35,7 @@ class Failure(NamedTuple):
     step: Step
     error: UpstreamError
     why: str
-    """For the operator: it names no address and quotes nothing that the upstream sent."""
+    """For the operator: it names no address, and of what the upstream sent at most a content type."""
     refused: Refused | None = None
     """The upstream's own error, where it says more than ours."""
     retry_after: float | None = None
@@ -53,5 +54,8 @@ def recorded(outcome: Outcome, route: Route, seconds: float) -> AttemptRecord:
     if isinstance(outcome, Refused):
         return made._replace(outcome="refused", status=outcome.status)
     return made._replace(
-        outcome="failed", status=outcome.status, error_code=outcome.error.code, why=outcome.why[:MOST_WHY]
+        outcome="failed",
+        status=outcome.status,
+        error_code=outcome.error.code,
+        why=strict_json.printable(outcome.why, MOST_WHY),
     )
