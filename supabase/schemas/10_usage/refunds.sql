@@ -66,3 +66,14 @@ $$;
 
 comment on function tollgate.refunds_of(text[], timestamptz, timestamptz, jsonb) is
   'The refunds of refunds_by() by the id of their group: few, where there may be many groups.';
+
+
+create function tollgate.sum_of(refunds jsonb) returns numeric
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(sum(r.value::numeric), 0) from jsonb_each(refunds) r
+$$;
+
+comment on function tollgate.sum_of(jsonb) is 'All refunds of refunds_of() together.';
