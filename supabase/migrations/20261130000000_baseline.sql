@@ -6196,8 +6196,7 @@ begin
     ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
-    select tollgate.group_shown(u::tollgate.usage, groups, everyone)
-        || tollgate.refunded(refunds, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as shown,
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
@@ -6210,7 +6209,7 @@ begin
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
+    'data', (select coalesce(jsonb_agg(p.shown || tollgate.refunded(refunds, p.id) order by p.place), '[]') from page p),
     'next_cursor', (
       select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
@@ -6257,7 +6256,7 @@ begin
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
         jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone)
-          || tollgate.refunded(refunds, s.start, null, null, null, null, null) order by s.start
+          || tollgate.refunded(refunds, tollgate.group_id(s.start, null, null, null, null, null)) order by s.start
       ), '[]')
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
@@ -6878,19 +6877,15 @@ comment on function tollgate.refunds_by(text[], timestamptz, timestamptz, jsonb)
   'What operators have refunded of the requests made in a span of time, grouped as usage_by() groups them. Refunds of requests that retention dropped are left out. Refunds are few: they are read one by one, from the index of transfers that are no charges.';
 
 
-create function tollgate.refunded(refunds jsonb, start timestamptz, org_id text, user_id text, key_id text, model text, upstream text)
-returns jsonb
+create function tollgate.refunded(refunds jsonb, group_id text) returns jsonb
 language sql
 immutable
 set search_path = ''
 as $$
-  select jsonb_build_object('refunded_nanos', coalesce(
-    refunds -> tollgate.group_id(start, org_id, user_id, key_id, model, upstream), '0'
-  ))
+  select jsonb_build_object('refunded_nanos', coalesce(refunds -> group_id, '0'))
 $$;
 
-comment on function tollgate.refunded(jsonb, timestamptz, text, text, text, text, text) is
-  'The refunds of a group, from those of refunds_of().';
+comment on function tollgate.refunded(jsonb, text) is 'The refunds of a group, from those of refunds_of().';
 
 
 create function tollgate.refunds_of(by text[], since timestamptz, until timestamptz, filters jsonb) returns jsonb

@@ -47,8 +47,7 @@ begin
     ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
-    select tollgate.group_shown(u::tollgate.usage, groups, everyone)
-        || tollgate.refunded(refunds, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as shown,
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
@@ -61,7 +60,7 @@ begin
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
+    'data', (select coalesce(jsonb_agg(p.shown || tollgate.refunded(refunds, p.id) order by p.place), '[]') from page p),
     'next_cursor', (
       select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
@@ -108,7 +107,7 @@ begin
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
         jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone)
-          || tollgate.refunded(refunds, s.start, null, null, null, null, null) order by s.start
+          || tollgate.refunded(refunds, tollgate.group_id(s.start, null, null, null, null, null)) order by s.start
       ), '[]')
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
