@@ -30,6 +30,11 @@ class TypedTally(Tally):
         rb'|"type"\s*:\s*"(?:error|message_stop|message_delta|response\.(?:completed|incomplete|failed|error))"'
     )
 
+    last: ClassVar[re.Pattern[bytes]] = re.compile(
+        rb'"type"\s*:\s*"(?:message_stop|response\.(?:completed|incomplete))"'
+    )
+    """Finds the last event even if it is not JSON, as with a cost of NaN."""
+
     def see(self, data: bytes) -> None:
         if sse.is_done(data):
             return
@@ -39,6 +44,7 @@ class TypedTally(Tally):
                 self._take(strict_json.from_upstream(data))
             except NotJson:
                 self.unreadable += 1
+                self.done = self.done or self.last.search(data) is not None
 
     def _begin(self, answer: Mapping[str, Any]) -> None:
         """OpenRouter can look a generation up by its own id alone. An answer may have the provider's instead."""
