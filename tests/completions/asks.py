@@ -6,7 +6,9 @@ from typing import Any
 from sandbox.serving import a_chat
 
 CHAT, TEXT, EMBED = "/chat/completions", "/completions", "/embeddings"
-RESPONSES, MESSAGES = "/responses", "/messages"
+RESPONSES, MESSAGES, COUNT = "/responses", "/messages", "/messages/count_tokens"
+RENAMED = {"max_tokens": "max_output_tokens"}
+"""Names of a chat completion that Responses have otherwise."""
 SAYING = (CHAT, RESPONSES, MESSAGES)
 """The endpoints that answer a conversation. Each is tried with every fault."""
 WORDS = 'Grüße an 小さな鳥 🐦 \\ " \n and more'
@@ -22,7 +24,7 @@ OTHER = {"type": "function", "function": {"name": "other", "description": "É", 
 def asking(path: str, text: str = WORDS, model: str = "sandbox/echo", **more: Any) -> dict[str, Any]:
     """A conversation of one message, as this endpoint wants it."""
     if path.endswith(RESPONSES):
-        return {"model": model, "input": text, **more}
+        return {"model": model, "input": text, **{RENAMED.get(name, name): value for name, value in more.items()}}
     return a_chat(text, model, **more)
 
 
