@@ -1,0 +1,230 @@
+"""The bodies and answers of paid calls, for the OpenAPI document.
+
+They pass through with all their fields, so nothing is validated with these types.
+"""
+
+from typing import Annotated, Any, Literal, NotRequired, Required
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from tollgate.core.request_body import MOST_CHOICES, MOST_FALLBACKS, MOST_OUTPUT_TOKENS
+from tollgate.web.schemas import REFERENCE, ErrorResponse
+
+NEEDS_A_MODEL: dict[str, Any] = {"anyOf": [{"required": ["model"]}, {"required": ["models"]}]}
+passes = with_config(ConfigDict(extra="allow"))
+Bound = Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
+
+
+def _asked(example: dict[str, Any]) -> Any:
+    return with_config(ConfigDict(extra="allow", json_schema_extra={**NEEDS_A_MODEL, "example": example}))
+
+
+class Models(TypedDict, total=False):
+    model: Annotated[str, Field(description="A model that GET /v1/models lists.")]
+    models: Annotated[
+        list[str],
+        Field(
+            max_length=MOST_FALLBACKS,
+            description="Models to fall back to, in order. Without `model`, the first is the model.",
+        ),
+    ]
+    user: Annotated[str, Field(description="Your name for your own user. It is kept with the request.")]
+
+
+@passes
+class StreamOptions(TypedDict, total=False):
+    include_usage: Annotated[bool, Field(description="Send the usage in the last chunk.")]
+
+
+class Generating(Models, total=False):
+    stream: Annotated[bool, Field(description="Send the answer as server-sent events. Default: false.")]
+    stream_options: StreamOptions
+    max_tokens: Annotated[Bound, Field(description="The most output tokens of each choice. It also bounds the hold.")]
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES, description="The number of choices. Each is charged.")]
+    temperature: float
+    top_p: float
+    stop: str | list[str]
+    seed: int
+
+
+@passes
+class ContentPart(TypedDict):
+    type: Annotated[str, Field(description="Such as `text`, `image_url`, `input_audio` or `file`.")]
+    text: NotRequired[str]
+
+
+@passes
+class Message(TypedDict):
+    role: Annotated[str, Field(description="Such as `system`, `user`, `assistant` or `tool`.")]
+    content: NotRequired[str | list[ContentPart] | None]
+    name: NotRequired[str]
+    tool_call_id: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+
+
+@_asked({"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]})
+class ChatCompletionRequest(Generating, total=False):
+    messages: Required[Annotated[list[Message], Field(min_length=1)]]
+    max_completion_tokens: Annotated[Bound, Field(description="The newer name of `max_tokens`. Send one of them.")]
+    tools: list[dict[str, Any]]
+    tool_choice: str | dict[str, Any]
+    response_format: dict[str, Any]
+
+
+@_asked({"model": "sandbox/echo", "prompt": "Hello"})
+class CompletionRequest(Generating, total=False):
+    prompt: Required[
+        Annotated[
+            str | list[str] | list[int] | list[list[int]],
+            Field(description="A text, several, or their tokens. Each prompt is charged."),
+        ]
+    ]
+    best_of: Annotated[int, Field(ge=1, le=MOST_CHOICES, description="The number of candidates. Each is charged.")]
+
+
+@_asked({"model": "sandbox/embed", "input": ["Hello"]})
+class EmbeddingsRequest(Models, total=False):
+    input: Required[
+        Annotated[
+            str | list[str] | list[int] | list[list[int]] | list[dict[str, Any]],
+            Field(description="A text, several, or their tokens."),
+        ]
+    ]
+    dimensions: int
+    encoding_format: Literal["float", "base64"]
+
+
+@passes
+class ChargeOfStream(TypedDict):
+    """What the call was charged."""
+
+    charge_nanos: int
+    balance_nanos: int
+    request_id: str
+
+
+@passes
+class TokenUsage(TypedDict):
+    """The usage, as the upstream states it."""
+
+    prompt_tokens: int
+    completion_tokens: NotRequired[int]
+    total_tokens: int
+    cost: NotRequired[
+        Annotated[
+            float | None, Field(description="The charge in credits, where the upstream states a cost; null if unknown.")
+        ]
+    ]
+    prompt_tokens_details: NotRequired[dict[str, Any] | None]
+    completion_tokens_details: NotRequired[dict[str, Any] | None]
+    tollgate: NotRequired[Annotated[ChargeOfStream, Field(description="In streams, with `X-Tollgate-Usage: true`.")]]
+
+
+@passes
+class Choice(TypedDict):
+    index: int
+    finish_reason: NotRequired[
+        Annotated[str | None, Field(description="Such as `stop`, `length`, `tool_calls`, `content_filter` or `error`.")]
+    ]
+    logprobs: NotRequired[dict[str, Any] | None]
+
+
+@passes
+class ChatChoice(Choice):
+    message: Message
+
+
+@passes
+class ChunkChoice(Choice):
+    delta: Annotated[dict[str, Any], Field(description="What was added to the message: `role`, `content`, tool calls.")]
+
+
+@passes
+class TextChoice(Choice):
+    text: str
+
+
+class Generated(TypedDict):
+    id: Annotated[str, Field(description="The upstream's id.")]
+    created: Annotated[int, Field(description="In seconds since 1970.")]
+    model: Annotated[str, Field(description="The model that answered.")]
+    provider: NotRequired[Annotated[str, Field(description="Who served it, at OpenRouter.")]]
+    usage: NotRequired[TokenUsage | None]
+
+
+@passes
+class ChatCompletion(Generated):
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+@passes
+class ChatCompletionChunk(Generated):
+    """The data of one event. The usage is in the last."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChunkChoice]
+
+
+@passes
+class Completion(Generated):
+    """Also the data of one event of a stream."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
+
+
+@passes
+class Embedding(TypedDict):
+    object: Literal["embedding"]
+    index: int
+    embedding: Annotated[list[float] | str, Field(description="Numbers, or Base64 of float32 in little endian.")]
+
+
+@passes
+class Embeddings(TypedDict):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: NotRequired[TokenUsage | None]
+
+
+@passes
+class OpenRouterMetadata(TypedDict):
+    """The stable code, and the facts of the error as further fields."""
+
+    error_type: NotRequired[
+        Annotated[
+            str, Field(description="Our code: docs/reference/errors.md lists them. Absent if the upstream refused.")
+        ]
+    ]
+
+
+@passes
+class OpenRouterError(TypedDict):
+    code: Annotated[int, Field(description="The status.")]
+    message: Annotated[str, Field(description="What is wrong, and what to do about it.")]
+    metadata: NotRequired[OpenRouterMetadata]
+    param: NotRequired[Annotated[str, Field(description="The field of the request that is wrong.")]]
+
+
+@passes
+class OpenRouterErrorResponse(TypedDict):
+    """An error in OpenRouter's shape, under /api/v1."""
+
+    error: OpenRouterError
+
+
+SHAPES: tuple[Any, ...] = (
+    ChatCompletionRequest, CompletionRequest, EmbeddingsRequest, ChatCompletion, ChatCompletionChunk, Completion,
+    Embeddings, ErrorResponse, OpenRouterErrorResponse,
+)  # fmt: skip
+
+
+def components() -> dict[str, Any]:
+    """All schemas, by name."""
+    _, made = TypeAdapter.json_schemas(
+        [(shape.__name__, "serialization", TypeAdapter(shape)) for shape in SHAPES], ref_template=REFERENCE
+    )
+    return dict(made["$defs"])
