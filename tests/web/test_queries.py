@@ -2,7 +2,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import ValidationError
-from pydantic import ValidationError
 
 from tollgate.core.errors import BadRequest
 from tollgate.web.schemas import Period
