@@ -27,7 +27,6 @@ from tollgate.settings import DEVELOPMENT_PEPPER, Settings
 from tollgate.web.aliases import ALIASES
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("get", "post", "put", "patch", "delete")
 BUILT = "src/tollgate/console/files"
 MADE_BY = "Written by `make exports`; change the code it comes from instead."
 
@@ -103,15 +102,11 @@ def errors_page() -> str:
 
 
 def api_page(document: dict[str, Any]) -> str:
-    """Each operation by its canonical path, under its tag. Aliases are left out."""
+    """Each operation, under its tag."""
     sections: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
-        if "x-alias-of" not in operations:
-            for method, operation in operations.items():
-                if method in METHODS and "x-alias-of" not in operation:
-                    sections.setdefault(operation.get("tags", ["other"])[0], []).append(
-                        _operation(document, method, path, operation)
-                    )
+        for method, operation in operations.items():
+            sections.setdefault(operation["tags"][0], []).append(_operation(document, method, path, operation))
     return "\n".join(
         [
             "# API",

@@ -1450,7 +1450,7 @@ create table tollgate.refused_calls (
 create index refused_calls_age on tollgate.refused_calls (hour, id);
 create index refused_calls_seen on tollgate.refused_calls (last_seen_at);
 
-comment on table tollgate.refused_calls is 'Paid calls refused with 402 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
+comment on table tollgate.refused_calls is 'Paid calls refused with 402, 403 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
 comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
 
 alter table tollgate.refused_calls enable row level security;
@@ -8023,7 +8023,7 @@ comment on function tollgate.at_the_hold(jsonb, numeric) is
   'The item of a settlement whose money or tokens are below zero or beyond what a transfer may move, changed: quarantined, and charged at its hold.';
 
 
-create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns void
+create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns boolean
 language plpgsql
 set search_path = ''
 as $$
@@ -8043,12 +8043,14 @@ begin
         'reason', 'quarantined_usage', 'request_id', request_id, 'quarantined_before', tollgate.utc(org.quarantined_at)
       )
     );
+    return true;
   end if;
+  return false;
 end
 $$;
 
 comment on function tollgate.note_quarantine(text, text, timestamptz) is
-  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
+  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. Returns whether it did. The org is locked by the caller.';
 
 
 create function public.tollgate_settle(items jsonb) returns json
@@ -8081,6 +8083,7 @@ declare
   correction record;
   transfer tollgate.transfers;
   charge bigint;
+  suspended boolean;
   token_change bigint;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
@@ -8214,8 +8217,9 @@ begin
     if entry.is_bounded then
       perform tollgate.count_open(entry.key_id, entry.line, -1);
     end if;
+    suspended := false;
     if charge >= entry.hold_nanos and (entry.item ->> 'quarantined')::boolean then -- it is charged its hold
-      perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
+      suspended := tollgate.note_quarantine(entry.org_id, entry.id, moment);
     end if;
     if charge > entry.hold_nanos then
       perform tollgate.record(
@@ -8225,7 +8229,8 @@ begin
       );
     end if;
     answers := answers || json_build_object('settled', json_build_object(
-      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos, 'again', false
+      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos, 'again', false,
+      'suspended_org_id', case when suspended then entry.org_id end
     ));
   end loop;
 
@@ -9788,7 +9793,7 @@ $$;
 
 -- schemas/14_security/refused_calls.sql
 
--- Paid calls that were refused with 402 or 429, counted by hour, key, model and code.
+-- Paid calls that were refused with 402, 403 or 429, counted by hour, key, model and code.
 --
 -- A refused call writes nothing, so the server counts refusals in memory and writes sums, a few seconds apart.
 
@@ -10766,7 +10771,16 @@ set search_path = ''
 as $$
   select jsonb_build_object(
     'schema_version', (select v.version from tollgate.schema_version v),
-    'user_count', (select count(*) from tollgate.users)
+    'user_count', (select count(*) from tollgate.users),
+    'upstreams', (
+      select jsonb_build_object(
+        'up', count(*) filter (where p.status = 'up'),
+        'down', count(*) filter (where p.status = 'down'),
+        'unknown', count(*) filter (where p.status is null)
+      )
+      from tollgate.upstreams u left join tollgate.probes p on p.upstream_id = u.id
+      where u.state = 'active'
+    )
   )
 $$;
 

@@ -178,6 +178,10 @@ def fit_secret(secret: str | None) -> str | None:
     return stripped if stripped and _is_plain(stripped) else None
 
 
+def has_no_key(variable: str) -> str:
+    return f"{variable} is not set: set it in the environment of Tollgate and restart it"
+
+
 def record_of(body: bytes) -> Mapping[str, object]:
     """OpenRouter's record of a generation. Raises NotJson."""
     record = strict_json.from_upstream(body).get("data")

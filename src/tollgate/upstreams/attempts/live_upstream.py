@@ -131,7 +131,7 @@ class LiveUpstream:
         secret = rules.fit_secret(secrets.get(name))
         if secret is None:
             self.is_usable = False
-            self.note(f"{name} is not set")
+            self.note(rules.has_no_key(name))
             log.error("upstream_has_no_key", upstream=self.upstream.id, variable=name)
             return ours
         return {**ours, "authorization": f"Bearer {secret}"}
