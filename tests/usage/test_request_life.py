@@ -9,7 +9,7 @@ import pytest
 
 from admin.api_client import unique
 from completions.paid import HOLD, admit, an_item, database, settle, settled, unsettled
-from completions.test_own_servers import own_server
+from completions.test_own_servers import PRICE, own_server
 from gateway import Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat
@@ -161,7 +161,7 @@ async def test_attempts_tell_what_failed_and_what_was_paid(shared_database: str)
         "prompt": 1000,
         "completion": 1000,
     }
-    assert row["charge_nanos"] == 7 * 1000
+    assert row["charge_nanos"] == 7 * PRICE
 
 
 def test_a_basis_follows_from_a_row_without_one() -> None:
