@@ -256,7 +256,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
 def _of_sessions(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
     from tollgate.sessions import routes as sessions  # noqa: PLC0415
 
-    return [sessions.router(rooms.gate, secure=chosen.production)]
+    return [sessions.router(rooms.gate, chosen, rooms.http)]
 
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:

@@ -1399,7 +1399,7 @@ create table tollgate.security_events (
     'org_overdrawn', 'org_paid_suspended', 'usage_quarantined', 'many_networks', 'usage_spike', 'many_failures'
   )),
   severity text not null check (severity in ('info', 'warning', 'critical')),
-  subject_kind text not null check (subject_kind in ('org', 'key', 'address')),
+  subject_kind text not null check (subject_kind in ('org', 'key', 'user', 'address')),
   subject text not null check (length(subject) between 1 and 140),
   org_id text,
   key_id text,
@@ -1421,7 +1421,7 @@ create index security_events_subject on tollgate.security_events (subject, kind)
 create index security_events_age on tollgate.security_events (last_seen_at, id);
 
 comment on table tollgate.security_events is 'What an operator should look at: one row for a kind and a subject until it is acknowledged, with how often and when it happened.';
-comment on column tollgate.security_events.subject is 'The id of an org or key, or an address: `unknown` where there is none, `others` for those beyond the first ten thousand.';
+comment on column tollgate.security_events.subject is 'The id of an org, key or user, or an address: `unknown` where there is none, `others` for those beyond the first ten thousand.';
 comment on column tollgate.security_events.count_in_hour is 'How often it happened within the hour (UTC) of last_seen_at.';
 
 alter table tollgate.security_events enable row level security;
@@ -1538,7 +1538,7 @@ create table tollgate.sessions (
   digest tollgate.digest not null unique,
   user_id text not null references tollgate.users (id) on delete cascade,
   key_id text references tollgate.api_keys (id) on delete cascade,
-  way text not null check (way in ('key', 'link', 'password')),
+  way text not null check (way in ('key', 'link', 'password', 'supabase')),
   ip inet,
   user_agent text,
   created_at timestamptz not null default now(),
@@ -1567,6 +1567,35 @@ create index sign_in_links_user_id on tollgate.sign_in_links (user_id);
 comment on table tollgate.sign_in_links is 'Links by which a user signs in once. A row is deleted when its link is used.';
 
 alter table tollgate.sign_in_links enable row level security;
+
+
+create table tollgate.passwords (
+  user_id text primary key references tollgate.users (id) on delete cascade,
+  hash text not null check (hash like '$argon2id$%' and length(hash) <= 200),
+  known_addresses text[] not null default '{}' check (cardinality(known_addresses) <= 10),
+  set_at timestamptz not null default now()
+);
+
+comment on table tollgate.passwords is 'The passwords by which users sign in, hashed with Argon2id.';
+comment on column tollgate.passwords.known_addresses is 'The last 10 addresses from which the password was right.';
+
+alter table tollgate.passwords enable row level security;
+
+
+create table tollgate.password_failures (
+  account text not null,
+  address text not null,
+  failures integer not null default 1,
+  since timestamptz not null default now(),
+  primary key (account, address)
+);
+
+create index password_failures_since on tollgate.password_failures (since);
+
+comment on table tollgate.password_failures is 'Wrong passwords within 15 minutes: of an account from an address; of the address in all, where account is empty; of the account in all, where address is empty.';
+comment on column tollgate.password_failures.account is 'A digest of the email that was sent, whether a user has it or not.';
+
+alter table tollgate.password_failures enable row level security;
 
 
 -- schemas/02_audit_trail/chain.sql
@@ -3210,6 +3239,17 @@ comment on function tollgate.change_user_limits(tollgate.caller, text, jsonb, bo
 
 -- Users.
 
+create function tollgate.has_password(user_id text) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (select from tollgate.passwords p where p.user_id = has_password.user_id)
+$$;
+
+comment on function tollgate.has_password(text) is 'Whether the user can sign in with a password.';
+
+
 create function tollgate.user_shown(person tollgate.users) returns jsonb
 language sql
 stable
@@ -3223,6 +3263,7 @@ as $$
     'role', person.role,
     'status', person.status,
     'keys', (select count(*) from tollgate.api_keys k where k.user_id = person.id and k.revoked_at is null),
+    'has_password', tollgate.has_password(person.id),
     'created_at', tollgate.utc(person.created_at),
     'updated_at', tollgate.utc(person.updated_at)
   )
@@ -3397,6 +3438,7 @@ begin
     deleted_at = now(),
     updated_at = now()
   where u.id = person.id;
+  delete from tollgate.passwords p where p.user_id = person.id;
   perform tollgate.record(actor, 'user.deleted', person.org_id, person.id, jsonb_build_object(
     'email', person.email, 'name', person.name, 'role', person.role, 'keys_revoked', revoked
   ));
@@ -3722,8 +3764,10 @@ begin
       perform tollgate.record(actor, 'user.created', org ->> 'id', owner ->> 'id', owner - 'id');
     end if;
 
-    select (tollgate.new_key(u, key)).* into seeded from tollgate.users u where u.id = owner ->> 'id';
-    perform tollgate.insert_key(actor, seeded);
+    if key ? 'digest' then
+      select (tollgate.new_key(u, key)).* into seeded from tollgate.users u where u.id = owner ->> 'id';
+      perform tollgate.insert_key(actor, seeded);
+    end if;
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
@@ -3733,7 +3777,7 @@ end
 $$;
 
 comment on function public.tollgate_seed(jsonb, jsonb, jsonb, jsonb) is
-  'Creates a key with a known secret, and its org and user where they are missing. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
+  'Creates a key with a known secret, and its org and user where they are missing; without a key, only these. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
 
 select tollgate.expose('public.tollgate_seed(jsonb, jsonb, jsonb, jsonb)');
 
@@ -11622,6 +11666,279 @@ comment on function public.tollgate_renew_leaders() is
 select tollgate.expose('public.tollgate_renew_leaders()');
 
 
+-- schemas/17_sessions/failures.sql
+
+-- Counts wrong passwords, so that nobody guesses them.
+--
+-- A try counts as a failure before the password is checked, so that tries at the same time cannot pass the limit together.
+-- A right password takes its failure back.
+
+create function tollgate.account_of(email text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select encode(sha256(convert_to(lower(email), 'UTF8')), 'hex')
+$$;
+
+comment on function tollgate.account_of(text) is
+  'How failures name an account. A digest, because some people type their password into the field of the email.';
+
+
+create function tollgate.most_password_failures(counted tollgate.password_failures, is_known boolean) returns integer
+language sql
+immutable
+set search_path = ''
+as $$
+  select case
+    when counted.account = '' then 30
+    when counted.address <> '' then 10
+    when not is_known then 100
+  end
+$$;
+
+comment on function tollgate.most_password_failures(tollgate.password_failures, boolean) is
+  'How many failures are allowed in 15 minutes: 30 of an address, 10 of an account from one address, and 100 of an account, but no limit of the last for an address from which its password was right before.';
+
+
+create function tollgate.count_password_failure(account text, address text, is_known boolean) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  counted tollgate.password_failures;
+  of_account integer;
+begin
+  for counted in
+    insert into tollgate.password_failures as f (account, address)
+    values ('', count_password_failure.address), (count_password_failure.account, ''),
+      (count_password_failure.account, count_password_failure.address)
+    on conflict on constraint password_failures_pkey do update set
+      failures = case when f.since > now() - interval '15 minutes' then f.failures + 1 else 1 end,
+      since = case when f.since > now() - interval '15 minutes' then f.since else now() end
+    returning f.*
+  loop
+    if counted.failures > tollgate.most_password_failures(counted, is_known) then
+      perform tollgate.refuse(429, 'too_many_sign_ins', jsonb_build_object(
+        'retry_after_seconds', ceil(extract(epoch from counted.since + interval '15 minutes' - now()))::integer
+      ));
+    end if;
+    if counted.address = '' then
+      of_account := counted.failures;
+    end if;
+  end loop;
+  delete from tollgate.password_failures f
+  where (f.account, f.address) in (
+    select o.account, o.address from tollgate.password_failures o
+    where o.since <= now() - interval '15 minutes'
+    limit 100
+    for update skip locked
+  );
+  return of_account;
+end
+$$;
+
+comment on function tollgate.count_password_failure(text, text, boolean) is
+  'Counts a failure, and answers how many the account has from all addresses. Refuses, and counts nothing then: too_many_sign_ins. Deletes counts that are over, at most 100. Locks the counts, in the order address, account, both.';
+
+
+create function tollgate.forgive_password_failure(account text, address text) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.password_failures f set failures = f.failures - 1
+  where f.account = '' and f.address = forgive_password_failure.address and f.failures > 0;
+  update tollgate.password_failures f set failures = f.failures - 1
+  where f.account = forgive_password_failure.account and f.address = '' and f.failures > 0;
+  delete from tollgate.password_failures f
+  where f.account = forgive_password_failure.account and f.address = forgive_password_failure.address;
+$$;
+
+comment on function tollgate.forgive_password_failure(text, text) is
+  'Takes back the failure of a right password, and those of its account from this address. Locks as count_password_failure().';
+
+
+-- schemas/17_sessions/passwords.sql
+
+-- Signing in with a password, and setting it. The server checks passwords against their hash; the database never sees them.
+
+create function public.tollgate_begin_password_sign_in(caller jsonb, email text, address text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person tollgate.users;
+  password tollgate.passwords;
+  failures integer;
+begin
+  select u.* into person from tollgate.users u where lower(u.email) = lower(tollgate_begin_password_sign_in.email);
+  select p.* into password from tollgate.passwords p where p.user_id = person.id;
+  failures := tollgate.count_password_failure(
+    tollgate.account_of(email), address, coalesce(address = any (password.known_addresses), false)
+  );
+  if failures = 100 and person.id is not null then
+    perform tollgate.raise_event(
+      'many_failures', 'user', person.id, person.org_id, null, failures, now(), now(),
+      jsonb_build_object('code', 'sign_in_failed')
+    );
+  end if;
+  return jsonb_build_object('caller', '{}'::jsonb, 'hash', password.hash);
+end
+$$;
+
+comment on function public.tollgate_begin_password_sign_in(jsonb, text, text) is
+  'Counts a failure, and answers with the hash of the account''s password for the server to check; null where there is none. The hundredth failure of an account raises a security event. `address` is the caller''s, as failures are counted. Refuses: as count_password_failure(). Locks as count_password_failure(), then the event.';
+
+select tollgate.expose('public.tollgate_begin_password_sign_in(jsonb, text, text)');
+
+
+create function public.tollgate_sign_in_with_password(
+  caller jsonb, email text, hash text, address text, digest text
+) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person tollgate.users;
+begin
+  select u.* into person from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_password.email)
+  for key share; -- before the password, as tollgate_delete_user() locks them
+  update tollgate.passwords p
+  set known_addresses = (array_prepend(address, array_remove(p.known_addresses, address)))[1:10]
+  where p.user_id = person.id and p.hash = tollgate_sign_in_with_password.hash;
+  if (found and tollgate.may_sign_in(person)) is not true then
+    perform tollgate.refuse(401, 'sign_in_failed');
+  end if;
+  perform tollgate.forgive_password_failure(tollgate.account_of(email), address);
+  return tollgate.start_session(caller, tollgate.actor_of(caller, person), 'password', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_password(jsonb, text, text, text, text) is
+  'Starts a session for a user whose password was right. `hash` is the one it was checked against, and `digest` that of the session''s token. Refuses: sign_in_failed (the password was changed since, or the user or org may not act). Locks the user against deletion, the password, the counts of failures, and as start_session().';
+
+select tollgate.expose('public.tollgate_sign_in_with_password(jsonb, text, text, text, text)');
+
+
+create function tollgate.signed_in_by_link(actor tollgate.caller) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from tollgate.sessions s
+    where s.id = actor.session_id and s.way = 'link' and s.created_at > now() - interval '15 minutes'
+  )
+$$;
+
+comment on function tollgate.signed_in_by_link(tollgate.caller) is
+  'Whether the caller signed in by a link within 15 minutes: who did so sets a password without the current one.';
+
+
+create function public.tollgate_begin_password_change(caller jsonb, has_current boolean, address text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller);
+  email constant text := (select u.email from tollgate.users u where u.id = actor.user_id);
+  password tollgate.passwords;
+begin
+  if not tollgate.signed_in_by_link(actor) then
+    select p.* into password from tollgate.passwords p where p.user_id = actor.user_id;
+    if not found then
+      perform tollgate.refuse(403, 'sign_in_again', jsonb_build_object('way', 'link'));
+    elsif not has_current then
+      perform tollgate.refuse_field('current', 'is missing; send the password that you have now');
+    end if;
+    perform tollgate.count_password_failure(
+      tollgate.account_of(email), address, address = any (password.known_addresses)
+    );
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'hash', password.hash);
+end
+$$;
+
+comment on function public.tollgate_begin_password_change(jsonb, boolean, text) is
+  'Counts a failure, and answers with the hash of the current password for the server to check. Counts nothing and answers null after a sign-in by link within 15 minutes, which needs no current password. Refuses: as recognise(), sign_in_again (there is no password yet), invalid_request, as count_password_failure(). Locks as count_password_failure().';
+
+select tollgate.expose('public.tollgate_begin_password_change(jsonb, boolean, text)');
+
+
+create function public.tollgate_set_password(caller jsonb, hash text, checked text, address text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller);
+  email constant text := (select u.email from tollgate.users u where u.id = actor.user_id);
+begin
+  if checked is not null then
+    update tollgate.passwords p set hash = tollgate_set_password.hash, set_at = now()
+    where p.user_id = actor.user_id and p.hash = checked;
+    if not found then
+      perform tollgate.refuse(401, 'sign_in_failed');
+    end if;
+    perform tollgate.forgive_password_failure(tollgate.account_of(email), address);
+  elsif tollgate.signed_in_by_link(actor) then
+    insert into tollgate.passwords as p (user_id, hash) values (actor.user_id, tollgate_set_password.hash)
+    on conflict on constraint passwords_pkey do update set hash = excluded.hash, set_at = now();
+  else
+    perform tollgate.refuse(403, 'sign_in_again', jsonb_build_object('way', 'link'));
+  end if;
+  delete from tollgate.sign_in_links l where l.user_id = actor.user_id;
+  perform tollgate.record(actor, 'password.set', actor.org_id, actor.user_id);
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, actor.user_id, actor.session_id)
+  );
+end
+$$;
+
+comment on function public.tollgate_set_password(jsonb, text, text, text) is
+  'Sets the password of the caller''s user, and ends their other sessions and links. `checked` is the hash that the current password was checked against; null after a sign-in by link. Refuses: as recognise(), sign_in_failed (the password was changed since), sign_in_again. Locks the password, the counts of failures, the links and sessions.';
+
+select tollgate.expose('public.tollgate_set_password(jsonb, text, text, text)');
+
+
+create function public.tollgate_remove_password(caller jsonb, user_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  person tollgate.users;
+  was_there boolean;
+  ended integer;
+begin
+  select u.* into person from tollgate.users u
+  where u.id = tollgate_remove_password.user_id and u.deleted_at is null;
+  if not found then
+    perform tollgate.refuse_missing('user', user_id);
+  end if;
+  delete from tollgate.passwords p where p.user_id = person.id;
+  was_there := found;
+  delete from tollgate.sign_in_links l where l.user_id = person.id;
+  ended := tollgate.end_sessions(actor, person.id, null);
+  if was_there then
+    perform tollgate.record(actor, 'password.removed', person.org_id, person.id);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'user_id', person.id, 'removed', was_there, 'ended', ended
+  );
+end
+$$;
+
+comment on function public.tollgate_remove_password(jsonb, text) is
+  'Removes the password of a user, and ends all their sessions and links. For the console and admins. Refuses: as recognise(), not_found. Locks the password, the links and sessions.';
+
+select tollgate.expose('public.tollgate_remove_password(jsonb, text)');
+
+
 -- schemas/17_sessions/shown.sql
 
 -- Sessions as JSON.
@@ -11665,6 +11982,7 @@ as $$
     'key_id', actor.key_id,
     'environment', actor.environment,
     'scopes', actor.scopes,
+    'has_password', tollgate.has_password(u.id),
     'session', (select tollgate.session_shown(s) from tollgate.sessions s where s.id = actor.session_id)
   )
   from tollgate.users u
@@ -11838,6 +12156,29 @@ comment on function public.tollgate_sign_in_with_link(jsonb, jsonb, text) is
 select tollgate.expose('public.tollgate_sign_in_with_link(jsonb, jsonb, text)');
 
 
+create function public.tollgate_sign_in_with_supabase(caller jsonb, email text, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person constant tollgate.users := (
+    select u from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_supabase.email)
+  );
+begin
+  if tollgate.may_sign_in(person) is not true then
+    perform tollgate.refuse(401, 'sign_in_failed', '{"way": "supabase"}');
+  end if;
+  return tollgate.start_session(caller, tollgate.actor_of(caller, person), 'supabase', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_supabase(jsonb, text, text) is
+  'Starts a session for the user with this email, whose ownership Supabase Auth has verified. Refuses: sign_in_failed (no such user, or the user or org may not act). Locks as start_session().';
+
+select tollgate.expose('public.tollgate_sign_in_with_supabase(jsonb, text, text)');
+
+
 create function public.tollgate_create_sign_in_link(caller jsonb, person jsonb, digest text) returns jsonb
 language plpgsql
 security definer
@@ -11912,7 +12253,7 @@ comment on function public.tollgate_end_session(jsonb, text) is
 select tollgate.expose('public.tollgate_end_session(jsonb, text)');
 
 
-create function tollgate.end_sessions(actor tollgate.caller, but text) returns integer
+create function tollgate.end_sessions(actor tollgate.caller, whose text, but text) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -11920,16 +12261,17 @@ declare
   ended text[];
 begin
   with gone as (
-    delete from tollgate.sessions s where s.user_id = actor.user_id and s.id is distinct from but returning s.id
+    delete from tollgate.sessions s where s.user_id = whose and s.id is distinct from but returning s.id
   )
   select array_agg(g.id) into ended from gone g;
-  perform tollgate.record(actor, 'session.ended', actor.org_id, id) from unnest(ended) id;
+  perform tollgate.record(actor, 'session.ended', u.org_id, session_id)
+  from unnest(ended) session_id, tollgate.users u where u.id = whose;
   return coalesce(cardinality(ended), 0);
 end
 $$;
 
-comment on function tollgate.end_sessions(tollgate.caller, text) is
-  'Ends all sessions of the actor''s user but one, and answers how many. Locks the sessions.';
+comment on function tollgate.end_sessions(tollgate.caller, text, text) is
+  'Ends all sessions of a user but one, and answers how many. Locks the sessions.';
 
 
 create function public.tollgate_end_sessions(caller jsonb) returns jsonb
@@ -11940,7 +12282,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, touch => false);
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, null));
+  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, actor.user_id, null));
 end
 $$;
 

@@ -171,6 +171,8 @@ NOT_CREATING = {
     "acknowledge": "sets a state",
     "sign-in": "starts one more session, which ends by itself",
     "sign-out": "ends a session",
+    "sign-in-link": "creates one more link, which expires by itself",
+    "password": "sets it",
 }
 
 

@@ -79,6 +79,8 @@ BAD = [
     ("SUPABASE_URL", "https://ref.supabase.co:99999", ""),
     ("SUPABASE_SECRET_KEY", "sb_publishable_0123456789", "public key"),
     ("SUPABASE_SECRET_KEY", token(role="anon"), "public key"),
+    ("SUPABASE_PUBLISHABLE_KEY", "sb_secret_hunter2hunter2", "not a publishable key"),
+    ("SUPABASE_PUBLISHABLE_KEY", token(role="service_role"), "not a publishable key"),
     ("REDIS_URL", "http://cache.example", "must begin with redis:// or rediss://"),
     ("REDIS_URL", "cache.example:6379", "must begin with redis:// or rediss://"),
     ("REDIS_URL", "redis://cache.example:port", ""),

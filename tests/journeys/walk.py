@@ -14,6 +14,7 @@ OPEN = {
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("post", "/auth/sign-in"),
+    ("get", "/auth/ways"),
 }
 """Who asks these needs no key."""
 ADMINS = ("/admin/", "/metrics")

@@ -17,6 +17,7 @@ KINDS: Mapping[str, RefusalKind] = {
     "key_expired": "authentication_failed",
     "sign_in_failed": "authentication_failed",
     "invalid_link": "authentication_failed",
+    "too_many_sign_ins": "authentication_failed",
     "ip_not_allowed": "ip_refused",
     "rate_limit_exceeded": "limit_exceeded",
     "too_many_in_flight": "limit_exceeded",

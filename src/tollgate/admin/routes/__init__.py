@@ -42,7 +42,7 @@ def router(
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
     routes.take(audit.router(gate))
     routes.take(orgs.router(gate))
-    routes.take(users.router(gate))
+    routes.take(users.router(gate, secure=chosen.production))
     routes.take(plans.router(gate))
     routes.take(limits.router(gate))
     routes.take(keys.router(gate, chosen.peppers[0]))

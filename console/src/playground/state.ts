@@ -1,7 +1,7 @@
 /** The state of the playground, and what changes it. */
 import { batch, computed, signal } from "@preact/signals";
-import * as api from "./api";
-import { type Balance, Failed, type Model, type Problem } from "./api";
+import * as api from "../parts/api";
+import { type Balance, Failed, type Model, newId, type Problem } from "../parts/api";
 import * as history from "./history";
 import { events } from "./sse";
 import { bodyOf, type Draft, type Figures, NO_PARAMETERS, PATHS, type Turn } from "./turns";
@@ -233,13 +233,5 @@ function vector(event: Record<string, unknown>): string {
   return Array.isArray(found) ? JSON.stringify(found) : "";
 }
 
-function asProblem(error: unknown): Problem {
-  if (error instanceof Failed) return error.problem;
-  const message = "The connection broke before the answer ended. What was generated until then may be charged.";
-  return api.problem({ code: "connection_failed", message }, 0, null);
-}
-
-/** 128 random bits. `crypto.randomUUID` is missing on plain http. */
-function newId(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+const BROKEN = "The connection broke before the answer ended. What was generated until then may be charged.";
+const asProblem = (error: unknown): Problem => api.asProblem(error, BROKEN);

@@ -2,14 +2,15 @@
 import { effect, useSignal } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { Copy, Field, Icon, Money, notify } from "../parts/basics";
+import { Frame } from "../parts/frame";
+import { perMillion } from "../parts/money";
+import { ProblemBox } from "../parts/problems";
+import { curl, python } from "../parts/snippets";
 import * as history from "./history";
-import { perMillion } from "./money";
-import { Copy, Field, Frame, Icon, Money, notify } from "./parts";
-import { ProblemBox, Remedies } from "./problems";
-import { curl, python } from "./snippets";
+import { Remedies } from "./remedies";
 import * as state from "./state";
 import { bodyOf, type Figures, type Mode, PATHS, type Parameters, type Turn } from "./turns";
-import "./theme";
 
 const MODES: [Mode, string][] = [
   ["chat", "Chat"],

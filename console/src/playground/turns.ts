@@ -1,5 +1,5 @@
 /** What is sent and what came back, in one conversation. */
-import type { Problem } from "./api";
+import type { Problem } from "../parts/api";
 
 export type Mode = "chat" | "completion" | "embedding";
 

@@ -37,6 +37,16 @@ export function python(path: string, body: Record<string, unknown>): string {
   ].join("\n");
 }
 
+export function javascript(path: string, body: Record<string, unknown>): string {
+  return [
+    'import OpenAI from "openai";',
+    "",
+    `const client = new OpenAI({ baseURL: "${base()}/v1", apiKey: process.env.TOLLGATE_API_KEY });`,
+    `const answer = await client.${METHODS[path]}(${JSON.stringify(body, null, 2)});`,
+    `console.log(${SHOWN[path]});`,
+  ].join("\n");
+}
+
 function literal(value: unknown): string {
   if (value === true) return "True";
   if (value === false) return "False";

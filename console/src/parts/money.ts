@@ -2,6 +2,14 @@
 const NANOS = 1_000_000_000n;
 const grouped = new Intl.NumberFormat("en-US");
 
+/** Nanos of a decimal string: the API's, or what a person typed. Null if it is no amount. */
+export function nanosOf(text: string): bigint | null {
+  const parts = /^([-−]?)(\d{1,12})(?:\.(\d{0,9}))?$/.exec(text.replaceAll(/[,\s]/g, ""));
+  if (!parts) return null;
+  const size = BigInt(parts[2] ?? "0") * NANOS + BigInt((parts[3] ?? "").padEnd(9, "0"));
+  return parts[1] ? -size : size;
+}
+
 export function exactCredits(nanos: bigint): string {
   const size = nanos < 0n ? -nanos : nanos;
   const fraction = (size % NANOS).toString().padStart(9, "0").replace(/0+$/, "").padEnd(2, "0");

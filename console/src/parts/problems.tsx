@@ -1,8 +1,6 @@
-/** What went wrong, what it means, and what to do next. */
-import { useEffect, useState } from "preact/hooks";
+/** What went wrong and what it means. */
 import type { Problem } from "./api";
-import { Money } from "./parts";
-import { again } from "./state";
+import { Money } from "./basics";
 
 const TITLES: Record<string, string> = {
   insufficient_credits: "Not enough credits",
@@ -17,7 +15,8 @@ const TITLES: Record<string, string> = {
 };
 
 /** A request that is larger than a limit by itself. Waiting does not help. */
-const neverFits = ({ code, retryAt }: Pick<Problem, "code" | "retryAt">) => code === "rate_limit_exceeded" && !retryAt;
+export const neverFits = ({ code, retryAt }: Pick<Problem, "code" | "retryAt">) =>
+  code === "rate_limit_exceeded" && !retryAt;
 
 function titleOf({ code, status, retryAt }: Problem): string {
   if (neverFits({ code, retryAt })) return "The request is too large for a limit";
@@ -25,10 +24,18 @@ function titleOf({ code, status, retryAt }: Problem): string {
   return TITLES[code] ?? (status === 200 ? "The answer broke off" : byStatus);
 }
 
-export function ProblemBox({ problem, midway = false }: { problem: Problem; midway?: boolean }) {
+export function ProblemBox({
+  problem,
+  midway = false,
+  title = midway ? "The answer broke off" : titleOf(problem),
+}: {
+  problem: Problem;
+  midway?: boolean;
+  title?: string;
+}) {
   return (
     <div class="problem" role="alert">
-      <strong>{midway ? "The answer broke off" : titleOf(problem)}</strong>
+      <strong>{title}</strong>
       <p>{problem.message}</p>
       <Amounts facts={problem.facts} />
       <p class="soft">
@@ -56,35 +63,4 @@ function Amounts({ facts }: { facts: Record<string, unknown> }) {
       </dd>
     </dl>
   );
-}
-
-/** What may be done about a failed answer. */
-export function Remedies({ problem }: { problem: Problem }) {
-  const affordable = Number(problem.facts.affordable_output_tokens ?? 0);
-  if (affordable > 0) {
-    return (
-      <button type="button" onClick={() => again({ max_tokens: String(affordable) })}>
-        Send with at most {affordable} tokens
-      </button>
-    );
-  }
-  if (neverFits(problem)) return null;
-  return problem.retryAt ? <Countdown until={problem.retryAt} /> : <Retry />;
-}
-
-const Retry = ({ seconds = 0 }: { seconds?: number }) => (
-  <button type="button" disabled={seconds > 0} onClick={() => again()}>
-    {seconds > 0 ? `Try again in ${seconds} s` : "Try again"}
-  </button>
-);
-
-function Countdown({ until }: { until: number }) {
-  const [now, tick] = useState(Date.now());
-  const seconds = Math.max(0, Math.ceil((until - now) / 1000));
-  useEffect(() => {
-    if (seconds === 0) return;
-    const timer = setTimeout(() => tick(Date.now()), 250);
-    return () => clearTimeout(timer);
-  }, [seconds, now]);
-  return <Retry seconds={seconds} />;
 }

@@ -2,16 +2,20 @@
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { exactCredits, shownCredits } from "./money";
-import { type Theme, theme } from "./theme";
 
 const PATHS = {
   check: "M20 6 9 17l-5-5",
   copy: "M9 9h12v12H9zM5 15H3V3h12v2",
   image: "M3 3h18v18H3zM9 9h.01M21 15l-5-5L5 21",
+  down: "M12 3v13m-6-6 6 6 6-6M4 21h16",
   key: "M15.5 7.5 19 4m-8.6 8.6a5 5 0 1 1-7.07 7.07 5 5 0 0 1 7.07-7.07zm0 0L15.5 7.5l3 3L22 7l-3-3",
+  leave: "M9 21H4V3h5m7 14 5-5-5-5m5 5H9",
+  menu: "M3 6h18M3 12h18M3 18h18",
   plus: "M12 5v14M5 12h14",
+  search: "m21 21-4.3-4.3M11 19a8 8 0 1 1 0-16 8 8 0 0 1 0 16z",
   send: "M12 19V5M5 12l7-7 7 7",
   stop: "M6 6h12v12H6z",
+  close: "M6 6l12 12M18 6 6 18",
   trash: "M3 6h18M8 6V4h8v2M19 6l-1 14H6L5 6",
 };
 
@@ -105,67 +109,6 @@ function fromSelection(text: string): boolean {
   const copied = document.execCommand("copy");
   area.remove();
   return copied;
-}
-
-const THEMES: [Theme, string][] = [
-  ["system", "System"],
-  ["light", "Light"],
-  ["dark", "Dark"],
-];
-
-export function ThemeSwitch() {
-  return (
-    <select
-      class="compact"
-      aria-label="Theme"
-      value={theme.value}
-      onChange={(event) => {
-        theme.value = event.currentTarget.value as Theme;
-      }}
-    >
-      {THEMES.map(([value, name]) => (
-        <option key={value} value={value}>
-          {name}
-        </option>
-      ))}
-    </select>
-  );
-}
-
-export function Frame({
-  page,
-  aside,
-  children,
-}: {
-  page: string;
-  aside: ComponentChildren;
-  children: ComponentChildren;
-}) {
-  return (
-    <>
-      <header class="top">
-        <a class="brand" href="ui">
-          <svg viewBox="0 0 16 16" aria-hidden="true">
-            <rect width="16" height="16" rx="4" />
-            <path d="M4.5 5h7M8 5v6.5" />
-          </svg>
-          Tollgate
-        </a>
-        <nav aria-label="Pages">
-          <a href="ui" aria-current={page === "ui" ? "page" : undefined}>
-            Playground
-          </a>
-          <a href="docs">Reference</a>
-        </nav>
-        <div class="end">
-          {aside}
-          <ThemeSwitch />
-        </div>
-      </header>
-      {children}
-      <Toast />
-    </>
-  );
 }
 
 export function Field({ label, hint, children }: { label: string; hint?: string; children: ComponentChildren }) {

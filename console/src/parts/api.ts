@@ -18,6 +18,8 @@ export interface Problem {
   status: number;
   code: string;
   message: string;
+  /** The field that was refused. */
+  param: string | null;
   facts: Record<string, unknown>;
   requestId: string | null;
   /** When the same request may be sent again, in milliseconds since 1970. */
@@ -32,17 +34,23 @@ export class Failed extends Error {
 
 export const base = () => new URL(".", document.baseURI).href.replace(/\/$/, "");
 
-export async function call(path: string, key: string, options: RequestInit = {}): Promise<Response> {
-  const headers = { ...options.headers, authorization: `Bearer ${key}` };
-  const response = await fetch(path, { ...options, headers, credentials: "omit", cache: "no-store" }).catch(
-    unreachable,
-  );
+/** Sends a request. Refusals and lost connections are thrown as Failed. */
+export async function call(path: string, options: RequestInit): Promise<Response> {
+  const response = await fetch(path, { ...options, cache: "no-store" }).catch(unreachable);
   if (!response.ok) throw new Failed(await problemOf(response));
   return response;
 }
 
+/** A call with an API key, without the cookie of a session. */
+export const callWithKey = (path: string, key: string, options: RequestInit = {}): Promise<Response> =>
+  call(path, {
+    ...options,
+    headers: { ...options.headers, authorization: `Bearer ${key}` },
+    credentials: "omit",
+  });
+
 export const post = (path: string, key: string, body: unknown, more: Record<string, string>, signal: AbortSignal) =>
-  call(path, key, {
+  callWithKey(path, key, {
     method: "POST",
     headers: { "content-type": "application/json", ...more },
     body: JSON.stringify(body),
@@ -50,11 +58,11 @@ export const post = (path: string, key: string, body: unknown, more: Record<stri
   });
 
 export async function balance(key: string): Promise<Balance> {
-  return (await call("user/balance", key)).json();
+  return (await callWithKey("user/balance", key)).json();
 }
 
 export async function models(key: string): Promise<Model[]> {
-  return (await (await call("v1/models", key)).json()).data;
+  return (await (await callWithKey("v1/models", key)).json()).data;
 }
 
 /** An error as it stands in a body or in an event of a stream, in OpenAI's shape or in OpenRouter's. */
@@ -65,6 +73,7 @@ export function problem(error: unknown, status: number, requestId: string | null
     status: typeof code === "number" ? code : status,
     code: String(kind ?? (typeof code === "string" ? code : (type ?? "unknown_error"))),
     message: String(message ?? "The server gave no reason."),
+    param: typeof param === "string" ? param : null,
     facts,
     requestId,
     retryAt: null,
@@ -80,6 +89,16 @@ async function problemOf(response: Response): Promise<Problem> {
 function retryAt(headers: Headers): number | null {
   const milliseconds = Number(headers.get("retry-after-ms") ?? Number(headers.get("retry-after")) * 1000);
   return milliseconds > 0 ? Date.now() + milliseconds : null;
+}
+
+/** Any error as a problem to show. What is no refusal of the API is a connection that broke. */
+export function asProblem(error: unknown, message = "The connection broke. Try again."): Problem {
+  return error instanceof Failed ? error.problem : problem({ code: "connection_failed", message }, 0, null);
+}
+
+/** 128 random bits. `crypto.randomUUID` is missing on plain http. */
+export function newId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function unreachable(cause: unknown): never {

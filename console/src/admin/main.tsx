@@ -1,0 +1,39 @@
+/** The console of operators. */
+import { render } from "preact";
+import { SignedInPage, type View } from "../parts/frame";
+import { me } from "../parts/session";
+import { start } from "../parts/sign_in";
+import { Overview } from "./overview";
+
+const VIEWS: View[] = [{ path: "", name: "Overview", show: () => <Overview /> }];
+
+function Admin() {
+  return me.value && me.value.role !== "admin" ? <NotForMembers /> : <SignedInPage page="admin" views={VIEWS} />;
+}
+
+const NotForMembers = () => (
+  <SignedInPage
+    page="admin"
+    views={[
+      {
+        path: "",
+        name: "",
+        show: () => (
+          <div class="nothing-here">
+            <h1>The console is for operators</h1>
+            <p>You are signed in as a member. Your balance, keys and usage are on your account page.</p>
+            <a class="button" href="account">
+              To your account
+            </a>
+          </div>
+        ),
+      },
+    ]}
+  />
+);
+
+document.addEventListener("DOMContentLoaded", () => {
+  const page = document.getElementById("page");
+  if (page) render(<Admin />, page);
+  void start();
+});
