@@ -5,16 +5,15 @@ Users see what they pay and what it was for; operators also see prices, our cost
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tollgate.core import prices
 from tollgate.core.models import OPENROUTER, SANDBOX
-from tollgate.core.money import EXACT, NANOS_PER_CREDIT
+from tollgate.core.prices import PPM
 from tollgate.usage.schemas import RequestRow
 from tollgate.web.schemas import Amounts, Credits, Moment
-
-PPM: Final = 1_000_000
 
 BASIS_DESCRIPTION = (
     "How the charge was found. `stated_cost`: the upstream stated its cost. `listed_price`: the upstream's tokens at "
@@ -178,4 +177,4 @@ def _only_attempt(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _in_credits(nanos: str | None) -> str | None:
-    return None if nanos is None else f"{EXACT.divide(Decimal(nanos), NANOS_PER_CREDIT).normalize():f}"
+    return None if nanos is None else prices.in_credits(Decimal(nanos))
