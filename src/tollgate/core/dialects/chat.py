@@ -350,7 +350,7 @@ class ChatEvents:
         self._is_over = True
         if self.items.open:
             self.items.open.is_whole = False
-        return self._begin() + self.failed(error, status)
+        return self._begin() + self.failed({"message": "The upstream failed.", **error}, status)
 
     @property
     def model(self) -> str:

@@ -37,7 +37,7 @@ def to_chat(asked: Mapping[str, Any]) -> Object:
     return chat.given(
         **{name: asked.get(name) for name in AS_THEY_ARE},
         messages=chat.turns([*_system(asked), *_messages(asked)], merged=("system", "user", "assistant")),
-        stop=asked.get("stop_sequences"),
+        stop=fields.listed(asked, "stop_sequences") or None,
         user=metadata.get("user_id"),
         reasoning_effort=output.get("effort") or _effort(fields.mapping(asked, "thinking")),
         response_format=_format(fields.mapping(output, "format", "output_config.format")),
@@ -79,7 +79,7 @@ def _choice(choice: Mapping[str, Any]) -> Object:
     check(choice, CHOICE, "tool_choice")
     kind = choice.get("type")
     named = {"type": "function", "function": {"name": choice.get("name")}}
-    if kind != "tool" and kind not in CHOICES:
+    if kind != "tool" and str(kind) not in CHOICES:
         refuse("tool_choice.type", "Known are auto, any, tool and none.")
     parallel = {"parallel_tool_calls": False} if choice.get("disable_parallel_tool_use") else {}
     return {"tool_choice": named if kind == "tool" else CHOICES[str(kind)], **parallel}

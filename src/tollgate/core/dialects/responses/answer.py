@@ -90,11 +90,12 @@ class Events(ChatEvents):
 
     def failed(self, failure: Mapping[str, Any], status: int) -> list[Object]:
         """The error is in an object, as the specification has it, and beside it, as OpenAI's API has it."""
-        message = str(failure.get("message"))
-        stated = {"message": message, "code": failure.get("code"), "param": failure.get("param")}
+        stated = {
+            name: None if failure.get(name) is None else str(failure[name]) for name in ("message", "code", "param")
+        }
         kind = failure.get("type") or "server_error"
         code = "rate_limit_exceeded" if stated["code"] == "rate_limit_exceeded" else "server_error"
-        response = self._response("failed", error={"code": code, "message": message})
+        response = self._response("failed", error={"code": code, "message": stated["message"]})
         return [
             self._event("error", error={**failure, **stated, "type": kind}, **stated),
             self._event("response.failed", response=response),

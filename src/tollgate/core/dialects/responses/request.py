@@ -71,7 +71,7 @@ def _tools(asked: Mapping[str, Any]) -> Object:
     check(choice, chosen(CHOICES, choice.get("type"), "tool_choice"), "tool_choice")
     if choice["type"] == "function":
         return {"tools": tools, "tool_choice": {"type": "function", "function": {"name": choice.get("name")}}}
-    allowed = {one.get("name") for one in fields.mappings(choice, "tools") if one.get("type") == "function"}
+    allowed = [one.get("name") for one in fields.mappings(choice, "tools") if one.get("type") == "function"]
     kept = [tool for tool in tools if tool["function"]["name"] in allowed]
     return {"tools": kept, "tool_choice": choice.get("mode", "auto")} if kept else {}
 
@@ -90,6 +90,8 @@ def _instructions(asked: Mapping[str, Any]) -> Iterator[Object]:
 def _input(asked: Mapping[str, Any]) -> Iterator[Object]:
     given = asked.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else fields.mappings(asked, "input")
+    if not items:
+        malformed("input", "a text or at least one item")
     for place, item in enumerate(items):
         path = f"input.{place}"
         kind = item.get("type") or ("message" if "role" in item else None)
