@@ -48,8 +48,8 @@ class Events(ChatEvents):
         return {**self._head(), "content": content, **self._stop(), "usage": self._usage()}
 
     def began(self) -> list[Object]:
-        stop = {"stop_reason": None, "stop_sequence": None}
-        return [{"type": "message_start", "message": {**self._head(), "content": [], **stop, "usage": self._usage()}}]
+        message = {**self._head(), "content": [], **_stopped(None, None), "usage": self._usage()}
+        return [{"type": "message_start", "message": message}]
 
     def opened(self, item: Item) -> list[Object]:
         return [{"type": "content_block_start", "index": item.index, "content_block": self._empty(item)}]
@@ -97,7 +97,7 @@ class Events(ChatEvents):
             stopped = "refusal"
         elif stopped == "end_turn":
             stopped = "tool_use" if "call" in kinds else "stop_sequence" if sequence else "end_turn"
-        return {"stop_reason": stopped, "stop_sequence": sequence if stopped == "stop_sequence" else None}
+        return _stopped(stopped, sequence if stopped == "stop_sequence" else None)
 
     def _usage(self) -> Object:
         usage = chat.usage(self.facts.usage)
@@ -109,6 +109,10 @@ class Events(ChatEvents):
             "output_tokens_details": {"thinking_tokens": usage.reasoning},
             **usage.beside,
         }
+
+
+def _stopped(reason: str | None, sequence: str | None) -> Object:
+    return {"stop_reason": reason, "stop_sequence": sequence, "stop_details": None}
 
 
 def _grown(item: Item, text: str) -> Object:
