@@ -365,7 +365,7 @@ def test_every_event_and_answer_is_one_of_openais_and_openrouters(clients_types:
     for of_answer, of_event in clients_types:
         of_answer.validate_python(plain("responses", answer))
         for event in events:
-            of_event.validate_python(event)
+            assert not type(of_event.validate_python(event)).__name__.startswith("Unknown"), event["type"]
 
 
 def test_the_tables_know_every_member_that_openais_client_can_send(openai: Any) -> None:
