@@ -31,7 +31,8 @@ RESPONSE = (
 MESSAGE = (
     'event: message_start\ndata: {"type":"message_start","message":{"id":"gen-1","usage":{"input_tokens":3}}}',
     'event: ping\ndata: {"type": "ping"}',
-    'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"type":"text_delta","text":"小🐦 [DONE]"}}',
+    'event: content_block_delta\ndata: {"type":"content_block_delta",'
+    '"delta":{"type":"text_delta","text":"é小🐦 [DONE]"}}',
     'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},'
     '"usage":{"output_tokens":2,"cost":0.000001}}',
     'event: message_stop\ndata: {"type":"message_stop"}',
