@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from completions.asks import COUNT, MESSAGES, RESPONSES, asking
 from completions.paid import Line, eventually
 from completions.stage import Row, Stage, before, staged
 from gateway import Upstream
@@ -218,6 +219,73 @@ async def test_a_whole_answer_without_usage_is_paid_for_all_its_text(shared_data
     assert row["completion_tokens"] >= len(WORDS)
     assert row["prompt_tokens"] >= PROMPT_TOKENS
     assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+
+
+def typed(path: str, *, ends: bool) -> list[bytes]:
+    """What servers of ours stream on this path: no id that could be looked up, and the usage in the last event."""
+    counted = {"input_tokens": PROMPT_TOKENS, "output_tokens": len(WORDS) + 1}
+    if path == RESPONSES:
+        begun = {"id": "resp_1", "object": "response", "model": "ours", "status": "in_progress", "usage": None}
+        told = [("response.created", {"response": begun})]
+        told += [("response.output_text.delta", {"delta": text}) for text in WORDS]
+        last = [("response.completed", {"response": begun | {"status": "completed", "usage": counted}})]
+    else:
+        begun = {"id": "msg_1", "type": "message", "model": "ours", "usage": {"input_tokens": PROMPT_TOKENS}}
+        told = [("message_start", {"message": begun})]
+        told += [("content_block_delta", {"delta": {"type": "text_delta", "text": text}}) for text in WORDS]
+        last = [("message_delta", {"delta": {"stop_reason": "end_turn"}, "usage": counted}), ("message_stop", {})]
+    return [
+        f"event: {kind}\ndata: {json.dumps({'type': kind, **members})}\n\n".encode()
+        for kind, members in told + (last if ends else [])
+    ]
+
+
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize("dialect", ["vllm", "llamacpp"])
+async def test_a_response_or_message_of_ours_passes_unchanged_at_its_routes_price(
+    shared_database: str, dialect: str, path: str
+) -> None:
+    events = typed(path, ends=True)
+    async with own_server(shared_database, dialect, streamed(*events)) as (stage, server, one, body):
+        given = asking(path, "Count what is there.", body["model"], stream=True)
+        got = await stage.post(one, given, f"/v1{path}")
+        row = await ended(stage, one)
+    assert got.content == b"".join(events)
+    assert server.seen[0].target == f"/v1{path}"
+    assert server.seen[0].document == given
+    assert (row["charge_nanos"], row["estimated"]) == (WHOLE, False)
+
+
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize("then", [hang, cut], ids=["client leaves", "server dies"])
+async def test_a_response_or_message_of_ours_that_breaks_off_is_paid_for_what_was_said(
+    shared_database: str, path: str, then: Play
+) -> None:
+    play = streamed(*typed(path, ends=False), then=then)
+    async with own_server(shared_database, "vllm", play) as (stage, _, one, body):
+        given = asking(path, "Count what is there.", body["model"], stream=True, max_tokens=200)
+        if then is hang:
+            line = await Line.opened(stage.gateway.address)
+            await line.ask(one, given, f"/v1{path}")
+            await line.until("京".encode("unicode_escape"))
+            line.hang_up()
+        else:
+            await stage.post(one, given, f"/v1{path}")
+        row = await ended(stage, one)
+    assert (row["state"], row["estimated"]) == ("settled", True)
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["prompt_tokens"] >= PROMPT_TOKENS
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+
+
+async def test_a_server_that_counts_tokens_is_asked_and_nothing_is_charged(shared_database: str) -> None:
+    count = answer(b'{"input_tokens":12}')
+    async with own_server(shared_database, "vllm", count) as (stage, server, one, body):
+        given = asking(COUNT, "Count what is there.", body["model"])
+        got = await stage.post(one, given, f"/v1{COUNT}")
+        row = await ended(stage, one)
+    assert (got.content, server.seen[0].target) == (b'{"input_tokens":12}', f"/v1{COUNT}")
+    assert (row["state"], row["endpoint"], row["hold_nanos"], row["charge_nanos"]) == ("settled", "count_tokens", 0, 0)
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before it says anything", "in mid answer"])
