@@ -124,9 +124,11 @@ def endpoints_page() -> str:
             "",
             "- **passed**: the body goes upstream as it came, and the answer comes back as it came, but for what",
             "  [Call it](../how-to/call-it.md) names.",
+            "- **translated**: the upstream gets a chat completion, and its answer is translated back. What cannot be",
+            "  translated without a change of its meaning is refused, by the name of its field.",
             "- **estimated**: Tollgate answers by itself, from the size of the request.",
-            "- **refused**: `400 endpoint_unsupported`, before anything is held. If a model has several upstreams,",
-            "  those that have the endpoint serve it.",
+            "",
+            "If a model has several upstreams, those that have the endpoint serve it.",
             "",
             f"| endpoint | scope | {' | '.join(dialects)} |",
             f"|---|---|{'---|' * len(dialects)}",
@@ -149,7 +151,7 @@ def endpoints_page() -> str:
 def _way(form: Form, dialect: Dialect) -> str:
     if dialect in form.dialects:
         return "passed"
-    return "estimated" if form.is_free else "refused"
+    return "translated" if form.is_translated else "estimated"
 
 
 def _codes(names: Iterable[str]) -> str:

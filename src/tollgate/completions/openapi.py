@@ -43,7 +43,7 @@ CHOICES = {
     "n": {"type": "integer", "minimum": 1, "maximum": 128, "description": "The number of answers. Each is charged."},
 }
 REFUSALS: tuple[type[TollgateError], ...] = (
-    errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced, errors.EndpointUnsupported,
+    errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced,
     errors.MissingApiKey,
     errors.InvalidApiKey, errors.KeyDisabled, errors.KeyExpired, errors.KeyRevoked, errors.RequestTimeout,
     errors.HeadTooLarge, errors.InternalError, errors.ServerBusy, errors.ServerRestarting,

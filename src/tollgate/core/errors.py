@@ -16,7 +16,6 @@ TollgateError
 │   │   └── ModelNotFound      404 model_not_found
 │   ├── ModelUnpriced          400 model_unpriced
 │   ├── ExtraUnpriced          400 extra_unpriced
-│   ├── EndpointUnsupported    400 endpoint_unsupported
 │   └── MethodNotAllowed       405 method_not_allowed
 ├── Unauthenticated            401
 │   ├── MissingApiKey              missing_api_key
@@ -240,11 +239,6 @@ class ExtraUnpriced(BadRequest):
     code = "extra_unpriced"
     advice = "Remove it, or ask your operator to price it in EXTRA_PRICES."
     sentence = f"The request uses an extra that the upstream bills separately and that has no price here. {advice}"
-
-
-class EndpointUnsupported(BadRequest):
-    code = "endpoint_unsupported"
-    sentence = "No upstream of this model has this endpoint. Use /v1/chat/completions, or another model."
 
 
 class MethodNotAllowed(BadRequest):
