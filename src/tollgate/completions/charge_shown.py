@@ -64,7 +64,7 @@ def without_cost(event: bytes, places: Places) -> bytes:
     return in_event(event, UNKNOWN, places)
 
 
-def with_charge(event: bytes, charge: Mapping[str, Any], places: Places) -> bytes:
+def with_charge(event: bytes, charge: Mapping[str, Any], places: Places = ON_TOP) -> bytes:
     """The event of the last usage, with the charge in it."""
     data = sse.data_of(event)
 
