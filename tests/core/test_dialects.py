@@ -86,8 +86,9 @@ def test_what_is_made_is_json_that_reads_as_it_was(endpoint: Translated, data: s
 def test_the_buckets_of_a_usage_keep_their_sums(usage: Object) -> None:
     answer = answered(usage=usage)
     disjoint, nested = plain("messages", answer)["usage"], plain("responses", answer)["usage"]
-    parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-    assert sum(disjoint[name] for name in parts) == nested["input_tokens"] == usage["prompt_tokens"]
+    parts = [disjoint[name] for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")]
+    assert min(parts) >= 0
+    assert sum(parts) == nested["input_tokens"] == usage["prompt_tokens"]
     assert disjoint["output_tokens"] == nested["output_tokens"] == usage["completion_tokens"]
     assert nested["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     details = nested["input_tokens_details"]
@@ -264,9 +265,8 @@ def test_every_member_is_treated_as_its_table_says(endpoint: Translated) -> None
     assert EXAMPLES[endpoint].keys() == {name for name, treatment in ways.items() if treatment.way == "translated"}
     for name, (value, becomes) in EXAMPLES[endpoint].items():
         assert to_chat(bare | {name: value}) == to_chat(bare) | becomes, name
-        if name not in bare:
-            assert to_chat(bare | {name: None}) == to_chat(bare), name
     for name, treatment in ways.items():
+        assert name in bare or to_chat(bare | {name: None}) == to_chat(bare), name
         for value in ("other", *treatment.harmless) if treatment.way != "translated" else ():
             if treatment.way == "refused" and value == "other":
                 with pytest.raises(BadRequest) as refused:

@@ -347,19 +347,25 @@ def openai() -> Any:
 
 
 @pytest.fixture(scope="module")
-def types_of_openai(openai: Any) -> tuple[TypeAdapter[Any], TypeAdapter[Any]]:
-    """Of an answer, and of an event. They take seconds to make."""
+def clients_types(openai: Any) -> list[tuple[TypeAdapter[Any], TypeAdapter[Any]]]:
+    """Of an answer and of an event, at OpenAI and at OpenRouter. They take seconds to make."""
+    from openrouter import components  # noqa: PLC0415
+
     types = openai.types.responses
-    return TypeAdapter(types.Response), TypeAdapter(types.ResponseStreamEvent)
+    return [
+        (TypeAdapter(types.Response), TypeAdapter(types.ResponseStreamEvent)),
+        (TypeAdapter(components.OpenResponsesResult), TypeAdapter(components.StreamEvents)),
+    ]
 
 
 @given(data=st.data())
-def test_every_event_and_answer_is_one_of_openais(types_of_openai: Any, data: st.DataObject) -> None:
-    of_answer, of_event = types_of_openai
+def test_every_event_and_answer_is_one_of_openais_and_openrouters(clients_types: Any, data: st.DataObject) -> None:
     answer = data.draw(answers())
-    of_answer.validate_python(plain("responses", answer))
-    for event in streamed("responses", data.draw(chunks(answer))):
-        of_event.validate_python(event)
+    events = streamed("responses", data.draw(chunks(answer)))
+    for of_answer, of_event in clients_types:
+        of_answer.validate_python(plain("responses", answer))
+        for event in events:
+            assert not type(of_event.validate_python(event)).__name__.startswith("Unknown"), event["type"]
 
 
 def test_the_tables_know_every_member_that_openais_client_can_send(openai: Any) -> None:

@@ -13,6 +13,8 @@ _TEXT: Final = {
     "cache_control": _MARK,
     "citations": ignored("It describes where an earlier answer quoted from; its text stays."),
 }
+_KEEPS_ALL: Final = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+"""As Claude Code sends it."""
 _CALL_AGAIN: Final = refused("Only tools that the client runs can be called.")
 
 FIELDS: Final[Table] = {
@@ -36,7 +38,7 @@ FIELDS: Final[Table] = {
     "service_tier": ignored("There is one tier."),
     "speed": refused("There is one speed.", "standard"),
     "container": refused("There are no containers."),
-    "context_management": refused("Nothing edits the context."),
+    "context_management": refused("Nothing edits the context.", {"edits": []}, _KEEPS_ALL),
     "diagnostics": refused("There is no diagnosis of cache misses."),
     "inference_geo": refused("The server runs where it runs."),
     "mcp_servers": refused("Only tools that the client runs can be called."),
