@@ -2,6 +2,7 @@
 
 .env.example, docs/reference/settings.md    from settings.py
 docs/reference/errors.md                    from core/errors.py
+docs/reference/endpoints.md                 from core/endpoints.py
 docs/reference/openapi.json, api.md         from the app
 docs/reference/aliases.md                   from web/aliases.py
 docs/reference/sandbox-faults.md            from sandbox/faults.py
@@ -14,9 +15,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
@@ -25,7 +26,9 @@ from tollgate.app import create_app
 from tollgate.core.dialects.messages import tables as messages
 from tollgate.core.dialects.responses import tables as responses
 from tollgate.core.dialects.treatments import Table, Treatment
+from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.errors import tree
+from tollgate.core.models import Dialect
 from tollgate.sandbox import faults
 from tollgate.settings import DEVELOPMENT_PEPPER, Settings
 from tollgate.web.aliases import ALIASES
@@ -39,6 +42,7 @@ def exports() -> Iterator[tuple[str, str]]:
     yield ".env.example", env_example()
     yield "docs/reference/settings.md", settings_page()
     yield "docs/reference/errors.md", errors_page()
+    yield "docs/reference/endpoints.md", endpoints_page()
     document = create_app(Settings()).openapi()
     yield "docs/reference/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     yield "docs/reference/api.md", api_page(document)
@@ -93,8 +97,11 @@ def errors_page() -> str:
             'Every error has OpenAI\'s shape, `{"error": {message, type, code, param, …facts}}`, and the header',
             "`x-request-id`. Under `/api/v1/` it has OpenRouter's, "
             '`{"error": {code, message, metadata: {error_type, …facts}}}`:',
-            "the status is its `code`, and the code below its `error_type`. Codes are stable; messages are for people",
-            "and may change.",
+            "the status is its `code`, and the code below its `error_type`. Under `/v1/messages` and",
+            "`/api/v1/messages` it has Anthropic's,",
+            '`{"type": "error", "error": {type, message, code, …facts}, "request_id"}`,',
+            "with the type that Anthropic has for the status. Codes are stable; messages are for people and may",
+            "change.",
             "",
             "| status | code | type | message |",
             "|---|---|---|---|",
@@ -104,6 +111,56 @@ def errors_page() -> str:
             "",
         ]
     )
+
+
+def endpoints_page() -> str:
+    dialects = get_args(Dialect)
+    rows = [
+        f"| `POST /v1{form.path}` | `{form.scope}` | {' | '.join(_way(form, dialect) for dialect in dialects)} |"
+        for form in ENDPOINTS.values()
+    ]
+    return "\n".join(
+        [
+            "# Endpoints",
+            "",
+            "Each paid endpoint, the scope that a key needs for it, and what becomes of a request by the type of the",
+            "upstream that serves the model. All are under `/api/v1` too.",
+            "",
+            "- **passed**: the body goes upstream as it came, and the answer comes back as it came, but for what",
+            "  [Call it](../how-to/call-it.md) names.",
+            "- **translated**: the upstream gets a chat completion, and its answer is translated back. What cannot be",
+            "  translated without a change of its meaning is refused, by the name of its field: see",
+            "  [Translation](translation.md).",
+            "- **estimated**: Tollgate answers by itself, from the size of the request.",
+            "",
+            "If a model has several upstreams, those that have the endpoint serve it.",
+            "",
+            f"| endpoint | scope | {' | '.join(dialects)} |",
+            f"|---|---|{'---|' * len(dialects)}",
+            *rows,
+            "",
+            "| endpoint | output bound | refused, because an upstream would keep it or be asked for it later |",
+            "|---|---|---|",
+            *(
+                f"| `{form.path}` | {_codes(form.bounds)} | {_codes(form.state)} |"
+                for form in ENDPOINTS.values()
+                if form.generates
+            ),
+            "",
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
+
+
+def _way(form: Form, dialect: Dialect) -> str:
+    if dialect in form.dialects:
+        return "passed"
+    return "translated" if form.is_translated else "estimated"
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "–"
 
 
 def api_page(document: dict[str, Any]) -> str:

@@ -126,7 +126,7 @@ TYPED_ASKED = {
         ("an echo", "one two three", "sandbox/echo", {}),
         ("a bound", "one two three", "sandbox/words", {"max_tokens": 20}),
         ("thoughts", "think", "sandbox/reasoner", {}),
-        ("a cache", LONG[:8000], "sandbox/cached", {"max_tokens": 10}),
+        ("a cache", f"{path} " * 800, "sandbox/cached", {"max_tokens": 10}),
         ("nothing to pay", "one", "sandbox/free:free", {}),
         ("one's own key", "one", "sandbox/fault-byok", {}),
         ("no answer at all", "one", "sandbox/fault-blank", {}),

@@ -13,6 +13,7 @@ from tollgate.completions.endings import RELEASED
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.rules import Bounds, Grant
 from tollgate.completions.settlements import Settlements
+from tollgate.completions.translations import translated
 from tollgate.core import prices
 from tollgate.core.endpoints import ENDPOINTS, EVERY_DIALECT
 from tollgate.core.errors import (
@@ -35,7 +36,7 @@ from tollgate.credits.rules import WorstCase
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
-from tollgate.process import logs
+from tollgate.process import logs, threads
 from tollgate.upstreams.client import Upstreams
 
 ORGS_REMEMBERED = 10_000
@@ -123,7 +124,12 @@ class Admission:
             raise UpstreamUnavailable("Test keys need a sandbox, and this server has none. Set SANDBOX_BASE_URL.")
         models = [await catalog.find(name) for name in call.ask.models]
         form = ENDPOINTS[call.ask.endpoint]
-        return models if form.dialects is EVERY_DIALECT else rules.serving(models, form)
+        if form.dialects is EVERY_DIALECT:
+            return models
+        models = rules.serving(models, form)
+        if form.is_translated and not rules.is_native(models, form):
+            call.translated = await threads.work(len(call.body), translated, call.ask.endpoint, call.body)
+        return models
 
     async def _added(self, call: PaidCall, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""

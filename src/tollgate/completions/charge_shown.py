@@ -3,6 +3,7 @@
 Nothing is added where the upstream states no cost, and every byte outside the usage stays as it is.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -61,6 +62,16 @@ def without_cost(event: bytes, places: Places) -> bytes:
     except NotJson:
         return event
     return in_event(event, UNKNOWN, places)
+
+
+def with_charge(event: bytes, charge: Mapping[str, Any], places: Places = ON_TOP) -> bytes:
+    """The event of the last usage, with the charge in it."""
+    data = sse.data_of(event)
+
+    def marked(usage: str | None) -> str:
+        return strict_json.edit_text(usage or "{}", {"tollgate": json.dumps(charge, separators=(",", ":"))})
+
+    return sse.with_data(event, data, strict_json.edit(data, at(places, marked)))
 
 
 def _in_usage(usage: str, amounts: Amounts) -> str:

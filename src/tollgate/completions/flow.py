@@ -4,7 +4,7 @@ from starlette.types import Receive, Scope, Send
 
 from tollgate.completions import replay
 from tollgate.completions.admission import Admission
-from tollgate.completions.own_count import AnyAnswer, own_count
+from tollgate.completions.own_counts import AnyAnswer, own_count
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import PlainAnswer
 from tollgate.completions.settlements import Settled, Settlements

@@ -39,7 +39,7 @@ CHUNKS: dict[Endpoint, str] = {
     "messages": "TypedEvent",
 }
 REFUSALS: tuple[type[TollgateError], ...] = (
-    errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced, errors.EndpointUnsupported,
+    errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced,
     errors.MissingApiKey,
     errors.InvalidApiKey, errors.KeyDisabled, errors.KeyExpired, errors.KeyRevoked, errors.RequestTimeout,
     errors.HeadTooLarge, errors.InternalError, errors.ServerBusy, errors.ServerRestarting,

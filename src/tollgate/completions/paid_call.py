@@ -9,9 +9,11 @@ from tollgate.completions import charge_shown, endings, replay, rules
 from tollgate.completions.charge_shown import UNKNOWN, Amounts, states_cost
 from tollgate.completions.content import Content
 from tollgate.completions.endings import Ending
-from tollgate.completions.own_count import AnyAnswer
+from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.rules import Grant
+from tollgate.completions.translations import Translated
 from tollgate.core import strict_json, upstream_errors
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import ServerRestarting, Shape, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
 from tollgate.core.models import SANDBOX, Route
 from tollgate.core.request_body import Ask
@@ -19,7 +21,7 @@ from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
 from tollgate.keys.authentication import Caller
 from tollgate.limits import rules as limits
-from tollgate.process.clock import Monotonic
+from tollgate.process.clock import Monotonic, now
 from tollgate.upstreams.attempts.attempt import facts
 from tollgate.upstreams.rules import AttemptRecord, UpstreamCall
 
@@ -57,6 +59,10 @@ class PaidCall:
     clock: Monotonic
     started: float
     tally: Tally
+    translated: Translated | None = None
+    """The call as one for chat completions, where some upstream needs that."""
+    is_translated: bool = False
+    """The upstream answers a chat completion."""
     grant: Grant = field(init=False)
     """Set by admission."""
     was_sent: bool = False
@@ -115,6 +121,7 @@ class PaidCall:
             org_id=grant.org_id,
             openrouter_models=grant.openrouter_models,
             search_off=grant.search_off,
+            as_chat=self.translated and (self.translated.ask, self.translated.body),
             note_at_work=self.note_at_work,
             record_attempt=self.record_attempt,
         )
@@ -130,6 +137,8 @@ class PaidCall:
 
     def take_reply(self, reply: AnyAnswer) -> None:
         self.reply = reply
+        if self.translated and reply.route.upstream.dialect not in ENDPOINTS[self.ask.endpoint].dialects:
+            self.is_translated, self.tally = True, Tally()
         self.tally.counts = rules.is_own(reply.route)
 
     def facts(self) -> dict[str, Any]:
@@ -147,6 +156,8 @@ class PaidCall:
             self.tally.take_plain(document)
             if self.content:
                 self.content.take(document)
+            if self.is_translated and self.translated:
+                body = self.translated.answer(document, int(now().timestamp()))
         self.answer = body
 
     def check_completeness(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from starlette.types import Send
 
 from tollgate.completions.outlet import response_start
-from tollgate.completions.own_count import AnyAnswer
+from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.settlements import Settled
 

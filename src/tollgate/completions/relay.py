@@ -1,13 +1,12 @@
 """Passes a stream on: bytes as they came, with the end held back until the call is settled."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tollgate.completions import charge_shown
 from tollgate.completions.answer_forms import CHAT, AnswerForm
-from tollgate.completions.charge_shown import UNKNOWN, Amounts, Places
-from tollgate.core import sse, strict_json
+from tollgate.completions.charge_shown import UNKNOWN, Amounts
+from tollgate.core import sse
 from tollgate.core.sse import Event, Events, Tally
 from tollgate.upstreams.dialects.openai import as_it_came
 
@@ -70,7 +69,7 @@ class Relay:
         if self._usage is not None:
             index, event = self._usage
             priced = charge_shown.in_event(event, amounts, self._form.usage_in) if self._hides_cost else event
-            held[index] = with_charge(priced, charge, self._form.usage_in) if charge else priced
+            held[index] = charge_shown.with_charge(priced, charge, self._form.usage_in) if charge else priced
         lacks_end = self.tally.ending == "complete" and not self.tally.done
         return b"".join(held) + (self._form.end if lacks_end else b"")
 
@@ -116,13 +115,3 @@ class Relay:
 def as_event(body: bytes) -> bytes:
     """A plain answer as an event, for when a heartbeat has begun the stream already."""
     return b"".join(b"data: " + line + b"\n" for line in body.splitlines()) + b"\n"
-
-
-def with_charge(event: bytes, charge: Mapping[str, Any], places: Places) -> bytes:
-    """The event of the last usage, with the charge in it."""
-    data = sse.data_of(event)
-
-    def marked(usage: str | None) -> str:
-        return strict_json.edit_text(usage or "{}", {"tollgate": json.dumps(charge, separators=(",", ":"))})
-
-    return sse.with_data(event, data, strict_json.edit(data, charge_shown.at(places, marked)))

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tollgate.core.endpoints import ENDPOINTS, Form
-from tollgate.core.errors import EndpointUnsupported
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.extras.requested import Extras
 from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
@@ -99,23 +98,21 @@ def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
 
 
 def serving(models: Sequence[Model], form: Form) -> list[Model]:
-    """The models, each with those of its routes whose server has the endpoint. Raises EndpointUnsupported for a model
-    without such a route. What is free needs none: we can answer it."""
-    left = [
-        model._replace(routes=tuple(route for route in model.routes if route.upstream.dialect in form.dialects))
-        for model in models
-    ]
-    unserved = next((model for model in left if not model.routes), None)
-    if unserved and not form.is_free:
-        raise EndpointUnsupported(model=unserved.id)
-    return list(models) if unserved else left
+    """The models, each with those of its routes whose server has the endpoint, or with all where none has: then the
+    call is translated, or we answer it."""
+    return [model._replace(routes=_native(model.routes, form) or model.routes) for model in models]
+
+
+def is_native(models: Sequence[Model], form: Form) -> bool:
+    """Whether every server that may be asked has the endpoint."""
+    return all(route.upstream.dialect in form.dialects for model in models for route in model.routes)
 
 
 def counted(ask: Ask, models: Sequence[Model]) -> int | None:
-    """About how many tokens the prompt has, where we are asked for it and no upstream can count them. Of English, about
-    half of the bound."""
+    """About how many tokens the prompt has, where we are asked for it and not all upstreams can count them. Of English,
+    about half of the bound."""
     form = ENDPOINTS[ask.endpoint]
-    if not form.is_free or any(route.upstream.dialect in form.dialects for model in models for route in model.routes):
+    if not form.is_free or is_native(models, form):
         return None
     return max(1, (ask.prompt.tokens - ask.prompt.not_sent) // 2)
 
@@ -179,6 +176,10 @@ def _of_all_turns(prompt_tokens: int, longest: int | None, choices: int, added: 
         return prompt_tokens if longest is None else min(prompt_tokens, longest)
     turns = [prompt_tokens + step * added.step_tokens for step in range(added.turns)]
     return choices * sum(turn if longest is None else min(turn, longest) for turn in turns)
+
+
+def _native(routes: Sequence[Route], form: Form) -> tuple[Route, ...]:
+    return tuple(route for route in routes if route.upstream.dialect in form.dialects)
 
 
 def _outputs_images(model: Model) -> bool:

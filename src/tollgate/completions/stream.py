@@ -11,11 +11,12 @@ from starlette.types import Receive, Send
 from tollgate.completions import relay, rules
 from tollgate.completions.answer_forms import ANSWER_FORMS, Stream
 from tollgate.completions.outlet import Outlet
-from tollgate.completions.own_count import AnyAnswer
+from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import content_type, send_plain
 from tollgate.completions.relay import Relay
 from tollgate.completions.settlements import Settled, Settlements
+from tollgate.completions.translations import TranslatingRelay
 from tollgate.core import upstream_errors
 from tollgate.core.errors import TollgateError
 from tollgate.core.models import OPENROUTER
@@ -50,7 +51,7 @@ class StreamedAnswer:
             send, {**HEADERS, **call.grant.headers, **call.own_headers}, keeps=stores, clock=call.clock
         )
         self._form = ANSWER_FORMS[call.ask.endpoint]
-        self._relay: Relay | None = None
+        self._relay: Relay | TranslatingRelay | None = None
         self._reads_on_until_tokens = 0
 
     @property
@@ -76,8 +77,11 @@ class StreamedAnswer:
         async with reply.in_time():
             await self._pass_on(reply, self._relay)
 
-    def _relayed(self, reply: Reply) -> Relay:
+    def _relayed(self, reply: Reply) -> Relay | TranslatingRelay:
         call, form = self._call, self._form
+        if call.is_translated and call.translated:
+            at = int(now().timestamp())
+            return TranslatingRelay(call.translated, form, call.tally, reply.shown, hides_cost=call.hides_cost, now=at)
         is_ours = call.error_shape == "openai" and not form.is_typed
         error_as = partial(upstream_errors.in_event, upstream=reply.route.upstream.id) if is_ours else None
         return Relay(
@@ -113,7 +117,7 @@ class StreamedAnswer:
         else:
             await send_plain(call, settled, self._send)
 
-    async def _pass_on(self, reply: Reply, relay: Relay) -> None:
+    async def _pass_on(self, reply: Reply, relay: Relay | TranslatingRelay) -> None:
         call, tally = self._call, self._call.tally
         reads_on = self._leaving.reads_on and rules.is_own(reply.route)
         while piece := await reply.piece():
@@ -134,7 +138,7 @@ class StreamedAnswer:
                     await self._pass_rest(reply, relay)
         await self._outlet.pass_on(relay.rest())
 
-    async def _pass_rest(self, reply: Reply, relay: Relay) -> None:
+    async def _pass_rest(self, reply: Reply, relay: Relay | TranslatingRelay) -> None:
         while piece := await reply.piece():
             await self._outlet.pass_on(relay.take(piece))
 
@@ -157,6 +161,8 @@ class StreamedAnswer:
 
     def _in_band(self, failure: TollgateError) -> bytes:
         call = self._call
+        if isinstance(self._relay, TranslatingRelay):
+            return self._relay.failed(failure, call.caller.claims["request_id"])
         stream = Stream(
             call.ask.endpoint,
             call.error_shape,

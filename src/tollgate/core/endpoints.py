@@ -45,6 +45,8 @@ class Form(NamedTuple):
     """Whether a stream states its usage only if stream_options ask for it."""
     state: Mapping[str, str] = {}
     """Fields that refer to what a server keeps, and why they are refused. False and null are not refused."""
+    is_translated: bool = False
+    """Whether servers without the endpoint get chat completions instead."""
     is_free: bool = False
 
     @property
@@ -82,6 +84,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         bounds=("max_output_tokens",),
         refused_bounds=("max_tokens", "max_completion_tokens"),
         nested_media=True,
+        is_translated=True,
         state={
             **dict.fromkeys(("previous_response_id", "conversation", "store"), KEEPS_NOTHING),
             "background": "Tollgate answers while the client waits. Use stream for a long answer.",
@@ -98,6 +101,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         refused_bounds=("max_completion_tokens", "max_output_tokens"),
         has_messages=True,
         nested_media=True,
+        is_translated=True,
     ),
     "count_tokens": Form(
         "/messages/count_tokens",

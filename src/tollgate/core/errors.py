@@ -17,7 +17,6 @@ TollgateError
 │   ├── ModelUnpriced          400 model_unpriced
 │   ├── ExtraUnpriced          400 extra_unpriced
 │   ├── WeakPassword           400 weak_password
-│   ├── EndpointUnsupported    400 endpoint_unsupported
 │   └── MethodNotAllowed       405 method_not_allowed
 ├── Unauthenticated            401
 │   ├── MissingApiKey              missing_api_key
@@ -257,11 +256,6 @@ class WeakPassword(BadRequest):
     def words(self) -> str:
         fault = self.faults.get(self.facts.get("reason", ""))
         return f"The password {fault}. Choose another, such as four unrelated words." if fault else self.sentence
-
-
-class EndpointUnsupported(BadRequest):
-    code = "endpoint_unsupported"
-    sentence = "No upstream of this model has this endpoint. Use /v1/chat/completions, or another model."
 
 
 class MethodNotAllowed(BadRequest):
