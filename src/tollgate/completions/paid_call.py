@@ -9,9 +9,10 @@ from tollgate.completions import charge_shown, endings, replay, rules
 from tollgate.completions.charge_shown import UNKNOWN, Amounts, states_cost
 from tollgate.completions.content import Content
 from tollgate.completions.endings import Ending
+from tollgate.completions.own_count import AnyAnswer
 from tollgate.completions.rules import Grant
 from tollgate.core import strict_json, upstream_errors
-from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
+from tollgate.core.errors import ServerRestarting, Shape, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
 from tollgate.core.models import SANDBOX, Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
@@ -20,7 +21,6 @@ from tollgate.keys.authentication import Caller
 from tollgate.limits import rules as limits
 from tollgate.process.clock import Monotonic
 from tollgate.upstreams.attempts.attempt import facts
-from tollgate.upstreams.client import Answered
 from tollgate.upstreams.rules import AttemptRecord, UpstreamCall
 
 Failure = UpstreamError | TooManyInFlight | ServerRestarting
@@ -52,8 +52,8 @@ class PaidCall:
     idempotency_key: str | None
     content: Content | None
     """What was asked and answered, where the operator keeps it."""
-    speaks_openrouter: bool
-    """The client expects OpenRouter's errors, not OpenAI's."""
+    error_shape: Shape
+    """Whose errors the client expects."""
     clock: Monotonic
     started: float
     tally: Tally
@@ -62,7 +62,7 @@ class PaidCall:
     was_sent: bool = False
     at_work: Route | None = None
     """The route whose upstream has the whole request."""
-    reply: Answered | None = None
+    reply: AnyAnswer | None = None
     answer: bytes | None = None
     """A plain answer, when it is complete."""
     streams: bool = False
@@ -128,7 +128,7 @@ class PaidCall:
             began = max(0, self.elapsed_ms - record.duration_ms)
             self.attempts.append({**record._asdict(), "started_ms": began})
 
-    def take_reply(self, reply: Answered) -> None:
+    def take_reply(self, reply: AnyAnswer) -> None:
         self.reply = reply
         self.tally.counts = rules.is_own(reply.route)
 
@@ -210,18 +210,21 @@ class PaidCall:
             return None
         return rules.kept_components(route.price)
 
-    def _as_shown(self, answer: bytes, reply: Answered) -> bytes:
+    def _as_shown(self, answer: bytes, reply: AnyAnswer) -> bytes:
         if reply.refused:
-            return (
-                answer
-                if self.speaks_openrouter
-                else upstream_errors.in_answer(answer, reply.status, reply.route.upstream.id)
-            )
+            return self._refusal_as_shown(answer, reply)
         return (
             charge_shown.in_answer(answer, self.amounts)
             if self.hides_cost and states_cost(self.tally.usage)
             else answer
         )
+
+    def _refusal_as_shown(self, answer: bytes, reply: AnyAnswer) -> bytes:
+        upstream = reply.route.upstream.id
+        if self.error_shape == "anthropic":
+            return upstream_errors.for_anthropic(answer, reply.status, upstream, self.caller.claims["request_id"])
+        is_ours = self.error_shape == "openai"
+        return upstream_errors.in_answer(answer, reply.status, upstream) if is_ours else answer
 
     def _unanswered(self, charges_prefill: bool) -> Ending:
         if self.at_work and rules.is_own(self.at_work) and charges_prefill:

@@ -9,7 +9,9 @@ from typing import Any
 from starlette.types import Receive, Send
 
 from tollgate.completions import relay, rules
+from tollgate.completions.answer_forms import ANSWER_FORMS, Stream
 from tollgate.completions.outlet import Outlet
+from tollgate.completions.own_count import AnyAnswer
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import content_type, send_plain
 from tollgate.completions.relay import Relay
@@ -19,7 +21,6 @@ from tollgate.core.errors import TollgateError
 from tollgate.core.models import OPENROUTER
 from tollgate.process.clock import now
 from tollgate.upstreams.attempts.reply import Reply
-from tollgate.upstreams.client import Answered
 
 EVENT_STREAM = "text/event-stream"
 HEADERS = {
@@ -48,6 +49,7 @@ class StreamedAnswer:
         self._outlet = Outlet(
             send, {**HEADERS, **call.grant.headers, **call.own_headers}, keeps=stores, clock=call.clock
         )
+        self._form = ANSWER_FORMS[call.ask.endpoint]
         self._relay: Relay | None = None
         self._reads_on_until_tokens = 0
 
@@ -63,7 +65,7 @@ class StreamedAnswer:
         """Ends the call here, before it costs anything, if the client has left already."""
         await asyncio.sleep(0)
 
-    async def relay(self, reply: Answered) -> None:
+    async def relay(self, reply: AnyAnswer) -> None:
         if not isinstance(reply, Reply) or not reply.headers.get("content-type", "").startswith(EVENT_STREAM):
             self._call.take_answer(await reply.read())
             return
@@ -75,12 +77,16 @@ class StreamedAnswer:
             await self._pass_on(reply, self._relay)
 
     def _relayed(self, reply: Reply) -> Relay:
-        call = self._call
-        error_as = (
-            None if call.speaks_openrouter else partial(upstream_errors.in_event, upstream=reply.route.upstream.id)
-        )
+        call, form = self._call, self._form
+        is_ours = call.error_shape == "openai" and not form.is_typed
+        error_as = partial(upstream_errors.in_event, upstream=reply.route.upstream.id) if is_ours else None
         return Relay(
-            call.tally, reply.shown, wants_charge=call.wants_charge, hides_cost=call.hides_cost, error_as=error_as
+            call.tally,
+            reply.shown,
+            wants_charge=call.wants_charge,
+            hides_cost=call.hides_cost,
+            error_as=error_as,
+            form=form,
         )
 
     def stored(self) -> Mapping[str, Any] | None:
@@ -151,12 +157,16 @@ class StreamedAnswer:
 
     def _in_band(self, failure: TollgateError) -> bytes:
         call = self._call
-        if not call.speaks_openrouter:
-            return relay.in_band(failure)
-        model = call.tally.model or call.ask.model
-        created = int(now().timestamp())
-        chunk = relay.failed_chunk(call.ask.endpoint, call.generation_id or call.id, model, created)
-        return relay.in_band(failure, chunk)
+        stream = Stream(
+            call.ask.endpoint,
+            call.error_shape,
+            request_id=call.caller.claims["request_id"],
+            generation_id=call.generation_id or call.id,
+            model=call.tally.model or call.ask.model,
+            created=int(now().timestamp()),
+            events=call.tally.events,
+        )
+        return self._form.failed(failure, stream)
 
     def _charge(self, settled: Settled | None) -> dict[str, Any] | None:
         """For X-Tollgate-Usage."""

@@ -9,13 +9,8 @@ from typing import Final, Literal, NamedTuple
 from tollgate.core import strict_json
 from tollgate.core.models import OPENROUTER, Dialect, Route
 from tollgate.core.names import is_name
-from tollgate.core.request_body import Ask, Endpoint
+from tollgate.core.request_body import Ask
 
-PATHS: Final[Mapping[Endpoint, str]] = {
-    "chat": "/chat/completions",
-    "completions": "/completions",
-    "embeddings": "/embeddings",
-}
 LONGEST_HEADER: Final = 1024
 LONGEST_RETRY_SECONDS: Final = 86_400
 PATIENCE_SECONDS: Final = 5.0
