@@ -167,11 +167,12 @@ async def test_attempts_tell_what_failed_and_what_was_paid(shared_database: str)
 def test_a_basis_follows_from_a_row_without_one() -> None:
     row: dict[str, Any] = {
         "settled_at": "then", "state": "settled", "upstream": "openrouter", "estimated": False, "quarantined": False,
-        "settlement": {"basis": None, "usage": {"cost": "0.1"}},
+        "charge_nanos": 105, "cost_nanos": 100, "settlement": {"basis": None, "usage": {"cost": "0.1"}},
     }  # fmt: skip
     assert basis(row) == "stated_cost"
     assert basis(row | {"upstream": "ups_1"}) == "listed_price"
     assert basis(row | {"upstream": "sandbox"}) == "free"
+    assert basis(row | {"upstream": None, "charge_nanos": 0, "cost_nanos": 0}) == "free"
     assert basis(row | {"state": "released"}) == "released"
     assert basis(row | {"quarantined": True}) == "unknown"
     assert basis(row | {"settled_at": None}) is None

@@ -17,7 +17,8 @@ from tollgate.web.schemas import Amounts, Credits, Moment
 
 BASIS_DESCRIPTION = (
     "How the charge was found. `stated_cost`: the upstream stated its cost. `listed_price`: the upstream's tokens at "
-    "the route's price. `free`: a test key. `generation_record`: OpenRouter's record, which was asked for later. "
+    "the route's price. `free`: a test key, or a call that costs nothing. `generation_record`: OpenRouter's record, "
+    "which was asked for later. "
     "Estimates: `no_usage` (the upstream stated no tokens), `abandoned_prefill` (the client left while the upstream "
     "read the prompt), `no_trace` (nothing says what it cost). Quarantined, and charged at the hold: "
     "`unbelievable_usage`, `out_of_range`, `unreadable_record`. Not charged: `released`, `no_record` (OpenRouter has "
@@ -138,10 +139,10 @@ def basis(found: Mapping[str, Any]) -> str | None:
         return str(stored)
     if found["state"] == "released":
         return "released"
-    if found["upstream"] == SANDBOX:
-        return "free"
-    if found["estimated"] or found["quarantined"] or found["upstream"] is None:
+    if found["estimated"] or found["quarantined"]:
         return "unknown"
+    if found["upstream"] == SANDBOX or not (found["charge_nanos"] or found["cost_nanos"]):
+        return "free"
     states_cost = found["upstream"] == OPENROUTER and (found["settlement"]["usage"] or {}).get("cost") is not None
     return "stated_cost" if states_cost else "listed_price"
 
