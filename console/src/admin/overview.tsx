@@ -101,7 +101,7 @@ function usageOf(now: Used, before: Used): Figure[] {
       name: "Errors",
       value: shortly(now.errors),
       note: `${percent(now.errors, now.requests)} of requests; ${percent(before.errors, before.requests)} before`,
-      href: usage({ status: "5xx" }),
+      href: usage({ measure: "errors" }),
     },
     { name: "Tokens", value: shortly(tokens(now)), note: changed(tokens(now), tokens(before)) },
     times("Duration", now.latency, before.latency),
@@ -230,8 +230,12 @@ const Holds = ({ of }: { of: Found["open_holds"] }) => (
 type Entry = Found["top_orgs"][number] | Found["top_models"][number] | Found["top_keys"][number];
 
 const measures = <Row extends Entry>(): Column<Row>[] => [
-  { name: "Requests", of: (row) => <Count of={row.requests} />, number: true, wide: true },
-  { name: "Tokens", of: (row) => <data value={row.tokens}>{shortly(row.tokens)}</data>, number: true, wide: true },
+  {
+    name: "Requests",
+    of: (row) => <data value={row.requests}>{shortly(row.requests)}</data>,
+    number: true,
+    wide: true,
+  },
   { name: "Charge", of: (row) => <Credits of={row.charge_credits} />, number: true },
   { name: "Margin", of: (row) => <Credits of={row.margin_credits} />, number: true },
 ];
@@ -243,7 +247,7 @@ const named = (text: string): ComponentChildren => (
 );
 
 const Tops = ({ found }: { found: Found }) => (
-  <div class="columns">
+  <div class="columns three">
     <Top
       title="Top orgs"
       rows={found.top_orgs}
