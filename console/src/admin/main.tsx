@@ -4,8 +4,12 @@ import { SignedInPage, type View } from "../parts/frame";
 import { me } from "../parts/session";
 import { start } from "../parts/sign_in";
 import { Overview } from "./overview";
+import { Usage } from "./usage";
 
-const VIEWS: View[] = [{ path: "", name: "Overview", show: () => <Overview /> }];
+const VIEWS: View[] = [
+  { path: "", name: "Overview", show: () => <Overview /> },
+  { path: "usage", name: "Usage", show: () => <Usage /> },
+];
 
 function Admin() {
   return me.value && me.value.role !== "admin" ? <NotForMembers /> : <SignedInPage page="admin" views={VIEWS} />;
