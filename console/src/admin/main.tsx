@@ -8,10 +8,12 @@ import { Orgs } from "./orgs";
 import { Overview } from "./overview";
 import { Plans } from "./plans";
 import { Transfers } from "./transfers";
+import { Usage } from "./usage";
 import { Users } from "./users";
 
 const VIEWS: View[] = [
   { path: "", name: "Overview", show: () => <Overview /> },
+  { path: "usage", name: "Usage", show: () => <Usage /> },
   { path: "orgs", name: "Orgs", show: () => <Orgs />, group: "Customers" },
   { path: "users", name: "Users", show: () => <Users />, group: "Customers" },
   { path: "keys", name: "Keys", show: () => <Keys />, group: "Customers" },

@@ -60,7 +60,15 @@ export function Chart(props: ChartProps) {
       </div>
       <p class="reading" aria-live="polite">
         {at === null || !times[at] ? (
-          <span class="soft">Hover, or focus the chart and use the arrow keys, to read values.</span>
+          <>
+            {lines.length > 1 &&
+              lines.map((line, index) => (
+                <span key={line.name}>
+                  <Swatch index={index} /> {line.name}
+                </span>
+              ))}
+            <span class="soft">Hover, or use the arrow keys, to read values.</span>
+          </>
         ) : (
           <>
             <b>{bucketName(times[at], bucket)}</b>
@@ -175,6 +183,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
   const { lines, kind = "bars", bucket, written, times, onMove } = props;
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string) => resolved(style.getPropertyValue(name));
+  const isFlat = lines.every(({ values }) => values.every((value) => !value));
   const bars = uPlot.paths.bars?.({ size: [0.7, 40], radius: 0.15 });
   const order = lines.map((_, index) => index);
   const drawn = (kind === "bars" ? order.reverse() : order).map((index): uPlot.Series => {
@@ -187,7 +196,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
   return {
     width,
     height: HEIGHT,
-    padding: [8, 8, 0, 0],
+    padding: [8, 28, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     hooks: { setCursor: [(made) => made.cursor.event && onMove(made.cursor.idx ?? null)] },
@@ -204,7 +213,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
         ...axis,
         size: 64,
         grid: { stroke: colour("--line"), width: 1 },
-        values: (_, ticks) => ticks.map(written),
+        values: (_, ticks) => ticks.map((tick) => (isFlat && tick ? "" : written(tick))),
       },
     ],
   };

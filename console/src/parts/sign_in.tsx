@@ -116,7 +116,7 @@ export function SignInAgain() {
   );
 }
 
-/** A sign-in link is used even where somebody is signed in. */
+/** Finds out who is signed in. A sign-in link starts a session of its own. */
 export async function start(): Promise<void> {
   if (tokenOf()) me.value = null;
   else await recognise();

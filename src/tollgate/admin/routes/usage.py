@@ -66,8 +66,8 @@ def router(gate: Gate) -> Routes:
 
     @routes.get("/admin/usage/refused", summary="Count the paid calls of all orgs that were refused", responses=ERRORS)
     async def refused(door: Annotated[Door, opened], query: Annotated[AllRefusedQuery, Query()]) -> Page[RefusedCalls]:
-        """Calls refused with 402 or 429, by hour, key, model and code, with the last of each; kept for 30 days. Servers
-        write their counts every few seconds, beside a later request."""
+        """Calls refused with 402, 403 or 429, by hour, key, model and code, with the last of each; kept for 30 days.
+        Servers write their counts every few seconds, beside a later request."""
         return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
@@ -81,7 +81,7 @@ def router(gate: Gate) -> Routes:
 
     @routes.get("/admin/usage/series", summary="Get usage by minute, hour or day", responses=ERRORS)
     async def series(door: Annotated[Door, opened], query: Annotated[AllSeriesQuery, Query()]) -> PaidSeries:
-        return PaidSeries(**await usage.series(door, query, everyone=True))
+        return PaidSeries(**await usage.series(door, query, everyone=True, by=query.by))
 
     @routes.get("/admin/usage/latency", summary="Get the duration of requests", responses=ERRORS)
     async def latency(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
