@@ -38,11 +38,10 @@ class Visit:
         await self.page.get_by_role("button", name="Use this key").click()
 
     async def sign_in(self, page: str, secret: str) -> None:
-        """Opens a page for people who are signed in: `await made.sign_in("admin#/orgs", secret)`."""
         await self.page.goto(f"{self.address}/{page}")
-        await self.page.get_by_label("API key").and_(self.page.get_by_role("textbox")).fill(secret)
+        await self.page.locator("[name=key]").fill(secret)
         await self.page.get_by_role("button", name="Sign in").click()
-        await self.page.locator("main.view").wait_for()
+        await self.page.locator(".view h1").wait_for()
 
     async def say(self, text: str, model: str | None = None) -> None:
         if model:
