@@ -44,9 +44,9 @@ export function Transfers() {
 
 const ORG: Column<Transfer> = {
   name: "Org",
-  of: ({ org_id }) => (
-    <a class="text" href={linkTo("orgs", org_id)}>
-      <code>{org_id}</code>
+  of: ({ org_id, org_name }) => (
+    <a class="text cut" href={linkTo("orgs", org_id)}>
+      {org_name}
     </a>
   ),
   wide: true,
