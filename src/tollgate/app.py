@@ -178,7 +178,7 @@ def create_app(
         lazy={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_THE_CONSOLE: _of_the_console,
-            OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
+            OF_PEOPLE: partial(_of_people, chosen, rooms, clock, settings.host_of(environ)),
             OF_SESSIONS: partial(_of_sessions, chosen, rooms),
         },
         title="Tollgate",
@@ -226,7 +226,7 @@ def _of_the_console() -> list[APIRouter]:
     return [console.router()]
 
 
-def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
+def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> list[APIRouter]:
     """The account and admin API. Imported when they are requested: see web/application.py."""
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
@@ -247,6 +247,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
             outward=rooms.upstreams,
             checkup=rooms.checkup,
             account=openrouter,
+            host=host,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]

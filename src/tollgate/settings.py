@@ -539,6 +539,11 @@ def is_serverless(environ: Mapping[str, str]) -> bool:
     return any(environ.get(mark) for mark in SERVERLESS_MARKS)
 
 
+def host_of(environ: Mapping[str, str]) -> str:
+    """vercel, railway, heroku or lambda; server anywhere else."""
+    return next((proxy for mark, proxy in PROXY_MARKS.items() if environ.get(mark)), "server")
+
+
 def _proxy_of_host(environ: Mapping[str, str]) -> TrustedProxy:
     """Ignores the file, which may come from another host (`vercel env pull`)."""
     return next((proxy for mark, proxy in PROXY_MARKS.items() if environ.get(mark)), "none")

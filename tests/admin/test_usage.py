@@ -385,3 +385,45 @@ async def test_only_admins_are_told(client: httpx.AsyncClient, person: Any, path
         assert answer.json()["error"]["scope"] == "admin"
     assert (await client.get(path)).status_code == 401
     assert (await client.get(path, params={"limit": "many"})).json()["error"]["code"] == "missing_api_key"
+
+
+async def test_refunds_are_summed_up_with_the_requests_that_they_refund(own_office: Office) -> None:
+    paid = next(row for row in own_office.rows if row["state"] == "settled" and row["charge_nanos"] > 10)
+    body = {"request_id": paid["id"], "credits": "0.000000009", "reason": "sorry"}
+    headers = {"authorization": f"Bearer {own_office.admin.secret}", "idempotency-key": paid["id"]}
+    assert (await own_office.client.post("/admin/credits/refund", json=body, headers=headers)).status_code == 200
+    for by in ("model", "key", "day", "upstream"):
+        page = await own_office.ask("/admin/usage/aggregate", by=by, **SPAN)
+        assert page["totals"]["refunded_nanos"] == 9
+        groups = {group.get("start") or group.get(by) or group.get("key_id"): group for group in page["data"]}
+        name = {"model": paid["model"], "key": paid["key_id"], "day": f"{paid['created_at'][:10]}T00:00:00.000Z"}
+        refunded = {where: group["refunded_nanos"] for where, group in groups.items() if group["refunded_nanos"]}
+        assert refunded == {name.get(by, paid["upstream"]): 9}
+    series = (await own_office.ask("/admin/usage/series", bucket="hour", **SPAN))["data"]
+    refunds = [(point["start"][:13], point["refunded_nanos"]) for point in series if point["refunded_nanos"]]
+    assert refunds == [(paid["created_at"][:13], 9)]
+    own = {"authorization": f"Bearer {own_office.someone.secret}"}
+    answer = await own_office.client.get("/user/usage/aggregate", params=LONG, headers=own)
+    assert answer.json()["totals"]["refunded_credits"] == "0.000000009"
+
+
+@pytest.mark.parametrize("query", [{"org_id": None, "bucket": "day"}, {"bucket": "day"}, {"model": "maker/model-1"}])
+async def test_a_series_of_latencies_has_those_of_each_bucket(office: Office, query: dict[str, Any]) -> None:
+    span = {"from_": NOON.isoformat(), "to": (NOON + timedelta(hours=20)).isoformat()}
+    answer = await office.ask("/admin/usage/latency/series", **span, **query)
+    whole = {name: value for name, value in query.items() if name != "bucket"}
+    for point in answer["data"]:
+        begins = datetime.fromisoformat(point["start"])
+        ends = begins + (timedelta(days=1) if "bucket" in query else timedelta(hours=1))
+        bounds = {"from_": begins.isoformat(), "to": min(ends, NOON + timedelta(hours=20)).isoformat()}
+        for path, name in (("/admin/usage/latency", "latency"), ("/admin/usage/ttft", "first_token")):
+            one = await office.ask(path, **bounds, **whole)
+            assert point[name] == {field: one[field] for field in point[name]}
+    assert sum(point["latency"]["requests"] for point in answer["data"]) > 0
+
+
+async def test_a_series_of_latencies_that_would_be_too_long_is_refused(office: Office) -> None:
+    for days, more in ((8, {"org_id": None}), (2, {}), (2, {"org_id": None, "model": "maker/model-1"})):
+        span = {"from_": (NOON - timedelta(days=days)).isoformat(), "to": NOON.isoformat()}
+        refusal = await office.ask("/admin/usage/latency/series", 400, **span, **more)
+        assert refusal["error"]["param"] == "from"

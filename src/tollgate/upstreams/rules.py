@@ -47,6 +47,26 @@ def unnoted(route: Route | None) -> None:
     """The default of `note_at_work`."""
 
 
+class AttemptRecord(NamedTuple):
+    """How one attempt went, for the operator."""
+
+    upstream: str
+    model: str
+    """The upstream's name for it."""
+    outcome: Literal["answered", "refused", "failed", "skipped"]
+    duration_ms: int = 0
+    """Until the headers of the answer, or the failure."""
+    status: int | None = None
+    """The upstream's HTTP status, where it sent one."""
+    error_code: str | None = None
+    why: str | None = None
+    """It names no address, and of what the upstream sent at most a content type."""
+
+
+def unrecorded(record: AttemptRecord) -> None:
+    """The default of `record_attempt`."""
+
+
 class UpstreamCall(NamedTuple):
     """What is sent upstream for a paid call, whichever route takes it."""
 
@@ -68,6 +88,8 @@ class UpstreamCall(NamedTuple):
     """Switches off the web search that our account at OpenRouter may have on by default."""
     note_at_work: Callable[[Route | None], object] = unnoted
     """Called with the route that has the whole request, and with None when that route failed or refused it."""
+    record_attempt: Callable[[AttemptRecord], object] = unrecorded
+    """Called after each attempt, and for each route that was skipped."""
 
 
 class Refusal(NamedTuple):

@@ -34,5 +34,14 @@ async def latency(door: Door, kind: str, query: schemas.LatencyQuery) -> dict[st
     return {**await store.latency(door, kind, query.over(span)), **_over(span, now)}
 
 
+async def latency_series(door: Door, query: schemas.LatencySeriesQuery) -> dict[str, Any]:
+    now = clock.now()
+    span = rules.latency_series_span(
+        query.bucket, query.since, query.until, is_narrow=query.has_subject or query.has_model, now=now
+    )
+    found = await store.latency_series(door, query.bucket, query.over(span))
+    return {**found, "bucket": query.bucket, **_over(span, now)}
+
+
 def _over(span: rules.Span, now: datetime) -> dict[str, datetime]:
     return {"since": span.since, "until": span.until or now}

@@ -17,6 +17,10 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   groups text[] := array(select jsonb_array_elements_text(by));
   sort constant text := filters ->> 'sort';
+  refunds constant jsonb := tollgate.refunds_of(
+    groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
+    tollgate.own_or_all(actor, filters, everyone)
+  );
   answer jsonb;
 begin
   with used as materialized (
@@ -46,7 +50,8 @@ begin
     ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
-    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone)
+        || tollgate.refunded(refunds, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as shown,
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
@@ -69,7 +74,9 @@ begin
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
         sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
       from used u
-    ), everyone),
+    ), everyone) || jsonb_build_object('refunded_nanos', (
+      select coalesce(sum(r.value::numeric), 0) from jsonb_each(refunds) r
+    )),
     'unknown', past.place is null
   ) into answer
   from past;
@@ -97,12 +104,16 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   beginning timestamptz := date_trunc(bucket, (filters ->> 'from')::timestamptz);
   ending timestamptz := coalesce((filters ->> 'to')::timestamptz, now());
+  refunds constant jsonb := tollgate.refunds_of(
+    array[bucket], beginning, ending, tollgate.own_or_all(actor, filters, everyone)
+  );
 begin
   return (
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
-        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone) order by s.start
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone)
+          || tollgate.refunded(refunds, s.start, null, null, null, null, null) order by s.start
       ), '[]')
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)

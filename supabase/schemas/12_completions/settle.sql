@@ -5,7 +5,8 @@ language sql
 set search_path = ''
 as $$
   select item - array['prompt_tokens', 'completion_tokens'] || jsonb_build_object(
-    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true
+    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true,
+    'basis', 'out_of_range'
   )
   from tollgate.requests r where r.id = item ->> 'id'
 $$;
@@ -240,6 +241,9 @@ begin
       prompt_tokens = coalesce((c.item ->> 'prompt_tokens')::bigint, r.prompt_tokens),
       completion_tokens = coalesce((c.item ->> 'completion_tokens')::bigint, r.completion_tokens),
       usage = coalesce(c.item -> 'usage', r.usage),
+      charged_price = coalesce(c.item -> 'charged_price', r.charged_price),
+      basis = coalesce(c.item ->> 'basis', r.basis),
+      attempts = coalesce(c.item -> 'attempts', r.attempts),
       estimated = coalesce((c.item ->> 'estimated')::boolean, r.estimated),
       quarantined = coalesce((c.item ->> 'quarantined')::boolean, r.quarantined),
       status = coalesce((c.item ->> 'status')::integer, r.status),

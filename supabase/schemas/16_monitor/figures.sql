@@ -215,7 +215,7 @@ begin
     'recent_requests', tollgate.newest_requests(20)
   )
     || tollgate.population(tollgate.usage_today())
-    || tollgate.top_lists(10)
+    || tollgate.top_lists(10, tollgate.top_since())
     || tollgate.needs_attention(10);
 end
 $$;

@@ -15,3 +15,25 @@ $$;
 comment on function public.tollgate_health() is 'Answers when the database works. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_health()');
+
+
+create function public.tollgate_versions(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'schema_version', (select v.version from tollgate.schema_version v),
+    'postgres_version', current_setting('server_version')
+  );
+end
+$$;
+
+comment on function public.tollgate_versions(jsonb) is
+  'The versions of the schema and of Postgres. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_versions(jsonb)');
