@@ -3,9 +3,21 @@ import { render } from "preact";
 import { SignedInPage, type View } from "../parts/frame";
 import { me } from "../parts/session";
 import { start } from "../parts/sign_in";
+import { Keys } from "./keys";
+import { Orgs } from "./orgs";
 import { Overview } from "./overview";
+import { Plans } from "./plans";
+import { Transfers } from "./transfers";
+import { Users } from "./users";
 
-const VIEWS: View[] = [{ path: "", name: "Overview", show: () => <Overview /> }];
+const VIEWS: View[] = [
+  { path: "", name: "Overview", show: () => <Overview /> },
+  { path: "orgs", name: "Orgs", show: () => <Orgs />, group: "Customers" },
+  { path: "users", name: "Users", show: () => <Users />, group: "Customers" },
+  { path: "keys", name: "Keys", show: () => <Keys />, group: "Customers" },
+  { path: "plans", name: "Plans", show: () => <Plans />, group: "Customers" },
+  { path: "transfers", name: "Transfers", show: () => <Transfers />, group: "Customers" },
+];
 
 function Admin() {
   return me.value && me.value.role !== "admin" ? <NotForMembers /> : <SignedInPage page="admin" views={VIEWS} />;

@@ -1,15 +1,9 @@
 /** The fields of a key, for the form that creates it and the one that changes it. */
-import { Input, Lines, Select, type Values } from "./dialogs";
+import { Check, Input, Lines, Select, type Values } from "./dialogs";
+import { hasLimits, LimitFields, limitsOf } from "./limit_fields";
+import type { Answer } from "./session";
 
-export interface KeyRow {
-  name: string;
-  allowed_models: string[] | null;
-  ip_allowlist: string[] | null;
-  expires_at: string | null;
-  budget_credits: string | null;
-  budget_reset: string | null;
-  tokens_per_month: number | null;
-}
+export type Key = Answer<"/user/api-keys", "get">["data"][number];
 
 const RESETS: [string, string][] = [
   ["never", "Never"],
@@ -17,29 +11,31 @@ const RESETS: [string, string][] = [
   ["weekly", "Each week"],
   ["monthly", "Each month"],
 ];
-const USES: [scopes: string, label: string][] = [
-  ["chat,completions,embeddings,models,usage", "Completions, and reading balance and usage"],
-  ["chat,completions,embeddings,models", "Completions only"],
-  ["chat,completions,embeddings,models,usage,keys", "All of it, and managing keys"],
+const SCOPES: [scope: string, label: string, usual: boolean][] = [
+  ["chat", "Chat completions", true],
+  ["completions", "Text completions", true],
+  ["embeddings", "Embeddings", true],
+  ["models", "Listing models", true],
+  ["usage", "Reading balance and usage", true],
+  ["keys", "Managing keys", false],
 ];
+const OPERATOR_SCOPE: [string, string, boolean] = ["admin", "Everything an operator does", false];
 
-export function KeyFields({ row, creates = false }: { row?: KeyRow; creates?: boolean }) {
+export function KeyFields({ row, operator = false }: { row?: Key; operator?: boolean }) {
   return (
     <>
       <Input label="Name" name="name" required maxLength={200} defaultValue={row?.name ?? ""} />
-      {creates && (
-        <div class="pair">
-          <Select
-            label="Environment"
-            name="environment"
-            options={[
-              ["live", "Live: paid from the balance"],
-              ["test", "Test: a sandbox, for free"],
-            ]}
-          />
-          <Select label="May be used for" name="use" options={USES} />
-        </div>
+      {!row && (
+        <Select
+          label="Environment"
+          name="environment"
+          options={[
+            ["live", "Live: paid from the balance"],
+            ["test", "Test: a sandbox, for free"],
+          ]}
+        />
       )}
+      <Scopes row={row} operator={operator} />
       <div class="pair">
         <Input
           label="Budget in credits"
@@ -85,12 +81,61 @@ export function KeyFields({ row, creates = false }: { row?: KeyRow; creates?: bo
         hint="Addresses or networks, one a line, as in 10.0.0.0/8."
         defaultValue={row?.ip_allowlist?.join("\n") ?? ""}
       />
+      <MoreLimits row={row} />
     </>
   );
 }
 
+const Scopes = ({ row, operator }: { row: Key | undefined; operator: boolean }) => (
+  <fieldset class="checks">
+    <legend>May be used for</legend>
+    {(operator ? [...SCOPES, OPERATOR_SCOPE] : SCOPES).map(([scope, label, usual]) => (
+      <Check
+        key={scope}
+        label={label}
+        name="scopes"
+        value={scope}
+        defaultChecked={row ? row.scopes.includes(scope) : usual}
+      />
+    ))}
+  </fieldset>
+);
+
+const MoreLimits = ({ row }: { row: Key | undefined }) => (
+  <details class="more" open={row && (hasLimits(row.limits) || row.max_concurrent_requests !== null)}>
+    <summary>More limits</summary>
+    <div class="pair">
+      <Input
+        label="Tokens in all"
+        name="tokens_in_all"
+        type="number"
+        min={0}
+        placeholder="No limit"
+        defaultValue={row?.tokens_in_all?.toString() ?? ""}
+      />
+      <Input
+        label="The month starts on day"
+        name="quota_reset_day"
+        type="number"
+        min={1}
+        max={28}
+        defaultValue={row?.quota_reset_day.toString() ?? "1"}
+      />
+      <Input
+        label="Open requests"
+        name="max_concurrent_requests"
+        type="number"
+        min={1}
+        placeholder="As the org"
+        defaultValue={row?.max_concurrent_requests?.toString() ?? ""}
+      />
+    </div>
+    <LimitFields limits={row?.limits ?? null} />
+  </details>
+);
+
 /** The body for a new key, or the changes of an old one. */
-export function bodyOf(values: Values, row?: KeyRow): Record<string, unknown> {
+export function bodyOf(values: Values, row?: Key): Record<string, unknown> {
   const budget = values.optional("budget_credits");
   const body = {
     name: values.text("name"),
@@ -100,13 +145,17 @@ export function bodyOf(values: Values, row?: KeyRow): Record<string, unknown> {
     expires_at: expiry(values.optional("expires_at"), row),
     allowed_models: values.list("allowed_models"),
     ip_allowlist: values.list("ip_allowlist"),
+    scopes: values.all("scopes"),
+    tokens_in_all: values.number("tokens_in_all"),
+    quota_reset_day: values.number("quota_reset_day"),
+    max_concurrent_requests: values.number("max_concurrent_requests"),
+    limits: limitsOf(values),
   };
-  if (row) return body;
-  return { ...body, environment: values.text("environment"), scopes: values.list("use") };
+  return row ? body : { ...body, environment: values.text("environment") };
 }
 
 /** The end of the chosen day. A day that was not changed keeps its hour. */
-function expiry(day: string | null, row?: KeyRow): string | null {
+function expiry(day: string | null, row?: Key): string | null {
   if (day === null || row?.expires_at?.startsWith(day)) return day && (row?.expires_at ?? null);
   return `${day}T23:59:59Z`;
 }

@@ -60,3 +60,9 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
 
 /** A state as a word with a colour. The word alone says everything. */
 export const Status = ({ of }: { of: string }) => <span class={`status ${TONES[of] ?? ""}`}>{of}</span>;
+
+const rate = new Intl.NumberFormat("en-US", { style: "percent", maximumFractionDigits: 4 });
+
+/** A markup or another rate: 0.05 is 5%. */
+export const Rate = ({ of }: { of: number | null }) =>
+  of === null ? <span class="soft">–</span> : <data value={of}>{rate.format(of)}</data>;

@@ -3,18 +3,12 @@ import { notify } from "./basics";
 import { Panel, useData } from "./data";
 import { Heading } from "./frame";
 import { route } from "./routing";
-import { change, me } from "./session";
+import { change, me, type Query } from "./session";
 import { List } from "./table";
 import { When } from "./times";
 
 export function Sessions() {
   const everyone = route.value.filters.everyone === "true";
-  const loaded = useData("/auth/sessions", { query: { everyone, cursor: route.value.filters.cursor } });
-  const end = async (id: string) => {
-    await change("delete", "/auth/sessions/{session_id}", { path: { session_id: id } });
-    notify("The session is ended.");
-  };
-  const own = me.value?.session?.id;
   return (
     <>
       <Heading title="Sessions">
@@ -23,32 +17,45 @@ export function Sessions() {
         </button>
       </Heading>
       <Panel>
-        <List
-          loaded={loaded}
-          caption="Sessions"
-          nothing={<p>There is no session.</p>}
-          keyOf={(row) => row.id}
-          columns={[
-            { name: "Person", of: (row) => row.email },
-            { name: "Signed in with", of: (row) => row.way },
-            { name: "Signed in", of: (row) => <When at={row.signed_in_at} /> },
-            { name: "Last seen", of: (row) => <When at={row.last_seen_at} /> },
-            { name: "Address", of: (row) => row.ip ?? "–", wide: true },
-            { name: "Browser", of: (row) => <span class="cut">{row.user_agent ?? "–"}</span>, wide: true },
-            {
-              name: "",
-              of: (row) =>
-                row.id === own ? (
-                  <span class="badge">This one</span>
-                ) : (
-                  <button type="button" class="quiet" onClick={() => void end(row.id)}>
-                    End
-                  </button>
-                ),
-            },
-          ]}
-        />
+        <SessionList query={{ everyone }} />
       </Panel>
     </>
+  );
+}
+
+async function end(id: string): Promise<void> {
+  await change("delete", "/auth/sessions/{session_id}", { path: { session_id: id } });
+  notify("The session is ended.");
+}
+
+export function SessionList({ query }: { query: Query }) {
+  const loaded = useData("/auth/sessions", { query: { ...query, cursor: route.value.filters.cursor } });
+  const own = me.value?.session?.id;
+  return (
+    <List
+      loaded={loaded}
+      caption="Sessions"
+      nothing={<p>There is no session.</p>}
+      keyOf={(row) => row.id}
+      columns={[
+        { name: "Person", of: (row) => row.email },
+        { name: "Signed in with", of: (row) => row.way },
+        { name: "Signed in", of: (row) => <When at={row.signed_in_at} /> },
+        { name: "Last seen", of: (row) => <When at={row.last_seen_at} /> },
+        { name: "Address", of: (row) => row.ip ?? "–", wide: true },
+        { name: "Browser", of: (row) => <span class="cut">{row.user_agent ?? "–"}</span>, wide: true },
+        {
+          name: "",
+          of: (row) =>
+            row.id === own ? (
+              <span class="badge">This one</span>
+            ) : (
+              <button type="button" class="quiet" onClick={() => void end(row.id)}>
+                End
+              </button>
+            ),
+        },
+      ]}
+    />
   );
 }

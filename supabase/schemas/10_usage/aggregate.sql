@@ -17,10 +17,10 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   groups text[] := array(select jsonb_array_elements_text(by));
   sort constant text := filters ->> 'sort';
-  refunds constant jsonb := tollgate.refunds_of(
-    groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
-    tollgate.own_or_all(actor, filters, everyone)
-  );
+  since constant timestamptz := filters ->> 'from';
+  until constant timestamptz := filters ->> 'to';
+  scope constant jsonb := tollgate.own_or_all(actor, filters, everyone);
+  refunds constant jsonb := tollgate.refunds_of(groups, since, until, scope);
   answer jsonb;
 begin
   with used as materialized (
@@ -30,10 +30,7 @@ begin
         when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
         when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
-    from tollgate.usage_by(
-      groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
-      tollgate.own_or_all(actor, filters, everyone)
-    ) u
+    from tollgate.usage_by(groups, since, until, scope) u
     where u.requests > 0
   ),
   past as (
@@ -50,8 +47,7 @@ begin
     ) else coalesce((filters ->> 'offset')::bigint, 0) end as place
   ),
   page as (
-    select tollgate.group_shown(u::tollgate.usage, groups, everyone)
-        || tollgate.refunded(refunds, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as shown,
+    select tollgate.group_shown(u::tollgate.usage, groups, everyone) as shown,
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
@@ -64,7 +60,7 @@ begin
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
+    'data', (select coalesce(jsonb_agg(p.shown || tollgate.refunded(refunds, p.id) order by p.place), '[]') from page p),
     'next_cursor', (
       select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
@@ -74,9 +70,7 @@ begin
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
         sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
       from used u
-    ), everyone) || jsonb_build_object('refunded_nanos', (
-      select coalesce(sum(r.value::numeric), 0) from jsonb_each(refunds) r
-    )),
+    ), everyone) || jsonb_build_object('refunded_nanos', tollgate.sum_of(refunds)),
     'unknown', past.place is null
   ) into answer
   from past;
@@ -113,7 +107,7 @@ begin
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
         jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone)
-          || tollgate.refunded(refunds, s.start, null, null, null, null, null) order by s.start
+          || tollgate.refunded(refunds, tollgate.group_id(s.start, null, null, null, null, null)) order by s.start
       ), '[]')
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)

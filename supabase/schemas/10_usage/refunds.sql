@@ -38,19 +38,15 @@ comment on function tollgate.refunds_by(text[], timestamptz, timestamptz, jsonb)
   'What operators have refunded of the requests made in a span of time, grouped as usage_by() groups them. Refunds of requests that retention dropped are left out. Refunds are few: they are read one by one, from the index of transfers that are no charges.';
 
 
-create function tollgate.refunded(refunds jsonb, start timestamptz, org_id text, user_id text, key_id text, model text, upstream text)
-returns jsonb
+create function tollgate.refunded(refunds jsonb, group_id text) returns jsonb
 language sql
 immutable
 set search_path = ''
 as $$
-  select jsonb_build_object('refunded_nanos', coalesce(
-    refunds -> tollgate.group_id(start, org_id, user_id, key_id, model, upstream), '0'
-  ))
+  select jsonb_build_object('refunded_nanos', coalesce(refunds -> group_id, '0'))
 $$;
 
-comment on function tollgate.refunded(jsonb, timestamptz, text, text, text, text, text) is
-  'The refunds of a group, from those of refunds_of().';
+comment on function tollgate.refunded(jsonb, text) is 'The refunds of a group, from those of refunds_of().';
 
 
 create function tollgate.refunds_of(by text[], since timestamptz, until timestamptz, filters jsonb) returns jsonb
@@ -66,3 +62,14 @@ $$;
 
 comment on function tollgate.refunds_of(text[], timestamptz, timestamptz, jsonb) is
   'The refunds of refunds_by() by the id of their group: few, where there may be many groups.';
+
+
+create function tollgate.sum_of(refunds jsonb) returns numeric
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(sum(r.value::numeric), 0) from jsonb_each(refunds) r
+$$;
+
+comment on function tollgate.sum_of(jsonb) is 'All refunds of refunds_of() together.';

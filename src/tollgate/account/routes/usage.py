@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
-from tollgate.account.schemas.request import OwnRequestLife
+from tollgate.account.schemas.usage import OwnRequestLife
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate

@@ -6,9 +6,16 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query
 
-from tollgate.admin.schemas.catalog import ModelsQuery, PricedModel
-from tollgate.admin.schemas.models import CacheStatus, CatalogStatus, InstanceCatalog, RefreshedCatalog, SharedCatalog
-from tollgate.catalog import operators_view, rules, store
+from tollgate.admin.schemas.models import (
+    CacheStatus,
+    CatalogStatus,
+    InstanceCatalog,
+    ModelsQuery,
+    PricedModel,
+    RefreshedCatalog,
+    SharedCatalog,
+)
+from tollgate.catalog import priced_models, rules, store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import FRESH_SECONDS, OLDEST_SECONDS
 from tollgate.core.errors import BadRequest, CatalogUnavailable, NotFound
@@ -66,8 +73,8 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstr
         found = await store.for_operator(door, query.for_org, query.for_plan)
         markup = chosen_markup if found["markup_ppm"] is None else found["markup_ppm"]
         breakers = {state.id: state.breakers for state in upstreams.states()}
-        shown = operators_view.shown(await live.models(), markup, found["upstreams"], breakers)
-        page = operators_view.page(
+        shown = priced_models.shown(await live.models(), markup, found["upstreams"], breakers)
+        page = priced_models.page(
             shown, q=query.q, sort=query.sort, limit=query.limit, cursor=query.cursor, offset=query.offset
         )
         return CountedPage[PricedModel].of(page)

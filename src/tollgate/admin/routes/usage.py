@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
-from tollgate.admin.schemas.request import PaidRequestLife
+from tollgate.admin.schemas.usage import PaidRequestLife
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
