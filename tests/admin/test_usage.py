@@ -287,6 +287,27 @@ async def test_a_series_has_every_bucket_and_adds_up(office: Office, bucket: str
         assert point["charge_nanos"] == total(inside, "charge_nanos")
 
 
+async def test_a_series_is_split_into_the_five_groups_with_the_highest_charge_and_the_rest(
+    own_office: Office, shared_database: str
+) -> None:
+    more = [of(own_office.someone, NOON + timedelta(hours=n), model=f"maker/more-{n}") for n in range(4)]
+    await past.keep(shared_database, more)
+    for dimension, column in {"model": "model", "upstream": "upstream", "key": "key_id", "org": "org_id"}.items():
+        answer = await own_office.ask("/admin/usage/series", bucket="day", by=dimension, **SPAN)
+        whole = await own_office.pages("/admin/usage/aggregate", by=dimension, limit=1000, **SPAN)
+        named = [group for group in answer["groups"] if not group["is_rest"]]
+        for name in (column, "charge_nanos", "requests"):
+            assert [group[name] for group in named] == [group[name] for group in whole[:5]]
+        rest = [group["requests"] for group in answer["groups"] if group["is_rest"]]
+        assert rest == [total(whole[5:], "requests")][: len(whole) - 5 > 0]
+        for number, point in enumerate(answer["data"]):
+            parts = [group["data"][number] for group in answer["groups"]]
+            assert {part["start"] for part in parts} == {point["start"]}
+            for measure in ("requests", "errors", "prompt_tokens", "charge_nanos", "cost_nanos"):
+                assert total(parts, measure) == point[measure]
+    assert (await own_office.ask("/admin/usage/series", **SPAN))["groups"] is None
+
+
 async def test_minutes_are_told_as_well(office: Office) -> None:
     answer = await office.ask(
         "/admin/usage/series", bucket="minute", from_=NOON.isoformat(), to=(NOON + timedelta(hours=3)).isoformat()

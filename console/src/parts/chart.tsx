@@ -60,7 +60,15 @@ export function Chart(props: ChartProps) {
       </div>
       <p class="reading" aria-live="polite">
         {at === null || !times[at] ? (
-          <span class="soft">Hover, or focus the chart and use the arrow keys, to read values.</span>
+          <>
+            {lines.length > 1 &&
+              lines.map((line, index) => (
+                <span key={line.name}>
+                  <Swatch index={index} /> {line.name}
+                </span>
+              ))}
+            <span class="soft">Hover, or use the arrow keys, to read values.</span>
+          </>
         ) : (
           <>
             <b>{bucketName(times[at], bucket)}</b>
@@ -187,7 +195,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
   return {
     width,
     height: HEIGHT,
-    padding: [8, 8, 0, 0],
+    padding: [8, 28, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     hooks: { setCursor: [(made) => made.cursor.event && onMove(made.cursor.idx ?? null)] },

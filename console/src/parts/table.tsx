@@ -108,6 +108,8 @@ export function List<Row>({
             <Table {...table} rows={page.data} />
             <Pager next={page.next_cursor ?? null} total={page.total} shown={page.data.length} />
           </>
+        ) : page.next_cursor ? (
+          <Further next={page.next_cursor} />
         ) : (
           <Nothing>{nothing}</Nothing>
         )
@@ -116,7 +118,17 @@ export function List<Row>({
   );
 }
 
-const SHAPING = new Set(["sort", "open", "cursor"]);
+/** One call searches a limited number of entries, and more may be behind them. */
+const Further = ({ next }: { next: string }) => (
+  <div class="nothing-here">
+    <p>Nothing matches so far. There is more to search.</p>
+    <a class="button" href={withFilters({ cursor: next })}>
+      Continue the search
+    </a>
+  </div>
+);
+
+const SHAPING = new Set(["sort", "open", "cursor", "tab", "by", "measure"]);
 
 export function Nothing({ children }: { children: ComponentChildren }) {
   const { filters } = route.value;

@@ -21,10 +21,13 @@ async def aggregate(
     return {**found, "by": query.by, **_over(span, now)}
 
 
-async def series(door: Door, query: schemas.OwnSeriesQuery, *, everyone: bool) -> dict[str, Any]:
+async def series(
+    door: Door, query: schemas.OwnSeriesQuery, *, everyone: bool, by: str | None = None
+) -> dict[str, Any]:
     now = clock.now()
     span = rules.series_span(query.bucket, query.since, query.until, now=now)
-    found = await store.series(door, query.bucket, query.over(span), everyone=everyone)
+    filters = query.over(span) | ({"by": by} if by else {})
+    found = await store.series(door, query.bucket, filters, everyone=everyone)
     return {**found, "bucket": query.bucket, **_over(span, now)}
 
 

@@ -175,7 +175,9 @@ class OwnSeriesQuery(UsageFilters):
 
 
 class AllSeriesQuery(OwnSeriesQuery, AllUsageFilters):
-    pass
+    by: Literal["model", "key", "user", "org", "upstream"] | None = Field(
+        None, description="Also the series of the five groups with the highest charge, and of all others together."
+    )
 
 
 class LatencyQuery(AllUsageFilters):
@@ -266,8 +268,7 @@ class PaidMeasures(Measures):
     margin_credits: ExampleCredits
 
 
-class _GroupFields(BaseModel):
-    start: Moment | None = Field(None, description="The start of the day or month, in UTC.")
+class _GroupNames(BaseModel):
     org_id: str | None = None
     org_name: str | None = None
     user_id: str | None = None
@@ -277,6 +278,10 @@ class _GroupFields(BaseModel):
     model: str | None = None
     upstream: str | None = None
     last_request_at: Moment
+
+
+class _GroupFields(_GroupNames):
+    start: Moment | None = Field(None, description="The start of the day or month, in UTC.")
 
 
 class Totals(Measures, _Refunded):
@@ -325,9 +330,21 @@ class Series(_Counted):
     data: list[Point] = Field(description="Oldest first, empty buckets included.")
 
 
+class GroupPoint(PaidMeasures):
+    start: Moment
+
+
+class SeriesGroup(_GroupNames, PaidMeasures):
+    """One group, with the id and the name of what is grouped by, or all others together, with neither."""
+
+    is_rest: bool = Field(description="Whether it is all groups after the first five.")
+    data: list[GroupPoint] = Field(description="The same buckets as in the whole series.")
+
+
 class PaidSeries(_Counted):
     bucket: Bucket
     data: list[PaidPoint] = Field(description="Oldest first, empty buckets included.")
+    groups: list[SeriesGroup] | None = Field(description="By charge, the rest last. Null unless `by` asks for them.")
 
 
 class Percentiles(BaseModel):

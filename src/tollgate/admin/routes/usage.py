@@ -81,7 +81,7 @@ def router(gate: Gate) -> Routes:
 
     @routes.get("/admin/usage/series", summary="Get usage by minute, hour or day", responses=ERRORS)
     async def series(door: Annotated[Door, opened], query: Annotated[AllSeriesQuery, Query()]) -> PaidSeries:
-        return PaidSeries(**await usage.series(door, query, everyone=True))
+        return PaidSeries(**await usage.series(door, query, everyone=True, by=query.by))
 
     @routes.get("/admin/usage/latency", summary="Get the duration of requests", responses=ERRORS)
     async def latency(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
