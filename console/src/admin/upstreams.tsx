@@ -149,11 +149,11 @@ function factsOf(row: Row): [string, preact.ComponentChildren][] {
     ]),
     ["Last error", row.here?.last_error ?? "–"],
     ["Running requests", <Running key="running" row={row} />],
-    ["Secret", row.secret_name ? <Secret key="secret" row={row} /> : "none"],
+    ["Variable of its key", row.secret_name ? <Secret key="secret" row={row} /> : "none"],
     ["Connect within", `${row.connect_seconds} s`],
     ["First byte within", `${row.first_byte_seconds} s`],
     ["Pause at most", `${row.idle_seconds} s`],
-    ["Health path", row.health_path ? <code key="health">{row.health_path}</code> : "the server's usual one"],
+    ["Health path", row.health_path ? <code key="health">{row.health_path}</code> : <code key="health">/models</code>],
     [
       "Routes",
       <a key="routes" class="text" href={link("models", { tab: "routes", upstream_id: row.id })}>
@@ -264,7 +264,7 @@ function Fields({ row }: { row?: Row }) {
       <div class="pair">
         <Select label="Server" name="dialect" options={DIALECTS} defaultValue={row?.dialect ?? "vllm"} />
         <Input
-          label="Requests at a time"
+          label="Calls at a time, of an instance"
           name="concurrency"
           type="number"
           min={1}
@@ -273,11 +273,11 @@ function Fields({ row }: { row?: Row }) {
         />
       </div>
       <Input
-        label="Secret"
+        label="Environment variable of its key"
         name="secret_name"
-        placeholder="None"
+        placeholder="UPSTREAM_GPU_1_KEY"
         spellcheck={false}
-        hint="The name of the secret with the server's API key. Its value is never stored here."
+        hint="Empty for a server without a key. The key itself is never stored."
         defaultValue={row?.secret_name ?? ""}
       />
       <div class="pair">
@@ -313,7 +313,7 @@ function Fields({ row }: { row?: Row }) {
         <Input
           label="Health path"
           name="health_path"
-          placeholder="The server's usual one"
+          placeholder="/models"
           defaultValue={row?.health_path ?? ""}
         />
       </div>
