@@ -2,9 +2,11 @@
 
 .env.example, docs/reference/settings.md    from settings.py
 docs/reference/errors.md                    from core/errors.py
+docs/reference/endpoints.md                 from core/endpoints.py
 docs/reference/openapi.json, api.md         from the app
 docs/reference/aliases.md                   from web/aliases.py
 docs/reference/sandbox-faults.md            from sandbox/faults.py
+docs/reference/translation.md               from core/dialects
 requirements.txt                            from uv.lock
 src/tollgate/console/files                  from console/, where npm installed what builds it
 """
@@ -13,21 +15,25 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from tollgate.app import create_app
+from tollgate.core.dialects.messages import tables as messages
+from tollgate.core.dialects.responses import tables as responses
+from tollgate.core.dialects.treatments import Table, Treatment
+from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.errors import tree
+from tollgate.core.models import Dialect
 from tollgate.sandbox import faults
 from tollgate.settings import DEVELOPMENT_PEPPER, Settings
 from tollgate.web.aliases import ALIASES
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("get", "post", "put", "patch", "delete")
 BUILT = "src/tollgate/console/files"
 MADE_BY = "Written by `make exports`; change the code it comes from instead."
 
@@ -36,11 +42,13 @@ def exports() -> Iterator[tuple[str, str]]:
     yield ".env.example", env_example()
     yield "docs/reference/settings.md", settings_page()
     yield "docs/reference/errors.md", errors_page()
+    yield "docs/reference/endpoints.md", endpoints_page()
     document = create_app(Settings()).openapi()
     yield "docs/reference/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     yield "docs/reference/api.md", api_page(document)
     yield "docs/reference/aliases.md", aliases_page()
     yield "docs/reference/sandbox-faults.md", sandbox_faults_page()
+    yield "docs/reference/translation.md", translation_page()
     yield "requirements.txt", requirements()
     if (ROOT / "console" / "node_modules").is_dir():
         yield from pages()
@@ -89,8 +97,11 @@ def errors_page() -> str:
             'Every error has OpenAI\'s shape, `{"error": {message, type, code, param, …facts}}`, and the header',
             "`x-request-id`. Under `/api/v1/` it has OpenRouter's, "
             '`{"error": {code, message, metadata: {error_type, …facts}}}`:',
-            "the status is its `code`, and the code below its `error_type`. Codes are stable; messages are for people",
-            "and may change.",
+            "the status is its `code`, and the code below its `error_type`. Under `/v1/messages` and",
+            "`/api/v1/messages` it has Anthropic's,",
+            '`{"type": "error", "error": {type, message, code, …facts}, "request_id"}`,',
+            "with the type that Anthropic has for the status. Codes are stable; messages are for people and may",
+            "change.",
             "",
             "| status | code | type | message |",
             "|---|---|---|---|",
@@ -102,16 +113,62 @@ def errors_page() -> str:
     )
 
 
+def endpoints_page() -> str:
+    dialects = get_args(Dialect)
+    rows = [
+        f"| `POST /v1{form.path}` | `{form.scope}` | {' | '.join(_way(form, dialect) for dialect in dialects)} |"
+        for form in ENDPOINTS.values()
+    ]
+    return "\n".join(
+        [
+            "# Endpoints",
+            "",
+            "Each paid endpoint, the scope that a key needs for it, and what becomes of a request by the type of the",
+            "upstream that serves the model. All are under `/api/v1` too.",
+            "",
+            "- **passed**: the body goes upstream as it came, and the answer comes back as it came, but for what",
+            "  [Call it](../how-to/call-it.md) names.",
+            "- **translated**: the upstream gets a chat completion, and its answer is translated back. What cannot be",
+            "  translated without a change of its meaning is refused, by the name of its field: see",
+            "  [Translation](translation.md).",
+            "- **estimated**: Tollgate answers by itself, from the size of the request.",
+            "",
+            "If a model has several upstreams, those that have the endpoint serve it.",
+            "",
+            f"| endpoint | scope | {' | '.join(dialects)} |",
+            f"|---|---|{'---|' * len(dialects)}",
+            *rows,
+            "",
+            "| endpoint | output bound | refused, because an upstream would keep it or be asked for it later |",
+            "|---|---|---|",
+            *(
+                f"| `{form.path}` | {_codes(form.bounds)} | {_codes(form.state)} |"
+                for form in ENDPOINTS.values()
+                if form.generates
+            ),
+            "",
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
+
+
+def _way(form: Form, dialect: Dialect) -> str:
+    if dialect in form.dialects:
+        return "passed"
+    return "translated" if form.is_translated else "estimated"
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "–"
+
+
 def api_page(document: dict[str, Any]) -> str:
-    """Each operation by its canonical path, under its tag. Aliases are left out."""
+    """Each operation, under its tag."""
     sections: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
-        if "x-alias-of" not in operations:
-            for method, operation in operations.items():
-                if method in METHODS and "x-alias-of" not in operation:
-                    sections.setdefault(operation.get("tags", ["other"])[0], []).append(
-                        _operation(document, method, path, operation)
-                    )
+        for method, operation in operations.items():
+            sections.setdefault(operation["tags"][0], []).append(_operation(document, method, path, operation))
     return "\n".join(
         [
             "# API",
@@ -188,6 +245,67 @@ def aliases_page() -> str:
             "",
         ]
     )
+
+
+TRANSLATION = """\
+# Translation
+
+Some servers have chat completions only. For them, requests to `/v1/messages` and `/v1/responses` are translated, and so
+are the answers and streams. What would change its meaning is refused with `invalid_request`, whose `param` says where
+it stands. So is every member that these tables do not name. `null` counts as absent.
+
+## Answers
+
+| chat completions | `/v1/messages` | `/v1/responses` |
+|---|---|---|
+| `reasoning` or `reasoning_content` | a `thinking` block | the summary of a `reasoning` item |
+| `content` | a `text` block | `output_text` in a `message` item |
+| `refusal` | a `text` block and `stop_reason: refusal` | `refusal` in a `message` item |
+| `tool_calls[]` | a `tool_use` block | a `function_call` item |
+| arguments that are no object | as `{"INVALID_JSON": "…"}`; in a stream as they are | as they are |
+| `finish_reason: stop` | `end_turn`, or `stop_sequence` where the server names it | `completed` |
+| `finish_reason: length` | `max_tokens` | `incomplete`, `max_output_tokens` |
+| `finish_reason: tool_calls`, or `stop` after calls | `tool_use` | `completed` |
+| `finish_reason: content_filter` | `refusal` | `incomplete`, `content_filter` |
+| another `finish_reason` | as `stop` | as `stop` |
+| `prompt_tokens` | `input_tokens`, without the two below | `input_tokens` |
+| `…cached_tokens` | `cache_read_input_tokens` | `input_tokens_details.cached_tokens` |
+| `…cache_write_tokens` | `cache_creation_input_tokens` | `input_tokens_details.cache_write_tokens` |
+| `completion_tokens` | `output_tokens` | `output_tokens` |
+| `…reasoning_tokens` | `output_tokens_details.thinking_tokens` | `output_tokens_details.reasoning_tokens` |
+| other members of the usage | the same | the same |
+| an error, or no `finish_reason` | an `error` event is the last | `error`, then `response.failed` |
+| `logprobs`, `annotations`, `audio` | not shown; what asks for them is refused | the same |
+
+Send reasoning back as it came: a `thinking` block with its `signature`, a `reasoning` item with its `encrypted_content`
+(ask for it with `include`). Both name the member that the server used, and the server gets its reasoning under that
+name. In a stream of `/v1/messages`, `message_start` states no tokens yet; `message_delta` states all of them.
+"""
+
+
+def translation_page() -> str:
+    return "\n".join(
+        [
+            TRANSLATION,
+            *_treatments("/v1/messages", messages.DOCUMENTED),
+            *_treatments("/v1/responses", responses.DOCUMENTED),
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
+
+
+def _treatments(path: str, tables: Mapping[str, Table]) -> Iterator[str]:
+    yield f"## Requests to {path}\n"
+    for title, table in tables.items():
+        yield f"### {title}\n\n| member | | |\n|---|---|---|"
+        yield from (f"| `{name}` | {treatment.way} | {_said(treatment)} |" for name, treatment in table.items())
+        yield ""
+
+
+def _said(treatment: Treatment) -> str:
+    harmless = ", ".join(f"`{json.dumps(value)}`" for value in treatment.harmless)
+    return f"{treatment.how} {harmless} may be sent." if harmless else treatment.how
 
 
 def sandbox_faults_page() -> str:

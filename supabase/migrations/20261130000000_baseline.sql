@@ -1473,7 +1473,7 @@ create table tollgate.refused_calls (
 create index refused_calls_age on tollgate.refused_calls (hour, id);
 create index refused_calls_seen on tollgate.refused_calls (last_seen_at);
 
-comment on table tollgate.refused_calls is 'Paid calls refused with 402 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
+comment on table tollgate.refused_calls is 'Paid calls refused with 402, 403 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
 comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
 
 alter table tollgate.refused_calls enable row level security;
@@ -8301,7 +8301,7 @@ comment on function tollgate.at_the_hold(jsonb, numeric) is
   'The item of a settlement whose money or tokens are below zero or beyond what a transfer may move, changed: quarantined, and charged at its hold.';
 
 
-create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns void
+create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns boolean
 language plpgsql
 set search_path = ''
 as $$
@@ -8321,12 +8321,14 @@ begin
         'reason', 'quarantined_usage', 'request_id', request_id, 'quarantined_before', tollgate.utc(org.quarantined_at)
       )
     );
+    return true;
   end if;
+  return false;
 end
 $$;
 
 comment on function tollgate.note_quarantine(text, text, timestamptz) is
-  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
+  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. Returns whether it did. The org is locked by the caller.';
 
 
 create function public.tollgate_settle(items jsonb) returns json
@@ -8359,6 +8361,7 @@ declare
   correction record;
   transfer tollgate.transfers;
   charge bigint;
+  suspended boolean;
   token_change bigint;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
@@ -8492,8 +8495,9 @@ begin
     if entry.is_bounded then
       perform tollgate.count_open(entry.key_id, entry.line, -1);
     end if;
+    suspended := false;
     if charge >= entry.hold_nanos and (entry.item ->> 'quarantined')::boolean then -- it is charged its hold
-      perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
+      suspended := tollgate.note_quarantine(entry.org_id, entry.id, moment);
     end if;
     if charge > entry.hold_nanos then
       perform tollgate.record(
@@ -8503,7 +8507,8 @@ begin
       );
     end if;
     answers := answers || json_build_object('settled', json_build_object(
-      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos, 'again', false
+      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos, 'again', false,
+      'suspended_org_id', case when suspended then entry.org_id end
     ));
   end loop;
 
@@ -10097,7 +10102,7 @@ $$;
 
 -- schemas/14_security/refused_calls.sql
 
--- Paid calls that were refused with 402 or 429, counted by hour, key, model and code.
+-- Paid calls that were refused with 402, 403 or 429, counted by hour, key, model and code.
 --
 -- A refused call writes nothing, so the server counts refusals in memory and writes sums, a few seconds apart.
 
@@ -10976,6 +10981,9 @@ language sql
 stable
 set search_path = ''
 as $$
+  with orgs as materialized ( -- which is read once, since each row has all counters of its org
+    select o.id, o.name, o.balance_nanos, o.paid_suspended_at, o.paid_suspended_reason from tollgate.orgs o
+  )
   select jsonb_build_object(
     'open_holds', (
       select jsonb_build_object(
@@ -10989,7 +10997,7 @@ as $$
     ),
     'balances', (
       select jsonb_build_object('credits_nanos', coalesce(sum(o.balance_nanos), 0))
-      from tollgate.orgs o
+      from orgs o
       where o.balance_nanos > 0
     ),
     'overdrawn', (
@@ -11002,11 +11010,11 @@ as $$
             order by w.balance_nanos, w.id
           )
           from (
-            select d.* from tollgate.orgs d where d.balance_nanos < 0 order by d.balance_nanos, d.id limit places
+            select d.* from orgs d where d.balance_nanos < 0 order by d.balance_nanos, d.id limit places
           ) w
         ), '[]')
       )
-      from tollgate.orgs o
+      from orgs o
       where o.balance_nanos < 0
     ),
     'paid_suspended', (
@@ -11021,7 +11029,7 @@ as $$
       )
       from (
         select o.*, row_number() over (order by o.paid_suspended_at, o.id) as place
-        from tollgate.orgs o
+        from orgs o
         where o.paid_suspended_at is not null
       ) s
     )
@@ -11075,7 +11083,16 @@ set search_path = ''
 as $$
   select jsonb_build_object(
     'schema_version', (select v.version from tollgate.schema_version v),
-    'user_count', (select count(*) from tollgate.users)
+    'user_count', (select count(*) from tollgate.users),
+    'upstreams', (
+      select jsonb_build_object(
+        'up', count(*) filter (where p.status = 'up'),
+        'down', count(*) filter (where p.status = 'down'),
+        'unknown', count(*) filter (where p.status is null)
+      )
+      from tollgate.upstreams u left join tollgate.probes p on p.upstream_id = u.id
+      where u.state = 'active'
+    )
   )
 $$;
 
@@ -11348,20 +11365,12 @@ as $$
     union all
     select 4, tollgate.attention_item('unsettled', 'warning', h.unsettled) from tollgate.holds_to_look_at() h
     union all
-    select 5, tollgate.attention_item('paid_suspended', 'critical', count(*))
-    from tollgate.orgs o where o.paid_suspended_at is not null
-    union all
-    select 6, tollgate.attention_item('overdrawn', 'warning', count(*), jsonb_build_object(
-      'overdrawn_nanos', coalesce(-sum(o.balance_nanos), 0)
-    ))
-    from tollgate.orgs o where o.balance_nanos < 0
-    union all
-    select 7, tollgate.attention_item('upstream_down', 'critical', count(*), jsonb_build_object('names', jsonb_agg(u.name)))
+    select 5, tollgate.attention_item('upstream_down', 'critical', count(*), jsonb_build_object('names', jsonb_agg(u.name)))
     from tollgate.upstreams u
     join tollgate.probes p on p.upstream_id = u.id
     where u.state = 'active' and p.status = 'down'
     union all
-    select 8, tollgate.attention_item('security_event', s.severity, s.count)
+    select 6, tollgate.attention_item('security_event', s.severity, s.count)
     from (
       select e.severity, count(*) as count
       from tollgate.security_events e
@@ -11373,7 +11382,7 @@ as $$
 $$;
 
 comment on function tollgate.attention() is
-  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, suspended and overdrawn orgs, upstreams that are down, and open security events by severity.';
+  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, upstreams that are down, and open security events by severity.';
 
 
 create function public.tollgate_overview(caller jsonb, since text, until text, bucket text) returns jsonb

@@ -8,7 +8,7 @@ import pytest
 
 from admin.api_client import ApiClient, unique
 from admin.monitoring import installation, paid
-from completions.paid import Watched, an_item, unsettled
+from completions.paid import HOLD, Watched, an_item, unsettled
 from gateway import Upstream
 from people import Person
 from tollgate.database import Door
@@ -85,6 +85,7 @@ async def test_the_top_lists_are_those_of_the_period_up_to_now(own_database: str
                 await door.call("tollgate_renew_leaders")
             tops = [(await over(api, hours=hours))["top_keys"] for hours in (24, 168, 720)]
             assert [[key["requests"] for key in top] for top in tops] == [[1], [2], [5]]
+        assert [(await over(api, hours=hours))["bucket"] for hours in (168, 169)] == ["hour", "day"]
     await door.close()
 
 
@@ -107,6 +108,8 @@ async def test_what_needs_attention_is_counted_and_leads_to_its_page(
     someone = await customer()
     first = await over(api)
     await paid(door, someone, quarantined=True)
+    await api.ask("PATCH", f"/admin/orgs/{(await customer()).org_id}", json={"paid_calls": "suspended"})
+    await paid(door, await customer(HOLD), charge_nanos=2 * HOLD, cost_nanos=2 * HOLD * 100 // 105)
     open_one = await unsettled(door, someone, "gen-1")
     held = an_item(someone)
     await door.call("tollgate_admit", items=[held])
@@ -116,6 +119,8 @@ async def test_what_needs_attention_is_counted_and_leads_to_its_page(
     for kind, where in (
         ("quarantined", "/admin#/usage?quarantined=true"),
         ("unsettled", "/admin#/usage?state=unsettled"),
+        ("paid_suspended", "/admin#/security?kind=org_paid_suspended"),
+        ("overdrawn", "/admin#/orgs?sort=credits:asc"),
         ("expired_holds", "/admin#/usage?state=held"),
     ):
         now_is = of_kind(second, kind)

@@ -108,7 +108,7 @@ async def test_a_variable_of_ours_that_a_row_names_all_the_same_is_sent_nowhere(
         await api.route(made["id"], model)
         assert (await api.ask("GET", f"{PATH}/{made['id']}"))["secret_is_set"] is False
         told = await api.ask("POST", f"{PATH}/refresh-health", json={"ids": [made["id"]]})
-        assert told["data"][0]["error"] == "LOG_LEVEL is not set"
+        assert told["data"][0]["error"] == "LOG_LEVEL is not set: set it in the environment of Tollgate and restart it"
         await api.of(await customer()).refused("POST", CHAT, 502, json=a_chat(model=model))
         assert there.seen == []
 

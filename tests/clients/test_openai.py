@@ -146,6 +146,71 @@ async def test_completes_texts_as_of_old(client: Any) -> None:
     assert "".join(choice.text for chunk in stream for choice in chunk.choices) == TEXT
 
 
+async def test_makes_a_response(client: Any, upstream: Upstream) -> None:
+    before = upstream.owed_nanos
+    answer = client.responses.create(model="sandbox/echo", input=TEXT, store=False)
+    assert (answer.output_text, answer.status) == (TEXT, "completed")
+    assert round(answer.usage.cost * NANOS_PER_CREDIT) == upstream.owed_nanos - before
+    cut_short = client.responses.create(model="sandbox/echo", input=TEXT, max_output_tokens=2)
+    assert cut_short.incomplete_details.reason == "max_output_tokens"
+
+
+@pytest.mark.parametrize("model", ["sandbox/echo", erring("comments"), erring("split-utf8"), erring("no-done")])
+async def test_streams_a_response(client: Any, model: str) -> None:
+    events = list(client.responses.create(model=model, input=SAID, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == TEXT
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.usage.total_tokens > 0
+
+
+async def test_gathers_a_response_by_its_own_means(client: Any) -> None:
+    with client.responses.stream(model="sandbox/reasoner", input=TEXT) as stream:
+        gathered = stream.get_final_response()
+    assert [item.type for item in gathered.output] == ["reasoning", "message"]
+    assert gathered.output_text == TEXT
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_calls_a_tool_and_takes_its_answer(client: Any, stream: bool) -> None:
+    asked = {"model": "sandbox/tools", "tools": [{"type": "function", **WEATHER["function"]}]}
+    if stream:
+        with client.responses.stream(**asked, input=SAID) as made:
+            answer = made.get_final_response()
+    else:
+        answer = client.responses.create(**asked, input=SAID)
+    (call,) = answer.output
+    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", ARGUMENTS)
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "It rains."}
+    told = [*SAID, call.to_dict(), result]
+    assert client.responses.create(**asked, input=told).output_text == "It rains."
+
+
+async def test_a_response_is_parsed_into_what_it_asked_the_shape_of(client: Any) -> None:
+    answer = client.responses.parse(model="sandbox/echo", input=SAID, text_format=Place)
+    assert answer.output_parsed == Place(city=TEXT)
+
+
+@pytest.mark.parametrize("fault", ["cut=2", "early-eof=2"])
+async def test_a_response_that_breaks_off_is_an_error(openai: ModuleType, client: Any, fault: str) -> None:
+    events: list[Any] = []
+    with pytest.raises(openai.APIError) as caught:
+        events.extend(client.responses.create(model=erring(fault), input=SAID, stream=True))
+    assert events
+    assert "broke off" in caught.value.message
+
+
+async def test_a_response_that_fails_says_so(client: Any) -> None:
+    *_, last = client.responses.create(model=erring("mid-stream-error=2"), input=SAID, stream=True)
+    assert (last.type, last.response.error.code) == ("response.failed", "server_error")
+
+
+async def test_state_is_refused_by_name(openai: ModuleType, client: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model="sandbox/echo", input=TEXT, previous_response_id="resp_1")
+    assert (caught.value.code, caught.value.param) == ("invalid_request", "previous_response_id")
+
+
 async def test_embeds(client: Any) -> None:
     """In Base64 over the line, unless the client is asked for numbers."""
     packed = client.embeddings.create(model="sandbox/embed", input=[TEXT, "more"])

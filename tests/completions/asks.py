@@ -6,6 +6,11 @@ from typing import Any
 from sandbox.serving import a_chat
 
 CHAT, TEXT, EMBED = "/chat/completions", "/completions", "/embeddings"
+RESPONSES, MESSAGES, COUNT = "/responses", "/messages", "/messages/count_tokens"
+RENAMED = {"max_tokens": "max_output_tokens"}
+"""Names of a chat completion that Responses have otherwise."""
+SAYING = (CHAT, RESPONSES, MESSAGES)
+"""The endpoints that answer a conversation. Each is tried with every fault."""
 WORDS = 'Grüße an 小さな鳥 🐦 \\ " \n and more'
 PIXEL = f"data:image/png;base64,{'iVBORw0KGgoAAAANSUhEUg' * 20}"
 SCHEMA = {
@@ -14,6 +19,13 @@ SCHEMA = {
 }
 TOOL = {"type": "function", "function": {"name": "look", "parameters": SCHEMA}}
 OTHER = {"type": "function", "function": {"name": "other", "description": "É", "parameters": {"type": "object"}}}
+
+
+def asking(path: str, text: str = WORDS, model: str = "sandbox/echo", **more: Any) -> dict[str, Any]:
+    """A conversation of one message, as this endpoint wants it."""
+    if path.endswith(RESPONSES):
+        return {"model": model, "input": text, **{RENAMED.get(name, name): value for name, value in more.items()}}
+    return a_chat(text, model, **more)
 
 
 def said(*parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -135,6 +147,113 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bad dimensions": (EMBED, {"model": "sandbox/embed", "input": "x", "dimensions": 0}),
     "a model for chats": (EMBED, {"model": "sandbox/echo", "input": "x"}),
 }
+
+FLAT_TOOL = {"type": "function", "name": "look", "parameters": SCHEMA}
+CUSTOM_TOOL = {"name": "look", "input_schema": SCHEMA}
+
+TYPED: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"response, {name}": (RESPONSES, changed)
+        for name, changed in {
+            "plain": {"input": WORDS},
+            "bounded": {"input": WORDS, "max_output_tokens": 16, "model": "sandbox/words"},
+            "parts": {
+                "input": [
+                    {
+                        "type": "message",
+                        "role": "user",
+                        "content": [
+                            {"type": "input_text", "text": WORDS},
+                            {"type": "input_image", "image_url": PIXEL, "detail": "low"},
+                        ],
+                    }
+                ],
+                "model": "sandbox/image",
+                "instructions": "Be kind",
+            },
+            "tools": {"input": WORDS, "model": "sandbox/tools", "tools": [FLAT_TOOL], "parallel_tool_calls": False},
+            "a tool's answer": {
+                "model": "sandbox/tools",
+                "tools": [FLAT_TOOL],
+                "input": [
+                    {"role": "user", "content": WORDS},
+                    {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"},
+                    {"type": "function_call_output", "call_id": "call_1", "output": "Nothing."},
+                ],
+            },
+            "reasoning": {
+                "input": WORDS,
+                "model": "sandbox/reasoner",
+                "reasoning": {"effort": "high"},
+                "include": ["reasoning.encrypted_content"],
+            },
+            "settings": {
+                "input": WORDS,
+                "store": False,
+                "background": None,
+                "temperature": 0.5,
+                "metadata": {"type": "message_stop", "usage": "no"},
+                "truncation": "auto",
+                "text": {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}},
+            },
+            "fallbacks": {"input": WORDS, "model": "sandbox/fault-status=502", "models": ["sandbox/words"]},
+            "too long": {"input": "x" * 600_000},
+        }.items()
+    },
+    **{
+        f"message, {name}": (
+            MESSAGES,
+            {"max_tokens": 4096, "messages": [{"role": "user", "content": WORDS}], **changed},
+        )
+        for name, changed in {
+            "plain": {},
+            "bounded": {"max_tokens": 2},
+            "no bound": {"max_tokens": None},
+            "system": {"system": [{"type": "text", "text": "Be kind", "cache_control": {"type": "ephemeral"}}]},
+            "parts": {
+                "model": "sandbox/image",
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": WORDS},
+                            {
+                                "type": "image",
+                                "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGg" * 50},
+                            },
+                        ],
+                    }
+                ],
+            },
+            "tools": {"model": "sandbox/tools", "tools": [CUSTOM_TOOL], "tool_choice": {"type": "any"}},
+            "tool_choice": {
+                "model": "sandbox/tools",
+                "tools": [CUSTOM_TOOL],
+                "tool_choice": {"type": "tool", "name": "look"},
+            },
+            "a tool's answer": {
+                "model": "sandbox/tools",
+                "tools": [CUSTOM_TOOL],
+                "messages": [
+                    {"role": "user", "content": WORDS},
+                    {
+                        "role": "assistant",
+                        "content": [{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"a": "é"}}],
+                    },
+                    {
+                        "role": "user",
+                        "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "Nothing."}],
+                    },
+                ],
+            },
+            "thinking": {"model": "sandbox/reasoner", "thinking": {"type": "enabled", "budget_tokens": 1024}},
+            "cached": {"model": "sandbox/cached"},
+            "stop": {"stop_sequences": ["and"], "metadata": {"user_id": "u"}, "service_tier": "standard_only"},
+            "edits": {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}, "speed": "standard"},
+        }.items()
+    },
+}
+"""Each is sent with sandbox/echo where it names no other model."""
 
 WRITTEN = {
     "spaced": b' \n{ "stream" : false ,\t"messages" : [ {"content" : "hi" , "role":"user"} ] ,\r\n'

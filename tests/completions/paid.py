@@ -164,12 +164,14 @@ class Turnstile:
 class Client:
     """One who calls the ASGI app itself, and leaves when it likes: before an answer, or after so many messages."""
 
-    def __init__(self, someone: Person, body: Any, *, leaves_after: int | None = None, **headers: str) -> None:
+    def __init__(
+        self, someone: Person, body: Any, *, path: str = CHAT, leaves_after: int | None = None, **headers: str
+    ) -> None:
         self._given = json.dumps(body).encode()
         given = {"authorization": f"Bearer {someone.secret}", "content-type": "application/json", **headers}
         self.scope: Scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-            "path": "/v1/chat/completions", "raw_path": b"/v1/chat/completions", "query_string": b"", "root_path": "",
+            "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
             "headers": [(name.encode(), value.encode()) for name, value in given.items()],
             "client": ("127.0.0.1", 1), "server": ("tollgate.test", 80),
         }  # fmt: skip
@@ -247,11 +249,11 @@ class Line:
         await asyncio.get_running_loop().sock_connect(made, (where.hostname, where.port))
         return cls(*await asyncio.open_connection(sock=made, limit=1024))
 
-    async def ask(self, someone: Person, body: Any, **headers: str) -> None:
+    async def ask(self, someone: Person, body: Any, path: str = CHAT, **headers: str) -> None:
         content = json.dumps(body, separators=(",", ":")).encode()  # as httpx writes it
         given = {"authorization": f"Bearer {someone.secret}", "content-length": str(len(content)), **headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
-        self._writer.write(f"POST {CHAT} HTTP/1.1\r\nhost: tollgate.test\r\n{head}\r\n".encode() + content)
+        self._writer.write(f"POST {path} HTTP/1.1\r\nhost: tollgate.test\r\n{head}\r\n".encode() + content)
         await self._writer.drain()
 
     async def status(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
+from completions.asks import CHAT, COUNT, SAYING, asking
 from completions.paid import Auditor, Client, Watched, app
 from gateway import Upstream
 from people import Person
@@ -33,19 +34,21 @@ async def warm(watched: Watched, sandbox: Upstream, customer: Customer) -> Async
         yield made
 
 
-async def status(app: ASGIApp, someone: Person, body: Any, **headers: str) -> int:
-    client = Client(someone, body, **headers)
+async def status(app: ASGIApp, someone: Person, body: Any, path: str = CHAT, **headers: str) -> int:
+    client = Client(someone, body, path=f"/v1{path}", **headers)
     await client.call(app)
     return int(client.messages[0]["status"])
 
 
-async def test_a_plain_completion_takes_two(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
-    assert await status(warm, await customer(), a_chat()) == 200
+@pytest.mark.parametrize("path", [*SAYING, COUNT])
+async def test_a_plain_completion_takes_two(warm: ASGIApp, watched: Watched, customer: Customer, path: str) -> None:
+    assert await status(warm, await customer(), asking(path), path) == 200
     assert watched.calls == ["admit", "settle"]
 
 
-async def test_a_stream_takes_three(warm: ASGIApp, watched: Watched, customer: Customer) -> None:
-    assert await status(warm, await customer(), a_chat(stream=True)) == 200
+@pytest.mark.parametrize("path", SAYING)
+async def test_a_stream_takes_three(warm: ASGIApp, watched: Watched, customer: Customer, path: str) -> None:
+    assert await status(warm, await customer(), asking(path, stream=True), path) == 200
     assert watched.calls == ["admit", "note_generations", "settle"]
 
 

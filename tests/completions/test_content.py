@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tollgate.completions.content import MOST_EVENT_BYTES, MOST_KEPT, MOST_READ, OVERHANG, Content, asked
 from tollgate.core import request_body, strict_json
+from tollgate.core.endpoints import Endpoint
 from tollgate.core.errors import BadRequest
 from tollgate.core.redaction import Redactor
-from tollgate.core.request_body import Endpoint
 from tollgate.keys import rules
 
 OWN_KEY = "chosen-by-its-owner-without-a-form"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from completions.asks import CHAT, MESSAGES, RENAMED, RESPONSES, SAYING, asking
 from completions.paid import Auditor, Client, Line, Turnstile, Watched, app, cancelled_at, database, eventually, rooms
 from gateway import Gateway, Upstream, running
 from people import Person
@@ -100,13 +101,14 @@ async def test_who_leaves_before_the_first_byte_stops_the_upstream(
     assert row["charge_nanos"] < row["hold_nanos"]
 
 
+@pytest.mark.parametrize("path", SAYING)
 async def test_who_leaves_in_mid_stream_stops_the_upstream_and_pays_what_was_said(
-    gateway: Gateway, customer: Customer, turnstile: Turnstile, auditor: Auditor, swept: Any
+    gateway: Gateway, customer: Customer, turnstile: Turnstile, auditor: Auditor, swept: Any, path: str
 ) -> None:
     someone = await customer()
     line = await Line.opened(gateway.address)
-    await line.ask(someone, SLOW)
-    await line.events(5)
+    await line.ask(someone, asking(path, WORDS, model="sandbox/fault-slow", stream=True), f"/v1{path}")
+    await line.events(8)
     line.hang_up()
     await eventually(lambda: turnstile.inside == 0)
     (generation,) = gateway.upstream.generations()
@@ -150,12 +152,13 @@ async def test_who_leaves_while_its_stream_is_settled_pays_once(
     assert row["charge_nanos"] == gateway.upstream.owed_nanos
 
 
+@pytest.mark.parametrize("path", SAYING)
 async def test_a_plain_call_runs_to_its_end_without_its_client(
-    gateway: Gateway, customer: Customer, turnstile: Turnstile, auditor: Auditor
+    gateway: Gateway, customer: Customer, turnstile: Turnstile, auditor: Auditor, path: str
 ) -> None:
     someone = await customer()
     line = await Line.opened(gateway.address)
-    await line.ask(someone, a_chat(FEW, model="sandbox/fault-slow"))
+    await line.ask(someone, asking(path, FEW, model="sandbox/fault-slow"), f"/v1{path}")
     await eventually(lambda: turnstile.inside == 1)
     line.hang_up()
     (row,) = await auditor.ended(someone, "settled")
@@ -178,40 +181,49 @@ async def test_who_never_reads_is_given_up(
     line.hang_up()
 
 
+@pytest.mark.parametrize(
+    ("path", "end"), [(CHAT, "data: [DONE]\n\n"), (RESPONSES, "data: [DONE]\n\n"), (MESSAGES, '"message_stop"}\n\n')]
+)
 async def test_who_leaves_with_an_idempotency_key_finds_the_whole_answer_later(
-    gateway: Gateway, customer: Customer, turnstile: Turnstile, auditor: Auditor
+    gateway: Gateway, customer: Customer, turnstile: Turnstile, auditor: Auditor, path: str, end: str
 ) -> None:
     someone = await customer()
-    body = a_chat(FEW, model="sandbox/fault-slow", stream=True)
+    body = asking(path, FEW, model="sandbox/fault-slow", stream=True)
     key = {"idempotency-key": "once"}
     line = await Line.opened(gateway.address)
-    await line.ask(someone, body, **key)
+    await line.ask(someone, body, f"/v1{path}", **key)
     await line.events(5)
     line.hang_up()
-    still = await gateway.post(someone, body, **key)
+    still = await gateway.post(someone, body, f"/v1{path}", **key)
     assert (still.status_code, still.json()["error"]["code"]) == (409, "request_in_progress")
     assert still.headers["x-should-retry"] == "true"
     await auditor.ended(someone, "settled")
-    again = await gateway.post(someone, body, **key)
+    again = await gateway.post(someone, body, f"/v1{path}", **key)
     assert again.headers["idempotency-replayed"] == "true"
-    assert again.text.endswith("data: [DONE]\n\n")
-    assert told(again.text) == FEW
+    assert again.text.endswith(end)
+    assert path != CHAT or told(again.text) == FEW
     assert turnstile.came == 1
     await auditor.agree(someone, spent=gateway.upstream.owed_nanos)
 
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize(
-    ("body", "headers"),
-    [(a_chat(), {}), (a_chat(stream=True), {}), (a_chat(stream=True), {"idempotency-key": "step-{}"})],
-    ids=["plain", "stream", "kept"],
+    ("path", "body", "headers"),
+    [
+        (CHAT, a_chat(), {}),
+        (CHAT, a_chat(stream=True), {}),
+        (CHAT, a_chat(stream=True), {"idempotency-key": "step-{}"}),
+        (RESPONSES, asking(RESPONSES, "hello", stream=True), {}),
+        (MESSAGES, asking(MESSAGES, "hello", stream=True), {"idempotency-key": "step-{}"}),
+    ],
+    ids=["plain", "stream", "kept", "response", "message, kept"],
 )
 async def test_a_call_that_is_stopped_at_any_of_its_awaits_leaves_no_hold_and_is_paid_once(
     door: Door, customer: Customer, sandbox: Upstream, turnstile: Turnstile, auditor: Auditor,
-    body: dict[str, Any], headers: dict[str, str], times: int,
+    path: str, body: dict[str, Any], headers: dict[str, str], times: int,
 ) -> None:  # fmt: skip
     someone = await customer(nanos=10**12)
-    body = {**body, "max_tokens": 50}
+    body = {**body, RENAMED["max_tokens"] if path == RESPONSES else "max_tokens": 50}
     watched = Watched(door)
     step, taken = 0, [0]
     async with app(watched, sandbox) as made:
@@ -219,7 +231,9 @@ async def test_a_call_that_is_stopped_at_any_of_its_awaits_leaves_no_hold_and_is
         while taken[0] >= step:
             step += 1
             taken = [0]
-            client = Client(someone, body, **{name: value.format(step) for name, value in headers.items()})
+            client = Client(
+                someone, body, path=f"/v1{path}", **{name: value.format(step) for name, value in headers.items()}
+            )
             call = asyncio.create_task(_whole(cancelled_at(range(step, step + times), client.call(made), taken)))
             await asyncio.wait([call])
             assert call.cancelled() == (taken[0] >= step), call

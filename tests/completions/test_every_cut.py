@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from completions.asks import CHAT, MESSAGES, RESPONSES, asking
 from completions.twins import somebody_rich
 from gateway import Upstream, running
 from sandbox.serving import PATIENCE_SECONDS, a_chat, get
@@ -21,6 +22,25 @@ STOP = 'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":""},"finish
 USAGE = 'data: {"id":"gen-1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.000001}}'
 DONE = b"data: [DONE]\n\n"
 
+RESPONSE = (
+    'event: response.created\ndata: {"type":"response.created","response":{"id":"gen-1","usage":null}}',
+    'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"\\"usage\\": é小🐦"}',
+    'event: response.completed\ndata: {"type":"response.completed","response":{"id":"gen-1","usage":'
+    '{"input_tokens":3,"output_tokens":2,"cost":0.000001}}}',
+)
+MESSAGE = (
+    'event: message_start\ndata: {"type":"message_start","message":{"id":"gen-1","usage":{"input_tokens":3}}}',
+    'event: ping\ndata: {"type": "ping"}',
+    'event: content_block_delta\ndata: {"type":"content_block_delta",'
+    '"delta":{"type":"text_delta","text":"é小🐦 [DONE]"}}',
+    'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},'
+    '"usage":{"output_tokens":2,"cost":0.000001}}',
+    'event: message_stop\ndata: {"type":"message_stop"}',
+)
+TYPED = {
+    path: {end: "".join(event.replace("\n", end) + end + end for event in events).encode() for end in ("\n", "\r\n")}
+    for path, events in ((RESPONSES, RESPONSE), (MESSAGES, MESSAGE))
+}
 line_ends = st.sampled_from(["\n", "\r\n", "\r"])
 blocks = st.sampled_from(
     [TEXT, ": PROCESSING", ":", "", "event: x\ndata: 1\nid: 7", "data:", "data: {\ndata: }", "retry: 5", "data: [DONE"]
@@ -43,9 +63,9 @@ class Stage:
     async def upstream(self, line: Line) -> None:
         await self.play(line)
 
-    async def streamed(self, play: Play) -> bytes:
+    async def streamed(self, play: Play, path: str = CHAT) -> bytes:
         self.play = play
-        reply = await self.http.post("/v1/chat/completions", json=a_chat(stream=True))
+        reply = await self.http.post(f"/v1{path}", json=asking(path, stream=True))
         assert reply.status_code == 200
         return reply.content
 
@@ -100,6 +120,19 @@ async def test_every_byte_arrives_at_every_cut(
 ) -> None:
     wire = HEAD + chunked(cut(stream, chunks))
     assert await stage.streamed(in_writes(cut(wire, writes))) == stream
+
+
+@given(chunks=places, writes=places, end=st.sampled_from(["\n", "\r\n"]))
+@example(chunks=list(range(1001)), writes=[], end="\n")
+@example(chunks=[], writes=list(range(1001)), end="\r\n")
+@pytest.mark.parametrize("path", TYPED)
+@settings(max_examples=20)
+async def test_every_byte_of_typed_events_arrives_at_every_cut(
+    stage: Stage, path: str, chunks: list[int], writes: list[int], end: str
+) -> None:
+    stream = b": PROCESSING\n\n" + TYPED[path][end]
+    wire = HEAD + chunked(cut(stream, chunks))
+    assert await stage.streamed(in_writes(cut(wire, writes)), path) == stream
 
 
 async def test_an_event_leaves_as_soon_as_it_is_whole(stage: Stage) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from completions.asks import asking
 from completions.stage import Stage, before, erring, staged
 from gateway import CHAT
 from people import Person
 from sandbox.serving import PATIENCE_SECONDS, a_chat
+from tollgate.core.errors import anthropic_type
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.core.request_body import FORBIDDEN
 
@@ -108,7 +110,11 @@ async def refused(answer: httpx.Response, stage: Stage, someone: Person, status:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     error: dict[str, Any] = answer.json()["error"]
-    if str(answer.url.path).startswith("/api/v1/"):  # OpenRouter's shape
+    if "/messages" in str(answer.url.path):  # Anthropic's shape
+        told = answer.json()
+        assert (told["type"], error["code"], error["type"]) == ("error", code, anthropic_type(status))
+        assert told["request_id"] == answer.headers["x-request-id"]
+    elif str(answer.url.path).startswith("/api/v1/"):  # OpenRouter's shape
         assert (error["code"], error["metadata"]["error_type"]) == (status, code)
     else:
         assert error["code"] == code
@@ -145,7 +151,90 @@ async def test_a_field_that_makes_no_sense_is_refused_by_name(
     assert error["param"].split(".")[0] == name
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings", "/api/v1/chat/completions"])
+TYPED_FIELDS: dict[str, dict[str, list[Any]]] = {
+    "/v1/responses": {
+        "input": [None, [], {}, 7, [7], [[]], [None]],
+        "max_output_tokens": [0, -1, 1.5, True, "5", 10**12, [], {}],
+        "max_tokens": [5, 0, "5"],
+        "max_completion_tokens": [5],
+        "stream": ["true", 1],
+        "previous_response_id": ["resp_1", 1],
+        "conversation": ["conv_1", {"id": "conv_1"}],
+        "prompt": [{"id": "pmpt_1"}, "hello"],
+        "background": [True],
+        "store": [True],
+        "tools": [{}, "web", [1]],
+        "api_key": ["sk-mine"],
+    },
+    "/v1/messages": {
+        "messages": [None, [], {}, "hello", ["hello"], [None]],
+        "max_tokens": [0, -1, 1.5, True, "5", 10**12, []],
+        "max_completion_tokens": [5],
+        "max_output_tokens": [5],
+        "fallbacks": [[{"model": "sandbox/words"}]],
+        "tools": [{}, "web", [1], [{"type": "web_search_20250305"}] * 2],
+        "base_url": ["https://example.com"],
+    },
+}
+TYPED_CASES = [
+    pytest.param(path, name, value, id=f"{path[4:]} {name}={value!r:.24}")
+    for path, fields in TYPED_FIELDS.items()
+    for name, values in fields.items()
+    for value in values
+]
+STORED: list[tuple[str, Any]] = [
+    ("/v1/responses", [{"type": "item_reference", "id": "msg_1"}]),
+    ("/v1/responses", [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]),
+    ("/v1/responses", [{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}]),
+    ("/v1/responses", [{"type": "function_call_output", "output": [{"type": "input_image", "file_id": "file-1"}]}]),
+    ("/v1/messages", [{"role": "user", "content": [{"type": "container_upload", "file_id": "file_1"}]}]),
+    ("/v1/messages", [{"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}]),
+    (
+        "/v1/messages",
+        [
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "tool_result",
+                        "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}],
+                    }
+                ],
+            }
+        ],
+    ),
+]
+"""What only an upstream has: its size is not known."""
+
+
+@pytest.mark.parametrize(("path", "name", "value"), TYPED_CASES)
+async def test_a_field_of_a_response_or_message_that_makes_no_sense_is_refused_by_name(
+    stage: Stage, someone: Person, path: str, name: str, value: Any
+) -> None:
+    answer = await stage.post(someone, asking(path, "hello") | {name: value}, path)
+    error = await refused(answer, stage, someone, 400, "invalid_request")
+    assert error["param"] == name
+
+
+@pytest.mark.parametrize(("path", "asked"), STORED)
+async def test_what_an_upstream_keeps_is_not_asked_for(stage: Stage, someone: Person, path: str, asked: Any) -> None:
+    body = asking(path, "hello") | {"input" if "responses" in path else "messages": asked}
+    await refused(await stage.post(someone, body, path), stage, someone, 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/completions",
+        "/v1/embeddings",
+        "/api/v1/chat/completions",
+        "/v1/responses",
+        "/api/v1/responses",
+        "/v1/messages",
+        "/api/v1/messages",
+        "/v1/messages/count_tokens",
+    ],
+)
 async def test_every_paid_path_refuses_alike(stage: Stage, someone: Person, path: str) -> None:
     for body in (b"", b"[" * DEEP, b'{"model":NaN}', b'{"model":"sandbox/echo"}', b'{"model":"a","model":"b"}'):
         await refused(await stage.post(someone, body, path), stage, someone, 400, "invalid_request")
@@ -177,7 +266,7 @@ async def test_a_paid_path_is_for_post_alone(stage: Stage, someone: Person, meth
     [
         "/v1/chat/completions/", "/v1//chat/completions", "//v1/chat/completions", "/V1/chat/completions",
         "/v1/chat/Completions", "/v1/chat/completions%00", "/v1/chat%2fcompletions/", "/v1/chat/completions;x=1",
-        "/v1/chat/completions%0d%0aX:1", "/v2/chat/completions", "/api/chat/completions", "/v1/chat", "/v1/responses",
+        "/v1/chat/completions%0d%0aX:1", "/v2/chat/completions", "/api/chat/completions", "/v1/chat", "/v1/response",
     ],
 )  # fmt: skip
 async def test_no_spelling_of_a_path_leads_past_the_gate(stage: Stage, someone: Person, path: str) -> None:

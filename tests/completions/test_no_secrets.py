@@ -11,6 +11,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from completions.asks import COUNT, MESSAGES, SAYING, asking
 from completions.stage import CRON_SECRET, Stage, before, erring, staged
 from gateway import Upstream
 from people import PEPPER, Person
@@ -102,7 +103,9 @@ async def everything(traces: Traces) -> None:
     await wrong(traces, someone, poor)
     for fault in FAULTS:
         for stream in (False, True):
-            await traces.call(someone, a_chat(model=f"sandbox/fault-{fault}", stream=stream, max_tokens=20))
+            for path in SAYING:
+                body = asking(path, model=f"sandbox/fault-{fault}", stream=stream, max_tokens=20)
+                await traces.call(someone, body, f"/v1{path}")
     await traces.stage.sweep(someone)
     await traces.stage.sql("update tollgate.api_keys set revoked_at = now() where id = $1", someone.key_id)
     await traces.call(someone, a_chat())
@@ -113,6 +116,8 @@ async def good(traces: Traces, someone: Person) -> None:
         await traces.call(someone, a_chat(stream=stream), **{"x-tollgate-usage": "true"})
         await traces.call(someone, {"model": "sandbox/echo", "prompt": "hello", "stream": stream}, "/v1/completions")
     await traces.call(someone, {"model": "sandbox/embed", "input": "hello"}, "/v1/embeddings")
+    await traces.call(someone, asking(MESSAGES), "/v1/messages", **{"authorization": "", "x-api-key": CLIENTS})
+    await traces.call(someone, asking(COUNT), "/v1/messages/count_tokens")
     await traces.call(someone, a_chat(), **{"authorization": "", "x-api-key": CLIENTS})
     await traces.call(someone, a_chat(), **{"authorization": f"bearer {CLIENTS}", "idempotency-key": "once"})
     await traces.call(someone, a_chat(), **{"authorization": f"bearer {CLIENTS}", "idempotency-key": "once"})
@@ -127,7 +132,9 @@ async def wrong(traces: Traces, someone: Person, poor: Person) -> None:
     await traces.call(None, a_chat(), f"/v1/chat/completions?key={CLIENTS}&api_key={CLIENTS}")
     await traces.call(None, a_chat(), f"/v1/{CLIENTS}/chat/completions")
     await traces.call(None, b"", "/internal/sweep", authorization=f"Bearer {CLIENTS}")
-    await traces.call(poor, a_chat())
+    for path in SAYING:
+        await traces.call(poor, asking(path), f"/v1{path}")
+        await traces.call(None, asking(path), f"/v1{path}", authorization=f"Basic {CLIENTS}")
     await traces.call(someone, a_chat(max_tokens=10**9))
     await traces.call(someone, a_chat(api_key=CLIENTS))
     await traces.call(someone, a_chat(extra_headers={"authorization": CLIENTS}))

@@ -13,12 +13,13 @@ from gateway import Gateway
 from people import PEPPER, Person
 from tollgate import settings
 from tollgate.app import create_app
+from tollgate.core.endpoints import ENDPOINTS, MOUNTS
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door, Json
 from tollgate.database.postgres import PostgresDoor
 
-PAID = {f"{mount}/{path}" for mount in ("/v1", "/api/v1") for path in ("chat/completions", "completions", "embeddings")}
-"""Those there are today. A new one is found by itself."""
+PAID = {mount + form.path for mount in MOUNTS for form in ENDPOINTS.values()}
+FREE = {mount + form.path for mount in MOUNTS for form in ENDPOINTS.values() if form.is_free}
 
 ASKING = {
     "messages": [{"role": "user", "content": "hello"}],
@@ -28,6 +29,8 @@ ASKING = {
     "max_tokens": 16,
 }
 """Whatever a route calls what it is asked."""
+OTHER_NAMES = {"/responses": {"prompt": None, "max_tokens": None, "max_output_tokens": 16}}
+"""Where a route gives one of these names another meaning."""
 MODELS = ("sandbox/echo", "sandbox/embed", "sandbox/free:free")
 
 
@@ -58,7 +61,8 @@ class House:
         headers = {"authorization": f"Bearer {someone.secret}"} if someone else {}
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://tollgate.test", headers=headers) as http:
-            return await http.post(path, json=ASKING | body)
+            other = next((names for end, names in OTHER_NAMES.items() if path.endswith(end)), {})
+            return await http.post(path, json=ASKING | other | body)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +124,7 @@ async def test_nothing_is_answered_without_a_key_or_without_credits(house: House
     for path in posts(house.app):
         for body in asked(path):
             assert (await house.post(path, None, **body)).status_code in (401, 404, 405), path
-            if "free" not in body["model"]:
+            if "free" not in body["model"] and path not in FREE:
                 assert (await house.post(path, poor, **body)).status_code in (400, 402, 403, 404), path
     assert house.stage.gateway.upstream.owed_nanos == owed
     assert await house.stage.money(poor) == (1, 0)

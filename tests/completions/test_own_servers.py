@@ -3,15 +3,17 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from completions.asks import COUNT, MESSAGES, RESPONSES, asking
 from completions.paid import Line, eventually
 from completions.stage import Row, Stage, before, staged
 from gateway import Upstream
 from people import PEPPER, Person
-from sandbox.serving import a_chat, serving
+from sandbox.serving import a_chat, chunks, serving
 from tollgate import settings
 from tollgate.app import create_app
 from tollgate.catalog import store as catalog
@@ -218,6 +220,161 @@ async def test_a_whole_answer_without_usage_is_paid_for_all_its_text(shared_data
     assert row["completion_tokens"] >= len(WORDS)
     assert row["prompt_tokens"] >= PROMPT_TOKENS
     assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+
+
+def typed(path: str, *, ends: bool) -> list[bytes]:
+    """What servers of ours stream on this path: no id that could be looked up, and the usage in the last event."""
+    counted = {"input_tokens": PROMPT_TOKENS, "output_tokens": len(WORDS) + 1}
+    if path == RESPONSES:
+        begun = {"id": "resp_1", "object": "response", "model": "ours", "status": "in_progress", "usage": None}
+        told = [("response.created", {"response": begun})]
+        told += [("response.output_text.delta", {"delta": text}) for text in WORDS]
+        last = [("response.completed", {"response": begun | {"status": "completed", "usage": counted}})]
+    else:
+        begun = {"id": "msg_1", "type": "message", "model": "ours", "usage": {"input_tokens": PROMPT_TOKENS}}
+        told = [("message_start", {"message": begun})]
+        told += [("content_block_delta", {"delta": {"type": "text_delta", "text": text}}) for text in WORDS]
+        last = [("message_delta", {"delta": {"stop_reason": "end_turn"}, "usage": counted}), ("message_stop", {})]
+    return [
+        f"event: {kind}\ndata: {json.dumps({'type': kind, **members})}\n\n".encode()
+        for kind, members in told + (last if ends else [])
+    ]
+
+
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize("dialect", ["vllm", "llamacpp"])
+async def test_a_response_or_message_of_ours_passes_unchanged_at_its_routes_price(
+    shared_database: str, dialect: str, path: str
+) -> None:
+    events = typed(path, ends=True)
+    async with own_server(shared_database, dialect, streamed(*events)) as (stage, server, one, body):
+        given = asking(path, "Count what is there.", body["model"], stream=True)
+        got = await stage.post(one, given, f"/v1{path}")
+        row = await ended(stage, one)
+    assert got.content == b"".join(events)
+    assert server.seen[0].target == f"/v1{path}"
+    assert server.seen[0].document == given
+    assert (row["charge_nanos"], row["estimated"]) == (WHOLE, False)
+
+
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize("then", [hang, cut], ids=["client leaves", "server dies"])
+async def test_a_response_or_message_of_ours_that_breaks_off_is_paid_for_what_was_said(
+    shared_database: str, path: str, then: Play
+) -> None:
+    play = streamed(*typed(path, ends=False), then=then)
+    async with own_server(shared_database, "vllm", play) as (stage, _, one, body):
+        given = asking(path, "Count what is there.", body["model"], stream=True, max_tokens=200)
+        if then is hang:
+            line = await Line.opened(stage.gateway.address)
+            await line.ask(one, given, f"/v1{path}")
+            await line.until("京".encode("unicode_escape"))
+            line.hang_up()
+        else:
+            await stage.post(one, given, f"/v1{path}")
+        row = await ended(stage, one)
+    assert (row["state"], row["estimated"]) == ("settled", True)
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["prompt_tokens"] >= PROMPT_TOKENS
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize("dialect", ["openai", "sglang", "tgi"])
+async def test_a_server_with_chat_completions_alone_answers_a_response_or_message(
+    shared_database: str, dialect: str, path: str, stream: bool
+) -> None:
+    said = {"index": 0, "message": {"role": "assistant", "content": "".join(WORDS)}, "finish_reason": "stop"}
+    whole = {"id": "chatcmpl-1", "model": "ours", "choices": [said], "usage": usage(len(WORDS) + 1) | {"cost": 7}}
+    play = streamed(*words(dialect), STOP, USAGE, DONE) if stream else answer(json.dumps(whole).encode())
+    async with own_server(shared_database, dialect, play) as (stage, server, one, body):
+        given = asking(path, "Count what is there.", body["model"], stream=stream, max_tokens=200)
+        got = await stage.post(one, given, f"/v1{path}", **{"x-tollgate-usage": "true"})
+        row = await ended(stage, one)
+    sent = server.seen[0]
+    assert (sent.target, sent.document["max_tokens"]) == ("/v1/chat/completions", 200)
+    assert sent.document["messages"] == [{"role": "user", "content": "Count what is there."}]
+    assert (row["charge_nanos"], row["estimated"], row["endpoint"]) == (WHOLE, False, path[1:])
+    told = chunks(got.text) if stream else [got.json()]
+    text = "".join(str(event["delta"].get("text", "")) for event in told if path == MESSAGES and "delta" in event)
+    text += "".join(event["delta"] for event in told if event["type"] == "response.output_text.delta") if stream else ""
+    if not stream:
+        text = (told[0]["content"] if path == MESSAGES else told[0]["output"][0]["content"])[0]["text"]
+        counted = told[0]["usage"]
+        assert Decimal(str(counted["cost"])) * NANOS_PER_CREDIT == WHOLE
+    else:
+        counted = (
+            next(event for event in told if event["type"] == "message_delta")["usage"]
+            if path == MESSAGES
+            else (told[-1]["response"]["usage"])
+        )
+        assert counted["tollgate"]["charge_nanos"] == WHOLE
+    assert text == "".join(WORDS)
+    assert (counted["input_tokens"], counted["output_tokens"]) == (PROMPT_TOKENS, len(WORDS) + 1)
+
+
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize("then", [hang, cut], ids=["client leaves", "server dies"])
+async def test_a_translated_answer_that_breaks_off_is_paid_for_what_was_said(
+    shared_database: str, path: str, then: Play
+) -> None:
+    async with own_server(shared_database, "tgi", streamed(*words("tgi"), then=then)) as (stage, _, one, body):
+        given = asking(path, "Count what is there.", body["model"], stream=True, max_tokens=200)
+        if then is hang:
+            line = await Line.opened(stage.gateway.address)
+            await line.ask(one, given, f"/v1{path}")
+            await line.until("京".encode())
+            line.hang_up()
+        else:
+            last = chunks((await stage.post(one, given, f"/v1{path}")).text)[-1]
+            assert last["type"] == ("error" if path == MESSAGES else "response.failed")
+            assert "broke off" in json.dumps(last)
+            assert path != MESSAGES or last["request_id"].startswith("req_")
+        row = await ended(stage, one)
+    assert (row["state"], row["estimated"]) == ("settled", True)
+    assert row["completion_tokens"] >= len(WORDS)
+    assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "param"),
+    [
+        (RESPONSES, {"top_logprobs": 3}, "top_logprobs"),
+        (MESSAGES, {"tools": [{"name": "x", "input_schema": {}}], "top_k": 3, "thinking": {"type": "unheard"}}, None),
+    ],
+)
+async def test_what_cannot_be_translated_is_refused_before_anything_is_held(
+    shared_database: str, path: str, more: dict[str, Any], param: str | None
+) -> None:
+    async with own_server(shared_database, "tgi", hang) as (stage, server, one, body):
+        got = await stage.post(one, asking(path, "Hello", body["model"], **more), f"/v1{path}")
+        assert await stage.rows(one) == []
+        assert server.seen == []
+    error = got.json()["error"]
+    assert (got.status_code, error["code"]) == (400, "invalid_request")
+    assert error["message"]
+    assert param is None or error["param"] == param
+
+
+async def test_an_error_of_a_server_with_chat_completions_alone_has_the_shape_of_the_path(shared_database: str) -> None:
+    refusal = answer(b'{"error":{"message":"too long","type":"x","code":400}}', status=400)
+    async with own_server(shared_database, "tgi", refusal, refusal) as (stage, _, one, body):
+        for path in (RESPONSES, MESSAGES):
+            got = await stage.post(one, asking(path, "Hello", body["model"]), f"/v1{path}")
+            told = got.json()
+            assert (got.status_code, told["error"]["message"]) == (400, "too long")
+            assert ("request_id" in told) == (path == MESSAGES)
+
+
+async def test_a_server_that_counts_tokens_is_asked_and_nothing_is_charged(shared_database: str) -> None:
+    count = answer(b'{"input_tokens":12}')
+    async with own_server(shared_database, "vllm", count) as (stage, server, one, body):
+        given = asking(COUNT, "Count what is there.", body["model"])
+        got = await stage.post(one, given, f"/v1{COUNT}")
+        row = await ended(stage, one)
+    assert (got.content, server.seen[0].target) == (b'{"input_tokens":12}', f"/v1{COUNT}")
+    assert (row["state"], row["endpoint"], row["hold_nanos"], row["charge_nanos"]) == ("settled", "count_tokens", 0, 0)
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before it says anything", "in mid answer"])

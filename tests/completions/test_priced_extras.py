@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from completions.asks import MESSAGES, RESPONSES, asking
 from completions.stage import Stage, before, erring, staged
 from sandbox.serving import a_chat, until
 from tollgate.core.money import NANOS_PER_CREDIT
@@ -32,6 +33,37 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "ocr": {"messages": READ, "plugins": [{"id": "file-parser", "pdf": {"engine": "mistral-ocr"}}]},
     "image tool": {"tools": [{"type": "openrouter:image_generation", "parameters": {"model": "sandbox/image"}}]},
 }
+NATIVE = {"type": "web_search_20250305", "name": "web_search"}
+TYPED_EXTRAS: list[tuple[str, dict[str, Any]]] = [
+    *(
+        (path, EXTRAS[what])
+        for path in (RESPONSES, MESSAGES)
+        for what in ("web plugin", ":online", "search tool", "fetch tool", "two tools", "image tool")
+    ),
+    (RESPONSES, {"tools": [{"type": "web_search"}], "max_tool_calls": 30}),
+    (MESSAGES, {"tools": [NATIVE]}),
+    (MESSAGES, {"tools": [{**NATIVE, "type": "web_search_20260209", "max_uses": 12}]}),
+    (MESSAGES, {"tools": [{**NATIVE, "max_uses": 1}, {"name": "look", "input_schema": {"type": "object"}}]}),
+    (MESSAGES, {"tools": [SEARCH], "stop_server_tools_when": [{"type": "step_count_is", "step_count": 9}]}),
+]
+TYPED_UNPRICED: list[tuple[str, dict[str, Any]]] = [
+    *(
+        (RESPONSES, {"tools": [{"type": kind}]})
+        for kind in ("code_interpreter", "file_search", "computer_use_preview", "mcp", "image_generation", "shell", "x")
+    ),
+    (RESPONSES, {"tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}]}),
+    (RESPONSES, {"context_management": [{"type": "compaction", "compact_threshold": 1000}]}),
+    (RESPONSES, {"service_tier": "priority"}),
+    *(
+        (MESSAGES, {"tools": [{"type": kind, "name": "x"}]})
+        for kind in ("code_execution_20250825", "computer_20250124", "web_fetch_20250910", "advisor_20260301", "x")
+    ),
+    (MESSAGES, {"context_management": {"edits": [{"type": "compact_20260112"}]}}),
+    (MESSAGES, {"mcp_servers": [{"type": "url", "url": "https://x.test", "name": "x"}]}),
+    (MESSAGES, {"container": {"skills": []}}),
+    (MESSAGES, {"speed": "fast"}),
+    (MESSAGES, {"inference_geo": "us"}),
+]
 UNPRICED: dict[str, dict[str, Any]] = {
     "a tool of next year": {"tools": [{"type": "openrouter:next_year"}]},
     "another's tool": {"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},
@@ -72,6 +104,48 @@ async def test_an_extra_is_held_for_and_charged_in_full(
     assert (row["charge_nanos"], row["quarantined"]) == (owed, False)
     assert row["hold_nanos"] >= owed
     assert await stage.money(someone) == (50 * NANOS_PER_CREDIT - owed, 0)
+
+
+@MODES
+@pytest.mark.parametrize("model", [FREE, "sandbox/echo"])
+@pytest.mark.parametrize(("path", "extra"), TYPED_EXTRAS)
+async def test_an_extra_of_a_response_or_message_is_held_for_and_charged_in_full(
+    stage: Stage, path: str, extra: dict[str, Any], model: str, stream: bool
+) -> None:
+    someone = await stage.customer(nanos=50 * NANOS_PER_CREDIT)
+    owed_before = stage.gateway.upstream.owed_nanos
+    named = {"model": extra["model"].replace(FREE, model)} if "model" in extra else {}
+    body = {**asking(path, "Hello", model, stream=stream), **extra, **named}
+    answer = await stage.post(someone, body, f"/v1{path}", **EAGER)
+    assert answer.status_code == 200, answer.text
+    await until(stage.all_ended)
+    owed, row = stage.gateway.upstream.owed_nanos - owed_before, await stage.row(someone)
+    assert owed > 0
+    assert (row["charge_nanos"], row["quarantined"]) == (owed, False)
+    assert row["hold_nanos"] >= owed
+
+
+@pytest.mark.parametrize(("path", "extra"), TYPED_UNPRICED)
+async def test_what_has_no_price_in_a_response_or_message_is_refused(
+    stage: Stage, path: str, extra: dict[str, Any]
+) -> None:
+    someone = await stage.customer()
+    generations = len(stage.gateway.upstream.generations())
+    answer = await stage.post(someone, {**asking(path, "Hello", FREE), **extra}, f"/v1{path}")
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("extra_unpriced", next(iter(extra)))
+    assert len(stage.gateway.upstream.generations()) == generations
+    assert await stage.rows(someone) == []
+
+
+@pytest.mark.parametrize(("path", "extra"), TYPED_EXTRAS)
+async def test_who_has_nothing_gets_no_extra_in_a_response_or_message(
+    stage: Stage, path: str, extra: dict[str, Any]
+) -> None:
+    someone = await stage.customer(nanos=0)
+    answer = await stage.post(someone, {**asking(path, "Hello", FREE), **extra}, f"/v1{path}", **EAGER)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (402, "insufficient_credits")
 
 
 @pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.completions.charge_shown import UNKNOWN, Amounts, in_answer
-from tollgate.completions.relay import DONE, Relay, with_charge
+from tollgate.completions.answer_forms import DONE
+from tollgate.completions.charge_shown import UNKNOWN, Amounts, in_answer, with_charge
+from tollgate.completions.relay import Relay
 from tollgate.core.sse import Event, Tally
 
 COMMENT = b": processing\n\n"

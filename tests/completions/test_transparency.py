@@ -15,6 +15,9 @@ same chance, so that their ids and times agree. These are the differences there 
 | a stream that breaks off                        | what came of it, then an error event, and no [DONE]              |
 | a stream that is complete but for its [DONE]    | gets one                                                         |
 | where the markup is not 0: the cost in a usage  | the charge, and no cost_details                                  |
+| a stream of messages that is complete but for   | gets one                                                         |
+| its message_stop                                |                                                                  |
+| errors of messages                              | have our code, and our id of the request                         |
 | headers                                         | content-type, retry-after and x-generation-id come through, and  |
 |                                                 | no other                                                         |
 """
@@ -28,9 +31,22 @@ from typing import Any
 
 import pytest
 
-from completions.asks import CHAT, CHATS, OTHERS, REFUSED, WORDS, WRITTEN
+from completions.asks import (
+    CHAT,
+    CHATS,
+    MESSAGES,
+    OTHERS,
+    REFUSED,
+    RESPONSES,
+    SAYING,
+    TYPED,
+    WORDS,
+    WRITTEN,
+    asking,
+)
 from completions.twins import UPSTREAM_KEY, Twins, twins
 from sandbox.serving import a_chat, chunks
+from tollgate.core.errors import anthropic_type
 from tollgate.core.money import NANOS_PER_CREDIT, credits_number
 
 STATUSES = (400, 403, 404, 408, 413, 422, 500, 502, 504, 524, 529)
@@ -128,6 +144,28 @@ async def test_a_text_or_embedding_is_as_if_asked_directly(both: Twins, path: st
     assert [heard.body for heard in both.heard] == [body]
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(("path", "asked"), TYPED.values(), ids=TYPED)
+async def test_a_response_or_message_is_as_if_asked_directly(
+    both: Twins, path: str, asked: dict[str, Any], stream: bool
+) -> None:
+    body = json.dumps({"model": "sandbox/echo", "stream": stream, **asked}, ensure_ascii=False).encode()
+    direct, through = await both.asked(path, body)
+    assert direct == through
+    assert [heard.body for heard in both.heard] == [body]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(("path", "asked"), TYPED.values(), ids=TYPED)
+async def test_with_a_markup_a_response_or_message_differs_in_its_cost_alone(
+    with_markup: Twins, path: str, asked: dict[str, Any], stream: bool
+) -> None:
+    body = json.dumps({"model": "sandbox/echo", "stream": stream, **asked}, ensure_ascii=False).encode()
+    direct, through = await with_markup.asked(path, body)
+    assert through.body == COST.sub(_charge_for, direct.body)
+    assert through.headers == direct.headers
+
+
 @pytest.mark.parametrize("body", WRITTEN.values(), ids=WRITTEN)
 async def test_a_body_goes_up_as_it_is_written(both: Twins, body: bytes) -> None:
     direct, through = await both.asked(CHAT, body)
@@ -137,27 +175,39 @@ async def test_a_body_goes_up_as_it_is_written(both: Twins, body: bytes) -> None
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("path", SAYING)
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_what_goes_wrong_upstream_is_told_in_its_own_words(both: Twins, fault: str, stream: bool) -> None:
-    direct, through = await both.asked(CHAT, failing(fault, stream))
-    assert direct == through
+async def test_what_goes_wrong_upstream_is_told_in_its_own_words(
+    both: Twins, fault: str, path: str, stream: bool
+) -> None:
+    direct, through = await both.asked(path, failing(fault, stream, path))
+    if path == MESSAGES and direct.status != 200:
+        error = json.loads(through.body)["error"]
+        assert (through.status, through.headers) == (direct.status, direct.headers)
+        assert error["message"] == json.loads(direct.body)["error"]["message"]
+        assert error["type"] == anthropic_type(direct.status)
+        assert error["code"]
+    else:
+        assert direct == through
 
 
+@pytest.mark.parametrize("path", SAYING)
 @pytest.mark.parametrize("fault", ODD_STREAMS)
-async def test_what_is_odd_in_a_stream_comes_through(both: Twins, fault: str) -> None:
-    direct, through = await both.asked(CHAT, failing(fault, True))
+async def test_what_is_odd_in_a_stream_comes_through(both: Twins, fault: str, path: str) -> None:
+    direct, through = await both.asked(path, failing(fault, True, path))
     assert direct == through
 
 
+@pytest.mark.parametrize("path", SAYING)
 @pytest.mark.parametrize(
     ("fault", "stream", "status", "code"),
     [(fault, stream, *ours) for fault, ours in OURS.items() for stream in (False, True)]
     + [(fault, False, *ours) for fault, ours in OURS_IF_PLAIN.items()],
 )
 async def test_what_is_no_answer_is_an_error_of_ours(
-    both: Twins, fault: str, stream: bool, status: int, code: str
+    both: Twins, fault: str, path: str, stream: bool, status: int, code: str
 ) -> None:
-    direct, through = await both.asked(CHAT, failing(fault, stream))
+    direct, through = await both.asked(path, failing(fault, stream, path))
     assert (through.status, through.code) == (status, code)
     assert set(through.headers) == {"content-type"}
     assert direct.body not in through.body or not direct.body
@@ -174,9 +224,35 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_event(both: Twins, fa
     assert not through.broke_off
 
 
-async def test_a_stream_without_its_done_gets_one(both: Twins) -> None:
-    direct, through = await both.asked(CHAT, failing("no-done", True))
-    assert through.body == direct.body + b"data: [DONE]\n\n"
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize("fault", BROKEN_STREAMS)
+async def test_typed_events_that_break_off_end_with_an_error_event(both: Twins, fault: str, path: str) -> None:
+    direct, through = await both.asked(path, failing(fault, True, path))
+    assert through.body.startswith(direct.body)
+    (event,) = chunks(through.body.removeprefix(direct.body).decode())
+    error = event["error"]
+    assert event["type"] == "error"
+    assert error["message"]
+    if path == MESSAGES:
+        assert (error["type"], error["code"]) == ("api_error", "upstream_cut")
+        assert event["request_id"].startswith("req_")
+    else:
+        assert (event["code"], error["metadata"]["error_type"]) == ("upstream_cut", "upstream_cut")
+        assert event["sequence_number"] == len(chunks(direct.body.decode()))
+    assert not through.broke_off
+
+
+@pytest.mark.parametrize(
+    ("path", "end"),
+    [
+        (CHAT, b"data: [DONE]\n\n"),
+        (RESPONSES, b""),
+        (MESSAGES, b'event: message_stop\ndata: {"type":"message_stop"}\n\n'),
+    ],
+)
+async def test_a_stream_without_its_end_gets_one(both: Twins, path: str, end: bytes) -> None:
+    direct, through = await both.asked(path, failing("no-done", True, path))
+    assert through.body == direct.body + end
     assert through.headers == direct.headers
 
 
@@ -246,5 +322,5 @@ def _charge_for(cost: re.Match[bytes]) -> bytes:
     return b'"cost":' + credits_number(math.ceil(nanos)).encode() + cost[2]
 
 
-def failing(fault: str, stream: bool) -> bytes:
-    return json.dumps(a_chat(WORDS, model=f"sandbox/fault-{fault}", stream=stream)).encode()
+def failing(fault: str, stream: bool, path: str = CHAT) -> bytes:
+    return json.dumps(asking(path, model=f"sandbox/fault-{fault}", stream=stream)).encode()

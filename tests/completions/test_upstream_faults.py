@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from completions.asks import CHAT, MESSAGES, SAYING, asking
 from completions.stage import Row, Stage, before, erring, staged
 from people import Person
-from sandbox.serving import NOON, Clock, a_chat, chunks, payloads, told, until
+from sandbox.serving import NOON, Clock, chunks, payloads, told, until
 from tollgate.completions.late_endings import MOST_LOOKS
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.sandbox.faults import DEFAULTS
@@ -145,11 +146,11 @@ class Met:
     owed_before: int
 
 
-async def meet(stage: Stage, fault: str, stream: bool, **more: Any) -> Met:
+async def meet(stage: Stage, fault: str, stream: bool, path: str = CHAT, **more: Any) -> Met:
     someone = await stage.customer()
     owed_before = stage.gateway.upstream.owed_nanos
-    body = a_chat(TEXT, f"sandbox/fault-{fault}", stream=stream, max_tokens=100, **more)
-    answer = await stage.post(someone, body)
+    body = asking(path, TEXT, f"sandbox/fault-{fault}", stream=stream, max_tokens=100, **more)
+    answer = await stage.post(someone, body, f"/v1{path}")
     return Met(someone, answer, await stage.row(someone), owed_before)
 
 
@@ -166,19 +167,27 @@ def test_every_fault_of_the_sandbox_is_met_here() -> None:
 
 
 @MODES
+@pytest.mark.parametrize("path", SAYING)
 @pytest.mark.parametrize("fault", QUICK)
-async def test_a_fault_costs_what_it_is_owed(stage: Stage, fault: str, stream: bool) -> None:
-    await end_well(stage, fault, await meet(stage, fault, stream), EXPECTED[fault][stream])
+async def test_a_fault_costs_what_it_is_owed(stage: Stage, fault: str, path: str, stream: bool) -> None:
+    await end_well(stage, fault, await meet(stage, fault, stream, path), expected(fault, path, stream))
+
+
+def expected(fault: str, path: str, stream: bool) -> Row:
+    """A message that failed is an error alone, without a usage."""
+    failed = path == MESSAGES and fault.startswith(("mid-stream-error", "finish-error"))
+    return UNSETTLED | {"error_code": FAILED} if failed else EXPECTED[fault][stream]
 
 
 @pytest.mark.parametrize("fault", sorted(STALLS))
 async def test_a_stall_ends_in_time_and_costs_what_it_is_owed(shared_database: str, stage: Stage, fault: str) -> None:
     with before(stage.gateway.upstream, shared_database, UPSTREAM_TIMEOUT_SECONDS="1") as impatient:
         there = Stage(impatient, stage.door, stage.connection, stage.http)
-        for stream in (False, True):
-            met = await meet(there, fault, stream)
-            await end_well(there, fault, met, EXPECTED[fault][stream])
-            assert error_of(met.answer)["code"] == "upstream_timeout"
+        for path in SAYING:
+            for stream in (False, True):
+                met = await meet(there, fault, stream, path)
+                await end_well(there, fault, met, EXPECTED[fault][stream])
+                assert error_of(met.answer)["code"] == "upstream_timeout"
 
 
 async def end_well(stage: Stage, fault: str, met: Met, expected: Row) -> None:

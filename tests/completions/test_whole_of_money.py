@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from completions.asks import MESSAGES, RESPONSES, SAYING, asking
 from completions.stage import Row, Stage, before, erring, staged
 from people import Person
-from sandbox.serving import a_chat, chunks, until
+from sandbox.serving import a_chat, until
 from tollgate.core.money import NANOS_PER_CREDIT
 
 FAULTS = ("byok", "cost-differs=3", "cost-differs=20", "cost-differs=100000", "blank", "wrong-model", "hold-until=2")
@@ -54,7 +55,8 @@ def told(answer: httpx.Response) -> int:
     """The charge as the client is told of it."""
     if not answer.headers["content-type"].startswith("text/event-stream"):
         return int(answer.headers["x-tollgate-charge-nanos"])
-    return int(chunks(answer.text)[-1]["usage"]["tollgate"]["charge_nanos"])
+    (charge,) = re.findall(r'"tollgate":\{"charge_nanos":(\d+)', answer.text)
+    return int(charge)
 
 
 def with_markup(cost: int, markup_ppm: int) -> int:
@@ -113,6 +115,41 @@ async def test_a_text_costs_the_same_on_every_path(stage: Stage) -> None:
     old = {"model": "sandbox/echo", "prompt": "one two three"}
     assert await paid(stage, someone, old, "/v1/completions") == chat
     assert await paid(stage, someone, old | {"stream": True}, "/api/v1/completions") == chat
+    for path in SAYING:
+        assert await paid(stage, someone, asking(path, "one two three"), f"/api/v1{path}") == chat
+
+
+TYPED_ASKED = {
+    f"{path}, {what}": (path, asking(path, text, model, **more))
+    for path in (RESPONSES, MESSAGES)
+    for what, text, model, more in [
+        ("an echo", "one two three", "sandbox/echo", {}),
+        ("a bound", "one two three", "sandbox/words", {"max_tokens": 20}),
+        ("thoughts", "think", "sandbox/reasoner", {}),
+        ("a cache", f"{path} " * 800, "sandbox/cached", {"max_tokens": 10}),
+        ("nothing to pay", "one", "sandbox/free:free", {}),
+        ("one's own key", "one", "sandbox/fault-byok", {}),
+        ("no answer at all", "one", "sandbox/fault-blank", {}),
+        ("another model", "one", "sandbox/fault-wrong-model", {}),
+        ("fallbacks", "one", "sandbox/words", {"models": ["sandbox/echo"]}),
+    ]
+}
+
+
+@pytest.mark.parametrize("markup_ppm", [0, 100_000])
+@pytest.mark.parametrize("what", TYPED_ASKED)
+async def test_a_response_and_a_message_cost_what_is_owed(stage: Stage, what: str, markup_ppm: int) -> None:
+    """The tokens of a message's cache are counted apart from its other input; the row has their sum."""
+    someone = await stage.customer(markup_ppm=markup_ppm)
+    path, body = TYPED_ASKED[what]
+    for stream in (False, True):
+        owed = stage.gateway.upstream.owed_nanos
+        charge = await paid(stage, someone, body | {"stream": stream}, f"/v1{path}")
+        assert charge == with_markup(stage.gateway.upstream.owed_nanos - owed, markup_ppm)
+        row, generation = (await stage.rows(someone))[-1], stage.gateway.upstream.generations()[-1]
+        for counted in ("prompt_tokens", "completion_tokens"):
+            assert row[counted] == generation[counted]
+    await stage.books_agree()
 
 
 async def test_embeddings_are_charged_by_what_goes_in(stage: Stage) -> None:

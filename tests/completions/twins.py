@@ -82,7 +82,8 @@ class Told:
     @property
     def code(self) -> Any:
         """Our word for a refusal of ours, where OpenRouter has its own."""
-        return httpx.Response(self.status, content=self.body).json()["error"]["metadata"]["error_type"]
+        error = httpx.Response(self.status, content=self.body).json()["error"]
+        return error["code"] if "metadata" not in error else error["metadata"]["error_type"]
 
 
 class Twins:

@@ -81,14 +81,14 @@ def test_every_error_renders_in_openai_s_shape(kind: type[TollgateError]) -> Non
 
 @EVERY_ERROR
 def test_every_error_renders_in_openrouter_s_shape(kind: type[TollgateError]) -> None:
-    assert kind().body(openrouter=True) == {
+    assert kind().body("openrouter") == {
         "error": {"code": kind.status, "message": kind.sentence, "metadata": {"error_type": kind.code}}
     }
 
 
 @given(facts=facts)
 def test_facts_are_openrouter_s_metadata_and_never_in_the_place_of_our_code(facts: dict[str, Any]) -> None:
-    error = NotFound("No such org.", param="org_id", **facts | {"error_type": "forged"}).body(openrouter=True)["error"]
+    error = NotFound("No such org.", param="org_id", **facts | {"error_type": "forged"}).body("openrouter")["error"]
     metadata = facts | {"error_type": "not_found"}
     assert error == {"code": 404, "message": "No such org.", "param": "org_id", "metadata": metadata}
 

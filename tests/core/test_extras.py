@@ -115,7 +115,7 @@ def test_an_extra_has_a_price_of_its_own_whatever_the_model_costs(asked: dict[st
     [
         ({"tools": [{"type": "openrouter:shell"}]}, "tool:openrouter:shell", "tools"),
         ({"tools": [{"type": "openrouter:next_year"}]}, "tool:openrouter:next_year", "tools"),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tool:web_search_20250305", "tools"),
+        ({"tools": [{"type": "code_execution_20250825", "name": "x"}]}, "tool:code_execution_20250825", "tools"),
         ({"tools": [FUNCTION, {"type": "mcp", "server_url": "https://x.test"}]}, "tool:mcp", "tools"),
         ({"tools": [{"type": "openrouter:image_generation"}]}, "openai/gpt-5-image", "tools"),
         ({"plugins": [{"id": "fusion"}]}, "plugin:fusion", "plugins"),

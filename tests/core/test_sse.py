@@ -477,7 +477,7 @@ def test_what_is_quiet_changes_no_tally(events: list[str], cut: int) -> None:
     piece = "".join(events).encode()
     piece = piece[: len(piece) - cut]
     quiet = piece[: sse.quiet(piece)]
-    tally = sse.Tally(generation_id="gen-1")
+    tally = sse.Tally(generation_id="gen-1", awaits_start=False)
     cutter = sse.Events()
     found = list(cutter.feed(quiet))
     for event in found:

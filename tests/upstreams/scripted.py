@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from tollgate.core import request_body
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.models import Route, Upstream
-from tollgate.core.request_body import Endpoint
 from tollgate.process.http_client import Http
 from tollgate.upstreams.attempts.reply import Reply
 from tollgate.upstreams.client import Answered, Upstreams
@@ -252,9 +252,8 @@ def a_call(
     org: str = "org_1",
     **more: Any,
 ) -> UpstreamCall:
-    asked: dict[str, Any] = {"chat": {"messages": [{"role": "user", "content": "hi"}]}}.get(
-        endpoint, {"prompt" if endpoint == "completions" else "input": "hi"}
-    )
+    form = ENDPOINTS[endpoint]
+    asked: dict[str, Any] = {form.prompt: [{"role": "user", "content": "hi"}] if form.has_messages else "hi"}
     document = {"model": "a/model", **asked, **({"stream": True} if stream else {}), **more}
     body = json.dumps(document).encode()
     return UpstreamCall(request_body.read(body, endpoint), body, bound, routes, headers or {}, org)

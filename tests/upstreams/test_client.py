@@ -12,6 +12,7 @@ import pytest
 import respx
 
 from tollgate import __version__
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.errors import (
     UpstreamBusy,
     UpstreamCut,
@@ -73,14 +74,11 @@ async def test_a_reply_comes_as_it_was_sent(side: Side) -> None:
         await reply.close()
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "path"),
-    [("chat", "/chat/completions"), ("completions", "/completions"), ("embeddings", "/embeddings")],
-)
-async def test_each_endpoint_has_its_path(side: Side, endpoint: str, path: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+async def test_each_endpoint_has_its_path(side: Side, endpoint: Endpoint) -> None:
     async with Scripted(answer()).listening() as there:
         await side.plain([a_route(there)], endpoint=endpoint)
-    assert (there.seen[0].method, there.seen[0].target) == ("POST", f"/api/v1{path}")
+    assert (there.seen[0].method, there.seen[0].target) == ("POST", f"/api/v1{ENDPOINTS[endpoint].path}")
 
 
 async def test_only_what_is_allowed_goes_up(side: Side) -> None:

@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from admin.api_client import unique
 from completions.paid import HOLD, admit, an_item, database, settle, settled, unsettled
-from completions.test_own_servers import own_server
+from completions.test_own_servers import PRICE, own_server
 from gateway import Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat
 from servers.relay import Relay
+from tollgate.catalog import store as catalog
 from tollgate.database import Door
+from tollgate.keys.authentication import console
+from tollgate.upstreams import store as upstreams
 from tollgate.usage.request import basis
 from upstreams.scripted import answer
 from usage.test_contents import look
@@ -139,6 +143,11 @@ async def test_attempts_tell_what_failed_and_what_was_paid(shared_database: str)
     )
     async with own_server(shared_database, "openai", answer(status=503), answer(status=503), good) as staged:
         stage, _, someone, body = staged
+        operator = console(stage.door, "tests")
+        server = {"name": "dear", "base_url": "http://127.0.0.1:9/v1", "dialect": "openai"}
+        dear = {"model": body["model"], "pricing": {"prompt": "0.00001", "completion": "0.00001"}, "priority": 90}
+        other = await upstreams.make(operator, server)
+        await catalog.put_route(operator, dear | {"upstream_id": other["id"], "context_tokens": 4096})
         assert (await stage.post(someone, body | {"stream": False})).status_code == 200
         row = await stage.row(someone)
         life = await look(stage.gateway, someone, f"/user/usage/{row['id']}")
@@ -147,16 +156,23 @@ async def test_attempts_tell_what_failed_and_what_was_paid(shared_database: str)
     assert [one["started_ms"] for one in life["attempts"]] == sorted(one["started_ms"] for one in life["attempts"])
     assert row["attempts"][0]["why"] == "HTTP 503"
     assert life["settlement"]["basis"] == "listed_price"
+    assert Decimal(row["price"]["prompt"]) == 10_000
+    assert {name: Decimal(nanos) for name, nanos in row["charged_price"].items()} == {
+        "prompt": 1000,
+        "completion": 1000,
+    }
+    assert row["charge_nanos"] == 7 * PRICE
 
 
 def test_a_basis_follows_from_a_row_without_one() -> None:
     row: dict[str, Any] = {
         "settled_at": "then", "state": "settled", "upstream": "openrouter", "estimated": False, "quarantined": False,
-        "settlement": {"basis": None, "usage": {"cost": "0.1"}},
+        "charge_nanos": 105, "cost_nanos": 100, "settlement": {"basis": None, "usage": {"cost": "0.1"}},
     }  # fmt: skip
     assert basis(row) == "stated_cost"
     assert basis(row | {"upstream": "ups_1"}) == "listed_price"
     assert basis(row | {"upstream": "sandbox"}) == "free"
+    assert basis(row | {"upstream": None, "charge_nanos": 0, "cost_nanos": 0}) == "free"
     assert basis(row | {"state": "released"}) == "released"
     assert basis(row | {"quarantined": True}) == "unknown"
     assert basis(row | {"settled_at": None}) is None

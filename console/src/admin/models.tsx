@@ -136,7 +136,7 @@ function Catalogue() {
               number: true,
               sort: "completion",
             },
-            { name: "Own servers", of: (one) => <Health row={one} />, wide: true },
+            { name: "Served by", of: (one) => <Servers routes={one.routes} />, wide: true },
           ]}
         />
       </Panel>
@@ -145,16 +145,12 @@ function Catalogue() {
   );
 }
 
-function Health({ row }: { row: Row }) {
-  if (!row.routes.length) return <span class="soft">–</span>;
-  const down = row.routes.filter(({ health, breaker }) => health === "down" || breaker === "open").length;
-  return down ? (
-    <span class="status bad">
-      {down} of {row.routes.length} down
-    </span>
-  ) : (
-    <span class="status good">{row.routes.length}</span>
-  );
+const isDown = ({ health, breaker }: Row["routes"][number]) => health === "down" || breaker === "open";
+
+/** Where requests go, in order, and what of it is down. */
+function Servers({ routes }: { routes: Row["routes"] }) {
+  const names = routes.map((one) => `${one.upstream_name ?? one.upstream_id}${isDown(one) ? " (down)" : ""}`);
+  return <span class={`cut status ${routes.some(isDown) ? "bad" : "good"}`}>{names.join(", ")}</span>;
 }
 
 function OneModel({ row }: { row: Row }) {
@@ -174,7 +170,7 @@ function OneModel({ row }: { row: Row }) {
       <PriceTable row={row} />
       {row.routes.length > 0 && (
         <>
-          <h3>Your servers</h3>
+          <h3>Served by</h3>
           <RouteTable routes={row.routes} />
         </>
       )}
@@ -227,7 +223,7 @@ const PriceTable = ({ row }: { row: Row }) => (
 
 const RouteTable = ({ routes }: { routes: Row["routes"] }) => (
   <Table
-    caption="Routes to your servers"
+    caption="Served by"
     rows={routes}
     keyOf={({ upstream_id, upstream_model }) => `${upstream_id} ${upstream_model}`}
     link={({ upstream_id }) => link("upstreams", { open: upstream_id })}

@@ -208,7 +208,7 @@ const SettingTable = ({ rows }: { rows: Setting[] }) => (
     rows={rows}
     keyOf={({ name }) => name}
     columns={[
-      { name: "Setting", of: (one) => <code>{one.name}</code> },
+      { name: "Setting", of: (one) => <code class="unbroken">{one.name}</code> },
       { name: "Value", of: (one) => <Value of={one} /> },
       { name: "Meaning", of: (one) => <span class="prose">{one.description}</span>, wide: true },
     ]}
@@ -217,11 +217,11 @@ const SettingTable = ({ rows }: { rows: Setting[] }) => (
 
 function Value({ of }: { of: Setting }) {
   if (of.is_secret) return <span class={`status ${of.is_set ? "good" : ""}`}>{of.is_set ? "set" : "not set"}</span>;
-  if (of.value === null) return <span class="soft">none</span>;
+  if (!of.value) return <span class="soft">{of.value === null ? "none" : "empty"}</span>;
   const changed = of.is_set && of.value !== of.default;
   return (
     <>
-      <code class="prose">{of.value || "empty"}</code>
+      <code class="prose">{of.value}</code>
       {changed && <span class="soft small"> default: {of.default ?? "none"}</span>}
     </>
   );
@@ -239,8 +239,8 @@ function Database() {
             <Figures figures={figuresOf(found)} />
           </Panel>
           <Slowest found={found} />
-          <Tables found={found} />
           <Indexes found={found} />
+          <Tables found={found} />
         </div>
       )}
     </Shown>
@@ -323,9 +323,11 @@ function Indexes({ found }: { found: Found }) {
       <Panel
         title="Unused indexes"
         aside={
-          <span class="soft small">
-            Counted since <When at={since} />
-          </span>
+          since && (
+            <span class="soft small">
+              Counted since <When at={since} />
+            </span>
+          )
         }
       >
         {unused.length ? (

@@ -203,10 +203,12 @@ function Requests({ id }: { id: string }) {
     <Shown loaded={loaded}>
       {({ data }) => {
         const sum = (of: (point: (typeof data)[number]) => number) => data.reduce((all, point) => all + of(point), 0);
+        const requests = sum((point) => point.requests);
+        if (!requests) return <p class="soft">None went there.</p>;
         return (
           <Chart
             title="Requests a day (UTC)"
-            summary={`${counted(sum((point) => point.requests))} requests, ${counted(sum((point) => point.errors))} failed.`}
+            summary={`${counted(requests)} requests, ${counted(sum((point) => point.errors))} failed.`}
             times={data.map(({ start }) => start)}
             bucket="day"
             lines={[
@@ -310,12 +312,7 @@ function Fields({ row }: { row?: Row }) {
           placeholder="Default"
           defaultValue={shown(row?.idle_seconds)}
         />
-        <Input
-          label="Health path"
-          name="health_path"
-          placeholder="/models"
-          defaultValue={row?.health_path ?? ""}
-        />
+        <Input label="Health path" name="health_path" placeholder="/models" defaultValue={row?.health_path ?? ""} />
       </div>
     </>
   );

@@ -16,6 +16,7 @@ import { Outcome, RequestPage, RequestSide } from "./request";
 
 type Series = Answer<"/admin/usage/series", "get">;
 type Group = NonNullable<Series["groups"]>[number];
+type Row = Answer<"/admin/usage", "get">["data"][number];
 type Options = [value: string, label: string][];
 
 const STATES: Options = [
@@ -336,6 +337,12 @@ function LatencyChart({
   );
 }
 
+const InAndOut = ({ of }: { of: Row }) => (
+  <>
+    <Count of={of.prompt_tokens} /> / <Count of={of.completion_tokens} />
+  </>
+);
+
 function RequestList({ query }: { query: Record<string, string | undefined> }) {
   const { cursor, open } = route.value.filters;
   const loaded = useData("/admin/usage", { query: { ...query, cursor, limit: 50 } });
@@ -351,11 +358,10 @@ function RequestList({ query }: { query: Record<string, string | undefined> }) {
         columns={[
           { name: "Time", of: (row) => <When at={row.created_at} seconds />, sort: "created_at" },
           { name: "Model", of: (row) => <span class="cut">{row.model}</span> },
-          { name: "Org", of: (row) => <code class="cut">{row.org_id}</code>, wide: true },
+          { name: "Org", of: (row) => <code class="cut short">{row.org_id}</code>, wide: true },
           { name: "Upstream", of: (row) => <span class="cut">{row.upstream ?? "–"}</span>, wide: true },
           { name: "State", of: (row) => <Outcome row={row} /> },
-          { name: "In", of: (row) => <Count of={row.prompt_tokens} />, number: true, wide: true },
-          { name: "Out", of: (row) => <Count of={row.completion_tokens} />, number: true, wide: true },
+          { name: "Tokens in / out", of: (row) => <InAndOut of={row} />, number: true, wide: true },
           { name: "Duration", of: (row) => <Duration ms={row.duration_ms} />, number: true, wide: true },
           { name: "Charge", of: (row) => <Credits of={row.charge_credits} />, number: true },
           { name: "Cost", of: (row) => <Credits of={row.cost_credits} />, number: true, wide: true },

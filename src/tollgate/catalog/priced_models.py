@@ -9,7 +9,6 @@ from tollgate.catalog.rules import owner
 from tollgate.core import prices
 from tollgate.core.errors import BadRequest
 from tollgate.core.models import OPENROUTER, Model, Route
-from tollgate.core.money import EXACT, NANOS_PER_CREDIT
 from tollgate.core.prices import COMPONENTS, NOTHING, Price, Unpriced
 
 Found = dict[str, Any]
@@ -36,11 +35,11 @@ def shown(
     return [_shown(model, markup_ppm, servers, breakers) for model in models]
 
 
-def in_credits(price: Price | None) -> dict[str, str] | None:
+def _shown_price(price: Price | None) -> dict[str, str] | None:
     """Credits per token, request or piece, as decimal strings."""
     if price is None:
         return None
-    return {name: _credits(value) for name in COMPONENTS if (value := getattr(price, name)) != NOTHING}
+    return {name: prices.in_credits(value) for name in COMPONENTS if (value := getattr(price, name)) != NOTHING}
 
 
 def _shown(
@@ -72,7 +71,7 @@ def _route(route: Route, server: Found | None, breakers: Mapping[str, Mapping[st
         "upstream_model": route.model,
         "priority": route.priority,
         "weight": route.weight,
-        "pricing": in_credits(route.price),
+        "pricing": _shown_price(route.price),
         "context_tokens": route.context_tokens,
         "most_output": route.most_output,
         "health": (server or {}).get("health"),
@@ -106,7 +105,3 @@ def _after(ordered: Sequence[Found], cursor: str) -> int:
         if model["id"] == cursor:
             return place + 1
     raise BadRequest("cursor: is not the next_cursor of a page of this list. Begin again without it.", param="cursor")
-
-
-def _credits(nanos: Decimal) -> str:
-    return f"{EXACT.divide(nanos, NANOS_PER_CREDIT).normalize():f}"

@@ -13,7 +13,9 @@ from tollgate.completions.endings import RELEASED
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.rules import Bounds, Grant
 from tollgate.completions.settlements import Settlements
+from tollgate.completions.translations import translated
 from tollgate.core import prices
+from tollgate.core.endpoints import ENDPOINTS, EVERY_DIALECT
 from tollgate.core.errors import (
     AnswerNotKept,
     InternalError,
@@ -34,7 +36,7 @@ from tollgate.credits.rules import WorstCase
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
-from tollgate.process import logs
+from tollgate.process import logs, threads
 from tollgate.upstreams.client import Upstreams
 
 ORGS_REMEMBERED = 10_000
@@ -87,7 +89,8 @@ class Admission:
         price = prices.dearest([bound_price(model, ask.max_price) for model in models])
         added = await self._added(call, models, price)
         sizes = rules.bounds(ask, models, added)
-        return Quote(models, price, added, sizes, FREE if is_test else rules.worst_case(ask, sizes, price, added))
+        is_free = is_test or sizes is rules.NO_BOUNDS
+        return Quote(models, price, added, sizes, FREE if is_free else rules.worst_case(ask, sizes, price, added))
 
     async def admit(self, call: PaidCall, quote: Quote) -> Replay | None:
         """Grants the call, or returns the replay to send instead: one round trip. Raises the refusal; then nothing was
@@ -119,7 +122,14 @@ class Admission:
         catalog = self._catalogs.get(call.caller.environment)
         if catalog is None:
             raise UpstreamUnavailable("Test keys need a sandbox, and this server has none. Set SANDBOX_BASE_URL.")
-        return [await catalog.find(name) for name in call.ask.models]
+        models = [await catalog.find(name) for name in call.ask.models]
+        form = ENDPOINTS[call.ask.endpoint]
+        if form.dialects is EVERY_DIALECT:
+            return models
+        models = rules.serving(models, form)
+        if form.is_translated and not rules.is_native(models, form):
+            call.translated = await threads.work(len(call.body), translated, call.ask.endpoint, call.body)
+        return models
 
     async def _added(self, call: PaidCall, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""
@@ -135,7 +145,7 @@ class Admission:
         item = {
             "id": call.id,
             "caller": call.caller.claims,
-            "scope": ask.endpoint,
+            "scope": ENDPOINTS[ask.endpoint].scope,
             "endpoint": ask.endpoint,
             "model": ask.model,
             "models": (*ask.models, *ask.extras.models),
@@ -192,4 +202,6 @@ def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any]) -> Grant:
         search_off=not is_test and rules.must_cost_nothing(ask, granted),
         reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
         headers=limits.remaining(granted.get("limits")),
+        is_free=quote.sizes is rules.NO_BOUNDS,
+        counted=rules.counted(ask, quote.models) if quote.sizes is rules.NO_BOUNDS else None,
     )

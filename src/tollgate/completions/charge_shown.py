@@ -3,11 +3,17 @@
 Nothing is added where the upstream states no cost, and every byte outside the usage stays as it is.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from tollgate.core import sse, strict_json
 from tollgate.core.money import credits_number
+from tollgate.core.strict_json import Change, Edits, NotJson
+
+Places = Sequence[str | None]
+"""The members of an answer or event that may have a usage; None for the document itself."""
+ON_TOP: Final[Places] = (None,)
 
 
 class Amounts(NamedTuple):
@@ -26,18 +32,46 @@ def states_cost(usage: Mapping[str, Any] | None) -> bool:
     return any(_is_about_cost(name, value) for name, value in (usage or {}).items())
 
 
-def in_answer(body: bytes, amounts: Amounts) -> bytes:
+def in_answer(body: bytes, amounts: Amounts, places: Places = ON_TOP) -> bytes:
     """A plain answer, or the data of an event, as `strict_json.from_upstream` could read it."""
 
     def changed(usage: str | None) -> str | None:
         return _in_usage(usage, amounts) if usage and usage.startswith("{") else usage
 
-    return strict_json.edit(body, {"usage": changed})
+    return strict_json.edit(body, at(places, changed))
 
 
-def in_event(event: bytes, amounts: Amounts) -> bytes:
+def at(places: Places, changed: Change) -> Edits:
+    """The edits that change the usage at these places."""
+
+    def within(written: str | None) -> str | None:
+        return strict_json.edit_text(written, {"usage": changed}) if written and written.startswith("{") else written
+
+    return {"usage" if place is None else place: changed if place is None else within for place in places}
+
+
+def in_event(event: bytes, amounts: Amounts, places: Places = ON_TOP) -> bytes:
     data = sse.data_of(event)
-    return sse.with_data(event, data, in_answer(data, amounts))
+    return sse.with_data(event, data, in_answer(data, amounts, places))
+
+
+def without_cost(event: bytes, places: Places) -> bytes:
+    """An event before the last usage, without any cost that it states."""
+    try:
+        strict_json.from_upstream(sse.data_of(event))
+    except NotJson:
+        return event
+    return in_event(event, UNKNOWN, places)
+
+
+def with_charge(event: bytes, charge: Mapping[str, Any], places: Places = ON_TOP) -> bytes:
+    """The event of the last usage, with the charge in it."""
+    data = sse.data_of(event)
+
+    def marked(usage: str | None) -> str:
+        return strict_json.edit_text(usage or "{}", {"tollgate": json.dumps(charge, separators=(",", ":"))})
+
+    return sse.with_data(event, data, strict_json.edit(data, at(places, marked)))
 
 
 def _in_usage(usage: str, amounts: Amounts) -> str:

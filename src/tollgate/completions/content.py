@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from tollgate.core import strict_json
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.fields import as_mapping, as_mappings
-from tollgate.core.request_body import Endpoint
 from tollgate.core.sse import Events, EventTooLarge
 from tollgate.core.strict_json import NotJson
 
@@ -24,7 +24,6 @@ MOST_EVENT_BYTES: Final = 64 * 1024
 """A larger event is not text. Nothing after it is read."""
 LONGEST_KIND: Final = 64
 
-_PROMPTS: Final[Mapping[Endpoint, str]] = {"chat": "messages", "completions": "prompt", "embeddings": "input"}
 _UNKEEPABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Postgres stores no NUL, half of a surrogate pair cannot be encoded, and the rest control terminals."""
 
@@ -82,9 +81,12 @@ class Content:
 
 def asked(endpoint: Endpoint, document: Mapping[str, Any]) -> str:
     """The user's last message, or the prompt or input. The document is one that `request_body` has read."""
-    given = document[_PROMPTS[endpoint]]
-    if endpoint == "chat":
-        given = next((one for one in reversed(given) if one.get("role") == "user"), given[-1]).get("content")
+    form = ENDPOINTS[endpoint]
+    given = document[form.prompt]
+    if form.one_prompt and not isinstance(given, str):
+        items = as_mappings(given)
+        given = next((one for one in reversed(items) if one.get("role") == "user"), items[-1] if items else {})
+        given = given.get("content")
     return beginning(_texts(given), "\n")
 
 
@@ -102,6 +104,8 @@ def beginning(texts: Iterable[str], between: str) -> str:
 
 def _said(reply: Mapping[str, Any]) -> Iterator[str]:
     """The texts of the first answer."""
+    if "type" in reply or reply.get("object") == "response":
+        yield from _said_in_parts(reply)
     for choice in as_mappings(reply.get("choices")):
         if choice.get("index", 0) == 0:
             said = as_mapping(choice.get("message")) or as_mapping(choice.get("delta")) or choice
@@ -109,6 +113,26 @@ def _said(reply: Mapping[str, Any]) -> Iterator[str]:
                 yield from _texts(said.get(name))
             for call in as_mappings(said.get("tool_calls")):
                 yield from _named("calls", as_mapping(call.get("function")).get("name"))
+
+
+def _said_in_parts(reply: Mapping[str, Any]) -> Iterator[str]:
+    """Of Responses and Messages: a plain answer, or an event."""
+    match reply.get("type"):
+        case "response.output_text.delta":
+            yield from _texts(reply.get("delta"))
+        case "content_block_delta":
+            yield from _texts(as_mapping(reply.get("delta")).get("text"))
+        case "response.output_item.added" | "content_block_start":
+            yield from _called(as_mapping(reply.get("item") or reply.get("content_block")))
+    for part in as_mappings(reply.get("output")) + as_mappings(reply.get("content")):
+        yield from _called(part)
+        if part.get("type") in ("message", "text"):
+            yield from _texts(part)
+
+
+def _called(part: Mapping[str, Any]) -> Iterator[str]:
+    if part.get("type") in ("function_call", "tool_use"):
+        yield from _named("calls", part.get("name"))
 
 
 def _texts(content: Any) -> Iterator[str]:

@@ -64,8 +64,8 @@ UNSETTLED: Final = Ending("unsettled", sweep_in_seconds=FIRST_SWEEP_SECONDS)
 
 def of_answer(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:
     """The upstream answered, completely or not."""
-    if route.upstream.id == SANDBOX:
-        return _free(tally)
+    if route.upstream.id == SANDBOX or grant.is_free:
+        return _free(tally)._replace(upstream=None if grant.counted is not None else route.upstream.id)
     return _charged(tally, route, grant, generation_id)._replace(
         upstream=route.upstream.id,
         served_model=tally.model,
@@ -195,12 +195,12 @@ def _estimated(route: Route, grant: Grant, *, completion_tokens: int) -> Ending:
 
 
 def _free(tally: Tally) -> Ending:
-    """A test key's call: counted, and charged nothing."""
+    """A test key's call, or one that is free for all: counted, and charged nothing."""
     try:
         usage = credits.read_usage(tally.usage)
     except credits.Nonsense:
         usage = None
-    return billed(credits.Bill(0, 0), usage)._replace(upstream=SANDBOX)
+    return billed(credits.Bill(0, 0), usage)
 
 
 def _may_cost(routes: Sequence[Route]) -> bool:

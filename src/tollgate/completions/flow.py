@@ -4,6 +4,7 @@ from starlette.types import Receive, Scope, Send
 
 from tollgate.completions import replay
 from tollgate.completions.admission import Admission
+from tollgate.completions.own_counts import AnyAnswer, own_count
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import PlainAnswer
 from tollgate.completions.settlements import Settled, Settlements
@@ -58,7 +59,11 @@ class Flow:
     async def _send_and_relay(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> None:
         try:
             async with self._drain.bounds():
-                reply = await self._upstreams.open(call.upstream_call())
+                reply: AnyAnswer
+                if call.grant.counted is None:
+                    reply = await self._upstreams.open(call.upstream_call())
+                else:
+                    reply = own_count(call.grant)
                 call.take_reply(reply)
                 try:
                     await answer.relay(reply)
@@ -82,5 +87,6 @@ class Flow:
             upstream=ending.upstream,
             outcome=ending.outcome,
             charge_nanos=(settled or {}).get("charge_nanos"),
+            **({"error_code": ending.error_code} if ending.error_code else {}),
         )
         return settled

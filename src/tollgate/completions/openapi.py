@@ -1,35 +1,46 @@
 """The paid paths in the OpenAPI document. FastAPI does not see them, so they are described here."""
 
+import re
 from typing import Any
 
-from tollgate.completions.routes import MOUNTS, PATHS
+from tollgate.completions import schemas
 from tollgate.core import errors
-from tollgate.core.errors import TollgateError
+from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
+from tollgate.core.errors import Shape, TollgateError
+from tollgate.web.error_responses import shape_of_path
+from tollgate.web.schemas import REFERENCE
 
-SUMMARIES = {
-    "/chat/completions": "A chat completion, paid from the balance of the key's org",
-    "/completions": "A text completion, paid from the balance of the key's org",
-    "/embeddings": "Embeddings, paid from the balance of the key's org",
+SUMMARIES: dict[Endpoint, str] = {
+    "chat": "A chat completion, paid from the balance of the key's org",
+    "completions": "A text completion, paid from the balance of the key's org",
+    "embeddings": "Embeddings, paid from the balance of the key's org",
+    "responses": "A response in the form of OpenAI's Responses, paid from the balance of the key's org",
+    "messages": "A message in the form of Anthropic's Messages, paid from the balance of the key's org",
+    "count_tokens": "The tokens of a message, free of charge",
 }
 DESCRIPTION = (
     "The whole body is forwarded to the upstream, with parameters that this document does not name, and the answer "
     "is returned as it came; only `usage.cost` may be rewritten. Credits for the worst case are held during the call, "
     "and the actual cost is charged."
 )
-REQUIRED = {"/chat/completions": "messages", "/completions": "prompt", "/embeddings": "input"}
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "/chat/completions": {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]},
-    "/completions": {"model": "sandbox/echo", "prompt": "Hello"},
-    "/embeddings": {"model": "sandbox/embed", "input": ["Hello"]},
+COUNTING = "Authenticated and counted in the request windows like other calls. Nothing is held or charged."
+SHAPES: dict[Endpoint, tuple[str, str]] = {
+    "chat": ("ChatCompletionRequest", "ChatCompletion"),
+    "completions": ("CompletionRequest", "Completion"),
+    "embeddings": ("EmbeddingsRequest", "Embeddings"),
+    "responses": ("ResponsesRequest", "ResponseAnswer"),
+    "messages": ("MessagesRequest", "MessageAnswer"),
+    "count_tokens": ("CountTokensRequest", "CountedTokens"),
 }
-SIZES = {
-    "stream": {"type": "boolean", "default": False, "description": "Send the answer as server-sent events."},
-    "max_tokens": {"type": "integer", "minimum": 1, "description": "The most output tokens. It also bounds the hold."},
-    "max_completion_tokens": {"type": "integer", "minimum": 1, "description": "The newer name of `max_tokens`."},
-    "n": {"type": "integer", "minimum": 1, "maximum": 128, "description": "The number of answers. Each is charged."},
+CHUNKS: dict[Endpoint, str] = {
+    "chat": "ChatCompletionChunk",
+    "completions": "Completion",
+    "responses": "TypedEvent",
+    "messages": "TypedEvent",
 }
 REFUSALS: tuple[type[TollgateError], ...] = (
-    errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced, errors.MissingApiKey,
+    errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced,
+    errors.MissingApiKey,
     errors.InvalidApiKey, errors.KeyDisabled, errors.KeyExpired, errors.KeyRevoked, errors.RequestTimeout,
     errors.HeadTooLarge, errors.InternalError, errors.ServerBusy, errors.ServerRestarting,
     errors.InsufficientCredits, errors.KeyBudgetExhausted, errors.QuotaExhausted, errors.PermissionDenied,
@@ -45,6 +56,7 @@ HEADERS = {
     "covered. Absent if it set none.",
     "x-tollgate-charge-nanos": "The charge. Absent while the cost is not known yet.",
     "x-tollgate-balance-nanos": "The org's balance after the charge.",
+    "x-generation-id": "OpenRouter's id of the answer, if OpenRouter served it.",
     "Idempotency-Replayed": "`true` if this is the stored answer of an earlier request.",
     **{
         f"x-ratelimit-{fact}-{measure}": text
@@ -58,79 +70,48 @@ HEADERS = {
 }
 REFUSAL_HEADERS = {
     "Retry-After": "The seconds to wait before a retry, where they are known.",
+    "retry-after-ms": "The same in milliseconds, if a limit refused the request.",
     "x-should-retry": "Whether the client should retry: `true` or `false`.",
     "x-request-id": HEADERS["x-request-id"],
 }
 
-SCHEMAS = {
-    "Refusal": {
-        "title": "Refusal",
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["message", "type", "code", "param"],
-                "properties": {
-                    "message": {"type": "string", "description": "What is wrong, and what to do about it."},
-                    "type": {"type": "string"},
-                    "code": {"type": "string", "description": "Stable; docs/reference/errors.md lists them."},
-                    "param": {"type": ["string", "null"]},
-                },
-                "additionalProperties": True,
-            }
-        },
-    },
-    "OpenRouterRefusal": {
-        "title": "OpenRouterRefusal",
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["code", "message", "metadata"],
-                "properties": {
-                    "code": {"type": "integer", "description": "The status."},
-                    "message": {"type": "string", "description": "What is wrong, and what to do about it."},
-                    "metadata": {
-                        "type": "object",
-                        "required": ["error_type"],
-                        "properties": {
-                            "error_type": {
-                                "type": "string",
-                                "description": "Stable; docs/reference/errors.md lists them as codes.",
-                            }
-                        },
-                        "additionalProperties": True,
-                    },
-                    "param": {"type": "string"},
-                },
-            }
-        },
-    },
+WHOLE_NUMBERS = re.compile("-nanos$|-max-tokens$|-limit-|-remaining-")
+ERROR_SHAPES: dict[Shape, str] = {
+    "openai": "ErrorResponse",
+    "openrouter": "OpenRouterErrorResponse",
+    "anthropic": "AnthropicErrorResponse",
 }
-REFUSAL_SCHEMAS = {"/v1": "Refusal", "/api/v1": "OpenRouterRefusal"}
+
+
+def add(document: dict[str, Any]) -> None:
+    """Puts the paid paths before the others."""
+    document["components"]["schemas"] |= schemas.components()
+    document["paths"] = paths() | document["paths"]
 
 
 def paths() -> dict[str, Any]:
-    return {mount + path: {"post": _operation(mount, path)} for mount in MOUNTS for path in PATHS}
+    return {
+        mount + form.path: {"post": _operation(mount + form.path, endpoint)}
+        for mount in MOUNTS
+        for endpoint, form in ENDPOINTS.items()
+    }
 
 
-def _operation(mount: str, path: str) -> dict[str, Any]:
+def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
     return {
         "tags": ["completions"],
-        "summary": SUMMARIES[path],
-        "description": DESCRIPTION,
+        "summary": SUMMARIES[endpoint],
+        "description": COUNTING if ENDPOINTS[endpoint].is_free else DESCRIPTION,
         "x-stability": "stable",
-        "operationId": f"{mount}{path}".strip("/").replace("/", "_"),
+        "operationId": path.strip("/").replace("/", "_"),
         "security": [{"Bearer": []}, {"X-API-Key": []}],
         "parameters": [
             _header("Idempotency-Key", "A request with the same key and body gets the stored answer, free of charge."),
             _header("X-Tollgate-Usage", "`true` adds the charge to the last chunk of a stream, as `usage.tollgate`."),
             _header("x-sandbox-fault", "Faults for the sandbox to cause. For test keys only."),
         ],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _body(path)}}},
-        "responses": _responses(mount, path),
+        "requestBody": {"required": True, "content": {"application/json": _shape(SHAPES[endpoint][0])}},
+        "responses": _responses(path, endpoint),
     }
 
 
@@ -138,49 +119,41 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
 
 
-def _body(path: str) -> dict[str, Any]:
-    needed = REQUIRED[path]
-    known = {
-        "model": {"type": "string", "description": "A model that GET /v1/models lists."},
-        "models": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "Models to fall back to, in order. Without `model`, the first is the model.",
-        },
-        needed: {"type": "array", "items": {}} if needed == "messages" else {},
-    }
+def _responses(path: str, endpoint: Endpoint) -> dict[str, Any]:
+    _, answer = SHAPES[endpoint]
+    contents = {"application/json": _shape(answer)}
+    description = "The upstream's answer. Only `usage.cost` may differ."
+    if endpoint in CHUNKS:
+        contents["text/event-stream"] = _shape(CHUNKS[endpoint])
+        description += f" With `stream`, the data of each event is a {CHUNKS[endpoint]}."
+    answered = {"description": description, "headers": _headers(HEADERS), "content": contents}
+    statuses = sorted({kind.status for kind in REFUSALS})
+    return (
+        {"200": answered}
+        | {str(status): _refusal(path, _codes(status)) for status in statuses}
+        | {"default": _refusal(path, "An error of the upstream, with its status.")}
+    )
+
+
+def _shape(name: str) -> dict[str, Any]:
+    return {"schema": {"$ref": REFERENCE.format(model=name)}}
+
+
+def _headers(told: dict[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": {"type": _type(name)}} for name, text in told.items()}
+
+
+def _type(header: str) -> str:
+    return "integer" if WHOLE_NUMBERS.search(header) else "string"
+
+
+def _codes(status: int) -> str:
+    return ", ".join(kind.code for kind in REFUSALS if kind.status == status)
+
+
+def _refusal(path: str, description: str) -> dict[str, Any]:
     return {
-        "type": "object",
-        "required": [needed],
-        "anyOf": [{"required": ["model"]}, {"required": ["models"]}],
-        "properties": known | ({} if path == "/embeddings" else SIZES),
-        "additionalProperties": True,
-        "example": EXAMPLES[path],
-    }
-
-
-def _responses(mount: str, path: str) -> dict[str, Any]:
-    contents: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    if path != "/embeddings":
-        contents["text/event-stream"] = {"schema": {"type": "string"}}
-    answered = {
-        "description": "The upstream's answer. Only `usage.cost` may differ.",
-        "headers": _headers(HEADERS),
-        "content": contents,
-    }
-    return {"200": answered} | {
-        str(status): _refusal(mount, status) for status in sorted({kind.status for kind in REFUSALS})
-    }
-
-
-def _headers(texts: dict[str, str]) -> dict[str, Any]:
-    return {name: {"description": text, "schema": {"type": "string"}} for name, text in texts.items()}
-
-
-def _refusal(mount: str, status: int) -> dict[str, Any]:
-    codes = [kind.code for kind in REFUSALS if kind.status == status]
-    return {
-        "description": ", ".join(codes),
+        "description": description,
         "headers": _headers(REFUSAL_HEADERS),
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{REFUSAL_SCHEMAS[mount]}"}}},
+        "content": {"application/json": _shape(ERROR_SHAPES[shape_of_path(path)])},
     }

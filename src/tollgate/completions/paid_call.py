@@ -9,18 +9,20 @@ from tollgate.completions import charge_shown, endings, replay, rules
 from tollgate.completions.charge_shown import UNKNOWN, Amounts, states_cost
 from tollgate.completions.content import Content
 from tollgate.completions.endings import Ending
+from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.rules import Grant
+from tollgate.completions.translations import Translated
 from tollgate.core import strict_json, upstream_errors
-from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
+from tollgate.core.endpoints import ENDPOINTS
+from tollgate.core.errors import ServerRestarting, Shape, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
 from tollgate.core.models import SANDBOX, Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
 from tollgate.keys.authentication import Caller
 from tollgate.limits import rules as limits
-from tollgate.process.clock import Monotonic
+from tollgate.process.clock import Monotonic, now
 from tollgate.upstreams.attempts.attempt import facts
-from tollgate.upstreams.client import Answered
 from tollgate.upstreams.rules import AttemptRecord, UpstreamCall
 
 Failure = UpstreamError | TooManyInFlight | ServerRestarting
@@ -52,17 +54,21 @@ class PaidCall:
     idempotency_key: str | None
     content: Content | None
     """What was asked and answered, where the operator keeps it."""
-    speaks_openrouter: bool
-    """The client expects OpenRouter's errors, not OpenAI's."""
+    error_shape: Shape
+    """Whose errors the client expects."""
     clock: Monotonic
     started: float
     tally: Tally
+    translated: Translated | None = None
+    """The call as one for chat completions, where some upstream needs that."""
+    is_translated: bool = False
+    """The upstream answers a chat completion."""
     grant: Grant = field(init=False)
     """Set by admission."""
     was_sent: bool = False
     at_work: Route | None = None
     """The route whose upstream has the whole request."""
-    reply: Answered | None = None
+    reply: AnyAnswer | None = None
     answer: bytes | None = None
     """A plain answer, when it is complete."""
     streams: bool = False
@@ -115,6 +121,7 @@ class PaidCall:
             org_id=grant.org_id,
             openrouter_models=grant.openrouter_models,
             search_off=grant.search_off,
+            as_chat=self.translated and (self.translated.ask, self.translated.body),
             note_at_work=self.note_at_work,
             record_attempt=self.record_attempt,
         )
@@ -128,8 +135,10 @@ class PaidCall:
             began = max(0, self.elapsed_ms - record.duration_ms)
             self.attempts.append({**record._asdict(), "started_ms": began})
 
-    def take_reply(self, reply: Answered) -> None:
+    def take_reply(self, reply: AnyAnswer) -> None:
         self.reply = reply
+        if self.translated and reply.route.upstream.dialect not in ENDPOINTS[self.ask.endpoint].dialects:
+            self.is_translated, self.tally = True, Tally()
         self.tally.counts = rules.is_own(reply.route)
 
     def facts(self) -> dict[str, Any]:
@@ -147,6 +156,8 @@ class PaidCall:
             self.tally.take_plain(document)
             if self.content:
                 self.content.take(document)
+            if self.is_translated and self.translated:
+                body = self.translated.answer(document, int(now().timestamp()))
         self.answer = body
 
     def check_completeness(self) -> None:
@@ -210,18 +221,21 @@ class PaidCall:
             return None
         return rules.kept_components(route.price)
 
-    def _as_shown(self, answer: bytes, reply: Answered) -> bytes:
+    def _as_shown(self, answer: bytes, reply: AnyAnswer) -> bytes:
         if reply.refused:
-            return (
-                answer
-                if self.speaks_openrouter
-                else upstream_errors.in_answer(answer, reply.status, reply.route.upstream.id)
-            )
+            return self._refusal_as_shown(answer, reply)
         return (
             charge_shown.in_answer(answer, self.amounts)
             if self.hides_cost and states_cost(self.tally.usage)
             else answer
         )
+
+    def _refusal_as_shown(self, answer: bytes, reply: AnyAnswer) -> bytes:
+        upstream = reply.route.upstream.id
+        if self.error_shape == "anthropic":
+            return upstream_errors.for_anthropic(answer, reply.status, upstream, self.caller.claims["request_id"])
+        is_ours = self.error_shape == "openai"
+        return upstream_errors.in_answer(answer, reply.status, upstream) if is_ours else answer
 
     def _unanswered(self, charges_prefill: bool) -> Ending:
         if self.at_work and rules.is_own(self.at_work) and charges_prefill:

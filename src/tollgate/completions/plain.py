@@ -7,9 +7,9 @@ from typing import Any, Final
 from starlette.types import Send
 
 from tollgate.completions.outlet import response_start
+from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.settlements import Settled
-from tollgate.upstreams.client import Answered
 
 NOT_WATCHED: Final = contextlib.nullcontext()
 
@@ -27,7 +27,7 @@ class PlainAnswer:
     async def before_sending(self) -> None:
         """A plain answer is paid for even if the client has left."""
 
-    async def relay(self, reply: Answered) -> None:
+    async def relay(self, reply: AnyAnswer) -> None:
         self._call.take_answer(await reply.read())
 
     def stored(self) -> Mapping[str, Any] | None:
@@ -51,7 +51,7 @@ async def send_plain(call: PaidCall, settled: Settled | None, send: Send) -> Non
     await send({"type": "http.response.body", "body": call.answer})
 
 
-def content_type(reply: Answered) -> str:
+def content_type(reply: AnyAnswer) -> str:
     return reply.headers.get("content-type", "application/json")
 
 

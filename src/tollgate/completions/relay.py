@@ -1,22 +1,15 @@
 """Passes a stream on: bytes as they came, with the end held back until the call is settled."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tollgate.completions import charge_shown
+from tollgate.completions.answer_forms import CHAT, AnswerForm
 from tollgate.completions.charge_shown import UNKNOWN, Amounts
-from tollgate.core import sse, strict_json
-from tollgate.core.errors import TollgateError
-from tollgate.core.request_body import Endpoint
+from tollgate.core import sse
 from tollgate.core.sse import Event, Events, Tally
 from tollgate.upstreams.dialects.openai import as_it_came
 
-DONE = b"data: [DONE]\n\n"
-FAILED: dict[Endpoint, tuple[str, dict[str, Any]]] = {
-    "chat": ("chat.completion.chunk", {"delta": {"role": "assistant", "content": ""}}),
-    "completions": ("text_completion", {"text": ""}),
-}
 BLANK_LINES = (b"\n\n", b"\r\r", b"\r\n\r\n")
 
 
@@ -32,6 +25,7 @@ class Relay:
         wants_charge: bool,
         hides_cost: bool,
         error_as: Callable[[bytes], bytes] | None = None,
+        form: AnswerForm = CHAT,
     ) -> None:
         """`error_as` puts the upstream's error in an event into the shape that the client expects."""
         self.tally = tally
@@ -39,6 +33,7 @@ class Relay:
         self._wants_charge = wants_charge
         self._hides_cost = hides_cost
         self._error_as = error_as
+        self._form = form
         self._is_unchanged = shown is as_it_came and not wants_charge and not tally.counts
         self._events = Events()
         self._held: list[bytes] = []
@@ -48,17 +43,17 @@ class Relay:
     def take(self, piece: bytes) -> bytes:
         """What may go out after this piece. Events that carry only text pass without being parsed."""
         first = b""
-        if self._is_unchanged and self.tally.generation_id is None:
+        if self._is_unchanged and self.tally.awaits_start:
             end = piece.find(b"\n\n") + 2
             first, piece = self._parsed(piece[:end]), piece[end:]
-        quiet = sse.quiet(piece) if self._may_skip else 0
+        quiet = sse.quiet(piece, self.tally.noteworthy) if self._may_skip else 0
         self.tally.events += piece.count(b"\n\n", 0, quiet)
         rest = self._parsed(piece[quiet:]) if quiet < len(piece) else b""
         return first + piece[:quiet] + rest
 
     @property
     def _may_skip(self) -> bool:
-        known = self.tally.generation_id is not None
+        known = not self.tally.awaits_start
         return self._is_unchanged and known and self._events.is_between and not self._held
 
     def _parsed(self, piece: bytes) -> bytes:
@@ -69,14 +64,14 @@ class Relay:
         return b"".join([self._pass(self._finished(event)) for event in self._events.finish()])
 
     def tail(self, amounts: Amounts, charge: Mapping[str, Any] | None = None) -> bytes:
-        """What was held back. A complete stream without [DONE] gets one."""
+        """What was held back. A complete stream without its last event gets one."""
         held = list(self._held)
         if self._usage is not None:
             index, event = self._usage
-            priced = charge_shown.in_event(event, amounts) if self._hides_cost else event
-            held[index] = with_charge(priced, charge) if charge else priced
-        lacks_done = self.tally.ending == "complete" and not self.tally.done
-        return b"".join(held) + (DONE if lacks_done else b"")
+            priced = charge_shown.in_event(event, amounts, self._form.usage_in) if self._hides_cost else event
+            held[index] = charge_shown.with_charge(priced, charge, self._form.usage_in) if charge else priced
+        lacks_end = self.tally.ending == "complete" and not self.tally.done
+        return b"".join(held) + (self._form.end if lacks_end else b"")
 
     def _pass(self, event: Event) -> bytes:
         before = self.tally.usage
@@ -84,7 +79,7 @@ class Relay:
         released = self._release() if shown and event.data and not self.tally.done else b""
         if shown and self.tally.usage is not before and self._waits_for_charge():
             self._usage = len(self._held), shown
-            shown = charge_shown.in_event(shown, UNKNOWN) if self._hides_cost else shown
+            shown = charge_shown.in_event(shown, UNKNOWN, self._form.usage_in) if self._hides_cost else shown
         elif not self._held and not self.tally.done:
             return released + shown
         self._held.append(shown)
@@ -100,6 +95,8 @@ class Relay:
         shown = self._shown(event) or b""
         if shown and self._error_as and self.tally.failure and b'"error"' in shown:
             return self._error_as(shown)
+        if self._form.is_typed and self._hides_cost and self.tally.usage is None and b"cost" in shown:
+            return charge_shown.without_cost(shown, self._form.usage_in)
         return shown
 
     def _finished(self, event: Event) -> Event:
@@ -115,29 +112,6 @@ class Relay:
         return released
 
 
-def in_band(error: TollgateError, chunk: Mapping[str, Any] | None = None) -> bytes:
-    """An error after the stream began: alone, or in a chunk as OpenRouter sends it."""
-    told = error.body() if chunk is None else {**chunk, **error.body(openrouter=True)}
-    return b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
-
-
-def failed_chunk(endpoint: Endpoint, generation_id: str, model: str, created: int) -> dict[str, Any]:
-    """OpenRouter's last chunk of a failed answer, without the error itself."""
-    kind, empty = FAILED[endpoint]
-    choice = {"index": 0, **empty, "finish_reason": "error", "native_finish_reason": "error"}
-    return {"id": generation_id, "object": kind, "created": created, "model": model, "choices": [choice]}
-
-
 def as_event(body: bytes) -> bytes:
     """A plain answer as an event, for when a heartbeat has begun the stream already."""
     return b"".join(b"data: " + line + b"\n" for line in body.splitlines()) + b"\n"
-
-
-def with_charge(event: bytes, charge: Mapping[str, Any]) -> bytes:
-    """The event of the last usage, with the charge in it."""
-    data = sse.data_of(event)
-
-    def marked(usage: str | None) -> str:
-        return strict_json.edit_text(usage or "{}", {"tollgate": json.dumps(charge, separators=(",", ":"))})
-
-    return sse.with_data(event, data, strict_json.edit(data, {"usage": marked}))

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions, /v1/completions and /v1/embeddings, and the same under /api/v1, where OpenRouter has them.
+"""The paid endpoints of `core/endpoints.py`, each under /v1 and under /api/v1, where OpenRouter has them.
 
 Plain ASGI endpoints, outside FastAPI: its work around an endpoint costs more than the settlement. `openapi.py`
 describes them.
@@ -16,27 +16,22 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tollgate.completions import content
+from tollgate.completions.answer_forms import ANSWER_FORMS
 from tollgate.completions.content import Content
 from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.sweeper import Sweeper
 from tollgate.core import request_body
+from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import BadRequest, TollgateError
 from tollgate.core.redaction import Redactor
-from tollgate.core.request_body import Ask, Endpoint
-from tollgate.core.sse import Tally
+from tollgate.core.request_body import Ask
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
 from tollgate.web.client_address import headers_of
-from tollgate.web.error_responses import of_framework, render, speaks_openrouter
+from tollgate.web.error_responses import of_framework, render, shape_of
 
-PATHS: dict[str, Endpoint] = {
-    "/chat/completions": "chat",
-    "/completions": "completions",
-    "/embeddings": "embeddings",
-}
-MOUNTS = ("/v1", "/api/v1")
 LONGEST_IDEMPOTENCY_KEY = 255
 
 
@@ -92,10 +87,10 @@ class PaidEndpoint:
             headers=headers,
             idempotency_key=idempotency_key,
             content=Content(given.prompt, self._redact, caller.secret) if self._redact else None,
-            speaks_openrouter=speaks_openrouter(scope),
+            error_shape=shape_of(scope),
             clock=self._clock,
             started=started,
-            tally=Tally(choices=given.ask.choices),
+            tally=ANSWER_FORMS[self._endpoint].tally(choices=given.ask.choices),
         )
 
 
@@ -123,8 +118,8 @@ def _body_hash(body: bytes, endpoint: Endpoint) -> str:
 
 def endpoints(gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None) -> list[PaidEndpoint]:
     return [
-        PaidEndpoint(mount + path, endpoint, gate, flow, clock, redact)
-        for path, endpoint in PATHS.items()
+        PaidEndpoint(mount + form.path, endpoint, gate, flow, clock, redact)
+        for endpoint, form in ENDPOINTS.items()
         for mount in MOUNTS
     ]
 

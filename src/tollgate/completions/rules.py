@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.extras.requested import Extras
 from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
@@ -31,6 +32,9 @@ class Bounds(NamedTuple):
     """Whether the model's own maximum is known. If not, even the largest bound must be sent upstream."""
 
 
+NO_BOUNDS: Final = Bounds(0, 0, 0, 0, enforced=True)
+
+
 class Grant(NamedTuple):
     """What admission granted to a call, and what its charge is calculated with."""
 
@@ -52,6 +56,9 @@ class Grant(NamedTuple):
     """Counted against limits until the settlement."""
     headers: Mapping[str, str] = {}
     """What was left of the limits at admission."""
+    is_free: bool = False
+    counted: int | None = None
+    """The answer to a question for the number of tokens, where no upstream counts them."""
 
 
 def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:
@@ -75,7 +82,7 @@ def openrouter_models(models: Sequence[Model]) -> tuple[str, ...]:
 def must_cost_nothing(ask: Ask, grant: Mapping[str, Any]) -> bool:
     """The org has no credits left, and the call was admitted because it is free."""
     has_nothing = grant["hold_nanos"] == 0 and grant["balance_nanos"] <= grant["held_nanos"]
-    return bool(has_nothing) and ask.endpoint != "embeddings"
+    return bool(has_nothing) and ENDPOINTS[ask.endpoint].generates
 
 
 def is_own(route: Route) -> bool:
@@ -90,11 +97,34 @@ def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
     return asked._replace(output_images=True)
 
 
+def serving(models: Sequence[Model], form: Form) -> list[Model]:
+    """The models, each with those of its routes whose server has the endpoint, or with all where none has: then the
+    call is translated, or we answer it."""
+    return [model._replace(routes=_native(model.routes, form) or model.routes) for model in models]
+
+
+def is_native(models: Sequence[Model], form: Form) -> bool:
+    """Whether every server that may be asked has the endpoint."""
+    return all(route.upstream.dialect in form.dialects for model in models for route in model.routes)
+
+
+def counted(ask: Ask, models: Sequence[Model]) -> int | None:
+    """About how many tokens the prompt has, where we are asked for it and not all upstreams can count them. Of English,
+    about half of the bound."""
+    form = ENDPOINTS[ask.endpoint]
+    if not form.is_free or is_native(models, form):
+        return None
+    return max(1, (ask.prompt.tokens - ask.prompt.not_sent) // 2)
+
+
 def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bounds:
+    if ENDPOINTS[ask.endpoint].is_free:
+        return NO_BOUNDS
     routes = [route for model in models for route in model.routes]
     longest = _most([route.context_tokens for route in routes]) or MOST_CONTEXT_UNKNOWN
     most_output = _most([_most_output(route) for route in routes])
-    one_prompt = ask.endpoint == "chat" or (ask.choices == 1 and ask.endpoint == "completions")
+    form = ENDPOINTS[ask.endpoint]
+    one_prompt = form.one_prompt or (ask.choices == 1 and form.generates)
     prompt = longest if ask.prompt.open_ended else ask.prompt.tokens + added.prompt_tokens
     most = longest if one_prompt else None
     return Bounds(
@@ -109,7 +139,7 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
 def context_tokens(ask: Ask, routes: Sequence[Route], added: Added) -> int | None:
     """The most tokens of all answers together. Embeddings have no such bound: each input has a context of its own."""
     contexts = [route.context_tokens for route in routes]
-    longest = None if ask.endpoint == "embeddings" else _most(contexts)
+    longest = _most(contexts) if ENDPOINTS[ask.endpoint].generates else None
     return None if longest is None else longest * ask.choices * added.turns
 
 
@@ -146,6 +176,10 @@ def _of_all_turns(prompt_tokens: int, longest: int | None, choices: int, added: 
         return prompt_tokens if longest is None else min(prompt_tokens, longest)
     turns = [prompt_tokens + step * added.step_tokens for step in range(added.turns)]
     return choices * sum(turn if longest is None else min(turn, longest) for turn in turns)
+
+
+def _native(routes: Sequence[Route], form: Form) -> tuple[Route, ...]:
+    return tuple(route for route in routes if route.upstream.dialect in form.dialects)
 
 
 def _outputs_images(model: Model) -> bool:

@@ -9,17 +9,19 @@ from typing import Any
 from starlette.types import Receive, Send
 
 from tollgate.completions import relay, rules
+from tollgate.completions.answer_forms import ANSWER_FORMS, Stream
 from tollgate.completions.outlet import Outlet
+from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import content_type, send_plain
 from tollgate.completions.relay import Relay
 from tollgate.completions.settlements import Settled, Settlements
+from tollgate.completions.translations import TranslatingRelay
 from tollgate.core import upstream_errors
 from tollgate.core.errors import TollgateError
 from tollgate.core.models import OPENROUTER
 from tollgate.process.clock import now
 from tollgate.upstreams.attempts.reply import Reply
-from tollgate.upstreams.client import Answered
 
 EVENT_STREAM = "text/event-stream"
 HEADERS = {
@@ -48,7 +50,8 @@ class StreamedAnswer:
         self._outlet = Outlet(
             send, {**HEADERS, **call.grant.headers, **call.own_headers}, keeps=stores, clock=call.clock
         )
-        self._relay: Relay | None = None
+        self._form = ANSWER_FORMS[call.ask.endpoint]
+        self._relay: Relay | TranslatingRelay | None = None
         self._reads_on_until_tokens = 0
 
     @property
@@ -63,7 +66,7 @@ class StreamedAnswer:
         """Ends the call here, before it costs anything, if the client has left already."""
         await asyncio.sleep(0)
 
-    async def relay(self, reply: Answered) -> None:
+    async def relay(self, reply: AnyAnswer) -> None:
         if not isinstance(reply, Reply) or not reply.headers.get("content-type", "").startswith(EVENT_STREAM):
             self._call.take_answer(await reply.read())
             return
@@ -74,13 +77,20 @@ class StreamedAnswer:
         async with reply.in_time():
             await self._pass_on(reply, self._relay)
 
-    def _relayed(self, reply: Reply) -> Relay:
-        call = self._call
-        error_as = (
-            None if call.speaks_openrouter else partial(upstream_errors.in_event, upstream=reply.route.upstream.id)
-        )
+    def _relayed(self, reply: Reply) -> Relay | TranslatingRelay:
+        call, form = self._call, self._form
+        if call.is_translated and call.translated:
+            at = int(now().timestamp())
+            return TranslatingRelay(call.translated, form, call.tally, reply.shown, hides_cost=call.hides_cost, now=at)
+        is_ours = call.error_shape == "openai" and not form.is_typed
+        error_as = partial(upstream_errors.in_event, upstream=reply.route.upstream.id) if is_ours else None
         return Relay(
-            call.tally, reply.shown, wants_charge=call.wants_charge, hides_cost=call.hides_cost, error_as=error_as
+            call.tally,
+            reply.shown,
+            wants_charge=call.wants_charge,
+            hides_cost=call.hides_cost,
+            error_as=error_as,
+            form=form,
         )
 
     def stored(self) -> Mapping[str, Any] | None:
@@ -107,7 +117,7 @@ class StreamedAnswer:
         else:
             await send_plain(call, settled, self._send)
 
-    async def _pass_on(self, reply: Reply, relay: Relay) -> None:
+    async def _pass_on(self, reply: Reply, relay: Relay | TranslatingRelay) -> None:
         call, tally = self._call, self._call.tally
         reads_on = self._leaving.reads_on and rules.is_own(reply.route)
         while piece := await reply.piece():
@@ -128,7 +138,7 @@ class StreamedAnswer:
                     await self._pass_rest(reply, relay)
         await self._outlet.pass_on(relay.rest())
 
-    async def _pass_rest(self, reply: Reply, relay: Relay) -> None:
+    async def _pass_rest(self, reply: Reply, relay: Relay | TranslatingRelay) -> None:
         while piece := await reply.piece():
             await self._outlet.pass_on(relay.take(piece))
 
@@ -151,12 +161,18 @@ class StreamedAnswer:
 
     def _in_band(self, failure: TollgateError) -> bytes:
         call = self._call
-        if not call.speaks_openrouter:
-            return relay.in_band(failure)
-        model = call.tally.model or call.ask.model
-        created = int(now().timestamp())
-        chunk = relay.failed_chunk(call.ask.endpoint, call.generation_id or call.id, model, created)
-        return relay.in_band(failure, chunk)
+        if isinstance(self._relay, TranslatingRelay):
+            return self._relay.failed(failure, call.caller.claims["request_id"])
+        stream = Stream(
+            call.ask.endpoint,
+            call.error_shape,
+            request_id=call.caller.claims["request_id"],
+            generation_id=call.generation_id or call.id,
+            model=call.tally.model or call.ask.model,
+            created=int(now().timestamp()),
+            events=call.tally.events,
+        )
+        return self._form.failed(failure, stream)
 
     def _charge(self, settled: Settled | None) -> dict[str, Any] | None:
         """For X-Tollgate-Usage."""

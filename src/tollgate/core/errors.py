@@ -56,14 +56,34 @@ TollgateError
 └── InternalError              500 internal_error
 
 The body has OpenAI's shape, which every SDK understands: type, code and message, then the facts as fields. Under
-OpenRouter's paths it has OpenRouter's shape: `code` is the status, and `metadata` holds our code and the facts.
+OpenRouter's paths it has OpenRouter's shape: `code` is the status, and `metadata` holds our code and the facts. Under
+the paths of Anthropic's Messages it has Anthropic's shape, with our code and the facts beside its type.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Literal
 
 from tollgate.core import conflicts
 from tollgate.core.money import credits_number
+
+Shape = Literal["openai", "openrouter", "anthropic"]
+
+ANTHROPIC_TYPES: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""By status. Any other is invalid_request_error below 500, and api_error from there."""
+
+
+def anthropic_type(status: int) -> str:
+    return ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 
 class TollgateError(Exception):
@@ -85,11 +105,15 @@ class TollgateError(Exception):
         """The sentence, with the facts where they make it clearer."""
         return self.sentence
 
-    def body(self, *, openrouter: bool = False) -> dict[str, Any]:
-        if openrouter:
-            param = {} if self.param is None else {"param": self.param}
+    def body(self, shape: Shape = "openai", request_id: str | None = None) -> dict[str, Any]:
+        """`request_id` is for Anthropic's shape alone."""
+        param = {} if self.param is None else {"param": self.param}
+        if shape == "openrouter":
             metadata = self.facts | {"error_type": self.code}
             return {"error": {"code": self.status, "message": self.message, "metadata": metadata} | param}
+        if shape == "anthropic":
+            named = {"type": anthropic_type(self.status), "message": self.message, "code": self.code, **param}
+            return {"type": "error", "error": self.facts | named, "request_id": request_id}
         named = {"message": self.message, "type": self.type, "code": self.code, "param": self.param}
         return {"error": self.facts | named}
 

@@ -16,13 +16,13 @@ from types import NoneType
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import fields, strict_json
+from tollgate.core.endpoints import ENDPOINTS, Endpoint, Form
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras import requested as extras
 from tollgate.core.extras.requested import Extras
 from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
 
-Endpoint = Literal["chat", "completions", "embeddings"]
 Kind = Literal["image", "audio", "file", "video"]
 
 MOST_OUTPUT_TOKENS: Final = 1_000_000_000
@@ -64,14 +64,13 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "video_url": "video",
     "input_video": "video",
 }
+_NESTED_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "file_data": "file", "file_url": "file"}
+STORED: Final = ("item_reference", "container_upload")
+"""Parts of a prompt that refer to what an upstream keeps."""
+UNKNOWN_SIZE: Final = "The size of what an upstream keeps is not known."
 _PAYLOADS: Final = ("url", "data", "file_data")
 _WORTH_CUTTING: Final = 256
 _COUNTED_AT_ONCE: Final = 1024 * 1024
-_PROMPTS: Final[Mapping[Endpoint, tuple[str, tuple[type, ...]]]] = {
-    "chat": ("messages", (dict,)),
-    "completions": ("prompt", (str, int, list)),
-    "embeddings": ("input", (str, int, list, dict)),
-}
 _CLASSES: Final = bytes(32 if byte == 32 else 97 if 97 <= byte <= 122 else 46 for byte in range(256))
 """Spaces stay, lowercase letters become a, and all other bytes become a full stop."""
 
@@ -155,25 +154,33 @@ def parse(body: bytes) -> dict[str, Any]:
 
 def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> Ask:
     """As `read`, for a body that `parse` has parsed."""
+    form = ENDPOINTS[endpoint]
     _refuse_forbidden(given)
+    if form.state:
+        _refuse_state(given, form.state)
     fields.mapping(given, "usage")
     model, *fallbacks = _models(given)
-    asked = _asked(given, endpoint)
-    bound, bound_field = _bound(given, endpoint)
-    media = list(_media(asked))
+    asked = _asked(given, form)
+    bound, bound_field = _bound(given, form)
+    media = list(_nested_media(asked) if form.nested_media else _media(asked))
     stream_options = fields.mapping(given, "stream_options")
     return Ask(
         endpoint=endpoint,
         model=model,
         fallbacks=tuple(fallbacks),
-        stream=fields.flag(given, "stream") and endpoint != "embeddings",
+        stream=fields.flag(given, "stream") and form.generates,
         include_usage=fields.flag(stream_options, "include_usage", "stream_options.include_usage"),
         continuous_usage=bool(stream_options.get("continuous_usage_stats")),
         bound=bound,
         bound_field=bound_field,
-        choices=1 if endpoint == "embeddings" else _choices(given, asked),
-        prompt=_measured(body, media, _in_json(given, asked, endpoint), bool(fields.mappings(given, "tools"))),
-        extras=extras.read(given, (model, *fallbacks), [one.payload for one in media if one.kind == "file"]),
+        choices=_choices(given, asked) if form.generates else 1,
+        prompt=_measured(body, media, _in_json(given, asked, form), bool(fields.mappings(given, "tools"))),
+        extras=extras.read(
+            given,
+            (model, *fallbacks),
+            [one.payload for one in media if one.kind == "file"],
+            by_condition=endpoint == "messages",
+        ),
         user=_user(given),
         max_price=fields.mapping(fields.mapping(given, "provider"), "max_price", "provider.max_price") or None,
     )
@@ -210,6 +217,12 @@ def _refuse_forbidden(given: Mapping[str, Any]) -> None:
         raise BadRequest(f"{name}: {FORBIDDEN[name]}", param=name)
 
 
+def _refuse_state(given: Mapping[str, Any], state: Mapping[str, str]) -> None:
+    for name in state.keys() & given.keys():
+        if given[name] not in (None, False):
+            raise BadRequest(f"{name}: {state[name]}", param=name)
+
+
 def _models(given: Mapping[str, Any]) -> list[str]:
     fallbacks = fields.listed(given, "models")
     if len(fallbacks) > MOST_FALLBACKS:
@@ -226,27 +239,30 @@ def _model(name: object, param: str) -> str:
     return name
 
 
-def _asked(given: Mapping[str, Any], endpoint: Endpoint) -> list[Any]:
+def _asked(given: Mapping[str, Any], form: Form) -> list[Any]:
     """The messages, prompts or inputs. A single text becomes a list."""
-    name, kinds = _PROMPTS[endpoint]
-    value = given.get(name)
+    value = given.get(form.prompt)
     asked = [value] if isinstance(value, str) else value
-    if not isinstance(asked, list) or not asked or not all(isinstance(one, kinds) for one in asked):
-        raise BadRequest(f"{name}: send at least one.", param=name)
+    if not isinstance(asked, list) or not asked or not all(isinstance(one, form.kinds) for one in asked):
+        raise BadRequest(f"{form.prompt}: send at least one.", param=form.prompt)
     return asked
 
 
-def _bound(given: Mapping[str, Any], endpoint: Endpoint) -> tuple[int | None, str | None]:
+def _bound(given: Mapping[str, Any], form: Form) -> tuple[int | None, str | None]:
     """The output bound, and the name under which the client set it."""
-    if endpoint == "embeddings":
+    if not form.bounds:
         return 0, None
-    newer = fields.whole(given, "max_completion_tokens", MOST_OUTPUT_TOKENS)
-    bound = fields.whole(given, "max_tokens", MOST_OUTPUT_TOKENS)
-    if newer is None:
-        return bound, None if bound is None else "max_tokens"
-    if bound is not None or endpoint == "completions":
-        raise BadRequest("max_completion_tokens: use max_tokens alone.", param="max_completion_tokens")
-    return newer, "max_completion_tokens"
+    for name in form.refused_bounds:
+        if given.get(name) is not None:
+            raise BadRequest(f"{name}: use {form.bounds[0]} alone.", param=name)
+    bound, field = None, None
+    for name in form.bounds:
+        value = fields.whole(given, name, MOST_OUTPUT_TOKENS)
+        if value is not None and bound is not None:
+            raise BadRequest(f"{name}: use {field} alone.", param=name)
+        if value is not None:
+            bound, field = value, name
+    return bound, field
 
 
 def _choices(given: Mapping[str, Any], asked: Iterable[Any]) -> int:
@@ -263,7 +279,7 @@ _NO_TEXT: Final = (int, Decimal, NoneType)
 _AROUND_MESSAGES: Final = _fifths(b'"messages":[]')
 
 
-def _in_json(given: Mapping[str, Any], asked: Iterable[Any], endpoint: Endpoint) -> int:
+def _in_json(given: Mapping[str, Any], asked: Iterable[Any], form: Form) -> int:
     """The tokens that `most_tokens` counts for what no model reads: the model's name, names of numbers and switches,
     and the JSON around plain messages, beyond their template."""
     fifths = 0
@@ -272,7 +288,7 @@ def _in_json(given: Mapping[str, Any], asked: Iterable[Any], endpoint: Endpoint)
             fifths += _of_member(name, "")
         elif name == "model":
             fifths += _of_member(name, f'"{value}"')
-    if endpoint == "chat":
+    if form.has_messages:
         fifths += _AROUND_MESSAGES + sum(map(_around_message, asked))
     return fifths // 5
 
@@ -314,6 +330,28 @@ def _media(asked: Iterable[Any]) -> Iterator[Medium]:
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict):
                 yield from (_medium(_KINDS[name], part[name]) for name in _KINDS if name in part)
+
+
+def _nested_media(asked: object) -> Iterator[Medium]:
+    """The media of Responses and Messages, where they are media: in lists of content, outputs of tools, and documents.
+    Refuses what only an upstream has, because its size is not known."""
+    for part in fields.as_mappings(asked):
+        if part.get("type") in STORED or part.get("file_id") is not None:
+            raise BadRequest(f"{_kind(part)}: send the content itself. {UNKNOWN_SIZE}", param=_kind(part))
+        source = fields.as_mapping(part.get("source"))
+        if source.get("file_id") is not None:
+            raise BadRequest(f"source: send the content itself. {UNKNOWN_SIZE}", param="source")
+        if part.get("type") in ("image", "document") and source.get("type") in ("base64", "url"):
+            yield _medium("image" if part["type"] == "image" else "file", source)
+        yield from (_medium(_NESTED_KINDS[name], part[name]) for name in _NESTED_KINDS if name in part)
+        for name in ("content", "output"):
+            inner = part.get(name)
+            yield from _nested_media([inner] if isinstance(inner, dict) else inner)
+        yield from _nested_media(source.get("content"))
+
+
+def _kind(part: Mapping[str, Any]) -> str:
+    return "file_id" if part.get("file_id") is not None else str(part["type"])
 
 
 def _medium(kind: Kind, value: Any) -> Medium:

@@ -9,7 +9,7 @@ since a usage without its last line end is still a usage.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from tollgate.core import request_body, strict_json
 from tollgate.core.fields import as_mapping
@@ -152,6 +152,8 @@ class Failure(NamedTuple):
 class Tally:
     """What a stream, or a plain answer, has reported about itself so far. Its texts are safe for logs and rows."""
 
+    noteworthy: ClassVar[re.Pattern[bytes]] = _NOTEWORTHY
+    """Finds what must be read of an event."""
     choices: int = 1
     """How many answers the client asked for."""
     generation_id: str | None = None
@@ -161,6 +163,8 @@ class Tally:
     """The last one seen. None is absent, which is not zero."""
     finish_reasons: dict[int, str] = field(default_factory=dict)
     failure: Failure | None = None
+    awaits_start: bool = field(default=True, compare=False)
+    """Whether the event that names the generation has not come yet."""
     done: bool = False
     unreadable: int = 0
     """Events that had to be read and were not JSON."""
@@ -189,7 +193,7 @@ class Tally:
             self.done = True
             return
         self.events += 1
-        if self.counts or (self.generation_id is None and b'"id"' in data) or _NOTEWORTHY.search(data):
+        if self.counts or (self.awaits_start and b'"id"' in data) or _NOTEWORTHY.search(data):
             try:
                 self._take(strict_json.from_upstream(data))
             except NotJson:
@@ -203,6 +207,7 @@ class Tally:
 
     def _take(self, document: Mapping[str, Any]) -> None:
         self.generation_id = self.generation_id or _name(document.get("id"))
+        self.awaits_start = self.generation_id is None
         self.model = _name(document.get("model")) or self.model
         self.usage = as_mapping(document.get("usage")) or self.usage
         self._fail(document.get("error"))
@@ -210,7 +215,7 @@ class Tally:
         for choice in choices if isinstance(choices, list) else ():
             self._take_choice(as_mapping(choice))
         if self.counts:
-            self.text_tokens += _most_said(choices)
+            self.text_tokens += most_said(choices)
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         self._fail(choice.get("error"))
@@ -224,12 +229,12 @@ class Tally:
             self.failure = _failure(error)
 
 
-def quiet(piece: bytes) -> int:
+def quiet(piece: bytes, noteworthy: re.Pattern[bytes] = _NOTEWORTHY) -> int:
     """How many bytes at the beginning are complete events that need not be parsed: no line end but LF, no comment, and
     nothing that a tally takes. The piece must begin where an event begins."""
     if piece.startswith(b":"):
         return 0
-    found = _NOTEWORTHY.search(piece)
+    found = noteworthy.search(piece)
     end = found.start() if found else len(piece)
     for mark in _WORTH_A_LOOK:
         place = piece.find(mark, 0, end)
@@ -242,9 +247,9 @@ def is_done(data: bytes) -> bool:
     return len(data) < 16 and data.strip() == _DONE
 
 
-def _most_said(choices: object) -> int:
-    """The most tokens that the texts of these choices may be: content, reasoning, names and arguments of tool calls."""
-    tokens, left = 0, [("", choices)]
+def most_said(said: object) -> int:
+    """The most tokens that these texts may be: content, reasoning, names and arguments of tool calls."""
+    tokens, left = 0, [("", said)]
     while left:
         name, value = left.pop()
         if isinstance(value, dict):

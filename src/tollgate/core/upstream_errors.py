@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tollgate.core import sse, strict_json
+from tollgate.core.errors import anthropic_type
 from tollgate.core.fields import as_mapping
 from tollgate.core.strict_json import NotJson
 
@@ -31,6 +32,15 @@ def in_answer(body: bytes, status: int, upstream: str) -> bytes:
     """The body of a refusal, which has an `error`. What stands beside it is about our own account, and is left out."""
     error = json.loads(body)["error"]
     return json.dumps({"error": _shaped(error, status, upstream)}, separators=(",", ":")).encode()
+
+
+def for_anthropic(body: bytes, status: int, upstream: str, request_id: str) -> bytes:
+    """As `in_answer`, in the shape of Anthropic's errors."""
+    shaped = _shaped(json.loads(body)["error"], status, upstream)
+    if shaped["param"] is None:
+        del shaped["param"]
+    told = {"type": "error", "error": {**shaped, "type": anthropic_type(status)}, "request_id": request_id}
+    return json.dumps(told, separators=(",", ":")).encode()
 
 
 def in_event(event: bytes, upstream: str) -> bytes:
@@ -61,7 +71,7 @@ def _shaped(given: Any, status: int, upstream: str) -> dict[str, Any]:
         **facts,
         "message": error.get("message") or f"The upstream failed with status {status}.",
         "type": error.get("type") or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
-        "code": _code(metadata.get("error_type")) or _code(code) or _of_status(status),
+        "code": _code(metadata.get("error_type") or error.get("error_type")) or _code(code) or _of_status(status),
         "param": error.get("param"),
         "upstream": upstream,
         "upstream_code": code,

@@ -9,7 +9,7 @@ import time
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tollgate.sandbox import API
+from tollgate.sandbox import API, messages, responses
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.client_connection import ClientGone, Cut
 from tollgate.sandbox.dialects import CHAT, TEXT
@@ -18,7 +18,7 @@ from tollgate.sandbox.faults import DEFAULTS
 from tollgate.sandbox.ledger import Clock, Ledger
 from tollgate.sandbox.models import MODELS
 from tollgate.sandbox.pages import Pages
-from tollgate.sandbox.paid import Completions
+from tollgate.sandbox.paid import Choices, Completions
 from tollgate.sandbox.refusals import Refusal
 from tollgate.sandbox.request_reading import Instead
 from tollgate.sandbox.state import BOUNDED, Habits, Randomness, State
@@ -54,7 +54,7 @@ class Sandbox:
         try:
             await self._router(scope, receive, send)
         except Refusal as refusal:
-            await refusal.response()(scope, receive, send)
+            await refusal.response(anthropic=scope["path"].startswith(f"{API}/messages"))(scope, receive, send)
         except Instead as instead:
             await instead.response(scope, receive, send)
         except (ClientGone, Cut):  # a server closes the connection of a response without an end
@@ -65,8 +65,10 @@ def _routes(state: State) -> list[Route]:
     """The paid ones first: routes are tried in order."""
     pages = Pages(state)
     return [
-        Route(f"{API}/chat/completions", Completions(state, CHAT), methods=["POST"]),
-        Route(f"{API}/completions", Completions(state, TEXT), methods=["POST"]),
+        Route(f"{API}/chat/completions", Completions(state, Choices(CHAT)), methods=["POST"]),
+        Route(f"{API}/completions", Completions(state, Choices(TEXT)), methods=["POST"]),
+        Route(f"{API}/responses", Completions(state, responses), methods=["POST"]),
+        Route(f"{API}/messages", Completions(state, messages), methods=["POST"]),
         Route(f"{API}/embeddings", Embeddings(state), methods=["POST"]),
         Route(f"{API}/embeddings/models", pages.embedding_models),
         Route(f"{API}/models", pages.models),

@@ -74,11 +74,7 @@ def _looped(body: Body, prompt_tokens: int, faults: Faults) -> Extra:
     tools = [tool for tool in _objects(body, "tools") if tool.get("type") not in (None, "function", "custom")]
     if not tools:
         return Extra()
-    steps = min(
-        faults.whole("tool-steps") if "tool-steps" in faults else 1,
-        _whole(body, "max_tool_calls") or MOST_STEPS,
-        MOST_STEPS,
-    )
+    steps = min(faults.whole("tool-steps") if "tool-steps" in faults else 1, *_bounds(body, tools))
     calls = [_call(tools[step % len(tools)]) for step in range(steps)]
     read_again = sum((steps - turn) * call.prompt_tokens for turn, call in enumerate(calls))
     return Extra(
@@ -90,9 +86,21 @@ def _looped(body: Body, prompt_tokens: int, faults: Faults) -> Extra:
     )
 
 
+def _bounds(body: Body, tools: list[Body]) -> list[int]:
+    """Of Messages' own search, the provider runs the loop, which ends after max_uses."""
+    if any(_is_native(tool) for tool in tools):
+        return [_whole(tool, "max_uses") or MOST for tool in tools]
+    conditions = [_whole(one, "step_count") for one in _objects(body, "stop_server_tools_when")]
+    return [_whole(body, "max_tool_calls") or MOST_STEPS, MOST_STEPS, *(count + 1 for count in conditions if count)]
+
+
+def _is_native(tool: Body) -> bool:
+    return str(tool.get("type")).startswith("web_search_2")
+
+
 def _call(tool: Body) -> Extra:
     kind, settings = tool["type"], {**tool, **_object(tool, "parameters")}
-    if kind in SEARCHES:
+    if kind in SEARCHES or _is_native(tool):
         return _search(settings)
     if kind == "openrouter:web_fetch":
         return Extra(

@@ -1,6 +1,8 @@
 """The endpoints that say something for money, as plain ASGI: this is the path that a benchmark takes."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -12,27 +14,67 @@ from tollgate.sandbox.encoding import encode_with, utf8
 from tollgate.sandbox.extras import Extra
 from tollgate.sandbox.generation import Generation
 from tollgate.sandbox.job import Job
-from tollgate.sandbox.parameters import Parameters
+from tollgate.sandbox.parameters import Body, Parameters
 from tollgate.sandbox.prices import Used
-from tollgate.sandbox.refusals import Refusal, unavailable
+from tollgate.sandbox.refusals import PROVIDER_ERROR, Refusal, unavailable
 from tollgate.sandbox.request_reading import take
 from tollgate.sandbox.speech import Finish, Said
 from tollgate.sandbox.state import State
-from tollgate.sandbox.stream import BREAKS, PROVIDER_ERROR, Script, events, gigantic
+from tollgate.sandbox.stream import BREAKS, ChoicesStream, Script, Stream, events, with_excess
 
 ERRORS = ("mid-stream-error", "finish-error", "vllm-error")
 """The ways to break off for which nothing is charged."""
 
 
-class Completions:
-    def __init__(self, state: State, dialect: Dialect) -> None:
-        self._state = state
+class Form(Protocol):
+    """How an endpoint is asked, and how it answers: Choices, or one of the modules `messages` and `responses`."""
+
+    @property
+    def read(self) -> Callable[[Body], Parameters]: ...
+
+    @property
+    def whole(self) -> Callable[[Generation, Parameters, Said, dict[str, Any]], str]: ...
+
+    @property
+    def Stream(self) -> Callable[[Script], Stream]: ...  # noqa: N802
+
+
+class Choices:
+    """Chat completions and text completions."""
+
+    def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
+        self.read = dialect.read
+
+    def whole(self, generation: Generation, params: Parameters, said: Said, reported: dict[str, Any]) -> str:
+        error = {"error": PROVIDER_ERROR} if said.finish == "error" else {}
+        envelope = self._dialect.envelope(generation, of_chunk=False)
+        if "no-id" in generation.faults:
+            del envelope["id"]
+        shown = with_excess(said, generation.faults)
+        choices = [
+            {
+                "index": index,
+                **self._dialect.choice(said if index else shown, params, f"{generation.call_id}-{index}"),
+                **error,
+            }
+            for index in range(params.choices)
+        ]
+        return encode_with(envelope | {"choices": choices}, reported)
+
+    def Stream(self, script: Script) -> Stream:  # noqa: N802
+        return ChoicesStream(self._dialect, script)
+
+
+class Completions:
+    def __init__(self, state: State, form: Form) -> None:
+        self._state = state
+        self._form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with ClientConnection(receive, send) as client:
             job, body = await take(self._state, client, scope, speaks)
-            params = self._dialect.read(body)
+            params = self._form.read(body)
             most = min(output_bound(job, params), self._state.habits.most_tokens // params.choices)
             extra = extras.of(body, params.prompt_tokens, job.faults)
             said = speech.BLANK if "blank" in job.faults else speech.say(job.model, params, most)
@@ -60,23 +102,8 @@ class Completions:
         await delivery.whole(client, generation, self._body(generation, params, said))
 
     def _body(self, generation: Generation, params: Parameters, said: Said) -> bytes:
-        excess = gigantic(generation.faults)
-        shown = replace(said, content=[*said.content, excess]) if excess else said
-        error = {"error": PROVIDER_ERROR} if said.finish == "error" else {}
-        envelope = self._dialect.envelope(generation, of_chunk=False)
-        if "no-id" in generation.faults:
-            del envelope["id"]
-        choices = [
-            {
-                "index": index,
-                **self._dialect.choice(said if index else shown, params, f"{generation.call_id}-{index}"),
-                **error,
-            }
-            for index in range(params.choices)
-        ]
         usage = billing.usage(generation.used, generation.bill, generation.extra, caches=generation.model.caches)
-        reported = billing.reported(usage, generation.faults)
-        return utf8(encode_with(envelope | {"choices": choices}, reported))
+        return utf8(self._form.whole(generation, params, said, billing.reported(usage, generation.faults)))
 
     async def _stream(self, client: ClientConnection, generation: Generation, params: Parameters, said: Said) -> None:
         faults, habits = generation.faults, self._state.habits
@@ -84,12 +111,12 @@ class Completions:
         usage = billing.usage(
             full, generation.price(full, said.finish), generation.extra, caches=generation.model.caches
         )
-        script = Script(self._dialect, generation, params, said, billing.reported(usage, faults))
+        script = Script(generation, params, said, billing.reported(usage, faults))
         finish: Finish | None = None
         cancelled = True
         try:
             pace = faults.pace(habits.token_delay_seconds, full.completion)
-            await delivery.streamed(client, generation, events(script), pace)
+            await delivery.streamed(client, generation, events(script, self._form.Stream(script)), pace)
             finish, cancelled = _finish(script), False
         except Cut:
             cancelled = False

@@ -30,6 +30,21 @@ KINDS: dict[int, tuple[str, str]] = {
     524: ("timeout", "Request timed out. Please try again later."),
     529: ("provider_overloaded", "Provider returned error"),
 }
+PROVIDER_ERROR: dict[str, Any] = {
+    "code": 502,
+    "message": "Provider disconnected unexpectedly",
+    "metadata": {"error_type": "provider_unavailable", "provider_code": "disconnected"},
+}
+ANTHROPICS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
 UNMAPPED = ("unmapped", "Provider returned error")
 
 
@@ -59,8 +74,15 @@ class Refusal(Exception):
             error["availability"] = dict(self.availability)
         return {"error": error}
 
-    def response(self) -> Response:
-        return json_response(self.body(), self.status, self.headers)
+    def response(self, *, anthropic: bool = False) -> Response:
+        body = anthropic_error(self.status, self.message, self.metadata) if anthropic else self.body()
+        return json_response(body, self.status, self.headers)
+
+
+def anthropic_error(status: int, message: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    kind = ANTHROPICS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    error = {"type": kind, "message": message, "error_type": metadata["error_type"]}
+    return {"type": "error", "error": error, "request_id": None}
 
 
 def unavailable(code: str, status: int, message: str, models: list[str], **more: Any) -> Refusal:

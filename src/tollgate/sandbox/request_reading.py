@@ -19,7 +19,7 @@ from tollgate.sandbox.state import Barrier, State
 from tollgate.sandbox.stream import VLLM_ERROR
 
 REFUSED_KEY = "sandbox-refuses-me"
-LONG_FIELDS = {"messages", "prompt", "input", "tools", "response_format"}
+LONG_FIELDS = {"messages", "prompt", "input", "instructions", "system", "tools", "response_format"}
 SHOWN_FIELDS = ("model", "user", "session_id")
 LONGEST_KEPT = 200
 """Of each of these, where little is kept."""

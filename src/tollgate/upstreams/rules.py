@@ -7,15 +7,11 @@ from itertools import groupby
 from typing import Final, Literal, NamedTuple
 
 from tollgate.core import strict_json
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import OPENROUTER, Dialect, Route
 from tollgate.core.names import is_name
-from tollgate.core.request_body import Ask, Endpoint
+from tollgate.core.request_body import Ask
 
-PATHS: Final[Mapping[Endpoint, str]] = {
-    "chat": "/chat/completions",
-    "completions": "/completions",
-    "embeddings": "/embeddings",
-}
 LONGEST_HEADER: Final = 1024
 LONGEST_RETRY_SECONDS: Final = 86_400
 PATIENCE_SECONDS: Final = 5.0
@@ -86,10 +82,20 @@ class UpstreamCall(NamedTuple):
     """Replaces the client's `models` where OpenRouter does not know all of them."""
     search_off: bool = False
     """Switches off the web search that our account at OpenRouter may have on by default."""
+    as_chat: tuple[Ask, bytes] | None = None
+    """The same call for chat completions, for servers that lack the endpoint."""
     note_at_work: Callable[[Route | None], object] = unnoted
     """Called with the route that has the whole request, and with None when that route failed or refused it."""
     record_attempt: Callable[[AttemptRecord], object] = unrecorded
     """Called after each attempt, and for each route that was skipped."""
+
+
+def as_served(call: UpstreamCall, route: Route) -> UpstreamCall:
+    """The call as the server of this route gets it."""
+    if call.as_chat is None or route.upstream.dialect in ENDPOINTS[call.ask.endpoint].dialects:
+        return call
+    ask, body = call.as_chat
+    return call._replace(ask=ask, body=body)
 
 
 class Refusal(NamedTuple):
@@ -203,6 +209,10 @@ def fit_secret(secret: str | None) -> str | None:
     """The secret without surrounding blanks; None when no header could carry it."""
     stripped = (secret or "").strip()
     return stripped if stripped and _is_plain(stripped) else None
+
+
+def has_no_key(variable: str) -> str:
+    return f"{variable} is not set: set it in the environment of Tollgate and restart it"
 
 
 def record_of(body: bytes) -> Mapping[str, object]:

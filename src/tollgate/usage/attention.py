@@ -42,6 +42,15 @@ def item(kind: str, severity: Severity, count: int = 1, **facts: Any) -> dict[st
     return {"kind": kind, "severity": severity, "count": count, "facts": facts}
 
 
+def of_orgs(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Orgs whose paid calls are suspended, and orgs that owe, as the overview counts them."""
+    suspended, overdrawn = found["paid_suspended"], found["overdrawn"]
+    if suspended["count"]:
+        yield item("paid_suspended", "critical", suspended["count"])
+    if overdrawn["count"]:
+        yield item("overdrawn", "warning", overdrawn["count"], overdrawn_nanos=overdrawn["overdrawn_nanos"])
+
+
 def of_instance(
     *, failing: Sequence[str], stale_seconds: float | None, days_left: float | None
 ) -> Iterable[dict[str, Any]]:

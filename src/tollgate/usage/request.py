@@ -5,20 +5,20 @@ Users see what they pay and what it was for; operators also see prices, our cost
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tollgate.core import prices
 from tollgate.core.models import OPENROUTER, SANDBOX
-from tollgate.core.money import EXACT, NANOS_PER_CREDIT
+from tollgate.core.prices import PPM
 from tollgate.usage.schemas import RequestRow
 from tollgate.web.schemas import Amounts, Credits, Moment
 
-PPM: Final = 1_000_000
-
 BASIS_DESCRIPTION = (
     "How the charge was found. `stated_cost`: the upstream stated its cost. `listed_price`: the upstream's tokens at "
-    "the route's price. `free`: a test key. `generation_record`: OpenRouter's record, which was asked for later. "
+    "the route's price. `free`: a test key, or a call that costs nothing. `generation_record`: OpenRouter's record, "
+    "which was asked for later. "
     "Estimates: `no_usage` (the upstream stated no tokens), `abandoned_prefill` (the client left while the upstream "
     "read the prompt), `no_trace` (nothing says what it cost). Quarantined, and charged at the hold: "
     "`unbelievable_usage`, `out_of_range`, `unreadable_record`. Not charged: `released`, `no_record` (OpenRouter has "
@@ -139,10 +139,10 @@ def basis(found: Mapping[str, Any]) -> str | None:
         return str(stored)
     if found["state"] == "released":
         return "released"
-    if found["upstream"] == SANDBOX:
-        return "free"
-    if found["estimated"] or found["quarantined"] or found["upstream"] is None:
+    if found["estimated"] or found["quarantined"]:
         return "unknown"
+    if found["upstream"] == SANDBOX or not (found["charge_nanos"] or found["cost_nanos"]):
+        return "free"
     states_cost = found["upstream"] == OPENROUTER and (found["settlement"]["usage"] or {}).get("cost") is not None
     return "stated_cost" if states_cost else "listed_price"
 
@@ -178,4 +178,4 @@ def _only_attempt(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _in_credits(nanos: str | None) -> str | None:
-    return None if nanos is None else f"{EXACT.divide(Decimal(nanos), NANOS_PER_CREDIT).normalize():f}"
+    return None if nanos is None else prices.in_credits(Decimal(nanos))

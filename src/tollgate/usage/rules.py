@@ -21,6 +21,9 @@ LONGEST_SERIES: Mapping[Bucket, timedelta] = {
     "hour": timedelta(days=31),
     "day": timedelta(days=731),
 }
+LENIENCY = timedelta(minutes=1)
+"""`hours` in a query begins a moment before the period is checked."""
+
 DEFAULT_AGGREGATE = timedelta(days=30)
 DEFAULT_OVERVIEW = timedelta(days=1)
 LONGEST_OVERVIEW = timedelta(days=366)
@@ -87,7 +90,7 @@ def overview_span(since: datetime | None, until: datetime | None, *, now: dateti
 
 
 def overview_bucket(found: Span, now: datetime) -> Literal["hour", "day"]:
-    return "hour" if (found.until or now) - found.since <= LONGEST_OVERVIEW_BY_HOUR else "day"
+    return "hour" if (found.until or now) - found.since <= LONGEST_OVERVIEW_BY_HOUR + LENIENCY else "day"
 
 
 def table_row(request: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:
@@ -106,7 +109,7 @@ def _before(moment: datetime, length: timedelta) -> datetime:
 
 
 def _refuse_longer_than(most: timedelta, found: Span, now: datetime, what: str) -> None:
-    if (found.until or now) - found.since > most:
+    if (found.until or now) - found.since > most + LENIENCY:
         hours = most // timedelta(hours=1)
         limit = f"{hours} hours" if most < timedelta(days=1) else f"{most.days} days"
         raise BadRequest(f"{what} covers at most {limit}. Choose a later `from`.", param="from", most_hours=hours)

@@ -1,4 +1,4 @@
-"""Renders all errors, in OpenAI's shape or, under OpenRouter's paths, in OpenRouter's."""
+"""Renders all errors in the shape that the clients of the path expect: OpenAI's, OpenRouter's or Anthropic's."""
 
 from typing import Any
 
@@ -8,12 +8,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from tollgate.core.errors import BadRequest, BodyTooLarge, InternalError, MethodNotAllowed, NotFound, TollgateError
+from tollgate.core.errors import (
+    BadRequest,
+    BodyTooLarge,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    Shape,
+    TollgateError,
+)
 from tollgate.process import logs
 from tollgate.web import places
 from tollgate.web.aliases import asked_path
 
 OPENROUTERS = "/api/v1/"
+ANTHROPICS = ("/v1/messages", "/api/v1/messages")
 MOST_FAULTS = 100
 
 
@@ -25,15 +34,22 @@ class Refusal(JSONResponse):
         self._error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if speaks_openrouter(scope):
-            self.body = self.render(self._error.body(openrouter=True))
+        shape = shape_of(scope)
+        if shape != "openai":
+            self.body = self.render(self._error.body(shape, scope["state"]["request_id"]))
             self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 
-def speaks_openrouter(scope: Scope) -> bool:
-    """Whether the path is one of OpenRouter's, whose clients expect its error shape."""
-    return asked_path(scope).startswith(OPENROUTERS)
+def shape_of(scope: Scope) -> Shape:
+    return shape_of_path(asked_path(scope))
+
+
+def shape_of_path(path: str) -> Shape:
+    """The shape of errors that the clients of this path expect."""
+    if path.startswith(ANTHROPICS):
+        return "anthropic"
+    return "openrouter" if path.startswith(OPENROUTERS) else "openai"
 
 
 def render(error: TollgateError, headers: dict[str, str] | None = None) -> Refusal:

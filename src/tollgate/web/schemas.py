@@ -32,6 +32,7 @@ from tollgate.process import clock
 MOST_ON_A_PAGE = 1000
 MOST_SKIPPED = 10_000
 MOST_HOURS = 731 * 24
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+")
 PLAIN_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 SHAPING = {"limit", "hours", "by", "bucket", "format", "include"}
 REFERENCE = "#/components/schemas/{model}"
@@ -61,6 +62,13 @@ def on_clocks(moment: datetime) -> datetime:
     return moment
 
 
+def written_out(value: object) -> object:
+    """Refuses numbers, which pydantic reads as seconds since 1970."""
+    if isinstance(value, str | int | float) and not TIME.fullmatch(str(value)):
+        raise ValueError("send a time as in 2026-11-01T09:30:00Z")
+    return value
+
+
 def midnight_of(value: object) -> object:
     """A plain date means its midnight in UTC. Other values stay as they are."""
     is_date = isinstance(value, str) and PLAIN_DATE.fullmatch(value)
@@ -68,7 +76,12 @@ def midnight_of(value: object) -> object:
 
 
 _Shown = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-Moment = Annotated[AwareDatetime, AfterValidator(in_utc), PlainSerializer(rfc3339, return_type=_Shown)]
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(written_out),
+    AfterValidator(in_utc),
+    PlainSerializer(rfc3339, return_type=_Shown),
+]
 """RFC 3339: any offset in requests; UTC with milliseconds in responses."""
 When = Annotated[
     Moment,
@@ -90,6 +103,11 @@ Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]
 Credits = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,9}$", examples=["4.999996"])]
 """An amount in responses: a decimal string, exact, with two to nine places."""
 Entry = TypeVar("Entry")
+
+
+def exactly_one(*names: str) -> dict[str, Any]:
+    """For the schema of a body that needs one of these fields."""
+    return {"oneOf": [{"required": [name]} for name in names]}
 
 
 class ChangeBody(BaseModel):
@@ -138,7 +156,7 @@ class PageQuery(QueryModel):
     """The query of a list. Lists add their filters."""
 
     limit: int = Field(100, ge=1, le=MOST_ON_A_PAGE, description="The most entries on a page.")
-    cursor: Text | None = Field(None, description="The next_cursor of the previous page.")
+    cursor: Text | None = Field(None, description="The next_cursor of the previous page. Send either cursor or offset.")
     offset: int | None = Field(
         None,
         ge=0,

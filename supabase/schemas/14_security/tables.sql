@@ -79,7 +79,7 @@ create table tollgate.refused_calls (
 create index refused_calls_age on tollgate.refused_calls (hour, id);
 create index refused_calls_seen on tollgate.refused_calls (last_seen_at);
 
-comment on table tollgate.refused_calls is 'Paid calls refused with 402 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
+comment on table tollgate.refused_calls is 'Paid calls refused with 402, 403 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
 comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
 
 alter table tollgate.refused_calls enable row level security;

@@ -84,20 +84,12 @@ as $$
     union all
     select 4, tollgate.attention_item('unsettled', 'warning', h.unsettled) from tollgate.holds_to_look_at() h
     union all
-    select 5, tollgate.attention_item('paid_suspended', 'critical', count(*))
-    from tollgate.orgs o where o.paid_suspended_at is not null
-    union all
-    select 6, tollgate.attention_item('overdrawn', 'warning', count(*), jsonb_build_object(
-      'overdrawn_nanos', coalesce(-sum(o.balance_nanos), 0)
-    ))
-    from tollgate.orgs o where o.balance_nanos < 0
-    union all
-    select 7, tollgate.attention_item('upstream_down', 'critical', count(*), jsonb_build_object('names', jsonb_agg(u.name)))
+    select 5, tollgate.attention_item('upstream_down', 'critical', count(*), jsonb_build_object('names', jsonb_agg(u.name)))
     from tollgate.upstreams u
     join tollgate.probes p on p.upstream_id = u.id
     where u.state = 'active' and p.status = 'down'
     union all
-    select 8, tollgate.attention_item('security_event', s.severity, s.count)
+    select 6, tollgate.attention_item('security_event', s.severity, s.count)
     from (
       select e.severity, count(*) as count
       from tollgate.security_events e
@@ -109,7 +101,7 @@ as $$
 $$;
 
 comment on function tollgate.attention() is
-  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, suspended and overdrawn orgs, upstreams that are down, and open security events by severity.';
+  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, upstreams that are down, and open security events by severity.';
 
 
 create function public.tollgate_overview(caller jsonb, since text, until text, bucket text) returns jsonb

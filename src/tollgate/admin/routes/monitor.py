@@ -67,7 +67,7 @@ def router(
             stale_seconds=live.age_seconds if health_of_instance(live) in ("stale", "down") else None,
             days_left=openrouter["days_left"],
         )
-        shown = attention.shown([*found["attention"], *here])
+        shown = attention.shown([*found["attention"], *attention.of_orgs(found), *here])
         return Overview.model_validate(found | {"bucket": bucket, "openrouter": openrouter, "attention": shown})
 
     return routes

@@ -189,43 +189,28 @@ class OpenRouterCredit(Amounts):
     reason: str | None = Field(description="Why the credit is unknown.")
 
 
-class PeriodUsage(Amounts):
+class _WithErrorRate(BaseModel):
+    error_rate: float | None = Field(description="Errors by requests, from 0 to 1; null without requests.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_rate(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"error_rate": found["errors"] / found["requests"] if found["requests"] else None}
+
+
+class PeriodUsage(_WithErrorRate, PaidMeasures):
     model_config = ConfigDict(populate_by_name=True)
 
     since: Moment = Field(alias="from")
     until: Moment = Field(alias="to")
-    requests: int
-    errors: int
-    error_rate: float | None = Field(description="Errors by requests, from 0 to 1; null without requests.")
-    streamed: int
-    estimated: int
-    prompt_tokens: int
-    completion_tokens: int
-    charge_nanos: int
-    charge_credits: Credits
-    cost_nanos: int
-    cost_credits: Credits
-    margin_nanos: int
-    margin_credits: Credits
     refunded_nanos: int = Field(description="Refunds made in this period, also of earlier charges.")
     refunded_credits: Credits
     latency: LastDayLatency = Field(description="From the request to the last byte.")
     first_token: LastDayLatency = Field(description="From the request to the first token of a stream.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _with_rate(cls, found: dict[str, Any]) -> dict[str, Any]:
-        return found | {"error_rate": found["errors"] / found["requests"] if found["requests"] else None}
 
-
-class OverviewPoint(PaidMeasures):
+class OverviewPoint(_WithErrorRate, PaidMeasures):
     start: Moment
-    error_rate: float | None = Field(description="Errors by requests, from 0 to 1; null without requests.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_rate(cls, found: dict[str, Any]) -> dict[str, Any]:
-        return found | {"error_rate": found["errors"] / found["requests"] if found["requests"] else None}
 
 
 class Attention(BaseModel):

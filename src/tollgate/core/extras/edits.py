@@ -4,7 +4,7 @@ import json
 from functools import partial
 from typing import TypeGuard
 
-from tollgate.core.extras.requested import FETCH_TOKENS, FETCH_TOOL, SEARCH_TOOLS, Extras
+from tollgate.core.extras.requested import FETCH_TOKENS, FETCH_TOOL, NATIVE_SEARCH_TOOL, SEARCH_TOOLS, Extras
 from tollgate.core.strict_json import Edits, edit_items, edit_text, unless_set
 
 SEARCH_OFF = '{"id":"web","enabled":false}'
@@ -17,8 +17,15 @@ def edits(extras: Extras, *, search_off: bool) -> Edits:
     return {
         "plugins": partial(_bounded_plugins, extras.steps, search_off),
         "tools": partial(_bounded_tools, extras.steps),
-        **({"max_tool_calls": str(extras.steps)} if extras.sends_steps else {}),
+        **(_bound(extras) if extras.sends_steps else {}),
     }
+
+
+def _bound(extras: Extras) -> Edits:
+    if not extras.by_condition:
+        return {"max_tool_calls": str(extras.steps)}
+    condition = {"type": "step_count_is", "step_count": extras.steps - 1}
+    return {"stop_server_tools_when": json.dumps([condition], separators=(",", ":"))}
 
 
 def _bounded_plugins(steps: int, search_off: bool, written: str | None) -> str | None:
@@ -40,7 +47,7 @@ def _bounded_tool(steps: int, tool: str) -> str:
     kind = json.loads(tool).get("type")
     if kind == FETCH_TOOL:
         return edit_text(tool, {"parameters": partial(_edited_object, _fetch_bounds(steps))})
-    if kind not in SEARCH_TOOLS:
+    if kind not in SEARCH_TOOLS and not NATIVE_SEARCH_TOOL.fullmatch(kind or ""):
         return tool
     uses = {"max_uses": unless_set(str(steps))}
     return edit_text(tool, {"parameters": partial(_edited_object, uses)} if kind.startswith("openrouter:") else uses)

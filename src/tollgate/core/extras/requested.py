@@ -13,6 +13,8 @@ STEPS: Final = 5
 """Server-tool calls in one request, where the client sets no max_tool_calls."""
 MOST_STEPS: Final = 30
 """OpenRouter allows no more."""
+LEAST_STEPS: Final = 2
+"""The fewest that a condition can bound: a loop ends after the call in which it is met."""
 MOST_USES: Final = 1_000
 NATIVE_SEARCHES: Final = 5
 """Searches that a provider's own engine may make for one request with the web plugin."""
@@ -42,20 +44,32 @@ SEARCH_TOOLS: Final = frozenset(
         "web_search_2025_08_26",
     }
 )
+NATIVE_SEARCH_TOOL: Final = re.compile(r"web_search_\d{8}")
+"""Anthropic's tool. The provider runs its loop, so only its own max_uses bounds it."""
 FETCH_TOOL: Final = "openrouter:web_fetch"
 IMAGE_TOOL: Final = "openrouter:image_generation"
 CLIENT_TOOLS: Final = ("function", "custom")
-TOOL_CHOICES: Final = (*CLIENT_TOOLS, "allowed_tools")
+TOOL_CHOICES: Final = (*CLIENT_TOOLS, "allowed_tools", "auto", "any", "none", "tool")
 FUSION: Final = "openrouter/fusion"
 """A router that calls several models at once."""
-PLAIN_TIERS: Final = (None, "auto", "default", "flex")
-"""Service tiers that cost the listed price or less."""
+PLAIN: Final[Mapping[str, tuple[Any, ...]]] = {
+    "service_tier": (None, "auto", "default", "flex", "standard", "standard_only"),
+    "speed": (None, "standard"),
+    "inference_geo": (None, "global", "not_available"),
+    "mcp_servers": (None, []),
+    "container": (None,),
+}
+"""Fields that can ask for a dearer service, and their values that cost the listed price or less."""
+_NAMED: Final = {"service_tier": "tier", "speed": "speed", "inference_geo": "geo"}
+"""The first part of such a service's name in the register; the second is the value. Others have the field's name."""
+FREE_EDITS: Final = ("clear_tool_uses", "clear_thinking")
+"""Ways of shortening a prompt that need no further call of a model."""
 UNASKED_SEARCHES: Final = (("deep-research", 50), ("perplexity/", 5), ("sonar", 5), ("search-preview", 5))
 """Models that search without being asked, by a part of their names, and the most searches for one request."""
 _ASKING: Final = frozenset(
     {
         *("tools", "tool_choice", "plugins", "web_search_options", "stop_server_tools_when", "preset", "service_tier"),
-        *("modalities", "prediction"),
+        *("modalities", "prediction", "context_management", *PLAIN),
     }
 )
 """The fields that can ask for extras."""
@@ -97,6 +111,8 @@ class Extras(NamedTuple):
     """The most calls of server tools."""
     sends_steps: bool = False
     """Whether we send the bound of the loop upstream, because the client set none."""
+    by_condition: bool = False
+    """Whether it is sent as a condition: Messages have no max_tool_calls."""
     images: int = 0
     """Images that OCR may add to the prompt."""
     output_images: bool = False
@@ -111,7 +127,9 @@ class Extras(NamedTuple):
 NOTHING_ASKED: Final = Extras()
 
 
-def read(given: Mapping[str, Any], models: Iterable[str], files: Iterable[str]) -> Extras:
+def read(
+    given: Mapping[str, Any], models: Iterable[str], files: Iterable[str], *, by_condition: bool = False
+) -> Extras:
     """The extras of a body. `files` are the payloads of its files. Raises BadRequest for what cannot be bounded."""
     models, files = tuple(models), tuple(files)
     if _ASKING.isdisjoint(given) and not any(map(_SPEAKING.search, models)):
@@ -120,12 +138,15 @@ def read(given: Mapping[str, Any], models: Iterable[str], files: Iterable[str]) 
     _refuse_unlisted_choice(given, tools)
     plugins = [plugin for plugin in fields.mappings(given, "plugins") if plugin.get("enabled") is not False]
     fetches = [plugin for plugin in plugins if plugin.get("id") == "web-fetch"]
-    steps, sends_steps = _steps(given) if tools or fetches else (0, False)
+    steps, sends_steps = _steps(given, by_condition=by_condition) if tools or fetches else (0, False)
+    if any(NATIVE_SEARCH_TOOL.fullmatch(kind) for kind, _ in tools):
+        steps = _native_searches(given, steps, alone=len(tools) + len(fetches) == 1)
     return Extras(
         once=(*_plugged(plugins), *_unplugged(given, models, plugins), *_parsed(plugins, files)),
         looped=(*(use for _, use in tools), *(_fetch(plugin, "plugins") for plugin in fetches)),
         steps=max([steps, *(fields.whole(plugin, "max_uses", MOST_USES, "plugins") or 0 for plugin in fetches)]),
         sends_steps=sends_steps,
+        by_condition=by_condition,
         images=OCR_IMAGES * len(files) if "mistral-ocr" in _pdf_engines(plugins) else 0,
         output_images="image" in _modalities(given),
         output_audio="audio" in _modalities(given),
@@ -144,7 +165,7 @@ def _looped(given: Mapping[str, Any]) -> Iterator[tuple[str, Use]]:
 
 
 def _tool(kind: str, settings: Mapping[str, Any]) -> Use:
-    if kind in SEARCH_TOOLS:
+    if kind in SEARCH_TOOLS or NATIVE_SEARCH_TOOL.fullmatch(kind):
         return _search(settings, "tools", native_searches=1)
     if kind == FETCH_TOOL:
         return _fetch(settings, "tools")
@@ -191,12 +212,22 @@ def _fetch(settings: Mapping[str, Any], param: str) -> Use:
     return Use(param, tuple((name, 1) for name in names), tokens=APPROXIMATE * tokens)
 
 
-def _steps(given: Mapping[str, Any]) -> tuple[int, bool]:
+def _steps(given: Mapping[str, Any], *, by_condition: bool) -> tuple[int, bool]:
     """The most calls of server tools, and whether we send that bound."""
     if given.get("stop_server_tools_when") is not None:
         return _steps_of_conditions(given), False
+    if by_condition:
+        return STEPS, True
     chosen = fields.whole(given, "max_tool_calls", 10**9, "max_tool_calls")
     return min(chosen or STEPS, MOST_STEPS), chosen is None or chosen > MOST_STEPS
+
+
+def _native_searches(given: Mapping[str, Any], steps: int, *, alone: bool) -> int:
+    """The most searches of Anthropic's tool, which the provider or OpenRouter runs."""
+    if not alone:
+        raise BadRequest("tools: list no other server tool beside this web search.", param="tools")
+    uses = [fields.whole(tool, "max_uses", MOST_USES, "tools") for tool in fields.mappings(given, "tools")]
+    return max(LEAST_STEPS, next((count for count in uses if count), steps))
 
 
 def _steps_of_conditions(given: Mapping[str, Any]) -> int:
@@ -253,8 +284,19 @@ def _unplugged(given: Mapping[str, Any], models: Iterable[str], plugins: Iterabl
             yield Use("model", (("plugin:fusion", 1),))
     if given.get("preset") is not None:
         yield Use("preset", ((f"preset:{given['preset']}", 1),))
-    if (tier := given.get("service_tier")) not in PLAIN_TIERS:
-        yield Use("service_tier", ((f"tier:{tier}", 1),))
+    for name, plain in PLAIN.items():
+        if (value := given.get(name)) not in plain:
+            yield Use(name, ((f"{_NAMED[name]}:{value}" if name in _NAMED else name, 1),))
+    for edit in _edits(given):
+        if not edit.startswith(FREE_EDITS):
+            yield Use("context_management", ((f"context:{edit}", 1),))
+
+
+def _edits(given: Mapping[str, Any]) -> Iterator[str]:
+    """How the prompt is to be shortened: Anthropic's object has a list of edits, OpenAI's field is the list."""
+    asked = given.get("context_management")
+    for edit in fields.as_mappings(fields.as_mapping(asked).get("edits") if isinstance(asked, dict) else asked):
+        yield str(edit.get("type"))
 
 
 def _parsed(plugins: Iterable[Mapping[str, Any]], files: tuple[str, ...]) -> Iterator[Use]:

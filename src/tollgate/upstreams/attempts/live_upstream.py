@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import OPENROUTER, Upstream
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
@@ -36,7 +37,7 @@ class LiveUpstream:
         self.failures = 0
         self.last_error: str | None = None
         base = upstream.base_url.rstrip("/")
-        self.urls = {endpoint: base + path for endpoint, path in rules.PATHS.items()}
+        self.urls = {endpoint: base + form.path for endpoint, form in ENDPOINTS.items()}
         self.lookup_url = base + "/generation?id="
         self._clock = clock
         self.breakers = Breakers(OF_OPENROUTER if self.is_paid else OF_OTHERS)
@@ -138,7 +139,7 @@ class LiveUpstream:
         secret = rules.fit_secret(secrets.get(name))
         if secret is None:
             self.is_usable = False
-            self.note(f"{name} is not set")
+            self.note(rules.has_no_key(name))
             log.error("upstream_has_no_key", upstream=self.upstream.id, variable=name)
             return ours
         return {**ours, "authorization": f"Bearer {secret}"}

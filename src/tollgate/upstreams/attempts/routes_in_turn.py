@@ -94,7 +94,8 @@ class Attempts:
         for route in routes:
             if route.upstream.id in spent:
                 continue
-            attempt = Attempt(self.live(route.upstream), route, call, connections, until)
+            served = call if call.as_chat is None else rules.as_served(call, route)
+            attempt = Attempt(self.live(route.upstream), route, served, connections, until)
             if attempt.needs_checkup():
                 await self._check_health(attempt.live)
             if not attempt.begin():

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from tollgate.core import sse, strict_json
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Event
@@ -37,13 +38,13 @@ class OpenAI:
         edits: Edits = {"model": json.dumps(route.model)} if route.model != call.ask.model else {}
         if call.ask.fallbacks:
             edits = {"model": json.dumps(route.model), "models": None}
-        if call.ask.stream:
+        if call.ask.stream and ENDPOINTS[call.ask.endpoint].asks_for_usage:
             edits = {**edits, "stream_options": partial(_asking_for_usage, self.continuous)}
         return {**edits, **self.bound_edits(call.ask, call.bound)}
 
     def shown(self, ask: Ask) -> Shown:
         """Takes the usage out again where only we asked for it."""
-        if not ask.stream or ask.continuous_usage:
+        if not ask.stream or ask.continuous_usage or not ENDPOINTS[ask.endpoint].asks_for_usage:
             return as_it_came
         if ask.include_usage:
             return _usage_at_the_end if self.continuous else as_it_came
@@ -55,10 +56,11 @@ class OpenAI:
 
     def bound_field(self, ask: Ask) -> str:
         """The name of the output bound. A body must never have two of them."""
-        return "max_tokens" if self.knows_only_max_tokens else ask.bound_field or "max_tokens"
+        oldest = ENDPOINTS[ask.endpoint].bounds[0]
+        return oldest if self.knows_only_max_tokens else ask.bound_field or oldest
 
     def bound_edits(self, ask: Ask, bound: int | None) -> Edits:
-        if ask.endpoint == "embeddings":
+        if not ENDPOINTS[ask.endpoint].generates:
             return {}
         field = self.bound_field(ask)
         if ask.bound_field is None or field == ask.bound_field:

@@ -2,6 +2,7 @@
 
 import json
 
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.extras import edits as extras
 from tollgate.core.models import Route
 from tollgate.core.request_body import Ask
@@ -32,8 +33,8 @@ class OpenRouter(OpenAI):
         }
 
     def bound_field(self, ask: Ask) -> str:
-        """The newer name; text completions know only the older one."""
-        return ask.bound_field or ("max_completion_tokens" if ask.endpoint == "chat" else "max_tokens")
+        """The newest name that the endpoint knows."""
+        return ask.bound_field or ENDPOINTS[ask.endpoint].bounds[-1]
 
     def shown(self, ask: Ask) -> Shown:
         return as_it_came

@@ -1,0 +1,89 @@
+"""The forms of answers: how a stream states its usage, how it ends, and how it fails."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from tollgate.completions.charge_shown import ON_TOP, Places
+from tollgate.core.endpoints import Endpoint
+from tollgate.core.errors import Shape, TollgateError
+from tollgate.core.sse import Tally
+from tollgate.core.typed_events import MessagesTally, ResponsesTally
+
+DONE: Final = b"data: [DONE]\n\n"
+MESSAGE_STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+FAILED: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
+    "chat": ("chat.completion.chunk", {"delta": {"role": "assistant", "content": ""}}),
+    "completions": ("text_completion", {"text": ""}),
+}
+
+
+class Stream(NamedTuple):
+    """What an error event says of the stream that it ends."""
+
+    endpoint: Endpoint
+    shape: Shape
+    request_id: str
+    generation_id: str
+    model: str
+    created: int
+    events: int
+    """How many events with data came before."""
+
+
+class AnswerForm(NamedTuple):
+    tally: type[Tally]
+    usage_in: Places
+    """Where the events of a stream may have a usage."""
+    end: bytes
+    """The last event, for a complete stream that lacks it."""
+    failed: Callable[[TollgateError, Stream], bytes]
+    """The event of an error after the stream began."""
+    is_typed: bool = True
+
+
+def _failed_chat(error: TollgateError, stream: Stream) -> bytes:
+    """Alone, or in a chunk as OpenRouter sends it."""
+    told = error.body(stream.shape)
+    return _event(told if stream.shape == "openai" else {**_last_chunk(stream), **told})
+
+
+def _last_chunk(stream: Stream) -> dict[str, Any]:
+    kind, empty = FAILED[stream.endpoint]
+    choice = {"index": 0, **empty, "finish_reason": "error", "native_finish_reason": "error"}
+    return {
+        "id": stream.generation_id,
+        "object": kind,
+        "created": stream.created,
+        "model": stream.model,
+        "choices": [choice],
+    }
+
+
+def _failed_response(error: TollgateError, stream: Stream) -> bytes:
+    """The event as OpenAI documents it, with the `error` by which its clients notice a failure."""
+    named = {"type": "error", "sequence_number": stream.events, "code": error.code, "message": error.message}
+    return _event({**named, "param": error.param, **error.body(stream.shape)}, "error")
+
+
+def _failed_message(error: TollgateError, stream: Stream) -> bytes:
+    return _event(error.body("anthropic", stream.request_id), "error")
+
+
+def _event(told: Mapping[str, Any], name: str | None = None) -> bytes:
+    data = b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
+    return data if name is None else f"event: {name}\n".encode() + data
+
+
+CHAT: Final = AnswerForm(Tally, ON_TOP, DONE, _failed_chat, is_typed=False)
+RESPONSES: Final = AnswerForm(ResponsesTally, ("response",), b"", _failed_response)
+MESSAGES: Final = AnswerForm(MessagesTally, (None, "message"), MESSAGE_STOP, _failed_message)
+
+ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
+    "chat": CHAT,
+    "completions": CHAT,
+    "embeddings": CHAT,
+    "responses": RESPONSES,
+    "messages": MESSAGES,
+    "count_tokens": MESSAGES,
+}
