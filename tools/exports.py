@@ -2,6 +2,7 @@
 
 .env.example, docs/reference/settings.md    from settings.py
 docs/reference/errors.md                    from core/errors.py
+docs/reference/audit-actions.md             from audit/actions.py
 docs/reference/openapi.json, api.md         from the app
 docs/reference/aliases.md                   from web/aliases.py
 docs/reference/sandbox-faults.md            from sandbox/faults.py
@@ -21,6 +22,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from tollgate.app import create_app
+from tollgate.audit.actions import ACTIONS
 from tollgate.core.errors import tree
 from tollgate.sandbox import faults
 from tollgate.settings import DEVELOPMENT_PEPPER, Settings
@@ -35,6 +37,7 @@ def exports() -> Iterator[tuple[str, str]]:
     yield ".env.example", env_example()
     yield "docs/reference/settings.md", settings_page()
     yield "docs/reference/errors.md", errors_page()
+    yield "docs/reference/audit-actions.md", audit_actions_page()
     document = create_app(Settings()).openapi()
     yield "docs/reference/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     yield "docs/reference/api.md", api_page(document)
@@ -93,6 +96,24 @@ def errors_page() -> str:
             "",
             "| status | code | type | message |",
             "|---|---|---|---|",
+            *rows,
+            "",
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
+
+
+def audit_actions_page() -> str:
+    rows = [f"| `{action}` | {meaning} |" for action, meaning in ACTIONS.items()]
+    return "\n".join(
+        [
+            "# Actions in the audit trail",
+            "",
+            "The `action` of the events that `GET /admin/audit-logs` lists; `?action=` filters by one.",
+            "",
+            "| action | meaning |",
+            "|---|---|",
             *rows,
             "",
             f"_{MADE_BY}_",

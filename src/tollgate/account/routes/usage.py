@@ -40,8 +40,8 @@ def router(gate: Gate) -> Routes:
 
     @routes.get("/user/usage/refused", summary="Count the paid calls of your org that were refused", responses=ERRORS)
     async def refused(door: Annotated[Door, opened], query: Annotated[OwnRefusedQuery, Query()]) -> Page[RefusedCalls]:
-        """Calls refused with 402, 403 or 429, by hour, key, model and code, with the last of each; kept for 30 days. Servers
-        write their counts every few seconds, beside a later request."""
+        """Calls refused with 402, 403 or 429, by hour, key, model and code, with the last of each; kept for 30 days.
+        Servers write their counts every few seconds, beside a later request."""
         return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=False))
 
     @routes.get(

@@ -60,8 +60,8 @@ def router(gate: Gate) -> Routes:
 
     @routes.get("/admin/usage/refused", summary="Count the paid calls of all orgs that were refused", responses=ERRORS)
     async def refused(door: Annotated[Door, opened], query: Annotated[AllRefusedQuery, Query()]) -> Page[RefusedCalls]:
-        """Calls refused with 402, 403 or 429, by hour, key, model and code, with the last of each; kept for 30 days. Servers
-        write their counts every few seconds, beside a later request."""
+        """Calls refused with 402, 403 or 429, by hour, key, model and code, with the last of each; kept for 30 days.
+        Servers write their counts every few seconds, beside a later request."""
         return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
