@@ -138,9 +138,7 @@ async def test_requests_are_counted_by_route_and_status_and_errors_by_code(api: 
 
 async def test_what_an_upstream_refused_is_counted_by_its_code(api: ApiClient, customer: Customer) -> None:
     someone = await customer()
-    headers = {"authorization": f"Bearer {someone.secret}", "x-sandbox-fault": "status=400"}
-    answer = await api.http.post("/v1/chat/completions", json=a_chat(), headers=headers)
-    assert answer.status_code == 400
+    await api.of(someone).ask("POST", "/v1/chat/completions", 400, json=a_chat() | {"stop": 5})
     assert (await scraped(api))['tollgate_http_errors_total{code="refused_upstream"}'] == 1
 
 
