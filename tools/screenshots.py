@@ -153,7 +153,10 @@ async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
     sandbox = create_sandbox(Habits(list_faults=True))
     await migrations.migrate(url)
     door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
-    with serving(sandbox) as upstream, running({"DATABASE_URL": url}, Upstream(sandbox, upstream), PRIVATE_UPSTREAMS="true") as gateway:
+    with (
+        serving(sandbox) as upstream,
+        running({"DATABASE_URL": url}, Upstream(sandbox, upstream), PRIVATE_UPSTREAMS="true") as gateway,
+    ):
         yield gateway.address, door
     await door.close()
 
