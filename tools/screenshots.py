@@ -210,7 +210,7 @@ async def take_views(browser: Browser, owners: Owners, address: str, wanted: str
                     await visit.page.set_viewport_size({"width": width, "height": max(height, min(whole, HIGHEST))})
                     await visit.page.screenshot(path=FOLDER / f"{picture}.png")
                     for complaint in visit.complaints:
-                        print(f"{picture}: {complaint}", file=sys.stderr)
+                        sys.stderr.write(f"{picture}: {complaint}\n")
 
 
 async def _ids(address: str, owners: Owners) -> dict[str, str]:
