@@ -39,6 +39,10 @@ class UsageFilters(Period):
         return self.model_copy(update={"since": span.since, "until": span.until}).filters()
 
 
+class OwnOverviewQuery(UsageFilters):
+    """The last 24 hours by default."""
+
+
 class AllUsageFilters(UsageFilters):
     org_id: Text | None = Field(None, description="Only requests of this org.")
 
