@@ -35,6 +35,11 @@ class Visit:
     def foreign(self) -> list[str]:
         return [url for url in self.asked if not url.startswith((self.address, "data:"))]
 
+    @property
+    def loaded(self) -> list[str]:
+        """Without what stands in the page itself."""
+        return [url for url in self.asked if not url.startswith("data:")]
+
     async def connect(self, secret: str) -> None:
         await self.page.goto(f"{self.address}/ui")
         await self.page.get_by_label("API key").fill(secret)

@@ -55,3 +55,10 @@ def payer(postgres_door: Door) -> Callable[..., Awaitable[Person]]:
         return made
 
     return make
+
+
+@pytest.fixture
+async def operator(postgres_door: Door) -> Person:
+    made = Person(postgres_door, "admin")
+    await made.seed()
+    return made

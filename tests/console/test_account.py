@@ -91,7 +91,7 @@ async def test_a_key_is_disabled_and_enabled_again_rotated_and_revoked_by_its_na
         side = page.get_by_role("complementary", name="Old")
         await side.get_by_role("button", name="Disable").click()
         await expect(side).to_contain_text("disabled")
-        assert await _status(site, someone, made_key) == 403
+        assert await _status(site, someone, made_key) == 401
         await page.get_by_role("button", name="Undo").click()
         await expect(side.get_by_role("button", name="Disable")).to_be_visible()
         assert await _status(site, someone, made_key) == 200
