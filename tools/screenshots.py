@@ -153,7 +153,10 @@ async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
     sandbox = create_sandbox(Habits(list_faults=True))
     await migrations.migrate(url)
     door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
-    with serving(sandbox) as upstream, running({"DATABASE_URL": url}, Upstream(sandbox, upstream), PRIVATE_UPSTREAMS="true") as gateway:
+    with (
+        serving(sandbox) as upstream,
+        running({"DATABASE_URL": url}, Upstream(sandbox, upstream), PRIVATE_UPSTREAMS="true") as gateway,
+    ):
         yield gateway.address, door
     await door.close()
 
@@ -207,7 +210,7 @@ async def take_views(browser: Browser, owners: Owners, address: str, wanted: str
                     await visit.page.set_viewport_size({"width": width, "height": max(height, min(whole, HIGHEST))})
                     await visit.page.screenshot(path=FOLDER / f"{picture}.png")
                     for complaint in visit.complaints:
-                        print(f"{picture}: {complaint}", file=sys.stderr)
+                        sys.stderr.write(f"{picture}: {complaint}\n")
 
 
 async def _ids(address: str, owners: Owners) -> dict[str, str]:

@@ -25,7 +25,7 @@ def site(shared_database: str) -> Iterator[Gateway]:
     sandbox = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
     with (
         serving(sandbox) as address,
-        running({"DATABASE_URL": shared_database}, Upstream(sandbox, address)) as made,
+        running({"DATABASE_URL": shared_database}, Upstream(sandbox, address), PRIVATE_UPSTREAMS="true") as made,
     ):
         yield made
 

@@ -182,6 +182,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
   const { lines, kind = "bars", bucket, written, times, onMove } = props;
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string) => resolved(style.getPropertyValue(name));
+  const isFlat = lines.every(({ values }) => values.every((value) => !value));
   const bars = uPlot.paths.bars?.({ size: [0.7, 40], radius: 0.15 });
   const order = lines.map((_, index) => index);
   const drawn = (kind === "bars" ? order.reverse() : order).map((index): uPlot.Series => {
@@ -211,7 +212,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
         ...axis,
         size: 64,
         grid: { stroke: colour("--line"), width: 1 },
-        values: (_, ticks) => ticks.map(written),
+        values: (_, ticks) => ticks.map((tick) => (isFlat && tick ? "" : written(tick))),
       },
     ],
   };

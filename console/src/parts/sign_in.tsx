@@ -116,7 +116,7 @@ export function SignInAgain() {
   );
 }
 
-/** A link signs in whoever opens it, so an older session does not matter then. */
+/** Finds out who is signed in. A sign-in link starts a session of its own. */
 export async function start(): Promise<void> {
   if (tokenOf()) me.value = null;
   else await recognise();
