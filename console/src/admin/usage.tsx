@@ -101,12 +101,10 @@ function Requests() {
   return (
     <>
       <Heading title="Usage">
-        <File query={query} format="csv" name="CSV" />
-        <File query={query} format="jsonl" name="NDJSON" />
+        <Period />
       </Heading>
       <Tabs />
       <div class="filters">
-        <Period />
         <OrgFilter />
         <Search name="model" label="Exact model id" />
         <Choice name="state" label="State" options={STATES} />
@@ -297,7 +295,7 @@ function Latencies() {
     <Panel title="Latency">
       <Shown loaded={loaded}>
         {({ data }) => (
-          <div class="columns plain">
+          <div class="columns">
             <LatencyChart title="Duration" data={data} bucket={bucket} kind="latency" />
             <LatencyChart title="Time to first token" data={data} bucket={bucket} kind="first_token" />
           </div>
@@ -321,6 +319,7 @@ function LatencyChart({
   kind: "latency" | "first_token";
 }) {
   const count = data.reduce((sum, point) => sum + point[kind].requests, 0);
+  if (!count) return <p class="soft">{title}: no request was measured.</p>;
   return (
     <Chart
       title={`${title}, by ${bucket}`}
@@ -347,7 +346,15 @@ function RequestList({ query }: { query: Record<string, string | undefined> }) {
   const { cursor, open } = route.value.filters;
   const loaded = useData("/admin/usage", { query: { ...query, cursor, limit: 50 } });
   return (
-    <Panel title="Requests">
+    <Panel
+      title="Requests"
+      aside={
+        <>
+          <File query={query} format="csv" name="CSV" />
+          <File query={query} format="jsonl" name="NDJSON" />
+        </>
+      }
+    >
       <List
         loaded={loaded}
         caption="Requests"

@@ -45,7 +45,6 @@ export function Chart(props: ChartProps) {
           {summary}
         </span>
       </figcaption>
-      {/* biome-ignore lint/a11y/useSemanticElements: an img cannot hold a canvas */}
       <div
         class="plot"
         role="img"

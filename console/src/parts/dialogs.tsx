@@ -29,7 +29,6 @@ export function Dialog({
     if (!firm) onClose();
   };
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: Esc closes a dialog without our help
     <dialog
       ref={box}
       aria-label={title}
