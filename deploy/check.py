@@ -82,7 +82,7 @@ REMEDIES = {
     "ready": "behind: `make migrate`. unavailable: DATABASE_URL, or SUPABASE_URL and SUPABASE_SECRET_KEY; is the "
     "project paused? The log's line with the source `database` names the cause.",
     "upstream": "error, not_configured: OPENROUTER_API_KEY. unavailable: can the host reach OpenRouter? Try again.",
-    "own upstreams": "`GET /admin/upstreams` says what is wrong. `POST /admin/upstreams/refresh-health` checks again.",
+    "own upstreams": "`GET /admin/upstreams` says what is wrong; `POST /admin/upstreams/refresh-health` checks again.",
     "refuses": "Another program, or a cache, answers in Tollgate's place.",
     "/internal is closed": "Anybody may sweep, or something else is served there. Give CRON_SECRET a value of its own.",
     "no source is public": "The platform serves the repository as files. On Vercel: `framework` in vercel.json.",

@@ -99,6 +99,12 @@ def serve(chosen: Settings, options: argparse.Namespace) -> None:
     """Serve HTTP until stopped."""
     with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
         logs.source("application").info("serving", address=server.address(listener), version=__version__)
+        if chosen.proxy_may_be_bypassed:
+            logs.source("security").warning(
+                "proxy_may_be_bypassed",
+                remedy="TRUSTED_PROXY=proxy believes X-Forwarded-For, and all hosts may connect to this address: "
+                "set HOST=127.0.0.1, or let a firewall admit the proxy alone.",
+            )
         made = partial(create_app, complete, environ=options.environ)
         if chosen.workers > 1:
             workers.keep(chosen.workers, listener, server.serve, made, _limits(chosen))

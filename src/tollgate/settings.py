@@ -455,6 +455,11 @@ class Settings(BaseModel):
         return wrong
 
     @property
+    def proxy_may_be_bypassed(self) -> bool:
+        """Whether a client that connects without the proxy could claim any address."""
+        return self.trusted_proxy == "proxy" and self.bind_host in ("0.0.0.0", "::")
+
+    @property
     def production(self) -> bool:
         return self.environment == "production"
 

@@ -395,3 +395,11 @@ def test_a_trailing_slash_of_an_address_does_not_double() -> None:
         SUPABASE | {"SUPABASE_URL": "https://ref.supabase.co/", "OPENROUTER_BASE_URL": "http://localhost:9/v1/"}
     )
     assert (chosen.supabase_url, chosen.openrouter_base_url) == ("https://ref.supabase.co", "http://localhost:9/v1")
+
+
+@pytest.mark.parametrize(
+    ("host", "proxy", "bypassed"),
+    [("0.0.0.0", "proxy", True), ("::", "proxy", True), ("127.0.0.1", "proxy", False), ("0.0.0.0", "none", False)],
+)
+def test_a_server_that_all_may_reach_past_its_proxy_is_warned_of(host: str, proxy: str, bypassed: bool) -> None:
+    assert read({"HOST": host, "TRUSTED_PROXY": proxy}).proxy_may_be_bypassed == bypassed

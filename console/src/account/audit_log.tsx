@@ -9,7 +9,7 @@ import { When } from "../parts/times";
 
 const OUTCOMES: [string, string][] = [
   ["success", "Success"],
-  ["denied", "Denied"],
+  ["refused", "Refused"],
 ];
 
 export function AuditLog() {

@@ -2,12 +2,18 @@
 import { render } from "preact";
 import { SignedInPage, type View } from "../parts/frame";
 import { me } from "../parts/session";
+import { Sessions } from "../parts/sessions";
 import { start } from "../parts/sign_in";
+import { Audit } from "./audit";
 import { Keys } from "./keys";
+import { Models } from "./models";
 import { Orgs } from "./orgs";
 import { Overview } from "./overview";
 import { Plans } from "./plans";
+import { Security } from "./security";
+import { System } from "./system";
 import { Transfers } from "./transfers";
+import { Upstreams } from "./upstreams";
 import { Usage } from "./usage";
 import { Users } from "./users";
 
@@ -19,6 +25,12 @@ const VIEWS: View[] = [
   { path: "keys", name: "Keys", show: () => <Keys />, group: "Customers" },
   { path: "plans", name: "Plans", show: () => <Plans />, group: "Customers" },
   { path: "transfers", name: "Transfers", show: () => <Transfers />, group: "Customers" },
+  { path: "models", name: "Models", show: () => <Models />, group: "Serving" },
+  { path: "upstreams", name: "Upstreams", show: () => <Upstreams />, group: "Serving" },
+  { path: "security", name: "Security", show: () => <Security />, group: "Operation" },
+  { path: "audit", name: "Audit log", show: () => <Audit />, group: "Operation" },
+  { path: "sessions", name: "Sessions", show: () => <Sessions />, group: "Operation" },
+  { path: "system", name: "System", show: () => <System />, group: "Operation" },
 ];
 
 function Admin() {

@@ -120,10 +120,10 @@ function overviewOf(life: Life): Pair[] {
   return [
     [
       "Id",
-      <>
+      <span key="id" class="group">
         <code>{life.id}</code>
         <Copy label="Request id" text={() => life.id} />
-      </>,
+      </span>,
     ],
     ["State", <Outcome key="state" row={life} />],
     ["Time", <When key="time" at={life.created_at} seconds />],

@@ -182,6 +182,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
   const { lines, kind = "bars", bucket, written, times, onMove } = props;
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string) => resolved(style.getPropertyValue(name));
+  const isFlat = lines.every(({ values }) => values.every((value) => !value));
   const bars = uPlot.paths.bars?.({ size: [0.7, 40], radius: 0.15 });
   const order = lines.map((_, index) => index);
   const drawn = (kind === "bars" ? order.reverse() : order).map((index): uPlot.Series => {
@@ -209,13 +210,16 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
       },
       {
         ...axis,
-        size: 64,
+        size: (_, labels) => roomFor(labels ?? []),
         grid: { stroke: colour("--line"), width: 1 },
-        values: (_, ticks) => ticks.map(written),
+        values: (_, ticks) => ticks.map((tick) => (isFlat && tick ? "" : written(tick))),
       },
     ],
   };
 }
+
+/** The width of an axis with these labels. */
+const roomFor = (labels: string[]): number => Math.max(48, 16 + 7 * Math.max(0, ...labels.map(({ length }) => length)));
 
 /** Half a bucket of room at both ends, so that no bar is cut. */
 function around(low: number, high: number, buckets: number): [number, number] {

@@ -34,3 +34,11 @@ export function perMillion(price: string | undefined): string | null {
   const whole = BigInt(parts[1] + digits.slice(0, 6));
   return `${grouped.format(whole)}.${digits.slice(6).replace(/0+$/, "").padEnd(2, "0")}`;
 }
+
+/** The price of one token, from what a person typed for a million. What is no price is left for the server to refuse. */
+export function perToken(price: string): string {
+  const parts = /^(\d+)(?:\.(\d+))?$/.exec(price.replaceAll(",", ""));
+  if (!parts) return price;
+  const whole = (parts[1] ?? "").padStart(7, "0");
+  return `${BigInt(whole.slice(0, -6))}.${whole.slice(-6)}${parts[2] ?? ""}`.replace(/\.?0+$/, "");
+}

@@ -21,11 +21,20 @@ export function Credits({ of }: { of: string | null | undefined }) {
   return nanos === null ? <span class="soft">–</span> : <Money nanos={nanos} />;
 }
 
+const UNITS = ["B", "kB", "MB", "GB", "TB"];
+
+/** A size in bytes, as people read it. */
+export function sized(bytes: number): string {
+  const step = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(bytes || 1) / 3)));
+  return `${(bytes / 1000 ** step).toFixed(step ? 1 : 0)} ${UNITS[step]}`;
+}
+
 export function lasting(ms: number): string {
   if (ms < 1000) return `${whole.format(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
   const minutes = Math.round(ms / 60_000);
-  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (minutes < 60) return `${minutes} min`;
+  return `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ""}`;
 }
 
 export const Duration = ({ ms }: { ms: number | null | undefined }) =>
@@ -39,6 +48,8 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
   success: "good",
   fresh: "good",
   closed: "good",
+  up: "good",
+  connected: "good",
   disabled: "warn",
   suspended: "warn",
   expired: "warn",
@@ -48,11 +59,19 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
   degraded: "warn",
   medium: "warn",
   denied: "warn",
+  refused: "warn",
+  warning: "warn",
+  half: "warn",
+  cold: "warn",
+  behind: "warn",
   revoked: "bad",
   released: "warn",
   failed: "bad",
   failure: "bad",
   unhealthy: "bad",
+  down: "bad",
+  error: "bad",
+  unavailable: "bad",
   open: "bad",
   high: "bad",
   critical: "bad",

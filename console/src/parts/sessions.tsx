@@ -1,6 +1,7 @@
 /** The sessions of a person: where one is signed in, and signing out there. */
 import { notify } from "./basics";
 import { Panel, useData } from "./data";
+import { Choice } from "./filters";
 import { Heading } from "./frame";
 import { route } from "./routing";
 import { change, me, type Query } from "./session";
@@ -16,6 +17,11 @@ export function Sessions() {
           Sign out everywhere
         </button>
       </Heading>
+      {me.value?.role === "admin" && (
+        <div class="filters">
+          <Choice name="everyone" label="Of" all="You" options={[["true", "Everyone"]]} />
+        </div>
+      )}
       <Panel>
         <SessionList query={{ everyone }} />
       </Panel>

@@ -5,7 +5,7 @@ import { notify } from "./basics";
 import { Dialog, Form, Input, type Values } from "./dialogs";
 import { ProblemBox } from "./problems";
 import { go, link, route } from "./routing";
-import { challenge, farewell, type Proof, recognise, signIn } from "./session";
+import { challenge, farewell, me, type Proof, recognise, signIn } from "./session";
 
 type Way = "key" | "password";
 
@@ -116,4 +116,8 @@ export function SignInAgain() {
   );
 }
 
-export const start = (): Promise<void> => (tokenOf() ? Promise.resolve() : recognise());
+/** Finds out who is signed in. A sign-in link starts a session of its own. */
+export async function start(): Promise<void> {
+  if (tokenOf()) me.value = null;
+  else await recognise();
+}

@@ -23,3 +23,17 @@ export function Tabs({ tabs, label }: { tabs: Tab[]; label: string }) {
     </nav>
   );
 }
+
+/** Sections of a list's page, as the filter `tab`. The first has none. */
+export function FilterTabs({ tabs, label }: { tabs: [tab: string, name: string][]; label: string }) {
+  const open = route.value.filters.tab ?? "";
+  return (
+    <nav class="tabs" aria-label={label}>
+      {tabs.map(([tab, name]) => (
+        <a key={tab} href={link(route.value.parts[0] ?? "", { tab })} aria-current={tab === open ? "page" : undefined}>
+          {name}
+        </a>
+      ))}
+    </nav>
+  );
+}

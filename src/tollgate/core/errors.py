@@ -39,6 +39,7 @@ TollgateError
 │   ├── PaidCallsSuspended         paid_calls_suspended
 │   ├── CrossSiteRequest           cross_site_request
 │   └── SignInAgain                sign_in_again
+├── OriginNotAllowed           403 origin_not_allowed
 ├── RateLimitExceeded          429 rate_limit_exceeded
 ├── TooManyInFlight            429 too_many_in_flight
 ├── TooManySignIns             429 too_many_sign_ins
@@ -448,6 +449,16 @@ class CrossSiteRequest(Forbidden):
     sentence = (
         "The request does not come from a page of this host. "
         "Send it from the console, with Sec-Fetch-Site or Origin, or use an API key."
+    )
+
+
+class OriginNotAllowed(TollgateError):
+    status = 403
+    type = "permission_error"
+    code = "origin_not_allowed"
+    sentence = (
+        "Web pages of this origin may not call this server. "
+        "Have the origin added to CORS_ORIGINS, or call from a server of your own."
     )
 
 

@@ -10,20 +10,9 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
+from tollgate.web.faults import NO_NUL, ONE_LINE
 from tollgate.web.older_names import CommaList, OlderNames
-from tollgate.web.schemas import (
-    NO_NUL,
-    ONE_LINE,
-    Amounts,
-    ChangeBody,
-    Credits,
-    Line,
-    Moment,
-    Name,
-    PageQuery,
-    Period,
-    on_clocks,
-)
+from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery, Period, on_clocks
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000

@@ -6,10 +6,10 @@ A key is not limited, since nobody guesses 256 bits, and a right key must always
 import math
 import time
 
-from limits import parse
 from slowapi import Limiter
 from starlette.requests import Request
 
+from limits import parse
 from tollgate.audit.rules import address_of
 from tollgate.core.errors import TooManySignIns
 

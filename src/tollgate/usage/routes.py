@@ -21,9 +21,7 @@ async def aggregate(
     return {**found, "by": query.by, **_over(span, now)}
 
 
-async def series(
-    door: Door, query: schemas.OwnSeriesQuery, *, everyone: bool, by: str | None = None
-) -> dict[str, Any]:
+async def series(door: Door, query: schemas.OwnSeriesQuery, *, everyone: bool, by: str | None = None) -> dict[str, Any]:
     now = clock.now()
     span = rules.series_span(query.bucket, query.since, query.until, now=now)
     filters = query.over(span) | ({"by": by} if by else {})

@@ -28,6 +28,8 @@ from tollgate.core.errors import (
 )
 from tollgate.core.money import with_credits
 from tollgate.process import clock
+from tollgate.web.faults import NO_NUL, ONE_LINE, PRINTABLE
+from tollgate.web.faults import TIME as A_TIME
 
 MOST_ON_A_PAGE = 1000
 MOST_SKIPPED = 10_000
@@ -65,7 +67,7 @@ def on_clocks(moment: datetime) -> datetime:
 def written_out(value: object) -> object:
     """Refuses numbers, which pydantic reads as seconds since 1970."""
     if isinstance(value, str | int | float) and not TIME.fullmatch(str(value)):
-        raise ValueError("send a time as in 2026-11-01T09:30:00Z")
+        raise ValueError(A_TIME)
     return value
 
 
@@ -90,16 +92,11 @@ When = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "format": name} for name in ("date-time", "date")]}),
 ]
 """A time in a query: RFC 3339, or a plain date."""
-NO_NUL = r"^[^\x00]*$"
-"""Postgres stores any character but NUL."""
-ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
-"""No control characters."""
 Text = Annotated[str, Field(max_length=300, pattern=NO_NUL)]
 Note = Annotated[str, Field(max_length=1000, pattern=NO_NUL)]
 Line = Annotated[str, Field(max_length=200, pattern=ONE_LINE)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=ONE_LINE)]
-Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+$")]
-"""Printable ASCII without spaces."""
+Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=PRINTABLE)]
 Credits = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,9}$", examples=["4.999996"])]
 """An amount in responses: a decimal string, exact, with two to nine places."""
 Entry = TypeVar("Entry")

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.people.schemas import Markup
-from tollgate.web.schemas import NO_NUL, ChangeBody, Line, Moment, Name, PageQuery, exactly_one
+from tollgate.web.faults import NO_NUL
+from tollgate.web.schemas import ChangeBody, Line, Moment, Name, PageQuery, exactly_one
 
 Description = Annotated[str, Field(max_length=2000, pattern=NO_NUL)]
 PLAN_MARKUP = "0.05 charges 5 % above the cost, in steps of a millionth; null uses the setting MARKUP."
