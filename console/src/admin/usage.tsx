@@ -336,6 +336,12 @@ function LatencyChart({
   );
 }
 
+const OrgName = ({ of }: { of: Row }) => (
+  <span class="cut short" title={of.org_id}>
+    {of.org_name || of.org_id}
+  </span>
+);
+
 const InAndOut = ({ of }: { of: Row }) => (
   <>
     <Count of={of.prompt_tokens} /> / <Count of={of.completion_tokens} />
@@ -365,7 +371,7 @@ function RequestList({ query }: { query: Record<string, string | undefined> }) {
         columns={[
           { name: "Time", of: (row) => <When at={row.created_at} seconds />, sort: "created_at" },
           { name: "Model", of: (row) => <span class="cut">{row.model}</span> },
-          { name: "Org", of: (row) => <code class="cut short">{row.org_id}</code>, wide: true },
+          { name: "Org", of: (row) => <OrgName of={row} />, wide: true },
           { name: "Upstream", of: (row) => <span class="cut">{row.upstream ?? "–"}</span>, wide: true },
           { name: "State", of: (row) => <Outcome row={row} /> },
           { name: "Tokens in / out", of: (row) => <InAndOut of={row} />, number: true, wide: true },
