@@ -7041,6 +7041,7 @@ begin
     'id', r.id,
     'created_at', tollgate.utc(r.created_at),
     'org_id', r.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = r.org_id),
     'user_id', r.user_id,
     'key_id', r.key_id,
     'endpoint', r.endpoint,
@@ -7075,7 +7076,7 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos'];
+  return tollgate.request_shown(r) - array['cost_nanos', 'org_name'];
 end
 $$;
 
@@ -11251,7 +11252,6 @@ begin
   end if;
   return tollgate.request_shown(found_request) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'org_name', (select o.name from tollgate.orgs o where o.id = found_request.org_id),
     'user_email', (select u.email from tollgate.users u where u.id = found_request.user_id),
     'key_name', (select k.name from tollgate.api_keys k where k.id = found_request.key_id),
     'hold', tollgate.hold_shown(found_request),

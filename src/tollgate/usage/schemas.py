@@ -225,8 +225,9 @@ class RequestRow(Amounts):
 
 
 class PaidRequestRow(RequestRow):
-    """A request with what it cost us."""
+    """A request with the name of its org and what it cost us."""
 
+    org_name: str | None
     cost_nanos: int | None
     cost_credits: Credits | None
 
