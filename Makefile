@@ -56,12 +56,13 @@ test-all: $(RULE)/.dev tests/npm/node_modules/.ready console/node_modules/.ready
 
 check: lint test ## Everything before a commit: lint, test
 
-lint: $(RULE)/.dev console/node_modules/.ready ## Format, lint, types, floors, stale exports, links of the pages
+lint: $(RULE)/.dev console/node_modules/.ready ## Format, lint, types, floors, stale exports, the OpenAPI document, links of the pages
 	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/ruff" check --quiet .
 	@"$(VENV)/bin/mypy"
 	@"$(VENV)/bin/lint-imports" --no-logo
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/python" tools/exports.py --check
+	@$(call quietly,"$(VENV)/bin/openapi-spec-validator" docs/reference/openapi.json)
 	@$(call quietly,$(NPM) --prefix console run check)
 	@$(call quietly,$(SITE))
 

@@ -26,6 +26,7 @@ from tollgate.keys.authentication import console
 BATCH = 16
 LOOKS = 10
 GROUPS = (["model"], ["key"], ["user"], ["org"], ["upstream"], ["day"], ["model", "key"])
+LATENCIES = "/admin/usage/latency/series?bucket=hour&hours=168"
 SPARSE = "/admin/usage?model=none"
 ADMITTING_SECONDS = 10.0
 DROPPED_AT_ONCE = 1000
@@ -210,6 +211,13 @@ async def _looks(door: Door) -> list[Found]:
         series = partial(operator.call, "tollgate_usage_series", everyone=True)
         return [
             await _look("/admin/monitor", 1000, partial(page, "/admin/monitor", admin)),
+            *[
+                await _look(
+                    f"/admin/overview of {hours} h", 1000, partial(page, f"/admin/overview?hours={hours}", admin)
+                )
+                for hours in (24, 168, 720)
+            ],
+            await _look("latencies of 7 days by hour", 1000, partial(page, LATENCIES, admin)),
             await _look("/admin/credits/summary", 1000, partial(page, "/admin/credits/summary", admin)),
             await _look("/user/monitor of the largest org", 100, partial(page, "/user/monitor", owner)),
             await _look("/user/key/usage of the largest org", 100, partial(page, "/user/key/usage", owner)),

@@ -8,10 +8,14 @@ import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const folder = resolve(process.argv[2] ?? join(here, "../src/tollgate/console/files"));
+const TITLES = { account: "Account", admin: "Console", playground: "Playground" };
 
 const bundled = await build({
   absWorkingDir: here,
-  entryPoints: ["src/playground.tsx", "src/style.css"],
+  entryPoints: [
+    { in: "src/style.css", out: "style" },
+    ...Object.keys(TITLES).map((name) => ({ in: `src/${name}/main.tsx`, out: name })),
+  ],
   outdir: folder,
   bundle: true,
   minify: true,
@@ -27,7 +31,10 @@ const bundled = await build({
 const digest = (bytes) => createHash("sha256").update(bytes).digest("hex").slice(0, 12);
 const files = new Map(bundled.outputFiles.map((file) => [file.path.slice(folder.length + 1), file.contents]));
 const addressed = (page) => page.replace(/assets\/([\w.]+)/g, (link, name) => `${link}?v=${digest(files.get(name))}`);
+const template = readFileSync(join(here, "src/page.html"), "utf8");
 
-files.set("playground.html", addressed(readFileSync(join(here, "src/playground.html"), "utf8")));
+for (const [name, title] of Object.entries(TITLES)) {
+  files.set(`${name}.html`, addressed(template.replaceAll("{{name}}", name).replaceAll("{{title}}", title)));
+}
 mkdirSync(folder, { recursive: true });
 for (const [name, contents] of files) writeFileSync(join(folder, name), contents);

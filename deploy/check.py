@@ -82,6 +82,7 @@ REMEDIES = {
     "ready": "behind: `make migrate`. unavailable: DATABASE_URL, or SUPABASE_URL and SUPABASE_SECRET_KEY; is the "
     "project paused? The log's line with the source `database` names the cause.",
     "upstream": "error, not_configured: OPENROUTER_API_KEY. unavailable: can the host reach OpenRouter? Try again.",
+    "own upstreams": "`GET /admin/upstreams` says what is wrong; `POST /admin/upstreams/refresh-health` checks again.",
     "refuses": "Another program, or a cache, answers in Tollgate's place.",
     "/internal is closed": "Anybody may sweep, or something else is served there. Give CRON_SECRET a value of its own.",
     "no source is public": "The platform serves the repository as files. On Vercel: `framework` in vercel.json.",
@@ -254,7 +255,12 @@ def ready(site: Site) -> Iterator[Line]:
     yield Line("clock inside", skew <= MOST_SKEW_SECONDS, f"{skew:.0f} s off")
     upstream = health.document.get("openrouter", "unknown")
     made_up = ": answers are made up" if upstream == "sandbox" else ""
-    yield Line("upstream", upstream in ("connected", "sandbox"), f"OpenRouter {upstream}{made_up}")
+    own = health.document.get("upstreams") or {}
+    serves = upstream in ("connected", "sandbox") or (upstream == "not_configured" and any(own.values()))
+    yield Line("upstream", serves, f"OpenRouter {upstream}{made_up}")
+    if any(own.values()):
+        counts = ", ".join(f"{count} {state}" for state, count in own.items())
+        yield Line("own upstreams", not own.get("down"), f"at their last health check: {counts}")
 
 
 def refusals(site: Site) -> Iterator[Line]:

@@ -25,11 +25,12 @@ class Person:
         self.key = rules.stored(self.secret, pepper, name="Of the tests", scopes=scopes, **key)
         self.org_id = f"org_{self.number}"
         self.user_id = f"usr_{self.number}"
+        self.email = f"{self.number}@example.com"
         self.key_id = ""
 
     async def seed(self) -> Any:
         org = {"id": self.org_id, "name": "Org", "plan_id": "free"}
-        owner = {"id": self.user_id, "email": f"{self.number}@example.com", "name": "", "role": self.role}
+        owner = {"id": self.user_id, "email": self.email, "name": "", "role": self.role}
         seeded = await store.seed(console(self.door, "tests"), org, owner, self.key)
         self.key_id = seeded["id"]
         return seeded

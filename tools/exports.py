@@ -3,6 +3,7 @@
 .env.example, docs/reference/settings.md    from settings.py
 docs/reference/errors.md                    from core/errors.py
 docs/reference/endpoints.md                 from core/endpoints.py
+docs/reference/audit-actions.md             from audit/actions.py
 docs/reference/openapi.json, api.md         from the app
 docs/reference/aliases.md                   from web/aliases.py
 docs/reference/sandbox-faults.md            from sandbox/faults.py
@@ -23,6 +24,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from tollgate.app import create_app
+from tollgate.audit.actions import ACTIONS
 from tollgate.core.dialects.messages import tables as messages
 from tollgate.core.dialects.responses import tables as responses
 from tollgate.core.dialects.treatments import Table, Treatment
@@ -34,7 +36,6 @@ from tollgate.settings import DEVELOPMENT_PEPPER, Settings
 from tollgate.web.aliases import ALIASES
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("get", "post", "put", "patch", "delete")
 BUILT = "src/tollgate/console/files"
 MADE_BY = "Written by `make exports`; change the code it comes from instead."
 
@@ -44,6 +45,7 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/settings.md", settings_page()
     yield "docs/reference/errors.md", errors_page()
     yield "docs/reference/endpoints.md", endpoints_page()
+    yield "docs/reference/audit-actions.md", audit_actions_page()
     document = create_app(Settings()).openapi()
     yield "docs/reference/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     yield "docs/reference/api.md", api_page(document)
@@ -154,6 +156,24 @@ def endpoints_page() -> str:
     )
 
 
+def audit_actions_page() -> str:
+    rows = [f"| `{action}` | {meaning} |" for action, meaning in ACTIONS.items()]
+    return "\n".join(
+        [
+            "# Actions in the audit trail",
+            "",
+            "The `action` of the events that `GET /admin/audit-logs` lists; `?action=` filters by one.",
+            "",
+            "| action | meaning |",
+            "|---|---|",
+            *rows,
+            "",
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
+
+
 def _way(form: Form, dialect: Dialect) -> str:
     if dialect in form.dialects:
         return "passed"
@@ -165,15 +185,11 @@ def _codes(names: Iterable[str]) -> str:
 
 
 def api_page(document: dict[str, Any]) -> str:
-    """Each operation by its canonical path, under its tag. Aliases are left out."""
+    """Each operation, under its tag."""
     sections: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
-        if "x-alias-of" not in operations:
-            for method, operation in operations.items():
-                if method in METHODS and "x-alias-of" not in operation:
-                    sections.setdefault(operation.get("tags", ["other"])[0], []).append(
-                        _operation(document, method, path, operation)
-                    )
+        for method, operation in operations.items():
+            sections.setdefault(operation["tags"][0], []).append(_operation(document, method, path, operation))
     return "\n".join(
         [
             "# API",

@@ -4,13 +4,15 @@ import asyncio
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from playwright.async_api import expect
+import httpx
+from playwright.async_api import Browser, expect
 
+import pictured
 from console.browser import Visit, chromium, visiting
 from gateway import Upstream, running
 from people import Person
@@ -32,6 +34,13 @@ LONG = "A name of sixty characters without a single space in it: " + "m" * 60 + 
 class Keys(NamedTuple):
     rich: str
     poor: str
+
+
+class Owners(NamedTuple):
+    """Whose key signs in to the console, and to the account page."""
+
+    operator: Person
+    customer: Person
 
 
 async def asking(visit: Visit, keys: Keys) -> None:
@@ -102,13 +111,52 @@ PICTURES: dict[str, Callable[[Visit, Keys], Awaitable[None]]] = {
 }
 
 
+VIEWS = {
+    "admin": [
+        "",
+        "usage?hours=168",
+        "usage?tab=refused",
+        "orgs",
+        "orgs/{org}",
+        "users",
+        "keys",
+        "keys?open={key}",
+        "plans",
+        "transfers",
+        "models",
+        "models?open=sandbox%2Fecho",
+        "models?tab=routes",
+        "upstreams",
+        "upstreams?open={upstream}",
+        "security",
+        "security?tab=report",
+        "audit",
+        "audit?open={event}",
+        "sessions?everyone=true",
+        "system",
+        "system?tab=database",
+        "system?tab=settings",
+    ],
+    "account": ["", "usage", "transactions", "keys", "limits", "connect", "audit", "sessions"],
+}
+BELOW = 60
+HIGHEST = 4000
+
+
+def named(page: str, view: str) -> str:
+    return "-".join([page, *re.findall(r"\w+", view)]) if view else f"{page}-overview"
+
+
 @asynccontextmanager
 async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
     """An address, and the door to its database."""
     sandbox = create_sandbox(Habits(list_faults=True))
     await migrations.migrate(url)
     door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
-    with serving(sandbox) as upstream, running({"DATABASE_URL": url}, Upstream(sandbox, upstream)) as gateway:
+    with (
+        serving(sandbox) as upstream,
+        running({"DATABASE_URL": url}, Upstream(sandbox, upstream), PRIVATE_UPSTREAMS="true") as gateway,
+    ):
         yield gateway.address, door
     await door.close()
 
@@ -125,14 +173,58 @@ async def _paid(door: Door, nanos: int) -> str:
 async def take(url: str, wanted: str) -> None:
     async with site(url) as (address, door), chromium() as browser:
         for name, prepare in PICTURES.items():
-            for width, height in SIZES.items():
-                for scheme in ("light", "dark"):
-                    picture = f"{name}-{width}-{scheme}"
-                    if re.search(wanted, picture):
-                        keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
-                        async with visiting(browser, address, width, height, scheme) as visit:
-                            await prepare(visit, keys)
-                            await visit.page.screenshot(path=FOLDER / f"{picture}.png")
+            for picture, width, height, scheme in _pictures(name, wanted):
+                keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
+                async with visiting(browser, address, width, height, scheme) as visit:
+                    await prepare(visit, keys)
+                    await visit.page.screenshot(path=FOLDER / f"{picture}.png")
+        await take_views(browser, await _owners(url, door, address), address, wanted)
+
+
+def _pictures(name: str, wanted: str) -> Iterator[tuple[str, int, int, str]]:
+    for width, height in SIZES.items():
+        for scheme in ("light", "dark"):
+            picture = f"{name}-{width}-{scheme}"
+            if re.search(wanted, picture):
+                yield picture, width, height, scheme
+
+
+async def _owners(url: str, door: Door, address: str) -> Owners:
+    operator = Person(door, "admin")
+    await operator.seed()
+    return Owners(operator, await pictured.fill(url, door, address, operator))
+
+
+async def take_views(browser: Browser, owners: Owners, address: str, wanted: str) -> None:
+    """Pictures of the views of the console and of the account page, at their full height."""
+    ids = await _ids(address, owners)
+    for page, views in VIEWS.items():
+        someone = owners.operator if page == "admin" else owners.customer
+        for view in views:
+            for picture, width, height, scheme in _pictures(named(page, view.split("{")[0]), wanted):
+                async with visiting(browser, address, width, height, scheme) as visit:
+                    await visit.sign_in(page, someone.secret)
+                    await visit.page.goto(f"{address}/{page}#/{view.format(**ids)}")
+                    await visit.page.wait_for_load_state("networkidle")
+                    whole = await visit.page.evaluate("document.querySelector('.view').scrollHeight") + BELOW
+                    await visit.page.set_viewport_size({"width": width, "height": max(height, min(whole, HIGHEST))})
+                    await visit.page.screenshot(path=FOLDER / f"{picture}.png")
+                    for complaint in visit.complaints:
+                        sys.stderr.write(f"{picture}: {complaint}\n")
+
+
+async def _ids(address: str, owners: Owners) -> dict[str, str]:
+    """The entries that the pictures show."""
+    headers = {"authorization": f"Bearer {owners.operator.secret}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers) as http:
+        events = await http.get("/admin/audit-logs")
+        upstreams = await http.get("/admin/upstreams")
+    return {
+        "org": owners.customer.org_id,
+        "key": owners.customer.key_id,
+        "event": events.json()["data"][0]["id"],
+        "upstream": upstreams.json()["data"][0]["id"],
+    }
 
 
 def main(wanted: str) -> None:

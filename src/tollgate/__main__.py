@@ -23,7 +23,7 @@ from tollgate import __version__, settings
 from tollgate.app import compose, create_app
 from tollgate.audit import chain_heads
 from tollgate.completions.sweeper import Sweep
-from tollgate.core.errors import TollgateError
+from tollgate.core.errors import NotFound, TollgateError
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
 from tollgate.database import Door, embedded, migrations, open_door
@@ -42,6 +42,8 @@ from tollgate.settings import Settings
 
 AUDIT_SECONDS = 3600.0
 DEMO_CREDITS = 5
+OPERATORS = {"id": "org_operators", "name": "Operators", "plan_id": "enterprise"}
+OPERATOR = {"id": "usr_operator", "email": "operator@localhost", "name": "Operator", "role": "admin"}
 DEMO_MODEL = "sandbox/echo"
 
 
@@ -97,6 +99,12 @@ def serve(chosen: Settings, options: argparse.Namespace) -> None:
     """Serve HTTP until stopped."""
     with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
         logs.source("application").info("serving", address=server.address(listener), version=__version__)
+        if chosen.proxy_may_be_bypassed:
+            logs.source("security").warning(
+                "proxy_may_be_bypassed",
+                remedy="TRUSTED_PROXY=proxy believes X-Forwarded-For, and all hosts may connect to this address: "
+                "set HOST=127.0.0.1, or let a firewall admit the proxy alone.",
+            )
         made = partial(create_app, complete, environ=options.environ)
         if chosen.workers > 1:
             workers.keep(chosen.workers, listener, server.serve, made, _limits(chosen))
@@ -136,11 +144,9 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
     secret = sys.stdin.readline().strip() if options.value == "-" else options.value
     key_rules.check_chosen(secret)
     key = key_rules.stored(secret, chosen.peppers[0], name="Seeded admin key", scopes=key_rules.ADMIN_SCOPES)
-    org = {"id": "org_operators", "name": "Operators", "plan_id": "enterprise"}
-    owner = {"id": "usr_operator", "email": "operator@localhost", "name": "Operator", "role": "admin"}
 
     async def seed(door: Door) -> Any:
-        return await keys.seed(console(door, "seed-key"), org, owner, key)
+        return await keys.seed(console(door, "seed-key"), OPERATORS, OPERATOR, key)
 
     with _database(chosen):
         seeded = _through_the_door(chosen, seed)
@@ -153,19 +159,19 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
 
 
 def sign_in_link(chosen: Settings, options: argparse.Namespace) -> None:
-    """Print a link by which a user signs in, once and within 10 minutes. Its page comes with the console: until then,
-    send the token behind #/sign-in/ to POST /auth/sign-in as `link`."""
-    token = session_rules.token(secrets.token_bytes(session_rules.RANDOM_BYTES))
+    """Print a link by which a user signs in to the console, once and within 10 minutes."""
     person = {"email": options.email} if options.email else {}
-
-    async def create(door: Door) -> Any:
-        digest = key_rules.digest(token, chosen.peppers[0])
-        return await sessions.create_link(console(door, "sign-in-link"), person, digest)
-
+    address = options.at.rstrip("/") or f"http://localhost:{chosen.port}"
     with _database(chosen, created=False):
-        made = _through_the_door(chosen, create)
-    link = session_rules.link(options.at.rstrip("/") or f"http://localhost:{chosen.port}", token)
-    _report(options, {"link": link, "email": made["email"], "expires_at": made["expires_at"]}, link)
+        made = _through_the_door(chosen, lambda door: _new_link(console(door, "sign-in-link"), chosen, person, address))
+    _report(options, made, made["link"])
+
+
+async def _new_link(operator: Door, chosen: Settings, person: dict[str, str], address: str) -> dict[str, str]:
+    token = session_rules.token(secrets.token_bytes(session_rules.RANDOM_BYTES))
+    made = await sessions.create_link(operator, person, key_rules.digest(token, chosen.peppers[0]))
+    link = session_rules.link(address, token)
+    return {"link": link, "email": made["email"], "expires_at": made["expires_at"]}
 
 
 def sweep(chosen: Settings, options: argparse.Namespace) -> None:
@@ -237,12 +243,14 @@ def demo(chosen: Settings, options: argparse.Namespace) -> None:
         raise CommandError("demo brings a database of its own, and the settings name one: unset that, or use serve")
     with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
         secret = _demo_secret(chosen.data_folder)
-        _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret))
-        print(_welcome(chosen, server.address(listener), secret), flush=True)
+        address = server.address(listener)
+        link = _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret, address))
+        print(_welcome(chosen, address, secret, link), flush=True)
         server.serve(listener, partial(create_app, complete, environ=options.environ))
 
 
-async def _seed_demo(door: Door, chosen: Settings, secret: str) -> None:
+async def _seed_demo(door: Door, chosen: Settings, secret: str, address: str) -> str:
+    """Makes what the demo needs where it is missing. Answers a sign-in link for the operator."""
     operator = console(door, "demo")
     key = key_rules.stored(secret, chosen.peppers[0], name="Demo key", scopes=key_rules.MEMBER_SCOPES)
     org = {"id": "org_demo", "name": "Demo", "plan_id": "pro"}
@@ -250,6 +258,15 @@ async def _seed_demo(door: Door, chosen: Settings, secret: str) -> None:
     await keys.seed(operator, org, owner, key)
     nanos = DEMO_CREDITS * NANOS_PER_CREDIT
     await credits.grant(operator, org["id"], nanos, source="promotion", reason="To try it out", reference="demo")
+    await keys.seed(operator, OPERATORS, OPERATOR, None)
+    return await _link_of_demo(operator, chosen, address)
+
+
+async def _link_of_demo(operator: Door, chosen: Settings, address: str) -> str:
+    try:
+        return (await _new_link(operator, chosen, {"user_id": OPERATOR["id"]}, address))["link"]
+    except NotFound:
+        return "none: the operator of the demo is disabled"
 
 
 def _demo_secret(data_folder: Path) -> str:
@@ -268,7 +285,7 @@ def _demo_secret(data_folder: Path) -> str:
     return secret
 
 
-def _welcome(chosen: Settings, address: str, secret: str) -> str:
+def _welcome(chosen: Settings, address: str, secret: str, link: str) -> str:
     upstream = (
         "OpenRouter: completions cost real money"
         if chosen.openrouter_api_key
@@ -281,6 +298,10 @@ Tollgate {__version__} is at {address} (Ctrl-C stops it)
   upstream  {upstream}
   your key  {secret}
             a demo key with {DEMO_CREDITS} credits, kept in {chosen.data_folder / "demo-key"}
+
+The operator console, once and within 10 minutes (`python -m tollgate sign-in-link` prints another link):
+
+  {link}
 
 The playground, for which you paste the key: {address}/ui
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
@@ -17,7 +17,6 @@ from tollgate import __version__, settings
 from tollgate.audit.security_reporter import SecurityReporter
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import OwnServersOnly, Source
-from tollgate.completions import openapi
 from tollgate.completions import routes as completions
 from tollgate.completions.admission import Admission
 from tollgate.completions.flow import Flow
@@ -43,7 +42,7 @@ from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.transports import open_transport
-from tollgate.web import aliases, front_page, session_cookie
+from tollgate.web import front_page, session_cookie
 from tollgate.web.application import Application
 from tollgate.web.cors import Cors
 from tollgate.web.error_responses import HANDLERS
@@ -55,6 +54,19 @@ CLOSE_SECONDS = 1.5
 MOST_TEST_CALLS = 32
 """Requests of test keys under way at once in a process. They have their own connections; one org gets at most three
 quarters of them."""
+DESCRIPTION = (
+    "Send a key as `Authorization: Bearer <key>` or `X-API-Key: <key>`. Errors are an `ErrorResponse`, in OpenAI's "
+    "shape; under `/api/v1` they are an `OpenRouterErrorResponse`. Money is in nanos, of which 1e9 are a credit, and a "
+    "credit is a US dollar."
+)
+TAGS = {
+    "completions": "Paid calls: they pass through to an upstream, and are charged to the org of the key.",
+    "account": "What the owner of a key may see and change.",
+    "admin": "What operators may see and change.",
+    "sessions": "Signing in and out, in a browser.",
+    "models": "The models and their prices.",
+    "health": "Whether the server works.",
+}
 OF_EVERYONE = ("/health", "/readyz", "/v1/models")
 OF_THE_CONSOLE = ("/ui", "/assets/")
 OF_PEOPLE = ("/user/", "/admin/", "/metrics")
@@ -178,12 +190,15 @@ def create_app(
         lazy={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_THE_CONSOLE: _of_the_console,
-            OF_PEOPLE: partial(_of_people, chosen, rooms, clock),
+            OF_PEOPLE: partial(_of_people, chosen, rooms, clock, settings.host_of(environ)),
             OF_SESSIONS: partial(_of_sessions, chosen, rooms),
         },
         title="Tollgate",
         version=__version__,
+        servers=[{"url": "/", "description": "The server that this document is from."}],
         summary="A credit-billing proxy in front of OpenRouter and your own model servers.",
+        description=DESCRIPTION,
+        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
@@ -197,15 +212,14 @@ def create_app(
 
 
 class _Application(Application):
-    """Adds the paid endpoints, which are plain ASGI, and the aliases to the OpenAPI document."""
+    """Adds the paid endpoints, which are plain ASGI, to the OpenAPI document."""
 
-    def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            made = super().openapi()
-            paths = openapi.paths() | made["paths"]
-            made["components"]["schemas"] |= openapi.SCHEMAS
-            made["paths"] = paths | aliases.documented(paths)
-        return cast("dict[str, Any]", self.openapi_schema)
+    def described(self) -> dict[str, Any]:
+        from tollgate.completions import openapi  # noqa: PLC0415  # its schemas cost a cold start
+
+        document = super().described()
+        openapi.add(document)
+        return document
 
 
 def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
@@ -226,7 +240,7 @@ def _of_the_console() -> list[APIRouter]:
     return [console.router()]
 
 
-def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRouter]:
+def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> list[APIRouter]:
     """The account and admin API. Imported when they are requested: see web/application.py."""
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
@@ -247,6 +261,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
             outward=rooms.upstreams,
             checkup=rooms.checkup,
             account=openrouter,
+            host=host,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]
@@ -255,7 +270,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRout
 def _of_sessions(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
     from tollgate.sessions import routes as sessions  # noqa: PLC0415
 
-    return [sessions.router(rooms.gate, secure=chosen.production)]
+    return [sessions.router(rooms.gate, chosen, rooms.http)]
 
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:

@@ -184,6 +184,12 @@ class Settings(BaseModel):
         alias="SUPABASE_SECRET_KEY",
         description="The secret key of the project, sb_secret_…. Default: the value of SUPABASE_SERVICE_ROLE_KEY.",
     )
+    supabase_publishable_key: str | None = Field(
+        None,
+        alias="SUPABASE_PUBLISHABLE_KEY",
+        description="The publishable key of the project, sb_publishable_…. With it, users of Supabase Auth sign in to "
+        "the console and their account by their verified email: see docs/how-to/sign-in.md.",
+    )
     data_dir: Path | None = Field(
         None,
         alias="TOLLGATE_DATA_DIR",
@@ -365,6 +371,13 @@ class Settings(BaseModel):
             raise ValueError("this is a public key; use the secret one (sb_secret_… or service_role)")
         return value
 
+    @field_validator("supabase_publishable_key")
+    @classmethod
+    def _is_publishable(cls, value: str | None) -> str | None:
+        if value and not _is_public_key(value):
+            raise ValueError("this is not a publishable key (sb_publishable_… or anon); every visitor would get it")
+        return value
+
     @field_validator("key_pepper", "key_pepper_previous")
     @classmethod
     def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
@@ -422,6 +435,8 @@ class Settings(BaseModel):
         wrong = []
         if self.supabase_url and not self.supabase_secret_key:
             wrong.append("SUPABASE_SECRET_KEY: is missing; SUPABASE_URL needs it")
+        if self.supabase_publishable_key and not self.supabase_url:
+            wrong.append("SUPABASE_URL: is missing; SUPABASE_PUBLISHABLE_KEY needs it")
         if self.hold_ttl_seconds <= self.upstream_timeout_seconds:
             wrong.append("HOLD_TTL_SECONDS: must be longer than UPSTREAM_TIMEOUT_SECONDS")
         if self.key_pepper == self.key_pepper_previous:
@@ -438,6 +453,11 @@ class Settings(BaseModel):
                 "(or TOLLGATE_DATA_DIR, to use the embedded Postgres)"
             )
         return wrong
+
+    @property
+    def proxy_may_be_bypassed(self) -> bool:
+        """Whether a client that connects without the proxy could claim any address."""
+        return self.trusted_proxy == "proxy" and self.bind_host in ("0.0.0.0", "::")
 
     @property
     def production(self) -> bool:
@@ -522,6 +542,11 @@ def environment(environ: Mapping[str, str], env_file: Path | None = None) -> dic
 def is_serverless(environ: Mapping[str, str]) -> bool:
     """Whether this host may freeze the process after a response."""
     return any(environ.get(mark) for mark in SERVERLESS_MARKS)
+
+
+def host_of(environ: Mapping[str, str]) -> str:
+    """vercel, railway, heroku or lambda; server anywhere else."""
+    return next((proxy for mark, proxy in PROXY_MARKS.items() if environ.get(mark)), "server")
 
 
 def _proxy_of_host(environ: Mapping[str, str]) -> TrustedProxy:

@@ -1016,6 +1016,21 @@ comment on column tollgate.probes.latency_ms is 'Milliseconds until the head of 
 alter table tollgate.probes enable row level security;
 
 
+create table tollgate.past_probes (
+  upstream_id text not null references tollgate.upstreams (id) on delete cascade,
+  probed_at timestamptz not null,
+  status text not null,
+  http_status integer,
+  latency_ms integer,
+  error text,
+  primary key (upstream_id, probed_at)
+);
+
+comment on table tollgate.past_probes is 'The last 50 probes of each of our own upstreams.';
+
+alter table tollgate.past_probes enable row level security;
+
+
 -- schemas/09_catalog/tables.sql
 
 create table tollgate.snapshots (
@@ -1250,6 +1265,9 @@ create table tollgate.requests (
   completion_tokens tollgate.not_negative,
   usage jsonb,
   price jsonb,
+  charged_price jsonb,
+  basis text,
+  attempts jsonb,
   estimated boolean not null default false,
   quarantined boolean not null default false,
   status integer,
@@ -1272,6 +1290,9 @@ create index requests_quarantined on tollgate.requests (created_at) where quaran
 comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. orgs.held_nanos is the sum of hold_nanos of the held and unsettled ones.';
 comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
 comment on column tollgate.requests.price is 'The prices that the hold was made with; estimates are charged with them.';
+comment on column tollgate.requests.charged_price is 'The prices of the route that answered, where they are not those of the hold.';
+comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
+comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
 
 alter table tollgate.requests enable row level security;
 
@@ -1296,6 +1317,8 @@ create table tollgate.answers (
   body_hash text not null,
   request_id text not null,
   answer jsonb, -- null while the request runs; {"kept": false} when it ended without an answer to keep
+  replays integer not null default 0,
+  replayed_at timestamptz,
   created_at timestamptz not null default clock_timestamp(),
   primary key (org_id, idempotency_key)
 );
@@ -1376,7 +1399,7 @@ create table tollgate.security_events (
     'org_overdrawn', 'org_paid_suspended', 'usage_quarantined', 'many_networks', 'usage_spike', 'many_failures'
   )),
   severity text not null check (severity in ('info', 'warning', 'critical')),
-  subject_kind text not null check (subject_kind in ('org', 'key', 'address')),
+  subject_kind text not null check (subject_kind in ('org', 'key', 'user', 'address')),
   subject text not null check (length(subject) between 1 and 140),
   org_id text,
   key_id text,
@@ -1398,7 +1421,7 @@ create index security_events_subject on tollgate.security_events (subject, kind)
 create index security_events_age on tollgate.security_events (last_seen_at, id);
 
 comment on table tollgate.security_events is 'What an operator should look at: one row for a kind and a subject until it is acknowledged, with how often and when it happened.';
-comment on column tollgate.security_events.subject is 'The id of an org or key, or an address: `unknown` where there is none, `others` for those beyond the first ten thousand.';
+comment on column tollgate.security_events.subject is 'The id of an org, key or user, or an address: `unknown` where there is none, `others` for those beyond the first ten thousand.';
 comment on column tollgate.security_events.count_in_hour is 'How often it happened within the hour (UTC) of last_seen_at.';
 
 alter table tollgate.security_events enable row level security;
@@ -1450,7 +1473,7 @@ create table tollgate.refused_calls (
 create index refused_calls_age on tollgate.refused_calls (hour, id);
 create index refused_calls_seen on tollgate.refused_calls (last_seen_at);
 
-comment on table tollgate.refused_calls is 'Paid calls refused with 402 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
+comment on table tollgate.refused_calls is 'Paid calls refused with 402, 403 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
 comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
 
 alter table tollgate.refused_calls enable row level security;
@@ -1515,7 +1538,7 @@ create table tollgate.sessions (
   digest tollgate.digest not null unique,
   user_id text not null references tollgate.users (id) on delete cascade,
   key_id text references tollgate.api_keys (id) on delete cascade,
-  way text not null check (way in ('key', 'link', 'password')),
+  way text not null check (way in ('key', 'link', 'password', 'supabase')),
   ip inet,
   user_agent text,
   created_at timestamptz not null default now(),
@@ -1544,6 +1567,35 @@ create index sign_in_links_user_id on tollgate.sign_in_links (user_id);
 comment on table tollgate.sign_in_links is 'Links by which a user signs in once. A row is deleted when its link is used.';
 
 alter table tollgate.sign_in_links enable row level security;
+
+
+create table tollgate.passwords (
+  user_id text primary key references tollgate.users (id) on delete cascade,
+  hash text not null check (hash like '$argon2id$%' and length(hash) <= 200),
+  known_addresses text[] not null default '{}' check (cardinality(known_addresses) <= 10),
+  set_at timestamptz not null default now()
+);
+
+comment on table tollgate.passwords is 'The passwords by which users sign in, hashed with Argon2id.';
+comment on column tollgate.passwords.known_addresses is 'The last 10 addresses from which the password was right.';
+
+alter table tollgate.passwords enable row level security;
+
+
+create table tollgate.password_failures (
+  account text not null,
+  address text not null,
+  failures integer not null default 1,
+  since timestamptz not null default now(),
+  primary key (account, address)
+);
+
+create index password_failures_since on tollgate.password_failures (since);
+
+comment on table tollgate.password_failures is 'Wrong passwords within 15 minutes: of an account from an address; of the address in all, where account is empty; of the account in all, where address is empty.';
+comment on column tollgate.password_failures.account is 'A digest of the email that was sent, whether a user has it or not.';
+
+alter table tollgate.password_failures enable row level security;
 
 
 -- schemas/02_audit_trail/chain.sql
@@ -3187,6 +3239,17 @@ comment on function tollgate.change_user_limits(tollgate.caller, text, jsonb, bo
 
 -- Users.
 
+create function tollgate.has_password(user_id text) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (select from tollgate.passwords p where p.user_id = has_password.user_id)
+$$;
+
+comment on function tollgate.has_password(text) is 'Whether the user can sign in with a password.';
+
+
 create function tollgate.user_shown(person tollgate.users) returns jsonb
 language sql
 stable
@@ -3200,6 +3263,7 @@ as $$
     'role', person.role,
     'status', person.status,
     'keys', (select count(*) from tollgate.api_keys k where k.user_id = person.id and k.revoked_at is null),
+    'has_password', tollgate.has_password(person.id),
     'created_at', tollgate.utc(person.created_at),
     'updated_at', tollgate.utc(person.updated_at)
   )
@@ -3374,6 +3438,7 @@ begin
     deleted_at = now(),
     updated_at = now()
   where u.id = person.id;
+  delete from tollgate.passwords p where p.user_id = person.id;
   perform tollgate.record(actor, 'user.deleted', person.org_id, person.id, jsonb_build_object(
     'email', person.email, 'name', person.name, 'role', person.role, 'keys_revoked', revoked
   ));
@@ -3699,8 +3764,10 @@ begin
       perform tollgate.record(actor, 'user.created', org ->> 'id', owner ->> 'id', owner - 'id');
     end if;
 
-    select (tollgate.new_key(u, key)).* into seeded from tollgate.users u where u.id = owner ->> 'id';
-    perform tollgate.insert_key(actor, seeded);
+    if key ? 'digest' then
+      select (tollgate.new_key(u, key)).* into seeded from tollgate.users u where u.id = owner ->> 'id';
+      perform tollgate.insert_key(actor, seeded);
+    end if;
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
@@ -3710,7 +3777,7 @@ end
 $$;
 
 comment on function public.tollgate_seed(jsonb, jsonb, jsonb, jsonb) is
-  'Creates a key with a known secret, and its org and user where they are missing. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
+  'Creates a key with a known secret, and its org and user where they are missing; without a key, only these. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
 
 select tollgate.expose('public.tollgate_seed(jsonb, jsonb, jsonb, jsonb)');
 
@@ -5318,6 +5385,45 @@ $$;
 comment on function tollgate.probe_shown(tollgate.probes) is 'A probe as operators see it.';
 
 
+create function tollgate.keep_past_probes(kept tollgate.probes[]) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.past_probes (upstream_id, probed_at, status, http_status, latency_ms, error)
+  select k.upstream_id, k.probed_at, k.status, k.http_status, k.latency_ms, k.error from unnest(kept) k
+  on conflict do nothing;
+  delete from tollgate.past_probes p
+  using unnest(kept) k
+  where p.upstream_id = k.upstream_id and p.probed_at < (
+    select o.probed_at from tollgate.past_probes o
+    where o.upstream_id = k.upstream_id
+    order by o.probed_at desc
+    offset 49
+    limit 1
+  )
+$$;
+
+comment on function tollgate.keep_past_probes(tollgate.probes[]) is
+  'Adds probes to those of the past, and deletes all but the last 50 of each upstream. Expects the upstreams to be locked.';
+
+
+create function tollgate.past_probes_of(id text) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(
+    jsonb_build_object(
+      'status', p.status, 'http_status', p.http_status, 'latency_ms', p.latency_ms, 'error', p.error,
+      'probed_at', tollgate.utc(p.probed_at)
+    ) order by p.probed_at desc
+  ), '[]')
+  from tollgate.past_probes p where p.upstream_id = id
+$$;
+
+comment on function tollgate.past_probes_of(text) is 'The last probes of an upstream, newest first.';
+
+
 create function public.tollgate_keep_probes(caller jsonb, probes jsonb) returns jsonb
 language plpgsql
 security definer
@@ -5326,6 +5432,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
   kept jsonb;
+  rows tollgate.probes[];
 begin
   perform u.id from tollgate.upstreams u
   where u.id in (select p ->> 'upstream_id' from jsonb_array_elements(probes) p)
@@ -5344,8 +5451,10 @@ begin
       error = excluded.error, probed_at = excluded.probed_at
     returning p as row
   )
-  select coalesce(jsonb_agg(tollgate.probe_shown(s.row) order by (s.row).upstream_id), '[]') into kept
+  select coalesce(jsonb_agg(tollgate.probe_shown(s.row) order by (s.row).upstream_id), '[]'), array_agg(s.row)
+  into kept, rows
   from stored s;
+  perform tollgate.keep_past_probes(rows);
 
   perform tollgate.record(actor, 'upstreams.probed', null, 'upstreams', jsonb_build_object(
     'up', (select count(*) from jsonb_array_elements(kept) k where k ->> 'status' = 'up'),
@@ -5805,12 +5914,15 @@ begin
   if not found then
     perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'upstream', tollgate.upstream_shown(found_one));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'upstream', tollgate.upstream_shown(found_one) || jsonb_build_object('checks', tollgate.past_probes_of(upstream_id))
+  );
 end
 $$;
 
 comment on function public.tollgate_upstream(jsonb, text) is
-  'One upstream. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'One upstream, with its last 50 probes. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstream(jsonb, text)');
 
@@ -5962,6 +6074,43 @@ comment on function public.tollgate_catalog_caller(jsonb) is
 select tollgate.expose('public.tollgate_catalog_caller(jsonb)');
 
 
+create function public.tollgate_catalog_operator(caller jsonb, org_id text, plan text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  plan_id text := plan;
+  own_ppm integer;
+begin
+  if org_id is not null then
+    select o.plan_id, o.markup_ppm into plan_id, own_ppm
+    from tollgate.orgs o where o.id = tollgate_catalog_operator.org_id;
+    if not found then
+      perform tollgate.refuse_missing('org', org_id);
+    end if;
+  elsif plan is not null and not exists (select from tollgate.plans p where p.id = plan) then
+    perform tollgate.refuse_missing('plan', plan);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'markup_ppm', coalesce(own_ppm, (select p.markup_ppm from tollgate.plans p where p.id = plan_id)),
+    'upstreams', (
+      select coalesce(jsonb_object_agg(u.id, jsonb_build_object('name', u.name, 'health', p.status)), '{}')
+      from tollgate.upstreams u
+      left join tollgate.probes p on p.upstream_id = u.id
+    )
+  );
+end
+$$;
+
+comment on function public.tollgate_catalog_operator(jsonb, text, text) is
+  'What an operator''s list of models needs besides the catalog: the markup of an org or a plan (null is the setting MARKUP), and the last health of our own upstreams. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_catalog_operator(jsonb, text, text)');
+
+
 -- schemas/09_catalog/snapshots.sql
 
 -- When a source's list of models was taken.
@@ -6061,6 +6210,10 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   groups text[] := array(select jsonb_array_elements_text(by));
   sort constant text := filters ->> 'sort';
+  since constant timestamptz := filters ->> 'from';
+  until constant timestamptz := filters ->> 'to';
+  scope constant jsonb := tollgate.own_or_all(actor, filters, everyone);
+  refunds constant jsonb := tollgate.refunds_of(groups, since, until, scope);
   answer jsonb;
 begin
   with used as materialized (
@@ -6070,10 +6223,7 @@ begin
         when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
         when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
-    from tollgate.usage_by(
-      groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
-      tollgate.own_or_all(actor, filters, everyone)
-    ) u
+    from tollgate.usage_by(groups, since, until, scope) u
     where u.requests > 0
   ),
   past as (
@@ -6103,7 +6253,7 @@ begin
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
+    'data', (select coalesce(jsonb_agg(p.shown || tollgate.refunded(refunds, p.id) order by p.place), '[]') from page p),
     'next_cursor', (
       select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
@@ -6113,7 +6263,7 @@ begin
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
         sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
       from used u
-    ), everyone),
+    ), everyone) || jsonb_build_object('refunded_nanos', tollgate.sum_of(refunds)),
     'unknown', past.place is null
   ) into answer
   from past;
@@ -6130,6 +6280,54 @@ comment on function public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer
 select tollgate.expose('public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean)');
 
 
+create function tollgate.split_series(
+  bucket text, by text, since timestamptz, until timestamptz, filters jsonb, everyone boolean
+) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with used as materialized (
+    select u.*, coalesce(u.org_id, u.user_id, u.key_id, u.model, u.upstream, '') as name
+    from tollgate.usage_by(array[bucket, by], since, until, filters) u
+    where u.requests > 0
+  ),
+  ranked as (
+    select u.name, least(row_number() over (order by sum(u.charge_nanos) desc, sum(u.requests) desc, u.name), 6) as place
+    from used u
+    group by u.name
+  ),
+  summed as (
+    select r.place, u.start, row(
+      u.start,
+      case when r.place < 6 then min(u.org_id) end, case when r.place < 6 then min(u.user_id) end,
+      case when r.place < 6 then min(u.key_id) end, case when r.place < 6 then min(u.model) end,
+      case when r.place < 6 then min(u.upstream) end,
+      sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated), sum(u.prompt_tokens), sum(u.completion_tokens),
+      sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at)
+    )::tollgate.usage as used
+    from used u
+    join ranked r on r.name = u.name
+    group by grouping sets ((r.place), (r.place, u.start))
+  )
+  select coalesce(jsonb_agg(tollgate.group_shown(g.used, array[by], everyone) || jsonb_build_object(
+    'is_rest', g.place = 6,
+    'data', (
+      select jsonb_agg(
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(p.used, everyone) order by s.start
+      )
+      from generate_series(since, until - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
+      left join summed p on p.place = g.place and p.start = s.start
+    )
+  ) order by g.place), '[]')
+  from summed g
+  where g.start is null
+$$;
+
+comment on function tollgate.split_series(text, text, timestamptz, timestamptz, jsonb, boolean) is
+  'The series of the five groups with the highest charge, and that of all others together.';
+
+
 create function public.tollgate_usage_series(caller jsonb, bucket text, filters jsonb, everyone boolean) returns jsonb
 language plpgsql
 security definer
@@ -6141,13 +6339,20 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   beginning timestamptz := date_trunc(bucket, (filters ->> 'from')::timestamptz);
   ending timestamptz := coalesce((filters ->> 'to')::timestamptz, now());
+  refunds constant jsonb := tollgate.refunds_of(
+    array[bucket], beginning, ending, tollgate.own_or_all(actor, filters, everyone)
+  );
 begin
   return (
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
-        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone) order by s.start
-      ), '[]')
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone)
+          || tollgate.refunded(refunds, tollgate.group_id(s.start, null, null, null, null, null)) order by s.start
+      ), '[]'),
+      'groups', case when filters ? 'by' then tollgate.split_series(
+        bucket, filters ->> 'by', beginning, ending, tollgate.own_or_all(actor, filters, everyone), everyone
+      ) end
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
     left join tollgate.usage_by(
@@ -6158,7 +6363,7 @@ end
 $$;
 
 comment on function public.tollgate_usage_series(jsonb, text, jsonb, boolean) is
-  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream, and `by` for the same by one of model, key, user, org, upstream as `groups`. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_series(jsonb, text, jsonb, boolean)');
 
@@ -6433,6 +6638,38 @@ comment on function public.tollgate_latency(jsonb, text, jsonb) is
 select tollgate.expose('public.tollgate_latency(jsonb, text, jsonb)');
 
 
+create function public.tollgate_latency_series(caller jsonb, bucket text, filters jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  length constant interval := '1 ' || bucket;
+  beginning constant timestamptz := date_trunc(bucket, (filters ->> 'from')::timestamptz);
+  ending constant timestamptz := coalesce((filters ->> 'to')::timestamptz, now());
+begin
+  return (
+    select jsonb_build_object(
+      'caller', tollgate.identity(actor),
+      'data', coalesce(jsonb_agg(jsonb_build_object(
+        'start', tollgate.utc(s.start),
+        'latency', to_jsonb(tollgate.latency_between('whole', s.start, least(s.start + length, ending), filters)),
+        'first_token', to_jsonb(tollgate.latency_between('first_token', s.start, least(s.start + length, ending), filters))
+      ) order by s.start), '[]')
+    )
+    from generate_series(beginning, ending - interval '1 microsecond', length) s (start)
+  );
+end
+$$;
+
+comment on function public.tollgate_latency_series(jsonb, text, jsonb) is
+  'How long requests took, whole and until their first token, in every hour or day of a span of time; the server bounds how many. For admins. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_latency_series(jsonb, text, jsonb)');
+
+
 -- schemas/10_usage/of_keys.sql
 
 -- What each key has used.
@@ -6693,6 +6930,85 @@ comment on function tollgate.usage_by(text[], timestamptz, timestamptz, jsonb) i
   'What was used in a span of time, by any of minute, hour, day, month, org, user, key, model, upstream. Reads rolled up hours, days and months where whole ones lie within, and requests at the ends, after what was rolled up, and where they are late: each request counts exactly once. Where requests were dropped, an hour counts when it begins within the span.';
 
 
+-- schemas/10_usage/refunds.sql
+
+-- Refunds, counted with the requests that they refund.
+
+create function tollgate.refunds_by(by text[], since timestamptz, until timestamptz, filters jsonb) returns table (
+  start timestamptz, org_id text, user_id text, key_id text, model text, upstream text, nanos numeric
+)
+language plpgsql
+stable
+set search_path = ''
+set jit = off
+as $$
+declare
+  unit constant text := (select u from unnest(array['minute', 'hour', 'day', 'month']) u where u = any (by) limit 1);
+begin
+  return query execute format(
+    $query$
+      select %1$s, sum(f.amount_nanos)
+      from tollgate.transfers f
+      join tollgate.requests t on t.id = tollgate.request_of(f)
+      where f.kind <> 'charge' and f.kind = 'refund' and f.reference not like '%%:late'
+        and f.created_at >= coalesce($1, '-infinity')
+        and t.created_at >= coalesce($1, '-infinity') and t.created_at < coalesce($2, 'infinity') %2$s
+      group by 1, 2, 3, 4, 5, 6
+    $query$,
+    concat_ws(', ',
+      case when unit is null then 'null::timestamptz' else format('date_trunc(%L, t.created_at, ''UTC'')', unit) end,
+      case when 'org' = any (by) then 't.org_id' else 'null::text' end,
+      case when 'user' = any (by) then 't.user_id' else 'null::text' end,
+      case when 'key' = any (by) then 't.key_id' else 'null::text' end,
+      case when 'model' = any (by) then 't.model' else 'null::text' end,
+      case when 'upstream' = any (by) then 't.upstream' else 'null::text' end
+    ),
+    tollgate.wanted(filters, array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
+  ) using since, until;
+end
+$$;
+
+comment on function tollgate.refunds_by(text[], timestamptz, timestamptz, jsonb) is
+  'What operators have refunded of the requests made in a span of time, grouped as usage_by() groups them. Refunds of requests that retention dropped are left out. Refunds are few: they are read one by one, from the index of transfers that are no charges.';
+
+
+create function tollgate.refunded(refunds jsonb, group_id text) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('refunded_nanos', coalesce(refunds -> group_id, '0'))
+$$;
+
+comment on function tollgate.refunded(jsonb, text) is 'The refunds of a group, from those of refunds_of().';
+
+
+create function tollgate.refunds_of(by text[], since timestamptz, until timestamptz, filters jsonb) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(
+    jsonb_object_agg(tollgate.group_id(r.start, r.org_id, r.user_id, r.key_id, r.model, r.upstream), r.nanos), '{}'
+  )
+  from tollgate.refunds_by(by, since, until, filters) r
+$$;
+
+comment on function tollgate.refunds_of(text[], timestamptz, timestamptz, jsonb) is
+  'The refunds of refunds_by() by the id of their group: few, where there may be many groups.';
+
+
+create function tollgate.sum_of(refunds jsonb) returns numeric
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(sum(r.value::numeric), 0) from jsonb_each(refunds) r
+$$;
+
+comment on function tollgate.sum_of(jsonb) is 'All refunds of refunds_of() together.';
+
+
 -- schemas/10_usage/requests.sql
 
 -- Lists of requests.
@@ -6806,6 +7122,8 @@ as $$
       ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
       and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
       and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+      and ($1 ->> 'quarantined' is distinct from 'true' or e.quarantined)
+      and ($1 ->> 'quarantined' is distinct from 'false' or not e.quarantined)
     $where$,
     counted => false,
     most_read => most_read
@@ -6836,7 +7154,7 @@ end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, quarantined, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');
 
@@ -7668,6 +7986,8 @@ begin
   elsif kept.answer is null then
     return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
   end if;
+  update tollgate.answers a set replays = a.replays + 1, replayed_at = clock_timestamp()
+  where a.org_id = kept_answer.org_id and a.idempotency_key = kept.idempotency_key;
   return jsonb_build_object('replay', kept.answer || jsonb_build_object(
     'request_id', kept.request_id, 'org_id', org_id, 'key_id', key_id
   ));
@@ -7675,7 +7995,7 @@ end
 $$;
 
 comment on function tollgate.kept_answer(jsonb, text, text) is
-  'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
+  'The answer to a request that repeats an idempotency key: a replay, which is counted, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 
 create function tollgate.begin_answer(org_id text, item jsonb) returns void
@@ -7685,7 +8005,8 @@ as $$
   insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
   values (org_id, item ->> 'idempotency_key', item ->> 'body_hash', item ->> 'id')
   on conflict on constraint answers_pkey do update set
-    body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, created_at = excluded.created_at
+    body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, replays = 0, replayed_at = null,
+    created_at = excluded.created_at
 $$;
 
 comment on function tollgate.begin_answer(text, jsonb) is
@@ -7970,7 +8291,8 @@ language sql
 set search_path = ''
 as $$
   select item - array['prompt_tokens', 'completion_tokens'] || jsonb_build_object(
-    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true
+    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true,
+    'basis', 'out_of_range'
   )
   from tollgate.requests r where r.id = item ->> 'id'
 $$;
@@ -7979,7 +8301,7 @@ comment on function tollgate.at_the_hold(jsonb, numeric) is
   'The item of a settlement whose money or tokens are below zero or beyond what a transfer may move, changed: quarantined, and charged at its hold.';
 
 
-create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns void
+create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns boolean
 language plpgsql
 set search_path = ''
 as $$
@@ -7999,12 +8321,14 @@ begin
         'reason', 'quarantined_usage', 'request_id', request_id, 'quarantined_before', tollgate.utc(org.quarantined_at)
       )
     );
+    return true;
   end if;
+  return false;
 end
 $$;
 
 comment on function tollgate.note_quarantine(text, text, timestamptz) is
-  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
+  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. Returns whether it did. The org is locked by the caller.';
 
 
 create function public.tollgate_settle(items jsonb) returns json
@@ -8037,6 +8361,7 @@ declare
   correction record;
   transfer tollgate.transfers;
   charge bigint;
+  suspended boolean;
   token_change bigint;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
@@ -8170,8 +8495,9 @@ begin
     if entry.is_bounded then
       perform tollgate.count_open(entry.key_id, entry.line, -1);
     end if;
+    suspended := false;
     if charge >= entry.hold_nanos and (entry.item ->> 'quarantined')::boolean then -- it is charged its hold
-      perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
+      suspended := tollgate.note_quarantine(entry.org_id, entry.id, moment);
     end if;
     if charge > entry.hold_nanos then
       perform tollgate.record(
@@ -8181,7 +8507,8 @@ begin
       );
     end if;
     answers := answers || json_build_object('settled', json_build_object(
-      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos, 'again', false
+      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos, 'again', false,
+      'suspended_org_id', case when suspended then entry.org_id end
     ));
   end loop;
 
@@ -8205,6 +8532,9 @@ begin
       prompt_tokens = coalesce((c.item ->> 'prompt_tokens')::bigint, r.prompt_tokens),
       completion_tokens = coalesce((c.item ->> 'completion_tokens')::bigint, r.completion_tokens),
       usage = coalesce(c.item -> 'usage', r.usage),
+      charged_price = coalesce(c.item -> 'charged_price', r.charged_price),
+      basis = coalesce(c.item ->> 'basis', r.basis),
+      attempts = coalesce(c.item -> 'attempts', r.attempts),
       estimated = coalesce((c.item ->> 'estimated')::boolean, r.estimated),
       quarantined = coalesce((c.item ->> 'quarantined')::boolean, r.quarantined),
       status = coalesce((c.item ->> 'status')::integer, r.status),
@@ -8279,6 +8609,9 @@ begin
       prompt_tokens = coalesce((item ->> 'prompt_tokens')::bigint, 0),
       completion_tokens = coalesce((item ->> 'completion_tokens')::bigint, 0),
       usage = coalesce(item -> 'usage', r.usage),
+      charged_price = coalesce(item -> 'charged_price', r.charged_price),
+      basis = item ->> 'basis',
+      attempts = coalesce(item -> 'attempts', r.attempts),
       generation_id = coalesce(item ->> 'generation_id', r.generation_id),
       served_model = coalesce(item ->> 'served_model', r.served_model),
       estimated = false
@@ -9174,6 +9507,31 @@ comment on function tollgate.report_on_books(boolean) is
   'The audit of the books at this moment, with the first hundred faults. Large books, which may take longer than a call, are audited only when asked for; otherwise the answer says that they were not.';
 
 
+create function public.tollgate_audit(caller jsonb, wanted boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  books jsonb := tollgate.report_on_books(wanted);
+begin
+  if (books -> 'audited')::boolean then
+    perform tollgate.record(
+      actor, 'books.audited', null, 'books',
+      jsonb_build_object('agree', books -> 'agree', 'fault_count', books -> 'fault_count')
+    );
+  end if;
+  return books || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(clock_timestamp()));
+end
+$$;
+
+comment on function public.tollgate_audit(jsonb, boolean) is
+  'Audits the books and records that it did: an audit event books.audited with the number of faults. Large books are audited only when `wanted` is true. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_audit(jsonb, boolean)');
+
+
 create function tollgate.report_on_access(since timestamptz, until timestamptz) returns jsonb
 language plpgsql
 stable
@@ -9744,7 +10102,7 @@ $$;
 
 -- schemas/14_security/refused_calls.sql
 
--- Paid calls that were refused with 402 or 429, counted by hour, key, model and code.
+-- Paid calls that were refused with 402, 403 or 429, counted by hour, key, model and code.
 --
 -- A refused call writes nothing, so the server counts refusals in memory and writes sums, a few seconds apart.
 
@@ -10623,6 +10981,9 @@ language sql
 stable
 set search_path = ''
 as $$
+  with orgs as materialized ( -- which is read once, since each row has all counters of its org
+    select o.id, o.name, o.balance_nanos, o.paid_suspended_at, o.paid_suspended_reason from tollgate.orgs o
+  )
   select jsonb_build_object(
     'open_holds', (
       select jsonb_build_object(
@@ -10636,7 +10997,7 @@ as $$
     ),
     'balances', (
       select jsonb_build_object('credits_nanos', coalesce(sum(o.balance_nanos), 0))
-      from tollgate.orgs o
+      from orgs o
       where o.balance_nanos > 0
     ),
     'overdrawn', (
@@ -10649,11 +11010,11 @@ as $$
             order by w.balance_nanos, w.id
           )
           from (
-            select d.* from tollgate.orgs d where d.balance_nanos < 0 order by d.balance_nanos, d.id limit places
+            select d.* from orgs d where d.balance_nanos < 0 order by d.balance_nanos, d.id limit places
           ) w
         ), '[]')
       )
-      from tollgate.orgs o
+      from orgs o
       where o.balance_nanos < 0
     ),
     'paid_suspended', (
@@ -10668,7 +11029,7 @@ as $$
       )
       from (
         select o.*, row_number() over (order by o.paid_suspended_at, o.id) as place
-        from tollgate.orgs o
+        from orgs o
         where o.paid_suspended_at is not null
       ) s
     )
@@ -10699,7 +11060,7 @@ begin
     'recent_requests', tollgate.newest_requests(20)
   )
     || tollgate.population(tollgate.usage_today())
-    || tollgate.top_lists(10)
+    || tollgate.top_lists(10, tollgate.top_since())
     || tollgate.needs_attention(10);
 end
 $$;
@@ -10722,13 +11083,349 @@ set search_path = ''
 as $$
   select jsonb_build_object(
     'schema_version', (select v.version from tollgate.schema_version v),
-    'user_count', (select count(*) from tollgate.users)
+    'user_count', (select count(*) from tollgate.users),
+    'upstreams', (
+      select jsonb_build_object(
+        'up', count(*) filter (where p.status = 'up'),
+        'down', count(*) filter (where p.status = 'down'),
+        'unknown', count(*) filter (where p.status is null)
+      )
+      from tollgate.upstreams u left join tollgate.probes p on p.upstream_id = u.id
+      where u.state = 'active'
+    )
   )
 $$;
 
 comment on function public.tollgate_health() is 'Answers when the database works. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_health()');
+
+
+create function public.tollgate_versions(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'schema_version', (select v.version from tollgate.schema_version v),
+    'postgres_version', current_setting('server_version')
+  );
+end
+$$;
+
+comment on function public.tollgate_versions(jsonb) is
+  'The versions of the schema and of Postgres. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_versions(jsonb)');
+
+
+-- schemas/16_monitor/one_request.sql
+
+-- All that is stored of one request.
+
+create function tollgate.hold_shown(r tollgate.requests) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'amount_nanos', r.hold_nanos,
+    'is_open', r.settled_at is null,
+    'output_bound', r.output_bound,
+    'reserved_tokens', r.reserved_tokens,
+    'expires_at', tollgate.utc(r.expires_at),
+    'next_look_at', (select tollgate.utc(h.next_sweep_at) from tollgate.holds h where h.request_id = r.id),
+    'looks', (select h.sweeps from tollgate.holds h where h.request_id = r.id),
+    'fixed_cost', r.price -> 'fixed_nanos',
+    'output_token_cost', r.price -> 'output_nanos'
+  )
+$$;
+
+comment on function tollgate.hold_shown(tollgate.requests) is
+  'The hold of a request: how much, how its worst case was computed, and when the sweeper looks for the cost of one that is open.';
+
+
+create function tollgate.transfers_of(request_id text) returns setof tollgate.transfers
+language sql
+stable
+rows 3
+set search_path = ''
+as $$
+  select t.* from tollgate.transfers t
+  where t.kind = 'charge' and t.reference = any (array[request_id, request_id || ':late'])
+  union all
+  select t.* from tollgate.transfers t where t.kind = 'refund' and t.reference = request_id || ':late'
+  union all
+  select t.* from tollgate.credit_operations o
+  join tollgate.transfers t on t.position = o.position
+  where o.request_id = transfers_of.request_id
+$$;
+
+comment on function tollgate.transfers_of(text) is
+  'The transfers of a request: its charge, the correction of a late settlement, and refunds by operators.';
+
+
+create function tollgate.settlement_shown(r tollgate.requests) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'settled_at', tollgate.utc(r.settled_at),
+    'basis', r.basis,
+    'charge_nanos', r.charge_nanos,
+    'cost_nanos', r.cost_nanos,
+    'margin_nanos', r.charge_nanos - r.cost_nanos,
+    'refunded_nanos', f.refunded,
+    'refundable_nanos', greatest(coalesce(r.charge_nanos, 0) - f.refunded, 0),
+    'markup_ppm', r.markup_ppm,
+    'price', coalesce(r.charged_price, r.price - array['fixed_nanos', 'output_nanos'], '{}'),
+    'usage', r.usage
+  )
+  from (
+    select coalesce(sum(t.amount_nanos), 0) as refunded
+    from tollgate.credit_operations o
+    join tollgate.transfers t on t.position = o.position
+    where o.request_id = r.id
+  ) f
+$$;
+
+comment on function tollgate.settlement_shown(tollgate.requests) is
+  'How a request was charged, as operators see it: units, prices, markup, charge, cost and refunds.';
+
+
+create function tollgate.idempotency_shown(r tollgate.requests) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'key', r.idempotency_key,
+    'answer', case
+      when a.request_id is null then 'gone'
+      when a.answer is null then 'running'
+      when (a.answer -> 'kept')::boolean is false then 'not_kept'
+      else 'kept'
+    end,
+    'kept_until', tollgate.utc(a.created_at + interval '24 hours'),
+    'replays', coalesce(a.replays, 0),
+    'replayed_at', tollgate.utc(a.replayed_at)
+  )
+  from (select) one
+  left join tollgate.answers a on a.request_id = r.id
+  where r.idempotency_key is not null
+$$;
+
+comment on function tollgate.idempotency_shown(tollgate.requests) is
+  'The idempotency key of a request, and how often its answer was replayed; null without a key.';
+
+
+create function public.tollgate_request(caller jsonb, id text, everyone boolean, content boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
+  found_request tollgate.requests;
+  kept jsonb;
+begin
+  select r.* into found_request from tollgate.requests r
+  where r.id = tollgate_request.id and (everyone or r.org_id = actor.org_id);
+  if not found then
+    perform tollgate.refuse_missing('request', id);
+  end if;
+  if content and everyone then
+    select jsonb_build_object('prompt', c.prompt, 'answer', c.answer) into kept
+    from tollgate.contents c where c.request_id = found_request.id;
+    if found then
+      perform tollgate.record(
+        actor, 'content.read', found_request.org_id, found_request.org_id,
+        jsonb_build_object('request_ids', jsonb_build_array(found_request.id))
+      );
+    end if;
+  end if;
+  return tollgate.request_shown(found_request) || jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'org_name', (select o.name from tollgate.orgs o where o.id = found_request.org_id),
+    'user_email', (select u.email from tollgate.users u where u.id = found_request.user_id),
+    'key_name', (select k.name from tollgate.api_keys k where k.id = found_request.key_id),
+    'hold', tollgate.hold_shown(found_request),
+    'attempts', found_request.attempts,
+    'settlement', tollgate.settlement_shown(found_request),
+    'idempotency', tollgate.idempotency_shown(found_request),
+    'transfers', (
+      select coalesce(jsonb_agg(tollgate.transfer_shown(t) order by t.position), '[]')
+      from tollgate.transfers_of(found_request.id) t
+    ),
+    'events', (
+      select coalesce(jsonb_agg(tollgate.audit_event_shown(e) order by e.occurred_at, e.id), '[]')
+      from tollgate.audit_events e where e.target_id = found_request.id
+    ),
+    'content', kept
+  );
+end
+$$;
+
+comment on function public.tollgate_request(jsonb, text, boolean, boolean) is
+  'All that is stored of one request: its row, hold, attempts, settlement, transfers, idempotency key and audit events: of everyone''s for admins, or one of the caller''s org. The server leaves out our cost for the latter. `content`, for admins: its prompt and answer too, where they were stored; that is recorded as content.read. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_request(jsonb, text, boolean, boolean)');
+
+
+-- schemas/16_monitor/overview.sql
+
+-- The operator's overview of a period, beside the period before it.
+
+create function tollgate.refunded_between(since timestamptz, until timestamptz) returns numeric
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(sum(t.amount_nanos), 0)
+  from tollgate.transfers t
+  where t.kind <> 'charge' and t.kind = 'refund' -- the index is that of the first
+    and t.created_at >= since and t.created_at < until
+    and t.reference not like '%:late'
+$$;
+
+comment on function tollgate.refunded_between(timestamptz, timestamptz) is
+  'What operators refunded in a span of time. Corrections by a late settlement are part of the charges.';
+
+
+create function tollgate.period_shown(since timestamptz, until timestamptz) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select tollgate.measures(u, true) || jsonb_build_object(
+    'from', tollgate.utc(since),
+    'to', tollgate.utc(until),
+    'refunded_nanos', tollgate.refunded_between(since, until),
+    'latency', (select to_jsonb(l) from tollgate.latency_between('whole', since, until, '{}') l),
+    'first_token', (select to_jsonb(l) from tollgate.latency_between('first_token', since, until, '{}') l)
+  )
+  from tollgate.usage_by('{}', since, until) u
+$$;
+
+comment on function tollgate.period_shown(timestamptz, timestamptz) is
+  'What all orgs used in a span of time, what was refunded in it, and how long requests took.';
+
+
+create function tollgate.attention_item(kind text, severity text, count bigint, facts jsonb default '{}') returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('kind', kind, 'severity', severity, 'count', count, 'facts', facts) where count > 0
+$$;
+
+comment on function tollgate.attention_item(text, text, bigint, jsonb) is
+  'Something that an operator should look at; null where there is none of it.';
+
+
+create function tollgate.holds_to_look_at() returns table (unsettled bigint, expired bigint)
+language sql
+stable
+set search_path = ''
+as $$
+  select count(*) filter (where r.state = 'unsettled' and r.created_at < now() - interval '10 minutes'),
+    count(*) filter (where r.state = 'held' and r.expires_at < now() - interval '10 minutes')
+  from tollgate.holds h
+  join tollgate.requests r on r.id = h.request_id
+$$;
+
+comment on function tollgate.holds_to_look_at() is
+  'Requests whose cost is unknown for more than 10 minutes, and those that the sweeper should have ended 10 minutes ago.';
+
+
+create function tollgate.attention() returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(a.item order by a.place) filter (where a.item is not null), '[]')
+  from (
+    select 1, tollgate.attention_item('audit_failed', 'critical', (b.details -> 'fault_count')::bigint)
+    from (
+      select e.details from tollgate.audit_events e
+      where e.target_id = 'books' and e.action = 'books.audited'
+      order by e.occurred_at desc, e.id desc
+      limit 1
+    ) b
+    union all
+    select 2, tollgate.attention_item('quarantined', 'critical', count(*))
+    from tollgate.requests r where r.quarantined and r.created_at >= now() - interval '7 days'
+    union all
+    select 3, tollgate.attention_item('expired_holds', 'critical', h.expired) from tollgate.holds_to_look_at() h
+    union all
+    select 4, tollgate.attention_item('unsettled', 'warning', h.unsettled) from tollgate.holds_to_look_at() h
+    union all
+    select 5, tollgate.attention_item('upstream_down', 'critical', count(*), jsonb_build_object('names', jsonb_agg(u.name)))
+    from tollgate.upstreams u
+    join tollgate.probes p on p.upstream_id = u.id
+    where u.state = 'active' and p.status = 'down'
+    union all
+    select 6, tollgate.attention_item('security_event', s.severity, s.count)
+    from (
+      select e.severity, count(*) as count
+      from tollgate.security_events e
+      where e.acknowledged_at is null and e.severity <> 'info'
+      group by e.severity
+      order by e.severity
+    ) s
+  ) a (place, item)
+$$;
+
+comment on function tollgate.attention() is
+  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, upstreams that are down, and open security events by severity.';
+
+
+create function public.tollgate_overview(caller jsonb, since text, until text, bucket text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+set work_mem = '64MB'
+set timezone = 'UTC'
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  beginning constant timestamptz := since;
+  ending constant timestamptz := coalesce(until::timestamptz, clock_timestamp());
+  first_bucket constant timestamptz := date_trunc(bucket, beginning);
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'at', tollgate.utc(now()),
+    'period', tollgate.period_shown(beginning, ending),
+    'before', tollgate.period_shown(beginning - (ending - beginning), beginning),
+    'series', (
+      select coalesce(jsonb_agg(
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, true) order by s.start
+      ), '[]')
+      from generate_series(first_bucket, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
+      left join tollgate.usage_by(array[bucket], first_bucket, ending) u on u.start = s.start
+    ),
+    'openrouter_day_nanos', (
+      select coalesce(sum(u.cost_nanos), 0)
+      from tollgate.usage_by('{}', now() - interval '24 hours', null, '{"upstream": "openrouter"}') u
+    ),
+    'attention', tollgate.attention()
+  )
+    || tollgate.top_lists(10, beginning, until::timestamptz)
+    || tollgate.needs_attention(10);
+end
+$$;
+
+comment on function public.tollgate_overview(jsonb, text, text, text) is
+  'The operator''s overview of a span of time (`until` null is now) and of the one before it, of the same length: usage, refunds, latencies; a series by hour or day; the top orgs, keys and models; open holds; what to look at. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_overview(jsonb, text, text, text)');
 
 
 -- schemas/16_monitor/own.sql
@@ -10893,7 +11590,7 @@ select tollgate.expose('public.tollgate_key_usage(jsonb)');
 
 -- schemas/16_monitor/top_lists.sql
 
--- The orgs, keys and models that used most in 30 days.
+-- The orgs, keys and models that used most in a period.
 
 create function tollgate.top_since() returns timestamptz
 language sql
@@ -10906,13 +11603,13 @@ $$;
 comment on function tollgate.top_since() is 'The beginning of the 30 days of the top lists, which include today.';
 
 
-create function tollgate.top_lists(places integer) returns jsonb
+create function tollgate.top_lists(places integer, since timestamptz, until timestamptz default null) returns jsonb
 language sql
 stable
 set search_path = ''
 as $$
   with used as materialized (
-    select u.* from tollgate.keys_in_30_days() u
+    select u.* from tollgate.keys_used(since, until) u
   ),
   orgs as (
     select u.org_id, sum(u.requests) as requests, sum(u.tokens) as tokens,
@@ -10929,7 +11626,7 @@ as $$
   ),
   models as (
     select u.model, u.requests, u.prompt_tokens + u.completion_tokens as tokens, u.charge_nanos, u.cost_nanos
-    from tollgate.usage_by('{model}', tollgate.top_since()) u
+    from tollgate.usage_by('{model}', since, until) u
     order by u.charge_nanos desc, u.requests desc, u.model
     limit places
   )
@@ -10951,10 +11648,11 @@ as $$
   )
 $$;
 
-comment on function tollgate.top_lists(integer) is 'The orgs, keys and models that were charged most in 30 days.';
+comment on function tollgate.top_lists(integer, timestamptz, timestamptz) is
+  'The orgs, keys and models that were charged most in a span of time; until null is now.';
 
 
-create function tollgate.keys_in_30_days() returns table (
+create function tollgate.keys_used(since timestamptz, until timestamptz) returns table (
   org_id text, key_id text, requests numeric, tokens numeric, charge_nanos numeric, cost_nanos numeric
 )
 language plpgsql
@@ -10966,12 +11664,13 @@ declare
   period tollgate.top_keys_period;
 begin
   select l.* into period from tollgate.top_keys_period l;
-  -- Never renewed, or so long ago that correcting it would cost more than summing up again.
-  if (period.since between tollgate.top_since() - interval '7 days' and tollgate.top_since()) is not true then
+  -- Not of the span that is renewed, or so far from it that correcting it would cost more than summing up again.
+  if keys_used.until is not null
+    or (period.since between keys_used.since - interval '7 days' and keys_used.since + interval '7 days') is not true then
     return query
     select u.org_id, u.key_id, u.requests::numeric, (u.prompt_tokens + u.completion_tokens)::numeric,
       u.charge_nanos::numeric, u.cost_nanos::numeric
-    from tollgate.usage_by('{org,key}', tollgate.top_since()) u;
+    from tollgate.usage_by('{org,key}', keys_used.since, keys_used.until) u;
     return;
   end if;
   return query
@@ -10984,16 +11683,20 @@ begin
     from tollgate.usage_by('{org,key}', period.until) u
     union all
     select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, -1
-    from tollgate.usage_by('{org,key}', period.since, tollgate.top_since()) u
-    where period.since < tollgate.top_since()
+    from tollgate.usage_by('{org,key}', period.since, keys_used.since) u
+    where period.since < keys_used.since
+    union all
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, 1
+    from tollgate.usage_by('{org,key}', keys_used.since, period.since) u
+    where keys_used.since < period.since
   ) p
   group by p.org_id, p.key_id
   having sum(p.requests * p.sign) > 0;
 end
 $$;
 
-comment on function tollgate.keys_in_30_days() is
-  'What each key used in 30 days: the sums in tollgate.top_keys, plus what came since, less the days that are older by now.';
+comment on function tollgate.keys_used(timestamptz, timestamptz) is
+  'What each key used in a span of time. For one that begins about 30 days ago and ends now: the sums in tollgate.top_keys, plus what came since, with the difference at their beginning.';
 
 
 create function public.tollgate_renew_leaders() returns jsonb
@@ -11026,6 +11729,279 @@ comment on function public.tollgate_renew_leaders() is
   'Sums up what each key used in 30 days, as far as it is rolled up; does nothing when that is done already. A request that ended after its hour was rolled up is added with the next hour. Refuses nothing. Locks the row of tollgate.top_keys_period; when another transaction has it, does nothing.';
 
 select tollgate.expose('public.tollgate_renew_leaders()');
+
+
+-- schemas/17_sessions/failures.sql
+
+-- Counts wrong passwords, so that nobody guesses them.
+--
+-- A try counts as a failure before the password is checked, so that tries at the same time cannot pass the limit together.
+-- A right password takes its failure back.
+
+create function tollgate.account_of(email text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select encode(sha256(convert_to(lower(email), 'UTF8')), 'hex')
+$$;
+
+comment on function tollgate.account_of(text) is
+  'How failures name an account. A digest, because some people type their password into the field of the email.';
+
+
+create function tollgate.most_password_failures(counted tollgate.password_failures, is_known boolean) returns integer
+language sql
+immutable
+set search_path = ''
+as $$
+  select case
+    when counted.account = '' then 30
+    when counted.address <> '' then 10
+    when not is_known then 100
+  end
+$$;
+
+comment on function tollgate.most_password_failures(tollgate.password_failures, boolean) is
+  'How many failures are allowed in 15 minutes: 30 of an address, 10 of an account from one address, and 100 of an account, but no limit of the last for an address from which its password was right before.';
+
+
+create function tollgate.count_password_failure(account text, address text, is_known boolean) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  counted tollgate.password_failures;
+  of_account integer;
+begin
+  for counted in
+    insert into tollgate.password_failures as f (account, address)
+    values ('', count_password_failure.address), (count_password_failure.account, ''),
+      (count_password_failure.account, count_password_failure.address)
+    on conflict on constraint password_failures_pkey do update set
+      failures = case when f.since > now() - interval '15 minutes' then f.failures + 1 else 1 end,
+      since = case when f.since > now() - interval '15 minutes' then f.since else now() end
+    returning f.*
+  loop
+    if counted.failures > tollgate.most_password_failures(counted, is_known) then
+      perform tollgate.refuse(429, 'too_many_sign_ins', jsonb_build_object(
+        'retry_after_seconds', ceil(extract(epoch from counted.since + interval '15 minutes' - now()))::integer
+      ));
+    end if;
+    if counted.address = '' then
+      of_account := counted.failures;
+    end if;
+  end loop;
+  delete from tollgate.password_failures f
+  where (f.account, f.address) in (
+    select o.account, o.address from tollgate.password_failures o
+    where o.since <= now() - interval '15 minutes'
+    limit 100
+    for update skip locked
+  );
+  return of_account;
+end
+$$;
+
+comment on function tollgate.count_password_failure(text, text, boolean) is
+  'Counts a failure, and answers how many the account has from all addresses. Refuses, and counts nothing then: too_many_sign_ins. Deletes counts that are over, at most 100. Locks the counts, in the order address, account, both.';
+
+
+create function tollgate.forgive_password_failure(account text, address text) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.password_failures f set failures = f.failures - 1
+  where f.account = '' and f.address = forgive_password_failure.address and f.failures > 0;
+  update tollgate.password_failures f set failures = f.failures - 1
+  where f.account = forgive_password_failure.account and f.address = '' and f.failures > 0;
+  delete from tollgate.password_failures f
+  where f.account = forgive_password_failure.account and f.address = forgive_password_failure.address;
+$$;
+
+comment on function tollgate.forgive_password_failure(text, text) is
+  'Takes back the failure of a right password, and those of its account from this address. Locks as count_password_failure().';
+
+
+-- schemas/17_sessions/passwords.sql
+
+-- Signing in with a password, and setting it. The server checks passwords against their hash; the database never sees them.
+
+create function public.tollgate_begin_password_sign_in(caller jsonb, email text, address text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person tollgate.users;
+  password tollgate.passwords;
+  failures integer;
+begin
+  select u.* into person from tollgate.users u where lower(u.email) = lower(tollgate_begin_password_sign_in.email);
+  select p.* into password from tollgate.passwords p where p.user_id = person.id;
+  failures := tollgate.count_password_failure(
+    tollgate.account_of(email), address, coalesce(address = any (password.known_addresses), false)
+  );
+  if failures = 100 and person.id is not null then
+    perform tollgate.raise_event(
+      'many_failures', 'user', person.id, person.org_id, null, failures, now(), now(),
+      jsonb_build_object('code', 'sign_in_failed')
+    );
+  end if;
+  return jsonb_build_object('caller', '{}'::jsonb, 'hash', password.hash);
+end
+$$;
+
+comment on function public.tollgate_begin_password_sign_in(jsonb, text, text) is
+  'Counts a failure, and answers with the hash of the account''s password for the server to check; null where there is none. The hundredth failure of an account raises a security event. `address` is the caller''s, as failures are counted. Refuses: as count_password_failure(). Locks as count_password_failure(), then the event.';
+
+select tollgate.expose('public.tollgate_begin_password_sign_in(jsonb, text, text)');
+
+
+create function public.tollgate_sign_in_with_password(
+  caller jsonb, email text, hash text, address text, digest text
+) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person tollgate.users;
+begin
+  select u.* into person from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_password.email)
+  for key share; -- before the password, as tollgate_delete_user() locks them
+  update tollgate.passwords p
+  set known_addresses = (array_prepend(address, array_remove(p.known_addresses, address)))[1:10]
+  where p.user_id = person.id and p.hash = tollgate_sign_in_with_password.hash;
+  if (found and tollgate.may_sign_in(person)) is not true then
+    perform tollgate.refuse(401, 'sign_in_failed');
+  end if;
+  perform tollgate.forgive_password_failure(tollgate.account_of(email), address);
+  return tollgate.start_session(caller, tollgate.actor_of(caller, person), 'password', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_password(jsonb, text, text, text, text) is
+  'Starts a session for a user whose password was right. `hash` is the one it was checked against, and `digest` that of the session''s token. Refuses: sign_in_failed (the password was changed since, or the user or org may not act). Locks the user against deletion, the password, the counts of failures, and as start_session().';
+
+select tollgate.expose('public.tollgate_sign_in_with_password(jsonb, text, text, text, text)');
+
+
+create function tollgate.signed_in_by_link(actor tollgate.caller) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from tollgate.sessions s
+    where s.id = actor.session_id and s.way = 'link' and s.created_at > now() - interval '15 minutes'
+  )
+$$;
+
+comment on function tollgate.signed_in_by_link(tollgate.caller) is
+  'Whether the caller signed in by a link within 15 minutes: who did so sets a password without the current one.';
+
+
+create function public.tollgate_begin_password_change(caller jsonb, has_current boolean, address text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller);
+  email constant text := (select u.email from tollgate.users u where u.id = actor.user_id);
+  password tollgate.passwords;
+begin
+  if not tollgate.signed_in_by_link(actor) then
+    select p.* into password from tollgate.passwords p where p.user_id = actor.user_id;
+    if not found then
+      perform tollgate.refuse(403, 'sign_in_again', jsonb_build_object('way', 'link'));
+    elsif not has_current then
+      perform tollgate.refuse_field('current', 'is missing; send the password that you have now');
+    end if;
+    perform tollgate.count_password_failure(
+      tollgate.account_of(email), address, address = any (password.known_addresses)
+    );
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'hash', password.hash);
+end
+$$;
+
+comment on function public.tollgate_begin_password_change(jsonb, boolean, text) is
+  'Counts a failure, and answers with the hash of the current password for the server to check. Counts nothing and answers null after a sign-in by link within 15 minutes, which needs no current password. Refuses: as recognise(), sign_in_again (there is no password yet), invalid_request, as count_password_failure(). Locks as count_password_failure().';
+
+select tollgate.expose('public.tollgate_begin_password_change(jsonb, boolean, text)');
+
+
+create function public.tollgate_set_password(caller jsonb, hash text, checked text, address text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller);
+  email constant text := (select u.email from tollgate.users u where u.id = actor.user_id);
+begin
+  if checked is not null then
+    update tollgate.passwords p set hash = tollgate_set_password.hash, set_at = now()
+    where p.user_id = actor.user_id and p.hash = checked;
+    if not found then
+      perform tollgate.refuse(401, 'sign_in_failed');
+    end if;
+    perform tollgate.forgive_password_failure(tollgate.account_of(email), address);
+  elsif tollgate.signed_in_by_link(actor) then
+    insert into tollgate.passwords as p (user_id, hash) values (actor.user_id, tollgate_set_password.hash)
+    on conflict on constraint passwords_pkey do update set hash = excluded.hash, set_at = now();
+  else
+    perform tollgate.refuse(403, 'sign_in_again', jsonb_build_object('way', 'link'));
+  end if;
+  delete from tollgate.sign_in_links l where l.user_id = actor.user_id;
+  perform tollgate.record(actor, 'password.set', actor.org_id, actor.user_id);
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, actor.user_id, actor.session_id)
+  );
+end
+$$;
+
+comment on function public.tollgate_set_password(jsonb, text, text, text) is
+  'Sets the password of the caller''s user, and ends their other sessions and links. `checked` is the hash that the current password was checked against; null after a sign-in by link. Refuses: as recognise(), sign_in_failed (the password was changed since), sign_in_again. Locks the password, the counts of failures, the links and sessions.';
+
+select tollgate.expose('public.tollgate_set_password(jsonb, text, text, text)');
+
+
+create function public.tollgate_remove_password(caller jsonb, user_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  person tollgate.users;
+  was_there boolean;
+  ended integer;
+begin
+  select u.* into person from tollgate.users u
+  where u.id = tollgate_remove_password.user_id and u.deleted_at is null;
+  if not found then
+    perform tollgate.refuse_missing('user', user_id);
+  end if;
+  delete from tollgate.passwords p where p.user_id = person.id;
+  was_there := found;
+  delete from tollgate.sign_in_links l where l.user_id = person.id;
+  ended := tollgate.end_sessions(actor, person.id, null);
+  if was_there then
+    perform tollgate.record(actor, 'password.removed', person.org_id, person.id);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'user_id', person.id, 'removed', was_there, 'ended', ended
+  );
+end
+$$;
+
+comment on function public.tollgate_remove_password(jsonb, text) is
+  'Removes the password of a user, and ends all their sessions and links. For the console and admins. Refuses: as recognise(), not_found. Locks the password, the links and sessions.';
+
+select tollgate.expose('public.tollgate_remove_password(jsonb, text)');
 
 
 -- schemas/17_sessions/shown.sql
@@ -11071,6 +12047,7 @@ as $$
     'key_id', actor.key_id,
     'environment', actor.environment,
     'scopes', actor.scopes,
+    'has_password', tollgate.has_password(u.id),
     'session', (select tollgate.session_shown(s) from tollgate.sessions s where s.id = actor.session_id)
   )
   from tollgate.users u
@@ -11244,6 +12221,29 @@ comment on function public.tollgate_sign_in_with_link(jsonb, jsonb, text) is
 select tollgate.expose('public.tollgate_sign_in_with_link(jsonb, jsonb, text)');
 
 
+create function public.tollgate_sign_in_with_supabase(caller jsonb, email text, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person constant tollgate.users := (
+    select u from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_supabase.email)
+  );
+begin
+  if tollgate.may_sign_in(person) is not true then
+    perform tollgate.refuse(401, 'sign_in_failed', '{"way": "supabase"}');
+  end if;
+  return tollgate.start_session(caller, tollgate.actor_of(caller, person), 'supabase', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_supabase(jsonb, text, text) is
+  'Starts a session for the user with this email, whose ownership Supabase Auth has verified. Refuses: sign_in_failed (no such user, or the user or org may not act). Locks as start_session().';
+
+select tollgate.expose('public.tollgate_sign_in_with_supabase(jsonb, text, text)');
+
+
 create function public.tollgate_create_sign_in_link(caller jsonb, person jsonb, digest text) returns jsonb
 language plpgsql
 security definer
@@ -11318,7 +12318,7 @@ comment on function public.tollgate_end_session(jsonb, text) is
 select tollgate.expose('public.tollgate_end_session(jsonb, text)');
 
 
-create function tollgate.end_sessions(actor tollgate.caller, but text) returns integer
+create function tollgate.end_sessions(actor tollgate.caller, whose text, but text) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -11326,16 +12326,17 @@ declare
   ended text[];
 begin
   with gone as (
-    delete from tollgate.sessions s where s.user_id = actor.user_id and s.id is distinct from but returning s.id
+    delete from tollgate.sessions s where s.user_id = whose and s.id is distinct from but returning s.id
   )
   select array_agg(g.id) into ended from gone g;
-  perform tollgate.record(actor, 'session.ended', actor.org_id, id) from unnest(ended) id;
+  perform tollgate.record(actor, 'session.ended', u.org_id, session_id)
+  from unnest(ended) session_id, tollgate.users u where u.id = whose;
   return coalesce(cardinality(ended), 0);
 end
 $$;
 
-comment on function tollgate.end_sessions(tollgate.caller, text) is
-  'Ends all sessions of the actor''s user but one, and answers how many. Locks the sessions.';
+comment on function tollgate.end_sessions(tollgate.caller, text, text) is
+  'Ends all sessions of a user but one, and answers how many. Locks the sessions.';
 
 
 create function public.tollgate_end_sessions(caller jsonb) returns jsonb
@@ -11346,7 +12347,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, touch => false);
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, null));
+  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, actor.user_id, null));
 end
 $$;
 

@@ -136,6 +136,12 @@ async def test_requests_are_counted_by_route_and_status_and_errors_by_code(api: 
     assert counts == sorted(counts)
 
 
+async def test_what_an_upstream_refused_is_counted_by_its_code(api: ApiClient, customer: Customer) -> None:
+    someone = await customer()
+    await api.of(someone).ask("POST", "/v1/chat/completions", 400, json=a_chat() | {"stop": 5})
+    assert (await scraped(api))['tollgate_http_errors_total{code="refused_upstream"}'] == 1
+
+
 async def test_refusals_are_counted_by_the_limit_that_was_reached(
     api: ApiClient, customer: Customer, sql: Any, shared_database: str
 ) -> None:

@@ -487,3 +487,45 @@ def test_health_is_what_can_be_served(age: float | None, error: str | None, heal
     assert rules.health_of_instance(state) == health
     assert rules.hit_rate(state) == 0.75
     assert rules.health_of_snapshot(age) == ("cold" if health == "down" else health)
+
+
+async def listed(api: ApiClient, **query: Any) -> list[Any]:
+    return [entry for page in await api.pages("/admin/models", **query) for entry in page]
+
+
+async def test_models_are_listed_with_the_price_before_and_with_a_markup(
+    api: ApiClient, served: Callable[..., Any], person: Any, customer: Any
+) -> None:
+    model, someone = unique("ours/model"), await person()
+    await api.ask("PATCH", f"/admin/orgs/{someone.org_id}", json={"markup": 0.1})
+    route = await served(model, pricing={"prompt": "0.000001", "completion": "0.000002"}, weight=3, priority=7)
+    (found,) = await listed(api, q=model.upper(), for_org=someone.org_id)
+    assert (found["pricing"]["prompt"], found["charged_pricing"]["prompt"]) == ("0.000001", "0.0000011")
+    (shown,) = found["routes"]
+    expected = {
+        "upstream_id": route["upstream_id"], "upstream_name": "gpu", "upstream_model": "sandbox/echo", "weight": 3,
+        "priority": 7, "pricing": {"prompt": "0.000001", "completion": "0.000002"}, "health": None, "breaker": None,
+    }  # fmt: skip
+    assert expected.items() <= shown.items()
+    await api.ask("POST", "/admin/upstreams/refresh-health", json={"ids": [route["upstream_id"]]})
+    await api.of(await customer()).ask("POST", CHAT, content=json.dumps(a_chat("hello", model)))
+    (plain,) = await listed(api, q=model)
+    assert plain["charged_pricing"] == plain["pricing"]
+    assert (plain["routes"][0]["health"], plain["routes"][0]["breaker"]) == ("up", "closed")
+    await api.refused("GET", "/admin/models", 404, params={"for_org": "org_of_nobody"})
+    await api.refused("GET", "/admin/models", 404, params={"for_plan": "none"})
+    await api.of(someone).refused("GET", "/admin/models", 403)
+
+
+async def test_models_come_in_order_page_by_page(api: ApiClient) -> None:
+    whole = await listed(api)
+    ids = [one["id"] for one in whole]
+    assert ids == sorted(ids)
+    assert len(ids) > 5
+    assert await listed(api, limit=3) == whole
+    assert await listed(api, sort="id:desc", limit=4) == whole[::-1]
+    costs = [Decimal(one["pricing"].get("prompt", -1)) for one in await listed(api, sort="prompt:desc")]
+    assert costs == sorted(costs, reverse=True)
+    lengths = [one["context_length"] or 0 for one in await listed(api, sort="context_length:asc")]
+    assert lengths == sorted(lengths)
+    assert (await api.refused("GET", "/admin/models", 400, params={"cursor": "nothing"}))["param"] == "cursor"

@@ -1,5 +1,6 @@
 """GET /admin/system/database, with the rights of the owner of our functions."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -8,12 +9,14 @@ import asyncpg
 import httpx
 import pytest
 
+from admin.api_client import admin_api
 from people import PEPPER, Person
 from servers.postgres import Cluster
+from tollgate.admin.schemas.system import in_force
 from tollgate.app import create_app
 from tollgate.database import Door, migrations
 from tollgate.database.postgres import PostgresDoor
-from tollgate.settings import read
+from tollgate.settings import Settings, read
 
 DATABASE = "/admin/system/database"
 Sql = Callable[..., Awaitable[Any]]
@@ -186,3 +189,31 @@ async def test_only_operators_may_look(door: Door, person: Any) -> None:
         answer = await client.get(DATABASE, headers={"authorization": f"Bearer {someone.secret}"})
         assert answer.status_code == 403
         assert (await client.get(DATABASE)).status_code == 401
+
+
+async def test_the_settings_in_force_are_shown_without_secrets(door: Door, sandbox: Any, person: Any) -> None:
+    given = {"CRON_SECRET": "a-cron-secret-of-the-tests", "MARKUP": "0.05"}
+    async with admin_api(door, sandbox, await person("admin"), **given) as api:
+        found = await api.ask("GET", "/admin/system/settings")
+        base_url = {one["name"]: one for one in found["settings"]}["OPENROUTER_BASE_URL"]
+        assert base_url["value"] == sandbox.url
+        await api.of(await person()).refused("GET", "/admin/system/settings", 403)
+    shown = {one["name"]: one for one in found["settings"]}
+    assert len(shown) == len(Settings.model_fields)
+    assert (shown["MARKUP"]["value"], shown["MARKUP"]["default"], shown["MARKUP"]["is_set"]) == ("0.05", "0", True)
+    assert (shown["LOG_CONTENT"]["value"], shown["LOG_CONTENT"]["is_set"]) == ("none", False)
+    secret = shown["CRON_SECRET"]
+    assert (secret["value"], secret["is_secret"], secret["is_set"]) == (None, True, True)
+    assert (shown["METRICS_TOKEN"]["is_secret"], shown["METRICS_TOKEN"]["is_set"]) == (True, False)
+    text = json.dumps(found)
+    assert given["CRON_SECRET"] not in text
+    assert PEPPER not in text
+    assert "sk-or" not in text
+    assert found["schema_version"] == found["needed_schema_version"]
+    assert (found["postgres_version"][:2], found["host"]) == ("18", "server")
+
+
+def test_the_password_in_an_address_is_not_shown() -> None:
+    chosen = read({"KEY_PEPPER": PEPPER, "OPENROUTER_BASE_URL": "https://user:secret@example.com/api"})
+    shown = {one.name: one.value for one in in_force(chosen)}
+    assert shown["OPENROUTER_BASE_URL"] == "https://example.com/api"

@@ -57,7 +57,7 @@ async def test_a_server_is_made_shown_and_listed(api: ApiClient) -> None:
         "health": None,
         "here": None,
     }
-    assert await api.ask("GET", f"{PATH}/{made['id']}") == made
+    assert await api.ask("GET", f"{PATH}/{made['id']}") == made | {"checks": []}
     assert made in [entry for page in await api.pages(PATH) for entry in page]
     assert await api.events(made["id"]) == [
         (
@@ -108,7 +108,7 @@ async def test_a_variable_of_ours_that_a_row_names_all_the_same_is_sent_nowhere(
         await api.route(made["id"], model)
         assert (await api.ask("GET", f"{PATH}/{made['id']}"))["secret_is_set"] is False
         told = await api.ask("POST", f"{PATH}/refresh-health", json={"ids": [made["id"]]})
-        assert told["data"][0]["error"] == "LOG_LEVEL is not set"
+        assert told["data"][0]["error"] == "LOG_LEVEL is not set: set it in the environment of Tollgate and restart it"
         await api.of(await customer()).refused("POST", CHAT, 502, json=a_chat(model=model))
         assert there.seen == []
 
@@ -423,3 +423,17 @@ async def test_a_changed_address_is_gone_to_at_once(api: ApiClient, customer: An
     await someone.ask("POST", CHAT, json=a_chat(model=model))
     await api.ask("PATCH", f"{PATH}/{made['id']}", json={"state": "disabled"})
     await someone.refused("POST", CHAT, 404, json=a_chat(model=model))
+
+
+async def test_the_last_fifty_checks_are_kept(api: ApiClient, shared_database: str, sql: Callable[..., Any]) -> None:
+    made = await api.upstream(name=unique("gpu"))
+    await sql(
+        shared_database,
+        "insert into tollgate.past_probes (upstream_id, probed_at, status)"
+        " select $1, now() - make_interval(mins => n), 'up' from generate_series(1, 60) n",
+        made["id"],
+    )
+    await api.ask("POST", f"{PATH}/refresh-health", json={"ids": [made["id"]]})
+    found = await api.ask("GET", f"{PATH}/{made['id']}")
+    assert [check["status"] for check in found["checks"]] == ["down"] + ["up"] * 49
+    assert found["checks"][0] == found["health"]

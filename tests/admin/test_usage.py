@@ -287,6 +287,27 @@ async def test_a_series_has_every_bucket_and_adds_up(office: Office, bucket: str
         assert point["charge_nanos"] == total(inside, "charge_nanos")
 
 
+async def test_a_series_is_split_into_the_five_groups_with_the_highest_charge_and_the_rest(
+    own_office: Office, shared_database: str
+) -> None:
+    more = [of(own_office.someone, NOON + timedelta(hours=n), model=f"maker/more-{n}") for n in range(4)]
+    await past.keep(shared_database, more)
+    for dimension, column in {"model": "model", "upstream": "upstream", "key": "key_id", "org": "org_id"}.items():
+        answer = await own_office.ask("/admin/usage/series", bucket="day", by=dimension, **SPAN)
+        whole = await own_office.pages("/admin/usage/aggregate", by=dimension, limit=1000, **SPAN)
+        named = [group for group in answer["groups"] if not group["is_rest"]]
+        for name in (column, "charge_nanos", "requests"):
+            assert [group[name] for group in named] == [group[name] for group in whole[:5]]
+        rest = [group["requests"] for group in answer["groups"] if group["is_rest"]]
+        assert rest == [total(whole[5:], "requests")][: len(whole) - 5 > 0]
+        for number, point in enumerate(answer["data"]):
+            parts = [group["data"][number] for group in answer["groups"]]
+            assert {part["start"] for part in parts} == {point["start"]}
+            for measure in ("requests", "errors", "prompt_tokens", "charge_nanos", "cost_nanos"):
+                assert total(parts, measure) == point[measure]
+    assert (await own_office.ask("/admin/usage/series", **SPAN))["groups"] is None
+
+
 async def test_minutes_are_told_as_well(office: Office) -> None:
     answer = await office.ask(
         "/admin/usage/series", bucket="minute", from_=NOON.isoformat(), to=(NOON + timedelta(hours=3)).isoformat()
@@ -385,3 +406,45 @@ async def test_only_admins_are_told(client: httpx.AsyncClient, person: Any, path
         assert answer.json()["error"]["scope"] == "admin"
     assert (await client.get(path)).status_code == 401
     assert (await client.get(path, params={"limit": "many"})).json()["error"]["code"] == "missing_api_key"
+
+
+async def test_refunds_are_summed_up_with_the_requests_that_they_refund(own_office: Office) -> None:
+    paid = next(row for row in own_office.rows if row["state"] == "settled" and row["charge_nanos"] > 10)
+    body = {"request_id": paid["id"], "credits": "0.000000009", "reason": "sorry"}
+    headers = {"authorization": f"Bearer {own_office.admin.secret}", "idempotency-key": paid["id"]}
+    assert (await own_office.client.post("/admin/credits/refund", json=body, headers=headers)).status_code == 200
+    for by in ("model", "key", "day", "upstream"):
+        page = await own_office.ask("/admin/usage/aggregate", by=by, **SPAN)
+        assert page["totals"]["refunded_nanos"] == 9
+        groups = {group.get("start") or group.get(by) or group.get("key_id"): group for group in page["data"]}
+        name = {"model": paid["model"], "key": paid["key_id"], "day": f"{paid['created_at'][:10]}T00:00:00.000Z"}
+        refunded = {where: group["refunded_nanos"] for where, group in groups.items() if group["refunded_nanos"]}
+        assert refunded == {name.get(by, paid["upstream"]): 9}
+    series = (await own_office.ask("/admin/usage/series", bucket="hour", **SPAN))["data"]
+    refunds = [(point["start"][:13], point["refunded_nanos"]) for point in series if point["refunded_nanos"]]
+    assert refunds == [(paid["created_at"][:13], 9)]
+    own = {"authorization": f"Bearer {own_office.someone.secret}"}
+    answer = await own_office.client.get("/user/usage/aggregate", params=LONG, headers=own)
+    assert answer.json()["totals"]["refunded_credits"] == "0.000000009"
+
+
+@pytest.mark.parametrize("query", [{"org_id": None, "bucket": "day"}, {"bucket": "day"}, {"model": "maker/model-1"}])
+async def test_a_series_of_latencies_has_those_of_each_bucket(office: Office, query: dict[str, Any]) -> None:
+    span = {"from_": NOON.isoformat(), "to": (NOON + timedelta(hours=20)).isoformat()}
+    answer = await office.ask("/admin/usage/latency/series", **span, **query)
+    whole = {name: value for name, value in query.items() if name != "bucket"}
+    for point in answer["data"]:
+        begins = datetime.fromisoformat(point["start"])
+        ends = begins + (timedelta(days=1) if "bucket" in query else timedelta(hours=1))
+        bounds = {"from_": begins.isoformat(), "to": min(ends, NOON + timedelta(hours=20)).isoformat()}
+        for path, name in (("/admin/usage/latency", "latency"), ("/admin/usage/ttft", "first_token")):
+            one = await office.ask(path, **bounds, **whole)
+            assert point[name] == {field: one[field] for field in point[name]}
+    assert sum(point["latency"]["requests"] for point in answer["data"]) > 0
+
+
+async def test_a_series_of_latencies_that_would_be_too_long_is_refused(office: Office) -> None:
+    for days, more in ((8, {"org_id": None}), (2, {}), (2, {"org_id": None, "model": "maker/model-1"})):
+        span = {"from_": (NOON - timedelta(days=days)).isoformat(), "to": NOON.isoformat()}
+        refusal = await office.ask("/admin/usage/latency/series", 400, **span, **more)
+        assert refusal["error"]["param"] == "from"

@@ -57,6 +57,7 @@ async def test_a_user_is_made_in_an_org(
         "role": "admin",
         "status": "active",
         "keys": 0,
+        "has_password": False,
         "created_at": user["created_at"],
         "updated_at": user["updated_at"],
     }

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,7 +93,7 @@ def test_a_request_without_a_key_is_not_counted_and_missing_credits_are_no_secur
     refused(counters, "missing_api_key")
     counters.count("GET", "/healthz", {}, {})
     assert counters.take() is None
-    refused(counters, "insufficient_credits")
+    refused_call(counters, "maker/model", code="insufficient_credits")
     assert taken(counters)["refusals"] == []
 
 
@@ -171,8 +172,10 @@ def test_every_refusal_that_counts_is_counted_once(seen: list[tuple[str, str | N
     assert len(set(who)) == len(who)
 
 
-def refused_call(counters: SecurityCounters, model: str, request_id: str = "req_1", **facts: Any) -> None:
-    noted = {"error_code": "quota_exhausted", "model": model, "refusal": facts}
+def refused_call(
+    counters: SecurityCounters, model: str, request_id: str = "req_1", code: str = "quota_exhausted", **facts: Any
+) -> None:
+    noted = {"error_code": code, "model": model, "refusal": facts}
     counters.count("POST", "/v1/chat/completions", noted, CALLER | {"request_id": request_id})
 
 
@@ -193,6 +196,15 @@ def test_refused_calls_of_a_model_are_one_count_with_the_last_as_a_sample() -> N
             "facts": {"tokens_needed": 20},
         }
     ]
+
+
+@pytest.mark.parametrize("code", ["model_not_allowed", "paid_calls_suspended", "permission_denied"])
+def test_a_forbidden_paid_call_is_counted_and_other_forbidden_calls_are_not(code: str) -> None:
+    counters = counter()
+    counters.count("GET", "/user/usage", {"error_code": code}, CALLER)
+    assert counters.take() is None
+    refused_call(counters, "maker/model", code=code)
+    assert [call["code"] for call in taken(counters)["refused_calls"]] == [code]
 
 
 def test_refused_calls_of_more_models_than_fit_are_counted_without_their_model() -> None:

@@ -1,5 +1,6 @@
 """An org whose usage makes no sense twice within an hour is served no more paid calls until an operator has looked."""
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,10 @@ from completions.paid import admit, an_item, audited, settle, settled
 from gateway import Gateway
 from people import Person
 from sandbox.serving import a_chat
+from tollgate.completions.settlements import Settlements
 from tollgate.database import Door
+from tollgate.process import logs
+from tollgate.process.clock import monotonic
 
 Customer = Callable[..., Any]
 Sql = Callable[..., Any]
@@ -109,3 +113,17 @@ async def test_a_client_is_told_whom_to_ask_and_may_still_look(
     async with gateway.client(someone) as client:
         for path in ("/user/balance", "/user/limit", "/user/usage", "/v1/models"):
             assert (await client.get(path)).status_code == 200, path
+
+
+async def test_the_suspension_of_an_org_is_logged(door: Door, customer: Customer) -> None:
+    someone, lines = await customer(), io.StringIO()
+    logs.configure("info", [], lines)
+    settlements = Settlements(door, clock=monotonic, randomness=lambda: 0.5)
+    asked = [an_item(someone) for _ in range(2)]
+    await admit(door, *asked)
+    for one in asked:
+        await settlements.settle(settled(one, 110_250, quarantined=True))
+    (line,) = [line for line in lines.getvalue().splitlines() if "paid_calls_suspended" in line]
+    told = json.loads(line)
+    assert (told["org_id"], told["paid_request_id"]) == (someone.org_id, asked[1]["id"])
+    assert told["level"] == "error"

@@ -37,6 +37,12 @@ class Visit:
         await self.page.get_by_label("API key").fill(secret)
         await self.page.get_by_role("button", name="Use this key").click()
 
+    async def sign_in(self, page: str, secret: str) -> None:
+        await self.page.goto(f"{self.address}/{page}")
+        await self.page.locator("[name=key]").fill(secret)
+        await self.page.get_by_role("button", name="Sign in").click()
+        await self.page.locator(".view h1").wait_for()
+
     async def say(self, text: str, model: str | None = None) -> None:
         if model:
             await self.page.get_by_role("combobox", name="Model", exact=True).select_option(model)

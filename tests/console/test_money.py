@@ -14,7 +14,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("money") / "money.mjs"
-    command = ["node_modules/.bin/esbuild", "src/money.ts", "--format=esm", f"--outfile={made}", "--log-level=error"]
+    command = [
+        "node_modules/.bin/esbuild",
+        "src/parts/money.ts",
+        "--format=esm",
+        f"--outfile={made}",
+        "--log-level=error",
+    ]
     subprocess.run(command, cwd=CONSOLE, check=True)
     return made
 

@@ -21,6 +21,7 @@ from tollgate.process.http_client import Http
 from tollgate.settings import read
 
 KEY = "sk-or-v1-0123456789"
+UPSTREAMS = {"up": 2, "down": 1, "unknown": 0}
 OPENROUTER = "https://openrouter.ai/api/v1/key"
 PRODUCTION = {"TOLLGATE_ENV": "production", "KEY_PEPPER": "p" * 32, "DATABASE_URL": "postgresql://db.example/x"}
 
@@ -29,7 +30,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 class FakeDoor:
     def __init__(self, schema_version: str = NEEDED, user_count: int = 3) -> None:
-        self.answer = {"schema_version": schema_version, "user_count": user_count}
+        self.answer = {"schema_version": schema_version, "user_count": user_count, "upstreams": UPSTREAMS}
         self.down = False
         self.looks = 0
         self.open = asyncio.Event()
@@ -202,6 +203,7 @@ async def test_the_health_of_a_development_machine() -> None:
         "status": "healthy",
         "database": "connected",
         "openrouter": "sandbox",
+        "upstreams": {"up": 2, "down": 1, "unknown": 0},
         "user_count": 3,
         "version": __version__,
     }
@@ -422,7 +424,7 @@ async def test_a_url_that_asks_for_tls_gets_no_plain_text() -> None:
 
 
 async def test_a_check_by_itself_needs_no_app() -> None:
-    assert await checks.database(FakeDoor(user_count=7)) == ("connected", 7)
+    assert await checks.database(FakeDoor(user_count=7)) == ("connected", 7, UPSTREAMS)
     assert await checks.openrouter(read({}), Http()) == "sandbox"
 
 

@@ -195,6 +195,8 @@ BROKEN: list[tuple[str, dict[str, Any], set[str]]] = [
     ("alive", {"headers": without("x-frame-options", "x-request-id")}, {"security headers", "request id", "TLS"}),
     ("ready", {"instead": {"/readyz": (503, '{"parts": {"database": "behind"}}')}}, {"ready"}),
     ("ready", {"body": lambda body: body.replace(b'"sandbox"', b'"error"')}, {"upstream"}),
+    ("ready", {"body": lambda body: body.replace(b'"down":0', b'"down":1')}, {"own upstreams"}),
+    ("ready", {"body": lambda body: body.replace(b'"sandbox"', b'"not_configured"')}, {"upstream"}),
     ("ready", {"instead": {"/health": (200, HEALTH)}}, {"clock inside"}),
     (
         "refusals",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from journeys.walk import whole_document
+from journeys.walk import operations, whole_document
 from tollgate.completions import openapi as paid
 
 SHAPES_OF_OPENROUTER = {"/v1/models", "/v1/models/{model}", "/v1/models/{author}/{slug}/endpoints"}
@@ -35,7 +35,6 @@ def ours() -> list[Place]:
         for path, operations in whole_document()["paths"].items()
         if path not in {*paid.paths(), *SHAPES_OF_OPENROUTER} and not path.startswith("/api/v1/")
         for method, operation in operations.items()
-        if "x-alias-of" not in operation
     ]
 
 
@@ -114,6 +113,8 @@ PART_OF_A_FIELD = {
     "cached": "whether cached_tokens is above 0",
     "acknowledged": "whether acknowledged_at is set",
     "actor_id": "the id in actor",
+    "for_org": "whose markup the prices have",
+    "for_plan": "whose markup the prices have",
     "everyone": "whether to show other users' sessions",
     "min_nanos": "a bound of amount_nanos",
     "max_nanos": "a bound of amount_nanos",
@@ -161,6 +162,7 @@ NOT_CREATING = {
     "enable": "sets a state",
     "rotate": "a key that was rotated is refused the next time",
     "assign-plan": "sets the plan",
+    "audit": "reads the books",
     "limit": "sets all limits",
     "refresh-health": "checks again",
     "refresh-models": "reads the list again",
@@ -168,11 +170,28 @@ NOT_CREATING = {
     "acknowledge": "sets a state",
     "sign-in": "starts one more session, which ends by itself",
     "sign-out": "ends a session",
+    "sign-in-link": "creates one more link, which expires by itself",
+    "password": "sets it",
 }
 
 
 def test_every_post_that_creates_takes_an_idempotency_key() -> None:
     for place in ours():
-        if place.method == "post" and "x-alias-of" not in place.operation:
+        if place.method == "post":
             headers = {one["name"] for one in place.operation.get("parameters", []) if one["in"] == "header"}
             assert ("Idempotency-Key" in headers) != (place.path.rsplit("/", 1)[-1] in NOT_CREATING), place.path
+
+
+def test_every_answer_in_json_says_its_fields() -> None:
+    for operation in operations(whole_document()):
+        for status, answer in operation.told["responses"].items():
+            schema = answer.get("content", {}).get("application/json", {}).get("schema")
+            assert schema is None or references(schema), (*operation[:2], status)
+
+
+def test_errors_have_the_shape_of_their_paths() -> None:
+    for method, path, told in operations(whole_document()):
+        refusals = [answer for status, answer in told["responses"].items() if status[0] == "4"]
+        shapes = set().union(*(references(answer["content"]) for answer in refusals))
+        ours = {"OpenRouterErrorResponse" if path.startswith("/api/v1/") else "ErrorResponse"}
+        assert shapes == (ours if refusals else set()), (method, path)

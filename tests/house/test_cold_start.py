@@ -38,6 +38,12 @@ def test_making_the_app_imports_what_a_paid_call_needs_and_nothing_else() -> Non
     assert {name for name in ours if name.endswith((".routes", ".schemas"))} == {"completions.routes"}
 
 
+def test_a_way_to_sign_in_imports_what_it_needs_when_it_is_used() -> None:
+    loaded = imported_by("from tollgate.app import create_app; create_app().load('/auth/me')")
+    assert "slowapi" in loaded
+    assert not {"argon2", "supabase"} & loaded
+
+
 def test_the_vercel_entry_exports_an_app() -> None:
     settings = "{'VERCEL': '1', 'SUPABASE_URL': 'https://x.co', 'SUPABASE_SECRET_KEY': 'sb_secret_x'}"
     statement = f"import os; os.environ |= {settings}; sys.path.insert(0, 'api'); import index; index.app.openapi()"

@@ -79,6 +79,8 @@ BAD = [
     ("SUPABASE_URL", "https://ref.supabase.co:99999", ""),
     ("SUPABASE_SECRET_KEY", "sb_publishable_0123456789", "public key"),
     ("SUPABASE_SECRET_KEY", token(role="anon"), "public key"),
+    ("SUPABASE_PUBLISHABLE_KEY", "sb_secret_hunter2hunter2", "not a publishable key"),
+    ("SUPABASE_PUBLISHABLE_KEY", token(role="service_role"), "not a publishable key"),
     ("REDIS_URL", "http://cache.example", "must begin with redis:// or rediss://"),
     ("REDIS_URL", "cache.example:6379", "must begin with redis:// or rediss://"),
     ("REDIS_URL", "redis://cache.example:port", ""),
@@ -393,3 +395,11 @@ def test_a_trailing_slash_of_an_address_does_not_double() -> None:
         SUPABASE | {"SUPABASE_URL": "https://ref.supabase.co/", "OPENROUTER_BASE_URL": "http://localhost:9/v1/"}
     )
     assert (chosen.supabase_url, chosen.openrouter_base_url) == ("https://ref.supabase.co", "http://localhost:9/v1")
+
+
+@pytest.mark.parametrize(
+    ("host", "proxy", "bypassed"),
+    [("0.0.0.0", "proxy", True), ("::", "proxy", True), ("127.0.0.1", "proxy", False), ("0.0.0.0", "none", False)],
+)
+def test_a_server_that_all_may_reach_past_its_proxy_is_warned_of(host: str, proxy: str, bypassed: bool) -> None:
+    assert read({"HOST": host, "TRUSTED_PROXY": proxy}).proxy_may_be_bypassed == bypassed

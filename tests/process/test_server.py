@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -77,9 +78,12 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def connected(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
     def say(self, *parts: bytes) -> bytes:
         """What comes back on one connection until the server ends it."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with self.connected() as connection:
             for part in parts:
                 connection.sendall(part)
             answer = b""
@@ -189,6 +193,28 @@ def test_a_body_announced_too_large_is_refused_before_it_is_sent(shared: Running
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 413 ")
     assert json.loads(body)["error"]["limit_bytes"] == 2048
+
+
+LARGE = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n"
+
+
+def test_a_client_that_sends_on_can_read_why_it_is_refused(shared: Running) -> None:
+    with shared.connected() as client:
+        client.sendall(LARGE)
+        assert client.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 413"
+        for _ in range(8):
+            client.sendall(b" " * 100_000)
+        head, _, body = b"".join(iter(partial(client.recv, 65536), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(body)["error"]["code"] == "body_too_large"
+
+
+def test_a_client_that_never_stops_is_cut_off(shared: Running) -> None:
+    with shared.connected() as client:
+        client.sendall(LARGE)
+        assert client.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 413"
+        with pytest.raises(ConnectionError):
+            client.sendall(b" " * 99_999_999)
 
 
 def test_a_head_request_is_answered_without_a_body(shared: Running) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -13,27 +13,12 @@ from journeys.walk import ids_of, operations, whole_document
 from operators import EVENTS, bearing
 from people import Person
 from sessions.browser import browser, code_of, link_for, sign_in
+from tollgate.completions import openapi
 from tollgate.database import Door
 
 People = Callable[..., Awaitable[Person]]
 ENDED = (401, "session_ended")
 CHAT = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-@pytest.fixture
-async def client(door: Door) -> AsyncIterator[httpx.AsyncClient]:
-    async with browser(door) as made:
-        yield made
-
-
-@pytest.fixture
-def change(sql: Any, shared_database: str) -> Callable[..., Awaitable[Any]]:
-    """Runs a statement in the database."""
-
-    async def run(statement: str, *arguments: object) -> Any:
-        return await sql(shared_database, statement, *arguments)
-
-    return run
 
 
 async def test_a_key_is_exchanged_for_a_session_until_sign_out(
@@ -82,7 +67,8 @@ async def test_a_wrong_key_starts_no_session(client: httpx.AsyncClient, person: 
 
 async def test_a_cookie_is_no_key(client: httpx.AsyncClient, person: People) -> None:
     await sign_in(client, await person())
-    for path in ("/v1/chat/completions", "/api/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+    assert len(openapi.paths()) == 6
+    for path in openapi.paths():
         answer = await client.post(path, json=CHAT)
         assert answer.status_code == 401, path
         assert "key" in answer.json()["error"]["message"]
@@ -129,6 +115,13 @@ async def test_a_session_ends_at_once_when(
     assert (await client.get("/auth/me")).status_code == 200
     done = await client.request(method, path.format(**ids_of(someone)), json=body, headers=bearing(admin))
     assert done.is_success, done.text
+    assert code_of(await client.get("/auth/me")) == ENDED
+
+
+async def test_a_session_ends_when_its_key_expires(client: httpx.AsyncClient, person: People, change: Any) -> None:
+    someone = await person()
+    await sign_in(client, someone)
+    await change("update tollgate.api_keys set expires_at = now() where id = $1", someone.key_id)
     assert code_of(await client.get("/auth/me")) == ENDED
 
 

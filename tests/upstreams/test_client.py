@@ -23,6 +23,7 @@ from tollgate.core.errors import (
 )
 from tollgate.process import logs
 from tollgate.upstreams.attempts import routes_in_turn
+from tollgate.upstreams.rules import AttemptRecord
 from upstreams.scripted import (
     COMPLETION,
     EVENT,
@@ -675,3 +676,26 @@ async def test_an_upstream_may_die_and_come_back(side: Side) -> None:
         await side.plain([a_route(there, "gpu")])
     async with there.listening():
         assert await side.plain([a_route(there, "gpu")]) == COMPLETION
+
+
+async def test_each_attempt_is_recorded_with_what_came_of_it(side: Side) -> None:
+    """Also those that were not made."""
+    records: list[AttemptRecord] = []
+    typed = raw(b"HTTP/1.1 302 So\r\ncontent-type: a/b\r\ncontent-length: 0\r\n\r\n")
+    async with (
+        Scripted(answer(status=503), answer(status=500)).listening() as ill,
+        Scripted(typed).listening() as odd,
+        Scripted(answer()).listening() as well,
+    ):
+        locked = a_route(well, "locked", secret_name="UPSTREAM_NOT_SET", priority=1)
+        routes = [locked, a_route(ill, "ill", priority=2), a_route(odd, "odd", priority=3), a_route(well, "well")]
+        reply = await side.upstreams.open(a_call(*routes)._replace(record_attempt=records.append))
+        await reply.read()
+        await reply.close()
+    assert [(one.upstream, one.outcome, one.status, one.error_code, one.why) for one in records] == [
+        ("locked", "skipped", None, None, "not usable: UPSTREAM_NOT_SET is not set"),
+        ("ill", "failed", 503, "upstream_busy", "HTTP 503"),
+        ("ill", "failed", 500, "upstream_unavailable", "HTTP 500"),
+        ("odd", "failed", 302, "upstream_garbled", "HTTP 302, a/b"),
+        ("well", "answered", None, None, None),
+    ]

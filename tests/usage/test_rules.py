@@ -33,7 +33,8 @@ def test_a_time_that_ends_before_it_begins_is_refused(back: timedelta) -> None:
 )
 def test_a_series_is_bounded_and_says_by_how_much(bucket: rules.Bucket, most: timedelta, told: str) -> None:
     assert rules.series_span(bucket, NOW - most, NOW, now=NOW).since == NOW - most
-    for since, until in ((NOW - most - timedelta(seconds=1), NOW), (NOW - most * 2, None)):
+    assert rules.series_span(bucket, NOW - most, None, now=NOW + timedelta(seconds=1)).until is None
+    for since, until in ((NOW - most - timedelta(minutes=2), NOW), (NOW - most * 2, None)):
         with pytest.raises(BadRequest, match=told) as refusal:
             rules.series_span(bucket, since, until, now=NOW)
         assert refusal.value.param == "from"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limits.test_windows import SPANS, START, Windows, at_ease
+from windows import SPANS, START, Windows, at_ease
 
 MEASURES = ("requests", "tokens")
 MUCH = (10**7,) * 6

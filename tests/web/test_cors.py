@@ -66,6 +66,14 @@ async def test_an_origin_that_is_not_named_gets_no_header(origin: str) -> None:
         assert answer.headers["vary"] == "Origin"
 
 
+@pytest.mark.parametrize("origins", ["", APP])
+async def test_a_preflight_of_another_origin_is_refused_and_names_the_setting(origins: str) -> None:
+    answer = await ask("OPTIONS", "/v1/models", origins, origin=OTHER, access_control_request_method="GET")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (403, "origin_not_allowed")
+    assert "CORS_ORIGINS" in error["message"]
+
+
 async def test_without_the_setting_nothing_is_open() -> None:
     answer = await ask("POST", "/v1/chat/completions", "", origin=APP)
     assert not [name for name in answer.headers if name.startswith("access-control") or name == "vary"]

@@ -35,3 +35,10 @@ def test_hours_do_not_go_with_a_start_or_an_end(also: dict[str, str]) -> None:
 def test_other_times_are_refused(moment: str) -> None:
     with pytest.raises(ValidationError):
         Period.model_validate({"from": moment})
+
+
+@pytest.mark.parametrize("number", ["0.5", 0.5, 1793491200, "1793491200"])
+def test_a_time_is_written_out(number: object) -> None:
+    with pytest.raises(ValidationError, match="must be a time such as 2026-11-01T09:30:00Z"):
+        Period.model_validate({"to": number})
+    assert Period.model_validate({"to": "2026-11-01t09:30:00z"}).until == datetime(2026, 11, 1, 9, 30, tzinfo=UTC)

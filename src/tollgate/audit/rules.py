@@ -17,6 +17,7 @@ KINDS: Mapping[str, RefusalKind] = {
     "key_expired": "authentication_failed",
     "sign_in_failed": "authentication_failed",
     "invalid_link": "authentication_failed",
+    "too_many_sign_ins": "authentication_failed",
     "ip_not_allowed": "ip_refused",
     "rate_limit_exceeded": "limit_exceeded",
     "too_many_in_flight": "limit_exceeded",
@@ -26,9 +27,13 @@ KINDS: Mapping[str, RefusalKind] = {
 """The kind of a refusal by its code. A missing key, an ended session and missing credits raise no security event."""
 
 REFUSED_CALLS = frozenset(
-    ("insufficient_credits", "key_budget_exhausted", "quota_exhausted", "rate_limit_exceeded", "too_many_in_flight")
-)
-"""The codes of paid calls that are refused for what they would take: 402 and 429."""
+    (
+        "insufficient_credits", "key_budget_exhausted", "quota_exhausted",
+        "permission_denied", "model_not_allowed", "ip_not_allowed", "paid_calls_suspended",
+        "rate_limit_exceeded", "too_many_in_flight",
+    )
+)  # fmt: skip
+"""The codes of refused paid calls that are counted: 402, 403 and 429."""
 
 UNAUTHENTICATED = frozenset(error.code for error in Unauthenticated.__subclasses__()) | {"ip_not_allowed"}
 """The codes of failed authentications."""

@@ -73,7 +73,7 @@ class SecurityCounters:
     def count(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
         """Counts a request. `facts` are those of its log line (error_code, key_id), `caller` what it says of itself."""
         code, key_id, ip = facts.get("error_code", ""), facts.get("key_id"), caller.get("ip")
-        if code in rules.REFUSED_CALLS:
+        if code in rules.REFUSED_CALLS and "refusal" in facts:  # of a paid call
             self._count_refused_call(code, facts, caller)
         if code in rules.KINDS:
             self._count_refusal(code, key_id, caller)

@@ -40,6 +40,10 @@ async def compliance_report(door: Door, since: str, until: str, books: bool | No
     return await door.call("tollgate_compliance_report", since=since, until=until, books=books)
 
 
+async def audit(door: Door, wanted: bool | None) -> Json:
+    return await door.call("tollgate_audit", wanted=wanted)
+
+
 async def sight_chains(door: Door) -> Json:
     return await door.call("tollgate_sight_chains")
 

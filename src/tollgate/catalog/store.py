@@ -29,6 +29,11 @@ async def model_access(door: Door) -> Json:
     return await door.call("tollgate_catalog_caller")
 
 
+async def for_operator(door: Door, org_id: str | None, plan: str | None) -> Json:
+    """The markup of the org or plan, and the health of our own upstreams."""
+    return await door.call("tollgate_catalog_operator", org_id=org_id, plan=plan)
+
+
 async def routes(door: Door, filters: dict[str, Any], page_size: int) -> Json:
     return await door.call("tollgate_routes", filters=filters, page_size=page_size)
 

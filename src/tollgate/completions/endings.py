@@ -18,6 +18,13 @@ LONGEST_USAGE_NAME: Final = 64
 CLIENT_CLOSED_REQUEST: Final = 499
 
 
+Basis = Literal[
+    "no_usage", "abandoned_prefill", "no_trace", "generation_record", "no_record", "unbelievable_usage",
+    "unreadable_record", "out_of_range",
+]  # fmt: skip
+"""How the charge was found, where the answer did not state it. The last one is the database's."""
+
+
 class Ending(NamedTuple):
     """How one paid call ended."""
 
@@ -33,6 +40,7 @@ class Ending(NamedTuple):
     cost_nanos: int | None = None
     estimated: bool = False
     quarantined: bool = False
+    basis: Basis | None = None
     status: int | None = None
     """The HTTP status, where it is not 200."""
     error_code: str | None = None
@@ -93,7 +101,8 @@ def broken_off(route: Route, generation_id: str | None) -> Ending:
 
 def prefill(route: Route, grant: Grant) -> Ending:
     """The client left, or the server stopped, while a server of our own read the prompt: its work is estimated."""
-    return _estimated(route, grant, completion_tokens=0)._replace(upstream=route.upstream.id)
+    ending = _estimated(route, grant, completion_tokens=0)
+    return ending._replace(upstream=route.upstream.id, basis="abandoned_prefill")
 
 
 def with_client_gone(ending: Ending) -> Ending:
@@ -149,7 +158,8 @@ def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None
     except credits.Nonsense:
         if route.upstream.id == OPENROUTER and generation_id:
             return UNSETTLED  # its own record decides
-        return billed(credits.at_the_hold(grant.hold_nanos, grant.markup_ppm))
+        held = credits.at_the_hold(grant.hold_nanos, grant.markup_ppm)
+        return billed(held)._replace(basis="unbelievable_usage")
 
 
 def _usage(tally: Tally, route: Route) -> credits.Usage | None:
@@ -183,7 +193,8 @@ def _estimated(route: Route, grant: Grant, *, completion_tokens: int) -> Ending:
     counted = credits.Usage(grant.prompt_tokens, completion_tokens, None)
     cost = credits.at_listed_price(counted, route.price or grant.price)
     charge = min(credits.charge_for(cost, grant.markup_ppm), grant.hold_nanos)
-    return billed(credits.Bill(min(int(cost), grant.hold_nanos), charge, estimated=True), counted)
+    bill = credits.Bill(min(int(cost), grant.hold_nanos), charge, estimated=True)
+    return billed(bill, counted)._replace(basis="no_usage")
 
 
 def _free(tally: Tally) -> Ending:

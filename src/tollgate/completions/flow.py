@@ -87,5 +87,6 @@ class Flow:
             upstream=ending.upstream,
             outcome=ending.outcome,
             charge_nanos=(settled or {}).get("charge_nanos"),
+            **({"error_code": ending.error_code} if ending.error_code else {}),
         )
         return settled

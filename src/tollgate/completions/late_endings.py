@@ -29,13 +29,13 @@ def found(row: Row, record: Mapping[str, Any]) -> Ending:
         conceivable = max(credits.BEYOND_BELIEF * hold_nanos, credits.charge_for(credits.most_for(usage), markup_ppm))
         bill = credits.bill(usage, Price(), markup_ppm=markup_ppm, most_nanos=None if confirmed else conceivable)
     except credits.Nonsense:
-        return billed(credits.at_the_hold(hold_nanos, markup_ppm))
-    return billed(bill, usage)._replace(usage=_recorded(row, record))
+        return billed(credits.at_the_hold(hold_nanos, markup_ppm))._replace(basis="unbelievable_usage")
+    return billed(bill, usage)._replace(usage=_recorded(row, record), basis="generation_record")
 
 
 def not_found(row: Row) -> Ending:
     """A generation appears within a minute. One that is missing after all looks was never paid for."""
-    return RELEASED if row["sweeps"] >= MOST_LOOKS else asked_again(row)
+    return RELEASED._replace(basis="no_record") if row["sweeps"] >= MOST_LOOKS else asked_again(row)
 
 
 def unreadable(row: Row) -> Ending:
@@ -43,7 +43,7 @@ def unreadable(row: Row) -> Ending:
     quarantined."""
     if row["sweeps"] < MOST_LOOKS:
         return asked_again(row)
-    return billed(credits.at_the_hold(row["hold_nanos"], row["markup_ppm"]))
+    return billed(credits.at_the_hold(row["hold_nanos"], row["markup_ppm"]))._replace(basis="unreadable_record")
 
 
 def asked_again(row: Row) -> Ending:
@@ -55,7 +55,8 @@ def without_a_trace(row: Row) -> Ending:
     """Nothing says what the call cost, or whether it went upstream: the prompt is charged, as an estimate."""
     fixed = Decimal(row["price"].get("fixed_nanos", 0))
     charge = min(credits.charge_for(fixed, row["markup_ppm"]), row["hold_nanos"])
-    return billed(credits.Bill(min(int(fixed), row["hold_nanos"]), charge, estimated=True))
+    bill = credits.Bill(min(int(fixed), row["hold_nanos"]), charge, estimated=True)
+    return billed(bill)._replace(basis="no_trace")
 
 
 def _recorded(row: Row, record: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,11 +1,14 @@
 """The paid paths in the OpenAPI document. FastAPI does not see them, so they are described here."""
 
+import re
 from typing import Any
 
+from tollgate.completions import schemas
 from tollgate.core import errors
-from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint, Form
+from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import Shape, TollgateError
 from tollgate.web.error_responses import shape_of_path
+from tollgate.web.schemas import REFERENCE
 
 SUMMARIES: dict[Endpoint, str] = {
     "chat": "A chat completion, paid from the balance of the key's org",
@@ -20,27 +23,20 @@ DESCRIPTION = (
     "is returned as it came; only `usage.cost` may be rewritten. Credits for the worst case are held during the call, "
     "and the actual cost is charged."
 )
-EXAMPLES: dict[Endpoint, dict[str, Any]] = {
-    "chat": {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]},
-    "completions": {"model": "sandbox/echo", "prompt": "Hello"},
-    "embeddings": {"model": "sandbox/embed", "input": ["Hello"]},
-    "responses": {"model": "sandbox/echo", "input": "Hello"},
-    "messages": {"model": "sandbox/echo", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]},
-    "count_tokens": {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]},
-}
 COUNTING = "Authenticated and counted in the request windows like other calls. Nothing is held or charged."
-STREAM = {"type": "boolean", "default": False, "description": "Send the answer as server-sent events."}
-BOUNDS = {
-    "max_tokens": {"type": "integer", "minimum": 1, "description": "The most output tokens. It also bounds the hold."},
-    "max_completion_tokens": {"type": "integer", "minimum": 1, "description": "The newer name of `max_tokens`."},
-    "max_output_tokens": {
-        "type": "integer",
-        "minimum": 1,
-        "description": "The most output tokens. It also bounds the hold.",
-    },
+SHAPES: dict[Endpoint, tuple[str, str]] = {
+    "chat": ("ChatCompletionRequest", "ChatCompletion"),
+    "completions": ("CompletionRequest", "Completion"),
+    "embeddings": ("EmbeddingsRequest", "Embeddings"),
+    "responses": ("ResponsesRequest", "ResponseAnswer"),
+    "messages": ("MessagesRequest", "MessageAnswer"),
+    "count_tokens": ("CountTokensRequest", "CountedTokens"),
 }
-CHOICES = {
-    "n": {"type": "integer", "minimum": 1, "maximum": 128, "description": "The number of answers. Each is charged."},
+CHUNKS: dict[Endpoint, str] = {
+    "chat": "ChatCompletionChunk",
+    "completions": "Completion",
+    "responses": "TypedEvent",
+    "messages": "TypedEvent",
 }
 REFUSALS: tuple[type[TollgateError], ...] = (
     errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced,
@@ -60,6 +56,7 @@ HEADERS = {
     "covered. Absent if it set none.",
     "x-tollgate-charge-nanos": "The charge. Absent while the cost is not known yet.",
     "x-tollgate-balance-nanos": "The org's balance after the charge.",
+    "x-generation-id": "OpenRouter's id of the answer, if OpenRouter served it.",
     "Idempotency-Replayed": "`true` if this is the stored answer of an earlier request.",
     **{
         f"x-ratelimit-{fact}-{measure}": text
@@ -73,108 +70,48 @@ HEADERS = {
 }
 REFUSAL_HEADERS = {
     "Retry-After": "The seconds to wait before a retry, where they are known.",
+    "retry-after-ms": "The same in milliseconds, if a limit refused the request.",
     "x-should-retry": "Whether the client should retry: `true` or `false`.",
     "x-request-id": HEADERS["x-request-id"],
 }
 
-SCHEMAS = {
-    "Refusal": {
-        "title": "Refusal",
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["message", "type", "code", "param"],
-                "properties": {
-                    "message": {"type": "string", "description": "What is wrong, and what to do about it."},
-                    "type": {"type": "string"},
-                    "code": {"type": "string", "description": "Stable; docs/reference/errors.md lists them."},
-                    "param": {"type": ["string", "null"]},
-                },
-                "additionalProperties": True,
-            }
-        },
-    },
-    "OpenRouterRefusal": {
-        "title": "OpenRouterRefusal",
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["code", "message", "metadata"],
-                "properties": {
-                    "code": {"type": "integer", "description": "The status."},
-                    "message": {"type": "string", "description": "What is wrong, and what to do about it."},
-                    "metadata": {
-                        "type": "object",
-                        "required": ["error_type"],
-                        "properties": {
-                            "error_type": {
-                                "type": "string",
-                                "description": "Stable; docs/reference/errors.md lists them as codes.",
-                            }
-                        },
-                        "additionalProperties": True,
-                    },
-                    "param": {"type": "string"},
-                },
-            }
-        },
-    },
-    "AnthropicRefusal": {
-        "title": "AnthropicRefusal",
-        "type": "object",
-        "required": ["type", "error", "request_id"],
-        "properties": {
-            "type": {"type": "string", "enum": ["error"]},
-            "error": {
-                "type": "object",
-                "required": ["type", "message", "code"],
-                "properties": {
-                    "type": {"type": "string"},
-                    "message": {"type": "string", "description": "What is wrong, and what to do about it."},
-                    "code": {"type": "string", "description": "Stable; docs/reference/errors.md lists them."},
-                    "param": {"type": "string"},
-                },
-                "additionalProperties": True,
-            },
-            "request_id": {"type": "string"},
-        },
-    },
+WHOLE_NUMBERS = re.compile("-nanos$|-max-tokens$|-limit-|-remaining-")
+ERROR_SHAPES: dict[Shape, str] = {
+    "openai": "ErrorResponse",
+    "openrouter": "OpenRouterErrorResponse",
+    "anthropic": "AnthropicErrorResponse",
 }
-REFUSAL_SCHEMAS: dict[Shape, str] = {
-    "openai": "Refusal",
-    "openrouter": "OpenRouterRefusal",
-    "anthropic": "AnthropicRefusal",
-}
+
+
+def add(document: dict[str, Any]) -> None:
+    """Puts the paid paths before the others."""
+    document["components"]["schemas"] |= schemas.components()
+    document["paths"] = paths() | document["paths"]
 
 
 def paths() -> dict[str, Any]:
     return {
-        mount + form.path: {"post": _operation(mount, endpoint)}
+        mount + form.path: {"post": _operation(mount + form.path, endpoint)}
         for mount in MOUNTS
         for endpoint, form in ENDPOINTS.items()
     }
 
 
-def _operation(mount: str, endpoint: Endpoint) -> dict[str, Any]:
-    form = ENDPOINTS[endpoint]
+def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
     return {
         "tags": ["completions"],
         "summary": SUMMARIES[endpoint],
-        "description": COUNTING if form.is_free else DESCRIPTION,
+        "description": COUNTING if ENDPOINTS[endpoint].is_free else DESCRIPTION,
         "x-stability": "stable",
-        "operationId": f"{mount}{form.path}".strip("/").replace("/", "_"),
+        "operationId": path.strip("/").replace("/", "_"),
         "security": [{"Bearer": []}, {"X-API-Key": []}],
         "parameters": [
             _header("Idempotency-Key", "A request with the same key and body gets the stored answer, free of charge."),
             _header("X-Tollgate-Usage", "`true` adds the charge to the last chunk of a stream, as `usage.tollgate`."),
             _header("x-sandbox-fault", "Faults for the sandbox to cause. For test keys only."),
         ],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _body(endpoint, form)}}},
-        "responses": _responses(mount, form),
+        "requestBody": {"required": True, "content": {"application/json": _shape(SHAPES[endpoint][0])}},
+        "responses": _responses(path, endpoint),
     }
 
 
@@ -182,51 +119,41 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
 
 
-def _body(endpoint: Endpoint, form: Form) -> dict[str, Any]:
-    known: dict[str, Any] = {
-        "model": {"type": "string", "description": "A model that GET /v1/models lists."},
-        "models": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "Models to fall back to, in order. Without `model`, the first is the model.",
-        },
-        form.prompt: {"type": "array", "items": {}} if form.prompt == "messages" else {},
-    }
-    if form.generates:
-        known |= {"stream": STREAM} | {name: BOUNDS[name] for name in form.bounds}
+def _responses(path: str, endpoint: Endpoint) -> dict[str, Any]:
+    _, answer = SHAPES[endpoint]
+    contents = {"application/json": _shape(answer)}
+    description = "The upstream's answer. Only `usage.cost` may differ."
+    if endpoint in CHUNKS:
+        contents["text/event-stream"] = _shape(CHUNKS[endpoint])
+        description += f" With `stream`, the data of each event is a {CHUNKS[endpoint]}."
+    answered = {"description": description, "headers": _headers(HEADERS), "content": contents}
+    statuses = sorted({kind.status for kind in REFUSALS})
+    return (
+        {"200": answered}
+        | {str(status): _refusal(path, _codes(status)) for status in statuses}
+        | {"default": _refusal(path, "An error of the upstream, with its status.")}
+    )
+
+
+def _shape(name: str) -> dict[str, Any]:
+    return {"schema": {"$ref": REFERENCE.format(model=name)}}
+
+
+def _headers(told: dict[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": {"type": _type(name)}} for name, text in told.items()}
+
+
+def _type(header: str) -> str:
+    return "integer" if WHOLE_NUMBERS.search(header) else "string"
+
+
+def _codes(status: int) -> str:
+    return ", ".join(kind.code for kind in REFUSALS if kind.status == status)
+
+
+def _refusal(path: str, description: str) -> dict[str, Any]:
     return {
-        "type": "object",
-        "required": [form.prompt],
-        "anyOf": [{"required": ["model"]}, {"required": ["models"]}],
-        "properties": known | (CHOICES if form.asks_for_usage else {}),
-        "additionalProperties": True,
-        "example": EXAMPLES[endpoint],
-    }
-
-
-def _responses(mount: str, form: Form) -> dict[str, Any]:
-    contents: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    if form.generates:
-        contents["text/event-stream"] = {"schema": {"type": "string"}}
-    answered = {
-        "description": "The upstream's answer. Only `usage.cost` may differ.",
-        "headers": _headers(HEADERS),
-        "content": contents,
-    }
-    shape = shape_of_path(mount + form.path)
-    return {"200": answered} | {
-        str(status): _refusal(shape, status) for status in sorted({kind.status for kind in REFUSALS})
-    }
-
-
-def _headers(texts: dict[str, str]) -> dict[str, Any]:
-    return {name: {"description": text, "schema": {"type": "string"}} for name, text in texts.items()}
-
-
-def _refusal(shape: Shape, status: int) -> dict[str, Any]:
-    codes = [kind.code for kind in REFUSALS if kind.status == status]
-    return {
-        "description": ", ".join(codes),
+        "description": description,
         "headers": _headers(REFUSAL_HEADERS),
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{REFUSAL_SCHEMAS[shape]}"}}},
+        "content": {"application/json": _shape(ERROR_SHAPES[shape_of_path(path)])},
     }

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tollgate.completions import charge_shown, endings, replay, rules
 from tollgate.completions.charge_shown import UNKNOWN, Amounts, states_cost
@@ -23,10 +23,13 @@ from tollgate.keys.authentication import Caller
 from tollgate.limits import rules as limits
 from tollgate.process.clock import Monotonic, now
 from tollgate.upstreams.attempts.attempt import facts
-from tollgate.upstreams.rules import UpstreamCall
+from tollgate.upstreams.rules import AttemptRecord, UpstreamCall
 
 Failure = UpstreamError | TooManyInFlight | ServerRestarting
 """Why the client gets no complete answer."""
+
+
+MOST_ATTEMPTS_KEPT: Final = 20
 
 
 class Leaving(NamedTuple):
@@ -76,6 +79,8 @@ class PaidCall:
     """What is left of the limits after the settlement."""
     amounts: Amounts = UNKNOWN
     """What the usage may state, where it must not state our cost."""
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    """What was sent upstream, from the first attempt that was not answered on."""
     noting: asyncio.Task[None] | None = None
     """Writes the generation id to the row."""
 
@@ -118,10 +123,17 @@ class PaidCall:
             search_off=grant.search_off,
             as_chat=self.translated and (self.translated.ask, self.translated.body),
             note_at_work=self.note_at_work,
+            record_attempt=self.record_attempt,
         )
 
     def note_at_work(self, route: Route | None) -> None:
         self.at_work = route
+
+    def record_attempt(self, record: AttemptRecord) -> None:
+        """An attempt that is answered at once is in the row already: upstream, model and duration."""
+        if (record.outcome != "answered" or self.attempts) and len(self.attempts) < MOST_ATTEMPTS_KEPT:
+            began = max(0, self.elapsed_ms - record.duration_ms)
+            self.attempts.append({**record._asdict(), "started_ms": began})
 
     def take_reply(self, reply: AnyAnswer) -> None:
         self.reply = reply
@@ -195,10 +207,19 @@ class PaidCall:
             duration_ms=self.elapsed_ms,
             answer=(stored_answer or replay.NOT_STORED) if stores else None,
             content=(self.content.kept() or None) if self.content else None,
+            charged_price=self._charged_price(),
+            attempts=self.attempts or None,
         )
 
     def stored(self, status: int, content_type: str, body: bytes) -> Mapping[str, Any] | None:
         return replay.stored(status, content_type, body) if self.idempotency_key is not None else None
+
+    def _charged_price(self) -> Mapping[str, Any] | None:
+        """That of a server of our own, where the row has the price of another route."""
+        route = self.reply and self.reply.route
+        if not route or not rules.is_own(route) or route.price in (None, self.grant.price):
+            return None
+        return rules.kept_components(route.price)
 
     def _as_shown(self, answer: bytes, reply: AnyAnswer) -> bytes:
         if reply.refused:

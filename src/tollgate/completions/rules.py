@@ -162,8 +162,12 @@ def bound_to_send(ask: Ask, sizes: Bounds, granted: int) -> int | None:
 
 def kept_price(price: Price, worst: credits.WorstCase) -> dict[str, Any]:
     """The price of the hold, as the row keeps it for a later estimate: nanos as decimal strings."""
-    parts = {name: str(value) for name in COMPONENTS if (value := getattr(price, name)) != NOTHING}
-    return {"fixed_nanos": str(worst.fixed_nanos), "output_nanos": str(worst.output_nanos), **parts}
+    kept = {"fixed_nanos": str(worst.fixed_nanos), "output_nanos": str(worst.output_nanos)}
+    return kept | kept_components(price)
+
+
+def kept_components(price: Price) -> dict[str, str]:
+    return {name: str(value) for name in COMPONENTS if (value := getattr(price, name)) != NOTHING}
 
 
 def _of_all_turns(prompt_tokens: int, longest: int | None, choices: int, added: Added) -> int:

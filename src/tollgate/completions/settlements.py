@@ -102,6 +102,8 @@ class Settlements:
             log.error("settlement_left_to_the_sweeper", paid_request_id=item["id"], error_code=error.code)
             return None
         settled: Settled = answer.get("settled", NOTHING_THERE)
+        if settled.get("suspended_org_id"):
+            log.error("paid_calls_suspended", org_id=settled["suspended_org_id"], paid_request_id=item["id"])
         return settled
 
     async def _give_back(self, request_id: str) -> None:

@@ -1,7 +1,8 @@
-"""The web pages: GET /ui, and what a page loads from /assets. They are clients of the API, and read no database.
+"""The web pages: GET /admin, /account and /ui, and what a page loads from /assets.
 
-`make console` builds them from `console/`. Files keep their names; their digest is in the address (`?v=`), so a browser
-may keep them for ever, and asks each time whether the page itself is still the same.
+They are clients of the API, and read no database. `make console` builds them from `console/`. Files keep their names;
+their digest is in the address (`?v=`), so a browser may keep them for ever, and asks each time whether the page itself
+is still the same.
 """
 
 import gzip
@@ -17,8 +18,8 @@ from starlette.routing import Route
 from tollgate.core.errors import NotFound
 
 FILES = Path(__file__).parent / "files"
-PAGES = {"/ui": "playground.html"}
-ASSETS = {"playground.js", "style.css"}
+PAGES = {"/account": "account.html", "/admin": "admin.html", "/ui": "playground.html"}
+ASSETS = {"account.js", "admin.js", "playground.js", "style.css"}
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
 CONTENT_SECURITY = "; ".join(
     [

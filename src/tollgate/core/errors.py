@@ -16,6 +16,7 @@ TollgateError
 │   │   └── ModelNotFound      404 model_not_found
 │   ├── ModelUnpriced          400 model_unpriced
 │   ├── ExtraUnpriced          400 extra_unpriced
+│   ├── WeakPassword           400 weak_password
 │   └── MethodNotAllowed       405 method_not_allowed
 ├── Unauthenticated            401
 │   ├── MissingApiKey              missing_api_key
@@ -38,8 +39,10 @@ TollgateError
 │   ├── PaidCallsSuspended         paid_calls_suspended
 │   ├── CrossSiteRequest           cross_site_request
 │   └── SignInAgain                sign_in_again
+├── OriginNotAllowed           403 origin_not_allowed
 ├── RateLimitExceeded          429 rate_limit_exceeded
 ├── TooManyInFlight            429 too_many_in_flight
+├── TooManySignIns             429 too_many_sign_ins
 ├── UpstreamError
 │   ├── UpstreamUnavailable    502 upstream_unavailable
 │   ├── UpstreamGarbled        502 upstream_garbled
@@ -50,6 +53,7 @@ TollgateError
 │   └── CatalogUnavailable     503 catalog_unavailable
 ├── ServerRestarting           503 server_restarting
 ├── DatabaseUnavailable        503 database_unavailable
+├── SupabaseUnavailable        503 supabase_unavailable
 └── InternalError              500 internal_error
 
 The body has OpenAI's shape, which every SDK understands: type, code and message, then the facts as fields. Under
@@ -241,6 +245,20 @@ class ExtraUnpriced(BadRequest):
     sentence = f"The request uses an extra that the upstream bills separately and that has no price here. {advice}"
 
 
+class WeakPassword(BadRequest):
+    code = "weak_password"
+    sentence = "The password is not allowed. Choose another of 12 to 1,024 characters, such as four unrelated words."
+    faults: ClassVar[Mapping[str, str]] = {
+        "too_short": "is shorter than 12 characters",
+        "too_long": "is longer than 1,024 characters",
+        "easy_to_guess": "consists of common words, or of your email or name",
+    }
+
+    def words(self) -> str:
+        fault = self.faults.get(self.facts.get("reason", ""))
+        return f"The password {fault}. Choose another, such as four unrelated words." if fault else self.sentence
+
+
 class MethodNotAllowed(BadRequest):
     status = 405
     code = "method_not_allowed"
@@ -295,6 +313,11 @@ class SignInFailed(TollgateError):
     type = "authentication_error"
     code = "sign_in_failed"
     sentence = "The email and the password do not match. Correct them, or ask an operator for a sign-in link."
+
+    def words(self) -> str:
+        if self.facts.get("way") != "supabase":
+            return self.sentence
+        return "No active user here has the email of this Supabase account. Ask an operator to create one."
 
 
 class InvalidLink(SignInFailed):
@@ -429,9 +452,27 @@ class CrossSiteRequest(Forbidden):
     )
 
 
+class OriginNotAllowed(TollgateError):
+    status = 403
+    type = "permission_error"
+    code = "origin_not_allowed"
+    sentence = (
+        "Web pages of this origin may not call this server. "
+        "Have the origin added to CORS_ORIGINS, or call from a server of your own."
+    )
+
+
 class SignInAgain(Forbidden):
     code = "sign_in_again"
     sentence = "This needs a sign-in within the last 15 minutes. Sign in again and repeat the request."
+
+    def words(self) -> str:
+        if self.facts.get("way") != "link":
+            return self.sentence
+        return (
+            "The first password needs a sign-in by link within the last 15 minutes. "
+            "Ask an operator for a link, sign in with it and repeat the request."
+        )
 
 
 class RateLimitExceeded(TollgateError):
@@ -473,6 +514,20 @@ class TooManyInFlight(TollgateError):
                     "them has finished, or ask your operator to raise max_concurrent_requests."
                 )
         return self.sentence
+
+
+class TooManySignIns(TollgateError):
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_sign_ins"
+    sentence = (
+        "Signing in failed too often. Wait for the time in Retry-After, or sign in with an API key or a link from an "
+        "operator."
+    )
+
+    def __init__(self, message: str | None = None, /, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.headers = {"retry-after": str(facts["retry_after_seconds"])} if facts else {}
 
 
 class UpstreamError(TollgateError):
@@ -548,6 +603,14 @@ class DatabaseUnavailable(TollgateError):
     type = "server_error"
     code = "database_unavailable"
     sentence = "The database is unavailable. Nothing was done or charged. Try again shortly."
+    headers: Mapping[str, str] = {"retry-after": "2"}
+
+
+class SupabaseUnavailable(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "supabase_unavailable"
+    sentence = "Supabase Auth is unavailable. Try again shortly, or sign in another way."
     headers: Mapping[str, str] = {"retry-after": "2"}
 
 

@@ -103,6 +103,11 @@ def nanos(amount: object) -> Decimal:
     return EXACT.multiply(exact, NANOS_PER_CREDIT)
 
 
+def in_credits(nanos: Decimal) -> str:
+    """Exact, without an exponent."""
+    return f"{EXACT.divide(nanos, NANOS_PER_CREDIT).normalize():f}"
+
+
 def _override_marked_up(given: object, markup_ppm: int) -> object:
     if not isinstance(given, Mapping):
         return given

@@ -1,8 +1,8 @@
 """The checks behind the health pages. Each has a timeout, and its result is shared for five seconds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Generic, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from tollgate.core.errors import TollgateError
 from tollgate.database import Door
@@ -21,6 +21,16 @@ TIMEOUT_SECONDS = 2.0
 DatabaseState = Literal["connected", "behind", "unavailable"]
 OpenRouterState = Literal["connected", "error", "unavailable", "sandbox", "not_configured"]
 RedisState = Literal["connected", "unavailable"]
+
+
+class Found(NamedTuple):
+    """What the database says."""
+
+    state: DatabaseState
+    user_count: int | None = None
+    upstreams: Mapping[str, int] | None = None
+    """Our own, by their last health check; None if unknown."""
+
 
 Result = TypeVar("Result")
 
@@ -41,14 +51,14 @@ class SharedCheck(Generic[Result]):
             return self._result[1]
 
 
-async def database(door: Door) -> tuple[DatabaseState, int | None]:
-    """The state of the database, and the number of users."""
+async def database(door: Door) -> Found:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             found = await store.health(door)
     except (TollgateError, TimeoutError):
-        return "unavailable", None
-    return "connected" if found["schema_version"] >= NEEDED else "behind", found["user_count"]
+        return Found("unavailable")
+    state: DatabaseState = "connected" if found["schema_version"] >= NEEDED else "behind"
+    return Found(state, found["user_count"], found.get("upstreams"))
 
 
 async def openrouter(settings: Settings, http: Http) -> OpenRouterState:

@@ -26,7 +26,7 @@ def router(settings: Settings, door: Door, http: Http, monotonic: Monotonic) -> 
 
     @routes.get("/readyz", summary="Check that it can serve requests", responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
-        parts: dict[str, str] = {"database": (await database.result())[0]}
+        parts: dict[str, str] = {"database": (await database.result()).state}
         if redis is not None:
             parts["redis"] = await redis.result()
         failing = rules.failing(parts)
@@ -34,18 +34,19 @@ def router(settings: Settings, door: Door, http: Http, monotonic: Monotonic) -> 
         return Readiness(status="not_ready" if failing else "ready", failing=failing, parts=parts)
 
     @routes.get(
-        "/health", summary="Get the state of the database and of OpenRouter", responses={503: {"model": Health}}
+        "/health", summary="Get the state of the database and of the upstreams", responses={503: {"model": Health}}
     )
     async def health(response: Response) -> Health:
-        state, user_count = await database.result()
+        found = await database.result()
         upstream = await openrouter.result()
-        verdict = rules.verdict(state, upstream)
+        verdict = rules.verdict(found.state, upstream)
         response.status_code = 503 if verdict == "unhealthy" else 200
         return Health(
             status=verdict,
-            database=state,
+            database=found.state,
             openrouter=upstream,
-            user_count=user_count if settings.health_user_count else None,
+            upstreams=found.upstreams,
+            user_count=found.user_count if settings.health_user_count else None,
             timestamp=clock.now(),
             version=__version__,
         )

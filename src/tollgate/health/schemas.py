@@ -18,10 +18,19 @@ class Readiness(BaseModel):
     parts: dict[str, str] = Field(description="The state of each part that is needed.")
 
 
+class UpstreamCounts(BaseModel):
+    """Your own upstreams that are active, by their last health check."""
+
+    up: int
+    down: int
+    unknown: int = Field(description="Not checked yet: `POST /admin/upstreams/refresh-health` checks them.")
+
+
 class Health(BaseModel):
     status: rules.Verdict
     database: checks.DatabaseState = Field(description="`behind`: run `make migrate`.")
     openrouter: checks.OpenRouterState
+    upstreams: UpstreamCounts | None = Field(description="Null when unknown. `GET /admin/upstreams` names them.")
     user_count: int | None = Field(description="Null when unknown, or hidden by HEALTH_USER_COUNT.")
     timestamp: datetime
     version: str

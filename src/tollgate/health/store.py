@@ -7,6 +7,10 @@ async def health(door: Door) -> Json:
     return await door.call("tollgate_health")
 
 
+async def versions(door: Door) -> Json:
+    return await door.call("tollgate_versions")
+
+
 async def database(door: Door) -> Json:
     """Postgres' own statistics."""
     return await door.call("tollgate_database")

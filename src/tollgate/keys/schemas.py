@@ -10,20 +10,9 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys import rules
 from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
+from tollgate.web.faults import NO_NUL, ONE_LINE
 from tollgate.web.older_names import CommaList, OlderNames
-from tollgate.web.schemas import (
-    NO_NUL,
-    ONE_LINE,
-    Amounts,
-    ChangeBody,
-    Credits,
-    Line,
-    Moment,
-    Name,
-    PageQuery,
-    Period,
-    on_clocks,
-)
+from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery, Period, on_clocks
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
@@ -89,10 +78,10 @@ class KeyTerms(OlderNames, ChangeBody):
     )
     expires_at: KeyTime | None = Field(None, description="When the key expires. Null is never.")
     budget_credits: Annotated[Decimal, Field(ge=0, le=MOST_CREDITS, decimal_places=9)] | None = Field(
-        None, description="The credits that the key may spend in each period. Or send budget_nanos."
+        None, description="The credits that the key may spend in each period. Send it or budget_nanos."
     )
     budget_nanos: Annotated[int, Field(ge=0, le=MOST_CREDITS * NANOS_PER_CREDIT)] | None = Field(
-        None, description="The budget in nanos (1e-9 credit)."
+        None, description="The budget in nanos (1e-9 credit). Send it or budget_credits."
     )
     budget_reset: BudgetReset | None = Field(None, description="When the budget resets, in UTC. Null is never.")
     tokens_per_month: KeyTokens | None = Field(None, description="The most tokens, in and out, in a month.")
@@ -108,7 +97,7 @@ class KeyTerms(OlderNames, ChangeBody):
     )
     metadata: Metadata | None = None
     role: Literal["member", "admin"] | None = Field(
-        None, description="In place of scopes: `member` stands for all but admin, `admin` for all."
+        None, description="Send it in place of scopes: `member` stands for all but admin, `admin` for all."
     )
 
     @model_validator(mode="after")
@@ -170,8 +159,8 @@ class KeyChanges(KeyTerms):
 
     older_names = KeyTerms.older_names | {"is_active": "active"}
 
-    name: Annotated[Name, Field(description="A name for people.")] = ""
-    scopes: Scopes = Field(default=[])
+    name: Name = Field(default_factory=str, description="A name for people.")
+    scopes: Scopes = Field(default_factory=list, description="What the key may do.")
     active: bool | None = Field(None, description="Whether the key is enabled.")
 
 

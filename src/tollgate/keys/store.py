@@ -51,5 +51,5 @@ async def identify_operator(door: Door) -> Json:
     return await door.call("tollgate_operator")
 
 
-async def seed(door: Door, org: dict[str, Any], owner: dict[str, Any], key: dict[str, Any]) -> Json:
+async def seed(door: Door, org: dict[str, Any], owner: dict[str, Any], key: dict[str, Any] | None) -> Json:
     return await door.call("tollgate_seed", org=org, owner=owner, key=key)

@@ -7,7 +7,7 @@ The server checks the times of all connections once a second, so that a request 
 import asyncio
 import json
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -19,6 +19,10 @@ REASONS = {
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
+DISCARDED_BYTES = 1024 * 1024
+DISCARD_SECONDS = 2.0
+"""How much of a body is read and discarded after its response, and for how long. A connection that is closed while
+bytes arrive is reset, and the client could not read the response."""
 LEAST_BYTES_PER_SECOND = 1024
 """The least rate of a body that takes longer than the idle time. It ends clients that only keep a connection busy."""
 
@@ -61,6 +65,15 @@ class Unfinished:
             del self._by_address[address]
 
 
+class _Answers:
+    """The transport as uvicorn uses it to send answers. `write` is the transport's own."""
+
+    def __init__(self, protocol: "Protocol", transport: asyncio.Transport) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = protocol.close_after_answer
+
+
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
@@ -81,9 +94,12 @@ class Protocol(HttpToolsProtocol):
         self._taken_bytes = 0
         """Of the body, as counted in `unfinished`. A body that comes at once is not counted."""
         self._heard_at = 0.0
+        self._discarded_bytes: int | None = None
+        """After the response, when the rest of the body is read and discarded; None before."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._answers = _Answers(self, transport)
         self._head_since = self._loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -91,6 +107,9 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._discarded_bytes is not None:
+            self._discard(data)
+            return
         self._heard_at = self._loop.time()
         self._heard_bytes = self._head_bytes + len(data)
         super().data_received(data)
@@ -114,6 +133,7 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._body_since = self._heard_at
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", self._answers)
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -136,6 +156,22 @@ class Protocol(HttpToolsProtocol):
             late = now - self._body_since - idle
             if now - self._heard_at > idle or late * LEAST_BYTES_PER_SECOND > self._body_bytes:
                 self.refuse(RequestTimeout())
+
+    def close_after_answer(self) -> None:
+        """Closes our side. Where the body is still being sent, the client's side is closed when it has read the answer,
+        or when too much has come."""
+        if self._body_since is None or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._body_ends()
+        self._discarded_bytes = 0
+        self.transport.write_eof()
+        self._loop.call_later(DISCARD_SECONDS, self.transport.close)
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded_bytes = (self._discarded_bytes or 0) + len(data)
+        if self._discarded_bytes > DISCARDED_BYTES:
+            self.transport.close()
 
     def refuse(self, error: TollgateError) -> None:
         """Sends the error, unless a response has begun, and closes."""

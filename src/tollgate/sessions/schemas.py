@@ -2,14 +2,25 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from tollgate.keys.rules import LONGEST
-from tollgate.people.schemas import Role
+from tollgate.people.schemas import Email, Role
+from tollgate.sessions.rules import LONGEST as LONGEST_PASSWORD
 from tollgate.web.schemas import ChangeBody, Moment, PageQuery
 
 Secret = Annotated[str, Field(min_length=1, max_length=LONGEST)]
+Password = Annotated[
+    str,
+    StringConstraints(strip_whitespace=False, min_length=1, max_length=LONGEST_PASSWORD),
+    Field(json_schema_extra={"format": "password"}),
+]
+
+
+AccessToken = Annotated[str, Field(min_length=1, max_length=16_384, pattern=r"^[!-~]+$")]
+
+WAYS: tuple[set[str], ...] = ({"key"}, {"link"}, {"email", "password"}, {"supabase_token"})
 
 
 class SignIn(ChangeBody):
@@ -20,11 +31,39 @@ class SignIn(ChangeBody):
     key: Secret | None = Field(None, description="An API key, which is exchanged for the session.")
     link: Secret | None = Field(None, description="The token of a sign-in link: what follows #/sign-in/ in it.")
 
+    email: Email | None = Field(None, description="The email of a user, together with `password`.")
+    password: Password | None = None
+    supabase_token: AccessToken | None = Field(
+        None, description="An access token of Supabase Auth, where it is set up."
+    )
+
     @model_validator(mode="after")
     def one_way(self) -> Self:
-        if (self.key is None) == (self.link is None):
-            raise PydanticCustomError("way", "Send key or link")
+        if set(self.model_dump(exclude_none=True)) not in WAYS:
+            raise PydanticCustomError("way", "Send key, or link, or email and password, or supabase_token")
         return self
+
+
+class NewPassword(ChangeBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"password": "four unrelated words", "current": "…"}]})
+
+    password: Password = Field(description="12 to 1,024 characters, of any kind.")
+    current: Password | None = Field(
+        None,
+        description="The password until now. Not needed within 15 minutes of a sign-in by link.",
+    )
+
+
+class SupabaseProject(BaseModel):
+    url: str = Field(description="The project, at which the page signs the user in to get an access token.")
+    publishable_key: str
+
+
+class SignInWays(BaseModel):
+    key: bool
+    link: bool
+    password: bool
+    supabase: SupabaseProject | None = Field(description="Null where Supabase Auth is not set up.")
 
 
 class SessionFilters(PageQuery):
@@ -38,8 +77,8 @@ class Session(BaseModel):
     id: str
     user_id: str
     email: str
-    key_id: str | None = Field(description="The key that was exchanged; null for a sign-in by link.")
-    way: Literal["key", "link", "password"] = Field(description="How the user signed in.")
+    key_id: str | None = Field(description="The key that was exchanged; null for the other ways to sign in.")
+    way: Literal["key", "link", "password", "supabase"] = Field(description="How the user signed in.")
     ip: str | None
     user_agent: str | None
     signed_in_at: Moment
@@ -57,6 +96,7 @@ class SignedIn(BaseModel):
     key_id: str | None = Field(description="The key of this request or session; null for a session without a key.")
     environment: str
     scopes: list[str] = Field(description="What this session or key may do.")
+    has_password: bool = Field(description="Whether the user can sign in with a password.")
     session: Session | None = Field(description="Null for a request with a key.")
 
 

@@ -108,7 +108,7 @@ class Checkup:
             return ours
         secret = rules.fit_secret(self._secrets.get(secret_name))
         if secret is None:
-            raise Forbidden(f"{secret_name} is not set")
+            raise Forbidden(rules.has_no_key(secret_name))
         return {**ours, "authorization": f"Bearer {secret}"}
 
 

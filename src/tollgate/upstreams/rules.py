@@ -43,6 +43,26 @@ def unnoted(route: Route | None) -> None:
     """The default of `note_at_work`."""
 
 
+class AttemptRecord(NamedTuple):
+    """How one attempt went, for the operator."""
+
+    upstream: str
+    model: str
+    """The upstream's name for it."""
+    outcome: Literal["answered", "refused", "failed", "skipped"]
+    duration_ms: int = 0
+    """Until the headers of the answer, or the failure."""
+    status: int | None = None
+    """The upstream's HTTP status, where it sent one."""
+    error_code: str | None = None
+    why: str | None = None
+    """It names no address, and of what the upstream sent at most a content type."""
+
+
+def unrecorded(record: AttemptRecord) -> None:
+    """The default of `record_attempt`."""
+
+
 class UpstreamCall(NamedTuple):
     """What is sent upstream for a paid call, whichever route takes it."""
 
@@ -66,6 +86,8 @@ class UpstreamCall(NamedTuple):
     """The same call for chat completions, for servers that lack the endpoint."""
     note_at_work: Callable[[Route | None], object] = unnoted
     """Called with the route that has the whole request, and with None when that route failed or refused it."""
+    record_attempt: Callable[[AttemptRecord], object] = unrecorded
+    """Called after each attempt, and for each route that was skipped."""
 
 
 def as_served(call: UpstreamCall, route: Route) -> UpstreamCall:
@@ -187,6 +209,10 @@ def fit_secret(secret: str | None) -> str | None:
     """The secret without surrounding blanks; None when no header could carry it."""
     stripped = (secret or "").strip()
     return stripped if stripped and _is_plain(stripped) else None
+
+
+def has_no_key(variable: str) -> str:
+    return f"{variable} is not set: set it in the environment of Tollgate and restart it"
 
 
 def record_of(body: bytes) -> Mapping[str, object]:

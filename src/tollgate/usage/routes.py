@@ -21,10 +21,11 @@ async def aggregate(
     return {**found, "by": query.by, **_over(span, now)}
 
 
-async def series(door: Door, query: schemas.OwnSeriesQuery, *, everyone: bool) -> dict[str, Any]:
+async def series(door: Door, query: schemas.OwnSeriesQuery, *, everyone: bool, by: str | None = None) -> dict[str, Any]:
     now = clock.now()
     span = rules.series_span(query.bucket, query.since, query.until, now=now)
-    found = await store.series(door, query.bucket, query.over(span), everyone=everyone)
+    filters = query.over(span) | ({"by": by} if by else {})
+    found = await store.series(door, query.bucket, filters, everyone=everyone)
     return {**found, "bucket": query.bucket, **_over(span, now)}
 
 
@@ -32,6 +33,15 @@ async def latency(door: Door, kind: str, query: schemas.LatencyQuery) -> dict[st
     now = clock.now()
     span = rules.latency_span(query.since, query.until, has_subject=query.has_subject, now=now)
     return {**await store.latency(door, kind, query.over(span)), **_over(span, now)}
+
+
+async def latency_series(door: Door, query: schemas.LatencySeriesQuery) -> dict[str, Any]:
+    now = clock.now()
+    span = rules.latency_series_span(
+        query.bucket, query.since, query.until, is_narrow=query.has_subject or query.has_model, now=now
+    )
+    found = await store.latency_series(door, query.bucket, query.over(span))
+    return {**found, "bucket": query.bucket, **_over(span, now)}
 
 
 def _over(span: rules.Span, now: datetime) -> dict[str, datetime]:

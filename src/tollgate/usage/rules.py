@@ -9,6 +9,7 @@ from tollgate.core.spreadsheets import as_text
 
 Bucket = Literal["minute", "hour", "day"]
 Format = Literal["csv", "jsonl"]
+LatencyBucket = Literal["hour", "day"]
 
 DEFAULT_SERIES: Mapping[Bucket, timedelta] = {
     "minute": timedelta(hours=1),
@@ -20,10 +21,22 @@ LONGEST_SERIES: Mapping[Bucket, timedelta] = {
     "hour": timedelta(days=31),
     "day": timedelta(days=731),
 }
+LENIENCY = timedelta(minutes=1)
+"""`hours` in a query begins a moment before the period is checked."""
+
 DEFAULT_AGGREGATE = timedelta(days=30)
+DEFAULT_OVERVIEW = timedelta(days=1)
+LONGEST_OVERVIEW = timedelta(days=366)
+LONGEST_OVERVIEW_BY_HOUR = timedelta(days=7)
 DEFAULT_LATENCY = timedelta(days=1)
 LONGEST_LATENCY_OF_SUBJECT = timedelta(days=31)
 """Latencies are stored by model and upstream. Those of an org, user or key are computed from its requests."""
+
+LONGEST_LATENCY_SERIES: Mapping[LatencyBucket, timedelta] = {"hour": timedelta(days=7), "day": timedelta(days=92)}
+LONGEST_NARROW_LATENCY_SERIES: Mapping[LatencyBucket, timedelta] = {
+    "hour": timedelta(days=1),
+    "day": timedelta(days=31),
+}
 
 COLUMNS = (
     *("id", "created_at", "org_id", "user_id", "key_id", "endpoint", "model", "served_model", "upstream"),
@@ -60,6 +73,26 @@ def latency_span(since: datetime | None, until: datetime | None, *, has_subject:
     return found
 
 
+def latency_series_span(
+    bucket: LatencyBucket, since: datetime | None, until: datetime | None, *, is_narrow: bool, now: datetime
+) -> Span:
+    """`is_narrow`: of some requests only. By the hour, their latencies are computed from the requests themselves."""
+    found = span(since, until, default=DEFAULT_SERIES[bucket], now=now)
+    longest = LONGEST_NARROW_LATENCY_SERIES if is_narrow else LONGEST_LATENCY_SERIES
+    _refuse_longer_than(longest[bucket], found, now, f"A series of latencies by {bucket}")
+    return found
+
+
+def overview_span(since: datetime | None, until: datetime | None, *, now: datetime) -> Span:
+    found = span(since, until, default=DEFAULT_OVERVIEW, now=now)
+    _refuse_longer_than(LONGEST_OVERVIEW, found, now, "The overview")
+    return found
+
+
+def overview_bucket(found: Span, now: datetime) -> Literal["hour", "day"]:
+    return "hour" if (found.until or now) - found.since <= LONGEST_OVERVIEW_BY_HOUR + LENIENCY else "day"
+
+
 def table_row(request: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:
     """The cells of a request, and nothing that a spreadsheet would run."""
     return [_cell(request.get(column)) for column in columns]
@@ -76,7 +109,7 @@ def _before(moment: datetime, length: timedelta) -> datetime:
 
 
 def _refuse_longer_than(most: timedelta, found: Span, now: datetime, what: str) -> None:
-    if (found.until or now) - found.since > most:
+    if (found.until or now) - found.since > most + LENIENCY:
         hours = most // timedelta(hours=1)
         limit = f"{hours} hours" if most < timedelta(days=1) else f"{most.days} days"
         raise BadRequest(f"{what} covers at most {limit}. Choose a later `from`.", param="from", most_hours=hours)

@@ -2,16 +2,23 @@
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.usage.rules import Bucket, Format, Span
+from tollgate.usage.rules import Bucket, Format, LatencyBucket, Span
 from tollgate.web.older_names import OlderNames
-from tollgate.web.schemas import Amounts, CountedPage, Credits, Moment, PageQuery, Period, Text
+from tollgate.web.schemas import Amounts, CountedPage, Credits, Identifier, Moment, PageQuery, Period, QueryModel, Text
 
 Status = Annotated[
     str, Field(pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status; 4xx stands for 400 to 499.")
 ]
 GROUP_DESCRIPTION = "The dimensions to group by. Repeat the parameter for more than one."
+RequestId = Annotated[
+    Identifier,
+    Path(
+        description="The id of the request, as in x-tollgate-request-id.", examples=["req_0193a0b1c2d3e4f5a6b7c8d9e0f1"]
+    ),
+]
 SORT_DESCRIPTION = "Default: `start:asc` when grouped by day or month, else `charge:desc`."
 MOST_WITH_CONTENT = 100
 
@@ -39,6 +46,10 @@ class AllUsageFilters(UsageFilters):
     def has_subject(self) -> bool:
         return bool(self.org_id or self.user_id or self.key_id)
 
+    @property
+    def has_model(self) -> bool:
+        return bool(self.model or self.upstream)
+
 
 OwnSort = Literal[
     "start:asc", "start:desc", "requests:desc", "requests:asc", "errors:desc", "errors:asc",
@@ -59,6 +70,7 @@ class _RequestFilters(OlderNames, UsageFilters):
     state: Literal["held", "unsettled", "settled", "released"] | None = None
     streamed: bool | None = None
     estimated: bool | None = Field(None, description="Whether the charge is an estimate.")
+    quarantined: bool | None = Field(None, description="Whether the hold was charged because of impossible figures.")
     cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
     sort: Literal["created_at:desc", "created_at:asc"] | None = Field(None, description="Newest first by default.")
 
@@ -118,6 +130,14 @@ class RefusedCalls(BaseModel):
     last: LastRefused
 
 
+class RequestQuery(QueryModel):
+    include: Literal["content"] | None = Field(
+        None,
+        description="Includes prompt and answer as LOG_CONTENT keeps them. Each read records an audit event "
+        "`content.read`.",
+    )
+
+
 class LogsQuery(AllRequestsQuery):
     include: Literal["content"] | None = Field(
         None,
@@ -155,11 +175,20 @@ class OwnSeriesQuery(UsageFilters):
 
 
 class AllSeriesQuery(OwnSeriesQuery, AllUsageFilters):
-    pass
+    by: Literal["model", "key", "user", "org", "upstream"] | None = Field(
+        None, description="Also the series of the five groups with the highest charge, and of all others together."
+    )
 
 
 class LatencyQuery(AllUsageFilters):
     pass
+
+
+class LatencySeriesQuery(AllUsageFilters):
+    bucket: LatencyBucket = Field(
+        "hour",
+        description="hour covers at most 7 days, day at most 92 days; with a filter, 1 day and 31 days.",
+    )
 
 
 class RequestRow(Amounts):
@@ -209,6 +238,14 @@ class LoggedRequestRow(PaidRequestRow):
     answer: str | None = Field(None, description="The same for the first choice of the answer.")
 
 
+class _Refunded(Amounts):
+    refunded_nanos: int = Field(
+        description="What operators have refunded of these requests, whenever that was. Charge, cost and margin are "
+        "those before refunds. Requests that retention deleted are left out."
+    )
+    refunded_credits: Credits
+
+
 class Measures(Amounts):
     """Charges are those of the requests, before refunds."""
 
@@ -231,8 +268,7 @@ class PaidMeasures(Measures):
     margin_credits: ExampleCredits
 
 
-class _GroupFields(BaseModel):
-    start: Moment | None = Field(None, description="The start of the day or month, in UTC.")
+class _GroupNames(BaseModel):
     org_id: str | None = None
     org_name: str | None = None
     user_id: str | None = None
@@ -244,19 +280,31 @@ class _GroupFields(BaseModel):
     last_request_at: Moment
 
 
-class Group(_GroupFields, Measures):
+class _GroupFields(_GroupNames):
+    start: Moment | None = Field(None, description="The start of the day or month, in UTC.")
+
+
+class Totals(Measures, _Refunded):
+    pass
+
+
+class PaidTotals(PaidMeasures, _Refunded):
+    pass
+
+
+class Group(_GroupFields, Totals):
     """The usage of one group. It has only the fields of the dimensions in `by`."""
 
 
-class PaidGroup(_GroupFields, PaidMeasures):
+class PaidGroup(_GroupFields, PaidTotals):
     """The usage of one group, with our cost and margin."""
 
 
-class Point(Measures):
+class Point(Totals):
     start: Moment
 
 
-class PaidPoint(PaidMeasures):
+class PaidPoint(PaidTotals):
     start: Moment
 
 
@@ -269,12 +317,12 @@ class _Counted(BaseModel):
 
 class Aggregate(CountedPage[Group], _Counted):
     by: list[str]
-    totals: Measures = Field(description="Over all groups on all pages.")
+    totals: Totals = Field(description="Over all groups on all pages.")
 
 
 class PaidAggregate(CountedPage[PaidGroup], _Counted):
     by: list[str]
-    totals: PaidMeasures = Field(description="Over all groups on all pages.")
+    totals: PaidTotals = Field(description="Over all groups on all pages.")
 
 
 class Series(_Counted):
@@ -282,18 +330,45 @@ class Series(_Counted):
     data: list[Point] = Field(description="Oldest first, empty buckets included.")
 
 
+class GroupPoint(PaidMeasures):
+    start: Moment
+
+
+class SeriesGroup(_GroupNames, PaidMeasures):
+    """One group, with the id and the name of what is grouped by, or all others together, with neither."""
+
+    is_rest: bool = Field(description="Whether it is all groups after the first five.")
+    data: list[GroupPoint] = Field(description="The same buckets as in the whole series.")
+
+
 class PaidSeries(_Counted):
     bucket: Bucket
     data: list[PaidPoint] = Field(description="Oldest first, empty buckets included.")
+    groups: list[SeriesGroup] | None = Field(description="By charge, the rest last. Null unless `by` asks for them.")
 
 
-class Latency(_Counted):
+class Percentiles(BaseModel):
     requests: int = Field(description="How many requests were measured: those without an error.")
     average_ms: float | None
     p50_ms: int | None = Field(description="Half of the requests took no longer. Percentiles are accurate to 5 %.")
     p90_ms: int | None
     p95_ms: int | None
     p99_ms: int | None
+
+
+class Latency(Percentiles, _Counted):
+    pass
+
+
+class LatencyPoint(BaseModel):
+    start: Moment
+    latency: Percentiles = Field(description="From the request to the last byte.")
+    first_token: Percentiles = Field(description="From the request to the first token of a stream.")
+
+
+class LatencySeries(_Counted):
+    bucket: LatencyBucket
+    data: list[LatencyPoint] = Field(description="Oldest first, empty buckets included.")
 
 
 class UsageSummary(Amounts):

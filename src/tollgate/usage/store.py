@@ -12,6 +12,11 @@ async def requests(door: Door, filters: Filters, page_size: int, *, everyone: bo
     return await door.call("tollgate_requests", filters=filters, page_size=page_size, everyone=everyone)
 
 
+async def request(door: Door, request_id: str, *, everyone: bool, content: bool = False) -> Json:
+    """All that is stored of one request. Content is for operators, and reading it is recorded as an audit event."""
+    return await door.call("tollgate_request", id=request_id, everyone=everyone, content=content)
+
+
 async def refused_calls(door: Door, filters: Filters, page_size: int, *, everyone: bool) -> Json:
     return await door.call("tollgate_refused_calls", filters=filters, page_size=page_size, everyone=everyone)
 
@@ -33,6 +38,10 @@ async def series(door: Door, bucket: str, filters: Filters, *, everyone: bool) -
 
 async def latency(door: Door, kind: str, filters: Filters) -> Json:
     return await door.call("tollgate_latency", kind=kind, filters=filters)
+
+
+async def latency_series(door: Door, bucket: str, filters: Filters) -> Json:
+    return await door.call("tollgate_latency_series", bucket=bucket, filters=filters)
 
 
 async def of_keys(door: Door, filters: Filters, page_size: int) -> Json:
@@ -61,6 +70,10 @@ async def drop_old_contents(door: Door, older_than_days: int, page_size: int) ->
 
 async def monitor(door: Door) -> Json:
     return await door.call("tollgate_monitor")
+
+
+async def overview(door: Door, since: str, until: str | None, bucket: str) -> Json:
+    return await door.call("tollgate_overview", since=since, until=until, bucket=bucket)
 
 
 async def own_monitor(door: Door) -> Json:

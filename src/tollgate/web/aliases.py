@@ -34,7 +34,7 @@ ALIASES = {
 }
 """Each covers the paths below it. Where two fit, the longer one counts."""
 
-TAG = "aliases"
+TAG = {"name": "aliases", "description": "Other paths of the same resources, for clients of other gateways."}
 LONGEST_FIRST = sorted(ALIASES, key=len, reverse=True)
 
 
@@ -73,7 +73,7 @@ def _aliases_of(path: str) -> list[str]:
 
 def _reference(method: str, path: str, of: str, told: dict[str, Any]) -> dict[str, Any]:
     return {
-        "tags": [TAG],
+        "tags": [TAG["name"]],
         "summary": f"Alias of {method.upper()} {of}",
         "x-alias-of": of,
         "x-stability": told["x-stability"],

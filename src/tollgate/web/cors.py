@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from starlette.responses import Response
 from starlette.types import Scope
 
+from tollgate.core.errors import OriginNotAllowed
+from tollgate.web.error_responses import render
+
 Headers = list[tuple[bytes, bytes]]
 
 PATHS = ("/user/", "/v1/", "/api/v1/")
@@ -38,13 +41,16 @@ class Cors:
         ]
 
     def preflight(self, scope: Scope, sent: Mapping[str, str]) -> Response | None:
-        """The answer to a browser that asks whether it may send a request; None if this is another request.
+        """The answer to a browser that asks whether it may send a request; None if this is another request, or one for
+        a path that is closed to all origins.
 
         Any header is allowed: none is trusted because a browser sent it.
         """
         asks = scope["method"] == "OPTIONS" and "access-control-request-method" in sent
-        if not asks or sent.get("origin") not in self._origins or not scope["path"].startswith(PATHS):
+        if not asks or not scope["path"].startswith(PATHS):
             return None
+        if sent.get("origin") not in self._origins:
+            return render(OriginNotAllowed())
         allowed = {
             "access-control-allow-methods": METHODS,
             "access-control-allow-headers": sent.get("access-control-request-headers", ""),

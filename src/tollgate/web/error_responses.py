@@ -18,7 +18,7 @@ from tollgate.core.errors import (
     TollgateError,
 )
 from tollgate.process import logs
-from tollgate.web import places
+from tollgate.web import faults, places
 from tollgate.web.aliases import asked_path
 
 OPENROUTERS = "/api/v1/"
@@ -64,9 +64,9 @@ async def refused(request: Request, error: TollgateError) -> Refusal:
 async def invalid(request: Request, error: RequestValidationError) -> Refusal:
     """Errors of validation: the first as the message, the first hundred as facts. Values are left out."""
     told = error.errors()[:MOST_FAULTS]
-    faults = [{"param": _place(fault["loc"]), "fault": _fault(fault, request)} for fault in told]
-    first = faults[0]
-    return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=faults))
+    found = [{"param": _place(fault["loc"]), "fault": _fault(fault, request)} for fault in told]
+    first = found[0]
+    return render(BadRequest(f"{first['param']}: {first['fault']}.", param=first["param"], faults=found))
 
 
 async def refused_by_framework(request: Request, error: HTTPException) -> Refusal:
@@ -101,12 +101,12 @@ HANDLERS: dict[Any, Any] = {
 def _fault(fault: dict[str, Any], request: Request) -> str:
     """What is wrong, and what to send instead where the route says so."""
     match fault:
-        case {"type": "extra_forbidden", "loc": [place, _]}:
-            known = ", ".join(request.scope["route"].names_in(place))
+        case {"type": "extra_forbidden", "loc": [place, *within, _]}:
+            known = ", ".join(request.scope["route"].names_in(place, within))
             return f"is not known here. Known: {known or 'none'}"
         case {"loc": ["body"], "type": kind} if kind != "missing" and not _is_json(request):
             return "is not JSON. Send it with 'Content-Type: application/json'"
-    return str(fault["msg"])
+    return faults.sentence(fault)
 
 
 def _is_json(request: Request) -> bool:

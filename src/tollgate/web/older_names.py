@@ -23,7 +23,10 @@ class OlderNames(BaseModel):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         told = handler.resolve_ref_schema(handler(schema))
         for older, name in cls.older_names.items():
-            told["properties"][older] = told["properties"][name] | {"description": f"As `{name}`.", "deprecated": True}
+            told["properties"][older] = told["properties"][name] | {
+                "description": f"As `{name}`. Send one of them.",
+                "deprecated": True,
+            }
         return told
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from tollgate.web.aliases import TAG
+from tollgate.web import aliases
 from tollgate.web.html import prose
 
+ALIASES = aliases.TAG["name"]
 Schema = Mapping[str, Any]
 
 
@@ -34,7 +35,7 @@ def render(document: Schema) -> str:
     groups: dict[str, list[Operation]] = {}
     for one in told:
         groups.setdefault(one.group, []).append(one)
-    aliases = groups.pop(TAG, [])
+    others = groups.pop(ALIASES, [])
     schemas = document["components"]["schemas"]
     return "\n".join(
         [
@@ -43,18 +44,19 @@ def render(document: Schema) -> str:
                 _section(name, "".join(_operation(one, schemas) for one in operations))
                 for name, operations in groups.items()
             ),
-            _section(TAG, _aliases(aliases)),
+            _section(ALIASES, _aliases(others)),
             _section("schemas", "".join(_schema(name, schema) for name, schema in sorted(schemas.items()))),
         ]
     )
 
 
 def _head(info: Schema, groups: list[str]) -> str:
-    links = "".join(f'<a href="#{_id(name)}">{escape(name)}</a>' for name in [*groups, TAG, "schemas"])
+    links = "".join(f'<a href="#{_id(name)}">{escape(name)}</a>' for name in [*groups, ALIASES, "schemas"])
     return (
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{prose(info['summary'])} "
-        'Send a key as <code>Authorization: Bearer &lt;key&gt;</code>. <a href="/openapi.json">openapi.json</a> '
-        f"has the same for programs.</p>\n<nav>{links}</nav>"
+        f"{prose(info['description'])} "
+        '<a href="/openapi.json">openapi.json</a> has the same for programs, without aliases; '
+        f"<code>/openapi.json?aliases=true</code> has them too.</p>\n<nav>{links}</nav>"
     )
 
 
@@ -166,10 +168,7 @@ def _aliases(operations: list[Operation]) -> str:
         for one in operations
     )
     table = f"<table><tr><th></th><th>Alias</th><th>Canonical path</th></tr>\n{rows}</table>"
-    return (
-        "<p>Other paths of the same resources, for clients of other gateways.</p>\n"
-        f"<details><summary>All aliases</summary>\n{table}</details>\n"
-    )
+    return f"<p>{aliases.TAG['description']}</p>\n<details><summary>All aliases</summary>\n{table}</details>\n"
 
 
 def _id(name: str) -> str:

@@ -5,7 +5,7 @@ hundred routes that would be most of a cold start.
 """
 
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cached_property
 from typing import Any, cast, get_args
 
@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Cookie, Header, Path
 from fastapi.routing import APIRoute
+from pydantic.fields import FieldInfo
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
@@ -55,13 +56,14 @@ class LazyRoute(BaseRoute):
         scope["route"] = self
         await self.prepared.handle(scope, receive, send)
 
-    def names_in(self, place: str) -> list[str]:
-        """The names of the parameters in the query, or of the fields of the body."""
-        if place == "body":
-            annotation = self.prepared.body_field and self.prepared.body_field.field_info.annotation
-            models = [one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields")]
-            return [field.alias or name for model in models for name, field in model.model_fields.items()]
-        return _names_in_query(self.prepared)
+    def names_in(self, place: str, within: Sequence[str | int] = ()) -> list[str]:
+        """The names of the parameters in the query, or of the fields of the body, or of an object within it."""
+        if place != "body":
+            return _names_in_query(self.prepared)
+        fields = _fields_of(self.prepared.body_field and self.prepared.body_field.field_info.annotation)
+        for name in within:
+            fields = _fields_of(fields[name].annotation) if isinstance(name, str) and name in fields else fields
+        return list(fields)
 
     def wrapped(self, handler: Handler) -> Handler:
         """FastAPI's handler of this route. Subclasses may change the request before it."""
@@ -97,6 +99,13 @@ class _PreparedRoute(APIRoute):
             return await handler(request)
 
         return checked
+
+
+def _fields_of(annotation: Any) -> dict[str, FieldInfo]:
+    """The fields of the models in a type, such as `Limits | None` or `list[Limits]`."""
+    if hasattr(annotation, "model_fields"):
+        return {field.alias or name: field for name, field in annotation.model_fields.items()}
+    return {name: field for part in get_args(annotation) for name, field in _fields_of(part).items()}
 
 
 def _names_in_query(route: APIRoute) -> list[str]:

@@ -28,10 +28,13 @@ from tollgate.core.errors import (
 )
 from tollgate.core.money import with_credits
 from tollgate.process import clock
+from tollgate.web.faults import NO_NUL, ONE_LINE, PRINTABLE
+from tollgate.web.faults import TIME as A_TIME
 
 MOST_ON_A_PAGE = 1000
 MOST_SKIPPED = 10_000
 MOST_HOURS = 731 * 24
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+")
 PLAIN_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 SHAPING = {"limit", "hours", "by", "bucket", "format", "include"}
 REFERENCE = "#/components/schemas/{model}"
@@ -61,6 +64,13 @@ def on_clocks(moment: datetime) -> datetime:
     return moment
 
 
+def written_out(value: object) -> object:
+    """Refuses numbers, which pydantic reads as seconds since 1970."""
+    if isinstance(value, str | int | float) and not TIME.fullmatch(str(value)):
+        raise ValueError(A_TIME)
+    return value
+
+
 def midnight_of(value: object) -> object:
     """A plain date means its midnight in UTC. Other values stay as they are."""
     is_date = isinstance(value, str) and PLAIN_DATE.fullmatch(value)
@@ -68,7 +78,12 @@ def midnight_of(value: object) -> object:
 
 
 _Shown = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-Moment = Annotated[AwareDatetime, AfterValidator(in_utc), PlainSerializer(rfc3339, return_type=_Shown)]
+Moment = Annotated[
+    AwareDatetime,
+    BeforeValidator(written_out),
+    AfterValidator(in_utc),
+    PlainSerializer(rfc3339, return_type=_Shown),
+]
 """RFC 3339: any offset in requests; UTC with milliseconds in responses."""
 When = Annotated[
     Moment,
@@ -77,19 +92,19 @@ When = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "format": name} for name in ("date-time", "date")]}),
 ]
 """A time in a query: RFC 3339, or a plain date."""
-NO_NUL = r"^[^\x00]*$"
-"""Postgres stores any character but NUL."""
-ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
-"""No control characters."""
 Text = Annotated[str, Field(max_length=300, pattern=NO_NUL)]
 Note = Annotated[str, Field(max_length=1000, pattern=NO_NUL)]
 Line = Annotated[str, Field(max_length=200, pattern=ONE_LINE)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=ONE_LINE)]
-Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+$")]
-"""Printable ASCII without spaces."""
+Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=PRINTABLE)]
 Credits = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,9}$", examples=["4.999996"])]
 """An amount in responses: a decimal string, exact, with two to nine places."""
 Entry = TypeVar("Entry")
+
+
+def exactly_one(*names: str) -> dict[str, Any]:
+    """For the schema of a body that needs one of these fields."""
+    return {"oneOf": [{"required": [name]} for name in names]}
 
 
 class ChangeBody(BaseModel):
@@ -138,7 +153,7 @@ class PageQuery(QueryModel):
     """The query of a list. Lists add their filters."""
 
     limit: int = Field(100, ge=1, le=MOST_ON_A_PAGE, description="The most entries on a page.")
-    cursor: Text | None = Field(None, description="The next_cursor of the previous page.")
+    cursor: Text | None = Field(None, description="The next_cursor of the previous page. Send either cursor or offset.")
     offset: int | None = Field(
         None,
         ge=0,

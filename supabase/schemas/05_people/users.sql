@@ -1,5 +1,16 @@
 -- Users.
 
+create function tollgate.has_password(user_id text) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (select from tollgate.passwords p where p.user_id = has_password.user_id)
+$$;
+
+comment on function tollgate.has_password(text) is 'Whether the user can sign in with a password.';
+
+
 create function tollgate.user_shown(person tollgate.users) returns jsonb
 language sql
 stable
@@ -13,6 +24,7 @@ as $$
     'role', person.role,
     'status', person.status,
     'keys', (select count(*) from tollgate.api_keys k where k.user_id = person.id and k.revoked_at is null),
+    'has_password', tollgate.has_password(person.id),
     'created_at', tollgate.utc(person.created_at),
     'updated_at', tollgate.utc(person.updated_at)
   )
@@ -187,6 +199,7 @@ begin
     deleted_at = now(),
     updated_at = now()
   where u.id = person.id;
+  delete from tollgate.passwords p where p.user_id = person.id;
   perform tollgate.record(actor, 'user.deleted', person.org_id, person.id, jsonb_build_object(
     'email', person.email, 'name', person.name, 'role', person.role, 'keys_revoked', revoked
   ));

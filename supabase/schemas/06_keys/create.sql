@@ -30,8 +30,10 @@ begin
       perform tollgate.record(actor, 'user.created', org ->> 'id', owner ->> 'id', owner - 'id');
     end if;
 
-    select (tollgate.new_key(u, key)).* into seeded from tollgate.users u where u.id = owner ->> 'id';
-    perform tollgate.insert_key(actor, seeded);
+    if key ? 'digest' then
+      select (tollgate.new_key(u, key)).* into seeded from tollgate.users u where u.id = owner ->> 'id';
+      perform tollgate.insert_key(actor, seeded);
+    end if;
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
@@ -41,7 +43,7 @@ end
 $$;
 
 comment on function public.tollgate_seed(jsonb, jsonb, jsonb, jsonb) is
-  'Creates a key with a known secret, and its org and user where they are missing. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
+  'Creates a key with a known secret, and its org and user where they are missing; without a key, only these. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
 
 select tollgate.expose('public.tollgate_seed(jsonb, jsonb, jsonb, jsonb)');
 

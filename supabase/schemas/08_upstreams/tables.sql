@@ -116,3 +116,18 @@ comment on table tollgate.probes is 'The last probe of each of our own upstreams
 comment on column tollgate.probes.latency_ms is 'Milliseconds until the head of the answer; null without an answer.';
 
 alter table tollgate.probes enable row level security;
+
+
+create table tollgate.past_probes (
+  upstream_id text not null references tollgate.upstreams (id) on delete cascade,
+  probed_at timestamptz not null,
+  status text not null,
+  http_status integer,
+  latency_ms integer,
+  error text,
+  primary key (upstream_id, probed_at)
+);
+
+comment on table tollgate.past_probes is 'The last 50 probes of each of our own upstreams.';
+
+alter table tollgate.past_probes enable row level security;

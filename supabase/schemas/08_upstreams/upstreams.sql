@@ -188,12 +188,15 @@ begin
   if not found then
     perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'upstream', tollgate.upstream_shown(found_one));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'upstream', tollgate.upstream_shown(found_one) || jsonb_build_object('checks', tollgate.past_probes_of(upstream_id))
+  );
 end
 $$;
 
 comment on function public.tollgate_upstream(jsonb, text) is
-  'One upstream. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'One upstream, with its last 50 probes. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstream(jsonb, text)');
 

@@ -111,3 +111,40 @@ comment on function public.tollgate_catalog_caller(jsonb) is
   'The caller of the catalog: its markup (null is the setting MARKUP), and the models that its key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
 
 select tollgate.expose('public.tollgate_catalog_caller(jsonb)');
+
+
+create function public.tollgate_catalog_operator(caller jsonb, org_id text, plan text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  plan_id text := plan;
+  own_ppm integer;
+begin
+  if org_id is not null then
+    select o.plan_id, o.markup_ppm into plan_id, own_ppm
+    from tollgate.orgs o where o.id = tollgate_catalog_operator.org_id;
+    if not found then
+      perform tollgate.refuse_missing('org', org_id);
+    end if;
+  elsif plan is not null and not exists (select from tollgate.plans p where p.id = plan) then
+    perform tollgate.refuse_missing('plan', plan);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'markup_ppm', coalesce(own_ppm, (select p.markup_ppm from tollgate.plans p where p.id = plan_id)),
+    'upstreams', (
+      select coalesce(jsonb_object_agg(u.id, jsonb_build_object('name', u.name, 'health', p.status)), '{}')
+      from tollgate.upstreams u
+      left join tollgate.probes p on p.upstream_id = u.id
+    )
+  );
+end
+$$;
+
+comment on function public.tollgate_catalog_operator(jsonb, text, text) is
+  'What an operator''s list of models needs besides the catalog: the markup of an org or a plan (null is the setting MARKUP), and the last health of our own upstreams. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_catalog_operator(jsonb, text, text)');

@@ -17,6 +17,10 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   groups text[] := array(select jsonb_array_elements_text(by));
   sort constant text := filters ->> 'sort';
+  since constant timestamptz := filters ->> 'from';
+  until constant timestamptz := filters ->> 'to';
+  scope constant jsonb := tollgate.own_or_all(actor, filters, everyone);
+  refunds constant jsonb := tollgate.refunds_of(groups, since, until, scope);
   answer jsonb;
 begin
   with used as materialized (
@@ -26,10 +30,7 @@ begin
         when 'requests' then u.requests when 'errors' then u.errors when 'tokens' then u.prompt_tokens + u.completion_tokens
         when 'charge' then u.charge_nanos when 'cost' then u.cost_nanos when 'margin' then u.charge_nanos - u.cost_nanos
       end as measure
-    from tollgate.usage_by(
-      groups, (filters ->> 'from')::timestamptz, (filters ->> 'to')::timestamptz,
-      tollgate.own_or_all(actor, filters, everyone)
-    ) u
+    from tollgate.usage_by(groups, since, until, scope) u
     where u.requests > 0
   ),
   past as (
@@ -59,7 +60,7 @@ begin
   )
   select jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'data', (select coalesce(jsonb_agg(p.shown order by p.place), '[]') from page p),
+    'data', (select coalesce(jsonb_agg(p.shown || tollgate.refunded(refunds, p.id) order by p.place), '[]') from page p),
     'next_cursor', (
       select p.id from page p
       where p.place = page_size and past.place + page_size < (select count(*) from used)
@@ -69,7 +70,7 @@ begin
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
         sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
       from used u
-    ), everyone),
+    ), everyone) || jsonb_build_object('refunded_nanos', tollgate.sum_of(refunds)),
     'unknown', past.place is null
   ) into answer
   from past;
@@ -86,6 +87,54 @@ comment on function public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer
 select tollgate.expose('public.tollgate_usage_aggregate(jsonb, jsonb, jsonb, integer, boolean)');
 
 
+create function tollgate.split_series(
+  bucket text, by text, since timestamptz, until timestamptz, filters jsonb, everyone boolean
+) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with used as materialized (
+    select u.*, coalesce(u.org_id, u.user_id, u.key_id, u.model, u.upstream, '') as name
+    from tollgate.usage_by(array[bucket, by], since, until, filters) u
+    where u.requests > 0
+  ),
+  ranked as (
+    select u.name, least(row_number() over (order by sum(u.charge_nanos) desc, sum(u.requests) desc, u.name), 6) as place
+    from used u
+    group by u.name
+  ),
+  summed as (
+    select r.place, u.start, row(
+      u.start,
+      case when r.place < 6 then min(u.org_id) end, case when r.place < 6 then min(u.user_id) end,
+      case when r.place < 6 then min(u.key_id) end, case when r.place < 6 then min(u.model) end,
+      case when r.place < 6 then min(u.upstream) end,
+      sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated), sum(u.prompt_tokens), sum(u.completion_tokens),
+      sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at)
+    )::tollgate.usage as used
+    from used u
+    join ranked r on r.name = u.name
+    group by grouping sets ((r.place), (r.place, u.start))
+  )
+  select coalesce(jsonb_agg(tollgate.group_shown(g.used, array[by], everyone) || jsonb_build_object(
+    'is_rest', g.place = 6,
+    'data', (
+      select jsonb_agg(
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(p.used, everyone) order by s.start
+      )
+      from generate_series(since, until - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
+      left join summed p on p.place = g.place and p.start = s.start
+    )
+  ) order by g.place), '[]')
+  from summed g
+  where g.start is null
+$$;
+
+comment on function tollgate.split_series(text, text, timestamptz, timestamptz, jsonb, boolean) is
+  'The series of the five groups with the highest charge, and that of all others together.';
+
+
 create function public.tollgate_usage_series(caller jsonb, bucket text, filters jsonb, everyone boolean) returns jsonb
 language plpgsql
 security definer
@@ -97,13 +146,20 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, case when everyone then 'admin' else 'usage' end);
   beginning timestamptz := date_trunc(bucket, (filters ->> 'from')::timestamptz);
   ending timestamptz := coalesce((filters ->> 'to')::timestamptz, now());
+  refunds constant jsonb := tollgate.refunds_of(
+    array[bucket], beginning, ending, tollgate.own_or_all(actor, filters, everyone)
+  );
 begin
   return (
     select jsonb_build_object(
       'caller', tollgate.identity(actor),
       'data', coalesce(jsonb_agg(
-        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone) order by s.start
-      ), '[]')
+        jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(u, everyone)
+          || tollgate.refunded(refunds, tollgate.group_id(s.start, null, null, null, null, null)) order by s.start
+      ), '[]'),
+      'groups', case when filters ? 'by' then tollgate.split_series(
+        bucket, filters ->> 'by', beginning, ending, tollgate.own_or_all(actor, filters, everyone), everyone
+      ) end
     )
     from generate_series(beginning, ending - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
     left join tollgate.usage_by(
@@ -114,6 +170,6 @@ end
 $$;
 
 comment on function public.tollgate_usage_series(jsonb, text, jsonb, boolean) is
-  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+  'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream, and `by` for the same by one of model, key, user, org, upstream as `groups`. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_series(jsonb, text, jsonb, boolean)');

@@ -94,3 +94,35 @@ comment on function public.tollgate_latency(jsonb, text, jsonb) is
   'How long requests took, whole or until their first token (`kind`: whole, first_token). For admins. `filters`: from, to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_latency(jsonb, text, jsonb)');
+
+
+create function public.tollgate_latency_series(caller jsonb, bucket text, filters jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  length constant interval := '1 ' || bucket;
+  beginning constant timestamptz := date_trunc(bucket, (filters ->> 'from')::timestamptz);
+  ending constant timestamptz := coalesce((filters ->> 'to')::timestamptz, now());
+begin
+  return (
+    select jsonb_build_object(
+      'caller', tollgate.identity(actor),
+      'data', coalesce(jsonb_agg(jsonb_build_object(
+        'start', tollgate.utc(s.start),
+        'latency', to_jsonb(tollgate.latency_between('whole', s.start, least(s.start + length, ending), filters)),
+        'first_token', to_jsonb(tollgate.latency_between('first_token', s.start, least(s.start + length, ending), filters))
+      ) order by s.start), '[]')
+    )
+    from generate_series(beginning, ending - interval '1 microsecond', length) s (start)
+  );
+end
+$$;
+
+comment on function public.tollgate_latency_series(jsonb, text, jsonb) is
+  'How long requests took, whole and until their first token, in every hour or day of a span of time; the server bounds how many. For admins. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_latency_series(jsonb, text, jsonb)');

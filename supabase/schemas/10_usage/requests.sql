@@ -109,6 +109,8 @@ as $$
       ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
       and e.created_at >= greatest(($1 ->> 'from')::timestamptz, ($1 ->> 'kept_from')::timestamptz)
       and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+      and ($1 ->> 'quarantined' is distinct from 'true' or e.quarantined)
+      and ($1 ->> 'quarantined' is distinct from 'false' or not e.quarantined)
     $where$,
     counted => false,
     most_read => most_read
@@ -139,6 +141,6 @@ end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, quarantined, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');

@@ -17,6 +17,8 @@ begin
   elsif kept.answer is null then
     return tollgate.refused(409, 'request_in_progress', jsonb_build_object('request_id', kept.request_id));
   end if;
+  update tollgate.answers a set replays = a.replays + 1, replayed_at = clock_timestamp()
+  where a.org_id = kept_answer.org_id and a.idempotency_key = kept.idempotency_key;
   return jsonb_build_object('replay', kept.answer || jsonb_build_object(
     'request_id', kept.request_id, 'org_id', org_id, 'key_id', key_id
   ));
@@ -24,7 +26,7 @@ end
 $$;
 
 comment on function tollgate.kept_answer(jsonb, text, text) is
-  'The answer to a request that repeats an idempotency key: a replay, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
+  'The answer to a request that repeats an idempotency key: a replay, which is counted, a refusal, or null when the key is new. The org is locked by the caller, so two requests cannot both find the key new.';
 
 
 create function tollgate.begin_answer(org_id text, item jsonb) returns void
@@ -34,7 +36,8 @@ as $$
   insert into tollgate.answers (org_id, idempotency_key, body_hash, request_id)
   values (org_id, item ->> 'idempotency_key', item ->> 'body_hash', item ->> 'id')
   on conflict on constraint answers_pkey do update set
-    body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, created_at = excluded.created_at
+    body_hash = excluded.body_hash, request_id = excluded.request_id, answer = null, replays = 0, replayed_at = null,
+    created_at = excluded.created_at
 $$;
 
 comment on function tollgate.begin_answer(text, jsonb) is

@@ -5,7 +5,8 @@ language sql
 set search_path = ''
 as $$
   select item - array['prompt_tokens', 'completion_tokens'] || jsonb_build_object(
-    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true
+    'charge_nanos', hold, 'cost_nanos', trunc(hold * 1000000 / (1000000 + r.markup_ppm)), 'quarantined', true,
+    'basis', 'out_of_range'
   )
   from tollgate.requests r where r.id = item ->> 'id'
 $$;
@@ -14,7 +15,7 @@ comment on function tollgate.at_the_hold(jsonb, numeric) is
   'The item of a settlement whose money or tokens are below zero or beyond what a transfer may move, changed: quarantined, and charged at its hold.';
 
 
-create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns void
+create function tollgate.note_quarantine(org_id text, request_id text, moment timestamptz) returns boolean
 language plpgsql
 set search_path = ''
 as $$
@@ -34,12 +35,14 @@ begin
         'reason', 'quarantined_usage', 'request_id', request_id, 'quarantined_before', tollgate.utc(org.quarantined_at)
       )
     );
+    return true;
   end if;
+  return false;
 end
 $$;
 
 comment on function tollgate.note_quarantine(text, text, timestamptz) is
-  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. The org is locked by the caller.';
+  'Stores when a request of the org was quarantined, and suspends the org''s paid calls when it is the second within an hour. Returns whether it did. The org is locked by the caller.';
 
 
 create function public.tollgate_settle(items jsonb) returns json
@@ -72,6 +75,7 @@ declare
   correction record;
   transfer tollgate.transfers;
   charge bigint;
+  suspended boolean;
   token_change bigint;
   last_id text;
   place integer := 0; -- of the wallet among the wallets
@@ -205,8 +209,9 @@ begin
     if entry.is_bounded then
       perform tollgate.count_open(entry.key_id, entry.line, -1);
     end if;
+    suspended := false;
     if charge >= entry.hold_nanos and (entry.item ->> 'quarantined')::boolean then -- it is charged its hold
-      perform tollgate.note_quarantine(entry.org_id, entry.id, moment);
+      suspended := tollgate.note_quarantine(entry.org_id, entry.id, moment);
     end if;
     if charge > entry.hold_nanos then
       perform tollgate.record(
@@ -216,7 +221,8 @@ begin
       );
     end if;
     answers := answers || json_build_object('settled', json_build_object(
-      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos, 'again', false
+      'state', entry.outcome, 'charge_nanos', charge, 'balance_nanos', wallet.balance_nanos, 'again', false,
+      'suspended_org_id', case when suspended then entry.org_id end
     ));
   end loop;
 
@@ -240,6 +246,9 @@ begin
       prompt_tokens = coalesce((c.item ->> 'prompt_tokens')::bigint, r.prompt_tokens),
       completion_tokens = coalesce((c.item ->> 'completion_tokens')::bigint, r.completion_tokens),
       usage = coalesce(c.item -> 'usage', r.usage),
+      charged_price = coalesce(c.item -> 'charged_price', r.charged_price),
+      basis = coalesce(c.item ->> 'basis', r.basis),
+      attempts = coalesce(c.item -> 'attempts', r.attempts),
       estimated = coalesce((c.item ->> 'estimated')::boolean, r.estimated),
       quarantined = coalesce((c.item ->> 'quarantined')::boolean, r.quarantined),
       status = coalesce((c.item ->> 'status')::integer, r.status),

@@ -33,6 +33,9 @@ begin
       prompt_tokens = coalesce((item ->> 'prompt_tokens')::bigint, 0),
       completion_tokens = coalesce((item ->> 'completion_tokens')::bigint, 0),
       usage = coalesce(item -> 'usage', r.usage),
+      charged_price = coalesce(item -> 'charged_price', r.charged_price),
+      basis = item ->> 'basis',
+      attempts = coalesce(item -> 'attempts', r.attempts),
       generation_id = coalesce(item ->> 'generation_id', r.generation_id),
       served_model = coalesce(item ->> 'served_model', r.served_model),
       estimated = false

@@ -24,6 +24,9 @@ create table tollgate.requests (
   completion_tokens tollgate.not_negative,
   usage jsonb,
   price jsonb,
+  charged_price jsonb,
+  basis text,
+  attempts jsonb,
   estimated boolean not null default false,
   quarantined boolean not null default false,
   status integer,
@@ -46,6 +49,9 @@ create index requests_quarantined on tollgate.requests (created_at) where quaran
 comment on table tollgate.requests is 'Paid calls, one row for the whole life of each. No foreign keys: rows are written only under the orgs lock, and history outlives keys. orgs.held_nanos is the sum of hold_nanos of the held and unsettled ones.';
 comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
 comment on column tollgate.requests.price is 'The prices that the hold was made with; estimates are charged with them.';
+comment on column tollgate.requests.charged_price is 'The prices of the route that answered, where they are not those of the hold.';
+comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
+comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
 
 alter table tollgate.requests enable row level security;
 
@@ -70,6 +76,8 @@ create table tollgate.answers (
   body_hash text not null,
   request_id text not null,
   answer jsonb, -- null while the request runs; {"kept": false} when it ended without an answer to keep
+  replays integer not null default 0,
+  replayed_at timestamptz,
   created_at timestamptz not null default clock_timestamp(),
   primary key (org_id, idempotency_key)
 );

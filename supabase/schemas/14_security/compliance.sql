@@ -37,6 +37,31 @@ comment on function tollgate.report_on_books(boolean) is
   'The audit of the books at this moment, with the first hundred faults. Large books, which may take longer than a call, are audited only when asked for; otherwise the answer says that they were not.';
 
 
+create function public.tollgate_audit(caller jsonb, wanted boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  books jsonb := tollgate.report_on_books(wanted);
+begin
+  if (books -> 'audited')::boolean then
+    perform tollgate.record(
+      actor, 'books.audited', null, 'books',
+      jsonb_build_object('agree', books -> 'agree', 'fault_count', books -> 'fault_count')
+    );
+  end if;
+  return books || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(clock_timestamp()));
+end
+$$;
+
+comment on function public.tollgate_audit(jsonb, boolean) is
+  'Audits the books and records that it did: an audit event books.audited with the number of faults. Large books are audited only when `wanted` is true. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_audit(jsonb, boolean)');
+
+
 create function tollgate.report_on_access(since timestamptz, until timestamptz) returns jsonb
 language plpgsql
 stable

@@ -1,4 +1,4 @@
--- Paid calls that were refused with 402 or 429, counted by hour, key, model and code.
+-- Paid calls that were refused with 402, 403 or 429, counted by hour, key, model and code.
 --
 -- A refused call writes nothing, so the server counts refusals in memory and writes sums, a few seconds apart.
 

@@ -5,7 +5,7 @@ create table tollgate.security_events (
     'org_overdrawn', 'org_paid_suspended', 'usage_quarantined', 'many_networks', 'usage_spike', 'many_failures'
   )),
   severity text not null check (severity in ('info', 'warning', 'critical')),
-  subject_kind text not null check (subject_kind in ('org', 'key', 'address')),
+  subject_kind text not null check (subject_kind in ('org', 'key', 'user', 'address')),
   subject text not null check (length(subject) between 1 and 140),
   org_id text,
   key_id text,
@@ -27,7 +27,7 @@ create index security_events_subject on tollgate.security_events (subject, kind)
 create index security_events_age on tollgate.security_events (last_seen_at, id);
 
 comment on table tollgate.security_events is 'What an operator should look at: one row for a kind and a subject until it is acknowledged, with how often and when it happened.';
-comment on column tollgate.security_events.subject is 'The id of an org or key, or an address: `unknown` where there is none, `others` for those beyond the first ten thousand.';
+comment on column tollgate.security_events.subject is 'The id of an org, key or user, or an address: `unknown` where there is none, `others` for those beyond the first ten thousand.';
 comment on column tollgate.security_events.count_in_hour is 'How often it happened within the hour (UTC) of last_seen_at.';
 
 alter table tollgate.security_events enable row level security;
@@ -79,7 +79,7 @@ create table tollgate.refused_calls (
 create index refused_calls_age on tollgate.refused_calls (hour, id);
 create index refused_calls_seen on tollgate.refused_calls (last_seen_at);
 
-comment on table tollgate.refused_calls is 'Paid calls refused with 402 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
+comment on table tollgate.refused_calls is 'Paid calls refused with 402, 403 or 429, by hour, key, model and code, for 30 days. request_id and facts are those of the last.';
 comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
 
 alter table tollgate.refused_calls enable row level security;

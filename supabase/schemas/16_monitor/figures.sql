@@ -139,6 +139,9 @@ language sql
 stable
 set search_path = ''
 as $$
+  with orgs as materialized ( -- which is read once, since each row has all counters of its org
+    select o.id, o.name, o.balance_nanos, o.paid_suspended_at, o.paid_suspended_reason from tollgate.orgs o
+  )
   select jsonb_build_object(
     'open_holds', (
       select jsonb_build_object(
@@ -152,7 +155,7 @@ as $$
     ),
     'balances', (
       select jsonb_build_object('credits_nanos', coalesce(sum(o.balance_nanos), 0))
-      from tollgate.orgs o
+      from orgs o
       where o.balance_nanos > 0
     ),
     'overdrawn', (
@@ -165,11 +168,11 @@ as $$
             order by w.balance_nanos, w.id
           )
           from (
-            select d.* from tollgate.orgs d where d.balance_nanos < 0 order by d.balance_nanos, d.id limit places
+            select d.* from orgs d where d.balance_nanos < 0 order by d.balance_nanos, d.id limit places
           ) w
         ), '[]')
       )
-      from tollgate.orgs o
+      from orgs o
       where o.balance_nanos < 0
     ),
     'paid_suspended', (
@@ -184,7 +187,7 @@ as $$
       )
       from (
         select o.*, row_number() over (order by o.paid_suspended_at, o.id) as place
-        from tollgate.orgs o
+        from orgs o
         where o.paid_suspended_at is not null
       ) s
     )
@@ -215,7 +218,7 @@ begin
     'recent_requests', tollgate.newest_requests(20)
   )
     || tollgate.population(tollgate.usage_today())
-    || tollgate.top_lists(10)
+    || tollgate.top_lists(10, tollgate.top_since())
     || tollgate.needs_attention(10);
 end
 $$;

@@ -1,4 +1,4 @@
--- The orgs, keys and models that used most in 30 days.
+-- The orgs, keys and models that used most in a period.
 
 create function tollgate.top_since() returns timestamptz
 language sql
@@ -11,13 +11,13 @@ $$;
 comment on function tollgate.top_since() is 'The beginning of the 30 days of the top lists, which include today.';
 
 
-create function tollgate.top_lists(places integer) returns jsonb
+create function tollgate.top_lists(places integer, since timestamptz, until timestamptz default null) returns jsonb
 language sql
 stable
 set search_path = ''
 as $$
   with used as materialized (
-    select u.* from tollgate.keys_in_30_days() u
+    select u.* from tollgate.keys_used(since, until) u
   ),
   orgs as (
     select u.org_id, sum(u.requests) as requests, sum(u.tokens) as tokens,
@@ -34,7 +34,7 @@ as $$
   ),
   models as (
     select u.model, u.requests, u.prompt_tokens + u.completion_tokens as tokens, u.charge_nanos, u.cost_nanos
-    from tollgate.usage_by('{model}', tollgate.top_since()) u
+    from tollgate.usage_by('{model}', since, until) u
     order by u.charge_nanos desc, u.requests desc, u.model
     limit places
   )
@@ -56,10 +56,11 @@ as $$
   )
 $$;
 
-comment on function tollgate.top_lists(integer) is 'The orgs, keys and models that were charged most in 30 days.';
+comment on function tollgate.top_lists(integer, timestamptz, timestamptz) is
+  'The orgs, keys and models that were charged most in a span of time; until null is now.';
 
 
-create function tollgate.keys_in_30_days() returns table (
+create function tollgate.keys_used(since timestamptz, until timestamptz) returns table (
   org_id text, key_id text, requests numeric, tokens numeric, charge_nanos numeric, cost_nanos numeric
 )
 language plpgsql
@@ -71,12 +72,13 @@ declare
   period tollgate.top_keys_period;
 begin
   select l.* into period from tollgate.top_keys_period l;
-  -- Never renewed, or so long ago that correcting it would cost more than summing up again.
-  if (period.since between tollgate.top_since() - interval '7 days' and tollgate.top_since()) is not true then
+  -- Not of the span that is renewed, or so far from it that correcting it would cost more than summing up again.
+  if keys_used.until is not null
+    or (period.since between keys_used.since - interval '7 days' and keys_used.since + interval '7 days') is not true then
     return query
     select u.org_id, u.key_id, u.requests::numeric, (u.prompt_tokens + u.completion_tokens)::numeric,
       u.charge_nanos::numeric, u.cost_nanos::numeric
-    from tollgate.usage_by('{org,key}', tollgate.top_since()) u;
+    from tollgate.usage_by('{org,key}', keys_used.since, keys_used.until) u;
     return;
   end if;
   return query
@@ -89,16 +91,20 @@ begin
     from tollgate.usage_by('{org,key}', period.until) u
     union all
     select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, -1
-    from tollgate.usage_by('{org,key}', period.since, tollgate.top_since()) u
-    where period.since < tollgate.top_since()
+    from tollgate.usage_by('{org,key}', period.since, keys_used.since) u
+    where period.since < keys_used.since
+    union all
+    select u.org_id, u.key_id, u.requests, u.prompt_tokens + u.completion_tokens, u.charge_nanos, u.cost_nanos, 1
+    from tollgate.usage_by('{org,key}', keys_used.since, period.since) u
+    where keys_used.since < period.since
   ) p
   group by p.org_id, p.key_id
   having sum(p.requests * p.sign) > 0;
 end
 $$;
 
-comment on function tollgate.keys_in_30_days() is
-  'What each key used in 30 days: the sums in tollgate.top_keys, plus what came since, less the days that are older by now.';
+comment on function tollgate.keys_used(timestamptz, timestamptz) is
+  'What each key used in a span of time. For one that begins about 30 days ago and ends now: the sums in tollgate.top_keys, plus what came since, with the difference at their beginning.';
 
 
 create function public.tollgate_renew_leaders() returns jsonb

@@ -39,6 +39,7 @@ as $$
     'key_id', actor.key_id,
     'environment', actor.environment,
     'scopes', actor.scopes,
+    'has_password', tollgate.has_password(u.id),
     'session', (select tollgate.session_shown(s) from tollgate.sessions s where s.id = actor.session_id)
   )
   from tollgate.users u

@@ -114,6 +114,29 @@ comment on function public.tollgate_sign_in_with_link(jsonb, jsonb, text) is
 select tollgate.expose('public.tollgate_sign_in_with_link(jsonb, jsonb, text)');
 
 
+create function public.tollgate_sign_in_with_supabase(caller jsonb, email text, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  person constant tollgate.users := (
+    select u from tollgate.users u where lower(u.email) = lower(tollgate_sign_in_with_supabase.email)
+  );
+begin
+  if tollgate.may_sign_in(person) is not true then
+    perform tollgate.refuse(401, 'sign_in_failed', '{"way": "supabase"}');
+  end if;
+  return tollgate.start_session(caller, tollgate.actor_of(caller, person), 'supabase', digest);
+end
+$$;
+
+comment on function public.tollgate_sign_in_with_supabase(jsonb, text, text) is
+  'Starts a session for the user with this email, whose ownership Supabase Auth has verified. Refuses: sign_in_failed (no such user, or the user or org may not act). Locks as start_session().';
+
+select tollgate.expose('public.tollgate_sign_in_with_supabase(jsonb, text, text)');
+
+
 create function public.tollgate_create_sign_in_link(caller jsonb, person jsonb, digest text) returns jsonb
 language plpgsql
 security definer
@@ -188,7 +211,7 @@ comment on function public.tollgate_end_session(jsonb, text) is
 select tollgate.expose('public.tollgate_end_session(jsonb, text)');
 
 
-create function tollgate.end_sessions(actor tollgate.caller, but text) returns integer
+create function tollgate.end_sessions(actor tollgate.caller, whose text, but text) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -196,16 +219,17 @@ declare
   ended text[];
 begin
   with gone as (
-    delete from tollgate.sessions s where s.user_id = actor.user_id and s.id is distinct from but returning s.id
+    delete from tollgate.sessions s where s.user_id = whose and s.id is distinct from but returning s.id
   )
   select array_agg(g.id) into ended from gone g;
-  perform tollgate.record(actor, 'session.ended', actor.org_id, id) from unnest(ended) id;
+  perform tollgate.record(actor, 'session.ended', u.org_id, session_id)
+  from unnest(ended) session_id, tollgate.users u where u.id = whose;
   return coalesce(cardinality(ended), 0);
 end
 $$;
 
-comment on function tollgate.end_sessions(tollgate.caller, text) is
-  'Ends all sessions of the actor''s user but one, and answers how many. Locks the sessions.';
+comment on function tollgate.end_sessions(tollgate.caller, text, text) is
+  'Ends all sessions of a user but one, and answers how many. Locks the sessions.';
 
 
 create function public.tollgate_end_sessions(caller jsonb) returns jsonb
@@ -216,7 +240,7 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, touch => false);
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, null));
+  return jsonb_build_object('caller', tollgate.identity(actor), 'ended', tollgate.end_sessions(actor, actor.user_id, null));
 end
 $$;
 

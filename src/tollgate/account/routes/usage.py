@@ -5,11 +5,13 @@ from typing import Annotated
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
+from tollgate.account.schemas.usage import OwnRequestLife
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.usage import export, store
 from tollgate.usage import routes as usage
+from tollgate.usage.request import life
 from tollgate.usage.schemas import (
     Aggregate,
     KeyUsage,
@@ -19,6 +21,7 @@ from tollgate.usage.schemas import (
     OwnRequestsQuery,
     OwnSeriesQuery,
     RefusedCalls,
+    RequestId,
     RequestRow,
     Series,
 )
@@ -40,8 +43,8 @@ def router(gate: Gate) -> Routes:
 
     @routes.get("/user/usage/refused", summary="Count the paid calls of your org that were refused", responses=ERRORS)
     async def refused(door: Annotated[Door, opened], query: Annotated[OwnRefusedQuery, Query()]) -> Page[RefusedCalls]:
-        """Calls refused with 402 or 429, by hour, key, model and code, with the last of each; kept for 30 days. Servers
-        write their counts every few seconds, beside a later request."""
+        """Calls refused with 402, 403 or 429, by hour, key, model and code, with the last of each; kept for 30 days.
+        Servers write their counts every few seconds, beside a later request."""
         return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=False))
 
     @routes.get(
@@ -65,6 +68,16 @@ def router(gate: Gate) -> Routes:
     )
     async def file(door: Annotated[Door, opened], query: Annotated[OwnExportQuery, Query()]) -> StreamingResponse:
         return await export.response(door, query.format, query.filters(), everyone=False)
+
+    @routes.get(
+        "/user/usage/{request_id}",
+        summary="Get one request of your org: its hold, attempts, charge and ledger",
+        responses=refusals(errors.BadRequest, errors.NotFound),
+    )
+    async def one(door: Annotated[Door, opened], request_id: RequestId) -> OwnRequestLife:
+        return OwnRequestLife.model_validate(
+            life(await store.request(door, request_id, everyone=False), everyone=False)
+        )
 
     @routes.get("/user/api-keys/usage", summary="Get the usage of each key of your org", responses=ERRORS)
     async def of_keys(door: Annotated[Door, opened], query: Annotated[PageQuery, Query()]) -> CountedPage[KeyUsage]:

@@ -37,11 +37,12 @@ def router(
     outward: Upstreams,
     checkup: Checkup,
     account: OpenRouterAccount,
+    host: str,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
     routes.take(audit.router(gate))
     routes.take(orgs.router(gate))
-    routes.take(users.router(gate))
+    routes.take(users.router(gate, secure=chosen.production))
     routes.take(plans.router(gate))
     routes.take(limits.router(gate))
     routes.take(keys.router(gate, chosen.peppers[0]))
@@ -49,9 +50,9 @@ def router(
     routes.take(usage.router(gate))
     routes.take(monitor.router(gate, catalogs, outward, account))
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
-    routes.take(models.router(gate, catalogs))
+    routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))
     routes.take(registry.router(gate, catalogs["live"]))
     routes.take(security.router(gate))
     routes.take(compliance.router(gate))
-    routes.take(system.router(gate))
+    routes.take(system.router(gate, chosen, host))
     return routes

@@ -1,24 +1,34 @@
-"""GET /admin/cache-status and POST /admin/refresh-models."""
+"""GET /admin/models, GET /admin/cache-status and POST /admin/refresh-models."""
 
 import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Query
 
-from tollgate.admin.schemas.models import CacheStatus, CatalogStatus, InstanceCatalog, RefreshedCatalog, SharedCatalog
-from tollgate.catalog import rules, store
+from tollgate.admin.schemas.models import (
+    CacheStatus,
+    CatalogStatus,
+    InstanceCatalog,
+    ModelsQuery,
+    PricedModel,
+    RefreshedCatalog,
+    SharedCatalog,
+)
+from tollgate.catalog import priced_models, rules, store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import FRESH_SECONDS, OLDEST_SECONDS
-from tollgate.core.errors import CatalogUnavailable
+from tollgate.core.errors import BadRequest, CatalogUnavailable, NotFound
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import Environment
+from tollgate.upstreams.client import Upstreams
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import refusals
+from tollgate.web.schemas import CountedPage, refusals
 
 
-def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
+def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, chosen_markup: int) -> Routes:
+    """`chosen_markup` is the setting, in ppm."""
     live = catalogs["live"]
     routes = Routes(prefix="/admin")
 
@@ -54,6 +64,20 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog]) -> Routes:
             live=CatalogStatus(instance=_instance(live), shared=_shared(known["snapshot"])),
             test=CatalogStatus(instance=_instance(test), shared=None) if test else None,
         )
+
+    @routes.get("/models", summary="List the models with prices and routes", responses=refusals(BadRequest, NotFound))
+    async def models(
+        door: Annotated[Door, Depends(gate.open)], query: Annotated[ModelsQuery, Query()]
+    ) -> CountedPage[PricedModel]:
+        """The models of live keys, as the instance that answers has them in memory."""
+        found = await store.for_operator(door, query.for_org, query.for_plan)
+        markup = chosen_markup if found["markup_ppm"] is None else found["markup_ppm"]
+        breakers = {state.id: state.breakers for state in upstreams.states()}
+        shown = priced_models.shown(await live.models(), markup, found["upstreams"], breakers)
+        page = priced_models.page(
+            shown, q=query.q, sort=query.sort, limit=query.limit, cursor=query.cursor, offset=query.offset
+        )
+        return CountedPage[PricedModel].of(page)
 
     return routes
 

@@ -17,6 +17,7 @@ from tollgate.admin.schemas.upstreams import (
     UpstreamFilters,
     UpstreamHealthCheck,
     UpstreamId,
+    UpstreamWithHistory,
 )
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.routes import visibility
@@ -83,8 +84,9 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
         )
 
     @routes.get("/{upstream_id}", summary="Get an upstream", responses=refusals(BadRequest, NotFound))
-    async def one(door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId) -> UpstreamDetails:
-        return UpstreamDetails(**details.of((await store.upstream(door, upstream_id))["upstream"]))
+    async def one(door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId) -> UpstreamWithHistory:
+        """For its requests and errors over time: GET /admin/usage/series?upstream="""
+        return UpstreamWithHistory(**details.of((await store.upstream(door, upstream_id))["upstream"]))
 
     @routes.patch("/{upstream_id}", summary="Change an upstream", responses=refusals(BadRequest, NotFound))
     async def change(

@@ -5,11 +5,13 @@ from typing import Annotated
 from fastapi import Depends, Query
 from fastapi.responses import StreamingResponse
 
+from tollgate.admin.schemas.usage import PaidRequestLife
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.usage import export, store
 from tollgate.usage import routes as usage
+from tollgate.usage.request import life
 from tollgate.usage.schemas import (
     MOST_WITH_CONTENT,
     AllAggregateQuery,
@@ -19,12 +21,16 @@ from tollgate.usage.schemas import (
     AllSeriesQuery,
     Latency,
     LatencyQuery,
+    LatencySeries,
+    LatencySeriesQuery,
     LoggedRequestRow,
     LogsQuery,
     PaidAggregate,
     PaidRequestRow,
     PaidSeries,
     RefusedCalls,
+    RequestId,
+    RequestQuery,
 )
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import Page, refusals
@@ -60,8 +66,8 @@ def router(gate: Gate) -> Routes:
 
     @routes.get("/admin/usage/refused", summary="Count the paid calls of all orgs that were refused", responses=ERRORS)
     async def refused(door: Annotated[Door, opened], query: Annotated[AllRefusedQuery, Query()]) -> Page[RefusedCalls]:
-        """Calls refused with 402 or 429, by hour, key, model and code, with the last of each; kept for 30 days. Servers
-        write their counts every few seconds, beside a later request."""
+        """Calls refused with 402, 403 or 429, by hour, key, model and code, with the last of each; kept for 30 days.
+        Servers write their counts every few seconds, beside a later request."""
         return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
@@ -75,11 +81,21 @@ def router(gate: Gate) -> Routes:
 
     @routes.get("/admin/usage/series", summary="Get usage by minute, hour or day", responses=ERRORS)
     async def series(door: Annotated[Door, opened], query: Annotated[AllSeriesQuery, Query()]) -> PaidSeries:
-        return PaidSeries(**await usage.series(door, query, everyone=True))
+        return PaidSeries(**await usage.series(door, query, everyone=True, by=query.by))
 
     @routes.get("/admin/usage/latency", summary="Get the duration of requests", responses=ERRORS)
     async def latency(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
         return Latency(**await usage.latency(door, "whole", query))
+
+    @routes.get(
+        "/admin/usage/latency/series",
+        summary="Get the duration of requests and the time to first token by hour or day",
+        responses=ERRORS,
+    )
+    async def latency_series(
+        door: Annotated[Door, opened], query: Annotated[LatencySeriesQuery, Query()]
+    ) -> LatencySeries:
+        return LatencySeries(**await usage.latency_series(door, query))
 
     @routes.get("/admin/usage/ttft", summary="Get the time to first token", responses=ERRORS)
     async def first_token(door: Annotated[Door, opened], query: Annotated[LatencyQuery, Query()]) -> Latency:
@@ -93,5 +109,18 @@ def router(gate: Gate) -> Routes:
     )
     async def file(door: Annotated[Door, opened], query: Annotated[AllExportQuery, Query()]) -> StreamingResponse:
         return await export.response(door, query.format, query.filters(), everyone=True)
+
+    @routes.get(
+        "/admin/usage/{request_id}",
+        summary="Get one request: its hold, attempts, settlement and ledger",
+        responses=refusals(errors.BadRequest, errors.NotFound),
+    )
+    async def one(
+        door: Annotated[Door, opened], request_id: RequestId, query: Annotated[RequestQuery, Query()]
+    ) -> PaidRequestLife:
+        """Attempts are stored from the first one that was not answered at once. Not stored: the routes that were not
+        reached, and the time until the first byte of each attempt."""
+        found = await store.request(door, request_id, everyone=True, content=query.include == "content")
+        return PaidRequestLife.model_validate(life(found, everyone=True))
 
     return routes

@@ -1,24 +1,37 @@
 """/admin/users."""
 
+import secrets
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, status
+from starlette.requests import Request
 
 from tollgate.admin.schemas.orgs import LookupQuery
-from tollgate.admin.schemas.users import DeletedUser, NewUser, User, UserChanges, UserChoices, UserFilters
+from tollgate.admin.schemas.users import (
+    DeletedUser,
+    NewUser,
+    RemovedPassword,
+    SignInLink,
+    User,
+    UserChanges,
+    UserChoices,
+    UserFilters,
+)
 from tollgate.core import errors
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.keys.idempotency_keys import once
 from tollgate.people import store
 from tollgate.people.rules import as_stored
+from tollgate.sessions import rules as session_rules
+from tollgate.sessions import store as sessions
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import CountedPage, Line, refusals
 
 UserId = Annotated[Line, Path(description="The id of a user, such as usr_0193….")]
 
 
-def router(gate: Gate) -> Routes:
+def router(gate: Gate, *, secure: bool) -> Routes:
     routes = Routes(prefix="/admin/users", responses=refusals(errors.BadRequest))
     one = refusals(errors.BadRequest, errors.NotFound)
     creating = refusals(errors.BadRequest, errors.NotFound, errors.Conflict, errors.IdempotencyKeyReused)
@@ -53,5 +66,25 @@ def router(gate: Gate) -> Routes:
         """The org keeps its credits, requests, transfers and audit events. The last admin who can sign in cannot be
         deleted."""
         return DeletedUser.model_validate(await store.delete_user(door, user_id))
+
+    @routes.post(
+        "/{user_id}/sign-in-link",
+        summary="Create a sign-in link for a user",
+        responses=one,
+        status_code=status.HTTP_201_CREATED,
+    )
+    async def sign_in_link(request: Request, door: Annotated[Door, Depends(gate.open)], user_id: UserId) -> SignInLink:
+        """The user signs in with it once, within 10 minutes, and can set a password then. The link is shown only here.
+        A key cannot create a link for its own user. With a session, this needs a sign-in within the last 15
+        minutes."""
+        token = session_rules.token(secrets.token_bytes(session_rules.RANDOM_BYTES))
+        made = await sessions.create_link(door, {"user_id": user_id}, gate.digests(token)[0])
+        base_url = f"{'https' if secure else 'http'}://{request.url.netloc}"
+        return SignInLink(**made, token=token, link=session_rules.link(base_url, token))
+
+    @routes.delete("/{user_id}/password", summary="Remove the password of a user", responses=one)
+    async def remove_password(door: Annotated[Door, Depends(gate.open)], user_id: UserId) -> RemovedPassword:
+        """Ends all sessions of the user and their unused sign-in links too."""
+        return RemovedPassword.model_validate(await sessions.remove_password(door, user_id))
 
     return routes

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.audit import rules
 from tollgate.core.errors import BadRequest
-from tollgate.web.schemas import Amounts, Credits, Moment, Period, When
+from tollgate.web.schemas import Amounts, ChangeBody, Credits, Moment, Period, When
 
 
 class ReportQuery(Period):
@@ -117,6 +117,16 @@ class BooksReport(BaseModel):
     requests: int | None = None
     open_holds: int | None = None
     reason: str | None = Field(description="Why the books were not audited.")
+
+
+class BooksAudit(BooksReport):
+    at: Moment
+
+
+class AuditOrder(ChangeBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"books": True}]})
+
+    books: bool | None = Field(None, description="true audits books of any size. Default: those below 200,000 rows.")
 
 
 class ComplianceReport(BaseModel):

@@ -10,7 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from tollgate.core import errors
 from tollgate.core.money import EXACT, NANOS_PER_CREDIT
-from tollgate.web.schemas import NO_NUL, ChangeBody, Line
+from tollgate.web.faults import NO_NUL
+from tollgate.web.schemas import ChangeBody, Line
 
 MOST_CREDITS = 100_000_000
 MOST_NANOS = MOST_CREDITS * NANOS_PER_CREDIT

@@ -5,7 +5,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.limits.schemas import SixLimits, WindowLimits
-from tollgate.web.schemas import Line
+from tollgate.web.schemas import Line, exactly_one
+
+ONE = "Send exactly one of org_id, user_id, key_id and role."
 
 
 class LimitSubject(BaseModel):
@@ -14,10 +16,10 @@ class LimitSubject(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    org_id: Line | None = None
-    user_id: Line | None = None
-    key_id: Line | None = None
-    role: Literal["member", "admin"] | None = None
+    org_id: Line | None = Field(None, description=ONE)
+    user_id: Line | None = Field(None, description=ONE)
+    key_id: Line | None = Field(None, description=ONE)
+    role: Literal["member", "admin"] | None = Field(None, description=ONE)
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -34,7 +36,10 @@ class NewLimits(LimitSubject, WindowLimits):
     user to the role. Keys and roles have none then."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"org_id": "org_0193", "requests_per_minute": 600, "tokens_per_day": 5000000}]}
+        json_schema_extra={
+            "examples": [{"org_id": "org_0193", "requests_per_minute": 600, "tokens_per_day": 5000000}],
+            **exactly_one(*LimitSubject.model_fields),
+        }
     )
 
     def limits(self) -> dict[str, Any]:

@@ -1,11 +1,18 @@
 """The response of GET /admin/monitor."""
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tollgate.admin.schemas.security import Severity
 from tollgate.keys.rules import masked
-from tollgate.web.schemas import Amounts, Credits, Moment
+from tollgate.usage.schemas import PaidMeasures
+from tollgate.web.schemas import Amounts, Credits, Moment, Period
+
+AttentionKind = Literal[
+    "audit_failed", "quarantined", "expired_holds", "unsettled", "paid_suspended", "overdrawn", "upstream_down",
+    "security_event", "breaker_open", "stale_catalog", "openrouter_credit_low",
+]  # fmt: skip
 
 
 class Counts(BaseModel):
@@ -180,6 +187,62 @@ class OpenRouterCredit(Amounts):
         description="How long the credit lasts at the cost of the last 24 hours; null if that is 0."
     )
     reason: str | None = Field(description="Why the credit is unknown.")
+
+
+class _WithErrorRate(BaseModel):
+    error_rate: float | None = Field(description="Errors by requests, from 0 to 1; null without requests.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_rate(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"error_rate": found["errors"] / found["requests"] if found["requests"] else None}
+
+
+class PeriodUsage(_WithErrorRate, PaidMeasures):
+    model_config = ConfigDict(populate_by_name=True)
+
+    since: Moment = Field(alias="from")
+    until: Moment = Field(alias="to")
+    refunded_nanos: int = Field(description="Refunds made in this period, also of earlier charges.")
+    refunded_credits: Credits
+    latency: LastDayLatency = Field(description="From the request to the last byte.")
+    first_token: LastDayLatency = Field(description="From the request to the first token of a stream.")
+
+
+class OverviewPoint(_WithErrorRate, PaidMeasures):
+    start: Moment
+
+
+class Attention(BaseModel):
+    """Something that an operator should look at."""
+
+    kind: AttentionKind
+    severity: Severity
+    count: int
+    message: str
+    where: str = Field(description="The page of the console that shows it.", examples=["/admin#/usage?state=unsettled"])
+    facts: dict[str, Any]
+
+
+class Overview(BaseModel):
+    at: Moment
+    bucket: Literal["hour", "day"]
+    period: PeriodUsage
+    before: PeriodUsage = Field(description="The period of the same length before.")
+    series: list[OverviewPoint] = Field(description="By hour up to 7 days, else by day; oldest first.")
+    top_orgs: list[TopOrg] = Field(description="By charge in the period, as the other lists.")
+    top_models: list[TopModel]
+    top_keys: list[TopKey]
+    open_holds: OpenHolds
+    balances: Balances
+    overdrawn: Overdrawn
+    paid_suspended: PaidSuspended
+    openrouter: OpenRouterCredit
+    attention: list[Attention] = Field(description="The most severe first; empty when all is well.")
+
+
+class OverviewQuery(Period):
+    """The last 24 hours by default."""
 
 
 class SystemMonitor(BaseModel):

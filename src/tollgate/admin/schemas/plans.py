@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.people.schemas import Markup
-from tollgate.web.schemas import NO_NUL, ChangeBody, Line, Moment, Name, PageQuery
+from tollgate.web.faults import NO_NUL
+from tollgate.web.schemas import ChangeBody, Line, Moment, Name, PageQuery, exactly_one
 
 Description = Annotated[str, Field(max_length=2000, pattern=NO_NUL)]
 PLAN_MARKUP = "0.05 charges 5 % above the cost, in steps of a millionth; null uses the setting MARKUP."
@@ -60,7 +61,12 @@ class PlanFilters(PageQuery):
 class PlanAssignment(ChangeBody):
     """The org and its new plan. Send exactly one of org_id and user_id; a user_id stands for the org of that user."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"org_id": "org_0193", "plan": "pro"}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"org_id": "org_0193", "plan": "pro"}],
+            **exactly_one("org_id", "user_id"),
+        }
+    )
 
     org_id: Line | None = None
     user_id: Line | None = Field(None, description="The org of this user.")

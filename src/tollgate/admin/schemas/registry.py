@@ -8,8 +8,9 @@ from pydantic_core import PydanticCustomError
 from tollgate.admin.schemas import pricing
 from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.catalog.schemas import Visibility
+from tollgate.web.faults import NO_NUL
 from tollgate.web.older_names import OlderNames
-from tollgate.web.schemas import NO_NUL, ChangeBody, Identifier, Moment, PageQuery
+from tollgate.web.schemas import ChangeBody, Identifier, Moment, PageQuery
 
 MOST_TOKENS = 1_000_000_000
 TokenCount = Annotated[int, Field(ge=1, le=MOST_TOKENS)]

@@ -39,7 +39,7 @@ class SecurityFilters(PageQuery, Period):
 
 
 class SecuritySubject(BaseModel):
-    kind: Literal["org", "key", "address"]
+    kind: Literal["org", "key", "user", "address"]
     id: str = Field(
         description="`unknown` for an unknown address; `others` for addresses beyond those counted one by one."
     )

@@ -1,10 +1,15 @@
-"""Postgres' own statistics."""
+"""Postgres' own statistics, versions, and the settings in force."""
 
-from typing import Literal
+import re
+from typing import Literal, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
+from pydantic.fields import FieldInfo
 
+from tollgate.settings import Settings
 from tollgate.web.schemas import Moment
+
+USER_IN_ADDRESS = re.compile(r"(://)[^/@\s]*@")
 
 
 class TableSize(BaseModel):
@@ -85,3 +90,56 @@ class DatabaseStatistics(BaseModel):
     oldest_transaction: OldestTransaction | None = Field(description="Without the transaction of this call.")
     sees_all_sessions: bool = Field(description="False: oldest_transaction covers only the sessions of our own role.")
     last_backup: Backup
+
+
+DatabaseKind = Literal["postgres", "supabase", "embedded"]
+
+
+class SettingInForce(BaseModel):
+    name: str = Field(examples=["LOG_LEVEL"])
+    value: str | None = Field(description="As the environment would state it; null when not set, and for secrets.")
+    default: str | None = Field(description="Null without one.")
+    is_secret: bool
+    is_set: bool = Field(description="Whether the value is not the default.")
+    description: str
+
+
+class SystemSettings(BaseModel):
+    version: str = Field(description="Of Tollgate.")
+    schema_version: str
+    needed_schema_version: str = Field(description="The oldest that this version works with.")
+    python_version: str
+    postgres_version: str
+    host: str = Field(description="vercel, railway, heroku, lambda or server.")
+    database: DatabaseKind
+    settings: list[SettingInForce]
+
+
+def database_kind(chosen: Settings) -> DatabaseKind:
+    if chosen.database_url:
+        return "postgres"
+    return "supabase" if chosen.supabase_url else "embedded"
+
+
+def in_force(chosen: Settings) -> list[SettingInForce]:
+    return [_in_force(field, getattr(chosen, name)) for name, field in Settings.model_fields.items()]
+
+
+def _in_force(field: FieldInfo, value: object) -> SettingInForce:
+    is_secret = isinstance(value, SecretStr) or SecretStr in (field.annotation, *get_args(field.annotation))
+    return SettingInForce(
+        name=str(field.alias),
+        value=None if is_secret else _written(value),
+        default=None if is_secret else _written(field.default),
+        is_secret=is_secret,
+        is_set=value != field.default,
+        description=str(field.description),
+    )
+
+
+def _written(value: object) -> str | None:
+    """Without the user and password of an address."""
+    if value is None:
+        return None
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return USER_IN_ADDRESS.sub(r"\1", text)

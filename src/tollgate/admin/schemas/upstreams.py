@@ -131,6 +131,10 @@ class UpstreamDetails(BaseModel):
     updated_at: Moment
 
 
+class UpstreamWithHistory(UpstreamDetails):
+    checks: list[HealthCheckResult] = Field(description="The last 50 health checks, newest first.")
+
+
 class ChangedUpstream(UpstreamDetails):
     visible: Visibility
 

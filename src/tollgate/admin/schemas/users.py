@@ -19,6 +19,7 @@ class User(BaseModel):
     role: Role
     status: UserStatus
     keys: int = Field(description="How many keys the user has that are not revoked.")
+    has_password: bool = Field(description="Whether the user can sign in with a password.")
     created_at: Moment
     updated_at: Moment
 
@@ -70,3 +71,17 @@ class UserChoices(BaseModel):
 
 class DeletedUser(Deleted):
     keys_revoked: int
+
+
+class SignInLink(BaseModel):
+    user_id: str
+    email: str
+    link: str = Field(description="For the user. Behind a path prefix, put the prefix before /admin.")
+    token: str = Field(description="What follows #/sign-in/ in the link.")
+    expires_at: Moment
+
+
+class RemovedPassword(BaseModel):
+    user_id: str
+    removed: bool = Field(description="False if the user had none.")
+    ended: int = Field(description="How many sessions were ended.")

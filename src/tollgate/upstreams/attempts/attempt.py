@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from tollgate.core.models import Route
 from tollgate.upstreams.attempts.live_upstream import LiveUpstream, log
 from tollgate.upstreams.org_shares import Shares
-from tollgate.upstreams.rules import UpstreamCall
+from tollgate.upstreams.rules import AttemptRecord, UpstreamCall
 from tollgate.upstreams.transports import Transport
 
 
@@ -30,6 +30,10 @@ class Attempt(NamedTuple):
     def begin(self) -> bool:
         """Whether it may. Then one of answered, succeeded, failed or abandoned must report on it."""
         return not self.needs_checkup() and self.live.admits(self.route.model, self.call.org_id)
+
+    def skipped(self) -> AttemptRecord:
+        why = self.live.why_not(self.route.model, self.call.org_id)
+        return AttemptRecord(self.route.upstream.id, self.route.model, "skipped", why=why)
 
     def was_sent(self) -> None:
         self.call.note_at_work(self.route)

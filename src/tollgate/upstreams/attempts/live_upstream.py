@@ -60,6 +60,14 @@ class LiveUpstream:
         """Whether one more call may go. Then one of answered, succeeded, failed or abandoned must report on it."""
         return self.is_usable and not self.is_full and self.breakers.admits(model, org_id, self._clock())
 
+    def why_not(self, model: str, org_id: str) -> str:
+        """Why a call was not admitted."""
+        if not self.is_usable:
+            return f"not usable: {self.last_error}"
+        if self.is_full:
+            return "full"
+        return f"breaker {self.breakers.state(model, org_id, self._clock())}"
+
     def needs_checkup(self, model: str, org_id: str) -> bool:
         """Whether a health check must succeed first. Without a health path, the next call is the check."""
         if self.upstream.health_path is None or not self.is_usable:
@@ -131,7 +139,7 @@ class LiveUpstream:
         secret = rules.fit_secret(secrets.get(name))
         if secret is None:
             self.is_usable = False
-            self.note(f"{name} is not set")
+            self.note(rules.has_no_key(name))
             log.error("upstream_has_no_key", upstream=self.upstream.id, variable=name)
             return ours
         return {**ours, "authorization": f"Bearer {secret}"}

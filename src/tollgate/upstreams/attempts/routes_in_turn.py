@@ -16,6 +16,7 @@ from tollgate.process import threads
 from tollgate.process.clock import Monotonic
 from tollgate.upstreams import rules
 from tollgate.upstreams.address_guard import Forbidden, Guard
+from tollgate.upstreams.attempts import outcome as outcomes
 from tollgate.upstreams.attempts import retries, verdict
 from tollgate.upstreams.attempts.attempt import Attempt, Connections
 from tollgate.upstreams.attempts.live_upstream import LiveUpstream
@@ -98,6 +99,7 @@ class Attempts:
             if attempt.needs_checkup():
                 await self._check_health(attempt.live)
             if not attempt.begin():
+                call.record_attempt(attempt.skipped())
                 continue
             outcome = await self._attempted(attempt)
             if not isinstance(outcome, Failure):
@@ -150,11 +152,13 @@ class Attempts:
     async def _once(self, attempt: Attempt, body: bytes) -> Outcome:
         """Holds one of the upstream's slots. A reply keeps it until its end."""
         attempt.live.in_flight += 1
+        began = self._clock()
         outcome: Outcome | None = None
         try:
             outcome = await self._answered(attempt, body)
             if not isinstance(outcome, Reply):
                 attempt.call.note_at_work(None)
+            attempt.call.record_attempt(outcomes.recorded(outcome, attempt.route, self._clock() - began))
             return outcome
         finally:
             if not isinstance(outcome, Reply):

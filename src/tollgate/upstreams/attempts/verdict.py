@@ -39,38 +39,40 @@ def silent(attempt: Attempt, phase: str) -> Failure:
     if phase == "total":
         attempt.live.note("total timeout")
         attempt.abandoned()
-        return Failure("stop", error)
+        return Failure("stop", error, "total timeout")
     attempt.failed(f"{phase} timeout")
-    return Failure("stop" if attempt.live.is_paid else "elsewhere", error)
+    return Failure("stop" if attempt.live.is_paid else "elsewhere", error, f"{phase} timeout")
 
 
 def forbidden(attempt: Attempt, error: Forbidden) -> Failure:
     attempt.live.refuses_us(str(error))
     attempt.abandoned()
-    return Failure("elsewhere", UpstreamUnavailable())
+    return Failure("elsewhere", UpstreamUnavailable(), str(error))
 
 
 def unanswered(attempt: Attempt, failure: TransportFailed) -> Failure:
+    why = str(failure)
     if isinstance(failure, NoConnection):
-        attempt.lacks_a_connection(str(failure))
-        return Failure("elsewhere", ServerBusy())
-    attempt.failed(str(failure), provoked=not isinstance(failure, Unreachable))
+        attempt.lacks_a_connection(why)
+        return Failure("elsewhere", ServerBusy(), why)
+    attempt.failed(why, provoked=not isinstance(failure, Unreachable))
     if isinstance(failure, ConnectTimeout):
-        return Failure("elsewhere", UpstreamTimeout(phase="connect", **attempt.facts()))
+        return Failure("elsewhere", UpstreamTimeout(phase="connect", **attempt.facts()), why)
     if isinstance(failure, ConnectionLost):
-        return Failure("stop" if attempt.live.is_paid else "again", UpstreamCut(**attempt.facts()))
+        return Failure("stop" if attempt.live.is_paid else "again", UpstreamCut(**attempt.facts()), why)
     if isinstance(failure, NotHttp):
-        return Failure("stop" if attempt.live.is_paid else "elsewhere", UpstreamGarbled(**attempt.facts()))
-    return Failure("again", UpstreamUnavailable())
+        return Failure("stop" if attempt.live.is_paid else "elsewhere", UpstreamGarbled(**attempt.facts()), why)
+    return Failure("again", UpstreamUnavailable(), why)
 
 
 async def garbled(attempt: Attempt, answer: Answer) -> Failure:
     """Neither an error nor a reply: a redirect, an empty body, or another content type."""
     await answer.close()
-    attempt.failed(f"HTTP {answer.status}, {answer.headers.get('content-type', 'of no type')[:100]}")
+    why = f"HTTP {answer.status}, {answer.headers.get('content-type', 'of no type')[:100]}"
+    attempt.failed(why)
     generation_id = rules.generation_id(answer.headers, attempt.route.upstream.dialect)
     error = UpstreamGarbled(**attempt.facts(generation_id))
-    return Failure("stop" if attempt.live.is_paid else "elsewhere", error)
+    return Failure("stop" if attempt.live.is_paid else "elsewhere", error, why, status=answer.status)
 
 
 def refused(attempt: Attempt, answer: Answer, body: bytes) -> Refused | Failure:
@@ -85,12 +87,14 @@ def refused(attempt: Attempt, answer: Answer, body: bytes) -> Refused | Failure:
     passed_on = Refused(attempt.route, refusal.status, headers, refusal.body)
     if step == "refuse":
         return passed_on
+    why = f"HTTP {refusal.status}"
     if rules.is_our_trouble(refusal.status, dialect):
-        live.refuses_us(f"HTTP {refusal.status}")
-        return Failure("elsewhere", UpstreamUnavailable())
+        live.refuses_us(why)
+        return Failure("elsewhere", UpstreamUnavailable(), why, status=refusal.status)
     says_more = refusal.by_upstream or refusal.status == 429
     error = _error_for(refusal.status, attempt)
-    return Failure(step, error, passed_on if says_more else None, rules.retry_after(answer.headers))
+    kept = passed_on if says_more else None
+    return Failure(step, error, why, kept, rules.retry_after(answer.headers), refusal.status)
 
 
 def _error_for(status: int, attempt: Attempt) -> UpstreamError:

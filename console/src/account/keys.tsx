@@ -1,0 +1,43 @@
+/** The keys of the org. */
+import { useState } from "preact/hooks";
+import { Icon } from "../parts/basics";
+import { FormDialog } from "../parts/dialogs";
+import { Choice, Search } from "../parts/filters";
+import { Heading } from "../parts/frame";
+import { bodyOf, KeyFields } from "../parts/key_fields";
+import { createKey, ENVIRONMENTS, KEY_STATES, KeyList } from "../parts/keys";
+
+const PATH = "/user/api-keys";
+
+export function Keys() {
+  const [creates, setCreates] = useState(false);
+  return (
+    <>
+      <Heading title="Keys">
+        <button type="button" class="primary" onClick={() => setCreates(true)}>
+          <Icon name="plus" /> Create a key
+        </button>
+      </Heading>
+      <div class="filters">
+        <Search label="Find by name or beginning" />
+        <Choice name="status" label="State" options={KEY_STATES} />
+        <Choice name="environment" label="Environment" options={ENVIRONMENTS} />
+      </div>
+      <KeyList
+        path={PATH}
+        columns={[{ name: "Owner", of: (row) => <span class="cut">{row.email}</span>, wide: true }]}
+        nothing={<p>There is no key yet. A program needs one to use the API.</p>}
+      />
+      {creates && (
+        <FormDialog
+          title="Create a key"
+          action="Create"
+          onClose={() => setCreates(false)}
+          submit={(values, idempotencyKey) => createKey(PATH, bodyOf(values), idempotencyKey)}
+        >
+          <KeyFields />
+        </FormDialog>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,105 @@
+/** All keys, and the keys of one org or user. */
+import { useState } from "preact/hooks";
+import { Icon } from "../parts/basics";
+import { FormDialog, type Values } from "../parts/dialogs";
+import { Choice, Search } from "../parts/filters";
+import { Heading } from "../parts/frame";
+import { bodyOf, type Key, KeyFields } from "../parts/key_fields";
+import { createKey, ENVIRONMENTS, KEY_STATES, KeyList } from "../parts/keys";
+import { linkTo, route } from "../parts/routing";
+import type { Query } from "../parts/session";
+import { Limits } from "./limits";
+import { OrgFilter, UserInput } from "./pickers";
+
+const PATH = "/admin/keys";
+const ROLES: [string, string][] = [
+  ["member", "Members"],
+  ["admin", "Operators"],
+];
+
+export function Keys() {
+  const { org_id, user_id, role } = route.value.filters;
+  return (
+    <>
+      <Heading title="Keys">
+        <CreateKey />
+      </Heading>
+      <div class="filters">
+        <KeyFilters />
+        <Choice name="role" label="Owners" options={ROLES} />
+        <OrgFilter />
+      </div>
+      <KeyPanel query={{ org_id, user_id, role }} />
+    </>
+  );
+}
+
+/** The keys of one org or user, as a section of its page. */
+export const AdminKeys = ({ query, userId }: { query: Query; userId?: string }) => (
+  <>
+    <div class="filters">
+      <KeyFilters />
+      <div class="end">
+        <CreateKey {...(userId ? { userId } : {})} />
+      </div>
+    </div>
+    <KeyPanel query={query} />
+  </>
+);
+
+const KeyFilters = () => (
+  <>
+    <Search label="Find by name or beginning" />
+    <Choice name="status" label="State" options={KEY_STATES} />
+    <Choice name="environment" label="Environment" options={ENVIRONMENTS} />
+  </>
+);
+
+const KeyPanel = ({ query }: { query: Query }) => (
+  <KeyList
+    path={PATH}
+    query={query}
+    columns={[{ name: "Owner", of: (row) => <Owner row={row} />, wide: true }]}
+    nothing={<p>There is no key yet. A program needs one to use the API.</p>}
+    about={(row) => (
+      <>
+        <p>
+          <a class="text" href={linkTo("orgs", row.org_id)}>
+            The org
+          </a>{" "}
+          and{" "}
+          <a class="text" href={linkTo("users", row.user_id)}>
+            the owner
+          </a>{" "}
+          of this key
+        </p>
+        <Limits subject={{ key_id: row.id }} />
+      </>
+    )}
+  />
+);
+
+const Owner = ({ row }: { row: Key }) => (
+  <a class="cut" href={linkTo("users", row.user_id)}>
+    {row.email}
+  </a>
+);
+
+function CreateKey({ userId }: { userId?: string }) {
+  const [creates, setCreates] = useState(false);
+  const submit = (values: Values, idempotencyKey: string) =>
+    createKey(PATH, { ...bodyOf(values), user_id: userId ?? values.text("user_id") }, idempotencyKey);
+  return (
+    <>
+      <button type="button" class="primary" onClick={() => setCreates(true)}>
+        <Icon name="plus" /> Create a key
+      </button>
+      {creates && (
+        <FormDialog title="Create a key" action="Create" onClose={() => setCreates(false)} submit={submit}>
+          {!userId && <UserInput required />}
+          <KeyFields operator />
+        </FormDialog>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,96 @@
+/** The paid calls that were refused, counted by hour, key, model and code. */
+import type { ComponentChildren } from "preact";
+import { Panel, useData } from "../parts/data";
+import { Facts } from "../parts/figures";
+import { Choice, Period, period, Search } from "../parts/filters";
+import { Heading } from "../parts/frame";
+import { Count } from "../parts/numbers";
+import { linkTo, route, withFilters } from "../parts/routing";
+import type { Answer } from "../parts/session";
+import { Side } from "../parts/side";
+import { List } from "../parts/table";
+import { bucketName, When } from "../parts/times";
+import { OrgFilter } from "./pickers";
+
+type Row = Answer<"/admin/usage/refused", "get">["data"][number];
+
+const CODES: [string, string][] = [
+  ["insufficient_credits", "Not enough credits"],
+  ["key_budget_exhausted", "Budget of the key spent"],
+  ["quota_exhausted", "Quota of the key used up"],
+  ["rate_limit_exceeded", "Limit exceeded"],
+  ["too_many_in_flight", "Too many running"],
+];
+
+export function Refused({ tabs }: { tabs: ComponentChildren }) {
+  const { org_id, model, code, key_id, sort, cursor, open } = route.value.filters;
+  const loaded = useData("/admin/usage/refused", {
+    query: { ...period(), org_id, model, code, key_id, sort, cursor, limit: 50 },
+  });
+  const row = loaded.data?.data.find(({ id }) => id === open);
+  return (
+    <>
+      <Heading title="Usage" />
+      {tabs}
+      <div class="filters">
+        <Period />
+        <OrgFilter />
+        <Search name="model" label="Exact model id" />
+        <Choice name="code" label="Why" options={CODES} />
+      </div>
+      <Panel title="Refused calls, by hour">
+        <List
+          loaded={loaded}
+          caption="Refused calls"
+          nothing={<p>No paid call was refused in this period.</p>}
+          keyOf={({ id }) => id}
+          link={({ id }) => withFilters({ open: id })}
+          open={({ id }) => id === open}
+          columns={[
+            { name: "Hour", of: (one) => bucketName(one.start, "hour"), sort: "start" },
+            { name: "Why", of: (one) => CODES.find(([code]) => code === one.code)?.[1] ?? one.code },
+            { name: "Calls", of: (one) => <Count of={one.count} />, number: true },
+            { name: "Model", of: (one) => <span class="cut">{one.model ?? "–"}</span> },
+            { name: "Org", of: (one) => <code class="cut">{one.org_id}</code>, wide: true },
+            { name: "Key", of: (one) => <code class="cut">{one.key_id ?? "–"}</code>, wide: true },
+            { name: "Last", of: (one) => <When at={one.last_seen_at} seconds />, wide: true },
+          ]}
+        />
+      </Panel>
+      {row && <OneRow row={row} />}
+    </>
+  );
+}
+
+function OneRow({ row }: { row: Row }) {
+  return (
+    <Side title="Refused calls">
+      <Facts
+        facts={[
+          ["Code", <code key="code">{row.code}</code>],
+          ["Calls", <Count key="count" of={row.count} />],
+          ["Org", <To key="org" path="orgs" id={row.org_id} />],
+          ["User", <To key="user" path="users" id={row.user_id} />],
+          ["Key", <To key="key" path="keys" id={row.key_id} />],
+          ["Model", row.model ?? "–"],
+          ["First", <When key="first" at={row.first_seen_at} seconds />],
+          ["Last", <When key="last" at={row.last_seen_at} seconds />],
+          ["Id of the last", row.last.request_id ? <code key="id">{row.last.request_id}</code> : "–"],
+          ...Object.entries(row.last.facts).map(([name, value]): [string, string] => [
+            name.replaceAll("_", " "),
+            typeof value === "object" ? JSON.stringify(value) : String(value),
+          ]),
+        ]}
+      />
+    </Side>
+  );
+}
+
+const To = ({ path, id }: { path: string; id: string | null }) =>
+  id ? (
+    <a class="text" href={linkTo(path, id)}>
+      {id}
+    </a>
+  ) : (
+    <>–</>
+  );

@@ -1,0 +1,530 @@
+/** The playground: a conversation with a model, and what each answer costs. */
+import { effect, useSignal } from "@preact/signals";
+import { render } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { Copy, Field, Icon, Money, notify } from "../parts/basics";
+import { Frame } from "../parts/frame";
+import { perMillion } from "../parts/money";
+import { ProblemBox } from "../parts/problems";
+import { curl, python } from "../parts/snippets";
+import * as history from "./history";
+import { Remedies } from "./remedies";
+import * as state from "./state";
+import { bodyOf, type Figures, type Mode, PATHS, type Parameters, type Turn } from "./turns";
+
+const MODES: [Mode, string][] = [
+  ["chat", "Chat"],
+  ["completion", "Completion"],
+  ["embedding", "Embedding"],
+];
+const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const rate = new Intl.NumberFormat("en-US", { maximumFractionDigits: 1 });
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const FEW_MODELS = 12;
+const LARGEST_IMAGE = 4 * 1024 * 1024;
+
+const isWide = () => matchMedia("(min-width: 900px)").matches;
+
+function Playground() {
+  return (
+    <Frame page="ui" aside={<Account />}>
+      {state.key.value ? <Workplace /> : <Connect />}
+    </Frame>
+  );
+}
+
+function Account() {
+  const { value: found } = state.balance;
+  const { value: available } = state.availableNanos;
+  if (!found || available === null) return null;
+  return (
+    <>
+      <span class="balance">
+        <span class="soft">{found.environment === "test" ? "Test key" : "Balance"}</span>
+        <Money nanos={available} />
+        <span class="soft">credits</span>
+      </span>
+      <button
+        type="button"
+        class="quiet"
+        title={found.masked_key ?? undefined}
+        aria-label="Change key"
+        onClick={state.disconnect}
+      >
+        <Icon name="key" />
+        <span class="wide">Change key</span>
+      </button>
+    </>
+  );
+}
+
+function Connect() {
+  const given = useSignal("");
+  const busy = useSignal(false);
+  const submit = async (event: Event) => {
+    event.preventDefault();
+    busy.value = true;
+    await state.connect(given.value.trim());
+    busy.value = false;
+  };
+  return (
+    <main class="connect">
+      <form class="card" onSubmit={submit}>
+        <h1>Talk to a model</h1>
+        <p class="soft">
+          Paste an API key. It stays in the memory of this tab and is gone when you close or reload it.
+        </p>
+        <Field label="API key">
+          <input
+            type="password"
+            autocomplete="off"
+            spellcheck={false}
+            placeholder="tg_live_…"
+            required
+            value={given.value}
+            onInput={(event) => {
+              given.value = event.currentTarget.value;
+            }}
+          />
+        </Field>
+        {state.problem.value && <ProblemBox problem={state.problem.value} />}
+        <button type="submit" class="primary" disabled={busy.value}>
+          {busy.value ? "Checking the key…" : "Use this key"}
+        </button>
+        <p class="soft small">Answers cost credits. A key that begins with tg_test_ talks to a sandbox, for free.</p>
+      </form>
+    </main>
+  );
+}
+
+function Workplace() {
+  return (
+    <div class="workplace">
+      <History />
+      <main class="talk">
+        <h1 class="offscreen">Playground</h1>
+        <Bar />
+        <Conversation />
+        <Composer />
+      </main>
+      <Settings />
+    </div>
+  );
+}
+
+function Bar() {
+  return (
+    <div class="bar">
+      <fieldset class="segments">
+        <legend class="offscreen">Endpoint</legend>
+        {MODES.map(([mode, name]) => (
+          <label key={mode}>
+            <input
+              type="radio"
+              name="mode"
+              checked={state.draft.value.mode === mode}
+              onChange={() => state.choose(mode)}
+            />
+            <span>{name}</span>
+          </label>
+        ))}
+      </fieldset>
+      <div class="end">
+        <Copy label="curl" text={() => curl(PATHS[state.draft.value.mode], asked())}>
+          <Icon name="copy" /> curl
+        </Copy>
+        <Copy label="Python" text={() => python(PATHS[state.draft.value.mode], asked())}>
+          <Icon name="copy" /> Python
+        </Copy>
+        <button type="button" class="quiet" onClick={fresh}>
+          <Icon name="plus" /> New
+        </button>
+      </div>
+    </div>
+  );
+}
+
+/** The next request, or the last one when nothing is typed. */
+function asked() {
+  const next: Turn[] = state.text.value ? [{ role: "user", text: state.text.value, images: state.images.value }] : [];
+  const said = state.turns.value.filter((turn) => !turn.problem);
+  return bodyOf(
+    state.draft.value,
+    next.length || said.at(-1)?.role !== "assistant" ? [...said, ...next] : said.slice(0, -1),
+  );
+}
+
+function fresh(): void {
+  state.stop();
+  state.fresh();
+  location.hash = "";
+  document.querySelector<HTMLTextAreaElement>("#message")?.focus();
+}
+
+function History() {
+  const kept = history.conversations.value;
+  const clear = () => {
+    history.restore([]);
+    notify("The history is cleared.", () => history.restore(kept));
+  };
+  return (
+    <aside class="history" aria-label="History">
+      <details open={isWide()}>
+        <summary>
+          <h2>History</h2>
+          {kept.length > 0 && <span class="soft small">{kept.length}</span>}
+        </summary>
+        {kept.length === 0 && (
+          <p class="soft small">Your conversations will be listed here. They stay in this browser.</p>
+        )}
+        <ul>
+          {kept.map((one) => (
+            <li key={one.id}>
+              <a href={`#/${one.id}`} aria-current={one.id === state.conversation.value ? "true" : undefined}>
+                <span class="title">{one.turns.find(({ text }) => text)?.text.slice(0, 80) || "Image"}</span>
+                <span class="soft small">{day.format(one.at)}</span>
+              </a>
+            </li>
+          ))}
+        </ul>
+        {kept.length > 0 && (
+          <button type="button" class="quiet" onClick={clear}>
+            <Icon name="trash" /> Clear history
+          </button>
+        )}
+      </details>
+    </aside>
+  );
+}
+
+function Conversation() {
+  const end = useRef<HTMLDivElement>(null);
+  const { value: turns } = state.turns;
+  useEffect(() => end.current?.scrollTo({ top: end.current.scrollHeight }), [turns]);
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolling region must take the focus to be scrolled by keyboard
+    <section class="turns" ref={end} aria-label="Conversation" tabIndex={0}>
+      {turns.length === 0 ? (
+        <Nothing />
+      ) : (
+        turns.map((turn, index) => <Said key={index} turn={turn} last={index === turns.length - 1} />)
+      )}
+    </section>
+  );
+}
+
+const FIRST: Record<Mode, string> = {
+  chat: "Write a message. The answer streams in here, with its time, its tokens and what it cost.",
+  completion: "Write the beginning of a text. The model goes on from there.",
+  embedding: "Write a text to get its vector.",
+};
+
+const Nothing = () => (
+  <div class="nothing">
+    <p class="large">{state.model.value?.name ?? "No model"}</p>
+    <p class="soft">{state.model.value ? FIRST[state.draft.value.mode] : "This key has no model for this endpoint."}</p>
+  </div>
+);
+
+function Said({ turn, last }: { turn: Turn; last: boolean }) {
+  const waits = last && state.running.value !== null;
+  return (
+    <article class={turn.role} aria-busy={waits}>
+      <h2>{turn.role === "user" ? "You" : turn.model}</h2>
+      {turn.images?.map((url) => (
+        <img key={url} src={url} alt="Sent with the message" />
+      ))}
+      {turn.reasoning && (
+        <details>
+          <summary>Reasoning</summary>
+          <p class="words soft">{turn.reasoning}</p>
+        </details>
+      )}
+      {turn.text && (
+        <p class={state.draft.value.mode === "embedding" && turn.role === "assistant" ? "words code" : "words"}>
+          {turn.text}
+        </p>
+      )}
+      {waits && !turn.text && !turn.reasoning && <p class="soft waiting">Waiting for the first token…</p>}
+      {turn.problem && <ProblemBox problem={turn.problem} midway={turn.text !== ""} />}
+      {!waits && turn.figures && (turn.text || !turn.problem) && <Told figures={turn.figures} turn={turn} />}
+      {last && !waits && turn.problem && <Remedies problem={turn.problem} />}
+    </article>
+  );
+}
+
+function Told({ figures, turn }: { figures: Figures; turn: Turn }) {
+  const speed = figures.completionTokens && figures.seconds > 0.001 ? figures.completionTokens / figures.seconds : null;
+  return (
+    <div class="told">
+      <dl class="figures">
+        {figures.chargeNanos !== null && <Figure name="Charge" value={<Money nanos={BigInt(figures.chargeNanos)} />} />}
+        {figures.promptTokens !== null && <Figure name="Tokens in" value={whole.format(figures.promptTokens)} />}
+        {figures.completionTokens !== null && (
+          <Figure name="Tokens out" value={whole.format(figures.completionTokens)} />
+        )}
+        {figures.firstTokenMs !== null && (
+          <Figure name={figures.streamed ? "First token" : "Time"} value={`${whole.format(figures.firstTokenMs)} ms`} />
+        )}
+        {speed !== null && figures.streamed && <Figure name="Speed" value={`${rate.format(speed)} tokens/s`} />}
+      </dl>
+      {figures.replayed && <span class="badge">Replayed, not charged again</span>}
+      {figures.cachedTokens > 0 && <span class="badge">{whole.format(figures.cachedTokens)} tokens cached</span>}
+      {figures.stopped && <span class="badge">Stopped; what was generated is charged</span>}
+      {turn.text && <Copy label="Answer" text={() => turn.text} />}
+    </div>
+  );
+}
+
+const Figure = ({ name, value }: { name: string; value: preact.ComponentChildren }) => (
+  <div>
+    <dt>{name}</dt>
+    <dd>{value}</dd>
+  </div>
+);
+
+function Composer() {
+  const ready = (state.text.value.trim() || state.images.value.length) && state.model.value && !state.running.value;
+  const submit = (event: Event) => {
+    event.preventDefault();
+    if (ready) state.send();
+  };
+  const keys = (event: KeyboardEvent) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
+  };
+  return (
+    <form class="composer" onSubmit={submit}>
+      {state.images.value.length > 0 && <Thumbnails />}
+      <textarea
+        id="message"
+        aria-label={state.draft.value.mode === "chat" ? "Message" : "Text"}
+        placeholder={state.draft.value.mode === "chat" ? "Message…" : "Text…"}
+        rows={3}
+        value={state.text.value}
+        onInput={(event) => {
+          state.text.value = event.currentTarget.value;
+        }}
+        onKeyDown={keys}
+      />
+      <div class="row">
+        {state.takesImages.value && state.draft.value.mode === "chat" && <Attach />}
+        <span class="soft small wide">Enter sends, Shift+Enter starts a new line</span>
+        {state.running.value ? (
+          <button type="button" class="stop" onClick={state.stop}>
+            <Icon name="stop" /> Stop
+          </button>
+        ) : (
+          <button type="submit" class="primary" disabled={!ready}>
+            <Icon name="send" /> Send
+          </button>
+        )}
+      </div>
+    </form>
+  );
+}
+
+function Attach() {
+  const add = async (event: preact.TargetedEvent<HTMLInputElement>) => {
+    const input = event.currentTarget;
+    for (const file of input.files ?? []) {
+      if (file.size > LARGEST_IMAGE) notify(`${file.name} is larger than 4 MB.`);
+      else state.images.value = [...state.images.value, await dataUrl(file)];
+    }
+    input.value = "";
+  };
+  return (
+    <label class="attach">
+      <input type="file" class="offscreen" accept="image/*" multiple onChange={add} />
+      <Icon name="image" /> Add an image
+    </label>
+  );
+}
+
+const dataUrl = (file: File): Promise<string> =>
+  new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(String(reader.result));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+
+const Thumbnails = () => (
+  <div class="thumbnails">
+    {state.images.value.map((url, index) => (
+      <button
+        key={url}
+        type="button"
+        aria-label={`Remove image ${index + 1}`}
+        onClick={() => {
+          state.images.value = state.images.value.filter((_, at) => at !== index);
+        }}
+      >
+        <img src={url} alt="" />
+      </button>
+    ))}
+  </div>
+);
+
+function Settings() {
+  const { mode, system, stream } = state.draft.value;
+  return (
+    <aside class="settings" aria-label="Settings">
+      <details open={isWide()}>
+        <summary>
+          <h2>Settings</h2>
+          <span class="soft small">{state.draft.value.model}</span>
+        </summary>
+        <Models />
+        {mode === "chat" && (
+          <Field label="System message">
+            <textarea
+              rows={3}
+              value={system}
+              placeholder="You are a helpful assistant."
+              onInput={(event) => state.change({ system: event.currentTarget.value })}
+            />
+          </Field>
+        )}
+        {mode !== "embedding" && (
+          <>
+            <label class="check">
+              <input
+                type="checkbox"
+                checked={stream}
+                onChange={(event) => state.change({ stream: event.currentTarget.checked })}
+              />
+              Stream the answer
+            </label>
+            <ParameterFields />
+          </>
+        )}
+      </details>
+    </aside>
+  );
+}
+
+function Models() {
+  const sought = useSignal("");
+  const { mode, model } = state.draft.value;
+  const fitting = (state.models.value ?? []).filter((one) => state.usable(mode, one));
+  const words = sought.value.toLowerCase().split(/\s+/);
+  const found = fitting.filter((one) => {
+    const name = `${one.id} ${one.name}`.toLowerCase();
+    return one.id === model || words.every((word) => name.includes(word));
+  });
+  return (
+    <div class="models">
+      {fitting.length > FEW_MODELS && (
+        <Field label="Find a model" hint={`${found.length} of ${fitting.length}`}>
+          <input
+            type="search"
+            value={sought.value}
+            onInput={(event) => {
+              sought.value = event.currentTarget.value;
+            }}
+          />
+        </Field>
+      )}
+      <Field label="Model">
+        <select value={model} onChange={(event) => state.change({ model: event.currentTarget.value })}>
+          {found.map((one) => (
+            <option key={one.id} value={one.id}>
+              {one.name ?? one.id}
+            </option>
+          ))}
+        </select>
+      </Field>
+      <Prices />
+    </div>
+  );
+}
+
+function Prices() {
+  const { value: model } = state.model;
+  if (!model) return null;
+  const { pricing = {}, context_length: context } = model;
+  const extras = ["request", "image"].filter((name) => Number(pricing[name] ?? 0) > 0);
+  return (
+    <dl class="prices">
+      <Figure name="Input" value={<Price of={pricing.prompt} />} />
+      {state.draft.value.mode !== "embedding" && <Figure name="Output" value={<Price of={pricing.completion} />} />}
+      {extras.map((name) => (
+        <Figure
+          key={name}
+          name={`Each ${name}`}
+          value={
+            <>
+              {pricing[name]} <span class="soft">credits</span>
+            </>
+          }
+        />
+      ))}
+      {context && <Figure name="Context" value={`${whole.format(context)} tokens`} />}
+    </dl>
+  );
+}
+
+const Price = ({ of }: { of: string | undefined }) => {
+  const price = perMillion(of);
+  return price === null ? (
+    <>varies</>
+  ) : (
+    <>
+      {price} <span class="soft">/ 1M tokens</span>
+    </>
+  );
+};
+
+const FIELDS: [keyof Parameters, string, string, string, string][] = [
+  ["max_tokens", "Max tokens", "1", "", "1"],
+  ["temperature", "Temperature", "0", "2", "0.1"],
+  ["top_p", "Top P", "0", "1", "0.05"],
+  ["frequency_penalty", "Frequency penalty", "-2", "2", "0.1"],
+  ["presence_penalty", "Presence penalty", "-2", "2", "0.1"],
+  ["seed", "Seed", "", "", "1"],
+];
+
+function ParameterFields() {
+  const set = (name: keyof Parameters, value: string) =>
+    state.change({ parameters: { ...state.draft.value.parameters, [name]: value } });
+  const { parameters } = state.draft.value;
+  return (
+    <>
+      <div class="grid">
+        {FIELDS.map(([name, label, min, max, step]) => (
+          <Field key={name} label={label}>
+            <input
+              type="number"
+              placeholder="Default"
+              {...(min && { min })}
+              {...(max && { max })}
+              step={step}
+              value={parameters[name]}
+              onInput={(event) => set(name, event.currentTarget.value)}
+            />
+          </Field>
+        ))}
+      </div>
+      <Field label="Stop" hint="one a line">
+        <textarea rows={1} value={parameters.stop} onInput={(event) => set("stop", event.currentTarget.value)} />
+      </Field>
+    </>
+  );
+}
+
+/** The address names the conversation, so that Back, reload and links restore it. */
+function follow(): void {
+  const kept = history.conversations.value.find(({ id }) => location.hash === `#/${id}`);
+  if (kept && kept.id !== state.conversation.value) state.open(kept);
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  const page = document.getElementById("page");
+  if (page) render(<Playground />, page);
+  follow();
+  effect(() => {
+    const { value: id } = state.conversation;
+    if (state.turns.value.length) globalThis.history.replaceState(null, "", `#/${id}`);
+  });
+});
+addEventListener("hashchange", follow);

@@ -1,0 +1,335 @@
+"""The bodies and answers of paid calls, for the OpenAPI document.
+
+They pass through with all their fields, so nothing is validated with these types.
+"""
+
+from typing import Annotated, Any, Literal, NotRequired, Required
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from tollgate.core.request_body import MOST_CHOICES, MOST_FALLBACKS, MOST_OUTPUT_TOKENS
+from tollgate.web.schemas import REFERENCE, ErrorResponse
+
+NEEDS_A_MODEL: dict[str, Any] = {"anyOf": [{"required": ["model"]}, {"required": ["models"]}]}
+passes = with_config(ConfigDict(extra="allow"))
+Bound = Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
+
+
+def _asked(example: dict[str, Any]) -> Any:
+    return with_config(ConfigDict(extra="allow", json_schema_extra={**NEEDS_A_MODEL, "example": example}))
+
+
+class Models(TypedDict, total=False):
+    model: Annotated[str, Field(description="A model that GET /v1/models lists.")]
+    models: Annotated[
+        list[str],
+        Field(
+            max_length=MOST_FALLBACKS,
+            description="Models to fall back to, in order. Without `model`, the first is the model.",
+        ),
+    ]
+    user: Annotated[str, Field(description="Your name for your own user. It is kept with the request.")]
+
+
+@passes
+class StreamOptions(TypedDict, total=False):
+    include_usage: Annotated[bool, Field(description="Send the usage in the last chunk.")]
+
+
+class Generating(Models, total=False):
+    stream: Annotated[bool, Field(description="Send the answer as server-sent events. Default: false.")]
+    stream_options: StreamOptions
+    max_tokens: Annotated[Bound, Field(description="The most output tokens of each choice. It also bounds the hold.")]
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES, description="The number of choices. Each is charged.")]
+    temperature: float
+    top_p: float
+    stop: str | list[str]
+    seed: int
+
+
+@passes
+class ContentPart(TypedDict):
+    type: Annotated[str, Field(description="Such as `text`, `image_url`, `input_audio` or `file`.")]
+    text: NotRequired[str]
+
+
+@passes
+class Message(TypedDict):
+    role: Annotated[str, Field(description="Such as `system`, `user`, `assistant` or `tool`.")]
+    content: NotRequired[str | list[ContentPart] | None]
+    name: NotRequired[str]
+    tool_call_id: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+
+
+@_asked({"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]})
+class ChatCompletionRequest(Generating, total=False):
+    messages: Required[Annotated[list[Message], Field(min_length=1)]]
+    max_completion_tokens: Annotated[Bound, Field(description="The newer name of `max_tokens`. Send one of them.")]
+    tools: list[dict[str, Any]]
+    tool_choice: str | dict[str, Any]
+    response_format: dict[str, Any]
+
+
+@_asked({"model": "sandbox/echo", "prompt": "Hello"})
+class CompletionRequest(Generating, total=False):
+    prompt: Required[
+        Annotated[
+            str | list[str] | list[int] | list[list[int]],
+            Field(description="A text, several, or their tokens. Each prompt is charged."),
+        ]
+    ]
+    best_of: Annotated[int, Field(ge=1, le=MOST_CHOICES, description="The number of candidates. Each is charged.")]
+
+
+@_asked({"model": "sandbox/embed", "input": ["Hello"]})
+class EmbeddingsRequest(Models, total=False):
+    input: Required[
+        Annotated[
+            str | list[str] | list[int] | list[list[int]] | list[dict[str, Any]],
+            Field(description="A text, several, or their tokens."),
+        ]
+    ]
+    dimensions: int
+    encoding_format: Literal["float", "base64"]
+
+
+@_asked({"model": "sandbox/echo", "input": "Hello"})
+class ResponsesRequest(Models, total=False):
+    input: Required[Annotated[str | list[dict[str, Any]], Field(description="A text, or the items of a conversation.")]]
+    instructions: str
+    stream: Annotated[bool, Field(description="Send the answer as server-sent events. Default: false.")]
+    max_output_tokens: Annotated[Bound, Field(description="The most output tokens. It also bounds the hold.")]
+    temperature: float
+    top_p: float
+    reasoning: dict[str, Any]
+    text: dict[str, Any]
+    tools: list[dict[str, Any]]
+    tool_choice: str | dict[str, Any]
+
+
+class Conversation(Models, total=False):
+    messages: Required[Annotated[list[Message], Field(min_length=1)]]
+    system: str | list[ContentPart]
+    tools: list[dict[str, Any]]
+    tool_choice: dict[str, Any]
+    thinking: dict[str, Any]
+
+
+@_asked({"model": "sandbox/echo", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]})
+class MessagesRequest(Conversation, total=False):
+    stream: Annotated[bool, Field(description="Send the answer as server-sent events. Default: false.")]
+    max_tokens: Annotated[Bound, Field(description="The most output tokens. It also bounds the hold.")]
+    temperature: float
+    top_p: float
+    top_k: int
+    stop_sequences: list[str]
+
+
+@_asked({"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]})
+class CountTokensRequest(Conversation, total=False):
+    pass
+
+
+@passes
+class ChargeOfStream(TypedDict):
+    """What the call was charged."""
+
+    charge_nanos: int
+    balance_nanos: int
+    request_id: str
+
+
+@passes
+class TokenUsage(TypedDict):
+    """The usage, as the upstream states it."""
+
+    prompt_tokens: int
+    completion_tokens: NotRequired[int]
+    total_tokens: int
+    cost: NotRequired[
+        Annotated[
+            float | None, Field(description="The charge in credits, where the upstream states a cost; null if unknown.")
+        ]
+    ]
+    prompt_tokens_details: NotRequired[dict[str, Any] | None]
+    completion_tokens_details: NotRequired[dict[str, Any] | None]
+    tollgate: NotRequired[Annotated[ChargeOfStream, Field(description="In streams, with `X-Tollgate-Usage: true`.")]]
+
+
+@passes
+class Choice(TypedDict):
+    index: int
+    finish_reason: NotRequired[
+        Annotated[str | None, Field(description="Such as `stop`, `length`, `tool_calls`, `content_filter` or `error`.")]
+    ]
+    logprobs: NotRequired[dict[str, Any] | None]
+
+
+@passes
+class ChatChoice(Choice):
+    message: Message
+
+
+@passes
+class ChunkChoice(Choice):
+    delta: Annotated[dict[str, Any], Field(description="What was added to the message: `role`, `content`, tool calls.")]
+
+
+@passes
+class TextChoice(Choice):
+    text: str
+
+
+class Generated(TypedDict):
+    id: Annotated[str, Field(description="The upstream's id.")]
+    created: Annotated[int, Field(description="In seconds since 1970.")]
+    model: Annotated[str, Field(description="The model that answered.")]
+    provider: NotRequired[Annotated[str, Field(description="Who served it, at OpenRouter.")]]
+    usage: NotRequired[TokenUsage | None]
+
+
+@passes
+class ChatCompletion(Generated):
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+@passes
+class ChatCompletionChunk(Generated):
+    """The data of one event. The usage is in the last."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChunkChoice]
+
+
+@passes
+class Completion(Generated):
+    """Also the data of one event of a stream."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
+
+
+@passes
+class Embedding(TypedDict):
+    object: Literal["embedding"]
+    index: int
+    embedding: Annotated[list[float] | str, Field(description="Numbers, or Base64 of float32 in little endian.")]
+
+
+@passes
+class Embeddings(TypedDict):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: NotRequired[TokenUsage | None]
+
+
+@passes
+class ItemUsage(TypedDict):
+    """The usage, as the upstream states it. In Messages, cached tokens are not among the input tokens."""
+
+    input_tokens: int
+    output_tokens: int
+    cost: NotRequired[
+        Annotated[
+            float | None, Field(description="The charge in credits, where the upstream states a cost; null if unknown.")
+        ]
+    ]
+
+
+@passes
+class ResponseAnswer(TypedDict):
+    id: Annotated[str, Field(description="The upstream's id.")]
+    object: Literal["response"]
+    status: Annotated[str, Field(description="Such as `completed`, `incomplete` or `failed`.")]
+    model: Annotated[str, Field(description="The model that answered.")]
+    output: list[dict[str, Any]]
+    usage: NotRequired[ItemUsage | None]
+
+
+@passes
+class MessageAnswer(TypedDict):
+    id: Annotated[str, Field(description="The upstream's id.")]
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: Annotated[str, Field(description="The model that answered.")]
+    content: list[dict[str, Any]]
+    stop_reason: Annotated[str | None, Field(description="Such as `end_turn`, `max_tokens` or `tool_use`.")]
+    usage: ItemUsage
+
+
+@passes
+class CountedTokens(TypedDict):
+    input_tokens: int
+
+
+@passes
+class TypedEvent(TypedDict):
+    """The data of one event of a stream, as the specification of the endpoint describes it."""
+
+    type: Annotated[str, Field(description="Such as `response.output_text.delta` or `content_block_delta`.")]
+
+
+@passes
+class AnthropicError(TypedDict):
+    type: Annotated[str, Field(description="Anthropic's name for this kind of error.")]
+    message: Annotated[str, Field(description="What is wrong, and what to do about it.")]
+    code: NotRequired[
+        Annotated[
+            str, Field(description="Our code: docs/reference/errors.md lists them. Absent if the upstream refused.")
+        ]
+    ]
+    param: NotRequired[Annotated[str, Field(description="The field of the request that is wrong.")]]
+
+
+@passes
+class AnthropicErrorResponse(TypedDict):
+    """An error in Anthropic's shape, under /messages."""
+
+    type: Literal["error"]
+    error: AnthropicError
+    request_id: NotRequired[str | None]
+
+
+@passes
+class OpenRouterMetadata(TypedDict):
+    """The stable code, and the facts of the error as further fields."""
+
+    error_type: NotRequired[
+        Annotated[
+            str, Field(description="Our code: docs/reference/errors.md lists them. Absent if the upstream refused.")
+        ]
+    ]
+
+
+@passes
+class OpenRouterError(TypedDict):
+    code: Annotated[int, Field(description="The status.")]
+    message: Annotated[str, Field(description="What is wrong, and what to do about it.")]
+    metadata: NotRequired[OpenRouterMetadata]
+    param: NotRequired[Annotated[str, Field(description="The field of the request that is wrong.")]]
+
+
+@passes
+class OpenRouterErrorResponse(TypedDict):
+    """An error in OpenRouter's shape, under /api/v1."""
+
+    error: OpenRouterError
+
+
+SHAPES: tuple[Any, ...] = (
+    ChatCompletionRequest, CompletionRequest, EmbeddingsRequest, ChatCompletion, ChatCompletionChunk, Completion,
+    Embeddings, ResponsesRequest, ResponseAnswer, MessagesRequest, MessageAnswer, CountTokensRequest, CountedTokens,
+    TypedEvent, ErrorResponse, OpenRouterErrorResponse, AnthropicErrorResponse,
+)  # fmt: skip
+
+
+def components() -> dict[str, Any]:
+    """All schemas, by name."""
+    _, made = TypeAdapter.json_schemas(
+        [(shape.__name__, "serialization", TypeAdapter(shape)) for shape in SHAPES], ref_template=REFERENCE
+    )
+    return dict(made["$defs"])

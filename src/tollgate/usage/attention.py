@@ -1,0 +1,77 @@
+"""What an operator should look at, in words, and the page of the console that shows it. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from string import Template
+from typing import Any, Final, Literal, NamedTuple
+
+from tollgate.core.money import with_credits
+
+FEW_DAYS: Final = 7.0
+VERY_FEW_DAYS: Final = 2.0
+Severity = Literal["critical", "warning", "info"]
+SEVERITIES: Final[Sequence[Severity]] = ("critical", "warning", "info")
+
+
+class Kind(NamedTuple):
+    message: str
+    where: str
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "audit_failed": Kind("The last audit of the books found $count faults.", "system?panel=books"),
+    "quarantined": Kind(
+        "$count requests of the last 7 days were charged their hold, because the upstream's figures cannot be correct.",
+        "usage?quarantined=true",
+    ),
+    "expired_holds": Kind("$count holds expired and were not ended. Check that the sweeper runs.", "usage?state=held"),
+    "unsettled": Kind("The cost of $count requests is unknown for more than 10 minutes.", "usage?state=unsettled"),
+    "paid_suspended": Kind("The paid calls of $count orgs are suspended.", "security?kind=org_paid_suspended"),
+    "overdrawn": Kind("$count orgs owe $overdrawn_credits credits.", "orgs?sort=credits:asc"),
+    "upstream_down": Kind("The last health check of $count upstreams failed.", "upstreams"),
+    "security_event": Kind(
+        "$count security events are not acknowledged.", "security?acknowledged=false&severity=$severity"
+    ),
+    "breaker_open": Kind("$count upstreams fail, and calls to them are stopped.", "upstreams"),
+    "stale_catalog": Kind("The list of models could not be refreshed for $age_seconds seconds.", "models"),
+    "openrouter_credit_low": Kind("The credit at OpenRouter lasts $days_left days at today's rate.", "upstreams"),
+}
+
+
+def item(kind: str, severity: Severity, count: int = 1, **facts: Any) -> dict[str, Any]:
+    """As the database makes them."""
+    return {"kind": kind, "severity": severity, "count": count, "facts": facts}
+
+
+def of_orgs(found: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Orgs whose paid calls are suspended, and orgs that owe, as the overview counts them."""
+    suspended, overdrawn = found["paid_suspended"], found["overdrawn"]
+    if suspended["count"]:
+        yield item("paid_suspended", "critical", suspended["count"])
+    if overdrawn["count"]:
+        yield item("overdrawn", "warning", overdrawn["count"], overdrawn_nanos=overdrawn["overdrawn_nanos"])
+
+
+def of_instance(
+    *, failing: Sequence[str], stale_seconds: float | None, days_left: float | None
+) -> Iterable[dict[str, Any]]:
+    """What this process knows: upstreams with an open breaker, the age of a stale catalog, our credit at OpenRouter."""
+    if failing:
+        yield item("breaker_open", "critical", len(failing), names=list(failing))
+    if stale_seconds is not None:
+        yield item("stale_catalog", "warning", age_seconds=round(stale_seconds))
+    if days_left is not None and days_left < FEW_DAYS:
+        severity: Severity = "critical" if days_left < VERY_FEW_DAYS else "warning"
+        yield item("openrouter_credit_low", severity, days_left=round(days_left, 1))
+
+
+def shown(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The most severe first."""
+    return sorted(map(_shown, items), key=lambda one: SEVERITIES.index(one["severity"]))
+
+
+def _shown(one: Mapping[str, Any]) -> dict[str, Any]:
+    kind = KINDS[one["kind"]]
+    facts = with_credits(one["facts"])
+    words = {**facts, "count": one["count"], "severity": one["severity"]}
+    message = Template(kind.message).substitute(words)
+    return {**one, "facts": facts, "message": message, "where": "/admin#/" + Template(kind.where).substitute(words)}

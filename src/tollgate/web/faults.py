@@ -1,0 +1,58 @@
+"""What is wrong with a field, in a sentence that says what to send instead. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+TIME = "must be a time such as 2026-11-01T09:30:00Z"
+NO_NUL = r"^[^\x00]*$"
+"""Postgres stores any character but NUL."""
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""No control characters."""
+PRINTABLE = r"^[!-~]+$"
+"""Printable ASCII without spaces."""
+PATTERNS = {
+    NO_NUL: "must not have the character NUL",
+    ONE_LINE: "must not have control characters, such as line breaks",
+    PRINTABLE: "must be printable ASCII without spaces",
+}
+KINDS = {
+    "missing": "is missing. Send it",
+    "extra_forbidden": "is not known here",
+    "json_invalid": "is not valid JSON",
+    "string_type": "must be text",
+    "bool_": "must be true or false",
+    "int_": "must be a whole number",
+    "float_": "must be a number",
+    "decimal_max_places": "must have at most {decimal_places} decimal places",
+    "decimal_": "must be a number",
+    "finite_number": "must be a finite number",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_": "must be an object",
+    "datetime_": TIME,
+    "timezone_": f"{TIME}, with its time zone",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+"""By pydantic's types of errors. One with an underscore at its end stands for all that begin with it."""
+OF_VALIDATORS = "Value error, "
+
+
+def sentence(fault: Mapping[str, Any]) -> str:
+    """For an error of pydantic's. Our own validators have said it themselves."""
+    facts, kind = fault.get("ctx", {}), fault["type"]
+    if kind == "string_pattern_mismatch" and facts["pattern"] in PATTERNS:
+        return PATTERNS[facts["pattern"]]
+    told = next(
+        (text for name, text in KINDS.items() if kind == name or (name[-1] == "_" and kind.startswith(name))), None
+    )
+    return str(fault["msg"]).removeprefix(OF_VALIDATORS) if told is None else told.format_map(facts)

@@ -1,0 +1,96 @@
+"""What the pictures of the console show: orgs with names of all kinds, a month of requests, servers, and events."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import httpx
+
+from gateway import CHAT
+from people import Person
+from sandbox.serving import a_chat
+from tollgate.credits import store as credits
+from tollgate.database import Door
+from tollgate.keys.authentication import console
+from usage import past
+
+NAMES = ["Acme", "Borealis Research", "<script>alert(1)</script> 🦊", "x" * 60, "Delta Robotics", "Zeta Ltd"]
+MODELS = [
+    "openai/gpt-4o-mini",
+    "anthropic/claude-sonnet-4",
+    "meta-llama/llama-3.3-70b-instruct",
+    "google/gemini-2.5-flash",
+    "qwen/" + "m" * 55,
+]
+PRICES = {"prompt": "0.0000001", "completion": "0.0000004"}
+REQUESTS = 2000
+
+
+async def fill(url: str, door: Door, address: str, operator: Person) -> Person:
+    """Returns the owner of the busiest org."""
+    people = [await _named(url, door, name) for name in NAMES]
+    await past.keep(url, list(_requests(people)))
+    async with _client(address, operator) as http:
+        await _servers(http, address)
+    async with _client(address, people[0]) as http:
+        for text in ("hello", "<script>alert(2)</script>", "hello again"):
+            await http.post(CHAT, json=a_chat(text))
+    async with httpx.AsyncClient(base_url=address, headers={"authorization": "Bearer tg_live_wrong"}) as http:
+        for _ in range(5):
+            await http.get("/user/balance")
+    return people[0]
+
+
+def _client(address: str, someone: Person) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=address, headers={"authorization": f"Bearer {someone.secret}"}, timeout=30)
+
+
+async def _named(url: str, door: Door, name: str) -> Person:
+    someone = Person(door)
+    await someone.seed()
+    org = someone.org_id
+    await credits.grant(console(door, "pictures"), org, 10**13, source="funding", reason="", reference=org)
+    connection = await asyncpg.connect(url)
+    await connection.execute("update tollgate.orgs set name = $1 where id = $2", name, org)
+    await connection.execute("update tollgate.api_keys set name = $1 where id = $2", f"Key of {name}", someone.key_id)
+    await connection.close()
+    return someone
+
+
+def _requests(people: list[Person]) -> Iterator[Any]:
+    chance = random.Random(3)  # noqa: S311
+    for _ in range(REQUESTS):
+        at = datetime.now(UTC) - timedelta(hours=chance.expovariate(1 / 90) % 700, minutes=3)
+        someone = people[min(int(chance.expovariate(0.6)), len(people) - 1)]
+        model = MODELS[min(int(chance.expovariate(0.5)), len(MODELS) - 1)]
+        outcome = _failed(chance) if chance.random() < 0.05 else _succeeded(chance)
+        yield past.of(someone, at, **{**outcome, "model": model, "upstream": "openrouter"})
+
+
+def _failed(chance: random.Random) -> dict[str, Any]:
+    return dict(past.failed(status=chance.choice([502, 504]), error_code="upstream_unavailable"))
+
+
+def _succeeded(chance: random.Random) -> dict[str, Any]:
+    cost = int(chance.lognormvariate(16, 1.5))
+    return {
+        "cost_nanos": cost,
+        "charge_nanos": cost * 112 // 100,
+        "prompt_tokens": chance.randrange(5000),
+        "completion_tokens": chance.randrange(900),
+        "duration_ms": int(chance.lognormvariate(7.5, 0.7)),
+        "first_token_ms": int(chance.lognormvariate(5.5, 0.6)),
+        "streamed": chance.random() < 0.6,
+    }
+
+
+async def _servers(http: httpx.AsyncClient, address: str) -> None:
+    """One that answers, one that is down, and one with a name of all kinds."""
+    for name, port in (("Frankfurt, 8 × H100", address), ("Old rack", "http://127.0.0.1:9"), (NAMES[2], address)):
+        server = {"name": name, "dialect": "vllm", "base_url": f"{port}/v1", "health_path": "/healthz"}
+        made = (await http.post("/admin/upstreams", json=server)).raise_for_status().json()
+        route = {"model": f"our/model-{made['id'][-4:]}", "upstream_id": made["id"], "pricing": PRICES}
+        (await http.post("/admin/models/registry", json=route)).raise_for_status()
+    await http.post("/admin/upstreams/refresh-health", json={})
