@@ -4,10 +4,13 @@ import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Locator, Page, async_playwright
 
 PROGRAM = shutil.which("chromium") or "chromium"
+AXE = Path(__file__).parents[2] / "console" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -31,6 +34,11 @@ class Visit:
     @property
     def foreign(self) -> list[str]:
         return [url for url in self.asked if not url.startswith((self.address, "data:"))]
+
+    @property
+    def loaded(self) -> list[str]:
+        """Without what stands in the page itself."""
+        return [url for url in self.asked if not url.startswith("data:")]
 
     async def connect(self, secret: str) -> None:
         await self.page.goto(f"{self.address}/ui")
@@ -78,3 +86,20 @@ def _complains(visit: Visit, kind: str, text: str) -> None:
     """That an answer had the status of a refusal is logged by Chromium and no mistake of the page."""
     if kind in {"error", "warning"} and "Failed to load resource" not in text:
         visit.complaints.append(text)
+
+
+async def tab_to(control: Locator) -> None:
+    for _ in range(60):
+        await control.page.keyboard.press("Tab")
+        if await control.evaluate("it => it === document.activeElement"):
+            return
+    raise AssertionError(f"no Tab leads to {control}")
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe finds on the page as it is now."""
+    await page.evaluate(AXE.read_text())
+    found = await page.evaluate("rules => axe.run({runOnly: rules})", RULES)
+    return [
+        f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]
+    ]

@@ -25,7 +25,7 @@ def site(shared_database: str) -> Iterator[Gateway]:
     sandbox = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
     with (
         serving(sandbox) as address,
-        running({"DATABASE_URL": shared_database}, Upstream(sandbox, address)) as made,
+        running({"DATABASE_URL": shared_database}, Upstream(sandbox, address), PRIVATE_UPSTREAMS="true") as made,
     ):
         yield made
 
@@ -62,3 +62,10 @@ def payer(postgres_door: Door) -> Callable[..., Awaitable[Person]]:
         return made
 
     return make
+
+
+@pytest.fixture
+async def operator(postgres_door: Door) -> Person:
+    made = Person(postgres_door, "admin")
+    await made.seed()
+    return made

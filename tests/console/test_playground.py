@@ -3,12 +3,12 @@
 import base64
 import re
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import FilePayload, Page, Route, expect
+from playwright.async_api import FilePayload, Route, expect
 
+from console.browser import tab_to, violations
 from console.conftest import Visiting
 from gateway import CHAT, Gateway
 from people import Person
@@ -16,7 +16,6 @@ from sandbox.serving import a_chat
 
 Payer = Callable[..., Awaitable[Person]]
 SCRIPT = "<script>document.title='owned'</script> & <img src=x onerror=alert(1)> 🦊"
-AXE = Path(__file__).parents[2] / "console" / "node_modules" / "axe-core" / "axe.min.js"
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -244,30 +243,13 @@ async def test_a_conversation_can_be_had_with_the_keyboard_alone_on_a_phone(visi
     someone = await payer()
     async with visit(width=360, height=740) as made:
         await made.page.goto(f"{made.address}/ui")
-        await tab_to(made.page, "API key")
+        await tab_to(made.page.get_by_label("API key", exact=True))
         await made.page.keyboard.type(someone.secret)
         await made.page.keyboard.press("Enter")
         await made.page.locator("#message").wait_for()
-        await tab_to(made.page, "Message")
+        await tab_to(made.page.get_by_label("Message", exact=True))
         await made.page.keyboard.type("hello")
         await made.page.keyboard.press("Enter")
         await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
         overflow = await made.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0
-
-
-async def tab_to(page: Page, label: str) -> None:
-    for _ in range(20):
-        await page.keyboard.press("Tab")
-        if await page.get_by_label(label, exact=True).evaluate("it => it === document.activeElement"):
-            return
-    raise AssertionError(f"no Tab leads to {label}")
-
-
-async def violations(page: Page) -> list[str]:
-    await page.evaluate(AXE.read_text())
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-    found = await page.evaluate("tags => axe.run({runOnly: tags})", tags)
-    return [
-        f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]
-    ]

@@ -26,13 +26,18 @@ async def http(site: Gateway) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
-async def test_a_page_is_asked_for_again_and_its_assets_are_kept(http: httpx.AsyncClient) -> None:
-    page = await http.get("/ui")
+def assets_of(path: str) -> set[str]:
+    return {PAGES[path].replace(".html", ".js"), "style.css"}
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_is_asked_for_again_and_its_assets_are_kept(http: httpx.AsyncClient, path: str) -> None:
+    page = await http.get(path)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["cache-control"] == "no-cache"
     assert "require-trusted-types-for 'script'" in page.headers["content-security-policy"]
-    assert (await http.get("/ui", headers={"if-none-match": page.headers["etag"]})).status_code == 304
-    for name in ASSETS:
+    assert (await http.get(path, headers={"if-none-match": page.headers["etag"]})).status_code == 304
+    for name in assets_of(path):
         address = next(part for part in page.text.split('"') if part.startswith(f"assets/{name}?v="))
         asset = await http.get(f"/{address}")
         assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
@@ -53,8 +58,10 @@ async def test_files_are_sent_as_they_are_to_those_who_cannot_unzip(http: httpx.
     assert plain.content == (FILES / "style.css").read_bytes()
 
 
-def test_the_first_view_is_small() -> None:
-    assert sum(len(gzip.compress(file.read_bytes())) for file in FILES.iterdir()) <= MOST_BYTES
+@pytest.mark.parametrize("path", PAGES)
+def test_the_first_view_is_small(path: str) -> None:
+    files = [FILES / name for name in (PAGES[path], *assets_of(path))]
+    assert sum(len(gzip.compress(file.read_bytes())) for file in files) <= MOST_BYTES
 
 
 @pytest.mark.slow
@@ -65,11 +72,23 @@ async def test_the_first_view_asks_for_little_and_a_key_for_little_more(
     async with visit() as made:
         await made.page.goto(f"{made.address}/ui")
         await made.page.get_by_label("API key").wait_for()
-        assert len([url for url in made.asked if not url.startswith("data:")]) == 1 + len(ASSETS)
+        assert len(made.loaded) == 1 + len(assets_of("/ui"))
         await made.page.get_by_label("API key").fill(someone.secret)
         await made.page.get_by_label("API key").press("Enter")
         await made.page.locator("#message").wait_for()
-        assert len([url for url in made.asked if not url.startswith("data:")]) <= MOST_REQUESTS
+        assert len(made.loaded) <= MOST_REQUESTS
+        assert (made.foreign, made.complaints) == ([], [])
+
+
+@pytest.mark.slow
+async def test_the_overview_of_an_operator_asks_for_little(visit: Visiting, operator: Person) -> None:
+    async with visit() as made:
+        await made.sign_in("admin", operator.secret)
+        made.asked.clear()
+        await made.page.reload()
+        await made.page.wait_for_load_state("networkidle")
+        await expect(made.page.get_by_role("heading", name="Overview")).to_be_visible()
+        assert len(made.loaded) <= MOST_REQUESTS
         assert (made.foreign, made.complaints) == ([], [])
 
 
@@ -85,8 +104,12 @@ class Below:
 
 
 @pytest.mark.slow
-async def test_the_playground_works_below_a_path_prefix(
-    browser: Browser, site: Gateway, shared_database: str, payer: Callable[..., Awaitable[Person]]
+async def test_the_pages_work_below_a_path_prefix(
+    browser: Browser,
+    site: Gateway,
+    shared_database: str,
+    payer: Callable[..., Awaitable[Person]],
+    operator: Person,
 ) -> None:
     someone = await payer()
     below = partial(Below, prefix="/ai/gateway")
@@ -95,4 +118,11 @@ async def test_the_playground_works_below_a_path_prefix(
             await made.connect(someone.secret)
             await made.say("hello")
             await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
+            await made.sign_in("account", someone.secret)
+            await made.page.get_by_role("link", name="Keys").click()
+            await expect(made.page.get_by_role("link", name="Of the tests")).to_be_visible()
+            await made.page.get_by_role("button", name="Sign out").click()
+            await made.sign_in("admin", operator.secret)
+            await made.page.get_by_role("link", name="System").click()
+            await expect(made.page.get_by_text("connected")).to_be_visible()
             assert (made.foreign, made.complaints) == ([], [])

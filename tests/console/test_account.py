@@ -1,0 +1,231 @@
+"""The account page in a real Chromium, before a real server, Postgres and sandbox."""
+
+import csv
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from console.browser import tab_to, violations
+from console.conftest import Visiting
+from gateway import CHAT, Gateway
+from people import Person
+from sandbox.serving import a_chat
+from sessions.browser import browser as api_of
+from sessions.browser import link_for, set_password
+from tollgate.database import Door
+
+Payer = Callable[..., Awaitable[Person]]
+SCRIPT = "<script>document.title='owned'</script> & 🦊"
+PASSWORD = "correct horse battery staple"
+VIEWS = ["", "usage", "transactions", "keys", "limits", "connect", "audit", "sessions"]
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_link_a_password_and_a_key_each_sign_in(visit: Visiting, payer: Payer, postgres_door: Door) -> None:
+    someone = await payer()
+    async with api_of(postgres_door) as client:
+        await set_password(client, postgres_door, someone, PASSWORD)
+    async with visit() as made:
+        page, heading = made.page, made.page.locator(".view h1")
+        await page.goto(f"{made.address}/account#/sign-in/{await link_for(postgres_door, someone)}")
+        await expect(heading).to_have_text("Org")
+        assert "sign-in" not in page.url
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_role("status").first).to_contain_text("You are signed out.")
+
+        await page.get_by_text("Password", exact=True).click()
+        await page.get_by_label("E-mail").fill(someone.email)
+        await page.locator("[name=password]").fill("wrong")
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("alert")).to_contain_text("sign_in_failed")
+        await page.locator("[name=password]").fill(PASSWORD)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(heading).to_have_text("Org")
+        await page.get_by_role("button", name="Sign out").click()
+
+        await made.sign_in("account", someone.secret)
+        await expect(heading).to_have_text("Org")
+        kept = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+        assert someone.secret not in kept
+        assert (made.complaints, made.foreign) == ([], [])
+
+
+async def test_the_secret_of_a_new_key_is_shown_until_it_is_stored_and_then_never(
+    visit: Visiting, payer: Payer, site: Gateway
+) -> None:
+    someone = await payer()
+    async with visit() as made:
+        page = made.page
+        await made.sign_in("account", someone.secret)
+        await page.get_by_role("link", name="Keys").click()
+        await page.get_by_role("button", name="Create a key").click()
+        await page.get_by_label("Name", exact=True).fill(SCRIPT)
+        await page.get_by_role("button", name="Create", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        secret = await dialog.locator(".secret code").first.inner_text()
+        await page.keyboard.press("Escape")
+        await page.keyboard.press("Escape")
+        await page.mouse.click(5, 5)
+        await expect(dialog).to_contain_text("I stored it")
+        await dialog.get_by_role("button", name="I stored it").click()
+        await expect(page.get_by_role("link", name=SCRIPT)).to_be_visible()
+        await expect(page).to_have_title("Account · Tollgate")
+        assert secret not in await page.content()
+        assert (made.complaints, made.foreign) == ([], [])
+    async with site.client(someone, authorization=f"Bearer {secret}") as http:
+        assert (await http.post(CHAT, json=a_chat())).status_code == 200
+
+
+async def test_a_key_is_disabled_and_enabled_again_rotated_and_revoked_by_its_name(
+    visit: Visiting, payer: Payer, site: Gateway
+) -> None:
+    someone = await payer()
+    async with visit() as made:
+        page = made.page
+        await made.sign_in("account", someone.secret)
+        made_key = await _create(page, "Old")
+        await page.get_by_role("link", name="Old", exact=True).click()
+        side = page.get_by_role("complementary", name="Old")
+        await side.get_by_role("button", name="Disable").click()
+        await expect(side).to_contain_text("disabled")
+        assert await _status(site, someone, made_key) == 401
+        await page.get_by_role("button", name="Undo").click()
+        await expect(side.get_by_role("button", name="Disable")).to_be_visible()
+        assert await _status(site, someone, made_key) == 200
+
+        await side.get_by_role("button", name="Rotate").click()
+        await page.get_by_label("The old key works for (hours)").fill("0")
+        await page.get_by_role("dialog").get_by_role("button", name="Rotate").click()
+        rotated = await _stored(page)
+        assert (await _status(site, someone, made_key), await _status(site, someone, rotated)) == (401, 200)
+
+        await page.goto(f"{made.address}/account#/keys?status=active")
+        await page.get_by_role("link", name="Old", exact=True).click()
+        await side.get_by_role("button", name="Revoke").click()
+        revoke = page.get_by_role("dialog").get_by_role("button", name="Revoke")
+        await expect(revoke).to_be_disabled()
+        await page.get_by_label("Type Old to confirm").fill("Old")
+        await revoke.click()
+        await expect(page.get_by_role("link", name="Old", exact=True)).to_have_count(0)
+        assert await _status(site, someone, rotated) == 401
+        assert (made.complaints, made.foreign) == ([], [])
+
+
+async def _create(page: Page, name: str) -> str:
+    """The secret of a new key."""
+    await page.get_by_role("link", name="Keys").click()
+    await page.get_by_role("button", name="Create a key").click()
+    await page.get_by_label("Name", exact=True).fill(name)
+    await page.get_by_role("button", name="Create", exact=True).click()
+    return await _stored(page)
+
+
+async def _stored(page: Page) -> str:
+    secret = await page.get_by_role("dialog").locator(".secret code").first.inner_text()
+    await page.get_by_role("button", name="I stored it").click()
+    return secret
+
+
+async def _status(site: Gateway, someone: Person, secret: str) -> int:
+    async with site.client(someone, authorization=f"Bearer {secret}") as http:
+        return (await http.get("/user/balance")).status_code
+
+
+async def test_the_csv_has_the_rows_of_the_api_with_the_filters_of_the_page(
+    visit: Visiting, payer: Payer, site: Gateway, tmp_path: Path
+) -> None:
+    someone = await payer()
+    for model in ("sandbox/echo", "sandbox/echo", "sandbox/long-context"):
+        assert (await site.post(someone, a_chat(model=model))).status_code == 200
+    async with site.client(someone) as http:
+        query = {"model": "sandbox/echo", "hours": 168}
+        rows = (await http.get("/user/usage", params=query)).json()["data"]
+    async with visit() as made:
+        await made.sign_in("account", someone.secret)
+        await made.page.goto(f"{made.address}/account#/usage?model=sandbox%2Fecho")
+        await expect(made.page.locator("tbody tr")).to_have_count(2)
+        async with made.page.expect_download() as download:
+            await made.page.get_by_role("link", name="CSV").click()
+        file = tmp_path / "usage.csv"
+        await (await download.value).save_as(file)
+    with file.open(newline="") as opened:
+        saved = [row for row in csv.DictReader(opened) if row["id"].startswith("req_")]
+    assert len(rows) == 2
+    assert sorted((row["id"], row["charge_credits"]) for row in saved) == sorted(
+        (row["id"], row["charge_credits"]) for row in rows
+    )
+
+
+async def test_a_session_ended_elsewhere_is_out_at_the_next_click(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as first, visit() as second:
+        await first.sign_in("account", someone.secret)
+        await second.sign_in("account", someone.secret)
+        await second.page.get_by_role("link", name="Sessions").click()
+        await second.page.get_by_role("button", name="End", exact=True).click()
+        await expect(second.page.locator("tbody tr")).to_have_count(1)
+        await first.page.get_by_role("link", name="Transactions").click()
+        await expect(first.page.get_by_role("heading", name="Sign in")).to_be_visible()
+        assert (first.complaints, second.complaints) == ([], [])
+
+
+async def test_reload_back_and_a_pasted_link_show_the_same_view(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        page, side = made.page, made.page.get_by_role("complementary", name="Of the tests")
+        await made.sign_in("account", someone.secret)
+        deep = f"{made.address}/account#/keys?status=active&open={someone.key_id}"
+        await page.goto(deep)
+        await expect(side).to_be_visible()
+        await expect(page.get_by_label("State")).to_have_value("active")
+        await page.reload()
+        await expect(side).to_be_visible()
+        await side.get_by_role("button", name="Close").click()
+        await expect(side).to_have_count(0)
+        await page.go_back()
+        await expect(side).to_be_visible()
+        assert page.url == deep
+        await page.goto(f"{made.address}/account#/nowhere")
+        await expect(page.get_by_role("heading", name="There is no such view")).to_be_visible()
+
+
+async def test_a_key_is_created_with_the_keyboard_alone(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        page = made.page
+        await page.goto(f"{made.address}/account")
+        await tab_to(page.locator("[name=key]"))
+        await page.keyboard.type(someone.secret)
+        await page.keyboard.press("Enter")
+        await page.locator(".view h1").wait_for()
+        await tab_to(page.get_by_role("link", name="Keys"))
+        await page.keyboard.press("Enter")
+        await tab_to(page.get_by_role("button", name="Create a key"))
+        await page.keyboard.press("Enter")
+        await tab_to(page.get_by_label("Name", exact=True))
+        await page.keyboard.type("By keyboard")
+        await page.keyboard.press("Enter")
+        await tab_to(page.get_by_role("button", name="I stored it"))
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("link", name="By keyboard")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_on_any_view(visit: Visiting, payer: Payer, site: Gateway, scheme: str) -> None:
+    someone = await payer()
+    assert (await site.post(someone, a_chat())).status_code == 200
+    async with visit(scheme=scheme) as made:
+        await made.page.goto(f"{made.address}/account")
+        await made.page.locator("[name=key]").wait_for()
+        assert await violations(made.page) == []
+        await made.sign_in("account", someone.secret)
+        for view in [*VIEWS, f"keys?open={someone.key_id}"]:
+            await made.page.goto(f"{made.address}/account#/{view}")
+            await made.page.wait_for_load_state("networkidle")
+            assert (view, await violations(made.page)) == (view, [])
+        await made.page.get_by_role("button", name="Edit").click()
+        assert await violations(made.page) == []
+        assert (made.complaints, made.foreign) == ([], [])

@@ -1,0 +1,205 @@
+"""The console's views of models, upstreams, security, audit log, sessions and system, in a real Chromium."""
+
+import csv
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import expect
+
+from console.browser import violations
+from console.conftest import Visiting
+from gateway import Gateway
+from people import Person
+
+SCRIPT = "<script>document.title='owned'</script> & 🦊"
+VIEWS = [
+    "models",
+    "models?open=sandbox%2Fecho",
+    "models?tab=routes",
+    "upstreams",
+    "security",
+    "security?tab=report",
+    "audit",
+    "sessions?everyone=true",
+    "system",
+    "system?tab=database",
+    "system?tab=settings",
+]
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_server_is_added_checked_given_a_route_and_deleted(
+    visit: Visiting, operator: Person, site: Gateway
+) -> None:
+    name, model = f"{SCRIPT} {secrets.token_hex(4)}", f"our/{secrets.token_hex(4)}"
+    async with visit() as made:
+        page, dialog = made.page, made.page.get_by_role("dialog")
+        await made.sign_in("admin", operator.secret)
+        await page.get_by_role("link", name="Upstreams").click()
+        await page.get_by_role("button", name="Add an upstream").click()
+        await dialog.get_by_label("Name", exact=True).fill(name)
+        await dialog.get_by_label("Address").fill("http://169.254.169.254/v1")
+        await dialog.get_by_role("button", name="Add").click()
+        await expect(dialog.get_by_label("Address")).to_have_attribute("aria-invalid", "true")
+        await dialog.get_by_label("Address").fill(site.upstream.url)
+        await dialog.get_by_role("button", name="Add").click()
+        await page.get_by_role("link", name=name).click()
+        side = page.get_by_role("complementary")
+        await side.get_by_role("button", name="Check health now").click()
+        await expect(side.get_by_role("table").get_by_text("up", exact=True)).to_be_visible()
+        await side.get_by_role("button", name="Disable").click()
+        await page.get_by_role("button", name="Undo").click()
+        await expect(side.get_by_role("button", name="Disable")).to_be_visible()
+
+        await page.get_by_role("link", name="Models").click()
+        await page.get_by_role("link", name="Routes to your servers").click()
+        await page.get_by_role("button", name="Add a route").click()
+        await dialog.get_by_label("Model, as clients name it").fill(model)
+        await dialog.get_by_label("Upstream").select_option(label=name)
+        await dialog.get_by_label("In, credits a million tokens").fill("0.1")
+        await dialog.get_by_label("Out, credits a million tokens").fill("2.5")
+        await dialog.get_by_role("button", name="Add").click()
+        await page.get_by_role("link", name=model).click()
+        await page.get_by_role("button", name="Remove").click()
+        await expect(page.get_by_role("link", name=model)).to_have_count(0)
+        await page.get_by_role("button", name="Undo").click()
+        await expect(page.get_by_role("link", name=model)).to_be_visible()
+        async with site.client(operator) as http:
+            routes = (await http.get("/admin/models/registry", params={"model": model})).json()["data"]
+        assert [route["pricing"] for route in routes] == [{"prompt": "0.0000001", "completion": "0.0000025"}]
+
+        await page.get_by_role("link", name="Upstreams").click()
+        await page.get_by_role("link", name=name).click()
+        await side.get_by_role("button", name="Delete").click()
+        await dialog.get_by_label("Delete its 1 routes as well").check()
+        await dialog.get_by_role("textbox").fill(name)
+        await dialog.get_by_role("button", name="Delete").click()
+        await expect(page.get_by_role("link", name=name)).to_have_count(0)
+        await expect(page).to_have_title("Console · Tollgate")
+        assert (made.complaints, made.foreign) == ([], [])
+
+
+async def test_the_catalogue_has_the_prices_that_a_plan_is_charged_and_is_refreshed(
+    visit: Visiting, operator: Person, site: Gateway
+) -> None:
+    plan = f"plan-{secrets.token_hex(4)}"
+    async with site.client(operator) as http:
+        made_plan = await http.post("/admin/plans", json={"id": plan, "name": plan, "markup": 1})
+        assert made_plan.status_code == 201, made_plan.text
+    async with visit() as made:
+        page = made.page
+        await made.sign_in("admin", operator.secret)
+        await page.goto(f"{made.address}/admin#/models?q=sandbox%2Fecho")
+        prices = page.get_by_role("row").filter(has=page.get_by_role("link", name="sandbox/echo")).locator("td data")
+        await expect(prices).to_have_text(["131,072", "0.25", "1.25"])
+        await page.get_by_label("Prices for").select_option(label=plan)
+        await expect(prices).to_have_text(["131,072", "0.50", "2.50"])
+        await page.reload()
+        await expect(prices).to_have_text(["131,072", "0.50", "2.50"])
+        await page.get_by_role("button", name="Refresh the list now").click()
+        await expect(page.locator(".toast")).to_contain_text("models read in")
+        assert (made.complaints, made.foreign) == ([], [])
+
+
+async def test_a_security_event_is_acknowledged_with_a_note(
+    visit: Visiting, operator: Person, site: Gateway, shared_database: str, sql: Any
+) -> None:
+    event = await _event(sql, shared_database, operator)
+    async with visit() as made:
+        page = made.page
+        await made.sign_in("admin", operator.secret)
+        await page.goto(f"{made.address}/admin#/security?acknowledged=false&org_id={operator.org_id}&open={event}")
+        side = page.get_by_role("complementary")
+        await side.get_by_role("button", name="Acknowledge").click()
+        await page.get_by_label("Note").fill(SCRIPT)
+        await page.get_by_role("dialog").get_by_role("button", name="Acknowledge").click()
+        await expect(page.get_by_text("Nothing matches these filters.")).to_be_visible()
+        await page.goto(f"{made.address}/admin#/security?acknowledged=true&org_id={operator.org_id}&open={event}")
+        await expect(side).to_contain_text(SCRIPT)
+        assert (made.complaints, made.foreign) == ([], [])
+
+
+EVENT = """
+insert into tollgate.security_events
+  (kind, severity, subject_kind, subject, org_id, first_seen_at, last_seen_at, count, hour, count_in_hour)
+values ('org_overdrawn', 'warning', 'org', $1, $1, now(), now(), 1, date_trunc('hour', now()), 1) returning id
+"""
+
+
+async def _event(sql: Any, url: str, operator: Person) -> str:
+    return str(await sql(url, EVENT, operator.org_id))
+
+
+async def test_the_audit_log_is_filtered_by_its_address_and_shows_what_an_event_has(
+    visit: Visiting, operator: Person
+) -> None:
+    async with visit() as made:
+        page, side = made.page, made.page.get_by_role("complementary")
+        await made.sign_in("admin", operator.secret)
+        await page.goto(f"{made.address}/admin#/audit?actor_id={operator.user_id}&action=session.started")
+        await page.locator("tbody a").click()
+        await expect(side).to_contain_text(operator.user_id)
+        await page.reload()
+        await expect(side.get_by_role("heading", name="session.started")).to_be_visible()
+        await page.go_back()
+        await expect(side).to_have_count(0)
+        await page.get_by_label("Outcome").select_option("refused")
+        await expect(page.get_by_text("Nothing matches these filters.")).to_be_visible()
+        assert (made.complaints, made.foreign) == ([], [])
+
+
+async def test_the_books_are_audited_and_reports_are_saved(visit: Visiting, operator: Person, tmp_path: Path) -> None:
+    async with visit() as made:
+        page = made.page
+        await made.sign_in("admin", operator.secret)
+        await page.get_by_role("link", name="System").click()
+        await page.get_by_role("button", name="Audit now").click()
+        await expect(page.get_by_text("The books agree")).to_be_visible()
+        await page.goto(f"{made.address}/admin#/security?tab=report&hours=24")
+        saved = {}
+        for name in ("JSON", "CSV"):
+            async with page.expect_download() as download:
+                await page.get_by_role("link", name=name).click()
+            await (await download.value).save_as(tmp_path / name)
+            saved[name] = (tmp_path / name).read_text()
+        assert json.loads(saved["JSON"])["books"]["agree"] is True
+        assert len(list(csv.reader(saved["CSV"].splitlines()))) > 1
+        assert (made.complaints, made.foreign) == ([], [])
+
+
+async def test_an_operator_sees_and_ends_the_sessions_of_others(
+    visit: Visiting, operator: Person, payer: Callable[..., Awaitable[Person]]
+) -> None:
+    someone = await payer()
+    async with visit() as theirs, visit() as made:
+        await theirs.sign_in("account", someone.secret)
+        await made.sign_in("admin", operator.secret)
+        await made.page.get_by_role("link", name="Sessions").click()
+        await made.page.get_by_label("Of", exact=True).select_option("true")
+        row = made.page.get_by_role("row").filter(has_text=someone.email)
+        await row.get_by_role("button", name="End").click()
+        await expect(row).to_have_count(0)
+        await theirs.page.get_by_role("link", name="Usage").click()
+        await expect(theirs.page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_on_any_view(
+    visit: Visiting, operator: Person, shared_database: str, sql: Any, scheme: str
+) -> None:
+    event = await _event(sql, shared_database, operator)
+    async with visit(scheme=scheme) as made:
+        await made.sign_in("admin", operator.secret)
+        for view in [*VIEWS, f"security?org_id={operator.org_id}&open={event}"]:
+            await made.page.goto(f"{made.address}/admin#/{view}")
+            await made.page.wait_for_load_state("networkidle")
+            assert (view, await violations(made.page)) == (view, [])
+        await made.page.goto(f"{made.address}/admin#/upstreams")
+        await made.page.get_by_role("button", name="Add an upstream").click()
+        assert await violations(made.page) == []
+        assert (made.complaints, made.foreign) == ([], [])
