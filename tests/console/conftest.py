@@ -43,13 +43,6 @@ def visit(browser: Browser, site: Gateway) -> Visiting:
 
 
 @pytest.fixture
-async def operator(postgres_door: Door) -> Person:
-    made = Person(postgres_door, role="admin")
-    await made.seed()
-    return made
-
-
-@pytest.fixture
 def payer(postgres_door: Door) -> Callable[..., Awaitable[Person]]:
     """Makes people with credits: `await payer(nanos)`."""
 

@@ -100,15 +100,19 @@ async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded(
         assert made.foreign == []
 
 
-async def test_an_amount_that_is_sent_again_is_moved_once(
+AGED = "update tollgate.sessions set created_at = created_at - interval '16 minutes' where user_id = $1 returning 1"
+
+
+async def test_an_amount_waits_for_a_fresh_sign_in_and_is_moved_once_though_sent_again(
     visit: Visiting, operator: Person, payer: Payer, shared_database: str, sql: Any
 ) -> None:
     someone = await payer()
     async with visit() as made:
         page = made.page
         await made.sign_in(f"admin#/orgs/{someone.org_id}", operator.secret)
+        await sql(shared_database, AGED, operator.user_id)
         await press(page, "Adjust")
-        dialog = page.get_by_role("dialog")
+        dialog = page.get_by_role("dialog", name="Adjust")
         await dialog.get_by_role("textbox", name="Credits").fill("none")
         await expect(dialog.get_by_role("button", name="Adjust")).to_be_disabled()
         await dialog.get_by_role("textbox", name="Credits").fill("-0.25")
@@ -119,8 +123,11 @@ async def test_an_amount_that_is_sent_again_is_moved_once(
             await route.fetch()
             await route.abort()
 
-        await page.route("**/admin/credits/adjust", lose_the_answer, times=1)
         await press(dialog, "Adjust")
+        again = page.get_by_role("dialog", name="Sign in again")
+        await again.locator("[name=key]").fill(operator.secret)
+        await page.route("**/admin/credits/adjust", lose_the_answer, times=1)
+        await press(again, "Sign in")
         await expect(dialog.get_by_role("alert")).to_contain_text("could not be reached")
         await press(dialog, "Adjust")
         await expect(dialog).to_have_count(0)
