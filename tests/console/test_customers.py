@@ -171,6 +171,20 @@ async def test_what_can_be_undone_is_done_at_once_and_what_is_final_is_typed(
         assert made.complaints == []
 
 
+async def test_a_refused_change_without_a_form_says_why(
+    visit: Visiting, operator: Person, payer: Payer, site: Gateway
+) -> None:
+    someone = await payer()
+    async with visit() as made, site.client(operator) as elsewhere:
+        await made.sign_in(f"admin#/keys?open={someone.key_id}", operator.secret)
+        panel = made.page.locator("aside.side")
+        await expect(panel.get_by_role("button", name="Disable")).to_be_visible()
+        await elsewhere.delete(f"/admin/keys/{someone.key_id}")
+        await press(panel, "Disable")
+        await expect(made.page.locator(".toast")).to_contain_text("revoked")
+        assert made.complaints == []
+
+
 async def test_a_user_signs_in_with_a_link_that_is_shown_once(visit: Visiting, operator: Person, payer: Payer) -> None:
     someone = await payer()
     async with visit() as made, visit() as other:

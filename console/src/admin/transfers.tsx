@@ -84,7 +84,11 @@ export function TransferList({ orgId }: { orgId?: string }) {
             { name: "Change", of: (row) => <Credits of={row.change_credits} />, number: true },
             { name: "Balance after", of: (row) => <Credits of={row.balance_after_credits} />, number: true },
             { name: "For", of: (row) => <For transfer={row} /> },
-            { name: "From, to", of: (row) => `${row.debit} → ${row.credit}`, wide: true },
+            {
+              name: "From, to",
+              of: (row) => <span class="unbroken">{`${row.debit} → ${row.credit}`}</span>,
+              wide: true,
+            },
             { name: "", of: (row) => <Refund transfer={row} refund={refund} /> },
           ]}
         />
