@@ -108,7 +108,7 @@ function ByModel() {
         keyOf={(row) => row.model ?? ""}
         link={(row) => link("usage", { ...query, model: row.model ?? "" })}
         columns={[
-          { name: "Model", of: (row) => row.model },
+          { name: "Model", of: (row) => <span class="cut">{row.model}</span> },
           { name: "Requests", of: (row) => <Count of={row.requests} />, number: true },
           { name: "Failed", of: (row) => <Count of={row.errors} />, number: true, wide: true },
           { name: "Tokens in", of: (row) => <Count of={row.prompt_tokens} />, number: true, wide: true },
