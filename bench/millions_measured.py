@@ -232,6 +232,14 @@ async def _looks(door: Door) -> list[Found]:
             ],
             *[
                 await _look(
+                    f"24 h by the hour and {by}",
+                    1000,
+                    partial(series, bucket="hour", filters=day | until | {"by": by}),
+                )
+                for by in ("model", "key")
+            ],
+            *[
+                await _look(
                     f"24 h of latencies, {kind}",
                     1000,
                     partial(operator.call, "tollgate_latency", kind=kind, filters=day),

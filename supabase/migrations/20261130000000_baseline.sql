@@ -7041,6 +7041,7 @@ begin
     'id', r.id,
     'created_at', tollgate.utc(r.created_at),
     'org_id', r.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = r.org_id),
     'user_id', r.user_id,
     'key_id', r.key_id,
     'endpoint', r.endpoint,
@@ -7075,7 +7076,7 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos'];
+  return tollgate.request_shown(r) - array['cost_nanos', 'org_name'];
 end
 $$;
 
@@ -11251,7 +11252,6 @@ begin
   end if;
   return tollgate.request_shown(found_request) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'org_name', (select o.name from tollgate.orgs o where o.id = found_request.org_id),
     'user_email', (select u.email from tollgate.users u where u.id = found_request.user_id),
     'key_name', (select k.name from tollgate.api_keys k where k.id = found_request.key_id),
     'hold', tollgate.hold_shown(found_request),
@@ -11527,6 +11527,26 @@ comment on function public.tollgate_own_monitor(jsonb) is
   'The overview of a key''s owner: the org''s balance; its usage today, this month (UTC) and of all time; what remains of the limits of org and key, and of the key''s budget and quotas. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_monitor(jsonb)');
+
+
+create function public.tollgate_own_overview(caller jsonb, bucket text, filters jsonb) returns jsonb
+language sql
+security definer
+set search_path = ''
+set jit = off
+as $$
+  select public.tollgate_own_monitor(caller) || jsonb_build_object(
+    'series', public.tollgate_usage_series(caller, bucket, filters, false) - 'caller',
+    'models', public.tollgate_usage_aggregate(
+      caller, '["model"]', filters || jsonb_build_object('sort', 'charge:desc'), 10, false
+    ) - 'caller'
+  )
+$$;
+
+comment on function public.tollgate_own_overview(jsonb, text, jsonb) is
+  'tollgate_own_monitor(), with the usage of the caller''s org in a period as `series` and the ten models that cost most as `models`. `filters` has from and to. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_own_overview(jsonb, text, jsonb)');
 
 
 create function public.tollgate_key_usage(caller jsonb) returns jsonb

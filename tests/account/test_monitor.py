@@ -1,4 +1,4 @@
-"""GET /user/monitor and GET /user/key/usage over HTTP, through both doors."""
+"""GET /user/monitor, GET /user/overview and GET /user/key/usage over HTTP, through both doors."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -106,6 +106,21 @@ async def test_usage_is_the_whole_org_s_and_nobody_else_s(api: ApiClient, door: 
         assert used["most_used_model"] == "sandbox/echo"
         assert datetime.now(UTC) - at(used["last_request_at"]) < timedelta(minutes=1)
     assert told["credits_nanos"] == NANOS_PER_CREDIT - 4200
+
+
+async def test_the_overview_is_the_monitor_the_series_and_the_models(
+    api: ApiClient, door: Door, customer: Customer
+) -> None:
+    someone, stranger = await customer(), await customer()
+    for payer in (someone, await another_key(door, someone), stranger):
+        await paid(door, payer)
+    owner = api.of(someone)
+    query = {"from": (datetime.now(UTC) - timedelta(days=30)).isoformat(), "to": datetime.now(UTC).isoformat()}
+    told = await owner.ask("GET", "/user/overview", params=query)
+    assert told.pop("series") == await owner.ask("GET", "/user/usage/series", params=query | {"bucket": "day"})
+    assert told.pop("models") == await owner.ask("GET", "/user/usage/aggregate", params=query | {"by": "model"})
+    assert {**told, "at": None} == {**await monitor(api, someone), "at": None}
+    assert (await owner.ask("GET", "/user/overview"))["series"]["bucket"] == "hour"
 
 
 async def test_earlier_days_count_for_the_month_and_all_time_only(

@@ -128,6 +128,7 @@ async def test_a_row_says_what_was_asked_what_came_and_what_it_cost(office: Offi
         assert row[name] == made[name]
     assert abs(datetime.fromisoformat(row["created_at"]) - created(made)) < timedelta(milliseconds=1)
     assert row["cost_credits"] == credits_text(made["cost_nanos"])
+    assert row["org_name"] == "Org"
     assert row["cached_tokens"] == 0
 
 

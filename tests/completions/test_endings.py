@@ -29,6 +29,7 @@ from tollgate.core.errors import (
 from tollgate.core.models import OPENROUTER, SANDBOX, Route, Upstream
 from tollgate.core.prices import Price, read
 from tollgate.core.sse import Tally
+from tollgate.core.typed_events import MessagesTally
 from tollgate.credits.rules import BEYOND_BELIEF
 
 PRICE = read({"prompt": "0.000001", "completion": "0.000002"})
@@ -261,6 +262,15 @@ def test_parts_of_the_tokens_are_not_counted_again(field: str) -> None:
     usage = {"prompt_tokens": 1000, "completion_tokens": 100}
     details = {f"{side}_tokens_details": {field: 90} for side in ("prompt", "completion")}
     assert ended(said(usage | details), HERE) == ended(said(usage), HERE)._replace(usage=usage | details)
+
+
+def test_a_message_of_openrouter_without_its_cost_is_looked_up_since_cached_tokens_have_other_prices() -> None:
+    event = {"type": "message_delta", "usage": {"input_tokens": 5, "cache_read_input_tokens": 900, "output_tokens": 7}}
+    tally = MessagesTally()
+    tally.see(json.dumps(event).encode())
+    tally.see(b'{"type":"message_stop"}')
+    assert ended(tally).outcome == "unsettled"
+    assert ended(tally, HERE).charge_nanos == 905 * 1000 + 7 * 2000
 
 
 def test_usage_with_neither_tokens_nor_cost_is_no_usage_where_somebody_knows_better() -> None:

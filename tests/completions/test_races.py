@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
+from completions.asks import SAYING, asking
 from completions.paid import Auditor, Line, Turnstile, database, eventually
 from gateway import CHAT, Gateway, Upstream, running
 from people import Person
@@ -20,6 +21,7 @@ ALL = 200
 COVERED = 37
 OUTPUT = 200
 BODY = a_chat("say it", model="sandbox/words", max_tokens=OUTPUT)
+BODIES = {path: asking(path, "say it", model="sandbox/words", max_tokens=OUTPUT) for path in SAYING}
 
 
 @pytest.fixture
@@ -48,16 +50,17 @@ def instances(
         yield [stack.enter_context(running(settings, sandbox)) for _ in range(request.param)]
 
 
-async def hold_of_one(customer: Customer, gateway: Gateway, auditor: Auditor) -> int:
+async def hold_of_one(customer: Customer, gateway: Gateway, auditor: Auditor, path: str = SAYING[0]) -> int:
     rich = await customer()
-    assert (await gateway.post(rich, BODY)).status_code == 200
+    assert (await gateway.post(rich, BODIES[path], f"/v1{path}")).status_code == 200
     return int((await auditor.request(rich))["hold_nanos"])
 
 
+@pytest.mark.parametrize("path", SAYING)
 async def test_exactly_as_many_are_served_at_once_as_the_balance_covers(
-    instances: Sequence[Gateway], customer: Customer, turnstile: Turnstile, auditor: Auditor
+    instances: Sequence[Gateway], customer: Customer, turnstile: Turnstile, auditor: Auditor, path: str
 ) -> None:
-    hold = await hold_of_one(customer, instances[0], auditor)
+    hold = await hold_of_one(customer, instances[0], auditor, path)
     someone = await customer(nanos=COVERED * hold + hold - 1)
     turnstile.is_open, turnstile.came = False, 0
     statuses: Counter[int] = Counter()
@@ -65,7 +68,7 @@ async def test_exactly_as_many_are_served_at_once_as_the_balance_covers(
 
     async def one(number: int) -> None:
         line = await Line.opened(instances[number % len(instances)].address)
-        await line.ask(someone, BODY)
+        await line.ask(someone, BODIES[path], f"/v1{path}")
         statuses[await line.status()] += 1
         line.hang_up()
 

@@ -76,7 +76,7 @@ async def test_what_needs_attention_leads_to_the_request_and_back(
 
         await made.page.locator(".attention a", has_text="is unknown for more than 10 minutes").click()
         await expect(made.page).to_have_url(re.compile(r"#/usage\?state=unsettled$"))
-        row = made.page.locator("tr.linked", has_text=customer.org_id)
+        row = made.page.locator("tr.linked", has=made.page.get_by_title(customer.org_id))
         await expect(row).to_contain_text("unsettled")
         await row.get_by_role("link").first.click()
         side = made.page.get_by_role("complementary", name="Request")

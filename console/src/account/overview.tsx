@@ -9,42 +9,47 @@ import { exactCredits, shownCredits } from "../parts/money";
 import { Count, Credits, counted, shortly } from "../parts/numbers";
 import { link } from "../parts/routing";
 import { type Answer, me } from "../parts/session";
-import { List } from "../parts/table";
-import { bucketFor } from "../parts/times";
+import { Table } from "../parts/table";
+
+type Found = Answer<"/user/overview", "get">;
+const USUAL = "168";
 
 export function Overview() {
+  const loaded = useData("/user/overview", { query: period(USUAL) }, 60);
   return (
     <>
       <Heading title={me.value?.org_name}>
-        <Period usual="168" />
+        <Period usual={USUAL} />
       </Heading>
-      <Balance />
-      <Spending />
-      <ByModel />
+      <Shown loaded={loaded}>
+        {(found) => (
+          <div class="stack">
+            <Panel>
+              <Balance found={found} />
+            </Panel>
+            <Panel title="Spending">
+              <Spending series={found.series} />
+            </Panel>
+            <Panel title="By model" aside={<a href={link("usage", period(USUAL))}>All requests</a>}>
+              <ByModel models={found.models.data} />
+            </Panel>
+          </div>
+        )}
+      </Shown>
     </>
   );
 }
 
-type Monitor = Answer<"/user/monitor", "get">;
-
-function Balance() {
-  const loaded = useData("/user/monitor", {}, 60);
-  return (
-    <Panel>
-      <Shown loaded={loaded}>{(found) => <BalanceFigures found={found} />}</Shown>
-    </Panel>
-  );
-}
-
-function BalanceFigures({ found }: { found: Monitor }) {
+function Balance({ found }: { found: Found }) {
   const { today, this_month: month } = found.usage;
+  const [all, held] = [BigInt(found.credits_nanos), BigInt(found.held_nanos)].map(shownCredits);
   return (
     <Figures
       figures={[
         {
           name: "Available",
           value: <Money nanos={BigInt(found.available_nanos)} />,
-          note: `of ${shownCredits(BigInt(found.credits_nanos))} credits; ${shownCredits(BigInt(found.held_nanos))} held by requests that run`,
+          note: `of ${all} credits; ${held} held by requests that run`,
           large: true,
         },
         {
@@ -63,59 +68,46 @@ function BalanceFigures({ found }: { found: Monitor }) {
   );
 }
 
-function Spending() {
-  const query = period("168");
-  const bucket = bucketFor(query);
-  const loaded = useData("/user/usage/series", { query: { ...query, bucket } });
+function Spending({ series: { data, bucket } }: { series: Found["series"] }) {
+  const total = data.reduce((sum, point) => sum + BigInt(point.charge_nanos), 0n);
+  const requests = data.reduce((sum, point) => sum + point.requests, 0);
   return (
-    <Panel title="Spending">
-      <Shown loaded={loaded}>
-        {({ data }) => {
-          const total = data.reduce((sum, point) => sum + BigInt(point.charge_nanos), 0n);
-          const requests = data.reduce((sum, point) => sum + point.requests, 0);
-          return (
-            <Chart
-              title={bucket === "day" ? "Credits a day (UTC)" : "Credits an hour"}
-              summary={`${exactCredits(total)} credits for ${counted(requests)} requests.`}
-              times={data.map(({ start }) => start)}
-              bucket={bucket}
-              lines={[{ name: "Charge", values: data.map((point) => point.charge_nanos) }]}
-              written={(value) => shownCredits(BigInt(Math.round(value)))}
-            />
-          );
-        }}
-      </Shown>
-    </Panel>
+    <Chart
+      title={bucket === "day" ? "Credits a day (UTC)" : "Credits an hour"}
+      summary={`${exactCredits(total)} credits for ${counted(requests)} requests.`}
+      times={data.map(({ start }) => start)}
+      bucket={bucket}
+      lines={[{ name: "Charge", values: data.map((point) => point.charge_nanos) }]}
+      written={(value) => shownCredits(BigInt(Math.round(value)))}
+    />
   );
 }
 
-function ByModel() {
-  const query = period("168");
-  const loaded = useData("/user/usage/aggregate", { query: { ...query, by: ["model"], limit: 10 } });
+function ByModel({ models }: { models: Found["models"]["data"] }) {
+  if (!models.length) return <NoRequests />;
   return (
-    <Panel title="By model" aside={<a href={link("usage", query)}>All requests</a>}>
-      <List
-        loaded={loaded}
-        caption="Usage by model"
-        nothing={
-          <>
-            <p>No request was made in this period.</p>
-            <a class="button" href={link("connect")}>
-              Make the first one
-            </a>
-          </>
-        }
-        keyOf={(row) => row.model ?? ""}
-        link={(row) => link("usage", { ...query, model: row.model ?? "" })}
-        columns={[
-          { name: "Model", of: (row) => <span class="cut">{row.model}</span> },
-          { name: "Requests", of: (row) => <Count of={row.requests} />, number: true },
-          { name: "Failed", of: (row) => <Count of={row.errors} />, number: true, wide: true },
-          { name: "Tokens in", of: (row) => <Count of={row.prompt_tokens} />, number: true, wide: true },
-          { name: "Tokens out", of: (row) => <Count of={row.completion_tokens} />, number: true, wide: true },
-          { name: "Charge", of: (row) => <Credits of={row.charge_credits} />, number: true },
-        ]}
-      />
-    </Panel>
+    <Table
+      caption="Usage by model"
+      rows={models}
+      keyOf={(row) => row.model ?? ""}
+      link={(row) => link("usage", { ...period(USUAL), model: row.model ?? "" })}
+      columns={[
+        { name: "Model", of: (row) => row.model },
+        { name: "Requests", of: (row) => <Count of={row.requests} />, number: true },
+        { name: "Failed", of: (row) => <Count of={row.errors} />, number: true, wide: true },
+        { name: "Tokens in", of: (row) => <Count of={row.prompt_tokens} />, number: true, wide: true },
+        { name: "Tokens out", of: (row) => <Count of={row.completion_tokens} />, number: true, wide: true },
+        { name: "Charge", of: (row) => <Credits of={row.charge_credits} />, number: true },
+      ]}
+    />
   );
 }
+
+const NoRequests = () => (
+  <div class="nothing-here">
+    <p>No request was made in this period.</p>
+    <a class="button" href={link("connect")}>
+      Make the first one
+    </a>
+  </div>
+);

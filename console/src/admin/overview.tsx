@@ -31,9 +31,12 @@ const Whole = ({ found }: { found: Found }) => (
   <div class="stack">
     <Attention items={found.attention} />
     <Panel title={<Span of={found.period} />}>
-      <Figures figures={usageOf(found.period, found.before)} />
+      <div class="fives">
+        <Figures figures={usageOf(found.period, found.before)} />
+      </div>
+      {!found.period.requests && <p class="soft">No request was made in this period, so there is no chart of it.</p>}
     </Panel>
-    <Charts found={found} />
+    {found.period.requests > 0 && <Charts found={found} />}
     <Panel title="Now">
       <Figures figures={stateOf(found)} />
     </Panel>
@@ -96,6 +99,7 @@ function usageOf(now: Used, before: Used): Figure[] {
     money("Cost", now.cost_credits, before.cost_credits),
     money("Margin", now.margin_credits, before.margin_credits, share),
     money("Refunded", now.refunded_credits, before.refunded_credits),
+    { name: "Tokens", value: shortly(tokens(now)), note: changed(tokens(now), tokens(before)) },
     { name: "Requests", value: shortly(now.requests), note: changed(now.requests, before.requests), href: usage() },
     {
       name: "Errors",
@@ -103,7 +107,7 @@ function usageOf(now: Used, before: Used): Figure[] {
       note: `${percent(now.errors, now.requests)} of requests; ${percent(before.errors, before.requests)} before`,
       href: usage({ measure: "errors" }),
     },
-    { name: "Tokens", value: shortly(tokens(now)), note: changed(tokens(now), tokens(before)) },
+    { name: "Streamed", value: shortly(now.streamed), note: `${percent(now.streamed, now.requests)} of requests` },
     times("Duration", now.latency, before.latency),
     times("First token", now.first_token, before.first_token),
   ];
@@ -195,7 +199,7 @@ function stateOf({ open_holds: holds, overdrawn, paid_suspended, balances, openr
       name: "Suspended orgs",
       value: <Count of={paid_suspended.count} />,
       note: "Their paid calls are refused",
-      href: link("orgs", { state: "suspended" }),
+      href: link("security", { kind: "org_paid_suspended" }),
     },
     {
       name: "Credit at OpenRouter",
@@ -230,12 +234,6 @@ const Holds = ({ of }: { of: Found["open_holds"] }) => (
 type Entry = Found["top_orgs"][number] | Found["top_models"][number] | Found["top_keys"][number];
 
 const measures = <Row extends Entry>(): Column<Row>[] => [
-  {
-    name: "Requests",
-    of: (row) => <data value={row.requests}>{shortly(row.requests)}</data>,
-    number: true,
-    wide: true,
-  },
   { name: "Charge", of: (row) => <Credits of={row.charge_credits} />, number: true },
   { name: "Margin", of: (row) => <Credits of={row.margin_credits} />, number: true },
 ];
@@ -269,7 +267,7 @@ const Tops = ({ found }: { found: Found }) => (
       rows={found.top_keys}
       name={(row) => row.name || row.masked_key || row.key_id}
       idOf={(row) => row.key_id}
-      leads={(id) => linkTo("keys", id)}
+      leads={(id) => link("keys", { open: id })}
       all={link("keys")}
     />
   </div>

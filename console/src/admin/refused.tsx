@@ -30,10 +30,11 @@ export function Refused({ tabs }: { tabs: ComponentChildren }) {
   const row = loaded.data?.data.find(({ id }) => id === open);
   return (
     <>
-      <Heading title="Usage" />
+      <Heading title="Usage">
+        <Period />
+      </Heading>
       {tabs}
       <div class="filters">
-        <Period />
         <OrgFilter />
         <Search name="model" label="Exact model id" />
         <Choice name="code" label="Why" options={CODES} />
@@ -71,7 +72,7 @@ function OneRow({ row }: { row: Row }) {
           ["Calls", <Count key="count" of={row.count} />],
           ["Org", <To key="org" path="orgs" id={row.org_id} />],
           ["User", <To key="user" path="users" id={row.user_id} />],
-          ["Key", <To key="key" path="keys" id={row.key_id} />],
+          ["Key", <code key="key">{row.key_id ?? "–"}</code>],
           ["Model", row.model ?? "–"],
           ["First", <When key="first" at={row.first_seen_at} seconds />],
           ["Last", <When key="last" at={row.last_seen_at} seconds />],

@@ -12,6 +12,7 @@ import type { Answer } from "../parts/session";
 import { Side } from "../parts/side";
 import { Table } from "../parts/table";
 import { When } from "../parts/times";
+import { RefundDialog } from "./credit_dialogs";
 
 type Life = Answer<"/admin/usage/{request_id}", "get">;
 type Basis = NonNullable<Life["settlement"]["basis"]>;
@@ -80,6 +81,7 @@ function WholeLife({ life }: { life: Life }) {
       </Section>
       <Section title="Settlement">
         <SettlementFacts life={life} />
+        <Refund of={life} />
       </Section>
       <Section title="Ledger">
         <Ledger life={life} />
@@ -108,9 +110,9 @@ const Section = ({ title, children }: { title: string; children: ComponentChildr
   </section>
 );
 
-const To = ({ path, id, name }: { path: string; id: string; name: string | null }) => (
-  <a class="text" href={linkTo(path, id)}>
-    {name || id}
+const To = ({ to, name }: { to: string; name: string }) => (
+  <a class="text" href={to}>
+    {name}
   </a>
 );
 
@@ -118,16 +120,16 @@ function overviewOf(life: Life): Pair[] {
   return [
     [
       "Id",
-      <>
+      <span key="id" class="group">
         <code>{life.id}</code>
         <Copy label="Request id" text={() => life.id} />
-      </>,
+      </span>,
     ],
     ["State", <Outcome key="state" row={life} />],
     ["Time", <When key="time" at={life.created_at} seconds />],
-    ["Org", <To key="org" path="orgs" id={life.org_id} name={life.org_name} />],
-    ["User", <To key="user" path="users" id={life.user_id} name={life.user_email} />],
-    ["Key", <To key="key" path="keys" id={life.key_id} name={life.key_name} />],
+    ["Org", <To key="org" to={linkTo("orgs", life.org_id)} name={life.org_name || life.org_id} />],
+    ["User", <To key="user" to={linkTo("users", life.user_id)} name={life.user_email || life.user_id} />],
+    ["Key", <To key="key" to={link("keys", { open: life.key_id })} name={life.key_name || life.key_id} />],
     ["Model", life.model],
     ["Served by", [life.served_model, life.upstream].filter(Boolean).join(" at ") || "–"],
     ["Endpoint", life.streamed ? `${life.endpoint}, streamed` : life.endpoint],
@@ -207,6 +209,19 @@ function SettlementFacts({ life }: { life: Life }) {
       <Facts facts={[...moneyOf(life), ...unitsOf(life)]} />
       <Numbers title="Prices used, in credits" of={settlement.price} />
       <Numbers title="Usage that the upstream stated" of={settlement.usage ?? {}} />
+    </>
+  );
+}
+
+function Refund({ of }: { of: Life }) {
+  const [asked, ask] = useState(false);
+  if (BigInt(of.settlement.refundable_nanos) <= 0n) return null;
+  return (
+    <>
+      <button type="button" onClick={() => ask(true)}>
+        Refund
+      </button>
+      {asked && <RefundDialog requestId={of.id} close={() => ask(false)} />}
     </>
   );
 }

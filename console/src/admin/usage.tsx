@@ -101,12 +101,10 @@ function Requests() {
   return (
     <>
       <Heading title="Usage">
-        <File query={query} format="csv" name="CSV" />
-        <File query={query} format="jsonl" name="NDJSON" />
+        <Period />
       </Heading>
       <Tabs />
       <div class="filters">
-        <Period />
         <OrgFilter />
         <Search name="model" label="Exact model id" />
         <Choice name="state" label="State" options={STATES} />
@@ -297,7 +295,7 @@ function Latencies() {
     <Panel title="Latency">
       <Shown loaded={loaded}>
         {({ data }) => (
-          <div class="columns plain">
+          <div class="columns">
             <LatencyChart title="Duration" data={data} bucket={bucket} kind="latency" />
             <LatencyChart title="Time to first token" data={data} bucket={bucket} kind="first_token" />
           </div>
@@ -321,6 +319,7 @@ function LatencyChart({
   kind: "latency" | "first_token";
 }) {
   const count = data.reduce((sum, point) => sum + point[kind].requests, 0);
+  if (!count) return <p class="soft">{title}: no request was measured.</p>;
   return (
     <Chart
       title={`${title}, by ${bucket}`}
@@ -337,6 +336,12 @@ function LatencyChart({
   );
 }
 
+const OrgName = ({ of }: { of: Row }) => (
+  <span class="cut short" title={of.org_id}>
+    {of.org_name || of.org_id}
+  </span>
+);
+
 const InAndOut = ({ of }: { of: Row }) => (
   <>
     <Count of={of.prompt_tokens} /> / <Count of={of.completion_tokens} />
@@ -347,7 +352,15 @@ function RequestList({ query }: { query: Record<string, string | undefined> }) {
   const { cursor, open } = route.value.filters;
   const loaded = useData("/admin/usage", { query: { ...query, cursor, limit: 50 } });
   return (
-    <Panel title="Requests">
+    <Panel
+      title="Requests"
+      aside={
+        <>
+          <File query={query} format="csv" name="CSV" />
+          <File query={query} format="jsonl" name="NDJSON" />
+        </>
+      }
+    >
       <List
         loaded={loaded}
         caption="Requests"
@@ -358,7 +371,7 @@ function RequestList({ query }: { query: Record<string, string | undefined> }) {
         columns={[
           { name: "Time", of: (row) => <When at={row.created_at} seconds />, sort: "created_at" },
           { name: "Model", of: (row) => <span class="cut">{row.model}</span> },
-          { name: "Org", of: (row) => <code class="cut short">{row.org_id}</code>, wide: true },
+          { name: "Org", of: (row) => <OrgName of={row} />, wide: true },
           { name: "Upstream", of: (row) => <span class="cut">{row.upstream ?? "–"}</span>, wide: true },
           { name: "State", of: (row) => <Outcome row={row} /> },
           { name: "Tokens in / out", of: (row) => <InAndOut of={row} />, number: true, wide: true },

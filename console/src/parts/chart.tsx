@@ -210,13 +210,16 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
       },
       {
         ...axis,
-        size: 64,
+        size: (_, labels) => roomFor(labels ?? []),
         grid: { stroke: colour("--line"), width: 1 },
         values: (_, ticks) => ticks.map((tick) => (isFlat && tick ? "" : written(tick))),
       },
     ],
   };
 }
+
+/** The width of an axis with these labels. */
+const roomFor = (labels: string[]): number => Math.max(48, 16 + 7 * Math.max(0, ...labels.map(({ length }) => length)));
 
 /** Half a bucket of room at both ends, so that no bar is cut. */
 function around(low: number, high: number, buckets: number): [number, number] {

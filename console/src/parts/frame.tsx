@@ -56,7 +56,7 @@ export function Frame({
 }) {
   return (
     <>
-      <header class="top">
+      <header class={menu ? "top has-menu" : "top"}>
         {menu}
         <a class="brand" href={page}>
           <svg viewBox="0 0 16 16" aria-hidden="true">
@@ -65,14 +65,7 @@ export function Frame({
           </svg>
           Tollgate
         </a>
-        <nav aria-label="Pages">
-          {PAGES.filter(([name]) => isShown(name, page)).map(([name, title]) => (
-            <a key={name} href={name} aria-current={page === name ? "page" : undefined}>
-              {title}
-            </a>
-          ))}
-          <a href="docs">Reference</a>
-        </nav>
+        <Pages open={page} />
         <div class="end">
           {aside}
           <ThemeSwitch />
@@ -83,6 +76,17 @@ export function Frame({
     </>
   );
 }
+
+const Pages = ({ open }: { open: PageName }) => (
+  <nav class="pages" aria-label="Pages">
+    {PAGES.filter(([name]) => isShown(name, open)).map(([name, title]) => (
+      <a key={name} href={name} aria-current={open === name ? "page" : undefined}>
+        {title}
+      </a>
+    ))}
+    <a href="docs">Reference</a>
+  </nav>
+);
 
 /** A view of a page: where it stands in the menu and what it shows. */
 export interface View {
@@ -107,7 +111,7 @@ export function SignedInPage({ page, views }: { page: PageName; views: View[] })
   const path = route.value.parts[0] ?? "";
   const view = views.find((one) => one.path === path);
   return (
-    <Frame page={page} aside={<Person />} menu={<SmallMenu views={views} open={path} />}>
+    <Frame page={page} aside={<Person />} menu={<SmallMenu page={page} views={views} open={path} />}>
       <div class="console">
         <Menu views={views} open={path} />
         <main class="view" key={path}>
@@ -162,13 +166,20 @@ function Menu({ views, open }: { views: View[]; open: string }) {
 }
 
 /** The menu of a narrow window. A choice closes it. */
-function SmallMenu({ views, open }: { views: View[]; open: string }) {
+function SmallMenu({ page, views, open }: { page: PageName; views: View[]; open: string }) {
   return (
     <details class="small-menu" key={open}>
       <summary aria-label="Menu">
         <Icon name="menu" />
       </summary>
-      <Menu views={views} open={open} />
+      <div class="opened">
+        <Pages open={page} />
+        <Menu views={views} open={open} />
+        <div class="switches">
+          <ZoneSwitch />
+          <ThemeSwitch />
+        </div>
+      </div>
     </details>
   );
 }

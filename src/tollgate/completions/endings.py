@@ -164,14 +164,17 @@ def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None
 
 def _usage(tally: Tally, route: Route) -> credits.Usage | None:
     """Our own servers' cost is tokens times the route's price, whatever they state. OpenRouter sends zeros without a
-    cost for answers that did cost something: that is no usage."""
+    cost for answers that did cost something: that is no usage. Nor are the tokens of Responses and Messages without
+    a cost, since those of a cache have other prices."""
     usage = credits.read_usage(tally.usage)
     if usage is None:
         return None
     if route.upstream.id != OPENROUTER:
         return usage._replace(cost_nanos=None)
-    is_empty = not usage.prompt_tokens and not usage.completion_tokens and usage.cost_nanos is None
-    return None if is_empty else usage
+    if usage.cost_nanos is not None:
+        return usage
+    is_typed = "input_tokens" in (tally.usage or {})
+    return None if is_typed or not (usage.prompt_tokens or usage.completion_tokens) else usage
 
 
 def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:

@@ -29,6 +29,16 @@ async def series(door: Door, query: schemas.OwnSeriesQuery, *, everyone: bool, b
     return {**found, "bucket": query.bucket, **_over(span, now)}
 
 
+async def own_overview(door: Door, query: schemas.OwnOverviewQuery) -> dict[str, Any]:
+    now = clock.now()
+    span = rules.overview_span(query.since, query.until, now=now)
+    bucket = rules.overview_bucket(span, now)
+    over = _over(span, now)
+    found = await store.own_overview(door, bucket, query.over(span))
+    series = {**found["series"], "bucket": bucket, **over}
+    return {**found, "series": series, "models": {**found["models"], "by": ["model"], **over}}
+
+
 async def latency(door: Door, kind: str, query: schemas.LatencyQuery) -> dict[str, Any]:
     now = clock.now()
     span = rules.latency_span(query.since, query.until, has_subject=query.has_subject, now=now)

@@ -39,6 +39,10 @@ class UsageFilters(Period):
         return self.model_copy(update={"since": span.since, "until": span.until}).filters()
 
 
+class OwnOverviewQuery(UsageFilters):
+    """The last 24 hours by default."""
+
+
 class AllUsageFilters(UsageFilters):
     org_id: Text | None = Field(None, description="Only requests of this org.")
 
@@ -221,8 +225,9 @@ class RequestRow(Amounts):
 
 
 class PaidRequestRow(RequestRow):
-    """A request with what it cost us."""
+    """A request with the name of its org and what it cost us."""
 
+    org_name: str | None
     cost_nanos: int | None
     cost_credits: Credits | None
 

@@ -81,6 +81,10 @@ async def own_monitor(door: Door) -> Json:
     return await door.call("tollgate_own_monitor")
 
 
+async def own_overview(door: Door, bucket: str, filters: Filters) -> Json:
+    return await door.call("tollgate_own_overview", bucket=bucket, filters=filters)
+
+
 async def key_usage(door: Door) -> Json:
     """Of the caller's key."""
     return await door.call("tollgate_key_usage")

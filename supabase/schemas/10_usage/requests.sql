@@ -28,6 +28,7 @@ begin
     'id', r.id,
     'created_at', tollgate.utc(r.created_at),
     'org_id', r.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = r.org_id),
     'user_id', r.user_id,
     'key_id', r.key_id,
     'endpoint', r.endpoint,
@@ -62,7 +63,7 @@ stable
 set search_path = ''
 as $$
 begin
-  return tollgate.request_shown(r) - array['cost_nanos'];
+  return tollgate.request_shown(r) - array['cost_nanos', 'org_name'];
 end
 $$;
 

@@ -124,7 +124,6 @@ begin
   end if;
   return tollgate.request_shown(found_request) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'org_name', (select o.name from tollgate.orgs o where o.id = found_request.org_id),
     'user_email', (select u.email from tollgate.users u where u.id = found_request.user_id),
     'key_name', (select k.name from tollgate.api_keys k where k.id = found_request.key_id),
     'hold', tollgate.hold_shown(found_request),

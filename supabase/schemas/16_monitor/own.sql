@@ -97,6 +97,26 @@ comment on function public.tollgate_own_monitor(jsonb) is
 select tollgate.expose('public.tollgate_own_monitor(jsonb)');
 
 
+create function public.tollgate_own_overview(caller jsonb, bucket text, filters jsonb) returns jsonb
+language sql
+security definer
+set search_path = ''
+set jit = off
+as $$
+  select public.tollgate_own_monitor(caller) || jsonb_build_object(
+    'series', public.tollgate_usage_series(caller, bucket, filters, false) - 'caller',
+    'models', public.tollgate_usage_aggregate(
+      caller, '["model"]', filters || jsonb_build_object('sort', 'charge:desc'), 10, false
+    ) - 'caller'
+  )
+$$;
+
+comment on function public.tollgate_own_overview(jsonb, text, jsonb) is
+  'tollgate_own_monitor(), with the usage of the caller''s org in a period as `series` and the ten models that cost most as `models`. `filters` has from and to. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_own_overview(jsonb, text, jsonb)');
+
+
 create function public.tollgate_key_usage(caller jsonb) returns jsonb
 language plpgsql
 security definer

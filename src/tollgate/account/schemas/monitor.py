@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from tollgate.account.schemas.profile import AllLimits, OwnBalance
+from tollgate.usage.schemas import Aggregate, Series
 from tollgate.web.schemas import Amounts, Credits, Moment
 
 
@@ -62,6 +63,11 @@ class OwnMonitor(OwnBalance):
     usage: OrgUsageOverTime = Field(description="The usage of the whole org.")
     limits: AllLimits = Field(description="As in /user/limit.")
     allowances: Allowances = Field(description="What this key may still spend and use.")
+
+
+class OwnOverview(OwnMonitor):
+    series: Series
+    models: Aggregate = Field(description="The ten models that cost most.")
 
 
 class OwnUsage(BaseModel):
