@@ -46,7 +46,7 @@ export function Audit() {
           open={({ id }) => id === open}
           columns={[
             { name: "Time", of: (one) => <When at={one.occurred_at} seconds />, sort: "occurred_at" },
-            { name: "Action", of: (one) => <code class="unbroken">{one.action}</code> },
+            { name: "Action", of: (one) => <code>{one.action}</code> },
             { name: "Outcome", of: (one) => <Status of={one.outcome} /> },
             { name: "Actor", of: (one) => <span class="cut">{actorOf(one)}</span> },
             { name: "Target", of: (one) => <code class="cut">{one.target_id}</code>, wide: true },

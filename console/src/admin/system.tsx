@@ -208,7 +208,7 @@ const SettingTable = ({ rows }: { rows: Setting[] }) => (
     rows={rows}
     keyOf={({ name }) => name}
     columns={[
-      { name: "Setting", of: (one) => <code class="unbroken">{one.name}</code> },
+      { name: "Setting", of: (one) => <code>{one.name}</code> },
       { name: "Value", of: (one) => <Value of={one} /> },
       { name: "Meaning", of: (one) => <span class="prose">{one.description}</span>, wide: true },
     ]}
@@ -234,14 +234,14 @@ function Database() {
   return (
     <Shown loaded={loaded}>
       {(found) => (
-        <div class="stack">
+        <>
           <Panel title="Database">
             <Figures figures={figuresOf(found)} />
           </Panel>
           <Slowest found={found} />
           <Indexes found={found} />
           <Tables found={found} />
-        </div>
+        </>
       )}
     </Shown>
   );
