@@ -103,6 +103,7 @@ async def test_a_key_is_disabled_and_enabled_again_rotated_and_revoked_by_its_na
         assert (await _status(site, someone, made_key), await _status(site, someone, rotated)) == (401, 200)
 
         await page.goto(f"{made.address}/account#/keys?status=active")
+        await expect(page.get_by_role("link", name="Old", exact=True)).to_have_count(1)
         await page.get_by_role("link", name="Old", exact=True).click()
         await side.get_by_role("button", name="Revoke").click()
         revoke = page.get_by_role("dialog").get_by_role("button", name="Revoke")
