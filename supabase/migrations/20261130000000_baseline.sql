@@ -3258,6 +3258,7 @@ as $$
   select jsonb_build_object(
     'id', person.id,
     'org_id', person.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = person.org_id),
     'email', person.email,
     'name', person.name,
     'role', person.role,
@@ -5267,6 +5268,7 @@ as $$
   select jsonb_build_object(
     'id', tollgate.transfer_id(t.position),
     'org_id', t.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = t.org_id),
     'kind', t.kind,
     'debit', t.debit,
     'credit', t.credit,
@@ -12118,7 +12120,7 @@ end
 $$;
 
 comment on function public.tollgate_sessions(jsonb, jsonb, integer) is
-  'The sessions of the caller, newest first; of all users when `filters` says everyone and the caller is an operator. `filters`: everyone, cursor. Refuses: as recognise() and page(). Locks nothing.';
+  'The sessions of the caller, newest first; of all users when `filters` says everyone and the caller is an operator. `filters`: everyone, user_id, cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_sessions(jsonb, jsonb, integer)');
 

@@ -137,6 +137,7 @@ async def test_a_grant_is_a_transfer_the_balance_and_an_audit_event(office: Offi
         "id": transfer_id,
         "created": True,
         "org_id": someone.org_id,
+        "org_name": "Org",
         "kind": "grant",
         "debit": "promotion",
         "credit": "wallet",

@@ -52,6 +52,7 @@ async def test_a_user_is_made_in_an_org(
     assert user == {
         "id": user["id"],
         "org_id": someone.org_id,
+        "org_name": "Org",
         "email": email,
         "name": "Ada",
         "role": "admin",

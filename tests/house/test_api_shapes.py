@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from journeys.walk import operations, whole_document
 from tollgate.completions import openapi as paid
+from tollgate.completions.openapi import ERROR_SHAPES
+from tollgate.web.error_responses import shape_of_path
 
 SHAPES_OF_OPENROUTER = {"/v1/models", "/v1/models/{model}", "/v1/models/{author}/{slug}/endpoints"}
 """Paths that answer in the shape of another API."""
@@ -193,5 +195,4 @@ def test_errors_have_the_shape_of_their_paths() -> None:
     for method, path, told in operations(whole_document()):
         refusals = [answer for status, answer in told["responses"].items() if status[0] == "4"]
         shapes = set().union(*(references(answer["content"]) for answer in refusals))
-        ours = {"OpenRouterErrorResponse" if path.startswith("/api/v1/") else "ErrorResponse"}
-        assert shapes == (ours if refusals else set()), (method, path)
+        assert shapes == ({ERROR_SHAPES[shape_of_path(path)]} if refusals else set()), (method, path)

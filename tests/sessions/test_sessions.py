@@ -264,6 +264,10 @@ async def test_sessions_are_listed_and_ended(client: httpx.AsyncClient, person: 
         await sign_in(operator, admin)
         everyone = (await operator.get("/auth/sessions", params={"everyone": True, "limit": 1000})).json()["data"]
         assert second["id"] in {one["id"] for one in everyone}
+        one_user = await operator.get("/auth/sessions", params={"everyone": True, "user_id": someone.user_id})
+        assert [one["id"] for one in one_user.json()["data"]] == [second["id"]]
+        others = await client.get("/auth/sessions", params={"everyone": True, "user_id": admin.user_id})
+        assert [one["id"] for one in others.json()["data"]] == [second["id"]]
         assert (await operator.delete(f"/auth/sessions/{second['id']}")).json() == {"ended": 1}
         assert code_of(await client.get("/auth/me")) == ENDED
 

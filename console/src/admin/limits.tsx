@@ -4,7 +4,7 @@ import { notify } from "../parts/basics";
 import { Panel, Shown, useData } from "../parts/data";
 import { FormDialog, type Values } from "../parts/dialogs";
 import { hasLimits, LimitFields, limitsOf, type SixLimits, WINDOWS } from "../parts/limit_fields";
-import { Count } from "../parts/numbers";
+import { Bound, Count } from "../parts/numbers";
 import { type Answer, change } from "../parts/session";
 import { Table } from "../parts/table";
 
@@ -42,13 +42,11 @@ const InEffect = ({ found }: { found: Found }) => (
     columns={[
       { name: "Limit", of: ([, label]) => label },
       { name: "Own", of: ([name]) => <Count of={found.limits[name]} />, number: true },
-      { name: "In effect", of: ([name]) => shown(found.in_effect[name].limit), number: true },
+      { name: "In effect", of: ([name]) => <Bound of={found.in_effect[name].limit} />, number: true },
       { name: "Set by", of: ([name]) => found.in_effect[name].set_by ?? "–" },
     ]}
   />
 );
-
-const shown = (limit: number | null) => (limit === null ? "no limit" : <Count of={limit} />);
 
 function LimitsDialog({ subject, limits, close }: { subject: Subject; limits: SixLimits; close: () => void }) {
   const submit = async (values: Values) => {
@@ -57,7 +55,7 @@ function LimitsDialog({ subject, limits, close }: { subject: Subject; limits: Si
   };
   return (
     <FormDialog title="Set limits" action="Set limits" onClose={close} submit={submit}>
-      <p class="soft">They hold from the next request on. Leave a field empty for: {FALLBACK[kindOf(subject)]}.</p>
+      <p class="soft">They hold from the next request on.</p>
       <LimitFields limits={limits} none={FALLBACK[kindOf(subject)]} />
     </FormDialog>
   );

@@ -213,7 +213,7 @@ function EditDialog({ org, close }: DialogProps) {
   return (
     <FormDialog title={`Edit ${org.name}`} action="Save" onClose={close} submit={submit}>
       <Input label="Name" name="name" required maxLength={200} defaultValue={org.name} />
-      <TermFields row={org} none="As the plan" />
+      <TermFields row={org} noMarkup="As the plan" noBound="As the plan" />
     </FormDialog>
   );
 }

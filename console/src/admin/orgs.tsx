@@ -70,7 +70,7 @@ function CreateOrg({ plans, close }: { plans: [string, string][]; close: () => v
     go(linkTo("orgs", made.id));
   };
   return (
-    <FormDialog title="Create an org" action="Create" onClose={close} submit={submit}>
+    <FormDialog title="Create an org" action="Create" ready={plans.length > 0} onClose={close} submit={submit}>
       <Input label="Name" name="name" required maxLength={200} />
       <Select label="Plan" name="plan" options={plans} />
     </FormDialog>

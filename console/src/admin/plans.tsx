@@ -7,7 +7,7 @@ import { Facts } from "../parts/figures";
 import { Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { LimitFields, limitsOf, WINDOWS } from "../parts/limit_fields";
-import { Count, Rate } from "../parts/numbers";
+import { Bound, Count, Rate } from "../parts/numbers";
 import { go, link, route, withFilters } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
 import { Side } from "../parts/side";
@@ -113,12 +113,12 @@ const PlanFacts = ({ plan }: { plan: Plan }) => (
     facts={[
       ["Id", <code key="id">{plan.id}</code>],
       ["Description", plan.description || "–"],
-      ["Markup", <Rate key="markup" of={plan.markup} />],
+      ["Markup", plan.markup === null ? "as the setting MARKUP" : <Rate key="markup" of={plan.markup} />],
       ...WINDOWS.map(([name, label]): [string, preact.ComponentChildren] => [
         label,
-        <Count key={name} of={plan.limits[name]} />,
+        <Bound key={name} of={plan.limits[name] ?? null} />,
       ]),
-      ["Open requests", <Count key="open" of={plan.max_concurrent_requests} />],
+      ["Open requests", <Bound key="open" of={plan.max_concurrent_requests} />],
       [
         "Orgs",
         <a key="orgs" class="text" href={link("orgs", { plan: plan.id })}>
@@ -134,7 +134,7 @@ const PlanFields = ({ plan }: { plan?: Plan }) => (
   <>
     <Input label="Name" name="name" required maxLength={200} defaultValue={plan?.name ?? ""} />
     <Lines label="Description" name="description" maxLength={1000} defaultValue={plan?.description ?? ""} />
-    <TermFields row={plan} none="None" />
+    <TermFields row={plan} noMarkup="As the setting MARKUP" noBound="No limit" />
     <LimitFields limits={plan?.limits ?? null} />
   </>
 );

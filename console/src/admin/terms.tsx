@@ -9,7 +9,14 @@ interface Terms {
 const MILLIONTHS = 1_000_000;
 const percentOf = (markup: number): string => String(Math.round(markup * MILLIONTHS) / (MILLIONTHS / 100));
 
-export const TermFields = ({ row, none }: { row?: Terms | undefined; none: string }) => (
+interface TermFieldsProps {
+  row?: Terms | undefined;
+  /** What holds where a field is left empty. */
+  noMarkup: string;
+  noBound: string;
+}
+
+export const TermFields = ({ row, noMarkup, noBound }: TermFieldsProps) => (
   <div class="pair">
     <Input
       label="Markup in percent"
@@ -17,7 +24,7 @@ export const TermFields = ({ row, none }: { row?: Terms | undefined; none: strin
       type="number"
       step="any"
       min={0}
-      placeholder={none}
+      placeholder={noMarkup}
       hint="What a request costs besides the upstream's price."
       defaultValue={row?.markup === null || !row ? "" : percentOf(row.markup)}
     />
@@ -26,7 +33,7 @@ export const TermFields = ({ row, none }: { row?: Terms | undefined; none: strin
       name="max_concurrent_requests"
       type="number"
       min={0}
-      placeholder={none}
+      placeholder={noBound}
       hint="The most that run at the same time."
       defaultValue={row?.max_concurrent_requests?.toString() ?? ""}
     />

@@ -44,9 +44,9 @@ export function Transfers() {
 
 const ORG: Column<Transfer> = {
   name: "Org",
-  of: ({ org_id }) => (
-    <a class="text" href={linkTo("orgs", org_id)}>
-      <code>{org_id}</code>
+  of: ({ org_id, org_name }) => (
+    <a class="text cut" href={linkTo("orgs", org_id)}>
+      {org_name}
     </a>
   ),
   wide: true,
@@ -81,10 +81,14 @@ export function TransferList({ orgId }: { orgId?: string }) {
             { name: "Time", of: (row) => <When at={row.created_at} seconds />, sort: "created_at" },
             { name: "Kind", of: (row) => <Status of={row.kind} /> },
             ...(orgId ? [] : [ORG]),
-            { name: "For", of: (row) => <For transfer={row} /> },
-            { name: "From, to", of: (row) => `${row.debit} → ${row.credit}`, wide: true },
             { name: "Change", of: (row) => <Credits of={row.change_credits} />, number: true },
             { name: "Balance after", of: (row) => <Credits of={row.balance_after_credits} />, number: true },
+            { name: "For", of: (row) => <For transfer={row} /> },
+            {
+              name: "From, to",
+              of: (row) => <span class="unbroken">{`${row.debit} → ${row.credit}`}</span>,
+              wide: true,
+            },
             { name: "", of: (row) => <Refund transfer={row} refund={refund} /> },
           ]}
         />
@@ -95,19 +99,19 @@ export function TransferList({ orgId }: { orgId?: string }) {
 }
 
 const For = ({ transfer: { request_id, reason } }: { transfer: Transfer }) => (
-  <>
+  <div class="stacked">
     {request_id && (
       <a class="text" href={linkTo("usage", request_id)}>
         <code>{request_id}</code>
       </a>
     )}
     {reason && (
-      <div class="cut" title={reason}>
+      <span class="cut" title={reason}>
         {reason}
-      </div>
+      </span>
     )}
     {!request_id && !reason && "–"}
-  </>
+  </div>
 );
 
 const Refund = ({ transfer, refund }: { transfer: Transfer; refund: (id: string) => void }) =>

@@ -76,7 +76,7 @@ function Page({ user }: { user: Row }) {
             [
               "Org",
               <a key="org" class="text" href={linkTo("orgs", user.org_id)}>
-                <code>{user.org_id}</code>
+                {user.org_name}
               </a>,
             ],
             ["Keys", <Count key="keys" of={user.keys} />],

@@ -35,9 +35,9 @@ export function Users() {
 
 const ORG: Column<Row> = {
   name: "Org",
-  of: ({ org_id }) => (
-    <a class="text" href={linkTo("orgs", org_id)}>
-      <code>{org_id}</code>
+  of: ({ org_id, org_name }) => (
+    <a class="text cut" href={linkTo("orgs", org_id)}>
+      {org_name}
     </a>
   ),
   wide: true,

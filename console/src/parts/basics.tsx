@@ -1,6 +1,7 @@
 /** The parts that pages are made of. */
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
+import { Failed } from "./api";
 import { exactCredits, shownCredits } from "./money";
 
 const PATHS = {
@@ -53,6 +54,13 @@ export function notify(text: string, undo?: () => void): void {
   clearTimeout(timer);
   timer = setTimeout(close, undo ? 10_000 : 4000);
 }
+
+/** A change without a form has no other place to show why it was refused. */
+addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof Failed)) return;
+  event.preventDefault();
+  notify(event.reason.message);
+});
 
 const close = () => {
   notice.value = null;

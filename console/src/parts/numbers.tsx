@@ -16,6 +16,9 @@ export function Count({ of }: { of: number | null | undefined }) {
   return <data value={of}>{whole.format(of)}</data>;
 }
 
+/** The value of a limit. Null is none. */
+export const Bound = ({ of }: { of: number | null }) => (of === null ? <>no limit</> : <Count of={of} />);
+
 export function Credits({ of }: { of: string | null | undefined }) {
   const nanos = nanosOf(of ?? "");
   return nanos === null ? <span class="soft">–</span> : <Money nanos={nanos} />;

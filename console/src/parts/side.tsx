@@ -4,6 +4,10 @@ import { useEffect, useRef } from "preact/hooks";
 import { Icon } from "./basics";
 import { go, withFilters } from "./routing";
 
+/** Esc in a dialog that the panel holds closes only the dialog. */
+const leaves = ({ key, target }: KeyboardEvent) =>
+  key === "Escape" && target instanceof Element && !target.closest("dialog");
+
 const close = () => go(withFilters({ open: "" }));
 
 export function Side({ title, children }: { title: ComponentChildren; children: ComponentChildren }) {
@@ -15,7 +19,7 @@ export function Side({ title, children }: { title: ComponentChildren; children: 
       ref={box}
       tabIndex={-1}
       aria-label={typeof title === "string" ? title : "Details"}
-      onKeyDown={(event) => event.key === "Escape" && close()}
+      onKeyDown={(event) => leaves(event) && close()}
     >
       <header>
         <h2>{title}</h2>

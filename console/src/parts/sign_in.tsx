@@ -1,6 +1,6 @@
 /** The page that asks who is there, and the dialog that asks again before a grave change. */
 import { useEffect, useState } from "preact/hooks";
-import { asProblem, type Problem } from "./api";
+import { asProblem, Failed, type Problem, problem } from "./api";
 import { notify } from "./basics";
 import { Dialog, Form, Input, type Values } from "./dialogs";
 import { ProblemBox } from "./problems";
@@ -95,6 +95,12 @@ function ByHand({ onDone }: { onDone: () => void }) {
 const proofOf = (way: Way, values: Values): Proof =>
   way === "key" ? { key: values.text("key") } : { email: values.text("email"), password: values.text("password") };
 
+const NOT_AGAIN = problem(
+  { code: "sign_in_again", message: "Nothing was changed, because you did not sign in again." },
+  0,
+  null,
+);
+
 /** Asks to sign in again when the server wants a fresh sign-in, and lets the change go on. */
 export function SignInAgain() {
   const waiting = challenge.value;
@@ -104,7 +110,7 @@ export function SignInAgain() {
     how();
   };
   return (
-    <Dialog title="Sign in again" onClose={() => settle(() => waiting.reject(new Error("Not signed in again.")))}>
+    <Dialog title="Sign in again" onClose={() => settle(() => waiting.reject(new Failed(NOT_AGAIN)))}>
       <p class="soft">This change needs a sign-in of the last 15 minutes.</p>
       <ByHand
         onDone={() => {

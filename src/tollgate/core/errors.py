@@ -527,7 +527,8 @@ class TooManySignIns(TollgateError):
 
     def __init__(self, message: str | None = None, /, **facts: Any) -> None:
         super().__init__(message, **facts)
-        self.headers = {"retry-after": str(facts["retry_after_seconds"])} if facts else {}
+        wait = facts.get("retry_after_seconds")
+        self.headers = {"retry-after": str(wait)} if wait is not None else {}
 
 
 class UpstreamError(TollgateError):

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from tollgate.keys.rules import LONGEST
 from tollgate.people.schemas import Email, Role
 from tollgate.sessions.rules import LONGEST as LONGEST_PASSWORD
-from tollgate.web.schemas import ChangeBody, Moment, PageQuery
+from tollgate.web.schemas import ChangeBody, Line, Moment, PageQuery
 
 Secret = Annotated[str, Field(min_length=1, max_length=LONGEST)]
 Password = Annotated[
@@ -68,6 +68,7 @@ class SignInWays(BaseModel):
 
 class SessionFilters(PageQuery):
     everyone: bool = Field(False, description="The sessions of all users. Only for operators; others get their own.")
+    user_id: Line | None = Field(None, description="With `everyone`: only the sessions of this user.")
 
     def filters(self) -> dict[str, Any]:
         return super().filters() | {"everyone": self.everyone}

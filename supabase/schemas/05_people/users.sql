@@ -19,6 +19,7 @@ as $$
   select jsonb_build_object(
     'id', person.id,
     'org_id', person.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = person.org_id),
     'email', person.email,
     'name', person.name,
     'role', person.role,

@@ -35,6 +35,7 @@ as $$
   select jsonb_build_object(
     'id', tollgate.transfer_id(t.position),
     'org_id', t.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = t.org_id),
     'kind', t.kind,
     'debit', t.debit,
     'credit', t.credit,

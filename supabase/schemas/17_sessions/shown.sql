@@ -90,6 +90,6 @@ end
 $$;
 
 comment on function public.tollgate_sessions(jsonb, jsonb, integer) is
-  'The sessions of the caller, newest first; of all users when `filters` says everyone and the caller is an operator. `filters`: everyone, cursor. Refuses: as recognise() and page(). Locks nothing.';
+  'The sessions of the caller, newest first; of all users when `filters` says everyone and the caller is an operator. `filters`: everyone, user_id, cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_sessions(jsonb, jsonb, integer)');

@@ -13,6 +13,7 @@ Account = Literal["wallet", "funding", "promotion", "revenue", "writeoff"]
 
 class Transfer(TransferFields):
     org_id: str
+    org_name: str
     debit: Account = Field(description="The account that the amount left.")
     credit: Account = Field(description="The account that received the amount.")
     amount_nanos: int

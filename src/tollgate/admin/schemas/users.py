@@ -14,6 +14,7 @@ UserStatus = Literal["active", "disabled"]
 class User(BaseModel):
     id: str
     org_id: str
+    org_name: str
     email: str
     name: str
     role: Role
