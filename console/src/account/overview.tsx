@@ -92,7 +92,7 @@ function ByModel({ models }: { models: Found["models"]["data"] }) {
       keyOf={(row) => row.model ?? ""}
       link={(row) => link("usage", { ...period(USUAL), model: row.model ?? "" })}
       columns={[
-        { name: "Model", of: (row) => row.model },
+        { name: "Model", of: (row) => <span class="cut">{row.model}</span> },
         { name: "Requests", of: (row) => <Count of={row.requests} />, number: true },
         { name: "Failed", of: (row) => <Count of={row.errors} />, number: true, wide: true },
         { name: "Tokens in", of: (row) => <Count of={row.prompt_tokens} />, number: true, wide: true },
