@@ -96,11 +96,8 @@ async def test_the_catalogue_has_the_prices_that_a_plan_is_charged_and_is_refres
         page = made.page
         await made.sign_in("admin", operator.secret)
         await page.goto(f"{made.address}/admin#/models?q=sandbox%2Fecho")
-        prices = (
-            page.get_by_role("row")
-            .filter(has=page.get_by_role("link", name="sandbox/echo", exact=True))
-            .locator("td data")
-        )
+        echo = page.get_by_role("link", name="sandbox/echo", exact=True)
+        prices = page.get_by_role("row").filter(has=echo).locator("td data")
         await expect(prices).to_have_text(["131,072", "0.25", "1.25"])
         await page.get_by_label("Prices for").select_option(label=plan)
         await expect(prices).to_have_text(["131,072", "0.50", "2.50"])
@@ -118,17 +115,14 @@ async def test_a_security_event_is_acknowledged_with_a_note(
     async with visit() as made:
         page = made.page
         await made.sign_in("admin", operator.secret)
-        await page.goto(
-            f"{made.address}/admin#/security?acknowledged=false&kind=org_overdrawn&org_id={operator.org_id}&open={event}"
-        )
+        view = f"{made.address}/admin#/security?kind=org_overdrawn&org_id={operator.org_id}&open={event}"
+        await page.goto(f"{view}&acknowledged=false")
         side = page.get_by_role("complementary")
         await side.get_by_role("button", name="Acknowledge").click()
         await page.get_by_label("Note").fill(SCRIPT)
         await page.get_by_role("dialog").get_by_role("button", name="Acknowledge").click()
         await expect(page.get_by_text("Nothing matches these filters.")).to_be_visible()
-        await page.goto(
-            f"{made.address}/admin#/security?acknowledged=true&kind=org_overdrawn&org_id={operator.org_id}&open={event}"
-        )
+        await page.goto(f"{view}&acknowledged=true")
         await expect(side).to_contain_text(SCRIPT)
         assert (made.complaints, made.foreign) == ([], [])
 

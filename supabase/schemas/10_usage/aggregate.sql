@@ -107,9 +107,9 @@ as $$
   summed as (
     select r.place, u.start, row(
       u.start,
-      case when r.place < 6 then min(u.org_id) end, case when r.place < 6 then min(u.user_id) end,
-      case when r.place < 6 then min(u.key_id) end, case when r.place < 6 then min(u.model) end,
-      case when r.place < 6 then min(u.upstream) end,
+      min(u.org_id) filter (where r.place < 6), min(u.user_id) filter (where r.place < 6),
+      min(u.key_id) filter (where r.place < 6), min(u.model) filter (where r.place < 6),
+      min(u.upstream) filter (where r.place < 6),
       sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated), sum(u.prompt_tokens), sum(u.completion_tokens),
       sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at)
     )::tollgate.usage as used
@@ -140,6 +140,7 @@ language plpgsql
 security definer
 set search_path = ''
 set jit = off
+set work_mem = '64MB'
 set timezone = 'UTC'
 as $$
 declare
