@@ -18,20 +18,20 @@ class Kind(NamedTuple):
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "audit_failed": Kind("The last audit of the books found $count faults.", "system?panel=books"),
+    "audit_failed": Kind("Faults that the last audit of the books found: $count.", "system?panel=books"),
     "quarantined": Kind(
-        "$count requests of the last 7 days were charged their hold, because the upstream's figures cannot be correct.",
+        "Requests of the last 7 days that were charged their hold, since the upstream's figures cannot be true: $count.",
         "usage?quarantined=true",
     ),
-    "expired_holds": Kind("$count holds expired and were not ended. Check that the sweeper runs.", "usage?state=held"),
-    "unsettled": Kind("The cost of $count requests is unknown for more than 10 minutes.", "usage?state=unsettled"),
-    "paid_suspended": Kind("The paid calls of $count orgs are suspended.", "security?kind=org_paid_suspended"),
-    "overdrawn": Kind("$count orgs owe $overdrawn_credits credits.", "orgs?sort=credits:asc"),
-    "upstream_down": Kind("The last health check of $count upstreams failed.", "upstreams"),
+    "expired_holds": Kind("Holds that expired and were not ended: $count. Check that the sweeper runs.", "usage?state=held"),
+    "unsettled": Kind("Requests whose cost is unknown for more than 10 minutes: $count.", "usage?state=unsettled"),
+    "paid_suspended": Kind("Orgs whose paid calls are suspended: $count.", "security?kind=org_paid_suspended"),
+    "overdrawn": Kind("Orgs that owe credits: $count, together $overdrawn_credits.", "orgs?sort=credits:asc"),
+    "upstream_down": Kind("Upstreams whose last health check failed: $count.", "upstreams"),
     "security_event": Kind(
-        "$count security events are not acknowledged.", "security?acknowledged=false&severity=$severity"
+        "Security events that were not acknowledged: $count.", "security?acknowledged=false&severity=$severity"
     ),
-    "breaker_open": Kind("$count upstreams fail, and calls to them are stopped.", "upstreams"),
+    "breaker_open": Kind("Upstreams that fail and are not called for now: $count.", "upstreams"),
     "stale_catalog": Kind("The list of models could not be refreshed for $age_seconds seconds.", "models"),
     "openrouter_credit_low": Kind("The credit at OpenRouter lasts $days_left days at today's rate.", "upstreams"),
 }
