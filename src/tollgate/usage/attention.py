@@ -23,7 +23,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Requests of the last 7 days that were charged their hold, since the upstream's figures cannot be true: $count.",
         "usage?quarantined=true",
     ),
-    "expired_holds": Kind("Holds that expired and were not ended: $count. Check that the sweeper runs.", "usage?state=held"),
+    "expired_holds": Kind(
+        "Holds that expired and were not ended: $count. Check that the sweeper runs.", "usage?state=held"
+    ),
     "unsettled": Kind("Requests whose cost is unknown for more than 10 minutes: $count.", "usage?state=unsettled"),
     "paid_suspended": Kind("Orgs whose paid calls are suspended: $count.", "security?kind=org_paid_suspended"),
     "overdrawn": Kind("Orgs that owe credits: $count, together $overdrawn_credits.", "orgs?sort=credits:asc"),
