@@ -20,7 +20,7 @@ class Kind(NamedTuple):
 KINDS: Final[Mapping[str, Kind]] = {
     "audit_failed": Kind("Faults that the last audit of the books found: $count.", "system?panel=books"),
     "quarantined": Kind(
-        "Requests of the last 7 days that were charged their hold, since the upstream's figures cannot be true: $count.",
+        "Requests of the last 7 days charged their hold, since the upstream's figures cannot be true: $count.",
         "usage?quarantined=true",
     ),
     "expired_holds": Kind(
