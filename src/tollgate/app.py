@@ -189,7 +189,7 @@ def create_app(
         paid={endpoint.path: around_paid(endpoint) for endpoint in paid},
         lazy={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
-            OF_THE_CONSOLE: _of_the_console,
+            OF_THE_CONSOLE: partial(_of_the_console, chosen),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock, settings.host_of(environ)),
             OF_SESSIONS: partial(_of_sessions, chosen, rooms),
         },
@@ -233,11 +233,12 @@ def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRo
     ]
 
 
-def _of_the_console() -> list[APIRouter]:
-    """The web pages. Imported when they are requested: see web/application.py."""
+def _of_the_console(chosen: Settings) -> list[APIRouter]:
+    """The web pages, which also ask Supabase Auth. Imported when they are requested: see web/application.py."""
     from tollgate.console import routes as console  # noqa: PLC0415
 
-    return [console.router()]
+    supabase = chosen.supabase_url if chosen.supabase_publishable_key else None
+    return [console.router(*([supabase] if supabase else []))]
 
 
 def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> list[APIRouter]:

@@ -37,7 +37,7 @@ async def test_a_link_a_password_and_a_key_each_sign_in(visit: Visiting, payer: 
         await expect(page.get_by_role("status").first).to_contain_text("You are signed out.")
 
         await page.get_by_text("Password", exact=True).click()
-        await page.get_by_label("E-mail").fill(someone.email)
+        await page.get_by_label("Email").fill(someone.email)
         await page.locator("[name=password]").fill("wrong")
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("alert")).to_contain_text("sign_in_failed")

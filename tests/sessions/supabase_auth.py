@@ -1,7 +1,8 @@
-"""A look-alike of Supabase Auth's `GET /auth/v1/user`, on a real socket.
+"""A look-alike of what we ask of Supabase Auth, on a real socket.
 
-Its answers follow the source of github.com/supabase/auth (August 2026): internal/api/auth.go for what is refused with
-which code, internal/api/user.go and internal/models for the user. No real server is to be had from the registries.
+Its answers follow the source of github.com/supabase/auth (August 2026), in internal/api: auth.go for what is refused
+with which code, user.go, token.go, otp.go, external.go and settings.go; and internal/models for the user. No real server
+is to be had from the registries.
 """
 
 import time
@@ -10,6 +11,8 @@ from typing import Any
 
 import jwt
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -28,7 +31,18 @@ class Project:
         self.asked = 0
         self.broken: Response | None = None
         """What is answered instead."""
-        self.app = Starlette(routes=[Route("/auth/v1/user", self._user)])
+        self.passwords: dict[str, tuple[str, str]] = {}
+        """By email: the password and the token that it gives."""
+        self.links: dict[str, str] = {}
+        """By email: where the link that was sent leads."""
+        routes = [
+            Route("/auth/v1/user", self._user),
+            Route("/auth/v1/token", self._token, methods=["POST"]),
+            Route("/auth/v1/otp", self._link, methods=["POST"]),
+            Route("/auth/v1/settings", self._settings),
+        ]
+        from_pages = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+        self.app = Starlette(routes=routes, middleware=[from_pages])
 
     def signs_in(self, email: str, *, proved: bool = True, expires_in: int = 3600, **changes: Any) -> str:
         """The access token of a new user."""
@@ -39,6 +53,21 @@ class Project:
     def token(self, user_id: str, *, expires_in: int = 3600, secret: str = JWT_SECRET) -> str:
         claims = {"sub": user_id, "role": "authenticated", "exp": int(time.time()) + expires_in}
         return jwt.encode(claims, secret, "HS256")
+
+    async def _token(self, request: Request) -> Response:
+        given = await request.json()
+        password, token = self.passwords.get(given["email"], ("", ""))
+        if given["password"] != password:
+            refused = {"code": 400, "error_code": "invalid_credentials", "msg": "Invalid login credentials"}
+            return JSONResponse(refused, 400)
+        return JSONResponse({"access_token": token, "token_type": "bearer", "expires_in": 3600})
+
+    async def _link(self, request: Request) -> Response:
+        self.links[(await request.json())["email"]] = request.query_params["redirect_to"]
+        return JSONResponse({})
+
+    async def _settings(self, request: Request) -> Response:
+        return JSONResponse({"external": {"email": True, "google": True, "github": False}, "disable_signup": False})
 
     async def _user(self, request: Request) -> Response:
         self.asked += 1

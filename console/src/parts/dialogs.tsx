@@ -55,6 +55,11 @@ export class Values {
     return String(this.data.get(name) ?? "").trim();
   }
 
+  /** With spaces at both ends, as in a password. */
+  exact(name: string): string {
+    return String(this.data.get(name) ?? "");
+  }
+
   /** Null when empty. */
   optional(name: string): string | null {
     return this.text(name) || null;

@@ -105,7 +105,11 @@ export async function recognise(): Promise<void> {
   }
 }
 
-export type Proof = { key: string } | { link: string } | { email: string; password: string };
+export type Proof =
+  | { key: string }
+  | { link: string }
+  | { email: string; password: string }
+  | { supabase_token: string };
 
 export async function signIn(proof: Proof): Promise<void> {
   me.value = await request<Me>("POST", "auth/sign-in", { body: proof });

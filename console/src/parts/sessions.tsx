@@ -1,10 +1,12 @@
 /** The sessions of a person: where one is signed in, and signing out there. */
+import { useState } from "preact/hooks";
 import { notify } from "./basics";
 import { Panel, useData } from "./data";
+import { FormDialog, Input, type Values } from "./dialogs";
 import { Choice } from "./filters";
 import { Heading } from "./frame";
 import { route } from "./routing";
-import { change, me, type Query } from "./session";
+import { change, me, type Query, recognise } from "./session";
 import { List } from "./table";
 import { When } from "./times";
 
@@ -25,7 +27,67 @@ export function Sessions() {
       <Panel>
         <SessionList query={{ everyone }} />
       </Panel>
+      {me.value?.session && <Password has={me.value.has_password} />}
     </>
+  );
+}
+
+function Password({ has }: { has: boolean }) {
+  const [asked, ask] = useState(false);
+  return (
+    <Panel
+      title="Password"
+      aside={
+        <button type="button" onClick={() => ask(true)}>
+          {has ? "Change it" : "Set a password"}
+        </button>
+      }
+    >
+      <p class="soft">
+        {has
+          ? "You can sign in with your email and a password."
+          : "You have no password. With one you can sign in with your email, without a key or a link."}
+      </p>
+      {asked && <PasswordDialog has={has} close={() => ask(false)} />}
+    </Panel>
+  );
+}
+
+function PasswordDialog({ has, close }: { has: boolean; close: () => void }) {
+  const submit = async (values: Values) => {
+    const current = values.exact("current");
+    await change("post", "/auth/password", {
+      body: { password: values.exact("password"), ...(current ? { current } : {}) },
+    });
+    await recognise();
+    notify("The password is set. All your other sessions are ended.");
+  };
+  return (
+    <FormDialog
+      title={has ? "Change the password" : "Set a password"}
+      action={has ? "Change" : "Set"}
+      onClose={close}
+      submit={submit}
+    >
+      {has && (
+        <Input
+          label="Current password"
+          name="current"
+          type="password"
+          autocomplete="current-password"
+          hint="Leave it empty if you signed in by a link within the last 15 minutes."
+        />
+      )}
+      <Input
+        label="New password"
+        name="password"
+        type="password"
+        autocomplete="new-password"
+        required
+        minLength={12}
+        hint="12 characters or more, such as four unrelated words."
+      />
+    </FormDialog>
   );
 }
 

@@ -21,19 +21,23 @@ FILES = Path(__file__).parent / "files"
 PAGES = {"/account": "account.html", "/admin": "admin.html", "/ui": "playground.html"}
 ASSETS = {"account.js", "admin.js", "playground.js", "style.css"}
 MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
-CONTENT_SECURITY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    ]
-)
+
+
+def content_security(*origins: str) -> str:
+    """A page may ask this host, and these origins."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            " ".join(["connect-src 'self'", *origins]),
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+        ]
+    )
 
 
 class File:
@@ -47,13 +51,14 @@ class File:
 file = cache(File)
 
 
-def router() -> APIRouter:
-    pages = [Route(path, partial(_page, name), methods=["GET"]) for path, name in PAGES.items()]
+def router(*origins: str) -> APIRouter:
+    """The origins are those that pages may ask beside this host."""
+    headers = {"cache-control": "no-cache", "content-security-policy": content_security(*origins)}
+    pages = [Route(path, partial(_page, name, headers), methods=["GET"]) for path, name in PAGES.items()]
     return APIRouter(routes=[*pages, Route("/assets/{name}", _asset, methods=["GET"])])
 
 
-async def _page(name: str, request: Request) -> Response:
-    headers = {"cache-control": "no-cache", "content-security-policy": CONTENT_SECURITY}
+async def _page(name: str, headers: dict[str, str], request: Request) -> Response:
     return _sent(request, file(name), headers)
 
 
@@ -69,7 +74,7 @@ async def _asset(request: Request) -> Response:
 
 
 def _sent(request: Request, found: File, headers: dict[str, str]) -> Response:
-    headers |= {"etag": found.etag, "vary": "accept-encoding"}
+    headers = headers | {"etag": found.etag, "vary": "accept-encoding"}
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if "gzip" not in request.headers.get("accept-encoding", ""):
