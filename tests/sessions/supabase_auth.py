@@ -1,8 +1,8 @@
 """A look-alike of what we ask of Supabase Auth, on a real socket.
 
 Its answers follow the source of github.com/supabase/auth (August 2026), in internal/api: auth.go for what is refused
-with which code, user.go, token.go, otp.go, external.go and settings.go; and internal/models for the user. No real server
-is to be had from the registries.
+with which code, user.go, token.go, otp.go, external.go and settings.go; and internal/models for the user. There is no
+real server in the registries.
 """
 
 import time
