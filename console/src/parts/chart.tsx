@@ -189,7 +189,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
     const stroke = colour(COLOURS[index % COLOURS.length] ?? "");
     return kind === "bars"
       ? { fill: stroke, width: 0, points: { show: false }, ...(bars ? { paths: bars } : {}) }
-      : { stroke, width: 1.75, points: { show: times.length < 3, size: 5 } };
+      : { stroke, width: 1.75, points: { show: isSparse(lines[index]), size: 5 } };
   });
   const axis = { stroke: colour("--soft"), font: "11px system-ui", ticks: { show: false } };
   return {
@@ -220,6 +220,10 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
 
 /** The width of an axis with these labels. */
 const roomFor = (labels: string[]): number => Math.max(48, 16 + 7 * Math.max(0, ...labels.map(({ length }) => length)));
+
+/** A value between two gaps is no line: it needs a point. */
+const isSparse = (line: Line | undefined): boolean =>
+  !!line?.values.some((value, at) => value !== null && line.values[at - 1] == null && line.values[at + 1] == null);
 
 /** Half a bucket of room at both ends, so that no bar is cut. */
 function around(low: number, high: number, buckets: number): [number, number] {
