@@ -93,6 +93,7 @@ async def test_a_request_is_held_then_charged_what_it_cost(door: Door, payer: An
         "charge_nanos": 26_250,
         "balance_nanos": CREDIT - 26_250,
         "again": False,
+        "suspended_org_id": None,
     }
     assert await balance_of(someone) == (CREDIT - 26_250, 0)
     await audited(door)

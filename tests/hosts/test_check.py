@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -21,9 +22,11 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from completions.paid import given
+from conftest import TEMPLATE
 from gateway import Upstream
 from people import Person
 from sandbox.serving import PATIENCE_SECONDS, serving
+from servers.postgres import Cluster
 from servers.process import free_port, listens, running
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
@@ -120,15 +123,17 @@ class Deployment(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def deployment(shared_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    folder, port = tmp_path_factory.mktemp("check"), free_port()
+def deployment(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder, port, name = tmp_path_factory.mktemp("check"), free_port(), f"tollgate_{secrets.token_hex(6)}"
+    database = postgres.create(name, TEMPLATE)
     with serving(create_sandbox(Habits(list_faults=True))) as upstream:
         url = Upstream(create_sandbox(), upstream).url
-        environ = {**given(url), "SANDBOX_BASE_URL": url, "DATABASE_URL": shared_database, "CRON_SECRET": CRON_SECRET}
+        environ = {**given(url), "SANDBOX_BASE_URL": url, "DATABASE_URL": database, "CRON_SECRET": CRON_SECRET}
         environ |= {"PORT": str(port), "TRUSTED_PROXY": "proxy", "PATH": os.environ["PATH"]}
         command = [sys.executable, "-m", "tollgate", "serve"]
         with running(command, lambda: listens(port), folder / "log", env=environ, cwd=folder):
-            yield Deployment(f"http://127.0.0.1:{port}", asyncio.run(_customer(shared_database)))
+            yield Deployment(f"http://127.0.0.1:{port}", asyncio.run(_customer(database)))
+    postgres.drop(name)
 
 
 async def _customer(url: str) -> Person:

@@ -16,6 +16,7 @@ from journeys.walk import SCOPELESS, Operation, ids_of, operations, whole_docume
 from people import PEPPER, Person
 from tollgate.app import OF_PEOPLE, OF_SESSIONS, create_app
 from tollgate.completions import openapi as paid
+from tollgate.console.routes import PAGES
 from tollgate.credits import store as credits
 from tollgate.database.postgres import PostgresDoor
 from tollgate.keys.authentication import console
@@ -23,7 +24,7 @@ from tollgate.process import logs
 from tollgate.settings import read
 from tollgate.web import aliases
 
-UNDOCUMENTED = {"/", "/openapi.json", "/docs", "/ui", "/assets/{name}", "/internal/sweep"}
+UNDOCUMENTED = {"/", "/openapi.json", "/docs", *PAGES, "/assets/{name}", "/internal/sweep"}
 SMUGGLED = {
     "role": "admin",
     "balance": 1e9,

@@ -23,7 +23,7 @@ from tollgate.core.errors import (
 )
 from tollgate.process import logs
 from tollgate.upstreams.attempts import routes_in_turn
-from tollgate.upstreams.rules import AttemptRecord
+from tollgate.upstreams.rules import AttemptRecord, has_no_key
 from upstreams.scripted import (
     COMPLETION,
     EVENT,
@@ -693,7 +693,7 @@ async def test_each_attempt_is_recorded_with_what_came_of_it(side: Side) -> None
         await reply.read()
         await reply.close()
     assert [(one.upstream, one.outcome, one.status, one.error_code, one.why) for one in records] == [
-        ("locked", "skipped", None, None, "not usable: UPSTREAM_NOT_SET is not set"),
+        ("locked", "skipped", None, None, f"not usable: {has_no_key('UPSTREAM_NOT_SET')}"),
         ("ill", "failed", 503, "upstream_busy", "HTTP 503"),
         ("ill", "failed", 500, "upstream_unavailable", "HTTP 500"),
         ("odd", "failed", 302, "upstream_garbled", "HTTP 302, a/b"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 ACTIONS: Mapping[str, str] = {
     "access.refused": "A key without the role called a path for operators.",
+    "books.audited": "An operator ran the audit of the books.",
     "catalog.refreshed": "An operator had the list of models read again.",
     "content.read": "Somebody read the prompt and answer of a request.",
     "credits.adjusted": "An operator adjusted a balance.",
@@ -21,6 +22,8 @@ ACTIONS: Mapping[str, str] = {
     "org.deleted": "An org was deleted.",
     "org.paid_suspended": "Paid calls of an org were suspended, because the usage of two requests made no sense.",
     "org.updated": "An org was changed.",
+    "password.removed": "An operator removed the password of a user, and ended all sessions.",
+    "password.set": "A user set a password.",
     "plan.created": "A plan was created.",
     "plan.deleted": "A plan was deleted.",
     "plan.updated": "A plan was changed.",
