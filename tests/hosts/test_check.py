@@ -259,7 +259,8 @@ def test_one_who_knows_that_streams_are_held_back_is_not_told_so(deployment: Dep
 
 
 def test_a_stream_that_is_over_at_once_tells_nothing(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "SLOWLY", {})
+    monkeypatch.setattr(check, "MOMENT_SECONDS", 60.0)
+    monkeypatch.setattr(check, "TOO_SHORT_TO_TELL_SECONDS", 60.0)
     lines = list(check.streamed(deployment.site(model="sandbox/words")))
     assert found(lines, None) == {"arrives in pieces"}
 
