@@ -66,6 +66,7 @@ async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded(
         await dialog.get_by_label("Email").fill(email)
         await dialog.get_by_label("Name").fill(SCRIPT)
         await press(dialog, "Create")
+        await expect(page).to_have_url(re.compile("#/users/"))
         await expect(page.get_by_role("heading", level=1)).to_contain_text(SCRIPT)
 
         await page.goto(f"{made.address}/admin#/keys")
