@@ -51,6 +51,11 @@ class Visit:
         await self.page.get_by_role("button", name="Sign in").click()
         await self.page.locator(".view h1").wait_for()
 
+    async def sign_out(self) -> None:
+        """Waits until the server has ended the session: a page that is left cancels its requests."""
+        await self.page.get_by_role("button", name="Sign out", exact=True).first.click()
+        await self.page.get_by_text("You are signed out.").wait_for()
+
     async def say(self, text: str, model: str | None = None) -> None:
         if model:
             await self.page.get_by_role("combobox", name="Model", exact=True).select_option(model)

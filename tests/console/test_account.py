@@ -33,7 +33,7 @@ async def test_a_link_a_password_and_a_key_each_sign_in(visit: Visiting, payer: 
         await page.goto(f"{made.address}/account#/sign-in/{await link_for(postgres_door, someone)}")
         await expect(heading).to_have_text("Org")
         assert "sign-in" not in page.url
-        await page.get_by_role("button", name="Sign out").click()
+        await made.sign_out()
         await expect(page.get_by_role("status").first).to_contain_text("You are signed out.")
 
         await page.get_by_text("Password", exact=True).click()
@@ -44,7 +44,7 @@ async def test_a_link_a_password_and_a_key_each_sign_in(visit: Visiting, payer: 
         await page.locator("[name=password]").fill(PASSWORD)
         await page.get_by_role("button", name="Sign in").click()
         await expect(heading).to_have_text("Org")
-        await page.get_by_role("button", name="Sign out").click()
+        await made.sign_out()
 
         await made.sign_in("account", someone.secret)
         await expect(heading).to_have_text("Org")

@@ -121,7 +121,7 @@ async def test_the_pages_work_below_a_path_prefix(
             await made.sign_in("account", someone.secret)
             await made.page.get_by_role("link", name="Keys").click()
             await expect(made.page.get_by_role("link", name="Of the tests")).to_be_visible()
-            await made.page.get_by_role("button", name="Sign out").click()
+            await made.sign_out()
             await made.sign_in("admin", operator.secret)
             await made.page.get_by_role("link", name="System").click()
             await expect(made.page.get_by_text("connected")).to_be_visible()

@@ -36,7 +36,7 @@ async def test_a_password_set_after_a_link_signs_in(visit: Visiting, payer: Paye
         await dialog.get_by_label("New password").fill(PASSWORD)
         await dialog.get_by_role("button", name="Set", exact=True).click()
         await expect(page.get_by_role("button", name="Change it")).to_be_visible()
-        await page.get_by_role("button", name="Sign out", exact=True).first.click()
+        await made.sign_out()
         await page.get_by_text("Password", exact=True).click()
         await page.locator("[name=email]").fill(someone.email)
         await page.locator("[name=password]").fill(PASSWORD)
@@ -73,7 +73,7 @@ async def test_an_account_at_supabase_signs_in_by_its_password_and_by_its_link(
                 await page.locator("[name=password]").fill("at Supabase")
                 await page.get_by_role("button", name="Sign in").click()
                 await page.locator(".view h1").wait_for()
-                await page.get_by_role("button", name="Sign out", exact=True).first.click()
+                await made.sign_out()
 
                 await page.get_by_text("Supabase", exact=True).click()
                 await page.locator("[name=email]").last.fill(someone.email)
