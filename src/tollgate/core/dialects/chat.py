@@ -7,6 +7,7 @@ repeated, calls without an id, and arguments that are empty instead of {}.
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, NamedTuple
@@ -308,7 +309,7 @@ class Facts:
         self.stopped_by = _text(choice, "stop_reason") or self.stopped_by
 
 
-class ChatEvents:
+class ChatEvents(ABC):
     """Turns the chunks of a chat stream into events. A dialect says which events begin, change and end an answer."""
 
     CUT_BY: ClassVar[frozenset[str]] = frozenset(("length", "content_filter"))
@@ -368,23 +369,23 @@ class ChatEvents:
             return self.opened(step.item)
         return self.closed(step.item) if step.change == "closed" else [self.added(step.item, step.text)]
 
-    def began(self) -> list[Object]:
-        raise NotImplementedError
+    @abstractmethod
+    def began(self) -> list[Object]: ...
 
-    def opened(self, item: Item) -> list[Object]:
-        raise NotImplementedError
+    @abstractmethod
+    def opened(self, item: Item) -> list[Object]: ...
 
-    def added(self, item: Item, text: str) -> Object:
-        raise NotImplementedError
+    @abstractmethod
+    def added(self, item: Item, text: str) -> Object: ...
 
-    def closed(self, item: Item) -> list[Object]:
-        raise NotImplementedError
+    @abstractmethod
+    def closed(self, item: Item) -> list[Object]: ...
 
-    def ended(self, now: int) -> list[Object]:
-        raise NotImplementedError
+    @abstractmethod
+    def ended(self, now: int) -> list[Object]: ...
 
-    def failed(self, error: Mapping[str, Any], status: int) -> list[Object]:
-        raise NotImplementedError
+    @abstractmethod
+    def failed(self, error: Mapping[str, Any], status: int) -> list[Object]: ...
 
 
 def as_chunk(answer: Mapping[str, Any]) -> Object:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from tollgate.core.dialects import chat
 from tollgate.core.dialects.chat import ChatEvents, Item, Object
+from tollgate.core.errors import anthropic_type
 
 END: Final = b""
 STOP_REASONS: Final = {
@@ -13,16 +14,6 @@ STOP_REASONS: Final = {
     "tool_calls": "tool_use",
     "function_call": "tool_use",
     "content_filter": "refusal",
-}
-ERROR_TYPES: Final = {
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
 }
 INVALID_INPUT: Final = "INVALID_JSON"
 """Where a call's arguments are not an object, its input has them as text under this name."""
@@ -37,8 +28,7 @@ def answer(asked: Mapping[str, Any], chat_answer: Mapping[str, Any], now: int) -
 
 def error(error: Mapping[str, Any], status: int, request_id: str | None = None) -> Object:
     """Our code and facts stay beside the type that Anthropic has for this status."""
-    kind = ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {**error, "type": kind}, "request_id": request_id}
+    return {"type": "error", "error": {**error, "type": anthropic_type(status)}, "request_id": request_id}
 
 
 class Events(ChatEvents):
