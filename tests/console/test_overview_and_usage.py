@@ -25,27 +25,18 @@ MORE_THAN_OTHERS = 10**15
 """Nanos. The database has the rows of other tests too."""
 
 
-async def sign_in(made: Visit, admin: Person, view: str = "") -> None:
-    await made.page.goto(f"{made.address}/admin")
-    await made.page.locator("[name=key]").fill(admin.secret)
-    await made.page.get_by_role("button", name="Sign in").click()
+async def sign_in(made: Visit, operator: Person, view: str = "") -> None:
+    await made.sign_in("admin", operator.secret)
     await expect(made.page.get_by_role("heading", name="Overview", level=1)).to_be_visible()
     if view:
         await made.page.goto(f"{made.address}/admin#/{view}")
 
 
-async def ask(site: Gateway, admin: Person, path: str, **query: str | int) -> Any:
-    async with site.client(admin) as http:
+async def ask(site: Gateway, operator: Person, path: str, **query: str | int) -> Any:
+    async with site.client(operator) as http:
         answer = await http.get(path, params=query)
         assert answer.status_code == 200, answer.text
         return answer.json()
-
-
-@pytest.fixture
-async def admin(postgres_door: Any) -> Person:
-    made = Person(postgres_door, "admin")
-    await made.seed()
-    return made
 
 
 @pytest.fixture
@@ -64,17 +55,17 @@ async def customer(payer: Payer, shared_database: str, sql: Any) -> Person:
 
 
 async def test_what_needs_attention_leads_to_the_request_and_back(
-    visit: Visiting, site: Gateway, admin: Person, customer: Person
+    visit: Visiting, site: Gateway, operator: Person, customer: Person
 ) -> None:
     async with visit() as made:
-        await sign_in(made, admin)
+        await sign_in(made, operator)
         charge = made.page.locator(".tiles > div", has_text="Charge").locator("data").first
         await expect(charge).to_be_visible()
         made.asked.clear()
         await made.page.reload()
         await expect(charge).to_be_visible()
         assert 1 < len(made.asked) <= MOST_REQUESTS_OF_THE_FIRST_VIEW, made.asked
-        overview = await ask(site, admin, "/admin/overview", hours=24)
+        overview = await ask(site, operator, "/admin/overview", hours=24)
         await expect(charge).to_have_attribute("value", str(overview["period"]["charge_nanos"]))
 
         await made.page.locator(".attention a", has_text="is unknown for more than 10 minutes").click()
@@ -98,10 +89,10 @@ async def test_what_needs_attention_leads_to_the_request_and_back(
 
 
 async def test_the_file_has_the_requests_that_the_filters_leave(
-    visit: Visiting, site: Gateway, admin: Person, customer: Person, tmp_path: Path
+    visit: Visiting, site: Gateway, operator: Person, customer: Person, tmp_path: Path
 ) -> None:
     async with visit() as made:
-        await sign_in(made, admin, "usage?by=org&measure=requests")
+        await sign_in(made, operator, "usage?by=org&measure=requests")
         await made.page.get_by_role("combobox", name="Org", exact=True).fill(customer.org_id)
         await made.page.get_by_role("combobox", name="Org", exact=True).press("Enter")
         await made.page.get_by_role("combobox", name="State", exact=True).select_option("Settled")
@@ -114,7 +105,7 @@ async def test_the_file_has_the_requests_that_the_filters_leave(
             await made.page.get_by_role("link", name="CSV", exact=True).click()
         file = tmp_path / "usage.csv"
         await (await downloading.value).save_as(file)
-        page = await ask(site, admin, "/admin/usage", hours=24, org_id=customer.org_id, state="settled")
+        page = await ask(site, operator, "/admin/usage", hours=24, org_id=customer.org_id, state="settled")
         with file.open(newline="") as opened:
             exported = list(csv.DictReader(opened))
         for name in ("id", "charge_nanos", "charge_credits", "cost_nanos"):
@@ -128,17 +119,17 @@ async def test_the_file_has_the_requests_that_the_filters_leave(
 
 
 async def test_a_request_is_shown_from_its_hold_to_its_refund(
-    visit: Visiting, site: Gateway, admin: Person, payer: Payer
+    visit: Visiting, site: Gateway, operator: Person, payer: Payer
 ) -> None:
     someone = await payer()
     await site.post(someone, a_chat("hello"), **{"idempotency-key": "once"})
     (row,) = (await ask(site, someone, "/user/usage"))["data"]
-    async with site.client(admin, **{"idempotency-key": row["id"]}) as http:
+    async with site.client(operator, **{"idempotency-key": row["id"]}) as http:
         refund = {"request_id": row["id"], "credits": "0.000000007", "reason": SCRIPT}
         assert (await http.post("/admin/credits/refund", json=refund)).status_code == 200
-    life = await ask(site, admin, f"/admin/usage/{row['id']}")
+    life = await ask(site, operator, f"/admin/usage/{row['id']}")
     async with visit() as made:
-        await sign_in(made, admin, f"usage/{row['id']}")
+        await sign_in(made, operator, f"usage/{row['id']}")
         whole = made.page.locator(".life")
         for title, amounts in {
             "Hold": [life["hold"]["amount_nanos"]],
@@ -158,12 +149,12 @@ async def test_a_request_is_shown_from_its_hold_to_its_refund(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_and_names_stay_text(
-    visit: Visiting, site: Gateway, admin: Person, customer: Person, scheme: str
+    visit: Visiting, site: Gateway, operator: Person, customer: Person, scheme: str
 ) -> None:
     await count(customer.door, refused(customer, model=SCRIPT))
-    (row, *_) = (await ask(site, admin, "/admin/usage", org_id=customer.org_id))["data"]
+    (row, *_) = (await ask(site, operator, "/admin/usage", org_id=customer.org_id))["data"]
     async with visit(scheme=scheme) as made:
-        await sign_in(made, admin)
+        await sign_in(made, operator)
         await expect(made.page.get_by_text(SCRIPT).first).to_be_visible()
         assert await violations(made.page) == []
         await made.page.goto(f"{made.address}/admin#/usage?by=key&org_id={customer.org_id}&open={row['id']}&status=2xx")
