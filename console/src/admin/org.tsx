@@ -8,7 +8,7 @@ import { Heading } from "../parts/frame";
 import { Count, Credits, counted, Rate, Status } from "../parts/numbers";
 import { go, link } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
-import { openTab, Tabs } from "../parts/tabs";
+import { openTab, type Tab, Tabs } from "../parts/tabs";
 import { When } from "../parts/times";
 import { AdjustDialog, GrantDialog, RefundDialog } from "./credit_dialogs";
 import { AdminKeys } from "./keys";
@@ -22,13 +22,13 @@ import { UserList } from "./users";
 type Row = Answer<"/admin/orgs/{org_id}", "get">;
 type Asked = "grant" | "adjust" | "refund" | "edit" | "plan" | "delete" | null;
 
-const TABS = [
-  { path: "", name: "Ledger" },
-  { path: "usage", name: "Usage" },
-  { path: "limits", name: "Limits" },
-  { path: "users", name: "Users" },
-  { path: "keys", name: "Keys" },
-  { path: "details", name: "Details" },
+const TABS: Tab[] = [
+  ["", "Ledger"],
+  ["usage", "Usage"],
+  ["limits", "Limits"],
+  ["users", "Users"],
+  ["keys", "Keys"],
+  ["details", "Details"],
 ];
 
 const given = ({ id }: { id: string }) => ({ path: { org_id: id } });

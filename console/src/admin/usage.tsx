@@ -9,6 +9,7 @@ import { Count, Credits, counted, Duration, lasting, shortly } from "../parts/nu
 import { route, withFilters } from "../parts/routing";
 import { type Answer, fileOf } from "../parts/session";
 import { List, Table } from "../parts/table";
+import { FilterTabs } from "../parts/tabs";
 import { bucketFor, When } from "../parts/times";
 import { OrgFilter } from "./pickers";
 import { Refused } from "./refused";
@@ -73,7 +74,7 @@ function chosen(names: string[]): Record<string, string> {
 export function Usage() {
   const { parts, filters } = route.value;
   if (parts[1]) return <RequestPage id={parts[1]} />;
-  return filters.tab === "refused" ? <Refused tabs={<Tabs />} /> : <Requests />;
+  return filters.tab === "refused" ? <Refused tabs={<UsageTabs />} /> : <Requests />;
 }
 
 const TABS: Options = [
@@ -81,19 +82,7 @@ const TABS: Options = [
   ["refused", "Refused calls"],
 ];
 
-const Tabs = () => (
-  <nav class="tabs" aria-label="Usage">
-    {TABS.map(([tab, name]) => (
-      <a
-        key={tab}
-        href={withFilters({ tab, open: "", sort: "" })}
-        aria-current={(route.value.filters.tab ?? "") === tab ? "page" : undefined}
-      >
-        {name}
-      </a>
-    ))}
-  </nav>
-);
+const UsageTabs = () => <FilterTabs tabs={TABS} label="Usage" keepsFilters />;
 
 function Requests() {
   const { open, sort } = route.value.filters;
@@ -103,7 +92,7 @@ function Requests() {
       <Heading title="Usage">
         <Period />
       </Heading>
-      <Tabs />
+      <UsageTabs />
       <div class="filters">
         <OrgFilter />
         <Search name="model" label="Exact model id" />

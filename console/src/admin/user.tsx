@@ -9,7 +9,7 @@ import { Count, Status } from "../parts/numbers";
 import { go, link, linkTo } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
 import { SessionList } from "../parts/sessions";
-import { openTab, Tabs } from "../parts/tabs";
+import { openTab, type Tab, Tabs } from "../parts/tabs";
 import { When } from "../parts/times";
 import { AdminKeys } from "./keys";
 import { Limits } from "./limits";
@@ -25,11 +25,11 @@ export const ROLES: [string, string][] = [
 ];
 export const roleName = (role: string): string => (role === "admin" ? "operator" : role);
 
-const TABS = [
-  { path: "", name: "Keys" },
-  { path: "usage", name: "Usage" },
-  { path: "limits", name: "Limits" },
-  { path: "sessions", name: "Sessions" },
+const TABS: Tab[] = [
+  ["", "Keys"],
+  ["usage", "Usage"],
+  ["limits", "Limits"],
+  ["sessions", "Sessions"],
 ];
 
 const given = ({ id }: { id: string }) => ({ path: { user_id: id } });

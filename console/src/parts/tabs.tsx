@@ -1,39 +1,41 @@
-/** The sections of one entry's page. Each has an address of its own. */
-import { link, route } from "./routing";
+/** Sections of a page. Each has an address of its own. */
+import { link, route, withFilters } from "./routing";
 
-export interface Tab {
-  /** Empty for the first. */
-  path: string;
-  name: string;
+/** The first section has an empty path. */
+export type Tab = [path: string, name: string];
+
+interface BarProps {
+  tabs: Tab[];
+  label: string;
+  open: string;
+  addressOf: (path: string) => string;
 }
+
+const Bar = ({ tabs, label, open, addressOf }: BarProps) => (
+  <nav class="tabs" aria-label={label}>
+    {tabs.map(([path, name]) => (
+      <a key={path} href={addressOf(path)} aria-current={path === open ? "page" : undefined}>
+        {name}
+      </a>
+    ))}
+  </nav>
+);
+
+type TabsProps = Pick<BarProps, "tabs" | "label">;
 
 /** The section that is open: the third part of `#/orgs/<id>/<section>`. */
 export const openTab = (): string => route.value.parts[2] ?? "";
 
-export function Tabs({ tabs, label }: { tabs: Tab[]; label: string }) {
+export function Tabs(props: TabsProps) {
   const [list = "", id = ""] = route.value.parts;
   const addressOf = (path: string) => link([list, encodeURIComponent(id), path].filter(Boolean).join("/"));
-  return (
-    <nav class="tabs" aria-label={label}>
-      {tabs.map(({ path, name }) => (
-        <a key={path} href={addressOf(path)} aria-current={path === openTab() ? "page" : undefined}>
-          {name}
-        </a>
-      ))}
-    </nav>
-  );
+  return <Bar {...props} open={openTab()} addressOf={addressOf} />;
 }
 
-/** Sections of a list's page, as the filter `tab`. The first has none. */
-export function FilterTabs({ tabs, label }: { tabs: [tab: string, name: string][]; label: string }) {
-  const open = route.value.filters.tab ?? "";
-  return (
-    <nav class="tabs" aria-label={label}>
-      {tabs.map(([tab, name]) => (
-        <a key={tab} href={link(route.value.parts[0] ?? "", { tab })} aria-current={tab === open ? "page" : undefined}>
-          {name}
-        </a>
-      ))}
-    </nav>
-  );
+/** Sections of a list's page, as the filter `tab`. Other filters stay only where the sections share them. */
+export function FilterTabs({ keepsFilters = false, ...props }: TabsProps & { keepsFilters?: boolean }) {
+  const { parts, filters } = route.value;
+  const addressOf = (tab: string) =>
+    keepsFilters ? withFilters({ tab, open: "", sort: "" }) : link(parts[0] ?? "", { tab });
+  return <Bar {...props} open={filters.tab ?? ""} addressOf={addressOf} />;
 }

@@ -20,7 +20,6 @@ export function keep(conversation: Conversation): void {
   write([{ ...conversation, turns }, ...others].slice(0, MOST));
 }
 
-export const forget = (id: string): void => write(conversations.value.filter((one) => one.id !== id));
 export const restore = (kept: Conversation[]): void => write(kept);
 
 function read(): Conversation[] {
