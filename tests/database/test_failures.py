@@ -14,7 +14,7 @@ from tollgate.process import logs
 @pytest.fixture
 def written() -> io.StringIO:
     stream = io.StringIO()
-    logs.forget()
+    logs.begin()
     logs.configure("info", [], stream)
     return stream
 

@@ -115,7 +115,7 @@ async def test_a_block_that_was_ended_for_another_reason_is_not_taken_for_it() -
     drain = Drain()
 
     async def bounded() -> None:
-        async with drain.bounds():
+        with drain.bounds():
             await asyncio.sleep(60)
 
     stopped, ended = asyncio.create_task(bounded()), asyncio.create_task(bounded())

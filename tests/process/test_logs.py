@@ -35,9 +35,9 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(s
 
 @pytest.fixture(autouse=True)
 def _nothing_noted() -> Iterator[None]:
-    logs.forget()
+    logs.begin()
     yield
-    logs.forget()
+    logs.begin()
 
 
 def written(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ def test_what_is_noted_stays_on_later_lines_until_forgotten() -> None:
     logs.note(key_id="key_1")
     log.info("within")
     assert logs.noted() == {"request_id": "req_1", "key_id": "key_1"}
-    logs.forget()
+    logs.begin()
     log.info("after")
     within, after = written(stream)
     assert (within["request_id"], within["key_id"]) == ("req_1", "key_1")

@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cachetools import LRUCache
-
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import bound_price
 from tollgate.completions import rules
@@ -28,8 +26,9 @@ from tollgate.core.errors import (
     from_code,
 )
 from tollgate.core.extras import pricing
-from tollgate.core.extras.pricing import Added
+from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.extras.register import REGISTER, Register
+from tollgate.core.extras.requested import NOTHING_ASKED
 from tollgate.core.models import OPENROUTER, SANDBOX, Model
 from tollgate.core.prices import Price
 from tollgate.credits.rules import WorstCase
@@ -77,8 +76,8 @@ class Admission:
         self._markup_ppm = markup_ppm
         self._ttl_seconds = ttl_seconds
         self._register = register
-        self._orgs: LRUCache[str, str] = LRUCache(ORGS_REMEMBERED)
-        """By the digest of a key that was granted something."""
+        self._orgs: dict[str, str] = {}
+        """By the digest of a key that was granted something. Emptied when it is full."""
 
     async def price(self, call: PaidCall) -> Quote:
         """Raises the refusal of a call that cannot be priced or served. The database is not asked."""
@@ -107,8 +106,7 @@ class Admission:
             await self._settlements.settle(RELEASED.item(call.id))
             raise InternalError
         logs.note(org_id=granted["org_id"], key_id=granted["key_id"], user_id=granted["user_id"])
-        if self._orgs.get(call.caller.digest) != granted["org_id"]:
-            self._orgs[call.caller.digest] = granted["org_id"]
+        self._remember(call.caller.digest, granted["org_id"])
         call.grant = _grant(call, quote, granted)
         return None
 
@@ -117,6 +115,11 @@ class Admission:
         share itself is taken by `Upstreams.open`."""
         if org_id := self._orgs.get(caller.digest):
             self._upstreams.check_share(org_id, SANDBOX if caller.environment == "test" else OPENROUTER)
+
+    def _remember(self, digest: str, org_id: str) -> None:
+        if len(self._orgs) >= ORGS_REMEMBERED:
+            self._orgs.clear()
+        self._orgs[digest] = org_id
 
     async def _models(self, call: PaidCall) -> list[Model]:
         catalog = self._catalogs.get(call.caller.environment)
@@ -134,6 +137,8 @@ class Admission:
     async def _added(self, call: PaidCall, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""
         asked = rules.with_outputs(call.ask.extras, models)
+        if asked is NOTHING_ASKED:  # as for most calls
+            return NO_EXTRAS
         helpers: dict[str, Price] = {}
         for name in asked.models:
             with contextlib.suppress(ModelNotFound, ModelUnpriced):  # pricing refuses an extra whose model has no price

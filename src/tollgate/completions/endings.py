@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 
@@ -131,13 +132,20 @@ def kept_usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     kept: dict[str, Any] = {}
     for name, value in islice(usage.items(), MOST_USAGE_FIELDS):
-        if isinstance(value, int):
-            kept[strict_json.printable(name, LONGEST_USAGE_NAME)] = value
-        elif isinstance(value, Decimal):
-            kept[strict_json.printable(name, LONGEST_USAGE_NAME)] = str(value)
-        elif isinstance(value, dict):
-            kept[strict_json.printable(name, LONGEST_USAGE_NAME)] = kept_usage(value)
+        kind = type(value)
+        if kind is int or kind is bool:
+            kept[_kept_name(name[:LONGEST_USAGE_NAME])] = value
+        elif kind is Decimal:
+            kept[_kept_name(name[:LONGEST_USAGE_NAME])] = str(value)
+        elif kind is dict:
+            kept[_kept_name(name[:LONGEST_USAGE_NAME])] = kept_usage(value)
     return kept
+
+
+@lru_cache(1024)
+def _kept_name(name: str) -> str:
+    """All usages have the same few names."""
+    return strict_json.printable(name, LONGEST_USAGE_NAME)
 
 
 def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:

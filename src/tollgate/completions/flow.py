@@ -58,7 +58,7 @@ class Flow:
 
     async def _send_and_relay(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> None:
         try:
-            async with self._drain.bounds():
+            with self._drain.bounds():
                 reply: AnyAnswer
                 if call.grant.counted is None:
                     reply = await self._upstreams.open(call.upstream_call())

@@ -57,5 +57,9 @@ def content_type(reply: AnyAnswer) -> str:
 
 def charge_headers(settled: Settled | None) -> dict[str, str]:
     """Without a charge while the cost is not known yet."""
-    amounts = {name: (settled or {}).get(f"{name}_nanos") for name in ("charge", "balance")}
-    return {f"x-tollgate-{name}-nanos": str(amount) for name, amount in amounts.items() if amount is not None}
+    headers: dict[str, str] = {}
+    if settled and settled.get("charge_nanos") is not None:
+        headers["x-tollgate-charge-nanos"] = str(settled["charge_nanos"])
+    if settled and settled.get("balance_nanos") is not None:
+        headers["x-tollgate-balance-nanos"] = str(settled["balance_nanos"])
+    return headers

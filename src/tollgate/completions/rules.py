@@ -63,6 +63,8 @@ class Grant(NamedTuple):
 
 def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:
     """In the order in which the client named the models. OpenRouter is listed once: it tries its fallbacks itself."""
+    if len(models) == 1 and len(models[0].routes) == 1:  # as for most calls
+        return models[0].routes
     routes: list[Route] = []
     for route in (route for model in models for route in model.routes):
         if route.upstream.id != OPENROUTER or not any(known.upstream.id == OPENROUTER for known in routes):

@@ -137,7 +137,7 @@ class Ask(NamedTuple):
     @property
     def models(self) -> tuple[str, ...]:
         """All models that may answer. The hold covers the dearest."""
-        return tuple(dict.fromkeys((self.model, *self.fallbacks)))
+        return tuple(dict.fromkeys((self.model, *self.fallbacks))) if self.fallbacks else (self.model,)
 
 
 def read(body: bytes, endpoint: Endpoint) -> Ask:

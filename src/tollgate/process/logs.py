@@ -49,9 +49,9 @@ def noted(context: Context | None = None) -> dict[str, Any]:
     return dict(notes)
 
 
-def forget() -> None:
-    """Removes all notes."""
-    _NOTES.set(MappingProxyType({}))
+def begin(**facts: Any) -> None:
+    """Replaces all notes: a new request begins."""
+    _NOTES.set(facts)
 
 
 def source(name: Source) -> FilteringBoundLogger:

@@ -63,9 +63,9 @@ class Upstreams:
             sleep=sleep,
         )
 
-    async def open(self, call: UpstreamCall) -> Answered:
+    def open(self, call: UpstreamCall) -> Awaitable[Answered]:
         """An upstream's reply, or its error for the client. Raises UpstreamError for neither, and TooManyInFlight."""
-        return await self._attempts.open(call)
+        return self._attempts.open(call)
 
     def check_share(self, org_id: str, upstream_id: str) -> None:
         """Raises TooManyInFlight where `open` would, before credits are held for the call."""
