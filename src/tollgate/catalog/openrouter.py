@@ -1,0 +1,70 @@
+"""The endpoints of a model and the providers, in the shapes of OpenRouter's API. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from tollgate.catalog.entries import DEFAULT_LISTING
+from tollgate.core import prices
+from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
+from tollgate.core.prices import COMPONENTS, NOTHING, Price
+
+NAMES: Final = {OPENROUTER: "OpenRouter", SANDBOX: "Sandbox"}
+UNKNOWN_PRICE: Final = {"prompt": "-1", "completion": "-1"}
+"""As OpenRouter states that a model has no fixed price."""
+TOOL_CHOICES: Final = ("none", "auto", "required", "function")
+
+
+def endpoints(model: Model, markup_ppm: int) -> dict[str, Any]:
+    """The routes of a model, with the prices that are charged."""
+    listing = model.listing
+    architecture = listing.get("architecture")
+    created = listing.get("created")
+    return {
+        "id": model.id,
+        "name": str(listing.get("name") or model.id),
+        "created": created if isinstance(created, int) else 0,
+        "description": str(listing.get("description") or ""),
+        "architecture": {
+            **DEFAULT_LISTING["architecture"],
+            **(architecture if isinstance(architecture, Mapping) else {}),
+        },
+        "endpoints": [_endpoint(model, route, markup_ppm) for route in model.routes],
+    }
+
+
+def providers(models: Iterable[Model]) -> list[dict[str, str]]:
+    """The upstreams that serve them, each once."""
+    ids = sorted({route.upstream.id for model in models for route in model.routes})
+    return [{"name": NAMES.get(upstream, upstream), "slug": upstream} for upstream in ids]
+
+
+def _endpoint(model: Model, route: Route, markup_ppm: int) -> dict[str, Any]:
+    listing, upstream = model.listing, route.upstream.id
+    provider = NAMES.get(upstream, upstream)
+    parameters = [str(one) for one in listing.get("supported_parameters") or ()]
+    return {
+        "name": f"{provider} | {model.id}",
+        "model_id": model.id,
+        "model_name": str(listing.get("name") or model.id),
+        "provider_name": provider,
+        "tag": upstream,
+        "context_length": route.context_tokens or listing.get("context_length") or 0,
+        "max_completion_tokens": route.most_output,
+        "pricing": _pricing(model, route, markup_ppm),
+        "supported_parameters": parameters,
+        "supports_tool_choice": dict.fromkeys(TOOL_CHOICES, "tool_choice" in parameters),
+    }
+
+
+def _pricing(model: Model, route: Route, markup_ppm: int) -> dict[str, Any]:
+    listed = model.listing["pricing"] if route.upstream.id in NAMES else _of_route(route.price)
+    return prices.marked_up(listed, markup_ppm)
+
+
+def _of_route(price: Price | None) -> dict[str, str]:
+    if price is None:
+        return UNKNOWN_PRICE
+    named = {name: value for name in COMPONENTS if (value := getattr(price, name)) != NOTHING}
+    return {
+        name: prices.in_credits(value) for name, value in ({"prompt": NOTHING, "completion": NOTHING} | named).items()
+    }
