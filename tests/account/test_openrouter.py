@@ -52,7 +52,9 @@ async def test_credits_are_what_was_given_and_what_was_charged(
     granted = 2 * NANOS_PER_CREDIT + 1
     granter = console(door, "tests")
     await credits.grant(granter, someone.org_id, granted, source="funding", reason="", reference=someone.org_id)
-    await past.keep(shared_database, [of(someone, cost_nanos=952_381_000, charge_nanos=1_000_000_050), of(someone, **past.failed())])
+    await past.keep(
+        shared_database, [of(someone, cost_nanos=952_381_000, charge_nanos=1_000_000_050), of(someone, **past.failed())]
+    )
     told = await data(client, someone, "/credits")
     assert {name: nanos(amount) for name, amount in told.items()} == {
         "total_credits": granted,
@@ -66,7 +68,9 @@ async def test_a_key_tells_its_budget_and_what_it_was_charged(
     plain, someone = await person(), await person(scopes=["chat"])
     budget = {"budget_nanos": 5 * NANOS_PER_CREDIT, "budget_reset": "weekly"}
     await keys.change_key(console(door, "tests"), someone.key_id, budget, "admin")
-    await past.keep(shared_database, [of(someone, TODAY, cost_nanos=20, charge_nanos=21), of(someone, NOON - timedelta(days=90))])
+    await past.keep(
+        shared_database, [of(someone, TODAY, cost_nanos=20, charge_nanos=21), of(someone, NOON - timedelta(days=90))]
+    )
     told = await data(client, someone, "/key")
     assert (told["limit"], told["limit_remaining"], told["limit_reset"]) == (5.0, 5.0, "weekly")
     assert (nanos(told["usage"]), nanos(told["usage_daily"]), nanos(told["usage_weekly"])) == (1071, 21, 21)

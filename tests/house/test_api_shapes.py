@@ -10,7 +10,10 @@ from tollgate.completions import openapi as paid
 from tollgate.completions.openapi import ERROR_SHAPES
 from tollgate.web.error_responses import shape_of_path
 
-SHAPES_OF_OPENROUTER = {"/v1/models", "/v1/models/{model}", "/v1/models/{author}/{slug}/endpoints"}
+SHAPES_OF_OPENROUTER = {
+    *("/v1/models", "/v1/models/{model}", "/v1/models/{author}/{slug}/endpoints"),
+    *("/v1/models/count", "/v1/models/user"),
+}
 """Paths that answer in the shape of another API."""
 
 

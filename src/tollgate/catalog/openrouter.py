@@ -8,7 +8,7 @@ from tollgate.core import prices
 from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
 
-NAMES: Final = {OPENROUTER: "OpenRouter", SANDBOX: "Sandbox"}
+PRICED_BY_THE_LISTING: Final = (OPENROUTER, SANDBOX)
 UNKNOWN_PRICE: Final = {"prompt": "-1", "completion": "-1"}
 """As OpenRouter states that a model has no fixed price."""
 TOOL_CHOICES: Final = ("none", "auto", "required", "function")
@@ -35,18 +35,17 @@ def endpoints(model: Model, markup_ppm: int) -> dict[str, Any]:
 def providers(models: Iterable[Model]) -> list[dict[str, str]]:
     """The upstreams that serve them, each once."""
     ids = sorted({route.upstream.id for model in models for route in model.routes})
-    return [{"name": NAMES.get(upstream, upstream), "slug": upstream} for upstream in ids]
+    return [{"name": upstream, "slug": upstream} for upstream in ids]
 
 
 def _endpoint(model: Model, route: Route, markup_ppm: int) -> dict[str, Any]:
     listing, upstream = model.listing, route.upstream.id
-    provider = NAMES.get(upstream, upstream)
     parameters = [str(one) for one in listing.get("supported_parameters") or ()]
     return {
-        "name": f"{provider} | {model.id}",
+        "name": f"{upstream} | {model.id}",
         "model_id": model.id,
         "model_name": str(listing.get("name") or model.id),
-        "provider_name": provider,
+        "provider_name": upstream,
         "tag": upstream,
         "context_length": route.context_tokens or listing.get("context_length") or 0,
         "max_completion_tokens": route.most_output,
@@ -57,7 +56,7 @@ def _endpoint(model: Model, route: Route, markup_ppm: int) -> dict[str, Any]:
 
 
 def _pricing(model: Model, route: Route, markup_ppm: int) -> dict[str, Any]:
-    listed = model.listing["pricing"] if route.upstream.id in NAMES else _of_route(route.price)
+    listed = model.listing["pricing"] if route.upstream.id in PRICED_BY_THE_LISTING else _of_route(route.price)
     return prices.marked_up(listed, markup_ppm)
 
 

@@ -51,8 +51,8 @@ class ModelEndpoint(BaseModel):
     name: str
     model_id: str
     model_name: str
-    provider_name: str = Field(description="The upstream.")
-    tag: str = Field(description="The id of the upstream.")
+    provider_name: str = Field(description="The id of the upstream.")
+    tag: str = Field(description="The same.")
     context_length: int = Field(description="0 where it is not known.")
     max_completion_tokens: int | None
     max_prompt_tokens: None = None
@@ -86,8 +86,8 @@ class ModelEndpoints(BaseModel):
 
 
 class Provider(BaseModel):
-    name: str
-    slug: str = Field(description="The id of the upstream.")
+    name: str = Field(description="The id of the upstream.")
+    slug: str = Field(description="The same.")
     privacy_policy_url: None = None
     terms_of_service_url: None = None
     status_page_url: None = None
