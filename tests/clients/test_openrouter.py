@@ -136,8 +136,8 @@ async def test_lists_the_models(client: Any) -> None:
 @pytest.mark.filterwarnings("ignore:.*DEPRECATED:DeprecationWarning")  # it has rate_limit, which is
 async def test_makes_every_account_call(client: Any) -> None:
     answer = client.chat.send(model="sandbox/echo", messages=SAID)
-    credits, key = client.credits.get_credits().data, client.api_keys.get_current_key_metadata().data
-    assert credits.total_usage >= key.usage >= answer.usage.cost
+    funds, key = client.credits.get_credits().data, client.api_keys.get_current_key_metadata().data
+    assert funds.total_usage >= key.usage >= answer.usage.cost
     assert (key.limit, key.is_management_key) == (None, False)
     generation = client.generations.get_generation(id=answer.id).data
     assert (generation.id, generation.total_cost) == (answer.id, answer.usage.cost)

@@ -122,6 +122,11 @@ def exactly_one(*names: str) -> dict[str, Any]:
     return {"oneOf": [{"required": [name]} for name in names]}
 
 
+def not_both(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """For the schema of a body in which only one of each pair may be sent."""
+    return {"allOf": [{"not": {"required": list(pair)}} for pair in pairs]}
+
+
 class ChangeBody(BaseModel):
     """The body of a request that changes something. Unknown fields are refused."""
 
