@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.hanging import not_hanging
+from tollgate.completions.translations import translated
 from tollgate.core import request_body
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import BadRequest
@@ -29,6 +30,7 @@ PROMPTS: dict[Endpoint, dict[str, Any]] = {
     "completions": {"prompt": "Hello"},
     "embeddings": {"input": "Hello"},
 }
+TRANSLATED: list[tuple[Endpoint, str]] = [("responses", "max_output_tokens"), ("messages", "max_tokens")]
 EVERY_ENDPOINT = pytest.mark.parametrize("endpoint", list(PROMPTS))
 GENERATING = pytest.mark.parametrize("endpoint", ["chat", "completions"])
 PNG = "data:image/png;base64," + "iVBORw0KGgo+/" * 8000
@@ -187,6 +189,9 @@ def test_a_bound_that_only_some_servers_read_is_respelled(written: Any, bound: i
     asked = ask(max_tokens=written)
     assert (asked.bound, asked.bound_field, asked.respells_bound) == (bound, "max_tokens", True)
     assert not ask(max_tokens=bound).respells_bound
+    for endpoint, name in TRANSLATED:
+        body = {"model": "m", name: written, ENDPOINTS[endpoint].prompt: [{"role": "user", "content": "Hello"}]}
+        assert translated(endpoint, json.dumps(body).encode()).ask.bound == bound
 
 
 @pytest.mark.parametrize(("endpoint", "field"), [("chat", "max_tokens"), ("completions", "max_tokens")])

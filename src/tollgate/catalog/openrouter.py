@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tollgate.catalog.entries import DEFAULT_LISTING
+from tollgate.catalog.priced_models import shown_price
 from tollgate.core import prices
 from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
-from tollgate.core.prices import COMPONENTS, NOTHING, Price
 
 PRICED_BY_THE_LISTING: Final = (OPENROUTER, SANDBOX)
-UNKNOWN_PRICE: Final = {"prompt": "-1", "completion": "-1"}
+NOTHING: Final = {"prompt": "0", "completion": "0"}
+UNKNOWN: Final = {"prompt": "-1", "completion": "-1"}
 """As OpenRouter states that a model has no fixed price."""
 TOOL_CHOICES: Final = ("none", "auto", "required", "function")
 
@@ -56,14 +57,7 @@ def _endpoint(model: Model, route: Route, markup_ppm: int) -> dict[str, Any]:
 
 
 def _pricing(model: Model, route: Route, markup_ppm: int) -> dict[str, Any]:
-    listed = model.listing["pricing"] if route.upstream.id in PRICED_BY_THE_LISTING else _of_route(route.price)
-    return prices.marked_up(listed, markup_ppm)
-
-
-def _of_route(price: Price | None) -> dict[str, str]:
-    if price is None:
-        return UNKNOWN_PRICE
-    named = {name: value for name in COMPONENTS if (value := getattr(price, name)) != NOTHING}
-    return {
-        name: prices.in_credits(value) for name, value in ({"prompt": NOTHING, "completion": NOTHING} | named).items()
-    }
+    if route.upstream.id in PRICED_BY_THE_LISTING:
+        return prices.marked_up(model.listing["pricing"], markup_ppm)
+    stated = shown_price(route.price)
+    return UNKNOWN if stated is None else prices.marked_up(NOTHING | stated, markup_ppm)

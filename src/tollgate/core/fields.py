@@ -32,6 +32,11 @@ def as_whole(value: object) -> object:
     return value
 
 
+def respelled(given: Mapping[str, Any], name: str, most: int) -> int | None:
+    """As `whole`, for a number that may be written in one of these ways."""
+    return whole({name: as_whole(given.get(name))}, name, most)
+
+
 def flag(given: Mapping[str, Any], name: str, param: str | None = None) -> bool:
     value = given.get(name)
     if value is not None and not isinstance(value, bool):

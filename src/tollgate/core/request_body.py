@@ -299,13 +299,13 @@ def _bound(given: Mapping[str, Any], form: Form) -> _Bound:
 
 def _bound_named(name: str, given: Mapping[str, Any], form: Form) -> _Bound:
     written = given[name]
-    value = fields.as_whole(written)
-    if name in form.bound_aliases and value == UNBOUNDED:
+    if name in form.bound_aliases and written == UNBOUNDED:
         return _Bound(None, name)
     is_zero = type(written) is int and written == 0
     if is_zero and form.scores_prompts and name in form.bounds and fields.flag(given, "echo"):
         return _Bound(1, name, is_scoring=True)  # vLLM generates one token, and counts it
-    return _Bound(fields.whole({name: value}, name, MOST_OUTPUT_TOKENS), name, value is not written)
+    tokens = fields.respelled(given, name, MOST_OUTPUT_TOKENS)
+    return _Bound(tokens, name, tokens is not written)
 
 
 def _choices(given: Mapping[str, Any], asked: Sequence[Any], embeds: int) -> int:
