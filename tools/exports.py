@@ -341,6 +341,7 @@ def sandbox_faults_page() -> str:
         f"| `{name}` | {value} | {faults.MOST.get(name, ''):{'g' if name in faults.MOST else ''}} | {what} | {owed} |"
         for name, value, what, owed in rows[1:]
     ]
+    failing = [f"sandbox/fault-{fault}" for fault in faults.FOLLOWED_BY_FALLBACKS]
     return "\n".join(
         [
             "# Faults of the sandbox",
@@ -353,8 +354,10 @@ def sandbox_faults_page() -> str:
             "",
             "Useful first: `status=429`, `status=503`, `stall-before=5`, `cut`, `mid-stream-error`,",
             "`finish-error`, `slow=0.1`, `no-usage`, `moderation`. Set `max_retries=0` in your SDK, or it tries",
-            "again before you see the fault. With `models`, only `status` and `moderation` make the sandbox go",
-            "on to the next model.",
+            "again before you see the fault.",
+            "",
+            "A fault of the header strikes whichever model answers. To see a fallback, name a model that fails first:",
+            f'`"models": ["{failing[0]}", "sandbox/echo"]`. There are {", ".join(f"`{name}`" for name in failing)}.',
             "",
             "| fault | value (default) | most | what happens | owed |",
             "|---|---|---|---|---|",

@@ -145,8 +145,10 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
     key_rules.check_chosen(secret)
     key = key_rules.stored(secret, chosen.peppers[0], name="Seeded admin key", scopes=key_rules.ADMIN_SCOPES)
 
+    peppers = None if options.new_pepper else [key_rules.fingerprint(pepper) for pepper in chosen.peppers]
+
     async def seed(door: Door) -> Any:
-        return await keys.seed(console(door, "seed-key"), OPERATORS, OPERATOR, key)
+        return await keys.seed(console(door, "seed-key"), OPERATORS, OPERATOR, key, peppers)
 
     with _database(chosen):
         seeded = _through_the_door(chosen, seed)
@@ -402,6 +404,9 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", migrate, parents=[reports])
     seeding = add("seed-key", seed_key, parents=[reports])
     seeding.add_argument("value", help="the secret, at least 20 characters; - reads it from standard input")
+    seeding.add_argument(
+        "--new-pepper", action="store_true", help="even if no key in the database was made with this KEY_PEPPER"
+    )
     linking = add("sign-in-link", sign_in_link, parents=[reports])
     linking.add_argument("--email", help="the user's email; without it, the only active admin")
     linking.add_argument(

@@ -67,9 +67,12 @@ TAGS = {
     "models": "The models and their prices.",
     "health": "Whether the server works.",
 }
-OF_EVERYONE = ("/health", "/readyz", "/v1/models")
+OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/providers")
 OF_THE_CONSOLE = ("/ui", "/assets/")
-OF_PEOPLE = ("/user/", "/admin/", "/metrics")
+OF_PEOPLE = (
+    *("/user/", "/admin/", "/metrics"),
+    *("/api/v1/credits", "/api/v1/key", "/api/v1/generation", "/api/v1/activity"),
+)
 OF_SESSIONS = ("/auth/",)
 
 

@@ -2725,14 +2725,16 @@ begin
   if not found then
     perform tollgate.refuse_missing('plan', plan_id);
   end if;
-  insert into tollgate.orgs (name, plan_id) values (org ->> 'name', plan_id) returning * into made;
+  insert into tollgate.orgs (name, plan_id, markup_ppm)
+  values (org ->> 'name', plan_id, (org ->> 'markup_ppm')::integer)
+  returning * into made;
   perform tollgate.record(actor, 'org.created', made.id, made.id, org);
   return made;
 end
 $$;
 
 comment on function tollgate.add_org(tollgate.caller, jsonb) is
-  'Inserts an org and its audit event. `org` holds name and, unless it is free, plan. Refuses: not_found (plan). Locks the plan against deletion.';
+  'Inserts an org and its audit event. `org` holds name, plan (free without it) and markup_ppm (that of the plan without it). Refuses: not_found (plan). Locks the plan against deletion.';
 
 
 create function tollgate.others_named(org tollgate.orgs) returns jsonb
@@ -3537,6 +3539,21 @@ comment on function tollgate.check_open(tollgate.api_keys) is
   'Refuses a change of a key that was revoked (key_is_final) or rotated (conflict).';
 
 
+create function tollgate.check_own_key(actor tollgate.caller) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if actor.kind = 'key' and tollgate.operates(actor) then
+    perform tollgate.check_admin_remains();
+  end if;
+end
+$$;
+
+comment on function tollgate.check_own_key(tollgate.caller) is
+  'Refuses a change by which an operator''s key ends or narrows itself, if no working admin would be left. Called after the change. A key that changes another works itself, so it never refuses that.';
+
+
 create function public.tollgate_change_key(caller jsonb, key_id text, changes jsonb, scope text default 'keys')
 returns jsonb
 language plpgsql
@@ -3545,11 +3562,16 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.key_manager(caller, scope, touch => false);
-  before tollgate.api_keys := tollgate.lock_key(actor, key_id);
+  before tollgate.api_keys;
   after tollgate.api_keys;
-  ids text[] := tollgate.line_of(before);
+  ids text[];
   changed jsonb;
 begin
+  if tollgate.operates(actor) then
+    perform tollgate.lock_people();
+  end if;
+  before := tollgate.lock_key(actor, key_id);
+  ids := tollgate.line_of(before);
   perform tollgate.check_open(before);
   after := tollgate.with_terms(before, changes);
   perform tollgate.check_terms(after, before);
@@ -3591,6 +3613,7 @@ begin
       perform tollgate.bound_line(after);
     end if;
     perform tollgate.record(actor, 'key.updated', after.org_id, after.id, tollgate.audited(changed));
+    perform tollgate.check_own_key(actor);
     select k.* into after from tollgate.api_keys k where k.id = after.id;
   end if;
   return jsonb_build_object(
@@ -3600,7 +3623,7 @@ end
 $$;
 
 comment on function public.tollgate_change_key(jsonb, text, jsonb, text) is
-  'Changes the terms of a key, and of the keys in grace that were rotated to it: any key for operators, one''s own otherwise. It never grants more than its changer has, see check_grant(). What is left out stays, null clears. A budget begins anew when it is first set or its reset changes. Changing nothing records nothing. Refuses: as recognise(), check_open(), with_terms() and check_terms(), not_found, permission_denied. Locks the org, then the keys.';
+  'Changes the terms of a key, and of the keys in grace that were rotated to it: any key for operators, one''s own otherwise. It never grants more than its changer has, see check_grant(). What is left out stays, null clears. A budget begins anew when it is first set or its reset changes. Changing nothing records nothing. Refuses: as recognise(), check_open(), with_terms(), check_terms() and check_own_key(), not_found, permission_denied. Locks the advisory lock (for operators), the org, then the keys.';
 
 select tollgate.expose('public.tollgate_change_key(jsonb, text, jsonb, text)');
 
@@ -3620,6 +3643,9 @@ declare
 begin
   if state is null or state not in ('active', 'disabled', 'revoked') then
     perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'state', 'state', state));
+  end if;
+  if tollgate.operates(actor) then
+    perform tollgate.lock_people();
   end if;
   key := tollgate.lock_key(actor, key_id);
   was := tollgate.key_state(key);
@@ -3650,6 +3676,7 @@ begin
       jsonb_build_object('was', before)
     );
   end loop;
+  perform tollgate.check_own_key(actor);
   select k.* into key from tollgate.api_keys k where k.id = key.id;
   return jsonb_build_object(
     'caller', tollgate.identity(actor), 'id', key.id, 'state', state, 'was', was, 'key', tollgate.key_shown(key)
@@ -3658,7 +3685,7 @@ end
 $$;
 
 comment on function public.tollgate_set_key_state(jsonb, text, text, text) is
-  'Disables, enables or revokes a key: any key for operators, one''s own otherwise. A change of the newest key of a line also changes the keys in grace that were rotated to it; one of those can be revoked or disabled alone. Revoked is final. Repeating a state changes nothing and records nothing. Refuses: as recognise(), invalid_request, not_found, key_is_final. Locks the org, then the keys.';
+  'Disables, enables or revokes a key: any key for operators, one''s own otherwise. A change of the newest key of a line also changes the keys in grace that were rotated to it; one of those can be revoked or disabled alone. Revoked is final. Repeating a state changes nothing and records nothing. A key may end itself, but not the last of an operator. Refuses: as recognise() and check_own_key(), invalid_request, not_found, key_is_final. Locks the advisory lock (for operators), the org, then the keys.';
 
 select tollgate.expose('public.tollgate_set_key_state(jsonb, text, text, text)');
 
@@ -3736,7 +3763,8 @@ select tollgate.expose('public.tollgate_rotate_key(jsonb, text, integer, jsonb, 
 -- Creates keys.
 
 
-create function public.tollgate_seed(caller jsonb, org jsonb, owner jsonb, key jsonb) returns jsonb
+create function public.tollgate_seed(caller jsonb, org jsonb, owner jsonb, key jsonb, peppers jsonb default null)
+returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -3751,6 +3779,12 @@ begin
   select k.* into seeded from tollgate.api_keys k where k.digest = decode(key ->> 'digest', 'hex');
   created := not found;
   if created then
+    if exists (select from tollgate.api_keys) and not exists (
+      select from tollgate.api_keys k
+      where peppers is null or k.pepper in (select jsonb_array_elements_text(peppers))
+    ) then
+      perform tollgate.refuse(409, 'conflict', '{"reason": "another_pepper"}');
+    end if;
     insert into tollgate.orgs (id, name, plan_id)
     values (org ->> 'id', org ->> 'name', org ->> 'plan_id')
     on conflict (id) do nothing;
@@ -3777,10 +3811,10 @@ begin
 end
 $$;
 
-comment on function public.tollgate_seed(jsonb, jsonb, jsonb, jsonb) is
-  'Creates a key with a known secret, and its org and user where they are missing; without a key, only these. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
+comment on function public.tollgate_seed(jsonb, jsonb, jsonb, jsonb, jsonb) is
+  'Creates a key with a known secret, and its org and user where they are missing; without a key, only these. Changes nothing when a key with this secret exists. `peppers` are fingerprints: where there are keys, one of them must be of one of these (null: of any). For the console and admins. Refuses: as recognise() and new_key(), conflict (another pepper). Takes an advisory lock, so that two calls at once create one key.';
 
-select tollgate.expose('public.tollgate_seed(jsonb, jsonb, jsonb, jsonb)');
+select tollgate.expose('public.tollgate_seed(jsonb, jsonb, jsonb, jsonb, jsonb)');
 
 
 create function tollgate.key_manager(caller jsonb, scope text, touch boolean) returns tollgate.caller
@@ -11609,6 +11643,130 @@ comment on function public.tollgate_key_usage(jsonb) is
   'What the calling key has used: its monthly quota, its requests per minute (by the limit of the key, its user or its org, whichever has less left), and its usage of all time. Refuses: as recognise(), not_found for a session without a key. Locks nothing.';
 
 select tollgate.expose('public.tollgate_key_usage(jsonb)');
+
+
+-- schemas/16_monitor/readouts.sql
+
+-- What OpenRouter's clients ask of an account, from our own books.
+
+create function public.tollgate_credits_readout(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'usage');
+begin
+  return (
+    select jsonb_build_object(
+      'caller', tollgate.identity(actor),
+      'balance_nanos', o.balance_nanos,
+      'charge_nanos', tollgate.used_since(null, jsonb_build_object('org_id', o.id)) -> 'charge_nanos'
+    )
+    from tollgate.orgs o
+    where o.id = actor.org_id
+  );
+end
+$$;
+
+comment on function public.tollgate_credits_readout(jsonb) is
+  'The balance of the caller''s org, and what it was charged since it was made: together, the credits that it was given. Refuses: as recognise(). Locks nothing of the org.';
+
+select tollgate.expose('public.tollgate_credits_readout(jsonb)');
+
+
+create function public.tollgate_key_readout(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller);
+  moment timestamptz := clock_timestamp();
+  own jsonb := jsonb_build_object('org_id', actor.org_id, 'key_id', actor.key_id);
+begin
+  if actor.key_id is null then
+    perform tollgate.refuse_missing('key', null);
+  end if;
+  return (
+    select jsonb_build_object(
+      'caller', tollgate.identity(actor),
+      'key', tollgate.key_shown(k),
+      'plan', o.plan_id,
+      'limits', tollgate.limits_around(actor, k, moment),
+      'charged', jsonb_build_object(
+        'all', tollgate.used_since(null, own) -> 'charge_nanos',
+        'day', tollgate.used_since(date_trunc('day', moment, 'UTC'), own) -> 'charge_nanos',
+        'week', tollgate.used_since(date_trunc('week', moment, 'UTC'), own) -> 'charge_nanos',
+        'month', tollgate.used_since(date_trunc('month', moment, 'UTC'), own) -> 'charge_nanos'
+      )
+    )
+    from tollgate.api_keys k
+    join tollgate.orgs o on o.id = k.org_id
+    where k.id = actor.key_id
+  );
+end
+$$;
+
+comment on function public.tollgate_key_readout(jsonb) is
+  'The calling key: its terms and its budget, the windows that it counts in, and what it was charged today, this week (from Monday), this month (UTC) and in all. Refuses: as recognise(), not_found for a session without a key. Locks nothing.';
+
+select tollgate.expose('public.tollgate_key_readout(jsonb)');
+
+
+create function tollgate.request_named(org_id text, name text) returns setof tollgate.requests
+language sql
+stable
+rows 1
+set search_path = ''
+as $$
+  select r.* from tollgate.requests r where r.id = name and r.org_id = request_named.org_id
+  union all
+  (
+    select r.*
+    from (
+      select q.* from tollgate.requests q
+      where q.org_id = request_named.org_id
+      order by q.created_at desc
+      limit 50000
+    ) r
+    where r.generation_id = name
+    limit 1
+  )
+  limit 1
+$$;
+
+comment on function tollgate.request_named(text, text) is
+  'The request of an org with this id, or with this generation id of an upstream: that has no index, which each settlement would write, so the newest 50,000 requests of the org are read, until it is found.';
+
+
+create function public.tollgate_generation(caller jsonb, id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'usage');
+  found_request tollgate.requests;
+begin
+  select r.* into found_request from tollgate.request_named(actor.org_id, id) r;
+  if found_request.settled_at is null then
+    perform tollgate.refuse_missing('generation', id);
+  end if;
+  return tollgate.own_request_shown(found_request) || jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'usage', found_request.usage,
+    'attempts', found_request.attempts
+  );
+end
+$$;
+
+comment on function public.tollgate_generation(jsonb, text) is
+  'A request of the caller''s org that has ended, by its id or by the upstream''s generation id: see request_named(). Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_generation(jsonb, text)');
 
 
 -- schemas/16_monitor/top_lists.sql

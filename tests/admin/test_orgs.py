@@ -1,6 +1,7 @@
 """/admin/orgs over HTTP, through both doors."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
@@ -19,6 +20,7 @@ from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
 from tollgate.keys.authentication import console
 from tollgate.people.rules import as_stored
+from tollgate.process import logs
 
 Sql = Callable[..., Any]
 
@@ -52,6 +54,24 @@ async def test_another_org_of_the_same_name_is_told(operator: httpx.AsyncClient,
     first = await made(name)
     second = (await operator.post("/admin/orgs", json={"name": name.upper()})).json()
     assert second["same_name"] == [first]
+
+
+async def test_an_org_may_be_made_with_a_markup(operator: httpx.AsyncClient) -> None:
+    answer = await operator.post("/admin/orgs", json={"name": word(), "markup": 0.125})
+    assert (answer.status_code, answer.json()["markup"]) == (201, 0.125)
+    for wrong in (-1, 0.1234567, "much"):
+        refusal = await operator.post("/admin/orgs", json={"name": word(), "markup": wrong})
+        assert (refusal.status_code, refusal.json()["error"]["param"]) == (400, "markup")
+
+
+async def test_a_suspension_by_an_operator_is_logged(operator: httpx.AsyncClient, made: Any) -> None:
+    org_id, lines = await made(), io.StringIO()
+    logs.configure("info", [], lines)
+    for change in ({"paid_calls": "suspended"}, {"paid_calls": "active"}, {"name": "Other"}):
+        await operator.patch(f"/admin/orgs/{org_id}", json=change)
+    (line,) = [line for line in lines.getvalue().splitlines() if "paid_calls_suspended" in line]
+    told = json.loads(line)
+    assert (told["org_id"], told["reason"], told["level"]) == (org_id, "operator", "warning")
 
 
 async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_database: str, sql: Sql) -> None:
@@ -504,6 +524,28 @@ async def test_an_id_that_is_nobody_s_is_not_found(operator: httpx.AsyncClient) 
 async def test_an_id_that_no_id_can_be_is_refused(operator: httpx.AsyncClient) -> None:
     for bad in ("a%00b", "x" * 201):
         assert (await operator.get(f"/admin/orgs/{bad}")).status_code == 400
+
+
+async def test_an_admin_s_key_may_end_itself_unless_it_is_the_last(own_database: str) -> None:
+    door = PostgresDoor(own_database, pool_size=4, deadline_seconds=30.0)
+    admins = [Person(door, "admin") for _ in range(3)]
+    for one in admins:
+        await one.seed()
+    *others, last = admins
+    steps = [
+        ("POST", "/disable", {}, 200), ("DELETE", "", {}, 200), ("POST", "/disable", {}, 409),
+        ("DELETE", "", {}, 409), ("PATCH", "", {"scopes": ["chat"]}, 409), ("PATCH", "", {"name": "x"}, 200),
+    ]  # fmt: skip
+    try:
+        async with operating(door, last) as http:
+            for one, (method, path, body, status) in zip([*others, *[last] * 4], steps, strict=True):
+                its = f"/admin/keys/{one.key_id}{path}"
+                answer = await http.request(method, its, json=body or None, headers=bearing(one))
+                assert answer.status_code == status, answer.text
+                assert status == 200 or answer.json()["error"]["reason"] == "last_admin"
+            assert (await http.get(f"/admin/keys/{last.key_id}")).json()["status"] == "active"
+    finally:
+        await door.close()
 
 
 async def test_the_org_of_the_last_admin_is_not_suspended(own_database: str) -> None:

@@ -58,7 +58,10 @@ async def client(door: Door, catalog: Catalog) -> AsyncIterator[httpx.AsyncClien
     around = Middleware(RequestMiddleware, production=False, max_body_bytes=1024, clock=monotonic)
     models = routes.router(gate, {"live": catalog}, SETTING_PPM)
     app = Application(
-        paid={}, lazy={("/v1/models",): lambda: [models]}, exception_handlers=HANDLERS, middleware=[around]
+        paid={},
+        lazy={("/v1/models", "/api/v1/providers"): lambda: [models]},
+        exception_handlers=HANDLERS,
+        middleware=[around],
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tollgate") as made:
         yield made
@@ -170,6 +173,32 @@ async def test_a_model_of_ours_is_listed_and_shown_by_a_name_without_an_author(
     assert upstream_id not in str(found[name])
 
 
+async def test_the_upstreams_of_a_model_are_shown_with_their_prices(
+    get: Any, person: Any, door: Door, catalog: Catalog
+) -> None:
+    operator, name = console(door, "tests"), f"ours/{secrets.token_hex(8)}"
+    server = {"name": "GPU", "base_url": "http://10.0.0.1/v1", "dialect": "vllm"}
+    upstream_id = (await upstreams.make(operator, server))["id"]
+    route = {"model": name, "upstream_id": upstream_id, "pricing": {"prompt": "0.000001", "completion": "0"}}
+    await store.put_route(operator, {**route, "context_tokens": 4096, "most_output": 512})
+    await catalog.refresh()
+    someone = await person()
+    for path, upstream, prompt, context in (
+        (f"/api/v1/models/{name}/endpoints", upstream_id, "0.0000011", 4096),
+        ("/v1/models/sandbox/echo/endpoints", "openrouter", "0.000000275", 131072),
+    ):
+        told = (await get(someone, path)).json()["data"]
+        (endpoint,) = told["endpoints"]
+        assert path.endswith(f"{told['id']}/endpoints")
+        assert (endpoint["provider_name"], endpoint["pricing"]["prompt"]) == (upstream, prompt)
+        assert endpoint["context_length"] == context
+        assert set(told["architecture"]) >= {"modality", "input_modalities", "output_modalities", "tokenizer"}
+    listed_ones = {one["slug"] for one in (await get(someone, "/api/v1/providers")).json()["data"]}
+    assert listed_ones >= {"openrouter", upstream_id}
+    missing = await get(someone, "/api/v1/models/nobody/knows/endpoints")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, 404)
+
+
 async def test_only_what_the_key_may_use_is_listed_on_demand(
     get: Any, person: Any, shared_database: str, sql: Callable[..., Any]
 ) -> None:
@@ -180,6 +209,12 @@ async def test_only_what_the_key_may_use_is_listed_on_demand(
     await sql(shared_database, allow, someone.org_id, patterns)
     assert list(await listed(get, someone)) == LISTED
     assert list(await listed(get, someone, usable="true")) == ["sandbox/echo", "sandbox/image", "sandbox/embed"]
+    page = (await get(someone, "/api/v1/models/user", limit=2)).json()
+    assert [model["id"] for model in page["data"]] == ["sandbox/echo", "sandbox/image"]
+    assert page["links"]["next"] == "/api/v1/models/user?limit=2&offset=2"
+    for query in ({}, {"output_modalities": "embeddings"}):
+        whole = (await get(someone, "/v1/models", **query)).json()["total_count"]
+        assert (await get(someone, "/api/v1/models/count", **query)).json() == {"data": {"count": whole}}
 
 
 async def test_the_database_agrees_on_what_the_key_may_use(shared_database: str, sql: Callable[..., Any]) -> None:
@@ -238,7 +273,7 @@ async def test_parameters_of_openrouters_own_are_no_matter(get: Any, person: Any
     assert list(await listed(get, await person(), supported_parameters="tools", category="programming")) == LISTED
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/sandbox/echo", "/v1/models/echo"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/sandbox/echo", "/v1/models/user", "/v1/models/count"])
 async def test_without_the_scope_there_is_nothing_to_see(get: Any, person: Any, path: str) -> None:
     answer = await get(await person(scopes=["chat"]), path)
     assert (answer.status_code, answer.json()["error"]["scope"]) == (403, "models")

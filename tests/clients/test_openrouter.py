@@ -2,16 +2,19 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import anyio
 import pytest
 
 from clients.conftest import Customer, Tries
 from clients.questions import ARGUMENTS, SAID, SHOWN, TEXT, WEATHER, erring
 from gateway import Upstream
+from servers.postgres import PACKAGES
 from tollgate.core.money import NANOS_PER_CREDIT
 
 pytestmark = pytest.mark.filterwarnings("ignore:ast.* is deprecated:DeprecationWarning")  # its parser of JSONPath
@@ -128,6 +131,41 @@ async def test_embeds(client: Any) -> None:
 async def test_lists_the_models(client: Any) -> None:
     listed = {model.id: model for model in client.models.list().result.data}
     assert listed["sandbox/echo"].pricing.prompt == "0.00000025"
+
+
+@pytest.mark.filterwarnings("ignore:.*DEPRECATED:DeprecationWarning")  # it has rate_limit, which is
+async def test_makes_every_account_call(client: Any) -> None:
+    answer = client.chat.send(model="sandbox/echo", messages=SAID)
+    funds, key = client.credits.get_credits().data, client.api_keys.get_current_key_metadata().data
+    assert funds.total_usage >= key.usage >= answer.usage.cost
+    assert (key.limit, key.is_management_key) == (None, False)
+    generation = client.generations.get_generation(id=answer.id).data
+    assert (generation.id, generation.total_cost) == (answer.id, answer.usage.cost)
+    assert client.analytics.get_user_activity().data == []
+    mine = client.models.list_for_user(security={"bearer": client.sdk_configuration.security.api_key}).result
+    assert "sandbox/echo" in [model.id for model in mine.data]
+    assert client.models.count().data.count == mine.total_count
+    (endpoint,) = client.endpoints.list(author="sandbox", slug="echo").data.endpoints
+    assert (endpoint.provider_name, endpoint.pricing.prompt) == ("openrouter", "0.00000025")
+    assert "openrouter" in [one.name for one in client.providers.list().data]
+
+
+@pytest.mark.slow
+async def test_so_does_the_client_for_javascript(client: Any, openrouter_url: str, key: str) -> None:
+    answer = client.chat.send(model="sandbox/echo", messages=SAID)
+    order = {"serverURL": openrouter_url, "apiKey": key, "model": "sandbox/echo", "generation": answer.id}
+    with anyio.fail_after(60):
+        told = await anyio.run_process(
+            ["node", str(PACKAGES.parent / "openrouter_sdk.mjs")],
+            input=json.dumps(order).encode(),
+            env={"PATH": os.environ["PATH"]},
+        )
+    report = json.loads(told.stdout)
+    assert report["credits"]["totalUsage"] >= report["key"]["usage"] >= answer.usage.cost
+    assert (report["generation"]["id"], report["generation"]["totalCost"]) == (answer.id, answer.usage.cost)
+    assert (report["activity"], report["count"]["count"]) == ([], len(report["user"]))
+    assert report["endpoints"]["endpoints"][0]["providerName"] == "openrouter"
+    assert "openrouter" in [one["slug"] for one in report["providers"]]
 
 
 async def test_a_wrong_key_is_refused(openrouter: ModuleType, connect: Connect, key: str) -> None:

@@ -284,7 +284,7 @@ REFUSED = {
             "address": {"base_url": "https://example.com"},
             "headers": {"extra_headers": {}},
             "fallbacks": {"fallbacks": ["sandbox/echo"]},
-            "another bound": {"n_predict": 5},
+            "another bound": {"num_predict": 5},
         }.items()
     },
     "unknown model": (json.dumps(a_chat(model="nobody/knows")).encode(), 404, "model_not_found"),

@@ -87,8 +87,8 @@ BODIES: dict[str, bytes] = {
 FIELDS: dict[str, list[Any]] = {
     "model": [None, "", 1, ["sandbox/echo"], {}, "x" * 257, "sandbox/ech\0o", "a\r\nX-Injected: 1", "a\u202eb", "a b"],
     "messages": [None, [], {}, "hello", ["hello"], [[]], [None]],
-    "max_tokens": [0, -1, 1.5, True, "5", 10**12, 10**299, [], {}],
-    "max_completion_tokens": [0, -1, 10**12, "5"],
+    "max_tokens": [0, -1, 1.5, True, "5.5", 10**12, 10**299, [], {}],
+    "max_completion_tokens": [0, -1, 10**12, "five"],
     "n": [0, -1, 10**6, True, "2", 1.0],
     "best_of": [0, 10**6],
     "stream": ["true", 1, 0, []],
@@ -154,7 +154,7 @@ async def test_a_field_that_makes_no_sense_is_refused_by_name(
 TYPED_FIELDS: dict[str, dict[str, list[Any]]] = {
     "/v1/responses": {
         "input": [None, [], {}, 7, [7], [[]], [None]],
-        "max_output_tokens": [0, -1, 1.5, True, "5", 10**12, [], {}],
+        "max_output_tokens": [0, -1, 1.5, True, "5.5", 10**12, [], {}],
         "max_tokens": [5, 0, "5"],
         "max_completion_tokens": [5],
         "stream": ["true", 1],
@@ -168,7 +168,7 @@ TYPED_FIELDS: dict[str, dict[str, list[Any]]] = {
     },
     "/v1/messages": {
         "messages": [None, [], {}, "hello", ["hello"], [None]],
-        "max_tokens": [0, -1, 1.5, True, "5", 10**12, []],
+        "max_tokens": [0, -1, 1.5, True, "5.5", 10**12, []],
         "max_completion_tokens": [5],
         "max_output_tokens": [5],
         "fallbacks": [[{"model": "sandbox/words"}]],

@@ -29,6 +29,7 @@ PRICE = 1000
 """Nanos for a token, in or out."""
 PRICING = {"prompt": "0.000001", "completion": "0.000001"}
 PROMPT_TOKENS = 20
+CONTEXT_TOKENS = 4096
 SILENT = ("openai", "llamacpp", "tgi")
 """The dialects that say their usage at the end only."""
 EVERY = pytest.mark.parametrize("dialect", [*SILENT, "vllm", "sglang"])
@@ -80,7 +81,7 @@ async def own_server(
                         operator, {"name": name, "base_url": f"http://127.0.0.1:{server.port}/v1", "dialect": dialect}
                     )
                     route = {"model": f"ours/{name}", "upstream_id": made["id"], "pricing": PRICING}
-                    await catalog.put_route(operator, {**route, "context_tokens": 4096})
+                    await catalog.put_route(operator, {**route, "context_tokens": CONTEXT_TOKENS})
                     body = a_chat("Count what is there.", f"ours/{name}", stream=True, max_tokens=200)
                     yield stage, server, await stage.customer(), body
 
@@ -375,6 +376,39 @@ async def test_a_server_that_counts_tokens_is_asked_and_nothing_is_charged(share
         row = await ended(stage, one)
     assert (got.content, server.seen[0].target) == (b'{"input_tokens":12}', f"/v1{COUNT}")
     assert (row["state"], row["endpoint"], row["hold_nanos"], row["charge_nanos"]) == ("settled", "count_tokens", 0, 0)
+
+
+def scored(completion_tokens: int) -> Play:
+    told = {"id": "cmpl-1", "model": "ours", "choices": [{"index": 0, "text": "Lime", "finish_reason": "length"}]}
+    return answer(json.dumps({**told, "usage": usage(completion_tokens)}).encode())
+
+
+async def test_vllm_scores_a_prompt_and_reads_it_as_embeddings(shared_database: str) -> None:
+    async with own_server(shared_database, "vllm", scored(1), scored(3)) as (stage, server, one, body):
+        scoring = {"model": body["model"], "prompt": "Lime", "max_tokens": 0, "echo": True, "logprobs": 1}
+        embedded = {"model": body["model"], "prompt_embeds": "QUJD" * 100, "max_tokens": "5"}
+        for given in (scoring, embedded):
+            assert (await stage.post(one, given, "/v1/completions")).status_code == 200
+        first, second = await stage.rows(one)
+    assert [seen.document for seen in server.seen] == [scoring, {**embedded, "max_tokens": 5}]
+    assert (first["output_bound"], first["charge_nanos"]) == (1, (PROMPT_TOKENS + 1) * PRICE)
+    assert first["charge_nanos"] <= first["hold_nanos"]
+    assert second["hold_nanos"] == (CONTEXT_TOKENS + 5) * PRICE
+    assert second["charge_nanos"] == (PROMPT_TOKENS + 3) * PRICE
+
+
+async def test_what_only_vllm_reads_goes_to_no_other_server(shared_database: str) -> None:
+    async with own_server(shared_database, "llamacpp", hang) as (stage, server, one, body):
+        for field, given in (
+            ("max_tokens", {"prompt": "Lime", "max_tokens": 0, "echo": True}),
+            ("prompt_embeds", {"prompt_embeds": "QUJD"}),
+        ):
+            got = await stage.post(one, {"model": body["model"], **given}, "/v1/completions")
+            error = got.json()["error"]
+            assert (got.status_code, error["code"], error["param"]) == (400, "invalid_request", field)
+            assert "vLLM" in error["message"]
+        assert await stage.rows(one) == []
+    assert server.seen == []
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before it says anything", "in mid answer"])

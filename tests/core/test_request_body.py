@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.hanging import not_hanging
+from tollgate.completions.translations import translated
 from tollgate.core import request_body
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras.requested import Extras
 from tollgate.core.request_body import (
@@ -28,6 +30,7 @@ PROMPTS: dict[Endpoint, dict[str, Any]] = {
     "completions": {"prompt": "Hello"},
     "embeddings": {"input": "Hello"},
 }
+TRANSLATED: list[tuple[Endpoint, str]] = [("responses", "max_output_tokens"), ("messages", "max_tokens")]
 EVERY_ENDPOINT = pytest.mark.parametrize("endpoint", list(PROMPTS))
 GENERATING = pytest.mark.parametrize("endpoint", ["chat", "completions"])
 PNG = "data:image/png;base64," + "iVBORw0KGgo+/" * 8000
@@ -41,12 +44,15 @@ acted_on = st.sampled_from(
     [
         "model", "models", "messages", "prompt", "input", "stream", "stream_options", "max_tokens", "n", "best_of",
         "max_completion_tokens", "plugins", "tools", "web_search_options", "user", "usage", "api_key",
+        "n_predict", "echo", "prompt_embeds",
     ]
 )  # fmt: skip
 
 
 def ask(endpoint: Endpoint = "chat", **more: Any) -> Ask:
-    return request_body.read(json.dumps({"model": "openai/gpt-4o", **PROMPTS[endpoint], **more}).encode(), endpoint)
+    return request_body.read(
+        json.dumps({"model": "openai/gpt-4o", **PROMPTS.get(endpoint, {}), **more}).encode(), endpoint
+    )
 
 
 def refused(endpoint: Endpoint = "chat", **more: Any) -> BadRequest:
@@ -173,9 +179,64 @@ def test_an_input_is_text_or_tokens_or_content(given: Any) -> None:
 
 @GENERATING
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-@pytest.mark.parametrize("bound", [0, -1, 10**9 + 1, 10**12, True, 1.0, 1e3, "16", [], {}])
+@pytest.mark.parametrize("bound", [0, -1, 10**9 + 1, 10**12, True, 5.7, "5.5", "", " 5", "1e3", "-1", "0", []])
 def test_a_bound_is_a_positive_whole_number(endpoint: Endpoint, field: str, bound: Any) -> None:
     assert refused(endpoint, **{field: bound}).param == field
+
+
+@pytest.mark.parametrize(("written", "bound"), [("5", 5), ("05", 5), ("5.0", 5), (5.0, 5), (1e3, 1000)])
+def test_a_bound_that_only_some_servers_read_is_respelled(written: Any, bound: int) -> None:
+    asked = ask(max_tokens=written)
+    assert (asked.bound, asked.bound_field, asked.respells_bound) == (bound, "max_tokens", True)
+    assert not ask(max_tokens=bound).respells_bound
+    for endpoint, name in TRANSLATED:
+        body = {"model": "m", name: written, ENDPOINTS[endpoint].prompt: [{"role": "user", "content": "Hello"}]}
+        assert translated(endpoint, json.dumps(body).encode()).ask.bound == bound
+
+
+@pytest.mark.parametrize(("endpoint", "field"), [("chat", "max_tokens"), ("completions", "max_tokens")])
+def test_n_predict_is_another_name_of_the_bound(endpoint: Endpoint, field: str) -> None:
+    assert (ask(endpoint, n_predict=5).bound, ask(endpoint, n_predict=5).bound_field) == (5, "n_predict")
+    assert ask(endpoint, n_predict=-1).bound is None
+    assert refused(endpoint, n_predict=0).param == "n_predict"
+    assert refused(endpoint, n_predict=5, **{field: 5}).param == "n_predict"
+
+
+def test_a_prompt_is_scored_only_as_a_completion_with_echo() -> None:
+    scored = ask("completions", max_tokens=0, echo=True, logprobs=1)
+    assert (scored.bound, scored.bound_field, scored.only_vllm) == (1, "max_tokens", "max_tokens")
+    assert ask("completions", max_tokens=1, echo=True).only_vllm is None
+    for unlike in ({}, {"echo": False}, {"echo": True, "max_tokens": False}, {"echo": True, "max_tokens": "0"}):
+        assert refused("completions", **{"max_tokens": 0, "logprobs": 1, **unlike}).param == "max_tokens"
+    assert refused("chat", max_tokens=0, echo=True).param == "max_tokens"
+    assert refused("completions", max_tokens=None, n_predict=0, echo=True).param == "n_predict"
+
+
+def test_embeddings_may_take_the_place_of_a_completion_s_prompt() -> None:
+    tensor = "QUJD" * 200
+    alone = ask("completions", prompt=None, prompt_embeds=tensor)
+    assert (alone.prompt.embeds, alone.choices, alone.only_vllm) == (1, 1, "prompt_embeds")
+    assert alone.prompt.text_bytes < len(tensor)
+    assert ask("completions", prompt=["a", "b"], prompt_embeds=[tensor, tensor], n=3).choices == 12
+    for wrong in ("", [], [""], [7], {}, 7):
+        assert refused("completions", prompt=None, prompt_embeds=wrong).param in ("prompt", "prompt_embeds")
+    assert refused("completions", prompt=None).param == "prompt"
+
+
+@pytest.mark.parametrize("endpoint", [*ENDPOINTS])
+def test_a_prompt_of_the_wrong_kind_is_told_what_is_meant(endpoint: Endpoint) -> None:
+    name = ENDPOINTS[endpoint].prompt
+    assert "at least one" in refused(endpoint, **{name: []}).message
+    for wrong in ({"role": "user"}, 7, [None], True):
+        assert refused(endpoint, **{name: wrong}).message == f"{name}: send {ENDPOINTS[endpoint].expected}."
+
+
+def test_usage_in_every_chunk_needs_usage_at_the_end() -> None:
+    """As at vLLM."""
+    for include, continuous in ((True, True), (False, False)):
+        options = {"include_usage": include, "continuous_usage_stats": True}
+        assert ask(stream=True, stream_options=options).continuous_usage == continuous
+    assert not ask(stream=True, stream_options={"continuous_usage_stats": True}).continuous_usage
 
 
 @pytest.mark.parametrize("bound", [1, 16, 10**9])

@@ -5,12 +5,26 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
+import pytest
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, ValidationError
+
 from journeys.walk import operations, whole_document
+from tollgate.admin.schemas.credits import Adjustment, Grant, Refund
+from tollgate.admin.schemas.limits import NewLimits
+from tollgate.admin.schemas.plans import PlanAssignment
+from tollgate.admin.schemas.registry import PutRoute
 from tollgate.completions import openapi as paid
 from tollgate.completions.openapi import ERROR_SHAPES
+from tollgate.core.errors import BadRequest
+from tollgate.keys.schemas import KeyChanges, NewKey, NewKeyForUser
+from tollgate.sessions.schemas import SignIn
 from tollgate.web.error_responses import shape_of_path
 
-SHAPES_OF_OPENROUTER = {"/v1/models", "/v1/models/{model}", "/v1/models/{author}/{slug}/endpoints"}
+SHAPES_OF_OPENROUTER = {
+    *("/v1/models", "/v1/models/{model}", "/v1/models/{author}/{slug}/endpoints"),
+    *("/v1/models/count", "/v1/models/user"),
+}
 """Paths that answer in the shape of another API."""
 
 
@@ -189,6 +203,35 @@ def test_every_answer_in_json_says_its_fields() -> None:
         for status, answer in operation.told["responses"].items():
             schema = answer.get("content", {}).get("application/json", {}).get("schema")
             assert schema is None or references(schema), (*operation[:2], status)
+
+
+ACROSS_FIELDS = [
+    (NewKey, {"name": "x", "role": "member", "scopes": ["chat"]}),
+    (NewKeyForUser, {"name": "x", "budget_credits": 1, "budget_nanos": 1}),
+    (KeyChanges, {"budget_credits": 1, "budget_nanos": 1}),
+    (PutRoute, {"model": "x"}),
+    (PutRoute, {"model": "x", "upstream_id": "ups_1", "url": "http://x/v1"}),
+    (SignIn, {}),
+    (SignIn, {"email": "a@example.com"}),
+    (SignIn, {"key": "x", "link": "x"}),
+    (SignIn, {"key": "x", "email": "a@example.com"}),
+    (PlanAssignment, {"plan": "pro"}),
+    (NewLimits, {"org_id": "org_1", "role": "member"}),
+    (Grant, {"org_id": "org_1", "credits": "1", "credits_nanos": 1, "reason": "x"}),
+    (Adjustment, {"org_id": "org_1", "credits": 0, "reason": "x"}),
+    (Refund, {"request_id": "req_1", "credits": "1", "credits_nanos": 1, "reason": "x"}),
+]
+
+
+@pytest.mark.parametrize(("model", "body"), ACROSS_FIELDS)
+def test_what_fields_together_are_refused_for_is_in_the_schema(model: type[BaseModel], body: dict[str, Any]) -> None:
+    """`oneOf` and its like: an object is valid for each of its fields."""
+    with pytest.raises((ValidationError, BadRequest)):
+        model.model_validate(body)
+    document = whole_document()
+    schema = {**document["components"]["schemas"][model.__name__], "components": document["components"]}
+    assert not Draft202012Validator(schema).is_valid(body)
+    assert Draft202012Validator(schema).is_valid(schema["examples"][0])
 
 
 def test_errors_have_the_shape_of_their_paths() -> None:

@@ -652,6 +652,21 @@ def test_seed_key_makes_its_key_once_and_it_opens_the_audit_logs(home: Home, own
         assert first["key_id"] in [event["target_id"] for event in page.json()["data"]]
 
 
+def test_seed_key_refuses_a_pepper_that_no_key_was_made_with(home: Home, own_database: str) -> None:
+    def seed(number: int, pepper: str, *more: str, **settings: str) -> Any:
+        settings |= {"DATABASE_URL": own_database, "KEY_PEPPER": pepper}
+        return home.run("seed-key", f"{SECRET}-{number}", *more, **settings)
+
+    old, new = "an old pepper that is long enough", "a new pepper that is long enough"
+    assert seed(1, old).returncode == 0
+    refused = seed(2, new)
+    assert refused.returncode == 1
+    assert is_one_line(refused.stderr, "KEY_PEPPER", "--new-pepper")
+    assert query(own_database, "select count(*) from tollgate.api_keys") == [1]
+    assert seed(2, new, KEY_PEPPER_PREVIOUS=old).returncode == 0
+    assert seed(3, "a third pepper that is long enough", "--new-pepper").returncode == 0
+
+
 def test_seed_key_adds_a_second_admin_key_to_the_same_operator(home: Home, own_database: str) -> None:
     for number in (1, 2):
         assert home.run("seed-key", f"{SECRET}-{number}", DATABASE_URL=own_database).returncode == 0

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from journeys.walk import SCOPELESS, Operation, ids_of, operations, whole_document
 from people import PEPPER, Person
-from tollgate.app import OF_PEOPLE, OF_SESSIONS, create_app
+from tollgate.app import OF_EVERYONE, OF_PEOPLE, OF_SESSIONS, create_app
 from tollgate.completions import openapi as paid
 from tollgate.console.routes import PAGES
 from tollgate.credits import store as credits
@@ -134,13 +134,8 @@ def test_all_that_is_opened_later_is_opened_for_its_path() -> None:
     app = create_app(read({"KEY_PEPPER": PEPPER}))
     at_once = {route.path for route in app.router.routes if isinstance(route, Route)}
     for operation in operations(whole_document()):
-        first = operation.path.split("/")[1]
-        assert (
-            operation.path.startswith(OF_PEOPLE + OF_SESSIONS)
-            or operation.is_open
-            or operation.path in at_once
-            or (first == "v1")
-        ), operation.path
+        is_later = operation.path.startswith(OF_EVERYONE + OF_PEOPLE + OF_SESSIONS)
+        assert is_later or operation.is_open or operation.path in at_once, operation.path
 
 
 async def test_every_operation_says_what_it_is_and_how_stable(house: House) -> None:
@@ -265,7 +260,7 @@ async def test_every_answer_is_documented_and_nothing_tells_a_secret(house: Hous
         for someone in (admin, other):
             answer = await house.ask(operation, someone, ids_of(other))
             assert str(answer.status_code) in operation.told["responses"], (operation[:2], answer.text)
-            assert answer.status_code < 500 or answer.json()["error"]["code"] == "catalog_unavailable", operation[:2]
+            assert answer.status_code < 500 or "catalog_unavailable" in answer.text, operation[:2]
             issued = answer.json().get("key") if operation.method == "post" and answer.is_success else None
             if isinstance(issued, str) and issued.startswith("tg_"):
                 told_once.add(issued)

@@ -20,6 +20,7 @@ OPEN = {
 ADMINS = ("/admin/", "/metrics")
 SCOPELESS = {
     ("get", "/user/balance"),
+    ("get", "/api/v1/key"),
     ("get", "/user/profile"),
     ("get", "/user/plan"),
     ("get", "/user/limit"),

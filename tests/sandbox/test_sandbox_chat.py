@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from sandbox.serving import a_chat, a_sandbox, chunks, entry, exact, in_process, payloads, post, told
+from sandbox.serving import a_chat, a_sandbox, chunks, entry, exact, get, in_process, payloads, post, told
+from tollgate.sandbox.app import create_bounded_sandbox
 from tollgate.sandbox.catalog import Model
+from tollgate.sandbox.faults import FOLLOWED_BY_FALLBACKS
 from tollgate.sandbox.models import MODELS
 from tollgate.sandbox.prices import Used, dollars
 
@@ -268,6 +270,16 @@ async def test_the_first_model_of_the_list_that_works_answers() -> None:
     body = a_chat()
     del body["model"]
     assert (await answer_to(body | {"models": ["sandbox/old"]}))["model"] == "sandbox/old"
+
+
+async def test_strangers_may_name_models_that_fail_before_those_that_answer() -> None:
+    sandbox = create_bounded_sandbox()
+    for fault in FOLLOWED_BY_FALLBACKS:
+        name = f"sandbox/fault-{fault}"
+        assert name in (await get(sandbox, "/api/v1/models")).text
+        answered = await post(sandbox, a_chat(model=None, models=[name, "sandbox/words"]))
+        assert answered.json()["model"] == "sandbox/words"
+        assert (await post(sandbox, a_chat(model=name))).status_code >= 400
 
 
 async def test_when_all_models_of_the_list_fail_the_last_one_says_how() -> None:

@@ -57,6 +57,15 @@ def test_openrouter_says_it_without_being_asked() -> None:
         ("tgi", "chat", {"max_completion_tokens": 20}, None, {"max_tokens": 20}),
         ("llamacpp", "chat", {"max_completion_tokens": 20, "max_tokens": None}, None, {"max_tokens": 20}),
         ("llamacpp", "chat", {}, None, {}),
+        ("llamacpp", "chat", {"max_tokens": "20"}, None, {"max_tokens": 20}),
+        ("vllm", "completions", {"max_tokens": 20.0}, None, {"max_tokens": 20}),
+        ("tgi", "chat", {"max_completion_tokens": "20"}, None, {"max_tokens": 20}),
+        ("openrouter", "chat", {"max_completion_tokens": "20"}, None, {"max_completion_tokens": 20}),
+        ("llamacpp", "chat", {"n_predict": 20}, None, {"max_tokens": 20}),
+        ("openrouter", "chat", {"n_predict": 20}, None, {"max_completion_tokens": 20}),
+        ("vllm", "completions", {"n_predict": -1}, 9, {"max_tokens": 9}),
+        ("openai", "chat", {"n_predict": -1}, None, {}),
+        ("vllm", "completions", {"max_tokens": 0, "echo": True}, None, {"max_tokens": 0}),
         ("openrouter", "responses", {}, 9, {"max_output_tokens": 9}),
         ("openrouter", "messages", {}, 9, {"max_tokens": 9}),
         ("vllm", "responses", {}, 9, {"max_output_tokens": 9}),
@@ -71,7 +80,7 @@ def test_a_bound_goes_up_under_one_name(
     dialect: models.Dialect, endpoint: Any, clients: dict[str, Any], bound: int | None, expected: dict[str, int]
 ) -> None:
     body = prepared(dialect, endpoint=endpoint, bound=bound, **clients)
-    assert {name: body[name] for name in body if name.startswith("max_")} == expected
+    assert {name: body[name] for name in body if name.startswith(("max_", "n_"))} == expected
 
 
 BODY = b' {"model" : "a\\/model",\t"messages":[{"role":"user","content":"\\u00e9"}], "seed":1e2 ,"x":{"model":0}}\n'
@@ -161,6 +170,8 @@ def test_counting_on_the_way_is_not_seen(dialect: models.Dialect) -> None:
     assert shown(dialect, counted, **asked) == chunk() + b": ping\n\n" + chunk() + LAST + DONE
     asked = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
     assert shown(dialect, counted, **asked) == counted
+    asked = {"stream_options": {"include_usage": False, "continuous_usage_stats": True}}
+    assert shown(dialect, counted, **asked) == chunk() + b": ping\n\n" + chunk() + DONE
 
 
 @pytest.mark.parametrize("dialect", SELF_HOSTED)

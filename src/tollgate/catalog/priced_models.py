@@ -35,7 +35,7 @@ def shown(
     return [_shown(model, markup_ppm, servers, breakers) for model in models]
 
 
-def _shown_price(price: Price | None) -> dict[str, str] | None:
+def shown_price(price: Price | None) -> dict[str, str] | None:
     """Credits per token, request or piece, as decimal strings."""
     if price is None:
         return None
@@ -71,7 +71,7 @@ def _route(route: Route, server: Found | None, breakers: Mapping[str, Mapping[st
         "upstream_model": route.model,
         "priority": route.priority,
         "weight": route.weight,
-        "pricing": _shown_price(route.price),
+        "pricing": shown_price(route.price),
         "context_tokens": route.context_tokens,
         "most_output": route.most_output,
         "health": (server or {}).get("health"),

@@ -1,20 +1,30 @@
-"""GET /v1/models: the models and their prices."""
+"""GET /v1/models: the models, their prices and their upstreams."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from cachetools import LRUCache
 from fastapi import Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tollgate.catalog import rules, store
+from tollgate.catalog import openrouter, rules, store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.entries import encoded
 from tollgate.catalog.rules import FRESH_SECONDS
-from tollgate.catalog.schemas import ListedModel, ModelFilters, ModelList, Visibility
+from tollgate.catalog.schemas import (
+    ListedModel,
+    ModalityFilter,
+    ModelCount,
+    ModelEndpoints,
+    ModelFilters,
+    ModelList,
+    PagedModels,
+    Providers,
+    Visibility,
+)
 from tollgate.core.errors import CatalogUnavailable, ModelNotFound
 from tollgate.core.models import Model
 from tollgate.database import Door
@@ -83,6 +93,27 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
         following = f"{asked_path(request.scope)}?{query}" if end < len(chosen) else None
         return _json(_page(chosen[filters.offset : end], len(chosen), following))
 
+    async def count(
+        door: Annotated[Door, Depends(gate.open)], filters: Annotated[ModalityFilter, Query()]
+    ) -> dict[str, Any]:
+        models_of_key, markup, patterns = await access_of(door)
+        listed = ModelFilters(output_modalities=filters.output_modalities)
+        return {"data": {"count": len(await models_of_key.chosen(listed, markup, patterns))}}
+
+    async def usable(
+        request: Request, door: Annotated[Door, Depends(gate.open)], filters: Annotated[PagedModels, Query()]
+    ) -> Response:
+        return await models(request, door, ModelFilters(**filters.model_dump(), usable=True))
+
+    async def endpoints(door: Annotated[Door, Depends(gate.open)], author: str, slug: str) -> dict[str, Any]:
+        models_of_key, markup, _ = await access_of(door)
+        return {"data": openrouter.endpoints(await models_of_key.catalog.find(f"{author}/{slug}"), markup)}
+
+    async def providers(door: Annotated[Door, Depends(gate.open)]) -> dict[str, Any]:
+        """The upstreams that serve the models. OpenRouter is one of them, whatever providers it has."""
+        models_of_key, _, _ = await access_of(door)
+        return {"data": openrouter.providers(await models_of_key.catalog.models())}
+
     async def model(door: Annotated[Door, Depends(gate.open)], author: str, slug: str) -> Response:
         return await named(door, f"{author}/{slug}")
 
@@ -92,8 +123,17 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
 
     add = partial(routes.add_api_route, responses=refusals(CatalogUnavailable, ModelNotFound))
     add("/v1/models", models, summary="List models", response_model=ModelList)
+    add("/v1/models/count", count, summary="Count the models", response_model=ModelCount)
+    add("/v1/models/user", usable, summary="List the models that your key may use", response_model=ModelList)
     add("/v1/models/{author}/{slug}", model, summary="Get a model", response_model=ListedModel)
     add("/v1/models/{name}", named, summary="Get a model without an author", response_model=ListedModel)
+    add(
+        "/v1/models/{author}/{slug}/endpoints",
+        endpoints,
+        summary="Get the upstreams of a model, with their prices",
+        response_model=ModelEndpoints,
+    )
+    add("/api/v1/providers", providers, summary="List the upstreams, as OpenRouter does", response_model=Providers)
     return routes
 
 

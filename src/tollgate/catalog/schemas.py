@@ -39,7 +39,67 @@ class ModelList(BaseModel):
     links: Links
 
 
-class ModelFilters(BaseModel):
+class ModelsCounted(BaseModel):
+    count: int
+
+
+class ModelCount(BaseModel):
+    data: ModelsCounted
+
+
+class ModelEndpoint(BaseModel):
+    name: str
+    model_id: str
+    model_name: str
+    provider_name: str = Field(description="The id of the upstream.")
+    tag: str = Field(description="The same.")
+    context_length: int = Field(description="0 where it is not known.")
+    max_completion_tokens: int | None
+    max_prompt_tokens: None = None
+    pricing: dict[str, Any] = Field(description="As GET /v1/models has it, for this upstream.")
+    supported_parameters: list[str]
+    supports_tool_choice: dict[str, bool]
+    supports_implicit_caching: Literal[False] = False
+    supports_diarization: Literal[False] = False
+    native_tools: dict[str, Any] = {}
+    quantization: None = None
+    service_tier: None = None
+    status: Literal[0] = 0
+    latency_last_30m: None = None
+    throughput_last_30m: None = None
+    uptime_last_5m: None = None
+    uptime_last_30m: None = None
+    uptime_last_1d: None = None
+
+
+class EndpointsOfModel(BaseModel):
+    id: str
+    name: str
+    created: int
+    description: str
+    architecture: dict[str, Any]
+    endpoints: list[ModelEndpoint]
+
+
+class ModelEndpoints(BaseModel):
+    data: EndpointsOfModel
+
+
+class Provider(BaseModel):
+    name: str = Field(description="The id of the upstream.")
+    slug: str = Field(description="The same.")
+    privacy_policy_url: None = None
+    terms_of_service_url: None = None
+    status_page_url: None = None
+    headquarters: None = None
+    datacenters: None = None
+
+
+class Providers(BaseModel):
+    data: list[Provider]
+
+
+class ModalityFilter(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     output_modalities: str = Field(
@@ -48,13 +108,19 @@ class ModelFilters(BaseModel):
         description="Only models with one of these output modalities, separated by commas: text, embeddings, image, "
         "audio …; `all` lists every model.",
     )
-    usable: bool = Field(False, description="Whether to list only models that this key may use.")
-    offset: int = Field(0, ge=0, le=MOST_LISTED, description="How many models to skip.")
-    limit: int = Field(MOST_LISTED, ge=1, le=MOST_LISTED, description="The most models to list. Default: all.")
 
     @property
     def modalities(self) -> frozenset[str]:
         return frozenset(self.output_modalities.split(","))
+
+
+class PagedModels(ModalityFilter):
+    offset: int = Field(0, ge=0, le=MOST_LISTED, description="How many models to skip.")
+    limit: int = Field(MOST_LISTED, ge=1, le=MOST_LISTED, description="The most models to list. Default: all.")
+
+
+class ModelFilters(PagedModels):
+    usable: bool = Field(False, description="Whether to list only models that this key may use.")
 
 
 class Visibility(BaseModel):

@@ -126,6 +126,8 @@ class Admission:
         if catalog is None:
             raise UpstreamUnavailable("Test keys need a sandbox, and this server has none. Set SANDBOX_BASE_URL.")
         models = [await catalog.find(name) for name in call.ask.models]
+        if call.ask.only_vllm:
+            models = rules.on_vllm(models, call.ask.only_vllm)
         form = ENDPOINTS[call.ask.endpoint]
         if form.dialects is EVERY_DIALECT:
             return models

@@ -84,8 +84,11 @@ ERROR_SHAPES: dict[Shape, str] = {
 
 
 def add(document: dict[str, Any]) -> None:
-    """Puts the paid paths before the others."""
+    """Puts the paid paths before the others, and gives the errors of each path the shape that its clients expect."""
     document["components"]["schemas"] |= schemas.components()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _shape_errors(operation["responses"], _shape(ERROR_SHAPES[shape_of_path(path)]))
     document["paths"] = paths() | document["paths"]
 
 
@@ -137,6 +140,12 @@ def _responses(path: str, endpoint: Endpoint) -> dict[str, Any]:
 
 def _shape(name: str) -> dict[str, Any]:
     return {"schema": {"$ref": REFERENCE.format(model=name)}}
+
+
+def _shape_errors(responses: dict[str, Any], shape: dict[str, Any]) -> None:
+    for status, told in responses.items():
+        if status >= "4" and "content" in told:
+            told["content"]["application/json"] = shape
 
 
 def _headers(told: dict[str, str]) -> dict[str, Any]:

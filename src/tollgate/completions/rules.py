@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tollgate.core.endpoints import ENDPOINTS, Form
+from tollgate.core.errors import BadRequest
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.extras.requested import Extras
-from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
+from tollgate.core.models import OPENROUTER, SANDBOX, Dialect, Model, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
 from tollgate.core.request_body import Ask
 from tollgate.credits import rules as credits
@@ -17,6 +18,13 @@ MOST_OUTPUT_UNKNOWN: Final = 16_384
 """The bound that we choose and send upstream where neither the client nor the model's listing has one."""
 MOST_OUTPUT_UNDECLARED: Final = 65_536
 MOST_CONTEXT_UNKNOWN: Final = 2_000_000
+
+
+ON_VLLM: Final[frozenset[Dialect]] = frozenset(("vllm",))
+ONLY_VLLM: Final = {
+    "max_tokens": "only vLLM scores a prompt without an answer, and no vLLM server has the model. Send at least 1.",
+    "prompt_embeds": "only vLLM reads embeddings as a prompt, and no vLLM server has the model. Send prompt.",
+}
 
 
 class Bounds(NamedTuple):
@@ -102,7 +110,15 @@ def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
 def serving(models: Sequence[Model], form: Form) -> list[Model]:
     """The models, each with those of its routes whose server has the endpoint, or with all where none has: then the
     call is translated, or we answer it."""
-    return [model._replace(routes=_native(model.routes, form) or model.routes) for model in models]
+    return [model._replace(routes=_of_dialects(model.routes, form.dialects) or model.routes) for model in models]
+
+
+def on_vllm(models: Sequence[Model], field: str) -> list[Model]:
+    """The models with their routes to vLLM, for a call with a field that only vLLM can be trusted with."""
+    served = [model._replace(routes=_of_dialects(model.routes, ON_VLLM)) for model in models]
+    if all(model.routes for model in served):
+        return served
+    raise BadRequest(f"{field}: {ONLY_VLLM[field]}", param=field)
 
 
 def is_native(models: Sequence[Model], form: Form) -> bool:
@@ -127,7 +143,8 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
     most_output = _most([_most_output(route) for route in routes])
     form = ENDPOINTS[ask.endpoint]
     one_prompt = form.one_prompt or (ask.choices == 1 and form.generates)
-    prompt = longest if ask.prompt.open_ended else ask.prompt.tokens + added.prompt_tokens
+    read = ask.prompt.tokens + added.prompt_tokens + ask.prompt.embeds * longest
+    prompt = longest if ask.prompt.open_ended else read
     most = longest if one_prompt else None
     return Bounds(
         prompt_tokens=_of_all_turns(prompt, most, ask.choices, added),
@@ -180,8 +197,8 @@ def _of_all_turns(prompt_tokens: int, longest: int | None, choices: int, added: 
     return choices * sum(turn if longest is None else min(turn, longest) for turn in turns)
 
 
-def _native(routes: Sequence[Route], form: Form) -> tuple[Route, ...]:
-    return tuple(route for route in routes if route.upstream.dialect in form.dialects)
+def _of_dialects(routes: Sequence[Route], dialects: frozenset[Dialect]) -> tuple[Route, ...]:
+    return tuple(route for route in routes if route.upstream.dialect in dialects)
 
 
 def _outputs_images(model: Model) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 from tollgate.core.money import with_credits
 
 SENTENCES = {
+    "another_pepper": "No key in the database was made with this KEY_PEPPER, so its server would refuse the new one. "
+    "Set the KEY_PEPPER of the server, or repeat with --new-pepper if that is lost.",
     "balance_too_low": "The org has $available_credits credits free. Its balance cannot change by $amount_credits.",
     "beyond_charge": "The request was charged $charge_credits credits, and $refundable_credits can still be refunded.",
     "built_in": "The plan $plan is built in and cannot be deleted.",

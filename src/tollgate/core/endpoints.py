@@ -15,6 +15,7 @@ WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", 
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
 
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
+MESSAGES: Final = "a list of messages, each an object"
 MOUNTS: Final = ("/v1", "/api/v1")
 
 
@@ -29,16 +30,22 @@ class Form(NamedTuple):
     """The field with the messages, prompts or inputs."""
     kinds: tuple[type, ...]
     """What each of them may be. A single text counts as a list of one."""
+    expected: str
+    """The same in words, for refusals."""
     dialects: frozenset[Dialect] = EVERY_DIALECT
     """The kinds of server that have the endpoint."""
     bounds: tuple[str, ...] = ()
     """The names of the output bound. The first is the one that all servers know. None: the answer has no output."""
+    bound_aliases: tuple[str, ...] = ()
+    """llama.cpp's names for the bound. They are sent under one of `bounds`."""
     refused_bounds: tuple[str, ...] = ()
     """Names by which some server could read another bound."""
     one_prompt: bool = True
     """All parts of the prompt are in one context."""
     has_messages: bool = False
     """Whether the prompt is a list of messages, each with a role."""
+    scores_prompts: bool = False
+    """Whether vLLM can score a prompt without an answer, and read it as embeddings."""
     nested_media: bool = False
     """Whether the prompt is in the form of OpenAI's Responses or Anthropic's Messages, with media in nested lists."""
     asks_for_usage: bool = False
@@ -60,7 +67,9 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "chat",
         "messages",
         (dict,),
+        MESSAGES,
         bounds=("max_tokens", "max_completion_tokens"),
+        bound_aliases=("n_predict",),
         has_messages=True,
         asks_for_usage=True,
     ),
@@ -69,20 +78,31 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "completions",
         "prompt",
         (str, int, list),
+        "a text, a list of texts, or a list of tokens",
         bounds=("max_tokens",),
+        bound_aliases=("n_predict",),
         refused_bounds=("max_completion_tokens",),
         one_prompt=False,
+        scores_prompts=True,
         asks_for_usage=True,
     ),
-    "embeddings": Form("/embeddings", "embeddings", "input", (str, int, list, dict), one_prompt=False),
+    "embeddings": Form(
+        "/embeddings",
+        "embeddings",
+        "input",
+        (str, int, list, dict),
+        "a text, or a list of texts, tokens or objects",
+        one_prompt=False,
+    ),
     "responses": Form(
         "/responses",
         "chat",
         "input",
         (str, dict),
+        "a text or a list of objects",
         WITH_TYPED_EVENTS,
         bounds=("max_output_tokens",),
-        refused_bounds=("max_tokens", "max_completion_tokens"),
+        refused_bounds=("max_tokens", "max_completion_tokens", "n_predict"),
         nested_media=True,
         is_translated=True,
         state={
@@ -96,9 +116,10 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "chat",
         "messages",
         (dict,),
+        MESSAGES,
         WITH_TYPED_EVENTS,
         bounds=("max_tokens",),
-        refused_bounds=("max_completion_tokens", "max_output_tokens"),
+        refused_bounds=("max_completion_tokens", "max_output_tokens", "n_predict"),
         has_messages=True,
         nested_media=True,
         is_translated=True,
@@ -108,6 +129,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "chat",
         "messages",
         (dict,),
+        MESSAGES,
         COUNTING,
         has_messages=True,
         nested_media=True,

@@ -4,10 +4,14 @@ Of a client's object, null counts as absent, and a wrong type raises BadRequest.
 reports, where it is not the member's own. In an upstream's object, a wrong type counts as absent: see `as_mapping`.
 """
 
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from tollgate.core.errors import BadRequest
+
+_WHOLE_IN_A_TEXT = re.compile(r"[0-9]{1,12}(?:\.0{1,12})?")
 
 
 def whole(given: Mapping[str, Any], name: str, most: int, param: str | None = None) -> int | None:
@@ -17,6 +21,20 @@ def whole(given: Mapping[str, Any], name: str, most: int, param: str | None = No
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         _refuse(name, param, f"a whole number from 1 to {most}")
     return value
+
+
+def as_whole(value: object) -> object:
+    """The whole number that some servers read in `"5"`, `"5.0"` and `5.0`. Any other value stays as it is."""
+    if isinstance(value, str) and _WHOLE_IN_A_TEXT.fullmatch(value):
+        return int(value.partition(".")[0])
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return int(value)
+    return value
+
+
+def respelled(given: Mapping[str, Any], name: str, most: int) -> int | None:
+    """As `whole`, for a number that may be written in one of these ways."""
+    return whole({name: as_whole(given.get(name))}, name, most)
 
 
 def flag(given: Mapping[str, Any], name: str, param: str | None = None) -> bool:

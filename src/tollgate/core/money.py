@@ -23,6 +23,11 @@ def credits_number(nanos: int) -> str:
     return credits_text(nanos).rstrip("0").removesuffix(".")
 
 
+def credits_float(nanos: int) -> float:
+    """The nearest double: exact to the nano up to eight million credits. For answers in the shape of other APIs."""
+    return float(credits_number(nanos))
+
+
 def with_credits(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Adds each amount in credits as well: `cost_credits` beside `cost_nanos`, `credits` beside `credits_nanos`."""
     nanos = {name.removesuffix("_nanos"): amount for name, amount in fields.items() if name.endswith("_nanos")}

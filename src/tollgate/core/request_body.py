@@ -3,13 +3,15 @@
 All other fields pass unchanged, so parameters that upstreams add later work without a release.
 
 null counts as absent, as at OpenAI. An output bound must be a positive whole number, since some servers read 0 as no
-bound. Both names of the bound at once are refused, as by OpenAI, because servers differ in which one they obey. Other
-servers' names for the bound are refused too, because they could overrule the bound that the hold was made for. Fields
-that would bypass Tollgate (another address, key or headers) are refused and not dropped, so that a client notices.
+bound. vLLM alone is trusted with 0, to score a prompt. `"5"` and `5.0` are 5 for vLLM and no bound for llama.cpp, so
+they go upstream as 5. Two names of the bound at once are refused, as by OpenAI, because servers differ in which one
+they obey. llama.cpp's n_predict is renamed, and other names for the bound are refused, because they could overrule the
+bound that the hold was made for. Fields that would bypass Tollgate (another address, key or headers) are refused and
+not dropped, so that a client notices.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from types import NoneType
@@ -52,7 +54,7 @@ FORBIDDEN: Final = {
         ("extra_headers", "extra_query", "extra_body"),
         "Tollgate adds nothing to the upstream call. Put parameters into the body itself.",
     ),
-    **dict.fromkeys(("n_predict", "num_predict", "max_new_tokens"), "Use max_tokens to bound the output."),
+    **dict.fromkeys(("num_predict", "max_new_tokens"), "Use max_tokens to bound the output."),
     "fallbacks": "Use models for models to fall back to.",
 }
 
@@ -67,6 +69,8 @@ _KINDS: Final[Mapping[str, Kind]] = {
 _NESTED_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "file_data": "file", "file_url": "file"}
 STORED: Final = ("item_reference", "container_upload")
 """Parts of a prompt that refer to what an upstream keeps."""
+UNBOUNDED: Final = -1
+"""llama.cpp's n_predict for no bound."""
 UNKNOWN_SIZE: Final = "The size of what an upstream keeps is not known."
 _PAYLOADS: Final = ("url", "data", "file_data")
 _WORTH_CUTTING: Final = 256
@@ -104,6 +108,8 @@ class Prompt(NamedTuple):
     them; limits count them only when the upstream has."""
     open_ended: bool
     """Only the model's context bounds the prompt: it has files, videos or links to audio."""
+    embeds: int = 0
+    """Prompts of embeddings. Each may fill the model's context: a tensor of few bytes may repeat them."""
     images: int = 0
     audios: int = 0
     files: int = 0
@@ -122,11 +128,15 @@ class Ask(NamedTuple):
     continuous_usage: bool
     """The client asked for the usage in every chunk, as vLLM can send it."""
     bound: int | None
-    """Output tokens for each choice; None where the client set none, 0 for embeddings."""
+    """Output tokens for each choice; None where the client set none, 0 for embeddings, 1 where a prompt is scored."""
     bound_field: str | None
     """The name under which the client set it. A second name must never go upstream."""
+    respells_bound: bool
+    """The client did not write the bound as a whole number, so the upstream gets it as one."""
+    only_vllm: str | None
+    """The field that no other server reads as vLLM does."""
     choices: int
-    """The number of answers that are paid for: prompts × max(n, best_of)."""
+    """The number of answers that are paid for: prompts × max(n, best_of). A prompt that is scored counts as one."""
     prompt: Prompt
     extras: Extras
     """What the upstream bills apart from tokens."""
@@ -160,21 +170,25 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         _refuse_state(given, form.state)
     fields.mapping(given, "usage")
     model, *fallbacks = _models(given)
-    asked = _asked(given, form)
-    bound, bound_field = _bound(given, form)
+    embeds = _embeds(given, form)
+    asked = _asked(given, form, optional=bool(embeds))
+    bound = _bound(given, form)
     media = list(_nested_media(asked) if form.nested_media else _media(asked))
     stream_options = fields.mapping(given, "stream_options")
+    include_usage = fields.flag(stream_options, "include_usage", "stream_options.include_usage")
     return Ask(
         endpoint=endpoint,
         model=model,
         fallbacks=tuple(fallbacks),
         stream=fields.flag(given, "stream") and form.generates,
-        include_usage=fields.flag(stream_options, "include_usage", "stream_options.include_usage"),
-        continuous_usage=bool(stream_options.get("continuous_usage_stats")),
-        bound=bound,
-        bound_field=bound_field,
-        choices=_choices(given, asked) if form.generates else 1,
-        prompt=_measured(body, media, _in_json(given, asked, form), bool(fields.mappings(given, "tools"))),
+        include_usage=include_usage,
+        continuous_usage=include_usage and bool(stream_options.get("continuous_usage_stats")),
+        bound=bound.tokens,
+        bound_field=bound.field,
+        respells_bound=bound.is_respelled,
+        only_vllm="prompt_embeds" if embeds else bound.field if bound.is_scoring else None,
+        choices=_choices(given, asked, len(embeds)) if form.generates else 1,
+        prompt=_measured(body, media, embeds, _in_json(given, asked, form), bool(fields.mappings(given, "tools"))),
         extras=extras.read(
             given,
             (model, *fallbacks),
@@ -239,35 +253,64 @@ def _model(name: object, param: str) -> str:
     return name
 
 
-def _asked(given: Mapping[str, Any], form: Form) -> list[Any]:
+def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]:
     """The messages, prompts or inputs. A single text becomes a list."""
     value = given.get(form.prompt)
-    asked = [value] if isinstance(value, str) else value
-    if not isinstance(asked, list) or not asked or not all(isinstance(one, form.kinds) for one in asked):
+    if value is None and optional:
+        return []
+    if value in (None, []):
         raise BadRequest(f"{form.prompt}: send at least one.", param=form.prompt)
+    asked = [value] if isinstance(value, str) else value
+    if not isinstance(asked, list) or not all(isinstance(one, form.kinds) for one in asked):
+        raise BadRequest(f"{form.prompt}: send {form.expected}.", param=form.prompt)
     return asked
 
 
-def _bound(given: Mapping[str, Any], form: Form) -> tuple[int | None, str | None]:
-    """The output bound, and the name under which the client set it."""
+def _embeds(given: Mapping[str, Any], form: Form) -> list[str]:
+    """The prompts that vLLM takes as embeddings, each a tensor in Base64."""
+    value = given.get("prompt_embeds") if form.scores_prompts else None
+    if value is None:
+        return []
+    embeds = [value] if isinstance(value, str) else value
+    if not isinstance(embeds, list) or not embeds or not all(isinstance(one, str) and one for one in embeds):
+        raise BadRequest("prompt_embeds: send a tensor in Base64, or a list of them.", param="prompt_embeds")
+    return embeds
+
+
+class _Bound(NamedTuple):
+    tokens: int | None
+    field: str | None = None
+    is_respelled: bool = False
+    is_scoring: bool = False
+
+
+def _bound(given: Mapping[str, Any], form: Form) -> _Bound:
+    """The output bound, and how the client set it."""
     if not form.bounds:
-        return 0, None
+        return _Bound(0)
     for name in form.refused_bounds:
         if given.get(name) is not None:
             raise BadRequest(f"{name}: use {form.bounds[0]} alone.", param=name)
-    bound, field = None, None
-    for name in form.bounds:
-        value = fields.whole(given, name, MOST_OUTPUT_TOKENS)
-        if value is not None and bound is not None:
-            raise BadRequest(f"{name}: use {field} alone.", param=name)
-        if value is not None:
-            bound, field = value, name
-    return bound, field
+    named = [name for name in (*form.bounds, *form.bound_aliases) if given.get(name) is not None]
+    if len(named) > 1:
+        raise BadRequest(f"{named[1]}: use {named[0]} alone.", param=named[1])
+    return _bound_named(named[0], given, form) if named else _Bound(None)
 
 
-def _choices(given: Mapping[str, Any], asked: Iterable[Any]) -> int:
-    """Each text and each list of tokens is a prompt. A flat list of tokens is one prompt."""
-    prompts = sum(isinstance(one, (str, list)) for one in asked) or 1
+def _bound_named(name: str, given: Mapping[str, Any], form: Form) -> _Bound:
+    written = given[name]
+    if name in form.bound_aliases and written == UNBOUNDED:
+        return _Bound(None, name)
+    is_zero = type(written) is int and written == 0
+    if is_zero and form.scores_prompts and name in form.bounds and fields.flag(given, "echo"):
+        return _Bound(1, name, is_scoring=True)  # vLLM generates one token, and counts it
+    tokens = fields.respelled(given, name, MOST_OUTPUT_TOKENS)
+    return _Bound(tokens, name, tokens is not written)
+
+
+def _choices(given: Mapping[str, Any], asked: Sequence[Any], embeds: int) -> int:
+    """Each text, list of tokens and tensor is a prompt. A flat list of tokens is one prompt, and so are messages."""
+    prompts = embeds + (sum(isinstance(one, (str, list)) for one in asked) or min(len(asked), 1))
     return prompts * max(fields.whole(given, "n", MOST_CHOICES) or 1, fields.whole(given, "best_of", MOST_CHOICES) or 1)
 
 
@@ -311,8 +354,8 @@ def _around_message(message: Mapping[str, Any]) -> int:
     return _AROUND_A_MESSAGE.get(role, 0) if is_plain and isinstance(role, str) else 0
 
 
-def _measured(body: bytes, media: list[Medium], in_json: int, has_tools: bool) -> Prompt:
-    text = _without(body, [medium.payload for medium in media if not medium.is_link])
+def _measured(body: bytes, media: list[Medium], embeds: list[str], in_json: int, has_tools: bool) -> Prompt:
+    text = _without(body, embeds or [medium.payload for medium in media if not medium.is_link])
     around = TEMPLATE_TOKENS + has_tools * TOOLS_TOKENS
     counted = Counter(f"{medium.kind}s" for medium in media) if media else {}
     return Prompt(
@@ -320,6 +363,7 @@ def _measured(body: bytes, media: list[Medium], in_json: int, has_tools: bool) -
         tokens=around + most_tokens(text) + sum(map(_tokens_of, media)),
         not_sent=TEMPLATE_TOKENS + in_json,
         open_ended=any(medium.is_open_ended for medium in media),
+        embeds=len(embeds),
         **counted,
     )
 

@@ -68,6 +68,7 @@ def of_one_key(gate: Gate, handlers: KeyHandlers) -> Routes:
     routes = Routes()
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
     unknown = refusals(errors.NotFound)
+    ending = refusals(errors.NotFound, errors.Conflict)
     final = refusals(errors.NotFound, errors.KeyIsFinal)
     conflicting = refusals(errors.NotFound, errors.KeyIsFinal, errors.Conflict)
 
@@ -81,12 +82,13 @@ def of_one_key(gate: Gate, handlers: KeyHandlers) -> Routes:
         too."""
         return await handlers.change(door, key_id, changes)
 
-    @routes.delete("/{key_id}", summary="Revoke a key permanently", responses=unknown)
+    @routes.delete("/{key_id}", summary="Revoke a key permanently", responses=ending)
     async def revoke_api_key(door: OpenDoor, key_id: KeyId) -> ApiKey:
-        """The history of the key is kept. Replaced keys that are still valid end too."""
+        """The history of the key is kept. Replaced keys that are still valid end too. A key may end itself, unless no
+        operator would have a working key."""
         return await handlers.set_state(door, key_id, "revoked")
 
-    @routes.post("/{key_id}/disable", summary="Disable a key", responses=final)
+    @routes.post("/{key_id}/disable", summary="Disable a key", responses=conflicting)
     async def disable_api_key(door: OpenDoor, key_id: KeyId) -> ApiKey:
         return await handlers.set_state(door, key_id, "disabled")
 

@@ -12,7 +12,18 @@ from tollgate.keys.rules import Environment, NoNetwork
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.web.faults import NO_NUL, ONE_LINE
 from tollgate.web.older_names import CommaList, OlderNames
-from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery, Period, on_clocks
+from tollgate.web.schemas import (
+    Amounts,
+    ChangeBody,
+    Credits,
+    Line,
+    Moment,
+    Name,
+    PageQuery,
+    Period,
+    not_both,
+    on_clocks,
+)
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
@@ -63,6 +74,9 @@ Metadata = Annotated[
 
 class KeyLimits(WindowLimits):
     """The key's own limits, which apply besides the org's. Null is no limit."""
+
+
+ONE_OF_EACH = not_both(("role", "scopes"), ("budget_credits", "budget_nanos"))
 
 
 class KeyTerms(OlderNames, ChangeBody):
@@ -125,7 +139,9 @@ class KeyTerms(OlderNames, ChangeBody):
 
 
 class NewKey(KeyTerms):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Laptop", "scopes": ["chat", "models"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={**ONE_OF_EACH, "examples": [{"name": "Laptop", "scopes": ["chat", "models"]}]}
+    )
 
     name: Annotated[Name, Field(description="A name for people.")]
     scopes: Scopes = Field(
@@ -145,7 +161,8 @@ class NewKey(KeyTerms):
 class NewKeyForUser(NewKey):
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"user_id": "usr_1", "name": "Server", "budget_credits": 25, "budget_reset": "monthly"}]
+            **ONE_OF_EACH,
+            "examples": [{"user_id": "usr_1", "name": "Server", "budget_credits": 25, "budget_reset": "monthly"}],
         }
     )
 
@@ -154,7 +171,10 @@ class NewKeyForUser(NewKey):
 
 class KeyChanges(KeyTerms):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "Old laptop", "ip_allowlist": None, "limits": {"tokens_per_day": 9}}]}
+        json_schema_extra={
+            **ONE_OF_EACH,
+            "examples": [{"name": "Old laptop", "ip_allowlist": None, "limits": {"tokens_per_day": 9}}],
+        }
     )
 
     older_names = KeyTerms.older_names | {"is_active": "active"}

@@ -51,5 +51,12 @@ async def identify_operator(door: Door) -> Json:
     return await door.call("tollgate_operator")
 
 
-async def seed(door: Door, org: dict[str, Any], owner: dict[str, Any], key: dict[str, Any] | None) -> Json:
-    return await door.call("tollgate_seed", org=org, owner=owner, key=key)
+async def seed(
+    door: Door,
+    org: dict[str, Any],
+    owner: dict[str, Any],
+    key: dict[str, Any] | None,
+    peppers: list[str] | None = None,
+) -> Json:
+    """`peppers` are fingerprints. Where there are keys, one must have been made with one of these."""
+    return await door.call("tollgate_seed", org=org, owner=owner, key=key, peppers=peppers)

@@ -29,9 +29,7 @@ def create_sandbox(
 ) -> "Sandbox":
     """Each has a state of its own. The clock gives seconds since the epoch, randomness makes the ids."""
     chosen = habits or Habits()
-    catalog = Catalog(MODELS)
-    if chosen.list_faults:
-        catalog = catalog.with_faulty(DEFAULTS)
+    catalog = Catalog(MODELS).with_faulty(DEFAULTS if chosen.list_faults else chosen.listed_faults)
     return Sandbox(State(chosen, catalog, clock, randomness))
 
 

@@ -129,6 +129,8 @@ LONGEST_SLOWNESS = 20.0
 LONGEST_NUMBER = 15
 REFUSING = ("status", "moderation")
 """Faults with which OpenRouter would go on to the next of `models`."""
+FOLLOWED_BY_FALLBACKS = ("status=429", "status=500", "status=503", "moderation")
+"""What a client may name as the first of `models`, to see the next one answer."""
 
 
 class Faults:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tollgate.sandbox.catalog import Catalog
+from tollgate.sandbox.faults import FOLLOWED_BY_FALLBACKS
 from tollgate.sandbox.generation import ApiType, Generation
 from tollgate.sandbox.job import Job
 from tollgate.sandbox.ledger import Clock, Ledger, PromptCache
@@ -34,6 +35,8 @@ class Habits:
     """How long a request is held for others to come."""
     list_faults: bool = False
     """Whether GET /models offers every fault as a model, sandbox/fault-<name>."""
+    listed_faults: tuple[str, ...] = ()
+    """Those that it offers otherwise, values included."""
     kept_generations: int = 100_000
     most_tokens: int = sys.maxsize
     """Of an answer, in all its choices together."""
@@ -41,7 +44,9 @@ class Habits:
     """Whether faults are bounded, and little is kept of what a request says."""
 
 
-BOUNDED = Habits(bounded=True, gate_seconds=5.0, kept_generations=1000, most_tokens=10_000)
+BOUNDED = Habits(
+    bounded=True, gate_seconds=5.0, kept_generations=1000, most_tokens=10_000, listed_faults=FOLLOWED_BY_FALLBACKS
+)
 """Of a sandbox that strangers use: what one of them asks for takes little from the others."""
 
 

@@ -21,12 +21,16 @@ Password = Annotated[
 AccessToken = Annotated[str, Field(min_length=1, max_length=16_384, pattern=r"^[!-~]+$")]
 
 WAYS: tuple[set[str], ...] = ({"key"}, {"link"}, {"email", "password"}, {"supabase_token"})
+ONE_WAY: dict[str, Any] = {
+    "oneOf": [{"required": sorted(way)} for way in WAYS],
+    "dependentRequired": {"email": ["password"], "password": ["email"]},
+}
 
 
 class SignIn(ChangeBody):
     """One way to sign in."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"key": "tg_live_…"}]})
+    model_config = ConfigDict(json_schema_extra={**ONE_WAY, "examples": [{"key": "tg_live_…"}]})
 
     key: Secret | None = Field(None, description="An API key, which is exchanged for the session.")
     link: Secret | None = Field(None, description="The token of a sign-in link: what follows #/sign-in/ in it.")

@@ -127,7 +127,11 @@ def life(found: Mapping[str, Any], *, everyone: bool) -> dict[str, Any]:
     settlement["markup"] = settlement["markup_ppm"] / PPM
     if not everyone:
         settlement["usage"] = without_costs(settlement["usage"])
-    return {**found, "hold": hold, "settlement": settlement, "attempts": found["attempts"] or _only_attempt(found)}
+    return {**found, "hold": hold, "settlement": settlement, "attempts": attempts_of(found)}
+
+
+def attempts_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return found["attempts"] or _only_attempt(found)
 
 
 def basis(found: Mapping[str, Any]) -> str | None:

@@ -88,3 +88,18 @@ async def own_overview(door: Door, bucket: str, filters: Filters) -> Json:
 async def key_usage(door: Door) -> Json:
     """Of the caller's key."""
     return await door.call("tollgate_key_usage")
+
+
+async def credits_readout(door: Door) -> Json:
+    """What the caller's org has and was charged."""
+    return await door.call("tollgate_credits_readout")
+
+
+async def key_readout(door: Door) -> Json:
+    """The caller's key, with what it was charged."""
+    return await door.call("tollgate_key_readout")
+
+
+async def generation(door: Door, name: str) -> Json:
+    """The ended request of the caller's org with this id, or with this generation id of an upstream."""
+    return await door.call("tollgate_generation", id=name)

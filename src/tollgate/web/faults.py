@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+DATE = "must be a date such as 2026-11-01"
 TIME = "must be a time such as 2026-11-01T09:30:00Z"
 NO_NUL = r"^[^\x00]*$"
 """Postgres stores any character but NUL."""

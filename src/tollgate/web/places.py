@@ -15,21 +15,15 @@ LONGEST_COMPARED = 60
 ALIKE = 0.85
 BASES = re.compile(r"^(/api)?(/v1)+|^/api")
 
-UNSUPPORTED = re.compile(r"/(?:api/)?v1/(images|audio|moderations|files|rerank|generation|credits|key)(?=/|$)")
+UNSUPPORTED = re.compile(r"/(?:api/)?v1/(images|audio|moderations|files|rerank)(?=/|$)")
 SUPPORTED = "Use /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, /v1/embeddings or /v1/models."
-INSTEAD = {
-    "generation": "Use GET /user/usage?generation_id=….",
-    "credits": "Use GET /user/balance.",
-    "key": "Use GET /user/profile.",
-}
-"""What to use in place of OpenRouter's account endpoints."""
 
 
 def not_found(scope: Scope) -> str:
     """The sentence for a path without a resource. Names the path that was probably meant."""
     asked = asked_path(scope)
     if unsupported := UNSUPPORTED.match(asked):
-        return f"{unsupported[0]} is not supported here. {INSTEAD.get(unsupported[1], SUPPORTED)}"
+        return f"{unsupported[0]} is not supported here. {SUPPORTED}"
     meant = next((path for path in _likely(asked) if _methods(scope, path)), None) or _nearest(scope, asked)
     hint = f"Did you mean {meant}?" if meant else "GET /docs lists all paths."
     return f"Nothing is at {LONG_SEGMENT.sub('…', asked[:LONGEST_SHOWN])}. {hint}"
@@ -45,7 +39,7 @@ def _likely(path: str) -> Iterator[str]:
     """Paths that differ in slashes, in case, or in the base URL."""
     tidy = re.sub("/+", "/", path[:LONGEST_SHOWN]).rstrip("/").lower()
     bare = BASES.sub("", tidy)
-    return (candidate for candidate in (tidy, f"/v1{bare}", bare) if candidate not in ("", path))
+    return (candidate for candidate in (tidy, f"/v1{bare}", f"/api/v1{bare}", bare) if candidate not in ("", path))
 
 
 def _nearest(scope: Scope, path: str) -> str | None:

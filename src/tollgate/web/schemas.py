@@ -28,6 +28,7 @@ from tollgate.core.errors import (
 )
 from tollgate.core.money import with_credits
 from tollgate.process import clock
+from tollgate.web.faults import DATE as A_DATE
 from tollgate.web.faults import NO_NUL, ONE_LINE, PRINTABLE
 from tollgate.web.faults import TIME as A_TIME
 
@@ -77,6 +78,12 @@ def midnight_of(value: object) -> object:
     return f"{value}T00:00:00Z" if is_date else value
 
 
+def plain_date(value: object) -> object:
+    if isinstance(value, str) and not PLAIN_DATE.fullmatch(value):
+        raise ValueError(A_DATE)
+    return value
+
+
 _Shown = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Moment = Annotated[
     AwareDatetime,
@@ -92,6 +99,14 @@ When = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "format": name} for name in ("date-time", "date")]}),
 ]
 """A time in a query: RFC 3339, or a plain date."""
+Day = Annotated[
+    AwareDatetime,
+    AfterValidator(on_clocks),
+    BeforeValidator(midnight_of),
+    BeforeValidator(plain_date),
+    WithJsonSchema({"type": "string", "format": "date"}),
+]
+"""A plain date in a query, as its midnight in UTC."""
 Text = Annotated[str, Field(max_length=300, pattern=NO_NUL)]
 Note = Annotated[str, Field(max_length=1000, pattern=NO_NUL)]
 Line = Annotated[str, Field(max_length=200, pattern=ONE_LINE)]
@@ -105,6 +120,11 @@ Entry = TypeVar("Entry")
 def exactly_one(*names: str) -> dict[str, Any]:
     """For the schema of a body that needs one of these fields."""
     return {"oneOf": [{"required": [name]} for name in names]}
+
+
+def not_both(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """For the schema of a body in which only one of each pair may be sent."""
+    return {"allOf": [{"not": {"required": list(pair)}} for pair in pairs]}
 
 
 class ChangeBody(BaseModel):

@@ -62,14 +62,16 @@ begin
   if not found then
     perform tollgate.refuse_missing('plan', plan_id);
   end if;
-  insert into tollgate.orgs (name, plan_id) values (org ->> 'name', plan_id) returning * into made;
+  insert into tollgate.orgs (name, plan_id, markup_ppm)
+  values (org ->> 'name', plan_id, (org ->> 'markup_ppm')::integer)
+  returning * into made;
   perform tollgate.record(actor, 'org.created', made.id, made.id, org);
   return made;
 end
 $$;
 
 comment on function tollgate.add_org(tollgate.caller, jsonb) is
-  'Inserts an org and its audit event. `org` holds name and, unless it is free, plan. Refuses: not_found (plan). Locks the plan against deletion.';
+  'Inserts an org and its audit event. `org` holds name, plan (free without it) and markup_ppm (that of the plan without it). Refuses: not_found (plan). Locks the plan against deletion.';
 
 
 create function tollgate.others_named(org tollgate.orgs) returns jsonb

@@ -19,6 +19,21 @@ comment on function tollgate.check_open(tollgate.api_keys) is
   'Refuses a change of a key that was revoked (key_is_final) or rotated (conflict).';
 
 
+create function tollgate.check_own_key(actor tollgate.caller) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if actor.kind = 'key' and tollgate.operates(actor) then
+    perform tollgate.check_admin_remains();
+  end if;
+end
+$$;
+
+comment on function tollgate.check_own_key(tollgate.caller) is
+  'Refuses a change by which an operator''s key ends or narrows itself, if no working admin would be left. Called after the change. A key that changes another works itself, so it never refuses that.';
+
+
 create function public.tollgate_change_key(caller jsonb, key_id text, changes jsonb, scope text default 'keys')
 returns jsonb
 language plpgsql
@@ -27,11 +42,16 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.key_manager(caller, scope, touch => false);
-  before tollgate.api_keys := tollgate.lock_key(actor, key_id);
+  before tollgate.api_keys;
   after tollgate.api_keys;
-  ids text[] := tollgate.line_of(before);
+  ids text[];
   changed jsonb;
 begin
+  if tollgate.operates(actor) then
+    perform tollgate.lock_people();
+  end if;
+  before := tollgate.lock_key(actor, key_id);
+  ids := tollgate.line_of(before);
   perform tollgate.check_open(before);
   after := tollgate.with_terms(before, changes);
   perform tollgate.check_terms(after, before);
@@ -73,6 +93,7 @@ begin
       perform tollgate.bound_line(after);
     end if;
     perform tollgate.record(actor, 'key.updated', after.org_id, after.id, tollgate.audited(changed));
+    perform tollgate.check_own_key(actor);
     select k.* into after from tollgate.api_keys k where k.id = after.id;
   end if;
   return jsonb_build_object(
@@ -82,7 +103,7 @@ end
 $$;
 
 comment on function public.tollgate_change_key(jsonb, text, jsonb, text) is
-  'Changes the terms of a key, and of the keys in grace that were rotated to it: any key for operators, one''s own otherwise. It never grants more than its changer has, see check_grant(). What is left out stays, null clears. A budget begins anew when it is first set or its reset changes. Changing nothing records nothing. Refuses: as recognise(), check_open(), with_terms() and check_terms(), not_found, permission_denied. Locks the org, then the keys.';
+  'Changes the terms of a key, and of the keys in grace that were rotated to it: any key for operators, one''s own otherwise. It never grants more than its changer has, see check_grant(). What is left out stays, null clears. A budget begins anew when it is first set or its reset changes. Changing nothing records nothing. Refuses: as recognise(), check_open(), with_terms(), check_terms() and check_own_key(), not_found, permission_denied. Locks the advisory lock (for operators), the org, then the keys.';
 
 select tollgate.expose('public.tollgate_change_key(jsonb, text, jsonb, text)');
 
@@ -102,6 +123,9 @@ declare
 begin
   if state is null or state not in ('active', 'disabled', 'revoked') then
     perform tollgate.refuse(400, 'invalid_request', jsonb_build_object('param', 'state', 'state', state));
+  end if;
+  if tollgate.operates(actor) then
+    perform tollgate.lock_people();
   end if;
   key := tollgate.lock_key(actor, key_id);
   was := tollgate.key_state(key);
@@ -132,6 +156,7 @@ begin
       jsonb_build_object('was', before)
     );
   end loop;
+  perform tollgate.check_own_key(actor);
   select k.* into key from tollgate.api_keys k where k.id = key.id;
   return jsonb_build_object(
     'caller', tollgate.identity(actor), 'id', key.id, 'state', state, 'was', was, 'key', tollgate.key_shown(key)
@@ -140,7 +165,7 @@ end
 $$;
 
 comment on function public.tollgate_set_key_state(jsonb, text, text, text) is
-  'Disables, enables or revokes a key: any key for operators, one''s own otherwise. A change of the newest key of a line also changes the keys in grace that were rotated to it; one of those can be revoked or disabled alone. Revoked is final. Repeating a state changes nothing and records nothing. Refuses: as recognise(), invalid_request, not_found, key_is_final. Locks the org, then the keys.';
+  'Disables, enables or revokes a key: any key for operators, one''s own otherwise. A change of the newest key of a line also changes the keys in grace that were rotated to it; one of those can be revoked or disabled alone. Revoked is final. Repeating a state changes nothing and records nothing. A key may end itself, but not the last of an operator. Refuses: as recognise() and check_own_key(), invalid_request, not_found, key_is_final. Locks the advisory lock (for operators), the org, then the keys.';
 
 select tollgate.expose('public.tollgate_set_key_state(jsonb, text, text, text)');
 

@@ -1,7 +1,8 @@
 -- Creates keys.
 
 
-create function public.tollgate_seed(caller jsonb, org jsonb, owner jsonb, key jsonb) returns jsonb
+create function public.tollgate_seed(caller jsonb, org jsonb, owner jsonb, key jsonb, peppers jsonb default null)
+returns jsonb
 language plpgsql
 security definer
 set search_path = ''
@@ -16,6 +17,12 @@ begin
   select k.* into seeded from tollgate.api_keys k where k.digest = decode(key ->> 'digest', 'hex');
   created := not found;
   if created then
+    if exists (select from tollgate.api_keys) and not exists (
+      select from tollgate.api_keys k
+      where peppers is null or k.pepper in (select jsonb_array_elements_text(peppers))
+    ) then
+      perform tollgate.refuse(409, 'conflict', '{"reason": "another_pepper"}');
+    end if;
     insert into tollgate.orgs (id, name, plan_id)
     values (org ->> 'id', org ->> 'name', org ->> 'plan_id')
     on conflict (id) do nothing;
@@ -42,10 +49,10 @@ begin
 end
 $$;
 
-comment on function public.tollgate_seed(jsonb, jsonb, jsonb, jsonb) is
-  'Creates a key with a known secret, and its org and user where they are missing; without a key, only these. Changes nothing when a key with this secret exists. For the console and admins. Refuses: as recognise() and new_key(). Takes an advisory lock, so that two calls at once create one key.';
+comment on function public.tollgate_seed(jsonb, jsonb, jsonb, jsonb, jsonb) is
+  'Creates a key with a known secret, and its org and user where they are missing; without a key, only these. Changes nothing when a key with this secret exists. `peppers` are fingerprints: where there are keys, one of them must be of one of these (null: of any). For the console and admins. Refuses: as recognise() and new_key(), conflict (another pepper). Takes an advisory lock, so that two calls at once create one key.';
 
-select tollgate.expose('public.tollgate_seed(jsonb, jsonb, jsonb, jsonb)');
+select tollgate.expose('public.tollgate_seed(jsonb, jsonb, jsonb, jsonb, jsonb)');
 
 
 create function tollgate.key_manager(caller jsonb, scope text, touch boolean) returns tollgate.caller

@@ -1,6 +1,6 @@
 """The routes of users: their own org and keys."""
 
-from tollgate.account.routes import keys, monitor, profile, transactions, usage
+from tollgate.account.routes import keys, monitor, openrouter, profile, transactions, usage
 from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.settings import Settings
 from tollgate.web.routing import Routes
@@ -13,4 +13,5 @@ def router(gate: Gate, chosen: Settings) -> Routes:
     routes.take(keys.router(gate, chosen.peppers[0]))
     routes.take(monitor.router(gate))
     routes.take(transactions.router(gate))
+    routes.take(openrouter.router(gate))
     return routes

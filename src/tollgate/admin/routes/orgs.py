@@ -20,8 +20,11 @@ from tollgate.keys.authentication import Gate
 from tollgate.keys.idempotency_keys import once
 from tollgate.people import store
 from tollgate.people.rules import as_stored
+from tollgate.process import logs
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import CountedPage, Line, refusals
+
+log = logs.source("application")
 
 OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….")]
 
@@ -44,7 +47,7 @@ def router(gate: Gate) -> Routes:
 
     @routes.post("", summary="Create an org", status_code=status.HTTP_201_CREATED, responses=creating)
     async def create(door: Annotated[Door, Depends(once(gate))], body: NewOrg) -> CreatedOrg:
-        return CreatedOrg.model_validate(await store.create_org(door, body.model_dump(mode="json")))
+        return CreatedOrg.model_validate(await store.create_org(door, as_stored(body.model_dump(exclude_none=True))))
 
     @routes.get("/{org_id}", summary="Get an org", responses=one)
     async def org(door: Annotated[Door, Depends(gate.open)], org_id: OrgId) -> Org:
@@ -56,7 +59,10 @@ def router(gate: Gate) -> Routes:
 
         A change after which no admin could sign in is refused.
         """
-        return Org.model_validate(await store.update_org(door, org_id, as_stored(body.changes())))
+        org = Org.model_validate(await store.update_org(door, org_id, as_stored(body.changes())))
+        if body.paid_calls == "suspended":
+            log.warning("paid_calls_suspended", org_id=org.id, reason=org.paid_suspended_reason)
+        return org
 
     @routes.delete("/{org_id}", summary="Delete an org", responses=changing)
     async def delete(door: Annotated[Door, Depends(gate.open)], org_id: OrgId) -> Deleted:

@@ -32,6 +32,7 @@ def _decimal(**bounds: Any) -> Any:
     return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": f"^{PLAIN_DECIMAL.pattern}$"}]})
 
 
+NOT_ZERO: dict[str, Any] = {"not": {"const": 0}}
 Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=NO_NUL)]
 # The JSON schemas below leave null out: a client leaves the field out instead.
 PositiveCredits = Annotated[
@@ -44,11 +45,11 @@ PositiveNanos = Annotated[
 ]
 SignedCredits = Annotated[
     Annotated[Decimal, BeforeValidator(_exact), Field(ge=-MOST_CREDITS, le=MOST_CREDITS, decimal_places=9)] | None,
-    _decimal(minimum=-MOST_CREDITS),
+    _decimal(minimum=-MOST_CREDITS, **NOT_ZERO),
 ]
 SignedNanos = Annotated[
     Annotated[int, Field(strict=True, ge=-MOST_NANOS, le=MOST_NANOS)] | None,
-    WithJsonSchema({"type": "integer", "minimum": -MOST_NANOS, "maximum": MOST_NANOS}),
+    WithJsonSchema({"type": "integer", "minimum": -MOST_NANOS, "maximum": MOST_NANOS, **NOT_ZERO}),
 ]
 OptionalId = Annotated[Line | None, WithJsonSchema({"type": "string", "maxLength": 200})]
 

@@ -10,6 +10,7 @@ from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Nam
 
 OrgStatus = Literal["active", "suspended"]
 PaidCalls = Literal["active", "suspended"]
+OWN_MARKUP = "0.05 is 5 %, in steps of a millionth; null uses the markup of the plan."
 
 
 class Org(Amounts):
@@ -46,6 +47,7 @@ class NewOrg(ChangeBody):
 
     name: Name
     plan: Name = Field("free", description="The id of a plan.")
+    markup: Markup | None = Field(None, description=OWN_MARKUP)
 
 
 class OrgChanges(ChangeBody):
@@ -61,9 +63,7 @@ class OrgChanges(ChangeBody):
     name: Name | None = None
     plan: Name | None = Field(None, description="The id of a plan.")
     status: OrgStatus | None = Field(None, description="Suspending an org stops all its keys at once.")
-    markup: Markup | None = Field(
-        None, description="0.05 is 5 %, in steps of a millionth; null uses the markup of the plan."
-    )
+    markup: Markup | None = Field(None, description=OWN_MARKUP)
     limits: WindowLimits | None = Field(
         None, description="Changes the limits that it names; null removes all own limits."
     )

@@ -10,7 +10,7 @@ from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.catalog.schemas import Visibility
 from tollgate.web.faults import NO_NUL
 from tollgate.web.older_names import OlderNames
-from tollgate.web.schemas import ChangeBody, Identifier, Moment, PageQuery
+from tollgate.web.schemas import ChangeBody, Identifier, Moment, PageQuery, exactly_one
 
 MOST_TOKENS = 1_000_000_000
 TokenCount = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
@@ -58,6 +58,7 @@ class PutRoute(OlderNames, ChangeBody):
 
     model_config = ConfigDict(
         json_schema_extra={
+            **exactly_one("upstream_id", "url"),
             "examples": [
                 {
                     "model": "our/llama",
@@ -67,7 +68,7 @@ class PutRoute(OlderNames, ChangeBody):
                     "context_tokens": 131_072,
                     "priority": 50,
                 }
-            ]
+            ],
         }
     )
 

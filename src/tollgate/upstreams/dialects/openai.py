@@ -56,16 +56,16 @@ class OpenAI:
 
     def bound_field(self, ask: Ask) -> str:
         """The name of the output bound. A body must never have two of them."""
-        oldest = ENDPOINTS[ask.endpoint].bounds[0]
-        return oldest if self.knows_only_max_tokens else ask.bound_field or oldest
+        known = ENDPOINTS[ask.endpoint].bounds
+        return known[0] if self.knows_only_max_tokens or ask.bound_field not in known else ask.bound_field
 
     def bound_edits(self, ask: Ask, bound: int | None) -> Edits:
         if not ENDPOINTS[ask.endpoint].generates:
             return {}
         field = self.bound_field(ask)
-        if ask.bound_field is None or field == ask.bound_field:
-            return {} if bound is None else {field: str(bound)}
-        return {ask.bound_field: None, field: str(ask.bound if bound is None else bound)}
+        others = {ask.bound_field: None} if ask.bound_field not in (None, field) else {}
+        sent = ask.bound if bound is None and (others or ask.respells_bound) else bound
+        return {**others, field: str(sent)} if sent is not None else {**others}
 
 
 def as_it_came(event: Event) -> bytes | None:

@@ -34,7 +34,8 @@ class OpenRouter(OpenAI):
 
     def bound_field(self, ask: Ask) -> str:
         """The newest name that the endpoint knows."""
-        return ask.bound_field or ENDPOINTS[ask.endpoint].bounds[-1]
+        known = ENDPOINTS[ask.endpoint].bounds
+        return ask.bound_field if ask.bound_field in known else known[-1]
 
     def shown(self, ask: Ask) -> Shown:
         return as_it_came

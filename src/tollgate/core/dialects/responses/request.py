@@ -38,7 +38,7 @@ def to_chat(asked: Mapping[str, Any]) -> Object:
     return chat.given(
         **{name: asked.get(name) for name in AS_THEY_ARE},
         messages=chat.turns([*_instructions(asked), *_input(asked)], merged=("system", "assistant")),
-        max_tokens=fields.whole(asked, "max_output_tokens", MOST_OUTPUT_TOKENS),
+        max_tokens=fields.respelled(asked, "max_output_tokens", MOST_OUTPUT_TOKENS),
         reasoning_effort=reasoning.get("effort"),
         response_format=_format(fields.mapping(text, "format", "text.format")),
         verbosity=text.get("verbosity"),
