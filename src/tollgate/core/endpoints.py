@@ -8,11 +8,12 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from tollgate.core.models import Dialect
 
-Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
+Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens", "generate"]
 
 EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
 WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp"))
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
+NO_DIALECT: Final[frozenset[Dialect]] = frozenset()
 
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
 MOUNTS: Final = ("/v1", "/api/v1")
@@ -112,5 +113,15 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         has_messages=True,
         nested_media=True,
         is_free=True,
+    ),
+    "generate": Form(
+        "/generate",
+        "chat",
+        "prompt",
+        (str,),
+        NO_DIALECT,
+        bounds=("max_new_tokens",),
+        refused_bounds=("max_tokens", "max_completion_tokens", "max_output_tokens"),
+        is_translated=True,
     ),
 }
