@@ -273,8 +273,9 @@ TRANSLATION = """\
 # Translation
 
 Some servers have chat completions only. For them, requests to `/v1/messages` and `/v1/responses` are translated, and so
-are the answers and streams. No server has `/v1/generate`, so all of its requests are. What would change its meaning is refused with `invalid_request`, whose `param` says where
-it stands. So is every member that these tables do not name. `null` counts as absent.
+are the answers and streams. No server has `/v1/generate`, so all of its requests are. What would change its meaning is
+refused with `invalid_request`, whose `param` says where it stands. So is every member that these tables do not name.
+`null` counts as absent.
 
 ## Answers
 

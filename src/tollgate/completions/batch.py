@@ -18,7 +18,8 @@ from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.routes import LONGEST_IDEMPOTENCY_KEY, PaidEndpoint, idempotency_key_of
 from tollgate.core import fields, request_body
 from tollgate.core.dialects import generate, written
-from tollgate.core.endpoints import ENDPOINTS, MOUNTS
+from tollgate.core.dialects.generate import MOST_PROMPTS
+from tollgate.core.endpoints import BATCH_PATH, MOUNTS
 from tollgate.core.errors import (
     BadRequest,
     InternalError,
@@ -37,8 +38,6 @@ from tollgate.web.middleware import new_id
 
 log = logs.source("application")
 
-PATH: Final = f"{ENDPOINTS['generate'].path}/batch"
-MOST_PROMPTS: Final = 100
 AT_ONCE: Final = 8
 """Prompts of one batch that are under way together, where the org may have so many."""
 BEGINS_WITHIN: Final = 0.75
@@ -70,8 +69,11 @@ class Result(NamedTuple):
     shown: Mapping[str, Any]
     charge_nanos: int | None
     """By this batch. A replay was charged before. None while it is not known."""
+    failed: tuple[int, Any] | None = None
+    """The status and the code of the error."""
     error: TollgateError | None = None
-    """Ours, not one that an upstream sent."""
+    """The error, where it is ours and not one that an upstream sent."""
+    sent: "Sent | None" = None
     notes: Mapping[str, Any] = {}
 
 
@@ -161,23 +163,24 @@ class Sent:
     """What a call sends, taken instead."""
 
     def __init__(self) -> None:
-        self._status = 0
-        self._headers: dict[bytes, bytes] = {}
-        self._pieces: list[bytes] = []
+        self._messages: list[Message] = []
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status, self._headers = message["status"], dict(message["headers"])
-        else:
-            self._pieces.append(message.get("body", b""))
+        self._messages.append(message)
+
+    async def again(self, send: Send) -> None:
+        for message in self._messages:
+            await send(message)
 
     def result(self, call: PaidCall) -> Result:
-        answer = json.loads(b"".join(self._pieces))
-        if self._status != 200:
-            return Result(_not_answered(self._status, answer["error"], 0, call), 0)
-        charge = self._headers.get(b"x-tollgate-charge-nanos")
-        is_replay = b"idempotency-replayed" in self._headers
-        shown = answer | ({"replayed": True} if is_replay else {})
+        begun, *rest = self._messages
+        status, headers = begun["status"], dict(begun["headers"])
+        answer = json.loads(b"".join(message.get("body", b"") for message in rest))
+        if status != 200:
+            shown = _not_answered(status, answer["error"], 0, call)
+            return Result(shown, 0, (status, answer["error"].get("code")), sent=self)
+        charge = headers.get(b"x-tollgate-charge-nanos")
+        shown = answer | ({"replayed": True} if b"idempotency-replayed" in headers else {})
         return Result(shown, None if charge is None else int(charge))
 
 
@@ -224,24 +227,37 @@ def read(body: bytes) -> Given:
 def endpoints(
     gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None, *, total_seconds: float
 ) -> list[PaidEndpoint]:
-    return [BatchEndpoint(mount + PATH, gate, flow, clock, redact, total_seconds=total_seconds) for mount in MOUNTS]
+    return [
+        BatchEndpoint(mount + BATCH_PATH, gate, flow, clock, redact, total_seconds=total_seconds) for mount in MOUNTS
+    ]
 
 
 async def _answer(given: Given, results: Sequence[Result], send: Send) -> None:
-    """Raises the refusal instead, if all prompts were refused alike and none costs anything."""
     charges = [result.charge_nanos for result in results if result.charge_nanos is not None]
     total = sum(charges) if len(charges) == len(results) else None
-    errors = [result.error for result in results if result.error]
-    if errors:
-        logs.note(error_code=errors[0].code, **next(result.notes for result in results if result.error))
-    if len(errors) == len(results) and total == 0 and len({error.code for error in errors}) == 1:
-        raise errors[0]
     logs.note(model=given.model, prompts=len(results), charge_nanos=total)
-    shown = {"model": given.model, "results": [result.shown for result in results], "charge_nanos": total}
-    body = written(with_credits(shown))
+    if first := next((result for result in results if result.error), None):
+        logs.note(error_code=first.error and first.error.code, **first.notes)
+    if total == 0 and results[0].failed and {result.failed for result in results} == {results[0].failed}:
+        await _refuse(results[0], send)
+    else:
+        shown = {"model": given.model, "results": [result.shown for result in results], "charge_nanos": total}
+        size = sum(len(result.shown["output"] or "") for result in results)
+        await _send(await threads.work(size, written, with_credits(shown)), total, send)
+
+
+async def _refuse(alike: Result, send: Send) -> None:
+    """All prompts were refused alike, and none costs anything."""
+    if alike.error:
+        raise alike.error
+    assert alike.sent  # noqa: S101
+    await alike.sent.again(send)
+
+
+async def _send(body: bytes, charge_nanos: int | None, send: Send) -> None:
     headers = {"content-type": "application/json", "content-length": str(len(body))}
-    known = {} if total is None else {"x-tollgate-charge-nanos": str(total)}
-    await send(response_start(200, {**headers, **known}))
+    charge = {} if charge_nanos is None else {"x-tollgate-charge-nanos": str(charge_nanos)}
+    await send(response_start(200, {**headers, **charge}))
     await send({"type": "http.response.body", "body": body})
 
 
@@ -249,7 +265,7 @@ def _failed(error: TollgateError, charge_nanos: int | None, call: PaidCall | Non
     facts = logs.noted()
     notes: dict[str, Any] = {name: facts[name] for name in OF_REFUSAL if name in facts}
     shown = _not_answered(error.status, error.body()["error"], charge_nanos, call)
-    return Result(shown, charge_nanos, error, notes)
+    return Result(shown, charge_nanos, (error.status, error.code), error, notes=notes)
 
 
 def _not_answered(

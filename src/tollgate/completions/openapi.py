@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from tollgate.completions import batch, schemas
-from tollgate.completions.batch import MOST_PROMPTS
+from tollgate.completions import schemas
 from tollgate.core import errors
-from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
+from tollgate.core.dialects.generate import MOST_PROMPTS
+from tollgate.core.endpoints import BATCH_PATH, ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import Shape, TollgateError
 from tollgate.web.error_responses import shape_of_path
 from tollgate.web.schemas import REFERENCE
@@ -27,13 +27,13 @@ DESCRIPTION = (
 )
 GENERATING = (
     "The simple API of LLM Server. The prompt is sent upstream as a chat completion. Fields that this document does "
-    "not name are refused. With `stream`, each event has a piece of the output, the last has an empty one and what else an "
-    "answer says, and `data: [DONE]` follows."
+    "not name are refused. With `stream`, each event has a piece of the output; the last has an empty one and what "
+    "else an answer says, and `data: [DONE]` follows."
 )
 BATCH = (
-    f"Each of 1 to {MOST_PROMPTS} prompts is a paid call of its own: with a row, limits, a hold, a charge, and an error "
-    "if it fails. All have the other fields in common. The results are in the order of the prompts. If all prompts are "
-    "refused for the same reason, so is the batch."
+    f"Each of 1 to {MOST_PROMPTS} prompts is a paid call of its own: with a row, limits, a hold, a charge, and an "
+    "error if it fails. All have the other fields in common. The results are in the order of the prompts. If all "
+    "prompts are refused for the same reason, so is the batch."
 )
 COUNTING = "Authenticated and counted in the request windows like other calls. Nothing is held or charged."
 SHAPES: dict[Endpoint, tuple[str, str]] = {
@@ -110,7 +110,7 @@ def paths() -> dict[str, Any]:
         mount + form.path: {"post": _operation(mount + form.path, endpoint)}
         for mount in MOUNTS
         for endpoint, form in ENDPOINTS.items()
-    } | {mount + batch.PATH: {"post": _batch(mount + batch.PATH)} for mount in MOUNTS}
+    } | {mount + BATCH_PATH: {"post": _batch(mount + BATCH_PATH)} for mount in MOUNTS}
 
 
 def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:

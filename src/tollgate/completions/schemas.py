@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, NotRequired, Required
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypeAliasType, TypedDict
 
-from tollgate.completions.batch import MOST_PROMPTS
 from tollgate.core.dialects import generate
 from tollgate.core.request_body import MOST_CHOICES, MOST_FALLBACKS, MOST_OUTPUT_TOKENS
 from tollgate.web.schemas import REFERENCE, ErrorResponse, Problem
@@ -344,7 +343,7 @@ class GenerateRequest(Prompting, total=False):
 
 @with_config(ConfigDict(extra="forbid", json_schema_extra={"example": {"model": "sandbox/echo", "prompts": ["Hello"]}}))
 class GenerateBatchRequest(Prompting, total=False):
-    prompts: Required[Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]]
+    prompts: Required[Annotated[list[str], Field(min_length=1, max_length=generate.MOST_PROMPTS)]]
     stream: Annotated[Literal[False], Field(description="A batch is answered as a whole.")]
 
 

@@ -17,6 +17,8 @@ NO_DIALECT: Final[frozenset[Dialect]] = frozenset()
 
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
 MOUNTS: Final = ("/v1", "/api/v1")
+BATCH_PATH: Final = "/generate/batch"
+"""Its prompts are calls of the endpoint generate."""
 
 
 class Form(NamedTuple):

@@ -7,12 +7,14 @@ from typing import Any, Final
 from tollgate.core import fields, upstream_errors
 from tollgate.core.dialects import chat
 from tollgate.core.dialects.chat import ChatEvents, Item, Object
-from tollgate.core.dialects.treatments import Table, ignored, malformed, translated
+from tollgate.core.dialects.treatments import Table, malformed, translated
 from tollgate.core.errors import BadRequest
 from tollgate.core.money import with_credits
 from tollgate.core.request_body import MOST_OUTPUT_TOKENS
 
 END: Final = b"data: [DONE]\n\n"
+MOST_PROMPTS: Final = 100
+"""Of a batch."""
 MOST_STOPS: Final = 16
 LONGEST_STOP: Final = 500
 """Characters. What prompts of a batch share is sent with each of them, so it is kept small."""
@@ -28,7 +30,7 @@ FIELDS: Final[Table] = {
     "top_k": translated("`top_k`."),
     "stop": translated("`stop`."),
     "stream": translated("`stream`, with `stream_options.include_usage`."),
-    "cache": ignored("Whether a stored answer may be used. It is for Tollgate, and never sent upstream."),
+    "cache": translated("Not sent: it tells Tollgate whether a stored answer may be used."),
 }
 DOCUMENTED: Final[Mapping[str, Table]] = {"Body": FIELDS}
 
