@@ -5,8 +5,8 @@ when each of them begins, and puts their answers into one body.
 """
 
 import asyncio
+import heapq
 import json
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -188,17 +188,17 @@ async def in_turn(
     count: int, run: Callable[[int], Coroutine[Any, Any, Result]], goes_on: Callable[[], bool]
 ) -> list[Result | None]:
     """Runs these in order, AT_ONCE together, or fewer where the org's share is full. None for what did not begin."""
-    waiting = deque(range(count))
+    waiting = list(range(count))
     results: list[Result | None] = [None] * count
     lanes = min(AT_ONCE, count)
 
     async def lane() -> None:
         nonlocal lanes
         while waiting and goes_on():
-            place = waiting.popleft()
+            place = heapq.heappop(waiting)
             result = await asyncio.create_task(run(place))  # with notes of its own for the log
             if isinstance(result.error, TooManyInFlight) and lanes > 1:
-                waiting.appendleft(place)  # for another lane, when what it has under way has ended
+                heapq.heappush(waiting, place)  # for another lane, when what it has under way has ended
                 break
             results[place] = result
         lanes -= 1
