@@ -57,8 +57,8 @@ MOST_TEST_CALLS = 32
 quarters of them."""
 DESCRIPTION = (
     "Send a key as `Authorization: Bearer <key>` or `X-API-Key: <key>`. Errors are an `ErrorResponse`, in OpenAI's "
-    "shape; under `/api/v1` they are an `OpenRouterErrorResponse`, but for `/api/v1/generate`. Money is in nanos, of which 1e9 are a credit, and a "
-    "credit is a US dollar."
+    "shape; under `/api/v1` they are an `OpenRouterErrorResponse`, but for `/api/v1/generate`. Money is in nanos, of "
+    "which 1e9 are a credit, and a credit is a US dollar."
 )
 TAGS = {
     "completions": "Paid calls: they pass through to an upstream, and are charged to the org of the key.",

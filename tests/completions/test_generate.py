@@ -37,7 +37,7 @@ TOO_LONG = "x" * 600_000
 
 @pytest.fixture(scope="module")
 async def stage(shared_database: str) -> AsyncIterator[Stage]:
-    with erring(["cut", "mid-stream-error"]) as sandbox, before(sandbox, shared_database) as gateway:
+    with erring(["cut", "mid-stream-error", "finish-error"]) as sandbox, before(sandbox, shared_database) as gateway:
         async with staged(gateway, shared_database) as made:
             yield made
 
@@ -108,6 +108,18 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_of_ours(stage: Stage,
     assert (done, error["code"], error["type"]) == ("[DONE]", code, "server_error")
     await stage.sweep(someone)
     assert await stage.charged(someone) == (await stage.row(someone))["charge_nanos"]
+
+
+async def test_a_plain_answer_that_fails_half_way_says_why_and_keeps_what_came(stage: Stage) -> None:
+    someone = await stage.customer()
+    asked = {"model": "sandbox/fault-finish-error", "prompt": "one two three four"}
+    answer = await stage.post(someone, asked, f"/v1{GENERATE}")
+    assert (answer.status_code, answer.json()["finish_reason"]) == (200, "error")
+    assert answer.json()["error"].keys() >= {"code", "type", "message", "param"}
+    assert "one two three four".startswith(answer.json()["output"])
+    assert answer.json()["output"]
+    told = await batched(stage, someone, ["one two three four"], model="sandbox/fault-finish-error")
+    assert told.json()["results"][0]["error"] == answer.json()["error"]
 
 
 async def test_each_prompt_of_a_batch_is_paid_for_and_answered_in_order(stage: Stage) -> None:

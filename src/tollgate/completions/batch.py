@@ -46,8 +46,8 @@ FIELDS: Final = ("prompts", *(name for name in generate.FIELDS if name != "promp
 BETWEEN: Final = "§"
 """Stands between the Idempotency-Key of a batch and the place of a prompt. Clients can send none in a key."""
 LONGEST_KEY: Final = LONGEST_IDEMPOTENCY_KEY - len(f"{BETWEEN}{MOST_PROMPTS - 1}")
-OF_REFUSAL: Final = ("refusal", "limit", "key_id", "model")
-"""The facts of a refused prompt that go into the log line of its batch, where refused calls are counted."""
+NOTED: Final = ("refusal", "limit", "key_id", "model")
+"""What admission notes of a call that it refuses."""
 
 
 class Given(NamedTuple):
@@ -75,6 +75,7 @@ class Result(NamedTuple):
     """The error, where it is ours and not one that an upstream sent."""
     sent: "Sent | None" = None
     notes: Mapping[str, Any] = {}
+    """For the log line of the batch, where refused calls are counted."""
 
 
 class BatchEndpoint(PaidEndpoint):
@@ -97,8 +98,9 @@ class BatchEndpoint(PaidEndpoint):
         began = asyncio.get_running_loop().time()
 
         async def call(place: int) -> PaidCall:
-            own_key = None if key is None else f"{key}{BETWEEN}{place}"
-            made = await self.call(new_id(), caller, scope, given.body(place), own_key, self._clock())
+            started, own_key = self._clock(), None if key is None else f"{key}{BETWEEN}{place}"
+            prompt = await threads.work(len(given.prompts[place]), given.body, place)
+            made = await self.call(new_id(), caller, scope, prompt, own_key, started)
             made.until = began + self._total_seconds
             return made
 
@@ -176,7 +178,7 @@ class Sent:
         begun, *rest = self._messages
         status, headers = begun["status"], dict(begun["headers"])
         answer = json.loads(b"".join(message.get("body", b"") for message in rest))
-        if status != 200:
+        if status >= 400:
             shown = _not_answered(status, answer["error"], 0, call)
             return Result(shown, 0, (status, answer["error"].get("code")), sent=self)
         charge = headers.get(b"x-tollgate-charge-nanos")
@@ -219,7 +221,7 @@ def read(body: bytes) -> Given:
     if not 1 <= len(prompts) <= MOST_PROMPTS or not all(isinstance(one, str) for one in prompts):
         raise BadRequest(f"prompts: send a list of 1 to {MOST_PROMPTS} texts.", param="prompts")
     shared = {name: value for name, value in asked.items() if name not in ("prompts", "stream") and value is not None}
-    sample = {**shared, "prompt": prompts[0]}
+    sample = {**shared, "prompt": ""}
     generate.to_chat(sample)
     return Given(request_body.read(written(sample), "generate").model, prompts, shared)
 
@@ -236,8 +238,7 @@ async def _answer(given: Given, results: Sequence[Result], send: Send) -> None:
     charges = [result.charge_nanos for result in results if result.charge_nanos is not None]
     total = sum(charges) if len(charges) == len(results) else None
     logs.note(model=given.model, prompts=len(results), charge_nanos=total)
-    if first := next((result for result in results if result.error), None):
-        logs.note(error_code=first.error and first.error.code, **first.notes)
+    logs.note(**next((result.notes for result in results if result.error), {}))
     if total == 0 and results[0].failed and {result.failed for result in results} == {results[0].failed}:
         await _refuse(results[0], send)
     else:
@@ -263,7 +264,7 @@ async def _send(body: bytes, charge_nanos: int | None, send: Send) -> None:
 
 def _failed(error: TollgateError, charge_nanos: int | None, call: PaidCall | None = None) -> Result:
     facts = logs.noted()
-    notes: dict[str, Any] = {name: facts[name] for name in OF_REFUSAL if name in facts}
+    notes = {"error_code": error.code} | {name: facts[name] for name in NOTED if name in facts}
     shown = _not_answered(error.status, error.body()["error"], charge_nanos, call)
     return Result(shown, charge_nanos, (error.status, error.code), error, notes=notes)
 

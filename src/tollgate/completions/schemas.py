@@ -357,6 +357,7 @@ class GenerateAnswer(TypedDict):
     charge_nanos: Annotated[int | None, Field(description="The charge; null while it is not known.")]
     charge_credits: Annotated[str | None, Field(description="The same in credits.")]
     request_id: Annotated[str, Field(description="The id of the request in /user/usage, and for a refund.")]
+    error: NotRequired[Annotated[Problem, Field(description="Why the output ends, if the upstream failed half-way.")]]
 
 
 class GeneratePiece(TypedDict):

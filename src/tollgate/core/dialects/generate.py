@@ -77,8 +77,12 @@ def error(error: Mapping[str, Any], status: int, request_id: str | None = None) 
 class Events(ChatEvents):
     """Each event has a piece of the output. The last has none, and what else there is to say."""
 
+    _failure: Object | None = None
+
     def whole(self) -> Object:
-        return self._shown("".join(item.text for item in self.items.all if item.kind in SHOWN))
+        """With the error, if the upstream failed half-way."""
+        shown = self._shown("".join(item.text for item in self.items.all if item.kind in SHOWN))
+        return shown if self._failure is None else {**shown, "finish_reason": "error", **self._failure}
 
     def began(self) -> list[Object]:
         return []
@@ -96,7 +100,8 @@ class Events(ChatEvents):
         return [self._shown("")]
 
     def failed(self, failure: Mapping[str, Any], status: int) -> list[Object]:
-        return [error(upstream_errors.in_words(failure, status), status)]
+        self._failure = error(upstream_errors.in_words(failure, status), status)
+        return [self._failure]
 
     def _shown(self, output: str) -> Object:
         about = {"model": self.model, "output": output, "finish_reason": self.facts.finish_reason}
