@@ -6,7 +6,7 @@ They pass through with all their fields, so nothing is validated with these type
 from typing import Annotated, Any, Literal, NotRequired, Required
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
-from typing_extensions import TypeAliasType, TypedDict
+from typing_extensions import TypedDict
 
 from tollgate.core.dialects import generate
 from tollgate.core.request_body import MOST_CHOICES, MOST_FALLBACKS, MOST_OUTPUT_TOKENS
@@ -360,12 +360,19 @@ class GenerateAnswer(TypedDict):
     error: NotRequired[Annotated[Problem, Field(description="Why the output ends, if the upstream failed half-way.")]]
 
 
-class GeneratePiece(TypedDict):
-    output: Annotated[str, Field(description="The next piece of the text.")]
+class GenerateEvent(TypedDict):
+    """The data of one event: a piece of the text, or, in the last, an empty one and the other fields of an answer."""
 
-
-GenerateEvent = TypeAliasType("GenerateEvent", GenerateAnswer | GeneratePiece)
-"""The data of one event."""
+    output: NotRequired[Annotated[str, Field(description="The next piece of the text.")]]
+    model: NotRequired[str]
+    finish_reason: NotRequired[str | None]
+    prompt_tokens: NotRequired[int | None]
+    completion_tokens: NotRequired[int | None]
+    cached: NotRequired[bool]
+    charge_nanos: NotRequired[int | None]
+    charge_credits: NotRequired[str | None]
+    request_id: NotRequired[str]
+    error: NotRequired[Annotated[Problem, Field(description="Alone: why the stream broke off.")]]
 
 
 class GenerateResult(GenerateAnswer):
