@@ -357,6 +357,18 @@ async def test_a_server_that_stops_sends_no_more_prompts(stage: Stage, slow: Ups
     assert len(await stage.rows(someone)) == AT_ONCE
 
 
+async def test_the_refused_prompts_of_a_batch_are_one_refused_call(stage: Stage) -> None:
+    someone = await stage.customer()
+    await stage.sql("update tollgate.api_keys set limits.requests_per_minute = 1 where id = $1", someone.key_id)
+    async with app(stage.door, stage.gateway.upstream) as server:
+        await Client(someone, {"model": ECHO, "prompts": ["one"] * 3}, path=f"/v1{BATCH}").call(server)
+    counted = await stage.sql(
+        "select json_agg(json_build_array(key_id, code, model, count)) from tollgate.refused_calls where org_id = $1",
+        someone.org_id,
+    )
+    assert json.loads(counted) == [[someone.key_id, "rate_limit_exceeded", ECHO, 1]]
+
+
 async def test_no_prompt_begins_when_the_time_of_its_batch_is_over(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
