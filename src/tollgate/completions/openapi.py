@@ -1,6 +1,7 @@
 """The paid paths in the OpenAPI document. FastAPI does not see them, so they are described here."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from tollgate.completions import schemas
@@ -160,13 +161,14 @@ def _batch(path: str) -> dict[str, Any]:
         "description": BATCH,
         "parameters": [key, *(one for one in single["parameters"] if one["name"] == "x-sandbox-fault")],
         "requestBody": {"required": True, "content": {"application/json": _shape("GenerateBatchRequest")}},
-        "responses": {"200": answered} | _refusals(path),
+        "responses": {"200": answered} | _refusals(path, errors.PromptNotSent),
     }
 
 
-def _refusals(path: str) -> dict[str, Any]:
-    statuses = sorted({kind.status for kind in REFUSALS})
-    return {str(status): _refusal(path, _codes(status)) for status in statuses} | {
+def _refusals(path: str, *more: type[TollgateError]) -> dict[str, Any]:
+    kinds = (*REFUSALS, *more)
+    statuses = sorted({kind.status for kind in kinds})
+    return {str(status): _refusal(path, _codes(kinds, status)) for status in statuses} | {
         "default": _refusal(path, "An error of the upstream, with its status.")
     }
 
@@ -183,8 +185,8 @@ def _type(header: str) -> str:
     return "integer" if WHOLE_NUMBERS.search(header) else "string"
 
 
-def _codes(status: int) -> str:
-    return ", ".join(kind.code for kind in REFUSALS if kind.status == status)
+def _codes(kinds: Iterable[type[TollgateError]], status: int) -> str:
+    return ", ".join(kind.code for kind in kinds if kind.status == status)
 
 
 def _refusal(path: str, description: str) -> dict[str, Any]:
