@@ -25,6 +25,7 @@ from pydantic.fields import FieldInfo
 
 from tollgate.app import create_app
 from tollgate.audit.actions import ACTIONS
+from tollgate.core.dialects import generate
 from tollgate.core.dialects.messages import tables as messages
 from tollgate.core.dialects.responses import tables as responses
 from tollgate.core.dialects.treatments import Table, Treatment
@@ -100,8 +101,8 @@ def errors_page() -> str:
             'Every error has OpenAI\'s shape, `{"error": {message, type, code, param, …facts}}`, and the header',
             "`x-request-id`. Under `/api/v1/` it has OpenRouter's, "
             '`{"error": {code, message, metadata: {error_type, …facts}}}`:',
-            "the status is its `code`, and the code below its `error_type`. Under `/v1/messages` and",
-            "`/api/v1/messages` it has Anthropic's,",
+            "the status is its `code`, and the code below its `error_type`; not under `/api/v1/generate`, which",
+            "OpenRouter does not have. Under `/v1/messages` and `/api/v1/messages` it has Anthropic's,",
             '`{"type": "error", "error": {type, message, code, …facts}, "request_id"}`,',
             "with the type that Anthropic has for the status. Codes are stable; messages are for people and may",
             "change.",
@@ -272,8 +273,9 @@ TRANSLATION = """\
 # Translation
 
 Some servers have chat completions only. For them, requests to `/v1/messages` and `/v1/responses` are translated, and so
-are the answers and streams. What would change its meaning is refused with `invalid_request`, whose `param` says where
-it stands. So is every member that these tables do not name. `null` counts as absent.
+are the answers and streams. No server has `/v1/generate`, so all of its requests are. What would change its meaning is
+refused with `invalid_request`, whose `param` says where it stands. So is every member that these tables do not name.
+`null` counts as absent.
 
 ## Answers
 
@@ -310,6 +312,7 @@ def translation_page() -> str:
             TRANSLATION,
             *_treatments("/v1/messages", messages.DOCUMENTED),
             *_treatments("/v1/responses", responses.DOCUMENTED),
+            *_treatments("/v1/generate", generate.DOCUMENTED),
             f"_{MADE_BY}_",
             "",
         ]

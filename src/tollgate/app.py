@@ -17,6 +17,7 @@ from tollgate import __version__, settings
 from tollgate.audit.security_reporter import SecurityReporter
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import OwnServersOnly, Source
+from tollgate.completions import batch
 from tollgate.completions import routes as completions
 from tollgate.completions.admission import Admission
 from tollgate.completions.flow import Flow
@@ -56,8 +57,8 @@ MOST_TEST_CALLS = 32
 quarters of them."""
 DESCRIPTION = (
     "Send a key as `Authorization: Bearer <key>` or `X-API-Key: <key>`. Errors are an `ErrorResponse`, in OpenAI's "
-    "shape; under `/api/v1` they are an `OpenRouterErrorResponse`. Money is in nanos, of which 1e9 are a credit, and a "
-    "credit is a US dollar."
+    "shape; under `/api/v1` they are an `OpenRouterErrorResponse`, but for `/api/v1/generate`. Money is in nanos, of "
+    "which 1e9 are a credit, and a credit is a US dollar."
 )
 TAGS = {
     "completions": "Paid calls: they pass through to an upstream, and are charged to the org of the key.",
@@ -289,7 +290,10 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
     flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
-    return completions.endpoints(rooms.gate, flow, clock, redact)
+    return [
+        *completions.endpoints(rooms.gate, flow, clock, redact),
+        *batch.endpoints(rooms.gate, flow, clock, redact, total_seconds=chosen.upstream_timeout_seconds),
+    ]
 
 
 def _cron_secret(chosen: Settings) -> str | None:

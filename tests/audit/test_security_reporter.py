@@ -64,7 +64,7 @@ async def test_sums_go_beside_a_later_request_and_seconds_apart() -> None:
         site.guess()
         await asyncio.sleep(0)
     assert site.handed_over() == [100]
-    logs.forget()
+    logs.begin()
     await site.reporter.finish()
     assert site.handed_over() == [100, 100]
 

@@ -7,6 +7,7 @@ from sandbox.serving import a_chat
 
 CHAT, TEXT, EMBED = "/chat/completions", "/completions", "/embeddings"
 RESPONSES, MESSAGES, COUNT = "/responses", "/messages", "/messages/count_tokens"
+GENERATE, BATCH = "/generate", "/generate/batch"
 RENAMED = {"max_tokens": "max_output_tokens"}
 """Names of a chat completion that Responses have otherwise."""
 SAYING = (CHAT, RESPONSES, MESSAGES)
@@ -25,6 +26,9 @@ def asking(path: str, text: str = WORDS, model: str = "sandbox/echo", **more: An
     """A conversation of one message, as this endpoint wants it."""
     if path.endswith(RESPONSES):
         return {"model": model, "input": text, **{RENAMED.get(name, name): value for name, value in more.items()}}
+    if path.endswith(GENERATE):
+        bound = {"max_new_tokens": more.pop("max_tokens")} if "max_tokens" in more else {}
+        return {"model": model, "prompt": text, **bound, **more}
     return a_chat(text, model, **more)
 
 

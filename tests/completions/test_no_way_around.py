@@ -13,12 +13,12 @@ from gateway import Gateway
 from people import PEPPER, Person
 from tollgate import settings
 from tollgate.app import create_app
-from tollgate.core.endpoints import ENDPOINTS, MOUNTS
+from tollgate.core.endpoints import BATCH_PATH, ENDPOINTS, MOUNTS
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door, Json
 from tollgate.database.postgres import PostgresDoor
 
-PAID = {mount + form.path for mount in MOUNTS for form in ENDPOINTS.values()}
+PAID = {mount + path for mount in MOUNTS for path in (*(form.path for form in ENDPOINTS.values()), BATCH_PATH)}
 FREE = {mount + form.path for mount in MOUNTS for form in ENDPOINTS.values() if form.is_free}
 
 ASKING = {
@@ -29,7 +29,12 @@ ASKING = {
     "max_tokens": 16,
 }
 """Whatever a route calls what it is asked."""
-OTHER_NAMES = {"/responses": {"prompt": None, "max_tokens": None, "max_output_tokens": 16}}
+NOT_GENERATE = {"messages": None, "input": None, "contents": None, "max_tokens": None, "max_new_tokens": 16}
+OTHER_NAMES = {
+    "/responses": {"prompt": None, "max_tokens": None, "max_output_tokens": 16},
+    "/generate": NOT_GENERATE,
+    "/generate/batch": {**NOT_GENERATE, "prompt": None, "prompts": ["hello"]},
+}
 """Where a route gives one of these names another meaning."""
 MODELS = ("sandbox/echo", "sandbox/embed", "sandbox/free:free")
 

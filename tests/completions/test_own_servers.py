@@ -1,6 +1,7 @@
 """Self-hosted servers are paid for what they did, whenever their client leaves, and never more than the hold."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from completions.asks import COUNT, MESSAGES, RESPONSES, asking
+from completions.asks import COUNT, GENERATE, MESSAGES, RESPONSES, asking
 from completions.paid import Line, eventually
 from completions.stage import Row, Stage, before, staged
 from gateway import Upstream
@@ -281,8 +282,10 @@ async def test_a_response_or_message_of_ours_that_breaks_off_is_paid_for_what_wa
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
-@pytest.mark.parametrize("dialect", ["openai", "sglang", "tgi"])
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [*itertools.product(("openai", "sglang", "tgi"), (RESPONSES, MESSAGES)), ("vllm", GENERATE)],
+)
 async def test_a_server_with_chat_completions_alone_answers_a_response_or_message(
     shared_database: str, dialect: str, path: str, stream: bool
 ) -> None:
@@ -298,6 +301,11 @@ async def test_a_server_with_chat_completions_alone_answers_a_response_or_messag
     assert sent.document["messages"] == [{"role": "user", "content": "Count what is there."}]
     assert (row["charge_nanos"], row["estimated"], row["endpoint"]) == (WHOLE, False, path[1:])
     told = chunks(got.text) if stream else [got.json()]
+    if path == GENERATE:
+        assert "".join(one["output"] for one in told) == "".join(WORDS)
+        assert (told[-1]["prompt_tokens"], told[-1]["completion_tokens"]) == (PROMPT_TOKENS, len(WORDS) + 1)
+        assert (told[-1]["charge_nanos"], told[-1]["request_id"]) == (WHOLE, row["id"])
+        return
     text = "".join(str(event["delta"].get("text", "")) for event in told if path == MESSAGES and "delta" in event)
     text += "".join(event["delta"] for event in told if event["type"] == "response.output_text.delta") if stream else ""
     if not stream:
@@ -315,7 +323,7 @@ async def test_a_server_with_chat_completions_alone_answers_a_response_or_messag
     assert (counted["input_tokens"], counted["output_tokens"]) == (PROMPT_TOKENS, len(WORDS) + 1)
 
 
-@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES, GENERATE])
 @pytest.mark.parametrize("then", [hang, cut], ids=["client leaves", "server dies"])
 async def test_a_translated_answer_that_breaks_off_is_paid_for_what_was_said(
     shared_database: str, path: str, then: Play
@@ -329,7 +337,8 @@ async def test_a_translated_answer_that_breaks_off_is_paid_for_what_was_said(
             line.hang_up()
         else:
             last = chunks((await stage.post(one, given, f"/v1{path}")).text)[-1]
-            assert last["type"] == ("error" if path == MESSAGES else "response.failed")
+            kinds = {MESSAGES: "error", RESPONSES: "response.failed", GENERATE: None}
+            assert last.get("type") == kinds[path]
             assert "broke off" in json.dumps(last)
             assert path != MESSAGES or last["request_id"].startswith("req_")
         row = await ended(stage, one)
@@ -360,8 +369,8 @@ async def test_what_cannot_be_translated_is_refused_before_anything_is_held(
 
 async def test_an_error_of_a_server_with_chat_completions_alone_has_the_shape_of_the_path(shared_database: str) -> None:
     refusal = answer(b'{"error":{"message":"too long","type":"x","code":400}}', status=400)
-    async with own_server(shared_database, "tgi", refusal, refusal) as (stage, _, one, body):
-        for path in (RESPONSES, MESSAGES):
+    async with own_server(shared_database, "tgi", *[refusal] * 3) as (stage, _, one, body):
+        for path in (RESPONSES, MESSAGES, GENERATE):
             got = await stage.post(one, asking(path, "Hello", body["model"]), f"/v1{path}")
             told = got.json()
             assert (got.status_code, told["error"]["message"]) == (400, "too long")

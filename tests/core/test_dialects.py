@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from core import chat_answers
 from core.chat_answers import HEAD, USAGE, answered, answers, calling, chunk, chunks, said
 from tollgate.core import strict_json
-from tollgate.core.dialects import BY_ENDPOINT, Translated, Translation, chat, in_event, messages, responses, written
+from tollgate.core.dialects import (
+    BY_ENDPOINT,
+    Translated,
+    Translation,
+    chat,
+    generate,
+    in_event,
+    messages,
+    responses,
+    written,
+)
 from tollgate.core.dialects.chat import Object
 from tollgate.core.dialects.messages import tables as messages_tables
 from tollgate.core.dialects.responses import tables as responses_tables
@@ -21,8 +31,9 @@ NOW = 1_755_842_009
 ASKED: dict[Translated, Object] = {
     "messages": {"model": "asked/model", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]},
     "responses": {"model": "asked/model", "input": "Hi"},
+    "generate": {"model": "asked/model", "prompt": "Hi"},
 }
-BOTH = pytest.mark.parametrize("endpoint", BY_ENDPOINT)
+EVERY = pytest.mark.parametrize("endpoint", BY_ENDPOINT)
 
 
 def streamed(endpoint: Translated, stream: list[Object], **more: Any) -> list[Object]:
@@ -36,6 +47,8 @@ def plain(endpoint: Translated, answer: Object, **more: Any) -> Object:
 
 def assembled(endpoint: Translated, events: list[Object]) -> Object:
     """The answer that a stream amounts to."""
+    if endpoint == "generate":
+        return {**events[-1], "output": "".join(event["output"] for event in events)}
     return assembled_message(events) if endpoint == "messages" else dict(events[-1]["response"])
 
 
@@ -65,7 +78,7 @@ def read_input(arguments: str) -> Object:
     return {"INVALID_JSON": arguments} if found is None else found
 
 
-@BOTH
+@EVERY
 @given(data=st.data())
 def test_a_stream_amounts_to_the_plain_answer_however_it_is_cut(endpoint: Translated, data: st.DataObject) -> None:
     answer = data.draw(answers())
@@ -73,12 +86,13 @@ def test_a_stream_amounts_to_the_plain_answer_however_it_is_cut(endpoint: Transl
     assert assembled(endpoint, events) == plain(endpoint, answer)
 
 
-@BOTH
+@EVERY
 @given(data=st.data())
 def test_what_is_made_is_json_that_reads_as_it_was(endpoint: Translated, data: st.DataObject) -> None:
     for event in streamed(endpoint, data.draw(chunks(data.draw(answers())))):
-        name, line, *rest = in_event(event).split(b"\n")
-        assert (name, rest) == (b"event: " + event["type"].encode(), [b"", b""])
+        *name, line, blank, end = in_event(event).split(b"\n")
+        assert name == ([b"event: " + event["type"].encode()] if "type" in event else [])
+        assert (blank, end) == (b"", b"")
         assert json.loads(line.removeprefix(b"data: ")) == event
 
 
@@ -116,7 +130,7 @@ def test_a_usage_is_read_bucket_by_bucket() -> None:
     }
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize("last", ["nothing", "error", "failed choice", "cut"])
 def test_a_stream_that_breaks_off_ends_with_a_failure_and_nothing_after(endpoint: Translated, last: str) -> None:
     events = BY_ENDPOINT[endpoint].Events(ASKED[endpoint])
@@ -128,15 +142,16 @@ def test_a_stream_that_breaks_off_ends_with_a_failure_and_nothing_after(endpoint
     else:
         seen += events.feed(chunk("error")) if last == "failed choice" else []
         seen += events.finish(NOW)
-    kinds = [event["type"] for event in seen]
-    assert kinds.count("error") == 1
-    assert kinds[-1] == ("error" if endpoint == "messages" else "response.failed")
+    kinds = [event.get("type") for event in seen]
+    assert ["error" in event for event in seen].count(True) == 1
+    assert kinds[-1] == {"messages": "error", "responses": "response.failed", "generate": None}[endpoint]
     assert "message_delta" not in kinds
     assert "response.completed" not in kinds
+    assert not any("finish_reason" in event for event in seen)
     assert [*events.feed(chunk(content="lo")), *events.finish(NOW), *events.fail({"message": "Again."})] == []
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize(
     "deltas",
     [
@@ -161,27 +176,27 @@ def test_servers_that_number_their_calls_badly_are_understood(endpoint: Translat
     assert assembled(endpoint, events) == plain(endpoint, whole)
 
 
-@BOTH
+@EVERY
 def test_reasoning_under_both_names_is_shown_once(endpoint: Translated) -> None:
     twice = streamed(endpoint, [chunk(reasoning="Hm", reasoning_content="Hm"), chunk("stop")])
     assert assembled(endpoint, twice) == plain(endpoint, answered(usage=None, reasoning="Hm"))
 
 
-@BOTH
+@EVERY
 def test_lists_of_parts_are_read_as_what_they_say(endpoint: Translated) -> None:
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
     listed = answered(content=[thought, {"type": "text", "text": "Yes"}])
     assert plain(endpoint, listed) == plain(endpoint, answered(reasoning="Hm", content="Yes"))
 
 
-@BOTH
+@EVERY
 def test_chunks_before_the_first_choice_do_not_begin_an_answer(endpoint: Translated) -> None:
     preface = {"id": "", "model": "", "choices": [], "prompt_filter_results": []}
     stream = [preface, chunk(content="Hi"), chunk("stop")]
     assert assembled(endpoint, streamed(endpoint, stream)) == plain(endpoint, answered(usage=None, content="Hi"))
 
 
-TABLES = {"messages": messages_tables.FIELDS, "responses": responses_tables.FIELDS}
+TABLES = {"messages": messages_tables.FIELDS, "responses": responses_tables.FIELDS, "generate": generate.FIELDS}
 EXAMPLES: dict[Translated, dict[str, tuple[Any, Object]]] = {
     "messages": {
         "model": ("other", {"model": "other"}),
@@ -255,10 +270,21 @@ EXAMPLES: dict[Translated, dict[str, tuple[Any, Object]]] = {
         ),
         "include": (["reasoning.encrypted_content"], {}),
     },
+    "generate": {
+        "prompt": ("Yo", {"messages": [{"role": "user", "content": "Yo"}]}),
+        "model": ("other", {"model": "other"}),
+        "max_new_tokens": (7, {"max_tokens": 7}),
+        "temperature": (1, {"temperature": 1}),
+        "top_p": (1, {"top_p": 1}),
+        "top_k": (5, {"top_k": 5}),
+        "stop": (["END"], {"stop": ["END"]}),
+        "cache": (False, {}),
+        "stream": (True, {"stream": True, "stream_options": {"include_usage": True}}),
+    },
 }
 
 
-@BOTH
+@EVERY
 def test_every_member_is_treated_as_its_table_says(endpoint: Translated) -> None:
     to_chat, bare = BY_ENDPOINT[endpoint].to_chat, ASKED[endpoint]
     ways = TABLES[endpoint]
@@ -277,7 +303,7 @@ def test_every_member_is_treated_as_its_table_says(endpoint: Translated) -> None
                 assert to_chat(bare | {name: value}) == to_chat(bare), name
 
 
-@BOTH
+@EVERY
 def test_a_member_without_a_treatment_is_refused(endpoint: Translated) -> None:
     with pytest.raises(BadRequest) as refused:
         BY_ENDPOINT[endpoint].to_chat(ASKED[endpoint] | {"surprise": 1})
@@ -319,7 +345,7 @@ values = st.recursive(
 )
 
 
-@BOTH
+@EVERY
 @given(data=st.data())
 def test_whatever_is_asked_is_translated_or_refused(endpoint: Translated, data: st.DataObject) -> None:
     translation: Translation = BY_ENDPOINT[endpoint]

@@ -283,7 +283,7 @@ async def test_an_operator_at_the_console_needs_no_key() -> None:
     answer = await console(door, "seed-key").call("tollgate_seed", org={"id": "org_1"})
     assert door.calls == [("tollgate_seed", {"caller": {"console": "seed-key"}, "org": {"id": "org_1"}})]
     assert answer == BALANCE
-    logs.forget()
+    logs.begin()
 
 
 class Sent:

@@ -353,6 +353,15 @@ async def test_a_whole_reply_has_until_the_total_deadline(a_side: Callable[..., 
     assert len(there.seen) == 1
 
 
+async def test_a_call_may_have_less_time_than_others(side: Side) -> None:
+    """Of a batch: its own end comes first."""
+    async with Scripted(hang).listening() as there:
+        call = a_call(a_route(there))._replace(until=asyncio.get_running_loop().time() + 0.2)
+        with pytest.raises(UpstreamTimeout) as late:
+            await side.upstreams.open(call)
+    assert late.value.facts["phase"] == "total"
+
+
 @pytest.mark.parametrize("ending", [cut, raw(b"")], ids=["reset", "closed"])
 async def test_a_stream_that_breaks_off_gives_all_that_came(side: Side, ending: Play) -> None:
     async with Scripted(streamed(EVENT, EVENT, then=ending)).listening() as there:

@@ -40,6 +40,8 @@ class AnswerForm(NamedTuple):
     failed: Callable[[TollgateError, Stream], bytes]
     """The event of an error after the stream began."""
     is_typed: bool = True
+    states_charge: bool = False
+    """The answer itself, or the last event of a stream, says what the call was charged."""
 
 
 def _failed_chat(error: TollgateError, stream: Stream) -> bytes:
@@ -77,6 +79,7 @@ def _event(told: Mapping[str, Any], name: str | None = None) -> bytes:
 
 CHAT: Final = AnswerForm(Tally, ON_TOP, DONE, _failed_chat, is_typed=False)
 RESPONSES: Final = AnswerForm(ResponsesTally, ("response",), b"", _failed_response)
+GENERATE: Final = CHAT._replace(states_charge=True)
 MESSAGES: Final = AnswerForm(MessagesTally, (None, "message"), MESSAGE_STOP, _failed_message)
 
 ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
@@ -86,4 +89,5 @@ ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
     "responses": RESPONSES,
     "messages": MESSAGES,
     "count_tokens": MESSAGES,
+    "generate": GENERATE,
 }

@@ -1,11 +1,13 @@
 """The paid paths in the OpenAPI document. FastAPI does not see them, so they are described here."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from tollgate.completions import schemas
 from tollgate.core import errors
-from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
+from tollgate.core.dialects.generate import MOST_PROMPTS
+from tollgate.core.endpoints import BATCH_PATH, ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import Shape, TollgateError
 from tollgate.web.error_responses import shape_of_path
 from tollgate.web.schemas import REFERENCE
@@ -17,11 +19,22 @@ SUMMARIES: dict[Endpoint, str] = {
     "responses": "A response in the form of OpenAI's Responses, paid from the balance of the key's org",
     "messages": "A message in the form of Anthropic's Messages, paid from the balance of the key's org",
     "count_tokens": "The tokens of a message, free of charge",
+    "generate": "A text for one prompt, paid from the balance of the key's org",
 }
 DESCRIPTION = (
     "The whole body is forwarded to the upstream, with parameters that this document does not name, and the answer "
     "is returned as it came; only `usage.cost` may be rewritten. Credits for the worst case are held during the call, "
     "and the actual cost is charged."
+)
+GENERATING = (
+    "The simple API of LLM Server. The prompt is sent upstream as a chat completion. Fields that this document does "
+    "not name are refused. With `stream`, each event has a piece of the output; the last has an empty one and what "
+    "else an answer says, and `data: [DONE]` follows."
+)
+BATCH = (
+    f"Each of 1 to {MOST_PROMPTS} prompts is a paid call of its own: with a row, limits, a hold, a charge, and an "
+    "error if it fails. All have the other fields in common. The results are in the order of the prompts. If all "
+    "prompts are refused for the same reason, so is the batch."
 )
 COUNTING = "Authenticated and counted in the request windows like other calls. Nothing is held or charged."
 SHAPES: dict[Endpoint, tuple[str, str]] = {
@@ -31,13 +44,16 @@ SHAPES: dict[Endpoint, tuple[str, str]] = {
     "responses": ("ResponsesRequest", "ResponseAnswer"),
     "messages": ("MessagesRequest", "MessageAnswer"),
     "count_tokens": ("CountTokensRequest", "CountedTokens"),
+    "generate": ("GenerateRequest", "GenerateAnswer"),
 }
 CHUNKS: dict[Endpoint, str] = {
     "chat": "ChatCompletionChunk",
     "completions": "Completion",
     "responses": "TypedEvent",
     "messages": "TypedEvent",
+    "generate": "GenerateEvent",
 }
+TRANSLATED = "The answer. `charge_nanos` says what it was charged."
 REFUSALS: tuple[type[TollgateError], ...] = (
     errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced,
     errors.MissingApiKey,
@@ -49,6 +65,7 @@ REFUSALS: tuple[type[TollgateError], ...] = (
     errors.PaidCallsSuspended, errors.UpstreamUnavailable, errors.UpstreamGarbled, errors.UpstreamCut,
     errors.UpstreamBusy, errors.CatalogUnavailable, errors.DatabaseUnavailable, errors.UpstreamTimeout,
 )  # fmt: skip
+DESCRIPTIONS: dict[Endpoint, str] = {"count_tokens": COUNTING, "generate": GENERATING}
 HEADERS = {
     "x-request-id": "The id of the request: yours, if you sent one.",
     "x-tollgate-request-id": "The id of the request in /user/usage, and for a refund.",
@@ -97,14 +114,14 @@ def paths() -> dict[str, Any]:
         mount + form.path: {"post": _operation(mount + form.path, endpoint)}
         for mount in MOUNTS
         for endpoint, form in ENDPOINTS.items()
-    }
+    } | {mount + BATCH_PATH: {"post": _batch(mount + BATCH_PATH)} for mount in MOUNTS}
 
 
 def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
     return {
         "tags": ["completions"],
         "summary": SUMMARIES[endpoint],
-        "description": COUNTING if ENDPOINTS[endpoint].is_free else DESCRIPTION,
+        "description": DESCRIPTIONS.get(endpoint, DESCRIPTION),
         "x-stability": "stable",
         "operationId": path.strip("/").replace("/", "_"),
         "security": [{"Bearer": []}, {"X-API-Key": []}],
@@ -125,17 +142,38 @@ def _header(name: str, description: str) -> dict[str, Any]:
 def _responses(path: str, endpoint: Endpoint) -> dict[str, Any]:
     _, answer = SHAPES[endpoint]
     contents = {"application/json": _shape(answer)}
-    description = "The upstream's answer. Only `usage.cost` may differ."
+    description = TRANSLATED if endpoint == "generate" else "The upstream's answer. Only `usage.cost` may differ."
     if endpoint in CHUNKS:
         contents["text/event-stream"] = _shape(CHUNKS[endpoint])
         description += f" With `stream`, the data of each event is a {CHUNKS[endpoint]}."
     answered = {"description": description, "headers": _headers(HEADERS), "content": contents}
-    statuses = sorted({kind.status for kind in REFUSALS})
-    return (
-        {"200": answered}
-        | {str(status): _refusal(path, _codes(status)) for status in statuses}
-        | {"default": _refusal(path, "An error of the upstream, with its status.")}
-    )
+    return {"200": answered} | _refusals(path)
+
+
+def _batch(path: str) -> dict[str, Any]:
+    """As of a single prompt, with another body and answer."""
+    single = _operation(path, "generate")
+    key = _header("Idempotency-Key", "With its place in the batch, the idempotency key of each prompt.")
+    answered = {
+        "description": "The results, in the order of the prompts, and what the batch was charged.",
+        "headers": _headers({name: HEADERS[name] for name in ("x-request-id", "x-tollgate-charge-nanos")}),
+        "content": {"application/json": _shape("GenerateBatchAnswer")},
+    }
+    return single | {
+        "summary": "Texts for many prompts, each paid from the balance of the key's org",
+        "description": BATCH,
+        "parameters": [key, *(one for one in single["parameters"] if one["name"] == "x-sandbox-fault")],
+        "requestBody": {"required": True, "content": {"application/json": _shape("GenerateBatchRequest")}},
+        "responses": {"200": answered} | _refusals(path, errors.PromptNotSent),
+    }
+
+
+def _refusals(path: str, *more: type[TollgateError]) -> dict[str, Any]:
+    kinds = (*REFUSALS, *more)
+    statuses = sorted({kind.status for kind in kinds})
+    return {str(status): _refusal(path, _codes(kinds, status)) for status in statuses} | {
+        "default": _refusal(path, "An error of the upstream, with its status.")
+    }
 
 
 def _shape(name: str) -> dict[str, Any]:
@@ -156,8 +194,8 @@ def _type(header: str) -> str:
     return "integer" if WHOLE_NUMBERS.search(header) else "string"
 
 
-def _codes(status: int) -> str:
-    return ", ".join(kind.code for kind in REFUSALS if kind.status == status)
+def _codes(kinds: Iterable[type[TollgateError]], status: int) -> str:
+    return ", ".join(kind.code for kind in kinds if kind.status == status)
 
 
 def _refusal(path: str, description: str) -> dict[str, Any]:

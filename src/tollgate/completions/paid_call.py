@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from tollgate.completions import charge_shown, endings, replay, rules
+from tollgate.completions.answer_forms import ANSWER_FORMS
 from tollgate.completions.charge_shown import UNKNOWN, Amounts, states_cost
 from tollgate.completions.content import Content
 from tollgate.completions.endings import Ending
@@ -13,6 +14,7 @@ from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.rules import Grant
 from tollgate.completions.translations import Translated
 from tollgate.core import strict_json, upstream_errors
+from tollgate.core.dialects import generate, written
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import ServerRestarting, Shape, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
 from tollgate.core.models import SANDBOX, Route
@@ -63,6 +65,10 @@ class PaidCall:
     """The call as one for chat completions, where some upstream needs that."""
     is_translated: bool = False
     """The upstream answers a chat completion."""
+    is_cached: bool = False
+    """The answer is a stored one, of an earlier call with the same prompt."""
+    until: float | None = None
+    """When the call must have its answer, by the event loop's clock. None: after the time that each call has."""
     grant: Grant = field(init=False)
     """Set by admission."""
     was_sent: bool = False
@@ -122,6 +128,7 @@ class PaidCall:
             openrouter_models=grant.openrouter_models,
             search_off=grant.search_off,
             as_chat=self.translated and (self.translated.ask, self.translated.body),
+            until=self.until,
             note_at_work=self.note_at_work,
             record_attempt=self.record_attempt,
         )
@@ -159,6 +166,10 @@ class PaidCall:
             if self.is_translated and self.translated:
                 body = self.translated.answer(document, int(now().timestamp()))
         self.answer = body
+
+    def statement(self) -> dict[str, Any]:
+        """What an answer says of its own call, where its form has that."""
+        return generate.statement(cached=self.is_cached, charge_nanos=self.amounts.charge_nanos, request_id=self.id)
 
     def check_completeness(self) -> None:
         """A stream that ends too early has failed. One that breaks off after the end of every answer has not."""
@@ -224,6 +235,8 @@ class PaidCall:
     def _as_shown(self, answer: bytes, reply: AnyAnswer) -> bytes:
         if reply.refused:
             return self._refusal_as_shown(answer, reply)
+        if ANSWER_FORMS[self.ask.endpoint].states_charge:
+            return written(strict_json.from_upstream(answer) | self.statement())
         return (
             charge_shown.in_answer(answer, self.amounts)
             if self.hides_cost and states_cost(self.tally.usage)

@@ -71,20 +71,25 @@ class PaidEndpoint:
     async def _arrived(self, caller: Caller, scope: Scope, receive: Receive) -> PaidCall | None:
         """None when the client left before the end of its body."""
         started = self._clock()
-        headers = headers_of(scope)
-        idempotency_key = _idempotency_key(headers)
+        idempotency_key = idempotency_key_of(headers_of(scope))
         body = await self._gate.body(caller, scope, receive)
         if body is None:
             return None
+        return await self.call(scope["state"]["own_id"], caller, scope, body, idempotency_key, started)
+
+    async def call(
+        self, own_id: str, caller: Caller, scope: Scope, body: bytes, idempotency_key: str | None, started: float
+    ) -> PaidCall:
+        """The call that this body asks for. Raises BadRequest."""
         has_key, keeps_content = idempotency_key is not None, self._redact is not None
         given = await threads.work(len(body), _read, body, self._endpoint, has_key, keeps_content)
         return PaidCall(
-            id=scope["state"]["own_id"],
+            id=own_id,
             caller=caller,
             ask=given.ask,
             body=body,
             body_hash=given.body_hash,
-            headers=headers,
+            headers=headers_of(scope),
             idempotency_key=idempotency_key,
             content=Content(given.prompt, self._redact, caller.secret) if self._redact else None,
             error_shape=shape_of(scope),
@@ -136,10 +141,8 @@ def sweeping(sweeper: Sweeper, cron_secret: str | None) -> Route:
     return Route("/internal/sweep", sweep, methods=["GET", "POST"])
 
 
-def _idempotency_key(headers: Mapping[str, str]) -> str | None:
+def idempotency_key_of(headers: Mapping[str, str], longest: int = LONGEST_IDEMPOTENCY_KEY) -> str | None:
     key = headers.get("idempotency-key")
-    if key is not None and not (0 < len(key) <= LONGEST_IDEMPOTENCY_KEY and key.isascii() and key.isprintable()):
-        raise BadRequest(
-            f"Idempotency-Key: send 1 to {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters.", param="Idempotency-Key"
-        )
+    if key is not None and not (0 < len(key) <= longest and key.isascii() and key.isprintable()):
+        raise BadRequest(f"Idempotency-Key: send 1 to {longest} printable ASCII characters.", param="Idempotency-Key")
     return key

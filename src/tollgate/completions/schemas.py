@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal, NotRequired, Required
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from tollgate.core.dialects import generate
 from tollgate.core.request_body import MOST_CHOICES, MOST_FALLBACKS, MOST_OUTPUT_TOKENS
-from tollgate.web.schemas import REFERENCE, ErrorResponse
+from tollgate.web.schemas import REFERENCE, ErrorResponse, Problem
 
 NEEDS_A_MODEL: dict[str, Any] = {"anyOf": [{"required": ["model"]}, {"required": ["models"]}]}
 passes = with_config(ConfigDict(extra="allow"))
 Bound = Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
+Stop = Annotated[str, Field(max_length=generate.LONGEST_STOP)]
 
 
 def _asked(example: dict[str, Any]) -> Any:
@@ -320,10 +322,91 @@ class OpenRouterErrorResponse(TypedDict):
     error: OpenRouterError
 
 
+class Prompting(TypedDict, total=False):
+    model: Required[Annotated[str, Field(description="A model that GET /v1/models lists.")]]
+    max_new_tokens: Annotated[Bound, Field(description="The most output tokens. It also bounds the hold.")]
+    temperature: float
+    top_p: float
+    top_k: Annotated[int, Field(ge=1, le=generate.MOST_TOP_K)]
+    stop: Annotated[
+        Stop | Annotated[list[Stop], Field(max_length=generate.MOST_STOPS)],
+        Field(description="Texts that end the output."),
+    ]
+    cache: Annotated[bool, Field(description="Whether a stored answer may be used.")]
+
+
+@with_config(ConfigDict(extra="forbid", json_schema_extra={"example": {"model": "sandbox/echo", "prompt": "Hello"}}))
+class GenerateRequest(Prompting, total=False):
+    prompt: Required[str]
+    stream: Annotated[bool, Field(description="Send the output as server-sent events. Default: false.")]
+
+
+@with_config(ConfigDict(extra="forbid", json_schema_extra={"example": {"model": "sandbox/echo", "prompts": ["Hello"]}}))
+class GenerateBatchRequest(Prompting, total=False):
+    prompts: Required[Annotated[list[str], Field(min_length=1, max_length=generate.MOST_PROMPTS)]]
+    stream: Annotated[Literal[False], Field(description="A batch is answered as a whole.")]
+
+
+class GenerateAnswer(TypedDict):
+    model: Annotated[str, Field(description="The model that answered.")]
+    output: Annotated[str, Field(description="The text. Reasoning is left out.")]
+    finish_reason: Annotated[str | None, Field(description="Such as `stop`, `length`, `content_filter` or `error`.")]
+    prompt_tokens: Annotated[int | None, Field(description="As the upstream counts them; null if it does not.")]
+    completion_tokens: int | None
+    cached: Annotated[bool, Field(description="Whether this is a stored answer.")]
+    charge_nanos: Annotated[int | None, Field(description="The charge; null while it is not known.")]
+    charge_credits: Annotated[str | None, Field(description="The same in credits.")]
+    request_id: Annotated[str, Field(description="The id of the request in /user/usage, and for a refund.")]
+    error: NotRequired[Annotated[Problem, Field(description="Why the output ends, if the upstream failed half-way.")]]
+
+
+class GenerateEvent(TypedDict):
+    """The data of one event: a piece of the text, or, in the last, an empty one and the other fields of an answer."""
+
+    output: NotRequired[Annotated[str, Field(description="The next piece of the text.")]]
+    model: NotRequired[str]
+    finish_reason: NotRequired[str | None]
+    prompt_tokens: NotRequired[int | None]
+    completion_tokens: NotRequired[int | None]
+    cached: NotRequired[bool]
+    charge_nanos: NotRequired[int | None]
+    charge_credits: NotRequired[str | None]
+    request_id: NotRequired[str]
+    error: NotRequired[Annotated[Problem, Field(description="Alone: why the stream broke off.")]]
+
+
+class GenerateResult(GenerateAnswer):
+    replayed: NotRequired[
+        Annotated[Literal[True], Field(description="The answer of an earlier batch, which was charged for it.")]
+    ]
+
+
+class GenerateFailure(TypedDict):
+    output: None
+    cached: Literal[False]
+    prompt_tokens: None
+    completion_tokens: None
+    charge_nanos: Annotated[int | None, Field(description="The charge; null while it is not known.")]
+    charge_credits: str | None
+    request_id: NotRequired[Annotated[str, Field(description="The id of the request, if the prompt was sent.")]]
+    status: Annotated[int, Field(description="The status that /v1/generate would have answered.")]
+    error: Problem
+
+
+class GenerateBatchAnswer(TypedDict):
+    model: Annotated[str, Field(description="As it was asked for.")]
+    results: Annotated[list[GenerateResult | GenerateFailure], Field(description="In the order of the prompts.")]
+    charge_nanos: Annotated[
+        int | None, Field(description="What this batch was charged, replays not counted; null while it is not known.")
+    ]
+    charge_credits: str | None
+
+
 SHAPES: tuple[Any, ...] = (
     ChatCompletionRequest, CompletionRequest, EmbeddingsRequest, ChatCompletion, ChatCompletionChunk, Completion,
     Embeddings, ResponsesRequest, ResponseAnswer, MessagesRequest, MessageAnswer, CountTokensRequest, CountedTokens,
-    TypedEvent, ErrorResponse, OpenRouterErrorResponse, AnthropicErrorResponse,
+    TypedEvent, GenerateRequest, GenerateAnswer, GenerateEvent, GenerateBatchRequest, GenerateBatchAnswer,
+    ErrorResponse, OpenRouterErrorResponse, AnthropicErrorResponse,
 )  # fmt: skip
 
 

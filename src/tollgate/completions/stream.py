@@ -81,7 +81,15 @@ class StreamedAnswer:
         call, form = self._call, self._form
         if call.is_translated and call.translated:
             at = int(now().timestamp())
-            return TranslatingRelay(call.translated, form, call.tally, reply.shown, hides_cost=call.hides_cost, now=at)
+            return TranslatingRelay(
+                call.translated,
+                form,
+                call.tally,
+                reply.shown,
+                hides_cost=call.hides_cost,
+                statement=call.statement,
+                now=at,
+            )
         is_ours = call.error_shape == "openai" and not form.is_typed
         error_as = partial(upstream_errors.in_event, upstream=reply.route.upstream.id) if is_ours else None
         return Relay(

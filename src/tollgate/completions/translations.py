@@ -1,4 +1,5 @@
-"""Responses and Messages by a server that has chat completions only: the request is translated, and its answer back.
+"""Responses, Messages and Generate by a server that lacks them: the request is translated to a chat completion, and its
+answer back.
 
 The call is priced as the client sent it. The answer is metered as the chat completion that it is.
 """
@@ -54,13 +55,16 @@ class TranslatingRelay:
         shown: Callable[[Event], bytes | None],
         *,
         hides_cost: bool,
+        statement: Callable[[], Mapping[str, Any]],
         now: int,
     ) -> None:
+        """`statement` is what the last event of a complete answer says of the settled call, where its form has that."""
         self.tally = tally
         self._by = call.by
         self._form = form
         self._shown = shown
         self._hides_cost = hides_cost
+        self._statement = statement
         self._now = now
         self._events = Events()
         self._translator = call.by.Events(call.asked)
@@ -78,13 +82,17 @@ class TranslatingRelay:
             return b""
         if self._last is None:
             self._last = self._translator.finish(self._now)
-        return b"".join([self._priced(event, amounts, charge) for event in self._last]) + self._by.END
+        last = [self._stated(event) for event in self._last] if self._form.states_charge else self._last
+        return b"".join([self._priced(event, amounts, charge) for event in last]) + self._by.END
 
     def failed(self, error: TollgateError, request_id: str) -> bytes:
         """The last events of an answer that broke off; none if it has failed already."""
         events = self._translator.fail(error.body()["error"], error.status)
         named = [event | {"request_id": request_id} if "request_id" in event else event for event in events]
         return b"".join(map(in_event, named)) + self._by.END if events else b""
+
+    def _stated(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        return event if "error" in event else {**event, **self._statement()}
 
     def _pass(self, event: Event) -> bytes:
         if not event.data:
@@ -101,6 +109,6 @@ class TranslatingRelay:
         told = in_event(event)
         if self._hides_cost and b"cost" in told:
             told = charge_shown.in_event(told, amounts, self._form.usage_in)
-        if charge and event["type"] in LAST:
+        if charge and event.get("type") in LAST:
             told = charge_shown.with_charge(told, charge, self._form.usage_in[:1])
         return told

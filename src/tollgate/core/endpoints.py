@@ -8,15 +8,18 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from tollgate.core.models import Dialect
 
-Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
+Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens", "generate"]
 
 EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
 WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp"))
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
+NO_DIALECT: Final[frozenset[Dialect]] = frozenset()
 
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
 MESSAGES: Final = "a list of messages, each an object"
 MOUNTS: Final = ("/v1", "/api/v1")
+BATCH_PATH: Final = "/generate/batch"
+"""Its prompts are calls of the endpoint generate."""
 
 
 class Form(NamedTuple):
@@ -134,5 +137,16 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         has_messages=True,
         nested_media=True,
         is_free=True,
+    ),
+    "generate": Form(
+        "/generate",
+        "chat",
+        "prompt",
+        (str,),
+        "a text",
+        NO_DIALECT,
+        bounds=("max_new_tokens",),
+        refused_bounds=("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"),
+        is_translated=True,
     ),
 }

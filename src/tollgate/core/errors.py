@@ -52,6 +52,7 @@ TollgateError
 │   ├── ServerBusy             503 server_busy
 │   └── CatalogUnavailable     503 catalog_unavailable
 ├── ServerRestarting           503 server_restarting
+├── PromptNotSent              503 prompt_not_sent
 ├── DatabaseUnavailable        503 database_unavailable
 ├── SupabaseUnavailable        503 supabase_unavailable
 └── InternalError              500 internal_error
@@ -597,6 +598,16 @@ class ServerRestarting(TollgateError):
         "The work done so far is charged at its cost. Send the request again: another server takes it."
     )
     headers: Mapping[str, str] = {"retry-after": "1", "x-should-retry": "false"}
+
+
+class PromptNotSent(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "prompt_not_sent"
+    sentence = (
+        "The batch ended before this prompt was sent: its time was over, or this server is restarting. "
+        "Nothing was charged for the prompt. Send it again in another batch."
+    )
 
 
 class DatabaseUnavailable(TollgateError):

@@ -165,7 +165,7 @@ def parse(body: bytes) -> dict[str, Any]:
 def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> Ask:
     """As `read`, for a body that `parse` has parsed."""
     form = ENDPOINTS[endpoint]
-    _refuse_forbidden(given)
+    _refuse_forbidden(given, form.bounds)
     if form.state:
         _refuse_state(given, form.state)
     fields.mapping(given, "usage")
@@ -226,8 +226,8 @@ def _fifths(text: bytes) -> int:
     return fifths
 
 
-def _refuse_forbidden(given: Mapping[str, Any]) -> None:
-    for name in FORBIDDEN.keys() & given.keys():
+def _refuse_forbidden(given: Mapping[str, Any], bounds: Iterable[str]) -> None:
+    for name in FORBIDDEN.keys() & given.keys() - set(bounds):
         raise BadRequest(f"{name}: {FORBIDDEN[name]}", param=name)
 
 

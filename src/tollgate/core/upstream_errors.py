@@ -59,7 +59,8 @@ def in_event(event: bytes, upstream: str) -> bytes:
     return sse.with_data(event, data, strict_json.edit(data, {"error": changed}))
 
 
-def _shaped(given: Any, status: int, upstream: str) -> dict[str, Any]:
+def in_words(given: Any, status: int) -> dict[str, Any]:
+    """The error with a word as `code` and a type, and with all its facts."""
     error = as_mapping(given) or {"message": str(given)}
     code = error.get("code")
     if isinstance(code, int) and 400 <= code < 600:
@@ -73,9 +74,11 @@ def _shaped(given: Any, status: int, upstream: str) -> dict[str, Any]:
         "type": error.get("type") or _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
         "code": _code(metadata.get("error_type") or error.get("error_type")) or _code(code) or _of_status(status),
         "param": error.get("param"),
-        "upstream": upstream,
-        "upstream_code": code,
     }
+
+
+def _shaped(given: Any, status: int, upstream: str) -> dict[str, Any]:
+    return {**in_words(given, status), "upstream": upstream, "upstream_code": as_mapping(given).get("code")}
 
 
 def _code(word: object) -> str | None:

@@ -84,6 +84,8 @@ class UpstreamCall(NamedTuple):
     """Switches off the web search that our account at OpenRouter may have on by default."""
     as_chat: tuple[Ask, bytes] | None = None
     """The same call for chat completions, for servers that lack the endpoint."""
+    until: float | None = None
+    """When its answer must have ended, by the event loop's clock. None: after the time that each call has."""
     note_at_work: Callable[[Route | None], object] = unnoted
     """Called with the route that has the whole request, and with None when that route failed or refused it."""
     record_attempt: Callable[[AttemptRecord], object] = unrecorded

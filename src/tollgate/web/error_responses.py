@@ -23,6 +23,8 @@ from tollgate.web.aliases import asked_path
 
 OPENROUTERS = "/api/v1/"
 ANTHROPICS = ("/v1/messages", "/api/v1/messages")
+NOT_OPENROUTERS = ("/api/v1/generate",)
+"""Below OpenRouter's prefix, but not its API."""
 MOST_FAULTS = 100
 
 
@@ -49,7 +51,7 @@ def shape_of_path(path: str) -> Shape:
     """The shape of errors that the clients of this path expect."""
     if path.startswith(ANTHROPICS):
         return "anthropic"
-    return "openrouter" if path.startswith(OPENROUTERS) else "openai"
+    return "openrouter" if path.startswith(OPENROUTERS) and not path.startswith(NOT_OPENROUTERS) else "openai"
 
 
 def render(error: TollgateError, headers: dict[str, str] | None = None) -> Refusal:

@@ -69,7 +69,7 @@ class RequestMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        scope["state"] = {**scope.get("state", {}), "own_id": _new_id()}  # requests share the server's state
+        scope["state"] = {**scope.get("state", {}), "own_id": new_id()}  # requests share the server's state
         sent = headers_of(scope)
         request_id = scope["state"]["request_id"] = _request_id(sent, scope["state"]["own_id"])
         logs.begin(request_id=request_id)
@@ -169,6 +169,6 @@ def _request_id(headers: Mapping[str, str], own_id: str) -> str:
     return claimed if SANE_ID.fullmatch(claimed) else own_id
 
 
-def _new_id() -> str:
-    """Begins with the time, like the ids that the database makes, so that indexes grow at the end."""
+def new_id() -> str:
+    """Of a request. Begins with the time, like the ids that the database makes, so that indexes grow at the end."""
     return f"req_{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"

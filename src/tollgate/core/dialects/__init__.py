@@ -1,6 +1,7 @@
-"""Translates the Messages and Responses APIs to chat completions and back, for upstreams that only have those. Pure.
+"""Translates other APIs to chat completions and back: Messages and Responses for upstreams that only have those, and
+Generate for all. Pure.
 
-    translation = BY_ENDPOINT["messages"]           # or "responses"
+    translation = BY_ENDPOINT["messages"]           # or "responses", or "generate"
     chat = translation.to_chat(asked)               # the body for /chat/completions, or BadRequest
     document = translation.answer(asked, chat, now) # a plain answer
     events = translation.Events(asked)              # a stream: one object for each
@@ -23,9 +24,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Protocol
 
-from tollgate.core.dialects import messages, responses
+from tollgate.core.dialects import generate, messages, responses
 
-Translated = Literal["messages", "responses"]
+Translated = Literal["messages", "responses", "generate"]
 
 
 class Events(Protocol):
@@ -45,7 +46,11 @@ class Translation(Protocol):
     def error(self, error: Mapping[str, Any], status: int, request_id: str | None = None) -> dict[str, Any]: ...
 
 
-BY_ENDPOINT: Final[Mapping[Translated, Translation]] = {"messages": messages, "responses": responses}
+BY_ENDPOINT: Final[Mapping[Translated, Translation]] = {
+    "messages": messages,
+    "responses": responses,
+    "generate": generate,
+}
 
 
 def written(document: Mapping[str, Any]) -> bytes:
@@ -54,5 +59,6 @@ def written(document: Mapping[str, Any]) -> bytes:
 
 
 def in_event(event: Mapping[str, Any]) -> bytes:
-    """As a server-sent event."""
-    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), written(event))
+    """As a server-sent event. One without a type has no name."""
+    name = b"event: %b\n" % event["type"].encode() if "type" in event else b""
+    return name + b"data: %b\n\n" % written(event)

@@ -367,7 +367,10 @@ class ChatEvents(ABC):
     def _changed(self, step: Step) -> list[Object]:
         if step.change == "opened":
             return self.opened(step.item)
-        return self.closed(step.item) if step.change == "closed" else [self.added(step.item, step.text)]
+        if step.change == "closed":
+            return self.closed(step.item)
+        added = self.added(step.item, step.text)
+        return [] if added is None else [added]
 
     @abstractmethod
     def began(self) -> list[Object]: ...
@@ -376,7 +379,8 @@ class ChatEvents(ABC):
     def opened(self, item: Item) -> list[Object]: ...
 
     @abstractmethod
-    def added(self, item: Item, text: str) -> Object: ...
+    def added(self, item: Item, text: str) -> Object | None:
+        """None where the dialect does not show items of this kind."""
 
     @abstractmethod
     def closed(self, item: Item) -> list[Object]: ...

@@ -86,7 +86,7 @@ class Attempts:
         await asyncio.gather(*checkups, return_exceptions=True)
 
     async def _first_reply(self, call: UpstreamCall, connections: Connections) -> Answered:
-        until = asyncio.get_running_loop().time() + self._total_seconds
+        until = call.until or asyncio.get_running_loop().time() + self._total_seconds
         routes = call.routes if call.ask.fallbacks else rules.ordered(call.routes, self._randomness)
         spent: set[str] = set()
         refused: Refused | None = None
