@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ from sandbox.serving import a_chat
 from sessions.browser import browser as api_of
 from sessions.browser import link_for, set_password
 from tollgate.database import Door
+from usage import past
 
 Payer = Callable[..., Awaitable[Person]]
 SCRIPT = "<script>document.title='owned'</script> & 🦊"
+ROWS_OF_A_PAGE = 50
+MOST_REQUESTS_OF_THE_FIRST_VIEW = 5
 PASSWORD = "correct horse battery staple"
 VIEWS = ["", "usage", "transactions", "keys", "limits", "connect", "audit", "sessions"]
 
@@ -191,6 +195,37 @@ async def test_reload_back_and_a_pasted_link_show_the_same_view(visit: Visiting,
         assert page.url == deep
         await page.goto(f"{made.address}/account#/nowhere")
         await expect(page.get_by_role("heading", name="There is no such view")).to_be_visible()
+
+
+async def test_a_request_older_than_the_list_opens_from_its_refund_and_the_first_view_asks_for_little(
+    visit: Visiting, payer: Payer, operator: Person, site: Gateway, shared_database: str
+) -> None:
+    someone, now = await payer(), datetime.now(UTC)
+    old, *newer = (past.of(someone, now - timedelta(hours=50 - hour / 2)) for hour in range(ROWS_OF_A_PAGE + 1))
+    await past.keep(shared_database, [old, *newer])
+    async with site.client(operator, **{"idempotency-key": old["id"]}) as http:
+        refund = {"request_id": old["id"], "credits": "0.000000007", "reason": SCRIPT}
+        assert (await http.post("/admin/credits/refund", json=refund)).status_code == 200
+    async with visit() as made:
+        page = made.page
+        await made.sign_in("account", someone.secret)
+        made.asked.clear()
+        await page.reload()
+        await page.get_by_role("region", name="Usage by model").wait_for()
+        await page.wait_for_load_state("networkidle")
+        assert 1 < len(made.loaded) <= MOST_REQUESTS_OF_THE_FIRST_VIEW, made.loaded
+
+        await page.get_by_role("link", name="Transactions").click()
+        await page.locator("tbody tr", has_text="refund").get_by_role("link", name=old["id"]).click()
+        await expect(page.get_by_role("region", name="Requests").locator("tbody tr")).to_have_count(ROWS_OF_A_PAGE)
+        await expect(page.locator("tr[aria-current]")).to_have_count(0)
+        side = page.get_by_role("complementary", name="Request")
+        await expect(side).to_contain_text(old["id"])
+        for nanos in (old["charge_nanos"], 7, -old["charge_nanos"]):
+            await expect(side.locator(f'data.money[value="{nanos}"]').first).to_be_visible()
+        await page.goto(f"{made.address}/account#/usage?open=req_of_somebody_else")
+        await expect(side.get_by_role("alert")).to_be_visible()
+        assert (made.complaints, made.foreign) == ([], [])
 
 
 async def test_a_key_is_created_with_the_keyboard_alone(visit: Visiting, payer: Payer) -> None:
