@@ -13,48 +13,15 @@ from console.conftest import Visiting
 from gateway import CHAT, Gateway
 from people import Person
 from sandbox.serving import a_chat
-from sessions.browser import browser as api_of
-from sessions.browser import link_for, set_password
-from tollgate.database import Door
 from usage import past
 
 Payer = Callable[..., Awaitable[Person]]
 SCRIPT = "<script>document.title='owned'</script> & 🦊"
 ROWS_OF_A_PAGE = 50
 MOST_REQUESTS_OF_THE_FIRST_VIEW = 5
-PASSWORD = "correct horse battery staple"
 VIEWS = ["", "usage", "transactions", "keys", "limits", "connect", "audit", "sessions"]
 
 pytestmark = pytest.mark.slow
-
-
-async def test_a_link_a_password_and_a_key_each_sign_in(visit: Visiting, payer: Payer, postgres_door: Door) -> None:
-    someone = await payer()
-    async with api_of(postgres_door) as client:
-        await set_password(client, postgres_door, someone, PASSWORD)
-    async with visit() as made:
-        page, heading = made.page, made.page.locator(".view h1")
-        await page.goto(f"{made.address}/account#/sign-in/{await link_for(postgres_door, someone)}")
-        await expect(heading).to_have_text("Org")
-        assert "sign-in" not in page.url
-        await made.sign_out()
-        await expect(page.get_by_role("status").first).to_contain_text("You are signed out.")
-
-        await page.get_by_text("Password", exact=True).click()
-        await page.get_by_label("Email").fill(someone.email)
-        await page.locator("[name=password]").fill("wrong")
-        await page.get_by_role("button", name="Sign in").click()
-        await expect(page.get_by_role("alert")).to_contain_text("sign_in_failed")
-        await page.locator("[name=password]").fill(PASSWORD)
-        await page.get_by_role("button", name="Sign in").click()
-        await expect(heading).to_have_text("Org")
-        await made.sign_out()
-
-        await made.sign_in("account", someone.secret)
-        await expect(heading).to_have_text("Org")
-        kept = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
-        assert someone.secret not in kept
-        assert (made.complaints, made.foreign) == ([], [])
 
 
 async def test_the_secret_of_a_new_key_is_shown_until_it_is_stored_and_then_never(
