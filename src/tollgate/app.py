@@ -68,7 +68,7 @@ TAGS = {
     "health": "Whether the server works.",
 }
 OF_EVERYONE = ("/health", "/readyz", "/v1/models")
-OF_THE_CONSOLE = ("/ui", "/assets/")
+OF_THE_CONSOLE = ("/account", "/admin", "/ui", "/assets/")
 OF_PEOPLE = ("/user/", "/admin/", "/metrics")
 OF_SESSIONS = ("/auth/",)
 
