@@ -96,6 +96,7 @@ async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded_throu
         await page.keyboard.press("Escape")
         await press(dialog, "I stored it")
         await expect(dialog).to_have_count(0)
+        await expect(page.locator("tbody tr").get_by_role("link", name=name)).to_be_visible()
 
         customer = Person(operator.door)
         customer.secret = secret
@@ -178,6 +179,16 @@ async def test_what_can_be_undone_is_done_at_once_and_what_is_final_is_typed(
         await expect(own.nth(3)).to_have_text("org")
         await press(page, "Undo")
         await expect(own.nth(2)).to_have_text(before)
+
+        await page.goto(f"{made.address}/admin#/users?tab=limits")
+        of_members = page.locator(".panel", has=page.get_by_role("heading", name="Each member"))
+        of_days = of_members.locator("tbody tr", has_text="Requests a day").locator("td")
+        await press(of_members, "Set limits")
+        await page.get_by_label("Requests a day").fill("1000000")
+        await press(page.get_by_role("dialog"), "Set limits")
+        await expect(of_days).to_have_text(["Requests a day", "1,000,000", "1,000,000", "role"])
+        await press(page, "Undo")
+        await expect(of_days.last).to_have_text("–")
 
         await page.goto(f"{made.address}/admin#/keys?org_id={someone.org_id}&open={someone.key_id}")
         panel = page.locator("aside.side")
@@ -277,6 +288,7 @@ VIEWS = [
     "orgs/{org}/details",
     "orgs/org_missing",
     "users",
+    "users?tab=limits",
     "users/{user}",
     "users/{user}/sessions",
     "keys?open={key}",

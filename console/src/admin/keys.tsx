@@ -8,6 +8,7 @@ import { bodyOf, type Key, KeyFields } from "../parts/key_fields";
 import { createKey, ENVIRONMENTS, KEY_STATES, KeyList } from "../parts/keys";
 import { linkTo, route } from "../parts/routing";
 import type { Query } from "../parts/session";
+import type { Column } from "../parts/table";
 import { Limits } from "./limits";
 import { OrgFilter, UserInput } from "./pickers";
 
@@ -29,7 +30,7 @@ export function Keys() {
         <Choice name="role" label="Owners" options={ROLES} />
         <OrgFilter />
       </div>
-      <KeyPanel query={{ org_id, user_id, role }} />
+      <KeyPanel query={{ org_id, user_id, role }} columns={[ORG]} />
     </>
   );
 }
@@ -55,23 +56,33 @@ const KeyFilters = () => (
   </>
 );
 
-const KeyPanel = ({ query }: { query: Query }) => (
+const ORG: Column<Key> = {
+  name: "Org",
+  of: ({ org_id, org_name }) => (
+    <a class="cut short" href={linkTo("orgs", org_id)}>
+      {org_name}
+    </a>
+  ),
+  wide: true,
+};
+
+const KeyPanel = ({ query, columns = [] }: { query: Query; columns?: Column<Key>[] }) => (
   <KeyList
     path={PATH}
     query={query}
-    columns={[{ name: "Owner", of: (row) => <Owner row={row} />, wide: true }]}
+    columns={[...columns, { name: "Owner", of: (row) => <Owner row={row} />, wide: true }]}
     nothing={<p>There is no key yet. A program needs one to use the API.</p>}
     about={(row) => (
       <>
         <p>
-          <a class="text" href={linkTo("orgs", row.org_id)}>
-            The org
-          </a>{" "}
-          and{" "}
+          A key of{" "}
           <a class="text" href={linkTo("users", row.user_id)}>
-            the owner
+            {row.email}
           </a>{" "}
-          of this key
+          in{" "}
+          <a class="text" href={linkTo("orgs", row.org_id)}>
+            {row.org_name}
+          </a>
         </p>
         <Limits subject={{ key_id: row.id }} />
       </>
