@@ -1,4 +1,5 @@
 /** All keys, and the keys of one org or user. */
+import type { FunctionComponent } from "preact";
 import { useState } from "preact/hooks";
 import { Icon } from "../parts/basics";
 import { FormDialog, type Values } from "../parts/dialogs";
@@ -8,7 +9,6 @@ import { bodyOf, type Key, KeyFields } from "../parts/key_fields";
 import { createKey, ENVIRONMENTS, KEY_STATES, KeyList } from "../parts/keys";
 import { linkTo, route } from "../parts/routing";
 import type { Query } from "../parts/session";
-import type { Column } from "../parts/table";
 import { Limits } from "./limits";
 import { OrgFilter, UserInput } from "./pickers";
 
@@ -30,7 +30,7 @@ export function Keys() {
         <Choice name="role" label="Owners" options={ROLES} />
         <OrgFilter />
       </div>
-      <KeyPanel query={{ org_id, user_id, role }} columns={[ORG]} />
+      <KeyPanel query={{ org_id, user_id, role }} owner={OwnerAndOrg} />
     </>
   );
 }
@@ -56,21 +56,13 @@ const KeyFilters = () => (
   </>
 );
 
-const ORG: Column<Key> = {
-  name: "Org",
-  of: ({ org_id, org_name }) => (
-    <a class="cut short" href={linkTo("orgs", org_id)}>
-      {org_name}
-    </a>
-  ),
-  wide: true,
-};
+type OfRow = FunctionComponent<{ row: Key }>;
 
-const KeyPanel = ({ query, columns = [] }: { query: Query; columns?: Column<Key>[] }) => (
+const KeyPanel = ({ query, owner: Whose = Owner }: { query: Query; owner?: OfRow }) => (
   <KeyList
     path={PATH}
     query={query}
-    columns={[...columns, { name: "Owner", of: (row) => <Owner row={row} />, wide: true }]}
+    columns={[{ name: "Owner", of: (row) => <Whose row={row} />, wide: true }]}
     nothing={<p>There is no key yet. A program needs one to use the API.</p>}
     about={(row) => (
       <>
@@ -94,6 +86,15 @@ const Owner = ({ row }: { row: Key }) => (
   <a class="cut" href={linkTo("users", row.user_id)}>
     {row.email}
   </a>
+);
+
+const OwnerAndOrg = ({ row }: { row: Key }) => (
+  <div class="stacked">
+    <Owner row={row} />
+    <a class="soft small cut" href={linkTo("orgs", row.org_id)}>
+      {row.org_name}
+    </a>
+  </div>
 );
 
 function CreateKey({ userId }: { userId?: string }) {
