@@ -7,7 +7,7 @@ import { Heading } from "../parts/frame";
 import { Count, Credits, Duration } from "../parts/numbers";
 import { Attempts, Basis, Ledger, Numbers, Outcome, type Pair, Section } from "../parts/request";
 import { link, route, withFilters } from "../parts/routing";
-import { type Answer, fileOf } from "../parts/session";
+import { type Answer, fileOf, me } from "../parts/session";
 import { Side } from "../parts/side";
 import { List } from "../parts/table";
 import { When } from "../parts/times";
@@ -92,12 +92,7 @@ const overviewOf = (life: Life): Pair[] => [
   ["Id", <code key="id">{life.id}</code>],
   ["State", <Outcome key="state" row={life} />],
   ["Time", <When key="at" at={life.created_at} seconds />],
-  [
-    "Key",
-    <a key="key" class="text" href={link("keys", { open: life.key_id })}>
-      {life.key_name || life.key_id}
-    </a>,
-  ],
+  ["Key", <KeyOf key="key" life={life} />],
   ["Model", life.model],
   ...(life.served_model && life.served_model !== life.model ? [["Served by", life.served_model] satisfies Pair] : []),
   ["Endpoint", life.streamed ? `${life.endpoint}, streamed` : life.endpoint],
@@ -105,6 +100,17 @@ const overviewOf = (life: Life): Pair[] => [
   ["Duration", <Duration key="duration" ms={life.duration_ms} />],
   ["Id of the answer", life.generation_id ? <code key="generation">{life.generation_id}</code> : "–"],
 ];
+
+/** People see only their own keys. */
+function KeyOf({ life: { key_id, key_name, user_id } }: { life: Life }) {
+  const name = key_name || key_id;
+  if (user_id !== me.value?.user_id) return <>{name}</>;
+  return (
+    <a class="text" href={link("keys", { open: key_id })}>
+      {name}
+    </a>
+  );
+}
 
 function Charge({ life: { hold, settlement: of, ...life } }: { life: Life }) {
   if (!of.settled_at) {
