@@ -2,13 +2,14 @@
 
     DATABASE_URL=… python bench/millions.py fill [--requests 10000000] [--orgs 10000] [--days 90] [--more]
     DATABASE_URL=… python bench/millions.py measure [--rounds 300]
+    DATABASE_URL=… python bench/millions.py pages
 
 `fill` migrates the database, refuses one that has requests already (unless told `--more`), makes people, and paid
 calls over so many days up to now, as they are found in life: few orgs and models do most, some calls fail, some are
 still running. Every charge has its transfer, so the books audit clean. It ends with the roll-up and that audit.
 
 `measure` prints what is promised of such a database beside what it found, and ends with 1 where that is worse. It makes
-a second database of the same people without a request, and drops it.
+a second database of the same people without a request, and drops it. `pages` measures what the web pages ask for.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import asyncpg
 from millions_measured import measure
+from millions_pages import measure_pages
 
 from tollgate.database import migrations
 
@@ -82,7 +84,7 @@ posted as (
   returning position, org_id, debit, amount_nanos
 )
 insert into tollgate.audit_events (actor_kind, actor_name, org_id, action, target_id, outcome, details)
-select 'console', 'millions', p.org_id, 'credits.granted', 'trf_' || p.position, 'success',
+select 'console', 'millions', p.org_id, 'credits.granted', tollgate.transfer_id(p.position), 'success',
   jsonb_build_object('amount_nanos', p.amount_nanos, 'source', p.debit)
 from posted p
 """
@@ -273,8 +275,11 @@ def main() -> int:
     filling.add_argument("--days", type=int, default=90)
     filling.add_argument("--more", action="store_true")
     does.add_parser("measure").add_argument("--rounds", type=int, default=300)
+    does.add_parser("pages")
     options = parser.parse_args()
     url = os.environ["DATABASE_URL"]
+    if options.does == "pages":
+        return 0 if asyncio.run(measure_pages(url)) else 1
     if options.does == "measure":
         return asyncio.run(measured(url, options.rounds))
     return asyncio.run(fill(url, options.requests, options.orgs, options.days, options.more))

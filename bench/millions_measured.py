@@ -1,12 +1,13 @@
 """What is promised of a database of ten million requests, and what it keeps. `bench/millions.py measure` runs it."""
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ order by 1
 """
 ORGS = "select count(*)::integer from tollgate.orgs where id like 'org_millions%'"
 
+Ask = Callable[[str], Awaitable[None]]
 People = Callable[[asyncpg.Connection, int], Awaitable[None]]
 
 
@@ -188,7 +190,9 @@ def _settled(request_id: str) -> dict[str, Any]:
     }
 
 
-async def _looks(door: Door) -> list[Found]:
+@contextlib.asynccontextmanager
+async def asking(door: Door) -> AsyncIterator[tuple[Ask, Ask]]:
+    """What asks as an operator, and as an owner in the largest org. A refusal is an error."""
     pepper = secrets.token_hex(32)
     admin, owner = (rules.mint("live", secrets.token_bytes(32)) for _ in range(2))
     await _seed(
@@ -198,40 +202,40 @@ async def _looks(door: Door) -> list[Found]:
         door, "org_millions1", "usr_millions1", rules.stored(owner, pepper, name="b", scopes=rules.MEMBER_SCOPES)
     )
     app = create_app(settings.read({**os.environ, "KEY_PEPPER": pepper, "LOG_LEVEL": "error"}), door=door)
-    operator = console(door, "bench")
-    day = {"from": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 86_400))}
-    until = {"to": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bench", timeout=600) as client:
 
-        async def page(path: str, secret: str) -> None:
+        async def page(secret: str, path: str) -> None:
             answer = await client.get(path, headers={"authorization": f"Bearer {secret}"})
             answer.raise_for_status()
 
+        yield partial(page, admin), partial(page, owner)
+
+
+async def _looks(door: Door) -> list[Found]:
+    operator = console(door, "bench")
+    day = {"from": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 86_400))}
+    until = {"to": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    async with asking(door) as (admin, owner):
         aggregate = partial(operator.call, "tollgate_usage_aggregate", page_size=100, everyone=True)
         series = partial(operator.call, "tollgate_usage_series", everyone=True)
         return [
-            await _look("/admin/monitor", 1000, partial(page, "/admin/monitor", admin)),
+            await look("/admin/monitor", 1000, partial(admin, "/admin/monitor")),
             *[
-                await _look(
-                    f"/admin/overview of {hours} h", 1000, partial(page, f"/admin/overview?hours={hours}", admin)
-                )
+                await look(f"/admin/overview of {hours} h", 1000, partial(admin, f"/admin/overview?hours={hours}"))
                 for hours in (24, 168, 720)
             ],
-            await _look("latencies of 7 days by hour", 1000, partial(page, LATENCIES, admin)),
-            await _look("/admin/credits/summary", 1000, partial(page, "/admin/credits/summary", admin)),
-            await _look("/user/monitor of the largest org", 100, partial(page, "/user/monitor", owner)),
-            await _look("/user/key/usage of the largest org", 100, partial(page, "/user/key/usage", owner)),
-            await _look("requests of a model that nobody asks for", 4000, partial(page, SPARSE, admin)),
+            await look("latencies of 7 days by hour", 1000, partial(admin, LATENCIES)),
+            await look("/admin/credits/summary", 1000, partial(admin, "/admin/credits/summary")),
+            await look("/user/monitor of the largest org", 100, partial(owner, "/user/monitor")),
+            await look("/user/key/usage of the largest org", 100, partial(owner, "/user/key/usage")),
+            await look("requests of a model that nobody asks for", 4000, partial(admin, SPARSE)),
+            *[await look(f"24 h by {' and '.join(by)}", 1000, partial(aggregate, by=by, filters=day)) for by in GROUPS],
             *[
-                await _look(f"24 h by {' and '.join(by)}", 1000, partial(aggregate, by=by, filters=day))
-                for by in GROUPS
-            ],
-            *[
-                await _look(f"24 h by the {bucket}", 1000, partial(series, bucket=bucket, filters=day | until))
+                await look(f"24 h by the {bucket}", 1000, partial(series, bucket=bucket, filters=day | until))
                 for bucket in ("minute", "hour")
             ],
             *[
-                await _look(
+                await look(
                     f"24 h by the hour and {by}",
                     1000,
                     partial(series, bucket="hour", filters=day | until | {"by": by}),
@@ -239,7 +243,7 @@ async def _looks(door: Door) -> list[Found]:
                 for by in ("model", "key")
             ],
             *[
-                await _look(
+                await look(
                     f"24 h of latencies, {kind}",
                     1000,
                     partial(operator.call, "tollgate_latency", kind=kind, filters=day),
@@ -255,12 +259,12 @@ async def _seed(door: Door, org_id: str, user_id: str, key: dict[str, Any]) -> N
     await keys.seed(console(door, "bench"), org, owner, key)
 
 
-async def _look(what: str, promised_ms: float, look: Callable[[], Awaitable[Any]]) -> Found:
+async def look(what: str, promised_ms: float, ask: Callable[[], Awaitable[Any]]) -> Found:
     """The slowest but for the first, of which nothing is in any cache."""
     took = []
     for _ in range(LOOKS):
         began = time.perf_counter()
-        await look()
+        await ask()
         took.append((time.perf_counter() - began) * 1000)
     print(f"{what}: {took[0]:.0f} ms at first, then {statistics.median(took[1:]):.0f} ms", flush=True)
     return Found(what, max(took[1:]), promised_ms, "ms at most")

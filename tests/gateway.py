@@ -1,12 +1,11 @@
 """Tollgate as its clients meet it: on a real socket, before a sandbox that keeps its own ledger."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from starlette.types import ASGIApp
 
 from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, serving
@@ -52,9 +51,7 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running(
-    database: Mapping[str, str], upstream: Upstream, around: Callable[[ASGIApp], ASGIApp] = lambda app: app, **more: str
-) -> Iterator[Gateway]:
+def running(database: Mapping[str, str], upstream: Upstream, **more: str) -> Iterator[Gateway]:
     given = {
         "KEY_PEPPER": PEPPER,
         "OPENROUTER_BASE_URL": upstream.url,
@@ -64,5 +61,5 @@ def running(
         **database,
         **more,
     }
-    with serving(around(create_app(settings.read(given), environ=given)), lifespan="on") as address:
+    with serving(create_app(settings.read(given), environ=given), lifespan="on") as address:
         yield Gateway(address, upstream)

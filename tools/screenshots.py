@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -119,6 +119,7 @@ VIEWS = {
         "orgs",
         "orgs/{org}",
         "users",
+        "users?tab=limits",
         "keys",
         "keys?open={key}",
         "plans",
@@ -137,7 +138,7 @@ VIEWS = {
         "system?tab=database",
         "system?tab=settings",
     ],
-    "account": ["", "usage", "transactions", "keys", "limits", "connect", "audit", "sessions"],
+    "account": ["", "usage", "usage?open={request}", "transactions", "keys", "limits", "connect", "audit", "sessions"],
 }
 BELOW = 60
 HIGHEST = 4000
@@ -181,6 +182,16 @@ async def take(url: str, wanted: str) -> None:
         await take_views(browser, await _owners(url, door, address), address, wanted)
 
 
+async def take_first_views(url: str, wanted: str) -> None:
+    """Pictures of an installation in which there is nobody but an operator."""
+    async with site(url) as (address, door), chromium() as browser:
+        operator = Person(door, "admin")
+        await operator.seed()
+        owners = Owners(operator, operator)
+        views = {page: [view for view in views if "{" not in view] for page, views in VIEWS.items()}
+        await take_views(browser, owners, address, wanted, views, "first-")
+
+
 def _pictures(name: str, wanted: str) -> Iterator[tuple[str, int, int, str]]:
     for width, height in SIZES.items():
         for scheme in ("light", "dark"):
@@ -195,13 +206,20 @@ async def _owners(url: str, door: Door, address: str) -> Owners:
     return Owners(operator, await pictured.fill(url, door, address, operator))
 
 
-async def take_views(browser: Browser, owners: Owners, address: str, wanted: str) -> None:
+async def take_views(
+    browser: Browser,
+    owners: Owners,
+    address: str,
+    wanted: str,
+    of: Mapping[str, Sequence[str]] = VIEWS,
+    prefix: str = "",
+) -> None:
     """Pictures of the views of the console and of the account page, at their full height."""
     ids = await _ids(address, owners)
-    for page, views in VIEWS.items():
+    for page, views in of.items():
         someone = owners.operator if page == "admin" else owners.customer
         for view in views:
-            for picture, width, height, scheme in _pictures(named(page, view.split("{")[0]), wanted):
+            for picture, width, height, scheme in _pictures(prefix + named(page, view.split("{")[0]), wanted):
                 async with visiting(browser, address, width, height, scheme) as visit:
                     await visit.sign_in(page, someone.secret)
                     await visit.page.goto(f"{address}/{page}#/{view.format(**ids)}")
@@ -219,12 +237,18 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
     async with httpx.AsyncClient(base_url=address, headers=headers) as http:
         events = await http.get("/admin/audit-logs")
         upstreams = await http.get("/admin/upstreams")
+        requests = await http.get("/admin/usage", params={"org_id": owners.customer.org_id})
     return {
         "org": owners.customer.org_id,
         "key": owners.customer.key_id,
-        "event": events.json()["data"][0]["id"],
-        "upstream": upstreams.json()["data"][0]["id"],
+        "event": _first(events),
+        "upstream": _first(upstreams),
+        "request": _first(requests),
     }
+
+
+def _first(answer: httpx.Response) -> str:
+    return next((str(row["id"]) for row in answer.json()["data"]), "none")
 
 
 def main(wanted: str) -> None:
@@ -233,6 +257,7 @@ def main(wanted: str) -> None:
         Path(folder).chmod(0o711)
         with cluster(Path(folder) / "postgres") as postgres:
             asyncio.run(take(postgres.create_supabase_project("pictures"), wanted))
+            asyncio.run(take_first_views(postgres.create_supabase_project("first"), wanted))
 
 
 if __name__ == "__main__":

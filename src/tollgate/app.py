@@ -69,7 +69,7 @@ TAGS = {
     "health": "Whether the server works.",
 }
 OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/providers")
-OF_THE_CONSOLE = ("/ui", "/assets/")
+OF_THE_CONSOLE = ("/account", "/admin", "/ui", "/assets/")
 OF_PEOPLE = (
     *("/user/", "/admin/", "/metrics"),
     *("/api/v1/credits", "/api/v1/key", "/api/v1/generation", "/api/v1/activity"),

@@ -4521,6 +4521,7 @@ as $$
   select jsonb_build_object(
     'id', key.id,
     'org_id', key.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = key.org_id),
     'user_id', key.user_id,
     'role', u.role,
     'email', u.email,
@@ -5179,6 +5180,21 @@ comment on function tollgate.charged(text) is
   'The charge of a request, with the correction of a late settlement, and without refunds by operators.';
 
 
+create function tollgate.refundable(request_id text) returns bigint
+language sql
+stable
+set search_path = ''
+as $$
+  select greatest(tollgate.charged(refundable.request_id) - coalesce(sum(t.amount_nanos), 0), 0)
+  from tollgate.credit_operations o
+  join tollgate.transfers t on t.position = o.position
+  where o.request_id = refundable.request_id
+$$;
+
+comment on function tollgate.refundable(text) is
+  'What is left of the charge of a request after the refunds by operators.';
+
+
 create function tollgate.refuse_refund(request_id text) returns void
 language plpgsql
 set search_path = ''
@@ -5310,6 +5326,7 @@ as $$
     'change_nanos', case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end,
     'balance_after_nanos', t.balance_after_nanos,
     'request_id', tollgate.request_of(t),
+    'refundable_nanos', case t.kind when 'charge' then tollgate.refundable(tollgate.request_of(t)) end,
     'reference', t.reference,
     'reason', t.reason,
     'created_at', tollgate.utc(t.created_at)
@@ -6323,19 +6340,19 @@ language sql
 stable
 set search_path = ''
 as $$
+  -- Of thousands of orgs, keys or users, only the five largest are read by their buckets.
   with used as materialized (
     select u.*, coalesce(u.org_id, u.user_id, u.key_id, u.model, u.upstream, '') as name
-    from tollgate.usage_by(array[bucket, by], since, until, filters) u
+    from tollgate.usage_by(array[by], since, until, filters) u
     where u.requests > 0
   ),
   ranked as (
-    select u.name, least(row_number() over (order by sum(u.charge_nanos) desc, sum(u.requests) desc, u.name), 6) as place
+    select u.name, least(row_number() over (order by u.charge_nanos desc, u.requests desc, u.name), 6) as place
     from used u
-    group by u.name
   ),
-  summed as (
-    select r.place, u.start, row(
-      u.start,
+  groups as (
+    select r.place, row(
+      null,
       min(u.org_id) filter (where r.place < 6), min(u.user_id) filter (where r.place < 6),
       min(u.key_id) filter (where r.place < 6), min(u.model) filter (where r.place < 6),
       min(u.upstream) filter (where r.place < 6),
@@ -6344,7 +6361,36 @@ as $$
     )::tollgate.usage as used
     from used u
     join ranked r on r.name = u.name
-    group by grouping sets ((r.place), (r.place, u.start))
+    group by r.place
+  ),
+  largest as materialized (
+    select r.place, u as used
+    from ranked r
+    cross join lateral tollgate.usage_by(array[bucket], since, until, filters || jsonb_build_object(
+      case when by in ('org', 'user', 'key') then by || '_id' else by end, r.name
+    )) u
+    where r.place < 6
+  ),
+  points as (
+    select l.place, (l.used).start, l.used from largest l
+    union all
+    select 6, u.start, row(
+      u.start, null, null, null, null, null,
+      u.requests - l.requests, u.errors - l.errors, u.streamed - l.streamed, u.estimated - l.estimated,
+      u.prompt_tokens - l.prompt_tokens, u.completion_tokens - l.completion_tokens,
+      u.charge_nanos - l.charge_nanos, u.cost_nanos - l.cost_nanos, null
+    )::tollgate.usage
+    from tollgate.usage_by(array[bucket], since, until, filters) u
+    cross join lateral (
+      select coalesce(sum((l.used).requests), 0) as requests, coalesce(sum((l.used).errors), 0) as errors,
+        coalesce(sum((l.used).streamed), 0) as streamed, coalesce(sum((l.used).estimated), 0) as estimated,
+        coalesce(sum((l.used).prompt_tokens), 0) as prompt_tokens,
+        coalesce(sum((l.used).completion_tokens), 0) as completion_tokens,
+        coalesce(sum((l.used).charge_nanos), 0) as charge_nanos, coalesce(sum((l.used).cost_nanos), 0) as cost_nanos
+      from largest l
+      where (l.used).start = u.start
+    ) l
+    where exists (select from ranked r where r.place = 6)
   )
   select coalesce(jsonb_agg(tollgate.group_shown(g.used, array[by], everyone) || jsonb_build_object(
     'is_rest', g.place = 6,
@@ -6353,11 +6399,10 @@ as $$
         jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(p.used, everyone) order by s.start
       )
       from generate_series(since, until - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
-      left join summed p on p.place = g.place and p.start = s.start
+      left join points p on p.place = g.place and p.start = s.start
     )
   ) order by g.place), '[]')
-  from summed g
-  where g.start is null
+  from groups g
 $$;
 
 comment on function tollgate.split_series(text, text, timestamptz, timestamptz, jsonb, boolean) is
@@ -6877,12 +6922,14 @@ language sql
 immutable
 set search_path = ''
 as $$
-  select coalesce(string_agg(format(' and t.%I = %L', f.key, f.value), '' order by f.key), '')
+  select coalesce(string_agg(format(
+    case f.value when '' then ' and coalesce(t.%I, '''') = %L' else ' and t.%I = %L' end, f.key, f.value
+  ), '' order by f.key), '')
   from jsonb_each_text(filters) f
   where f.key = any (columns)
 $$;
 
-comment on function tollgate.wanted(jsonb, text[]) is 'The filters on these columns as an SQL condition on `t`. Values are quoted as literals.';
+comment on function tollgate.wanted(jsonb, text[]) is 'The filters on these columns as an SQL condition on `t`. An empty value is that of requests without one. Values are quoted as literals.';
 
 
 create function tollgate.with_org(filters jsonb) returns jsonb

@@ -148,6 +148,8 @@ async def test_a_grant_is_a_transfer_the_balance_and_an_audit_event(office: Offi
         "balance_after_nanos": 2_500_000_000,
         "balance_after_credits": "2.50",
         "request_id": None,
+        "refundable_nanos": None,
+        "refundable_credits": None,
         "reference": f"{office.admin.user_id}:{key}",
         "reason": "of the tests",
     }
@@ -420,13 +422,20 @@ async def test_a_charge_is_given_back_in_parts_and_never_more_than_it_was(office
     def asked(nanos: int | None) -> Row:
         return {"request_id": request_id, "reason": "cut off"} | ({"credits_nanos": nanos} if nanos else {})
 
-    assert (await office.refused(409, "refund", asked(1001)))["refundable_nanos"] == 1000
+    async def left() -> Any:
+        query = {"org_id": someone.org_id, "kind": "charge"}
+        (charge,) = (await office.get("transactions", **query))["data"]
+        return charge["refundable_nanos"]
+
+    assert (await office.refused(409, "refund", asked(1001)))["refundable_nanos"] == await left() == 1000
     part = await office.done("refund", asked(400))
+    assert await left() == 600
     assert (part["debit"], part["credit"], part["request_id"]) == ("revenue", "wallet", request_id)
     error = await office.refused(409, "refund", asked(601))
     assert (error["charge_nanos"], error["refunded_nanos"], error["refundable_nanos"]) == (1000, 400, 600)
     rest = await office.done("refund", asked(None))
     assert (rest["amount_nanos"], rest["balance_after_nanos"]) == (600, before + 1000)
+    assert await left() == 0
     for nanos in (1, None):
         assert (await office.refused(409, "refund", asked(nanos)))["refundable_nanos"] == 0
     assert {part["reference"], rest["reference"]} == {f"{request_id}/1", f"{request_id}/2"}

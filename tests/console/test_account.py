@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,45 +13,15 @@ from console.conftest import Visiting
 from gateway import CHAT, Gateway
 from people import Person
 from sandbox.serving import a_chat
-from sessions.browser import browser as api_of
-from sessions.browser import link_for, set_password
-from tollgate.database import Door
+from usage import past
 
 Payer = Callable[..., Awaitable[Person]]
 SCRIPT = "<script>document.title='owned'</script> & 🦊"
-PASSWORD = "correct horse battery staple"
+ROWS_OF_A_PAGE = 50
+MOST_REQUESTS_OF_THE_FIRST_VIEW = 5
 VIEWS = ["", "usage", "transactions", "keys", "limits", "connect", "audit", "sessions"]
 
 pytestmark = pytest.mark.slow
-
-
-async def test_a_link_a_password_and_a_key_each_sign_in(visit: Visiting, payer: Payer, postgres_door: Door) -> None:
-    someone = await payer()
-    async with api_of(postgres_door) as client:
-        await set_password(client, postgres_door, someone, PASSWORD)
-    async with visit() as made:
-        page, heading = made.page, made.page.locator(".view h1")
-        await page.goto(f"{made.address}/account#/sign-in/{await link_for(postgres_door, someone)}")
-        await expect(heading).to_have_text("Org")
-        assert "sign-in" not in page.url
-        await made.sign_out()
-        await expect(page.get_by_role("status").first).to_contain_text("You are signed out.")
-
-        await page.get_by_text("Password", exact=True).click()
-        await page.get_by_label("Email").fill(someone.email)
-        await page.locator("[name=password]").fill("wrong")
-        await page.get_by_role("button", name="Sign in").click()
-        await expect(page.get_by_role("alert")).to_contain_text("sign_in_failed")
-        await page.locator("[name=password]").fill(PASSWORD)
-        await page.get_by_role("button", name="Sign in").click()
-        await expect(heading).to_have_text("Org")
-        await made.sign_out()
-
-        await made.sign_in("account", someone.secret)
-        await expect(heading).to_have_text("Org")
-        kept = await page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
-        assert someone.secret not in kept
-        assert (made.complaints, made.foreign) == ([], [])
 
 
 async def test_the_secret_of_a_new_key_is_shown_until_it_is_stored_and_then_never(
@@ -182,7 +153,10 @@ async def test_reload_back_and_a_pasted_link_show_the_same_view(visit: Visiting,
         await page.goto(deep)
         await expect(side).to_be_visible()
         await expect(page.get_by_label("State")).to_have_value("active")
+        await page.route("**/auth/me", lambda lost: lost.abort(), times=1)
         await page.reload()
+        await expect(page.get_by_role("alert")).to_contain_text("could not be reached")
+        await page.get_by_role("button", name="Try again").click()
         await expect(side).to_be_visible()
         await side.get_by_role("button", name="Close").click()
         await expect(side).to_have_count(0)
@@ -191,6 +165,37 @@ async def test_reload_back_and_a_pasted_link_show_the_same_view(visit: Visiting,
         assert page.url == deep
         await page.goto(f"{made.address}/account#/nowhere")
         await expect(page.get_by_role("heading", name="There is no such view")).to_be_visible()
+
+
+async def test_a_request_older_than_the_list_opens_from_its_refund_and_the_first_view_asks_for_little(
+    visit: Visiting, payer: Payer, operator: Person, site: Gateway, shared_database: str
+) -> None:
+    someone, now = await payer(), datetime.now(UTC)
+    old, *newer = (past.of(someone, now - timedelta(hours=50 - hour / 2)) for hour in range(ROWS_OF_A_PAGE + 1))
+    await past.keep(shared_database, [old, *newer])
+    async with site.client(operator, **{"idempotency-key": old["id"]}) as http:
+        refund = {"request_id": old["id"], "credits": "0.000000007", "reason": SCRIPT}
+        assert (await http.post("/admin/credits/refund", json=refund)).status_code == 200
+    async with visit() as made:
+        page = made.page
+        await made.sign_in("account", someone.secret)
+        made.asked.clear()
+        await page.reload()
+        await page.get_by_role("region", name="Usage by model").wait_for()
+        await page.wait_for_load_state("networkidle")
+        assert 1 < len(made.loaded) <= MOST_REQUESTS_OF_THE_FIRST_VIEW, made.loaded
+
+        await page.get_by_role("link", name="Transactions").click()
+        await page.locator("tbody tr", has_text="refund").get_by_role("link", name=old["id"]).click()
+        await expect(page.get_by_role("region", name="Requests").locator("tbody tr")).to_have_count(ROWS_OF_A_PAGE)
+        await expect(page.locator("tr[aria-current]")).to_have_count(0)
+        side = page.get_by_role("complementary", name="Request")
+        await expect(side).to_contain_text(old["id"])
+        for nanos in (old["charge_nanos"], 7, -old["charge_nanos"]):
+            await expect(side.locator(f'data.money[value="{nanos}"]').first).to_be_visible()
+        await page.goto(f"{made.address}/account#/usage?open=req_of_somebody_else")
+        await expect(side.get_by_role("alert")).to_be_visible()
+        assert (made.complaints, made.foreign) == ([], [])
 
 
 async def test_a_key_is_created_with_the_keyboard_alone(visit: Visiting, payer: Payer) -> None:

@@ -1,17 +1,20 @@
 """Orgs, users, keys, plans and transfers in the console of operators, in a real Chromium."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Locator, Page, Route, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
+from console.browser import visiting
 from console.conftest import Visiting
 from console.test_playground import SCRIPT, violations
-from gateway import Gateway
+from gateway import Gateway, running
 from people import Person
 from sandbox.serving import a_chat
+from servers.postgrest import token
+from servers.relay import Relay
 
 Payer = Callable[..., Awaitable[Person]]
 
@@ -38,11 +41,23 @@ def figure(page: Page, name: str) -> Locator:
     return page.locator(".tiles > div", has_text=name).locator("data")
 
 
-async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded(
-    visit: Visiting, operator: Person, site: Gateway, shared_database: str, sql: Any
+@pytest.fixture
+def supabase_site(supabase_api: Relay, site: Gateway) -> Iterator[Gateway]:
+    """Another server before the same database, through a real PostgREST."""
+    supabase_api.restore()
+    database = {
+        "SUPABASE_URL": f"http://127.0.0.1:{supabase_api.port}",
+        "SUPABASE_SECRET_KEY": token("service_role"),
+    }
+    with running(database, site.upstream) as made:
+        yield made
+
+
+async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded_through_the_supabase_door(
+    browser: Browser, operator: Person, supabase_site: Gateway, shared_database: str, sql: Any
 ) -> None:
     name = f"{SCRIPT} {operator.number}"
-    async with visit() as made:
+    async with visiting(browser, supabase_site.address) as made:
         page = made.page
         await made.sign_in("admin#/orgs", operator.secret)
         await press(page, "Create an org")
@@ -81,10 +96,11 @@ async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded(
         await page.keyboard.press("Escape")
         await press(dialog, "I stored it")
         await expect(dialog).to_have_count(0)
+        await expect(page.locator("tbody tr").get_by_role("link", name=name)).to_be_visible()
 
         customer = Person(operator.door)
         customer.secret = secret
-        paid = await site.post(customer, a_chat())
+        paid = await supabase_site.post(customer, a_chat())
         request_id = paid.headers["x-request-id"]
         await page.goto(f"{made.address}/admin#/orgs/{org_id}")
         charge = page.locator("tbody tr", has_text=request_id).filter(has_text="charge")
@@ -95,7 +111,10 @@ async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded(
         await expect(dialog.locator(".before-after data").last).to_have_attribute("value", str(25 * 10**8))
         await press(dialog, "Refund")
         await expect(figure(page, "Available")).to_have_attribute("value", str(25 * 10**8))
-        await press(charge, "Refund")
+        await expect(charge.get_by_role("button", name="Refund")).to_have_count(0)
+        await press(page.locator(".heading"), "Refund")
+        await dialog.get_by_label("Request id").fill(request_id)
+        await press(dialog, "Find the charge")
         await expect(dialog).to_contain_text("Nothing is left to refund")
         assert made.complaints == []
         assert made.foreign == []
@@ -160,6 +179,16 @@ async def test_what_can_be_undone_is_done_at_once_and_what_is_final_is_typed(
         await expect(own.nth(3)).to_have_text("org")
         await press(page, "Undo")
         await expect(own.nth(2)).to_have_text(before)
+
+        await page.goto(f"{made.address}/admin#/users?tab=limits")
+        of_members = page.locator(".panel", has=page.get_by_role("heading", name="Each member"))
+        of_days = of_members.locator("tbody tr", has_text="Requests a day").locator("td")
+        await press(of_members, "Set limits")
+        await page.get_by_label("Requests a day").fill("1000000")
+        await press(page.get_by_role("dialog"), "Set limits")
+        await expect(of_days).to_have_text(["Requests a day", "1,000,000", "1,000,000", "role"])
+        await press(page, "Undo")
+        await expect(of_days.last).to_have_text("–")
 
         await page.goto(f"{made.address}/admin#/keys?org_id={someone.org_id}&open={someone.key_id}")
         panel = page.locator("aside.side")
@@ -259,6 +288,7 @@ VIEWS = [
     "orgs/{org}/details",
     "orgs/org_missing",
     "users",
+    "users?tab=limits",
     "users/{user}",
     "users/{user}/sessions",
     "keys?open={key}",

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
-from console.browser import Visit
+from console.browser import Visit, visiting
 from console.conftest import Visiting
 from console.test_playground import SCRIPT, Payer, violations
-from gateway import Gateway
+from gateway import Gateway, running
 from people import Person
 from sandbox.serving import a_chat
+from tollgate.database.postgres import PostgresDoor
 from usage import past
 from usage.test_refused_calls import count, refused
 
@@ -23,6 +24,17 @@ pytestmark = pytest.mark.slow
 MOST_REQUESTS_OF_THE_FIRST_VIEW = 5
 MORE_THAN_OTHERS = 10**15
 """Nanos. The database has the rows of other tests too."""
+
+
+NOTES_WHAT_IS_DRAWN = """
+window.drawn = new Set();
+const draws = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+  drawn.add(`${Math.round(y)} ${text}`);
+  draws.apply(this, arguments);
+};
+"""
+"""Where each label of the charts stands, and what it says."""
 
 
 async def sign_in(made: Visit, operator: Person, view: str = "") -> None:
@@ -144,7 +156,37 @@ async def test_a_request_is_shown_from_its_hold_to_its_refund(
         await expect(whole).to_contain_text("Kept for repetitions")
         await made.page.get_by_role("button", name="Show prompt and answer").click()
         await expect(whole).to_contain_text("None was kept.")
+
+        await made.page.add_init_script(NOTES_WHAT_IS_DRAWN)
+        await made.page.goto(f"{made.address}/admin#/usage?measure=requests&org_id={someone.org_id}")
+        await made.page.reload()
+        await expect(made.page.locator("table .swatch-1")).to_be_visible()
+        drawn = [label.partition(" ") for label in await made.page.evaluate("[...drawn]")]
+        assert sorted(text for _, _, text in drawn if text.isdigit()) == ["0", "1"]
         assert made.complaints == []
+
+
+VIEWS = ["usage", "orgs", "users", "keys", "plans", "transfers", "models", "upstreams", "security", "audit", "system"]
+
+
+async def test_a_new_installation_tells_its_operator_what_to_do_first(
+    browser: Browser, site: Gateway, own_database: str
+) -> None:
+    door = PostgresDoor(own_database, pool_size=1, deadline_seconds=30)
+    operator = Person(door, "admin")
+    await operator.seed()
+    await door.close()
+    with running({"DATABASE_URL": own_database}, site.upstream) as gateway:
+        async with visiting(browser, gateway.address) as made:
+            await made.sign_in("admin", operator.secret)
+            steps = made.page.locator(".panel", has=made.page.get_by_role("heading", name="First steps"))
+            await expect(steps.get_by_role("link", name="Create an org")).to_be_visible()
+            assert await violations(made.page) == []
+            for view in VIEWS:
+                await made.page.goto(f"{made.address}/admin#/{view}")
+                await expect(made.page.locator(".view h1")).to_be_visible()
+                await expect(made.page.locator(".waiting-lines, [aria-busy=true], .failure")).to_have_count(0)
+            assert (made.complaints, made.foreign) == ([], [])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

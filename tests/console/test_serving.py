@@ -1,21 +1,25 @@
 """How the pages are served: caching, content security, sizes, and below a path prefix."""
 
 import gzip
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.async_api import Browser, expect
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from console.browser import visiting
 from console.conftest import Visiting
 from gateway import Gateway, running
 from people import Person
 from sandbox.serving import PATIENCE_SECONDS
+from servers.nginx import PROGRAM, nginx
+from tollgate.app import create_app
 from tollgate.console.routes import ASSETS, FILES, PAGES
+from tollgate.settings import read
 
+PAGE_OF_SERVERS = Path(__file__).parents[2] / "docs" / "how-to" / "deploy-server.md"
 MOST_REQUESTS = 5
 MOST_BYTES = 120_000
 
@@ -43,6 +47,13 @@ async def test_a_page_is_asked_for_again_and_its_assets_are_kept(http: httpx.Asy
         assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert asset.content == (FILES / name).read_bytes()
         assert (await http.get(f"/assets/{name}?v=old")).headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_is_served_by_an_instance_that_loads_nothing_in_advance(path: str) -> None:
+    app = create_app(read({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://cold") as http:
+        assert (await http.get(path)).status_code == 200
 
 
 async def test_every_built_file_is_served_and_nothing_else(http: httpx.AsyncClient) -> None:
@@ -92,29 +103,28 @@ async def test_the_overview_of_an_operator_asks_for_little(visit: Visiting, oper
         assert (made.foreign, made.complaints) == ([], [])
 
 
-class Below:
-    """A proxy's part: takes a prefix off the path."""
-
-    def __init__(self, app: ASGIApp, prefix: str) -> None:
-        self._app = app
-        self._prefix = prefix
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app({**scope, "path": scope.get("path", "").removeprefix(self._prefix)}, receive, send)
+def below_a_path(shipped: Path) -> None:
+    """By the command of the page, below /ai."""
+    (command,) = (line for line in PAGE_OF_SERVERS.read_text().splitlines() if line.startswith("sed "))
+    subprocess.run(["bash", "-c", command.replace("/etc/nginx/conf.d/tollgate.conf", str(shipped))], check=True)
 
 
 @pytest.mark.slow
-async def test_the_pages_work_below_a_path_prefix(
+@pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed (CI installs it)")
+async def test_the_pages_work_below_a_path_of_nginx(
     browser: Browser,
     site: Gateway,
     shared_database: str,
     payer: Callable[..., Awaitable[Person]],
     operator: Person,
+    tmp_path: Path,
 ) -> None:
     someone = await payer()
-    below = partial(Below, prefix="/ai/gateway")
-    with running({"DATABASE_URL": shared_database}, site.upstream, around=below) as gateway:
-        async with visiting(browser, f"{gateway.address}/ai/gateway") as made:
+    with (
+        running({"DATABASE_URL": shared_database}, site.upstream, TRUSTED_PROXY="proxy") as gateway,
+        nginx(gateway.address, tmp_path, below_a_path) as front,
+    ):
+        async with visiting(browser, f"{front}/ai") as made:
             await made.connect(someone.secret)
             await made.say("hello")
             await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
@@ -126,3 +136,8 @@ async def test_the_pages_work_below_a_path_prefix(
             await made.page.get_by_role("link", name="System").click()
             await expect(made.page.get_by_text("connected")).to_be_visible()
             assert (made.foreign, made.complaints) == ([], [])
+        async with httpx.AsyncClient(base_url=front) as http:
+            for path in ("/healthz", "/ai/metrics", "/ai/api/metrics", "/ai//metrics", "/ai/internal/sweep"):
+                closed = await http.get(path)
+                assert (closed.status_code, "nginx" in closed.text) == (404, True), path
+            assert (await http.get("/ai/healthz")).json() == {"status": "ok"}

@@ -139,5 +139,23 @@ def headers_of(answer: Event) -> dict[str, str]:
     return answer.get("headers") or {name: values[-1] for name, values in answer["multiValueHeaders"].items()}
 
 
+def cookies_of(answer: Event) -> list[str]:
+    """Version 2.0 has a list of its own for them."""
+    if "cookies" in answer:
+        return list(answer["cookies"])
+    headers = answer.get("multiValueHeaders") or {name: [value] for name, value in answer["headers"].items()}
+    return list(headers["set-cookie"])
+
+
+def with_cookie(event: Event, cookie: str) -> Event:
+    """As a browser's request that brings it comes: in version 2.0 beside the headers."""
+    if event.get("version") == "2.0":
+        return event | {"cookies": [cookie]}
+    told = {name: {**event[name]} for name in ("headers", "multiValueHeaders") if name in event}
+    for name, headers in told.items():
+        headers["cookie"] = [cookie] if name == "multiValueHeaders" else cookie
+    return event | told
+
+
 def error_of(answer: Event) -> str:
     return str(json.loads(answer["body"])["error"]["code"])

@@ -25,12 +25,14 @@ from hosts.lambda_events import (
     KINDS,
     PNG,
     Event,
+    cookies_of,
     error_of,
     function_url,
     headers_of,
     in_base64,
     load_balancer,
     rest_api,
+    with_cookie,
 )
 from people import Person
 from sandbox.serving import PATIENCE_SECONDS, a_chat, payloads, serving, told
@@ -120,7 +122,8 @@ def ours(
 ) -> Iterator[Function]:
     """Through Supabase's API, and with a wrong TRUSTED_PROXY. No CRON_SECRET."""
     supabase_api.restore()
-    environ = {**given(upstream.url), **database(supabase_api, shared_database), "TRUSTED_PROXY": "vercel"}
+    environ = {**given(upstream.url), **database(supabase_api, shared_database)}
+    environ |= {"TOLLGATE_ENV": "production", "TRUSTED_PROXY": "vercel"}
     with function(tmp_path_factory.mktemp("lambda"), environ) as made:
         yield made
 
@@ -241,13 +244,30 @@ async def test_files_of_usage_come_back_as_text(ours: Function, customer: Custom
         assert "sandbox/echo" in answer["body"]
 
 
-@pytest.mark.parametrize("path", ["/ui", "/assets/playground.js", "/assets/style.css"])
-def test_the_playground_comes_compressed_to_those_who_take_it(ours: Function, path: str) -> None:
+TYPES = {"/admin": "text/html", "/assets/admin.js": "text/javascript", "/assets/style.css": "text/css"}
+
+
+@pytest.mark.parametrize("path", TYPES)
+def test_the_console_comes_compressed_to_those_who_take_it(ours: Function, path: str) -> None:
     for kind in KINDS:
         plain = ours.answer(kind("GET", path))
         assert (plain["statusCode"], plain["isBase64Encoded"]) == (200, False)
+        assert headers_of(plain)["content-type"] == f"{TYPES[path]}; charset=utf-8"
+        if path == "/admin":
+            assert headers_of(plain)["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
         zipped = ours.answer(kind("GET", path, **{"accept-encoding": "gzip, br"}))
         assert gzip.decompress(base64.b64decode(zipped["body"])).decode() == plain["body"]
+
+
+async def test_a_browser_signs_in(ours: Function, customer: Customer) -> None:
+    someone = await customer()
+    for kind in KINDS:
+        key, same_origin = json.dumps({"key": someone.secret}), {"sec-fetch-site": "same-origin"}
+        signed_in = ours.answer(kind("POST", "/auth/sign-in", key, **same_origin))
+        (cookie,) = cookies_of(signed_in)
+        assert cookie.startswith("__Host-tollgate=")
+        me = ours.answer(with_cookie(kind("GET", "/auth/me", **same_origin), cookie.partition(";")[0]))
+        assert json.loads(me["body"])["email"] == someone.email
 
 
 GARBAGE: list[Any] = [

@@ -191,15 +191,29 @@ async def test_it_serves_health(running: Instance) -> None:
     assert (answer.status_code, answer.json()["status"]) == (200, "healthy"), answer.text
 
 
-async def test_it_serves_the_playground(running: Instance) -> None:
+async def test_it_serves_the_console_and_signs_in(running: Instance, someone: Person) -> None:
     http, _ = calling(running)
     async with http:
-        page = await http.get("/ui")
-        assert page.headers["content-security-policy"].startswith("default-src 'none'")
-        asset = next(part for part in page.text.split('"') if part.startswith("assets/playground.js?v="))
-        answer = await http.get(f"/{asset}")
-        assert (answer.status_code, answer.headers["content-encoding"]) == (200, "gzip")
-        assert "immutable" in answer.headers["cache-control"]
+        page = await http.get("/admin")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
+        loaded = [part for part in page.text.split('"') if part.startswith("assets/")]
+        assets = [await http.get(f"/{asset}") for asset in loaded]
+        assert {asset.headers["content-type"] for asset in assets} == {
+            "text/css; charset=utf-8",
+            "text/javascript; charset=utf-8",
+        }
+        for asset in assets:
+            assert (asset.status_code, asset.headers["content-encoding"]) == (200, "gzip")
+            assert "immutable" in asset.headers["cache-control"]
+        sent = {"sec-fetch-site": "same-origin", "x-forwarded-proto": "https"}
+        signed_in = await http.post("/auth/sign-in", json={"key": someone.secret}, headers=sent)
+        assert signed_in.status_code == 200, signed_in.text
+        cookie, *attributes = signed_in.headers["set-cookie"].split("; ")
+        assert cookie.startswith("__Host-tollgate=")
+        assert {"HttpOnly", "Secure", "Path=/"} <= set(attributes)
+        me = await http.get("/auth/me", headers=sent | {"cookie": cookie})
+        assert me.json()["email"] == someone.email
 
 
 async def test_it_serves_a_paid_completion(running: Instance, someone: Person, auditor: Auditor) -> None:

@@ -205,7 +205,7 @@ UNTESTED_BLOCKS = {
     "docs/how-to/deploy-heroku.md": 1,
     "docs/how-to/deploy-lambda.md": 5,
     "docs/how-to/deploy-railway.md": 3,
-    "docs/how-to/deploy-server.md": 4,
+    "docs/how-to/deploy-server.md": 5,
     "docs/how-to/deploy-supabase.md": 7,
     "docs/how-to/deploy-vercel.md": 6,
     "docs/how-to/operate.md": 2,

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from servers.process import free_port, listens, running
@@ -30,8 +30,8 @@ http {{
 
 
 @contextlib.contextmanager
-def nginx(before: str, folder: Path) -> Iterator[str]:
-    """Its address. Only what is Docker's in the file is replaced: the names, and the port."""
+def nginx(before: str, folder: Path, change: Callable[[Path], None] = lambda shipped: None) -> Iterator[str]:
+    """Its address. Only what is Docker's in the file is replaced, the names and the port; then it is changed."""
     assert PROGRAM is not None
     port = free_port()
     changes = {"http://api:8000": before, "listen 8080;": f"listen 127.0.0.1:{port};"}
@@ -40,6 +40,7 @@ def nginx(before: str, folder: Path) -> Iterator[str]:
         assert shipped.count(ours) == 1, ours
         shipped = shipped.replace(ours, here)
     (folder / "shipped").write_text(shipped)
+    change(folder / "shipped")
     user = "user root;" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(AROUND.format(folder=folder, user=user))
     command = [PROGRAM, "-c", str(folder / "nginx.conf"), "-e", str(folder / "errors")]

@@ -1,4 +1,4 @@
-/** The keys of the org. */
+/** The keys of who is signed in. */
 import { useState } from "preact/hooks";
 import { Icon } from "../parts/basics";
 import { FormDialog } from "../parts/dialogs";
@@ -23,11 +23,7 @@ export function Keys() {
         <Choice name="status" label="State" options={KEY_STATES} />
         <Choice name="environment" label="Environment" options={ENVIRONMENTS} />
       </div>
-      <KeyList
-        path={PATH}
-        columns={[{ name: "Owner", of: (row) => <span class="cut">{row.email}</span>, wide: true }]}
-        nothing={<p>There is no key yet. A program needs one to use the API.</p>}
-      />
+      <KeyList path={PATH} nothing={<p>There is no key yet. A program needs one to use the API.</p>} />
       {creates && (
         <FormDialog
           title="Create a key"

@@ -13,6 +13,7 @@ import { Table } from "../parts/table";
 
 type Found = Answer<"/user/overview", "get">;
 const USUAL = "168";
+const NO_CREDITS = "Requests need credits. Ask your operator for them.";
 
 export function Overview() {
   const loaded = useData("/user/overview", { query: period(USUAL) }, 60);
@@ -49,7 +50,7 @@ function Balance({ found }: { found: Found }) {
         {
           name: "Available",
           value: <Money nanos={BigInt(found.available_nanos)} />,
-          note: `of ${all} credits; ${held} held by requests that run`,
+          note: BigInt(found.credits_nanos) > 0n ? `of ${all} credits; ${held} held by requests that run` : NO_CREDITS,
           large: true,
         },
         {
@@ -71,6 +72,7 @@ function Balance({ found }: { found: Found }) {
 function Spending({ series: { data, bucket } }: { series: Found["series"] }) {
   const total = data.reduce((sum, point) => sum + BigInt(point.charge_nanos), 0n);
   const requests = data.reduce((sum, point) => sum + point.requests, 0);
+  if (!requests) return <p class="soft">Nothing was spent in this period.</p>;
   return (
     <Chart
       title={bucket === "day" ? "Credits a day (UTC)" : "Credits an hour"}

@@ -1,17 +1,18 @@
 /** The requests of the org, with a panel for one of them. */
 import { Icon } from "../parts/basics";
-import { Panel, useData } from "../parts/data";
+import { Panel, Shown, useData } from "../parts/data";
 import { Facts } from "../parts/figures";
 import { Choice, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
-import { Count, Credits, Duration, Status } from "../parts/numbers";
-import { route, withFilters } from "../parts/routing";
-import { type Answer, fileOf } from "../parts/session";
+import { Count, Credits, Duration } from "../parts/numbers";
+import { Attempts, Basis, Ledger, Numbers, Outcome, type Pair, Section } from "../parts/request";
+import { link, route, withFilters } from "../parts/routing";
+import { type Answer, fileOf, me } from "../parts/session";
 import { Side } from "../parts/side";
 import { List } from "../parts/table";
 import { When } from "../parts/times";
 
-type Row = Answer<"/user/usage", "get">["data"][number];
+type Life = Answer<"/user/usage/{request_id}", "get">;
 
 export const STATES: [string, string][] = [
   ["settled", "Settled"],
@@ -24,7 +25,6 @@ export function Usage() {
   const { model, state, key_id, status, cursor, open } = route.value.filters;
   const query = { ...period("168"), model, state, key_id, status };
   const loaded = useData("/user/usage", { query: { ...query, cursor, limit: 50 } });
-  const row = loaded.data?.data.find(({ id }) => id === open);
   return (
     <>
       <Heading title="Usage">
@@ -56,43 +56,84 @@ export function Usage() {
           ]}
         />
       </Panel>
-      {row && <OneRequest row={row} />}
+      {open && <OneRequest key={open} id={open} />}
     </>
   );
 }
 
-const Outcome = ({ row }: { row: Row }) => (
-  <>
-    <Status of={row.state} />
-    {row.status !== null && row.status >= 400 && <code class="soft"> {row.error_code ?? row.status}</code>}
-  </>
-);
-
-function OneRequest({ row }: { row: Row }) {
+/** Read by its id, since the list may not have it. */
+function OneRequest({ id }: { id: string }) {
+  const loaded = useData("/user/usage/{request_id}", { path: { request_id: id } });
   return (
     <Side title="Request">
+      <Shown loaded={loaded}>{(life) => <WholeLife life={life} />}</Shown>
+    </Side>
+  );
+}
+
+const WholeLife = ({ life }: { life: Life }) => (
+  <div class="life">
+    <Section title="Overview">
+      <Facts facts={overviewOf(life)} />
+    </Section>
+    <Section title="Charge">
+      <Charge life={life} />
+    </Section>
+    <Section title="Attempts">
+      <Attempts of={life.attempts} />
+    </Section>
+    <Section title="Transactions">
+      <Ledger of={life.transfers} />
+    </Section>
+  </div>
+);
+
+const overviewOf = (life: Life): Pair[] => [
+  ["Id", <code key="id">{life.id}</code>],
+  ["State", <Outcome key="state" row={life} />],
+  ["Time", <When key="at" at={life.created_at} seconds />],
+  ["Key", <KeyOf key="key" life={life} />],
+  ["Model", life.model],
+  ...(life.served_model && life.served_model !== life.model ? [["Served by", life.served_model] satisfies Pair] : []),
+  ["Endpoint", life.streamed ? `${life.endpoint}, streamed` : life.endpoint],
+  ["First token", <Duration key="first" ms={life.first_token_ms} />],
+  ["Duration", <Duration key="duration" ms={life.duration_ms} />],
+  ["Id of the answer", life.generation_id ? <code key="generation">{life.generation_id}</code> : "–"],
+];
+
+/** People see only their own keys. */
+function KeyOf({ life: { key_id, key_name, user_id } }: { life: Life }) {
+  const name = key_name || key_id;
+  if (user_id !== me.value?.user_id) return <>{name}</>;
+  return (
+    <a class="text" href={link("keys", { open: key_id })}>
+      {name}
+    </a>
+  );
+}
+
+function Charge({ life: { hold, settlement: of, ...life } }: { life: Life }) {
+  if (!of.settled_at) {
+    return (
+      <p class="soft">
+        It is not settled yet. Until then <Credits of={hold.amount_credits} /> credits are held.
+      </p>
+    );
+  }
+  return (
+    <>
+      <Basis of={of.basis} />
       <Facts
         facts={[
-          ["Id", <code key="id">{row.id}</code>],
-          ["Time", <When key="at" at={row.created_at} seconds />],
-          ["Model", row.model],
-          ...(row.served_model && row.served_model !== row.model
-            ? ([["Served by", row.served_model]] as [string, string][])
-            : []),
-          ["Endpoint", row.endpoint],
-          ["Key", <code key="key">{row.key_id}</code>],
-          ["State", <Outcome key="state" row={row} />],
-          ["Tokens in", <Count key="in" of={row.prompt_tokens} />],
-          ["of them cached", <Count key="cached" of={row.cached_tokens} />],
-          ["Tokens out", <Count key="out" of={row.completion_tokens} />],
-          ["Charge", <Credits key="charge" of={row.charge_credits} />],
-          ["First token", <Duration key="first" ms={row.first_token_ms} />],
-          ["Duration", <Duration key="duration" ms={row.duration_ms} />],
-          ["Settled", <When key="settled" at={row.settled_at} seconds />],
-          ["Generation", row.generation_id ? <code key="generation">{row.generation_id}</code> : "–"],
+          ["Charge", <Credits key="charge" of={of.charge_credits} />],
+          ["Refunded", <Credits key="refunded" of={of.refunded_credits} />],
+          ["Tokens in", <Count key="in" of={life.prompt_tokens} />],
+          ["of them cached", <Count key="cached" of={life.cached_tokens} />],
+          ["Tokens out", <Count key="out" of={life.completion_tokens} />],
+          ["Settled", <When key="settled" at={of.settled_at} seconds />],
         ]}
       />
-      {row.estimated && <p class="soft small">The provider sent no usage, so the tokens are an estimate.</p>}
-    </Side>
+      <Numbers title="Usage that the upstream stated" of={of.usage ?? {}} />
+    </>
   );
 }

@@ -165,12 +165,8 @@ function Payer({ request, close }: { request: Request; close: () => void }) {
   return <Shown loaded={loaded}>{(org) => <RefundForm request={request} org={org} close={close} />}</Shown>;
 }
 
-/** What is left of the charge after corrections and earlier refunds. */
-const refundable = ({ transfers }: Request): bigint =>
-  transfers.reduce((sum, { kind, amount_nanos }) => sum + BigInt(kind === "charge" ? amount_nanos : -amount_nanos), 0n);
-
 function RefundForm({ request, org, close }: { request: Request; org: Org; close: () => void }) {
-  const left = refundable(request);
+  const left = BigInt(request.settlement.refundable_nanos);
   const [amount, setAmount] = useState<bigint | null>(left);
   const submit = async (values: Values, idempotencyKey: string) => {
     const body = { request_id: request.id, credits: decimal(values.text("credits")), reason: values.text("reason") };

@@ -1,4 +1,5 @@
 /** All keys, and the keys of one org or user. */
+import type { FunctionComponent } from "preact";
 import { useState } from "preact/hooks";
 import { Icon } from "../parts/basics";
 import { FormDialog, type Values } from "../parts/dialogs";
@@ -29,7 +30,7 @@ export function Keys() {
         <Choice name="role" label="Owners" options={ROLES} />
         <OrgFilter />
       </div>
-      <KeyPanel query={{ org_id, user_id, role }} />
+      <KeyPanel query={{ org_id, user_id, role }} owner={OwnerAndOrg} />
     </>
   );
 }
@@ -55,23 +56,25 @@ const KeyFilters = () => (
   </>
 );
 
-const KeyPanel = ({ query }: { query: Query }) => (
+type OfRow = FunctionComponent<{ row: Key }>;
+
+const KeyPanel = ({ query, owner: Whose = Owner }: { query: Query; owner?: OfRow }) => (
   <KeyList
     path={PATH}
     query={query}
-    columns={[{ name: "Owner", of: (row) => <Owner row={row} />, wide: true }]}
+    columns={[{ name: "Owner", of: (row) => <Whose row={row} />, wide: true }]}
     nothing={<p>There is no key yet. A program needs one to use the API.</p>}
     about={(row) => (
       <>
         <p>
-          <a class="text" href={linkTo("orgs", row.org_id)}>
-            The org
-          </a>{" "}
-          and{" "}
+          A key of{" "}
           <a class="text" href={linkTo("users", row.user_id)}>
-            the owner
+            {row.email}
           </a>{" "}
-          of this key
+          in{" "}
+          <a class="text" href={linkTo("orgs", row.org_id)}>
+            {row.org_name}
+          </a>
         </p>
         <Limits subject={{ key_id: row.id }} />
       </>
@@ -83,6 +86,15 @@ const Owner = ({ row }: { row: Key }) => (
   <a class="cut" href={linkTo("users", row.user_id)}>
     {row.email}
   </a>
+);
+
+const OwnerAndOrg = ({ row }: { row: Key }) => (
+  <div class="stacked">
+    <Owner row={row} />
+    <a class="soft small cut" href={linkTo("orgs", row.org_id)}>
+      {row.org_name}
+    </a>
+  </div>
 );
 
 function CreateKey({ userId }: { userId?: string }) {

@@ -1,4 +1,4 @@
-/** The limits of an org, a user or a key: what holds, where it comes from, and a dialog that sets its own. */
+/** The limits of an org, a user, a key or a role: what holds, where it comes from, and a dialog that sets its own. */
 import { useState } from "preact/hooks";
 import { notify } from "../parts/basics";
 import { Panel, Shown, useData } from "../parts/data";
@@ -8,25 +8,25 @@ import { Bound, Count } from "../parts/numbers";
 import { type Answer, change } from "../parts/session";
 import { Table } from "../parts/table";
 
-export type Subject = { org_id: string } | { user_id: string } | { key_id: string };
+export type Subject = { org_id: string } | { user_id: string } | { key_id: string } | { role: string };
 type Found = Answer<"/admin/limit", "get">;
 
-const FALLBACK = { org: "As the plan", user: "As the role", key: "No limit" };
+const FALLBACK = { org: "As the plan", user: "As the role", key: "No limit", role: "No limit" };
 const kindOf = (subject: Subject) => Object.keys(subject)[0]?.replace("_id", "") as keyof typeof FALLBACK;
 
-export function Limits({ subject }: { subject: Subject }) {
+export function Limits({ subject, title = "Limits" }: { subject: Subject; title?: string }) {
   const loaded = useData("/admin/limit", { query: { ...subject } });
   const [sets, setSets] = useState(false);
   return (
     <Panel
-      title="Limits"
+      title={title}
       aside={
         <button type="button" disabled={!loaded.data} onClick={() => setSets(true)}>
           Set limits
         </button>
       }
     >
-      <Shown loaded={loaded}>{(found) => <InEffect found={found} />}</Shown>
+      <Shown loaded={loaded}>{(found) => <InEffect found={found} caption={title} />}</Shown>
       {sets && loaded.data && (
         <LimitsDialog subject={subject} limits={loaded.data.limits} close={() => setSets(false)} />
       )}
@@ -34,9 +34,9 @@ export function Limits({ subject }: { subject: Subject }) {
   );
 }
 
-const InEffect = ({ found }: { found: Found }) => (
+const InEffect = ({ found, caption }: { found: Found; caption: string }) => (
   <Table
-    caption="Limits"
+    caption={caption}
     rows={[...WINDOWS]}
     keyOf={([name]) => name}
     columns={[

@@ -29,7 +29,7 @@ export function Overview() {
 
 const Whole = ({ found }: { found: Found }) => (
   <div class="stack">
-    <Attention items={found.attention} />
+    {isNew(found) ? <FirstSteps /> : <Attention items={found.attention} />}
     <Panel title={<Span of={found.period} />}>
       <div class="fives">
         <Figures figures={usageOf(found.period, found.before)} />
@@ -42,6 +42,45 @@ const Whole = ({ found }: { found: Found }) => (
     </Panel>
     <Tops found={found} />
   </div>
+);
+
+const isNew = ({ period: now, before, balances, attention }: Found): boolean =>
+  !now.requests && !before.requests && !balances.credits_nanos && !attention.length;
+
+/** What an operator does first in an installation without customers. */
+const FirstSteps = () => (
+  <Panel title="First steps">
+    <ol class="first-steps">
+      <li>
+        <a class="text" href={link("orgs")}>
+          Create an org
+        </a>{" "}
+        for a customer, and grant it credits on its page.
+      </li>
+      <li>
+        <a class="text" href={link("users")}>
+          Create a user
+        </a>{" "}
+        in the org, and there a key for a program, or a sign-in link for the person.
+      </li>
+      <li>
+        <a class="text" href={link("models")}>
+          Look at the models and their prices
+        </a>
+        , or{" "}
+        <a class="text" href={link("upstreams")}>
+          add a server of your own
+        </a>
+        .
+      </li>
+      <li>
+        <a class="text" href="ui">
+          Send a request
+        </a>{" "}
+        with the key in the playground. It then appears here.
+      </li>
+    </ol>
+  </Panel>
 );
 
 const Span = ({ of }: { of: Used }) => (
@@ -160,6 +199,7 @@ function Charts({ found }: { found: Found }) {
           kind="lines"
           lines={[{ name: "Failed", values: series.map(({ error_rate }) => error_rate) }]}
           written={(share) => percent(share, 1)}
+          fractions
         />
       </Panel>
       <Panel title="Tokens">

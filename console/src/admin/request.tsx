@@ -1,38 +1,19 @@
 /** One request from its hold to its last transfer: beside the list, and as a page of its own. */
-import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { Copy } from "../parts/basics";
 import { Panel, Shown, useData } from "../parts/data";
 import { Facts } from "../parts/figures";
 import { Heading } from "../parts/frame";
 import { perMillion } from "../parts/money";
-import { Count, Credits, counted, Duration, Status } from "../parts/numbers";
+import { Count, Credits, counted, Duration } from "../parts/numbers";
+import { Attempts, Basis, Ledger, Numbers, Outcome, type Pair, Section } from "../parts/request";
 import { link, linkTo } from "../parts/routing";
 import type { Answer } from "../parts/session";
 import { Side } from "../parts/side";
-import { Table } from "../parts/table";
 import { When } from "../parts/times";
 import { RefundDialog } from "./credit_dialogs";
 
 type Life = Answer<"/admin/usage/{request_id}", "get">;
-type Basis = NonNullable<Life["settlement"]["basis"]>;
-type Pair = [name: string, value: ComponentChildren];
-
-const BASES: Record<Basis, string> = {
-  stated_cost: "The upstream stated its cost.",
-  listed_price: "The upstream's tokens at the listed price.",
-  free: "A test key: nothing is charged.",
-  generation_record: "OpenRouter's record of it, which was read later.",
-  no_usage: "An estimate: the upstream stated no tokens.",
-  abandoned_prefill: "An estimate: the client left while the upstream read the prompt.",
-  no_trace: "An estimate: nothing says what it cost.",
-  unbelievable_usage: "The hold, because the upstream's figures cannot be correct.",
-  out_of_range: "The hold, because the upstream's cost is out of range.",
-  unreadable_record: "The hold, because OpenRouter's record could not be read.",
-  released: "Not charged.",
-  no_record: "Not charged: OpenRouter has no record of it.",
-  unknown: "It is not stored how the charge was found.",
-};
 
 export function RequestSide({ id }: { id: string }) {
   return (
@@ -77,14 +58,14 @@ function WholeLife({ life }: { life: Life }) {
         <Facts facts={holdOf(life)} />
       </Section>
       <Section title="Attempts">
-        <Attempts life={life} />
+        <Attempts of={life.attempts} />
       </Section>
       <Section title="Settlement">
         <SettlementFacts life={life} />
         <Refund of={life} />
       </Section>
       <Section title="Ledger">
-        <Ledger life={life} />
+        <Ledger of={life.transfers} />
       </Section>
       {life.idempotency && (
         <Section title="Idempotency">
@@ -102,13 +83,6 @@ function WholeLife({ life }: { life: Life }) {
     </div>
   );
 }
-
-const Section = ({ title, children }: { title: string; children: ComponentChildren }) => (
-  <section>
-    <h3>{title}</h3>
-    {children}
-  </section>
-);
 
 const To = ({ to, name }: { to: string; name: string }) => (
   <a class="text" href={to}>
@@ -137,18 +111,6 @@ function overviewOf(life: Life): Pair[] {
     ["Duration", <Duration key="duration" ms={life.duration_ms} />],
     ["Id of the answer", life.generation_id ? <code key="generation">{life.generation_id}</code> : "–"],
   ];
-}
-
-export function Outcome({ row }: { row: Pick<Life, "state" | "status" | "error_code" | "estimated" | "quarantined"> }) {
-  const failed = row.error_code ?? (row.status !== null && row.status >= 400 ? String(row.status) : null);
-  return (
-    <>
-      <Status of={row.state} />
-      {failed && <code class="soft nowrap"> {failed}</code>}
-      {row.quarantined && <span class="badge">quarantined</span>}
-      {row.estimated && <span class="badge">estimated</span>}
-    </>
-  );
 }
 
 function holdOf({ hold, settlement }: Life): Pair[] {
@@ -180,32 +142,12 @@ const markup = (share: number) => `${(share * 100).toLocaleString("en-US", { max
 const Plain = ({ of }: { of: string | null }) =>
   of === null ? <span class="soft">–</span> : <data value={of}>{of}</data>;
 
-function Attempts({ life }: { life: Life }) {
-  if (!life.attempts.length) return <p class="soft">Nothing was sent to an upstream.</p>;
-  return (
-    <ol class="steps">
-      {life.attempts.map((one) => (
-        <li key={`${one.started_ms} ${one.upstream}`}>
-          <b>{one.upstream}</b> <Status of={one.outcome} />
-          {one.status !== null && <code class="soft"> HTTP {one.status}</code>}
-          <span class="soft">
-            after <Duration ms={one.started_ms} />, for <Duration ms={one.duration_ms} />
-          </span>
-          {one.model && <code class="soft">{one.model}</code>}
-          {one.error_code && <code>{one.error_code}</code>}
-          {one.why && <p>{one.why}</p>}
-        </li>
-      ))}
-    </ol>
-  );
-}
-
 function SettlementFacts({ life }: { life: Life }) {
   const { settlement } = life;
   if (!settlement.settled_at) return <p class="soft">It is not settled yet. Until then its hold is set aside.</p>;
   return (
     <>
-      {settlement.basis && <p>{BASES[settlement.basis]}</p>}
+      <Basis of={settlement.basis} />
       <Facts facts={[...moneyOf(life), ...unitsOf(life)]} />
       <Numbers title="Prices used, in credits" of={settlement.price} />
       <Numbers title="Usage that the upstream stated" of={settlement.usage ?? {}} />
@@ -240,43 +182,6 @@ const unitsOf = (life: Life): Pair[] => [
   ["of them cached", <Count key="cached" of={life.cached_tokens} />],
   ["Tokens out", <Count key="out" of={life.completion_tokens} />],
 ];
-
-/** Numbers with the names that the upstream gave them, those inside of others by their path. */
-function Numbers({ title, of }: { title: string; of: Record<string, unknown> }) {
-  const found = flat(of);
-  if (!found.length) return null;
-  return (
-    <details>
-      <summary>{title}</summary>
-      <Facts facts={found.map(([name, value]): Pair => [name.replaceAll("_", " "), value])} />
-    </details>
-  );
-}
-
-function flat(of: Record<string, unknown>, prefix = ""): [string, string][] {
-  return Object.entries(of).flatMap(([name, value]): [string, string][] =>
-    value !== null && typeof value === "object"
-      ? flat(value as Record<string, unknown>, `${prefix}${name}: `)
-      : [[prefix + name, String(value)]],
-  );
-}
-
-function Ledger({ life }: { life: Life }) {
-  if (!life.transfers.length) return <p class="soft">It moved no credits.</p>;
-  return (
-    <Table
-      caption="Transfers of this request"
-      rows={life.transfers}
-      keyOf={({ id }) => id}
-      columns={[
-        { name: "Time", of: (row) => <When at={row.created_at} /> },
-        { name: "Kind", of: (row) => <span title={row.reason}>{row.kind}</span> },
-        { name: "Change", of: (row) => <Credits of={row.change_credits} />, number: true },
-        { name: "Balance after", of: (row) => <Credits of={row.balance_after_credits} />, number: true },
-      ]}
-    />
-  );
-}
 
 const ANSWERS: Record<NonNullable<Life["idempotency"]>["answer"], string> = {
   running: "The request is running",

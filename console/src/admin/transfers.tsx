@@ -115,7 +115,7 @@ const For = ({ transfer: { request_id, reason } }: { transfer: Transfer }) => (
 );
 
 const Refund = ({ transfer, refund }: { transfer: Transfer; refund: (id: string) => void }) =>
-  transfer.kind === "charge" && transfer.request_id ? (
+  transfer.request_id && BigInt(transfer.refundable_nanos ?? 0) > 0n ? (
     <button type="button" class="quiet" onClick={() => refund(transfer.request_id ?? "")}>
       Refund
     </button>

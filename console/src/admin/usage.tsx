@@ -6,6 +6,7 @@ import { Choice, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { exactCredits, nanosOf, shownCredits } from "../parts/money";
 import { Count, Credits, counted, Duration, lasting, shortly } from "../parts/numbers";
+import { Outcome } from "../parts/request";
 import { route, withFilters } from "../parts/routing";
 import { type Answer, fileOf } from "../parts/session";
 import { List, Table } from "../parts/table";
@@ -13,7 +14,7 @@ import { FilterTabs } from "../parts/tabs";
 import { bucketFor, When } from "../parts/times";
 import { OrgFilter } from "./pickers";
 import { Refused } from "./refused";
-import { Outcome, RequestPage, RequestSide } from "./request";
+import { RequestPage, RequestSide } from "./request";
 
 type Series = Answer<"/admin/usage/series", "get">;
 type Group = NonNullable<Series["groups"]>[number];

@@ -9,7 +9,9 @@ import { Count, Status } from "../parts/numbers";
 import { go, linkTo, route } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
 import { type Column, List } from "../parts/table";
+import { FilterTabs, type Tab } from "../parts/tabs";
 import { When } from "../parts/times";
+import { Limits } from "./limits";
 import { OrgFilter, OrgInput } from "./pickers";
 import { ROLES, roleName, User } from "./user";
 
@@ -23,15 +25,30 @@ const STATES: [string, string][] = [
 export function Users() {
   const [, id] = route.value.parts;
   if (id) return <User key={id} id={id} />;
+  const ofRoles = route.value.filters.tab === "limits";
   return (
     <>
       <Heading title="Users">
         <CreateUser />
       </Heading>
-      <UserList />
+      <FilterTabs tabs={TABS} label="Users" />
+      {ofRoles ? <LimitsOfRoles /> : <UserList />}
     </>
   );
 }
+
+const TABS: Tab[] = [
+  ["", "Users"],
+  ["limits", "Limits by role"],
+];
+
+const LimitsOfRoles = () => (
+  <div class="stack">
+    <p class="soft">They hold for each user of a role, with all keys together, unless the user has limits.</p>
+    <Limits subject={{ role: "member" }} title="Each member" />
+    <Limits subject={{ role: "admin" }} title="Each operator" />
+  </div>
+);
 
 const ORG: Column<Row> = {
   name: "Org",

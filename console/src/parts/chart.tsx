@@ -21,6 +21,8 @@ interface ChartProps {
   written: (value: number) => string;
   /** What the chart says in one sentence. */
   summary: string;
+  /** Values are not whole numbers, as counts, nanos and milliseconds are. */
+  fractions?: boolean;
 }
 
 const HEIGHT = 200;
@@ -179,7 +181,7 @@ function dataOf({ times, lines, kind = "bars" }: ChartProps): uPlot.AlignedData 
 }
 
 function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, width: number): uPlot.Options {
-  const { lines, kind = "bars", bucket, written, times, onMove } = props;
+  const { lines, kind = "bars", bucket, written, times, onMove, fractions = false } = props;
   const style = getComputedStyle(document.documentElement);
   const colour = (name: string) => resolved(style.getPropertyValue(name));
   const isFlat = lines.every(({ values }) => values.every((value) => !value));
@@ -210,6 +212,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
       },
       {
         ...axis,
+        ...(fractions ? {} : { incrs: WHOLE_STEPS }),
         size: (_, labels) => roomFor(labels ?? []),
         grid: { stroke: colour("--line"), width: 1 },
         values: (_, ticks) => ticks.map((tick) => (isFlat && tick ? "" : written(tick))),
@@ -217,6 +220,9 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
     ],
   };
 }
+
+/** 1, 2, 5, 10, 20, …: between two ticks of an axis of whole numbers. */
+const WHOLE_STEPS = Array.from({ length: 18 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
 /** The width of an axis with these labels. */
 const roomFor = (labels: string[]): number => Math.max(48, 16 + 7 * Math.max(0, ...labels.map(({ length }) => length)));

@@ -63,7 +63,7 @@ export function Shown<Found>({
   );
 }
 
-function Failure({ problem, retry }: { problem: Problem; retry: () => void }) {
+export function Failure({ problem, retry }: { problem: Problem; retry: () => void }) {
   return (
     <div class="failure">
       <ProblemBox problem={problem} title="This could not be loaded" />

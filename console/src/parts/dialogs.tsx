@@ -4,6 +4,7 @@ import { type ComponentChildren, createContext, type InputHTMLAttributes, type T
 import { useContext, useEffect, useRef, useState } from "preact/hooks";
 import { asProblem, base, newId, type Problem } from "./api";
 import { Copy } from "./basics";
+import { lasting } from "./numbers";
 import { ProblemBox } from "./problems";
 
 export function Dialog({
@@ -126,7 +127,11 @@ export function Form({
     <form class="form" onSubmit={send}>
       <Refused.Provider value={problem}>
         {children}
-        {problem && <ProblemBox problem={problem} />}
+        {problem && (
+          <ProblemBox problem={problem}>
+            {problem.retryAt && <p>You can try again in {lasting(problem.retryAt - Date.now())}.</p>}
+          </ProblemBox>
+        )}
       </Refused.Provider>
       <div class="actions">
         {onCancel && (

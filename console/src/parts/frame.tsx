@@ -1,9 +1,10 @@
 /** What stands around every page: its name, the way to the other pages, and who is signed in. */
 import type { ComponentChildren } from "preact";
 import { Icon, Toast } from "./basics";
+import { Failure } from "./data";
 import { Revealed } from "./dialogs";
 import { link, route } from "./routing";
-import { me, signOut } from "./session";
+import { me, recognise, signOut, unknown } from "./session";
 import { SignIn, SignInAgain } from "./sign_in";
 import { type Theme, theme } from "./theme";
 import { ZoneSwitch } from "./times";
@@ -100,7 +101,17 @@ export interface View {
 /** A page for people who are signed in, with a menu of views. The first view is the one without an address. */
 export function SignedInPage({ page, views }: { page: PageName; views: View[] }) {
   const known = me.value;
-  if (known === undefined) return <Frame page={page}>{null}</Frame>;
+  if (known === undefined) {
+    return (
+      <Frame page={page}>
+        {unknown.value && (
+          <main class="connect">
+            <Failure problem={unknown.value} retry={() => void recognise()} />
+          </main>
+        )}
+      </Frame>
+    );
+  }
   if (known === null) {
     return (
       <Frame page={page}>

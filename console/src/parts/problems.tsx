@@ -1,4 +1,5 @@
 /** What went wrong and what it means. */
+import type { ComponentChildren } from "preact";
 import type { Problem } from "./api";
 import { Money } from "./basics";
 
@@ -12,6 +13,7 @@ const TITLES: Record<string, string> = {
   model_not_found: "There is no such model",
   connection_failed: "The connection failed",
   server_busy: "The server is busy",
+  too_many_sign_ins: "Too many wrong tries",
 };
 
 /** A request that is larger than a limit by itself. Waiting does not help. */
@@ -28,16 +30,19 @@ export function ProblemBox({
   problem,
   midway = false,
   title = midway ? "The answer broke off" : titleOf(problem),
+  children,
 }: {
   problem: Problem;
   midway?: boolean;
   title?: string;
+  children?: ComponentChildren;
 }) {
   return (
     <div class="problem" role="alert">
       <strong>{title}</strong>
       <p>{problem.message}</p>
       <Amounts facts={problem.facts} />
+      {children}
       <p class="soft">
         <code>{problem.code}</code>
         {problem.status > 0 && <span>HTTP {problem.status}</span>}

@@ -1,6 +1,6 @@
 /** Who is signed in, and calls of the API with the cookie of the session. */
 import { signal } from "@preact/signals";
-import { asProblem, call, Failed } from "./api";
+import { asProblem, call, Failed, type Problem } from "./api";
 import type { paths } from "./openapi";
 
 type Method = "get" | "post" | "patch" | "delete";
@@ -31,6 +31,8 @@ export type Me = Answer<"/auth/me", "get">;
 
 /** Undefined until the server has told. Null when nobody is signed in. */
 export const me = signal<Me | null | undefined>(undefined);
+/** Why the server has not told who is signed in. */
+export const unknown = signal<Problem | null>(null);
 /** Why there is no session any more, for the page that asks to sign in. */
 export const farewell = signal("");
 /** Grows with each change that was made on this page, so that what is shown is read again. */
@@ -97,11 +99,13 @@ async function request<Found>(method: string, address: string, { body, idempoten
 }
 
 export async function recognise(): Promise<void> {
+  unknown.value = null;
   try {
     me.value = await get("/auth/me");
   } catch (error) {
-    if (!(error instanceof Failed) || error.problem.status !== 401) throw error;
-    me.value = null;
+    const problem = asProblem(error);
+    if (problem.status === 401) me.value = null;
+    else unknown.value = problem;
   }
 }
 

@@ -128,7 +128,8 @@ const Further = ({ next }: { next: string }) => (
   </div>
 );
 
-const SHAPING = new Set(["sort", "open", "cursor", "tab", "by", "measure"]);
+/** What says how the view is shown, and the period, which `nothing` speaks of. */
+const SHAPING = new Set(["sort", "open", "cursor", "tab", "by", "measure", "hours", "from", "to"]);
 
 export function Nothing({ children }: { children: ComponentChildren }) {
   const { filters } = route.value;

@@ -230,6 +230,7 @@ class ApiKey(Amounts):
     masked_key: str = Field(description="The beginning and the end of the secret.")
     name: str
     org_id: str
+    org_name: str
     user_id: str
     email: str = Field(description="The email of the owner.")
     role: str = Field(description="The role of the owner: `member` or `admin`.")

@@ -80,6 +80,7 @@ as $$
   select jsonb_build_object(
     'id', key.id,
     'org_id', key.org_id,
+    'org_name', (select o.name from tollgate.orgs o where o.id = key.org_id),
     'user_id', key.user_id,
     'role', u.role,
     'email', u.email,

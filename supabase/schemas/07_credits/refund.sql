@@ -15,6 +15,21 @@ comment on function tollgate.charged(text) is
   'The charge of a request, with the correction of a late settlement, and without refunds by operators.';
 
 
+create function tollgate.refundable(request_id text) returns bigint
+language sql
+stable
+set search_path = ''
+as $$
+  select greatest(tollgate.charged(refundable.request_id) - coalesce(sum(t.amount_nanos), 0), 0)
+  from tollgate.credit_operations o
+  join tollgate.transfers t on t.position = o.position
+  where o.request_id = refundable.request_id
+$$;
+
+comment on function tollgate.refundable(text) is
+  'What is left of the charge of a request after the refunds by operators.';
+
+
 create function tollgate.refuse_refund(request_id text) returns void
 language plpgsql
 set search_path = ''

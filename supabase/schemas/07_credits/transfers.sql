@@ -43,6 +43,7 @@ as $$
     'change_nanos', case t.credit when 'wallet' then t.amount_nanos else -t.amount_nanos end,
     'balance_after_nanos', t.balance_after_nanos,
     'request_id', tollgate.request_of(t),
+    'refundable_nanos', case t.kind when 'charge' then tollgate.refundable(tollgate.request_of(t)) end,
     'reference', t.reference,
     'reason', t.reason,
     'created_at', tollgate.utc(t.created_at)

@@ -94,19 +94,19 @@ language sql
 stable
 set search_path = ''
 as $$
+  -- Of thousands of orgs, keys or users, only the five largest are read by their buckets.
   with used as materialized (
     select u.*, coalesce(u.org_id, u.user_id, u.key_id, u.model, u.upstream, '') as name
-    from tollgate.usage_by(array[bucket, by], since, until, filters) u
+    from tollgate.usage_by(array[by], since, until, filters) u
     where u.requests > 0
   ),
   ranked as (
-    select u.name, least(row_number() over (order by sum(u.charge_nanos) desc, sum(u.requests) desc, u.name), 6) as place
+    select u.name, least(row_number() over (order by u.charge_nanos desc, u.requests desc, u.name), 6) as place
     from used u
-    group by u.name
   ),
-  summed as (
-    select r.place, u.start, row(
-      u.start,
+  groups as (
+    select r.place, row(
+      null,
       min(u.org_id) filter (where r.place < 6), min(u.user_id) filter (where r.place < 6),
       min(u.key_id) filter (where r.place < 6), min(u.model) filter (where r.place < 6),
       min(u.upstream) filter (where r.place < 6),
@@ -115,7 +115,36 @@ as $$
     )::tollgate.usage as used
     from used u
     join ranked r on r.name = u.name
-    group by grouping sets ((r.place), (r.place, u.start))
+    group by r.place
+  ),
+  largest as materialized (
+    select r.place, u as used
+    from ranked r
+    cross join lateral tollgate.usage_by(array[bucket], since, until, filters || jsonb_build_object(
+      case when by in ('org', 'user', 'key') then by || '_id' else by end, r.name
+    )) u
+    where r.place < 6
+  ),
+  points as (
+    select l.place, (l.used).start, l.used from largest l
+    union all
+    select 6, u.start, row(
+      u.start, null, null, null, null, null,
+      u.requests - l.requests, u.errors - l.errors, u.streamed - l.streamed, u.estimated - l.estimated,
+      u.prompt_tokens - l.prompt_tokens, u.completion_tokens - l.completion_tokens,
+      u.charge_nanos - l.charge_nanos, u.cost_nanos - l.cost_nanos, null
+    )::tollgate.usage
+    from tollgate.usage_by(array[bucket], since, until, filters) u
+    cross join lateral (
+      select coalesce(sum((l.used).requests), 0) as requests, coalesce(sum((l.used).errors), 0) as errors,
+        coalesce(sum((l.used).streamed), 0) as streamed, coalesce(sum((l.used).estimated), 0) as estimated,
+        coalesce(sum((l.used).prompt_tokens), 0) as prompt_tokens,
+        coalesce(sum((l.used).completion_tokens), 0) as completion_tokens,
+        coalesce(sum((l.used).charge_nanos), 0) as charge_nanos, coalesce(sum((l.used).cost_nanos), 0) as cost_nanos
+      from largest l
+      where (l.used).start = u.start
+    ) l
+    where exists (select from ranked r where r.place = 6)
   )
   select coalesce(jsonb_agg(tollgate.group_shown(g.used, array[by], everyone) || jsonb_build_object(
     'is_rest', g.place = 6,
@@ -124,11 +153,10 @@ as $$
         jsonb_build_object('start', tollgate.utc(s.start)) || tollgate.measures(p.used, everyone) order by s.start
       )
       from generate_series(since, until - interval '1 microsecond', ('1 ' || bucket)::interval) s (start)
-      left join summed p on p.place = g.place and p.start = s.start
+      left join points p on p.place = g.place and p.start = s.start
     )
   ) order by g.place), '[]')
-  from summed g
-  where g.start is null
+  from groups g
 $$;
 
 comment on function tollgate.split_series(text, text, timestamptz, timestamptz, jsonb, boolean) is

@@ -79,12 +79,14 @@ language sql
 immutable
 set search_path = ''
 as $$
-  select coalesce(string_agg(format(' and t.%I = %L', f.key, f.value), '' order by f.key), '')
+  select coalesce(string_agg(format(
+    case f.value when '' then ' and coalesce(t.%I, '''') = %L' else ' and t.%I = %L' end, f.key, f.value
+  ), '' order by f.key), '')
   from jsonb_each_text(filters) f
   where f.key = any (columns)
 $$;
 
-comment on function tollgate.wanted(jsonb, text[]) is 'The filters on these columns as an SQL condition on `t`. Values are quoted as literals.';
+comment on function tollgate.wanted(jsonb, text[]) is 'The filters on these columns as an SQL condition on `t`. An empty value is that of requests without one. Values are quoted as literals.';
 
 
 create function tollgate.with_org(filters jsonb) returns jsonb

@@ -18,6 +18,8 @@ class Transfer(TransferFields):
     credit: Account = Field(description="The account that received the amount.")
     amount_nanos: int
     amount_credits: Credits
+    refundable_nanos: int | None = Field(description="What is left to refund of a charge; null for other kinds.")
+    refundable_credits: Credits | None
     reference: str = Field(description="What caused the transfer; unique together with the kind.")
 
 

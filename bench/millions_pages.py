@@ -1,0 +1,90 @@
+"""How long the pages wait for their data over so many requests. `bench/millions.py pages` runs it."""
+
+from functools import partial
+from itertools import product
+
+import asyncpg
+from millions_measured import DEADLINE_SECONDS, Found, asking, look
+
+from tollgate.database.postgres import PostgresDoor
+
+PROMISED_MS = 1000
+HOURS = (24, 168, 720)
+ORG = "org_millions1"
+KEY = "key_millions1k1"
+REQUESTS = "select array[min(id), max(id)] from tollgate.requests where org_id = $1"
+OF_OPERATORS = [
+    "/admin/usage/refused?hours=720&limit=50",
+    "/admin/orgs?limit=50",
+    "/admin/orgs?limit=50&sort=credits:asc",
+    "/admin/orgs?limit=50&q=77",
+    "/admin/orgs/lookup?q=org",
+    f"/admin/orgs/{ORG}",
+    "/admin/users?limit=50",
+    "/admin/users?limit=50&q=77",
+    "/admin/users/lookup?q=77",
+    "/admin/keys?limit=50&include=usage",
+    "/admin/keys?limit=50&include=usage&sort=last_used_at:desc",
+    f"/admin/keys?limit=50&include=usage&org_id={ORG}",
+    f"/admin/keys/{KEY}",
+    f"/admin/limit?org_id={ORG}",
+    "/admin/plans?limit=50",
+    "/admin/credits/transactions?hours=720&limit=50",
+    "/admin/credits/transactions?hours=720&limit=50&kind=grant",
+    f"/admin/credits/transactions?hours=720&limit=50&org_id={ORG}",
+    "/admin/models/registry?limit=50",
+    "/admin/upstreams?limit=50",
+    "/admin/security-events?limit=50",
+    "/admin/audit-logs?hours=720&limit=50",
+    f"/admin/audit-logs?hours=720&limit=50&org_id={ORG}",
+    "/auth/sessions?everyone=true&limit=50",
+    "/admin/system/database",
+]
+OF_OWNERS = [
+    "/user/api-keys?limit=50&include=usage",
+    "/user/monitor",
+    "/user/api-keys/audit-logs?hours=720&limit=50",
+    *(f"/user/overview?hours={hours}" for hours in HOURS),
+    *(f"/user/usage?hours={hours}&limit=50" for hours in HOURS),
+    *(f"/user/transactions?hours={hours}&limit=50" for hours in HOURS),
+]
+
+
+def of_periods() -> list[str]:
+    """What operators see of the usage, for each period that a page offers."""
+    found = []
+    for hours in HOURS:
+        bucket = "hour" if hours <= 72 else "day"
+        period = f"hours={hours}"
+        found += [
+            f"/admin/overview?{period}",
+            f"/admin/usage?{period}&limit=50",
+            f"/admin/usage?{period}&limit=50&org_id={ORG}",
+            f"/admin/usage?{period}&limit=50&status=5xx",
+            f"/admin/usage/latency/series?{period}&bucket={bucket}",
+            f"/admin/usage/latency/series?{period}&bucket=day&org_id={ORG}",
+            f"/admin/usage/aggregate?{period}&by=model&org_id={ORG}&limit=50",
+        ]
+        of_whom = ("", f"&org_id={ORG}", "&model=maker-1/model-1")
+        found += [
+            f"/admin/usage/series?{period}&bucket={bucket}&by={by}{whose}"
+            for by, whose in product(("model", "org", "key", "user", "upstream"), of_whom)
+        ]
+    return found
+
+
+async def measure_pages(url: str) -> bool:
+    """Whether every page has its data within a second."""
+    connection = await asyncpg.connect(url)
+    requests = await connection.fetchval(REQUESTS, ORG)
+    await connection.close()
+    door = PostgresDoor(url, pool_size=4, deadline_seconds=DEADLINE_SECONDS)
+    async with asking(door) as (admin, owner):
+        asked = [(admin, path) for path in of_periods() + OF_OPERATORS]
+        asked += [(admin, f"/admin/usage/{one}") for one in requests]
+        asked += [(owner, path) for path in OF_OWNERS + [f"/user/usage/{one}" for one in requests]]
+        found: list[Found] = [await look(path, PROMISED_MS, partial(ask, path)) for ask, path in asked]
+    await door.close()
+    late = [one for one in found if not one.kept()]
+    print(*late, f"{len(found)} looks, {len(late)} of them too slow", sep="\n")
+    return not late
