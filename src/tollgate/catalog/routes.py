@@ -10,7 +10,7 @@ from fastapi import Depends, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tollgate.catalog import openrouter, rules, store
+from tollgate.catalog import readouts, rules, store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.entries import encoded
 from tollgate.catalog.rules import FRESH_SECONDS
@@ -107,12 +107,12 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
 
     async def endpoints(door: Annotated[Door, Depends(gate.open)], author: str, slug: str) -> dict[str, Any]:
         models_of_key, markup, _ = await access_of(door)
-        return {"data": openrouter.endpoints(await models_of_key.catalog.find(f"{author}/{slug}"), markup)}
+        return {"data": readouts.endpoints(await models_of_key.catalog.find(f"{author}/{slug}"), markup)}
 
     async def providers(door: Annotated[Door, Depends(gate.open)]) -> dict[str, Any]:
         """The upstreams that serve the models. OpenRouter is one of them, whatever providers it has."""
         models_of_key, _, _ = await access_of(door)
-        return {"data": openrouter.providers(await models_of_key.catalog.models())}
+        return {"data": readouts.providers(await models_of_key.catalog.models())}
 
     async def model(door: Annotated[Door, Depends(gate.open)], author: str, slug: str) -> Response:
         return await named(door, f"{author}/{slug}")
