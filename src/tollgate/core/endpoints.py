@@ -6,13 +6,21 @@ To add one, add an entry here; if its answers have a new form, add that to `comp
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from tollgate.core import units
 from tollgate.core.models import Dialect
 from tollgate.core.units import Units
 
-Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
+Endpoint = Literal[
+    "chat", "completions", "embeddings", "responses", "messages", "count_tokens", "images", "speech", "rerank",
+    "moderations",
+]  # fmt: skip
 
 EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
 WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp"))
+MAKING_IMAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "openai"))
+SPEAKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "openai"))
+RANKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
+MODERATING: Final[frozenset[Dialect]] = frozenset(("openai",))
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
 
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
@@ -49,6 +57,8 @@ class Form(NamedTuple):
     is_translated: bool = False
     """Whether servers without the endpoint get chat completions instead."""
     is_free: bool = False
+    streams: bool = False
+    """Whether it can answer in events, although nothing bounds its output."""
     units: Callable[[Mapping[str, Any]], Units] | None = None
     """The most that a body asks for beside tokens; raises BadRequest. None: the endpoint is priced by tokens alone."""
     meters: frozenset[str] = frozenset()
@@ -143,5 +153,51 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         has_messages=True,
         nested_media=True,
         is_free=True,
+    ),
+    "images": Form(
+        "/images/generations",
+        "chat",
+        "prompt",
+        (str,),
+        MAKING_IMAGES,
+        streams=True,
+        units=units.of_images,
+        meters=frozenset(("output_image",)),
+        floor="output:image",
+        also=("/images",),
+        elsewhere={"openrouter": "/images"},
+    ),
+    "speech": Form(
+        "/audio/speech",
+        "chat",
+        "input",
+        (str,),
+        SPEAKING,
+        units=units.of_speech,
+        meters=frozenset(("character",)),
+        is_spoken=True,
+        own_fields=frozenset(("speed",)),
+        extras=("input_references",),
+        answers_bytes=True,
+    ),
+    "rerank": Form(
+        "/rerank",
+        "embeddings",
+        "documents",
+        (str, dict),
+        RANKING,
+        one_prompt=False,
+        units=units.of_rerank,
+        floor="rerank:unit",
+        repeated="query",
+    ),
+    "moderations": Form(
+        "/moderations",
+        "chat",
+        "input",
+        (str, dict),
+        MODERATING,
+        one_prompt=False,
+        units=units.of_request,
     ),
 }

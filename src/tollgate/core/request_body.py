@@ -173,7 +173,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         endpoint=endpoint,
         model=model,
         fallbacks=tuple(fallbacks),
-        stream=(fields.flag(given, "stream") and form.generates) or form.answers_bytes,
+        stream=(fields.flag(given, "stream") and (form.generates or form.streams)) or form.answers_bytes,
         include_usage=fields.flag(stream_options, "include_usage", "stream_options.include_usage"),
         continuous_usage=bool(stream_options.get("continuous_usage_stats")),
         bound=bound,
