@@ -77,5 +77,7 @@ class BytesAnswer:
             raise call.failure
         if call.answer is not None:
             await send_plain(call, settled, self._send)
-        elif not call.failure:
+        elif call.failure:
+            await outlet.pass_on(self._last)
+        else:
             await outlet.finish(self._last)
