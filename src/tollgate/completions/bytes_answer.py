@@ -52,7 +52,7 @@ class BytesAnswer:
             return
         call.streams = True
         self._outlet.head(reply.headers)
-        call.note_generation(self._settlements)
+        call.note_generation(self._settlements.note_generation)
         async with reply.in_time():
             while piece := await reply.piece():
                 call.tally.events = 1
