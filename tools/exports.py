@@ -120,7 +120,7 @@ def errors_page() -> str:
 def endpoints_page() -> str:
     dialects = get_args(Dialect)
     rows = [
-        f"| `POST /v1{form.path}` | `{form.scope}` | {' | '.join(_way(form, dialect) for dialect in dialects)} |"
+        f"| {_paths(form)} | `{form.scope}` | {' | '.join(_way(form, dialect) for dialect in dialects)} |"
         for form in ENDPOINTS.values()
     ]
     return "\n".join(
@@ -136,6 +136,7 @@ def endpoints_page() -> str:
             "  translated without a change of its meaning is refused, by the name of its field: see",
             "  [Translation](translation.md).",
             "- **estimated**: Tollgate answers by itself, from the size of the request.",
+            "- **–**: a request is refused with `404 endpoint_not_served`, unless another upstream serves the model.",
             "",
             "If a model has several upstreams, those that have the endpoint serve it.",
             "",
@@ -150,6 +151,13 @@ def endpoints_page() -> str:
                 for form in ENDPOINTS.values()
                 if form.generates
             ),
+            "",
+            "| endpoint | charged by, beside tokens and `request` |",
+            "|---|---|",
+            *(f"| `{form.path}` | {_codes(sorted(form.meters))} |" for form in ENDPOINTS.values() if form.units),
+            "",
+            "A model whose route has another of the prices `character`, `second` and `output_image` is refused at an",
+            "endpoint with `400 model_unpriced`, since its calls would be free there.",
             "",
             f"_{MADE_BY}_",
             "",
@@ -178,7 +186,13 @@ def audit_actions_page() -> str:
 def _way(form: Form, dialect: Dialect) -> str:
     if dialect in form.dialects:
         return "passed"
+    if form.needs_native:
+        return "–"
     return "translated" if form.is_translated else "estimated"
+
+
+def _paths(form: Form) -> str:
+    return ", ".join(f"`POST /v1{path}`" for path in form.paths)
 
 
 def _codes(names: Iterable[str]) -> str:
@@ -351,7 +365,8 @@ def sandbox_faults_page() -> str:
             "",
             "The sandbox misbehaves on request, so that you can test how your program takes it. Send the header",
             "`x-sandbox-fault: name`, `name=value`, or several with commas (`slow=0.1,cut=5`), with a test key,",
-            'or with any key on a server that `make up` started. "Half" means after half of the tokens. The',
+            'or with any key on a server that `make up` started. "Half" means after half of the tokens; of',
+            "speech, each character counts as one, and all of them are owed. The",
             "third column is the most that a test key may ask for; a stall lasts 5 s. Unless the last column",
             "says otherwise, the call costs what it would have cost.",
             "",

@@ -452,8 +452,7 @@ async def test_an_unknown_path_is_told_which_one_was_probably_meant(path: str, m
 
 @pytest.mark.parametrize(
     ("path", "instead"),
-    [("/v1/moderations", "/v1/chat/completions"), ("/api/v1/audio/speech", "/v1/chat/completions"),
-     ("/api/v1/images", "/v1/chat/completions")],
+    [("/v1/images/edits", "/v1/chat/completions"), ("/api/v1/files", "/v1/chat/completions")],
 )  # fmt: skip
 async def test_an_endpoint_that_is_not_supported_is_told_what_is(path: str, instead: str) -> None:
     answer = await Site().ask("POST", f"http://tollgate.test{path}")

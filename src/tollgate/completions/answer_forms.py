@@ -9,6 +9,7 @@ from tollgate.core.endpoints import Endpoint
 from tollgate.core.errors import Shape, TollgateError
 from tollgate.core.sse import Tally
 from tollgate.core.typed_events import MessagesTally, ResponsesTally
+from tollgate.core.unit_tallies import ImagesTally, UnitsTally
 
 DONE: Final = b"data: [DONE]\n\n"
 MESSAGE_STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
@@ -72,6 +73,10 @@ def _failed_message(error: TollgateError, stream: Stream) -> bytes:
     return _event(error.body("anthropic", stream.request_id), "error")
 
 
+def _failed_images(error: TollgateError, stream: Stream) -> bytes:
+    return _event({"type": "error", **error.body(stream.shape)})
+
+
 def _event(told: Mapping[str, Any], name: str | None = None) -> bytes:
     data = b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
     return data if name is None else f"event: {name}\n".encode() + data
@@ -80,6 +85,8 @@ def _event(told: Mapping[str, Any], name: str | None = None) -> bytes:
 CHAT: Final = AnswerForm(Tally, ON_TOP, DONE, _failed_chat, is_typed=False)
 RESPONSES: Final = AnswerForm(ResponsesTally, ("response",), b"", _failed_response)
 GENERATE: Final = CHAT._replace(states_charge=True)
+IMAGES: Final = AnswerForm(ImagesTally, ON_TOP, DONE, _failed_images)
+IN_ONE_PIECE: Final = CHAT._replace(tally=UnitsTally)
 MESSAGES: Final = AnswerForm(MessagesTally, (None, "message"), MESSAGE_STOP, _failed_message)
 
 ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
@@ -90,4 +97,8 @@ ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
     "messages": MESSAGES,
     "count_tokens": MESSAGES,
     "generate": GENERATE,
+    "images": IMAGES,
+    "speech": IN_ONE_PIECE,
+    "rerank": IN_ONE_PIECE,
+    "moderations": IN_ONE_PIECE,
 }

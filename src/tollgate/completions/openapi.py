@@ -20,6 +20,10 @@ SUMMARIES: dict[Endpoint, str] = {
     "messages": "A message in the form of Anthropic's Messages, paid from the balance of the key's org",
     "count_tokens": "The tokens of a message, free of charge",
     "generate": "A text for one prompt, paid from the balance of the key's org",
+    "images": "Images from a text, paid from the balance of the key's org",
+    "speech": "Speech from a text, paid from the balance of the key's org",
+    "rerank": "Documents ranked by a query, paid from the balance of the key's org",
+    "moderations": "Texts checked for harmful content, paid from the balance of the key's org",
 }
 DESCRIPTION = (
     "The whole body is forwarded to the upstream, with parameters that this document does not name, and the answer "
@@ -45,14 +49,25 @@ SHAPES: dict[Endpoint, tuple[str, str]] = {
     "messages": ("MessagesRequest", "MessageAnswer"),
     "count_tokens": ("CountTokensRequest", "CountedTokens"),
     "generate": ("GenerateRequest", "GenerateAnswer"),
+    "images": ("ImagesRequest", "Images"),
+    "speech": ("SpeechRequest", ""),
+    "rerank": ("RerankRequest", "Reranked"),
+    "moderations": ("ModerationsRequest", "Moderations"),
 }
+SOUND: dict[str, Any] = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+BYTES = (
+    "The sound, as the upstream makes it, with its content type. The charge is not among the headers, which leave "
+    "before it is known: see `x-tollgate-request-id`. An answer that breaks off has no end, so the client notices."
+)
 CHUNKS: dict[Endpoint, str] = {
     "chat": "ChatCompletionChunk",
     "completions": "Completion",
     "responses": "TypedEvent",
     "messages": "TypedEvent",
     "generate": "GenerateEvent",
+    "images": "TypedEvent",
 }
+AS_IT_CAME = "The upstream's answer. Only `usage.cost` may differ."
 TRANSLATED = "The answer. `charge_nanos` says what it was charged."
 REFUSALS: tuple[type[TollgateError], ...] = (
     errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced,
@@ -60,7 +75,8 @@ REFUSALS: tuple[type[TollgateError], ...] = (
     errors.InvalidApiKey, errors.KeyDisabled, errors.KeyExpired, errors.KeyRevoked, errors.RequestTimeout,
     errors.HeadTooLarge, errors.InternalError, errors.ServerBusy, errors.ServerRestarting,
     errors.InsufficientCredits, errors.KeyBudgetExhausted, errors.QuotaExhausted, errors.PermissionDenied,
-    errors.ModelNotAllowed, errors.IpNotAllowed, errors.ModelNotFound, errors.RequestInProgress, errors.AnswerNotKept,
+    errors.ModelNotAllowed, errors.IpNotAllowed, errors.ModelNotFound, errors.EndpointNotServed,
+    errors.RequestInProgress, errors.AnswerNotKept,
     errors.BodyTooLarge, errors.IdempotencyKeyReused, errors.RateLimitExceeded, errors.TooManyInFlight,
     errors.PaidCallsSuspended, errors.UpstreamUnavailable, errors.UpstreamGarbled, errors.UpstreamCut,
     errors.UpstreamBusy, errors.CatalogUnavailable, errors.DatabaseUnavailable, errors.UpstreamTimeout,
@@ -111,9 +127,10 @@ def add(document: dict[str, Any]) -> None:
 
 def paths() -> dict[str, Any]:
     return {
-        mount + form.path: {"post": _operation(mount + form.path, endpoint)}
+        mount + path: {"post": _operation(mount + path, endpoint)}
         for mount in MOUNTS
         for endpoint, form in ENDPOINTS.items()
+        for path in form.paths
     } | {mount + BATCH_PATH: {"post": _batch(mount + BATCH_PATH)} for mount in MOUNTS}
 
 
@@ -141,8 +158,8 @@ def _header(name: str, description: str) -> dict[str, Any]:
 
 def _responses(path: str, endpoint: Endpoint) -> dict[str, Any]:
     _, answer = SHAPES[endpoint]
-    contents = {"application/json": _shape(answer)}
-    description = TRANSLATED if endpoint == "generate" else "The upstream's answer. Only `usage.cost` may differ."
+    contents = {"application/json": _shape(answer)} if answer else SOUND
+    description = TRANSLATED if endpoint == "generate" else AS_IT_CAME if answer else BYTES
     if endpoint in CHUNKS:
         contents["text/event-stream"] = _shape(CHUNKS[endpoint])
         description += f" With `stream`, the data of each event is a {CHUNKS[endpoint]}."

@@ -1,7 +1,7 @@
 """The state of one paid call, from its arrival to its settlement."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from tollgate.core import strict_json, upstream_errors
 from tollgate.core.dialects import generate, written
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import ServerRestarting, Shape, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
-from tollgate.core.models import SANDBOX, Route
+from tollgate.core.models import OPENROUTER, SANDBOX, Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
@@ -147,6 +147,12 @@ class PaidCall:
         if self.translated and reply.route.upstream.dialect not in ENDPOINTS[self.ask.endpoint].dialects:
             self.is_translated, self.tally = True, Tally()
         self.tally.counts = rules.is_own(reply.route)
+
+    def note_generation(self, write: Callable[[str, str, str], Awaitable[None]]) -> None:
+        """Writes OpenRouter's generation id to the row, while the answer goes on. If this process dies, the sweeper can
+        look up the cost."""
+        if self.reply and self.reply.route.upstream.id == OPENROUTER and self.generation_id:
+            self.noting = asyncio.ensure_future(write(self.id, self.generation_id, OPENROUTER))
 
     def facts(self) -> dict[str, Any]:
         """As the upstream's own failures carry them."""

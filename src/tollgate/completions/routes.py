@@ -123,8 +123,9 @@ def _body_hash(body: bytes, endpoint: Endpoint) -> str:
 
 def endpoints(gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None) -> list[PaidEndpoint]:
     return [
-        PaidEndpoint(mount + form.path, endpoint, gate, flow, clock, redact)
+        PaidEndpoint(mount + path, endpoint, gate, flow, clock, redact)
         for endpoint, form in ENDPOINTS.items()
+        for path in form.paths
         for mount in MOUNTS
     ]
 

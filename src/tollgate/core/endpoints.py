@@ -3,15 +3,24 @@
 To add one, add an entry here; if its answers have a new form, add that to `completions/answer_forms.py`.
 """
 
-from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple, get_args
 
+from tollgate.core import units
 from tollgate.core.models import Dialect
+from tollgate.core.units import Units
 
-Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens", "generate"]
+Endpoint = Literal[
+    "chat", "completions", "embeddings", "responses", "messages", "count_tokens", "generate", "images", "speech",
+    "rerank", "moderations",
+]  # fmt: skip
 
 EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
 WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp"))
+MAKING_IMAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "openai"))
+SPEAKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "openai"))
+RANKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
+MODERATING: Final[frozenset[Dialect]] = frozenset(("openai",))
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
 NO_DIALECT: Final[frozenset[Dialect]] = frozenset()
 
@@ -58,6 +67,38 @@ class Form(NamedTuple):
     is_translated: bool = False
     """Whether servers without the endpoint get chat completions instead."""
     is_free: bool = False
+    streams: bool = False
+    """Whether it can answer in events, although nothing bounds its output."""
+    units: Callable[[Mapping[str, Any]], Units] | None = None
+    """The most that a body asks for beside tokens; raises BadRequest. None: the endpoint is priced by tokens alone."""
+    meters: frozenset[str] = frozenset()
+    """The names of UnitPrices that it can be charged by. A model with another of these prices is refused here."""
+    floor: str | None = None
+    """The register's name for the least price of an image or a request at OpenRouter, whatever its listing says."""
+    repeated: str | None = None
+    """A text that is read again with each part of the prompt."""
+    is_spoken: bool = False
+    """The prompt has the price of its characters, not of its tokens."""
+    own_fields: frozenset[str] = frozenset()
+    """Fields that ask for an extra elsewhere, and not here."""
+    extras: tuple[str, ...] = ()
+    """Fields that ask for an extra here."""
+    answers_bytes: bool = False
+    """An answer is neither JSON nor events: it is passed on as it comes."""
+    also: tuple[str, ...] = ()
+    """Other paths of the endpoint for clients."""
+    elsewhere: Mapping[Dialect, str] = {}
+    """Its path at servers that have it under another name."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """For clients, under each of MOUNTS."""
+        return (self.path, *self.also)
+
+    @property
+    def needs_native(self) -> bool:
+        """Servers without the endpoint cannot take part: there is no translation, and no answer of our own."""
+        return not (self.is_translated or self.is_free)
 
     @property
     def generates(self) -> bool:
@@ -148,5 +189,55 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         bounds=("max_new_tokens",),
         refused_bounds=("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"),
         is_translated=True,
+    ),
+    "images": Form(
+        "/images/generations",
+        "chat",
+        "prompt",
+        (str,),
+        "a text",
+        MAKING_IMAGES,
+        streams=True,
+        units=units.of_images,
+        meters=frozenset(("output_image",)),
+        floor="output:image",
+        also=("/images",),
+        elsewhere={"openrouter": "/images"},
+    ),
+    "speech": Form(
+        "/audio/speech",
+        "chat",
+        "input",
+        (str,),
+        "a text",
+        SPEAKING,
+        units=units.of_speech,
+        meters=frozenset(("character",)),
+        is_spoken=True,
+        own_fields=frozenset(("speed",)),
+        extras=("input_references",),
+        answers_bytes=True,
+    ),
+    "rerank": Form(
+        "/rerank",
+        "embeddings",
+        "documents",
+        (str, dict),
+        "a list of texts or objects",
+        RANKING,
+        one_prompt=False,
+        units=units.of_rerank,
+        floor="rerank:unit",
+        repeated="query",
+    ),
+    "moderations": Form(
+        "/moderations",
+        "chat",
+        "input",
+        (str, dict),
+        "a text, or a list of texts or objects",
+        MODERATING,
+        one_prompt=False,
+        units=units.of_request,
     ),
 }

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from starlette.types import Receive, Scope, Send
 
 from tollgate.sandbox import billing, delivery, extras, speech
-from tollgate.sandbox.catalog import Model
+from tollgate.sandbox.catalog import TALKING, Model
 from tollgate.sandbox.client_connection import ClientConnection, ClientGone, Cut
 from tollgate.sandbox.dialects import Dialect
 from tollgate.sandbox.encoding import encode_with, utf8
@@ -133,7 +133,7 @@ class Completions:
 
 
 def speaks(model: Model) -> bool:
-    return model.behaviour != "embed"
+    return model.behaviour in TALKING
 
 
 def spoken(prompt: Used, said: Said, params: Parameters) -> Used:

@@ -19,7 +19,9 @@ from tollgate.sandbox.state import Barrier, State
 from tollgate.sandbox.stream import VLLM_ERROR
 
 REFUSED_KEY = "sandbox-refuses-me"
-LONG_FIELDS = {"messages", "prompt", "input", "instructions", "system", "tools", "response_format"}
+LONG_FIELDS = frozenset(
+    ("messages", "prompt", "input", "instructions", "system", "tools", "response_format", "documents", "query")
+)
 SHOWN_FIELDS = ("model", "user", "session_id")
 LONGEST_KEPT = 200
 """Of each of these, where little is kept."""

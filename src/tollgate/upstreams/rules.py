@@ -156,13 +156,16 @@ def is_fault(status: int) -> bool:
     return status >= 500 or not (200 <= status < 300 or 400 <= status < 500)
 
 
-def is_readable(headers: Mapping[str, str], *, stream: bool) -> bool:
-    """Whether the headers announce JSON, or events for a stream. Compressed bodies are refused: they may be bombs."""
+def is_readable(headers: Mapping[str, str], *, stream: bool, as_bytes: bool = False) -> bool:
+    """Whether the headers announce JSON, or events for a stream; where bytes are asked for, sound alone. Compressed
+    bodies are refused: they may be bombs."""
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         return False
     if headers.get("content-length") == "0":
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if as_bytes:
+        return kind.startswith("audio/") or kind == "application/octet-stream"
     return kind.endswith("json") or (stream and kind == "text/event-stream")
 
 
