@@ -156,7 +156,8 @@ class StreamedAnswer:
         look up the cost."""
         call = self._call
         if reply.route.upstream.id == OPENROUTER and call.generation_id:
-            noted = self._settlements.note_generation(call.id, call.generation_id, OPENROUTER)
+            is_byok = call.grant.uses_org_key(reply.route)
+            noted = self._settlements.note_generation(call.id, call.generation_id, OPENROUTER, is_byok=is_byok)
             call.noting = asyncio.ensure_future(noted)
 
     def _in_band(self, failure: TollgateError) -> bytes:

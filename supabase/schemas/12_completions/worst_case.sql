@@ -40,7 +40,9 @@ create function tollgate.grant_of(
   admitted tollgate.admitted,
   environment text,
   wallet tollgate.wallet,
-  remaining tollgate.remaining
+  remaining tollgate.remaining,
+  item jsonb,
+  org_keys jsonb
 ) returns json
 language plpgsql
 immutable
@@ -58,6 +60,11 @@ begin
     'markup_ppm', admitted.markup_ppm,
     'balance_nanos', wallet.balance_nanos,
     'held_nanos', wallet.held_nanos,
+    'byok', case when org_keys is not null or (item ->> 'is_byok')::boolean then json_build_object(
+      'keys', coalesce(org_keys, '{}'),
+      'fee_nanos', (item ->> 'byok_fee_nanos')::bigint,
+      'only', coalesce((item ->> 'is_byok')::boolean, false)
+    ) end,
     'limits', case when not remaining is null then json_build_object(
       'requests', case when remaining.requests_limit is not null then json_build_object(
         'limit', remaining.requests_limit,
@@ -74,5 +81,5 @@ begin
 end
 $$;
 
-comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining) is
-  'The answer to an admitted request. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
+comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb, jsonb) is
+  'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
