@@ -59,7 +59,7 @@ class Vault:
             text = _cipher(self._keys[found["sealed_with"]]).decrypt(
                 sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to
             )
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise VaultLocked from None
         return SecretStr(text.decode())
 

@@ -135,6 +135,7 @@ declare
   given tollgate.secrets;
   made tollgate.secrets;
 begin
+  given.kind := kind;
   given := tollgate.with_fields(given, secret - 'sealed', array['name', 'address', 'sealed_with', 'last_four']);
   if kind = 'upstream_key' and given.name <> 'openrouter' then
     perform from tollgate.upstreams u
@@ -146,7 +147,7 @@ begin
   end if;
   insert into tollgate.secrets as s (kind, org_id, name, address, sealed, sealed_with, last_four)
   values (
-    tollgate_put_secret.kind, whose, given.name, given.address, decode(secret ->> 'sealed', 'hex'),
+    given.kind, whose, given.name, given.address, decode(secret ->> 'sealed', 'hex'),
     given.sealed_with, given.last_four
   )
   on conflict on constraint secrets_org_id_kind_name_key do update set
