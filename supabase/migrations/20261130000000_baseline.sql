@@ -7724,6 +7724,55 @@ comment on function public.tollgate_drop_old_contents(integer, integer) is
 select tollgate.expose('public.tollgate_drop_old_contents(integer, integer)');
 
 
+-- schemas/11_vault/org_keys.sql
+
+-- What an org's own keys change about the admission of a call.
+
+create function tollgate.may_ask(upstreams jsonb, upstream text) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select exists (select from jsonb_array_elements(upstreams) m (of_model) where m.of_model ? upstream)
+$$;
+
+comment on function tollgate.may_ask(jsonb, text) is
+  'Whether a call may ask the upstream. `upstreams` has an array of ids for each model of the call.';
+
+
+create function tollgate.with_org_keys(item jsonb, org_keys jsonb, fee_nanos bigint) returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  -- A call that costs nothing has no fee either.
+  fee constant bigint := case when (item ->> 'byok_fee_nanos')::bigint = 0 then 0
+    else coalesce(fee_nanos, (item ->> 'byok_fee_nanos')::bigint) end;
+  is_byok constant boolean := not exists (
+    select from jsonb_array_elements(item -> 'upstreams') m (of_model)
+    where not (m.of_model ?| array(select jsonb_object_keys(org_keys)))
+  );
+  fixed constant numeric := case when is_byok then fee else greatest((item ->> 'fixed_nanos')::numeric, fee) end;
+  output constant numeric := case when is_byok then 0 else (item ->> 'output_nanos')::numeric end;
+begin
+  return item || jsonb_build_object(
+    'is_byok', is_byok,
+    'byok_fee_nanos', fee,
+    'fixed_nanos', fixed,
+    'output_nanos', output,
+    'price', case when is_byok
+      then jsonb_build_object('fixed_nanos', fixed, 'output_nanos', output)
+      else item -> 'price'
+    end || jsonb_build_object('byok_fee_nanos', fee)
+  );
+end
+$$;
+
+comment on function tollgate.with_org_keys(jsonb, jsonb, bigint) is
+  'The item of an admission whose org has keys of its own for some of the upstreams. Where each model has an upstream with a key, no other upstream is asked, and the worst case is the fee: `fee_nanos`, or the item''s where that is null. Otherwise it is the usual one, and at least the fee.';
+
+
 -- schemas/11_vault/rotation.sql
 
 -- Encrypts secrets again, after VAULT_KEY has changed.
@@ -8181,15 +8230,7 @@ begin
     if refusal is not null then
       null;
     elsif (request.earlier).id is not null then
-      request.item := jsonb_build_object(
-        'is_byok', (request.earlier).is_byok, 'byok_fee_nanos', (request.earlier).price -> 'byok_fee_nanos'
-      );
-      admitted := row(
-        null, request.id, request.org_id, (request.earlier).key_id, (request.earlier).user_id,
-        (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
-        (request.earlier).reserved_tokens
-      );
-      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining, request.item, request.org_keys);
+      answer := tollgate.grant_again(request.earlier, request.environment, wallet, remaining, request.org_keys);
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
@@ -8238,15 +8279,9 @@ begin
         )
       );
       if wallet.open_requests >= request.most_open then
-        refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
-          'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
-        ));
+        refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-          'available_nanos', available,
-          'required_nanos', worst_case.hold_nanos,
-          'affordable_output_tokens', worst_case.affordable_tokens
-        ));
+        refusal := tollgate.credits_refusal(available, worst_case);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -8288,9 +8323,7 @@ begin
         if request.is_counted then
           least_left := tollgate.tighter(least_left, key_remaining);
         end if;
-        answer := tollgate.grant_of(
-          admitted, request.environment, wallet, least_left, request.item, request.org_keys
-        );
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.org_keys);
       end if;
     end if;
 
@@ -8563,55 +8596,6 @@ comment on function tollgate.settle_key(text, timestamptz, bigint, bigint, bigin
   'Corrects a key''s budget, quotas and windows by the difference between what a request took at its admission and what it cost and used. Locks the key.';
 
 
--- schemas/12_completions/org_keys.sql
-
--- Calls that go upstream with a key of the org's own.
-
-create function tollgate.may_ask(upstreams jsonb, upstream text) returns boolean
-language sql
-immutable
-set search_path = ''
-as $$
-  select exists (select from jsonb_array_elements(upstreams) m (of_model) where m.of_model ? upstream)
-$$;
-
-comment on function tollgate.may_ask(jsonb, text) is
-  'Whether a call may ask the upstream. `upstreams` has an array of ids for each model of the call.';
-
-
-create function tollgate.with_org_keys(item jsonb, org_keys jsonb, fee_nanos bigint) returns jsonb
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  -- A call that costs nothing has no fee either.
-  fee constant bigint := case when (item ->> 'byok_fee_nanos')::bigint = 0 then 0
-    else coalesce(fee_nanos, (item ->> 'byok_fee_nanos')::bigint) end;
-  is_byok constant boolean := not exists (
-    select from jsonb_array_elements(item -> 'upstreams') m (of_model)
-    where not (m.of_model ?| array(select jsonb_object_keys(org_keys)))
-  );
-  fixed constant numeric := case when is_byok then fee else greatest((item ->> 'fixed_nanos')::numeric, fee) end;
-  output constant numeric := case when is_byok then 0 else (item ->> 'output_nanos')::numeric end;
-begin
-  return item || jsonb_build_object(
-    'is_byok', is_byok,
-    'byok_fee_nanos', fee,
-    'fixed_nanos', fixed,
-    'output_nanos', output,
-    'price', case when is_byok
-      then jsonb_build_object('fixed_nanos', fixed, 'output_nanos', output)
-      else item -> 'price'
-    end || jsonb_build_object('byok_fee_nanos', fee)
-  );
-end
-$$;
-
-comment on function tollgate.with_org_keys(jsonb, jsonb, bigint) is
-  'The item of an admission whose org has keys of its own for some of the upstreams. Where each model has an upstream with a key, no other upstream is asked, and the worst case is the fee: `fee_nanos`, or the item''s where that is null. Otherwise it is the usual one, and at least the fee.';
-
-
 -- schemas/12_completions/refusals.sql
 
 -- Refusals of a paid call to a key that may act.
@@ -8627,6 +8611,35 @@ $$;
 
 comment on function tollgate.suspended_refusal(text, timestamptz) is
   'The refusal of an org whose paid calls are suspended.';
+
+
+create function tollgate.in_flight_refusal(most_open bigint, open_requests bigint) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(429, 'too_many_in_flight',
+    jsonb_build_object('limit', most_open, 'in_flight', open_requests, 'of', 'org'))
+$$;
+
+comment on function tollgate.in_flight_refusal(bigint, bigint) is
+  'The refusal of an org that has as many requests open as it may.';
+
+
+create function tollgate.credits_refusal(available bigint, worst_case tollgate.worst_case) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
+    'available_nanos', available,
+    'required_nanos', worst_case.hold_nanos,
+    'affordable_output_tokens', worst_case.affordable_tokens
+  ))
+$$;
+
+comment on function tollgate.credits_refusal(bigint, tollgate.worst_case) is
+  'The refusal of a request whose worst case the org cannot pay.';
 
 
 create function tollgate.model_refusal(key tollgate.api_keys, models jsonb) returns jsonb
@@ -9320,7 +9333,6 @@ create function tollgate.grant_of(
   environment text,
   wallet tollgate.wallet,
   remaining tollgate.remaining,
-  item jsonb,
   org_keys jsonb
 ) returns json
 language plpgsql
@@ -9339,10 +9351,10 @@ begin
     'markup_ppm', admitted.markup_ppm,
     'balance_nanos', wallet.balance_nanos,
     'held_nanos', wallet.held_nanos,
-    'byok', case when org_keys is not null or (item ->> 'is_byok')::boolean then json_build_object(
+    'byok', case when admitted.item ? 'is_byok' then json_build_object(
       'keys', coalesce(org_keys, '{}'),
-      'fee_nanos', (item ->> 'byok_fee_nanos')::bigint,
-      'only', coalesce((item ->> 'is_byok')::boolean, false)
+      'fee_nanos', admitted.item -> 'byok_fee_nanos',
+      'only', admitted.item -> 'is_byok'
     ) end,
     'limits', case when not remaining is null then json_build_object(
       'requests', case when remaining.requests_limit is not null then json_build_object(
@@ -9360,8 +9372,35 @@ begin
 end
 $$;
 
-comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb, jsonb) is
+comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb) is
   'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
+
+
+create function tollgate.grant_again(
+  earlier tollgate.requests,
+  environment text,
+  wallet tollgate.wallet,
+  remaining tollgate.remaining,
+  org_keys jsonb
+) returns json
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.grant_of(
+    row(
+      case when earlier.price ? 'byok_fee_nanos' then jsonb_build_object(
+        'is_byok', earlier.is_byok, 'byok_fee_nanos', earlier.price -> 'byok_fee_nanos'
+      ) end,
+      earlier.id, earlier.org_id, earlier.key_id, earlier.user_id, earlier.markup_ppm, earlier.hold_nanos,
+      earlier.output_bound, earlier.reserved_tokens
+    )::tollgate.admitted,
+    environment, wallet, remaining, org_keys
+  )
+$$;
+
+comment on function tollgate.grant_again(tollgate.requests, text, tollgate.wallet, tollgate.remaining, jsonb) is
+  'The answer to a request that was admitted before. Keys that the org has stored since are left out.';
 
 
 -- schemas/13_books/audit.sql

@@ -24,7 +24,8 @@ OPENROUTERS = "canary-of-openrouter-without-a-form-1e2f3a"
 ORGS_OWN = "canary-of-an-orgs-own-key-at-openrouter-4b5c"
 VAULT_KEY = "c0ffee" * 10 + "c0de"
 SECRETS = {"the client's key": CLIENTS, "a stranger's key": STRANGERS, "OpenRouter's key": OPENROUTERS,
-           "the pepper": PEPPER, "the cron secret": CRON_SECRET, "an org's own key": ORGS_OWN, "the vault's key": VAULT_KEY}  # fmt: skip
+           "the pepper": PEPPER, "the cron secret": CRON_SECRET,
+           "an org's own key": ORGS_OWN, "the vault's key": VAULT_KEY}  # fmt: skip
 FAULTS = (
     *(
         "status=401",

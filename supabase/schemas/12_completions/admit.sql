@@ -160,15 +160,7 @@ begin
     if refusal is not null then
       null;
     elsif (request.earlier).id is not null then
-      request.item := jsonb_build_object(
-        'is_byok', (request.earlier).is_byok, 'byok_fee_nanos', (request.earlier).price -> 'byok_fee_nanos'
-      );
-      admitted := row(
-        null, request.id, request.org_id, (request.earlier).key_id, (request.earlier).user_id,
-        (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
-        (request.earlier).reserved_tokens
-      );
-      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining, request.item, request.org_keys);
+      answer := tollgate.grant_again(request.earlier, request.environment, wallet, remaining, request.org_keys);
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
@@ -217,15 +209,9 @@ begin
         )
       );
       if wallet.open_requests >= request.most_open then
-        refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
-          'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
-        ));
+        refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-          'available_nanos', available,
-          'required_nanos', worst_case.hold_nanos,
-          'affordable_output_tokens', worst_case.affordable_tokens
-        ));
+        refusal := tollgate.credits_refusal(available, worst_case);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -267,9 +253,7 @@ begin
         if request.is_counted then
           least_left := tollgate.tighter(least_left, key_remaining);
         end if;
-        answer := tollgate.grant_of(
-          admitted, request.environment, wallet, least_left, request.item, request.org_keys
-        );
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.org_keys);
       end if;
     end if;
 

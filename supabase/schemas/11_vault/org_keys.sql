@@ -1,4 +1,4 @@
--- Calls that go upstream with a key of the org's own.
+-- What an org's own keys change about the admission of a call.
 
 create function tollgate.may_ask(upstreams jsonb, upstream text) returns boolean
 language sql
