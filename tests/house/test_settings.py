@@ -89,6 +89,7 @@ BAD = [
     ("KEY_PEPPER_PREVIOUS", DEVELOPMENT_PEPPER, "same as KEY_PEPPER"),
     ("VAULT_KEY", "5e" * 31, "64 hexadecimal digits"),
     ("VAULT_KEY", "g" * 64, "openssl rand -hex 32"),
+    ("VAULT_KEY_PREVIOUS", "5e" * 33, "64 hexadecimal digits"),
     ("BYOK_FEE", "-0.001", "greater than or equal to 0"),
     ("BYOK_FEE", "0.0000000001", "no more than 9 decimal places"),
     ("OPENROUTER_API_KEY", "sk-or-v1-0123…", ""),
