@@ -209,7 +209,7 @@ def _replayed(found: Replay) -> Replay:
 
 def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any], keys: OrgKeys, models: Sequence[Model]) -> Grant:
     ask, is_test = call.ask, call.caller.environment == "test"
-    search_off = not is_test and not keys.secrets and rules.must_cost_nothing(ask, granted)
+    search_off = not is_test and OPENROUTER not in keys.secrets and rules.must_cost_nothing(ask, granted)
     routes = [route for model in quote.models for route in model.routes]
     return Grant(
         org_id=granted["org_id"],
