@@ -8634,12 +8634,13 @@ as $$
   select tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
     'available_nanos', available,
     'required_nanos', worst_case.hold_nanos,
-    'affordable_output_tokens', worst_case.affordable_tokens
+    'affordable_output_tokens', case when worst_case.affordable_tokens < 1000000000
+      then worst_case.affordable_tokens else 0 end
   ))
 $$;
 
 comment on function tollgate.credits_refusal(bigint, tollgate.worst_case) is
-  'The refusal of a request whose worst case the org cannot pay.';
+  'The refusal of a request whose worst case the org cannot pay. Where output costs nothing, fewer tokens would not help, so none are affordable.';
 
 
 create function tollgate.model_refusal(key tollgate.api_keys, models jsonb) returns jsonb

@@ -217,6 +217,7 @@ async def test_the_fee_needs_credits_and_no_more_than_the_fee(place: Place) -> N
     poor = await place.customer(nanos=FEE - 1)
     answer = await place.stage.post(poor, a_chat(max_tokens=8000))
     assert (answer.status_code, error(answer)["required_nanos"]) == (402, FEE)
+    assert "fewer output tokens" not in error(answer)["message"]
     just, usual = await place.customer(nanos=FEE), await place.customer(key=None, nanos=FEE)
     assert (await place.stage.post(usual, a_chat(max_tokens=8000))).status_code == 402
     assert (await place.stage.post(just, a_chat(max_tokens=8000))).status_code == 200
