@@ -48,7 +48,7 @@ class UpstreamKeys(BaseModel):
 
 
 class NewUpstreamKey(ChangeBody):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"key": "sk-or-v1-…"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"key": "sk-or-v1-0123456789abcdef"}]})
 
     key: Value = Field(description="The key of your own account at the upstream. It is never shown again.")
 
@@ -74,7 +74,7 @@ class HfTokens(BaseModel):
 
 
 class NewHfToken(ChangeBody):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "default", "token": "hf_…"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "default", "token": "hf_0123456789abcdef"}]})
 
     name: TokenName = "default"
     token: Value = Field(description="An access token of Hugging Face. It is never shown again.")
