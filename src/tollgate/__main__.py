@@ -1,4 +1,4 @@
-"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, demo.
+"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, rotate-vault, hf-token, demo.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings, 3 the books were rewritten since a head was taken.
 What went wrong is one line on stderr.
@@ -39,6 +39,9 @@ from tollgate.sandbox import API
 from tollgate.sessions import rules as session_rules
 from tollgate.sessions import store as sessions
 from tollgate.settings import Settings
+from tollgate.vault import rotation
+from tollgate.vault import store as vault
+from tollgate.vault.rules import Vault
 
 AUDIT_SECONDS = 3600.0
 DEMO_CREDITS = 5
@@ -237,6 +240,30 @@ def _read(file: str) -> str:
         ) from None
 
 
+def rotate_vault(chosen: Settings, options: argparse.Namespace) -> None:
+    """Encrypt all stored secrets with VAULT_KEY. Ends with 1 if one cannot be read."""
+    with _database(chosen, created=False):
+        rotated = _through_the_door(
+            chosen, lambda door: rotation.rotate(console(door, "rotate-vault"), Vault(chosen.vault_keys))
+        )
+    _report(
+        options,
+        rotated._asdict(),
+        f"{rotated.sealed} secrets were encrypted again. All that can be read are encrypted with VAULT_KEY now.",
+    )
+    if rotated.unreadable:
+        raise CommandError(
+            f"no key of the vault can read {', '.join(rotated.unreadable)}: store these again, or delete them"
+        )
+
+
+def hf_token(chosen: Settings, options: argparse.Namespace) -> None:
+    """Print a stored token of Hugging Face, for a server that downloads models."""
+    with _database(chosen, created=False):
+        found = _through_the_door(chosen, lambda door: vault.read(console(door, "hf-token"), "hf_token", options.name))
+    print(Vault(chosen.vault_keys).open(found["secret"]).get_secret_value())
+
+
 def demo(chosen: Settings, options: argparse.Namespace) -> None:
     """Serve with a database of its own and a demo key that has 5 credits. For trying out, never in production."""
     if chosen.production:
@@ -416,6 +443,9 @@ def _parser() -> argparse.ArgumentParser:
     auditing = add("audit", audit, parents=[reports]).add_mutually_exclusive_group()
     auditing.add_argument("--head", action="store_true", help="print the signed heads of the hash chains as JSON")
     auditing.add_argument("--against", metavar="FILE", help="a head that was kept; - reads it from standard input")
+    add("rotate-vault", rotate_vault, parents=[reports])
+    printing = add("hf-token", hf_token)
+    printing.add_argument("name", nargs="?", default="default", help="the name of the token; default if not said")
     add("demo", demo)
     return parser
 

@@ -43,6 +43,7 @@ from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.transports import open_transport
+from tollgate.vault.rules import Vault
 from tollgate.web import front_page, session_cookie
 from tollgate.web.application import Application
 from tollgate.web.cors import Cors
@@ -287,6 +288,8 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         markup_ppm=chosen.markup_ppm,
         ttl_seconds=chosen.hold_ttl_seconds,
         register=chosen.extras_register,
+        byok_fee_nanos=chosen.byok_fee_nanos,
+        vault=Vault(chosen.vault_keys),
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
     flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
@@ -304,7 +307,15 @@ def _openrouter(chosen: Settings) -> Upstream:
     """In a demo, this is the sandbox."""
     base_url = chosen.openrouter_base_url
     is_sandbox = base_url == chosen.sandbox_base_url
-    return Upstream(OPENROUTER, "openrouter", base_url, "OPENROUTER_API_KEY", is_sandbox=is_sandbox, trusted=True)
+    return Upstream(
+        OPENROUTER,
+        "openrouter",
+        base_url,
+        "OPENROUTER_API_KEY",
+        is_sandbox=is_sandbox,
+        trusted=True,
+        takes_org_keys=True,
+    )
 
 
 def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dict[Environment, Catalog]:

@@ -6,6 +6,7 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -215,6 +216,20 @@ class Settings(BaseModel):
         "KEY_PEPPER when they are used.",
     )
 
+    vault_key: SecretStr | None = Field(
+        None,
+        alias="VAULT_KEY",
+        description="The key that stored secrets are encrypted with: 64 hexadecimal digits, from "
+        "`openssl rand -hex 32`. Without it, no org can store a key of its own. If it is lost, all stored secrets "
+        "must be stored again.",
+    )
+    vault_key_previous: SecretStr | None = Field(
+        None,
+        alias="VAULT_KEY_PREVIOUS",
+        description="The former VAULT_KEY, during a rotation. `python -m tollgate rotate-vault` encrypts with "
+        "VAULT_KEY what is still encrypted with it.",
+    )
+
     openrouter_api_key: SecretStr | None = Field(
         None,
         alias="OPENROUTER_API_KEY",
@@ -270,6 +285,15 @@ class Settings(BaseModel):
         ge=0,
         le=100,
         description="The markup on cost, unless the plan or the org has its own: 0.05 is 5 %.",
+    )
+    byok_fee: Decimal = Field(
+        Decimal("0.001"),
+        alias="BYOK_FEE",
+        ge=0,
+        le=1000,
+        decimal_places=9,
+        description="What a request costs that goes upstream with the org's own key, in credits, unless the org has "
+        "its own fee.",
     )
     show_cost: Literal["charge", "both"] = Field(
         "charge",
@@ -385,6 +409,13 @@ class Settings(BaseModel):
             raise ValueError(f"must have at least {SHORTEST_PEPPER} characters; try `openssl rand -hex 32`")
         return value
 
+    @field_validator("vault_key", "vault_key_previous")
+    @classmethod
+    def _is_of_256_bits(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()):
+            raise ValueError("must be 64 hexadecimal digits; try `openssl rand -hex 32`")
+        return value
+
     @field_validator("cron_secret", "metrics_token")
     @classmethod
     def _is_no_guess(cls, value: SecretStr | None) -> SecretStr | None:
@@ -441,6 +472,10 @@ class Settings(BaseModel):
             wrong.append("HOLD_TTL_SECONDS: must be longer than UPSTREAM_TIMEOUT_SECONDS")
         if self.key_pepper == self.key_pepper_previous:
             wrong.append("KEY_PEPPER_PREVIOUS: is the same as KEY_PEPPER")
+        if self.vault_key_previous and not self.vault_key:
+            wrong.append("VAULT_KEY: is missing; VAULT_KEY_PREVIOUS needs it")
+        if len(set(self.vault_keys)) < len(self.vault_keys):
+            wrong.append("VAULT_KEY_PREVIOUS: is the same as VAULT_KEY")
         return wrong
 
     def _wrong_in_production(self) -> list[str]:
@@ -510,6 +545,16 @@ class Settings(BaseModel):
         """The active peppers, newest first."""
         both = (self.key_pepper, self.key_pepper_previous)
         return tuple(pepper.get_secret_value() for pepper in both if pepper)
+
+    @property
+    def vault_keys(self) -> tuple[bytes, ...]:
+        """The keys of the vault, newest first."""
+        both = (self.vault_key, self.vault_key_previous)
+        return tuple(bytes.fromhex(key.get_secret_value()) for key in both if key)
+
+    @property
+    def byok_fee_nanos(self) -> int:
+        return int(self.byok_fee * NANOS_PER_CREDIT)
 
     def secrets(self) -> list[str]:
         """All secret values that are set, for redaction."""

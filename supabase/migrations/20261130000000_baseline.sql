@@ -613,12 +613,14 @@ create table tollgate.plans (
   tokens_per_day tollgate.limit,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  max_concurrent_requests tollgate.limit
+  max_concurrent_requests tollgate.limit,
+  byok_fee_nanos tollgate.not_negative
 );
 
 comment on table tollgate.plans is 'Named sets of limits and a markup. A null limit is no limit; a null markup is the setting MARKUP.';
 comment on column tollgate.plans.markup_ppm is 'Markup in parts per million of the cost: 50000 is 5 %.';
 comment on column tollgate.plans.max_concurrent_requests is 'How many requests an org on the plan may have open at once; null is no bound.';
+comment on column tollgate.plans.byok_fee_nanos is 'What a request with the org''s own upstream key costs; null is the setting BYOK_FEE.';
 
 alter table tollgate.plans enable row level security;
 
@@ -650,7 +652,8 @@ create table tollgate.orgs (
   quarantined_at timestamptz,
   paid_suspended_at timestamptz,
   paid_suspended_reason text,
-  chain_head bytea
+  chain_head bytea,
+  byok_fee_nanos tollgate.not_negative
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -666,6 +669,7 @@ comment on column tollgate.orgs.quarantined_at is 'When a request of the org was
 comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Other calls are served all the same.';
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
 comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
+comment on column tollgate.orgs.byok_fee_nanos is 'What a request with the org''s own upstream key costs; null follows the plan.';
 
 alter table tollgate.orgs enable row level security;
 
@@ -932,7 +936,7 @@ create domain tollgate.base_url as text check (
 create domain tollgate.dialect as text check (value is not null and value in ('vllm', 'sglang', 'llamacpp', 'tgi', 'openai'));
 create domain tollgate.secret_name as text check (
   value ~ '^[A-Z][A-Z0-9_]{0,127}$'
-  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_)'
+  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_|VAULT_)'
 );
 create domain tollgate.connect_seconds as double precision check (value is not null and value between 0.1 and 60);
 create domain tollgate.wait_seconds as double precision check (value is not null and value between 0.1 and 86400);
@@ -950,6 +954,7 @@ create domain tollgate.listing as jsonb check (
   value is not null and jsonb_typeof(value) = 'object' and length(value::text) <= 20000
 );
 create domain tollgate.concurrency as integer check (value between 1 and 100000);
+create domain tollgate.yes_or_no as boolean check (value is not null);
 
 
 create table tollgate.upstreams (
@@ -965,11 +970,13 @@ create table tollgate.upstreams (
   health_path tollgate.health_path,
   state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  updated_at timestamptz not null default now(),
+  takes_org_keys tollgate.yes_or_no not null default false
 );
 
 comment on table tollgate.upstreams is 'Upstreams of our own that serve OpenAI''s API. OpenRouter is not here: it comes from the settings.';
 comment on column tollgate.upstreams.secret_name is 'The environment variable that holds the upstream''s key; the key itself is never stored.';
+comment on column tollgate.upstreams.takes_org_keys is 'Whether orgs may store keys of their own for it, in 11_vault. A call with such a key costs a fee alone, so the server must check keys.';
 
 alter table tollgate.upstreams enable row level security;
 
@@ -1237,6 +1244,40 @@ comment on table tollgate.contents is 'The beginnings of prompts and answers; se
 alter table tollgate.contents enable row level security;
 
 
+-- schemas/11_vault/tables.sql
+
+create domain tollgate.secret_kind as text check (value in ('upstream_key', 'hf_token'));
+create domain tollgate.name_of_secret as text check (length(value) between 1 and 100 and value ~ '^[!-~]+$');
+create domain tollgate.sealed as bytea check (length(value) between 29 and 4096);
+
+create table tollgate.secrets (
+  id text primary key default tollgate.new_id('sec') check (id ~ '^sec_[a-z0-9]{1,64}$'),
+  kind tollgate.secret_kind not null,
+  org_id text references tollgate.orgs (id) on delete cascade,
+  name tollgate.name_of_secret not null,
+  address text check (length(address) <= 2000),
+  sealed tollgate.sealed not null,
+  sealed_with tollgate.pepper not null,
+  last_four tollgate.last_four not null,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  unique nulls not distinct (org_id, kind, name),
+  check ((org_id is null) = (kind = 'hf_token'))
+);
+
+create index secrets_sealed_with on tollgate.secrets (sealed_with, id);
+
+comment on table tollgate.secrets is 'The vault: secrets that Tollgate must be able to read again, encrypted by the server with VAULT_KEY. The database never has the key.';
+comment on column tollgate.secrets.kind is 'upstream_key: a key of the org''s own for an upstream. hf_token: a token of Hugging Face, of the whole installation.';
+comment on column tollgate.secrets.org_id is 'Whose it is; null for one of the whole installation.';
+comment on column tollgate.secrets.name is 'Of an upstream_key, the id of the upstream.';
+comment on column tollgate.secrets.address is 'Of an upstream_key, the base URL that it may be sent to. If the upstream moves, the key must be stored again.';
+comment on column tollgate.secrets.sealed is 'A random nonce of 12 bytes, and the secret encrypted by AES-256-GCM. It is bound to kind, org, name, address and key, so it cannot be read in another row.';
+comment on column tollgate.secrets.sealed_with is 'Which VAULT_KEY it was encrypted with, as the start of a hash.';
+
+alter table tollgate.secrets enable row level security;
+
+
 -- schemas/12_completions/tables.sql
 
 -- Domains rather than checks, as in 05_people.
@@ -1278,6 +1319,7 @@ create table tollgate.requests (
   created_at timestamptz not null default clock_timestamp(),
   expires_at timestamptz not null,
   settled_at timestamptz,
+  is_byok boolean not null default false,
   check ((settled_at is null) = (state in ('held', 'unsettled')))
 ) with (fillfactor = 50); -- space on the page for the settled version of each row: settling then writes no index
 
@@ -1293,6 +1335,7 @@ comment on column tollgate.requests.price is 'The prices that the hold was made 
 comment on column tollgate.requests.charged_price is 'The prices of the route that answered, where they are not those of the hold.';
 comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
 comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
+comment on column tollgate.requests.is_byok is 'The call used, or could only use, a key of the org''s own: it cost us nothing, and the org the fee, which `price` holds as byok_fee_nanos.';
 
 alter table tollgate.requests enable row level security;
 
@@ -2492,6 +2535,9 @@ begin
   if changes ? 'markup_ppm' then
     org.markup_ppm := (changes ->> 'markup_ppm')::integer;
   end if;
+  if changes ? 'byok_fee_nanos' then
+    org.byok_fee_nanos := (changes ->> 'byok_fee_nanos')::bigint;
+  end if;
   if changes ? 'limits' then
     org.limits_set := tollgate.limits_with(was.limits_set, changes -> 'limits');
   end if;
@@ -2520,6 +2566,7 @@ begin
     status = org.status,
     plan_id = org.plan_id,
     markup_ppm = org.markup_ppm,
+    byok_fee_nanos = org.byok_fee_nanos,
     limits_set = org.limits_set,
     limits = tollgate.in_force(org.limits_set, plan),
     max_concurrent_requests = org.max_concurrent_requests,
@@ -2538,7 +2585,7 @@ end
 $$;
 
 comment on function tollgate.change_org(tollgate.caller, text, jsonb) is
-  'Changes what `changes` names of an org: name, plan, status, markup_ppm (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
+  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
 
 
 create function public.tollgate_update_org(caller jsonb, org_id text, changes jsonb) returns jsonb
@@ -2674,6 +2721,7 @@ as $$
     'plan', org.plan_id,
     'status', org.status,
     'markup', trim_scale(org.markup_ppm / 1000000.0),
+    'byok_fee_nanos', org.byok_fee_nanos,
     'limits', tollgate.limits_shown(coalesce(org.limits_set, org.limits)),
     'max_concurrent_requests', org.max_concurrent_requests,
     'open_requests', org.open_requests,
@@ -2887,6 +2935,7 @@ as $$
     'name', plan.name,
     'description', plan.description,
     'markup', trim_scale(plan.markup_ppm / 1000000.0),
+    'byok_fee_nanos', plan.byok_fee_nanos,
     'limits', jsonb_build_object(
       'requests_per_minute', plan.requests_per_minute,
       'requests_per_hour', plan.requests_per_hour,
@@ -2919,6 +2968,9 @@ begin
   if changes ? 'markup_ppm' then
     changed.markup_ppm := (changes ->> 'markup_ppm')::integer;
   end if;
+  if changes ? 'byok_fee_nanos' then
+    changed.byok_fee_nanos := (changes ->> 'byok_fee_nanos')::bigint;
+  end if;
   if changes ? 'max_concurrent_requests' then
     changed.max_concurrent_requests := (changes ->> 'max_concurrent_requests')::bigint;
   end if;
@@ -2942,11 +2994,11 @@ begin
   made.id := plan ->> 'id';
   made := tollgate.plan_with(made, plan);
   insert into tollgate.plans (
-    id, name, description, markup_ppm, max_concurrent_requests,
+    id, name, description, markup_ppm, byok_fee_nanos, max_concurrent_requests,
     requests_per_minute, requests_per_hour, requests_per_day,
     tokens_per_minute, tokens_per_hour, tokens_per_day
   ) values (
-    made.id, made.name, made.description, made.markup_ppm, made.max_concurrent_requests,
+    made.id, made.name, made.description, made.markup_ppm, made.byok_fee_nanos, made.max_concurrent_requests,
     made.requests_per_minute, made.requests_per_hour, made.requests_per_day,
     made.tokens_per_minute, made.tokens_per_hour, made.tokens_per_day
   )
@@ -2962,7 +3014,7 @@ end
 $$;
 
 comment on function public.tollgate_create_plan(jsonb, jsonb) is
-  'Creates a plan. `plan` holds id, name and perhaps description, markup_ppm, limits, max_concurrent_requests. For the console and admins. Refuses: as recognise(), conflict (the id is taken). Locks nothing that exists.';
+  'Creates a plan. `plan` holds id, name and perhaps description, markup_ppm, byok_fee_nanos, limits, max_concurrent_requests. For the console and admins. Refuses: as recognise(), conflict (the id is taken). Locks nothing that exists.';
 
 select tollgate.expose('public.tollgate_create_plan(jsonb, jsonb)');
 
@@ -2997,6 +3049,7 @@ begin
       name = plan.name,
       description = plan.description,
       markup_ppm = plan.markup_ppm,
+      byok_fee_nanos = plan.byok_fee_nanos,
       requests_per_minute = plan.requests_per_minute,
       requests_per_hour = plan.requests_per_hour,
       requests_per_day = plan.requests_per_day,
@@ -3016,7 +3069,7 @@ end
 $$;
 
 comment on function public.tollgate_update_plan(jsonb, text, jsonb) is
-  'Changes a plan: name, description, markup_ppm (null is the setting MARKUP), limits (those it names; null is no limit), max_concurrent_requests (null is no bound). It applies from the next admission of each org on the plan. Repeating a change changes and records nothing. For the console and admins. Refuses: as recognise(), not_found. Locks the orgs on the plan that set limits of their own, in id order, then the plan.';
+  'Changes a plan: name, description, markup_ppm (null is the setting MARKUP), byok_fee_nanos (null is the setting BYOK_FEE), limits (those it names; null is no limit), max_concurrent_requests (null is no bound). It applies from the next admission of each org on the plan. Repeating a change changes and records nothing. For the console and admins. Refuses: as recognise(), not_found. Locks the orgs on the plan that set limits of their own, in id order, then the plan.';
 
 select tollgate.expose('public.tollgate_update_plan(jsonb, text, jsonb)');
 
@@ -5795,6 +5848,7 @@ as $$
     'first_byte_seconds', u.first_byte_seconds,
     'idle_seconds', u.idle_seconds,
     'health_path', u.health_path,
+    'takes_org_keys', u.takes_org_keys,
     'state', u.state,
     'created_at', tollgate.utc(u.created_at),
     'updated_at', tollgate.utc(u.updated_at),
@@ -5816,7 +5870,7 @@ declare
   is_new constant boolean := was.created_at is null;
   made tollgate.upstreams := tollgate.with_fields(was, given, array[
     'name', 'base_url', 'dialect', 'secret_name', 'concurrency', 'connect_seconds', 'first_byte_seconds',
-    'idle_seconds', 'health_path', 'state'
+    'idle_seconds', 'health_path', 'state', 'takes_org_keys'
   ]);
 begin
   if not is_new and made is not distinct from was then
@@ -5831,7 +5885,8 @@ begin
       name = made.name, base_url = made.base_url, dialect = made.dialect, secret_name = made.secret_name,
       concurrency = made.concurrency, connect_seconds = made.connect_seconds,
       first_byte_seconds = made.first_byte_seconds, idle_seconds = made.idle_seconds,
-      health_path = made.health_path, state = made.state, updated_at = made.updated_at
+      health_path = made.health_path, state = made.state, takes_org_keys = made.takes_org_keys,
+      updated_at = made.updated_at
     where u.id = made.id;
   end if;
   perform tollgate.record(
@@ -5862,6 +5917,7 @@ begin
     was.first_byte_seconds := 120;
     was.idle_seconds := 120;
     was.state := 'active';
+    was.takes_org_keys := false;
     was := tollgate.with_fields(
       was,
       jsonb_build_object(
@@ -7138,6 +7194,7 @@ begin
     'streamed', r.streamed,
     'estimated', r.estimated,
     'quarantined', r.quarantined,
+    'is_byok', r.is_byok,
     'prompt_tokens', r.prompt_tokens,
     'completion_tokens', r.completion_tokens,
     'cached_tokens', tollgate.cached_tokens(r.usage),
@@ -7748,6 +7805,348 @@ comment on function public.tollgate_drop_old_contents(integer, integer) is
 select tollgate.expose('public.tollgate_drop_old_contents(integer, integer)');
 
 
+-- schemas/11_vault/org_keys.sql
+
+-- What an org's own keys change about the admission of a call.
+
+create function tollgate.may_ask(upstreams jsonb, upstream text) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select exists (select from jsonb_array_elements(upstreams) m (of_model) where m.of_model ? upstream)
+$$;
+
+comment on function tollgate.may_ask(jsonb, text) is
+  'Whether a call may ask the upstream. `upstreams` has an array of ids for each model of the call.';
+
+
+create function tollgate.with_org_keys(item jsonb, org_keys jsonb, fee_nanos bigint) returns jsonb
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  -- A call that costs nothing has no fee either.
+  fee constant bigint := case when (item ->> 'byok_fee_nanos')::bigint = 0 then 0
+    else coalesce(fee_nanos, (item ->> 'byok_fee_nanos')::bigint) end;
+  is_byok constant boolean := not exists (
+    select from jsonb_array_elements(item -> 'upstreams') m (of_model)
+    where not (m.of_model ?| array(select jsonb_object_keys(org_keys)))
+  );
+  fixed constant numeric := case when is_byok then fee else greatest((item ->> 'fixed_nanos')::numeric, fee) end;
+  output constant numeric := case when is_byok then 0 else (item ->> 'output_nanos')::numeric end;
+begin
+  return item || jsonb_build_object(
+    'is_byok', is_byok,
+    'byok_fee_nanos', fee,
+    'fixed_nanos', fixed,
+    'output_nanos', output,
+    'price', case when is_byok
+      then jsonb_build_object('fixed_nanos', fixed, 'output_nanos', output)
+      else item -> 'price'
+    end || jsonb_build_object('byok_fee_nanos', fee)
+  );
+end
+$$;
+
+comment on function tollgate.with_org_keys(jsonb, jsonb, bigint) is
+  'The item of an admission whose org has keys of its own for some of the upstreams. Where each model has an upstream with a key, no other upstream is asked, and the worst case is the fee: `fee_nanos`, or the item''s where that is null. Otherwise it is the usual one, and at least the fee.';
+
+
+-- schemas/11_vault/rotation.sql
+
+-- Encrypts secrets again, after VAULT_KEY has changed.
+
+create function public.tollgate_secrets_to_seal(caller jsonb, sealed_with text, after_id text, page_size integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'data', coalesce((
+      select jsonb_agg(tollgate.secret_sealed(o) order by o.id)
+      from (
+        select s.* from tollgate.secrets s
+        where s.sealed_with <> tollgate_secrets_to_seal.sealed_with and s.id > after_id
+        order by s.id
+        limit page_size
+      ) o
+    ), '[]')
+  );
+end
+$$;
+
+comment on function public.tollgate_secrets_to_seal(jsonb, text, text, integer) is
+  'Secrets that were encrypted with another key than this one, encrypted as they are, by id. For the console and admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_secrets_to_seal(jsonb, text, text, integer)');
+
+
+create function public.tollgate_seal_again(caller jsonb, items jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  done text[];
+begin
+  with changed as (
+    update tollgate.secrets s
+    set sealed = decode(i.sealed, 'hex'), sealed_with = i.sealed_with
+    from jsonb_to_recordset(items) i (id text, was text, sealed text, sealed_with text)
+    where s.id = i.id and s.sealed = decode(i.was, 'hex')
+    returning s.id
+  )
+  select array_agg(c.id) into done from changed c;
+  if done is not null then
+    perform tollgate.record(actor, 'vault.rotated', null, 'vault', jsonb_build_object('secrets', cardinality(done)));
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'sealed', coalesce(cardinality(done), 0));
+end
+$$;
+
+comment on function public.tollgate_seal_again(jsonb, jsonb) is
+  'Replaces encrypted values by new ones of the same secrets, unless a secret was stored again meanwhile. Each item has id, was, sealed, sealed_with. For the console and admins. Refuses: as recognise(). Locks the rows.';
+
+select tollgate.expose('public.tollgate_seal_again(jsonb, jsonb)');
+
+
+-- schemas/11_vault/secrets.sql
+
+-- Secrets of orgs and of the installation. What is stored is encrypted before it comes here.
+
+create function tollgate.secret_shown(s tollgate.secrets) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', s.id,
+    'org_id', s.org_id,
+    'name', s.name,
+    'address', s.address,
+    'last_four', s.last_four,
+    'sealed_with', s.sealed_with,
+    'created_at', tollgate.utc(s.created_at),
+    'updated_at', tollgate.utc(s.updated_at)
+  )
+$$;
+
+comment on function tollgate.secret_shown(tollgate.secrets) is 'A secret without its value.';
+
+
+create function tollgate.secret_sealed(s tollgate.secrets) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', s.id, 'kind', s.kind, 'org_id', s.org_id, 'name', s.name, 'address', s.address,
+    'sealed', encode(s.sealed, 'hex'), 'sealed_with', s.sealed_with
+  )
+$$;
+
+comment on function tollgate.secret_sealed(tollgate.secrets) is
+  'All that the server needs to decrypt a secret, except its key.';
+
+
+create function tollgate.keeper_of(caller jsonb, kind text, org_id text) returns tollgate.caller
+language plpgsql
+set search_path = ''
+as $$
+declare
+  is_own constant boolean := kind = 'upstream_key' and org_id is null;
+  keeper tollgate.caller := tollgate.recognise(caller, case when is_own then 'keys' else 'admin' end, touch => false);
+begin
+  if org_id is not null and not exists (select from tollgate.orgs o where o.id = keeper_of.org_id) then
+    perform tollgate.refuse_missing('org', org_id);
+  end if;
+  return keeper;
+end
+$$;
+
+comment on function tollgate.keeper_of(jsonb, text, text) is
+  'The caller, if it may list and change the secrets: the keys of its own org, where `org_id` is null, with the scope keys; all others as an operator. Refuses: as recognise(), not_found (org).';
+
+
+create function tollgate.org_of_secrets(keeper tollgate.caller, kind text, org_id text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when kind = 'upstream_key' then coalesce(org_id, keeper.org_id) end
+$$;
+
+comment on function tollgate.org_of_secrets(tollgate.caller, text, text) is
+  'Whose the secrets of a call are: those of the named org, or the caller''s; null for those of the installation.';
+
+
+create function public.tollgate_secrets(caller jsonb, kind text, org_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of(caller, kind, org_id);
+  whose constant text := tollgate.org_of_secrets(keeper, kind, org_id);
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(keeper),
+    'data', coalesce((
+      select jsonb_agg(tollgate.secret_shown(s) order by s.name)
+      from tollgate.secrets s
+      where s.kind = tollgate_secrets.kind and s.org_id is not distinct from whose
+    ), '[]'),
+    'upstreams', case when kind = 'upstream_key' then coalesce((
+      select jsonb_agg(jsonb_build_object('id', u.id, 'name', u.name, 'base_url', u.base_url) order by u.name, u.id)
+      from tollgate.upstreams u where u.takes_org_keys
+    ), '[]') end
+  );
+end
+$$;
+
+comment on function public.tollgate_secrets(jsonb, text, text) is
+  'The secrets of a kind, of the caller''s org or another, or of the installation; without their values; and the upstreams of our own that take keys of orgs. Refuses: as keeper_of(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_secrets(jsonb, text, text)');
+
+
+create function public.tollgate_upstream_for_keys(caller jsonb, org_id text, upstream_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of(caller, 'upstream_key', org_id);
+  address constant text := (
+    select u.base_url from tollgate.upstreams u where u.id = upstream_id and u.takes_org_keys
+  );
+begin
+  if address is null and upstream_id <> 'openrouter' then
+    perform tollgate.refuse_missing('upstream', upstream_id);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(keeper),
+    'org_id', tollgate.org_of_secrets(keeper, 'upstream_key', org_id),
+    'address', address
+  );
+end
+$$;
+
+comment on function public.tollgate_upstream_for_keys(jsonb, text, text) is
+  'The org that a key would be stored for, and the address of the upstream; null for OpenRouter, which comes from the settings. Refuses: as keeper_of(), not_found (an upstream that is not there, or takes no keys of orgs). Locks nothing.';
+
+select tollgate.expose('public.tollgate_upstream_for_keys(jsonb, text, text)');
+
+
+create function public.tollgate_put_secret(caller jsonb, kind text, org_id text, secret jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of(caller, kind, org_id);
+  whose constant text := tollgate.org_of_secrets(keeper, kind, org_id);
+  given tollgate.secrets;
+  made tollgate.secrets;
+begin
+  given.kind := kind;
+  given := tollgate.with_fields(given, secret - 'sealed', array['name', 'address', 'sealed_with', 'last_four']);
+  if kind = 'upstream_key' and given.name <> 'openrouter' then
+    perform from tollgate.upstreams u
+    where u.id = given.name and u.base_url = given.address and u.takes_org_keys
+    for key share;
+    if not found then
+      perform tollgate.refuse_missing('upstream', given.name);
+    end if;
+  end if;
+  insert into tollgate.secrets as s (kind, org_id, name, address, sealed, sealed_with, last_four)
+  values (
+    given.kind, whose, given.name, given.address, decode(secret ->> 'sealed', 'hex'),
+    given.sealed_with, given.last_four
+  )
+  on conflict on constraint secrets_org_id_kind_name_key do update set
+    address = excluded.address, sealed = excluded.sealed, sealed_with = excluded.sealed_with,
+    last_four = excluded.last_four, updated_at = now()
+  returning s.* into made;
+  perform tollgate.record(keeper, 'secret.stored', made.org_id, made.id, jsonb_build_object(
+    'kind', made.kind, 'name', made.name, 'address', made.address, 'last_four', made.last_four,
+    'replaced', made.created_at < made.updated_at
+  ));
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'secret', tollgate.secret_shown(made));
+end
+$$;
+
+comment on function public.tollgate_put_secret(jsonb, text, text, jsonb) is
+  'Stores a secret, or another in the place of the one with this name. `secret` has name, address, sealed, sealed_with and last_four. Refuses: as keeper_of() and with_fields(), not_found (an upstream of our own that takes no keys, or has moved meanwhile). Locks the upstream, the org against deletion, and the row.';
+
+select tollgate.expose('public.tollgate_put_secret(jsonb, text, text, jsonb)');
+
+
+create function public.tollgate_delete_secret(caller jsonb, kind text, org_id text, name text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of(caller, kind, org_id);
+  whose constant text := tollgate.org_of_secrets(keeper, kind, org_id);
+  gone tollgate.secrets;
+begin
+  delete from tollgate.secrets s
+  where s.kind = tollgate_delete_secret.kind and s.org_id is not distinct from whose
+    and s.name = tollgate_delete_secret.name
+  returning s.* into gone;
+  if gone.id is null then
+    perform tollgate.refuse_missing(kind, name);
+  end if;
+  perform tollgate.record(keeper, 'secret.deleted', gone.org_id, gone.id, jsonb_build_object(
+    'kind', gone.kind, 'name', gone.name, 'last_four', gone.last_four
+  ));
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'id', gone.id, 'deleted', true);
+end
+$$;
+
+comment on function public.tollgate_delete_secret(jsonb, text, text, text) is
+  'Deletes a secret. Refuses: as keeper_of(), not_found. Locks the row.';
+
+select tollgate.expose('public.tollgate_delete_secret(jsonb, text, text, text)');
+
+
+create function public.tollgate_read_secret(caller jsonb, kind text, name text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper tollgate.caller := tollgate.keeper_of(caller, kind, null);
+  wanted tollgate.secrets;
+begin
+  select s.* into wanted from tollgate.secrets s
+  where s.kind = tollgate_read_secret.kind and s.org_id is null and s.name = tollgate_read_secret.name;
+  if not found or keeper.kind <> 'console' then
+    perform tollgate.refuse_missing(kind, name);
+  end if;
+  perform tollgate.record(keeper, 'secret.read', null, wanted.id, jsonb_build_object(
+    'kind', wanted.kind, 'name', wanted.name, 'last_four', wanted.last_four
+  ));
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'secret', tollgate.secret_sealed(wanted));
+end
+$$;
+
+comment on function public.tollgate_read_secret(jsonb, text, text) is
+  'A secret of the installation, encrypted, for the console alone. Refuses: as keeper_of(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_read_secret(jsonb, text, text)');
+
+
 -- schemas/12_completions/admit.sql
 
 -- Admits requests: takes from limits and holds the worst case.
@@ -7849,6 +8248,12 @@ begin
         p.tokens_per_minute, p.tokens_per_hour, p.tokens_per_day
       )::tollgate.limits) as limits,
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
+      (
+        select jsonb_object_agg(s.name, tollgate.secret_sealed(s))
+        from tollgate.secrets s
+        where s.org_id = o.id and s.kind = 'upstream_key' and tollgate.may_ask(i.item -> 'upstreams', s.name)
+      ) as org_keys,
+      coalesce(o.byok_fee_nanos, p.byok_fee_nanos) as byok_fee_nanos,
       i.item ->> 'idempotency_key' as idempotency_key,
       r as earlier, -- the request, when it was admitted before
       tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
@@ -7906,12 +8311,7 @@ begin
     if refusal is not null then
       null;
     elsif (request.earlier).id is not null then
-      admitted := row(
-        null, request.id, request.org_id, (request.earlier).key_id, (request.earlier).user_id,
-        (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
-        (request.earlier).reserved_tokens
-      );
-      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
+      answer := tollgate.grant_again(request.earlier, request.environment, wallet, remaining, request.org_keys);
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
@@ -7942,6 +8342,12 @@ begin
     end if;
 
     if answer is null and refusal is null then
+      if request.org_keys is not null then
+        request.item := tollgate.with_org_keys(request.item, request.org_keys, request.byok_fee_nanos);
+        if (request.item ->> 'is_byok')::boolean then
+          request.markup_ppm := 0;
+        end if;
+      end if;
       available := wallet.balance_nanos - wallet.held_nanos;
       worst_case := tollgate.worst_case(
         request.item,
@@ -7954,15 +8360,9 @@ begin
         )
       );
       if wallet.open_requests >= request.most_open then
-        refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
-          'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
-        ));
+        refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-          'available_nanos', available,
-          'required_nanos', worst_case.hold_nanos,
-          'affordable_output_tokens', worst_case.affordable_tokens
-        ));
+        refusal := tollgate.credits_refusal(available, worst_case);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -8004,7 +8404,7 @@ begin
         if request.is_counted then
           least_left := tollgate.tighter(least_left, key_remaining);
         end if;
-        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left);
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.org_keys);
       end if;
     end if;
 
@@ -8021,13 +8421,14 @@ begin
   with requests as (
     insert into tollgate.requests (
       id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
-      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at
+      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok
     )
     select
       a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
       (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
       a.item -> 'price', a.item ->> 'idempotency_key', moment,
-      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision)
+      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision),
+      coalesce((a.item ->> 'is_byok')::boolean, false)
     from unnest(all_admitted) a
     returning id, expires_at
   ),
@@ -8045,7 +8446,7 @@ end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then for each request the user, if limited, and the key.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Where the org has keys of its own for upstreams that the call may ask, the grant has them, encrypted, and the hold is as with_org_keys() says. Locks orgs in id order, then for each request the user, if limited, and the key.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');
 
@@ -8291,6 +8692,36 @@ $$;
 
 comment on function tollgate.suspended_refusal(text, timestamptz) is
   'The refusal of an org whose paid calls are suspended.';
+
+
+create function tollgate.in_flight_refusal(most_open bigint, open_requests bigint) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(429, 'too_many_in_flight',
+    jsonb_build_object('limit', most_open, 'in_flight', open_requests, 'of', 'org'))
+$$;
+
+comment on function tollgate.in_flight_refusal(bigint, bigint) is
+  'The refusal of an org that has as many requests open as it may.';
+
+
+create function tollgate.credits_refusal(available bigint, worst_case tollgate.worst_case) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
+    'available_nanos', available,
+    'required_nanos', worst_case.hold_nanos,
+    'affordable_output_tokens', case when worst_case.affordable_tokens < 1000000000
+      then worst_case.affordable_tokens else 0 end
+  ))
+$$;
+
+comment on function tollgate.credits_refusal(bigint, tollgate.worst_case) is
+  'The refusal of a request whose worst case the org cannot pay. Where output costs nothing, fewer tokens would not help, so none are affordable.';
 
 
 create function tollgate.model_refusal(key tollgate.api_keys, models jsonb) returns jsonb
@@ -8626,6 +9057,7 @@ begin
       error_code = coalesce(c.item ->> 'error_code', r.error_code),
       first_token_ms = coalesce((c.item ->> 'first_token_ms')::integer, r.first_token_ms),
       duration_ms = coalesce((c.item ->> 'duration_ms')::integer, r.duration_ms),
+      is_byok = coalesce((c.item ->> 'is_byok')::boolean, r.is_byok),
       settled_at = case when c.item ->> 'outcome' <> 'unsettled' then moment end
     from unnest(changed) c (item)
     where r.id = c.item ->> 'id'
@@ -8699,7 +9131,7 @@ begin
       attempts = coalesce(item -> 'attempts', r.attempts),
       generation_id = coalesce(item ->> 'generation_id', r.generation_id),
       served_model = coalesce(item ->> 'served_model', r.served_model),
-      estimated = false
+      estimated = false, is_byok = coalesce((item ->> 'is_byok')::boolean, r.is_byok)
     where r.id = before.id
     returning r.* into now_settled;
     token_change := now_settled.prompt_tokens + now_settled.completion_tokens
@@ -8760,8 +9192,9 @@ declare
   answers jsonb;
 begin
   with noted as (
-    update tollgate.requests r set generation_id = i.generation_id, upstream = i.upstream
-    from jsonb_to_recordset(items) i (id text, generation_id text, upstream text)
+    update tollgate.requests r
+    set generation_id = i.generation_id, upstream = i.upstream, is_byok = coalesce(i.is_byok, r.is_byok)
+    from jsonb_to_recordset(items) i (id text, generation_id text, upstream text, is_byok boolean)
     where r.id = i.id and r.id = any (array(
       select o.id from tollgate.requests o
       where o.id = any (array(select a.value ->> 'id' from jsonb_array_elements(items) a))
@@ -8778,7 +9211,7 @@ end
 $$;
 
 comment on function public.tollgate_note_generations(jsonb) is
-  'Stores the upstreams'' ids of running generations. With them the sweeper finds the costs of requests whose process died. Each item has id, generation_id, upstream. Refuses nothing. Locks the request rows, and skips locked ones, which are being settled.';
+  'Stores the upstreams'' ids of running generations. With them the sweeper finds the costs of requests whose process died. Each item has id, generation_id, upstream, and is_byok where the org''s own key is in use. Refuses nothing. Locks the request rows, and skips locked ones, which are being settled.';
 
 select tollgate.expose('public.tollgate_note_generations(jsonb)');
 
@@ -8830,6 +9263,7 @@ begin
     'completion_tokens', r.completion_tokens,
     'output_bound', r.output_bound,
     'reserved_tokens', r.reserved_tokens,
+    'is_byok', r.is_byok,
     'sweeps', t.sweeps,
     'created_at', tollgate.utc(r.created_at),
     'age_seconds', extract(epoch from clock_timestamp() - r.created_at)::bigint,
@@ -8861,11 +9295,11 @@ begin
     'id', o.id,
     'outcome', 'settled',
     'charge_nanos', least(o.hold_nanos, ceil(o.prompt_nanos * (1000000 + o.markup_ppm) / 1000000)),
-    'cost_nanos', least(o.hold_nanos, ceil(o.prompt_nanos)),
+    'cost_nanos', case when o.is_byok then 0 else least(o.hold_nanos, ceil(o.prompt_nanos)) end,
     'estimated', true
   )) into overdue
   from (
-    select r.id, r.hold_nanos, r.markup_ppm, coalesce((r.price ->> 'fixed_nanos')::numeric, 0) as prompt_nanos
+    select r.id, r.hold_nanos, r.markup_ppm, r.is_byok, coalesce((r.price ->> 'fixed_nanos')::numeric, 0) as prompt_nanos
     from tollgate.holds h
     join tollgate.requests r on r.id = h.request_id
     where h.next_sweep_at < clock_timestamp() - interval '1 hour'
@@ -8980,7 +9414,8 @@ create function tollgate.grant_of(
   admitted tollgate.admitted,
   environment text,
   wallet tollgate.wallet,
-  remaining tollgate.remaining
+  remaining tollgate.remaining,
+  org_keys jsonb
 ) returns json
 language plpgsql
 immutable
@@ -8998,6 +9433,11 @@ begin
     'markup_ppm', admitted.markup_ppm,
     'balance_nanos', wallet.balance_nanos,
     'held_nanos', wallet.held_nanos,
+    'byok', case when admitted.item ? 'is_byok' then json_build_object(
+      'keys', coalesce(org_keys, '{}'),
+      'fee_nanos', admitted.item -> 'byok_fee_nanos',
+      'only', admitted.item -> 'is_byok'
+    ) end,
     'limits', case when not remaining is null then json_build_object(
       'requests', case when remaining.requests_limit is not null then json_build_object(
         'limit', remaining.requests_limit,
@@ -9014,8 +9454,35 @@ begin
 end
 $$;
 
-comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining) is
-  'The answer to an admitted request. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
+comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb) is
+  'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
+
+
+create function tollgate.grant_again(
+  earlier tollgate.requests,
+  environment text,
+  wallet tollgate.wallet,
+  remaining tollgate.remaining,
+  org_keys jsonb
+) returns json
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.grant_of(
+    row(
+      case when earlier.price ? 'byok_fee_nanos' then jsonb_build_object(
+        'is_byok', earlier.is_byok, 'byok_fee_nanos', earlier.price -> 'byok_fee_nanos'
+      ) end,
+      earlier.id, earlier.org_id, earlier.key_id, earlier.user_id, earlier.markup_ppm, earlier.hold_nanos,
+      earlier.output_bound, earlier.reserved_tokens
+    )::tollgate.admitted,
+    environment, wallet, remaining, org_keys
+  )
+$$;
+
+comment on function tollgate.grant_again(tollgate.requests, text, tollgate.wallet, tollgate.remaining, jsonb) is
+  'The answer to a request that was admitted before. Keys that the org has stored since are left out.';
 
 
 -- schemas/13_books/audit.sql
@@ -9269,7 +9736,9 @@ as $$
     )
     and case r.state
     when 'released' then r.cost_nanos > 0
-    when 'settled' then
+    when 'settled' then case when r.is_byok then
+      r.cost_nanos <> 0 or r.charge_nanos <> (r.price ->> 'byok_fee_nanos')::bigint
+    else
       r.charge_nanos > ceil((r.cost_nanos + 1) * (1000000 + r.markup_ppm::numeric) / 1000000)
       or r.charge_nanos < floor((r.cost_nanos - 1) * (1000000 + r.markup_ppm::numeric) / 1000000)
         and not (r.estimated and r.charge_nanos = r.hold_nanos)
@@ -9277,6 +9746,7 @@ as $$
         and case when r.usage ->> 'cost' ~ '^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,3})?$'
           then ceil((r.usage ->> 'cost')::numeric * 1000000000) <> r.cost_nanos
         end
+    end
   end
 $$;
 
@@ -11268,7 +11738,7 @@ as $$
     'refunded_nanos', f.refunded,
     'refundable_nanos', greatest(coalesce(r.charge_nanos, 0) - f.refunded, 0),
     'markup_ppm', r.markup_ppm,
-    'price', coalesce(r.charged_price, r.price - array['fixed_nanos', 'output_nanos'], '{}'),
+    'price', coalesce(r.charged_price, r.price - array['fixed_nanos', 'output_nanos', 'byok_fee_nanos'], '{}'),
     'usage', r.usage
   )
   from (

@@ -414,7 +414,7 @@ class LateDoor:
             "age_seconds": None,
             "models": None,
             "routes": [route | rest],
-            "upstreams": [upstream | seconds | {"concurrency": None, "health_path": None}],
+            "upstreams": [upstream | seconds | {"concurrency": None, "health_path": None, "takes_org_keys": False}],
         }
 
     async def close(self) -> None: ...

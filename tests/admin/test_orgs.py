@@ -86,6 +86,7 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "plan": "pro",
         "status": "active",
         "markup": None,
+        "byok_fee_nanos": None,
         "limits": NO_LIMITS,
         "max_concurrent_requests": None,
         "open_requests": 0,
@@ -221,6 +222,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({"plan": "pro"}, {"plan": "pro"}, {"plan_id": {"was": "free", "is": "pro"}}),
     ({"status": "suspended"}, {"status": "suspended"}, {"status": {"was": "active", "is": "suspended"}}),
     ({"markup": 0.05}, {"markup": 0.05}, {"markup_ppm": {"was": None, "is": 50_000}}),
+    ({"byok_fee_nanos": 7}, {"byok_fee_nanos": 7}, {"byok_fee_nanos": {"was": None, "is": 7}}),
     ({"markup": 0}, {"markup": 0.0}, {"markup_ppm": {"was": None, "is": 0}}),
     ({"markup": 0.000001}, {"markup": 0.000001}, {"markup_ppm": {"was": None, "is": 1}}),
     (
@@ -254,14 +256,15 @@ async def test_a_change_shows_is_traced_and_touches_only_that_org(
 async def test_what_a_change_leaves_out_or_null_stays(operator: httpx.AsyncClient, made: Any) -> None:
     org_id = await made(plan="pro")
     limits = {"requests_per_minute": 5, "tokens_per_day": 9}
-    await operator.patch(f"/admin/orgs/{org_id}", json={"markup": 0.1, "limits": limits})
+    await operator.patch(f"/admin/orgs/{org_id}", json={"markup": 0.1, "byok_fee_nanos": 7, "limits": limits})
     before = (await operator.get(f"/admin/orgs/{org_id}")).json()
     for change in ({}, {"name": None, "plan": None, "status": None}):
         assert (await operator.patch(f"/admin/orgs/{org_id}", json=change)).json() == before
     one_less = (await operator.patch(f"/admin/orgs/{org_id}", json={"limits": {"tokens_per_day": None}})).json()
     assert one_less["limits"] == NO_LIMITS | {"requests_per_minute": 5}
-    all_less = (await operator.patch(f"/admin/orgs/{org_id}", json={"markup": None, "limits": None})).json()
-    assert (all_less["markup"], all_less["limits"]) == (None, NO_LIMITS)
+    no_more = {"markup": None, "byok_fee_nanos": None, "limits": None}
+    all_less = (await operator.patch(f"/admin/orgs/{org_id}", json=no_more)).json()
+    assert (all_less["markup"], all_less["byok_fee_nanos"], all_less["limits"]) == (None, None, NO_LIMITS)
 
 
 async def test_a_markup_binds_the_next_admission(operator: httpx.AsyncClient, door: Door, customer: Any) -> None:

@@ -46,6 +46,7 @@ async def test_a_plan_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "name": "Team",
         "description": "For\nsome.",
         "markup": 0.1,
+        "byok_fee_nanos": 500_000,
         "limits": {"tokens_per_day": 10**11},
         "max_concurrent_requests": 50,
     }
@@ -91,6 +92,8 @@ async def test_a_body_that_makes_no_sense_makes_and_changes_nothing(
         {"markup_ppm": 5},
         {"markup": -1},
         {"markup": 25},
+        {"byok_fee_nanos": -1},
+        {"byok_fee_nanos": 10**12 + 1},
         {"limits": {"requests_per_minute": -1}},
         {"limits": {"requests_per_minute": 10**11 + 1}},
         {"limits": {"requests_per_minute": 1.5}},
@@ -115,6 +118,7 @@ async def test_a_change_shows_and_is_traced_once(
     for change, trail in (
         ({"name": "Other"}, {"name": {"was": "Team", "is": "Other"}}),
         ({"description": "Long"}, {"description": {"was": "", "is": "Long"}}),
+        ({"byok_fee_nanos": 0}, {"byok_fee_nanos": {"was": None, "is": 0}}),
         ({"markup": 0.5}, {"markup_ppm": {"was": None, "is": 500_000}}),
         ({"limits": {"tokens_per_hour": None}}, {"tokens_per_hour": {"was": 7, "is": None}}),
         ({"limits": {"requests_per_day": 3}}, {"requests_per_day": {"was": None, "is": 3}}),

@@ -52,6 +52,7 @@ async def test_a_server_is_made_shown_and_listed(api: ApiClient) -> None:
         "first_byte_seconds": 120,
         "idle_seconds": 120,
         "health_path": "/health",
+        "takes_org_keys": False,
         "state": "active",
         "routes": 0,
         "health": None,

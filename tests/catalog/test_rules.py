@@ -41,6 +41,7 @@ AN_UPSTREAM = {
     "first_byte_seconds": 30,
     "idle_seconds": 30,
     "health_path": "/health",
+    "takes_org_keys": False,
 }
 
 

@@ -139,6 +139,7 @@ async def test_a_route_is_told_with_its_server(door: Door, operator: Door, sourc
         "first_byte_seconds": 120,
         "idle_seconds": 120,
         "health_path": None,
+        "takes_org_keys": False,
         "state": "active",
     }
     assert model in [route["model"] for route in (await store.catalog(door, source, None, DAY))["routes"]]

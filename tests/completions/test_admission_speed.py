@@ -25,6 +25,9 @@ insert into tollgate.requests (
 )
 select 'req_of_' || i, 'org_' || i, 'key_1', 'usr_' || i, 'held', 'chat', 'm', 0, 0, 1, 1, now()
 from generate_series(1, {OTHERS}) i;
+insert into tollgate.secrets (kind, org_id, name, address, sealed, sealed_with, last_four)
+select 'upstream_key', 'org_' || i, 'ups_1', 'https://gpu.test', sha256('')::bytea, '00000000', 'abcd'
+from generate_series(1, {OTHERS}) i;
 insert into tollgate.holds (request_id, next_sweep_at)
 select 'req_of_' || i, now() from generate_series(1, {OTHERS}) i;
 """
@@ -55,6 +58,8 @@ def asked(place: int, org: int) -> dict[str, Any]:
         "markup_ppm": 50_000,
         "ttl_seconds": 600,
         "price": {"prompt": "500", "completion": "1000"},
+        "upstreams": [["openrouter"]],
+        "byok_fee_nanos": 1,
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from completions.asks import CHAT, COUNT, MADE, SAYING, SPEECH, SPOKEN, asking
@@ -15,7 +16,10 @@ from sandbox.serving import a_chat
 from tollgate.completions.settlements import LANES, MOST_TOGETHER
 from tollgate.database import Door
 from tollgate.keys.authentication import MOST_UNKNOWN_BYTES
+from tollgate.vault.rules import Vault
+from tollgate.vault.upstream_keys import UpstreamKeyHandlers
 
+VAULT_KEY = "5e" * 32
 Customer = Callable[..., Awaitable[Person]]
 
 
@@ -61,6 +65,18 @@ async def test_what_is_made_takes_as_many_as_what_is_said(
 ) -> None:
     assert await status(warm, await customer(), body, path) == 200
     assert watched.calls == ["admit", *(["note_generations"] * (taken - 2)), "settle"]
+
+
+async def test_an_own_key_of_the_org_takes_no_more(door: Door, sandbox: Upstream, customer: Customer) -> None:
+    watched, someone = Watched(door), await customer()
+    handlers = UpstreamKeyHandlers(Vault([bytes.fromhex(VAULT_KEY)]), sandbox.url)
+    await handlers.put(someone.at_the_door(), "openrouter", SecretStr("sk-or-v1-of-an-org-of-the-tests"))
+    async with app(watched, sandbox, VAULT_KEY=VAULT_KEY) as made:
+        await Client(await customer(), a_chat()).call(made)
+        await asyncio.sleep(0)
+        watched.calls.clear()
+        assert await status(made, someone, a_chat()) == 200
+        assert watched.calls == ["admit", "settle"]
 
 
 async def test_many_at_once_take_fewer(

@@ -22,8 +22,11 @@ from tollgate.process import logs
 CLIENTS = "chosen-canary-of-the-client-0a1b2c3d4e"
 STRANGERS = "chosen-canary-of-a-stranger-5f6a7b8c9d"
 OPENROUTERS = "canary-of-openrouter-without-a-form-1e2f3a"
+ORGS_OWN = "canary-of-an-orgs-own-key-at-openrouter-4b5c"
+VAULT_KEY = "c0ffee" * 10 + "c0de"
 SECRETS = {"the client's key": CLIENTS, "a stranger's key": STRANGERS, "OpenRouter's key": OPENROUTERS,
-           "the pepper": PEPPER, "the cron secret": CRON_SECRET}  # fmt: skip
+           "the pepper": PEPPER, "the cron secret": CRON_SECRET,
+           "an org's own key": ORGS_OWN, "the vault's key": VAULT_KEY}  # fmt: skip
 FAULTS = (
     *(
         "status=401",
@@ -87,7 +90,9 @@ async def traces(shared_database: str) -> AsyncIterator[Traces]:
         tap = Wiretap(sandbox.app)
         with (
             serving(tap) as address,
-            before(Upstream(sandbox.app, address), shared_database, OPENROUTER_API_KEY=OPENROUTERS) as gateway,
+            before(
+                Upstream(sandbox.app, address), shared_database, OPENROUTER_API_KEY=OPENROUTERS, VAULT_KEY=VAULT_KEY
+            ) as gateway,
         ):
             log = io.StringIO()
             logs.configure("debug", [], log)
@@ -102,6 +107,7 @@ async def everything(traces: Traces) -> None:
     someone = await traces.stage.customer(secret=CLIENTS)
     poor = await traces.stage.customer(nanos=0)
     await good(traces, someone)
+    await with_an_own_key(traces, await traces.stage.customer())
     await wrong(traces, someone, poor)
     for fault in FAULTS:
         for stream in (False, True):
@@ -127,6 +133,19 @@ async def good(traces: Traces, someone: Person) -> None:
     await traces.call(someone, a_chat(), **{"authorization": f"bearer {CLIENTS}", "idempotency-key": "once"})
     await traces.call(someone, a_chat(), **{"authorization": f"bearer {CLIENTS}", "idempotency-key": "once"})
     await traces.call(someone, a_chat(), **{"cookie": f"key={CLIENTS}", "proxy-authorization": f"Bearer {CLIENTS}"})
+
+
+async def with_an_own_key(traces: Traces, someone: Person) -> None:
+    """Stored and listed, used, and refused by the upstream."""
+    address = f"{traces.stage.gateway.address}/user/upstream-keys"
+    headers = {"authorization": f"Bearer {someone.secret}"}
+    for value in ("too-short", ORGS_OWN):
+        answer = await traces.stage.http.put(f"{address}/openrouter", headers=headers, json={"key": value})
+        traces.answers.append(answer)
+    traces.answers.append(await traces.stage.http.get(address, headers=headers))
+    for model in ("echo", *(f"fault-{fault}" for fault in ("status=500", "cut", "garbage", "status=401"))):
+        for stream in (False, True):
+            await traces.call(someone, a_chat(model=f"sandbox/{model}", stream=stream, max_tokens=20))
 
 
 async def wrong(traces: Traces, someone: Person, poor: Person) -> None:
@@ -200,7 +219,9 @@ async def test_a_search_of_rows_would_find_it(traces: Traces) -> None:
     assert "tollgate.answers" in found
 
 
-@pytest.mark.parametrize("whose", ["the client's key", "a stranger's key", "the pepper", "the cron secret"])
+@pytest.mark.parametrize(
+    "whose", ["the client's key", "a stranger's key", "the pepper", "the cron secret", "the vault's key"]
+)
 async def test_nothing_that_went_upstream_has_it(traces: Traces, whose: str) -> None:
     assert len(traces.tap.heads) > 2 * len(FAULTS)
     for head in traces.tap.heads:
@@ -209,12 +230,16 @@ async def test_nothing_that_went_upstream_has_it(traces: Traces, whose: str) -> 
     assert SECRETS[whose].encode() not in traces.tap.body
 
 
-async def test_openrouters_key_travels_in_one_header_to_openrouter_alone(traces: Traces) -> None:
+async def test_one_key_travels_in_one_header_to_openrouter_alone(traces: Traces) -> None:
+    carried = set()
     for head in traces.tap.heads:
-        carrying = {name for name, value in head.items() if OPENROUTERS in value}
-        assert carrying == {"authorization"}
-    assert all(OPENROUTERS not in target for target in traces.tap.targets)
-    assert OPENROUTERS.encode() not in traces.tap.body
+        carrying = {(name, key) for name, value in head.items() for key in (OPENROUTERS, ORGS_OWN) if key in value}
+        assert carrying in ({("authorization", OPENROUTERS)}, {("authorization", ORGS_OWN)})
+        carried |= {key for _, key in carrying}
+    assert carried == {OPENROUTERS, ORGS_OWN}
+    for key in (OPENROUTERS, ORGS_OWN):
+        assert all(key not in target for target in traces.tap.targets)
+        assert key.encode() not in traces.tap.body
 
 
 async def test_no_cookie_and_no_address_of_the_client_travels(traces: Traces) -> None:

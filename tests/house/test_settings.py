@@ -87,6 +87,11 @@ BAD = [
     ("KEY_PEPPER", "p" * 31, "at least 32 characters"),
     ("KEY_PEPPER_PREVIOUS", "q" * 31, "at least 32 characters"),
     ("KEY_PEPPER_PREVIOUS", DEVELOPMENT_PEPPER, "same as KEY_PEPPER"),
+    ("VAULT_KEY", "5e" * 31, "64 hexadecimal digits"),
+    ("VAULT_KEY", "g" * 64, "openssl rand -hex 32"),
+    ("VAULT_KEY_PREVIOUS", "5e" * 33, "64 hexadecimal digits"),
+    ("BYOK_FEE", "-0.001", "greater than or equal to 0"),
+    ("BYOK_FEE", "0.0000000001", "no more than 9 decimal places"),
     ("OPENROUTER_API_KEY", "sk-or-v1-0123…", ""),
     ("OPENROUTER_BASE_URL", "openrouter.ai/api/v1", "must be a web address"),
     ("OPENROUTER_BASE_URL", "https:///api/v1", "must be a web address"),
@@ -126,6 +131,8 @@ LEAKY = [
     ("SUPABASE_SECRET_KEY", "sb_publishable_hunter2hunter2"),
     ("KEY_PEPPER", "hunter2hunter2"),
     ("KEY_PEPPER_PREVIOUS", "hunter2hunter2"),
+    ("VAULT_KEY", "hunter2hunter2"),
+    ("VAULT_KEY_PREVIOUS", "hunter2hunter2"),
     ("OPENROUTER_MANAGEMENT_KEY", "hunter2hunter2…"),
     ("CRON_SECRET", "hunter2hunter2"),
     ("METRICS_TOKEN", "hunter2hunter2…"),
@@ -284,6 +291,8 @@ SECRETS = {
     "REDIS_URL": "redis://:hunter2hunter2@cache.example",
     "KEY_PEPPER": "hunter2" * 5,
     "KEY_PEPPER_PREVIOUS": "hunter2" * 6,
+    "VAULT_KEY": "5eed" * 16,
+    "VAULT_KEY_PREVIOUS": "0ff5e7" * 10 + "beef",
     "OPENROUTER_API_KEY": "sk-or-v1-hunter2hunter2",
     "OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-hunter2hunter2hunter2",
     "CRON_SECRET": "hunter2" * 4,
@@ -293,7 +302,9 @@ SECRETS = {
 
 def test_no_secret_shows_in_the_settings_own_text() -> None:
     chosen = read(SECRETS)
-    assert "hunter2" not in f"{chosen!r} {chosen} {chosen.model_dump()} {chosen.model_dump_json()}"
+    text = f"{chosen!r} {chosen} {chosen.model_dump()} {chosen.model_dump_json()}"
+    assert not [name for name, value in SECRETS.items() if value in text]
+    assert "hunter2" not in text
 
 
 def test_the_logs_are_given_every_secret_to_hide() -> None:
@@ -377,6 +388,16 @@ def test_a_serverless_host_without_a_database_is_refused(mark: dict[str, str]) -
     assert line.startswith("SUPABASE_URL: is missing")
     assert not read(mark | SUPABASE).embedded
     assert not read(mark | {"DATABASE_URL": DATABASE}).embedded
+
+
+def test_the_vault_has_its_newest_key_first_and_needs_one_to_have_a_former_one() -> None:
+    new, old = "5e" * 32, "0F" * 32
+    assert read({"VAULT_KEY": new, "VAULT_KEY_PREVIOUS": old}).vault_keys == (bytes.fromhex(new), bytes.fromhex(old))
+    assert read({}).vault_keys == ()
+    assert why({"VAULT_KEY_PREVIOUS": old}) == ["VAULT_KEY: is missing; VAULT_KEY_PREVIOUS needs it"]
+    assert why({"VAULT_KEY": old, "VAULT_KEY_PREVIOUS": old.lower()}) == [
+        "VAULT_KEY_PREVIOUS: is the same as VAULT_KEY"
+    ]
 
 
 def test_a_database_url_wins_over_supabase() -> None:

@@ -22,12 +22,17 @@ from urllib.parse import unquote
 import asyncpg
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from servers.postgres import GUARDED_PASSWORD, Cluster
 from servers.process import free_port, listens
 from tollgate.database import embedded, migrations
+from tollgate.database.postgres import PostgresDoor
 from tollgate.database.schema_version import NEEDED
+from tollgate.keys.authentication import console
 from tollgate.keys.rules import is_whole
+from tollgate.vault import store as vault
+from tollgate.vault.rules import Place, Vault
 
 SECRET = "an-operator-s-own-secret-wxyz"
 ROOT = Path(__file__).parents[2]
@@ -36,7 +41,7 @@ PRODUCTION = {"TOLLGATE_ENV": "production", "KEY_PEPPER": "p" * 32}
 ADDRESS = re.compile(r'(?: is at |"address":")(http://[^\s"]+)')
 """As demo tells it to a person, and serve to a log."""
 
-COMMANDS = ["serve", "migrate", "seed-key", "audit", "demo"]
+COMMANDS = ["serve", "migrate", "seed-key", "audit", "rotate-vault", "hf-token", "demo"]
 
 
 @dataclass(frozen=True)
@@ -829,6 +834,27 @@ def test_sign_in_link_prints_a_link_for_the_only_admin(home: Home, own_database:
     home.run("seed-key", SECRET, DATABASE_URL=own_database)
     made = home.run("sign-in-link", "--at", "https://tollgate.example/", DATABASE_URL=own_database)
     assert re.fullmatch(r"https://tollgate\.example/admin#/sign-in/[\w-]{43}\n", made.stdout), made.stderr
+
+
+def test_a_stored_token_is_printed_also_after_a_rotation(home: Home, own_database: str) -> None:
+    old, new = "0d" * 32, "ee" * 32
+
+    async def store() -> None:
+        door = PostgresDoor(own_database, pool_size=1, deadline_seconds=30)
+        sealed = Vault([bytes.fromhex(old)]).seal(
+            SecretStr(SECRET), Place("hf_token", None, "default", None), b"n" * 12
+        )
+        await vault.put(console(door, "tests"), "hf_token", None, {"name": "default", **sealed})
+        await door.close()
+
+    asyncio.run(store())
+    rotated = home.run("rotate-vault", "--json", DATABASE_URL=own_database, VAULT_KEY=new, VAULT_KEY_PREVIOUS=old)
+    assert json.loads(rotated.stdout) == {"sealed": 1, "unreadable": []}, rotated.stderr
+    assert home.run("hf-token", DATABASE_URL=own_database, VAULT_KEY=new).stdout == f"{SECRET}\n"
+    lost = home.run("rotate-vault", DATABASE_URL=own_database, VAULT_KEY=old)
+    assert lost.returncode == 1
+    assert "store these again" in lost.stderr
+    assert SECRET not in rotated.stdout + rotated.stderr + lost.stdout + lost.stderr
 
 
 @pytest.mark.parametrize("command", ["audit", "sweep", "sign-in-link"])

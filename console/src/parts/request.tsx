@@ -14,6 +14,7 @@ const BASES: Record<NonNullable<Life["settlement"]["basis"]>, string> = {
   stated_cost: "The upstream stated its cost.",
   listed_price: "The upstream's tokens at the listed price.",
   free: "A test key: nothing is charged.",
+  byok_fee: "The fee for a call with the org's own upstream key.",
   generation_record: "OpenRouter's record of it, which was read later.",
   no_usage: "An estimate: the upstream stated no tokens.",
   abandoned_prefill: "An estimate: the client left while the upstream read the prompt.",

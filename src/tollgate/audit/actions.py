@@ -31,6 +31,9 @@ ACTIONS: Mapping[str, str] = {
     "route.changed": "A route was changed.",
     "route.created": "A route was created.",
     "route.deleted": "A route was deleted.",
+    "secret.deleted": "A stored secret was deleted: an org's own key for an upstream, or a token of Hugging Face.",
+    "secret.read": "An operator had a stored secret printed at the console.",
+    "secret.stored": "A secret was stored, encrypted.",
     "security_event.acknowledged": "An operator acknowledged a security event.",
     "session.ended": "A session ended by sign-out.",
     "session.started": "A user signed in.",
@@ -43,4 +46,5 @@ ACTIONS: Mapping[str, str] = {
     "user.created": "A user was created.",
     "user.deleted": "A user was deleted.",
     "user.updated": "A user was changed.",
+    "vault.rotated": "Stored secrets were encrypted with a new VAULT_KEY.",
 }

@@ -159,6 +159,7 @@ def _upstream(given: Mapping[str, Json]) -> Upstream:
         first_byte_seconds=float(given["first_byte_seconds"]),
         idle_seconds=float(given["idle_seconds"]),
         health_path=given["health_path"],
+        takes_org_keys=given["takes_org_keys"],
     )
 
 

@@ -1,13 +1,14 @@
 """Admission: what a call may cost at most, and whether it may. Python decides how much, Postgres decides whether."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import bound_price
-from tollgate.completions import rules
+from tollgate.completions import org_keys, rules
 from tollgate.completions.endings import RELEASED
+from tollgate.completions.org_keys import OrgKeys
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.rules import Bounds, Grant
 from tollgate.completions.settlements import Settlements
@@ -23,7 +24,9 @@ from tollgate.core.errors import (
     ModelUnpriced,
     RateLimitExceeded,
     TollgateError,
+    UpstreamKeyOutdated,
     UpstreamUnavailable,
+    VaultLocked,
     from_code,
 )
 from tollgate.core.extras import pricing
@@ -39,6 +42,7 @@ from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
 from tollgate.process import logs, threads
 from tollgate.upstreams.client import Upstreams
+from tollgate.vault.rules import Vault
 
 ORGS_REMEMBERED = 10_000
 
@@ -70,6 +74,8 @@ class Admission:
         markup_ppm: int,
         ttl_seconds: int,
         register: Register = REGISTER,
+        byok_fee_nanos: int = 0,
+        vault: Vault | None = None,
     ) -> None:
         self._gate = gate
         self._settlements = settlements
@@ -78,6 +84,8 @@ class Admission:
         self._markup_ppm = markup_ppm
         self._ttl_seconds = ttl_seconds
         self._register = register
+        self._byok_fee_nanos = byok_fee_nanos
+        self._vault = vault or Vault(())
         self._orgs: dict[str, str] = {}
         """By the digest of a key that was granted something. Emptied when it is full."""
 
@@ -111,8 +119,19 @@ class Admission:
             raise InternalError
         logs.note(org_id=granted["org_id"], key_id=granted["key_id"], user_id=granted["user_id"])
         self._remember(call.caller.digest, granted["org_id"])
-        call.grant = _grant(call, quote, granted)
+        keys, models = await self._org_keys(call, quote, granted)
+        call.grant = _grant(call, quote, granted, keys, models)
         return None
+
+    async def _org_keys(
+        self, call: PaidCall, quote: Quote, granted: Mapping[str, Any]
+    ) -> tuple[OrgKeys, Sequence[Model]]:
+        """If one of the org's own keys cannot be used, the call is refused, and goes upstream with no other."""
+        try:
+            return org_keys.opened(granted["byok"], quote.models, self._vault)
+        except (UpstreamKeyOutdated, VaultLocked) as error:
+            await self._settlements.settle(RELEASED.item(call.id, status=error.status, error_code=error.code))
+            raise
 
     def _check_share(self, caller: Caller) -> None:
         """Refuses an org that has its share in flight before the database is asked, where the key's org is known. The
@@ -174,6 +193,8 @@ class Admission:
             "markup_ppm": self._markup_ppm,
             "ttl_seconds": self._ttl_seconds,
             "price": rules.kept_price(quote.price, worst),
+            "upstreams": [[route.upstream.id for route in model.routes] for model in quote.models],
+            "byok_fee_nanos": 0 if worst is FREE else self._byok_fee_nanos,
         }
         if call.idempotency_key is not None:
             item |= {"idempotency_key": call.idempotency_key, "body_hash": call.body_hash}
@@ -213,23 +234,25 @@ def _replayed(found: Replay) -> Replay:
     return found
 
 
-def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any]) -> Grant:
+def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any], keys: OrgKeys, models: Sequence[Model]) -> Grant:
     ask, is_test = call.ask, call.caller.environment == "test"
+    search_off = not is_test and OPENROUTER not in keys.secrets and rules.must_cost_nothing(ask, granted)
     routes = [route for model in quote.models for route in model.routes]
     return Grant(
         org_id=granted["org_id"],
-        routes=rules.routes_of(quote.models),
+        routes=rules.routes_of(models),
         price=quote.price,
         hold_nanos=granted["hold_nanos"],
         markup_ppm=granted["markup_ppm"],
         prompt_tokens=quote.sizes.prompt_tokens,
         context_tokens=rules.context_tokens(ask, routes, quote.added),
         bound=rules.bound_to_send(ask, quote.sizes, granted["output_bound"]),
-        openrouter_models=rules.openrouter_models(quote.models),
-        search_off=not is_test and rules.must_cost_nothing(ask, granted),
+        openrouter_models=rules.openrouter_models(models),
+        search_off=search_off,
         reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
         headers=limits.remaining(granted.get("limits")),
         is_free=quote.sizes is rules.NO_BOUNDS,
         units=ask.units,
-        counted=rules.counted(ask, quote.models) if quote.sizes is rules.NO_BOUNDS else None,
+        counted=rules.counted(ask, models) if quote.sizes is rules.NO_BOUNDS else None,
+        org_keys=keys,
     )

@@ -22,7 +22,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 
 
 Basis = Literal[
-    "no_usage", "abandoned_prefill", "no_trace", "generation_record", "no_record", "unbelievable_usage",
+    "no_usage", "byok_fee", "abandoned_prefill", "no_trace", "generation_record", "no_record", "unbelievable_usage",
     "unreadable_record", "out_of_range",
 ]  # fmt: skip
 """How the charge was found, where the answer did not state it. The last one is the database's."""
@@ -49,6 +49,8 @@ class Ending(NamedTuple):
     error_code: str | None = None
     sweep_in_seconds: int | None = None
     """Of an unsettled call: when the sweeper looks for its cost."""
+    is_byok: bool | None = None
+    """It used the org's own key. Null says nothing, and the row stays as it is."""
 
     def tokens_of(self, reserved: int) -> int:
         """Of the tokens that were reserved, those that limits count after the settlement."""
@@ -69,7 +71,7 @@ def of_answer(tally: Tally, route: Route, grant: Grant, generation_id: str | Non
     """The upstream answered, completely or not."""
     if route.upstream.id == SANDBOX or grant.is_free:
         return _free(tally)._replace(upstream=None if grant.counted is not None else route.upstream.id)
-    ending = _charged(tally, route, grant, generation_id)
+    ending = _at_the_fee(tally, grant) if grant.uses_org_key(route) else _charged(tally, route, grant, generation_id)
     return ending._replace(
         upstream=route.upstream.id,
         served_model=tally.model,
@@ -85,9 +87,10 @@ def refused(status: int, upstream: str) -> Ending:
 
 
 def failed(error: UpstreamError | TooManyInFlight, routes: Sequence[Route]) -> Ending:
-    """No upstream gave a readable answer. OpenRouter may charge for work that it began."""
+    """No upstream gave a readable answer. OpenRouter may charge us for work that it began. `routes` are those that cost
+    us something."""
     upstream, generation_id = error.facts.get("upstream"), error.facts.get("generation_id")
-    is_paid = upstream == OPENROUTER if upstream else _may_cost(routes)
+    is_paid = _may_cost(routes) and upstream in (OPENROUTER, None)
     began = isinstance(error, (UpstreamCut, UpstreamTimeout)) and error.facts.get("phase") != "connect"
     ending = UNSETTLED if is_paid and (began or generation_id) else RELEASED
     return ending._replace(upstream=upstream, generation_id=generation_id, status=error.status, error_code=error.code)
@@ -101,6 +104,12 @@ def unanswered(routes: Sequence[Route]) -> Ending:
 def broken_off(route: Route, generation_id: str | None) -> Ending:
     """The client left, or the server stopped, while an answer came that had said nothing yet."""
     return unanswered([route])._replace(upstream=route.upstream.id, generation_id=generation_id)
+
+
+def at_work_with_org_key(route: Route, grant: Grant, generation_id: str | None) -> Ending:
+    """The client left while an upstream worked with the org's own key, and had said nothing yet."""
+    fee = _fee(grant, credits.Usage(grant.prompt_tokens, 0, None))
+    return fee._replace(upstream=route.upstream.id, generation_id=generation_id)
 
 
 def prefill(route: Route, grant: Grant) -> Ending:
@@ -171,6 +180,24 @@ def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None
             return UNSETTLED  # its own record decides
         held = credits.at_the_hold(grant.hold_nanos, grant.markup_ppm)
         return billed(held)._replace(basis="unbelievable_usage")
+
+
+def _at_the_fee(tally: Tally, grant: Grant) -> Ending:
+    """The upstream worked with the org's own key, and bills the org itself. Its tokens are counted against limits."""
+    try:
+        usage = credits.read_usage(tally.usage)
+    except credits.Nonsense:
+        usage = None
+    if usage is None:
+        said = max(tally.events - (tally.failure is not None), tally.said_tokens)
+        if said <= 0 and tally.ending != "complete":
+            return RELEASED
+        usage = credits.Usage(grant.prompt_tokens, max(0, said), None)
+    return _fee(grant, usage)
+
+
+def _fee(grant: Grant, usage: credits.Usage) -> Ending:
+    return billed(credits.Bill(0, grant.org_keys.fee_nanos), usage)._replace(basis="byok_fee", is_byok=True)
 
 
 def _kept(tally: Tally, grant: Grant) -> dict[str, Any] | None:

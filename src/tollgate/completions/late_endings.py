@@ -52,6 +52,13 @@ def asked_again(row: Row) -> Ending:
     return Ending("unsettled", sweep_in_seconds=min(2 ** min(row["sweeps"], 30), LONGEST_BETWEEN_LOOKS))
 
 
+def with_org_key(row: Row) -> Ending:
+    """The call could only use the org's own key, or did: the fee is charged, as an estimate, since nothing says whether
+    it was answered. OpenRouter has no record of it for us."""
+    bill = credits.Bill(0, int(row["price"]["byok_fee_nanos"]), estimated=True)
+    return billed(bill)._replace(basis="no_trace", is_byok=True)
+
+
 def without_a_trace(row: Row) -> Ending:
     """Nothing says what the call cost, or whether it went upstream: the prompt is charged, as an estimate."""
     fixed = Decimal(row["price"].get("fixed_nanos", 0))

@@ -21,6 +21,7 @@ from tollgate.core.models import OPENROUTER, SANDBOX, Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
+from tollgate.credits import rules as credits
 from tollgate.keys.authentication import Caller
 from tollgate.limits import rules as limits
 from tollgate.process.clock import Monotonic, now
@@ -105,7 +106,10 @@ class PaidCall:
     @property
     def hides_cost(self) -> bool:
         """What the upstream states is not what the org is charged."""
-        return self.reply is not None and (self.grant.markup_ppm != 0 or rules.is_own(self.reply.route))
+        if self.reply is None:
+            return False
+        route = self.reply.route
+        return self.grant.markup_ppm != 0 or rules.is_own(route) or self.grant.uses_org_key(route)
 
     @property
     def generation_id(self) -> str | None:
@@ -131,6 +135,7 @@ class PaidCall:
             until=self.until,
             note_at_work=self.note_at_work,
             record_attempt=self.record_attempt,
+            org_keys=grant.org_keys.secrets,
         )
 
     def note_at_work(self, route: Route | None) -> None:
@@ -148,11 +153,12 @@ class PaidCall:
             self.is_translated, self.tally = True, Tally()
         self.tally.counts = rules.is_own(reply.route)
 
-    def note_generation(self, write: Callable[[str, str, str], Awaitable[None]]) -> None:
+    def note_generation(self, write: Callable[..., Awaitable[None]]) -> None:
         """Writes OpenRouter's generation id to the row, while the answer goes on. If this process dies, the sweeper can
         look up the cost."""
         if self.reply and self.reply.route.upstream.id == OPENROUTER and self.generation_id:
-            self.noting = asyncio.ensure_future(write(self.id, self.generation_id, OPENROUTER))
+            is_byok = self.grant.uses_org_key(self.reply.route)
+            self.noting = asyncio.ensure_future(write(self.id, self.generation_id, OPENROUTER, is_byok=is_byok))
 
     def facts(self) -> dict[str, Any]:
         """As the upstream's own failures carry them."""
@@ -190,7 +196,7 @@ class PaidCall:
         if self.answer is not None and self.reply and self.reply.refused:
             return endings.refused(self.reply.status, self.reply.route.upstream.id)
         if isinstance(failure, (UpstreamError, TooManyInFlight)) and not self.streams:
-            return endings.failed(failure, self.grant.routes)
+            return endings.failed(failure, self.grant.routes_at_our_cost)
         has_begun = self.tally.events or self.tally.usage or self.tally.done
         if self.reply and (has_begun or isinstance(failure, UpstreamError)):
             ending = endings.of_answer(self.tally, self.reply.route, self.grant, self.generation_id)
@@ -209,7 +215,7 @@ class PaidCall:
         given_back = grant.reserved_tokens - ending.tokens_of(grant.reserved_tokens)
         self.limit_headers = limits.settled(grant.headers, given_back)
         charge = 0 if ending.outcome == "released" else ending.charge_nanos
-        self.amounts = Amounts(charge, ending.cost_nanos if shows_cost else None)
+        self.amounts = Amounts(charge, self._cost_shown(ending, shows_cost=shows_cost))
         if self.answer is not None and self.reply:
             self.answer = self._as_shown(self.answer, self.reply)
 
@@ -231,10 +237,22 @@ class PaidCall:
     def stored(self, status: int, content_type: str, body: bytes) -> Mapping[str, Any] | None:
         return replay.stored(status, content_type, body) if self.idempotency_key is not None else None
 
+    def _cost_shown(self, ending: Ending, *, shows_cost: bool) -> int | None:
+        """Our cost where the operator shows it. An org always sees what its own account was billed."""
+        if self.reply and self.grant.uses_org_key(self.reply.route):
+            stated = credits.stated_cost(self.tally.usage)
+            return None if stated is None else int(stated)
+        return ending.cost_nanos if shows_cost else None
+
     def _charged_price(self) -> Mapping[str, Any] | None:
         """That of a server of our own, where the row has the price of another route."""
         route = self.reply and self.reply.route
-        if not route or not rules.is_own(route) or route.price in (None, self.grant.price):
+        if (
+            not route
+            or not rules.is_own(route)
+            or self.grant.uses_org_key(route)
+            or route.price in (None, self.grant.price)
+        ):
             return None
         return rules.kept_components(route.price)
 
@@ -257,8 +275,13 @@ class PaidCall:
         return upstream_errors.in_answer(answer, reply.status, upstream) if is_ours else answer
 
     def _unanswered(self, charges_prefill: bool) -> Ending:
+        used = self.reply.route if self.reply else self.at_work
+        if used and self.grant.uses_org_key(used):
+            return (
+                endings.RELEASED if self.failure else endings.at_work_with_org_key(used, self.grant, self.generation_id)
+            )
         if self.at_work and rules.is_own(self.at_work) and charges_prefill:
             return endings.prefill(self.at_work, self.grant)
         if self.reply:
             return endings.broken_off(self.reply.route, self.reply.generation_id)
-        return endings.unanswered(self.grant.routes) if self.was_sent else endings.RELEASED
+        return endings.unanswered(self.grant.routes_at_our_cost) if self.was_sent else endings.RELEASED

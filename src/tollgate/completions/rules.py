@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from tollgate.completions.org_keys import NO_KEYS, OrgKeys
 from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
@@ -75,6 +76,15 @@ class Grant(NamedTuple):
     """The answer to a question for the number of tokens, where no upstream counts them."""
     units: Units | None = None
     """The most that was asked for beside tokens."""
+    org_keys: OrgKeys = NO_KEYS
+
+    def uses_org_key(self, route: Route) -> bool:
+        """The call is made with a key of the org's own there: it costs us nothing, and the org the fee."""
+        return route.upstream.id in self.org_keys.secrets
+
+    @property
+    def routes_at_our_cost(self) -> tuple[Route, ...]:
+        return tuple(route for route in self.routes if not self.uses_org_key(route))
 
 
 def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:

@@ -77,10 +77,13 @@ class Settlements:
         finally:
             self._open.discard(item["id"])
 
-    async def note_generation(self, request_id: str, generation_id: str, upstream: str) -> None:
+    async def note_generation(
+        self, request_id: str, generation_id: str, upstream: str, *, is_byok: bool = False
+    ) -> None:
         """Best effort: it matters only if this process dies before it settles."""
         try:
-            await self._noting.ask({"id": request_id, "generation_id": generation_id, "upstream": upstream})
+            noted = {"id": request_id, "generation_id": generation_id, "upstream": upstream}
+            await self._noting.ask(noted | ({"is_byok": True} if is_byok else {}))
         except TollgateError as error:
             log.warning("generation_not_noted", paid_request_id=request_id, error_code=error.code)
 

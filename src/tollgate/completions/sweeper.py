@@ -102,6 +102,8 @@ class Sweeper:
         return "estimated" if ending.estimated else ending.outcome
 
     async def _ending(self, row: Mapping[str, Any]) -> Ending:
+        if row["is_byok"]:
+            return late_endings.with_org_key(row)
         upstream = self._looked_up.get(row["upstream"])
         if not row["generation_id"] or upstream is None:
             return late_endings.without_a_trace(row)

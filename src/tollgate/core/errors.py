@@ -50,12 +50,15 @@ TollgateError
 │   ├── UpstreamCut            502 upstream_cut
 │   ├── UpstreamTimeout        504 upstream_timeout
 │   ├── UpstreamBusy           503 upstream_busy
+│   ├── UpstreamKeyRefused     403 upstream_key_refused
+│   ├── UpstreamKeyOutdated    403 upstream_key_outdated
 │   ├── ServerBusy             503 server_busy
 │   └── CatalogUnavailable     503 catalog_unavailable
 ├── ServerRestarting           503 server_restarting
 ├── PromptNotSent              503 prompt_not_sent
 ├── DatabaseUnavailable        503 database_unavailable
 ├── SupabaseUnavailable        503 supabase_unavailable
+├── VaultLocked                503 vault_locked
 └── InternalError              500 internal_error
 
 The body has OpenAI's shape, which every SDK understands: type, code and message, then the facts as fields. Under
@@ -601,6 +604,36 @@ class UpstreamBusy(UpstreamError):
     headers: Mapping[str, str] = {"retry-after": "2"}
 
 
+class UpstreamKeyRefused(UpstreamError):
+    status = 403
+    type = "permission_error"
+    code = "upstream_key_refused"
+    sentence = (
+        "The upstream refused your org's own key. Nothing was charged. "
+        "Store a key that works with PUT /user/upstream-keys, or delete it."
+    )
+
+    def words(self) -> str:
+        match self.facts:
+            case {"upstream": upstream, "upstream_status": status}:
+                why = "it has no credit left" if status == 402 else f"it answered with status {status}"
+                return (
+                    f"{upstream} refused your org's own key: {why}. Nothing was charged. "
+                    f"Store a key that works with PUT /user/upstream-keys/{upstream}, or delete it."
+                )
+        return self.sentence
+
+
+class UpstreamKeyOutdated(UpstreamError):
+    status = 403
+    type = "permission_error"
+    code = "upstream_key_outdated"
+    sentence = (
+        "Your org's own key was stored for another address of the upstream, or the upstream takes no such keys any "
+        "more. Nothing was sent or charged. Store the key again with PUT /user/upstream-keys, or delete it."
+    )
+
+
 class ServerBusy(UpstreamError):
     status = 503
     code = "server_busy"
@@ -650,6 +683,17 @@ class SupabaseUnavailable(TollgateError):
     code = "supabase_unavailable"
     sentence = "Supabase Auth is unavailable. Try again shortly, or sign in another way."
     headers: Mapping[str, str] = {"retry-after": "2"}
+
+
+class VaultLocked(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "vault_locked"
+    sentence = (
+        "This server cannot encrypt or decrypt stored secrets: VAULT_KEY is not set, or is not the one that the secret "
+        "was stored with. Nothing was done or charged. Ask your operator to set it, or store the secret again."
+    )
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
 
 
 class InternalError(TollgateError):

@@ -31,6 +31,8 @@ class Upstream(NamedTuple):
     idle_seconds: float = 120.0
     """The longest pause between two pieces of a stream."""
     health_path: str | None = None
+    takes_org_keys: bool = False
+    """Orgs may store keys of their own for it."""
 
 
 class Route(NamedTuple):

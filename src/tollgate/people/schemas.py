@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from tollgate.core.money import NANOS_PER_CREDIT
+
 MOST_MARKUP = 10
 Role = Literal["member", "admin"]
 Email = Annotated[
@@ -26,3 +28,5 @@ Markup = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": MOST_MARKUP}),
 ]
 """0.05 is 5 %, in steps of a millionth."""
+ByokFee = Annotated[int, Field(ge=0, le=1000 * NANOS_PER_CREDIT)]
+BYOK_FEE = "What a request with the org's own upstream key costs, in nanos. "

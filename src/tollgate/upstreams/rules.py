@@ -6,6 +6,8 @@ from email.utils import parsedate_to_datetime
 from itertools import groupby
 from typing import Final, Literal, NamedTuple
 
+from pydantic import SecretStr
+
 from tollgate.core import strict_json
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import OPENROUTER, Dialect, Route
@@ -90,6 +92,8 @@ class UpstreamCall(NamedTuple):
     """Called with the route that has the whole request, and with None when that route failed or refused it."""
     record_attempt: Callable[[AttemptRecord], object] = unrecorded
     """Called after each attempt, and for each route that was skipped."""
+    org_keys: Mapping[str, SecretStr] = {}
+    """Keys of the org's own, by upstream. There they are used in the place of ours."""
 
 
 def as_served(call: UpstreamCall, route: Route) -> UpstreamCall:

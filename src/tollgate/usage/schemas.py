@@ -213,6 +213,9 @@ class RequestRow(Amounts):
     quarantined: bool = Field(
         description="Whether the hold was charged because the upstream's figures cannot be correct."
     )
+    is_byok: bool = Field(
+        description="Whether it went upstream with the org's own key: it was charged the fee, or nothing."
+    )
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int

@@ -23,6 +23,7 @@ ALIASES = {
     "/api/v1/admin": "/admin",
     "/api/v1/admin/stats": "/admin/usage/aggregate",
     "/admin/api/api-keys": "/admin/keys",
+    "/admin/api/hf-tokens": "/admin/hf-tokens",
     "/admin/add_credits": "/admin/credits/grant",
     "/admin/credit-transactions": "/admin/credits/transactions",
     "/credits": "/admin/credits",

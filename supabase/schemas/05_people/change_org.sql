@@ -49,6 +49,9 @@ begin
   if changes ? 'markup_ppm' then
     org.markup_ppm := (changes ->> 'markup_ppm')::integer;
   end if;
+  if changes ? 'byok_fee_nanos' then
+    org.byok_fee_nanos := (changes ->> 'byok_fee_nanos')::bigint;
+  end if;
   if changes ? 'limits' then
     org.limits_set := tollgate.limits_with(was.limits_set, changes -> 'limits');
   end if;
@@ -77,6 +80,7 @@ begin
     status = org.status,
     plan_id = org.plan_id,
     markup_ppm = org.markup_ppm,
+    byok_fee_nanos = org.byok_fee_nanos,
     limits_set = org.limits_set,
     limits = tollgate.in_force(org.limits_set, plan),
     max_concurrent_requests = org.max_concurrent_requests,
@@ -95,7 +99,7 @@ end
 $$;
 
 comment on function tollgate.change_org(tollgate.caller, text, jsonb) is
-  'Changes what `changes` names of an org: name, plan, status, markup_ppm (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
+  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
 
 
 create function public.tollgate_update_org(caller jsonb, org_id text, changes jsonb) returns jsonb

@@ -11,6 +11,7 @@ as $$
     'plan', org.plan_id,
     'status', org.status,
     'markup', trim_scale(org.markup_ppm / 1000000.0),
+    'byok_fee_nanos', org.byok_fee_nanos,
     'limits', tollgate.limits_shown(coalesce(org.limits_set, org.limits)),
     'max_concurrent_requests', org.max_concurrent_requests,
     'open_requests', org.open_requests,

@@ -10,6 +10,7 @@ as $$
     'name', plan.name,
     'description', plan.description,
     'markup', trim_scale(plan.markup_ppm / 1000000.0),
+    'byok_fee_nanos', plan.byok_fee_nanos,
     'limits', jsonb_build_object(
       'requests_per_minute', plan.requests_per_minute,
       'requests_per_hour', plan.requests_per_hour,
@@ -42,6 +43,9 @@ begin
   if changes ? 'markup_ppm' then
     changed.markup_ppm := (changes ->> 'markup_ppm')::integer;
   end if;
+  if changes ? 'byok_fee_nanos' then
+    changed.byok_fee_nanos := (changes ->> 'byok_fee_nanos')::bigint;
+  end if;
   if changes ? 'max_concurrent_requests' then
     changed.max_concurrent_requests := (changes ->> 'max_concurrent_requests')::bigint;
   end if;
@@ -65,11 +69,11 @@ begin
   made.id := plan ->> 'id';
   made := tollgate.plan_with(made, plan);
   insert into tollgate.plans (
-    id, name, description, markup_ppm, max_concurrent_requests,
+    id, name, description, markup_ppm, byok_fee_nanos, max_concurrent_requests,
     requests_per_minute, requests_per_hour, requests_per_day,
     tokens_per_minute, tokens_per_hour, tokens_per_day
   ) values (
-    made.id, made.name, made.description, made.markup_ppm, made.max_concurrent_requests,
+    made.id, made.name, made.description, made.markup_ppm, made.byok_fee_nanos, made.max_concurrent_requests,
     made.requests_per_minute, made.requests_per_hour, made.requests_per_day,
     made.tokens_per_minute, made.tokens_per_hour, made.tokens_per_day
   )
@@ -85,7 +89,7 @@ end
 $$;
 
 comment on function public.tollgate_create_plan(jsonb, jsonb) is
-  'Creates a plan. `plan` holds id, name and perhaps description, markup_ppm, limits, max_concurrent_requests. For the console and admins. Refuses: as recognise(), conflict (the id is taken). Locks nothing that exists.';
+  'Creates a plan. `plan` holds id, name and perhaps description, markup_ppm, byok_fee_nanos, limits, max_concurrent_requests. For the console and admins. Refuses: as recognise(), conflict (the id is taken). Locks nothing that exists.';
 
 select tollgate.expose('public.tollgate_create_plan(jsonb, jsonb)');
 
@@ -120,6 +124,7 @@ begin
       name = plan.name,
       description = plan.description,
       markup_ppm = plan.markup_ppm,
+      byok_fee_nanos = plan.byok_fee_nanos,
       requests_per_minute = plan.requests_per_minute,
       requests_per_hour = plan.requests_per_hour,
       requests_per_day = plan.requests_per_day,
@@ -139,7 +144,7 @@ end
 $$;
 
 comment on function public.tollgate_update_plan(jsonb, text, jsonb) is
-  'Changes a plan: name, description, markup_ppm (null is the setting MARKUP), limits (those it names; null is no limit), max_concurrent_requests (null is no bound). It applies from the next admission of each org on the plan. Repeating a change changes and records nothing. For the console and admins. Refuses: as recognise(), not_found. Locks the orgs on the plan that set limits of their own, in id order, then the plan.';
+  'Changes a plan: name, description, markup_ppm (null is the setting MARKUP), byok_fee_nanos (null is the setting BYOK_FEE), limits (those it names; null is no limit), max_concurrent_requests (null is no bound). It applies from the next admission of each org on the plan. Repeating a change changes and records nothing. For the console and admins. Refuses: as recognise(), not_found. Locks the orgs on the plan that set limits of their own, in id order, then the plan.';
 
 select tollgate.expose('public.tollgate_update_plan(jsonb, text, jsonb)');
 

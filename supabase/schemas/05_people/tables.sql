@@ -20,12 +20,14 @@ create table tollgate.plans (
   tokens_per_day tollgate.limit,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  max_concurrent_requests tollgate.limit
+  max_concurrent_requests tollgate.limit,
+  byok_fee_nanos tollgate.not_negative
 );
 
 comment on table tollgate.plans is 'Named sets of limits and a markup. A null limit is no limit; a null markup is the setting MARKUP.';
 comment on column tollgate.plans.markup_ppm is 'Markup in parts per million of the cost: 50000 is 5 %.';
 comment on column tollgate.plans.max_concurrent_requests is 'How many requests an org on the plan may have open at once; null is no bound.';
+comment on column tollgate.plans.byok_fee_nanos is 'What a request with the org''s own upstream key costs; null is the setting BYOK_FEE.';
 
 alter table tollgate.plans enable row level security;
 
@@ -57,7 +59,8 @@ create table tollgate.orgs (
   quarantined_at timestamptz,
   paid_suspended_at timestamptz,
   paid_suspended_reason text,
-  chain_head bytea
+  chain_head bytea,
+  byok_fee_nanos tollgate.not_negative
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -73,6 +76,7 @@ comment on column tollgate.orgs.quarantined_at is 'When a request of the org was
 comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Other calls are served all the same.';
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
 comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
+comment on column tollgate.orgs.byok_fee_nanos is 'What a request with the org''s own upstream key costs; null follows the plan.';
 
 alter table tollgate.orgs enable row level security;
 

@@ -34,7 +34,7 @@ create domain tollgate.base_url as text check (
 create domain tollgate.dialect as text check (value is not null and value in ('vllm', 'sglang', 'llamacpp', 'tgi', 'openai'));
 create domain tollgate.secret_name as text check (
   value ~ '^[A-Z][A-Z0-9_]{0,127}$'
-  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_)'
+  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_|VAULT_)'
 );
 create domain tollgate.connect_seconds as double precision check (value is not null and value between 0.1 and 60);
 create domain tollgate.wait_seconds as double precision check (value is not null and value between 0.1 and 86400);
@@ -52,6 +52,7 @@ create domain tollgate.listing as jsonb check (
   value is not null and jsonb_typeof(value) = 'object' and length(value::text) <= 20000
 );
 create domain tollgate.concurrency as integer check (value between 1 and 100000);
+create domain tollgate.yes_or_no as boolean check (value is not null);
 
 
 create table tollgate.upstreams (
@@ -67,11 +68,13 @@ create table tollgate.upstreams (
   health_path tollgate.health_path,
   state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  updated_at timestamptz not null default now(),
+  takes_org_keys tollgate.yes_or_no not null default false
 );
 
 comment on table tollgate.upstreams is 'Upstreams of our own that serve OpenAI''s API. OpenRouter is not here: it comes from the settings.';
 comment on column tollgate.upstreams.secret_name is 'The environment variable that holds the upstream''s key; the key itself is never stored.';
+comment on column tollgate.upstreams.takes_org_keys is 'Whether orgs may store keys of their own for it, in 11_vault. A call with such a key costs a fee alone, so the server must check keys.';
 
 alter table tollgate.upstreams enable row level security;
 

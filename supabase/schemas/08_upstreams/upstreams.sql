@@ -16,6 +16,7 @@ as $$
     'first_byte_seconds', u.first_byte_seconds,
     'idle_seconds', u.idle_seconds,
     'health_path', u.health_path,
+    'takes_org_keys', u.takes_org_keys,
     'state', u.state,
     'created_at', tollgate.utc(u.created_at),
     'updated_at', tollgate.utc(u.updated_at),
@@ -37,7 +38,7 @@ declare
   is_new constant boolean := was.created_at is null;
   made tollgate.upstreams := tollgate.with_fields(was, given, array[
     'name', 'base_url', 'dialect', 'secret_name', 'concurrency', 'connect_seconds', 'first_byte_seconds',
-    'idle_seconds', 'health_path', 'state'
+    'idle_seconds', 'health_path', 'state', 'takes_org_keys'
   ]);
 begin
   if not is_new and made is not distinct from was then
@@ -52,7 +53,8 @@ begin
       name = made.name, base_url = made.base_url, dialect = made.dialect, secret_name = made.secret_name,
       concurrency = made.concurrency, connect_seconds = made.connect_seconds,
       first_byte_seconds = made.first_byte_seconds, idle_seconds = made.idle_seconds,
-      health_path = made.health_path, state = made.state, updated_at = made.updated_at
+      health_path = made.health_path, state = made.state, takes_org_keys = made.takes_org_keys,
+      updated_at = made.updated_at
     where u.id = made.id;
   end if;
   perform tollgate.record(
@@ -83,6 +85,7 @@ begin
     was.first_byte_seconds := 120;
     was.idle_seconds := 120;
     was.state := 'active';
+    was.takes_org_keys := false;
     was := tollgate.with_fields(
       was,
       jsonb_build_object(

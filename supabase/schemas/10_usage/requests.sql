@@ -41,6 +41,7 @@ begin
     'streamed', r.streamed,
     'estimated', r.estimated,
     'quarantined', r.quarantined,
+    'is_byok', r.is_byok,
     'prompt_tokens', r.prompt_tokens,
     'completion_tokens', r.completion_tokens,
     'cached_tokens', tollgate.cached_tokens(r.usage),

@@ -97,6 +97,12 @@ begin
         p.tokens_per_minute, p.tokens_per_hour, p.tokens_per_day
       )::tollgate.limits) as limits,
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
+      (
+        select jsonb_object_agg(s.name, tollgate.secret_sealed(s))
+        from tollgate.secrets s
+        where s.org_id = o.id and s.kind = 'upstream_key' and tollgate.may_ask(i.item -> 'upstreams', s.name)
+      ) as org_keys,
+      coalesce(o.byok_fee_nanos, p.byok_fee_nanos) as byok_fee_nanos,
       i.item ->> 'idempotency_key' as idempotency_key,
       r as earlier, -- the request, when it was admitted before
       tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
@@ -154,12 +160,7 @@ begin
     if refusal is not null then
       null;
     elsif (request.earlier).id is not null then
-      admitted := row(
-        null, request.id, request.org_id, (request.earlier).key_id, (request.earlier).user_id,
-        (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
-        (request.earlier).reserved_tokens
-      );
-      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
+      answer := tollgate.grant_again(request.earlier, request.environment, wallet, remaining, request.org_keys);
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
@@ -190,6 +191,12 @@ begin
     end if;
 
     if answer is null and refusal is null then
+      if request.org_keys is not null then
+        request.item := tollgate.with_org_keys(request.item, request.org_keys, request.byok_fee_nanos);
+        if (request.item ->> 'is_byok')::boolean then
+          request.markup_ppm := 0;
+        end if;
+      end if;
       available := wallet.balance_nanos - wallet.held_nanos;
       worst_case := tollgate.worst_case(
         request.item,
@@ -202,15 +209,9 @@ begin
         )
       );
       if wallet.open_requests >= request.most_open then
-        refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
-          'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
-        ));
+        refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-          'available_nanos', available,
-          'required_nanos', worst_case.hold_nanos,
-          'affordable_output_tokens', worst_case.affordable_tokens
-        ));
+        refusal := tollgate.credits_refusal(available, worst_case);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -252,7 +253,7 @@ begin
         if request.is_counted then
           least_left := tollgate.tighter(least_left, key_remaining);
         end if;
-        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left);
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.org_keys);
       end if;
     end if;
 
@@ -269,13 +270,14 @@ begin
   with requests as (
     insert into tollgate.requests (
       id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
-      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at
+      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok
     )
     select
       a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
       (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
       a.item -> 'price', a.item ->> 'idempotency_key', moment,
-      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision)
+      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision),
+      coalesce((a.item ->> 'is_byok')::boolean, false)
     from unnest(all_admitted) a
     returning id, expires_at
   ),
@@ -293,6 +295,6 @@ end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then for each request the user, if limited, and the key.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Where the org has keys of its own for upstreams that the call may ask, the grant has them, encrypted, and the hold is as with_org_keys() says. Locks orgs in id order, then for each request the user, if limited, and the key.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');

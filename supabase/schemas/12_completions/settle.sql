@@ -255,6 +255,7 @@ begin
       error_code = coalesce(c.item ->> 'error_code', r.error_code),
       first_token_ms = coalesce((c.item ->> 'first_token_ms')::integer, r.first_token_ms),
       duration_ms = coalesce((c.item ->> 'duration_ms')::integer, r.duration_ms),
+      is_byok = coalesce((c.item ->> 'is_byok')::boolean, r.is_byok),
       settled_at = case when c.item ->> 'outcome' <> 'unsettled' then moment end
     from unnest(changed) c (item)
     where r.id = c.item ->> 'id'

@@ -38,7 +38,7 @@ begin
       attempts = coalesce(item -> 'attempts', r.attempts),
       generation_id = coalesce(item ->> 'generation_id', r.generation_id),
       served_model = coalesce(item ->> 'served_model', r.served_model),
-      estimated = false
+      estimated = false, is_byok = coalesce((item ->> 'is_byok')::boolean, r.is_byok)
     where r.id = before.id
     returning r.* into now_settled;
     token_change := now_settled.prompt_tokens + now_settled.completion_tokens

@@ -10,8 +10,9 @@ declare
   answers jsonb;
 begin
   with noted as (
-    update tollgate.requests r set generation_id = i.generation_id, upstream = i.upstream
-    from jsonb_to_recordset(items) i (id text, generation_id text, upstream text)
+    update tollgate.requests r
+    set generation_id = i.generation_id, upstream = i.upstream, is_byok = coalesce(i.is_byok, r.is_byok)
+    from jsonb_to_recordset(items) i (id text, generation_id text, upstream text, is_byok boolean)
     where r.id = i.id and r.id = any (array(
       select o.id from tollgate.requests o
       where o.id = any (array(select a.value ->> 'id' from jsonb_array_elements(items) a))
@@ -28,7 +29,7 @@ end
 $$;
 
 comment on function public.tollgate_note_generations(jsonb) is
-  'Stores the upstreams'' ids of running generations. With them the sweeper finds the costs of requests whose process died. Each item has id, generation_id, upstream. Refuses nothing. Locks the request rows, and skips locked ones, which are being settled.';
+  'Stores the upstreams'' ids of running generations. With them the sweeper finds the costs of requests whose process died. Each item has id, generation_id, upstream, and is_byok where the org''s own key is in use. Refuses nothing. Locks the request rows, and skips locked ones, which are being settled.';
 
 select tollgate.expose('public.tollgate_note_generations(jsonb)');
 
@@ -80,6 +81,7 @@ begin
     'completion_tokens', r.completion_tokens,
     'output_bound', r.output_bound,
     'reserved_tokens', r.reserved_tokens,
+    'is_byok', r.is_byok,
     'sweeps', t.sweeps,
     'created_at', tollgate.utc(r.created_at),
     'age_seconds', extract(epoch from clock_timestamp() - r.created_at)::bigint,
@@ -111,11 +113,11 @@ begin
     'id', o.id,
     'outcome', 'settled',
     'charge_nanos', least(o.hold_nanos, ceil(o.prompt_nanos * (1000000 + o.markup_ppm) / 1000000)),
-    'cost_nanos', least(o.hold_nanos, ceil(o.prompt_nanos)),
+    'cost_nanos', case when o.is_byok then 0 else least(o.hold_nanos, ceil(o.prompt_nanos)) end,
     'estimated', true
   )) into overdue
   from (
-    select r.id, r.hold_nanos, r.markup_ppm, coalesce((r.price ->> 'fixed_nanos')::numeric, 0) as prompt_nanos
+    select r.id, r.hold_nanos, r.markup_ppm, r.is_byok, coalesce((r.price ->> 'fixed_nanos')::numeric, 0) as prompt_nanos
     from tollgate.holds h
     join tollgate.requests r on r.id = h.request_id
     where h.next_sweep_at < clock_timestamp() - interval '1 hour'

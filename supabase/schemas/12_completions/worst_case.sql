@@ -40,7 +40,8 @@ create function tollgate.grant_of(
   admitted tollgate.admitted,
   environment text,
   wallet tollgate.wallet,
-  remaining tollgate.remaining
+  remaining tollgate.remaining,
+  org_keys jsonb
 ) returns json
 language plpgsql
 immutable
@@ -58,6 +59,11 @@ begin
     'markup_ppm', admitted.markup_ppm,
     'balance_nanos', wallet.balance_nanos,
     'held_nanos', wallet.held_nanos,
+    'byok', case when admitted.item ? 'is_byok' then json_build_object(
+      'keys', coalesce(org_keys, '{}'),
+      'fee_nanos', admitted.item -> 'byok_fee_nanos',
+      'only', admitted.item -> 'is_byok'
+    ) end,
     'limits', case when not remaining is null then json_build_object(
       'requests', case when remaining.requests_limit is not null then json_build_object(
         'limit', remaining.requests_limit,
@@ -74,5 +80,32 @@ begin
 end
 $$;
 
-comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining) is
-  'The answer to an admitted request. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
+comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb) is
+  'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
+
+
+create function tollgate.grant_again(
+  earlier tollgate.requests,
+  environment text,
+  wallet tollgate.wallet,
+  remaining tollgate.remaining,
+  org_keys jsonb
+) returns json
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.grant_of(
+    row(
+      case when earlier.price ? 'byok_fee_nanos' then jsonb_build_object(
+        'is_byok', earlier.is_byok, 'byok_fee_nanos', earlier.price -> 'byok_fee_nanos'
+      ) end,
+      earlier.id, earlier.org_id, earlier.key_id, earlier.user_id, earlier.markup_ppm, earlier.hold_nanos,
+      earlier.output_bound, earlier.reserved_tokens
+    )::tollgate.admitted,
+    environment, wallet, remaining, org_keys
+  )
+$$;
+
+comment on function tollgate.grant_again(tollgate.requests, text, tollgate.wallet, tollgate.remaining, jsonb) is
+  'The answer to a request that was admitted before. Keys that the org has stored since are left out.';

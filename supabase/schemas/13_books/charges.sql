@@ -62,7 +62,9 @@ as $$
     )
     and case r.state
     when 'released' then r.cost_nanos > 0
-    when 'settled' then
+    when 'settled' then case when r.is_byok then
+      r.cost_nanos <> 0 or r.charge_nanos <> (r.price ->> 'byok_fee_nanos')::bigint
+    else
       r.charge_nanos > ceil((r.cost_nanos + 1) * (1000000 + r.markup_ppm::numeric) / 1000000)
       or r.charge_nanos < floor((r.cost_nanos - 1) * (1000000 + r.markup_ppm::numeric) / 1000000)
         and not (r.estimated and r.charge_nanos = r.hold_nanos)
@@ -70,6 +72,7 @@ as $$
         and case when r.usage ->> 'cost' ~ '^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,3})?$'
           then ceil((r.usage ->> 'cost')::numeric * 1000000000) <> r.cost_nanos
         end
+    end
   end
 $$;
 

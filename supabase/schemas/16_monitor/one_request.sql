@@ -56,7 +56,7 @@ as $$
     'refunded_nanos', f.refunded,
     'refundable_nanos', greatest(coalesce(r.charge_nanos, 0) - f.refunded, 0),
     'markup_ppm', r.markup_ppm,
-    'price', coalesce(r.charged_price, r.price - array['fixed_nanos', 'output_nanos'], '{}'),
+    'price', coalesce(r.charged_price, r.price - array['fixed_nanos', 'output_nanos', 'byok_fee_nanos'], '{}'),
     'usage', r.usage
   )
   from (

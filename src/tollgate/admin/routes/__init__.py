@@ -6,6 +6,7 @@ from tollgate.admin.routes import (
     audit,
     compliance,
     credits,
+    hf_tokens,
     keys,
     limits,
     models,
@@ -15,6 +16,7 @@ from tollgate.admin.routes import (
     registry,
     security,
     system,
+    upstream_keys,
     upstreams,
     usage,
     users,
@@ -26,6 +28,8 @@ from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.openrouter_account import OpenRouterAccount
+from tollgate.vault.rules import Vault
+from tollgate.vault.upstream_keys import UpstreamKeyHandlers
 from tollgate.web.routing import Routes
 
 
@@ -54,5 +58,8 @@ def router(
     routes.take(registry.router(gate, catalogs["live"]))
     routes.take(security.router(gate))
     routes.take(compliance.router(gate))
+    vault = Vault(chosen.vault_keys)
+    routes.take(upstream_keys.router(gate, UpstreamKeyHandlers(vault, chosen.openrouter_base_url)))
+    routes.take(hf_tokens.router(gate, vault))
     routes.take(system.router(gate, chosen, host))
     return routes

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
-from tollgate.people.schemas import Markup
+from tollgate.people.schemas import BYOK_FEE, ByokFee, Markup
 from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery
 
 OrgStatus = Literal["active", "suspended"]
@@ -19,6 +19,7 @@ class Org(Amounts):
     plan: str
     status: OrgStatus
     markup: float | None = Field(description="0.05 charges 5 % above the cost; null uses the markup of the plan.")
+    byok_fee_nanos: int | None = Field(description=BYOK_FEE + "Null uses the fee of the plan.")
     limits: WindowLimits = Field(description="The own limits of the org; null uses the limit of the plan.")
     max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null uses the bound of the plan.")
     open_requests: int = Field(description="How many requests are open now.")
@@ -51,8 +52,8 @@ class NewOrg(ChangeBody):
 
 
 class OrgChanges(ChangeBody):
-    """A field that is null or left out stays as it is, except markup, limits and max_concurrent_requests: there null
-    removes the org's own value."""
+    """A field that is null or left out stays as it is, except markup, byok_fee_nanos, limits and
+    max_concurrent_requests: there null removes the org's own value."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -64,6 +65,7 @@ class OrgChanges(ChangeBody):
     plan: Name | None = Field(None, description="The id of a plan.")
     status: OrgStatus | None = Field(None, description="Suspending an org stops all its keys at once.")
     markup: Markup | None = Field(None, description=OWN_MARKUP)
+    byok_fee_nanos: ByokFee | None = Field(None, description=BYOK_FEE + "Null uses the fee of the plan.")
     limits: WindowLimits | None = Field(
         None, description="Changes the limits that it names; null removes all own limits."
     )

@@ -5,12 +5,13 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
-from tollgate.people.schemas import Markup
+from tollgate.people.schemas import BYOK_FEE, ByokFee, Markup
 from tollgate.web.faults import NO_NUL
 from tollgate.web.schemas import ChangeBody, Line, Moment, Name, PageQuery, exactly_one
 
 Description = Annotated[str, Field(max_length=2000, pattern=NO_NUL)]
 PLAN_MARKUP = "0.05 charges 5 % above the cost, in steps of a millionth; null uses the setting MARKUP."
+PLAN_FEE = BYOK_FEE + "Null uses the setting BYOK_FEE."
 
 
 class Plan(BaseModel):
@@ -18,6 +19,7 @@ class Plan(BaseModel):
     name: str
     description: str
     markup: float | None = Field(description=PLAN_MARKUP)
+    byok_fee_nanos: int | None = Field(description=PLAN_FEE)
     limits: WindowLimits = Field(description="Null is no limit.")
     max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null is no bound.")
     orgs: int = Field(description="How many orgs are on the plan.")
@@ -36,19 +38,21 @@ class NewPlan(ChangeBody):
     name: Name
     description: Description = ""
     markup: Markup | None = Field(None, description=PLAN_MARKUP)
+    byok_fee_nanos: ByokFee | None = Field(None, description=PLAN_FEE)
     limits: WindowLimits = Field(default_factory=WindowLimits, description="Null is no limit.")
     max_concurrent_requests: Limit | None = Field(None, description=OPEN_REQUESTS + "Null is no bound.")
 
 
 class PlanChanges(ChangeBody):
-    """A field that is null or left out stays as it is, except markup, max_concurrent_requests and the single limits:
-    there null removes the value."""
+    """A field that is null or left out stays as it is, except markup, byok_fee_nanos, max_concurrent_requests and the
+    single limits: there null removes the value."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"limits": {"tokens_per_day": None}}]})
 
     name: Name | None = None
     description: Description | None = None
     markup: Markup | None = Field(None, description=PLAN_MARKUP)
+    byok_fee_nanos: ByokFee | None = Field(None, description=PLAN_FEE)
     limits: WindowLimits | None = Field(None, description="Changes the limits that it names; null is no limit.")
     max_concurrent_requests: Limit | None = Field(None, description=OPEN_REQUESTS + "Null is no bound.")
 

@@ -45,6 +45,14 @@ HealthPath = Annotated[
     ),
 ]
 
+TakesOrgKeys = Annotated[
+    bool,
+    Field(
+        description="Whether orgs may store keys of their own for it. A call with such a key costs the org only the "
+        "fee, so set it only for a server that checks keys."
+    ),
+]
+
 
 class NewUpstream(ChangeBody):
     model_config = ConfigDict(
@@ -72,6 +80,7 @@ class NewUpstream(ChangeBody):
     idle_seconds: IdleSeconds = 120
     health_path: HealthPath | None = None
     state: ServingState = "active"
+    takes_org_keys: TakesOrgKeys = False
 
 
 class UpstreamChange(ChangeBody):
@@ -89,6 +98,7 @@ class UpstreamChange(ChangeBody):
     idle_seconds: IdleSeconds | None = None
     health_path: HealthPath | None = None
     state: ServingState | None = None
+    takes_org_keys: TakesOrgKeys | None = None
 
 
 class HealthCheckResult(BaseModel):
@@ -122,6 +132,7 @@ class UpstreamDetails(BaseModel):
     idle_seconds: float
     health_path: str | None
     state: ServingState
+    takes_org_keys: bool
     routes: int = Field(
         description="How many routes it has. They carry priority and weight: GET /admin/models/registry."
     )

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import SecretStr
+
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import Route
 from tollgate.upstreams import rules
@@ -27,15 +29,27 @@ class Attempt(NamedTuple):
     until: float
     """When the total deadline of the call ends, by the loop's clock."""
 
+    @property
+    def org_key(self) -> SecretStr | None:
+        """The org's own key for this upstream, and no other."""
+        return self.call.org_keys.get(self.route.upstream.id)
+
+    @property
+    def is_usable(self) -> bool:
+        return self.live.is_allowed if self.org_key else self.live.is_usable
+
     def needs_checkup(self) -> bool:
-        return self.live.needs_checkup(self.route.model, self.call.org_id)
+        """Health checks are made with our key, so without one the call itself is the check."""
+        return self.live.is_usable and self.live.needs_checkup(self.route.model, self.call.org_id)
 
     def begin(self) -> bool:
         """Whether it may. Then one of answered, succeeded, failed or abandoned must report on it."""
-        return not self.needs_checkup() and self.live.admits(self.route.model, self.call.org_id)
+        if not self.is_usable or self.needs_checkup():
+            return False
+        return self.live.admits(self.route.model, self.call.org_id)
 
     def skipped(self) -> AttemptRecord:
-        why = self.live.why_not(self.route.model, self.call.org_id)
+        why = self.live.why_not(self.route.model, self.call.org_id, is_usable=self.is_usable)
         return AttemptRecord(self.route.upstream.id, self.route.model, "skipped", why=why)
 
     def can_read(self, headers: Mapping[str, str]) -> bool:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
+from pydantic import SecretStr
+
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import OPENROUTER, Upstream
 from tollgate.process import logs
@@ -31,7 +33,10 @@ class LiveUpstream:
         """It may charge us for what it has begun, even if we get no answer."""
         self.resolve = None if upstream.trusted else guard.addresses
         self._passed_on = (*self.dialect.headers, SANDBOX_FAULT) if upstream.is_sandbox else self.dialect.headers
-        self.is_usable = True
+        self.is_allowed = True
+        """Its address is not forbidden."""
+        self.has_key = True
+        """It needs no key of ours, or we have it."""
         self.budget = Budget(clock())
         self.in_flight = 0
         self.failures = 0
@@ -54,17 +59,24 @@ class LiveUpstream:
             self.upstream = upstream
         return self.upstream is upstream
 
-    def headers(self, clients: Mapping[str, str]) -> dict[str, str]:
-        """Ours come last, so that no client can replace our key."""
-        return {**rules.passed_on(clients, self._passed_on), **self._headers}
+    @property
+    def is_usable(self) -> bool:
+        """With our key."""
+        return self.is_allowed and self.has_key
+
+    def headers(self, clients: Mapping[str, str], org_key: SecretStr | None = None) -> dict[str, str]:
+        """Ours come last, so that no client can replace our key. A key of the org's own does."""
+        own = {"authorization": f"Bearer {org_key.get_secret_value()}"} if org_key else {}
+        return {**rules.passed_on(clients, self._passed_on), **self._headers, **own}
 
     def admits(self, model: str, org_id: str) -> bool:
-        """Whether one more call may go. Then one of answered, succeeded, failed or abandoned must report on it."""
-        return self.is_usable and not self.is_full and self.breakers.admits(model, org_id, self._clock())
+        """Whether one more call may go, if the upstream is usable. Then one of answered, succeeded, failed or abandoned
+        must report on it."""
+        return not self.is_full and self.breakers.admits(model, org_id, self._clock())
 
-    def why_not(self, model: str, org_id: str) -> str:
+    def why_not(self, model: str, org_id: str, *, is_usable: bool) -> str:
         """Why a call was not admitted."""
-        if not self.is_usable:
+        if not is_usable:
             return f"not usable: {self.last_error}"
         if self.is_full:
             return "full"
@@ -72,7 +84,7 @@ class LiveUpstream:
 
     def needs_checkup(self, model: str, org_id: str) -> bool:
         """Whether a health check must succeed first. Without a health path, the next call is the check."""
-        if self.upstream.health_path is None or not self.is_usable:
+        if self.upstream.health_path is None:
             return False
         return self.breakers.state(model, org_id, self._clock()) == "half"
 
@@ -124,7 +136,7 @@ class LiveUpstream:
         try:
             guard.check(self.upstream.base_url)
         except Forbidden as error:
-            self.is_usable = False
+            self.is_allowed = False
             self.note(str(error))
             log.error("upstream_forbidden", upstream=self.upstream.id, why=str(error))
 
@@ -140,7 +152,7 @@ class LiveUpstream:
             return ours
         secret = rules.fit_secret(secrets.get(name))
         if secret is None:
-            self.is_usable = False
+            self.has_key = False
             self.note(rules.has_no_key(name))
             log.error("upstream_has_no_key", upstream=self.upstream.id, variable=name)
             return ours

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from tollgate.core.errors import UpstreamError, UpstreamUnavailable
-from tollgate.core.models import SANDBOX, Route, Upstream
+from tollgate.core.models import SANDBOX, Upstream
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
 from tollgate.upstreams import rules
@@ -89,6 +89,7 @@ class Attempts:
         until = call.until or asyncio.get_running_loop().time() + self._total_seconds
         routes = call.routes if call.ask.fallbacks else rules.ordered(call.routes, self._randomness)
         spent: set[str] = set()
+        skipped: list[Attempt] = []
         refused: Refused | None = None
         error: UpstreamError | None = None
         for route in routes:
@@ -100,6 +101,7 @@ class Attempts:
                 await self._check_health(attempt.live)
             if not attempt.begin():
                 call.record_attempt(attempt.skipped())
+                skipped.append(attempt)
                 continue
             outcome = await self._attempted(attempt)
             if not isinstance(outcome, Failure):
@@ -111,12 +113,11 @@ class Attempts:
                 spent.add(route.upstream.id)
         if refused:
             return refused
-        raise error or self._no_route(routes, call.org_id)
+        raise error or self._no_route(skipped)
 
-    def _no_route(self, routes: Sequence[Route], org_id: str) -> UpstreamError:
+    def _no_route(self, skipped: Sequence[Attempt]) -> UpstreamError:
         """Every upstream is full, has an open breaker, or is unusable until an operator acts."""
-        usable = [(self.live(route.upstream), route.model) for route in routes]
-        waits = [live.seconds_until_free(model, org_id) for live, model in usable if live.is_usable]
+        waits = [one.live.seconds_until_free(one.route.model, one.call.org_id) for one in skipped if one.is_usable]
         return verdict.busy(min(waits)) if waits else UpstreamUnavailable()
 
     async def _check_health(self, live: LiveUpstream) -> None:
@@ -203,7 +204,7 @@ def _sent(attempt: Attempt, body: bytes) -> Awaitable[Answer]:
     return attempt.connections.transport.send(
         "POST",
         live.urls[call.ask.endpoint],
-        live.headers(call.headers),
+        live.headers(call.headers, attempt.org_key),
         body,
         connect_seconds=attempt.route.upstream.connect_seconds,
         resolve=live.resolve,

@@ -9,6 +9,7 @@ from tollgate.core.errors import (
     UpstreamCut,
     UpstreamError,
     UpstreamGarbled,
+    UpstreamKeyRefused,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -89,6 +90,9 @@ def refused(attempt: Attempt, answer: Answer, body: bytes) -> Refused | Failure:
         return passed_on
     why = f"HTTP {refusal.status}"
     if rules.is_our_trouble(refusal.status, dialect):
+        if attempt.org_key:
+            facts = attempt.facts() | {"upstream_status": refusal.status}
+            return Failure("stop", UpstreamKeyRefused(**facts), why, status=refusal.status)
         live.refuses_us(why)
         return Failure("elsewhere", UpstreamUnavailable(), why, status=refusal.status)
     says_more = refusal.by_upstream or refusal.status == 429
