@@ -74,6 +74,10 @@ def mp4(duration: int, version: int = 0, before: int = 0) -> bytes:
     return b"\x00\x00\x00\x20ftypM4A " + bytes(before) + b"mvhd" + bytes([version, 0, 0, 0]) + times + bytes(80)
 
 
+def vbri(frames: int) -> bytes:
+    return b"\xff\xfb\x90\x00" + bytes(32) + b"VBRI" + bytes(10) + struct.pack(">I", frames) + bytes(99)
+
+
 def webm(duration: bytes, scale: bytes = b"\x2a\xd7\xb1\x83\x0f\x42\x40") -> bytes:
     return b"\x1a\x45\xdf\xa3" + bytes(40) + b"\x15\x49\xa9\x66\x90" + scale + b"\x44\x89" + duration + bytes(60)
 
@@ -82,8 +86,7 @@ VORBIS = b"\x01vorbis\x00\x00\x00\x00\x02\x44\xac\x00\x00"
 STATED = {
     "mp3 with a count of frames": ("mp3", xing(), Fraction(1_000 * 1_152, 44_100)),
     "mp3 behind a tag": ("mp3", id3(xing()), Fraction(1_000 * 1_152, 44_100)),
-    "mp3 with VBRI": ("mp3", b"\xff\xfb\x90\x00" + bytes(32) + b"VBRI" + bytes(10) + struct.pack(">I", 1_000) + bytes(99),
-                      Fraction(1_000 * 1_152, 44_100)),
+    "mp3 with VBRI": ("mp3", vbri(1_000), Fraction(1_000 * 1_152, 44_100)),
     "mp3 of a constant rate": ("mp3", b"\xff\xfb\x90\x00" + bytes(400), Fraction(100_000, 16_000)),
     "mp3 at 8 kHz": ("mp3", b"\xff\xe3\x18\xc4" + bytes(400), Fraction(100_000, 1_000)),
     "mp3 without a count": ("mp3", xing(flags=0), Fraction(100_000, 16_000)),

@@ -96,8 +96,9 @@ async def cut(line: Line) -> None:
 class Scripted:
     """Plays what it is given, one answer a request; the last one again and again."""
 
-    def __init__(self, *plays: Play) -> None:
+    def __init__(self, *plays: Play, reads_bodies: bool = True) -> None:
         self.plays = list(plays)
+        self._reads_bodies = reads_bodies
         self.seen: list[Line] = []
         self.connections = 0
         self._open: set[asyncio.StreamWriter] = set()
@@ -129,6 +130,8 @@ class Scripted:
         try:
             while (line := await self._read(reader, writer)) is not None:
                 await self._play(line, reader)
+                if not self._reads_bodies:
+                    break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -141,7 +144,7 @@ class Scripted:
         head = await reader.readuntil(b"\r\n\r\n")
         start, *rest = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in rest) if name}
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        body = await reader.readexactly(int(headers.get("content-length", 0)) if self._reads_bodies else 0)
         return Line(start, headers, body, writer)
 
     async def _play(self, line: Line, reader: asyncio.StreamReader) -> None:

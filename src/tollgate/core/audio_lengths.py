@@ -85,8 +85,8 @@ WAV_HEAD_BYTES: Final = 44
 
 
 def _uncompressed(head: bytes, size: int) -> Fraction | None:
-    """The length if all of the file is samples. Nothing if they are compressed, or if two numbers of the header could be
-    read differently."""
+    """The length if all of the file is samples. None if they are compressed, or if decoders could disagree about the
+    head."""
     if size > 0 and (found := _format_of_wav(head)):
         code, channels, rate, byte_rate, block, bits = struct.unpack_from("<HHIIHH", found)
         if code == _EXTENSIBLE and len(found) >= 26:

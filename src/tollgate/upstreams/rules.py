@@ -1,14 +1,15 @@
 """What is forwarded in either direction, and what an upstream's status means. Pure."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import groupby
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
-from tollgate.core import strict_json
+from tollgate.core import multipart, strict_json
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import OPENROUTER, Dialect, Route
+from tollgate.core.multipart import Part
 from tollgate.core.names import is_name
 from tollgate.core.request_body import Ask
 
@@ -63,6 +64,55 @@ def unrecorded(record: AttemptRecord) -> None:
     """The default of `record_attempt`."""
 
 
+class Kept(Protocol):
+    """Bytes that can be read again for each attempt."""
+
+    @property
+    def size(self) -> int: ...
+
+    def pieces(self) -> AsyncIterator[bytes]: ...
+
+
+class Streamed(NamedTuple):
+    """A form with a file, as a body that is not in memory."""
+
+    content_type: str
+    before: bytes
+    file: Kept
+    after: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.before) + self.file.size + len(self.after)
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        yield self.before
+        async for piece in self.file.pieces():
+            yield piece
+        yield self.after
+
+
+Body = bytes | Streamed
+
+
+class Upload(NamedTuple):
+    """A file and the fields that a client sent with it."""
+
+    fields: tuple[tuple[str, bytes], ...]
+    part: Part
+    """The head of the file."""
+    file: Kept
+    boundary: str
+    """Of the form that we write."""
+
+    def form(self, **changed: bytes | None) -> Streamed:
+        """The form for an upstream, with these fields set, or left out."""
+        kept = [field for field in self.fields if field[0] not in changed]
+        new = [(name, value) for name, value in changed.items() if value is not None]
+        before, after = multipart.written([*new, *kept], self.part, self.boundary)
+        return Streamed(f"multipart/form-data; boundary={self.boundary}", before, self.file, after)
+
+
 class UpstreamCall(NamedTuple):
     """What is sent upstream for a paid call, whichever route takes it."""
 
@@ -84,6 +134,8 @@ class UpstreamCall(NamedTuple):
     """Switches off the web search that our account at OpenRouter may have on by default."""
     as_chat: tuple[Ask, bytes] | None = None
     """The same call for chat completions, for servers that lack the endpoint."""
+    upload: Upload | None = None
+    """A call with a file. Its body is empty, unless the client sent JSON."""
     note_at_work: Callable[[Route | None], object] = unnoted
     """Called with the route that has the whole request, and with None when that route failed or refused it."""
     record_attempt: Callable[[AttemptRecord], object] = unrecorded
