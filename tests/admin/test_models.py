@@ -447,9 +447,10 @@ async def test_a_cold_instance_forgets_what_it_read_of_one_model(office: ApiClie
 
 
 def test_every_part_of_a_price_can_be_written() -> None:
-    assert set(RoutePrices.model_fields) == set(prices.COMPONENTS)
-    assert set(RoutePricing.model_fields) == {*prices.COMPONENTS, "overrides"}
-    assert set(PriceOverride.model_fields) == {*prices.COMPONENTS, "min_prompt_tokens"}
+    every = {*prices.COMPONENTS, *prices.UNITS}
+    assert set(RoutePrices.model_fields) == every
+    assert set(RoutePricing.model_fields) == {*every, "overrides"}
+    assert set(PriceOverride.model_fields) == {*every, "min_prompt_tokens"}
 
 
 @given(strategies.decimals(0, 999_999, places=30) | strategies.decimals(0, 999_999, places=2))

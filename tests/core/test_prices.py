@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.core.prices import COMPONENTS, Price, Unpriced, dearest, marked_up, nanos, read
+from tollgate.core.prices import COMPONENTS, UNITS, Price, UnitPrices, Unpriced, dearest, marked_up, nanos, read
 
 price_strings = st.decimals(0, 1_000_000, allow_nan=False, places=30).map(str)
 pricings = st.dictionaries(st.sampled_from(COMPONENTS), price_strings).map(lambda given: {"prompt": "0", **given})
@@ -134,3 +134,31 @@ def test_a_markup_is_on_every_price_and_on_nothing_else() -> None:
 def test_a_number_of_a_json_answer_is_read_exactly() -> None:
     answer = json.loads('{"cost": 0.000003300000000000001}', parse_float=Decimal)
     assert nanos(answer["cost"]) == Decimal("3300.000000000001")
+
+
+SPOKEN = {"prompt": "0", "completion": "0", "character": "0.000015", "second": "0.0001", "output_image": "0.04"}
+
+
+def test_units_have_prices_and_a_model_without_them_has_none() -> None:
+    assert read({"prompt": "0"}).units is None
+    assert read(SPOKEN).units == UnitPrices(Decimal(15_000), Decimal(100_000), Decimal(40_000_000))
+    assert read(SPOKEN).named() == dict(zip(UNITS, (15_000, 100_000, 40_000_000), strict=True))
+
+
+def test_the_dearest_price_of_a_unit_applies_whether_by_a_route_or_by_an_override() -> None:
+    dearer = {**SPOKEN, "second": "0", "overrides": [{"min_prompt_tokens": 0, "character": "0.00002"}]}
+    bound = dearest([read({"prompt": "0.000001"}), read(SPOKEN), read(dearer)]).at_worst(10)
+    assert bound.units == UnitPrices(Decimal(20_000), Decimal(100_000), Decimal(40_000_000))
+    assert bound.prompt == 1000
+
+
+def test_prices_of_units_are_marked_up_like_the_others() -> None:
+    over = {**SPOKEN, "overrides": [{"min_prompt_tokens": 0, "character": "0.00002"}]}
+    shown = marked_up(over, 500_000)
+    assert (shown["character"], shown["output_image"]) == ("0.0000225", "0.06")
+    assert shown["overrides"] == [{"min_prompt_tokens": 0, "character": "0.00003"}]
+
+
+def test_the_price_of_a_character_is_the_one_that_is_named_so_or_openrouters_prompt() -> None:
+    assert read(SPOKEN).of_character == 15_000
+    assert read({"prompt": "0.00003"}).of_character == 30_000

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollgate.core.extras.pricing import IMAGE_TOKENS, NO_EXTRAS
 from tollgate.core.prices import Price, read
+from tollgate.core.units import Units, delivered
 from tollgate.credits.rules import (
     Nonsense,
     Usage,
@@ -15,6 +17,7 @@ from tollgate.credits.rules import (
     charge_for,
     read_usage,
     worst_case,
+    worst_case_of_units,
 )
 
 tokens = st.integers(0, 2_000_000)
@@ -164,3 +167,62 @@ def test_nonsense_is_charged_at_the_hold_and_flagged(hold: int, markup: int) -> 
     assert quarantined.charge_nanos == hold
     assert quarantined.quarantined
     assert 0 <= quarantined.cost_nanos <= hold
+
+
+UNITS = st.builds(
+    Units, st.integers(0, 128), st.integers(0, 10**6), st.decimals(0, 10**6, places=3), st.integers(1, 1000)
+)
+BY_UNITS = read(
+    {
+        "prompt": "0.000001",
+        "completion": "0",
+        "request": "0.002",
+        "character": "0.000015",
+        "second": "0.0001",
+        "output_image": "0.04",
+    }
+)
+
+
+@given(UNITS, tokens, markups, st.integers(0, 200), st.decimals(0, 10**7, places=3), st.integers(0, 2000))
+def test_the_worst_case_covers_whatever_units_an_answer_states(
+    asked: Units, prompt: int, markup: int, images: int, seconds: Decimal, searches: int
+) -> None:
+    worst = worst_case_of_units(BY_UNITS, asked, prompt_tokens=prompt)
+    came = delivered(asked, {"seconds": seconds, "search_units": searches}, images)
+    charge = bill(Usage(prompt, 0, None, came), BY_UNITS, markup_ppm=markup).charge_nanos
+    assert charge <= charge_for(worst.with_output(0), markup)
+
+
+def test_each_unit_is_billed_at_its_price() -> None:
+    of = {
+        Units(images=2): 80_000_000,
+        Units(characters=100): 1_500_000,
+        Units(seconds=Decimal("2.5")): 250_000,
+        Units(requests=3): 6_000_000,
+    }
+    for units, cost in of.items():
+        once = 0 if units.requests > 1 else 2_000_000
+        assert bill(Usage(0, 0, None, units), BY_UNITS, markup_ppm=0).cost_nanos == cost + once
+
+
+def test_what_was_not_made_is_held_and_not_due() -> None:
+    worst = worst_case_of_units(BY_UNITS, Units(images=3), prompt_tokens=10)
+    assert (worst.made_nanos, worst.fixed_nanos) == (120_000_000, 120_000_000 + 2_000_000 + 10_000)
+    assert Units(images=3, characters=5).read == Units(characters=5)
+
+
+@pytest.mark.parametrize(
+    ("pricing", "nanos"),
+    [
+        ({"output_image": "0.04"}, 40_000_000),
+        ({"image_output": "0.04"}, 40_000_000),
+        ({"image_output": "0.00003"}, IMAGE_TOKENS * 30_000),
+        ({"completion": "0.00001"}, IMAGE_TOKENS * 10_000),
+    ],
+)
+def test_an_image_is_held_at_the_price_by_which_it_may_be_billed(pricing: dict[str, str], nanos: int) -> None:
+    price = read({"prompt": "0", **pricing})
+    assert worst_case_of_units(price, Units(images=1), prompt_tokens=0).made_nanos == nanos
+    floor = NO_EXTRAS._replace(image_nanos=Decimal(10**9))
+    assert worst_case_of_units(price, Units(images=2), prompt_tokens=0, added=floor).made_nanos == 2 * 10**9

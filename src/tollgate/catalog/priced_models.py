@@ -9,7 +9,7 @@ from tollgate.catalog.rules import owner
 from tollgate.core import prices
 from tollgate.core.errors import BadRequest
 from tollgate.core.models import OPENROUTER, Model, Route
-from tollgate.core.prices import COMPONENTS, NOTHING, Price, Unpriced
+from tollgate.core.prices import Price, Unpriced
 
 Found = dict[str, Any]
 UNKNOWN: Final = Decimal(-1)
@@ -39,7 +39,7 @@ def _shown_price(price: Price | None) -> dict[str, str] | None:
     """Credits per token, request or piece, as decimal strings."""
     if price is None:
         return None
-    return {name: prices.in_credits(value) for name in COMPONENTS if (value := getattr(price, name)) != NOTHING}
+    return {name: prices.in_credits(value) for name, value in price.named().items()}
 
 
 def _shown(

@@ -15,9 +15,10 @@ from tollgate.completions.rules import Bounds, Grant
 from tollgate.completions.settlements import Settlements
 from tollgate.completions.translations import translated
 from tollgate.core import prices
-from tollgate.core.endpoints import ENDPOINTS, EVERY_DIALECT
+from tollgate.core.endpoints import ENDPOINTS, EVERY_DIALECT, Form
 from tollgate.core.errors import (
     AnswerNotKept,
+    EndpointNotServed,
     InternalError,
     InvalidApiKey,
     ModelNotFound,
@@ -32,6 +33,7 @@ from tollgate.core.extras.pricing import Added
 from tollgate.core.extras.register import REGISTER, Register
 from tollgate.core.models import OPENROUTER, SANDBOX, Model
 from tollgate.core.prices import Price
+from tollgate.core.request_body import Ask
 from tollgate.credits.rules import WorstCase
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.keys.rules import Environment
@@ -87,6 +89,8 @@ class Admission:
         self._check_share(call.caller)
         models = await self._models(call)
         price = prices.dearest([bound_price(model, ask.max_price) for model in models])
+        if price.units is not None or ask.units is not None:
+            _refuse_unmetered(ask, models)
         added = await self._added(call, models, price)
         sizes = rules.bounds(ask, models, added)
         is_free = is_test or sizes is rules.NO_BOUNDS
@@ -127,18 +131,21 @@ class Admission:
         if form.dialects is EVERY_DIALECT:
             return models
         models = rules.serving(models, form)
+        if form.needs_native:
+            _refuse_unserved(models, form)
         if form.is_translated and not rules.is_native(models, form):
             call.translated = await threads.work(len(call.body), translated, call.ask.endpoint, call.body)
         return models
 
     async def _added(self, call: PaidCall, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""
-        asked = rules.with_outputs(call.ask.extras, models)
+        asked = call.ask.extras if call.ask.units else rules.with_outputs(call.ask.extras, models)
         helpers: dict[str, Price] = {}
         for name in asked.models:
             with contextlib.suppress(ModelNotFound, ModelUnpriced):  # pricing refuses an extra whose model has no price
                 helpers[name] = bound_price(await self._catalogs[call.caller.environment].find(name), None)
-        return pricing.worst_case(asked, self._register, price, helpers, call.ask.choices)
+        added = pricing.worst_case(asked, self._register, price, helpers, call.ask.choices)
+        return added if call.ask.units is None else rules.with_floor(call.ask, models, added, self._register)
 
     def _item(self, call: PaidCall, quote: Quote) -> dict[str, Any]:
         ask, sizes, worst = call.ask, quote.sizes, quote.worst
@@ -179,6 +186,19 @@ class Admission:
         return error
 
 
+def _refuse_unserved(models: list[Model], form: Form) -> None:
+    for model in models:
+        if not rules.is_native([model], form):
+            raise EndpointNotServed(param="model", model=model.id, endpoint=form.path)
+
+
+def _refuse_unmetered(ask: Ask, models: list[Model]) -> None:
+    form = ENDPOINTS[ask.endpoint]
+    for route in (route for model in models for route in model.routes):
+        if route.price and (name := rules.unmetered(route.price, form, is_ours=rules.is_own(route))):
+            raise ModelUnpriced(param="model", price=name, endpoint=form.path)
+
+
 def _replayed(found: Replay) -> Replay:
     logs.note(org_id=found.get("org_id"), key_id=found.get("key_id"))
     if not found.get("kept", True):
@@ -203,5 +223,6 @@ def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any]) -> Grant:
         reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
         headers=limits.remaining(granted.get("limits")),
         is_free=quote.sizes is rules.NO_BOUNDS,
+        units=ask.units,
         counted=rules.counted(ask, quote.models) if quote.sizes is rules.NO_BOUNDS else None,
     )

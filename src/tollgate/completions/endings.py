@@ -8,8 +8,10 @@ from typing import Any, Final, Literal, NamedTuple
 from tollgate.completions.rules import Grant
 from tollgate.core import strict_json
 from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamTimeout
+from tollgate.core.extras.pricing import IMAGE_TOKENS
 from tollgate.core.models import OPENROUTER, SANDBOX, Route
 from tollgate.core.sse import Tally
+from tollgate.core.units import Units, delivered
 from tollgate.credits import rules as credits
 
 FIRST_SWEEP_SECONDS: Final = 2
@@ -70,7 +72,7 @@ def of_answer(tally: Tally, route: Route, grant: Grant, generation_id: str | Non
         upstream=route.upstream.id,
         served_model=tally.model,
         generation_id=generation_id,
-        usage=kept_usage(tally.usage),
+        usage=_kept(tally, grant),
         error_code="failed_upstream" if tally.ending == "failed" else None,
     )
 
@@ -101,7 +103,7 @@ def broken_off(route: Route, generation_id: str | None) -> Ending:
 
 def prefill(route: Route, grant: Grant) -> Ending:
     """The client left, or the server stopped, while a server of our own read the prompt: its work is estimated."""
-    ending = _estimated(route, grant, completion_tokens=0)
+    ending = _estimated(route, grant, completion_tokens=0, units=grant.units and grant.units.read)
     return ending._replace(upstream=route.upstream.id, basis="abandoned_prefill")
 
 
@@ -142,7 +144,7 @@ def kept_usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:
     try:
-        usage = _usage(tally, route)
+        usage = _usage(tally, route, grant)
         if usage is None:
             return _without_usage(tally, route, grant, generation_id)
         return billed(
@@ -162,11 +164,21 @@ def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None
         return billed(held)._replace(basis="unbelievable_usage")
 
 
-def _usage(tally: Tally, route: Route) -> credits.Usage | None:
+def _kept(tally: Tally, grant: Grant) -> dict[str, Any] | None:
+    """With the units that are charged, where the upstream does not name them."""
+    kept = kept_usage(tally.usage)
+    if grant.units is None:
+        return kept
+    return delivered(grant.units, tally.usage, tally.images).kept() | (kept or {}) or None
+
+
+def _usage(tally: Tally, route: Route, grant: Grant) -> credits.Usage | None:
     """Our own servers' cost is tokens times the route's price, whatever they state. OpenRouter sends zeros without a
     cost for answers that did cost something: that is no usage. Nor are the tokens of Responses and Messages without
     a cost, since those of a cache have other prices."""
     usage = credits.read_usage(tally.usage)
+    if grant.units is not None:
+        return _usage_of_units(usage, tally, route, grant)
     if usage is None:
         return None
     if route.upstream.id != OPENROUTER:
@@ -177,20 +189,44 @@ def _usage(tally: Tally, route: Route) -> credits.Usage | None:
     return None if is_typed or not (usage.prompt_tokens or usage.completion_tokens) else usage
 
 
+def _usage_of_units(usage: credits.Usage | None, tally: Tally, route: Route, grant: Grant) -> credits.Usage | None:
+    """OpenRouter's is what states a cost. That of a server of our own is what we counted, and the tokens that it
+    states; without them it is none if they have a price."""
+    if route.upstream.id == OPENROUTER:
+        return usage if usage and usage.cost_nanos is not None else None
+    price = route.price or grant.price
+    counted = usage or credits.Usage(0, 0, None)
+    lacks_tokens = grant.prompt_tokens and not (counted.prompt_tokens or counted.completion_tokens)
+    if grant.units is None or tally.failure or (lacks_tokens and (price.prompt or price.completion)):
+        return None
+    return counted._replace(cost_nanos=None, units=delivered(grant.units, tally.usage, tally.images))
+
+
 def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:
     """Absent usage is not zero. OpenRouter is asked later. A server of our own cannot be asked, so its prompt and what
     it said are estimated. An answer that is only a failure is free."""
     if route.upstream.id == OPENROUTER:
+        if grant.units is not None and not generation_id and not tally.failure:
+            return _at_the_most(grant)
         return UNSETTLED if generation_id or not tally.failure else RELEASED
     said = max(tally.events - (tally.failure is not None), tally.said_tokens)
     if said <= 0 and tally.ending != "complete":
         return RELEASED
+    if grant.units is not None:
+        made = tally.images * IMAGE_TOKENS
+        return _estimated(route, grant, completion_tokens=made, units=delivered(grant.units, tally.usage, tally.images))
     return _estimated(route, grant, completion_tokens=max(0, said))
 
 
-def _estimated(route: Route, grant: Grant, *, completion_tokens: int) -> Ending:
+def _at_the_most(grant: Grant) -> Ending:
+    """The upstream did the work, and nothing says what it cost, or ever will."""
+    bill = credits.at_the_hold(grant.hold_nanos, grant.markup_ppm)._replace(estimated=True, quarantined=False)
+    return billed(bill)._replace(basis="no_usage")
+
+
+def _estimated(route: Route, grant: Grant, *, completion_tokens: int, units: Units | None = None) -> Ending:
     """The most that the prompt may be, and at least what was said, within the hold."""
-    counted = credits.Usage(grant.prompt_tokens, completion_tokens, None)
+    counted = credits.Usage(grant.prompt_tokens, completion_tokens, None, units)
     cost = credits.at_listed_price(counted, route.price or grant.price)
     charge = min(credits.charge_for(cost, grant.markup_ppm), grant.hold_nanos)
     bill = credits.Bill(min(int(cost), grant.hold_nanos), charge, estimated=True)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from tollgate.completions.endings import RELEASED, Ending, billed, kept_usage
 from tollgate.core.prices import Price
+from tollgate.core.units import COUNTED
 from tollgate.credits import rules as credits
 
 MOST_LOOKS: Final = 12
@@ -60,7 +61,9 @@ def without_a_trace(row: Row) -> Ending:
 
 
 def _recorded(row: Row, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The usage of the record, and the cost that the answer stated where it differs."""
-    stated = (row.get("usage") or {}).get("cost")
-    kept = kept_usage({"cost": record["total_cost"], "is_byok": record.get("is_byok")})
+    """The usage of the record, with the units that were counted, and the cost that the answer stated where it
+    differs."""
+    before = row.get("usage") or {}
+    stated, counted = before.get("cost"), {name: before[name] for name in COUNTED if name in before}
+    kept = kept_usage(counted | {"cost": record["total_cost"], "is_byok": record.get("is_byok")})
     return kept if kept is None or stated in (None, kept.get("cost")) else {**kept, "stated_cost": stated}

@@ -5,10 +5,13 @@ from typing import Any, Final, NamedTuple
 
 from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
+from tollgate.core.extras.register import Register
 from tollgate.core.extras.requested import Extras
 from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
-from tollgate.core.prices import COMPONENTS, NOTHING, Price
+from tollgate.core.money import EXACT
+from tollgate.core.prices import NOTHING, Price
 from tollgate.core.request_body import Ask
+from tollgate.core.units import Units
 from tollgate.credits import rules as credits
 
 LEAST_OUTPUT: Final = 16
@@ -33,6 +36,9 @@ class Bounds(NamedTuple):
 
 
 NO_BOUNDS: Final = Bounds(0, 0, 0, 0, enforced=True)
+"""Of a call that costs nothing."""
+NO_TOKENS: Final = NO_BOUNDS._replace()
+"""Of one that is priced by units alone."""
 
 
 class Grant(NamedTuple):
@@ -59,6 +65,8 @@ class Grant(NamedTuple):
     is_free: bool = False
     counted: int | None = None
     """The answer to a question for the number of tokens, where no upstream counts them."""
+    units: Units | None = None
+    """The most that was asked for beside tokens."""
 
 
 def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:
@@ -124,6 +132,8 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
     longest = _most([route.context_tokens for route in routes]) or MOST_CONTEXT_UNKNOWN
     most_output = _most([_most_output(route) for route in routes])
     form = ENDPOINTS[ask.endpoint]
+    if form.is_spoken:
+        return NO_TOKENS
     one_prompt = form.one_prompt or (ask.choices == 1 and form.generates)
     prompt = longest if ask.prompt.open_ended else ask.prompt.tokens + added.prompt_tokens
     most = longest if one_prompt else None
@@ -143,7 +153,31 @@ def context_tokens(ask: Ask, routes: Sequence[Route], added: Added) -> int | Non
     return None if longest is None else longest * ask.choices * added.turns
 
 
+def unmetered(price: Price, form: Form, *, is_ours: bool) -> str | None:
+    """The name of a price that the endpoint cannot be charged by: its calls would be free. A server of our own says
+    nothing of the tokens of speech; OpenRouter states the cost."""
+    named = [] if price.units is None else [name for name in price.units.named() if name not in form.meters]
+    if form.is_spoken and is_ours:
+        named += [name for name in ("completion", "audio_output") if getattr(price, name)]
+    return next(iter(named), None)
+
+
+def with_floor(ask: Ask, models: Sequence[Model], added: Added, register: Register) -> Added:
+    """With the least that OpenRouter charges for an image, or for the request. The price of a route of our own is what
+    it costs."""
+    floor = ENDPOINTS[ask.endpoint].floor
+    if floor is None or ask.units is None or all(is_own(route) for model in models for route in model.routes):
+        return added
+    nanos = register[floor].nanos
+    return added._replace(image_nanos=nanos) if ask.units.images else added._replace(request_nanos=nanos)
+
+
 def worst_case(ask: Ask, sizes: Bounds, price: Price, added: Added = NO_EXTRAS) -> credits.WorstCase:
+    if ask.units is not None:
+        images = ask.prompt.images + ask.extras.images
+        return credits.worst_case_of_units(
+            price, ask.units, prompt_tokens=sizes.prompt_tokens, images=images, added=added
+        )
     return credits.worst_case(
         price,
         prompt_tokens=sizes.prompt_tokens,
@@ -162,12 +196,15 @@ def bound_to_send(ask: Ask, sizes: Bounds, granted: int) -> int | None:
 
 def kept_price(price: Price, worst: credits.WorstCase) -> dict[str, Any]:
     """The price of the hold, as the row keeps it for a later estimate: nanos as decimal strings."""
-    kept = {"fixed_nanos": str(worst.fixed_nanos), "output_nanos": str(worst.output_nanos)}
+    fixed = worst.fixed_nanos
+    if worst.made_nanos is not NOTHING:
+        fixed = EXACT.subtract(fixed, worst.made_nanos)
+    kept = {"fixed_nanos": str(fixed), "output_nanos": str(worst.output_nanos)}
     return kept | kept_components(price)
 
 
 def kept_components(price: Price) -> dict[str, str]:
-    return {name: str(value) for name in COMPONENTS if (value := getattr(price, name)) != NOTHING}
+    return {name: str(value) for name, value in price.named().items()}
 
 
 def _of_all_turns(prompt_tokens: int, longest: int | None, choices: int, added: Added) -> int:

@@ -3,10 +3,11 @@
 To add one, add an entry here; if its answers have a new form, add that to `completions/answer_forms.py`.
 """
 
-from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from tollgate.core.models import Dialect
+from tollgate.core.units import Units
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
 
@@ -48,6 +49,36 @@ class Form(NamedTuple):
     is_translated: bool = False
     """Whether servers without the endpoint get chat completions instead."""
     is_free: bool = False
+    units: Callable[[Mapping[str, Any]], Units] | None = None
+    """The most that a body asks for beside tokens; raises BadRequest. None: the endpoint is priced by tokens alone."""
+    meters: frozenset[str] = frozenset()
+    """The names of UnitPrices that it can be charged by. A model with another of these prices is refused here."""
+    floor: str | None = None
+    """The register's name for the least price of an image or a request at OpenRouter, whatever its listing says."""
+    repeated: str | None = None
+    """A text that is read again with each part of the prompt."""
+    is_spoken: bool = False
+    """The prompt has the price of its characters, not of its tokens."""
+    own_fields: frozenset[str] = frozenset()
+    """Fields that ask for an extra elsewhere, and not here."""
+    extras: tuple[str, ...] = ()
+    """Fields that ask for an extra here."""
+    answers_bytes: bool = False
+    """An answer is neither JSON nor events: it is passed on as it comes."""
+    also: tuple[str, ...] = ()
+    """Other paths of the endpoint for clients."""
+    elsewhere: Mapping[Dialect, str] = {}
+    """Its path at servers that have it under another name."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """For clients, under each of MOUNTS."""
+        return (self.path, *self.also)
+
+    @property
+    def needs_native(self) -> bool:
+        """Servers without the endpoint cannot take part: there is no translation, and no answer of our own."""
+        return not (self.is_translated or self.is_free)
 
     @property
     def generates(self) -> bool:

@@ -13,7 +13,8 @@ TollgateError
 │   ├── HeadTooLarge           431 head_too_large
 │   ├── RequestTimeout         408 request_timeout
 │   ├── NotFound               404 not_found
-│   │   └── ModelNotFound      404 model_not_found
+│   │   ├── ModelNotFound      404 model_not_found
+│   │   └── EndpointNotServed  404 endpoint_not_served
 │   ├── ModelUnpriced          400 model_unpriced
 │   ├── ExtraUnpriced          400 extra_unpriced
 │   ├── WeakPassword           400 weak_password
@@ -81,6 +82,10 @@ ANTHROPIC_TYPES: Final[Mapping[int, str]] = {
     529: "overloaded_error",
 }
 """By status. Any other is invalid_request_error below 500, and api_error from there."""
+
+
+UNBOUNDED_TOKENS: Final = 1_000_000_000
+"""The output that is affordable where output has no price."""
 
 
 def anthropic_type(status: int) -> str:
@@ -231,12 +236,32 @@ class ModelNotFound(NotFound):
         return f"The model {name} {fate}. GET /v1/models lists the models."
 
 
+class EndpointNotServed(NotFound):
+    code = "endpoint_not_served"
+    sentence = "No upstream of this model has this endpoint. Use another model, or another endpoint."
+
+    def words(self) -> str:
+        name, path = self.facts.get("model"), self.facts.get("endpoint")
+        if not name:
+            return self.sentence
+        return f"No upstream of the model {name} has the endpoint {path}. Use another model, or another endpoint."
+
+
 class ModelUnpriced(BadRequest):
     code = "model_unpriced"
     sentence = (
         "This model has no fixed price, so its cost has no upper bound. "
         "Send provider.max_price with prompt and completion, or use another model."
     )
+
+    def words(self) -> str:
+        price, path = self.facts.get("price"), self.facts.get("endpoint")
+        if not price:
+            return self.sentence
+        return (
+            f"This model has a price by {price}, which {path} does not count. "
+            "Use another endpoint, or ask your operator for a route with another price."
+        )
 
 
 class ExtraUnpriced(BadRequest):
@@ -340,7 +365,8 @@ class InsufficientCredits(PaymentRequired):
                 return "No credits are available. Add credits, or wait until requests in progress end."
             case {"available_nanos": available, "required_nanos": required, **more}:
                 may_cost, left = credits_number(required), credits_number(available)
-                or_less = "" if more.get("affordable_output_tokens") == 0 else ", or request fewer output tokens"
+                is_bounded = 0 < more.get("affordable_output_tokens", 1) < UNBOUNDED_TOKENS
+                or_less = ", or request fewer output tokens" if is_bounded else ""
                 return f"This request may cost {may_cost} credits, and {left} are available. Add credits{or_less}."
         return self.sentence
 

@@ -19,6 +19,21 @@ NO_PRICES = ("discount", "overrides")
 """Members of `pricing` that are not prices."""
 
 
+class UnitPrices(NamedTuple):
+    """Nanos for what is not a token. The routes of our own servers have such prices; OpenRouter's list has none."""
+
+    character: Decimal = NOTHING
+    """Of a text that is spoken."""
+    second: Decimal = NOTHING
+    """Of sound."""
+    output_image: Decimal = NOTHING
+    """An image that is made."""
+
+    def named(self) -> dict[str, Decimal]:
+        """Those that are not zero, by name."""
+        return {name: value for name, value in zip(UNITS, self, strict=True) if value}
+
+
 class Override(NamedTuple):
     """Prices that replace others above a number of prompt tokens, or at certain hours."""
 
@@ -44,6 +59,22 @@ class Price(NamedTuple):
     input_cache_write: Decimal = NOTHING
     input_cache_write_1h: Decimal = NOTHING
     overrides: tuple[Override, ...] = ()
+    units: UnitPrices | None = None
+    """None for models that are priced by tokens alone."""
+
+    @property
+    def of_units(self) -> UnitPrices:
+        return self.units or UnitPrices()
+
+    @property
+    def of_character(self) -> Decimal:
+        """A character of a text that is spoken. OpenRouter's list has this price as `prompt`."""
+        return max(self.prompt, self.of_units.character)
+
+    def named(self) -> dict[str, Decimal]:
+        """Those that are not zero, by name."""
+        components: dict[str, Any] = {name: value for name, value in zip(COMPONENTS, self, strict=False) if value}
+        return components if self.units is None else components | self.units.named()
 
     def at_worst(self, prompt_tokens: int) -> "Price":
         """The dearest of each component that may apply to a prompt of up to so many tokens, at any hour."""
@@ -53,7 +84,8 @@ class Price(NamedTuple):
         return dearest([self, *applying])._replace(overrides=())
 
 
-COMPONENTS = tuple(name for name in Price._fields if name != "overrides")
+COMPONENTS = Price._fields[: Price._fields.index("overrides")]
+UNITS = UnitPrices._fields
 
 
 class Unpriced(ValueError):
@@ -67,7 +99,7 @@ def read(pricing: Mapping[str, Any]) -> Price:
     overrides = pricing.get("overrides") or []
     if not isinstance(overrides, list) or not all(isinstance(given, Mapping) for given in overrides):
         raise Unpriced("overrides are no list of prices")
-    base = Price(**_components(pricing))
+    base = _changed(Price(), pricing)
     return base._replace(overrides=tuple(_override(base, given) for given in overrides))
 
 
@@ -76,8 +108,12 @@ def dearest(prices: Iterable[Price]) -> Price:
     listed: Sequence[Price] = list(prices)
     if len(listed) == 1:
         return listed[0]
-    components = {name: max(getattr(price, name) for price in listed) for name in COMPONENTS}
-    return Price(**components, overrides=tuple(override for price in listed for override in price.overrides))
+    units = [price.units for price in listed if price.units]
+    return Price(
+        **_most(COMPONENTS, listed),
+        overrides=tuple(override for price in listed for override in price.overrides),
+        units=UnitPrices(**_most(UNITS, units)) if units else None,
+    )
 
 
 def marked_up(pricing: Mapping[str, Any], markup_ppm: int) -> dict[str, Any]:
@@ -111,7 +147,8 @@ def in_credits(nanos: Decimal) -> str:
 def _override_marked_up(given: object, markup_ppm: int) -> object:
     if not isinstance(given, Mapping):
         return given
-    return {name: _marked_up(price, markup_ppm) if name in COMPONENTS else price for name, price in given.items()}
+    priced = (*COMPONENTS, *UNITS)
+    return {name: _marked_up(price, markup_ppm) if name in priced else price for name, price in given.items()}
 
 
 def _marked_up(given: object, markup_ppm: int) -> object:
@@ -124,12 +161,23 @@ def _marked_up(given: object, markup_ppm: int) -> object:
         return f"{abs(charged).normalize():f}"  # abs: zero may be negative
 
 
-def _components(pricing: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: nanos(pricing[name]) for name in COMPONENTS if pricing.get(name) is not None}
+def _changed(base: Price, pricing: Mapping[str, Any]) -> Price:
+    """With the prices that `pricing` names."""
+    changed = base._replace(**_components(COMPONENTS, pricing))
+    units = _components(UNITS, pricing)
+    return changed._replace(units=base.of_units._replace(**units)) if units else changed
+
+
+def _components(names: Iterable[str], pricing: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: nanos(pricing[name]) for name in names if pricing.get(name) is not None}
+
+
+def _most(names: Iterable[str], prices: Sequence[Price | UnitPrices]) -> dict[str, Any]:
+    return {name: max(getattr(price, name) for price in prices) for name in names}
 
 
 def _override(base: Price, given: Mapping[str, Any]) -> Override:
     from_tokens = given.get("min_prompt_tokens") or 0
     if isinstance(from_tokens, bool) or not isinstance(from_tokens, int) or from_tokens < 0:
         raise Unpriced(f"not a number of tokens: {from_tokens!r}")
-    return Override(from_tokens, base._replace(**_components(given)))
+    return Override(from_tokens, _changed(base, given))

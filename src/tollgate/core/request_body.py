@@ -22,6 +22,7 @@ from tollgate.core.extras import requested as extras
 from tollgate.core.extras.requested import Extras
 from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
+from tollgate.core.units import Units
 
 Kind = Literal["image", "audio", "file", "video"]
 
@@ -65,6 +66,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "input_video": "video",
 }
 _NESTED_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "file_data": "file", "file_url": "file"}
+_FLAT_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "image": "image"}
 STORED: Final = ("item_reference", "container_upload")
 """Parts of a prompt that refer to what an upstream keeps."""
 UNKNOWN_SIZE: Final = "The size of what an upstream keeps is not known."
@@ -133,6 +135,8 @@ class Ask(NamedTuple):
     user: str | None
     max_price: Mapping[str, Any] | None = None
     """The client's limit for OpenRouter's prices. It bounds the cost of a model without a price."""
+    units: Units | None = None
+    """The most that it asks for beside tokens; None where only tokens are priced."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -162,27 +166,24 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
     model, *fallbacks = _models(given)
     asked = _asked(given, form)
     bound, bound_field = _bound(given, form)
-    media = list(_nested_media(asked) if form.nested_media else _media(asked))
+    units = None if form.units is None else form.units(given)
+    media = list(_media_of(given, asked, form))
     stream_options = fields.mapping(given, "stream_options")
     return Ask(
         endpoint=endpoint,
         model=model,
         fallbacks=tuple(fallbacks),
-        stream=fields.flag(given, "stream") and form.generates,
+        stream=(fields.flag(given, "stream") and form.generates) or form.answers_bytes,
         include_usage=fields.flag(stream_options, "include_usage", "stream_options.include_usage"),
         continuous_usage=bool(stream_options.get("continuous_usage_stats")),
         bound=bound,
         bound_field=bound_field,
         choices=_choices(given, asked) if form.generates else 1,
-        prompt=_measured(body, media, _in_json(given, asked, form), bool(fields.mappings(given, "tools"))),
-        extras=extras.read(
-            given,
-            (model, *fallbacks),
-            [one.payload for one in media if one.kind == "file"],
-            by_condition=endpoint == "messages",
-        ),
+        prompt=_prompt(given, body, asked, media, form),
+        extras=_extras(given, (model, *fallbacks), media, form),
         user=_user(given),
         max_price=fields.mapping(fields.mapping(given, "provider"), "max_price", "provider.max_price") or None,
+        units=units,
     )
 
 
@@ -311,6 +312,21 @@ def _around_message(message: Mapping[str, Any]) -> int:
     return _AROUND_A_MESSAGE.get(role, 0) if is_plain and isinstance(role, str) else 0
 
 
+def _extras(given: Mapping[str, Any], models: tuple[str, ...], media: Iterable[Medium], form: Form) -> Extras:
+    if form.units is not None:
+        return extras.read_beside_units(given, models, form.own_fields, form.extras)
+    files = [one.payload for one in media if one.kind == "file"]
+    return extras.read(given, models, files, by_condition=form is ENDPOINTS["messages"])
+
+
+def _prompt(given: Mapping[str, Any], body: bytes, asked: list[Any], media: list[Medium], form: Form) -> Prompt:
+    prompt = _measured(body, media, _in_json(given, asked, form), bool(fields.mappings(given, "tools")))
+    if form.repeated is None:
+        return prompt
+    each = TEMPLATE_TOKENS + most_tokens(str(given.get(form.repeated)).encode())
+    return prompt._replace(tokens=prompt.tokens + each * len(asked))
+
+
 def _measured(body: bytes, media: list[Medium], in_json: int, has_tools: bool) -> Prompt:
     text = _without(body, [medium.payload for medium in media if not medium.is_link])
     around = TEMPLATE_TOKENS + has_tools * TOOLS_TOKENS
@@ -322,6 +338,18 @@ def _measured(body: bytes, media: list[Medium], in_json: int, has_tools: bool) -
         open_ended=any(medium.is_open_ended for medium in media),
         **counted,
     )
+
+
+def _media_of(given: Mapping[str, Any], asked: list[Any], form: Form) -> Iterator[Medium]:
+    if form.units is not None:
+        return _flat_media([*asked, *fields.listed(given, "input_references")])
+    return _nested_media(asked) if form.nested_media else _media(asked)
+
+
+def _flat_media(parts: Iterable[Any]) -> Iterator[Medium]:
+    """Of a list of texts and media, in which a document may have its image beside its text."""
+    for part in fields.as_mappings(list(parts)):
+        yield from (_medium(_FLAT_KINDS[name], part[name]) for name in _FLAT_KINDS if name in part)
 
 
 def _media(asked: Iterable[Any]) -> Iterator[Medium]:

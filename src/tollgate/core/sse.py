@@ -174,6 +174,8 @@ class Tally:
     """Whether texts are counted: for a server of our own, which cannot be asked for its usage later."""
     text_tokens: int = 0
     """How many tokens the texts so far may be, see `request_body.most_tokens`. The texts are not kept."""
+    images: int = 0
+    """Made, where images are what was asked for."""
 
     @property
     def said_tokens(self) -> int:

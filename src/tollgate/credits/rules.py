@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal, localcontext
 from typing import Any, NamedTuple
 
-from tollgate.core.extras.pricing import NO_EXTRAS, Added
+from tollgate.core.extras.pricing import IMAGE_TOKENS, NO_EXTRAS, Added
 from tollgate.core.money import EXACT
-from tollgate.core.prices import Price, Unpriced, nanos
+from tollgate.core.prices import NOTHING, Price, Unpriced, nanos
+from tollgate.core.units import Units
 
 PPM = 1_000_000
 MOST_TOKENS = 100_000_000
@@ -14,6 +15,10 @@ BEYOND_BELIEF = 10
 """A cost above this many holds needs confirmation by the upstream's own record."""
 DEAREST_TOKEN_NANOS = 1_000_000
 """An upper bound for the price of any model's token."""
+DEAREST_IMAGE_TOKEN_NANOS = 300_000
+"""OpenRouter lists `image_output` for a token of an image, or for an image. Above this, it is for an image."""
+SPOKEN_TOKENS = 20
+"""The most tokens of sound for a character: a second of it."""
 UNASKED_EXTRAS_NANOS = 500_000_000
 """The most that extras without a request may cost, such as those that our account has on by default."""
 
@@ -23,6 +28,8 @@ class WorstCase(NamedTuple):
 
     fixed_nanos: Decimal
     output_nanos: Decimal
+    made_nanos: Decimal = NOTHING
+    """The part of the fixed one that is due only for what was made."""
 
     def with_output(self, tokens: int) -> Decimal:
         return EXACT.fma(self.output_nanos, tokens, self.fixed_nanos)
@@ -34,6 +41,8 @@ class Usage(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     cost_nanos: Decimal | None
+    units: Units | None = None
+    """Of a call that is priced by more than tokens."""
 
 
 class Bill(NamedTuple):
@@ -57,11 +66,7 @@ def worst_case(
     A loop of server tools reads the prompt again in each turn, together with the output of all turns before.
     """
     worst = price.at_worst(prompt_tokens)
-    # A provider may write the whole prompt to its cache, and may count images or audio in it.
-    inward = max(
-        worst.prompt, worst.input_cache_write, worst.input_cache_write_1h, worst.input_cache_read,
-        worst.audio, worst.image_token, worst.input_audio_cache,
-    )  # fmt: skip
+    inward = _dearest_inward(worst)
     outward = max(
         worst.completion, worst.internal_reasoning, worst.image_output, worst.audio_output, added.output_nanos
     )
@@ -73,6 +78,20 @@ def worst_case(
         fixed = prompt_tokens * inward + turns * (worst.request + images * worst.image) + added.fees
         fixed += added.predicted_tokens * outward * choices
         return WorstCase(fixed, (turns * outward + read_again * inward) * choices)
+
+
+def worst_case_of_units(
+    price: Price, units: Units, *, prompt_tokens: int, images: int = 0, added: Added = NO_EXTRAS
+) -> WorstCase:
+    """The same for a call that is priced by units too. It has no output tokens that a client could bound."""
+    worst = price.at_worst(prompt_tokens)
+    with localcontext(EXACT):
+        fixed = prompt_tokens * _dearest_inward(worst) + images * worst.image + added.fees
+        fixed += units.requests * max(worst.request, added.request_nanos)
+        fixed += units.characters * (worst.of_character + SPOKEN_TOKENS * max(worst.completion, worst.audio_output))
+        fixed += units.seconds * worst.of_units.second
+        made = units.images * max(_dearest_image(worst), added.image_nanos)
+        return WorstCase(fixed + made, NOTHING, made)
 
 
 def read_usage(given: Mapping[str, Any] | None) -> Usage | None:
@@ -135,13 +154,35 @@ def at_the_hold(hold_nanos: int, markup_ppm: int) -> Bill:
 
 def at_listed_price(usage: Usage, price: Price) -> Decimal:
     listed = price.at_worst(usage.prompt_tokens)
-    of_output = EXACT.fma(usage.completion_tokens, listed.completion, listed.request)
+    once = listed.request if usage.units is None else _of_units(usage.units, listed)
+    of_output = EXACT.fma(usage.completion_tokens, listed.completion, once)
     return EXACT.fma(usage.prompt_tokens, listed.prompt, of_output)
 
 
 def charge_for(cost_nanos: Decimal | int, markup_ppm: int) -> int:
     """The cost with the markup, rounded up to a whole nano. Nothing else is rounded."""
     return _up(EXACT.divide(EXACT.multiply(cost_nanos, PPM + markup_ppm), PPM))
+
+
+def _of_units(units: Units, price: Price) -> Decimal:
+    of_units = price.of_units
+    with localcontext(EXACT):
+        cost = units.requests * price.request + units.images * of_units.output_image
+        return cost + units.characters * price.of_character + units.seconds * of_units.second
+
+
+def _dearest_inward(price: Price) -> Decimal:
+    """Of a token. A provider may write the whole prompt to its cache, and may count images or audio in it."""
+    return max(
+        price.prompt, price.input_cache_write, price.input_cache_write_1h, price.input_cache_read,
+        price.audio, price.image_token, price.input_audio_cache,
+    )  # fmt: skip
+
+
+def _dearest_image(price: Price) -> Decimal:
+    """Of one that is made, by whichever price it is billed."""
+    token = max(price.completion, price.image_output if price.image_output < DEAREST_IMAGE_TOKEN_NANOS else NOTHING)
+    return max(price.of_units.output_image, price.image_output, IMAGE_TOKENS * token)
 
 
 def _cost(given: Mapping[str, Any]) -> Decimal | None:

@@ -16,14 +16,14 @@ Amount = Annotated[
     str,
     Field(
         pattern=r"^[0-9]{1,6}(\.[0-9]{1,30})?$",
-        description="Credits (US dollars) per token, request or piece, as a decimal string.",
+        description="Credits (US dollars) per token, request or other unit, as a decimal string.",
         examples=["0.0000006"],
     ),
 ]
 
 
 class RoutePrices(ChangeBody):
-    """Prices by OpenRouter's names. A price that is left out is 0."""
+    """Prices by OpenRouter's names, and three for what OpenRouter's list has no name for. One that is left out is 0."""
 
     prompt: Amount | None = None
     completion: Amount | None = None
@@ -39,6 +39,9 @@ class RoutePrices(ChangeBody):
     input_cache_read: Amount | None = None
     input_cache_write: Amount | None = None
     input_cache_write_1h: Amount | None = None
+    character: Amount | None = Field(None, description="For a character of a text that is spoken.")
+    second: Amount | None = Field(None, description="For a second of sound.")
+    output_image: Amount | None = Field(None, description="For an image that is made, of the dearest size and quality.")
 
 
 class PriceOverride(RoutePrices):

@@ -30,6 +30,10 @@ class Added(NamedTuple):
     """A minimum for the price of an output token."""
     predicted_tokens: int = 0
     """Tokens of a predicted output. Rejected ones are billed as output."""
+    image_nanos: Decimal = NOTHING
+    """A minimum for the price of an image that is made, where images are what is asked for."""
+    request_nanos: Decimal = NOTHING
+    """A minimum for the price of a request."""
 
     @property
     def turns(self) -> int:

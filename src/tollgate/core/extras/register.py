@@ -43,6 +43,7 @@ REGISTER: Final[Register] = {
     "pdf:native": _fee("0"),
     "output:image": _fee("0.30"),
     "output:audio": _fee("0.00008"),
+    "rerank:unit": _fee("0.0025"),
     "tool:openrouter:image_generation": _fee("0.30", 5_000),
     "tool:openrouter:datetime": _fee("0", 500),
     "tool:openrouter:tool_search": _fee("0", UNKNOWN_TOKENS),
@@ -54,7 +55,8 @@ REGISTER: Final[Register] = {
     "plugin:auto-beta-router": _fee("0"),
     "plugin:pareto-router": _fee("0"),
 }
-"""US dollars for one use: a search, a result beyond ten, a fetch, a page, an image, a call, a token of audio output."""
+"""US dollars for one use: a search, a result beyond ten, a fetch, a page, an image, a call, a token of audio output, a
+search unit of rerank."""
 
 
 def extended(written: str) -> Register:

@@ -154,6 +154,24 @@ def read(
     )
 
 
+def read_beside_units(
+    given: Mapping[str, Any], models: Iterable[str], own: frozenset[str], more: tuple[str, ...]
+) -> Extras:
+    """The extras of a body for an endpoint that does one thing, such as speech. What asks for anything else has no
+    price here, until an operator gives it one under the field's name. `own` are fields of the endpoint itself."""
+    named = [name for name in ("provider.options", *more, *sorted(_ASKING - own)) if _is_given(given, name)]
+    asked = read({}, models, ())
+    if not named:
+        return asked
+    return asked._replace(once=(*asked.once, *(Use(name, ((name, 1),), tokens=0) for name in named)))
+
+
+def _is_given(given: Mapping[str, Any], name: str) -> bool:
+    first, _, second = name.partition(".")
+    value = fields.mapping(given, first).get(second) if second else given.get(first)
+    return value not in (None, {}, [], *PLAIN.get(name, ()))
+
+
 def _looped(given: Mapping[str, Any]) -> Iterator[tuple[str, Use]]:
     """The tools that the upstream runs, with their types."""
     for tool in fields.mappings(given, "tools"):
