@@ -8,6 +8,7 @@ from tollgate.completions.charge_shown import ON_TOP, Places
 from tollgate.core.endpoints import Endpoint
 from tollgate.core.errors import Shape, TollgateError
 from tollgate.core.sse import Tally
+from tollgate.core.transcripts import TranscriptTally
 from tollgate.core.typed_events import MessagesTally, ResponsesTally
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -70,6 +71,10 @@ def _failed_message(error: TollgateError, stream: Stream) -> bytes:
     return _event(error.body("anthropic", stream.request_id), "error")
 
 
+def _failed_transcript(error: TollgateError, stream: Stream) -> bytes:
+    return _event({"type": "error", **error.body(stream.shape)})
+
+
 def _event(told: Mapping[str, Any], name: str | None = None) -> bytes:
     data = b"data: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"
     return data if name is None else f"event: {name}\n".encode() + data
@@ -79,6 +84,8 @@ CHAT: Final = AnswerForm(Tally, ON_TOP, DONE, _failed_chat, is_typed=False)
 RESPONSES: Final = AnswerForm(ResponsesTally, ("response",), b"", _failed_response)
 MESSAGES: Final = AnswerForm(MessagesTally, (None, "message"), MESSAGE_STOP, _failed_message)
 
+TRANSCRIPTS: Final = AnswerForm(TranscriptTally, ON_TOP, b"", _failed_transcript)
+
 ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
     "chat": CHAT,
     "completions": CHAT,
@@ -86,4 +93,6 @@ ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
     "responses": RESPONSES,
     "messages": MESSAGES,
     "count_tokens": MESSAGES,
+    "transcriptions": TRANSCRIPTS,
+    "translations": TRANSCRIPTS,
 }

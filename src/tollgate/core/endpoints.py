@@ -6,13 +6,19 @@ To add one, add an entry here; if its answers have a new form, add that to `comp
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from tollgate.core import units
 from tollgate.core.models import Dialect
+from tollgate.core.sound_lengths import Length
 from tollgate.core.units import Units
 
-Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
+Endpoint = Literal[
+    "chat", "completions", "embeddings", "responses", "messages", "count_tokens", "transcriptions", "translations"
+]  # fmt: skip
 
 EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
 WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp"))
+HEARING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
+TRANSLATING_SOUND: Final[frozenset[Dialect]] = frozenset(("vllm", "openai"))
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
 
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
@@ -49,6 +55,8 @@ class Form(NamedTuple):
     is_translated: bool = False
     """Whether servers without the endpoint get chat completions instead."""
     is_free: bool = False
+    streams: bool = False
+    """Whether it can answer in events, although nothing bounds its output."""
     units: Callable[[Mapping[str, Any]], Units] | None = None
     """The most that a body asks for beside tokens; raises BadRequest. None: the endpoint is priced by tokens alone."""
     meters: frozenset[str] = frozenset()
@@ -63,6 +71,8 @@ class Form(NamedTuple):
     """Fields that ask for an extra elsewhere, and not here."""
     extras: tuple[str, ...] = ()
     """Fields that ask for an extra here."""
+    takes_file: bool = False
+    """The prompt is a file with sound: in a form, or as OpenRouter's `input_audio`."""
     answers_bytes: bool = False
     """An answer is neither JSON nor events: it is passed on as it comes."""
     also: tuple[str, ...] = ()
@@ -143,5 +153,29 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         has_messages=True,
         nested_media=True,
         is_free=True,
+    ),
+    "transcriptions": Form(
+        "/audio/transcriptions",
+        "chat",
+        "file",
+        (Length,),
+        HEARING,
+        streams=True,
+        units=units.of_sound,
+        meters=frozenset(("second",)),
+        floor="sound:second",
+        takes_file=True,
+    ),
+    "translations": Form(
+        "/audio/translations",
+        "chat",
+        "file",
+        (Length,),
+        TRANSLATING_SOUND,
+        streams=True,
+        units=units.of_sound,
+        meters=frozenset(("second",)),
+        floor="sound:second",
+        takes_file=True,
     ),
 }

@@ -137,6 +137,8 @@ class Ask(NamedTuple):
     """The client's limit for OpenRouter's prices. It bounds the cost of a model without a price."""
     units: Units | None = None
     """The most that it asks for beside tokens; None where only tokens are priced."""
+    as_text: bool = False
+    """The answer may be text instead of JSON."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -173,7 +175,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         endpoint=endpoint,
         model=model,
         fallbacks=tuple(fallbacks),
-        stream=(fields.flag(given, "stream") and form.generates) or form.answers_bytes,
+        stream=(fields.flag(given, "stream") and (form.generates or form.streams)) or form.answers_bytes,
         include_usage=fields.flag(stream_options, "include_usage", "stream_options.include_usage"),
         continuous_usage=bool(stream_options.get("continuous_usage_stats")),
         bound=bound,

@@ -33,6 +33,8 @@ _OUR_TROUBLE: Final = (401, 402)
 _SAFE_AGAIN: Final = (429, 503)
 _REQUEST_TIMEOUT: Final = 408
 _PASSED_DOWN: Final = ("content-type", "retry-after", "x-generation-id")
+TEXTS: Final = ("text/plain", "text/vtt", "text/srt", "application/x-subrip", "application/octet-stream")
+"""Of transcripts."""
 _WHOLE_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
 
@@ -206,14 +208,17 @@ def is_fault(status: int) -> bool:
     return status >= 500 or not (200 <= status < 300 or 400 <= status < 500)
 
 
-def is_readable(headers: Mapping[str, str], *, stream: bool) -> bool:
-    """Whether the headers announce JSON, or events for a stream. Compressed bodies are refused: they may be bombs."""
+def is_readable(headers: Mapping[str, str], ask: Ask) -> bool:
+    """Whether the headers announce JSON, or events for a stream, or text where it was asked for. Compressed bodies are
+    refused: they may be bombs."""
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         return False
     if headers.get("content-length") == "0":
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind.endswith("json") or (stream and kind == "text/event-stream")
+    if ask.as_text and kind in TEXTS:
+        return True
+    return kind.endswith("json") or (ask.stream and kind == "text/event-stream")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -57,7 +57,7 @@ class OpenAI:
             return as_it_came
         if ask.include_usage:
             return _usage_at_the_end if self.continuous else as_it_came
-        return _without_usage
+        return without_usage
 
     def refusal(self, status: int, content_type: str, body: bytes) -> Refusal:
         """An error in OpenAI's shape passes unchanged. Any other is put into that shape, without internal details."""
@@ -86,7 +86,7 @@ def _asking_for_usage(continuous: bool, written: str | None) -> str:
     return strict_json.edit_text("{}" if written in (None, "null") else written, asked)
 
 
-def _without_usage(event: Event) -> bytes | None:
+def without_usage(event: Event) -> bytes | None:
     return _stripped(event, keeps_last=False)
 
 

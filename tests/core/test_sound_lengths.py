@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate.core.audio_lengths import END_BYTES, LEAST_SECONDS, MOST_SECONDS, RATES, Length, length
+from tollgate.core.sound_lengths import END_BYTES, LEAST_SECONDS, MOST_SECONDS, RATES, Length, length
 
 
 def of(data: bytes, size: int | None = None) -> Length:
