@@ -138,12 +138,14 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
     if form.is_spoken:
         return NO_TOKENS
     one_prompt = form.one_prompt or (ask.choices == 1 and form.generates)
-    sound = _sound_tokens(ask, routes)
-    prompt = longest if ask.prompt.open_ended else ask.prompt.tokens + added.prompt_tokens + sound
+    tokens, not_sent = ask.prompt.tokens, ask.prompt.not_sent
+    if ask.units is not None and ask.units.seconds:
+        tokens, not_sent = _with_sound(ask, ask.units, routes)
+    prompt = longest if ask.prompt.open_ended else tokens + added.prompt_tokens
     most = longest if one_prompt else None
     return Bounds(
         prompt_tokens=_of_all_turns(prompt, most, ask.choices, added),
-        limited_tokens=_of_all_turns(prompt - ask.prompt.not_sent - sound, most, ask.choices, added),
+        limited_tokens=_of_all_turns(prompt - not_sent, most, ask.choices, added),
         output=None if ask.bound is None else min(ask.bound, longest),
         most_output=most_output or MOST_OUTPUT_UNKNOWN,
         enforced=most_output is not None,
@@ -213,13 +215,13 @@ def kept_components(price: Price) -> dict[str, str]:
     return {name: str(value) for name, value in price.named().items()}
 
 
-def _sound_tokens(ask: Ask, routes: Sequence[Route]) -> int:
-    """The most of a file of sound. Limits count them when the upstream has. OpenRouter lists the price of a second as
-    `prompt`, where the output has none."""
-    if ask.units is None or not ask.units.seconds:
-        return 0
-    per_second = all(not is_own(route) and route.price and not route.price.completion for route in routes)
-    return ceil(ask.units.seconds * (1 if per_second else TOKENS_OF_SECOND))
+def _with_sound(ask: Ask, units: Units, routes: Sequence[Route]) -> tuple[int, int]:
+    """The tokens of the prompt and the most of the sound, and how many of these limits do not count before the
+    upstream has. OpenRouter lists the price of a second as `prompt`, where the output has none."""
+    if all(not is_own(route) and route.price and not route.price.completion for route in routes):
+        return ceil(units.seconds), ceil(units.seconds)
+    heard = ceil(units.seconds * TOKENS_OF_SECOND)
+    return ask.prompt.tokens + heard, ask.prompt.not_sent + heard
 
 
 def _hides_price(model: Model) -> bool:

@@ -22,6 +22,7 @@ from tollgate.sandbox.paid import Choices, Completions
 from tollgate.sandbox.refusals import Refusal
 from tollgate.sandbox.request_reading import Instead
 from tollgate.sandbox.state import BOUNDED, Habits, Randomness, State
+from tollgate.sandbox.transcripts import Transcripts
 
 
 def create_sandbox(
@@ -70,6 +71,8 @@ def _routes(state: State) -> list[Route]:
         Route(f"{API}/responses", Completions(state, responses), methods=["POST"]),
         Route(f"{API}/messages", Completions(state, messages), methods=["POST"]),
         Route(f"{API}/embeddings", Embeddings(state), methods=["POST"]),
+        Route(f"{API}/audio/transcriptions", Transcripts(state), methods=["POST"]),
+        Route(f"{API}/audio/translations", Transcripts(state), methods=["POST"]),
         Route(f"{API}/embeddings/models", pages.embedding_models),
         Route(f"{API}/models", pages.models),
         Route(f"{API}/models/{{author}}/{{slug}}/endpoints", pages.endpoints),

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from tollgate.sandbox.prices import Pricing
 
-Behaviour = Literal["echo", "words", "tools", "reasoner", "embed"]
+Behaviour = Literal["echo", "words", "tools", "reasoner", "embed", "hear"]
+TALKING = ("echo", "words", "tools", "reasoner")
 
 PROVIDER = "FakeProvider"
 """OpenRouter's own name for a provider that is none; strict SDKs know it."""
@@ -43,7 +44,7 @@ class Model:
     @property
     def parameters(self) -> list[str]:
         extra = {"tools": ["tools", "tool_choice"], "reasoner": ["reasoning", "include_reasoning"]}
-        return [] if self.behaviour == "embed" else PARAMETERS + extra.get(self.behaviour, [])
+        return PARAMETERS + extra.get(self.behaviour, []) if self.behaviour in TALKING else []
 
     def architecture(self) -> dict[str, Any]:
         return {

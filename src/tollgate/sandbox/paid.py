@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from starlette.types import Receive, Scope, Send
 
 from tollgate.sandbox import billing, delivery, extras, speech
-from tollgate.sandbox.catalog import Model
+from tollgate.sandbox.catalog import TALKING, Model
 from tollgate.sandbox.client_connection import ClientConnection, ClientGone, Cut
 from tollgate.sandbox.dialects import Dialect
 from tollgate.sandbox.encoding import encode_with, utf8
@@ -99,7 +99,10 @@ class Completions:
             self._state.end(generation, used, said.finish, cancelled=True)
             raise
         self._state.end(generation, used, said.finish)
-        await delivery.whole(client, generation, self._body(generation, params, said))
+        await self._deliver(client, generation, params, self._body(generation, params, said))
+
+    async def _deliver(self, client: ClientConnection, generation: Generation, params: Parameters, body: bytes) -> None:
+        await delivery.whole(client, generation, body)
 
     def _body(self, generation: Generation, params: Parameters, said: Said) -> bytes:
         usage = billing.usage(generation.used, generation.bill, generation.extra, caches=generation.model.caches)
@@ -133,7 +136,7 @@ class Completions:
 
 
 def speaks(model: Model) -> bool:
-    return model.behaviour != "embed"
+    return model.behaviour in TALKING
 
 
 def spoken(prompt: Used, said: Said, params: Parameters) -> Used:

@@ -19,7 +19,17 @@ from tollgate.sandbox.state import Barrier, State
 from tollgate.sandbox.stream import VLLM_ERROR
 
 REFUSED_KEY = "sandbox-refuses-me"
-LONG_FIELDS = {"messages", "prompt", "input", "instructions", "system", "tools", "response_format"}
+LONG_FIELDS = {
+    "messages",
+    "prompt",
+    "input",
+    "instructions",
+    "system",
+    "tools",
+    "response_format",
+    "file",
+    "input_audio",
+}
 SHOWN_FIELDS = ("model", "user", "session_id")
 LONGEST_KEPT = 200
 """Of each of these, where little is kept."""
@@ -43,12 +53,16 @@ def authorise(headers: Headers) -> None:
 
 
 async def take(
-    state: State, client: ClientConnection, scope: Scope, serves: Callable[[Model], bool]
+    state: State,
+    client: ClientConnection,
+    scope: Scope,
+    serves: Callable[[Model], bool],
+    read: Callable[[bytes], Body] = read_object,
 ) -> tuple[Job, Body]:
     """Reads a request, and applies the faults that need no generation."""
     headers = Headers(scope=scope)
     authorise(headers)
-    body = read_object(await client.body())
+    body = read(await client.body())
     listed, model, asked_for = _choose(state.catalog, body, faults.parse(headers.get(faults.HEADER, "")), serves)
     parameters = {name: value for name, value in body.items() if name not in LONG_FIELDS}
     if state.habits.bounded:
