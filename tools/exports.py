@@ -119,7 +119,7 @@ def errors_page() -> str:
 def endpoints_page() -> str:
     dialects = get_args(Dialect)
     rows = [
-        f"| `POST /v1{form.path}` | `{form.scope}` | {' | '.join(_way(form, dialect) for dialect in dialects)} |"
+        f"| {_paths(form)} | `{form.scope}` | {' | '.join(_way(form, dialect) for dialect in dialects)} |"
         for form in ENDPOINTS.values()
     ]
     return "\n".join(
@@ -135,6 +135,7 @@ def endpoints_page() -> str:
             "  translated without a change of its meaning is refused, by the name of its field: see",
             "  [Translation](translation.md).",
             "- **estimated**: Tollgate answers by itself, from the size of the request.",
+            "- **–**: a request is refused with `404 endpoint_not_served`, unless another upstream serves the model.",
             "",
             "If a model has several upstreams, those that have the endpoint serve it.",
             "",
@@ -149,6 +150,13 @@ def endpoints_page() -> str:
                 for form in ENDPOINTS.values()
                 if form.generates
             ),
+            "",
+            "| endpoint | charged by, beside tokens and `request` |",
+            "|---|---|",
+            *(f"| `{form.path}` | {_codes(sorted(form.meters))} |" for form in ENDPOINTS.values() if form.units),
+            "",
+            "A model whose route has another of the prices `character`, `second` and `output_image` is refused at an",
+            "endpoint with `400 model_unpriced`, since its calls would be free there.",
             "",
             f"_{MADE_BY}_",
             "",
@@ -177,7 +185,13 @@ def audit_actions_page() -> str:
 def _way(form: Form, dialect: Dialect) -> str:
     if dialect in form.dialects:
         return "passed"
+    if form.needs_native:
+        return "–"
     return "translated" if form.is_translated else "estimated"
+
+
+def _paths(form: Form) -> str:
+    return ", ".join(f"`POST /v1{path}`" for path in form.paths)
 
 
 def _codes(names: Iterable[str]) -> str:

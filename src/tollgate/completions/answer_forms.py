@@ -10,6 +10,7 @@ from tollgate.core.errors import Shape, TollgateError
 from tollgate.core.sse import Tally
 from tollgate.core.transcripts import TranscriptTally
 from tollgate.core.typed_events import MessagesTally, ResponsesTally
+from tollgate.core.unit_tallies import ImagesTally, UnitsTally
 
 DONE: Final = b"data: [DONE]\n\n"
 MESSAGE_STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
@@ -71,7 +72,7 @@ def _failed_message(error: TollgateError, stream: Stream) -> bytes:
     return _event(error.body("anthropic", stream.request_id), "error")
 
 
-def _failed_transcript(error: TollgateError, stream: Stream) -> bytes:
+def _failed_alone(error: TollgateError, stream: Stream) -> bytes:
     return _event({"type": "error", **error.body(stream.shape)})
 
 
@@ -82,9 +83,11 @@ def _event(told: Mapping[str, Any], name: str | None = None) -> bytes:
 
 CHAT: Final = AnswerForm(Tally, ON_TOP, DONE, _failed_chat, is_typed=False)
 RESPONSES: Final = AnswerForm(ResponsesTally, ("response",), b"", _failed_response)
+IMAGES: Final = AnswerForm(ImagesTally, ON_TOP, DONE, _failed_alone)
+IN_ONE_PIECE: Final = CHAT._replace(tally=UnitsTally)
 MESSAGES: Final = AnswerForm(MessagesTally, (None, "message"), MESSAGE_STOP, _failed_message)
 
-TRANSCRIPTS: Final = AnswerForm(TranscriptTally, ON_TOP, b"", _failed_transcript)
+TRANSCRIPTS: Final = AnswerForm(TranscriptTally, ON_TOP, b"", _failed_alone)
 
 ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
     "chat": CHAT,
@@ -93,6 +96,10 @@ ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
     "responses": RESPONSES,
     "messages": MESSAGES,
     "count_tokens": MESSAGES,
+    "images": IMAGES,
+    "speech": IN_ONE_PIECE,
+    "rerank": IN_ONE_PIECE,
+    "moderations": IN_ONE_PIECE,
     "transcriptions": TRANSCRIPTS,
     "translations": TRANSCRIPTS,
 }

@@ -207,7 +207,7 @@ def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str 
     """Absent usage is not zero. OpenRouter is asked later. A server of our own cannot be asked, so its prompt and what
     it said are estimated. An answer that is only a failure is free."""
     if route.upstream.id == OPENROUTER:
-        if grant.units is not None and not generation_id and not tally.failure:
+        if grant.units is not None and not generation_id and tally.ending == "complete":
             return _at_the_most(grant)
         return UNSETTLED if generation_id or not tally.failure else RELEASED
     said = max(tally.events - (tally.failure is not None), tally.said_tokens)

@@ -4,16 +4,20 @@ from starlette.types import Receive, Scope, Send
 
 from tollgate.completions import replay
 from tollgate.completions.admission import Admission
+from tollgate.completions.bytes_answer import BytesAnswer
 from tollgate.completions.own_counts import AnyAnswer, own_count
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import PlainAnswer
 from tollgate.completions.settlements import Settled, Settlements
 from tollgate.completions.stream import StreamedAnswer
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import ServerRestarting, TooManyInFlight, UpstreamError, UpstreamGarbled
 from tollgate.core.sse import EventTooLarge
 from tollgate.process import logs
 from tollgate.process.drain import Drain
 from tollgate.upstreams.client import Upstreams
+
+AnswerToClient = PlainAnswer | StreamedAnswer | BytesAnswer
 
 
 class Flow:
@@ -51,12 +55,14 @@ class Flow:
             settled = await self._settle(call, answer)
         await answer.finish(settled)
 
-    def _answer(self, call: PaidCall, receive: Receive, send: Send) -> PlainAnswer | StreamedAnswer:
-        if call.ask.stream:
-            return StreamedAnswer(call, self._settlements, self._leaving, receive, send)
-        return PlainAnswer(call, send)
+    def _answer(self, call: PaidCall, receive: Receive, send: Send) -> AnswerToClient:
+        if not call.ask.stream:
+            return PlainAnswer(call, send)
+        if ENDPOINTS[call.ask.endpoint].answers_bytes:
+            return BytesAnswer(call, self._settlements, receive, send)
+        return StreamedAnswer(call, self._settlements, self._leaving, receive, send)
 
-    async def _send_and_relay(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> None:
+    async def _send_and_relay(self, call: PaidCall, answer: AnswerToClient) -> None:
         try:
             async with self._drain.bounds():
                 reply: AnyAnswer
@@ -75,7 +81,7 @@ class Flow:
             call.failure = UpstreamGarbled(**call.facts())
         call.check_completeness()
 
-    async def _settle(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> Settled | None:
+    async def _settle(self, call: PaidCall, answer: AnswerToClient) -> Settled | None:
         ending = call.ending(client_left=answer.client_left, charges_prefill=self._leaving.charges_prefill)
         call.take_ending(ending, shows_cost=self._shows_cost)
         settled = await self._settlements.settle(call.item(ending, answer.stored()))

@@ -17,6 +17,10 @@ SUMMARIES: dict[Endpoint, str] = {
     "responses": "A response in the form of OpenAI's Responses, paid from the balance of the key's org",
     "messages": "A message in the form of Anthropic's Messages, paid from the balance of the key's org",
     "count_tokens": "The tokens of a message, free of charge",
+    "images": "Images from a text, paid from the balance of the key's org",
+    "speech": "Speech from a text, paid from the balance of the key's org",
+    "rerank": "Documents ranked by a query, paid from the balance of the key's org",
+    "moderations": "Texts checked for harmful content, paid from the balance of the key's org",
 }
 DESCRIPTION = (
     "The whole body is forwarded to the upstream, with parameters that this document does not name, and the answer "
@@ -31,12 +35,22 @@ SHAPES: dict[Endpoint, tuple[str, str]] = {
     "responses": ("ResponsesRequest", "ResponseAnswer"),
     "messages": ("MessagesRequest", "MessageAnswer"),
     "count_tokens": ("CountTokensRequest", "CountedTokens"),
+    "images": ("ImagesRequest", "Images"),
+    "speech": ("SpeechRequest", ""),
+    "rerank": ("RerankRequest", "Reranked"),
+    "moderations": ("ModerationsRequest", "Moderations"),
 }
+SOUND: dict[str, Any] = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+BYTES = (
+    "The sound, as the upstream makes it, with its content type. The charge is not among the headers, which leave "
+    "before it is known: see `x-tollgate-request-id`. An answer that breaks off has no end, so the client notices."
+)
 CHUNKS: dict[Endpoint, str] = {
     "chat": "ChatCompletionChunk",
     "completions": "Completion",
     "responses": "TypedEvent",
     "messages": "TypedEvent",
+    "images": "TypedEvent",
 }
 REFUSALS: tuple[type[TollgateError], ...] = (
     errors.BadRequest, errors.BodyTooComplex, errors.ModelUnpriced, errors.ExtraUnpriced,
@@ -44,7 +58,8 @@ REFUSALS: tuple[type[TollgateError], ...] = (
     errors.InvalidApiKey, errors.KeyDisabled, errors.KeyExpired, errors.KeyRevoked, errors.RequestTimeout,
     errors.HeadTooLarge, errors.InternalError, errors.ServerBusy, errors.ServerRestarting,
     errors.InsufficientCredits, errors.KeyBudgetExhausted, errors.QuotaExhausted, errors.PermissionDenied,
-    errors.ModelNotAllowed, errors.IpNotAllowed, errors.ModelNotFound, errors.RequestInProgress, errors.AnswerNotKept,
+    errors.ModelNotAllowed, errors.IpNotAllowed, errors.ModelNotFound, errors.EndpointNotServed,
+    errors.RequestInProgress, errors.AnswerNotKept,
     errors.BodyTooLarge, errors.IdempotencyKeyReused, errors.RateLimitExceeded, errors.TooManyInFlight,
     errors.PaidCallsSuspended, errors.UpstreamUnavailable, errors.UpstreamGarbled, errors.UpstreamCut,
     errors.UpstreamBusy, errors.CatalogUnavailable, errors.DatabaseUnavailable, errors.UpstreamTimeout,
@@ -91,9 +106,10 @@ def add(document: dict[str, Any]) -> None:
 
 def paths() -> dict[str, Any]:
     return {
-        mount + form.path: {"post": _operation(mount + form.path, endpoint)}
+        mount + path: {"post": _operation(mount + path, endpoint)}
         for mount in MOUNTS
         for endpoint, form in ENDPOINTS.items()
+        for path in form.paths
     }
 
 
@@ -121,8 +137,8 @@ def _header(name: str, description: str) -> dict[str, Any]:
 
 def _responses(path: str, endpoint: Endpoint) -> dict[str, Any]:
     _, answer = SHAPES[endpoint]
-    contents = {"application/json": _shape(answer)}
-    description = "The upstream's answer. Only `usage.cost` may differ."
+    contents = {"application/json": _shape(answer)} if answer else SOUND
+    description = "The upstream's answer. Only `usage.cost` may differ." if answer else BYTES
     if endpoint in CHUNKS:
         contents["text/event-stream"] = _shape(CHUNKS[endpoint])
         description += f" With `stream`, the data of each event is a {CHUNKS[endpoint]}."

@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.types import Receive, Send
 
+from tollgate.completions.replay import MOST_STORED_BYTES
 from tollgate.process.clock import Monotonic
 
 HEARTBEAT = b": tollgate is waiting for the model\n\n"
@@ -18,24 +19,36 @@ UNREAD_SECONDS = 60.0
 class Outlet:
     """Begins with the first bytes, and notices when the client leaves."""
 
-    def __init__(self, send: Send, headers: Mapping[str, str], *, keeps: bool, clock: Monotonic) -> None:
+    def __init__(
+        self,
+        send: Send,
+        headers: Mapping[str, str],
+        *,
+        keeps: bool,
+        clock: Monotonic,
+        heartbeat: bytes = HEARTBEAT,
+    ) -> None:
+        """`heartbeat` is empty for an answer into which nothing may be put."""
         self._send = send
         self._headers = headers
         self.keeps = keeps
         """The stream is stored for a replay, and so it is read to its end even if the client left."""
         self._clock = clock
+        self._heartbeat = heartbeat
         self._last = clock()
         self._sending_since: float | None = None
         self._leave: Callable[[], object] = lambda: None
-        self._sent: list[bytes] = []
+        self._sent: list[bytes] | None = []
+        self._sent_bytes = 0
         self.started = False
         self.gone = False
         self.reads_on_seconds = 0.0
         """How long the upstream is still read after the client left."""
 
     @property
-    def kept(self) -> bytes:
-        return b"".join(self._sent)
+    def kept(self) -> bytes | None:
+        """What was passed on; None if it is too much to be stored."""
+        return None if self._sent is None else b"".join(self._sent)
 
     def head(self, headers: Mapping[str, str]) -> None:
         """Adds headers. Has no effect once a heartbeat has begun the response."""
@@ -43,9 +56,16 @@ class Outlet:
 
     async def pass_on(self, body: bytes) -> None:
         if body and self.keeps:
-            self._sent.append(body)
+            self._keep(body)
         if body:
             await self._write(body)
+
+    def _keep(self, body: bytes) -> None:
+        self._sent_bytes += len(body)
+        if self._sent_bytes > MOST_STORED_BYTES:
+            self._sent = None
+        if self._sent is not None:
+            self._sent.append(body)
 
     async def finish(self, body: bytes) -> None:
         await self._write(body, more=False)
@@ -78,12 +98,18 @@ class Outlet:
             if self._sending_since is None:
                 await asyncio.sleep(max(0.0, self._last + HEARTBEAT_SECONDS - self._clock()))
                 if self._sending_since is None and self._clock() - self._last >= HEARTBEAT_SECONDS:
-                    await self._write(HEARTBEAT)
+                    await self._keep_alive()
             elif self._clock() - self._sending_since >= UNREAD_SECONDS:
                 self.gone = True
                 self.leave()  # also where the answer is stored, since the write itself is stuck
             else:
                 await asyncio.sleep(1)
+
+    async def _keep_alive(self) -> None:
+        if self._heartbeat:
+            await self._write(self._heartbeat)
+        else:
+            self._last = self._clock()
 
     def leave(self) -> None:
         """Ends the watched block, once."""

@@ -11,11 +11,12 @@ from tollgate.completions.content import Content
 from tollgate.completions.endings import Ending
 from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.rules import Grant
+from tollgate.completions.settlements import Settlements
 from tollgate.completions.translations import Translated
 from tollgate.core import strict_json, upstream_errors
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import ServerRestarting, Shape, TooManyInFlight, UpstreamCut, UpstreamError, UpstreamGarbled
-from tollgate.core.models import SANDBOX, Route
+from tollgate.core.models import OPENROUTER, SANDBOX, Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Tally
 from tollgate.core.strict_json import NotJson
@@ -145,6 +146,13 @@ class PaidCall:
         if self.translated and reply.route.upstream.dialect not in ENDPOINTS[self.ask.endpoint].dialects:
             self.is_translated, self.tally = True, Tally()
         self.tally.counts = rules.is_own(reply.route)
+
+    def note_generation(self, settlements: Settlements) -> None:
+        """Writes OpenRouter's generation id to the row, while the answer goes on. If this process dies, the sweeper can
+        look up the cost."""
+        if self.reply and self.reply.route.upstream.id == OPENROUTER and self.generation_id:
+            noted = settlements.note_generation(self.id, self.generation_id, OPENROUTER)
+            self.noting = asyncio.ensure_future(noted)
 
     def facts(self) -> dict[str, Any]:
         """As the upstream's own failures carry them."""

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from tollgate.core.request_body import MOST_CHOICES, MOST_FALLBACKS, MOST_OUTPUT_TOKENS
+from tollgate.core.units import MOST_DOCUMENTS, MOST_IMAGES
 from tollgate.web.schemas import REFERENCE, ErrorResponse
 
 NEEDS_A_MODEL: dict[str, Any] = {"anyOf": [{"required": ["model"]}, {"required": ["models"]}]}
@@ -130,6 +131,52 @@ class MessagesRequest(Conversation, total=False):
 @_asked({"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]})
 class CountTokensRequest(Conversation, total=False):
     pass
+
+
+@_asked({"model": "sandbox/painter", "prompt": "A red panda", "n": 2})
+class ImagesRequest(Models, total=False):
+    prompt: Required[Annotated[str, Field(min_length=1, description="What to draw.")]]
+    n: Annotated[int, Field(ge=1, le=MOST_IMAGES, description="The number of images. Each is charged. Default: 1.")]
+    size: Annotated[str, Field(description="Such as `1024x1024`.")]
+    quality: str
+    response_format: str
+    stream: Annotated[bool, Field(description="Send previews, and then the image, as events. Only without `n`.")]
+
+
+@_asked({"model": "sandbox/voice", "input": "Hello", "voice": "alloy"})
+class SpeechRequest(Models, total=False):
+    input: Required[Annotated[str, Field(min_length=1, description="The text to speak. Its characters are charged.")]]
+    voice: str
+    response_format: Annotated[str, Field(description="Such as `mp3`, `wav` or `pcm`.")]
+    instructions: Annotated[str, Field(description="How to speak. Its characters are charged too.")]
+    speed: float
+
+
+@passes
+class Document(TypedDict, total=False):
+    text: str
+    image: Annotated[str, Field(description="A URL or a data: URL.")]
+
+
+@_asked({"model": "sandbox/rank", "query": "small birds", "documents": ["A wren is small.", "A tree."]})
+class RerankRequest(Models, total=False):
+    query: Required[Annotated[str, Field(min_length=1)]]
+    documents: Required[
+        Annotated[
+            list[str | Document],
+            Field(
+                min_length=1,
+                max_length=MOST_DOCUMENTS,
+                description="A hundred are one search unit. One of more than 500 tokens counts as several.",
+            ),
+        ]
+    ]
+    top_n: Annotated[int, Field(ge=1, description="How many of them to return.")]
+
+
+@_asked({"model": "our/moderation", "input": "Hello"})
+class ModerationsRequest(Models, total=False):
+    input: Required[str | Annotated[list[str | ContentPart], Field(min_length=1)]]
 
 
 @passes
@@ -267,10 +314,55 @@ class CountedTokens(TypedDict):
 
 
 @passes
+class Image(TypedDict):
+    b64_json: NotRequired[Annotated[str, Field(description="Its bytes in Base64.")]]
+    url: NotRequired[str]
+
+
+@passes
+class Images(TypedDict):
+    created: Annotated[int, Field(description="In seconds since 1970.")]
+    data: list[Image]
+    usage: NotRequired[dict[str, Any] | None]
+
+
+@passes
+class RerankResult(TypedDict):
+    index: Annotated[int, Field(description="The document's place in the request, from 0.")]
+    relevance_score: float
+
+
+@passes
+class Reranked(TypedDict):
+    model: Annotated[str, Field(description="The model that answered.")]
+    results: Annotated[list[RerankResult], Field(description="The most relevant first.")]
+    usage: NotRequired[dict[str, Any] | None]
+
+
+@passes
+class ModerationResult(TypedDict):
+    flagged: bool
+    categories: dict[str, bool]
+    category_scores: dict[str, float]
+
+
+@passes
+class Moderations(TypedDict):
+    id: str
+    model: str
+    results: list[ModerationResult]
+
+
+@passes
 class TypedEvent(TypedDict):
     """The data of one event of a stream, as the specification of the endpoint describes it."""
 
-    type: Annotated[str, Field(description="Such as `response.output_text.delta` or `content_block_delta`.")]
+    type: Annotated[
+        str,
+        Field(
+            description="Such as `response.output_text.delta`, `content_block_delta` or `image_generation.completed`."
+        ),
+    ]
 
 
 @passes
@@ -323,6 +415,7 @@ class OpenRouterErrorResponse(TypedDict):
 SHAPES: tuple[Any, ...] = (
     ChatCompletionRequest, CompletionRequest, EmbeddingsRequest, ChatCompletion, ChatCompletionChunk, Completion,
     Embeddings, ResponsesRequest, ResponseAnswer, MessagesRequest, MessageAnswer, CountTokensRequest, CountedTokens,
+    ImagesRequest, Images, SpeechRequest, RerankRequest, Reranked, ModerationsRequest, Moderations,
     TypedEvent, ErrorResponse, OpenRouterErrorResponse, AnthropicErrorResponse,
 )  # fmt: skip
 

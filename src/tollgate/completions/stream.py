@@ -19,7 +19,6 @@ from tollgate.completions.settlements import Settled, Settlements
 from tollgate.completions.translations import TranslatingRelay
 from tollgate.core import upstream_errors
 from tollgate.core.errors import TollgateError
-from tollgate.core.models import OPENROUTER
 from tollgate.process.clock import now
 from tollgate.upstreams.attempts.reply import Reply
 
@@ -73,7 +72,7 @@ class StreamedAnswer:
         self._call.streams = True
         self._outlet.head(reply.headers)
         self._relay = self._relayed(reply)
-        self._note_generation(reply)
+        self._call.note_generation(self._settlements)
         async with reply.in_time():
             await self._pass_on(reply, self._relay)
 
@@ -101,7 +100,8 @@ class StreamedAnswer:
             return call.stored(reply.status, content_type(reply), call.answer)
         if self._relay is None or call.tally.ending != "complete":
             return None
-        return call.stored(200, content_type(reply), self._outlet.kept + self._relay.tail(call.amounts))
+        kept = self._outlet.kept
+        return None if kept is None else call.stored(200, content_type(reply), kept + self._relay.tail(call.amounts))
 
     async def finish(self, settled: Settled | None) -> None:
         call, outlet = self._call, self._outlet
@@ -127,7 +127,7 @@ class StreamedAnswer:
             if call.first_token_ms is None and tally.events:
                 call.first_token_ms = call.elapsed_ms
             if call.noting is None:
-                self._note_generation(reply)
+                call.note_generation(self._settlements)
             if reads_on:
                 self._read_on()
             if tally.done:
@@ -150,14 +150,6 @@ class StreamedAnswer:
             self._reads_on_until_tokens = tally.said_tokens + READ_ON_TOKENS
         elif not outlet.keeps and tally.said_tokens > self._reads_on_until_tokens:
             outlet.leave()
-
-    def _note_generation(self, reply: Reply) -> None:
-        """Writes OpenRouter's generation id to the row, while the stream goes on. If this process dies, the sweeper can
-        look up the cost."""
-        call = self._call
-        if reply.route.upstream.id == OPENROUTER and call.generation_id:
-            noted = self._settlements.note_generation(call.id, call.generation_id, OPENROUTER)
-            call.noting = asyncio.ensure_future(noted)
 
     def _in_band(self, failure: TollgateError) -> bytes:
         call = self._call

@@ -12,11 +12,16 @@ from tollgate.core.sound_lengths import Length
 from tollgate.core.units import Units
 
 Endpoint = Literal[
-    "chat", "completions", "embeddings", "responses", "messages", "count_tokens", "transcriptions", "translations"
+    "chat", "completions", "embeddings", "responses", "messages", "count_tokens", "images", "speech", "rerank",
+    "moderations", "transcriptions", "translations",
 ]  # fmt: skip
 
 EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
 WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp"))
+MAKING_IMAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "openai"))
+SPEAKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "openai"))
+RANKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
+MODERATING: Final[frozenset[Dialect]] = frozenset(("openai",))
 HEARING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
 TRANSLATING_SOUND: Final[frozenset[Dialect]] = frozenset(("vllm", "openai"))
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
@@ -153,6 +158,52 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         has_messages=True,
         nested_media=True,
         is_free=True,
+    ),
+    "images": Form(
+        "/images/generations",
+        "chat",
+        "prompt",
+        (str,),
+        MAKING_IMAGES,
+        streams=True,
+        units=units.of_images,
+        meters=frozenset(("output_image",)),
+        floor="output:image",
+        also=("/images",),
+        elsewhere={"openrouter": "/images"},
+    ),
+    "speech": Form(
+        "/audio/speech",
+        "chat",
+        "input",
+        (str,),
+        SPEAKING,
+        units=units.of_speech,
+        meters=frozenset(("character",)),
+        is_spoken=True,
+        own_fields=frozenset(("speed",)),
+        extras=("input_references",),
+        answers_bytes=True,
+    ),
+    "rerank": Form(
+        "/rerank",
+        "embeddings",
+        "documents",
+        (str, dict),
+        RANKING,
+        one_prompt=False,
+        units=units.of_rerank,
+        floor="rerank:unit",
+        repeated="query",
+    ),
+    "moderations": Form(
+        "/moderations",
+        "chat",
+        "input",
+        (str, dict),
+        MODERATING,
+        one_prompt=False,
+        units=units.of_request,
     ),
     "transcriptions": Form(
         "/audio/transcriptions",

@@ -65,7 +65,10 @@ def of_images(given: Mapping[str, Any]) -> Units:
     for name in COUNTED_OTHERWISE:
         if given.get(name) is not None:
             raise BadRequest(f"{name}: use n for the number of images.", param=name)
-    return Units(images=fields.whole(given, "n", MOST_IMAGES) or 1)
+    images = fields.whole(given, "n", MOST_IMAGES) or 1
+    if images > 1 and fields.flag(given, "stream"):
+        raise BadRequest("n: a stream makes one image. Leave out n, or stream.", param="n")
+    return Units(images=images)
 
 
 def of_speech(given: Mapping[str, Any]) -> Units:

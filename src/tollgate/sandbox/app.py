@@ -9,20 +9,23 @@ import time
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from tollgate.sandbox import API, messages, responses
+from tollgate.sandbox import API, messages, moderations, rerank, responses
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.client_connection import ClientGone, Cut
 from tollgate.sandbox.dialects import CHAT, TEXT
 from tollgate.sandbox.embeddings import Embeddings
 from tollgate.sandbox.faults import DEFAULTS
+from tollgate.sandbox.images import Images
 from tollgate.sandbox.ledger import Clock, Ledger
 from tollgate.sandbox.models import MODELS
 from tollgate.sandbox.pages import Pages
 from tollgate.sandbox.paid import Choices, Completions
 from tollgate.sandbox.refusals import Refusal
 from tollgate.sandbox.request_reading import Instead
+from tollgate.sandbox.spoken import Speech
 from tollgate.sandbox.state import BOUNDED, Habits, Randomness, State
 from tollgate.sandbox.transcripts import Transcripts
+from tollgate.sandbox.unit_endpoints import UnitEndpoint
 
 
 def create_sandbox(
@@ -71,6 +74,11 @@ def _routes(state: State) -> list[Route]:
         Route(f"{API}/responses", Completions(state, responses), methods=["POST"]),
         Route(f"{API}/messages", Completions(state, messages), methods=["POST"]),
         Route(f"{API}/embeddings", Embeddings(state), methods=["POST"]),
+        Route(f"{API}/images", Images(state), methods=["POST"]),
+        Route(f"{API}/images/generations", Images(state), methods=["POST"]),
+        Route(f"{API}/audio/speech", Speech(state), methods=["POST"]),
+        Route(f"{API}/rerank", UnitEndpoint(state, "rank", "rerank", rerank.made), methods=["POST"]),
+        Route(f"{API}/moderations", UnitEndpoint(state, "moderate", "moderation", moderations.made), methods=["POST"]),
         Route(f"{API}/audio/transcriptions", Transcripts(state), methods=["POST"]),
         Route(f"{API}/audio/translations", Transcripts(state), methods=["POST"]),
         Route(f"{API}/embeddings/models", pages.embedding_models),

@@ -42,7 +42,7 @@ def usage(used: Used, billed: Bill, extra: Extra, *, caches: bool) -> dict[str, 
         "prompt_tokens": used.prompt,
         "completion_tokens": used.completion,
         "total_tokens": used.prompt + used.completion,
-        **_cost(billed),
+        **stated_cost(billed),
         "prompt_tokens_details": {
             "cached_tokens": used.cached,
             **({"cache_write_tokens": used.written} if caches else {}),
@@ -55,7 +55,7 @@ def usage(used: Used, billed: Bill, extra: Extra, *, caches: bool) -> dict[str, 
 
 
 def usage_of_embeddings(used: Used, billed: Bill) -> dict[str, Any]:
-    return {"prompt_tokens": used.prompt, "total_tokens": used.prompt, **_cost(billed)}
+    return {"prompt_tokens": used.prompt, "total_tokens": used.prompt, **stated_cost(billed)}
 
 
 def reported(true: dict[str, Any], faults: Faults) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _tools(extra: Extra) -> dict[str, Any]:
     return {"server_tool_use_details": {"web_search_requests": extra.searches, **counts}}
 
 
-def _cost(billed: Bill) -> dict[str, Any]:
+def stated_cost(billed: Bill) -> dict[str, Any]:
     return {
         "cost": dollars(billed.cost),
         "is_byok": billed.is_byok,

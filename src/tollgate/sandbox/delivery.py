@@ -70,6 +70,28 @@ async def streamed(
     await client.write(output.end(), more=False)
 
 
+async def in_pieces(
+    client: ClientConnection,
+    generation: Generation,
+    media_type: str,
+    pieces: Iterable[bytes],
+    expected: int,
+    seconds_per_piece: float,
+) -> None:
+    """An answer of bytes, sent as they are made."""
+    faults = generation.faults
+    broken = faults.any_of("cut", "stall-after")
+    breaks_at = faults.after(broken, expected) if broken else None
+    await client.start(200, headers(generation, media_type))
+    for number, piece in enumerate(pieces):
+        if number == breaks_at:
+            await _break(client, broken, faults.stall_seconds)
+        if seconds_per_piece or not number % EVENTS_PER_WRITE:
+            await client.pause(seconds_per_piece)
+        await client.write(piece)
+    await client.write(b"", more=False)
+
+
 async def _act(client: ClientConnection, event: Event, stall_seconds: float) -> None:
     if event.act == "stall":
         await client.pause(stall_seconds)

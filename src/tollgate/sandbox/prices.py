@@ -23,6 +23,12 @@ class Used:
     cached: int = 0
     written: int = 0
     images: int = 0
+    requests: int = 1
+    """Search units, in rerank."""
+    characters: int = 0
+    """Of a text that is spoken; each has the price of a token of the prompt."""
+    made: int = 0
+    """Images in the answer."""
     extras: int = 0
     """Fees of what was done beside, in picodollars."""
 
@@ -64,10 +70,12 @@ class Pricing:
     def cost(self, used: Used) -> Cost:
         prices = self.at(used.prompt)
         plain = used.prompt - used.cached - used.written
-        prompt = plain * prices["prompt"] + prices.get("request", 0) + used.images * prices.get("image", 0)
+        prompt = (plain + used.characters) * prices["prompt"]
+        prompt += used.requests * prices.get("request", 0) + used.images * prices.get("image", 0)
         prompt += used.cached * prices.get("input_cache_read", prices["prompt"])
         prompt += used.written * prices.get("input_cache_write", prices["prompt"])
-        return Cost(prompt + used.extras, used.completion * prices["completion"])
+        made = used.made * prices.get("image_output", 0)
+        return Cost(prompt + used.extras, used.completion * prices["completion"] + made)
 
 
 def picos(price: str) -> int:

@@ -19,17 +19,21 @@ from tollgate.sandbox.state import Barrier, State
 from tollgate.sandbox.stream import VLLM_ERROR
 
 REFUSED_KEY = "sandbox-refuses-me"
-LONG_FIELDS = {
-    "messages",
-    "prompt",
-    "input",
-    "instructions",
-    "system",
-    "tools",
-    "response_format",
-    "file",
-    "input_audio",
-}
+LONG_FIELDS = frozenset(
+    (
+        "messages",
+        "prompt",
+        "input",
+        "instructions",
+        "system",
+        "tools",
+        "response_format",
+        "documents",
+        "query",
+        "file",
+        "input_audio",
+    )
+)
 SHOWN_FIELDS = ("model", "user", "session_id")
 LONGEST_KEPT = 200
 """Of each of these, where little is kept."""

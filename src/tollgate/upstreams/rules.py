@@ -209,13 +209,15 @@ def is_fault(status: int) -> bool:
 
 
 def is_readable(headers: Mapping[str, str], ask: Ask) -> bool:
-    """Whether the headers announce JSON, or events for a stream, or text where it was asked for. Compressed bodies are
-    refused: they may be bombs."""
+    """Whether the headers announce what was asked for: JSON, events for a stream, text of a transcript, or sound.
+    Compressed bodies are refused: they may be bombs."""
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         return False
     if headers.get("content-length") == "0":
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if ENDPOINTS[ask.endpoint].answers_bytes:
+        return kind.startswith("audio/") or kind == "application/octet-stream"
     if ask.as_text and kind in TEXTS:
         return True
     return kind.endswith("json") or (ask.stream and kind == "text/event-stream")

@@ -15,7 +15,7 @@ LONGEST_COMPARED = 60
 ALIKE = 0.85
 BASES = re.compile(r"^(/api)?(/v1)+|^/api")
 
-UNSUPPORTED = re.compile(r"/(?:api/)?v1/(images|audio|moderations|files|rerank|generation|credits|key)(?=/|$)")
+UNSUPPORTED = re.compile(r"/(?:api/)?v1/(images/[^/]+|audio/[^/]+|files|generation|credits|key)(?=/|$)")
 SUPPORTED = "Use /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, /v1/embeddings or /v1/models."
 INSTEAD = {
     "generation": "Use GET /user/usage?generation_id=….",

@@ -37,7 +37,9 @@ class LiveUpstream:
         self.failures = 0
         self.last_error: str | None = None
         base = upstream.base_url.rstrip("/")
-        self.urls = {endpoint: base + form.path for endpoint, form in ENDPOINTS.items()}
+        self.urls = {
+            endpoint: base + form.elsewhere.get(upstream.dialect, form.path) for endpoint, form in ENDPOINTS.items()
+        }
         self.lookup_url = base + "/generation?id="
         self._clock = clock
         self.breakers = Breakers(OF_OPENROUTER if self.is_paid else OF_OTHERS)

@@ -1,0 +1,81 @@
+"""An answer that is neither JSON nor events, such as sound: passed on as it comes, and settled before its last byte."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import Receive, Send
+
+from tollgate.completions.outlet import Outlet
+from tollgate.completions.own_counts import AnyAnswer
+from tollgate.completions.paid_call import PaidCall
+from tollgate.completions.plain import content_type, send_plain
+from tollgate.completions.settlements import Settled, Settlements
+from tollgate.upstreams.attempts.reply import Reply
+
+HEADERS = {"cache-control": "no-cache, no-store", "x-accel-buffering": "no"}
+
+
+class BytesAnswer:
+    def __init__(self, call: PaidCall, settlements: Settlements, receive: Receive, send: Send) -> None:
+        self._call = call
+        self._settlements = settlements
+        self._receive = receive
+        self._send = send
+        self._outlet = Outlet(
+            send,
+            {**HEADERS, **call.grant.headers, **call.own_headers},
+            keeps=call.idempotency_key is not None,
+            clock=call.clock,
+            heartbeat=b"",
+        )
+        self._last = b""
+        """The last byte so far. It waits for the settlement."""
+
+    @property
+    def client_left(self) -> bool:
+        return self._outlet.gone
+
+    def watched(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Ends the block when the client leaves."""
+        return self._outlet.watched(self._receive)
+
+    async def before_sending(self) -> None:
+        """Ends the call here, before it costs anything, if the client has left already."""
+        await asyncio.sleep(0)
+
+    async def relay(self, reply: AnyAnswer) -> None:
+        call = self._call
+        if not isinstance(reply, Reply):
+            call.take_answer(await reply.read())
+            return
+        call.streams = True
+        self._outlet.head(reply.headers)
+        call.note_generation(self._settlements)
+        async with reply.in_time():
+            while piece := await reply.piece():
+                call.tally.events = 1
+                await self._outlet.pass_on(self._last + piece[:-1])
+                self._last = piece[-1:]
+                if call.first_token_ms is None:
+                    call.first_token_ms = call.elapsed_ms
+        call.tally.done = True
+
+    def stored(self) -> Mapping[str, Any] | None:
+        call, kept = self._call, self._outlet.kept
+        if call.reply is None or call.reply.refused or call.failure or not call.tally.done or kept is None:
+            return None
+        return call.stored(call.reply.status, content_type(call.reply), kept + self._last)
+
+    async def finish(self, settled: Settled | None) -> None:
+        """An answer that broke off gets no end, so that nobody takes it for a complete one."""
+        call, outlet = self._call, self._outlet
+        if outlet.gone:
+            return
+        if call.failure and not outlet.started:
+            raise call.failure
+        if call.answer is not None:
+            await send_plain(call, settled, self._send)
+        elif not call.failure:
+            await outlet.finish(self._last)
