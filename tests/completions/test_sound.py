@@ -1,12 +1,14 @@
 """Files of sound: kept out of memory, held for the most that they can be, and charged for what they are."""
 
-import asyncio
 import base64
 import contextlib
 import io
 import json
+import time
 import wave
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from secrets import randbits
 from typing import Any
 
 import httpx
@@ -14,18 +16,22 @@ import pytest
 
 from completions.asks import TRANSCRIPTIONS, TRANSLATIONS
 from completions.paid import Line, eventually
-from completions.stage import Row, Stage, before, erring, staged
+from completions.stage import Stage, before, staged
 from gateway import Upstream
 from people import Person
 from process.test_spools import files
 from sandbox.serving import serving
+from servers.process import free_port
 from tollgate.catalog import store as catalog
+from tollgate.core.models import Dialect
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.keys.authentication import console
-from tollgate.process.spools import BLOCK_BYTES, Spools
-from tollgate.sandbox.app import create_sandbox
+from tollgate.process.spools import BLOCK_BYTES
+from tollgate.sandbox.app import Sandbox
+from tollgate.sandbox.catalog import Catalog
+from tollgate.sandbox.models import MODELS
+from tollgate.sandbox.state import Habits, State
 from tollgate.upstreams import store as upstreams
-from upstreams.scripted import Line as Asked
 from upstreams.scripted import Play, Scripted, answer, cut, hang, streamed
 from upstreams.test_uploads import form_of
 
@@ -33,8 +39,7 @@ PATH = "/v1" + TRANSCRIPTIONS
 EAR, BY_TOKENS = "sandbox/ear", "sandbox/ear-tokens"
 SECOND = 100_000
 """Nanos."""
-MEGABYTES = 26 * 1024 * 1024
-FAULTS = ("no-usage", "cut", "late-generation=1000000", "status=503", "negative-cost", "mid-stream-error=2")
+FAULTS = ("no-usage", "cut", "negative-cost", "nan-cost", "finish-error", "bad-json", "status=500", "stall-after=2")
 
 
 def wav(seconds: float) -> bytes:
@@ -58,13 +63,16 @@ def as_json(sound: bytes = SOUND, model: str = EAR, **more: Any) -> dict[str, An
 
 @pytest.fixture(scope="module")
 async def stage(shared_database: str) -> AsyncIterator[Stage]:
-    with erring([f"{fault}" for fault in FAULTS]) as sandbox, before(sandbox, shared_database) as gateway:
+    (ear,) = (model for model in MODELS if model.id == EAR)
+    faulty = [replace(ear, id=f"{EAR}@{fault}") for fault in FAULTS]
+    sandbox = Sandbox(State(Habits(generation_delay_seconds=0), Catalog([*MODELS, *faulty]), time.time, randbits))
+    with serving(sandbox) as address, before(Upstream(sandbox, address), shared_database) as gateway:
         async with staged(gateway, shared_database) as made:
             yield made
 
 
 @pytest.fixture(autouse=True)
-def no_file_is_left(stage: Stage) -> AsyncIterator[None]:
+def no_file_is_left(stage: Stage) -> Iterator[None]:
     before = files()
     yield
     assert files() == before
@@ -149,10 +157,7 @@ async def test_a_stream_is_settled_before_its_last_event(stage: Stage, flag: str
     assert said.text.endswith("data: [DONE]\n\n")
 
 
-async def test_a_test_key_pays_nothing_and_a_model_of_another_kind_is_refused_by_its_server(stage: Stage) -> None:
-    someone = await stage.customer(nanos=0, secret="tg_test_" + "x" * 49)
-    refused = await upload(stage, someone)
-    assert refused.status_code == 401
+async def test_a_model_that_does_not_hear_is_refused(stage: Stage) -> None:
     someone = await stage.customer()
     refused = await upload(stage, someone, model="sandbox/echo")
     assert (refused.status_code, refused.json()["error"]["message"]) == (
@@ -261,21 +266,25 @@ async def test_json_that_cannot_be_priced_is_refused(stage: Stage, changed: dict
     assert await stage.rows(someone) == []
 
 
-async def test_a_form_and_json_have_limits_of_their_own(stage: Stage) -> None:
+FORM, JSON = "multipart/form-data; boundary=b", "application/json"
+
+
+@pytest.mark.parametrize(("kind", "most"), [(FORM, 26), (JSON, 20)])
+@pytest.mark.parametrize("says_its_size", [True, False])
+async def test_a_form_and_json_have_limits_of_their_own(
+    stage: Stage, kind: str, most: int, says_its_size: bool
+) -> None:
     someone = await stage.customer()
-    for announced in ({}, {"content-length": str(MEGABYTES + 1)}):
-        line = await Line.opened(stage.gateway.address)
-        kind = {"content-type": "multipart/form-data; boundary=b", "transfer-encoding": "chunked"}
-        await line.open(someone, PATH, **(announced or kind) | {"content-type": kind["content-type"]})
+    line = await Line.opened(stage.gateway.address)
+    size = {"content-length": str(most * 2**20 + 1)} if says_its_size else {"transfer-encoding": "chunked"}
+    await line.open(someone, PATH, **size, **{"content-type": kind})
+    if not says_its_size:
+        await line.send(b"--b\r\nContent-Disposition: form-data; " + FILE, chunked=True)
         with contextlib.suppress(ConnectionError):
-            await line.send(b"--b\r\nContent-Disposition: form-data; " + FILE[: -len(SOUND)], chunked=not announced)
-            for _ in range(0 if announced else MEGABYTES // 2**20 + 1):
+            for _ in range(most):
                 await line.send(bytes(2**20), chunked=True)
-        assert await line.status() == 413
-        line.hang_up()
-    large = base64.b64encode(bytes(21 * 2**20)).decode()
-    refused = await stage.post(someone, {**as_json(), "input_audio": {"data": large, "format": "wav"}}, PATH)
-    assert (refused.status_code, refused.json()["error"]["limit_bytes"]) == (413, 20 * 2**20)
+    assert await line.status() == 413
+    line.hang_up()
     assert await stage.rows(someone) == []
 
 
@@ -310,12 +319,214 @@ async def test_a_key_that_is_not_known_gets_no_room(stage: Stage) -> None:
     [
         ("no-usage", "unsettled", 200),
         ("cut", "unsettled", 502),
-        ("late-generation=1000000", "settled", 200),
-        ("status=503", "released", 503),
         ("negative-cost", "unsettled", 200),
+        ("nan-cost", "unsettled", 502),
+        ("finish-error", "settled", 200),
+        ("bad-json", "unsettled", 502),
+        ("status=500", "released", 500),
     ],
 )
 async def test_what_goes_wrong_is_settled_by_the_record(stage: Stage, fault: str, state: str, status: int) -> None:
     someone, before = await stage.customer(), stage.gateway.upstream.owed_nanos
-    said = await upload(stage, someone, headers={"x-sandbox-fault": ""}, model=f"{EAR}+{fault}")
+    said = await upload(stage, someone, LONG, model=f"{EAR}@{fault}")
     assert (said.status_code, (await stage.row(someone))["state"]) == (status, state), said.text
+    await eventually(stage.all_ended)
+    await stage.sweep(someone)
+    assert (await stage.row(someone))["state"] in ("settled", "released")
+    assert await stage.charged(someone) == stage.gateway.upstream.owed_nanos - before
+    await stage.books_agree()
+
+
+TEXT = {"text": "Nine crates of limes."}
+STATED = {"usage": {"type": "duration", "seconds": 11}}
+OWN = 20_000
+"""Nanos for a second."""
+DELTA = b'data: {"type":"transcript.text.delta","delta":"Nine crates"}\n\n'
+DONE = b'data: {"type":"transcript.text.done","text":"Nine crates","usage":{"type":"duration","seconds":11}}\n\n'
+CHUNK = (
+    b'data: {"object":"transcription.chunk","choices":[{"delta":{"content":"Nine crates"},"finish_reason":null}]}\n\n'
+)
+STOP = b'data: {"object":"transcription.chunk","choices":[{"delta":{"content":""},"finish_reason":"stop"}]}\n\n'
+COUNTS = b'data: {"choices":[],"usage":{"prompt_tokens":40,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
+
+
+def said(document: dict[str, Any], **more: Any) -> Play:
+    return answer(json.dumps(document).encode(), **more)
+
+
+BY_SECOND = {"prompt": "0", "completion": "0", "second": "0.00002"}
+SERVERS: dict[str, tuple[Dialect, dict[str, str]]] = {
+    "openai": ("openai", BY_SECOND),
+    "vllm": ("vllm", BY_SECOND),
+    "sglang": ("sglang", BY_SECOND),
+    "llamacpp": ("llamacpp", BY_SECOND),
+    "by tokens": ("openai", {"prompt": "0.000001", "completion": "0.000002"}),
+    "vllm by tokens": ("vllm", {"prompt": "0.000001", "completion": "0"}),
+    "breaking": ("openai", BY_SECOND),
+    "other": ("openai", BY_SECOND),
+    "left": ("openai", BY_SECOND),
+    "by letters": ("openai", {"prompt": "0", "completion": "0", "character": "0.01"}),
+}
+"""Of the operator's own, by a name: its dialect and the prices of its model."""
+
+
+class Own:
+    """A gateway with all of these servers in its catalog. A test says what one of them plays."""
+
+    def __init__(self, stage: Stage, ports: dict[str, int]) -> None:
+        self.stage = stage
+        self._ports = ports
+
+    @contextlib.asynccontextmanager
+    async def serving(self, name: str, *plays: Play) -> AsyncIterator[tuple[Scripted, str]]:
+        """A server, and the name of its model."""
+        server = Scripted(*plays)
+        server.port = self._ports[name]
+        async with server.listening():
+            yield server, model_of(name)
+
+
+def model_of(name: str) -> str:
+    return f"ours/{name.replace(' ', '-')}"
+
+
+@pytest.fixture(scope="module")
+async def own(shared_database: str, stage: Stage) -> AsyncIterator[Own]:
+    ports = {name: free_port() for name in SERVERS}
+    operator = console(stage.door, "tests")
+
+    async def add(name: str, url: str, dialect: str, pricing: dict[str, str], **more: Any) -> None:
+        made = await upstreams.make(
+            operator, {"name": f"ear-{name.replace(' ', '-')}-{randbits(40)}", "base_url": url, "dialect": dialect}
+        )
+        route = {"model": model_of(name), "upstream_id": made["id"], "pricing": pricing, **more}
+        await catalog.put_route(operator, route)
+
+    for name, (dialect, pricing) in SERVERS.items():
+        more = {"model": model_of("breaking"), "upstream_model": "theirs", "priority": 200} if name == "other" else {}
+        await add(name, f"http://127.0.0.1:{ports[name]}/v1", dialect, pricing, **more)
+    sandbox = stage.gateway.upstream
+    await add("sandbox", sandbox.url, "openai", BY_SECOND | {"request": "0.01"}, upstream_model=EAR)
+    with before(sandbox, shared_database, PRIVATE_UPSTREAMS="true") as gateway:
+        async with staged(gateway, shared_database) as made:
+            yield Own(made, ports)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "vllm", "sglang", "llamacpp"])
+@pytest.mark.parametrize("kind", ["form", "json"])
+async def test_every_server_of_ones_own_gets_a_form(own: Own, dialect: str, kind: str) -> None:
+    more = {"language": "de", "prompt": "Åse", "temperature": "0.5"}
+    async with own.serving(dialect, said(TEXT | STATED)) as (server, model):
+        someone = await own.stage.customer()
+        if kind == "form":
+            granular = {"timestamp_granularities[]": ["word", "segment"]}
+            heard = await upload(own.stage, someone, LONG, model=model, **more, **granular)
+        else:
+            granular = {"timestamp_granularities": ["word", "segment"]}
+            sent = as_json(LONG, model, **more, **granular, provider={"order": ["x"]})
+            heard = await own.stage.post(someone, sent, PATH)
+    assert heard.json() == TEXT | STATED
+    (seen,) = server.seen
+    boundary = seen.headers["content-type"].removeprefix("multipart/form-data; boundary=")
+    fields = form_of(seen, boundary.encode())
+    assert fields[0] == ("model", model.encode())
+    assert fields[-1] == ("file", LONG)
+    assert [name for name, _ in fields].count("timestamp_granularities[]") == 2
+    assert dict(fields).keys() == {"model", "file", "timestamp_granularities[]", *more}
+    assert boundary not in heard.request.headers["content-type"]
+    row = await own.stage.row(someone)
+    assert (row["charge_nanos"], row["hold_nanos"], row["estimated"]) == (11 * OWN, 60 * OWN, False)
+    assert row["usage"]["seconds"] == 11
+
+
+@pytest.mark.parametrize(
+    ("play", "asked", "seconds"),
+    [
+        (said(TEXT | STATED), {}, 11),
+        (said(TEXT | {"usage": {"seconds": 10.5}}), {}, 10.5),
+        (said(TEXT | {"duration": "11.5"}), {"response_format": "verbose_json"}, 11.5),
+        (said(TEXT | {"duration": 11.25}), {"response_format": "verbose_json"}, 11.25),
+        (said(TEXT), {}, 13),
+        (said(TEXT | {"duration": "long", "usage": {"seconds": -1}}), {}, 13),
+        (said(TEXT | {"usage": {"seconds": 10_000}}), {}, 13),
+        (answer(b"Nine crates", kind="text/plain"), {"response_format": "text"}, 13),
+        (answer(b"1\n00:00", kind="application/x-subrip"), {"response_format": "srt"}, 13),
+        (streamed(DELTA, DONE), {"stream": "true"}, 11),
+        (streamed(DELTA, b'data: {"type":"transcript.text.done","text":"Nine"}\n\n'), {"stream": "true"}, 13),
+        (streamed(DELTA, then=cut), {"stream": "true"}, 13),
+    ],
+)
+async def test_seconds_are_charged_as_stated_or_as_estimated_and_never_beyond_the_hold(
+    own: Own, play: Play, asked: dict[str, str], seconds: float
+) -> None:
+    async with own.serving("openai", play) as (_, model):
+        someone = await own.stage.customer()
+        heard = await upload(own.stage, someone, SOUND, model=model, **asked)
+    assert heard.status_code == 200
+    row = await own.stage.row(someone)
+    assert (row["state"], row["charge_nanos"]) == ("settled", seconds * OWN)
+    assert row["charge_nanos"] <= row["hold_nanos"] == 13 * OWN
+    assert await own.stage.money(someone) == (NANOS_PER_CREDIT - row["charge_nanos"], 0)
+
+
+async def test_tokens_are_charged_where_they_are_priced_and_estimated_where_nothing_is_said(own: Own) -> None:
+    counts = {"type": "tokens", "input_tokens": 130, "output_tokens": 5, "total_tokens": 135}
+    async with own.serving("by tokens", said(TEXT | {"usage": counts}), said(TEXT)) as (_, model):
+        someone = await own.stage.customer()
+        for _ in range(2):
+            assert (await upload(own.stage, someone, SOUND, model=model)).status_code == 200
+    stated, estimated = await own.stage.rows(someone)
+    assert (stated["charge_nanos"], stated["estimated"]) == (130 * 1_000 + 5 * 2_000, False)
+    assert estimated["estimated"]
+    assert 13 * 32 * 1_000 < estimated["charge_nanos"] <= estimated["hold_nanos"]
+
+
+async def test_vllm_is_asked_for_its_usage_which_is_not_shown(own: Own) -> None:
+    async with own.serving("vllm by tokens", streamed(CHUNK, STOP, COUNTS)) as (server, model):
+        someone = await own.stage.customer()
+        heard = await upload(own.stage, someone, SOUND, model=model, stream="true")
+    assert heard.content == CHUNK + STOP + b"data: [DONE]\n\n"
+    boundary = server.seen[0].headers["content-type"].partition("boundary=")[2].encode()
+    assert ("stream_include_usage", b"true") in form_of(server.seen[0], boundary)
+    assert (await own.stage.row(someone))["charge_nanos"] == 40 * 1_000
+
+
+async def test_the_file_goes_to_the_next_server_when_one_breaks(own: Own) -> None:
+    async with own.serving("breaking", cut) as (broken, model), own.serving("other", said(TEXT | STATED)) as (other, _):
+        someone = await own.stage.customer()
+        assert (await upload(own.stage, someone, LONG, model=model)).status_code == 200
+    for server, name in ((broken, model), (other, "theirs")):
+        boundary = server.seen[0].headers["content-type"].partition("boundary=")[2].encode()
+        assert form_of(server.seen[0], boundary) == [("model", name.encode()), ("file", LONG)]
+    assert await own.stage.charged(someone) == 11 * OWN
+
+
+async def test_who_leaves_a_stream_pays_for_the_sound_that_the_server_has(own: Own) -> None:
+    async with own.serving("left", streamed(DELTA, then=hang)) as (server, model):
+        someone, before = await own.stage.customer(), files()
+        body, kind = form(b'name="model"\r\n\r\n' + model.encode(), b'name="stream"\r\n\r\ntrue', FILE)
+        line = await Line.opened(own.stage.gateway.address)
+        await line.open(someone, PATH, **{"content-type": kind, "content-length": str(len(body))})
+        await line.send(body)
+        await line.until(b"crates")
+        line.hang_up()
+        await eventually(lambda: server.seen[0].left.is_set())
+    await eventually(lambda: files() == before)
+    assert await own.stage.charged(someone) == 13 * OWN
+    await own.stage.books_agree()
+
+
+async def test_translations_are_for_servers_that_have_them(own: Own) -> None:
+    someone = await own.stage.customer()
+    heard = await upload(own.stage, someone, SOUND, "/api/v1" + TRANSLATIONS, model=model_of("sandbox"))
+    assert heard.json()["text"] == "The sandbox heard 13 seconds of sound."
+    row = await own.stage.row(someone)
+    assert (row["endpoint"], row["charge_nanos"]) == ("translations", 13 * OWN + 10_000_000)
+
+
+async def test_a_model_with_another_price_is_refused(own: Own) -> None:
+    async with own.serving("by letters", said(TEXT)) as (server, model):
+        someone = await own.stage.customer()
+        refused = (await upload(own.stage, someone, SOUND, model=model)).json()["error"]
+    assert (refused["code"], refused["price"]) == ("model_unpriced", "character")
+    assert server.seen == []

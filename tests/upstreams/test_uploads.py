@@ -36,9 +36,9 @@ def an_upload(*routes: Any, sound: Sound | None = None, **more: Any) -> Upstream
     return a_call(*routes, **more)._replace(body=b"", upload=upload)
 
 
-def form_of(line: Line) -> list[tuple[str, bytes]]:
+def form_of(line: Line, boundary: bytes = b"b" * 32) -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
-    for one in Parts(b"b" * 32).feed(line.body):
+    for one in Parts(boundary).feed(line.body):
         if isinstance(one, Part):
             found.append((one.name, b""))
         else:

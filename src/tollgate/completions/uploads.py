@@ -21,6 +21,7 @@ from tollgate.keys.authentication import Caller, ClientLeft, Gate
 from tollgate.process import threads
 from tollgate.process.spools import Spool, Spools
 from tollgate.upstreams.rules import Upload
+from tollgate.web.client_address import announced_bytes
 
 CLOSE: Final = {"connection": "close"}
 """For a refusal before the end of a body: the rest is not read."""
@@ -50,6 +51,8 @@ class Uploads:
         """None when the client left before the end. Raises BadRequest and ServerBusy; then nothing is kept."""
         boundary = multipart.boundary_of(headers.get("content-type", ""))
         most = self._most_json_bytes if boundary is None else self._most_form_bytes
+        if announced_bytes(headers) > most:
+            raise _too_large(most)
         pieces = _bounded(self._gate.pieces(caller, scope, receive), most)
         spool = self._spools.open(caller.digest)
         uploaded: Uploaded | None = None
@@ -74,8 +77,12 @@ async def _bounded(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[byt
     async for piece in pieces:
         size += len(piece)
         if size > most:
-            raise HTTPException(413, str(most), CLOSE)
+            raise _too_large(most)
         yield piece
+
+
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, str(most), CLOSE)
 
 
 class _Form:
