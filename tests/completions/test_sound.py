@@ -397,7 +397,13 @@ async def own(shared_database: str, stage: Stage) -> AsyncIterator[Own]:
 
     async def add(name: str, url: str, dialect: str, pricing: dict[str, str], **more: Any) -> None:
         made = await upstreams.make(
-            operator, {"name": f"ear-{name.replace(' ', '-')}-{randbits(40)}", "base_url": url, "dialect": dialect}
+            operator,
+            {
+                "name": f"ear-{name.replace(' ', '-')}-{randbits(40)}",
+                "base_url": url,
+                "dialect": dialect,
+                "secret_name": "EAR_KEY",
+            },
         )
         route = {"model": model_of(name), "upstream_id": made["id"], "pricing": pricing, **more}
         await catalog.put_route(operator, route)
@@ -407,7 +413,7 @@ async def own(shared_database: str, stage: Stage) -> AsyncIterator[Own]:
         await add(name, f"http://127.0.0.1:{ports[name]}/v1", dialect, pricing, **more)
     sandbox = stage.gateway.upstream
     await add("sandbox", sandbox.url, "openai", BY_SECOND | {"request": "0.01"}, upstream_model=EAR)
-    with before(sandbox, shared_database, PRIVATE_UPSTREAMS="true") as gateway:
+    with before(sandbox, shared_database, PRIVATE_UPSTREAMS="true", EAR_KEY="sk-of-the-ear") as gateway:
         async with staged(gateway, shared_database) as made:
             yield Own(made, ports)
 

@@ -80,8 +80,8 @@ def sound_in(document: Mapping[str, Any]) -> tuple[Part, bytes]:
 def read(given: Given, length: Length, endpoint: Endpoint) -> Ask:
     """Raises BadRequest for what cannot be priced or must not be forwarded."""
     values = {**given.values, FILE: [length]}
-    text = json.dumps({name: value for name, value in given.values.items() if isinstance(value, str)}).encode()
-    ask = request_body.read_parsed(values, text, endpoint)
+    text = json.dumps(given.values, ensure_ascii=False, default=str)
+    ask = request_body.read_parsed(values, text.encode(), endpoint)
     return ask._replace(
         as_text=values.get("response_format") in AS_TEXT,
         include_usage=values.get("stream_include_usage") is True,
