@@ -38,7 +38,8 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture
 def gateway(shared_database: str, upstream: Upstream) -> Iterator[Gateway]:
     """A new one for each test: it still trusts the models that others saw fail, so its breakers are closed."""
-    with running({"DATABASE_URL": shared_database}, upstream) as made:
+    more = {"PRIVATE_UPSTREAMS": "true", "UPSTREAM_SANDBOX_KEY": "sk-of-the-tests"}
+    with running({"DATABASE_URL": shared_database}, upstream, **more) as made:
         yield made
 
 

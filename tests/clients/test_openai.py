@@ -1,6 +1,8 @@
 """OpenAI's own client for Python."""
 
+import base64
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
 from typing import Any
@@ -12,7 +14,11 @@ from clients.conftest import Customer, Tries
 from clients.questions import ARGUMENTS, SAID, SHOWN, TEXT, WEATHER, erring
 from gateway import Upstream
 from people import Person
+from tollgate.catalog import store as catalog
 from tollgate.core.money import NANOS_PER_CREDIT
+from tollgate.database.postgres import PostgresDoor
+from tollgate.keys.authentication import console
+from tollgate.upstreams import store as upstreams
 
 
 class Place(BaseModel):
@@ -328,3 +334,48 @@ async def test_our_own_limit_is_told_with_when_to_come_back(
 async def _asked(openai: ModuleType, url: str, someone: Person, model: str, **settings: Any) -> Any:
     async with openai.AsyncOpenAI(base_url=url, api_key=someone.secret, **settings) as client:
         return await client.chat.completions.create(model=model, messages=SAID, max_tokens=16)
+
+
+async def test_makes_images_and_shows_what_they_cost(client: Any, upstream: Upstream) -> None:
+    before = upstream.owed_nanos
+    made = client.images.generate(
+        model="sandbox/painter", prompt=TEXT, n=2, size="1024x1024", response_format="b64_json"
+    )
+    assert [base64.b64decode(one.b64_json)[:8] for one in made.data] == [b"\x89PNG\r\n\x1a\n"] * 2
+    assert round(made.usage.cost * NANOS_PER_CREDIT) == upstream.owed_nanos - before > 0
+
+
+async def test_streams_an_image(client: Any) -> None:
+    *previews, made = client.images.generate(model="sandbox/painter", prompt=TEXT, stream=True, partial_images=2)
+    assert {one.type for one in previews} == {"image_generation.partial_image"}
+    assert (made.type, made.b64_json) == ("image_generation.completed", previews[0].b64_json)
+
+
+async def test_speaks_and_reads_the_sound_as_it_comes(client: Any) -> None:
+    asked = {"model": "sandbox/voice", "voice": "alloy", "input": TEXT, "response_format": "wav"}
+    whole = client.audio.speech.create(**asked).content
+    with client.audio.speech.with_streaming_response.create(**asked) as answer:
+        assert answer.headers["content-type"] == "audio/wav"
+        assert b"".join(answer.iter_bytes()) == whole
+    assert whole.startswith(b"RIFF")
+
+
+@pytest.fixture
+async def moderator(shared_database: str, upstream: Upstream) -> str:
+    """A model on a server of our own, which the gateway is told of before it starts."""
+    door = PostgresDoor(shared_database, pool_size=1, deadline_seconds=30)
+    operator, token = console(door, "tests"), secrets.token_hex(4)
+    named = {"name": f"guard-{token}", "dialect": "openai", "secret_name": "UPSTREAM_SANDBOX_KEY"}
+    server = await upstreams.make(operator, {**named, "base_url": upstream.url})
+    pricing = {"prompt": "0", "completion": "0", "request": "0.0001"}
+    route = {"model": f"ours/{token}", "upstream_id": server["id"], "upstream_model": "sandbox/guard"}
+    await catalog.put_route(operator, {**route, "pricing": pricing})
+    await door.close()
+    return f"ours/{token}"
+
+
+async def test_moderates_texts_by_a_server_of_our_own(moderator: str, client: Any) -> None:
+    raw = client.moderations.with_raw_response.create(model=moderator, input=["a bomb", "a bird"])
+    bad, good = raw.parse().results
+    assert (bad.flagged, bad.categories.violence, good.flagged) == (True, True, False)
+    assert raw.headers["x-tollgate-charge-nanos"] == "100000"

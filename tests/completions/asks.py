@@ -8,6 +8,7 @@ from sandbox.serving import a_chat
 TRANSCRIPTIONS, TRANSLATIONS = "/audio/transcriptions", "/audio/translations"
 CHAT, TEXT, EMBED = "/chat/completions", "/completions", "/embeddings"
 RESPONSES, MESSAGES, COUNT = "/responses", "/messages", "/messages/count_tokens"
+IMAGES, SPEECH, RERANK, MODERATIONS = "/images/generations", "/audio/speech", "/rerank", "/moderations"
 RENAMED = {"max_tokens": "max_output_tokens"}
 """Names of a chat completion that Responses have otherwise."""
 SAYING = (CHAT, RESPONSES, MESSAGES)
@@ -148,6 +149,17 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bad dimensions": (EMBED, {"model": "sandbox/embed", "input": "x", "dimensions": 0}),
     "a model for chats": (EMBED, {"model": "sandbox/echo", "input": "x"}),
 }
+
+MADE: dict[str, tuple[str, dict[str, Any]]] = {
+    "an image": (IMAGES, {"model": "sandbox/painter", "prompt": WORDS}),
+    "images": ("/images", {"model": "sandbox/painter", "prompt": WORDS, "n": 3, "size": "4K", "quality": "high"}),
+    "a streamed image": (IMAGES, {"model": "sandbox/painter", "prompt": WORDS, "stream": True}),
+    "documents": (RERANK, {"model": "sandbox/rank", "query": "and more", "documents": ["more", {"text": WORDS}]}),
+    "many documents": (RERANK, {"model": "sandbox/rank", "query": "bird", "documents": ["a bird"] * 250, "top_n": 2}),
+}
+"""Priced by units, and answered with their cost."""
+SPOKEN: dict[str, Any] = {"model": "sandbox/voice", "input": WORDS, "voice": "x", "speed": 1.25}
+"""Answered with bytes, which state no cost."""
 
 FLAT_TOOL = {"type": "function", "name": "look", "parameters": SCHEMA}
 CUSTOM_TOOL = {"name": "look", "input_schema": SCHEMA}

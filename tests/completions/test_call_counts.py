@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
-from completions.asks import CHAT, COUNT, SAYING, asking
+from completions.asks import CHAT, COUNT, MADE, SAYING, SPEECH, SPOKEN, asking
 from completions.paid import Auditor, Client, Watched, app
 from gateway import Upstream
 from people import Person
@@ -50,6 +50,17 @@ async def test_a_plain_completion_takes_two(warm: ASGIApp, watched: Watched, cus
 async def test_a_stream_takes_three(warm: ASGIApp, watched: Watched, customer: Customer, path: str) -> None:
     assert await status(warm, await customer(), asking(path, stream=True), path) == 200
     assert watched.calls == ["admit", "note_generations", "settle"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "taken"),
+    [(*MADE["an image"], 2), (*MADE["documents"], 2), (*MADE["a streamed image"], 3), (SPEECH, SPOKEN, 3)],
+)
+async def test_what_is_made_takes_as_many_as_what_is_said(
+    warm: ASGIApp, watched: Watched, customer: Customer, path: str, body: dict[str, Any], taken: int
+) -> None:
+    assert await status(warm, await customer(), body, path) == 200
+    assert watched.calls == ["admit", *(["note_generations"] * (taken - 2)), "settle"]
 
 
 async def test_many_at_once_take_fewer(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from completions.asks import CHAT, MESSAGES, RENAMED, RESPONSES, SAYING, asking
+from completions.asks import CHAT, MESSAGES, RENAMED, RESPONSES, SAYING, SPEECH, SPOKEN, asking
 from completions.paid import Auditor, Client, Line, Turnstile, Watched, app, cancelled_at, database, eventually, rooms
 from gateway import Gateway, Upstream, running
 from people import Person
@@ -215,8 +215,9 @@ async def test_who_leaves_with_an_idempotency_key_finds_the_whole_answer_later(
         (CHAT, a_chat(stream=True), {"idempotency-key": "step-{}"}),
         (RESPONSES, asking(RESPONSES, "hello", stream=True), {}),
         (MESSAGES, asking(MESSAGES, "hello", stream=True), {"idempotency-key": "step-{}"}),
+        (SPEECH, SPOKEN, {}),
     ],
-    ids=["plain", "stream", "kept", "response", "message, kept"],
+    ids=["plain", "stream", "kept", "response", "message, kept", "speech"],
 )
 async def test_a_call_that_is_stopped_at_any_of_its_awaits_leaves_no_hold_and_is_paid_once(
     door: Door, customer: Customer, sandbox: Upstream, turnstile: Turnstile, auditor: Auditor,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from completions.asks import CHAT, MESSAGES, RESPONSES, asking
+from completions.asks import CHAT, MESSAGES, RESPONSES, SPEECH, SPOKEN, asking
 from completions.twins import somebody_rich
 from gateway import Upstream, running
 from sandbox.serving import PATIENCE_SECONDS, a_chat, get
@@ -65,7 +65,8 @@ class Stage:
 
     async def streamed(self, play: Play, path: str = CHAT) -> bytes:
         self.play = play
-        reply = await self.http.post(f"/v1{path}", json=asking(path, stream=True))
+        body = SPOKEN if path == SPEECH else asking(path, stream=True)
+        reply = await self.http.post(f"/v1{path}", json=body)
         assert reply.status_code == 200
         return reply.content
 
@@ -133,6 +134,17 @@ async def test_every_byte_of_typed_events_arrives_at_every_cut(
     stream = b": PROCESSING\n\n" + TYPED[path][end]
     wire = HEAD + chunked(cut(stream, chunks))
     assert await stage.streamed(in_writes(cut(wire, writes)), path) == stream
+
+
+@given(sound=st.binary(min_size=1, max_size=300), chunks=places, writes=places)
+@example(sound=b"data: [DONE]\n\n" * 3, chunks=list(range(1001)), writes=[])
+@example(sound=b"\0", chunks=[], writes=list(range(1001)))
+@settings(max_examples=20)
+async def test_every_byte_of_sound_arrives_at_every_cut(
+    stage: Stage, sound: bytes, chunks: list[int], writes: list[int]
+) -> None:
+    wire = HEAD.replace(b"text/event-stream", b"audio/mpeg") + chunked(cut(sound, chunks))
+    assert await stage.streamed(in_writes(cut(wire, writes)), SPEECH) == sound
 
 
 async def test_an_event_leaves_as_soon_as_it_is_whole(stage: Stage) -> None:

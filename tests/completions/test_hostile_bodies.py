@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from completions.asks import asking
+from completions.asks import MADE, SPEECH, SPOKEN, asking
 from completions.stage import Stage, before, erring, staged
 from gateway import CHAT
 from people import Person
@@ -176,9 +176,39 @@ TYPED_FIELDS: dict[str, dict[str, list[Any]]] = {
         "base_url": ["https://example.com"],
     },
 }
+MADE_FIELDS: dict[str, dict[str, list[Any]]] = {
+    "/v1/images/generations": {
+        "prompt": [None, "", 7, ["a"], {}],
+        "n": [0, -1, 129, 10**12, True, "2", 1.5],
+        "num_images": [4],
+        "batch_size": [4],
+        "stream": ["true"],
+        "input_references": ["https://example.com/a.png"],
+        "provider": [[]],
+        "api_base": ["https://example.com"],
+    },
+    "/api/v1/images": {"prompt": [None], "n": [0], "models": ["sandbox/painter"]},
+    "/v1/audio/speech": {
+        "input": [None, "", [], ["x"], 7],
+        "instructions": [7, ""],
+        "stream_format": ["sse", 1],
+        "model": [None, 7],
+    },
+    "/v1/rerank": {
+        "query": [None, "", 7, {}],
+        "documents": [None, [], "x", [7], [["x"]], ["x"] * 10_001],
+        "extra_headers": [{}],
+    },
+    "/v1/moderations": {"input": [None, [], [7], {}]},
+}
+MADE_BODIES: dict[str, dict[str, Any]] = {
+    **{f"/v1{path}": body for path, body in (MADE["an image"], MADE["documents"], (SPEECH, SPOKEN))},
+    "/api/v1/images": MADE["images"][1],
+    "/v1/moderations": {"model": "sandbox/guard", "input": "x"},
+}
 TYPED_CASES = [
     pytest.param(path, name, value, id=f"{path[4:]} {name}={value!r:.24}")
-    for path, fields in TYPED_FIELDS.items()
+    for path, fields in (TYPED_FIELDS | MADE_FIELDS).items()
     for name, values in fields.items()
     for value in values
 ]
@@ -208,11 +238,11 @@ STORED: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("path", "name", "value"), TYPED_CASES)
-async def test_a_field_of_a_response_or_message_that_makes_no_sense_is_refused_by_name(
+async def test_a_field_of_another_endpoint_that_makes_no_sense_is_refused_by_name(
     stage: Stage, someone: Person, path: str, name: str, value: Any
 ) -> None:
-    answer = await stage.post(someone, asking(path, "hello") | {name: value}, path)
-    error = await refused(answer, stage, someone, 400, "invalid_request")
+    body = MADE_BODIES[path] if path in MADE_BODIES else asking(path, "hello")
+    error = await refused(await stage.post(someone, body | {name: value}, path), stage, someone, 400, "invalid_request")
     assert error["param"] == name
 
 
@@ -233,6 +263,7 @@ async def test_what_an_upstream_keeps_is_not_asked_for(stage: Stage, someone: Pe
         "/v1/messages",
         "/api/v1/messages",
         "/v1/messages/count_tokens",
+        *MADE_BODIES,
     ],
 )
 async def test_every_paid_path_refuses_alike(stage: Stage, someone: Person, path: str) -> None:

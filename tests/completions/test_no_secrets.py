@@ -1,6 +1,7 @@
 """No secret anywhere: not in a log line, an answer, a row, or what goes upstream. The secrets here have no form that
 could be recognised and hidden, and the logs are told of none: what is not found was never written."""
 
+import contextlib
 import io
 import json
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from completions.asks import COUNT, MESSAGES, SAYING, asking
+from completions.asks import COUNT, MADE, MESSAGES, SAYING, SPEECH, SPOKEN, asking
 from completions.stage import CRON_SECRET, Stage, before, erring, staged
 from gateway import Upstream
 from people import PEPPER, Person
@@ -70,7 +71,8 @@ class Traces:
 
     async def call(self, someone: Person | None, body: Any, path: str = "/v1/chat/completions", **headers: str) -> None:
         asking = someone or a_stranger(self.stage)
-        self.answers.append(await self.stage.post(asking, body, path, **headers))
+        with contextlib.suppress(httpx.RemoteProtocolError):  # sound that breaks off
+            self.answers.append(await self.stage.post(asking, body, path, **headers))
 
 
 def a_stranger(stage: Stage) -> Person:
@@ -106,6 +108,9 @@ async def everything(traces: Traces) -> None:
             for path in SAYING:
                 body = asking(path, model=f"sandbox/fault-{fault}", stream=stream, max_tokens=20)
                 await traces.call(someone, body, f"/v1{path}")
+    for fault in ("", "status=401", "status=500", "moderation", "cut", "garbage", "set-cookie"):
+        for path, body in (*MADE.values(), (SPEECH, SPOKEN)):
+            await traces.call(someone, body, f"/v1{path}", **{"x-sandbox-fault": fault})
     await traces.stage.sweep(someone)
     await traces.stage.sql("update tollgate.api_keys set revoked_at = now() where id = $1", someone.key_id)
     await traces.call(someone, a_chat())

@@ -18,20 +18,25 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door, Json
 from tollgate.database.postgres import PostgresDoor
 
-PAID = {mount + form.path for mount in MOUNTS for form in ENDPOINTS.values()}
+PAID = {mount + path for mount in MOUNTS for form in ENDPOINTS.values() for path in form.paths}
 FREE = {mount + form.path for mount in MOUNTS for form in ENDPOINTS.values() if form.is_free}
 
 ASKING = {
     "messages": [{"role": "user", "content": "hello"}],
     "prompt": "hello",
     "input": "hello",
+    "query": "hello",
+    "documents": ["hello"],
     "contents": [{"parts": [{"text": "hello"}]}],
     "max_tokens": 16,
 }
 """Whatever a route calls what it is asked."""
 OTHER_NAMES = {"/responses": {"prompt": None, "max_tokens": None, "max_output_tokens": 16}}
 """Where a route gives one of these names another meaning."""
-MODELS = ("sandbox/echo", "sandbox/embed", "sandbox/free:free")
+MODELS = (
+    *("sandbox/echo", "sandbox/embed", "sandbox/free:free"),
+    *("sandbox/painter", "sandbox/voice", "sandbox/rank", "sandbox/guard"),
+)
 
 
 class Noting:

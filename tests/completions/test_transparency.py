@@ -34,11 +34,14 @@ import pytest
 from completions.asks import (
     CHAT,
     CHATS,
+    MADE,
     MESSAGES,
     OTHERS,
     REFUSED,
     RESPONSES,
     SAYING,
+    SPEECH,
+    SPOKEN,
     TYPED,
     WORDS,
     WRITTEN,
@@ -136,12 +139,32 @@ async def test_with_a_markup_no_fault_shows_our_cost(with_markup: Twins, fault: 
     assert found is None or (found[0] not in through.body and b"cost_details" not in through.body)
 
 
-@pytest.mark.parametrize(("path", "asked"), OTHERS.values(), ids=OTHERS)
-async def test_a_text_or_embedding_is_as_if_asked_directly(both: Twins, path: str, asked: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("path", "asked"), [*OTHERS.values(), *MADE.values()], ids=[*OTHERS, *MADE])
+async def test_a_text_an_embedding_or_what_is_made_is_as_if_asked_directly(
+    both: Twins, path: str, asked: dict[str, Any]
+) -> None:
     body = json.dumps(asked).encode()
     direct, through = await both.asked(path, body)
     assert direct == through
     assert [heard.body for heard in both.heard] == [body]
+
+
+@pytest.mark.parametrize("fault", ["", "slow=0.001", "cut=5", "cut=0", "status=429", "moderation", "no-id"])
+async def test_speech_is_as_if_asked_directly_also_where_it_breaks_off(both: Twins, fault: str) -> None:
+    body = json.dumps({**SPOKEN, "response_format": "wav"}).encode()
+    direct, through = await both.asked(SPEECH, body, **{"x-sandbox-fault": fault})
+    assert direct == through
+    assert direct.broke_off == (fault == "cut=5")
+    assert [heard.body for heard in both.heard] == [body]
+
+
+@pytest.mark.parametrize(("path", "asked"), MADE.values(), ids=MADE)
+async def test_with_a_markup_what_is_made_differs_in_its_cost_alone(
+    with_markup: Twins, path: str, asked: dict[str, Any]
+) -> None:
+    direct, through = await with_markup.asked(path, json.dumps(asked).encode())
+    assert COST.search(direct.body)
+    assert through.body == COST.sub(_charge_for, direct.body)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])

@@ -4,30 +4,23 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 
+from completions.asks import IMAGES, MADE, MODERATIONS, RERANK, SPEECH
 from completions.paid import Line, eventually
 from completions.stage import Row, Stage, before, erring, staged
 from people import Person
 from tollgate.catalog import store as catalog
+from tollgate.completions.replay import MOST_STORED_BYTES
 from tollgate.core.extras.register import REGISTER
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database.postgres import PostgresDoor
 from tollgate.keys.authentication import console
-from tollgate.sandbox.spoken import SAMPLES
+from tollgate.sandbox.spoken import FRAME, SAMPLES
 from tollgate.upstreams import store as upstreams
 
-IMAGES, SPEECH, RERANK, MODERATIONS = "/images/generations", "/audio/speech", "/rerank", "/moderations"
 TEXT = "Zwölf Boxkämpfer jagen Viktor. 小さな鳥 🐦"
-ASKED: dict[str, tuple[str, dict[str, Any]]] = {
-    "an image": (IMAGES, {"model": "sandbox/painter", "prompt": TEXT}),
-    "images": (IMAGES, {"model": "sandbox/painter", "prompt": TEXT, "n": 3, "size": "1024x1024", "quality": "high"}),
-    "a streamed image": (IMAGES, {"model": "sandbox/painter", "prompt": TEXT, "stream": True}),
-    "openrouter's images": ("/images", {"model": "sandbox/painter", "prompt": TEXT, "n": 2, "resolution": "4K"}),
-    "documents": (RERANK, {"model": "sandbox/rank", "query": "small bird", "documents": ["a bird", {"text": TEXT}]}),
-    "many documents": (RERANK, {"model": "sandbox/rank", "query": "bird", "documents": ["a bird"] * 250, "top_n": 2}),
-}
-PRICES = {"prompt": "0", "completion": "0"}
 MODELS = {IMAGES: "sandbox/painter", SPEECH: "sandbox/voice", RERANK: "sandbox/rank", MODERATIONS: "sandbox/guard"}
 ROUTES: dict[str, tuple[str, dict[str, str]]] = {
     "image": (IMAGES, {"output_image": "0.03"}),
@@ -35,11 +28,13 @@ ROUTES: dict[str, tuple[str, dict[str, str]]] = {
     "image-by-request": (IMAGES, {"request": "0.01"}),
     "image-by-token": (IMAGES, {"completion": "0.000001"}),
     "speech": (SPEECH, {"character": "0.00002"}),
+    "slow-speech": (SPEECH, {"character": "0.00002"}),
     "speech-by-prompt": (SPEECH, {"prompt": "0.00001"}),
     "speech-by-second": (SPEECH, {"second": "0.0001"}),
     "speech-by-token": (SPEECH, {"prompt": "0.00001", "audio_output": "0.00002"}),
     "rerank": (RERANK, {"request": "0.001"}),
     "rerank-by-token": (RERANK, {"prompt": "0.000001"}),
+    "silent-rerank": (RERANK, {"prompt": "0.000001"}),
     "moderation": (MODERATIONS, {"request": "0.0001"}),
     "free-moderation": (MODERATIONS, {}),
 }
@@ -56,6 +51,15 @@ OURS: dict[str, tuple[dict[str, Any], int, dict[str, int]]] = {
     "free-moderation": ({"input": "a"}, 0, {}),
 }
 """Body, charge in nanos, and what the row keeps of the usage."""
+
+
+FAULTS = [
+    ("moderation", 403, "released"),
+    ("garbage", 502, "released"),
+    ("cut=5", 200, "unsettled"),
+    ("cut=0", 502, "unsettled"),
+]
+FAULTY = {"slow-speech": "@slow=0.01", "silent-rerank": "@no-usage"}
 
 
 class Units(NamedTuple):
@@ -78,7 +82,11 @@ async def units(shared_database: str) -> AsyncIterator[Units]:
         server = (await upstreams.make(operator, {**named, "base_url": sandbox.url}))["id"]
         for name, (path, prices) in ROUTES.items():
             pricing = {"prompt": "0", "completion": "0", **prices}
-            route = {"model": f"ours/{token}-{name}", "upstream_id": server, "upstream_model": MODELS[path]}
+            route = {
+                "model": f"ours/{token}-{name}",
+                "upstream_id": server,
+                "upstream_model": MODELS[path] + FAULTY.get(name, ""),
+            }
             await catalog.put_route(operator, {**route, "pricing": pricing})
         await door.close()
         with before(sandbox, shared_database, **more) as gateway:
@@ -99,9 +107,9 @@ async def settled(stage: Stage, someone: Person) -> Row:
     return row
 
 
-@pytest.mark.parametrize("what", ASKED)
+@pytest.mark.parametrize("what", MADE)
 async def test_what_is_charged_is_what_is_owed_with_its_markup(stage: Stage, what: str) -> None:
-    someone, (path, body) = await stage.customer(10 * NANOS_PER_CREDIT, markup_ppm=100_000), ASKED[what]
+    someone, (path, body) = await stage.customer(10 * NANOS_PER_CREDIT, markup_ppm=100_000), MADE[what]
     before_it = stage.gateway.upstream.owed_nanos
     answer = await stage.post(someone, body, f"/v1{path}")
     assert answer.status_code == 200, answer.text
@@ -165,9 +173,12 @@ async def test_speech_comes_as_bytes_and_openrouters_record_says_what_it_cost(st
     await stage.books_agree()
 
 
-async def read_a_byte_and_leave(stage: Stage, someone: Person, body: dict[str, Any], **headers: str) -> Row:
+@pytest.mark.parametrize("has_key", [False, True])
+async def test_speech_whose_client_leaves_is_charged_whole_since_its_text_was_read(units: Units, has_key: bool) -> None:
+    stage, body = units.stage, units.body("slow-speech", input="x" * 100)
+    someone, key = await stage.customer(markup_ppm=0), {"idempotency-key": "once"} if has_key else {}
     line = await Line.opened(stage.gateway.address)
-    await line.ask(someone, body, f"/v1{SPEECH}", **headers)
+    await line.ask(someone, body, f"/v1{SPEECH}", **key)
     assert await line.status() == 200
     await line.headers()
     await line.reader.read(1)
@@ -177,4 +188,102 @@ async def read_a_byte_and_leave(stage: Stage, someone: Person, body: dict[str, A
         return [row["state"] for row in await stage.rows(someone)] == ["settled"]
 
     await eventually(has_ended)
-    return await stage.row(someone)
+    row = await stage.row(someone)
+    assert (row["charge_nanos"], row["usage"], row["estimated"]) == (100 * 20_000, {"characters": 100}, False)
+    assert row["error_code"] == "client_gone"
+    if has_key:
+        again = await stage.post(someone, body, f"/v1{SPEECH}", **key)
+        assert (again.headers["idempotency-replayed"], again.headers["content-type"]) == ("true", "audio/mpeg")
+        assert again.content.startswith(FRAME)
+
+
+async def test_a_long_answer_is_not_stored_for_a_replay_and_a_short_one_is(units: Units) -> None:
+    stage, someone = units.stage, await units.stage.customer()
+    short, long = units.body("speech", input="x"), units.body("speech", input="x" * 2000, response_format="pcm")
+    first, second = [await stage.post(someone, short, f"/v1{SPEECH}", **{"idempotency-key": "a"}) for _ in range(2)]
+    assert first.content == second.content
+    assert second.headers["idempotency-replayed"] == "true"
+    whole = await stage.post(someone, long, f"/v1{SPEECH}", **{"idempotency-key": "b"})
+    assert len(whole.content) > MOST_STORED_BYTES
+    again = await stage.post(someone, long, f"/v1{SPEECH}", **{"idempotency-key": "b"})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "answer_not_kept")
+    assert len(await stage.rows(someone)) == 2
+
+
+@pytest.mark.parametrize(("fault", "status", "state"), FAULTS)
+async def test_speech_that_fails_is_charged_what_openrouter_charges(
+    stage: Stage, fault: str, status: int, state: str
+) -> None:
+    someone, before_it = await stage.customer(markup_ppm=0), stage.gateway.upstream.owed_nanos
+    headers = {"x-sandbox-fault": fault}
+    try:
+        answer = await stage.post(someone, {"model": "sandbox/voice", "input": TEXT}, f"/v1{SPEECH}", **headers)
+        assert answer.status_code == status
+    except httpx.RemoteProtocolError:
+        assert status == 200  # it broke off
+    assert (await stage.row(someone))["state"] == state
+    await stage.sweep(someone)
+    row = await stage.row(someone)
+    assert row["state"] in ("settled", "released")
+    assert row["charge_nanos"] == stage.gateway.upstream.owed_nanos - before_it or row["estimated"]
+    assert (await stage.money(someone))[1] == 0
+    await stage.books_agree()
+
+
+async def test_what_openrouter_never_states_the_cost_of_is_charged_at_the_hold_as_an_estimate(stage: Stage) -> None:
+    someone, (path, body) = await stage.customer(), MADE["an image"]
+    assert (await stage.post(someone, body, f"/v1{path}", **{"x-sandbox-fault": "no-usage,no-id"})).status_code == 200
+    row = await settled(stage, someone)
+    assert (row["charge_nanos"], row["estimated"], row["basis"]) == (row["hold_nanos"], True, "no_usage")
+
+
+async def test_a_server_that_states_no_tokens_where_they_are_priced_is_charged_an_estimate(units: Units) -> None:
+    stage, someone = units.stage, await units.stage.customer()
+    body = units.body("silent-rerank", query="four", documents=["four"] * 3)
+    assert (await stage.post(someone, body, f"/v1{RERANK}")).status_code == 200
+    row = await settled(stage, someone)
+    assert (row["estimated"], row["basis"]) == (True, "no_usage")
+    assert 6000 < row["charge_nanos"] <= row["hold_nanos"]
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "status", "code"),
+    [
+        (MODERATIONS, "sandbox/guard", 404, "endpoint_not_served"),
+        (SPEECH, "speech-by-second", 400, "model_unpriced"),
+        (SPEECH, "speech-by-token", 400, "model_unpriced"),
+        (SPEECH, "image", 400, "model_unpriced"),
+        (IMAGES, "speech", 400, "model_unpriced"),
+        (RERANK, "speech", 400, "model_unpriced"),
+        ("/chat/completions", "speech", 400, "model_unpriced"),
+        ("/embeddings", "image", 400, "model_unpriced"),
+    ],
+)
+async def test_what_could_not_be_charged_does_not_go_upstream(
+    units: Units, path: str, model: str, status: int, code: str
+) -> None:
+    stage, someone = units.stage, await units.stage.customer()
+    before_it = len(stage.gateway.upstream.generations())
+    named = {"model": model} if "/" in model else units.body(model)
+    body = {**named, "prompt": "x", "query": "x", "documents": ["x"], "messages": [{"role": "user", "content": "x"}]}
+    answer = await stage.post(someone, body | {"input": "x"}, f"/v1{path}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.json()["error"]["param"] == "model"
+    assert path in answer.json()["error"]["message"]
+    assert await stage.rows(someone) == []
+    assert len(stage.gateway.upstream.generations()) == before_it
+
+
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (IMAGES, {"provider": {"options": {"x": {"num_images": 9}}}}),
+        (IMAGES, {"tools": [{"type": "web_search"}]}),
+        (SPEECH, {"input_references": [{"type": "input_audio"}]}),
+        (RERANK, {"plugins": [{"id": "web"}]}),
+    ],
+)
+async def test_what_may_cost_more_and_has_no_price_is_refused(stage: Stage, path: str, more: dict[str, Any]) -> None:
+    body = {"model": MODELS[path], "prompt": "x", "input": "x", "query": "x", "documents": ["x"]}
+    answer = await stage.post(await stage.customer(), body | more, f"/v1{path}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "extra_unpriced")

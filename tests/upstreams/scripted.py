@@ -257,6 +257,8 @@ def a_call(
 ) -> UpstreamCall:
     form = ENDPOINTS[endpoint]
     asked: dict[str, Any] = {form.prompt: [{"role": "user", "content": "hi"}] if form.has_messages else "hi"}
+    if form.repeated:
+        asked = {form.prompt: ["hi"], form.repeated: "hi"}
     document = {"model": "a/model", **asked, **({"stream": True} if stream else {}), **more}
     body = json.dumps(document).encode()
     return UpstreamCall(request_body.read(body, endpoint), body, bound, routes, headers or {}, org)
