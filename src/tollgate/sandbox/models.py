@@ -110,7 +110,7 @@ MODELS = (
     Model(
         "sandbox/ear",
         "Sandbox: Ear",
-        "Says how long a sound is, with a price for each second.",
+        "Says how long a recording is, with a price for each second.",
         Pricing({"prompt": "0.0001", "completion": "0"}),
         "hear",
         max_completion_tokens=None,
@@ -120,7 +120,7 @@ MODELS = (
     Model(
         "sandbox/ear-tokens",
         "Sandbox: Ear, by tokens",
-        "The same, with a price for each token: one for a second of sound, and those of the text.",
+        "The same, with a price for each token: one for each second, and those of the text.",
         Pricing({"prompt": "0.000006", "completion": "0.00001"}),
         "hear",
         max_completion_tokens=None,

@@ -161,7 +161,8 @@ def _seconds(sound: bytes) -> int:
     length: float
     try:
         with wave.open(io.BytesIO(sound)) as read:
-            length = read.getnframes() / read.getframerate()
+            frame = read.getnchannels() * read.getsampwidth()
+            length = min(read.getnframes(), len(sound) // frame) / read.getframerate()  # the head may say "endless"
     except (wave.Error, EOFError, ZeroDivisionError):
         length = len(sound) / BYTES_A_SECOND
     return max(1, ceil(length))
