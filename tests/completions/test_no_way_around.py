@@ -27,6 +27,7 @@ ASKING = {
     "input": "hello",
     "query": "hello",
     "documents": ["hello"],
+    "input_audio": {"data": "UklGRiQA", "format": "wav"},
     "contents": [{"parts": [{"text": "hello"}]}],
     "max_tokens": 16,
 }
@@ -35,7 +36,7 @@ OTHER_NAMES = {"/responses": {"prompt": None, "max_tokens": None, "max_output_to
 """Where a route gives one of these names another meaning."""
 MODELS = (
     *("sandbox/echo", "sandbox/embed", "sandbox/free:free"),
-    *("sandbox/painter", "sandbox/voice", "sandbox/rank", "sandbox/guard"),
+    *("sandbox/painter", "sandbox/voice", "sandbox/rank", "sandbox/guard", "sandbox/ear"),
 )
 
 

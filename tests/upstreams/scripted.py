@@ -7,9 +7,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from tollgate.core import request_body
+from tollgate.core import request_body, sound_requests
 from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.models import Route, Upstream
+from tollgate.core.sound_lengths import Length
+from tollgate.core.sound_requests import Given
 from tollgate.process.http_client import Http
 from tollgate.upstreams.attempts.reply import Reply
 from tollgate.upstreams.client import Answered, Upstreams
@@ -256,6 +258,9 @@ def a_call(
     **more: Any,
 ) -> UpstreamCall:
     form = ENDPOINTS[endpoint]
+    if form.takes_file:
+        ask = sound_requests.read(Given({"model": "a/model"}, ()), Length(10, 10), endpoint)
+        return UpstreamCall(ask, b"{}", bound, routes, headers or {}, org)
     asked: dict[str, Any] = {form.prompt: [{"role": "user", "content": "hi"}] if form.has_messages else "hi"}
     if form.repeated:
         asked = {form.prompt: ["hi"], form.repeated: "hi"}
