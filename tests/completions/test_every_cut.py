@@ -73,7 +73,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 async def stage(shared_database: str) -> AsyncIterator[Stage]:
-    catalogue = answer((await get(create_sandbox(), "/api/v1/models")).content)
+    catalogue = answer((await get(create_sandbox(), "/api/v1/models", output_modalities="all")).content)
     async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as http:
         made = Stage(http)
 

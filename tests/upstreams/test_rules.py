@@ -27,6 +27,14 @@ def test_every_status_has_one_consequence(dialect: Dialect, status: int) -> None
         assert step == ("stop" if dialect == "openrouter" else "elsewhere")
 
 
+def test_sound_is_announced_as_sound() -> None:
+    for kind in ("audio/mpeg", "Audio/PCM; rate=24000", "application/octet-stream"):
+        assert rules.is_readable({"content-type": kind}, stream=True, as_bytes=True)
+    for kind in ("application/json", "text/event-stream", "text/html", ""):
+        assert not rules.is_readable({"content-type": kind}, stream=True, as_bytes=True)
+    assert not rules.is_readable({"content-type": "audio/mpeg", "content-encoding": "gzip"}, stream=True, as_bytes=True)
+
+
 def test_whose_trouble_a_403_is() -> None:
     assert rules.step_after(403, "openrouter") == "refuse"
     assert rules.step_after(403, "vllm") == "elsewhere"

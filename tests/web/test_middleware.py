@@ -451,7 +451,7 @@ async def test_an_unknown_path_is_told_which_one_was_probably_meant(path: str, m
 
 @pytest.mark.parametrize(
     ("path", "instead"),
-    [("/v1/moderations", "/v1/chat/completions"), ("/api/v1/audio/speech", "/v1/chat/completions"),
+    [("/v1/images/edits", "/v1/chat/completions"), ("/api/v1/files", "/v1/chat/completions"),
      ("/api/v1/generation", "/user/usage?generation_id="), ("/api/v1/credits", "/user/balance"),
      ("/api/v1/key", "/user/profile")],
 )  # fmt: skip

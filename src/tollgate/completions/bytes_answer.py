@@ -52,7 +52,7 @@ class BytesAnswer:
             return
         call.streams = True
         self._outlet.head(reply.headers)
-        call.note_generation(self._settlements)
+        call.note_generation(self._settlements.note_generation)
         async with reply.in_time():
             while piece := await reply.piece():
                 call.tally.events = 1
@@ -77,5 +77,7 @@ class BytesAnswer:
             raise call.failure
         if call.answer is not None:
             await send_plain(call, settled, self._send)
-        elif not call.failure:
+        elif call.failure:
+            await outlet.pass_on(self._last)
+        else:
             await outlet.finish(self._last)

@@ -1,7 +1,7 @@
 """The state of one paid call, from its arrival to its settlement."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -11,7 +11,6 @@ from tollgate.completions.content import Content
 from tollgate.completions.endings import Ending
 from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.rules import Grant
-from tollgate.completions.settlements import Settlements
 from tollgate.completions.translations import Translated
 from tollgate.core import strict_json, upstream_errors
 from tollgate.core.endpoints import ENDPOINTS
@@ -147,12 +146,11 @@ class PaidCall:
             self.is_translated, self.tally = True, Tally()
         self.tally.counts = rules.is_own(reply.route)
 
-    def note_generation(self, settlements: Settlements) -> None:
+    def note_generation(self, write: Callable[[str, str, str], Awaitable[None]]) -> None:
         """Writes OpenRouter's generation id to the row, while the answer goes on. If this process dies, the sweeper can
         look up the cost."""
         if self.reply and self.reply.route.upstream.id == OPENROUTER and self.generation_id:
-            noted = settlements.note_generation(self.id, self.generation_id, OPENROUTER)
-            self.noting = asyncio.ensure_future(noted)
+            self.noting = asyncio.ensure_future(write(self.id, self.generation_id, OPENROUTER))
 
     def facts(self) -> dict[str, Any]:
         """As the upstream's own failures carry them."""

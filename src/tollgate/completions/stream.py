@@ -72,7 +72,7 @@ class StreamedAnswer:
         self._call.streams = True
         self._outlet.head(reply.headers)
         self._relay = self._relayed(reply)
-        self._call.note_generation(self._settlements)
+        self._call.note_generation(self._settlements.note_generation)
         async with reply.in_time():
             await self._pass_on(reply, self._relay)
 
@@ -127,7 +127,7 @@ class StreamedAnswer:
             if call.first_token_ms is None and tally.events:
                 call.first_token_ms = call.elapsed_ms
             if call.noting is None:
-                call.note_generation(self._settlements)
+                call.note_generation(self._settlements.note_generation)
             if reads_on:
                 self._read_on()
             if tally.done:

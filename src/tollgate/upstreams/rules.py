@@ -208,19 +208,19 @@ def is_fault(status: int) -> bool:
     return status >= 500 or not (200 <= status < 300 or 400 <= status < 500)
 
 
-def is_readable(headers: Mapping[str, str], ask: Ask) -> bool:
-    """Whether the headers announce what was asked for: JSON, events for a stream, text of a transcript, or sound.
-    Compressed bodies are refused: they may be bombs."""
+def is_readable(headers: Mapping[str, str], *, stream: bool, as_bytes: bool = False, as_text: bool = False) -> bool:
+    """Whether the headers announce JSON, or events for a stream, or text where it may be one; where bytes are asked for,
+    sound alone. Compressed bodies are refused: they may be bombs."""
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         return False
     if headers.get("content-length") == "0":
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if ENDPOINTS[ask.endpoint].answers_bytes:
+    if as_bytes:
         return kind.startswith("audio/") or kind == "application/octet-stream"
-    if ask.as_text and kind in TEXTS:
+    if as_text and kind in TEXTS:
         return True
-    return kind.endswith("json") or (ask.stream and kind == "text/event-stream")
+    return kind.endswith("json") or (stream and kind == "text/event-stream")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

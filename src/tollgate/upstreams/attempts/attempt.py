@@ -1,8 +1,11 @@
 """One call to one upstream, and the reports on how it went."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import Route
+from tollgate.upstreams import rules
 from tollgate.upstreams.attempts.live_upstream import LiveUpstream, log
 from tollgate.upstreams.org_shares import Shares
 from tollgate.upstreams.rules import AttemptRecord, UpstreamCall
@@ -34,6 +37,12 @@ class Attempt(NamedTuple):
     def skipped(self) -> AttemptRecord:
         why = self.live.why_not(self.route.model, self.call.org_id)
         return AttemptRecord(self.route.upstream.id, self.route.model, "skipped", why=why)
+
+    def can_read(self, headers: Mapping[str, str]) -> bool:
+        """Whether they announce what was asked for."""
+        ask = self.call.ask
+        as_bytes = ENDPOINTS[ask.endpoint].answers_bytes
+        return rules.is_readable(headers, stream=ask.stream, as_bytes=as_bytes, as_text=ask.as_text)
 
     def was_sent(self) -> None:
         self.call.note_at_work(self.route)

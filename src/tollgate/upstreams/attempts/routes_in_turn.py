@@ -181,7 +181,7 @@ class Attempts:
         finally:
             patience.end()
         step = rules.step_after(answer.status, attempt.route.upstream.dialect)
-        if step == "reply" and rules.is_readable(answer.headers, attempt.call.ask):
+        if step == "reply" and attempt.can_read(answer.headers):
             attempt.answered()
             return Reply(attempt, answer, patience)
         if step == "reply" or answer.status < 400:
