@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from tollgate.core import fields, request_body, strict_json
+from tollgate.core import fields, request_body
 from tollgate.core.endpoints import Endpoint
 from tollgate.core.errors import BadRequest
 from tollgate.core.multipart import Part
@@ -55,6 +55,8 @@ def of_form(parts: Iterable[tuple[str, bytes]]) -> Given:
 
 def of_json(document: Mapping[str, Any]) -> Given:
     """OpenRouter's form. What its members are in a form is only needed by other servers."""
+    for name in document:
+        _refuse_strange(name)
     values = {name: value for name, value in document.items() if name not in (FILE, SOUND)}
     kept = [one for name, value in values.items() if name not in OF_OPENROUTER for one in _as_fields(name, value)]
     return _checked(values, tuple(kept))
@@ -89,8 +91,7 @@ def read(given: Given, length: Length, endpoint: Endpoint) -> Ask:
 
 
 def _add(values: dict[str, Any], name: str, text: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise BadRequest("The name of a field has other characters than letters, digits, _, ., - and [].", param="body")
+    _refuse_strange(name)
     plain = re.split(r"[\[.]", name)[0]
     if name in FLAGS:
         _refuse_repeated(values, name)
@@ -104,6 +105,11 @@ def _add(values: dict[str, Any], name: str, text: str) -> None:
         _refuse_repeated(values, name)
         values[name] = text
         values.setdefault(plain, text)  # so that a forbidden name is found in any form
+
+
+def _refuse_strange(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadRequest("The name of a field has other characters than letters, digits, _, ., - and [].")
 
 
 def _refuse_repeated(values: Mapping[str, Any], name: str) -> None:
@@ -140,5 +146,4 @@ def _as_fields(name: str, value: Any) -> list[tuple[str, bytes]]:
             return [(name, str(value).encode(errors="replace"))]
         case list() if all(isinstance(one, (str, int, Decimal)) for one in value):
             return [one for each in value for one in _as_fields(f"{name}[]", each)]
-    shown = strict_json.printable(name, 64)
-    raise BadRequest(f"{shown}: send a text, a number, true or false, or a list of them.", param=shown)
+    return [(name, json.dumps(value, default=float).encode())]

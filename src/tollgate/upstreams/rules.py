@@ -209,8 +209,8 @@ def is_fault(status: int) -> bool:
 
 
 def is_readable(headers: Mapping[str, str], *, stream: bool, as_bytes: bool = False, as_text: bool = False) -> bool:
-    """Whether the headers announce JSON, or events for a stream, or text where it may be one; where bytes are asked for,
-    sound alone. Compressed bodies are refused: they may be bombs."""
+    """Whether the headers announce JSON, or events for a stream, or text where it may be one; where bytes are asked
+    for, sound alone. Compressed bodies are refused: they may be bombs."""
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         return False
     if headers.get("content-length") == "0":
