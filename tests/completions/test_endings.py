@@ -30,6 +30,8 @@ from tollgate.core.models import OPENROUTER, SANDBOX, Route, Upstream
 from tollgate.core.prices import Price, read
 from tollgate.core.sse import Tally
 from tollgate.core.typed_events import MessagesTally
+from tollgate.core.unit_tallies import UnitsTally
+from tollgate.core.units import Units
 from tollgate.credits.rules import BEYOND_BELIEF
 
 PRICE = read({"prompt": "0.000001", "completion": "0.000002"})
@@ -427,3 +429,34 @@ def test_a_generation_is_looked_for_less_and_less_often_and_given_up_after_more_
 def test_a_test_keys_call_is_free_whatever_was_used(usage: Any) -> None:
     ending = ended(said(usage), Route(SANDBOXED, "a/model", Price()))
     assert (ending.outcome, ending.charge_nanos, ending.cost_nanos) == ("settled", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("route", "events", "done", "failure", "outcome", "charge"),
+    [
+        (HERE, 1, True, None, "settled", 4 * 1000),
+        (HERE, 1, False, None, "settled", 4 * 1000),
+        (HERE, 0, False, None, "released", None),
+        (HERE, 1, False, {"message": "no"}, "released", None),
+        (THERE, 1, True, None, "settled", HOLD),
+        (THERE, 1, False, None, "unsettled", None),
+    ],
+    ids=["whole", "broken off", "nothing came", "failed", "nobody states its cost", "a part of it"],
+)
+def test_speech_is_charged_by_its_text_once_something_came(
+    route: Route, events: int, done: bool, failure: Any, outcome: str, charge: int | None
+) -> None:
+    tally = UnitsTally(events=events, done=done)
+    if failure:
+        tally.take_plain({"error": failure})
+    granted = Grant("org_1", (), PRICE, HOLD, 0, prompt_tokens=0, context_tokens=None, units=Units(characters=4))
+    ending = endings.of_answer(tally, route, granted, None)
+    assert (ending.outcome, ending.charge_nanos) == (outcome, charge)
+    assert ending.usage == (None if outcome == "released" else {"characters": 4})
+
+
+def test_a_prefill_of_images_is_charged_its_prompt_and_no_image() -> None:
+    priced = read({"prompt": "0.000001", "completion": "0", "output_image": "0.01"})
+    granted = Grant("org_1", (), priced, HOLD * 100, 0, 10, None, units=Units(images=2))
+    ending = endings.prefill(HERE._replace(price=priced), granted)
+    assert (ending.charge_nanos, ending.basis) == (10_000, "abandoned_prefill")

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tollgate.completions import endings, replay, rules
 from tollgate.core import request_body
+from tollgate.core.extras.pricing import NO_EXTRAS
+from tollgate.core.extras.register import REGISTER
 from tollgate.core.models import OPENROUTER, Model, Route, Upstream
 from tollgate.core.prices import read
 from tollgate.core.sse import Tally
@@ -96,3 +98,25 @@ def test_an_answer_is_kept_as_it_was(status: int, content_type: str, body: bytes
 def test_an_answer_too_large_is_not_kept() -> None:
     assert replay.stored(200, "application/json", bytes(replay.MOST_STORED_BYTES))["kept"]
     assert replay.stored(200, "application/json", bytes(replay.MOST_STORED_BYTES + 1)) == {"kept": False}
+
+
+def test_what_a_lost_call_is_charged_leaves_out_the_images_that_nobody_saw() -> None:
+    price = read({"prompt": "0.000001", "output_image": "0.04"})
+    body = json.dumps({"model": "a/model", "prompt": "x", "n": 3}).encode()
+    ask = request_body.read(body, "images")
+    model = a_model(Route(OPEN_ROUTER, "a/model", price))
+    sizes = rules.bounds(ask, [model])
+    added = rules.with_floor(ask, [model], NO_EXTRAS, REGISTER)
+    worst = rules.worst_case(ask, sizes, price, added)
+    assert worst.made_nanos == 3 * REGISTER["output:image"].nanos
+    assert Decimal(rules.kept_price(price, worst)["fixed_nanos"]) == sizes.prompt_tokens * 1000
+    ours = a_model(HERE)
+    assert rules.with_floor(ask, [ours], NO_EXTRAS, REGISTER) is NO_EXTRAS
+
+
+def test_a_query_is_counted_with_each_document() -> None:
+    def tokens(documents: int, query: str) -> int:
+        body = {"model": "a/model", "query": query, "documents": ["a"] * documents}
+        return request_body.read(json.dumps(body).encode(), "rerank").prompt.tokens
+
+    assert tokens(10, "ABCDEFGH") - tokens(10, "A") == (10 + 1) * 7

@@ -1,5 +1,6 @@
 """Images, speech, rerank and moderations: what is held and charged where tokens are not all that is priced."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -287,3 +288,12 @@ async def test_what_may_cost_more_and_has_no_price_is_refused(stage: Stage, path
     body = {"model": MODELS[path], "prompt": "x", "input": "x", "query": "x", "documents": ["x"]}
     answer = await stage.post(await stage.customer(), body | more, f"/v1{path}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "extra_unpriced")
+
+
+async def test_images_at_once_never_spend_more_than_the_balance(units: Units) -> None:
+    stage, body = units.stage, units.body("dear-image", prompt="x", n=2)
+    someone = await stage.customer(2 * NANOS_PER_CREDIT - 1, markup_ppm=0)
+    answers = await asyncio.gather(*(stage.post(someone, body, f"/v1{IMAGES}") for _ in range(12)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [402] * 9
+    assert await stage.money(someone) == (NANOS_PER_CREDIT // 2 - 1, 0)
+    await stage.books_agree()

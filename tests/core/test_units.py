@@ -16,7 +16,7 @@ def test_the_units_that_a_body_asks_for() -> None:
     assert of_speech({"input": "four", "instructions": "kindly"}) == Units(characters=10)
     assert of_rerank({"query": "x", "documents": ["a"] * 100}) == Units(requests=1)
     assert of_rerank({"query": "x", "documents": ["a"] * 101}) == Units(requests=2)
-    assert of_rerank({"query": "x", "documents": [{"text": "long" * 6300}, {"image": "…"}]}) == Units(requests=5)
+    assert of_rerank({"query": "x", "documents": [{"text": "long" * 6300}, {"image": "…"}]}) == Units(requests=2)
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,12 @@ def of_answer(tally: Tally, route: Route, grant: Grant, generation_id: str | Non
     """The upstream answered, completely or not."""
     if route.upstream.id == SANDBOX or grant.is_free:
         return _free(tally)._replace(upstream=None if grant.counted is not None else route.upstream.id)
-    return _charged(tally, route, grant, generation_id)._replace(
+    ending = _charged(tally, route, grant, generation_id)
+    return ending._replace(
         upstream=route.upstream.id,
         served_model=tally.model,
         generation_id=generation_id,
-        usage=_kept(tally, grant),
+        usage=kept_usage(tally.usage) if ending.outcome == "released" else _kept(tally, grant),
         error_code="failed_upstream" if tally.ending == "failed" else None,
     )
 
@@ -192,13 +193,15 @@ def _usage(tally: Tally, route: Route, grant: Grant) -> credits.Usage | None:
 
 def _usage_of_units(usage: credits.Usage | None, tally: Tally, route: Route, grant: Grant) -> credits.Usage | None:
     """OpenRouter's is what states a cost. That of a server of our own is what we counted, and the tokens that it
-    states; without them it is none if they have a price."""
+    states; without them it is none if they have a price, and nothing is due before something came."""
     if route.upstream.id == OPENROUTER:
         return usage if usage and usage.cost_nanos is not None else None
+    if grant.units is None or tally.failure or not tally.events:
+        return None
     price = route.price or grant.price
     counted = usage or credits.Usage(0, 0, None)
-    lacks_tokens = grant.prompt_tokens and not (counted.prompt_tokens or counted.completion_tokens)
-    if grant.units is None or tally.failure or (lacks_tokens and (price.prompt or price.completion)):
+    states_tokens = counted.prompt_tokens or counted.completion_tokens
+    if grant.prompt_tokens and not states_tokens and (price.prompt or price.completion):
         return None
     return counted._replace(cost_nanos=None, units=delivered(grant.units, tally.usage, tally.images))
 

@@ -84,7 +84,7 @@ def of_rerank(given: Mapping[str, Any]) -> Units:
     documents = fields.listed(given, "documents")
     if len(documents) > MOST_DOCUMENTS:
         raise BadRequest(f"documents: send at most {MOST_DOCUMENTS}.", param="documents")
-    chunks = sum(-(-_longest(one) // BYTES_OF_CHUNK) or 1 for one in documents)
+    chunks = sum(-(-_bytes_of(one) // BYTES_OF_CHUNK) or 1 for one in documents)
     return Units(requests=-(-chunks // CHUNKS_OF_UNIT) or 1)
 
 
@@ -108,10 +108,9 @@ def _stated(number: object, otherwise: int | Decimal) -> Decimal:
     return Decimal(otherwise)
 
 
-def _longest(document: object) -> int:
-    """Its size in bytes at most."""
+def _bytes_of(document: object) -> int:
     text = document.get("text") if isinstance(document, dict) else document
-    return 4 * len(text) if isinstance(text, str) else 0
+    return len(text.encode()) if isinstance(text, str) else 0
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:

@@ -2,7 +2,7 @@
 `sandbox/echo@stall-after=3,comments` or `sandbox/fault-cut`. They combine, as far as they make sense together.
 
 Unless the last column says otherwise, the ledger keeps the true cost, whatever the answer says. "Half" means after
-half of the tokens.
+half of the tokens. Of speech, each character counts as a token, and all of them are owed.
 
 | name             | value (default)  | what happens                                                   | owed          |
 |------------------|------------------|----------------------------------------------------------------|---------------|
