@@ -52,6 +52,7 @@ class Uploads:
         boundary = multipart.boundary_of(headers.get("content-type", ""))
         most = self._most_json_bytes if boundary is None else self._most_form_bytes
         if announced_bytes(headers) > most:
+            await self._gate.recognise(caller)
             raise _too_large(most)
         pieces = _bounded(self._gate.pieces(caller, scope, receive), most)
         spool = self._spools.open(caller.digest)
