@@ -22,10 +22,11 @@ from tollgate.completions import routes as completions
 from tollgate.completions.admission import Admission
 from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import Leaving
-from tollgate.completions.routes import PaidEndpoint
+from tollgate.completions.routes import PaidEndpoint, UploadEndpoint
 from tollgate.completions.settlements import Settlements
 from tollgate.completions.sweeper import Sweeper
 from tollgate.completions.upkeep import Upkeep
+from tollgate.completions.uploads import Uploads
 from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
 from tollgate.core.redaction import Redactor
 from tollgate.database import Door, open_door
@@ -37,6 +38,7 @@ from tollgate.process.clock import Monotonic, monotonic
 from tollgate.process.drain import Drain
 from tollgate.process.http_client import Http
 from tollgate.process.loop_lag import LoopLag
+from tollgate.process.spools import Spools
 from tollgate.settings import Settings
 from tollgate.upstreams import key_variables
 from tollgate.upstreams.address_guard import Guard
@@ -186,12 +188,16 @@ def create_app(
         cors=Cors(chosen.allowed_origins),
     )
     around_paid = partial(middleware, max_body_bytes=chosen.max_body_bytes)
+    around_uploads = partial(middleware, max_body_bytes=max(chosen.max_body_bytes, chosen.max_upload_bytes))
     leaving = Leaving(
         reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"
     )
     paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
     return _Application(
-        paid={endpoint.path: around_paid(endpoint) for endpoint in paid},
+        paid={
+            endpoint.path: (around_uploads if isinstance(endpoint, UploadEndpoint) else around_paid)(endpoint)
+            for endpoint in paid
+        },
         lazy={
             OF_EVERYONE: partial(_of_everyone, chosen, rooms, clock),
             OF_THE_CONSOLE: partial(_of_the_console, chosen),
@@ -293,8 +299,14 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
     flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
+    uploads = Uploads(
+        rooms.gate,
+        Spools(chosen.max_unfinished_bytes),
+        most_form_bytes=chosen.max_upload_bytes,
+        most_json_bytes=chosen.max_body_bytes,
+    )
     return [
-        *completions.endpoints(rooms.gate, flow, clock, redact),
+        *completions.endpoints(rooms.gate, flow, clock, redact, uploads),
         *batch.endpoints(rooms.gate, flow, clock, redact, total_seconds=chosen.upstream_timeout_seconds),
     ]
 

@@ -103,6 +103,14 @@ class Settings(BaseModel):
         le=1024**3,
         description="The largest body of a request to a paid endpoint, in bytes; larger ones get 413.",
     )
+    max_upload_bytes: int = Field(
+        26 * 1024 * 1024,
+        alias="MAX_UPLOAD_BYTES",
+        ge=1024,
+        le=1024**3,
+        description="The largest form with a file, such as a recording to transcribe, in bytes; larger ones get 413. "
+        "It is kept in a temporary file, not in memory.",
+    )
     max_admin_body_bytes: int = Field(
         256 * 1024,
         alias="MAX_ADMIN_BODY_BYTES",
@@ -137,7 +145,8 @@ class Settings(BaseModel):
         512 * 1024**2,
         alias="MAX_UNFINISHED_BYTES",
         ge=1024**2,
-        description="The most bytes of incomplete bodies that one process keeps; beyond it, clients get 503.",
+        description="The most bytes of incomplete bodies that one process keeps, and of uploads in temporary files, of "
+        "which one key may have a quarter; beyond it, clients get 503.",
     )
     max_unfinished_bytes_per_address: int = Field(
         128 * 1024**2,

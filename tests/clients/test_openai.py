@@ -360,18 +360,26 @@ async def test_speaks_and_reads_the_sound_as_it_comes(client: Any) -> None:
     assert whole.startswith(b"RIFF")
 
 
-@pytest.fixture
-async def moderator(shared_database: str, upstream: Upstream) -> str:
-    """A model on a server of our own, which the gateway is told of before it starts."""
-    door = PostgresDoor(shared_database, pool_size=1, deadline_seconds=30)
+async def a_model_of_our_own(database: str, upstream: Upstream, model: str, **pricing: str) -> str:
+    """On a server which the gateway is told of before it starts."""
+    door = PostgresDoor(database, pool_size=1, deadline_seconds=30)
     operator, token = console(door, "tests"), secrets.token_hex(4)
-    named = {"name": f"guard-{token}", "dialect": "openai", "secret_name": "UPSTREAM_SANDBOX_KEY"}
+    named = {"name": f"own-{token}", "dialect": "openai", "secret_name": "UPSTREAM_SANDBOX_KEY"}
     server = await upstreams.make(operator, {**named, "base_url": upstream.url})
-    pricing = {"prompt": "0", "completion": "0", "request": "0.0001"}
-    route = {"model": f"ours/{token}", "upstream_id": server["id"], "upstream_model": "sandbox/guard"}
-    await catalog.put_route(operator, {**route, "pricing": pricing})
+    route = {"model": f"ours/{token}", "upstream_id": server["id"], "upstream_model": model}
+    await catalog.put_route(operator, {**route, "pricing": {"prompt": "0", "completion": "0", **pricing}})
     await door.close()
     return f"ours/{token}"
+
+
+@pytest.fixture
+async def moderator(shared_database: str, upstream: Upstream) -> str:
+    return await a_model_of_our_own(shared_database, upstream, "sandbox/guard", request="0.0001")
+
+
+@pytest.fixture
+async def translator(shared_database: str, upstream: Upstream) -> str:
+    return await a_model_of_our_own(shared_database, upstream, "sandbox/ear", second="0.00002")
 
 
 async def test_moderates_texts_by_a_server_of_our_own(moderator: str, client: Any) -> None:
@@ -379,3 +387,35 @@ async def test_moderates_texts_by_a_server_of_our_own(moderator: str, client: An
     bad, good = raw.parse().results
     assert (bad.flagged, bad.categories.violence, good.flagged) == (True, True, False)
     assert raw.headers["x-tollgate-charge-nanos"] == "100000"
+
+
+RECORDING = ("a.mp3", b"\xff\xfb\x90\x00" + bytes(80_000))
+HEARD = "The sandbox heard 6 seconds of sound."
+
+
+async def test_transcribes_a_file(client: Any, awaited: Any, upstream: Upstream) -> None:
+    before = upstream.owed_nanos
+    asked = {"model": "sandbox/ear", "file": RECORDING}
+    heard = client.audio.transcriptions.create(**asked, language="en")
+    assert heard.text == HEARD
+    assert round(heard.usage.cost * NANOS_PER_CREDIT) == upstream.owed_nanos - before == 600_000
+    granularities = ["word", "segment"]
+    verbose = await awaited.audio.transcriptions.create(
+        **asked, response_format="verbose_json", timestamp_granularities=granularities
+    )
+    assert (verbose.text, verbose.duration, verbose.segments[0].text) == (HEARD, 6, HEARD)
+    assert await awaited.audio.transcriptions.create(**asked, response_format="text") == HEARD + "\n"
+    *deltas, done = client.audio.transcriptions.create(**asked, stream=True)
+    assert "".join(one.delta for one in deltas) == done.text == HEARD
+    assert done.usage.seconds == 6
+
+
+async def test_translates_a_file_by_a_server_of_our_own(translator: str, client: Any) -> None:
+    raw = client.audio.translations.with_raw_response.create(model=translator, file=RECORDING)
+    assert raw.parse().text == HEARD
+    assert raw.headers["x-tollgate-charge-nanos"] == str(6 * 20_000)
+
+
+async def test_a_file_that_nothing_is_left_of_is_refused_in_our_words(client: Any, openai: ModuleType) -> None:
+    with pytest.raises(openai.BadRequestError, match="file: send a file with sound"):
+        client.audio.transcriptions.create(model="sandbox/ear", file=("a.mp3", b""))

@@ -5,6 +5,7 @@ from typing import Any
 
 from sandbox.serving import a_chat
 
+TRANSCRIPTIONS, TRANSLATIONS = "/audio/transcriptions", "/audio/translations"
 CHAT, TEXT, EMBED = "/chat/completions", "/completions", "/embeddings"
 RESPONSES, MESSAGES, COUNT = "/responses", "/messages", "/messages/count_tokens"
 GENERATE, BATCH = "/generate", "/generate/batch"

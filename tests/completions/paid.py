@@ -256,6 +256,16 @@ class Line:
         self._writer.write(f"POST {path} HTTP/1.1\r\nhost: tollgate.test\r\n{head}\r\n".encode() + content)
         await self._writer.drain()
 
+    async def open(self, someone: Person, path: str, **headers: str) -> None:
+        """A head. The body is for `send`."""
+        given = {"authorization": f"Bearer {someone.secret}", **headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        await self.send(f"POST {path} HTTP/1.1\r\nhost: tollgate.test\r\n{head}\r\n".encode())
+
+    async def send(self, data: bytes, *, chunked: bool = False) -> None:
+        self._writer.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+        await self._writer.drain()
+
     async def status(self) -> int:
         return int((await self.reader.readline()).split()[1])
 

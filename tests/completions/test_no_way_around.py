@@ -35,6 +35,7 @@ ASKING = {
     "input": "hello",
     "query": "hello",
     "documents": ["hello"],
+    "input_audio": {"data": "UklGRiQA", "format": "wav"},
     "contents": [{"parts": [{"text": "hello"}]}],
     "max_tokens": 16,
 }
@@ -48,8 +49,16 @@ OTHER_NAMES = {
 """Where a route gives one of these names another meaning."""
 MODELS = ("sandbox/echo", "sandbox/embed", "sandbox/free:free")
 GUARD = f"ours/guard-{secrets.token_hex(4)}"
-"""OpenRouter moderates nothing: a model of a server of our own."""
-MADE = {"images": "sandbox/painter", "speech": "sandbox/voice", "rerank": "sandbox/rank", "moderations": GUARD}
+EAR = f"{GUARD}-ear"
+"""OpenRouter moderates and translates nothing: models of a server of our own."""
+MADE = {
+    "images": "sandbox/painter",
+    "speech": "sandbox/voice",
+    "rerank": "sandbox/rank",
+    "moderations": GUARD,
+    "transcriptions": "sandbox/ear",
+    "translations": EAR,
+}
 MADE_AT = {mount + path: MADE[name] for mount in MOUNTS for name, form in ENDPOINTS.items() if name in MADE
            for path in form.paths}  # fmt: skip
 
@@ -110,8 +119,9 @@ async def add_guard(door: Door, url: str) -> None:
     named = {"name": GUARD, "dialect": "openai", "secret_name": "UPSTREAM_GUARD_KEY"}
     server = await upstreams.make(operator, {**named, "base_url": url})
     pricing = {"prompt": "0", "completion": "0", "request": "0.0001"}
-    route = {"model": GUARD, "upstream_id": server["id"], "upstream_model": "sandbox/guard", "pricing": pricing}
-    await catalog.put_route(operator, route)
+    for name, theirs in ((GUARD, "sandbox/guard"), (EAR, "sandbox/ear")):
+        route = {"model": name, "upstream_id": server["id"], "upstream_model": theirs, "pricing": pricing}
+        await catalog.put_route(operator, route)
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, set[str]]]:

@@ -45,18 +45,18 @@ def test_what_cannot_be_counted_is_refused(read: Any, given: dict[str, Any], par
     assert caught.value.message.endswith(".")
 
 
-ASKED = Units(images=4, characters=10, seconds=Decimal(30), requests=3)
+ASKED = Units(images=4, characters=10, seconds=Decimal(30), requests=3, likely_seconds=Decimal(20))
 
 
 @pytest.mark.parametrize(
     ("usage", "images", "charged"),
     [
-        (None, 3, Units(3, 10, Decimal(30), 1)),
+        (None, 3, Units(3, 10, Decimal(20), 1)),
         ({"type": "duration", "seconds": 12}, 0, Units(0, 10, Decimal(12), 1)),
         ({"seconds": Decimal("2.5"), "search_units": 2}, 9, Units(4, 10, Decimal("2.5"), 2)),
-        ({"images": 2}, 3, Units(2, 10, Decimal(30), 1)),
+        ({"images": 2}, 3, Units(2, 10, Decimal(20), 1)),
         ({"images": 99, "seconds": 31, "search_units": -1}, 4, Units(4, 10, Decimal(30), 1)),
-        ({"images": True, "seconds": "12", "search_units": None}, 1, Units(1, 10, Decimal(30), 1)),
+        ({"images": True, "seconds": "12", "search_units": None}, 1, Units(1, 10, Decimal(20), 1)),
     ],
 )
 def test_what_is_charged_is_what_came_and_never_more_than_was_asked(usage: Any, images: int, charged: Units) -> None:

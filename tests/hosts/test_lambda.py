@@ -226,6 +226,21 @@ async def test_what_comes_in_base64_and_in_many_tongues_is_read_as_it_was_meant(
         assert json.loads(answer["body"])["choices"][0]["message"]["content"] == text
 
 
+async def test_a_file_in_a_form_is_read_whole(ours: Function, customer: Customer) -> None:
+    """More than a spool keeps in memory, and no text."""
+    someone, recording = await customer(), b"\xff\xfb\x90\x00" + bytes(range(256)) * 1_500
+    form = b"".join(
+        b"--b\r\nContent-Disposition: form-data; " + part + b"\r\n"
+        for part in (b'name="file"; filename="a.mp3"\r\n\r\n' + recording, b'name="model"\r\n\r\nsandbox/ear')
+    )
+    body = base64.b64encode(form + b"--b--\r\n").decode()
+    headers = {"authorization": f"Bearer {someone.secret}", "content-type": "multipart/form-data; boundary=b"}
+    for kind in KINDS:
+        event = kind("POST", "/v1/audio/transcriptions", body, **headers)
+        answer = ours.answer(event | {"isBase64Encoded": True})
+        assert "The sandbox heard 25 seconds of sound." in answer["body"], answer
+
+
 async def test_a_query_reaches_us_as_it_was_written(ours: Function, customer: Customer) -> None:
     someone = await customer()
     for kind in KINDS:

@@ -48,6 +48,7 @@ BAD = [
     ("MAX_BODY_BYTES", "20MB", "integer"),
     ("MAX_BODY_BYTES", "1023", "greater than or equal to 1024"),
     ("MAX_BODY_BYTES", str(1024**3 + 1), "less than or equal to 1073741824"),
+    ("MAX_UPLOAD_BYTES", "1023", "greater than or equal to 1024"),
     ("MAX_ADMIN_BODY_BYTES", "1023", "greater than or equal to 1024"),
     ("MAX_HEAD_BYTES", "4095", "greater than or equal to 4096"),
     ("HEAD_TIMEOUT_SECONDS", "0", "greater than or equal to 1"),

@@ -7,9 +7,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from tollgate.core import request_body
+from tollgate.core import request_body, sound_requests
 from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.models import Route, Upstream
+from tollgate.core.sound_lengths import Length
+from tollgate.core.sound_requests import Given
 from tollgate.process.http_client import Http
 from tollgate.upstreams.attempts.reply import Reply
 from tollgate.upstreams.client import Answered, Upstreams
@@ -96,8 +98,9 @@ async def cut(line: Line) -> None:
 class Scripted:
     """Plays what it is given, one answer a request; the last one again and again."""
 
-    def __init__(self, *plays: Play) -> None:
+    def __init__(self, *plays: Play, reads_bodies: bool = True) -> None:
         self.plays = list(plays)
+        self._reads_bodies = reads_bodies
         self.seen: list[Line] = []
         self.connections = 0
         self._open: set[asyncio.StreamWriter] = set()
@@ -129,6 +132,8 @@ class Scripted:
         try:
             while (line := await self._read(reader, writer)) is not None:
                 await self._play(line, reader)
+                if not self._reads_bodies:
+                    break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -141,7 +146,7 @@ class Scripted:
         head = await reader.readuntil(b"\r\n\r\n")
         start, *rest = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in rest) if name}
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        body = await reader.readexactly(int(headers.get("content-length", 0)) if self._reads_bodies else 0)
         return Line(start, headers, body, writer)
 
     async def _play(self, line: Line, reader: asyncio.StreamReader) -> None:
@@ -253,6 +258,9 @@ def a_call(
     **more: Any,
 ) -> UpstreamCall:
     form = ENDPOINTS[endpoint]
+    if form.takes_file:
+        ask = sound_requests.read(Given({"model": "a/model"}, ()), Length(10, 10), endpoint)
+        return UpstreamCall(ask, b"{}", bound, routes, headers or {}, org)
     asked: dict[str, Any] = {form.prompt: [{"role": "user", "content": "hi"}] if form.has_messages else "hi"}
     if form.repeated:
         asked = {form.prompt: ["hi"], form.repeated: "hi"}

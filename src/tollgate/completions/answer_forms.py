@@ -8,6 +8,7 @@ from tollgate.completions.charge_shown import ON_TOP, Places
 from tollgate.core.endpoints import Endpoint
 from tollgate.core.errors import Shape, TollgateError
 from tollgate.core.sse import Tally
+from tollgate.core.transcripts import TranscriptTally
 from tollgate.core.typed_events import MessagesTally, ResponsesTally
 from tollgate.core.unit_tallies import ImagesTally, UnitsTally
 
@@ -73,7 +74,7 @@ def _failed_message(error: TollgateError, stream: Stream) -> bytes:
     return _event(error.body("anthropic", stream.request_id), "error")
 
 
-def _failed_images(error: TollgateError, stream: Stream) -> bytes:
+def _failed_alone(error: TollgateError, stream: Stream) -> bytes:
     return _event({"type": "error", **error.body(stream.shape)})
 
 
@@ -85,9 +86,11 @@ def _event(told: Mapping[str, Any], name: str | None = None) -> bytes:
 CHAT: Final = AnswerForm(Tally, ON_TOP, DONE, _failed_chat, is_typed=False)
 RESPONSES: Final = AnswerForm(ResponsesTally, ("response",), b"", _failed_response)
 GENERATE: Final = CHAT._replace(states_charge=True)
-IMAGES: Final = AnswerForm(ImagesTally, ON_TOP, DONE, _failed_images)
+IMAGES: Final = AnswerForm(ImagesTally, ON_TOP, DONE, _failed_alone)
 IN_ONE_PIECE: Final = CHAT._replace(tally=UnitsTally)
 MESSAGES: Final = AnswerForm(MessagesTally, (None, "message"), MESSAGE_STOP, _failed_message)
+
+TRANSCRIPTS: Final = AnswerForm(TranscriptTally, ON_TOP, b"", _failed_alone)
 
 ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
     "chat": CHAT,
@@ -101,4 +104,6 @@ ANSWER_FORMS: Final[Mapping[Endpoint, AnswerForm]] = {
     "speech": IN_ONE_PIECE,
     "rerank": IN_ONE_PIECE,
     "moderations": IN_ONE_PIECE,
+    "transcriptions": TRANSCRIPTS,
+    "translations": TRANSCRIPTS,
 }

@@ -103,7 +103,8 @@ def beginning(texts: Iterable[str], between: str) -> str:
 
 
 def _said(reply: Mapping[str, Any]) -> Iterator[str]:
-    """The texts of the first answer."""
+    """The texts of the first answer, or of a transcript."""
+    yield from _texts(reply.get("text"))
     if "type" in reply or reply.get("object") == "response":
         yield from _said_in_parts(reply)
     for choice in as_mappings(reply.get("choices")):
@@ -119,6 +120,8 @@ def _said_in_parts(reply: Mapping[str, Any]) -> Iterator[str]:
     """Of Responses and Messages: a plain answer, or an event."""
     match reply.get("type"):
         case "response.output_text.delta":
+            yield from _texts(reply.get("delta"))
+        case "transcript.text.delta":
             yield from _texts(reply.get("delta"))
         case "content_block_delta":
             yield from _texts(as_mapping(reply.get("delta")).get("text"))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
+from math import ceil
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.completions.rules import Grant
@@ -251,7 +252,7 @@ def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str 
     if said <= 0 and tally.ending != "complete":
         return RELEASED
     if grant.units is not None:
-        made = tally.images * IMAGE_TOKENS
+        made = tally.images * IMAGE_TOKENS or tally.said_tokens
         return _estimated(route, grant, completion_tokens=made, units=delivered(grant.units, tally.usage, tally.images))
     return _estimated(route, grant, completion_tokens=max(0, said))
 
@@ -264,11 +265,18 @@ def _at_the_most(grant: Grant) -> Ending:
 
 def _estimated(route: Route, grant: Grant, *, completion_tokens: int, units: Units | None = None) -> Ending:
     """The most that the prompt may be, and at least what was said, within the hold."""
-    counted = credits.Usage(grant.prompt_tokens, completion_tokens, None, units)
+    counted = credits.Usage(_prompt_tokens(grant, units), completion_tokens, None, units)
     cost = credits.at_listed_price(counted, route.price or grant.price)
     charge = min(credits.charge_for(cost, grant.markup_ppm), grant.hold_nanos)
     bill = credits.Bill(min(int(cost), grant.hold_nanos), charge, estimated=True)
     return billed(bill, counted)._replace(basis="no_usage")
+
+
+def _prompt_tokens(grant: Grant, units: Units | None) -> int:
+    """The most that the prompt may have. Those of a sound are for its most likely length."""
+    if units is None or grant.units is None or not grant.units.seconds:
+        return grant.prompt_tokens
+    return ceil(grant.prompt_tokens * units.seconds / grant.units.seconds)
 
 
 def _free(tally: Tally) -> Ending:

@@ -24,6 +24,8 @@ SUMMARIES: dict[Endpoint, str] = {
     "speech": "Speech from a text, paid from the balance of the key's org",
     "rerank": "Documents ranked by a query, paid from the balance of the key's org",
     "moderations": "Texts checked for harmful content, paid from the balance of the key's org",
+    "transcriptions": "The text of a recording, paid from the balance of the key's org",
+    "translations": "The English text of a recording, paid from the balance of the key's org",
 }
 DESCRIPTION = (
     "The whole body is forwarded to the upstream, with parameters that this document does not name, and the answer "
@@ -53,6 +55,8 @@ SHAPES: dict[Endpoint, tuple[str, str]] = {
     "speech": ("SpeechRequest", ""),
     "rerank": ("RerankRequest", "Reranked"),
     "moderations": ("ModerationsRequest", "Moderations"),
+    "transcriptions": ("TranscriptionRequest", "Transcript"),
+    "translations": ("TranscriptionRequest", "Transcript"),
 }
 SOUND: dict[str, Any] = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
 BYTES = (
@@ -66,7 +70,11 @@ CHUNKS: dict[Endpoint, str] = {
     "messages": "TypedEvent",
     "generate": "GenerateEvent",
     "images": "TypedEvent",
+    "transcriptions": "TypedEvent",
+    "translations": "TypedEvent",
 }
+FORM = "TranscriptionForm"
+TEXTS: dict[str, Any] = {"text/*": {"schema": {"type": "string"}}}
 AS_IT_CAME = "The upstream's answer. Only `usage.cost` may differ."
 TRANSLATED = "The answer. `charge_nanos` says what it was charged."
 REFUSALS: tuple[type[TollgateError], ...] = (
@@ -147,9 +155,14 @@ def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
             _header("X-Tollgate-Usage", "`true` adds the charge to the last chunk of a stream, as `usage.tollgate`."),
             _header("x-sandbox-fault", "Faults for the sandbox to cause. For test keys only."),
         ],
-        "requestBody": {"required": True, "content": {"application/json": _shape(SHAPES[endpoint][0])}},
+        "requestBody": {"required": True, "content": _bodies(endpoint)},
         "responses": _responses(path, endpoint),
     }
+
+
+def _bodies(endpoint: Endpoint) -> dict[str, Any]:
+    as_form = {"multipart/form-data": _shape(FORM)} if ENDPOINTS[endpoint].takes_file else {}
+    return as_form | {"application/json": _shape(SHAPES[endpoint][0])}
 
 
 def _header(name: str, description: str) -> dict[str, Any]:
@@ -160,6 +173,9 @@ def _responses(path: str, endpoint: Endpoint) -> dict[str, Any]:
     _, answer = SHAPES[endpoint]
     contents = {"application/json": _shape(answer)} if answer else SOUND
     description = TRANSLATED if endpoint == "generate" else AS_IT_CAME if answer else BYTES
+    if ENDPOINTS[endpoint].takes_file:
+        contents |= TEXTS
+        description += " A `response_format` of text, srt or vtt is answered as text."
     if endpoint in CHUNKS:
         contents["text/event-stream"] = _shape(CHUNKS[endpoint])
         description += f" With `stream`, the data of each event is a {CHUNKS[endpoint]}."

@@ -25,8 +25,9 @@ from tollgate.credits import rules as credits
 from tollgate.keys.authentication import Caller
 from tollgate.limits import rules as limits
 from tollgate.process.clock import Monotonic, now
+from tollgate.process.spools import Spool
 from tollgate.upstreams.attempts.attempt import facts
-from tollgate.upstreams.rules import AttemptRecord, UpstreamCall
+from tollgate.upstreams.rules import AttemptRecord, Upload, UpstreamCall
 
 Failure = UpstreamError | TooManyInFlight | ServerRestarting
 """Why the client gets no complete answer."""
@@ -88,6 +89,9 @@ class PaidCall:
     """What the usage may state, where it must not state our cost."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
     """What was sent upstream, from the first attempt that was not answered on."""
+    upload: Upload | None = None
+    spool: Spool | None = None
+    """Has the file of the upload until the call has ended."""
     noting: asyncio.Task[None] | None = None
     """Writes the generation id to the row."""
 
@@ -132,6 +136,7 @@ class PaidCall:
             openrouter_models=grant.openrouter_models,
             search_off=grant.search_off,
             as_chat=self.translated and (self.translated.ask, self.translated.body),
+            upload=self.upload,
             until=self.until,
             note_at_work=self.note_at_work,
             record_attempt=self.record_attempt,
@@ -168,10 +173,7 @@ class PaidCall:
         """A plain answer, or the upstream's error. Raises UpstreamGarbled."""
         assert self.reply  # noqa: S101
         if not self.reply.refused:
-            try:
-                document = strict_json.from_upstream(body)
-            except NotJson:
-                raise UpstreamGarbled(**self.facts()) from None
+            document = self._document(body)
             self.tally.take_plain(document)
             if self.content:
                 self.content.take(document)
@@ -182,6 +184,16 @@ class PaidCall:
     def statement(self) -> dict[str, Any]:
         """What an answer says of its own call, where its form has that."""
         return generate.statement(cached=self.is_cached, charge_nanos=self.amounts.charge_nanos, request_id=self.id)
+
+    def _document(self, body: bytes) -> Mapping[str, Any]:
+        """A plain answer, read. One that may be text becomes an object with it."""
+        assert self.reply  # noqa: S101
+        if self.ask.as_text and not self.reply.headers.get("content-type", "").partition(";")[0].endswith("json"):
+            return {"text": body.decode(errors="replace")}
+        try:
+            return strict_json.from_upstream(body)
+        except NotJson:
+            raise UpstreamGarbled(**self.facts()) from None
 
     def check_completeness(self) -> None:
         """A stream that ends too early has failed. One that breaks off after the end of every answer has not."""

@@ -7,7 +7,8 @@ describes them.
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from tollgate.completions.content import Content
 from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.sweeper import Sweeper
+from tollgate.completions.uploads import Uploaded, Uploads
 from tollgate.core import request_body
 from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import BadRequest, TollgateError
@@ -60,6 +62,7 @@ class PaidEndpoint:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = self._gate.caller(scope)
         self._gate.refuse_unknown(caller)
+        call = None
         try:
             call = await self._arrived(caller, scope, receive)
             if call is not None:
@@ -67,27 +70,40 @@ class PaidEndpoint:
         except BadRequest:
             await self._gate.recognise(caller)  # a key that is refused must not learn what is wrong with its request
             raise
+        finally:
+            if call is not None and call.spool is not None:
+                call.spool.close()
 
     async def _arrived(self, caller: Caller, scope: Scope, receive: Receive) -> PaidCall | None:
         """None when the client left before the end of its body."""
         started = self._clock()
         idempotency_key = idempotency_key_of(headers_of(scope))
-        body = await self._gate.body(caller, scope, receive)
-        if body is None:
+        given = await self._given(caller, scope, receive, has_key=idempotency_key is not None)
+        if given is None:
             return None
-        return await self.call(scope["state"]["own_id"], caller, scope, body, idempotency_key, started)
+        return self._made(scope["state"]["own_id"], caller, scope, given, idempotency_key, started)
 
     async def call(
         self, own_id: str, caller: Caller, scope: Scope, body: bytes, idempotency_key: str | None, started: float
     ) -> PaidCall:
         """The call that this body asks for. Raises BadRequest."""
-        has_key, keeps_content = idempotency_key is not None, self._redact is not None
-        given = await threads.work(len(body), _read, body, self._endpoint, has_key, keeps_content)
+        given = await self._read(body, has_key=idempotency_key is not None)
+        return self._made(own_id, caller, scope, given, idempotency_key, started)
+
+    def _made(
+        self,
+        own_id: str,
+        caller: Caller,
+        scope: Scope,
+        given: "_Given | Uploaded",
+        idempotency_key: str | None,
+        started: float,
+    ) -> PaidCall:
         return PaidCall(
             id=own_id,
             caller=caller,
             ask=given.ask,
-            body=body,
+            body=given.body,
             body_hash=given.body_hash,
             headers=headers_of(scope),
             idempotency_key=idempotency_key,
@@ -96,21 +112,47 @@ class PaidEndpoint:
             clock=self._clock,
             started=started,
             tally=ANSWER_FORMS[self._endpoint].tally(choices=given.ask.choices),
+            upload=given.upload,
+            spool=given.spool,
         )
+
+    async def _given(
+        self, caller: Caller, scope: Scope, receive: Receive, *, has_key: bool
+    ) -> "_Given | Uploaded | None":
+        body = await self._gate.body(caller, scope, receive)
+        return None if body is None else await self._read(body, has_key=has_key)
+
+    async def _read(self, body: bytes, *, has_key: bool) -> "_Given":
+        return await threads.work(len(body), _read, body, self._endpoint, has_key, self._redact is not None)
+
+
+class UploadEndpoint(PaidEndpoint):
+    """An endpoint that takes a file."""
+
+    def __init__(self, *given: Any, uploads: Uploads) -> None:
+        super().__init__(*given)
+        self._uploads = uploads
+
+    async def _given(self, caller: Caller, scope: Scope, receive: Receive, *, has_key: bool) -> Uploaded | None:
+        return await self._uploads.read(caller, scope, receive, headers_of(scope), self._endpoint)
 
 
 class _Given(NamedTuple):
     """What is read of a body, in one go."""
 
     ask: Ask
+    body: bytes
     body_hash: str | None
     prompt: str
+    upload: None = None
+    spool: None = None
 
 
 def _read(body: bytes, endpoint: Endpoint, has_key: bool, keeps_content: bool) -> _Given:
     document = request_body.parse(body)
     return _Given(
         request_body.read_parsed(document, body, endpoint),
+        body,
         _body_hash(body, endpoint) if has_key else None,
         content.asked(endpoint, document) if keeps_content else "",
     )
@@ -121,9 +163,12 @@ def _body_hash(body: bytes, endpoint: Endpoint) -> str:
     return hashlib.sha256(endpoint.encode() + b"\n" + body).hexdigest()
 
 
-def endpoints(gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None) -> list[PaidEndpoint]:
+def endpoints(
+    gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None, uploads: Uploads
+) -> list[PaidEndpoint]:
+    plain, with_file = PaidEndpoint, partial(UploadEndpoint, uploads=uploads)
     return [
-        PaidEndpoint(mount + path, endpoint, gate, flow, clock, redact)
+        (with_file if form.takes_file else plain)(mount + path, endpoint, gate, flow, clock, redact)
         for endpoint, form in ENDPOINTS.items()
         for path in form.paths
         for mount in MOUNTS

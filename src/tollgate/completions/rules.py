@@ -1,6 +1,7 @@
 """What a paid call may use and cost at most, and what it was granted. Pure."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any, Final, NamedTuple
 
 from tollgate.completions.org_keys import NO_KEYS, OrgKeys
@@ -22,6 +23,8 @@ MOST_OUTPUT_UNKNOWN: Final = 16_384
 """The bound that we choose and send upstream where neither the client nor the model's listing has one."""
 MOST_OUTPUT_UNDECLARED: Final = 65_536
 MOST_CONTEXT_UNKNOWN: Final = 2_000_000
+TOKENS_OF_SECOND: Final = 32
+"""The most tokens of a second of sound that is heard."""
 
 
 ON_VLLM: Final[frozenset[Dialect]] = frozenset(("vllm",))
@@ -163,12 +166,15 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
     if form.is_spoken:
         return NO_TOKENS
     one_prompt = form.one_prompt or (ask.choices == 1 and form.generates)
-    read = ask.prompt.tokens + added.prompt_tokens + ask.prompt.embeds * longest
+    tokens, not_sent = ask.prompt.tokens, ask.prompt.not_sent
+    if ask.units is not None and ask.units.seconds:
+        tokens, not_sent = _with_sound(ask, ask.units, routes)
+    read = tokens + added.prompt_tokens + ask.prompt.embeds * longest
     prompt = longest if ask.prompt.open_ended else read
     most = longest if one_prompt else None
     return Bounds(
         prompt_tokens=_of_all_turns(prompt, most, ask.choices, added),
-        limited_tokens=_of_all_turns(prompt - ask.prompt.not_sent, most, ask.choices, added),
+        limited_tokens=_of_all_turns(prompt - not_sent, most, ask.choices, added),
         output=None if ask.bound is None else min(ask.bound, longest),
         most_output=most_output or MOST_OUTPUT_UNKNOWN,
         enforced=most_output is not None,
@@ -198,6 +204,8 @@ def with_floor(ask: Ask, models: Sequence[Model], added: Added, register: Regist
     if floor is None or ask.units is None or all(is_own(route) for model in models for route in model.routes):
         return added
     nanos = register[floor].nanos
+    if ask.units.seconds:
+        return added._replace(second_nanos=nanos) if any(map(_hides_price, models)) else added
     return added._replace(image_nanos=nanos) if ask.units.images else added._replace(request_nanos=nanos)
 
 
@@ -234,6 +242,22 @@ def kept_price(price: Price, worst: credits.WorstCase) -> dict[str, Any]:
 
 def kept_components(price: Price) -> dict[str, str]:
     return {name: str(value) for name, value in price.named().items()}
+
+
+def _with_sound(ask: Ask, units: Units, routes: Sequence[Route]) -> tuple[int, int]:
+    """The tokens of the prompt and the most of the sound, and how many of these limits do not count before the
+    upstream has. OpenRouter lists the price of a second as `prompt`, where the output has none."""
+    if all(not is_own(route) and route.price and not route.price.completion for route in routes):
+        return ceil(units.seconds), ceil(units.seconds)
+    heard = ceil(units.seconds * TOKENS_OF_SECOND)
+    return ask.prompt.tokens + heard, ask.prompt.not_sent + heard
+
+
+def _hides_price(model: Model) -> bool:
+    """Its listing says that it costs nothing, and its name does not."""
+    return not model.id.endswith(":free") and any(
+        not is_own(route) and route.price is not None and not route.price.named() for route in model.routes
+    )
 
 
 def _of_all_turns(prompt_tokens: int, longest: int | None, choices: int, added: Added) -> int:

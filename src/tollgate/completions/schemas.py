@@ -154,6 +154,41 @@ class SpeechRequest(Models, total=False):
     speed: float
 
 
+class Transcribing(TypedDict, total=False):
+    model: Required[Annotated[str, Field(description="A model that GET /v1/models lists.")]]
+    language: Annotated[str, Field(description="That of the recording, such as `en`.")]
+    prompt: Annotated[str, Field(description="A text that guides the style, with names as they are spelled.")]
+    response_format: Annotated[str, Field(description="`json`, `verbose_json`, `text`, `srt` or `vtt`.")]
+    stream: Annotated[bool, Field(description="Send the text as events, where the model can. Default: false.")]
+
+
+@passes
+class TranscriptionForm(Transcribing, total=False):
+    """As OpenAI's clients send it, with its fields in any order."""
+
+    file: Required[Annotated[bytes, Field(description="The recording. Its seconds are charged.")]]
+
+
+@passes
+class InputAudio(TypedDict):
+    data: Annotated[str, Field(description="The recording in Base64, without a prefix.")]
+    format: Annotated[str, Field(description="Such as `wav`, `mp3`, `flac`, `m4a`, `ogg` or `webm`.")]
+
+
+@with_config(
+    ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "example": {"model": "sandbox/ear", "input_audio": {"data": "UklGRiQA", "format": "wav"}, "language": "en"}
+        },
+    )
+)
+class TranscriptionRequest(Transcribing, total=False):
+    """As OpenRouter documents it."""
+
+    input_audio: Required[InputAudio]
+
+
 @passes
 class Document(TypedDict, total=False):
     text: str
@@ -329,6 +364,14 @@ class Images(TypedDict):
 
 
 @passes
+class Transcript(TypedDict):
+    text: str
+    usage: NotRequired[
+        Annotated[dict[str, Any] | None, Field(description="Such as the `seconds`, or the tokens, and the `cost`.")]
+    ]
+
+
+@passes
 class RerankResult(TypedDict):
     index: Annotated[int, Field(description="The document's place in the request, from 0.")]
     relevance_score: float
@@ -498,6 +541,7 @@ SHAPES: tuple[Any, ...] = (
     ChatCompletionRequest, CompletionRequest, EmbeddingsRequest, ChatCompletion, ChatCompletionChunk, Completion,
     Embeddings, ResponsesRequest, ResponseAnswer, MessagesRequest, MessageAnswer, CountTokensRequest, CountedTokens,
     ImagesRequest, Images, SpeechRequest, RerankRequest, Reranked, ModerationsRequest, Moderations,
+    TranscriptionForm, TranscriptionRequest, Transcript,
     TypedEvent, GenerateRequest, GenerateAnswer, GenerateEvent, GenerateBatchRequest, GenerateBatchAnswer,
     ErrorResponse, OpenRouterErrorResponse, AnthropicErrorResponse,
 )  # fmt: skip

@@ -8,11 +8,12 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 from tollgate.core import units
 from tollgate.core.models import Dialect
+from tollgate.core.sound_lengths import Length
 from tollgate.core.units import Units
 
 Endpoint = Literal[
     "chat", "completions", "embeddings", "responses", "messages", "count_tokens", "generate", "images", "speech",
-    "rerank", "moderations",
+    "rerank", "moderations", "transcriptions", "translations",
 ]  # fmt: skip
 
 EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
@@ -21,6 +22,8 @@ MAKING_IMAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sgl
 SPEAKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "openai"))
 RANKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
 MODERATING: Final[frozenset[Dialect]] = frozenset(("openai",))
+HEARING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
+TRANSLATING_SOUND: Final[frozenset[Dialect]] = frozenset(("vllm", "openai"))
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
 NO_DIALECT: Final[frozenset[Dialect]] = frozenset()
 
@@ -83,6 +86,8 @@ class Form(NamedTuple):
     """Fields that ask for an extra elsewhere, and not here."""
     extras: tuple[str, ...] = ()
     """Fields that ask for an extra here."""
+    takes_file: bool = False
+    """The prompt is a file with sound: in a form, or as OpenRouter's `input_audio`."""
     answers_bytes: bool = False
     """An answer is neither JSON nor events: it is passed on as it comes."""
     also: tuple[str, ...] = ()
@@ -239,5 +244,33 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         MODERATING,
         one_prompt=False,
         units=units.of_request,
+    ),
+    "transcriptions": Form(
+        "/audio/transcriptions",
+        "chat",
+        "file",
+        (Length,),
+        "a file with sound",
+        HEARING,
+        one_prompt=False,
+        streams=True,
+        units=units.of_sound,
+        meters=frozenset(("second",)),
+        floor="sound:second",
+        takes_file=True,
+    ),
+    "translations": Form(
+        "/audio/translations",
+        "chat",
+        "file",
+        (Length,),
+        "a file with sound",
+        TRANSLATING_SOUND,
+        one_prompt=False,
+        streams=True,
+        units=units.of_sound,
+        meters=frozenset(("second",)),
+        floor="sound:second",
+        takes_file=True,
     ),
 }

@@ -147,6 +147,8 @@ class Ask(NamedTuple):
     """The client's limit for OpenRouter's prices. It bounds the cost of a model without a price."""
     units: Units | None = None
     """The most that it asks for beside tokens; None where only tokens are priced."""
+    as_text: bool = False
+    """The answer may be text instead of JSON."""
 
     @property
     def models(self) -> tuple[str, ...]:

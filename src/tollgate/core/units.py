@@ -28,13 +28,16 @@ class Units(NamedTuple):
     """Made, not sent along."""
     characters: int = 0
     seconds: Decimal = NONE
+    """Of sound."""
     requests: int = 1
     """How often the price of a request is due. In rerank: search units."""
+    likely_seconds: Decimal = NONE
+    """Those of the sound by our own estimate. `seconds` is the most that it can have."""
 
     @property
     def read(self) -> "Units":
         """What is charged of a call that made nothing: what went in."""
-        return self._replace(images=0)
+        return self._replace(images=0, seconds=self.likely_seconds)
 
     def kept(self) -> dict[str, Any]:
         """As the row keeps them: decimals as strings."""
@@ -52,7 +55,7 @@ def delivered(asked: Units, usage: Mapping[str, Any] | None, images: int) -> Uni
     return Units(
         images=int(_at_most(asked.images, stated.get("images"), images)),
         characters=asked.characters,
-        seconds=_at_most(asked.seconds, stated.get("seconds"), asked.seconds),
+        seconds=min(asked.seconds, _stated(stated.get("seconds"), asked.likely_seconds)),
         requests=int(_at_most(asked.requests, stated.get("search_units"), 1)),
     )
 
@@ -89,10 +92,20 @@ def of_request(_: Mapping[str, Any]) -> Units:
     return Units()
 
 
+def of_sound(given: Mapping[str, Any]) -> Units:
+    length = given["file"][0]
+    return Units(seconds=Decimal(length.most), likely_seconds=Decimal(length.estimate))
+
+
 def _at_most(most: int | Decimal, stated: object, counted: int | Decimal) -> Decimal:
-    if isinstance(stated, (int, Decimal)) and not isinstance(stated, bool) and 0 <= stated <= most:
-        return Decimal(stated)
-    return Decimal(min(counted, most))
+    found = _stated(stated, counted)
+    return found if found <= most else Decimal(min(counted, most))
+
+
+def _stated(number: object, otherwise: int | Decimal) -> Decimal:
+    if isinstance(number, (int, Decimal)) and not isinstance(number, bool) and number >= 0:
+        return Decimal(number)
+    return Decimal(otherwise)
 
 
 def _bytes_of(document: object) -> int:

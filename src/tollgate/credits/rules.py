@@ -19,6 +19,8 @@ DEAREST_IMAGE_TOKEN_NANOS = 300_000
 """OpenRouter lists `image_output` for a token of an image, or for an image. Above this, it is for an image."""
 SPOKEN_TOKENS = 20
 """The most tokens of sound for a character: a second of it."""
+HEARD_TOKENS = 20
+"""The most tokens of the text that is spoken in a second."""
 UNASKED_EXTRAS_NANOS = 500_000_000
 """The most that extras without a request may cost, such as those that our account has on by default."""
 
@@ -29,7 +31,7 @@ class WorstCase(NamedTuple):
     fixed_nanos: Decimal
     output_nanos: Decimal
     made_nanos: Decimal = NOTHING
-    """The part of the fixed one that is due only for what was made."""
+    """The part of the fixed one that is due only for what was made, or for sound beyond its likely length."""
 
     def with_output(self, tokens: int) -> Decimal:
         return EXACT.fma(self.output_nanos, tokens, self.fixed_nanos)
@@ -89,8 +91,11 @@ def worst_case_of_units(
         fixed = prompt_tokens * _dearest_inward(worst) + images * worst.image + added.fees
         fixed += units.requests * max(worst.request, added.request_nanos)
         fixed += units.characters * (worst.of_character + SPOKEN_TOKENS * max(worst.completion, worst.audio_output))
-        fixed += units.seconds * worst.of_units.second
-        made = units.images * max(_dearest_image(worst), added.image_nanos)
+        of_second = max(worst.of_units.second, added.second_nanos) + HEARD_TOKENS * worst.completion
+        fixed += units.likely_seconds * of_second
+        made = (units.seconds - units.likely_seconds) * of_second + units.images * max(
+            _dearest_image(worst), added.image_nanos
+        )
         return WorstCase(fixed + made, NOTHING, made)
 
 

@@ -1,6 +1,6 @@
 """Who is calling. Reads the key of a request; the SQL function that a route calls decides whether the key may act."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +70,10 @@ class Caller:
         return InvalidApiKey if "digests" in self.claims else SessionEnded
 
 
+class ClientLeft(Exception):
+    """The client left before the end of its body."""
+
+
 class CallerDoor:
     """A door that adds the same caller to every call."""
 
@@ -137,20 +141,27 @@ class Gate:
 
     async def body(self, caller: Caller, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None when the client left before its end. A large one is read on only for a recognised key."""
+        try:
+            return b"".join([piece async for piece in self.pieces(caller, scope, receive)])
+        except ClientLeft:
+            return None
+
+    async def pieces(self, caller: Caller, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises ClientLeft."""
         if client_address.announced_bytes(client_address.headers_of(scope)) > MOST_UNKNOWN_BYTES:
             await self.recognise(caller)
-        pieces = []
         size = 0
-        while True:
+        more = True
+        while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return None
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
+                raise ClientLeft
+            piece = message.get("body", b"")
+            size += len(piece)
             if size > MOST_UNKNOWN_BYTES:
                 await self.recognise(caller)
-            if not message.get("more_body", False):
-                return b"".join(pieces)
+            yield piece
+            more = message.get("more_body", False)
 
     def caller(self, scope: Scope) -> Caller:
         """The caller, read once a request. Refuses a malformed key."""

@@ -24,6 +24,7 @@ from tollgate.sandbox.refusals import Refusal
 from tollgate.sandbox.request_reading import Instead
 from tollgate.sandbox.spoken import Speech
 from tollgate.sandbox.state import BOUNDED, Habits, Randomness, State
+from tollgate.sandbox.transcripts import Transcripts
 from tollgate.sandbox.unit_endpoints import UnitEndpoint
 
 
@@ -76,6 +77,8 @@ def _routes(state: State) -> list[Route]:
         Route(f"{API}/audio/speech", Speech(state), methods=["POST"]),
         Route(f"{API}/rerank", UnitEndpoint(state, "rank", "rerank", rerank.made), methods=["POST"]),
         Route(f"{API}/moderations", UnitEndpoint(state, "moderate", "moderation", moderations.made), methods=["POST"]),
+        Route(f"{API}/audio/transcriptions", Transcripts(state), methods=["POST"]),
+        Route(f"{API}/audio/translations", Transcripts(state), methods=["POST"]),
         Route(f"{API}/embeddings/models", pages.embedding_models),
         Route(f"{API}/models", pages.models),
         Route(f"{API}/models/{{author}}/{{slug}}/endpoints", pages.endpoints),

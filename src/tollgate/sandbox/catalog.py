@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from tollgate.sandbox.prices import Pricing
 
-Behaviour = Literal["echo", "words", "tools", "reasoner", "embed", "paint", "speak", "rank", "moderate"]
+Behaviour = Literal["echo", "words", "tools", "reasoner", "embed", "paint", "speak", "rank", "moderate", "hear"]
 TALKING = ("echo", "words", "tools", "reasoner")
 
 PROVIDER = "FakeProvider"

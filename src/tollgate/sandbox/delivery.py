@@ -23,13 +23,15 @@ def headers(generation: Generation, media_type: str) -> Headers:
     return given
 
 
-async def whole(client: ClientConnection, generation: Generation, body: bytes) -> None:
+async def whole(
+    client: ClientConnection, generation: Generation, body: bytes, media_type: str = "application/json"
+) -> None:
     """An answer that is not streamed."""
     faults = generation.faults
     output = OutputEncoder(faults)
     blank = b"         \n" * faults.whole("comments") if "comments" in faults else b""
     data = blank + (body[: len(body) // 2] if "bad-json" in faults else body)
-    given = headers(generation, "application/json")
+    given = headers(generation, media_type)
     broken = faults.any_of("cut", "stall-after")
     if not (output.alters or broken):
         await client.start(200, [*given, ("content-length", str(len(data)))])

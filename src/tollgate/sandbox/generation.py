@@ -12,7 +12,7 @@ from tollgate.sandbox.job import Job
 from tollgate.sandbox.prices import Cost, Used, dollars, nanos
 from tollgate.sandbox.speech import Finish
 
-ApiType = Literal["completions", "embeddings", "image", "tts", "rerank", "moderation"]
+ApiType = Literal["completions", "embeddings", "image", "tts", "rerank", "moderation", "stt"]
 
 WITHHELD = "authorization"
 SHOWN_OF_KEY = 4

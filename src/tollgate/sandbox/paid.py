@@ -99,7 +99,10 @@ class Completions:
             self._state.end(generation, used, said.finish, cancelled=True)
             raise
         self._state.end(generation, used, said.finish)
-        await delivery.whole(client, generation, self._body(generation, params, said))
+        await self._deliver(client, generation, params, self._body(generation, params, said))
+
+    async def _deliver(self, client: ClientConnection, generation: Generation, params: Parameters, body: bytes) -> None:
+        await delivery.whole(client, generation, body)
 
     def _body(self, generation: Generation, params: Parameters, said: Said) -> bytes:
         usage = billing.usage(generation.used, generation.bill, generation.extra, caches=generation.model.caches)

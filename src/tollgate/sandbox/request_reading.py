@@ -20,7 +20,19 @@ from tollgate.sandbox.stream import VLLM_ERROR
 
 REFUSED_KEY = "sandbox-refuses-me"
 LONG_FIELDS = frozenset(
-    ("messages", "prompt", "input", "instructions", "system", "tools", "response_format", "documents", "query")
+    (
+        "messages",
+        "prompt",
+        "input",
+        "instructions",
+        "system",
+        "tools",
+        "response_format",
+        "documents",
+        "query",
+        "file",
+        "input_audio",
+    )
 )
 SHOWN_FIELDS = ("model", "user", "session_id")
 LONGEST_KEPT = 200
@@ -45,12 +57,16 @@ def authorise(headers: Headers) -> None:
 
 
 async def take(
-    state: State, client: ClientConnection, scope: Scope, serves: Callable[[Model], bool]
+    state: State,
+    client: ClientConnection,
+    scope: Scope,
+    serves: Callable[[Model], bool],
+    read: Callable[[bytes], Body] = read_object,
 ) -> tuple[Job, Body]:
     """Reads a request, and applies the faults that need no generation."""
     headers = Headers(scope=scope)
     authorise(headers)
-    body = read_object(await client.body())
+    body = read(await client.body())
     listed, model, asked_for = _choose(state.catalog, body, faults.parse(headers.get(faults.HEADER, "")), serves)
     parameters = {name: value for name, value in body.items() if name not in LONG_FIELDS}
     if state.habits.bounded:

@@ -1,16 +1,17 @@
 """What is forwarded in either direction, and what an upstream's status means. Pure."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from itertools import groupby
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from pydantic import SecretStr
 
-from tollgate.core import strict_json
+from tollgate.core import multipart, strict_json
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import OPENROUTER, Dialect, Route
+from tollgate.core.multipart import Part
 from tollgate.core.names import is_name
 from tollgate.core.request_body import Ask
 
@@ -34,6 +35,8 @@ _OUR_TROUBLE: Final = (401, 402)
 _SAFE_AGAIN: Final = (429, 503)
 _REQUEST_TIMEOUT: Final = 408
 _PASSED_DOWN: Final = ("content-type", "retry-after", "x-generation-id")
+TEXTS: Final = ("text/plain", "text/vtt", "text/srt", "application/x-subrip", "application/octet-stream")
+"""Of transcripts."""
 _WHOLE_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
 
@@ -65,6 +68,55 @@ def unrecorded(record: AttemptRecord) -> None:
     """The default of `record_attempt`."""
 
 
+class Kept(Protocol):
+    """Bytes that can be read again for each attempt."""
+
+    @property
+    def size(self) -> int: ...
+
+    def pieces(self) -> AsyncIterator[bytes]: ...
+
+
+class Streamed(NamedTuple):
+    """A form with a file, as a body that is not in memory."""
+
+    content_type: str
+    before: bytes
+    file: Kept
+    after: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.before) + self.file.size + len(self.after)
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        yield self.before
+        async for piece in self.file.pieces():
+            yield piece
+        yield self.after
+
+
+Body = bytes | Streamed
+
+
+class Upload(NamedTuple):
+    """A file and the fields that a client sent with it."""
+
+    fields: tuple[tuple[str, bytes], ...]
+    part: Part
+    """The head of the file."""
+    file: Kept
+    boundary: str
+    """Of the form that we write."""
+
+    def form(self, **changed: bytes | None) -> Streamed:
+        """The form for an upstream, with these fields set, or left out."""
+        kept = [field for field in self.fields if field[0] not in changed]
+        new = [(name, value) for name, value in changed.items() if value is not None]
+        before, after = multipart.written([*new, *kept], self.part, self.boundary)
+        return Streamed(f"multipart/form-data; boundary={self.boundary}", before, self.file, after)
+
+
 class UpstreamCall(NamedTuple):
     """What is sent upstream for a paid call, whichever route takes it."""
 
@@ -88,6 +140,8 @@ class UpstreamCall(NamedTuple):
     """The same call for chat completions, for servers that lack the endpoint."""
     until: float | None = None
     """When its answer must have ended, by the event loop's clock. None: after the time that each call has."""
+    upload: Upload | None = None
+    """A call with a file. Its body is empty, unless the client sent JSON."""
     note_at_work: Callable[[Route | None], object] = unnoted
     """Called with the route that has the whole request, and with None when that route failed or refused it."""
     record_attempt: Callable[[AttemptRecord], object] = unrecorded
@@ -160,9 +214,9 @@ def is_fault(status: int) -> bool:
     return status >= 500 or not (200 <= status < 300 or 400 <= status < 500)
 
 
-def is_readable(headers: Mapping[str, str], *, stream: bool, as_bytes: bool = False) -> bool:
-    """Whether the headers announce JSON, or events for a stream; where bytes are asked for, sound alone. Compressed
-    bodies are refused: they may be bombs."""
+def is_readable(headers: Mapping[str, str], *, stream: bool, as_bytes: bool = False, as_text: bool = False) -> bool:
+    """Whether the headers announce JSON, or events for a stream, or text where it may be one; where bytes are asked
+    for, sound alone. Compressed bodies are refused: they may be bombs."""
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         return False
     if headers.get("content-length") == "0":
@@ -170,6 +224,8 @@ def is_readable(headers: Mapping[str, str], *, stream: bool, as_bytes: bool = Fa
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if as_bytes:
         return kind.startswith("audio/") or kind == "application/octet-stream"
+    if as_text and kind in TEXTS:
+        return True
     return kind.endswith("json") or (stream and kind == "text/event-stream")
 
 

@@ -34,6 +34,8 @@ class Added(NamedTuple):
     """A minimum for the price of an image that is made, where images are what is asked for."""
     request_nanos: Decimal = NOTHING
     """A minimum for the price of a request."""
+    second_nanos: Decimal = NOTHING
+    """A minimum for the price of a second of sound."""
 
     @property
     def turns(self) -> int:

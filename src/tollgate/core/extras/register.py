@@ -44,6 +44,7 @@ REGISTER: Final[Register] = {
     "output:image": _fee("0.30"),
     "output:audio": _fee("0.00008"),
     "rerank:unit": _fee("0.0025"),
+    "sound:second": _fee("0.0003"),
     "tool:openrouter:image_generation": _fee("0.30", 5_000),
     "tool:openrouter:datetime": _fee("0", 500),
     "tool:openrouter:tool_search": _fee("0", UNKNOWN_TOKENS),
@@ -56,7 +57,7 @@ REGISTER: Final[Register] = {
     "plugin:pareto-router": _fee("0"),
 }
 """US dollars for one use: a search, a result beyond ten, a fetch, a page, an image, a call, a token of audio output, a
-search unit of rerank."""
+search unit of rerank, a second of sound to transcribe."""
 
 
 def extended(written: str) -> Register:

@@ -55,7 +55,8 @@ class Attempt(NamedTuple):
     def can_read(self, headers: Mapping[str, str]) -> bool:
         """Whether they announce what was asked for."""
         ask = self.call.ask
-        return rules.is_readable(headers, stream=ask.stream, as_bytes=ENDPOINTS[ask.endpoint].answers_bytes)
+        as_bytes = ENDPOINTS[ask.endpoint].answers_bytes
+        return rules.is_readable(headers, stream=ask.stream, as_bytes=as_bytes, as_text=ask.as_text)
 
     def was_sent(self) -> None:
         self.call.note_at_work(self.route)

@@ -24,7 +24,7 @@ from tollgate.upstreams.attempts.outcome import Answered, Failure, Outcome, Refu
 from tollgate.upstreams.attempts.reply import Reply
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.org_shares import Shares
-from tollgate.upstreams.rules import TransportFailed, UpstreamCall
+from tollgate.upstreams.rules import Body, TransportFailed, UpstreamCall
 from tollgate.upstreams.transports import Answer, Transport
 from tollgate.upstreams.transports.timeouts import Patience
 
@@ -150,7 +150,7 @@ class Attempts:
             sleep=self._sleep,
         )
 
-    async def _once(self, attempt: Attempt, body: bytes) -> Outcome:
+    async def _once(self, attempt: Attempt, body: Body) -> Outcome:
         """Holds one of the upstream's slots. A reply keeps it until its end."""
         attempt.live.in_flight += 1
         began = self._clock()
@@ -167,7 +167,7 @@ class Attempts:
             if outcome is None:
                 attempt.abandoned()
 
-    async def _answered(self, attempt: Attempt, body: bytes) -> Outcome:
+    async def _answered(self, attempt: Attempt, body: Body) -> Outcome:
         patience = Patience()
         due, phase = _first_byte_deadline(attempt)
         try:
@@ -199,7 +199,7 @@ def _first_byte_deadline(attempt: Attempt) -> tuple[float, str]:
     return attempt.until, "total"
 
 
-def _sent(attempt: Attempt, body: bytes) -> Awaitable[Answer]:
+def _sent(attempt: Attempt, body: Body) -> Awaitable[Answer]:
     live, call = attempt.live, attempt.call
     return attempt.connections.transport.send(
         "POST",

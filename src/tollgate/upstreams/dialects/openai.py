@@ -1,7 +1,7 @@
 """OpenAI's API. The other dialects override what differs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -12,7 +12,7 @@ from tollgate.core.request_body import Ask
 from tollgate.core.sse import Event
 from tollgate.core.strict_json import Edits, NotJson
 from tollgate.upstreams.dialects import refusals
-from tollgate.upstreams.rules import Refusal, UpstreamCall
+from tollgate.upstreams.rules import Body, Refusal, UpstreamCall
 
 Shown = Callable[[Event], bytes | None]
 """What the client gets of an event: its bytes, fewer of them, or None for nothing."""
@@ -28,9 +28,18 @@ class OpenAI:
     headers: tuple[str, ...] = ()
     """The client's headers that are forwarded."""
 
-    def prepare(self, call: UpstreamCall, route: Route) -> bytes:
+    takes_sound_in_json = False
+    """Knows OpenRouter's JSON form of a transcription. Other servers get a form."""
+
+    def prepare(self, call: UpstreamCall, route: Route) -> Body:
         """The body for this route."""
-        return strict_json.edit(call.body, self.edits(call, route))
+        if call.upload is None or (call.body and self.takes_sound_in_json):
+            return strict_json.edit(call.body, self.edits(call, route))
+        return call.upload.form(model=route.model.encode(), **self.form_fields(call))
+
+    def form_fields(self, call: UpstreamCall) -> Mapping[str, bytes | None]:
+        """Fields to set in a form, or to leave out."""
+        return {}
 
     def edits(self, call: UpstreamCall, route: Route) -> Edits:
         """The route's name for the model, the granted bound, and the request for usage in a stream. Fallbacks are tried
@@ -48,7 +57,7 @@ class OpenAI:
             return as_it_came
         if ask.include_usage:
             return _usage_at_the_end if self.continuous else as_it_came
-        return _without_usage
+        return without_usage
 
     def refusal(self, status: int, content_type: str, body: bytes) -> Refusal:
         """An error in OpenAI's shape passes unchanged. Any other is put into that shape, without internal details."""
@@ -77,7 +86,7 @@ def _asking_for_usage(continuous: bool, written: str | None) -> str:
     return strict_json.edit_text("{}" if written in (None, "null") else written, asked)
 
 
-def _without_usage(event: Event) -> bytes | None:
+def without_usage(event: Event) -> bytes | None:
     return _stripped(event, keeps_last=False)
 
 

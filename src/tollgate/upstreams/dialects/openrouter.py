@@ -13,6 +13,7 @@ from tollgate.upstreams.rules import Refusal, UpstreamCall
 
 
 class OpenRouter(OpenAI):
+    takes_sound_in_json = True
     headers = (
         "http-referer",
         "x-title",

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from tollgate.process import open_files
 from tollgate.process.http_client import Http
-from tollgate.upstreams.rules import Resolve, Sent, unheard
+from tollgate.upstreams.rules import Body, Resolve, Sent, unheard
 
 MOST_CONNECTIONS: Final = 1000
 FILES_OF_A_CALL: Final = 3
@@ -44,15 +44,16 @@ class Transport(Protocol):
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes,
+        body: Body,
         *,
         connect_seconds: float,
         resolve: Resolve | None,
         sent: Sent = unheard,
     ) -> Answer:
         """Sends a request once; follows no redirects and keeps no cookies. `resolve`, if given, finds the addresses
-        instead of the system. `sent` is called when the whole request has been sent. Raises TransportFailed,
-        NoConnection when all connections are in use, and what `resolve` raises."""
+        instead of the system. `sent` is called when the whole request has been sent. A streamed body is sent as fast as
+        the server takes it, and not to its end if the server answers before. Raises TransportFailed, NoConnection when
+        all connections are in use, and what `resolve` raises."""
 
     async def close(self) -> None: ...
 
@@ -77,7 +78,7 @@ class _LazyTransport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes,
+        body: Body,
         *,
         connect_seconds: float,
         resolve: Resolve | None,

@@ -1,7 +1,7 @@
 """The transport for serverless hosts. It costs more CPU, but shares the httpx client that the process has anyway."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,6 +9,7 @@ import httpx
 
 from tollgate.process.http_client import Http
 from tollgate.upstreams.rules import (
+    Body,
     ConnectionLost,
     ConnectTimeout,
     NoConnection,
@@ -40,7 +41,7 @@ class HttpxTransport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes,
+        body: Body,
         *,
         connect_seconds: float,
         resolve: Resolve | None,
@@ -68,18 +69,21 @@ class HttpxTransport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes,
+        body: Body,
         connect_seconds: float,
         resolve: Resolve | None,
         sent: Sent,
     ) -> httpx.Response:
         waits = httpx.Timeout(None, connect=connect_seconds, pool=connect_seconds).as_dict()
+        content = body if isinstance(body, bytes) else body.pieces()
+        if not isinstance(body, bytes):  # with its length, or httpx would send it in chunks
+            headers = {**headers, "content-type": body.content_type, "content-length": str(body.size)}
         try:
             if resolve is None:
-                request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": waits})
+                request = httpx.Request(method, url, headers=headers, content=content, extensions={"timeout": waits})
             else:
                 async with asyncio.timeout(connect_seconds):
-                    request = await _pinned(method, url, headers, body, waits, resolve)
+                    request = await _pinned(method, url, headers, content, waits, resolve)
             return await self._sent(request, sent)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise _translated(error) from error
@@ -145,7 +149,12 @@ class HttpxAnswer:
 
 
 async def _pinned(
-    method: str, url: str, headers: Mapping[str, str], body: bytes, waits: dict[str, float | None], resolve: Resolve
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    content: bytes | AsyncIterator[bytes],
+    waits: dict[str, float | None],
+    resolve: Resolve,
 ) -> httpx.Request:
     """A request to the address that was checked. The server gets, and TLS verifies, the host name. Two names with one
     address may share a connection."""
@@ -161,7 +170,7 @@ async def _pinned(
         method,
         urlunsplit((parts.scheme, place, parts.path, parts.query, "")),
         headers={**headers, "host": parts.netloc},
-        content=body,
+        content=content,
         extensions={"timeout": waits, "sni_hostname": host},
     )
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tollgate.upstreams.rules import Resolve, Sent, Unreachable, unheard
+from tollgate.upstreams.rules import Body, Resolve, Sent, Streamed, Unreachable, unheard
 from tollgate.upstreams.transports.with_httptools.answer import HttptoolsAnswer
 from tollgate.upstreams.transports.with_httptools.pool import Origin, Pool
 
@@ -28,19 +28,25 @@ class HttptoolsTransport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes,
+        body: Body,
         *,
         connect_seconds: float,
         resolve: Resolve | None,
         sent: Sent = unheard,
     ) -> HttptoolsAnswer:
         target = _read(url)
-        request = _written(method, target, headers, body)
+        if isinstance(body, Streamed):
+            headers = {**headers, "content-type": body.content_type, "content-length": str(body.size)}
+            request = _written(method, target, headers)
+        else:
+            request = _written(method, target, headers, body)
         origin = Origin(target.scheme, target.host, target.port, resolve)
         connection = self._pool.kept(origin) or await self._pool.another(origin, connect_seconds)
         answer = HttptoolsAnswer(connection)
         try:
             connection.ask(request, answer)
+            if isinstance(body, Streamed):
+                await connection.send(body.pieces())
             sent()
             await answer.head()
         except BaseException:
@@ -78,8 +84,9 @@ def _is_printable(url: str) -> bool:
     return url.isascii() and url.isprintable() and " " not in url
 
 
-def _written(method: str, target: Target, headers: Mapping[str, str], body: bytes) -> bytes:
-    length = f"content-length: {len(body)}\r\n" if body or method != "GET" else ""
+def _written(method: str, target: Target, headers: Mapping[str, str], body: bytes = b"") -> bytes:
+    is_stated = not body and (method == "GET" or "content-length" in headers)
+    length = "" if is_stated else f"content-length: {len(body)}\r\n"
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if not (fields.count("\r") == fields.count("\n") == len(headers)) or "\0" in fields or not method.isalpha():
         raise Unreachable("a header contains a line break")

@@ -1,13 +1,18 @@
 """One connection. The bytes that arrive belong to the response of the last request."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol, cast
 
 from tollgate.upstreams.rules import Unreachable
 
 
 class Reader(Protocol):
+    @property
+    def status(self) -> int:
+        """0 until the server answers."""
+
     def feed(self, data: bytes) -> None: ...
 
     def ended(self, error: Exception | None) -> None: ...
@@ -23,6 +28,10 @@ class Connection(asyncio.Protocol):
         self._was_told = False
         self._transport: asyncio.Transport | None = None
         self._reader: Reader | None = None
+        self._is_sending = False
+        self._may_write = asyncio.Event()
+        """Not set while the server takes no more of a body."""
+        self._may_write.set()
 
     def ask(self, request: bytes, reader: Reader) -> None:
         if not self.is_open or not self._transport:
@@ -30,10 +39,23 @@ class Connection(asyncio.Protocol):
         self._reader = reader
         self._transport.write(request)
 
+    async def send(self, pieces: AsyncGenerator[bytes]) -> None:
+        """The body of the last request; no more of it when the server has answered."""
+        reader, self._is_sending = self._reader, True
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                await self._may_write.wait()
+                if not self._reader or self._reader is not reader or reader.status or not self._transport:
+                    return
+                self._transport.write(piece)
+        self._is_sending = False
+
     def leave(self, *, keep: bool) -> None:
         """Ends a request. A connection that has not sent all of it cannot be used again."""
         self._reader = None
-        if keep and self.is_open and self._transport and not self._transport.get_write_buffer_size():
+        self._may_write.set()
+        has_sent = not self._is_sending and self._transport and not self._transport.get_write_buffer_size()
+        if keep and self.is_open and has_sent:
             self._is_free(self)
         else:
             self.abort()
@@ -53,6 +75,12 @@ class Connection(asyncio.Protocol):
         if self._transport and self.is_open:
             self._transport.resume_reading()
 
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's has another base class
         if self._was_told:
@@ -63,6 +91,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._reader:
             self._reader.feed(data)
+            if self._is_sending:
+                self._may_write.set()
         else:
             self.abort()  # there is no request
 
