@@ -229,7 +229,7 @@ def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRo
 
     return [
         health.router(chosen, rooms.database, rooms.http, clock),
-        models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm),
+        models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm, chosen.default_model or None),
     ]
 
 
@@ -286,7 +286,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
     flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
-    return completions.endpoints(rooms.gate, flow, clock, redact)
+    return completions.endpoints(rooms.gate, flow, clock, redact, chosen.default_model or None)
 
 
 def _cron_secret(chosen: Settings) -> str | None:

@@ -1,23 +1,26 @@
 """Admission: what a call may cost at most, and whether it may. Python decides how much, Postgres decides whether."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cachetools import LRUCache
 
 from tollgate.catalog.cache import Catalog
-from tollgate.catalog.rules import bound_price
+from tollgate.catalog.index import Found
+from tollgate.catalog.rules import bound_price, chosen
 from tollgate.completions import rules
 from tollgate.completions.endings import RELEASED
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.rules import Bounds, Grant
 from tollgate.completions.settlements import Settlements
 from tollgate.completions.translations import translated
-from tollgate.core import prices
+from tollgate.core import prices, request_body
 from tollgate.core.endpoints import ENDPOINTS, EVERY_DIALECT
 from tollgate.core.errors import (
     AnswerNotKept,
+    EndpointNotServed,
+    ExtraUnpriced,
     InternalError,
     InvalidApiKey,
     ModelNotFound,
@@ -30,8 +33,10 @@ from tollgate.core.errors import (
 from tollgate.core.extras import pricing
 from tollgate.core.extras.pricing import Added
 from tollgate.core.extras.register import REGISTER, Register
-from tollgate.core.models import OPENROUTER, SANDBOX, Model
+from tollgate.core.extras.requested import speaks
+from tollgate.core.models import OPENROUTER, SANDBOX, Alias, Model, Retirement
 from tollgate.core.prices import Price
+from tollgate.core.request_body import Ask
 from tollgate.credits.rules import WorstCase
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.keys.rules import Environment
@@ -46,10 +51,28 @@ FREE = WorstCase(prices.NOTHING, prices.NOTHING)
 Replay = Mapping[str, Any]
 
 
+class Choice(NamedTuple):
+    """Which models may answer a call."""
+
+    models: list[Model]
+    """In order. Routes that cannot serve the call are left out."""
+    alias: str | None = None
+    """The name in the request, if it is an alias."""
+    is_renamed: bool = False
+    """A name in the request is an alias."""
+    is_ordered: bool = False
+    """The order of the routes is decided, and no weight is drawn."""
+    retirement: Retirement | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(model.id for model in self.models))
+
+
 class Quote(NamedTuple):
     """What a call may use and cost at most."""
 
-    models: list[Model]
+    choice: Choice
     price: Price
     """The dearest that may apply."""
     added: Added
@@ -85,12 +108,13 @@ class Admission:
         ask, is_test = call.ask, call.caller.environment == "test"
         pricing.refuse_unpriced(ask.extras, self._register)
         self._check_share(call.caller)
-        models = await self._models(call)
+        choice = await self._choice(call)
+        ask, models = call.ask, choice.models
         price = prices.dearest([bound_price(model, ask.max_price) for model in models])
         added = await self._added(call, models, price)
         sizes = rules.bounds(ask, models, added)
         is_free = is_test or sizes is rules.NO_BOUNDS
-        return Quote(models, price, added, sizes, FREE if is_free else rules.worst_case(ask, sizes, price, added))
+        return Quote(choice, price, added, sizes, FREE if is_free else rules.worst_case(ask, sizes, price, added))
 
     async def admit(self, call: PaidCall, quote: Quote) -> Replay | None:
         """Grants the call, or returns the replay to send instead: one round trip. Raises the refusal; then nothing was
@@ -118,18 +142,22 @@ class Admission:
         if org_id := self._orgs.get(caller.digest):
             self._upstreams.check_share(org_id, SANDBOX if caller.environment == "test" else OPENROUTER)
 
-    async def _models(self, call: PaidCall) -> list[Model]:
+    async def _choice(self, call: PaidCall) -> Choice:
         catalog = self._catalogs.get(call.caller.environment)
         if catalog is None:
             raise UpstreamUnavailable("Test keys need a sandbox, and this server has none. Set SANDBOX_BASE_URL.")
-        models = [await catalog.find(name) for name in call.ask.models]
+        found = [await catalog.find(name) for name in call.ask.models]
+        choice = _chosen(found, call)
+        if choice.is_renamed and speaks(choice.names):
+            call.ask = await threads.work(
+                len(call.body), request_body.with_extras_of, call.ask, call.body, choice.names
+            )
+            pricing.refuse_unpriced(call.ask.extras, self._register)
+        models = _able(choice.models, call.ask)
         form = ENDPOINTS[call.ask.endpoint]
-        if form.dialects is EVERY_DIALECT:
-            return models
-        models = rules.serving(models, form)
         if form.is_translated and not rules.is_native(models, form):
             call.translated = await threads.work(len(call.body), translated, call.ask.endpoint, call.body)
-        return models
+        return choice._replace(models=models)
 
     async def _added(self, call: PaidCall, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""
@@ -137,18 +165,19 @@ class Admission:
         helpers: dict[str, Price] = {}
         for name in asked.models:
             with contextlib.suppress(ModelNotFound, ModelUnpriced):  # pricing refuses an extra whose model has no price
-                helpers[name] = bound_price(await self._catalogs[call.caller.environment].find(name), None)
+                found = await self._catalogs[call.caller.environment].find(name)
+                helpers[name] = bound_price(chosen(found, "")[0], None)
         return pricing.worst_case(asked, self._register, price, helpers, call.ask.choices)
 
     def _item(self, call: PaidCall, quote: Quote) -> dict[str, Any]:
-        ask, sizes, worst = call.ask, quote.sizes, quote.worst
+        ask, choice, sizes, worst = call.ask, quote.choice, quote.sizes, quote.worst
         item = {
             "id": call.id,
             "caller": call.caller.claims,
             "scope": ENDPOINTS[ask.endpoint].scope,
             "endpoint": ask.endpoint,
-            "model": ask.model,
-            "models": (*ask.models, *ask.extras.models),
+            "model": ask.model if choice.alias is None else choice.models[0].id,
+            "models": (*(choice.names if choice.is_renamed else ask.models), *ask.extras.models),
             "streamed": ask.stream,
             "fixed_nanos": str(worst.fixed_nanos),
             "output_nanos": str(worst.output_nanos),
@@ -161,6 +190,8 @@ class Admission:
             "ttl_seconds": self._ttl_seconds,
             "price": rules.kept_price(quote.price, worst),
         }
+        if choice.alias is not None:
+            item["alias"] = choice.alias
         if call.idempotency_key is not None:
             item |= {"idempotency_key": call.idempotency_key, "body_hash": call.body_hash}
         return item
@@ -179,6 +210,37 @@ class Admission:
         return error
 
 
+def _chosen(found: Sequence[Found], call: PaidCall) -> Choice:
+    """A session or, for an alias, the key always gets the same target and the same order of routes."""
+    is_renamed = any(isinstance(one, Alias) for one in found)
+    session = call.ask.session_id or call.headers.get("x-session-id")
+    chooser = session or call.caller.digest
+    models = [model for one in found for model in chosen(one, chooser)]
+    is_ordered = is_renamed or session is not None
+    return Choice(
+        rules.in_order(models, chooser) if is_ordered else models,
+        alias=found[0].name if isinstance(found[0], Alias) else None,
+        is_renamed=is_renamed,
+        is_ordered=is_ordered,
+        retirement=found[0].retirement,
+    )
+
+
+def _able(models: list[Model], ask: Ask) -> list[Model]:
+    """Of the models, those with a route that can serve the call. Raises ExtraUnpriced or EndpointNotServed."""
+    form = ENDPOINTS[ask.endpoint]
+    if ask.extras.once or ask.extras.looped:
+        models = rules.without_vendors(models)
+        if not any(model.routes for model in models):
+            raise ExtraUnpriced(param=(*ask.extras.once, *ask.extras.looped)[0].param, model=ask.model)
+    if form.dialects is not EVERY_DIALECT:
+        models = rules.serving(models, form)
+    able = [model for model in models if model.routes]
+    if not able:
+        raise EndpointNotServed(param="model", model=ask.model)
+    return able
+
+
 def _replayed(found: Replay) -> Replay:
     logs.note(org_id=found.get("org_id"), key_id=found.get("key_id"))
     if not found.get("kept", True):
@@ -188,20 +250,23 @@ def _replayed(found: Replay) -> Replay:
 
 def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any]) -> Grant:
     ask, is_test = call.ask, call.caller.environment == "test"
-    routes = [route for model in quote.models for route in model.routes]
+    models = quote.choice.models
+    routes = [route for model in models for route in model.routes]
     return Grant(
         org_id=granted["org_id"],
-        routes=rules.routes_of(quote.models),
+        routes=rules.routes_of(models),
         price=quote.price,
         hold_nanos=granted["hold_nanos"],
         markup_ppm=granted["markup_ppm"],
         prompt_tokens=quote.sizes.prompt_tokens,
         context_tokens=rules.context_tokens(ask, routes, quote.added),
         bound=rules.bound_to_send(ask, quote.sizes, granted["output_bound"]),
-        openrouter_models=rules.openrouter_models(quote.models),
+        openrouter_models=rules.openrouter_models(models, by_alias=quote.choice.is_renamed),
         search_off=not is_test and rules.must_cost_nothing(ask, granted),
         reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
         headers=limits.remaining(granted.get("limits")),
+        is_ordered=quote.choice.is_ordered,
+        notices=rules.notices(quote.choice.retirement),
         is_free=quote.sizes is rules.NO_BOUNDS,
-        counted=rules.counted(ask, quote.models) if quote.sizes is rules.NO_BOUNDS else None,
+        counted=rules.counted(ask, models) if quote.sizes is rules.NO_BOUNDS else None,
     )

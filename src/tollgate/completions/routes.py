@@ -6,6 +6,7 @@ describes them.
 
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,17 +16,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from tollgate.catalog import store
 from tollgate.completions import content
 from tollgate.completions.answer_forms import ANSWER_FORMS
 from tollgate.completions.content import Content
 from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.sweeper import Sweeper
-from tollgate.core import request_body
+from tollgate.core import request_body, strict_json
 from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import BadRequest, TollgateError
 from tollgate.core.redaction import Redactor
-from tollgate.core.request_body import Ask
+from tollgate.core.request_body import Ask, NoModel
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
@@ -37,15 +39,23 @@ LONGEST_IDEMPOTENCY_KEY = 255
 
 class PaidEndpoint:
     def __init__(
-        self, path: str, endpoint: Endpoint, gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None
+        self,
+        path: str,
+        endpoint: Endpoint,
+        gate: Gate,
+        flow: Flow,
+        clock: Monotonic,
+        redact: Redactor | None,
+        default_model: str | None = None,
     ) -> None:
-        """`redact` is None where prompts and answers are not kept."""
+        """`redact` is None where prompts and answers are not kept. `default_model` is the setting."""
         self.path = path
         self._endpoint = endpoint
         self._gate = gate
         self._flow = flow
         self._clock = clock
         self._redact = redact
+        self._default_model = default_model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Renders its own errors: Starlette's middleware for that costs as much as reading the body."""
@@ -77,7 +87,14 @@ class PaidEndpoint:
         if body is None:
             return None
         has_key, keeps_content = idempotency_key is not None, self._redact is not None
-        given = await threads.work(len(body), _read, body, self._endpoint, has_key, keeps_content)
+        reading = (self._endpoint, has_key, keeps_content)
+        try:
+            given = await threads.work(len(body), _read, body, *reading)
+        except NoModel:
+            named = await self._with_default(caller, body)
+            asked = await threads.work(len(body), _read, named, *reading)
+            given = asked._replace(body_hash=_body_hash(body, self._endpoint) if has_key else None)
+            body = named
         return PaidCall(
             id=scope["state"]["own_id"],
             caller=caller,
@@ -92,6 +109,16 @@ class PaidEndpoint:
             started=started,
             tally=ANSWER_FORMS[self._endpoint].tally(choices=given.ask.choices),
         )
+
+    async def _with_default(self, caller: Caller, body: bytes) -> bytes:
+        """The body with the default model of the caller's org, or of the installation. Raises NoModel. One more call of
+        the database, which only calls without a model pay for."""
+        own = (await store.default_model(self._gate.door_for(caller)))["default_model"]
+        caller.recognised = True
+        name = own or self._default_model
+        if name is None:
+            raise NoModel
+        return strict_json.edit(body, {"model": json.dumps(name)})
 
 
 class _Given(NamedTuple):
@@ -116,9 +143,11 @@ def _body_hash(body: bytes, endpoint: Endpoint) -> str:
     return hashlib.sha256(endpoint.encode() + b"\n" + body).hexdigest()
 
 
-def endpoints(gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None) -> list[PaidEndpoint]:
+def endpoints(
+    gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None, default_model: str | None = None
+) -> list[PaidEndpoint]:
     return [
-        PaidEndpoint(mount + form.path, endpoint, gate, flow, clock, redact)
+        PaidEndpoint(mount + form.path, endpoint, gate, flow, clock, redact, default_model)
         for endpoint, form in ENDPOINTS.items()
         for mount in MOUNTS
     ]

@@ -1,15 +1,18 @@
 """What a paid call may use and cost at most, and what it was granted. Pure."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from email.utils import format_datetime
 from typing import Any, Final, NamedTuple
 
 from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.extras.requested import Extras
-from tollgate.core.models import OPENROUTER, SANDBOX, Model, Route
+from tollgate.core.models import OPENROUTER, SANDBOX, VENDORS, Model, Retirement, Route
 from tollgate.core.prices import COMPONENTS, NOTHING, Price
 from tollgate.core.request_body import Ask
 from tollgate.credits import rules as credits
+from tollgate.upstreams.rules import ordered_for
 
 LEAST_OUTPUT: Final = 16
 """Some providers refuse a smaller bound."""
@@ -56,6 +59,10 @@ class Grant(NamedTuple):
     """Counted against limits until the settlement."""
     headers: Mapping[str, str] = {}
     """What was left of the limits at admission."""
+    is_ordered: bool = False
+    """The order of the routes is decided, and no weight is drawn."""
+    notices: Mapping[str, str] = {}
+    """What the answer's headers say of the model."""
     is_free: bool = False
     counted: int | None = None
     """The answer to a question for the number of tokens, where no upstream counts them."""
@@ -70,13 +77,39 @@ def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:
     return tuple(routes)
 
 
-def openrouter_models(models: Sequence[Model]) -> tuple[str, ...]:
+def openrouter_models(models: Sequence[Model], *, by_alias: bool = False) -> tuple[str, ...]:
     """The fallbacks to name to OpenRouter, which refuses a list with a name that only our own servers know. Empty where
-    the client's list can stay."""
+    the client's list can stay. `by_alias`: the client's names are not those of the models."""
     if len(models) == 1:
         return ()
     known = [[route.model for route in model.routes if route.upstream.id == OPENROUTER] for model in models]
-    return () if all(known) else tuple(name for names in known for name in names)
+    names = tuple(name for names in known for name in names)
+    if by_alias:
+        return names if len(names) > 1 else ()
+    return () if all(known) else names
+
+
+def in_order(models: Sequence[Model], chooser: str) -> list[Model]:
+    """The models with their routes as this chooser always gets them."""
+    return [model._replace(routes=ordered_for(model.routes, chooser)) for model in models]
+
+
+def notices(retirement: Retirement | None) -> dict[str, str]:
+    """The headers by which a client learns that a model ends, as RFC 9745 and RFC 8594 have them."""
+    if retirement is None:
+        return {}
+    told: dict[str, str] = {}
+    if retirement.deprecated_on:
+        told["deprecation"] = f"@{int(_midnight(retirement.deprecated_on).timestamp())}"
+    if retirement.retires_on:
+        told["sunset"] = format_datetime(_midnight(retirement.retires_on) + timedelta(days=1), usegmt=True)
+    if retirement.replacement and retirement.replacement.isascii():
+        told["x-tollgate-replacement"] = retirement.replacement
+    return told
+
+
+def _midnight(day: str) -> datetime:
+    return datetime.combine(date.fromisoformat(day), time(), UTC)
 
 
 def must_cost_nothing(ask: Ask, grant: Mapping[str, Any]) -> bool:
@@ -98,9 +131,18 @@ def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
 
 
 def serving(models: Sequence[Model], form: Form) -> list[Model]:
-    """The models, each with those of its routes whose server has the endpoint, or with all where none has: then the
-    call is translated, or we answer it."""
-    return [model._replace(routes=_native(model.routes, form) or model.routes) for model in models]
+    """The models, each with those of its routes whose server has the endpoint. Where none has, all stay if the call can
+    be translated or we answer it, and otherwise none."""
+    bridged = form.is_translated or form.is_free
+    return [model._replace(routes=_native(model.routes, form) or (model.routes if bridged else ())) for model in models]
+
+
+def without_vendors(models: Sequence[Model]) -> list[Model]:
+    """The models without their routes to vendors, whose bills for extras no price covers."""
+    return [
+        model._replace(routes=tuple(route for route in model.routes if route.upstream.dialect not in VENDORS))
+        for model in models
+    ]
 
 
 def is_native(models: Sequence[Model], form: Form) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from tollgate.core.money import with_credits
 
 SENTENCES = {
+    "alias_of_alias": "$alias is an alias too. An alias stands for models only: name the models themselves.",
     "balance_too_low": "The org has $available_credits credits free. Its balance cannot change by $amount_credits.",
     "beyond_charge": "The request was charged $charge_credits credits, and $refundable_credits can still be refunded.",
     "built_in": "The plan $plan is built in and cannot be deleted.",

@@ -6,13 +6,19 @@ To add one, add an entry here; if its answers have a new form, add that to `comp
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, get_args
 
-from tollgate.core.models import Dialect
+from tollgate.core.models import VENDORS, Dialect, OwnDialect
 
 Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
 
-EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
-WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp"))
-COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
+OWN: Final[frozenset[Dialect]] = frozenset(get_args(OwnDialect))
+EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(("openrouter", *OWN, *VENDORS))
+WITH_COMPLETIONS: Final = EVERY_DIALECT - {"anthropic", "groq", "mistral"}
+WITH_EMBEDDINGS: Final = EVERY_DIALECT - {"anthropic", "groq"}
+WITH_RESPONSES: Final[frozenset[Dialect]] = frozenset(
+    ("openrouter", "vllm", "llamacpp", "openai-platform", "azure-openai")
+)
+WITH_MESSAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp", "anthropic"))
+COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp", "anthropic"))
 
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
 MOUNTS: Final = ("/v1", "/api/v1")
@@ -69,18 +75,19 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "completions",
         "prompt",
         (str, int, list),
+        WITH_COMPLETIONS,
         bounds=("max_tokens",),
         refused_bounds=("max_completion_tokens",),
         one_prompt=False,
         asks_for_usage=True,
     ),
-    "embeddings": Form("/embeddings", "embeddings", "input", (str, int, list, dict), one_prompt=False),
+    "embeddings": Form("/embeddings", "embeddings", "input", (str, int, list, dict), WITH_EMBEDDINGS, one_prompt=False),
     "responses": Form(
         "/responses",
         "chat",
         "input",
         (str, dict),
-        WITH_TYPED_EVENTS,
+        WITH_RESPONSES,
         bounds=("max_output_tokens",),
         refused_bounds=("max_tokens", "max_completion_tokens"),
         nested_media=True,
@@ -96,7 +103,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "chat",
         "messages",
         (dict,),
-        WITH_TYPED_EVENTS,
+        WITH_MESSAGES,
         bounds=("max_tokens",),
         refused_bounds=("max_completion_tokens", "max_output_tokens"),
         has_messages=True,

@@ -228,7 +228,14 @@ class ModelNotFound(NotFound):
         if not name:
             return self.sentence
         fate = f"expired on {expired_on}" if expired_on else "does not exist"
-        return f"The model {name} {fate}. GET /v1/models lists the models."
+        replacement = self.facts.get("replacement")
+        advice = f"Use {replacement} instead" if replacement else "GET /v1/models lists the models"
+        return f"The model {name} {fate}. {advice}."
+
+
+class EndpointNotServed(BadRequest):
+    code = "endpoint_not_served"
+    sentence = "The servers of this model do not have this endpoint. GET /v1/models lists the endpoints of each model."
 
 
 class ModelUnpriced(BadRequest):
@@ -406,6 +413,14 @@ class ModelNotAllowed(Forbidden):
         "This API key is not allowed to use this model. "
         "Use another model, or have this one added to allowed_models of the key."
     )
+
+    def words(self) -> str:
+        if self.facts.get("of") != "org":
+            return self.sentence
+        return (
+            "The org of this API key is not allowed to use this model. "
+            "Use another model, or have your operator add this one to allowed_models of the org."
+        )
 
 
 class IpNotAllowed(Forbidden):

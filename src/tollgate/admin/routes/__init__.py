@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tollgate.admin.routes import (
+    aliases,
     audit,
     compliance,
     credits,
@@ -52,6 +53,7 @@ def router(
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
     routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))
     routes.take(registry.router(gate, catalogs["live"]))
+    routes.take(aliases.router(gate, catalogs["live"]))
     routes.take(security.router(gate))
     routes.take(compliance.router(gate))
     routes.take(system.router(gate, chosen, host))

@@ -1,12 +1,12 @@
 """OpenAI's API. The other dialects override what differs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
 from tollgate.core import sse, strict_json
-from tollgate.core.endpoints import ENDPOINTS
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.models import Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Event
@@ -27,6 +27,12 @@ class OpenAI:
     """Ignores max_completion_tokens, so a bound under that name would not hold."""
     headers: tuple[str, ...] = ()
     """The client's headers that are forwarded."""
+    is_paid = False
+    """May charge us for what it has begun, even if we get no answer."""
+
+    def auth(self, secret: str, endpoint: Endpoint) -> Mapping[str, str]:
+        """The headers that carry our key."""
+        return {"authorization": f"Bearer {secret}"}
 
     def prepare(self, call: UpstreamCall, route: Route) -> bytes:
         """The body for this route."""

@@ -13,6 +13,7 @@ from tollgate.upstreams.rules import Refusal, UpstreamCall
 
 
 class OpenRouter(OpenAI):
+    is_paid = True
     headers = (
         "http-referer",
         "x-title",
