@@ -172,6 +172,9 @@ async def test_a_route_is_shown_whole(api: ApiClient) -> None:
         "priority": 7,
         "weight": 3,
         "listing": {"name": "Ours", "supported_parameters": ["max_tokens"]},
+        "deprecated_on": None,
+        "retires_on": None,
+        "replacement": None,
         "state": "active",
     }
     assert await api.ask("GET", f"{PATH}/{made['id']}") == made
@@ -415,6 +418,7 @@ class LateDoor:
             "models": None,
             "routes": [route | rest],
             "upstreams": [upstream | seconds | {"concurrency": None, "health_path": None}],
+            "aliases": [],
         }
 
     async def close(self) -> None: ...

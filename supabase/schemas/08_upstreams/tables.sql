@@ -65,7 +65,7 @@ as $$
     jsonb_array_length(targets) between 1 and 16 and not exists (
       select from jsonb_array_elements(targets) t
       where jsonb_typeof(t) <> 'object'
-        or (t ->> 'model' ~ '^[[:graph:]]{1,256}$') is not true
+        or (t ->> 'model' ~ '^[[:graph:]]{1,255}$') is not true
         or (t ->> 'upstream_id' ~ '^[!-~]{1,80}$') is false
         or (jsonb_typeof(t -> 'weight') = 'number' and t ->> 'weight' ~ '^[0-9]{1,4}$') is not true
         or (t ->> 'weight')::integer not between 1 and 1000
@@ -79,7 +79,7 @@ comment on function tollgate.is_targets(jsonb) is
 
 create domain tollgate.targets as jsonb check (value is not null and tollgate.is_targets(value));
 create domain tollgate.fallbacks as text[] check (
-  value is not null and cardinality(value) <= 16 and tollgate.all_match(value, '^[[:graph:]]{1,256}$')
+  value is not null and cardinality(value) <= 16 and tollgate.all_match(value, '^[[:graph:]]{1,255}$')
 );
 create domain tollgate.description as text check (value is not null and length(value) <= 500);
 create domain tollgate.concurrency as integer check (value between 1 and 100000);
