@@ -85,6 +85,8 @@ def test_openrouter_comes_once_and_is_told_only_the_names_it_knows() -> None:
     assert rules.openrouter_models([KNOWN, ours, both]) == ("a/model", "b/model")
     assert rules.openrouter_models([KNOWN, both]) == ()
     assert rules.openrouter_models([ours, ours]) == ()
+    assert rules.openrouter_models([KNOWN, both], by_alias=True) == ("a/model", "b/model"), "the client named neither"
+    assert rules.openrouter_models([KNOWN, ours], by_alias=True) == ()
 
 
 @given(st.integers(200, 599), st.sampled_from(["application/json", "text/event-stream"]), st.binary(max_size=2000))
