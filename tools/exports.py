@@ -135,6 +135,7 @@ def endpoints_page() -> str:
             "  translated without a change of its meaning is refused, by the name of its field: see",
             "  [Translation](translation.md).",
             "- **estimated**: Tollgate answers by itself, from the size of the request.",
+            "- **refused**: with `endpoint_not_served`.",
             "",
             "If a model has several upstreams, those that have the endpoint serve it.",
             "",
@@ -177,7 +178,9 @@ def audit_actions_page() -> str:
 def _way(form: Form, dialect: Dialect) -> str:
     if dialect in form.dialects:
         return "passed"
-    return "translated" if form.is_translated else "estimated"
+    if form.is_translated:
+        return "translated"
+    return "estimated" if form.is_free else "refused"
 
 
 def _codes(names: Iterable[str]) -> str:

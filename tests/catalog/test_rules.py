@@ -508,13 +508,13 @@ def test_an_alias_that_is_over_is_refused_and_not_offered() -> None:
 def test_a_model_tells_its_endpoints(dialect: str, translated: tuple[str, ...], missing: tuple[str, ...]) -> None:
     ours = entries.hosted([A_ROUTE], [AN_UPSTREAM | {"dialect": dialect}])
     shown = {one["path"]: one["served"] for one in rules.shown(find(index(ours=ours), "ours/small"), 0)["endpoints"]}
-    assert shown["/v1/chat/completions"] == "passed_through"
+    assert shown["/v1/chat/completions"] == "passed"
     assert {path for path, how in shown.items() if how == "translated"} == {f"/v1/{name}" for name in translated}
     assert all(f"/v1/{name}" not in shown for name in (*missing, "embeddings"))
-    counts = "passed_through" if dialect in ("vllm", "anthropic") else "counted"
+    counts = "passed" if dialect in ("vllm", "anthropic") else "estimated"
     assert shown["/v1/messages/count_tokens"] == counts
 
 
 def test_a_model_of_embeddings_is_served_there_alone() -> None:
     model = find(index(listed("a/e", architecture={"output_modalities": ["embeddings"]})), "a/e")
-    assert rules.endpoints_of(model) == [{"path": "/v1/embeddings", "served": "passed_through"}]
+    assert rules.endpoints_of(model) == [{"path": "/v1/embeddings", "served": "passed"}]

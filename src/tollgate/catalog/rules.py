@@ -94,9 +94,9 @@ def endpoints_of(model: Model) -> list[dict[str, str]]:
         if gives(model, EMBEDDINGS) is not (endpoint == "embeddings"):
             continue
         if not form.dialects.isdisjoint(dialects):
-            shown.append({"path": f"/v1{form.path}", "served": "passed_through"})
+            shown.append({"path": f"/v1{form.path}", "served": "passed"})
         elif form.is_translated or form.is_free:
-            shown.append({"path": f"/v1{form.path}", "served": "translated" if form.is_translated else "counted"})
+            shown.append({"path": f"/v1{form.path}", "served": "translated" if form.is_translated else "estimated"})
     return shown
 
 

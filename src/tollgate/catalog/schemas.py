@@ -10,9 +10,9 @@ MOST_LISTED = 100_000
 
 class ServedEndpoint(BaseModel):
     path: str = Field(examples=["/v1/chat/completions"])
-    served: Literal["passed_through", "translated", "counted"] = Field(
-        description="passed_through: a server of the model has the endpoint. translated: its servers get a chat "
-        "completion. counted: Tollgate estimates the answer itself."
+    served: Literal["passed", "translated", "estimated"] = Field(
+        description="passed: a server of the model has the endpoint. translated: its servers get a chat completion. "
+        "estimated: Tollgate answers by itself."
     )
 
 
