@@ -546,6 +546,8 @@ async def test_an_alias_is_managed_and_its_cycle_refused(office: ApiClient) -> N
     refusal = await office.refused("POST", path, 409, json={"name": other, "targets": [{"model": name}]})
     assert (refusal["code"], refusal["reason"]) == ("conflict", "alias_of_alias")
     assert (await office.refused("POST", path, 400, json={"name": other}))["param"] == "targets"
+    for wrong in (1767225600, "2026-02-30", "2030-01-31T00:00:00Z", "1999-12-31"):
+        assert (await office.refused("POST", path, 400, json=body | {"retires_on": wrong}))["param"] == "retires_on"
     assert (await office.refused("POST", path, 400, json={"name": other, "targets": []}))["param"] == "targets"
     shown = {field: value for field, value in changed.items() if field not in ("created", "visible")}
     assert await office.ask("GET", f"{path}/{name}") == shown

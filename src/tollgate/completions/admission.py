@@ -229,10 +229,10 @@ def _chosen(found: Sequence[Found], call: PaidCall) -> Choice:
 def _able(models: list[Model], ask: Ask) -> list[Model]:
     """Of the models, those with a route that can serve the call. Raises ExtraUnpriced or EndpointNotServed."""
     form = ENDPOINTS[ask.endpoint]
-    if ask.extras.once or ask.extras.looped:
+    if param := rules.is_billed_apart(ask):
         models = rules.without_vendors(models)
         if not any(model.routes for model in models):
-            raise ExtraUnpriced(param=(*ask.extras.once, *ask.extras.looped)[0].param, model=ask.model)
+            raise ExtraUnpriced(param=param, model=ask.model)
     if form.dialects is not EVERY_DIALECT:
         models = rules.serving(models, form)
     able = [model for model in models if model.routes]
@@ -261,7 +261,7 @@ def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any]) -> Grant:
         prompt_tokens=quote.sizes.prompt_tokens,
         context_tokens=rules.context_tokens(ask, routes, quote.added),
         bound=rules.bound_to_send(ask, quote.sizes, granted["output_bound"]),
-        openrouter_models=rules.openrouter_models(models, by_alias=quote.choice.is_renamed),
+        openrouter_models=rules.openrouter_models(models, ask, by_alias=quote.choice.is_renamed),
         search_off=not is_test and rules.must_cost_nothing(ask, granted),
         reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
         headers=limits.remaining(granted.get("limits")),

@@ -22,6 +22,10 @@ MOST_OUTPUT_UNDECLARED: Final = 65_536
 MOST_CONTEXT_UNKNOWN: Final = 2_000_000
 
 
+LAST_DAY: Final = date.max.isoformat()
+"""No day follows it."""
+
+
 class Bounds(NamedTuple):
     """The most that a call can use. Its price is multiplied with these."""
 
@@ -77,15 +81,15 @@ def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:
     return tuple(routes)
 
 
-def openrouter_models(models: Sequence[Model], *, by_alias: bool = False) -> tuple[str, ...]:
+def openrouter_models(models: Sequence[Model], ask: Ask, *, by_alias: bool = False) -> tuple[str, ...]:
     """The fallbacks to name to OpenRouter, which refuses a list with a name that only our own servers know. Empty where
-    the client's list can stay. `by_alias`: the client's names are not those of the models."""
-    if len(models) == 1:
+    the client's list can stay. `by_alias`: the client's names are not those of the models, so its list cannot."""
+    if len(models) == 1 and not (by_alias and ask.fallbacks):
         return ()
     known = [[route.model for route in model.routes if route.upstream.id == OPENROUTER] for model in models]
     names = tuple(name for names in known for name in names)
     if by_alias:
-        return names if len(names) > 1 else ()
+        return names if len(names) > 1 or ask.fallbacks else ()
     return () if all(known) else names
 
 
@@ -101,7 +105,7 @@ def notices(retirement: Retirement | None) -> dict[str, str]:
     told: dict[str, str] = {}
     if retirement.deprecated_on:
         told["deprecation"] = f"@{int(_midnight(retirement.deprecated_on).timestamp())}"
-    if retirement.retires_on:
+    if retirement.retires_on and retirement.retires_on < LAST_DAY:
         told["sunset"] = format_datetime(_midnight(retirement.retires_on) + timedelta(days=1), usegmt=True)
     if retirement.replacement and retirement.replacement.isascii():
         told["x-tollgate-replacement"] = retirement.replacement
@@ -137,8 +141,19 @@ def serving(models: Sequence[Model], form: Form) -> list[Model]:
     return [model._replace(routes=_native(model.routes, form) or (model.routes if bridged else ())) for model in models]
 
 
+def is_billed_apart(ask: Ask) -> str | None:
+    """The field that asks for what a vendor bills beside tokens, or at another price than that of text; None if none
+    does."""
+    uses = (*ask.extras.once, *ask.extras.looped)
+    if uses:
+        return uses[0].param
+    if ask.extras.output_images or ask.extras.output_audio:
+        return "modalities"
+    return ENDPOINTS[ask.endpoint].prompt if ask.prompt.audios else None
+
+
 def without_vendors(models: Sequence[Model]) -> list[Model]:
-    """The models without their routes to vendors, whose bills for extras no price covers."""
+    """The models without their routes to vendors."""
     return [
         model._replace(routes=tuple(route for route in model.routes if route.upstream.dialect not in VENDORS))
         for model in models

@@ -81,6 +81,7 @@ create domain tollgate.targets as jsonb check (value is not null and tollgate.is
 create domain tollgate.fallbacks as text[] check (
   value is not null and cardinality(value) <= 16 and tollgate.all_match(value, '^[[:graph:]]{1,255}$')
 );
+create domain tollgate.day as date check (value between '2000-01-01' and '9998-12-31');
 create domain tollgate.description as text check (value is not null and length(value) <= 500);
 create domain tollgate.concurrency as integer check (value between 1 and 100000);
 
@@ -121,8 +122,8 @@ create table tollgate.routes (
   state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  deprecated_on date,
-  retires_on date,
+  deprecated_on tollgate.day,
+  retires_on tollgate.day,
   replacement tollgate.model_name,
   unique (model, upstream_id)
 );
@@ -146,8 +147,8 @@ create table tollgate.aliases (
   targets tollgate.targets not null,
   fallbacks tollgate.fallbacks not null default '{}',
   description tollgate.description not null default '',
-  deprecated_on date,
-  retires_on date,
+  deprecated_on tollgate.day,
+  retires_on tollgate.day,
   replacement tollgate.model_name,
   state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),

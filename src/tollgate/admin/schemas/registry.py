@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tollgate.admin.schemas import pricing
@@ -11,14 +11,21 @@ from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.catalog.schemas import Visibility
 from tollgate.web.faults import NO_NUL
 from tollgate.web.older_names import OlderNames
-from tollgate.web.schemas import ChangeBody, Identifier, Moment, PageQuery
+from tollgate.web.schemas import PLAIN_DATE, ChangeBody, Identifier, Moment, PageQuery
 
 MOST_TOKENS = 1_000_000_000
 TokenCount = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 ServingState = Literal["active", "disabled"]
 
 
-Day = Annotated[date, Field(ge=date(2000, 1, 1), le=date(9998, 12, 31))]
+def _plain(value: object) -> object:
+    """Refuses numbers, which pydantic reads as seconds since 1970, and times."""
+    if isinstance(value, str) and PLAIN_DATE.fullmatch(value):
+        return value
+    raise PydanticCustomError("date", "Send a date, such as 2027-01-31")
+
+
+Day = Annotated[date, Field(ge=date(2000, 1, 1), le=date(9998, 12, 31)), BeforeValidator(_plain)]
 DEPRECATED_ON = "Since when clients are asked to leave the model; the header `deprecation` tells them."
 RETIRES_ON = (
     "The last day (UTC) of service; the header `sunset` tells clients. Afterwards calls are refused, unless the model "
