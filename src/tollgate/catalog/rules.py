@@ -89,9 +89,10 @@ def may_use(patterns: Sequence[str] | None, model: Model) -> bool:
 def endpoints_of(model: Model) -> list[dict[str, str]]:
     """The paid endpoints at which a model is served, and how: by its servers, by a translation, or by our own count."""
     dialects = {route.upstream.dialect for route in model.routes}
+    embeds = gives(model, EMBEDDINGS)
     shown = []
     for endpoint, form in ENDPOINTS.items():
-        if gives(model, EMBEDDINGS) is not (endpoint == "embeddings"):
+        if embeds is not (endpoint == "embeddings"):
             continue
         if not form.dialects.isdisjoint(dialects):
             shown.append({"path": f"/v1{form.path}", "served": "passed"})

@@ -166,7 +166,8 @@ class Admission:
         for name in asked.models:
             with contextlib.suppress(ModelNotFound, ModelUnpriced):  # pricing refuses an extra whose model has no price
                 found = await self._catalogs[call.caller.environment].find(name)
-                helpers[name] = bound_price(chosen(found, "")[0], None)
+                if isinstance(found, Model):  # OpenRouter gets the name as it is, and knows no alias
+                    helpers[name] = bound_price(found, None)
         return pricing.worst_case(asked, self._register, price, helpers, call.ask.choices)
 
     def _item(self, call: PaidCall, quote: Quote) -> dict[str, Any]:
