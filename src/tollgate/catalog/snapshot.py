@@ -40,7 +40,7 @@ class Snapshot:
         except TollgateError:  # the door has logged it
             return None
         hosted = entries.hosted(found["routes"], found["upstreams"])
-        aliases = entries.aliases(found["aliases"])
+        aliases = entries.aliases(found.get("aliases", ()))  # absent before the schema has them
         return Known(hosted, aliases, await _read(found["models"]), found["age_seconds"] or 0)
 
     async def keep(self, taken: list[Entry], age_seconds: float) -> None:
