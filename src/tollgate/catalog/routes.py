@@ -86,9 +86,9 @@ def router(
         own = access["markup_ppm"]
         return models_of_key, Access(
             markup_ppm if own is None else own,
-            access["allowed_models_of_org"],
+            access.get("allowed_models_of_org"),
             access["allowed_models"],
-            access["default_model"] or default_model,
+            access.get("default_model") or default_model,
         )
 
     async def models(
