@@ -22,10 +22,10 @@ class Org(Amounts):
     limits: WindowLimits = Field(description="The own limits of the org; null uses the limit of the plan.")
     max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null uses the bound of the plan.")
     allowed_models: list[str] | None = Field(
-        description="Patterns of the models that the org may use; * matches any characters. Null is all."
+        None, description="Patterns of the models that the org may use; * matches any characters. Null is all."
     )
     default_model: str | None = Field(
-        description="The model or alias of calls that name none; null uses the setting DEFAULT_MODEL."
+        None, description="The model or alias of calls that name none; null uses the setting DEFAULT_MODEL."
     )
     open_requests: int = Field(description="How many requests are open now.")
     paid_calls: PaidCalls = Field(description="While suspended, paid calls are refused; other calls are served.")
