@@ -240,7 +240,7 @@ def _of_everyone(chosen: Settings, rooms: Rooms, clock: Monotonic) -> list[APIRo
 
     return [
         health.router(chosen, rooms.database, rooms.http, clock),
-        models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm),
+        models.router(rooms.gate, rooms.catalogs, chosen.markup_ppm, chosen.default_model or None),
     ]
 
 
@@ -299,6 +299,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
     flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
+    own_default = chosen.default_model or None
     uploads = Uploads(
         rooms.gate,
         Spools(chosen.max_unfinished_bytes),
@@ -306,8 +307,8 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         most_json_bytes=chosen.max_body_bytes,
     )
     return [
-        *completions.endpoints(rooms.gate, flow, clock, redact, uploads),
-        *batch.endpoints(rooms.gate, flow, clock, redact, total_seconds=chosen.upstream_timeout_seconds),
+        *completions.endpoints(rooms.gate, flow, clock, redact, uploads, own_default),
+        *batch.endpoints(rooms.gate, flow, clock, redact, own_default, total_seconds=chosen.upstream_timeout_seconds),
     ]
 
 

@@ -310,6 +310,14 @@ class Settings(BaseModel):
         description="What `usage.cost` in an answer states where a markup applies: `charge` states what the org is "
         "charged instead of what the upstream charges you; `both` adds the latter as `usage.upstream_cost`.",
     )
+    default_model: str = Field(
+        "",
+        alias="DEFAULT_MODEL",
+        max_length=256,
+        pattern=r"^[!-~]*$",
+        description="The model or alias of a paid call that names none, unless the org has a default of its own. "
+        "Default: none, and such a call is refused.",
+    )
     extra_prices: str = Field(
         "",
         alias="EXTRA_PRICES",

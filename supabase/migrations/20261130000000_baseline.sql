@@ -599,6 +599,10 @@ create domain tollgate.name as text check (value is not null and length(value) b
 create domain tollgate.org_status as text check (value in ('active', 'suspended'));
 create domain tollgate.markup_ppm as integer check (value between 0 and 100000000);
 create domain tollgate.not_negative as bigint check (value >= 0);
+create domain tollgate.model_patterns as text[] check (
+  cardinality(value) <= 100 and tollgate.all_match(value, '^[!-~]{1,200}$')
+);
+create domain tollgate.model_name as text check (length(value) between 1 and 256 and value ~ '^[[:graph:]]+$');
 
 create table tollgate.plans (
   id text primary key check (id ~ '^[a-z][a-z0-9_-]{0,62}$'),
@@ -653,7 +657,9 @@ create table tollgate.orgs (
   paid_suspended_at timestamptz,
   paid_suspended_reason text,
   chain_head bytea,
-  byok_fee_nanos tollgate.not_negative
+  byok_fee_nanos tollgate.not_negative,
+  allowed_models tollgate.model_patterns,
+  default_model tollgate.model_name
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -670,6 +676,8 @@ comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are 
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
 comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
 comment on column tollgate.orgs.byok_fee_nanos is 'What a request with the org''s own upstream key costs; null follows the plan.';
+comment on column tollgate.orgs.allowed_models is 'Patterns of the models that the org may use, in which * matches anything; null is all. A key''s own list narrows it.';
+comment on column tollgate.orgs.default_model is 'The model or alias of calls that name none; null is the setting DEFAULT_MODEL.';
 
 alter table tollgate.orgs enable row level security;
 
@@ -744,9 +752,6 @@ create domain tollgate.scopes as text[] check (
   value is not null and tollgate.all_match(value, '^(chat|completions|embeddings|models|usage|keys|admin)$')
 );
 create domain tollgate.networks as cidr[] check (cardinality(value) <= 100 and array_ndims(value) = 1);
-create domain tollgate.model_patterns as text[] check (
-  cardinality(value) <= 100 and tollgate.all_match(value, '^[!-~]{1,200}$')
-);
 create domain tollgate.budget_nanos as bigint check (value between 0 and 100000000000000000);
 create domain tollgate.budget_reset as text check (value in ('daily', 'weekly', 'monthly', 'never'));
 create domain tollgate.token_quota as bigint check (value between 0 and 1000000000000000);
@@ -933,7 +938,12 @@ create domain tollgate.base_url as text check (
   value is not null and length(value) <= 2000
   and value ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'
 );
-create domain tollgate.dialect as text check (value is not null and value in ('vllm', 'sglang', 'llamacpp', 'tgi', 'openai'));
+create domain tollgate.dialect as text check (
+  value is not null and value in (
+    'vllm', 'sglang', 'llamacpp', 'tgi', 'openai',
+    'openai-platform', 'azure-openai', 'anthropic', 'groq', 'mistral', 'together'
+  )
+);
 create domain tollgate.secret_name as text check (
   value ~ '^[A-Z][A-Z0-9_]{0,127}$'
   and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_|VAULT_)'
@@ -953,6 +963,33 @@ create domain tollgate.weight as integer check (value is not null and value betw
 create domain tollgate.listing as jsonb check (
   value is not null and jsonb_typeof(value) = 'object' and length(value::text) <= 20000
 );
+create function tollgate.is_targets(targets jsonb) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when jsonb_typeof(targets) = 'array' then
+    jsonb_array_length(targets) between 1 and 16 and not exists (
+      select from jsonb_array_elements(targets) t
+      where jsonb_typeof(t) <> 'object'
+        or (t ->> 'model' ~ '^[[:graph:]]{1,255}$') is not true
+        or (t ->> 'upstream_id' ~ '^[!-~]{1,80}$') is false
+        or (jsonb_typeof(t -> 'weight') = 'number' and t ->> 'weight' ~ '^[0-9]{1,4}$') is not true
+        or (t ->> 'weight')::integer not between 1 and 1000
+    )
+  else false end
+$$;
+
+comment on function tollgate.is_targets(jsonb) is
+  'Whether these are the targets of an alias: 1 to 16, each with a model, a weight from 1 to 1000 and, if only one upstream is meant, its upstream_id.';
+
+
+create domain tollgate.targets as jsonb check (value is not null and tollgate.is_targets(value));
+create domain tollgate.fallbacks as text[] check (
+  value is not null and cardinality(value) <= 16 and tollgate.all_match(value, '^[[:graph:]]{1,255}$')
+);
+create domain tollgate.day as date check (value between '2000-01-01' and '9998-12-31');
+create domain tollgate.description as text check (value is not null and length(value) <= 500);
 create domain tollgate.concurrency as integer check (value between 1 and 100000);
 create domain tollgate.yes_or_no as boolean check (value is not null);
 
@@ -995,6 +1032,9 @@ create table tollgate.routes (
   state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
+  deprecated_on tollgate.day,
+  retires_on tollgate.day,
+  replacement tollgate.model_name,
   unique (model, upstream_id)
 );
 
@@ -1005,7 +1045,31 @@ comment on column tollgate.routes.pricing is 'In OpenRouter''s shape: US dollars
 comment on column tollgate.routes.priority is 'Routes with the lowest priority are tried first; among equal ones, the order is random by weight.';
 comment on column tollgate.routes.listing is 'More fields of the model for GET /v1/models: name, description, architecture, supported_parameters.';
 
+comment on column tollgate.routes.deprecated_on is 'Since when clients are asked to leave the model; shown to them, and nothing else.';
+comment on column tollgate.routes.retires_on is 'The last day (UTC) on which the route serves; null is for good.';
+comment on column tollgate.routes.replacement is 'The model to use instead.';
+
 alter table tollgate.routes enable row level security;
+
+
+create table tollgate.aliases (
+  name tollgate.model primary key,
+  targets tollgate.targets not null,
+  fallbacks tollgate.fallbacks not null default '{}',
+  description tollgate.description not null default '',
+  deprecated_on tollgate.day,
+  retires_on tollgate.day,
+  replacement tollgate.model_name,
+  state tollgate.enabled_state not null default 'active',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+comment on table tollgate.aliases is 'Names of an operator''s for models. A target is a model and never another alias, so there are no cycles; the alias itself among its targets or fallbacks is the model of that name.';
+comment on column tollgate.aliases.targets is 'One of them serves a call, chosen by weight: the same one for the same key or session.';
+comment on column tollgate.aliases.fallbacks is 'Models that are tried in this order when the target fails.';
+
+alter table tollgate.aliases enable row level security;
 
 
 create table tollgate.probes (
@@ -1320,6 +1384,7 @@ create table tollgate.requests (
   expires_at timestamptz not null,
   settled_at timestamptz,
   is_byok boolean not null default false,
+  alias text,
   check ((settled_at is null) = (state in ('held', 'unsettled')))
 ) with (fillfactor = 50); -- space on the page for the settled version of each row: settling then writes no index
 
@@ -1333,6 +1398,7 @@ comment on table tollgate.requests is 'Paid calls, one row for the whole life of
 comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
 comment on column tollgate.requests.price is 'The prices that the hold was made with; estimates are charged with them.';
 comment on column tollgate.requests.charged_price is 'The prices of the route that answered, where they are not those of the hold.';
+comment on column tollgate.requests.alias is 'The alias that the client named, where model is what it stood for.';
 comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
 comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
 comment on column tollgate.requests.is_byok is 'The call used, or could only use, a key of the org''s own: it cost us nothing, and the org the fee, which `price` holds as byok_fee_nanos.';
@@ -2544,6 +2610,14 @@ begin
   if changes ? 'max_concurrent_requests' then
     org.max_concurrent_requests := (changes ->> 'max_concurrent_requests')::bigint;
   end if;
+  org := tollgate.with_fields(
+    org,
+    coalesce((
+      select jsonb_object_agg(c.key, c.value) from jsonb_each(changes) c
+      where c.key in ('allowed_models', 'default_model')
+    ), '{}'),
+    array['allowed_models', 'default_model']
+  );
   if changes ->> 'paid_calls' = 'active' then
     org.paid_suspended_at := null;
     org.paid_suspended_reason := null;
@@ -2573,6 +2647,8 @@ begin
     quarantined_at = org.quarantined_at,
     paid_suspended_at = org.paid_suspended_at,
     paid_suspended_reason = org.paid_suspended_reason,
+    allowed_models = org.allowed_models,
+    default_model = org.default_model,
     updated_at = now()
   where o.id = was.id
   returning * into org;
@@ -2585,7 +2661,7 @@ end
 $$;
 
 comment on function tollgate.change_org(tollgate.caller, text, jsonb) is
-  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
+  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended), allowed_models (null is all), default_model (null is the setting). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: as with_fields(), not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
 
 
 create function public.tollgate_update_org(caller jsonb, org_id text, changes jsonb) returns jsonb
@@ -2725,6 +2801,8 @@ as $$
     'limits', tollgate.limits_shown(coalesce(org.limits_set, org.limits)),
     'max_concurrent_requests', org.max_concurrent_requests,
     'open_requests', org.open_requests,
+    'allowed_models', to_jsonb(org.allowed_models),
+    'default_model', org.default_model,
     'paid_calls', case when org.paid_suspended_at is null then 'active' else 'suspended' end,
     'paid_suspended_at', tollgate.utc(org.paid_suspended_at),
     'paid_suspended_reason', org.paid_suspended_reason,
@@ -5469,6 +5547,233 @@ comment on function public.tollgate_own_transfers(jsonb, jsonb, integer) is
 select tollgate.expose('public.tollgate_own_transfers(jsonb, jsonb, integer)');
 
 
+-- schemas/08_upstreams/aliases.sql
+
+-- Aliases: names of an operator's for models.
+
+create function tollgate.alias_shown(a tollgate.aliases) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select to_jsonb(a) || jsonb_build_object(
+    'id', a.name, 'created_at', tollgate.utc(a.created_at), 'updated_at', tollgate.utc(a.updated_at)
+  )
+$$;
+
+comment on function tollgate.alias_shown(tollgate.aliases) is 'An alias as operators see it.';
+
+
+create function tollgate.models_of(a tollgate.aliases) returns text[]
+language sql
+immutable
+set search_path = ''
+as $$
+  select array(select t ->> 'model' from jsonb_array_elements(a.targets) t) || a.fallbacks::text[]
+$$;
+
+comment on function tollgate.models_of(tollgate.aliases) is 'The models that an alias may stand for.';
+
+
+create function tollgate.aliases_of(names jsonb) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(
+    jsonb_build_object(
+      'name', a.name, 'targets', a.targets, 'fallbacks', a.fallbacks, 'description', a.description,
+      'deprecated_on', a.deprecated_on, 'retires_on', a.retires_on, 'replacement', a.replacement
+    ) order by a.name
+  ), '[]')
+  from tollgate.aliases a
+  where a.state = 'active' and (names is null or a.name in (select jsonb_array_elements_text(names)))
+$$;
+
+comment on function tollgate.aliases_of(jsonb) is 'The active aliases of these names, or all.';
+
+
+create function tollgate.with_targets(names jsonb) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select names || coalesce((
+    select jsonb_agg(distinct s.spelling)
+    from tollgate.aliases a
+    cross join unnest(tollgate.models_of(a)) m (model)
+    cross join lateral (values (m.model), (split_part(m.model, ':', 1))) s (spelling)
+    where a.state = 'active' and a.name in (select jsonb_array_elements_text(names))
+  ), '[]')
+$$;
+
+comment on function tollgate.with_targets(jsonb) is
+  'These names, and those of the models that the aliases among them stand for, with and without a suffix. Null stays null.';
+
+
+create function tollgate.check_targets(made tollgate.aliases) returns void
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  other text;
+begin
+  select a.name into other from tollgate.aliases a
+  where a.name <> made.name and a.name = any (tollgate.models_of(made))
+  order by a.name
+  limit 1;
+  if not found then
+    select a.name into other from tollgate.aliases a
+    where a.name <> made.name and made.name = any (tollgate.models_of(a))
+    order by a.name
+    limit 1;
+  end if;
+  if found then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'alias_of_alias', 'kind', 'alias', 'id', made.name, 'alias', other
+    ));
+  end if;
+end
+$$;
+
+comment on function tollgate.check_targets(tollgate.aliases) is
+  'Refuses, with conflict, an alias that stands for another one, or that another one stands for.';
+
+
+create function public.tollgate_put_alias(caller jsonb, alias jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  was tollgate.aliases;
+  made tollgate.aliases;
+  is_new boolean;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('tollgate.aliases', 0));
+  select a.* into was from tollgate.aliases a where a.name = alias ->> 'name' for no key update;
+  is_new := not found;
+  if is_new then
+    was.fallbacks := '{}';
+    was.description := '';
+    was.state := 'active';
+    was := tollgate.with_fields(
+      was, jsonb_build_object('name', alias -> 'name', 'targets', alias -> 'targets'), array['name', 'targets']
+    );
+  end if;
+  made := tollgate.with_fields(was, alias, array[
+    'name', 'targets', 'fallbacks', 'description', 'deprecated_on', 'retires_on', 'replacement', 'state'
+  ]);
+  if is_new or made is distinct from was then
+    perform tollgate.check_targets(made);
+    made.updated_at := now();
+    if is_new then
+      made.created_at := now();
+      insert into tollgate.aliases select made.*;
+    else
+      update tollgate.aliases a set
+        targets = made.targets, fallbacks = made.fallbacks, description = made.description,
+        deprecated_on = made.deprecated_on, retires_on = made.retires_on, replacement = made.replacement,
+        state = made.state, updated_at = made.updated_at
+      where a.name = made.name;
+    end if;
+    perform tollgate.record(
+      actor, case when is_new then 'alias.created' else 'alias.changed' end, null, made.name, alias - 'name'
+    );
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'created', is_new, 'alias', tollgate.alias_shown(made)
+  );
+end
+$$;
+
+comment on function public.tollgate_put_alias(jsonb, jsonb) is
+  'Creates an alias, or changes the given fields of the one with this name. A repetition changes and records nothing. For admins. Refuses: as recognise(), with_fields() and check_targets(). Takes an advisory lock, so that two aliases cannot be made of each other at once, and locks the row.';
+
+select tollgate.expose('public.tollgate_put_alias(jsonb, jsonb)');
+
+
+create function public.tollgate_delete_alias(caller jsonb, name text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  gone tollgate.aliases;
+begin
+  delete from tollgate.aliases a where a.name = tollgate_delete_alias.name returning a.* into gone;
+  if not found then
+    perform tollgate.refuse_missing('alias', name);
+  end if;
+  perform tollgate.record(
+    actor, 'alias.deleted', null, gone.name, to_jsonb(gone) - 'name' - 'created_at' - 'updated_at'
+  );
+  return jsonb_build_object('caller', tollgate.identity(actor), 'name', gone.name);
+end
+$$;
+
+comment on function public.tollgate_delete_alias(jsonb, text) is
+  'Deletes an alias, and records it in full. For admins. Refuses: as recognise(), not_found. Locks the row.';
+
+select tollgate.expose('public.tollgate_delete_alias(jsonb, text)');
+
+
+create function public.tollgate_alias(caller jsonb, name text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.aliases;
+begin
+  select a.* into found_one from tollgate.aliases a where a.name = tollgate_alias.name;
+  if not found then
+    perform tollgate.refuse_missing('alias', name);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'alias', tollgate.alias_shown(found_one));
+end
+$$;
+
+comment on function public.tollgate_alias(jsonb, text) is
+  'One alias. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_alias(jsonb, text)');
+
+
+create function public.tollgate_aliases(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.aliases',
+    'tollgate.alias_shown',
+    $where$
+      ($1 ->> 'model' is null or $1 ->> 'model' = any (tollgate.models_of(e)))
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+    $where$,
+    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
+    coalesce(filters ->> 'sort', 'name:asc'),
+    filters,
+    page_size,
+    id => 'e.name'
+  );
+end
+$$;
+
+comment on function public.tollgate_aliases(jsonb, jsonb, integer) is
+  'Aliases. `filters`: model (one that the alias may stand for), state, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_aliases(jsonb, jsonb, integer)');
+
+
 -- schemas/08_upstreams/probes.sql
 
 -- Results of probes.
@@ -5596,6 +5901,9 @@ as $$
     'priority', r.priority,
     'weight', r.weight,
     'listing', r.listing,
+    'deprecated_on', r.deprecated_on,
+    'retires_on', r.retires_on,
+    'replacement', r.replacement,
     'state', r.state,
     'created_at', tollgate.utc(r.created_at),
     'updated_at', tollgate.utc(r.updated_at)
@@ -5613,7 +5921,7 @@ declare
   is_new constant boolean := was.created_at is null;
   made tollgate.routes := tollgate.with_fields(was, given, array[
     'model', 'upstream_id', 'upstream_model', 'pricing', 'context_tokens', 'most_output', 'priority', 'weight',
-    'listing', 'state'
+    'listing', 'state', 'deprecated_on', 'retires_on', 'replacement'
   ]);
 begin
   if not is_new and made is not distinct from was then
@@ -5627,7 +5935,8 @@ begin
     update tollgate.routes r set
       upstream_model = made.upstream_model, pricing = made.pricing, context_tokens = made.context_tokens,
       most_output = made.most_output, priority = made.priority, weight = made.weight, listing = made.listing,
-      state = made.state, updated_at = made.updated_at
+      state = made.state, deprecated_on = made.deprecated_on, retires_on = made.retires_on,
+      replacement = made.replacement, updated_at = made.updated_at
     where r.id = made.id;
   end if;
   perform tollgate.record(
@@ -6108,11 +6417,14 @@ stable
 security definer
 set search_path = ''
 as $$
-  select tollgate.listings_of(source, nullif(names, 'null'), within_seconds) || tollgate.routes_of(nullif(names, 'null'))
+  select tollgate.listings_of(source, w.names, within_seconds)
+    || tollgate.routes_of(w.names)
+    || jsonb_build_object('aliases', tollgate.aliases_of(nullif(tollgate_catalog.names, 'null')))
+  from (select tollgate.with_targets(nullif(tollgate_catalog.names, 'null')) as names) w
 $$;
 
 comment on function public.tollgate_catalog(text, jsonb, integer) is
-  'The catalog of models with these names, or of all: the snapshot''s age, its entries if it is younger than `within_seconds` (else null), and the active routes to our own upstreams. Refuses nothing, locks nothing.';
+  'The catalog of models with these names, or of all: the snapshot''s age, its entries if it is younger than `within_seconds` (else null), the active routes to our own upstreams, and the active aliases. With names, the models that aliases of these names stand for are among them. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_catalog(text, jsonb, integer)');
 
@@ -6167,6 +6479,8 @@ begin
       'caller', tollgate.identity(actor),
       'environment', k.environment,
       'allowed_models', to_jsonb(k.allowed_models),
+      'allowed_models_of_org', to_jsonb(o.allowed_models),
+      'default_model', o.default_model,
       'markup_ppm', coalesce(o.markup_ppm, p.markup_ppm)
     )
     from tollgate.api_keys k
@@ -6178,9 +6492,30 @@ end
 $$;
 
 comment on function public.tollgate_catalog_caller(jsonb) is
-  'The caller of the catalog: its markup (null is the setting MARKUP), and the models that its key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
+  'The caller of the catalog: its markup (null is the setting MARKUP), the models that its key and its org may use (null is all), and the org''s default model (null is the setting). Refuses: as recognise(). Locks nothing of the org.';
 
 select tollgate.expose('public.tollgate_catalog_caller(jsonb)');
+
+
+create function public.tollgate_default_model(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, touch => false);
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'default_model', (select o.default_model from tollgate.orgs o where o.id = actor.org_id)
+  );
+end
+$$;
+
+comment on function public.tollgate_default_model(jsonb) is
+  'The default model of the caller''s org; null is the setting DEFAULT_MODEL. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_default_model(jsonb)');
 
 
 create function public.tollgate_catalog_operator(caller jsonb, org_id text, plan text) returns jsonb
@@ -7186,6 +7521,7 @@ begin
     'key_id', r.key_id,
     'endpoint', r.endpoint,
     'model', r.model,
+    'alias', r.alias,
     'served_model', r.served_model,
     'upstream', r.upstream,
     'state', r.state,
@@ -8259,7 +8595,9 @@ begin
       tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
         case when o.paid_suspended_at is not null then tollgate.suspended_refusal(o.id, o.paid_suspended_at) end,
-        case when k.allowed_models is not null then tollgate.model_refusal(k, i.item -> 'models') end
+        case when k.allowed_models is not null or o.allowed_models is not null then
+          tollgate.model_refusal(k, o.allowed_models, i.item -> 'models')
+        end
       ) end as call_refusal
     from jsonb_array_elements(items) with ordinality i (item, place)
     left join tollgate.api_keys k on k.id = key_ids[i.place]
@@ -8421,14 +8759,14 @@ begin
   with requests as (
     insert into tollgate.requests (
       id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
-      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok
+      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok, alias
     )
     select
       a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
       (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
       a.item -> 'price', a.item ->> 'idempotency_key', moment,
       moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision),
-      coalesce((a.item ->> 'is_byok')::boolean, false)
+      coalesce((a.item ->> 'is_byok')::boolean, false), a.item ->> 'alias'
     from unnest(all_admitted) a
     returning id, expires_at
   ),
@@ -8724,20 +9062,21 @@ comment on function tollgate.credits_refusal(bigint, tollgate.worst_case) is
   'The refusal of a request whose worst case the org cannot pay. Where output costs nothing, fewer tokens would not help, so none are affordable.';
 
 
-create function tollgate.model_refusal(key tollgate.api_keys, models jsonb) returns jsonb
+create function tollgate.model_refusal(key tollgate.api_keys, of_org text[], models jsonb) returns jsonb
 language sql
 immutable
 set search_path = ''
 as $$
-  select tollgate.refusal(403, 'model_not_allowed', jsonb_build_object('key_id', key.id, 'model', m.model))
+  select tollgate.refusal(403, 'model_not_allowed', jsonb_build_object('key_id', key.id, 'model', m.model, 'of', l.of))
   from jsonb_array_elements_text(models) with ordinality m (model, place)
-  where not tollgate.model_allowed(key.allowed_models, m.model)
-  order by m.place
+  cross join (values ('org', of_org), ('key', key.allowed_models::text[])) l (of, patterns)
+  where l.patterns is not null and not tollgate.model_allowed(l.patterns, m.model)
+  order by m.place, l.of desc
   limit 1
 $$;
 
-comment on function tollgate.model_refusal(tollgate.api_keys, jsonb) is
-  'The refusal of the first model that the key may not use; null when it may use all.';
+comment on function tollgate.model_refusal(tollgate.api_keys, text[], jsonb) is
+  'The refusal of the first model that the org or the key may not use, by the list of which; null when both may use all.';
 
 
 -- schemas/12_completions/retention.sql
@@ -11024,15 +11363,24 @@ declare
 begin
   return (
     select tollgate.limits_around(actor, k, moment)
-      || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(moment))
-    from (select) nothing
+      || jsonb_build_object(
+        'caller', tollgate.identity(actor),
+        'at', tollgate.utc(moment),
+        'models', jsonb_build_object(
+          'default_model', o.default_model,
+          'allowed_of_org', to_jsonb(o.allowed_models),
+          'allowed_of_key', to_jsonb(k.allowed_models)
+        )
+      )
+    from tollgate.orgs o
     left join tollgate.api_keys k on k.id = actor.key_id
+    where o.id = actor.org_id
   );
 end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'What the limits of the caller''s org, user and key leave: see limits_around(). Refuses: as recognise(). Locks nothing.';
+  'What the limits of the caller''s org, user and key leave: see limits_around(); and its models: those that org and key may use (null is all), and the org''s default (null is the setting). Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');
 

@@ -172,6 +172,9 @@ async def test_a_route_is_shown_whole(api: ApiClient) -> None:
         "priority": 7,
         "weight": 3,
         "listing": {"name": "Ours", "supported_parameters": ["max_tokens"]},
+        "deprecated_on": None,
+        "retires_on": None,
+        "replacement": None,
         "state": "active",
     }
     assert await api.ask("GET", f"{PATH}/{made['id']}") == made
@@ -415,6 +418,7 @@ class LateDoor:
             "models": None,
             "routes": [route | rest],
             "upstreams": [upstream | seconds | {"concurrency": None, "health_path": None, "takes_org_keys": False}],
+            "aliases": [],
         }
 
     async def close(self) -> None: ...
@@ -530,3 +534,24 @@ async def test_models_come_in_order_page_by_page(api: ApiClient) -> None:
     lengths = [one["context_length"] or 0 for one in await listed(api, sort="context_length:asc")]
     assert lengths == sorted(lengths)
     assert (await api.refused("GET", "/admin/models", 400, params={"cursor": "nothing"}))["param"] == "cursor"
+
+
+async def test_an_alias_is_managed_and_its_cycle_refused(office: ApiClient) -> None:
+    path, name, other = "/admin/models/aliases", unique("ours/alias"), unique("other")
+    body = {"name": name, "targets": [{"model": "a/b"}, {"model": "a/c", "weight": 3}]}
+    made = await office.ask("POST", path, 201, json=body)
+    assert [target["weight"] for target in made["targets"]] == [1, 3]
+    assert (made["created"], made["visible"]) == (True, VISIBLE)
+    changed = await office.ask("POST", path, 200, json={"name": name, "retires_on": "2030-12-31"})
+    assert (changed["created"], changed["targets"], changed["retires_on"]) == (False, made["targets"], "2030-12-31")
+    refusal = await office.refused("POST", path, 409, json={"name": other, "targets": [{"model": name}]})
+    assert (refusal["code"], refusal["reason"]) == ("conflict", "alias_of_alias")
+    assert (await office.refused("POST", path, 400, json={"name": other}))["param"] == "targets"
+    for wrong in (1767225600, "2026-02-30", "2030-01-31T00:00:00Z", "1999-12-31"):
+        assert (await office.refused("POST", path, 400, json=body | {"retires_on": wrong}))["param"] == "retires_on"
+    assert (await office.refused("POST", path, 400, json={"name": other, "targets": []}))["param"] == "targets"
+    shown = {field: value for field, value in changed.items() if field not in ("created", "visible")}
+    assert await office.ask("GET", f"{path}/{name}") == shown
+    assert (await office.ask("GET", path, params={"model": "a/c"}))["data"] == [shown]
+    assert (await office.ask("DELETE", f"{path}/{name}"))["name"] == name
+    await office.refused("DELETE", f"{path}/{name}", 404)

@@ -438,3 +438,36 @@ async def test_the_last_fifty_checks_are_kept(api: ApiClient, shared_database: s
     found = await api.ask("GET", f"{PATH}/{made['id']}")
     assert [check["status"] for check in found["checks"]] == ["down"] + ["up"] * 49
     assert found["checks"][0] == found["health"]
+
+
+async def test_a_vendor_is_added_by_its_name(api: ApiClient) -> None:
+    made = await api.ask("POST", PATH, 201, json={"name": unique("vendor"), "preset": "groq", "concurrency": 9})
+    api.made.append(made["id"])
+    assert (made["dialect"], made["base_url"]) == ("groq", "https://api.groq.com/openai/v1")
+    assert (made["secret_name"], made["secret_is_set"], made["concurrency"]) == ("UPSTREAM_GROQ_KEY", False, 9)
+    own = {"preset": "openai", "base_url": "https://proxy.example/v1", "secret_name": VARIABLE}
+    made = await api.ask("POST", PATH, 201, json={"name": unique("vendor"), **own})
+    api.made.append(made["id"])
+    assert (made["dialect"], made["base_url"]) == ("openai-platform", own["base_url"])
+    assert (made["secret_name"], made["secret_is_set"]) == (VARIABLE, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"preset": "azure-openai"}, "https://YOUR-RESOURCE.openai.azure.com/openai/v1"),
+        ({"preset": "groq", "dialect": "groq"}, "Send preset or dialect, not both"),
+        ({"dialect": "vllm"}, "Send preset, or dialect and base_url"),
+        ({"base_url": "http://10.0.0.1/v1"}, "Send preset, or dialect and base_url"),
+        ({"preset": "nobody"}, "preset"),
+    ],
+)
+async def test_half_a_server_is_refused(api: ApiClient, given: dict[str, Any], said: str) -> None:
+    assert said in (await api.refused("POST", PATH, 400, json={"name": "half", **given}))["message"]
+
+
+async def test_the_vendors_are_listed_with_their_endpoints(api: ApiClient) -> None:
+    found = {one["preset"]: one for one in (await api.ask("GET", f"{PATH}/presets"))["data"]}
+    assert set(found) == {"openai", "azure-openai", "anthropic", "groq", "mistral", "together"}
+    assert found["anthropic"]["endpoints"] == ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"]
+    assert found["azure-openai"]["base_url"] is None

@@ -95,7 +95,7 @@ async def test_the_list_has_openais_form_and_openrouters_at_once(get: Any, perso
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     page = answer.json()
-    assert list(page) == ["object", "data", "total_count", "links"]
+    assert list(page) == ["object", "data", "total_count", "links", "default_model"]
     assert (page["object"], page["links"], page["total_count"]) == ("list", {"next": None}, len(page["data"]))
     found = {model["id"]: model for model in page["data"]}
     assert [name for name in found if "sandbox/" in name] == LISTED

@@ -53,12 +53,27 @@ def hosted(**change: Any) -> list[entries.Hosted]:
     return entries.hosted([A_ROUTE | change], [AN_UPSTREAM])
 
 
-def index(*models: dict[str, Any], ours: list[entries.Hosted] | None = None, whole: bool = True) -> CatalogIndex:
-    return CatalogIndex(entries.intake(models)[0], ours or [], HOME, whole=whole)
+def index(
+    *models: dict[str, Any], ours: list[entries.Hosted] | None = None, whole: bool = True, aliases: Any = ()
+) -> CatalogIndex:
+    return CatalogIndex(entries.intake(models)[0], ours or [], HOME, aliases=entries.aliases(aliases), whole=whole)
+
+
+def an_alias(name: str, *targets: str, **change: Any) -> dict[str, Any]:
+    """`targets` are models, with an upstream after a space."""
+    named = [(*target.split(" "), None)[:2] for target in targets]
+    of = [{"model": model, "weight": 1} | ({"upstream_id": upstream} if upstream else {}) for model, upstream in named]
+    return {"name": name, "targets": of, "fallbacks": [], "description": "", **change}
 
 
 def find(of: CatalogIndex, name: str, today: str = "2026-11-21") -> Model:
-    return of.find(name, lambda: today)
+    found = of.find(name, lambda: today)
+    assert isinstance(found, Model)
+    return found
+
+
+def chosen(of: CatalogIndex, name: str, chooser: str = "key", today: str = "2026-11-21") -> list[Model]:
+    return rules.chosen(of.find(name, lambda: today), chooser)
 
 
 def prompt_price(model: Model) -> Decimal:
@@ -327,7 +342,9 @@ def test_what_is_shown_is_openrouters_and_openais_at_our_price() -> None:
     assert list(shown)[:4] == ["id", "object", "created", "owned_by"]
     assert (shown["object"], shown["owned_by"], shown["created"]) == ("model", "sandbox", given["created"])
     assert shown["pricing"] == {"prompt": "0.0000002625", "completion": "0.0000013125", "request": "0", "image": "0"}
-    untouched = {name: value for name, value in shown.items() if name not in ("object", "owned_by", "pricing")}
+    untouched = {
+        name: value for name, value in shown.items() if name not in ("object", "owned_by", "pricing", "endpoints")
+    }
     assert untouched == {name: value for name, value in given.items() if name != "pricing"}
 
 
@@ -397,3 +414,108 @@ def test_without_patterns_all_is_allowed() -> None:
 def test_days_are_compared_as_days(last: date, today: date) -> None:
     of = index(listed("a/b", expiration_date=f"{last.isoformat()}T00:00:00Z"))
     assert [model.id for model in of.offered(today.isoformat())] == (["a/b"] if today <= last else [])
+
+
+def test_an_alias_stands_for_one_target_and_its_fallbacks() -> None:
+    of = index(listed("a/b"), listed("a/c"), aliases=[an_alias("fast", "a/b", fallbacks=["a/c", "a/b"])])
+    assert [model.id for model in chosen(of, "fast")] == ["a/b", "a/c"]
+
+
+def test_keys_get_different_targets_and_each_always_the_same() -> None:
+    of = index(listed("a/b"), listed("a/c"), aliases=[an_alias("fast", "a/b", "a/c"), an_alias("smart", "a/b", "a/c")])
+    names = [chosen(of, "fast", f"key-{number}")[0].id for number in range(40)]
+    assert set(names) == {"a/b", "a/c"}
+    assert names == [chosen(of, "fast", f"key-{number}")[0].id for number in range(40)]
+    assert names != [chosen(of, "smart", f"key-{number}")[0].id for number in range(40)], "each alias is drawn apart"
+
+
+def test_a_target_may_be_one_upstream_of_a_model() -> None:
+    ours = hosted(model="a/b")
+    aliases = [an_alias("ours", "a/b ups_1"), an_alias("theirs", "a/b openrouter"), an_alias("nobodys", "a/b ups_2")]
+    of = index(listed("a/b"), ours=ours, aliases=aliases)
+    assert [route.upstream.id for route in chosen(of, "ours")[0].routes] == ["ups_1"]
+    assert [route.upstream.id for route in chosen(of, "theirs")[0].routes] == ["openrouter"]
+    with pytest.raises(ModelNotFound):
+        chosen(of, "nobodys")
+
+
+def test_an_alias_of_its_own_name_gives_a_model_fallbacks() -> None:
+    of = index(listed("a/b"), listed("a/c"), aliases=[an_alias("a/b", "a/b", fallbacks=["a/c"])])
+    assert [model.id for model in chosen(of, "a/b")] == ["a/b", "a/c"]
+
+
+def test_a_target_that_is_not_served_is_left_out_and_the_last_one_says_why() -> None:
+    expired = listed("a/old", expiration_date="2026-11-20")
+    aliases = [an_alias("fast", "a/gone", "a/old", fallbacks=["a/b"]), an_alias("lost", "a/old")]
+    of = index(listed("a/b"), expired, aliases=aliases)
+    assert [model.id for model in chosen(of, "fast")] == ["a/b"]
+    with pytest.raises(ModelNotFound) as caught:
+        chosen(of, "lost")
+    assert caught.value.facts == {"model": "a/old", "expired_on": "2026-11-20"}
+    partly = index(ours=hosted(), whole=False, aliases=[an_alias("fast", "a/b", "ours/small")])
+    assert [model.id for model in chosen(partly, "fast")] == ["ours/small"]
+
+
+def test_an_alias_is_offered_with_the_listing_of_its_first_target() -> None:
+    alias = an_alias("fast", "a/b", fallbacks=["a/c"], description="Quick.", deprecated_on="2026-11-01")
+    of = index(listed("a/b", name="B"), listed("a/c"), aliases=[alias, an_alias("lost", "a/gone")])
+    offered = of.offered("2026-11-21")
+    assert [model.id for model in offered] == ["a/b", "a/c", "fast"]
+    shown = rules.shown(offered[-1], 0)
+    assert (shown["id"], shown["name"], shown["description"]) == ("fast", "B", "Quick.")
+    assert shown["alias_of"] == ["a/b", "a/c"]
+    assert shown["deprecation"] == {"deprecated_on": "2026-11-01", "retires_on": None, "replacement": None}
+    assert rules.may_use(["a/*"], offered[-1])
+    assert not rules.may_use(["fast", "a/b"], offered[-1]), "an alias allows nothing by itself"
+
+
+def test_a_route_serves_until_its_last_day_and_then_names_its_replacement() -> None:
+    of = index(ours=hosted(deprecated_on="2026-11-01", retires_on="2026-11-30", replacement="ours/next"))
+    model = find(of, "ours/small", "2026-11-30")
+    assert model.retirement == ("2026-11-01", "2026-11-30", "ours/next")
+    assert model.listing["expiration_date"] == "2026-11-30"
+    with pytest.raises(ModelNotFound) as caught:
+        find(of, "ours/small", "2026-12-01")
+    assert caught.value.facts == {"model": "ours/small", "expired_on": "2026-11-30", "replacement": "ours/next"}
+    assert str(caught.value) == "The model ours/small expired on 2026-11-30. Use ours/next instead."
+    assert (len(of.offered("2026-11-30")), of.offered("2026-12-01")) == (1, ())
+
+
+def test_a_model_with_another_route_outlives_one_of_them() -> None:
+    of = index(listed("ours/small"), ours=hosted(retires_on="2026-11-30"))
+    assert find(of, "ours/small").retirement is None
+    assert [route.upstream.id for route in find(of, "ours/small", "2026-12-01").routes] == ["openrouter"]
+
+
+def test_an_alias_that_is_over_is_refused_and_not_offered() -> None:
+    alias = an_alias("fast", "a/b", retires_on="2026-11-20", replacement="a/b")
+    of = index(listed("a/b"), aliases=[alias])
+    with pytest.raises(ModelNotFound) as caught:
+        chosen(of, "fast")
+    assert caught.value.facts == {"model": "fast", "expired_on": "2026-11-20", "replacement": "a/b"}
+    assert [model.id for model in of.offered("2026-11-21")] == ["a/b"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "translated", "missing"),
+    [
+        ("vllm", (), ()),
+        ("openai", ("responses", "messages"), ()),
+        ("anthropic", ("responses",), ("completions",)),
+        ("openai-platform", ("messages",), ()),
+        ("groq", ("responses", "messages"), ("completions",)),
+    ],
+)
+def test_a_model_tells_its_endpoints(dialect: str, translated: tuple[str, ...], missing: tuple[str, ...]) -> None:
+    ours = entries.hosted([A_ROUTE], [AN_UPSTREAM | {"dialect": dialect}])
+    shown = {one["path"]: one["served"] for one in rules.shown(find(index(ours=ours), "ours/small"), 0)["endpoints"]}
+    assert shown["/v1/chat/completions"] == "passed"
+    assert {path for path, how in shown.items() if how == "translated"} == {f"/v1/{name}" for name in translated}
+    assert all(f"/v1/{name}" not in shown for name in (*missing, "embeddings"))
+    counts = "passed" if dialect in ("vllm", "anthropic") else "estimated"
+    assert shown["/v1/messages/count_tokens"] == counts
+
+
+def test_a_model_of_embeddings_is_served_there_alone() -> None:
+    model = find(index(listed("a/e", architecture={"output_modalities": ["embeddings"]})), "a/e")
+    assert rules.endpoints_of(model) == [{"path": "/v1/embeddings", "served": "passed"}]

@@ -51,7 +51,7 @@ async def serving(operator: Door, model: str, **change: Any) -> str:
 
 async def test_a_source_that_nobody_kept_has_no_snapshot(door: Door, source: str) -> None:
     found = await store.catalog(door, source, ["a/b"], DAY)
-    assert found == {"age_seconds": None, "models": None, "routes": [], "upstreams": []}
+    assert found == {"age_seconds": None, "models": None, "routes": [], "upstreams": [], "aliases": []}
 
 
 async def test_what_was_kept_is_found_by_any_of_its_names_in_the_order_of_the_list(door: Door, source: str) -> None:
@@ -127,6 +127,9 @@ async def test_a_route_is_told_with_its_server(door: Door, operator: Door, sourc
         "weight": 1,
         "listing": {},
         "state": "active",
+        "deprecated_on": None,
+        "retires_on": None,
+        "replacement": None,
     }
     assert upstream == {
         "id": upstream_id,
@@ -296,14 +299,25 @@ async def test_a_caller_is_told_the_markup_and_the_models_of_the_key(
     person: Any, shared_database: str, sql: Callable[..., Any]
 ) -> None:
     someone = await person()
+    none = dict.fromkeys(("allowed_models", "allowed_models_of_org", "markup_ppm", "default_model"))
     access = await store.model_access(someone.at_the_door())
-    assert access == {"environment": "live", "allowed_models": None, "markup_ppm": None}
-    await sql(shared_database, "update tollgate.orgs set markup_ppm = 50000 where id = $1", someone.org_id)
+    assert access == {"environment": "live", **none}
+    await sql(
+        shared_database,
+        "update tollgate.orgs set markup_ppm = 50000, allowed_models = '{a/*}', default_model = 'a/b' where id = $1",
+        someone.org_id,
+    )
     await sql(
         shared_database, "update tollgate.api_keys set allowed_models = '{a/*,b}' where org_id = $1", someone.org_id
     )
     access = await store.model_access(someone.at_the_door())
-    assert access == {"environment": "live", "allowed_models": ["a/*", "b"], "markup_ppm": 50_000}
+    assert access == {
+        "environment": "live",
+        "allowed_models": ["a/*", "b"],
+        "allowed_models_of_org": ["a/*"],
+        "markup_ppm": 50_000,
+        "default_model": "a/b",
+    }
 
 
 async def test_the_plans_markup_counts_where_the_org_has_none(
@@ -323,3 +337,87 @@ async def test_a_key_without_the_scope_sees_no_models(person: Any) -> None:
     error = await refused(store.model_access(someone.at_the_door()))
     assert isinstance(error, PermissionDenied)
     assert error.facts["scope"] == "models"
+
+
+async def put(operator: Door, name: str, *targets: str, **change: Any) -> Any:
+    of = [{"model": target, "weight": 1} for target in targets]
+    return await store.put_alias(operator, {"name": name, "targets": of, **change})
+
+
+async def test_an_alias_is_made_changed_told_and_deleted(door: Door, operator: Door, source: str, model: str) -> None:
+    name = f"alias-{model}"
+    made = await put(operator, name, model, fallbacks=["a/b"])
+    assert (made["created"], made["alias"]["targets"]) == (True, [{"model": model, "weight": 1}])
+    again = await put(operator, name, model, fallbacks=["a/b"])
+    assert (again["created"], again["alias"]) == (False, made["alias"])
+    changed = await store.put_alias(operator, {"name": name, "retires_on": "2030-01-31", "replacement": model})
+    assert changed["alias"]["targets"] == made["alias"]["targets"], "what is left out stays"
+    (told,) = (await store.catalog(door, source, [name], DAY))["aliases"]
+    assert told == {
+        "name": name,
+        "targets": [{"model": model, "weight": 1}],
+        "fallbacks": ["a/b"],
+        "description": "",
+        "deprecated_on": None,
+        "retires_on": "2030-01-31",
+        "replacement": model,
+    }
+    await store.put_alias(operator, {"name": name, "state": "disabled"})
+    assert (await store.catalog(door, source, [name], DAY))["aliases"] == []
+    assert [row["name"] for row in (await store.aliases(operator, {"model": model}, 10))["data"]] == [name]
+    await store.delete_alias(operator, name)
+    assert isinstance(await refused(store.alias(operator, name)), NotFound)
+    events = (await audit.events(operator, {"target_id": name}, 10))["data"]
+    assert [event["action"] for event in reversed(events)] == [
+        "alias.created", "alias.changed", "alias.changed", "alias.deleted"
+    ]  # fmt: skip
+
+
+async def test_a_cold_instance_reads_an_alias_with_the_models_that_it_stands_for(
+    door: Door, operator: Door, source: str, model: str
+) -> None:
+    upstream_id = await serving(operator, model)
+    await store.keep(door, source, rows("a/b"), 0)
+    name = f"alias-{model}"
+    await put(operator, name, model, fallbacks=["a/b:nitro"])
+    found = await store.catalog(door, source, [name], DAY)
+    assert [route["upstream_id"] for route in found["routes"]] == [upstream_id]
+    assert (found["models"], len(found["aliases"])) == (["{}"], 1)
+    await store.delete_alias(operator, name)
+
+
+async def test_no_alias_stands_for_another(operator: Door, model: str) -> None:
+    one, other = f"one-{model}", f"other-{model}"
+    await put(operator, one, model, one)
+    refusal = await refused(put(operator, other, one))
+    assert refusal.facts["reason"] == "alias_of_alias"
+    assert f"{one} is an alias too" in str(refusal)
+    refusal = await refused(put(operator, model, "a/b"))
+    assert (refusal.facts["reason"], refusal.facts["alias"]) == ("alias_of_alias", one)
+    await store.delete_alias(operator, one)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("targets", []),
+        ("targets", {"model": "a"}),
+        ("targets", [{"model": "a b", "weight": 1}]),
+        ("targets", [{"model": "a", "weight": 0}]),
+        ("targets", [{"model": "a", "weight": "1"}]),
+        ("targets", [{"weight": 1}]),
+        ("targets", [None]),
+        ("fallbacks", ["a b"]),
+        ("fallbacks", None),
+        ("name", "a/b/c"),
+        ("retires_on", "never"),
+        ("odd", 1),
+    ],
+)
+async def test_an_alias_that_makes_no_sense_is_refused_by_its_field(
+    operator: Door, model: str, field: str, wrong: Any
+) -> None:
+    given = {"name": f"alias-{model}", "targets": [{"model": model, "weight": 1}], field: wrong}
+    refusal = await refused(store.put_alias(operator, given))
+    assert isinstance(refusal, BadRequest)
+    assert refusal.param == field

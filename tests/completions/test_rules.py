@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from tollgate.completions import endings, replay, rules
 from tollgate.core import request_body
 from tollgate.core.extras.pricing import NO_EXTRAS
 from tollgate.core.extras.register import REGISTER
-from tollgate.core.models import OPENROUTER, Model, Route, Upstream
+from tollgate.core.models import OPENROUTER, Model, Retirement, Route, Upstream
 from tollgate.core.prices import read
 from tollgate.core.sse import Tally
 
@@ -84,9 +85,14 @@ def test_the_price_of_a_hold_is_kept_exactly() -> None:
 def test_openrouter_comes_once_and_is_told_only_the_names_it_knows() -> None:
     ours, both = Model("ours", (HERE,)), Model("b/model", (HERE, Route(OPEN_ROUTER, "b/model", PRICE)))
     assert rules.routes_of([KNOWN, ours, both]) == (KNOWN.routes[0], HERE, HERE)
-    assert rules.openrouter_models([KNOWN, ours, both]) == ("a/model", "b/model")
-    assert rules.openrouter_models([KNOWN, both]) == ()
-    assert rules.openrouter_models([ours, ours]) == ()
+    ask, listing = an_ask(), an_ask(models=["an/alias"])
+    assert rules.openrouter_models([KNOWN, ours, both], ask) == ("a/model", "b/model")
+    assert rules.openrouter_models([KNOWN, both], ask) == ()
+    assert rules.openrouter_models([ours, ours], ask) == ()
+    assert rules.openrouter_models([KNOWN, both], ask, by_alias=True) == ("a/model", "b/model")
+    assert rules.openrouter_models([KNOWN, ours], ask, by_alias=True) == ()
+    for models in ([KNOWN], [KNOWN, ours]):
+        assert rules.openrouter_models(models, listing, by_alias=True) == ("a/model",), "no alias goes to OpenRouter"
 
 
 @given(st.integers(200, 599), st.sampled_from(["application/json", "text/event-stream"]), st.binary(max_size=2000))
@@ -120,3 +126,30 @@ def test_a_query_is_counted_with_each_document() -> None:
         return request_body.read(json.dumps(body).encode(), "rerank").prompt.tokens
 
     assert tokens(10, "ABCDEFGH") - tokens(10, "A") == (10 + 1) * 7
+
+
+def test_the_end_of_a_model_is_told_as_the_rfcs_write_it() -> None:
+    told = rules.notices(Retirement("2026-01-02", "2026-11-30", "a/next"))
+    assert told == {
+        "deprecation": "@1767312000",
+        "sunset": "Tue, 01 Dec 2026 00:00:00 GMT",
+        "x-tollgate-replacement": "a/next",
+    }
+    assert rules.notices(Retirement(retires_on="9999-12-31", replacement="次")) == {}
+    assert rules.notices(None) == {}
+
+
+SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({}, None),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, "modalities"),
+        ({"messages": [{"role": "user", "content": [SOUND]}]}, "messages"),
+        ({"plugins": [{"id": "web"}]}, "plugins"),
+    ],
+)
+def test_what_a_vendor_bills_apart_is_known(asked: dict[str, Any], param: str | None) -> None:
+    assert rules.is_billed_apart(an_ask(**asked)) == param

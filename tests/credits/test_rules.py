@@ -128,6 +128,41 @@ def test_tokens_without_a_cost_are_billed_at_the_listed_price(given: dict[str, A
     assert bill(usage, PLAIN, markup_ppm=0).cost_nanos == 10 * 1000 + 5 * 2000
 
 
+CACHES = {
+    "chat": {"prompt_tokens_details": {"cached_tokens": 40}},
+    "responses": {"input_tokens_details": {"cached_tokens": 40}},
+    "openrouter": {"prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 10}},
+    "messages": {"cache_read_input_tokens": 30, "cache_creation_input_tokens": 10},
+    "for 1h": {"cache_creation_input_tokens": 10, "cache_creation": {"ephemeral_1h_input_tokens": 8}},
+    "beyond the prompt": {"cache_read_input_tokens": 900, "cache_creation_input_tokens": 900},
+    "no numbers": {"cache_read_input_tokens": "many", "prompt_tokens_details": [], "cache_creation": 5},
+}
+READ, WRITE, HOUR = "0.0000001", "0.00000125", "0.000002"
+
+
+@pytest.mark.parametrize(
+    ("stated", "prices", "prompt_nanos"),
+    [
+        ("chat", {"input_cache_read": READ}, 60 * 1000 + 40 * 100),
+        ("responses", {"input_cache_read": READ}, 60 * 1000 + 40 * 100),
+        ("openrouter", {"input_cache_read": READ, "input_cache_write": WRITE}, 60 * 1000 + 30 * 100 + 10 * 1250),
+        ("messages", {"input_cache_read": READ, "input_cache_write": WRITE}, 60 * 1000 + 30 * 100 + 10 * 1250),
+        ("messages", {}, 100 * 1000),
+        ("for 1h", {"input_cache_write": WRITE, "input_cache_write_1h": HOUR}, 90 * 1000 + 2 * 1250 + 8 * 2000),
+        ("for 1h", {"input_cache_write": WRITE}, 90 * 1000 + 10 * 1250),
+        ("beyond the prompt", {"input_cache_read": READ}, 100 * 100),
+        ("no numbers", {"input_cache_read": READ}, 100 * 1000),
+    ],
+)
+def test_tokens_of_a_cache_have_its_price_where_that_is_listed(
+    stated: str, prices: dict[str, str], prompt_nanos: int
+) -> None:
+    usage = read_usage({"prompt_tokens": 100, "completion_tokens": 5, **CACHES[stated]})
+    assert usage is not None
+    price = read({"prompt": "0.000001", "completion": "0.000002", **prices})
+    assert bill(usage, price, markup_ppm=0).cost_nanos == prompt_nanos + 5 * 2000
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -33,6 +33,8 @@ def token(**claims: str) -> str:
 BAD = [
     ("TOLLGATE_ENV", "staging", "'development' or 'production'"),
     ("TOLLGATE_ENV", "Production", "'development' or 'production'"),
+    ("DEFAULT_MODEL", "two words", "match"),
+    ("DEFAULT_MODEL", "m" * 257, "256"),
     ("PORT", "eighty", "integer"),
     ("PORT", "80.5", "integer"),
     ("PORT", "-1", "greater than or equal to 0"),

@@ -23,6 +23,12 @@ const DIALECTS: [Row["dialect"], string][] = [
   ["llamacpp", "llama.cpp"],
   ["tgi", "Text Generation Inference"],
   ["openai", "Another with OpenAI's API"],
+  ["openai-platform", "OpenAI"],
+  ["azure-openai", "Azure OpenAI"],
+  ["anthropic", "Anthropic"],
+  ["groq", "Groq"],
+  ["mistral", "Mistral"],
+  ["together", "Together"],
 ];
 export const SERVING_STATES: [string, string][] = [
   ["active", "Active"],

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 ACTIONS: Mapping[str, str] = {
     "access.refused": "A key without the role called a path for operators.",
+    "alias.changed": "An alias was changed.",
+    "alias.created": "An alias was created.",
+    "alias.deleted": "An alias was deleted.",
     "books.audited": "An operator ran the audit of the books.",
     "catalog.refreshed": "An operator had the list of models read again.",
     "content.read": "Somebody read the prompt and answer of a request.",

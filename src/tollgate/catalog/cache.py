@@ -12,8 +12,8 @@ from typing import Final
 
 from cachetools import TTLCache
 
-from tollgate.catalog.entries import Entry, Hosted
-from tollgate.catalog.index import CatalogIndex
+from tollgate.catalog.entries import AliasRow, Entry, Hosted
+from tollgate.catalog.index import CatalogIndex, Found
 from tollgate.catalog.rules import FRESH_SECONDS, OLDEST_SECONDS, CatalogState, spellings
 from tollgate.catalog.snapshot import Known, Snapshot
 from tollgate.catalog.source import Source, SourceFailed
@@ -49,6 +49,7 @@ class Catalog:
         self._index: CatalogIndex | None = None
         self._entries: list[Entry] | None = None
         self._hosted: list[Hosted] | None = [] if door is None else None
+        self._aliases: list[AliasRow] = []
         self._readings = self._newest_reading = 0
         self._taken_at = 0.0
         self._due_at = clock()
@@ -60,8 +61,8 @@ class Catalog:
         self._hits = self._misses = self._refreshes = self._failures = self._skipped = 0
         self._last_error: str | None = None
 
-    async def find(self, name: str) -> Model:
-        """The model of this name, in any spelling. If it is in memory, nothing is awaited."""
+    async def find(self, name: str) -> Found:
+        """The model of this name, in any spelling, or the alias. If it is in memory, nothing is awaited."""
         index = self._usable()
         if index is None:
             return await self._find_cold(name)
@@ -135,7 +136,7 @@ class Catalog:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _find_cold(self, name: str) -> Model:
+    async def _find_cold(self, name: str) -> Found:
         """From the snapshot, else from the whole list."""
         index = self._single.get(name)
         if index is not None:
@@ -146,7 +147,7 @@ class Catalog:
         if known is None or known.entries is None:
             return await self._find_loaded(name)
         self._load_if_due()
-        index = CatalogIndex(known.entries, known.hosted, self._home)
+        index = CatalogIndex(known.entries, known.hosted, self._home, aliases=known.aliases)
         try:
             model = index.find(name, self._today)
         except ModelNotFound:
@@ -157,7 +158,7 @@ class Catalog:
         self._misses += 1
         return model
 
-    async def _find_loaded(self, name: str) -> Model:
+    async def _find_loaded(self, name: str) -> Found:
         return (await self._loaded()).find(name, self._today)
 
     async def _loaded(self) -> CatalogIndex:
@@ -241,7 +242,9 @@ class Catalog:
 
     def _arrange(self) -> None:
         whole = self._entries is not None and self._hosted is not None
-        self._index = CatalogIndex(self._entries or (), self._hosted or (), self._home, whole=whole)
+        self._index = CatalogIndex(
+            self._entries or (), self._hosted or (), self._home, aliases=self._aliases, whole=whole
+        )
         self._single.clear()
 
     def _put_off(self) -> None:
@@ -249,13 +252,14 @@ class Catalog:
         self._due_at = self._clock() + self._pause
 
     async def _read_hosted(self, within_seconds: int) -> Known | None:
-        """Reads our own routes, and the snapshot if it is fresh enough. A late answer does not replace a newer one."""
+        """Reads our own routes and aliases, and the snapshot if it is fresh enough. A late answer does not replace a
+        newer one."""
         self._readings += 1
         reading = self._readings
         known = await self._known(None, within_seconds)
         if known is not None and reading > self._newest_reading:
             self._newest_reading = reading
-            self._hosted = known.hosted
+            self._hosted, self._aliases = known.hosted, known.aliases
         return known
 
     async def _known(self, names: Sequence[str] | None, within_seconds: int) -> Known | None:

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any, Final, NamedTuple, get_args
 
 from tollgate.core import prices, strict_json
-from tollgate.core.models import OPENROUTER, Dialect, Route, Upstream
+from tollgate.core.models import VENDORS, OwnDialect, Retirement, Route, Upstream
 from tollgate.core.names import is_name
 from tollgate.core.prices import Price, Unpriced
 
@@ -39,6 +39,10 @@ DEFAULT_LISTING: Final[dict[str, Json]] = {
 """Defaults for models that OpenRouter does not list. Strict SDKs need every field."""
 
 
+KNOWN: Final = frozenset((*get_args(OwnDialect), *VENDORS))
+"""The dialects of upstreams in the database."""
+
+
 class Entry(NamedTuple):
     """A model as OpenRouter lists it."""
 
@@ -56,6 +60,17 @@ class Hosted(NamedTuple):
     model: str
     route: Route
     listing: Mapping[str, Json]
+
+
+class AliasRow(NamedTuple):
+    """An alias as the database keeps it: with the names of models."""
+
+    name: str
+    targets: tuple[tuple[str, str | None, int], ...]
+    """Model, upstream id and weight."""
+    fallbacks: tuple[str, ...] = ()
+    description: str = ""
+    retirement: Retirement | None = None
 
 
 def intake(listed: Iterable[object]) -> tuple[list[Entry], int]:
@@ -87,8 +102,26 @@ def encoded(listing: Mapping[str, Json]) -> str:
 
 def hosted(routes: Iterable[Mapping[str, Json]], upstreams: Iterable[Mapping[str, Json]]) -> list[Hosted]:
     """The routes to our own upstreams. A route that cannot be read (written by newer code, or by hand) is left out."""
-    servers = {given["id"]: _upstream(given) for given in upstreams if given["dialect"] in get_args(Dialect)}
+    servers = {given["id"]: _upstream(given) for given in upstreams if given["dialect"] in KNOWN}
     return [made for given in routes if (made := _hosted(given, servers.get(given["upstream_id"]))) is not None]
+
+
+def aliases(rows: Iterable[Mapping[str, Json]]) -> list[AliasRow]:
+    return [
+        AliasRow(
+            given["name"],
+            tuple((target["model"], target.get("upstream_id"), target["weight"]) for target in given["targets"]),
+            tuple(given["fallbacks"]),
+            given["description"],
+            _retirement(given),
+        )
+        for given in rows
+    ]
+
+
+def _retirement(given: Mapping[str, Json]) -> Retirement | None:
+    stated = Retirement(given.get("deprecated_on"), given.get("retires_on"), given.get("replacement"))
+    return stated if stated.deprecated_on or stated.retires_on else None
 
 
 def _entry(given: object) -> Entry | None:
@@ -134,7 +167,7 @@ def _priced_as_its_target(entry: Entry, entries: Mapping[str, Entry]) -> Entry:
 
 def _hosted(given: Mapping[str, Json], upstream: Upstream | None) -> Hosted | None:
     price = _price(given["pricing"])
-    if upstream is None or upstream.dialect == OPENROUTER or price is None:
+    if upstream is None or price is None:
         return None
     route = Route(
         upstream,
@@ -144,6 +177,7 @@ def _hosted(given: Mapping[str, Json], upstream: Upstream | None) -> Hosted | No
         given["most_output"],
         given["priority"],
         given["weight"],
+        _retirement(given),
     )
     return Hosted(given["model"], route, _listing(given))
 
@@ -167,6 +201,7 @@ def _listing(given: Mapping[str, Json]) -> dict[str, Json]:
     """Defaults, overridden by what the route says, overridden by the operator's listing."""
     name, context = given["model"], given["context_tokens"]
     limits = {"context_length": context, "max_completion_tokens": given["most_output"], "is_moderated": False}
+    ends = {"expiration_date": given["retires_on"]} if given.get("retires_on") else {}
     known = {"name": name, "created": given["created"], "context_length": context, "top_provider": limits}
     fixed = {
         "id": name,
@@ -174,4 +209,4 @@ def _listing(given: Mapping[str, Json]) -> dict[str, Json]:
         "pricing": prices.marked_up(given["pricing"], 0),
         "links": {"details": f"/api/v1/models/{name}"},
     }
-    return {**fixed, **DEFAULT_LISTING, **known, **given["listing"], **fixed}
+    return {**fixed, **DEFAULT_LISTING, **known, **given["listing"], **ends, **fixed}

@@ -59,6 +59,7 @@ def _shown(
         "output_modalities": architecture.get("output_modalities") or [],
         "pricing": pricing,
         "charged_pricing": prices.marked_up(pricing, markup_ppm),
+        "alias_of": list(model.alias_of),
         "routes": [_route(route, servers.get(route.upstream.id), breakers) for route in model.routes],
     }
 

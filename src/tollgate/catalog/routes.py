@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from cachetools import LRUCache
 from fastapi import Depends, Query
@@ -46,14 +46,15 @@ class EncodedModels:
         self._models: Sequence[Model] = ()
         self._shown: LRUCache[int, list[bytes]] = LRUCache(MOST_MARKUPS)
 
-    async def chosen(self, filters: ModelFilters, markup_ppm: int, patterns: Sequence[str] | None) -> list[bytes]:
+    async def chosen(self, filters: ModelFilters, access: "Access") -> list[bytes]:
         models = await self.catalog.models()
         wanted = filters.modalities
         return [
             entry
-            for model, entry in zip(models, await self._encoded(models, markup_ppm), strict=True)
+            for model, entry in zip(models, await self._encoded(models, access.markup_ppm), strict=True)
             if (ALL in wanted or rules.gives(model, wanted))
-            and (not filters.usable or rules.allowed(patterns, model.id))
+            and rules.may_use(access.of_org, model)
+            and (not filters.usable or rules.may_use(access.of_key, model))
         ]
 
     async def _encoded(self, models: Sequence[Model], markup_ppm: int) -> list[bytes]:
@@ -69,36 +70,60 @@ class EncodedModels:
         return shown
 
 
-def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int) -> Routes:
-    """`markup_ppm` is the setting, for orgs and plans without their own markup."""
+class Access(NamedTuple):
+    """What a caller sees of the catalog."""
+
+    markup_ppm: int
+    of_org: Sequence[str] | None
+    """Patterns of the models that the org may use; the others are not listed."""
+    of_key: Sequence[str] | None
+    default_model: str | None
+
+
+def router(
+    gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int, default_model: str | None = None
+) -> Routes:
+    """`markup_ppm` and `default_model` are the settings, for orgs without their own."""
     routes = Routes(tags=["models"], dependencies=IN_THE_DOCUMENT)
     encoded_models = {environment: EncodedModels(catalog) for environment, catalog in catalogs.items()}
 
-    async def access_of(door: Door) -> tuple[EncodedModels, int, Sequence[str] | None]:
-        """The models of the key's environment, its markup, and the patterns of the models it may use."""
+    async def access_of(door: Door) -> tuple[EncodedModels, Access]:
+        """The models of the key's environment, and what it sees of them."""
         access = await store.model_access(door)
         models_of_key = encoded_models.get(access["environment"])
         if models_of_key is None:
             raise CatalogUnavailable
         own = access["markup_ppm"]
-        return models_of_key, markup_ppm if own is None else own, access["allowed_models"]
+        return models_of_key, Access(
+            markup_ppm if own is None else own,
+            access.get("allowed_models_of_org"),
+            access["allowed_models"],
+            access.get("default_model") or default_model,
+        )
+
+    async def visible(door: Door, name: str) -> tuple[Model, Access]:
+        models_of_key, access = await access_of(door)
+        found = rules.as_model(await models_of_key.catalog.find(name))
+        if not rules.may_use(access.of_org, found):
+            raise ModelNotFound(param="model", model=name)
+        return found, access
 
     async def models(
         request: Request, door: Annotated[Door, Depends(gate.open)], filters: Annotated[ModelFilters, Query()]
     ) -> Response:
-        models_of_key, markup, patterns = await access_of(door)
-        chosen = await models_of_key.chosen(filters, markup, patterns)
+        models_of_key, access = await access_of(door)
+        chosen = await models_of_key.chosen(filters, access)
         end = filters.offset + filters.limit
         query = request.url.include_query_params(offset=end).query
         following = f"{asked_path(request.scope)}?{query}" if end < len(chosen) else None
-        return _json(_page(chosen[filters.offset : end], len(chosen), following))
+        return _json(_page(chosen[filters.offset : end], len(chosen), following, access.default_model))
 
     async def count(
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[ModalityFilter, Query()]
     ) -> dict[str, Any]:
-        models_of_key, markup, patterns = await access_of(door)
+        models_of_key, access = await access_of(door)
         listed = ModelFilters(output_modalities=filters.output_modalities)
-        return {"data": {"count": len(await models_of_key.chosen(listed, markup, patterns))}}
+        return {"data": {"count": len(await models_of_key.chosen(listed, access))}}
 
     async def usable(
         request: Request, door: Annotated[Door, Depends(gate.open)], filters: Annotated[PagedModels, Query()]
@@ -106,20 +131,20 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int)
         return await models(request, door, ModelFilters(**filters.model_dump(), usable=True))
 
     async def endpoints(door: Annotated[Door, Depends(gate.open)], author: str, slug: str) -> dict[str, Any]:
-        models_of_key, markup, _ = await access_of(door)
-        return {"data": readouts.endpoints(await models_of_key.catalog.find(f"{author}/{slug}"), markup)}
+        found, access = await visible(door, f"{author}/{slug}")
+        return {"data": readouts.endpoints(found, access.markup_ppm)}
 
     async def providers(door: Annotated[Door, Depends(gate.open)]) -> dict[str, Any]:
         """The upstreams that serve the models. OpenRouter is one of them, whatever providers it has."""
-        models_of_key, _, _ = await access_of(door)
+        models_of_key, _ = await access_of(door)
         return {"data": readouts.providers(await models_of_key.catalog.models())}
 
     async def model(door: Annotated[Door, Depends(gate.open)], author: str, slug: str) -> Response:
         return await named(door, f"{author}/{slug}")
 
     async def named(door: Annotated[Door, Depends(gate.open)], name: str) -> Response:
-        models_of_key, markup, _ = await access_of(door)
-        return _json(_shown(await models_of_key.catalog.find(name), markup))
+        found, access = await visible(door, name)
+        return _json(_shown(found, access.markup_ppm))
 
     add = partial(routes.add_api_route, responses=refusals(CatalogUnavailable, ModelNotFound))
     add("/v1/models", models, summary="List models", response_model=ModelList)
@@ -146,8 +171,8 @@ def _shown(model: Model, markup_ppm: int) -> bytes:
     return encoded(rules.shown(model, markup_ppm)).encode()
 
 
-def _page(shown: Sequence[bytes], total: int, following: str | None) -> bytes:
-    rest = {"total_count": total, "links": {"next": following}}
+def _page(shown: Sequence[bytes], total: int, following: str | None, default_model: str | None) -> bytes:
+    rest = {"total_count": total, "links": {"next": following}, "default_model": default_model}
     return b'{"object":"list","data":[%b],%b' % (b",".join(shown), encoded(rest)[1:].encode())
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any, Final, Literal, NamedTuple
 
-from tollgate.core import prices
+from tollgate.core import prices, rendezvous
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import BadRequest, ModelUnpriced
-from tollgate.core.models import Model
+from tollgate.core.models import Alias, Model, Target
 from tollgate.core.money import EXACT
 from tollgate.core.prices import PPM, Price, Unpriced
 
@@ -21,6 +22,7 @@ ListHealth = Literal["healthy", "stale", "cold", "down"]
 
 PER_MILLION: Final = ("prompt", "completion")
 SELF_HOSTED: Final = "self-hosted"
+EMBEDDINGS: Final = frozenset(("embeddings",))
 
 
 class CatalogState(NamedTuple):
@@ -53,6 +55,56 @@ def spellings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((name, *nearer)))
 
 
+def chosen(found: Model | Alias, chooser: str) -> list[Model]:
+    """The models that may answer, in order: of an alias the target that falls to this chooser, and its fallbacks."""
+    if isinstance(found, Model):
+        return [found]
+    arms = rendezvous.ordered(
+        found.targets, f"{found.name} {chooser}", name=_arm_name, weight=lambda target: target.weight
+    )
+    models: list[Model] = []
+    for model in (*(arm.model for arm in arms[:1]), *found.fallbacks):
+        if model not in models:
+            models.append(model)
+    return models
+
+
+def as_model(found: Model | Alias) -> Model:
+    """An alias as a model: with the listing of its first target, and all that it may stand for."""
+    if isinstance(found, Model):
+        return found
+    models = [target.model for target in found.targets] + list(found.fallbacks)
+    own = {"id": found.name, "canonical_slug": models[0].id}
+    own |= {"description": found.description} if found.description else {}
+    routes = tuple(dict.fromkeys(route for model in models for route in model.routes))
+    alias_of = tuple(dict.fromkeys(model.id for model in models))
+    return Model(found.name, routes, {**models[0].listing, **own}, found.retirement, alias_of)
+
+
+def may_use(patterns: Sequence[str] | None, model: Model) -> bool:
+    """Of an alias, whether all that it may stand for is allowed: the alias itself allows nothing."""
+    return all(allowed(patterns, name) for name in model.alias_of or (model.id,))
+
+
+def endpoints_of(model: Model) -> list[dict[str, str]]:
+    """The paid endpoints at which a model is served, and how: by its servers, by a translation, or by our own count."""
+    dialects = {route.upstream.dialect for route in model.routes}
+    embeds = gives(model, EMBEDDINGS)
+    shown = []
+    for endpoint, form in ENDPOINTS.items():
+        if embeds is not (endpoint == "embeddings"):
+            continue
+        if not form.dialects.isdisjoint(dialects):
+            shown.append({"path": f"/v1{form.path}", "served": "passed"})
+        elif form.is_translated or form.is_free:
+            shown.append({"path": f"/v1{form.path}", "served": "translated" if form.is_translated else "estimated"})
+    return shown
+
+
+def _arm_name(target: Target) -> str:
+    return f"{target.model.id} {target.upstream_id or ''}"
+
+
 def bound_price(model: Model, max_price: Mapping[str, Any] | None) -> Price:
     """The highest price of the model's routes. A route without a price is bounded by the client's max_price."""
     priced = [route.price if route.price is not None else _most(model.id, max_price) for route in model.routes]
@@ -70,6 +122,9 @@ def shown(model: Model, markup_ppm: int) -> dict[str, Any]:
         "owned_by": owner(listing["id"]),
         **{name: value for name, value in listing.items() if name not in ("id", "object", "created", "owned_by")},
         "pricing": prices.marked_up(listing["pricing"], markup_ppm),
+        "endpoints": endpoints_of(model),
+        **({"alias_of": list(model.alias_of)} if model.alias_of else {}),
+        **({"deprecation": model.retirement._asdict()} if model.retirement else {}),
     }
 
 

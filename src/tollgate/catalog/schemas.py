@@ -8,6 +8,20 @@ DEFAULT_MODALITIES = "text,embeddings"
 MOST_LISTED = 100_000
 
 
+class ServedEndpoint(BaseModel):
+    path: str = Field(examples=["/v1/chat/completions"])
+    served: Literal["passed", "translated", "estimated"] = Field(
+        description="passed: a server of the model has the endpoint. translated: its servers get a chat completion. "
+        "estimated: Tollgate answers by itself."
+    )
+
+
+class Deprecation(BaseModel):
+    deprecated_on: str | None = Field(description="Since when clients are asked to use another model.")
+    retires_on: str | None = Field(description="The last day (UTC) on which the model is served; null for no end.")
+    replacement: str | None = Field(description="The model to use instead.")
+
+
 class ListedModel(BaseModel):
     model_config = ConfigDict(extra="allow")
 
@@ -26,6 +40,9 @@ class ListedModel(BaseModel):
     top_provider: dict[str, Any]
     per_request_limits: dict[str, Any] | None
     supported_parameters: list[str]
+    endpoints: list[ServedEndpoint] = Field(description="The endpoints at which the model is served.")
+    alias_of: list[str] = Field([], description="Of an alias: the models that may answer. Absent for a model.")
+    deprecation: Deprecation | None = Field(None, description="Absent while no end is planned.")
 
 
 class Links(BaseModel):
@@ -37,6 +54,7 @@ class ModelList(BaseModel):
     data: list[ListedModel] = Field(description="All fields of OpenRouter and of OpenAI.")
     total_count: int = Field(description="How many models all pages have.")
     links: Links
+    default_model: str | None = Field(description="The model or alias of calls that name none; null: name one.")
 
 
 class ModelsCounted(BaseModel):

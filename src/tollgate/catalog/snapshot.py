@@ -1,11 +1,11 @@
-"""What Postgres stores for all instances: the list of models that one of them fetched, and our own routes."""
+"""What Postgres stores for all instances: the list of models that one of them fetched, our own routes, and aliases."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from tollgate.catalog import entries, store
-from tollgate.catalog.entries import Entry, Hosted
+from tollgate.catalog.entries import AliasRow, Entry, Hosted
 from tollgate.core.errors import TollgateError
 from tollgate.database import Door
 from tollgate.process import logs
@@ -20,6 +20,7 @@ class Known(NamedTuple):
     """The answer of the database."""
 
     hosted: list[Hosted]
+    aliases: list[AliasRow]
     entries: list[Entry] | None
     """None without a snapshot, or if it is too old."""
     age_seconds: float
@@ -39,7 +40,8 @@ class Snapshot:
         except TollgateError:  # the door has logged it
             return None
         hosted = entries.hosted(found["routes"], found["upstreams"])
-        return Known(hosted, await _read(found["models"]), found["age_seconds"] or 0)
+        aliases = entries.aliases(found.get("aliases", ()))  # absent before the schema has them
+        return Known(hosted, aliases, await _read(found["models"]), found["age_seconds"] or 0)
 
     async def keep(self, taken: list[Entry], age_seconds: float) -> None:
         rows: list[dict[str, Any]] = await asyncio.to_thread(entries.written, taken)

@@ -29,6 +29,27 @@ async def model_access(door: Door) -> Json:
     return await door.call("tollgate_catalog_caller")
 
 
+async def default_model(door: Door) -> Json:
+    """That of the caller's org; null where it has none."""
+    return await door.call("tollgate_default_model")
+
+
+async def put_alias(door: Door, alias: dict[str, Any]) -> Json:
+    return await door.call("tollgate_put_alias", alias=alias)
+
+
+async def aliases(door: Door, filters: dict[str, Any], page_size: int) -> Json:
+    return await door.call("tollgate_aliases", filters=filters, page_size=page_size)
+
+
+async def alias(door: Door, name: str) -> Json:
+    return await door.call("tollgate_alias", name=name)
+
+
+async def delete_alias(door: Door, name: str) -> Json:
+    return await door.call("tollgate_delete_alias", name=name)
+
+
 async def for_operator(door: Door, org_id: str | None, plan: str | None) -> Json:
     """The markup of the org or plan, and the health of our own upstreams."""
     return await door.call("tollgate_catalog_operator", org_id=org_id, plan=plan)

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tollgate.catalog.cache import Catalog
-from tollgate.catalog.rules import bound_price
+from tollgate.catalog.index import Found
+from tollgate.catalog.rules import bound_price, chosen
 from tollgate.completions import org_keys, rules
 from tollgate.completions.endings import RELEASED
 from tollgate.completions.org_keys import OrgKeys
@@ -13,11 +14,12 @@ from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.rules import Bounds, Grant
 from tollgate.completions.settlements import Settlements
 from tollgate.completions.translations import translated
-from tollgate.core import prices
-from tollgate.core.endpoints import ENDPOINTS, EVERY_DIALECT, Form
+from tollgate.core import prices, request_body
+from tollgate.core.endpoints import ENDPOINTS, EVERY_DIALECT
 from tollgate.core.errors import (
     AnswerNotKept,
     EndpointNotServed,
+    ExtraUnpriced,
     InternalError,
     InvalidApiKey,
     ModelNotFound,
@@ -32,8 +34,8 @@ from tollgate.core.errors import (
 from tollgate.core.extras import pricing
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.extras.register import REGISTER, Register
-from tollgate.core.extras.requested import NOTHING_ASKED
-from tollgate.core.models import OPENROUTER, SANDBOX, Model
+from tollgate.core.extras.requested import NOTHING_ASKED, speaks
+from tollgate.core.models import OPENROUTER, SANDBOX, Alias, Model, Retirement
 from tollgate.core.prices import Price
 from tollgate.core.request_body import Ask
 from tollgate.credits.rules import WorstCase
@@ -51,10 +53,28 @@ FREE = WorstCase(prices.NOTHING, prices.NOTHING)
 Replay = Mapping[str, Any]
 
 
+class Choice(NamedTuple):
+    """Which models may answer a call."""
+
+    models: list[Model]
+    """In order. Routes that cannot serve the call are left out."""
+    alias: str | None = None
+    """The name in the request, if it is an alias."""
+    is_renamed: bool = False
+    """A name in the request is an alias."""
+    is_ordered: bool = False
+    """The order of the routes is decided, and no weight is drawn."""
+    retirement: Retirement | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(model.id for model in self.models))
+
+
 class Quote(NamedTuple):
     """What a call may use and cost at most."""
 
-    models: list[Model]
+    choice: Choice
     price: Price
     """The dearest that may apply."""
     added: Added
@@ -94,14 +114,15 @@ class Admission:
         ask, is_test = call.ask, call.caller.environment == "test"
         pricing.refuse_unpriced(ask.extras, self._register)
         self._check_share(call.caller)
-        models = await self._models(call)
+        choice = await self._choice(call)
+        ask, models = call.ask, choice.models
         price = prices.dearest([bound_price(model, ask.max_price) for model in models])
         if price.units is not None or ask.units is not None:
             _refuse_unmetered(ask, models)
         added = await self._added(call, models, price)
         sizes = rules.bounds(ask, models, added)
         is_free = is_test or sizes is rules.NO_BOUNDS
-        return Quote(models, price, added, sizes, FREE if is_free else rules.worst_case(ask, sizes, price, added))
+        return Quote(choice, price, added, sizes, FREE if is_free else rules.worst_case(ask, sizes, price, added))
 
     async def admit(self, call: PaidCall, quote: Quote) -> Replay | None:
         """Grants the call, or returns the replay to send instead: one round trip. Raises the refusal; then nothing was
@@ -128,7 +149,7 @@ class Admission:
     ) -> tuple[OrgKeys, Sequence[Model]]:
         """If one of the org's own keys cannot be used, the call is refused, and goes upstream with no other."""
         try:
-            return org_keys.opened(granted["byok"], quote.models, self._vault)
+            return org_keys.opened(granted["byok"], quote.choice.models, self._vault)
         except (UpstreamKeyOutdated, VaultLocked) as error:
             await self._settlements.settle(RELEASED.item(call.id, status=error.status, error_code=error.code))
             raise
@@ -144,22 +165,22 @@ class Admission:
             self._orgs.clear()
         self._orgs[digest] = org_id
 
-    async def _models(self, call: PaidCall) -> list[Model]:
+    async def _choice(self, call: PaidCall) -> Choice:
         catalog = self._catalogs.get(call.caller.environment)
         if catalog is None:
             raise UpstreamUnavailable("Test keys need a sandbox, and this server has none. Set SANDBOX_BASE_URL.")
-        models = [await catalog.find(name) for name in call.ask.models]
-        if call.ask.only_vllm:
-            models = rules.on_vllm(models, call.ask.only_vllm)
+        found = [await catalog.find(name) for name in call.ask.models]
+        choice = _chosen(found, call)
+        if choice.is_renamed and speaks(choice.names):
+            call.ask = await threads.work(
+                len(call.body), request_body.with_extras_of, call.ask, call.body, choice.names
+            )
+            pricing.refuse_unpriced(call.ask.extras, self._register)
+        models = _able(choice.models, call.ask)
         form = ENDPOINTS[call.ask.endpoint]
-        if form.dialects is EVERY_DIALECT:
-            return models
-        models = rules.serving(models, form)
-        if form.needs_native:
-            _refuse_unserved(models, form)
         if form.is_translated and not rules.is_native(models, form):
             call.translated = await threads.work(len(call.body), translated, call.ask.endpoint, call.body)
-        return models
+        return choice._replace(models=models)
 
     async def _added(self, call: PaidCall, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""
@@ -169,19 +190,21 @@ class Admission:
         helpers: dict[str, Price] = {}
         for name in asked.models:
             with contextlib.suppress(ModelNotFound, ModelUnpriced):  # pricing refuses an extra whose model has no price
-                helpers[name] = bound_price(await self._catalogs[call.caller.environment].find(name), None)
+                found = await self._catalogs[call.caller.environment].find(name)
+                if isinstance(found, Model):  # OpenRouter gets the name as it is, and knows no alias
+                    helpers[name] = bound_price(found, None)
         added = pricing.worst_case(asked, self._register, price, helpers, call.ask.choices)
         return added if call.ask.units is None else rules.with_floor(call.ask, models, added, self._register)
 
     def _item(self, call: PaidCall, quote: Quote) -> dict[str, Any]:
-        ask, sizes, worst = call.ask, quote.sizes, quote.worst
+        ask, choice, sizes, worst = call.ask, quote.choice, quote.sizes, quote.worst
         item = {
             "id": call.id,
             "caller": call.caller.claims,
             "scope": ENDPOINTS[ask.endpoint].scope,
             "endpoint": ask.endpoint,
-            "model": ask.model,
-            "models": (*ask.models, *ask.extras.models),
+            "model": ask.model if choice.alias is None else choice.models[0].id,
+            "models": (*(choice.names if choice.is_renamed else ask.models), *ask.extras.models),
             "streamed": ask.stream,
             "fixed_nanos": str(worst.fixed_nanos),
             "output_nanos": str(worst.output_nanos),
@@ -193,9 +216,11 @@ class Admission:
             "markup_ppm": self._markup_ppm,
             "ttl_seconds": self._ttl_seconds,
             "price": rules.kept_price(quote.price, worst),
-            "upstreams": [[route.upstream.id for route in model.routes] for model in quote.models],
+            "upstreams": [[route.upstream.id for route in model.routes] for model in quote.choice.models],
             "byok_fee_nanos": 0 if worst is FREE else self._byok_fee_nanos,
         }
+        if choice.alias is not None:
+            item["alias"] = choice.alias
         if call.idempotency_key is not None:
             item |= {"idempotency_key": call.idempotency_key, "body_hash": call.body_hash}
         return item
@@ -214,17 +239,44 @@ class Admission:
         return error
 
 
-def _refuse_unserved(models: list[Model], form: Form) -> None:
-    for model in models:
-        if not rules.is_native([model], form):
-            raise EndpointNotServed(param="model", model=model.id, endpoint=form.path)
-
-
 def _refuse_unmetered(ask: Ask, models: list[Model]) -> None:
     form = ENDPOINTS[ask.endpoint]
     for route in (route for model in models for route in model.routes):
         if route.price and (name := rules.unmetered(route.price, form, is_ours=rules.is_own(route))):
             raise ModelUnpriced(param="model", price=name, endpoint=form.path)
+
+
+def _chosen(found: Sequence[Found], call: PaidCall) -> Choice:
+    """A session or, for an alias, the key always gets the same target and the same order of routes."""
+    is_renamed = any(isinstance(one, Alias) for one in found)
+    session = call.ask.session_id or call.headers.get("x-session-id")
+    chooser = session or call.caller.digest
+    models = [model for one in found for model in chosen(one, chooser)]
+    is_ordered = is_renamed or session is not None
+    return Choice(
+        rules.in_order(models, chooser) if is_ordered else models,
+        alias=found[0].name if isinstance(found[0], Alias) else None,
+        is_renamed=is_renamed,
+        is_ordered=is_ordered,
+        retirement=found[0].retirement,
+    )
+
+
+def _able(models: list[Model], ask: Ask) -> list[Model]:
+    """Of the models, those with a route that can serve the call. Raises ExtraUnpriced or EndpointNotServed."""
+    form = ENDPOINTS[ask.endpoint]
+    if param := rules.is_billed_apart(ask):
+        models = rules.without_vendors(models)
+        if not any(model.routes for model in models):
+            raise ExtraUnpriced(param=param, model=ask.model)
+    if ask.only_vllm:
+        models = rules.on_vllm(models, ask.only_vllm)
+    if form.dialects is not EVERY_DIALECT:
+        models = rules.serving(models, form)
+    able = [model for model in models if model.routes]
+    if not able:
+        raise EndpointNotServed(param="model", model=ask.model, endpoint=form.path)
+    return able
 
 
 def _replayed(found: Replay) -> Replay:
@@ -237,7 +289,7 @@ def _replayed(found: Replay) -> Replay:
 def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any], keys: OrgKeys, models: Sequence[Model]) -> Grant:
     ask, is_test = call.ask, call.caller.environment == "test"
     search_off = not is_test and OPENROUTER not in keys.secrets and rules.must_cost_nothing(ask, granted)
-    routes = [route for model in quote.models for route in model.routes]
+    routes = [route for model in quote.choice.models for route in model.routes]
     return Grant(
         org_id=granted["org_id"],
         routes=rules.routes_of(models),
@@ -247,10 +299,12 @@ def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any], keys: OrgKe
         prompt_tokens=quote.sizes.prompt_tokens,
         context_tokens=rules.context_tokens(ask, routes, quote.added),
         bound=rules.bound_to_send(ask, quote.sizes, granted["output_bound"]),
-        openrouter_models=rules.openrouter_models(models),
+        openrouter_models=rules.openrouter_models(models, ask, by_alias=quote.choice.is_renamed),
         search_off=search_off,
         reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
         headers=limits.remaining(granted.get("limits")),
+        is_ordered=quote.choice.is_ordered,
+        notices=rules.notices(quote.choice.retirement),
         is_free=quote.sizes is rules.NO_BOUNDS,
         units=ask.units,
         counted=rules.counted(ask, models) if quote.sizes is rules.NO_BOUNDS else None,

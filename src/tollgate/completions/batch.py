@@ -80,10 +80,18 @@ class Result(NamedTuple):
 
 class BatchEndpoint(PaidEndpoint):
     def __init__(
-        self, path: str, gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None, *, total_seconds: float
+        self,
+        path: str,
+        gate: Gate,
+        flow: Flow,
+        clock: Monotonic,
+        redact: Redactor | None,
+        default_model: str | None,
+        *,
+        total_seconds: float,
     ) -> None:
         """`total_seconds` is the time of one call. A batch has no more, because its host may allow no more."""
-        super().__init__(path, "generate", gate, flow, clock, redact)
+        super().__init__(path, "generate", gate, flow, clock, redact, default_model)
         self._total_seconds = total_seconds
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -227,10 +235,17 @@ def read(body: bytes) -> Given:
 
 
 def endpoints(
-    gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None, *, total_seconds: float
+    gate: Gate,
+    flow: Flow,
+    clock: Monotonic,
+    redact: Redactor | None,
+    default_model: str | None,
+    *,
+    total_seconds: float,
 ) -> list[PaidEndpoint]:
     return [
-        BatchEndpoint(mount + BATCH_PATH, gate, flow, clock, redact, total_seconds=total_seconds) for mount in MOUNTS
+        BatchEndpoint(mount + BATCH_PATH, gate, flow, clock, redact, default_model, total_seconds=total_seconds)
+        for mount in MOUNTS
     ]
 
 

@@ -102,9 +102,10 @@ class PaidCall:
 
     @property
     def own_headers(self) -> dict[str, str]:
-        """What an answer says of the call itself: the id of its row, and the output bound if we set it."""
+        """What an answer says of the call itself: the id of its row, the output bound if we set it, and when its model
+        ends."""
         bound = self.grant.bound
-        row = {"x-tollgate-request-id": self.id}
+        row = {"x-tollgate-request-id": self.id, **self.grant.notices}
         return row if bound is None else row | {"x-tollgate-max-tokens": str(bound)}
 
     @property
@@ -133,6 +134,7 @@ class PaidCall:
             routes=grant.routes,
             headers=self.headers,
             org_id=grant.org_id,
+            is_ordered=grant.is_ordered,
             openrouter_models=grant.openrouter_models,
             search_off=grant.search_off,
             as_chat=self.translated and (self.translated.ask, self.translated.body),

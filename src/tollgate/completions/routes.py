@@ -6,6 +6,7 @@ describes them.
 
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from tollgate.catalog import store
 from tollgate.completions import content
 from tollgate.completions.answer_forms import ANSWER_FORMS
 from tollgate.completions.content import Content
@@ -23,11 +25,11 @@ from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.sweeper import Sweeper
 from tollgate.completions.uploads import Uploaded, Uploads
-from tollgate.core import request_body
+from tollgate.core import request_body, strict_json
 from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import BadRequest, TollgateError
 from tollgate.core.redaction import Redactor
-from tollgate.core.request_body import Ask
+from tollgate.core.request_body import Ask, NoModel
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
@@ -39,15 +41,23 @@ LONGEST_IDEMPOTENCY_KEY = 255
 
 class PaidEndpoint:
     def __init__(
-        self, path: str, endpoint: Endpoint, gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None
+        self,
+        path: str,
+        endpoint: Endpoint,
+        gate: Gate,
+        flow: Flow,
+        clock: Monotonic,
+        redact: Redactor | None,
+        default_model: str | None = None,
     ) -> None:
-        """`redact` is None where prompts and answers are not kept."""
+        """`redact` is None where prompts and answers are not kept. `default_model` is the setting."""
         self.path = path
         self._endpoint = endpoint
         self._gate = gate
         self._flow = flow
         self._clock = clock
         self._redact = redact
+        self._default_model = default_model
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Renders its own errors: Starlette's middleware for that costs as much as reading the body."""
@@ -87,7 +97,7 @@ class PaidEndpoint:
         self, own_id: str, caller: Caller, scope: Scope, body: bytes, idempotency_key: str | None, started: float
     ) -> PaidCall:
         """The call that this body asks for. Raises BadRequest."""
-        given = await self._read(body, has_key=idempotency_key is not None)
+        given = await self._read(caller, body, has_key=idempotency_key is not None)
         return self._made(own_id, caller, scope, given, idempotency_key, started)
 
     def _made(
@@ -120,10 +130,25 @@ class PaidEndpoint:
         self, caller: Caller, scope: Scope, receive: Receive, *, has_key: bool
     ) -> "_Given | Uploaded | None":
         body = await self._gate.body(caller, scope, receive)
-        return None if body is None else await self._read(body, has_key=has_key)
+        return None if body is None else await self._read(caller, body, has_key=has_key)
 
-    async def _read(self, body: bytes, *, has_key: bool) -> "_Given":
-        return await threads.work(len(body), _read, body, self._endpoint, has_key, self._redact is not None)
+    async def _read(self, caller: Caller, body: bytes, *, has_key: bool) -> "_Given":
+        reading = (self._endpoint, has_key, self._redact is not None)
+        try:
+            return await threads.work(len(body), _read, body, *reading)
+        except NoModel:
+            given = await threads.work(len(body), _read, await self._with_default(caller, body), *reading)
+            return given._replace(body_hash=_body_hash(body, self._endpoint) if has_key else None)
+
+    async def _with_default(self, caller: Caller, body: bytes) -> bytes:
+        """The body with the default model of the caller's org, or of the installation. Raises NoModel. One more call of
+        the database, which only calls without a model pay for."""
+        own = (await store.default_model(self._gate.door_for(caller)))["default_model"]
+        caller.recognised = True
+        name = own or self._default_model
+        if name is None:
+            raise NoModel
+        return strict_json.edit(body, {"model": json.dumps(name)})
 
 
 class UploadEndpoint(PaidEndpoint):
@@ -164,11 +189,16 @@ def _body_hash(body: bytes, endpoint: Endpoint) -> str:
 
 
 def endpoints(
-    gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None, uploads: Uploads
+    gate: Gate,
+    flow: Flow,
+    clock: Monotonic,
+    redact: Redactor | None,
+    uploads: Uploads,
+    default_model: str | None = None,
 ) -> list[PaidEndpoint]:
     plain, with_file = PaidEndpoint, partial(UploadEndpoint, uploads=uploads)
     return [
-        (with_file if form.takes_file else plain)(mount + path, endpoint, gate, flow, clock, redact)
+        (with_file if form.takes_file else plain)(mount + path, endpoint, gate, flow, clock, redact, default_model)
         for endpoint, form in ENDPOINTS.items()
         for path in form.paths
         for mount in MOUNTS

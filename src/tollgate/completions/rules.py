@@ -1,6 +1,8 @@
 """What a paid call may use and cost at most, and what it was granted. Pure."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from email.utils import format_datetime
 from math import ceil
 from typing import Any, Final, NamedTuple
 
@@ -10,12 +12,13 @@ from tollgate.core.errors import BadRequest
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.extras.register import Register
 from tollgate.core.extras.requested import Extras
-from tollgate.core.models import OPENROUTER, SANDBOX, Dialect, Model, Route
+from tollgate.core.models import OPENROUTER, SANDBOX, VENDORS, Dialect, Model, Retirement, Route
 from tollgate.core.money import EXACT
 from tollgate.core.prices import NOTHING, Price
 from tollgate.core.request_body import Ask
 from tollgate.core.units import Units
 from tollgate.credits import rules as credits
+from tollgate.upstreams.rules import ordered_for
 
 LEAST_OUTPUT: Final = 16
 """Some providers refuse a smaller bound."""
@@ -32,6 +35,10 @@ ONLY_VLLM: Final = {
     "max_tokens": "only vLLM scores a prompt without an answer, and no vLLM server has the model. Send at least 1.",
     "prompt_embeds": "only vLLM reads embeddings as a prompt, and no vLLM server has the model. Send prompt.",
 }
+
+
+LAST_DAY: Final = date.max.isoformat()
+"""No day follows it."""
 
 
 class Bounds(NamedTuple):
@@ -74,6 +81,10 @@ class Grant(NamedTuple):
     """Counted against limits until the settlement."""
     headers: Mapping[str, str] = {}
     """What was left of the limits at admission."""
+    is_ordered: bool = False
+    """The order of the routes is decided, and no weight is drawn."""
+    notices: Mapping[str, str] = {}
+    """What the answer's headers say of the model."""
     is_free: bool = False
     counted: int | None = None
     """The answer to a question for the number of tokens, where no upstream counts them."""
@@ -101,13 +112,39 @@ def routes_of(models: Sequence[Model]) -> tuple[Route, ...]:
     return tuple(routes)
 
 
-def openrouter_models(models: Sequence[Model]) -> tuple[str, ...]:
+def openrouter_models(models: Sequence[Model], ask: Ask, *, by_alias: bool = False) -> tuple[str, ...]:
     """The fallbacks to name to OpenRouter, which refuses a list with a name that only our own servers know. Empty where
-    the client's list can stay."""
-    if len(models) == 1:
+    the client's list can stay. `by_alias`: the client's names are not those of the models, so its list cannot."""
+    if len(models) == 1 and not (by_alias and ask.fallbacks):
         return ()
     known = [[route.model for route in model.routes if route.upstream.id == OPENROUTER] for model in models]
-    return () if all(known) else tuple(name for names in known for name in names)
+    names = tuple(name for names in known for name in names)
+    if by_alias:
+        return names if len(names) > 1 or ask.fallbacks else ()
+    return () if all(known) else names
+
+
+def in_order(models: Sequence[Model], chooser: str) -> list[Model]:
+    """The models with their routes as this chooser always gets them."""
+    return [model._replace(routes=ordered_for(model.routes, chooser)) for model in models]
+
+
+def notices(retirement: Retirement | None) -> dict[str, str]:
+    """The headers by which a client learns that a model ends, as RFC 9745 and RFC 8594 have them."""
+    if retirement is None:
+        return {}
+    told: dict[str, str] = {}
+    if retirement.deprecated_on:
+        told["deprecation"] = f"@{int(_midnight(retirement.deprecated_on).timestamp())}"
+    if retirement.retires_on and retirement.retires_on < LAST_DAY:
+        told["sunset"] = format_datetime(_midnight(retirement.retires_on) + timedelta(days=1), usegmt=True)
+    if retirement.replacement and retirement.replacement.isascii():
+        told["x-tollgate-replacement"] = retirement.replacement
+    return told
+
+
+def _midnight(day: str) -> datetime:
+    return datetime.combine(date.fromisoformat(day), time(), UTC)
 
 
 def must_cost_nothing(ask: Ask, grant: Mapping[str, Any]) -> bool:
@@ -129,9 +166,12 @@ def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
 
 
 def serving(models: Sequence[Model], form: Form) -> list[Model]:
-    """The models, each with those of its routes whose server has the endpoint, or with all where none has: then the
-    call is translated, or we answer it."""
-    return [model._replace(routes=_of_dialects(model.routes, form.dialects) or model.routes) for model in models]
+    """The models, each with those of its routes whose server has the endpoint. Where none has, all stay if the call can
+    be translated or we answer it, and otherwise none."""
+    return [
+        model._replace(routes=_of_dialects(model.routes, form.dialects) or (() if form.needs_native else model.routes))
+        for model in models
+    ]
 
 
 def on_vllm(models: Sequence[Model], field: str) -> list[Model]:
@@ -140,6 +180,25 @@ def on_vllm(models: Sequence[Model], field: str) -> list[Model]:
     if all(model.routes for model in served):
         return served
     raise BadRequest(f"{field}: {ONLY_VLLM[field]}", param=field)
+
+
+def is_billed_apart(ask: Ask) -> str | None:
+    """The field that asks for what a vendor bills beside tokens, or at another price than that of text; None if none
+    does."""
+    uses = (*ask.extras.once, *ask.extras.looped)
+    if uses:
+        return uses[0].param
+    if ask.extras.output_images or ask.extras.output_audio:
+        return "modalities"
+    return ENDPOINTS[ask.endpoint].prompt if ask.prompt.audios else None
+
+
+def without_vendors(models: Sequence[Model]) -> list[Model]:
+    """The models without their routes to vendors."""
+    return [
+        model._replace(routes=tuple(route for route in model.routes if route.upstream.dialect not in VENDORS))
+        for model in models
+    ]
 
 
 def is_native(models: Sequence[Model], form: Form) -> bool:

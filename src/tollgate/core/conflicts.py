@@ -7,6 +7,7 @@ from typing import Any
 from tollgate.core.money import with_credits
 
 SENTENCES = {
+    "alias_of_alias": "$alias is an alias too. An alias stands for models only: name the models themselves.",
     "another_pepper": "No key in the database was made with this KEY_PEPPER, so its server would refuse the new one. "
     "Set the KEY_PEPPER of the server, or repeat with --new-pepper if that is lost.",
     "balance_too_low": "The org has $available_credits credits free. Its balance cannot change by $amount_credits.",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 from tollgate.core import units
-from tollgate.core.models import Dialect
+from tollgate.core.models import VENDORS, Dialect, OwnDialect
 from tollgate.core.sound_lengths import Length
 from tollgate.core.units import Units
 
@@ -16,15 +16,21 @@ Endpoint = Literal[
     "rerank", "moderations", "transcriptions", "translations",
 ]  # fmt: skip
 
-EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(get_args(Dialect))
-WITH_TYPED_EVENTS: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp"))
+OWN: Final[frozenset[Dialect]] = frozenset(get_args(OwnDialect))
+EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(("openrouter", *OWN, *VENDORS))
+WITH_COMPLETIONS: Final = EVERY_DIALECT - {"anthropic", "groq", "mistral"}
+WITH_EMBEDDINGS: Final = EVERY_DIALECT - {"anthropic", "groq"}
+WITH_RESPONSES: Final[frozenset[Dialect]] = frozenset(
+    ("openrouter", "vllm", "llamacpp", "openai-platform", "azure-openai")
+)
+WITH_MESSAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp", "anthropic"))
+COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp", "anthropic"))
 MAKING_IMAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "openai"))
 SPEAKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "openai"))
 RANKING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
 MODERATING: Final[frozenset[Dialect]] = frozenset(("openai",))
 HEARING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "llamacpp", "openai"))
 TRANSLATING_SOUND: Final[frozenset[Dialect]] = frozenset(("vllm", "openai"))
-COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp"))
 NO_DIALECT: Final[frozenset[Dialect]] = frozenset()
 
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
@@ -128,6 +134,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "prompt",
         (str, int, list),
         "a text, a list of texts, or a list of tokens",
+        WITH_COMPLETIONS,
         bounds=("max_tokens",),
         bound_aliases=("n_predict",),
         refused_bounds=("max_completion_tokens",),
@@ -141,6 +148,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "input",
         (str, int, list, dict),
         "a text, or a list of texts, tokens or objects",
+        WITH_EMBEDDINGS,
         one_prompt=False,
     ),
     "responses": Form(
@@ -149,7 +157,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "input",
         (str, dict),
         "a text or a list of objects",
-        WITH_TYPED_EVENTS,
+        WITH_RESPONSES,
         bounds=("max_output_tokens",),
         refused_bounds=("max_tokens", "max_completion_tokens", "n_predict"),
         nested_media=True,
@@ -166,7 +174,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "messages",
         (dict,),
         MESSAGES,
-        WITH_TYPED_EVENTS,
+        WITH_MESSAGES,
         bounds=("max_tokens",),
         refused_bounds=("max_completion_tokens", "max_output_tokens", "n_predict"),
         has_messages=True,

@@ -237,18 +237,20 @@ class ModelNotFound(NotFound):
         if not name:
             return self.sentence
         fate = f"expired on {expired_on}" if expired_on else "does not exist"
-        return f"The model {name} {fate}. GET /v1/models lists the models."
+        replacement = self.facts.get("replacement")
+        advice = f"Use {replacement} instead" if replacement else "GET /v1/models lists the models"
+        return f"The model {name} {fate}. {advice}."
 
 
 class EndpointNotServed(NotFound):
     code = "endpoint_not_served"
-    sentence = "No upstream of this model has this endpoint. Use another model, or another endpoint."
+    sentence = "No upstream of this model has this endpoint. GET /v1/models lists the endpoints of each model."
 
     def words(self) -> str:
         name, path = self.facts.get("model"), self.facts.get("endpoint")
         if not name:
             return self.sentence
-        return f"No upstream of the model {name} has the endpoint {path}. Use another model, or another endpoint."
+        return f"No upstream of the model {name} has the endpoint {path}. GET /v1/models lists what each model has."
 
 
 class ModelUnpriced(BadRequest):
@@ -436,6 +438,14 @@ class ModelNotAllowed(Forbidden):
         "This API key is not allowed to use this model. "
         "Use another model, or have this one added to allowed_models of the key."
     )
+
+    def words(self) -> str:
+        if self.facts.get("of") != "org":
+            return self.sentence
+        return (
+            "The org of this API key is not allowed to use this model. "
+            "Use another model, or have your operator add this one to allowed_models of the org."
+        )
 
 
 class IpNotAllowed(Forbidden):

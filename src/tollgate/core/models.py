@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from tollgate.core.prices import Price
 
-Dialect = Literal["openrouter", "vllm", "sglang", "llamacpp", "tgi", "openai"]
+OwnDialect = Literal["vllm", "sglang", "llamacpp", "tgi", "openai"]
+VendorDialect = Literal["openai-platform", "azure-openai", "anthropic", "groq", "mistral", "together"]
+Dialect = Literal["openrouter", OwnDialect, VendorDialect]
+
+VENDORS: Final[frozenset[Dialect]] = frozenset(get_args(VendorDialect))
+"""Servers of others that bill by tokens. They may bill what they began, and they bill extras apart."""
 
 OPENROUTER: Final = "openrouter"
 SANDBOX: Final = "sandbox"
@@ -35,6 +40,19 @@ class Upstream(NamedTuple):
     """Orgs may store keys of their own for it."""
 
 
+class Retirement(NamedTuple):
+    """When a model is given up, and for what."""
+
+    deprecated_on: str | None = None
+    """Since when clients are asked to leave it, as an ISO date."""
+    retires_on: str | None = None
+    """The last day on which it is served; None for no end."""
+    replacement: str | None = None
+
+    def is_over(self, today: str) -> bool:
+        return self.retires_on is not None and self.retires_on < today
+
+
 class Route(NamedTuple):
     """One upstream that can serve a model, with its price."""
 
@@ -48,6 +66,7 @@ class Route(NamedTuple):
     priority: int = 100
     """Lower ones first."""
     weight: int = 1
+    retirement: Retirement | None = None
 
 
 class Model(NamedTuple):
@@ -57,3 +76,27 @@ class Model(NamedTuple):
     routes: tuple[Route, ...]
     listing: Mapping[str, Any] = MappingProxyType({})
     """As OpenRouter lists it. Models that it does not list get the same shape."""
+    retirement: Retirement | None = None
+    alias_of: tuple[str, ...] = ()
+    """The models that may answer, where the name is an alias."""
+
+
+class Target(NamedTuple):
+    """What an alias may stand for."""
+
+    model: Model
+    """With the routes to the upstream that the target names, if it names one."""
+    upstream_id: str | None = None
+    weight: int = 1
+
+
+class Alias(NamedTuple):
+    """A name of the operator's for models."""
+
+    name: str
+    targets: tuple[Target, ...]
+    """One of them serves a call."""
+    fallbacks: tuple[Model, ...] = ()
+    """Tried in this order after it."""
+    retirement: Retirement | None = None
+    description: str = ""

@@ -143,6 +143,8 @@ class Ask(NamedTuple):
     extras: Extras
     """What the upstream bills apart from tokens."""
     user: str | None
+    session_id: str | None = None
+    """The client's name for a conversation, whose calls go to the same server while it serves."""
     max_price: Mapping[str, Any] | None = None
     """The client's limit for OpenRouter's prices. It bounds the cost of a model without a price."""
     units: Units | None = None
@@ -154,6 +156,17 @@ class Ask(NamedTuple):
     def models(self) -> tuple[str, ...]:
         """All models that may answer. The hold covers the dearest."""
         return tuple(dict.fromkeys((self.model, *self.fallbacks))) if self.fallbacks else (self.model,)
+
+
+class NoModel(BadRequest):
+    """The body names no model."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "model: name one. GET /v1/models lists them. A call without a model needs a default: "
+            "default_model of the org, or the setting DEFAULT_MODEL.",
+            param="model",
+        )
 
 
 def read(body: bytes, endpoint: Endpoint) -> Ask:
@@ -198,9 +211,16 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         prompt=_prompt(given, body, asked, media, embeds, form),
         extras=_extras(given, (model, *fallbacks), media, form),
         user=_user(given),
+        session_id=given["session_id"] if is_name(given.get("session_id")) else None,
         max_price=fields.mapping(fields.mapping(given, "provider"), "max_price", "provider.max_price") or None,
         units=units,
     )
+
+
+def with_extras_of(ask: Ask, body: bytes, models: Sequence[str]) -> Ask:
+    """The ask with the extras that the body asks for at these models: the name of a model can ask for one."""
+    given = {**parse(body), "model": models[0], "models": list(models[1:])}
+    return ask._replace(extras=read_parsed(given, body, ask.endpoint).extras)
 
 
 def most_tokens(text: bytes) -> int:
@@ -247,7 +267,9 @@ def _models(given: Mapping[str, Any]) -> list[str]:
     names = [_model(name, "models") for name in fallbacks]
     if given.get("model") is None and names:  # as at OpenRouter
         return [names[0], *names]
-    return [_model(given.get("model"), "model"), *names]
+    if given.get("model") is None:
+        raise NoModel
+    return [_model(given["model"], "model"), *names]
 
 
 def _model(name: object, param: str) -> str:

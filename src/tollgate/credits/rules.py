@@ -45,6 +45,14 @@ class Usage(NamedTuple):
     cost_nanos: Decimal | None
     units: Units | None = None
     """Of a call that is priced by more than tokens."""
+    cache: "CacheUse | None" = None
+    """Of the prompt tokens, those that a cache gave or took; None where the upstream states none."""
+
+
+class CacheUse(NamedTuple):
+    read: int
+    written: int
+    written_for_1h: int
 
 
 class Bill(NamedTuple):
@@ -107,6 +115,7 @@ def read_usage(given: Mapping[str, Any] | None) -> Usage | None:
         _tokens(given.get("prompt_tokens")),
         _tokens(given.get("completion_tokens")),
         _cost(given),
+        cache=_cache(given),
     )
 
 
@@ -161,7 +170,9 @@ def at_listed_price(usage: Usage, price: Price) -> Decimal:
     listed = price.at_worst(usage.prompt_tokens)
     once = listed.request if usage.units is None else _of_units(usage.units, listed)
     of_output = EXACT.fma(usage.completion_tokens, listed.completion, once)
-    return EXACT.fma(usage.prompt_tokens, listed.prompt, of_output)
+    if usage.cache is None:
+        return EXACT.fma(usage.prompt_tokens, listed.prompt, of_output)
+    return EXACT.add(_of_prompt(usage.prompt_tokens, usage.cache, listed), of_output)
 
 
 def charge_for(cost_nanos: Decimal | int, markup_ppm: int) -> int:
@@ -188,6 +199,38 @@ def _dearest_image(price: Price) -> Decimal:
     """Of one that is made, by whichever price it is billed."""
     token = max(price.completion, price.image_output if price.image_output < DEAREST_IMAGE_TOKEN_NANOS else NOTHING)
     return max(price.of_units.output_image, price.image_output, IMAGE_TOKENS * token)
+
+
+def _of_prompt(tokens: int, cache: CacheUse, listed: Price) -> Decimal:
+    """A cache price of zero is one that is not listed: then the price of the prompt applies. The parts are no more than
+    the whole, whatever an upstream states."""
+    read = min(cache.read, tokens)
+    for_1h = min(cache.written_for_1h, tokens - read)
+    written = min(cache.written, tokens - read - for_1h)
+    write_price = listed.input_cache_write or listed.prompt
+    with localcontext(EXACT):
+        return (
+            read * (listed.input_cache_read or listed.prompt)
+            + written * write_price
+            + for_1h * (listed.input_cache_write_1h or write_price)
+            + (tokens - read - written - for_1h) * listed.prompt
+        )
+
+
+def _cache(given: Mapping[str, Any]) -> CacheUse | None:
+    """As chat completions, Responses and Messages state it. What is no number counts as nothing: then the price of the
+    prompt applies."""
+    details = given.get("prompt_tokens_details") or given.get("input_tokens_details")
+    lifetimes = given.get("cache_creation")
+    details = details if isinstance(details, Mapping) else {}
+    for_1h = _count(lifetimes.get("ephemeral_1h_input_tokens")) if isinstance(lifetimes, Mapping) else 0
+    written = _count(given.get("cache_creation_input_tokens")) or _count(details.get("cache_write_tokens"))
+    read = _count(given.get("cache_read_input_tokens")) or _count(details.get("cached_tokens"))
+    return CacheUse(read, max(written - for_1h, 0), for_1h) if read or written or for_1h else None
+
+
+def _count(stated: object) -> int:
+    return stated if isinstance(stated, int) and not isinstance(stated, bool) and 0 < stated <= MOST_TOKENS else 0
 
 
 def _cost(given: Mapping[str, Any]) -> Decimal | None:

@@ -116,7 +116,7 @@ class Gate:
 
     async def open(self, request: Request) -> Door:
         """A door for the caller of the request. Refuses a malformed key without the database."""
-        return self._door_for(self.caller(request.scope))
+        return self.door_for(self.caller(request.scope))
 
     async def guard(self, request: Request, handle: Handler, reads_body: bool) -> Response:
         """Wraps a route. A key that is malformed, unknown or not allowed is refused before any fault of the request."""
@@ -137,7 +137,7 @@ class Gate:
         """Raises the refusal of a key that may not use the route. Asks the database once a request."""
         if not caller.recognised:
             identify = store.identify_operator if caller.must_be_operator else store.identify
-            await identify(self._door_for(caller))
+            await identify(self.door_for(caller))
 
     async def body(self, caller: Caller, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None when the client left before its end. A large one is read on only for a recognised key."""
@@ -188,7 +188,7 @@ class Gate:
             return CallerDoor(self._door, claims)
         caller = self._with_key(claims, rules.checked(key))
         self.refuse_unknown(caller)
-        return self._door_for(caller)
+        return self.door_for(caller)
 
     def _with_key(self, claims: dict[str, Any], secret: str) -> Caller:
         claims["digests"] = self.digests(secret)
@@ -216,7 +216,7 @@ class Gate:
     def remember_unknown(self, caller: Caller) -> None:
         self._unknown[caller.digest] = True
 
-    def _door_for(self, caller: Caller) -> Door:
+    def door_for(self, caller: Caller) -> Door:
         return _KeysDoor(self._door, caller, self._unknown)
 
     async def _read(self, caller: Caller, request: Request) -> Request:

@@ -81,7 +81,7 @@ class Upstreams:
                 status, body = await self._get(
                     upstream,
                     live.lookup_url + quote(generation_id, safe=""),
-                    live.headers({}),
+                    live.headers({}, "chat"),
                     live.resolve,
                 )
         except TimeoutError:

@@ -11,6 +11,7 @@ from tollgate.core.models import Upstream
 from tollgate.process.http_client import USER_AGENT
 from tollgate.upstreams import rules
 from tollgate.upstreams.address_guard import Forbidden, Guard
+from tollgate.upstreams.dialects import DIALECTS
 from tollgate.upstreams.rules import NoConnection, TransportFailed
 from tollgate.upstreams.transports import Transport
 
@@ -89,7 +90,7 @@ class Checkup:
             return _judged(upstream.id, status, took)
 
     async def _ask(self, upstream: Upstream) -> int:
-        headers = self._headers(upstream.secret_name)
+        headers = self._headers(upstream)
         self._guard.check(upstream.base_url)
         answer = await self._transport.send(
             "GET",
@@ -102,14 +103,15 @@ class Checkup:
         await answer.close()
         return answer.status
 
-    def _headers(self, secret_name: str | None) -> dict[str, str]:
+    def _headers(self, upstream: Upstream) -> dict[str, str]:
         ours = {"accept": "*/*", "accept-encoding": "identity", "user-agent": USER_AGENT}
-        if secret_name is None:
+        name = upstream.secret_name
+        if name is None:
             return ours
-        secret = rules.fit_secret(self._secrets.get(secret_name))
+        secret = rules.fit_secret(self._secrets.get(name))
         if secret is None:
-            raise Forbidden(rules.has_no_key(secret_name))
-        return {**ours, "authorization": f"Bearer {secret}"}
+            raise Forbidden(rules.has_no_key(name))
+        return {**ours, **DIALECTS[upstream.dialect].auth(secret, "messages")}
 
 
 def address(upstream: Upstream) -> str:

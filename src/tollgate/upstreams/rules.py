@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from pydantic import SecretStr
 
-from tollgate.core import multipart, strict_json
+from tollgate.core import multipart, rendezvous, strict_json
 from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.models import OPENROUTER, Dialect, Route
 from tollgate.core.multipart import Part
@@ -126,12 +126,14 @@ class UpstreamCall(NamedTuple):
     bound: int | None
     """Output tokens to put into the body; None leaves the body's own."""
     routes: tuple[Route, ...]
-    """In order of preference. Weights choose among those of one priority, unless the client named fallbacks: then the
-    order is the client's."""
+    """In order of preference. Weights choose among those of one priority, unless the client named fallbacks, when the
+    order is the client's, or the order is decided already."""
     headers: Mapping[str, str]
     """The client's, in lower case. Few of them are forwarded."""
     org_id: str
     """Its share of the connections is bounded, and its failures alone open no breaker."""
+    is_ordered: bool = False
+    """The order of the routes is decided, and no weight is drawn."""
     openrouter_models: tuple[str, ...] = ()
     """Replaces the client's `models` where OpenRouter does not know all of them."""
     search_off: bool = False
@@ -165,6 +167,8 @@ class Refusal(NamedTuple):
     body: bytes
     by_upstream: bool
     """The message is the upstream's own, not one that we put in its place."""
+    is_ours: bool = False
+    """It is about our account there or about our route, so the client cannot mend it."""
 
 
 class TransportFailed(Exception):
@@ -252,6 +256,18 @@ def ordered(routes: Sequence[Route], randomness: Callable[[], float]) -> tuple[R
         return tuple(routes)
     runs = groupby(routes, key=lambda route: route.priority)
     return tuple(route for _, run in runs for route in _drawn(list(run), randomness))
+
+
+def ordered_for(routes: Sequence[Route], chooser: str) -> tuple[Route, ...]:
+    """As `ordered`, and always in the same order for the same chooser."""
+    if len(routes) < 2:
+        return tuple(routes)
+    runs = groupby(routes, key=lambda route: route.priority)
+    return tuple(
+        route
+        for _, run in runs
+        for route in rendezvous.ordered(run, chooser, name=lambda one: one.upstream.id, weight=lambda one: one.weight)
+    )
 
 
 def passed_on(headers: Mapping[str, str], allowed: Sequence[str]) -> dict[str, str]:

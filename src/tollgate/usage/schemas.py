@@ -202,7 +202,8 @@ class RequestRow(Amounts):
     user_id: str
     key_id: str
     endpoint: str
-    model: str = Field(description="The name in the request.")
+    model: str = Field(description="The name in the request, or the model that its alias stood for.")
+    alias: str | None = Field(None, description="The alias in the request; null where it named the model itself.")
     served_model: str | None
     upstream: str | None
     state: str = Field(description="held and unsettled are open; settled was charged; released was not charged.")

@@ -58,6 +58,14 @@ begin
   if changes ? 'max_concurrent_requests' then
     org.max_concurrent_requests := (changes ->> 'max_concurrent_requests')::bigint;
   end if;
+  org := tollgate.with_fields(
+    org,
+    coalesce((
+      select jsonb_object_agg(c.key, c.value) from jsonb_each(changes) c
+      where c.key in ('allowed_models', 'default_model')
+    ), '{}'),
+    array['allowed_models', 'default_model']
+  );
   if changes ->> 'paid_calls' = 'active' then
     org.paid_suspended_at := null;
     org.paid_suspended_reason := null;
@@ -87,6 +95,8 @@ begin
     quarantined_at = org.quarantined_at,
     paid_suspended_at = org.paid_suspended_at,
     paid_suspended_reason = org.paid_suspended_reason,
+    allowed_models = org.allowed_models,
+    default_model = org.default_model,
     updated_at = now()
   where o.id = was.id
   returning * into org;
@@ -99,7 +109,7 @@ end
 $$;
 
 comment on function tollgate.change_org(tollgate.caller, text, jsonb) is
-  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
+  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended), allowed_models (null is all), default_model (null is the setting). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: as with_fields(), not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
 
 
 create function public.tollgate_update_org(caller jsonb, org_id text, changes jsonb) returns jsonb

@@ -6,6 +6,10 @@ create domain tollgate.name as text check (value is not null and length(value) b
 create domain tollgate.org_status as text check (value in ('active', 'suspended'));
 create domain tollgate.markup_ppm as integer check (value between 0 and 100000000);
 create domain tollgate.not_negative as bigint check (value >= 0);
+create domain tollgate.model_patterns as text[] check (
+  cardinality(value) <= 100 and tollgate.all_match(value, '^[!-~]{1,200}$')
+);
+create domain tollgate.model_name as text check (length(value) between 1 and 256 and value ~ '^[[:graph:]]+$');
 
 create table tollgate.plans (
   id text primary key check (id ~ '^[a-z][a-z0-9_-]{0,62}$'),
@@ -60,7 +64,9 @@ create table tollgate.orgs (
   paid_suspended_at timestamptz,
   paid_suspended_reason text,
   chain_head bytea,
-  byok_fee_nanos tollgate.not_negative
+  byok_fee_nanos tollgate.not_negative,
+  allowed_models tollgate.model_patterns,
+  default_model tollgate.model_name
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -77,6 +83,8 @@ comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are 
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
 comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
 comment on column tollgate.orgs.byok_fee_nanos is 'What a request with the org''s own upstream key costs; null follows the plan.';
+comment on column tollgate.orgs.allowed_models is 'Patterns of the models that the org may use, in which * matches anything; null is all. A key''s own list narrows it.';
+comment on column tollgate.orgs.default_model is 'The model or alias of calls that name none; null is the setting DEFAULT_MODEL.';
 
 alter table tollgate.orgs enable row level security;
 

@@ -28,9 +28,6 @@ create domain tollgate.scopes as text[] check (
   value is not null and tollgate.all_match(value, '^(chat|completions|embeddings|models|usage|keys|admin)$')
 );
 create domain tollgate.networks as cidr[] check (cardinality(value) <= 100 and array_ndims(value) = 1);
-create domain tollgate.model_patterns as text[] check (
-  cardinality(value) <= 100 and tollgate.all_match(value, '^[!-~]{1,200}$')
-);
 create domain tollgate.budget_nanos as bigint check (value between 0 and 100000000000000000);
 create domain tollgate.budget_reset as text check (value in ('daily', 'weekly', 'monthly', 'never'));
 create domain tollgate.token_quota as bigint check (value between 0 and 1000000000000000);

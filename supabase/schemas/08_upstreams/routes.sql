@@ -16,6 +16,9 @@ as $$
     'priority', r.priority,
     'weight', r.weight,
     'listing', r.listing,
+    'deprecated_on', r.deprecated_on,
+    'retires_on', r.retires_on,
+    'replacement', r.replacement,
     'state', r.state,
     'created_at', tollgate.utc(r.created_at),
     'updated_at', tollgate.utc(r.updated_at)
@@ -33,7 +36,7 @@ declare
   is_new constant boolean := was.created_at is null;
   made tollgate.routes := tollgate.with_fields(was, given, array[
     'model', 'upstream_id', 'upstream_model', 'pricing', 'context_tokens', 'most_output', 'priority', 'weight',
-    'listing', 'state'
+    'listing', 'state', 'deprecated_on', 'retires_on', 'replacement'
   ]);
 begin
   if not is_new and made is not distinct from was then
@@ -47,7 +50,8 @@ begin
     update tollgate.routes r set
       upstream_model = made.upstream_model, pricing = made.pricing, context_tokens = made.context_tokens,
       most_output = made.most_output, priority = made.priority, weight = made.weight, listing = made.listing,
-      state = made.state, updated_at = made.updated_at
+      state = made.state, deprecated_on = made.deprecated_on, retires_on = made.retires_on,
+      replacement = made.replacement, updated_at = made.updated_at
     where r.id = made.id;
   end if;
   perform tollgate.record(

@@ -31,7 +31,12 @@ create domain tollgate.base_url as text check (
   value is not null and length(value) <= 2000
   and value ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'
 );
-create domain tollgate.dialect as text check (value is not null and value in ('vllm', 'sglang', 'llamacpp', 'tgi', 'openai'));
+create domain tollgate.dialect as text check (
+  value is not null and value in (
+    'vllm', 'sglang', 'llamacpp', 'tgi', 'openai',
+    'openai-platform', 'azure-openai', 'anthropic', 'groq', 'mistral', 'together'
+  )
+);
 create domain tollgate.secret_name as text check (
   value ~ '^[A-Z][A-Z0-9_]{0,127}$'
   and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_|VAULT_)'
@@ -51,6 +56,33 @@ create domain tollgate.weight as integer check (value is not null and value betw
 create domain tollgate.listing as jsonb check (
   value is not null and jsonb_typeof(value) = 'object' and length(value::text) <= 20000
 );
+create function tollgate.is_targets(targets jsonb) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when jsonb_typeof(targets) = 'array' then
+    jsonb_array_length(targets) between 1 and 16 and not exists (
+      select from jsonb_array_elements(targets) t
+      where jsonb_typeof(t) <> 'object'
+        or (t ->> 'model' ~ '^[[:graph:]]{1,255}$') is not true
+        or (t ->> 'upstream_id' ~ '^[!-~]{1,80}$') is false
+        or (jsonb_typeof(t -> 'weight') = 'number' and t ->> 'weight' ~ '^[0-9]{1,4}$') is not true
+        or (t ->> 'weight')::integer not between 1 and 1000
+    )
+  else false end
+$$;
+
+comment on function tollgate.is_targets(jsonb) is
+  'Whether these are the targets of an alias: 1 to 16, each with a model, a weight from 1 to 1000 and, if only one upstream is meant, its upstream_id.';
+
+
+create domain tollgate.targets as jsonb check (value is not null and tollgate.is_targets(value));
+create domain tollgate.fallbacks as text[] check (
+  value is not null and cardinality(value) <= 16 and tollgate.all_match(value, '^[[:graph:]]{1,255}$')
+);
+create domain tollgate.day as date check (value between '2000-01-01' and '9998-12-31');
+create domain tollgate.description as text check (value is not null and length(value) <= 500);
 create domain tollgate.concurrency as integer check (value between 1 and 100000);
 create domain tollgate.yes_or_no as boolean check (value is not null);
 
@@ -93,6 +125,9 @@ create table tollgate.routes (
   state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
+  deprecated_on tollgate.day,
+  retires_on tollgate.day,
+  replacement tollgate.model_name,
   unique (model, upstream_id)
 );
 
@@ -103,7 +138,31 @@ comment on column tollgate.routes.pricing is 'In OpenRouter''s shape: US dollars
 comment on column tollgate.routes.priority is 'Routes with the lowest priority are tried first; among equal ones, the order is random by weight.';
 comment on column tollgate.routes.listing is 'More fields of the model for GET /v1/models: name, description, architecture, supported_parameters.';
 
+comment on column tollgate.routes.deprecated_on is 'Since when clients are asked to leave the model; shown to them, and nothing else.';
+comment on column tollgate.routes.retires_on is 'The last day (UTC) on which the route serves; null is for good.';
+comment on column tollgate.routes.replacement is 'The model to use instead.';
+
 alter table tollgate.routes enable row level security;
+
+
+create table tollgate.aliases (
+  name tollgate.model primary key,
+  targets tollgate.targets not null,
+  fallbacks tollgate.fallbacks not null default '{}',
+  description tollgate.description not null default '',
+  deprecated_on tollgate.day,
+  retires_on tollgate.day,
+  replacement tollgate.model_name,
+  state tollgate.enabled_state not null default 'active',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+comment on table tollgate.aliases is 'Names of an operator''s for models. A target is a model and never another alias, so there are no cycles; the alias itself among its targets or fallbacks is the model of that name.';
+comment on column tollgate.aliases.targets is 'One of them serves a call, chosen by weight: the same one for the same key or session.';
+comment on column tollgate.aliases.fallbacks is 'Models that are tried in this order when the target fails.';
+
+alter table tollgate.aliases enable row level security;
 
 
 create table tollgate.probes (

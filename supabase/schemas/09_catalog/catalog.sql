@@ -38,11 +38,14 @@ stable
 security definer
 set search_path = ''
 as $$
-  select tollgate.listings_of(source, nullif(names, 'null'), within_seconds) || tollgate.routes_of(nullif(names, 'null'))
+  select tollgate.listings_of(source, w.names, within_seconds)
+    || tollgate.routes_of(w.names)
+    || jsonb_build_object('aliases', tollgate.aliases_of(nullif(tollgate_catalog.names, 'null')))
+  from (select tollgate.with_targets(nullif(tollgate_catalog.names, 'null')) as names) w
 $$;
 
 comment on function public.tollgate_catalog(text, jsonb, integer) is
-  'The catalog of models with these names, or of all: the snapshot''s age, its entries if it is younger than `within_seconds` (else null), and the active routes to our own upstreams. Refuses nothing, locks nothing.';
+  'The catalog of models with these names, or of all: the snapshot''s age, its entries if it is younger than `within_seconds` (else null), the active routes to our own upstreams, and the active aliases. With names, the models that aliases of these names stand for are among them. Refuses nothing, locks nothing.';
 
 select tollgate.expose('public.tollgate_catalog(text, jsonb, integer)');
 
@@ -97,6 +100,8 @@ begin
       'caller', tollgate.identity(actor),
       'environment', k.environment,
       'allowed_models', to_jsonb(k.allowed_models),
+      'allowed_models_of_org', to_jsonb(o.allowed_models),
+      'default_model', o.default_model,
       'markup_ppm', coalesce(o.markup_ppm, p.markup_ppm)
     )
     from tollgate.api_keys k
@@ -108,9 +113,30 @@ end
 $$;
 
 comment on function public.tollgate_catalog_caller(jsonb) is
-  'The caller of the catalog: its markup (null is the setting MARKUP), and the models that its key may use (null is all). Refuses: as recognise(). Locks nothing of the org.';
+  'The caller of the catalog: its markup (null is the setting MARKUP), the models that its key and its org may use (null is all), and the org''s default model (null is the setting). Refuses: as recognise(). Locks nothing of the org.';
 
 select tollgate.expose('public.tollgate_catalog_caller(jsonb)');
+
+
+create function public.tollgate_default_model(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, touch => false);
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'default_model', (select o.default_model from tollgate.orgs o where o.id = actor.org_id)
+  );
+end
+$$;
+
+comment on function public.tollgate_default_model(jsonb) is
+  'The default model of the caller''s org; null is the setting DEFAULT_MODEL. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_default_model(jsonb)');
 
 
 create function public.tollgate_catalog_operator(caller jsonb, org_id text, plan text) returns jsonb

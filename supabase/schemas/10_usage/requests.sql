@@ -33,6 +33,7 @@ begin
     'key_id', r.key_id,
     'endpoint', r.endpoint,
     'model', r.model,
+    'alias', r.alias,
     'served_model', r.served_model,
     'upstream', r.upstream,
     'state', r.state,

@@ -108,7 +108,9 @@ begin
       tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
         case when o.paid_suspended_at is not null then tollgate.suspended_refusal(o.id, o.paid_suspended_at) end,
-        case when k.allowed_models is not null then tollgate.model_refusal(k, i.item -> 'models') end
+        case when k.allowed_models is not null or o.allowed_models is not null then
+          tollgate.model_refusal(k, o.allowed_models, i.item -> 'models')
+        end
       ) end as call_refusal
     from jsonb_array_elements(items) with ordinality i (item, place)
     left join tollgate.api_keys k on k.id = key_ids[i.place]
@@ -270,14 +272,14 @@ begin
   with requests as (
     insert into tollgate.requests (
       id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
-      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok
+      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok, alias
     )
     select
       a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
       (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
       a.item -> 'price', a.item ->> 'idempotency_key', moment,
       moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision),
-      coalesce((a.item ->> 'is_byok')::boolean, false)
+      coalesce((a.item ->> 'is_byok')::boolean, false), a.item ->> 'alias'
     from unnest(all_admitted) a
     returning id, expires_at
   ),

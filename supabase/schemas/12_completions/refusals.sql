@@ -43,17 +43,18 @@ comment on function tollgate.credits_refusal(bigint, tollgate.worst_case) is
   'The refusal of a request whose worst case the org cannot pay. Where output costs nothing, fewer tokens would not help, so none are affordable.';
 
 
-create function tollgate.model_refusal(key tollgate.api_keys, models jsonb) returns jsonb
+create function tollgate.model_refusal(key tollgate.api_keys, of_org text[], models jsonb) returns jsonb
 language sql
 immutable
 set search_path = ''
 as $$
-  select tollgate.refusal(403, 'model_not_allowed', jsonb_build_object('key_id', key.id, 'model', m.model))
+  select tollgate.refusal(403, 'model_not_allowed', jsonb_build_object('key_id', key.id, 'model', m.model, 'of', l.of))
   from jsonb_array_elements_text(models) with ordinality m (model, place)
-  where not tollgate.model_allowed(key.allowed_models, m.model)
-  order by m.place
+  cross join (values ('org', of_org), ('key', key.allowed_models::text[])) l (of, patterns)
+  where l.patterns is not null and not tollgate.model_allowed(l.patterns, m.model)
+  order by m.place, l.of desc
   limit 1
 $$;
 
-comment on function tollgate.model_refusal(tollgate.api_keys, jsonb) is
-  'The refusal of the first model that the key may not use; null when it may use all.';
+comment on function tollgate.model_refusal(tollgate.api_keys, text[], jsonb) is
+  'The refusal of the first model that the org or the key may not use, by the list of which; null when both may use all.';

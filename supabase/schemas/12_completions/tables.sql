@@ -38,6 +38,7 @@ create table tollgate.requests (
   expires_at timestamptz not null,
   settled_at timestamptz,
   is_byok boolean not null default false,
+  alias text,
   check ((settled_at is null) = (state in ('held', 'unsettled')))
 ) with (fillfactor = 50); -- space on the page for the settled version of each row: settling then writes no index
 
@@ -51,6 +52,7 @@ comment on table tollgate.requests is 'Paid calls, one row for the whole life of
 comment on column tollgate.requests.reserved_tokens is 'Tokens counted in the windows at admission; corrected when settled.';
 comment on column tollgate.requests.price is 'The prices that the hold was made with; estimates are charged with them.';
 comment on column tollgate.requests.charged_price is 'The prices of the route that answered, where they are not those of the hold.';
+comment on column tollgate.requests.alias is 'The alias that the client named, where model is what it stood for.';
 comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
 comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
 comment on column tollgate.requests.is_byok is 'The call used, or could only use, a key of the org''s own: it cost us nothing, and the org the fee, which `price` holds as byok_fee_nanos.';

@@ -67,14 +67,23 @@ declare
 begin
   return (
     select tollgate.limits_around(actor, k, moment)
-      || jsonb_build_object('caller', tollgate.identity(actor), 'at', tollgate.utc(moment))
-    from (select) nothing
+      || jsonb_build_object(
+        'caller', tollgate.identity(actor),
+        'at', tollgate.utc(moment),
+        'models', jsonb_build_object(
+          'default_model', o.default_model,
+          'allowed_of_org', to_jsonb(o.allowed_models),
+          'allowed_of_key', to_jsonb(k.allowed_models)
+        )
+      )
+    from tollgate.orgs o
     left join tollgate.api_keys k on k.id = actor.key_id
+    where o.id = actor.org_id
   );
 end
 $$;
 
 comment on function public.tollgate_own_limits(jsonb) is
-  'What the limits of the caller''s org, user and key leave: see limits_around(). Refuses: as recognise(). Locks nothing.';
+  'What the limits of the caller''s org, user and key leave: see limits_around(); and its models: those that org and key may use (null is all), and the org''s default (null is the setting). Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_own_limits(jsonb)');

@@ -54,9 +54,14 @@ def router(gate: Gate, chosen: Settings) -> Routes:
     async def plan(door: Annotated[Door, Depends(gate.open)]) -> OwnPlan:
         return OwnPlan.model_validate(await people.own_plan(door))
 
-    @routes.get("/limit", summary="Get what is used and left of the limits of your org and key", responses=refusals())
+    @routes.get(
+        "/limit", summary="Get what is left of your limits, and the models that you may use", responses=refusals()
+    )
     async def limit(door: Annotated[Door, Depends(gate.open)]) -> OwnLimits:
-        return OwnLimits.model_validate(await limits.own_limits(door))
+        found = await limits.own_limits(door)
+        models = found["models"]
+        default = models["default_model"] or chosen.default_model or None
+        return OwnLimits.model_validate({**found, "models": {**models, "default_model": default}})
 
     return routes
 

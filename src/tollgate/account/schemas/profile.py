@@ -117,5 +117,14 @@ class AllLimits(BaseModel):
     )
 
 
+class OwnModels(BaseModel):
+    default_model: str | None = Field(description="The model or alias of calls that name none; null: name one.")
+    allowed_of_org: list[str] | None = Field(
+        description="Patterns of the models that the org may use; * matches any characters. Null is all."
+    )
+    allowed_of_key: list[str] | None = Field(description="The same for the key, which may use what both allow.")
+
+
 class OwnLimits(AllLimits):
     at: Moment
+    models: OwnModels

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tollgate.admin.routes import (
+    aliases,
     audit,
     compliance,
     credits,
@@ -56,6 +57,7 @@ def router(
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
     routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))
     routes.take(registry.router(gate, catalogs["live"]))
+    routes.take(aliases.router(gate, catalogs["live"]))
     routes.take(security.router(gate))
     routes.take(compliance.router(gate))
     vault = Vault(chosen.vault_keys)

@@ -10,6 +10,8 @@ from tollgate.admin.schemas.upstreams import (
     HealthChecks,
     HealthChecksOf,
     NewUpstream,
+    PresetDetails,
+    PresetList,
     RemovedUpstream,
     UpstreamActivity,
     UpstreamChange,
@@ -21,6 +23,7 @@ from tollgate.admin.schemas.upstreams import (
 )
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.routes import visibility
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.core.errors import BadRequest, Conflict, IdempotencyKeyReused, NotFound
 from tollgate.database import Door
 from tollgate.keys import store as keys
@@ -29,6 +32,7 @@ from tollgate.keys.idempotency_keys import once
 from tollgate.upstreams import health_checks, store
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
+from tollgate.upstreams.presets import PRESETS, PresetName
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import MOST_ON_A_PAGE, CountedPage, refusals
 
@@ -55,7 +59,7 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
     )
     async def make(door: Annotated[Door, Depends(once(gate))], body: NewUpstream) -> ChangedUpstream:
         await keys.identify_operator(door)  # only an operator may make us resolve a host name
-        await checkup.refuse_forbidden(body.base_url)
+        await checkup.refuse_forbidden(body.base_url or "")
         return await changed(await store.make(door, body.changes()))
 
     @routes.post(
@@ -82,6 +86,11 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
             left_out=[row["id"] for row in found if row["id"] not in reached],
             took_ms=round(took * 1000),
         )
+
+    @routes.get("/presets", summary="List the vendors that can be added by name")
+    async def presets(door: Annotated[Door, Depends(gate.open)]) -> PresetList:
+        await keys.identify_operator(door)
+        return PresetList(data=[_preset(name) for name in PRESETS])
 
     @routes.get("/{upstream_id}", summary="Get an upstream", responses=refusals(BadRequest, NotFound))
     async def one(door: Annotated[Door, Depends(gate.open)], upstream_id: UpstreamId) -> UpstreamWithHistory:
@@ -131,6 +140,12 @@ class _Details:
             "secret_is_set": None if name is None else self._checkup.has_secret(name),
             "here": UpstreamActivity(**seen._asdict()) if seen else None,
         }
+
+
+def _preset(name: PresetName) -> PresetDetails:
+    preset = PRESETS[name]
+    served = [f"/v1{form.path}" for form in ENDPOINTS.values() if preset.dialect in form.dialects]
+    return PresetDetails(preset=name, endpoints=served, **preset._asdict())
 
 
 def _refuse_unknown(wanted: list[str], found: list[dict[str, Any]]) -> None:

@@ -96,4 +96,5 @@ class PricedModel(BaseModel):
     output_modalities: list[str]
     pricing: dict[str, Any] = Field(description="What the upstream charges: US dollars per token, request or piece.")
     charged_pricing: dict[str, Any] = Field(description="The same with the markup.")
+    alias_of: list[str] = Field(description="Of an alias: the models that may answer. Empty for a model.")
     routes: list[RouteOfModel] = Field(description="In the order in which they are tried.")

@@ -4,9 +4,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tollgate.keys.schemas import Models
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.people.schemas import BYOK_FEE, ByokFee, Markup
-from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery
+from tollgate.web.schemas import Amounts, ChangeBody, Credits, Identifier, Line, Moment, Name, PageQuery
 
 OrgStatus = Literal["active", "suspended"]
 PaidCalls = Literal["active", "suspended"]
@@ -22,6 +23,12 @@ class Org(Amounts):
     byok_fee_nanos: int | None = Field(description=BYOK_FEE + "Null uses the fee of the plan.")
     limits: WindowLimits = Field(description="The own limits of the org; null uses the limit of the plan.")
     max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null uses the bound of the plan.")
+    allowed_models: list[str] | None = Field(
+        None, description="Patterns of the models that the org may use; * matches any characters. Null is all."
+    )
+    default_model: str | None = Field(
+        None, description="The model or alias of calls that name none; null uses the setting DEFAULT_MODEL."
+    )
     open_requests: int = Field(description="How many requests are open now.")
     paid_calls: PaidCalls = Field(description="While suspended, paid calls are refused; other calls are served.")
     paid_suspended_at: Moment | None
@@ -52,8 +59,8 @@ class NewOrg(ChangeBody):
 
 
 class OrgChanges(ChangeBody):
-    """A field that is null or left out stays as it is, except markup, byok_fee_nanos, limits and
-    max_concurrent_requests: there null removes the org's own value."""
+    """A field that is null or left out stays as it is, except markup, byok_fee_nanos, limits,
+    max_concurrent_requests, allowed_models and default_model: there null removes the org's own value."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -70,6 +77,13 @@ class OrgChanges(ChangeBody):
         None, description="Changes the limits that it names; null removes all own limits."
     )
     max_concurrent_requests: Limit | None = Field(None, description=OPEN_REQUESTS + "Null uses the bound of the plan.")
+    allowed_models: Models | None = Field(
+        None,
+        description="The models that the org may use, whatever its keys allow; * matches any characters. Null is all.",
+    )
+    default_model: Identifier | None = Field(
+        None, description="The model or alias of calls that name none. Null uses the setting DEFAULT_MODEL."
+    )
     paid_calls: PaidCalls | None = Field(
         None,
         description="Whether paid calls are served. Tollgate suspends them by itself when the reported usage of two "

@@ -1,8 +1,9 @@
 """Routes to your own servers."""
 
+from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tollgate.admin.schemas import pricing
@@ -10,11 +11,27 @@ from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.catalog.schemas import Visibility
 from tollgate.web.faults import NO_NUL
 from tollgate.web.older_names import OlderNames
-from tollgate.web.schemas import ChangeBody, Identifier, Moment, PageQuery, exactly_one
+from tollgate.web.schemas import PLAIN_DATE, ChangeBody, Identifier, Moment, PageQuery, exactly_one
 
 MOST_TOKENS = 1_000_000_000
 TokenCount = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 ServingState = Literal["active", "disabled"]
+
+
+def _plain(value: object) -> object:
+    """Refuses numbers, which pydantic reads as seconds since 1970, and times."""
+    if isinstance(value, str) and PLAIN_DATE.fullmatch(value):
+        return value
+    raise PydanticCustomError("date", "Send a date, such as 2027-01-31")
+
+
+Day = Annotated[date, Field(ge=date(2000, 1, 1), le=date(9998, 12, 31)), BeforeValidator(_plain)]
+DEPRECATED_ON = "Since when clients are asked to leave the model; the header `deprecation` tells them."
+RETIRES_ON = (
+    "The last day (UTC) of service; the header `sunset` tells clients. Afterwards calls are refused, unless the model "
+    "has another route."
+)
+REPLACEMENT = "The model to use instead. Clients are told; nobody is moved."
 
 
 def _without_end(url: str) -> str:
@@ -84,6 +101,9 @@ class PutRoute(OlderNames, ChangeBody):
     )
     weight: int = Field(1, ge=1, le=1000, description="The share of requests among routes of the same priority.")
     listing: Listing = Listing()
+    deprecated_on: Day | None = Field(None, description=DEPRECATED_ON)
+    retires_on: Day | None = Field(None, description=RETIRES_ON)
+    replacement: Identifier | None = Field(None, description=REPLACEMENT)
     state: ServingState = "active"
 
     @model_validator(mode="after")
@@ -104,6 +124,9 @@ class RouteDetails(BaseModel):
     priority: int
     weight: int
     listing: dict[str, Any]
+    deprecated_on: str | None
+    retires_on: str | None
+    replacement: str | None
     state: ServingState
     created_at: Moment
     updated_at: Moment

@@ -1,17 +1,20 @@
 """Upstreams of your own, as operators write and see them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tollgate.admin.schemas.registry import BaseUrl, ServingState
 from tollgate.catalog.schemas import Visibility
+from tollgate.core.models import OwnDialect, VendorDialect
 from tollgate.upstreams import key_variables
 from tollgate.upstreams.breaker import State as BreakerState
+from tollgate.upstreams.presets import PRESETS, PresetName
 from tollgate.web.schemas import MOST_ON_A_PAGE, ChangeBody, Identifier, Moment, Name, PageQuery
 
-OwnDialect = Literal["vllm", "sglang", "llamacpp", "tgi", "openai"]
+UpstreamDialect = Literal[OwnDialect, VendorDialect]
 
 
 def _offered(name: str) -> str:
@@ -71,8 +74,13 @@ class NewUpstream(ChangeBody):
     )
 
     name: Name
-    dialect: OwnDialect
-    base_url: BaseUrl
+    preset: PresetName | None = Field(
+        None,
+        description="A vendor. It sets dialect and, unless they are given, base_url and secret_name: "
+        "GET /admin/upstreams/presets.",
+    )
+    dialect: UpstreamDialect | None = Field(None, description="The kind of server. Leave it out with a preset.")
+    base_url: BaseUrl | None = None
     secret_name: SecretName | None = None
     concurrency: Concurrency | None = None
     connect_seconds: ConnectSeconds = 5
@@ -82,6 +90,44 @@ class NewUpstream(ChangeBody):
     state: ServingState = "active"
     takes_org_keys: TakesOrgKeys = False
 
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        """Fills in what the preset says. An upstream keeps no reference to it."""
+        preset = PRESETS[self.preset] if self.preset else None
+        if preset and self.dialect is not None:
+            raise PydanticCustomError("preset", "Send preset or dialect, not both")
+        if preset:
+            self.dialect = preset.dialect
+            self.base_url = self.base_url or preset.base_url
+            self.secret_name = self.secret_name or preset.secret_name
+        if self.base_url is None and preset:
+            raise PydanticCustomError(
+                "base_url", "Send base_url, such as {example}", {"example": preset.example_url or ""}
+            )
+        if self.base_url is None or self.dialect is None:
+            raise PydanticCustomError("server", "Send preset, or dialect and base_url")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        return {name: value for name, value in super().changes().items() if name != "preset"}
+
+
+class PresetDetails(BaseModel):
+    """A vendor that can be added as an upstream."""
+
+    preset: PresetName
+    title: str
+    dialect: UpstreamDialect
+    base_url: str | None = Field(description="Null where each customer has an address of its own.")
+    example_url: str | None = Field(description="The form of such an address.")
+    secret_name: str = Field(description="The environment variable that holds the key, unless another is named.")
+    documentation: str
+    endpoints: list[str] = Field(description="The paths that it serves itself, without a translation.")
+
+
+class PresetList(BaseModel):
+    data: list[PresetDetails]
+
 
 class UpstreamChange(ChangeBody):
     """A field that is left out stays as it is; null removes an optional value."""
@@ -89,7 +135,7 @@ class UpstreamChange(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"state": "disabled"}]})
 
     name: Name | None = None
-    dialect: OwnDialect | None = None
+    dialect: UpstreamDialect | None = None
     base_url: BaseUrl | None = None
     secret_name: SecretName | None = None
     concurrency: Concurrency | None = None
@@ -120,7 +166,7 @@ class UpstreamActivity(BaseModel):
 class UpstreamDetails(BaseModel):
     id: str
     name: str
-    dialect: OwnDialect
+    dialect: UpstreamDialect
     base_url: str
     secret_name: str | None
     secret_is_set: bool | None = Field(
@@ -176,5 +222,5 @@ class HealthChecksOf(ChangeBody):
 
 class UpstreamFilters(PageQuery):
     state: ServingState | None = None
-    dialect: OwnDialect | None = None
+    dialect: UpstreamDialect | None = None
     sort: Literal["created_at:desc", "created_at:asc", "name:asc", "name:desc"] = "created_at:desc"

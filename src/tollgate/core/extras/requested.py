@@ -127,12 +127,17 @@ class Extras(NamedTuple):
 NOTHING_ASKED: Final = Extras()
 
 
+def speaks(models: Iterable[str]) -> bool:
+    """Whether the name of one of these models may ask for an extra."""
+    return any(map(_SPEAKING.search, models))
+
+
 def read(
     given: Mapping[str, Any], models: Iterable[str], files: Iterable[str], *, by_condition: bool = False
 ) -> Extras:
     """The extras of a body. `files` are the payloads of its files. Raises BadRequest for what cannot be bounded."""
     models, files = tuple(models), tuple(files)
-    if _ASKING.isdisjoint(given) and not any(map(_SPEAKING.search, models)):
+    if _ASKING.isdisjoint(given) and not speaks(models):
         return NOTHING_ASKED  # as in most requests
     tools = tuple(_looped(given))
     _refuse_unlisted_choice(given, tools)

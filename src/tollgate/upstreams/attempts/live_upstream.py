@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from tollgate.core.endpoints import ENDPOINTS
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.models import OPENROUTER, Upstream
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
@@ -29,8 +29,6 @@ class LiveUpstream:
     def __init__(self, upstream: Upstream, secrets: Mapping[str, str], guard: Guard, clock: Monotonic) -> None:
         self.upstream = upstream
         self.dialect = DIALECTS[upstream.dialect]
-        self.is_paid = upstream.dialect == OPENROUTER
-        """It may charge us for what it has begun, even if we get no answer."""
         self.resolve = None if upstream.trusted else guard.addresses
         self._passed_on = (*self.dialect.headers, SANDBOX_FAULT) if upstream.is_sandbox else self.dialect.headers
         self.is_allowed = True
@@ -47,11 +45,17 @@ class LiveUpstream:
         }
         self.lookup_url = base + "/generation?id="
         self._clock = clock
-        self.breakers = Breakers(OF_OPENROUTER if self.is_paid else OF_OTHERS)
+        self._headers = {
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            "user-agent": USER_AGENT,
+        }
+        self.breakers = Breakers(OF_OPENROUTER if upstream.dialect == OPENROUTER else OF_OTHERS)
         self.checkup: asyncio.Task[None] | None = None
         """The health check under way, which all waiting calls share."""
         self._check(guard)
-        self._headers = self._our_headers(secrets)
+        self._auth = self._our_auth(secrets)
 
     def is_of(self, upstream: Upstream) -> bool:
         """Whether all settings are the same. A catalog that was read again holds a new object for the same upstream."""
@@ -60,14 +64,20 @@ class LiveUpstream:
         return self.upstream is upstream
 
     @property
+    def is_paid(self) -> bool:
+        return self.dialect.is_paid
+
+    @property
     def is_usable(self) -> bool:
         """With our key."""
         return self.is_allowed and self.has_key
 
-    def headers(self, clients: Mapping[str, str], org_key: SecretStr | None = None) -> dict[str, str]:
+    def headers(
+        self, clients: Mapping[str, str], endpoint: Endpoint, org_key: SecretStr | None = None
+    ) -> dict[str, str]:
         """Ours come last, so that no client can replace our key. A key of the org's own does."""
-        own = {"authorization": f"Bearer {org_key.get_secret_value()}"} if org_key else {}
-        return {**rules.passed_on(clients, self._passed_on), **self._headers, **own}
+        auth = self.dialect.auth(org_key.get_secret_value(), endpoint) if org_key else self._auth[endpoint]
+        return {**rules.passed_on(clients, self._passed_on), **self._headers, **auth}
 
     def admits(self, model: str, org_id: str) -> bool:
         """Whether one more call may go, if the upstream is usable. Then one of answered, succeeded, failed or abandoned
@@ -140,20 +150,15 @@ class LiveUpstream:
             self.note(str(error))
             log.error("upstream_forbidden", upstream=self.upstream.id, why=str(error))
 
-    def _our_headers(self, secrets: Mapping[str, str]) -> dict[str, str]:
-        ours = {
-            "accept": "*/*",
-            "accept-encoding": "identity",
-            "content-type": "application/json",
-            "user-agent": USER_AGENT,
-        }
+    def _our_auth(self, secrets: Mapping[str, str]) -> Mapping[Endpoint, Mapping[str, str]]:
+        """By endpoint, since a vendor's endpoints may take the key in different headers."""
         name = self.upstream.secret_name
         if name is None:
-            return ours
+            return {endpoint: {} for endpoint in ENDPOINTS}
         secret = rules.fit_secret(secrets.get(name))
         if secret is None:
             self.has_key = False
             self.note(rules.has_no_key(name))
             log.error("upstream_has_no_key", upstream=self.upstream.id, variable=name)
-            return ours
-        return {**ours, "authorization": f"Bearer {secret}"}
+            return {endpoint: {} for endpoint in ENDPOINTS}
+        return {endpoint: self.dialect.auth(secret, endpoint) for endpoint in ENDPOINTS}

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from tollgate.core.errors import UpstreamError, UpstreamUnavailable
-from tollgate.core.models import SANDBOX, Upstream
+from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
 from tollgate.upstreams import rules
@@ -87,7 +87,7 @@ class Attempts:
 
     async def _first_reply(self, call: UpstreamCall, connections: Connections) -> Answered:
         until = call.until or asyncio.get_running_loop().time() + self._total_seconds
-        routes = call.routes if call.ask.fallbacks else rules.ordered(call.routes, self._randomness)
+        routes = call.routes if call.ask.fallbacks or call.is_ordered else rules.ordered(call.routes, self._randomness)
         spent: set[str] = set()
         skipped: list[Attempt] = []
         refused: Refused | None = None
@@ -109,7 +109,7 @@ class Attempts:
             refused, error = outcome.refused or refused, outcome.error
             if outcome.step == "stop":
                 raise error
-            if attempt.live.is_paid:
+            if route.upstream.dialect == OPENROUTER:
                 spent.add(route.upstream.id)
         if refused:
             return refused
@@ -204,7 +204,7 @@ def _sent(attempt: Attempt, body: Body) -> Awaitable[Answer]:
     return attempt.connections.transport.send(
         "POST",
         live.urls[call.ask.endpoint],
-        live.headers(call.headers, attempt.org_key),
+        live.headers(call.headers, call.ask.endpoint, attempt.org_key),
         body,
         connect_seconds=attempt.route.upstream.connect_seconds,
         resolve=live.resolve,

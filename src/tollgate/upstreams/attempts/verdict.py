@@ -86,10 +86,11 @@ def refused(attempt: Attempt, answer: Answer, body: bytes) -> Refused | Failure:
         attempt.answered()
     headers = {**rules.passed_down(answer.headers), "content-type": "application/json"}
     passed_on = Refused(attempt.route, refusal.status, headers, refusal.body)
-    if step == "refuse":
+    is_ours = refusal.is_ours or rules.is_our_trouble(refusal.status, dialect)
+    if step == "refuse" and not is_ours:
         return passed_on
     why = f"HTTP {refusal.status}"
-    if rules.is_our_trouble(refusal.status, dialect):
+    if is_ours:
         if attempt.org_key:
             facts = attempt.facts() | {"upstream_status": refusal.status}
             return Failure("stop", UpstreamKeyRefused(**facts), why, status=refusal.status)

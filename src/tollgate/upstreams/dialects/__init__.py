@@ -9,6 +9,7 @@ from tollgate.upstreams.dialects.openai import OpenAI, Shown
 from tollgate.upstreams.dialects.openrouter import OpenRouter
 from tollgate.upstreams.dialects.sglang import SGLang
 from tollgate.upstreams.dialects.tgi import TGI
+from tollgate.upstreams.dialects.vendors import Anthropic, AzureOpenAI, Groq, Mistral, OpenAIPlatform, Together
 from tollgate.upstreams.dialects.vllm import VLLM
 
 __all__ = ["DIALECTS", "OpenAI", "Shown"]
@@ -20,4 +21,10 @@ DIALECTS: Final[Mapping[models.Dialect, OpenAI]] = {
     "llamacpp": LlamaCpp(),
     "tgi": TGI(),
     "openai": OpenAI(),
+    "openai-platform": OpenAIPlatform(),
+    "azure-openai": AzureOpenAI(),
+    "anthropic": Anthropic(),
+    "groq": Groq(),
+    "mistral": Mistral(),
+    "together": Together(),
 }

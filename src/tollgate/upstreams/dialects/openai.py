@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from tollgate.core import sse, strict_json
-from tollgate.core.endpoints import ENDPOINTS
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.models import Route
 from tollgate.core.request_body import Ask
 from tollgate.core.sse import Event
@@ -27,6 +27,12 @@ class OpenAI:
     """Ignores max_completion_tokens, so a bound under that name would not hold."""
     headers: tuple[str, ...] = ()
     """The client's headers that are forwarded."""
+    is_paid = False
+    """May charge us for what it has begun, even if we get no answer."""
+
+    def auth(self, secret: str, endpoint: Endpoint) -> Mapping[str, str]:
+        """The headers that carry our key."""
+        return {"authorization": f"Bearer {secret}"}
 
     takes_sound_in_json = False
     """Knows OpenRouter's JSON form of a transcription. Other servers get a form."""

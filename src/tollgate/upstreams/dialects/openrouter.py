@@ -14,6 +14,7 @@ from tollgate.upstreams.rules import Refusal, UpstreamCall
 
 class OpenRouter(OpenAI):
     takes_sound_in_json = True
+    is_paid = True
     headers = (
         "http-referer",
         "x-title",
