@@ -15,6 +15,9 @@ from starlette.routing import Route
 
 from tollgate import __version__, settings
 from tollgate.audit.security_reporter import SecurityReporter
+from tollgate.cache.look_up import Cache
+from tollgate.cache.redis_level import RedisLevel
+from tollgate.cache.rules import Bounds
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import OwnServersOnly, Source
 from tollgate.completions import routes as completions
@@ -81,6 +84,7 @@ class Rooms(NamedTuple):
     gate: Gate
     catalogs: Mapping[Environment, Catalog]
     upstreams: Upstreams
+    cache: Cache
     checkup: Checkup
     settlements: Settlements
     sweeper: Sweeper
@@ -94,6 +98,7 @@ class Rooms(NamedTuple):
         for catalog in self.catalogs.values():
             await catalog.close()
         await self.upstreams.close()
+        await self.cache.close()
         await self.database.close()
         await self.http.close()
 
@@ -134,6 +139,7 @@ def compose(
         ),
         catalogs=_catalogs(chosen, http, database, clock),
         upstreams=upstreams,
+        cache=_cache(chosen, clock),
         checkup=Checkup(transport, Guard(allow_private=chosen.private_upstreams), secrets),
         settlements=settlements,
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
@@ -280,13 +286,36 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         rooms.settlements,
         rooms.catalogs,
         rooms.upstreams,
+        rooms.cache,
         markup_ppm=chosen.markup_ppm,
         ttl_seconds=chosen.hold_ttl_seconds,
         register=chosen.extras_register,
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
-    return completions.endpoints(rooms.gate, flow, clock, redact)
+    flow = Flow(
+        admission,
+        rooms.settlements,
+        rooms.upstreams,
+        drain,
+        leaving,
+        rooms.cache,
+        shows_cost=chosen.show_cost == "both",
+    )
+    return completions.endpoints(rooms.gate, flow, rooms.cache, clock, redact)
+
+
+def _cache(chosen: Settings, clock: Monotonic) -> Cache:
+    """The completion cache."""
+    bounds = Bounds(
+        chosen.cache_ttl_seconds,
+        chosen.cache_max_ttl_seconds,
+        chosen.cache_max_answer_bytes,
+        chosen.cache_max_org_bytes,
+        chosen.cache_hit_share_ppm,
+        chosen.cache_wait_seconds,
+    )
+    redis = RedisLevel(chosen.redis_url.get_secret_value(), clock) if chosen.redis_url else None
+    return Cache(bounds, chosen.peppers[0], redis, clock=clock)
 
 
 def _cron_secret(chosen: Settings) -> str | None:

@@ -1,8 +1,13 @@
 """One paid call: price, admit, send, relay, settle."""
 
+import contextlib
+from typing import Final
+
 from starlette.types import Receive, Scope, Send
 
-from tollgate.completions import replay
+from tollgate.cache.look_up import Cache
+from tollgate.cache.redis_level import Kept
+from tollgate.completions import hits, replay
 from tollgate.completions.admission import Admission
 from tollgate.completions.own_counts import AnyAnswer, own_count
 from tollgate.completions.paid_call import Leaving, PaidCall
@@ -15,6 +20,8 @@ from tollgate.process import logs
 from tollgate.process.drain import Drain
 from tollgate.upstreams.client import Upstreams
 
+NOT_BOUND: Final = contextlib.nullcontext()
+
 
 class Flow:
     def __init__(
@@ -24,6 +31,7 @@ class Flow:
         upstreams: Upstreams,
         drain: Drain,
         leaving: Leaving,
+        cache: Cache,
         *,
         shows_cost: bool,
     ) -> None:
@@ -32,14 +40,17 @@ class Flow:
         self._upstreams = upstreams
         self._drain = drain
         self._leaving = leaving
+        self._cache = cache
         self._shows_cost = shows_cost
 
     async def run(self, call: PaidCall, scope: Scope, receive: Receive, send: Send) -> None:
         """However the call ends, it is settled first and the client gets the end of its answer last."""
         quote = await self._admission.price(call)
-        repeated = await self._admission.admit(call, quote)
-        if repeated:
-            await replay.response(repeated)(scope, receive, send)
+        async with NOT_BOUND if call.cache is None else self._drain.bounds():  # it may wait for another call
+            found = await self._admission.admit(call, quote)
+        if found:
+            response = hits.response(call, found) if "hit" in found else replay.response(found)
+            await response(scope, receive, send)
             return
         answer = self._answer(call, receive, send)
         settled = None
@@ -78,7 +89,15 @@ class Flow:
     async def _settle(self, call: PaidCall, answer: PlainAnswer | StreamedAnswer) -> Settled | None:
         ending = call.ending(client_left=answer.client_left, charges_prefill=self._leaving.charges_prefill)
         call.take_ending(ending, shows_cost=self._shows_cost)
-        settled = await self._settlements.settle(call.item(ending, answer.stored()))
+        item = call.item(ending, answer.stored())
+        try:
+            settled = await self._settlements.settle(item)
+        finally:
+            if call.cache is not None:
+                self._cache.ended(call.id)
+        if call.cache is not None and (entry := item.get("cache")) and "answer" in entry:
+            kept = Kept(call.id, entry["answer"])
+            await self._cache.keep_near(call.cache, call.grant.org_id, kept, entry["ttl_seconds"])
         if call.noting:
             await call.noting
         logs.note(

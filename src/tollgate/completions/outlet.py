@@ -18,11 +18,14 @@ UNREAD_SECONDS = 60.0
 class Outlet:
     """Begins with the first bytes, and notices when the client leaves."""
 
-    def __init__(self, send: Send, headers: Mapping[str, str], *, keeps: bool, clock: Monotonic) -> None:
+    def __init__(
+        self, send: Send, headers: Mapping[str, str], *, keeps: bool, reads_to_end: bool, clock: Monotonic
+    ) -> None:
         self._send = send
         self._headers = headers
-        self.keeps = keeps
+        self.reads_to_end = reads_to_end
         """The stream is stored for a replay, and so it is read to its end even if the client left."""
+        self._keeps = keeps
         self._clock = clock
         self._last = clock()
         self._sending_since: float | None = None
@@ -42,7 +45,7 @@ class Outlet:
         self._headers = {**self._headers, **headers}
 
     async def pass_on(self, body: bytes) -> None:
-        if body and self.keeps:
+        if body and self._keeps:
             self._sent.append(body)
         if body:
             await self._write(body)
@@ -94,7 +97,7 @@ class Outlet:
         if self.gone:
             return
         self.gone = True
-        if self.keeps:
+        if self.reads_to_end:
             return
         if self.reads_on_seconds:
             asyncio.get_running_loop().call_later(self.reads_on_seconds, self.leave)

@@ -6,8 +6,9 @@ describes them.
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,13 +16,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from tollgate.cache import rules as cache_rules
+from tollgate.cache.look_up import Cache
+from tollgate.cache.rules import Use, Wish
 from tollgate.completions import content
 from tollgate.completions.answer_forms import ANSWER_FORMS
 from tollgate.completions.content import Content
 from tollgate.completions.flow import Flow
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.sweeper import Sweeper
-from tollgate.core import request_body
+from tollgate.core import request_body, strict_json
 from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import BadRequest, TollgateError
 from tollgate.core.redaction import Redactor
@@ -37,13 +41,21 @@ LONGEST_IDEMPOTENCY_KEY = 255
 
 class PaidEndpoint:
     def __init__(
-        self, path: str, endpoint: Endpoint, gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None
+        self,
+        path: str,
+        endpoint: Endpoint,
+        gate: Gate,
+        flow: Flow,
+        cache: Cache,
+        clock: Monotonic,
+        redact: Redactor | None,
     ) -> None:
         """`redact` is None where prompts and answers are not kept."""
         self.path = path
         self._endpoint = endpoint
         self._gate = gate
         self._flow = flow
+        self._cache = cache
         self._clock = clock
         self._redact = redact
 
@@ -73,39 +85,67 @@ class PaidEndpoint:
         started = self._clock()
         headers = headers_of(scope)
         idempotency_key = _idempotency_key(headers)
+        in_header = cache_rules.in_header(headers, self._cache.bounds)
         body = await self._gate.body(caller, scope, receive)
         if body is None:
             return None
         has_key, keeps_content = idempotency_key is not None, self._redact is not None
-        given = await threads.work(len(body), _read, body, self._endpoint, has_key, keeps_content)
+        wish_of = partial(self._wish, caller, headers, in_header)
+        given = await threads.work(len(body), _read, body, self._endpoint, has_key, keeps_content, wish_of)
         return PaidCall(
             id=scope["state"]["own_id"],
             caller=caller,
             ask=given.ask,
-            body=body,
+            body=given.body,
             body_hash=given.body_hash,
             headers=headers,
             idempotency_key=idempotency_key,
             content=Content(given.prompt, self._redact, caller.secret) if self._redact else None,
+            cache=given.cache,
             error_shape=shape_of(scope),
             clock=self._clock,
             started=started,
             tally=ANSWER_FORMS[self._endpoint].tally(choices=given.ask.choices),
         )
 
+    def _wish(
+        self, caller: Caller, headers: Mapping[str, str], in_header: Wish | None, document: Mapping[str, Any]
+    ) -> Use | None:
+        """What the request wishes of the cache, and its digest."""
+        cache = self._cache
+        wish = cache_rules.wished(document, self._endpoint, in_header, cache.by_setting(caller.digest), cache.bounds)
+        if wish is None:
+            return None
+        wish = cache_rules.as_marked(wish, headers)
+        if not cache.is_on or not (wish.reads or wish.writes):
+            return None
+        return Use(wish, cache_rules.digest(document), cache.bounds)
+
 
 class _Given(NamedTuple):
     """What is read of a body, in one go."""
 
     ask: Ask
+    body: bytes
+    """Without the member that is for us."""
+    cache: Use | None
     body_hash: str | None
     prompt: str
 
 
-def _read(body: bytes, endpoint: Endpoint, has_key: bool, keeps_content: bool) -> _Given:
+def _read(
+    body: bytes,
+    endpoint: Endpoint,
+    has_key: bool,
+    keeps_content: bool,
+    wish_of: Callable[[Mapping[str, Any]], Use | None],
+) -> _Given:
     document = request_body.parse(body)
+    is_ours = isinstance(document.get(cache_rules.FIELD), bool)
     return _Given(
         request_body.read_parsed(document, body, endpoint),
+        strict_json.edit(body, {cache_rules.FIELD: None}) if is_ours else body,
+        wish_of(document),
         _body_hash(body, endpoint) if has_key else None,
         content.asked(endpoint, document) if keeps_content else "",
     )
@@ -116,9 +156,9 @@ def _body_hash(body: bytes, endpoint: Endpoint) -> str:
     return hashlib.sha256(endpoint.encode() + b"\n" + body).hexdigest()
 
 
-def endpoints(gate: Gate, flow: Flow, clock: Monotonic, redact: Redactor | None) -> list[PaidEndpoint]:
+def endpoints(gate: Gate, flow: Flow, cache: Cache, clock: Monotonic, redact: Redactor | None) -> list[PaidEndpoint]:
     return [
-        PaidEndpoint(mount + form.path, endpoint, gate, flow, clock, redact)
+        PaidEndpoint(mount + form.path, endpoint, gate, flow, cache, clock, redact)
         for endpoint, form in ENDPOINTS.items()
         for mount in MOUNTS
     ]

@@ -14,6 +14,7 @@ as $$
     'limits', tollgate.limits_shown(coalesce(org.limits_set, org.limits)),
     'max_concurrent_requests', org.max_concurrent_requests,
     'open_requests', org.open_requests,
+    'cache', coalesce(org.cache, false),
     'paid_calls', case when org.paid_suspended_at is null then 'active' else 'suspended' end,
     'paid_suspended_at', tollgate.utc(org.paid_suspended_at),
     'paid_suspended_reason', org.paid_suspended_reason,

@@ -57,7 +57,8 @@ create table tollgate.orgs (
   quarantined_at timestamptz,
   paid_suspended_at timestamptz,
   paid_suspended_reason text,
-  chain_head bytea
+  chain_head bytea,
+  cache boolean
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -73,6 +74,7 @@ comment on column tollgate.orgs.quarantined_at is 'When a request of the org was
 comment on column tollgate.orgs.paid_suspended_at is 'Since when paid calls are refused; null while they are served. Other calls are served all the same.';
 comment on column tollgate.orgs.paid_suspended_reason is 'quarantined_usage, or operator; null while paid calls are served.';
 comment on column tollgate.orgs.chain_head is 'The chain of the org''s last transfer.';
+comment on column tollgate.orgs.cache is 'Whether requests that do not say so themselves use the cache; null is no.';
 
 alter table tollgate.orgs enable row level security;
 

@@ -33,6 +33,8 @@ declare
   worst_case tollgate.worst_case;
   admitted tollgate.admitted;
   available bigint;
+  hit jsonb; -- what the cache has for the request
+  hits jsonb := '[]'; -- the settlements of the requests that the cache answers
   refusal jsonb;
   answer json;
   last_id text;
@@ -98,6 +100,8 @@ begin
       )::tollgate.limits) as limits,
       coalesce(o.markup_ppm, p.markup_ppm, (i.item ->> 'markup_ppm')::integer) as markup_ppm,
       i.item ->> 'idempotency_key' as idempotency_key,
+      coalesce(k.cache, o.cache) as caches,
+      case when coalesce(k.cache, o.cache) or (i.item -> 'cache' ->> 'asked')::boolean then i.item -> 'cache' end as wish,
       r as earlier, -- the request, when it was admitted before
       tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
@@ -128,6 +132,7 @@ begin
     end if;
 
     answer := null;
+    hit := null;
     refusal := coalesce(request.key_refusal, request.call_refusal);
     if request.is_counted then
       key := request.counted_key;
@@ -159,7 +164,13 @@ begin
         (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
         (request.earlier).reserved_tokens
       );
-      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining);
+      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining, request.caches);
+      if (request.earlier).cached then
+        answer := answer::jsonb || tollgate.hit_again(request.earlier, request.wish, wallet.balance_nanos, moment);
+        if answer is null then
+          refusal := tollgate.refusal(409, 'answer_not_kept', jsonb_build_object('request_id', request.id));
+        end if;
+      end if;
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
@@ -189,18 +200,30 @@ begin
       end if;
     end if;
 
+    if request.wish is not null and answer is null and refusal is null then
+      hit := tollgate.look_up_answer(request.org_id, request.wish, moment);
+      if hit ? 'wait' then -- it takes nothing, and the request comes again
+        answer := hit::json;
+      end if;
+      hit := hit -> 'hit';
+    end if;
+
     if answer is null and refusal is null then
       available := wallet.balance_nanos - wallet.held_nanos;
-      worst_case := tollgate.worst_case(
-        request.item,
-        request.markup_ppm,
-        least(available, key.budget_nanos - key.budget_spent_nanos),
-        least(
-          -- Half, because other requests can run at the same time.
-          remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
-          key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
-        )
-      );
+      if hit is null then
+        worst_case := tollgate.worst_case(
+          request.item,
+          request.markup_ppm,
+          least(available, key.budget_nanos - key.budget_spent_nanos),
+          least(
+            -- Half, because other requests can run at the same time.
+            remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
+            key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
+          )
+        );
+      else
+        worst_case := row(0, (hit ->> 'charge_nanos')::bigint, 0, null);
+      end if;
       if wallet.open_requests >= request.most_open then
         refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
           'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
@@ -243,6 +266,11 @@ begin
         if request.idempotency_key is not null then
           perform tollgate.begin_answer(request.org_id, request.item);
         end if;
+        if request.wish is not null then
+          request.item := tollgate.note_look_up(
+            request.org_id, request.key_id, request.item, request.wish, hit, moment
+          );
+        end if;
         admitted := row(
           request.item, request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
           worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
@@ -252,7 +280,11 @@ begin
         if request.is_counted then
           least_left := tollgate.tighter(least_left, key_remaining);
         end if;
-        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left);
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.caches);
+        if hit is not null then
+          answer := answer::jsonb || jsonb_build_object('hit', hit);
+          hits := hits || tollgate.settlement_of_hit(request.id, hit);
+        end if;
       end if;
     end if;
 
@@ -269,13 +301,13 @@ begin
   with requests as (
     insert into tollgate.requests (
       id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
-      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at
+      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, cached
     )
     select
       a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
       (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
       a.item -> 'price', a.item ->> 'idempotency_key', moment,
-      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision)
+      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision), (a.item ->> 'cached')::boolean
     from unnest(all_admitted) a
     returning id, expires_at
   ),
@@ -288,11 +320,16 @@ begin
     where o.id = w.org_id
   )
   select json_object_agg(a.id, a.answer) into answer from unnest(ids, answers) a (id, answer);
+  if hits <> '[]' then
+    select json_object_agg(a.key, coalesce((a.value::jsonb || s.value)::json, a.value)) into answer
+    from json_each(answer) a
+    left join jsonb_each(public.tollgate_settle(hits)::jsonb) s on s.key = a.key;
+  end if;
   return coalesce(answer, '{}');
 end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Locks orgs in id order, then for each request the user, if limited, and the key.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay, wait or refusal. A replay takes one request from the windows, and nothing else. A request that the cache answers is granted with a hit: it takes one request and its charge, and is settled at once. One that waits for the answer to the same request takes nothing. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress, answer_not_kept (a repeated hit whose entry is gone). A repeated id gets the same answer. Locks orgs in id order, then for each request the user, if limited, and the key.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');

@@ -230,6 +230,10 @@ begin
     perform tollgate.keep_contents(changed);
   end if;
 
+  if items @? '$[*].cache' then
+    perform tollgate.fill_cache(changed, moment);
+  end if;
+
   -- Write.
   with requests as (
     update tollgate.requests r set

@@ -37,6 +37,7 @@ create table tollgate.requests (
   created_at timestamptz not null default clock_timestamp(),
   expires_at timestamptz not null,
   settled_at timestamptz,
+  cached boolean,
   check ((settled_at is null) = (state in ('held', 'unsettled')))
 ) with (fillfactor = 50); -- space on the page for the settled version of each row: settling then writes no index
 
@@ -52,6 +53,7 @@ comment on column tollgate.requests.price is 'The prices that the hold was made 
 comment on column tollgate.requests.charged_price is 'The prices of the route that answered, where they are not those of the hold.';
 comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
 comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
+comment on column tollgate.requests.cached is 'Whether the cache had the answer; null where it was not asked for.';
 
 alter table tollgate.requests enable row level security;
 

@@ -40,7 +40,8 @@ create function tollgate.grant_of(
   admitted tollgate.admitted,
   environment text,
   wallet tollgate.wallet,
-  remaining tollgate.remaining
+  remaining tollgate.remaining,
+  caches boolean
 ) returns json
 language plpgsql
 immutable
@@ -58,6 +59,7 @@ begin
     'markup_ppm', admitted.markup_ppm,
     'balance_nanos', wallet.balance_nanos,
     'held_nanos', wallet.held_nanos,
+    'caches', caches,
     'limits', case when not remaining is null then json_build_object(
       'requests', case when remaining.requests_limit is not null then json_build_object(
         'limit', remaining.requests_limit,
@@ -74,5 +76,5 @@ begin
 end
 $$;
 
-comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining) is
-  'The answer to an admitted request. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
+comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, boolean) is
+  'The answer to an admitted request. `limits` is null where neither org nor key has any; `caches` is the setting of the key or its org. As json, which is half as expensive to build as jsonb.';
