@@ -268,6 +268,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
             outward=rooms.upstreams,
             checkup=rooms.checkup,
             account=openrouter,
+            completion_cache=rooms.cache,
             host=host,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),

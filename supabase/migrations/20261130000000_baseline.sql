@@ -7953,13 +7953,15 @@ begin
       'cache_key', n.cache_key,
       'request_id', n.request_id,
       'answer', n.answer,
+      'filled_at', n.filled_at,
       'expires_in_seconds', ceil(extract(epoch from n.expires_at - clock_timestamp()))
-    )), '[]')
+    ) order by n.filled_at desc), '[]')
     from (
       select e.* from tollgate.cache_entries e
       where e.request_id is not null and e.expires_at > clock_timestamp()
         and (filters ->> 'org_id' is null or e.org_id = filters ->> 'org_id')
         and (filters ->> 'model' is null or e.model = filters ->> 'model')
+        and (filters ->> 'before' is null or e.filled_at < (filters ->> 'before')::timestamptz)
       order by e.filled_at desc
       limit page_size
     ) n
@@ -7968,7 +7970,7 @@ end
 $$;
 
 comment on function public.tollgate_newest_cached(jsonb, jsonb, integer) is
-  'The answers that were stored last, of an org, a model or all, for the second level of the cache. For admins. Refuses: as recognise(). Locks nothing.';
+  'The answers that were stored last, of an org, a model or all, `before` a time, for the second level of the cache. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_newest_cached(jsonb, jsonb, integer)');
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 ACTIONS: Mapping[str, str] = {
     "access.refused": "A key without the role called a path for operators.",
     "books.audited": "An operator ran the audit of the books.",
+    "cache.cleared": "An operator cleared the completion cache.",
     "catalog.refreshed": "An operator had the list of models read again.",
     "content.read": "Somebody read the prompt and answer of a request.",
     "credits.adjusted": "An operator adjusted a balance.",

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cachetools import LRUCache
 
+from tollgate.cache import store
 from tollgate.cache.redis_level import Kept, RedisLevel
 from tollgate.cache.rules import Bounds, Use
+from tollgate.database import Door
 from tollgate.process.clock import Monotonic
 
 MOST_WAITING: Final = 1_000
@@ -16,6 +18,7 @@ MOST_WAITING: Final = 1_000
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 1.0
 KEYS_REMEMBERED: Final = 10_000
+WARMED_AT_ONCE: Final = 50
 
 Item = dict[str, Any]
 Admit = Callable[[Item], Awaitable[Mapping[str, Any]]]
@@ -81,6 +84,26 @@ class Cache:
         """Stores an answer in Redis that Postgres has, or is about to have."""
         if self.redis and use.key:
             await self.redis.put(org_id, use.key, kept, ttl_seconds)
+
+    @property
+    def redis_state(self) -> Literal["not_configured", "working", "resting"]:
+        return self.redis.state if self.redis else "not_configured"
+
+    async def warm(self, door: Door, filters: dict[str, Any], most: int) -> int:
+        """Copies the newest answers from Postgres to Redis, until that fails; returns how many."""
+        warmed = 0
+        before: dict[str, Any] = {}
+        while self.redis and warmed < most:
+            page = await store.newest(door, {**filters, **before}, min(WARMED_AT_ONCE, most - warmed))
+            for one in page["data"]:
+                kept = Kept(one["request_id"], one["answer"])
+                if not await self.redis.put(one["org_id"], one["cache_key"], kept, one["expires_in_seconds"]):
+                    return warmed
+                warmed += 1
+            if len(page["data"]) < WARMED_AT_ONCE:
+                break
+            before = {"before": page["data"][-1]["filled_at"]}
+        return warmed
 
     async def close(self) -> None:
         if self.redis:

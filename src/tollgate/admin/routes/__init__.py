@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tollgate.admin.routes import (
     audit,
+    cache,
     compliance,
     credits,
     keys,
@@ -19,6 +20,7 @@ from tollgate.admin.routes import (
     usage,
     users,
 )
+from tollgate.cache.look_up import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.keys.rules import Environment
@@ -37,6 +39,7 @@ def router(
     outward: Upstreams,
     checkup: Checkup,
     account: OpenRouterAccount,
+    completion_cache: Cache,
     host: str,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
@@ -52,6 +55,7 @@ def router(
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
     routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))
     routes.take(registry.router(gate, catalogs["live"]))
+    routes.take(cache.router(gate, completion_cache))
     routes.take(security.router(gate))
     routes.take(compliance.router(gate))
     routes.take(system.router(gate, chosen, host))

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tollgate.keys.schemas import CACHE_SETTING
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.people.schemas import Markup
 from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery
@@ -21,6 +22,7 @@ class Org(Amounts):
     limits: WindowLimits = Field(description="The own limits of the org; null uses the limit of the plan.")
     max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null uses the bound of the plan.")
     open_requests: int = Field(description="How many requests are open now.")
+    cache: bool = Field(description=CACHE_SETTING.strip())
     paid_calls: PaidCalls = Field(description="While suspended, paid calls are refused; other calls are served.")
     paid_suspended_at: Moment | None
     paid_suspended_reason: str | None = Field(description="`quarantined_usage` or `operator`.")
@@ -68,6 +70,7 @@ class OrgChanges(ChangeBody):
         None, description="Changes the limits that it names; null removes all own limits."
     )
     max_concurrent_requests: Limit | None = Field(None, description=OPEN_REQUESTS + "Null uses the bound of the plan.")
+    cache: bool | None = Field(None, description=CACHE_SETTING.strip())
     paid_calls: PaidCalls | None = Field(
         None,
         description="Whether paid calls are served. Tollgate suspends them by itself when the reported usage of two "
