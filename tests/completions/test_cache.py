@@ -299,15 +299,112 @@ async def test_clearing_takes_effect_at_once_also_for_an_answer_on_its_way(stage
         gate.is_open = True
         assert (await under_way).headers[CACHE] == "miss"
         assert (await gateway.post(someone, bodies[0])).headers[CACHE] == "miss"
-    size = await stage.sql("select array[entries, bytes] from tollgate.cache_sizes where org_id = $1", someone.org_id)
-    counted = await stage.sql(
-        "select array[count(*), sum(bytes)] from tollgate.cache_entries where org_id = $1 and request_id is not null",
-        someone.org_id,
-    )
-    assert size == counted
+    await sizes_agree(stage, someone)
     event = await stage.sql(
         "select details::text from tollgate.audit_events where action = 'cache.cleared' and org_id = $1 and"
         " details ? 'model'",
         someone.org_id,
     )
     assert json.loads(event) == {"org_id": someone.org_id, "model": "sandbox/words", "cleared": 1}
+
+
+async def sizes_agree(stage: Stage, someone: Person) -> tuple[int, int]:
+    """What the cache has of an org, and that its size is known."""
+    counted = await stage.sql(
+        "select array[count(*), coalesce(sum(bytes), 0)] from tollgate.cache_entries"
+        " where org_id = $1 and request_id is not null",
+        someone.org_id,
+    )
+    assert counted == await stage.sql(
+        "select array[entries, bytes] from tollgate.cache_sizes where org_id = $1", someone.org_id
+    )
+    return int(counted[0]), int(counted[1])
+
+
+async def test_an_answer_expires_and_is_deleted(stage: Stage) -> None:
+    someone = await stage.customer()
+    body = a_chat("Fleeting.", cache=True)
+    await stage.post(someone, body, **{CACHE: "on, ttl=60"})
+    await stage.post(someone, a_chat("Lasting."), **{CACHE: "on, ttl=3600"})
+    left = await stage.sql(
+        "select array_agg(round(extract(epoch from expires_at - filled_at)) order by expires_at)"
+        " from tollgate.cache_entries where org_id = $1",
+        someone.org_id,
+    )
+    assert left == [60, 3600]
+    past = (
+        "update tollgate.cache_entries set expires_at = now()"
+        " where org_id = $1 and expires_at < now() + interval '2 minutes'"
+    )
+    await stage.sql(past, someone.org_id)
+    again = [(await stage.post(someone, body, **{CACHE: "on, ttl=60"})).headers[CACHE] for _ in range(2)]
+    assert again == ["miss", "hit"]
+    await stage.sql(past, someone.org_id)
+    while (await stage.door.call("tollgate_drop_expired_cached", page_size=1))["more"]:
+        pass
+    assert (await sizes_agree(stage, someone))[0] == 1
+
+
+async def test_the_oldest_answers_of_an_org_make_room_and_too_large_ones_are_not_stored(
+    stage: Stage, shared_database: str
+) -> None:
+    someone, other = await stage.customer(), await stage.customer()
+    bodies = [a_chat(f"{number}. " + "word " * 100, cache=True) for number in range(6)]
+    await stage.post(other, bodies[0])
+    await stage.post(someone, bodies[0])
+    _, each = await sizes_agree(stage, someone)
+    limits = {"CACHE_MAX_ORG_BYTES": str(3 * each + each // 2), "CACHE_MAX_ANSWER_BYTES": str(each)}
+    with before(stage.gateway.upstream, shared_database, **limits) as gateway:
+        for body in bodies[1:]:
+            await gateway.post(someone, body)
+        found = [(await gateway.post(someone, body, **{CACHE: "read"})).headers[CACHE] for body in bodies]
+        assert found == ["miss"] * 3 + ["hit"] * 3
+        assert (await gateway.post(other, bodies[0])).headers[CACHE] == "hit"
+        large = a_chat("word " * 500, cache=True)
+        assert [(await gateway.post(someone, large)).headers[CACHE] for _ in range(2)] == ["miss", "miss"]
+    entries, size = await sizes_agree(stage, someone)
+    assert (entries, size <= int(limits["CACHE_MAX_ORG_BYTES"])) == (3, True)
+    with before(stage.gateway.upstream, shared_database, CACHE_MAX_ORG_BYTES="0") as off:
+        assert CACHE not in (await off.post(someone, bodies[5])).headers
+
+
+async def test_operators_see_clear_and_list_what_came_from_the_cache(stage: Stage) -> None:
+    someone, operator = await stage.customer(), await stage.customer(role="admin")
+
+    async def ask(method: str, path: str, **more: Any) -> Any:
+        url, bearer = stage.gateway.address + path, {"authorization": f"Bearer {operator.secret}"}
+        answer = await stage.http.request(method, url, headers=bearer, **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    for words in ("One.", "One.", "One.", "Two."):
+        await stage.post(someone, a_chat(words, cache=True))
+    charge = (await stage.rows(someone))[0]["charge_nanos"]
+    stats = await ask("GET", f"/admin/cache?org_id={someone.org_id}&days=1")
+    figures = {"hits": 2, "misses": 2, "hit_rate": 0.5, "saved_nanos": 2 * charge}
+    (model,) = stats["models"]
+    assert figures.items() <= stats.items()
+    assert figures.items() <= model.items()
+    assert (model["model"], stats["entries"], stats["redis"]) == ("sandbox/echo", 2, "not_configured")
+    assert stats["bytes"] == (await sizes_agree(stage, someone))[1]
+
+    log = await ask("GET", f"/v1/admin/logs?org_id={someone.org_id}&cached=true")
+    assert [row["cached"] for row in log["data"]] == [True, True]
+    one = await ask("GET", f"/admin/usage/{log['data'][0]['id']}")
+    assert (one["settlement"]["basis"], one["charge_nanos"]) == ("cache", 0)
+    assert (await ask("GET", "/admin/monitor"))["cache"]["hits"] >= 2
+    bearer = {"authorization": f"Bearer {operator.secret}"}
+    metrics = (await stage.http.get(f"{stage.gateway.address}/metrics", headers=bearer)).text
+    assert 'tollgate_cache_lookups_total{model="sandbox/echo",result="hit"}' in metrics
+
+    assert await ask("POST", "/admin/cache/warm") == {"warmed": 0, "redis": "not_configured"}
+    assert await ask("DELETE", f"/admin/cache?org_id={someone.org_id}&model=sandbox/words") == {"cleared": 0}
+    assert await ask("DELETE", f"/admin/cache?org_id={someone.org_id}") == {"cleared": 2}
+    for term, path in (("cache", f"/admin/orgs/{someone.org_id}"), ("cache", f"/admin/keys/{someone.key_id}")):
+        assert (await ask("PATCH", path, json={term: True}))[term] is True
+        assert (await ask("GET", path))[term] is True
+    assert (await ask("PATCH", f"/admin/keys/{someone.key_id}", json={"cache": None}))["cache"] is None
+    refused = await stage.http.get(
+        stage.gateway.address + "/admin/cache", headers={"authorization": f"Bearer {someone.secret}"}
+    )
+    assert refused.status_code == 403

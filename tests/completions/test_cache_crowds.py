@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
-from completions.paid import Auditor, Client, Turnstile, Watched, app
+from completions.paid import Auditor, Client, Turnstile, Watched, app, database
 from gateway import Upstream
+from people import Person
 from sandbox.serving import a_chat, serving, until
 from servers.redis import Redis, redis
 from servers.relay import Relay
@@ -19,6 +20,7 @@ from tollgate.database import Door
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
+STORM = [a_chat(f"Storm {number}.", cache=True) for number in range(10)]
 BODY = a_chat("All together.", cache=True)
 
 
@@ -29,7 +31,7 @@ def gate() -> Turnstile:
 
 
 @contextlib.asynccontextmanager
-async def instance(door: Door, gate: Turnstile, address: str, **more: str) -> AsyncIterator[ASGIApp]:
+async def instance(door: Door | None, gate: Turnstile, address: str, **more: str) -> AsyncIterator[ASGIApp]:
     async with app(door, Upstream(gate.app, address), **more) as made:
         yield made
 
@@ -43,6 +45,13 @@ def outcomes(clients: list[Client]) -> list[str]:
     return sorted(headers(client)["x-tollgate-cache"] for client in clients)
 
 
+async def a_round(tollgate: ASGIApp, someone: Person, many: int = 1) -> list[Client]:
+    """So many of each call at once."""
+    clients = [Client(someone, body) for body in STORM for _ in range(many)]
+    await asyncio.gather(*(client.call(tollgate) for client in clients))
+    return clients
+
+
 async def looked_up(door: Watched, many: int) -> None:
     """Until so many calls were told to wait, or have begun."""
 
@@ -52,11 +61,11 @@ async def looked_up(door: Watched, many: int) -> None:
     await until(have)
 
 
-@pytest.mark.parametrize("stream", [False, True])
 async def test_of_two_hundred_identical_misses_one_goes_upstream_and_is_charged(
-    customer: Any, door: Door, gate: Turnstile, shared_database: str, stream: bool
+    customer: Any, door: Door, wire: Relay, gate: Turnstile, shared_database: str
 ) -> None:
     someone = await customer()
+    stream = bool(wire.path_prefix)  # each once
     watched = Watched(door)
     with serving(gate) as address:
         async with instance(watched, gate, address) as tollgate:
@@ -175,37 +184,66 @@ async def test_redis_spares_postgres_the_answer_and_decides_nothing(
     assert generations[0] == generations[1] != generations[2] == generations[3]
 
 
-async def test_nothing_fails_while_redis_is_killed_and_started_and_postgres_fails_over(
-    customer: Any, door: Door, gate: Turnstile, server: Redis, wire: Relay, shared_database: str
+async def test_nothing_fails_while_redis_is_killed_and_started_again(
+    customer: Any, door: Door, gate: Turnstile, server: Redis, shared_database: str
 ) -> None:
     someone = await customer(nanos=100 * NANOS_PER_CREDIT)
     gate.is_open = True
-    bodies = [a_chat(f"Storm {number}.", cache=True) for number in range(10)]
-    seen: list[Client] = []
-
-    async def rounds(tollgate: ASGIApp, many: int) -> list[Client]:
-        clients = [Client(someone, body) for body in bodies for _ in range(many)]
-        await asyncio.gather(*(client.call(tollgate) for client in clients))
-        seen.extend(clients)
-        return clients
-
     with serving(gate) as address:
-        async with instance(door, gate, address, REDIS_URL=server.url, CACHE_WAIT_SECONDS="60") as tollgate:
-            assert outcomes(await rounds(tollgate, 6)).count("miss") == 10
-            storm = asyncio.gather(*(rounds(tollgate, 4) for _ in range(5)))
+        async with instance(door, gate, address, REDIS_URL=server.url) as tollgate:
+            assert outcomes(await a_round(tollgate, someone, 4)).count("miss") == len(STORM)
+            storm = asyncio.gather(*(a_round(tollgate, someone, 3) for _ in range(5)))
             server.kill()
             outcomes([client for clients in await storm for client in clients])
-            assert outcomes(await rounds(tollgate, 1)) == ["hit"] * 10
+            assert outcomes(await a_round(tollgate, someone)) == ["hit"] * len(STORM)
             server.start()
-            assert outcomes(await rounds(tollgate, 1)) == ["hit"] * 10
-
-            storm = asyncio.gather(*(rounds(tollgate, 4) for _ in range(5)))
-            wire.drop_connections()
-            answered = [client.messages[0]["status"] for clients in await storm for client in clients]
-            assert set(answered) <= {200, 503}
-            assert outcomes(await rounds(tollgate, 1)) == ["hit"] * 10
-    assert gate.came == 10
+            assert outcomes(await a_round(tollgate, someone)) == ["hit"] * len(STORM)
+    assert gate.came == len(STORM)
     auditor = Auditor(shared_database)
-    await auditor.ended(someone)
-    assert len(await auditor.charges(someone)) == 10
+    assert len(await auditor.charges(someone)) == len(STORM)
     await auditor.agree(someone)
+
+
+async def test_without_postgres_nothing_is_answered_and_afterwards_all_is(
+    customer: Any, gate: Turnstile, server: Redis, wire: Relay, shared_database: str
+) -> None:
+    someone = await customer(nanos=100 * NANOS_PER_CREDIT)
+    gate.is_open = True
+    given = {**database(wire, shared_database), "REDIS_URL": server.url}
+    with serving(gate) as address:
+        async with instance(None, gate, address, **given) as tollgate:
+            assert outcomes(await a_round(tollgate, someone, 2)).count("miss") == len(STORM)
+            failing_over = asyncio.gather(*(a_round(tollgate, someone, 3) for _ in range(3)))
+            wire.drop_connections()
+            outcomes([client for clients in await failing_over for client in clients])
+
+            wire.cut = True
+            wire.drop_connections()
+            refused = await a_round(tollgate, someone)
+            assert {client.messages[0]["status"] for client in refused} == {503}
+            wire.restore()
+            assert outcomes(await a_round(tollgate, someone)) == ["hit"] * len(STORM)
+    assert gate.came == len(STORM)
+    auditor = Auditor(shared_database)
+    assert len(await auditor.charges(someone)) == len(STORM)
+    await auditor.ended(someone)
+    await auditor.agree(someone)
+
+
+async def test_warming_copies_the_newest_answers_to_a_redis_that_has_forgotten(
+    customer: Any, person: Any, door: Door, gate: Turnstile, server: Redis
+) -> None:
+    someone, operator = await customer(), await person("admin")
+    watched = Watched(door)
+    gate.is_open = True
+    with serving(gate) as address:
+        async with instance(watched, gate, address, REDIS_URL=server.url) as tollgate:
+            await a_round(tollgate, someone)
+            server.kill()
+            server.start()
+            warm = Client(operator, {"org_id": someone.org_id, "limit": 2}, path="/admin/cache/warm")
+            await warm.call(tollgate)
+            assert json.loads(warm.body) == {"warmed": 2, "redis": "working"}
+            await a_round(tollgate, someone)
+            held = [item for items in watched.items for item in items if "held" in item.get("cache", {})]
+    assert len(held) == 2

@@ -76,13 +76,14 @@ class RedisLevel:
             return None
 
     def _opened(self) -> Any:
+        """A call is repeated once, since Redis may have restarted since the connection was used last."""
         if self._client is None:
             from redis.asyncio import BlockingConnectionPool, Redis
             from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
 
             pool = BlockingConnectionPool.from_url(
-                self._url, max_connections=MOST_CONNECTIONS, timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0)
+                self._url, max_connections=MOST_CONNECTIONS, timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 1)
             )
             self._client = Redis.from_pool(pool)
         return self._client
