@@ -9158,7 +9158,7 @@ end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then users and keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate, a release or an answer from the cache, and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Stores answers in the cache, for items with `cache`. Locks orgs in id order, then users and keys, then requests.';
 
 select tollgate.expose('public.tollgate_settle(jsonb)');
 
@@ -9185,7 +9185,7 @@ declare
 begin
   select r.* into before from tollgate.requests r where r.id = item ->> 'id';
   now_settled := before;
-  if is_exact and (before.state = 'released' or before.estimated) then
+  if is_exact and (before.state = 'released' or before.estimated or before.cached) then
     select coalesce(sum(t.amount_nanos), 0) into refunded
     from tollgate.credit_operations o
     join tollgate.transfers t on t.position = o.position
@@ -9249,7 +9249,7 @@ end
 $$;
 
 comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
-  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
+  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, a release, or the answer from the cache that was not delivered, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
 
 
 -- schemas/12_completions/sweep.sql

@@ -158,6 +158,30 @@ async def test_an_admission_whose_answer_was_lost_gets_the_hit_again_and_is_char
     await auditor.agree(someone, spent=full + half)
 
 
+async def test_a_hit_that_cannot_be_told_is_given_back(
+    customer: Any, door: Door, gate: Turnstile, shared_database: str
+) -> None:
+    someone = await customer()
+    watched = Watched(door)
+    gate.is_open = True
+    with serving(gate) as address:
+        async with instance(watched, gate, address, CACHE_HIT_SHARE="1") as tollgate:
+            await Client(someone, BODY).call(tollgate)
+            watched.loses = lambda function: function == "admit"
+            lost = Client(someone, BODY)
+            await lost.call(tollgate)
+            assert lost.messages[0]["status"] == 503
+            auditor = Auditor(shared_database)
+
+            async def is_given_back() -> bool:
+                return [row["charge_nanos"] == 0 for row in await auditor.requests(someone)] == [False, True]
+
+            await until(is_given_back)
+    (_, first), (_, second) = await auditor.charges(someone)
+    assert first == second
+    assert await auditor.balance(someone) == NANOS_PER_CREDIT - first
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     with redis(tmp_path_factory.mktemp("redis")) as made:

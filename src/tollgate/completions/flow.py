@@ -49,6 +49,14 @@ class Flow:
         async with NOT_BOUND if call.cache is None else self._drain.bounds():  # it may wait for another call
             found = await self._admission.admit(call, quote)
         if found:
+            if "hit" in found:
+                logs.note(
+                    paid_request_id=call.id,
+                    model=call.ask.model,
+                    cached=True,
+                    outcome="settled",
+                    charge_nanos=found["settled"]["charge_nanos"],
+                )
             response = hits.response(call, found) if "hit" in found else replay.response(found)
             await response(scope, receive, send)
             return
