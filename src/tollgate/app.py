@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from tollgate import __version__, settings
 from tollgate.audit.security_reporter import SecurityReporter
-from tollgate.cache.look_up import Cache
-from tollgate.cache.redis_level import RedisLevel
+from tollgate.cache.level import RedisLevel
+from tollgate.cache.lookups import Cache
 from tollgate.cache.rules import Bounds
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import OwnServersOnly, Source

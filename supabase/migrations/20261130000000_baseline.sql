@@ -8281,32 +8281,16 @@ begin
     if refusal is not null then
       null;
     elsif (request.earlier).id is not null then
-      admitted := row(
-        null, request.id, request.org_id, (request.earlier).key_id, (request.earlier).user_id,
-        (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
-        (request.earlier).reserved_tokens
+      answer := tollgate.admitted_again(
+        request.earlier, request.environment, wallet, remaining, request.caches, request.wish, moment
       );
-      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining, request.caches);
-      if (request.earlier).cached then
-        answer := answer::jsonb || tollgate.hit_again(request.earlier, request.wish, wallet.balance_nanos, moment);
-        if answer is null then
-          refusal := tollgate.refusal(409, 'answer_not_kept', jsonb_build_object('request_id', request.id));
-        end if;
-      end if;
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
-        if remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
-        elsif user_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(
-            person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
-          );
-        elsif key_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(
-            key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
-          );
-        else
+        refusal := tollgate.replay_refusal(
+          wallet.counters, request.limits, remaining, person, user_remaining, key, key_remaining, at_ms
+        );
+        if refusal is null then
           wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
           remaining.requests_left := remaining.requests_left - 1;
           wallets[place] := wallet;
@@ -8324,38 +8308,26 @@ begin
 
     if request.wish is not null and answer is null and refusal is null then
       hit := tollgate.look_up_answer(request.org_id, request.wish, moment);
-      if hit ? 'wait' then -- it takes nothing, and the request comes again
-        answer := hit::json;
-      end if;
+      answer := case when hit ? 'wait' then hit end; -- it takes nothing, and the request comes again
       hit := hit -> 'hit';
     end if;
 
     if answer is null and refusal is null then
       available := wallet.balance_nanos - wallet.held_nanos;
-      if hit is null then
-        worst_case := tollgate.worst_case(
-          request.item,
-          request.markup_ppm,
-          least(available, key.budget_nanos - key.budget_spent_nanos),
-          least(
-            -- Half, because other requests can run at the same time.
-            remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
-            key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
-          )
-        );
-      else
-        worst_case := row(0, (hit ->> 'charge_nanos')::bigint, 0, null);
-      end if;
+      worst_case := case when hit is not null then tollgate.charge_of_hit(hit) else tollgate.worst_case(
+        request.item,
+        request.markup_ppm,
+        least(available, key.budget_nanos - key.budget_spent_nanos),
+        least(
+          -- Half, because other requests can run at the same time.
+          remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
+          key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
+        )
+      ) end;
       if wallet.open_requests >= request.most_open then
-        refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
-          'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
-        ));
+        refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-          'available_nanos', available,
-          'required_nanos', worst_case.hold_nanos,
-          'affordable_output_tokens', worst_case.affordable_tokens
-        ));
+        refusal := tollgate.credits_refusal(available, worst_case);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -8388,13 +8360,11 @@ begin
         if request.idempotency_key is not null then
           perform tollgate.begin_answer(request.org_id, request.item);
         end if;
-        if request.wish is not null then
-          request.item := tollgate.note_look_up(
-            request.org_id, request.key_id, request.item, request.wish, hit, moment
-          );
-        end if;
         admitted := row(
-          request.item, request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
+          case when request.wish is null then request.item else tollgate.note_look_up(
+            request.org_id, request.key_id, request.item, request.wish, hit, moment
+          ) end,
+          request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
           worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
         );
         all_admitted := all_admitted || admitted;
@@ -8442,12 +8412,7 @@ begin
     where o.id = w.org_id
   )
   select json_object_agg(a.id, a.answer) into answer from unnest(ids, answers) a (id, answer);
-  if hits <> '[]' then
-    select json_object_agg(a.key, coalesce((a.value::jsonb || s.value)::json, a.value)) into answer
-    from json_each(answer) a
-    left join jsonb_each(public.tollgate_settle(hits)::jsonb) s on s.key = a.key;
-  end if;
-  return coalesce(answer, '{}');
+  return coalesce(case when hits = '[]' then answer else tollgate.with_settlements(answer, hits) end, '{}');
 end
 $$;
 
@@ -8528,6 +8493,38 @@ comment on function tollgate.keep_answer(text, jsonb) is
   'Stores the answer to a request under its idempotency key, or that there is none to store: a repetition is then refused instead of running a second time.';
 
 
+create function tollgate.replay_refusal(
+  counters tollgate.counters,
+  limits tollgate.limits,
+  remaining tollgate.remaining,
+  person tollgate.users,
+  user_remaining tollgate.remaining,
+  key tollgate.api_keys,
+  key_remaining tollgate.remaining,
+  at_ms bigint
+) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when remaining.requests_left < 1 then tollgate.rate_refusal(counters, tollgate.of_requests(limits), at_ms, 0)
+    when user_remaining.requests_left < 1 then tollgate.rate_refusal(
+      person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
+    )
+    when key_remaining.requests_left < 1 then tollgate.rate_refusal(
+      key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
+    )
+  end
+$$;
+
+comment on function tollgate.replay_refusal(
+  tollgate.counters, tollgate.limits, tollgate.remaining, tollgate.users, tollgate.remaining, tollgate.api_keys,
+  tollgate.remaining, bigint
+) is
+  'The refusal of a replay by the windows of org, user and key; null when each has a request left.';
+
+
 -- schemas/12_completions/cached.sql
 
 -- Paid calls and the cache: the look-up is part of the admission, and the answer is stored by the settlement.
@@ -8561,6 +8558,18 @@ comment on function tollgate.note_look_up(text, text, jsonb, jsonb, jsonb, times
   'Counts the look-up of a request that is admitted, and begins the entry that a miss will fill. Returns the item with `cached`, as the row has it. The org is locked by the caller.';
 
 
+create function tollgate.charge_of_hit(hit jsonb) returns tollgate.worst_case
+language sql
+immutable
+set search_path = ''
+as $$
+  select row(0, (hit ->> 'charge_nanos')::bigint, 0, null)::tollgate.worst_case
+$$;
+
+comment on function tollgate.charge_of_hit(jsonb) is
+  'What a request that the cache answers takes: its charge, and no tokens.';
+
+
 create function tollgate.settlement_of_hit(request_id text, hit jsonb) returns jsonb
 language sql
 immutable
@@ -8576,23 +8585,58 @@ comment on function tollgate.settlement_of_hit(text, jsonb) is
   'The settlement of a request that the cache answers. It follows its admission in the same transaction.';
 
 
-create function tollgate.hit_again(earlier tollgate.requests, wish jsonb, balance_nanos bigint, moment timestamptz)
-returns jsonb
+create function tollgate.with_settlements(answers json, hits jsonb) returns json
 language sql
 set search_path = ''
 as $$
-  select jsonb_build_object(
-    'hit', h.hit || jsonb_build_object('charge_nanos', earlier.charge_nanos),
-    'settled', jsonb_build_object(
-      'state', earlier.state, 'charge_nanos', earlier.charge_nanos, 'balance_nanos', balance_nanos, 'again', true
-    )
-  )
-  from (select tollgate.look_up_answer(earlier.org_id, wish, moment) -> 'hit' as hit) h
-  where h.hit is not null
+  select json_object_agg(a.key, coalesce((a.value::jsonb || s.value)::json, a.value))
+  from json_each(answers) a
+  left join jsonb_each(public.tollgate_settle(hits)::jsonb) s on s.key = a.key
 $$;
 
-comment on function tollgate.hit_again(tollgate.requests, jsonb, bigint, timestamptz) is
-  'The answer to a repeated admission of a request that the cache has answered; null if the entry is gone.';
+comment on function tollgate.with_settlements(json, jsonb) is
+  'Settles the requests that the cache answers, and adds the settlements to the answers of the admission. Locks as tollgate_settle().';
+
+
+create function tollgate.admitted_again(
+  earlier tollgate.requests,
+  environment text,
+  wallet tollgate.wallet,
+  remaining tollgate.remaining,
+  caches boolean,
+  wish jsonb,
+  moment timestamptz
+) returns json
+language plpgsql
+set search_path = ''
+as $$
+declare
+  answer json := tollgate.grant_of(
+    row(
+      null, earlier.id, earlier.org_id, earlier.key_id, earlier.user_id, earlier.markup_ppm, earlier.hold_nanos,
+      earlier.output_bound, earlier.reserved_tokens
+    ),
+    environment, wallet, remaining, caches
+  );
+  hit jsonb;
+begin
+  if earlier.cached is not true then
+    return answer;
+  end if;
+  hit := tollgate.look_up_answer(earlier.org_id, wish, moment) -> 'hit';
+  if hit is null then
+    return tollgate.refused(409, 'answer_not_kept', jsonb_build_object('request_id', earlier.id));
+  end if;
+  return answer::jsonb || jsonb_build_object('hit', hit, 'settled', jsonb_build_object(
+    'state', earlier.state, 'charge_nanos', earlier.charge_nanos, 'balance_nanos', wallet.balance_nanos, 'again', true
+  ));
+end
+$$;
+
+comment on function tollgate.admitted_again(
+  tollgate.requests, text, tollgate.wallet, tollgate.remaining, boolean, jsonb, timestamptz
+) is
+  'The answer to a repeated admission: as to the first. Refuses, as a value: answer_not_kept, where the cache had answered and the entry is gone. The org is locked by the caller.';
 
 
 create function tollgate.fill_cache(items jsonb[], moment timestamptz) returns void
@@ -8809,6 +8853,36 @@ $$;
 
 comment on function tollgate.model_refusal(tollgate.api_keys, jsonb) is
   'The refusal of the first model that the key may not use; null when it may use all.';
+
+
+create function tollgate.in_flight_refusal(most bigint, open_requests bigint) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
+    'limit', most, 'in_flight', open_requests, 'of', 'org'
+  ))
+$$;
+
+comment on function tollgate.in_flight_refusal(bigint, bigint) is
+  'The refusal of an org that has as many requests open as it may.';
+
+
+create function tollgate.credits_refusal(available bigint, worst_case tollgate.worst_case) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
+    'available_nanos', available,
+    'required_nanos', worst_case.hold_nanos,
+    'affordable_output_tokens', worst_case.affordable_tokens
+  ))
+$$;
+
+comment on function tollgate.credits_refusal(bigint, tollgate.worst_case) is
+  'The refusal of a request whose worst case is above what the org has left.';
 
 
 -- schemas/12_completions/retention.sql

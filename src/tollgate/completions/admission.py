@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from cachetools import LRUCache
 
 from tollgate.cache import rules as cache_rules
-from tollgate.cache.look_up import Cache
+from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import bound_price
 from tollgate.completions import rules

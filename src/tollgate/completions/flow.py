@@ -5,8 +5,8 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from tollgate.cache.look_up import Cache
-from tollgate.cache.redis_level import Kept
+from tollgate.cache.level import Kept
+from tollgate.cache.lookups import Cache
 from tollgate.completions import hits, replay
 from tollgate.completions.admission import Admission
 from tollgate.completions.own_counts import AnyAnswer, own_count

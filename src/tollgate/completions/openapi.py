@@ -111,7 +111,7 @@ def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
             _header("Idempotency-Key", "A request with the same key and body gets the stored answer, free of charge."),
             _header(
                 "X-Tollgate-Cache",
-                "What the completion cache may do: `on`, `read`, `write` or `off`, and `ttl=SECONDS`, separated by commas.",
+                "What the completion cache may do: `on`, `read`, `write` or `off`; with `ttl=SECONDS` after a comma.",
             ),
             _header("X-Tollgate-Usage", "`true` adds the charge to the last chunk of a stream, as `usage.tollgate`."),
             _header("x-sandbox-fault", "Faults for the sandbox to cause. For test keys only."),

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tollgate.cache import rules as cache_rules
-from tollgate.cache.look_up import Cache
+from tollgate.cache.lookups import Cache
 from tollgate.cache.rules import Use, Wish
 from tollgate.completions import content
 from tollgate.completions.answer_forms import ANSWER_FORMS

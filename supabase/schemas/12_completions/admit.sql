@@ -159,32 +159,16 @@ begin
     if refusal is not null then
       null;
     elsif (request.earlier).id is not null then
-      admitted := row(
-        null, request.id, request.org_id, (request.earlier).key_id, (request.earlier).user_id,
-        (request.earlier).markup_ppm, (request.earlier).hold_nanos, (request.earlier).output_bound,
-        (request.earlier).reserved_tokens
+      answer := tollgate.admitted_again(
+        request.earlier, request.environment, wallet, remaining, request.caches, request.wish, moment
       );
-      answer := tollgate.grant_of(admitted, request.environment, wallet, remaining, request.caches);
-      if (request.earlier).cached then
-        answer := answer::jsonb || tollgate.hit_again(request.earlier, request.wish, wallet.balance_nanos, moment);
-        if answer is null then
-          refusal := tollgate.refusal(409, 'answer_not_kept', jsonb_build_object('request_id', request.id));
-        end if;
-      end if;
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
-        if remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
-        elsif user_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(
-            person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
-          );
-        elsif key_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(
-            key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
-          );
-        else
+        refusal := tollgate.replay_refusal(
+          wallet.counters, request.limits, remaining, person, user_remaining, key, key_remaining, at_ms
+        );
+        if refusal is null then
           wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
           remaining.requests_left := remaining.requests_left - 1;
           wallets[place] := wallet;
@@ -202,38 +186,26 @@ begin
 
     if request.wish is not null and answer is null and refusal is null then
       hit := tollgate.look_up_answer(request.org_id, request.wish, moment);
-      if hit ? 'wait' then -- it takes nothing, and the request comes again
-        answer := hit::json;
-      end if;
+      answer := case when hit ? 'wait' then hit end; -- it takes nothing, and the request comes again
       hit := hit -> 'hit';
     end if;
 
     if answer is null and refusal is null then
       available := wallet.balance_nanos - wallet.held_nanos;
-      if hit is null then
-        worst_case := tollgate.worst_case(
-          request.item,
-          request.markup_ppm,
-          least(available, key.budget_nanos - key.budget_spent_nanos),
-          least(
-            -- Half, because other requests can run at the same time.
-            remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
-            key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
-          )
-        );
-      else
-        worst_case := row(0, (hit ->> 'charge_nanos')::bigint, 0, null);
-      end if;
+      worst_case := case when hit is not null then tollgate.charge_of_hit(hit) else tollgate.worst_case(
+        request.item,
+        request.markup_ppm,
+        least(available, key.budget_nanos - key.budget_spent_nanos),
+        least(
+          -- Half, because other requests can run at the same time.
+          remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
+          key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
+        )
+      ) end;
       if wallet.open_requests >= request.most_open then
-        refusal := tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
-          'limit', request.most_open, 'in_flight', wallet.open_requests, 'of', 'org'
-        ));
+        refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-          'available_nanos', available,
-          'required_nanos', worst_case.hold_nanos,
-          'affordable_output_tokens', worst_case.affordable_tokens
-        ));
+        refusal := tollgate.credits_refusal(available, worst_case);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -266,13 +238,11 @@ begin
         if request.idempotency_key is not null then
           perform tollgate.begin_answer(request.org_id, request.item);
         end if;
-        if request.wish is not null then
-          request.item := tollgate.note_look_up(
-            request.org_id, request.key_id, request.item, request.wish, hit, moment
-          );
-        end if;
         admitted := row(
-          request.item, request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
+          case when request.wish is null then request.item else tollgate.note_look_up(
+            request.org_id, request.key_id, request.item, request.wish, hit, moment
+          ) end,
+          request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
           worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
         );
         all_admitted := all_admitted || admitted;
@@ -320,12 +290,7 @@ begin
     where o.id = w.org_id
   )
   select json_object_agg(a.id, a.answer) into answer from unnest(ids, answers) a (id, answer);
-  if hits <> '[]' then
-    select json_object_agg(a.key, coalesce((a.value::jsonb || s.value)::json, a.value)) into answer
-    from json_each(answer) a
-    left join jsonb_each(public.tollgate_settle(hits)::jsonb) s on s.key = a.key;
-  end if;
-  return coalesce(answer, '{}');
+  return coalesce(case when hits = '[]' then answer else tollgate.with_settlements(answer, hits) end, '{}');
 end
 $$;
 

@@ -29,6 +29,18 @@ comment on function tollgate.note_look_up(text, text, jsonb, jsonb, jsonb, times
   'Counts the look-up of a request that is admitted, and begins the entry that a miss will fill. Returns the item with `cached`, as the row has it. The org is locked by the caller.';
 
 
+create function tollgate.charge_of_hit(hit jsonb) returns tollgate.worst_case
+language sql
+immutable
+set search_path = ''
+as $$
+  select row(0, (hit ->> 'charge_nanos')::bigint, 0, null)::tollgate.worst_case
+$$;
+
+comment on function tollgate.charge_of_hit(jsonb) is
+  'What a request that the cache answers takes: its charge, and no tokens.';
+
+
 create function tollgate.settlement_of_hit(request_id text, hit jsonb) returns jsonb
 language sql
 immutable
@@ -44,23 +56,58 @@ comment on function tollgate.settlement_of_hit(text, jsonb) is
   'The settlement of a request that the cache answers. It follows its admission in the same transaction.';
 
 
-create function tollgate.hit_again(earlier tollgate.requests, wish jsonb, balance_nanos bigint, moment timestamptz)
-returns jsonb
+create function tollgate.with_settlements(answers json, hits jsonb) returns json
 language sql
 set search_path = ''
 as $$
-  select jsonb_build_object(
-    'hit', h.hit || jsonb_build_object('charge_nanos', earlier.charge_nanos),
-    'settled', jsonb_build_object(
-      'state', earlier.state, 'charge_nanos', earlier.charge_nanos, 'balance_nanos', balance_nanos, 'again', true
-    )
-  )
-  from (select tollgate.look_up_answer(earlier.org_id, wish, moment) -> 'hit' as hit) h
-  where h.hit is not null
+  select json_object_agg(a.key, coalesce((a.value::jsonb || s.value)::json, a.value))
+  from json_each(answers) a
+  left join jsonb_each(public.tollgate_settle(hits)::jsonb) s on s.key = a.key
 $$;
 
-comment on function tollgate.hit_again(tollgate.requests, jsonb, bigint, timestamptz) is
-  'The answer to a repeated admission of a request that the cache has answered; null if the entry is gone.';
+comment on function tollgate.with_settlements(json, jsonb) is
+  'Settles the requests that the cache answers, and adds the settlements to the answers of the admission. Locks as tollgate_settle().';
+
+
+create function tollgate.admitted_again(
+  earlier tollgate.requests,
+  environment text,
+  wallet tollgate.wallet,
+  remaining tollgate.remaining,
+  caches boolean,
+  wish jsonb,
+  moment timestamptz
+) returns json
+language plpgsql
+set search_path = ''
+as $$
+declare
+  answer json := tollgate.grant_of(
+    row(
+      null, earlier.id, earlier.org_id, earlier.key_id, earlier.user_id, earlier.markup_ppm, earlier.hold_nanos,
+      earlier.output_bound, earlier.reserved_tokens
+    ),
+    environment, wallet, remaining, caches
+  );
+  hit jsonb;
+begin
+  if earlier.cached is not true then
+    return answer;
+  end if;
+  hit := tollgate.look_up_answer(earlier.org_id, wish, moment) -> 'hit';
+  if hit is null then
+    return tollgate.refused(409, 'answer_not_kept', jsonb_build_object('request_id', earlier.id));
+  end if;
+  return answer::jsonb || jsonb_build_object('hit', hit, 'settled', jsonb_build_object(
+    'state', earlier.state, 'charge_nanos', earlier.charge_nanos, 'balance_nanos', wallet.balance_nanos, 'again', true
+  ));
+end
+$$;
+
+comment on function tollgate.admitted_again(
+  tollgate.requests, text, tollgate.wallet, tollgate.remaining, boolean, jsonb, timestamptz
+) is
+  'The answer to a repeated admission: as to the first. Refuses, as a value: answer_not_kept, where the cache had answered and the entry is gone. The org is locked by the caller.';
 
 
 create function tollgate.fill_cache(items jsonb[], moment timestamptz) returns void

@@ -20,7 +20,7 @@ from tollgate.admin.routes import (
     usage,
     users,
 )
-from tollgate.cache.look_up import Cache
+from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.keys.rules import Environment

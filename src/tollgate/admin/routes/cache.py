@@ -6,7 +6,7 @@ from fastapi import Body, Depends, Query
 
 from tollgate.admin.schemas.cache import CacheLimits, CacheQuery, CacheStats, Cleared, ClearQuery, Warmed, Warming
 from tollgate.cache import rules, store
-from tollgate.cache.look_up import Cache
+from tollgate.cache.lookups import Cache
 from tollgate.core.errors import BadRequest
 from tollgate.core.prices import PPM
 from tollgate.database import Door

@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from servers.redis import Redis, redis
-from tollgate.cache import redis_level
-from tollgate.cache.redis_level import REST_SECONDS, Kept, RedisLevel
+from tollgate.cache import level as levels
+from tollgate.cache.level import REST_SECONDS, Kept, RedisLevel
 
 KEPT = Kept("req_1", {"kept": True, "status": 200, "content_type": "application/json", "body": "e30="})
 
@@ -58,7 +58,7 @@ async def test_what_cannot_be_read_is_a_miss(server: Redis, stored: bytes) -> No
 
 
 async def test_one_that_hangs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_level, "ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr(levels, "ANSWER_SECONDS", 0.01)
 
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

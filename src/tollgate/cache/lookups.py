@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from cachetools import LRUCache
 
 from tollgate.cache import store
-from tollgate.cache.redis_level import Kept, RedisLevel
+from tollgate.cache.level import Kept, RedisLevel
 from tollgate.cache.rules import Bounds, Use
 from tollgate.database import Door
 from tollgate.process.clock import Monotonic
