@@ -84,6 +84,7 @@ async def test_a_request_is_held_then_charged_what_it_cost(door: Door, payer: An
         "markup_ppm": 50_000,
         "balance_nanos": CREDIT,
         "held_nanos": held,
+        "caches": None,
         "limits": None,
     }
     assert await balance_of(someone) == (CREDIT, held)

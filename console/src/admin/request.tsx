@@ -21,6 +21,7 @@ type Pair = [name: string, value: ComponentChildren];
 const BASES: Record<Basis, string> = {
   stated_cost: "The upstream stated its cost.",
   listed_price: "The upstream's tokens at the listed price.",
+  cache: "The answer was in the completion cache.",
   free: "A test key: nothing is charged.",
   generation_record: "OpenRouter's record of it, which was read later.",
   no_usage: "An estimate: the upstream stated no tokens.",
