@@ -13,6 +13,12 @@ from tollgate.cache.level import REST_SECONDS, Kept, RedisLevel
 KEPT = Kept("req_1", {"kept": True, "status": 200, "content_type": "application/json", "body": "e30="})
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may take as long as a busy machine needs."""
+    monkeypatch.setattr(levels, "ANSWER_SECONDS", 60)
+
+
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     with redis(tmp_path_factory.mktemp("redis")) as made:

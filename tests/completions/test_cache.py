@@ -21,7 +21,7 @@ CACHE = "x-tollgate-cache"
 
 @pytest.fixture(scope="module")
 async def stage(shared_database: str) -> AsyncIterator[Stage]:
-    with erring(()) as upstream, before(upstream, shared_database) as gateway:
+    with erring(["status=400", "status=502", "cut=2"]) as upstream, before(upstream, shared_database) as gateway:
         async with staged(gateway, shared_database) as made:
             yield made
 
@@ -217,28 +217,24 @@ UNSTORED = {
 
 
 @pytest.mark.parametrize(("body", "status"), UNSTORED.values(), ids=UNSTORED)
-async def test_what_failed_or_calls_a_tool_is_not_stored(
-    stage: Stage, shared_database: str, body: dict[str, Any], status: int
-) -> None:
+async def test_what_failed_or_calls_a_tool_is_not_stored(stage: Stage, body: dict[str, Any], status: int) -> None:
     someone = await stage.customer()
-    with erring(["status=400", "status=502"]) as upstream, before(upstream, shared_database) as gateway:
-        for _ in range(2):
-            answer = await gateway.post(someone, {**body, "cache": True})
-            assert answer.status_code == status, answer.text
-            assert answer.headers.get(CACHE, "miss") == "miss"
+    for _ in range(2):
+        answer = await stage.post(someone, {**body, "cache": True})
+        assert answer.status_code == status, answer.text
+        assert answer.headers.get(CACHE, "miss") == "miss"
     entries = await stage.sql(
         "select count(*) from tollgate.cache_entries where org_id = $1 and request_id is not null", someone.org_id
     )
     assert entries == 0
 
 
-async def test_an_answer_cut_by_the_balance_or_at_all_is_not_stored(stage: Stage, shared_database: str) -> None:
+async def test_an_answer_cut_by_the_balance_or_at_all_is_not_stored(stage: Stage) -> None:
     poor = await stage.customer(nanos=200_000)
     words = a_chat(model="sandbox/words", cache=True)
     assert (await stage.post(poor, words)).headers[CACHE] == "miss"
-    with erring(["cut=2"]) as upstream, before(upstream, shared_database) as gateway:
-        cut = await gateway.post(poor, a_chat(model="sandbox/fault-cut=2", stream=True, cache=True, max_tokens=9))
-        assert "upstream_cut" in cut.text
+    cut = await stage.post(poor, a_chat(model="sandbox/fault-cut=2", stream=True, cache=True, max_tokens=9))
+    assert "upstream_cut" in cut.text
     entries = await stage.sql(
         "select count(*) from tollgate.cache_entries where org_id = $1 and request_id is not null", poor.org_id
     )
