@@ -2289,6 +2289,20 @@ comment on function tollgate.concurrent(bigint, bigint) is
   'How many requests may be open at once, how many are, and how many more may be; null where there is no bound.';
 
 
+create function tollgate.in_flight_refusal(most bigint, open_requests bigint) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
+    'limit', most, 'in_flight', open_requests, 'of', 'org'
+  ))
+$$;
+
+comment on function tollgate.in_flight_refusal(bigint, bigint) is
+  'The refusal of an org that has as many requests open as it may.';
+
+
 -- schemas/04_limits/windows.sql
 
 -- Sliding windows of requests and tokens: three lengths, two buckets each.
@@ -5304,6 +5318,26 @@ comment on function public.tollgate_refund_charge(jsonb, jsonb) is
 select tollgate.expose('public.tollgate_refund_charge(jsonb, jsonb)');
 
 
+-- schemas/07_credits/refusal.sql
+
+-- The refusal of what the balance does not cover.
+
+create function tollgate.credits_refusal(available bigint, required bigint, affordable_tokens bigint) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
+    'available_nanos', available,
+    'required_nanos', required,
+    'affordable_output_tokens', affordable_tokens
+  ))
+$$;
+
+comment on function tollgate.credits_refusal(bigint, bigint, bigint) is
+  'The refusal of a request whose worst case is above what the org has left.';
+
+
 -- schemas/07_credits/transfers.sql
 
 -- Transfers as JSON, and lists of them.
@@ -7840,6 +7874,50 @@ comment on function tollgate.count_look_up(text, text, integer, bigint, timestam
   'Counts one hit (hits is 1) or one miss (0) of an org and a model.';
 
 
+create function tollgate.note_look_up(
+  org_id text,
+  key_id text,
+  item jsonb,
+  wish jsonb,
+  hit jsonb,
+  moment timestamptz
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if hit is null and (wish ->> 'writes')::boolean then
+    perform tollgate.begin_entry(org_id, key_id, item, moment);
+  end if;
+  if (wish ->> 'reads')::boolean is not true then
+    return item;
+  end if;
+  perform tollgate.count_look_up(
+    org_id, item ->> 'model', (hit is not null)::integer, coalesce((hit ->> 'saved_nanos')::bigint, 0), moment
+  );
+  return item || jsonb_build_object('cached', hit is not null);
+end
+$$;
+
+comment on function tollgate.note_look_up(text, text, jsonb, jsonb, jsonb, timestamptz) is
+  'Counts the look-up of a request that is admitted, and begins the entry that a miss will fill. Returns the item with `cached`, as the row has it. The org is locked by the caller.';
+
+
+create function tollgate.settlement_of_hit(request_id text, hit jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', request_id, 'outcome', 'settled', 'charge_nanos', hit -> 'charge_nanos', 'cost_nanos', 0,
+    'served_model', hit -> 'served_model', 'status', 200
+  )
+$$;
+
+comment on function tollgate.settlement_of_hit(text, jsonb) is
+  'The settlement of a request that the cache answers. It follows its admission in the same transaction.';
+
+
 -- schemas/11_cache/manage.sql
 
 -- What operators and the upkeep do with the cache.
@@ -8314,7 +8392,7 @@ begin
 
     if answer is null and refusal is null then
       available := wallet.balance_nanos - wallet.held_nanos;
-      worst_case := case when hit is not null then tollgate.charge_of_hit(hit) else tollgate.worst_case(
+      worst_case := case when hit is null then tollgate.worst_case(
         request.item,
         request.markup_ppm,
         least(available, key.budget_nanos - key.budget_spent_nanos),
@@ -8323,11 +8401,11 @@ begin
           remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
           key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
         )
-      ) end;
+      ) else row(0, (hit ->> 'charge_nanos')::bigint, 0, null)::tollgate.worst_case end; -- and no tokens
       if wallet.open_requests >= request.most_open then
         refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.credits_refusal(available, worst_case);
+        refusal := tollgate.credits_refusal(available, worst_case.hold_nanos, worst_case.affordable_tokens);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -8518,72 +8596,13 @@ as $$
   end
 $$;
 
-comment on function tollgate.replay_refusal(
-  tollgate.counters, tollgate.limits, tollgate.remaining, tollgate.users, tollgate.remaining, tollgate.api_keys,
-  tollgate.remaining, bigint
-) is
+comment on function tollgate.replay_refusal(tollgate.counters, tollgate.limits, tollgate.remaining, tollgate.users, tollgate.remaining, tollgate.api_keys, tollgate.remaining, bigint) is
   'The refusal of a replay by the windows of org, user and key; null when each has a request left.';
 
 
 -- schemas/12_completions/cached.sql
 
 -- Paid calls and the cache: the look-up is part of the admission, and the answer is stored by the settlement.
-
-create function tollgate.note_look_up(
-  org_id text,
-  key_id text,
-  item jsonb,
-  wish jsonb,
-  hit jsonb,
-  moment timestamptz
-) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if hit is null and (wish ->> 'writes')::boolean then
-    perform tollgate.begin_entry(org_id, key_id, item, moment);
-  end if;
-  if (wish ->> 'reads')::boolean is not true then
-    return item;
-  end if;
-  perform tollgate.count_look_up(
-    org_id, item ->> 'model', (hit is not null)::integer, coalesce((hit ->> 'saved_nanos')::bigint, 0), moment
-  );
-  return item || jsonb_build_object('cached', hit is not null);
-end
-$$;
-
-comment on function tollgate.note_look_up(text, text, jsonb, jsonb, jsonb, timestamptz) is
-  'Counts the look-up of a request that is admitted, and begins the entry that a miss will fill. Returns the item with `cached`, as the row has it. The org is locked by the caller.';
-
-
-create function tollgate.charge_of_hit(hit jsonb) returns tollgate.worst_case
-language sql
-immutable
-set search_path = ''
-as $$
-  select row(0, (hit ->> 'charge_nanos')::bigint, 0, null)::tollgate.worst_case
-$$;
-
-comment on function tollgate.charge_of_hit(jsonb) is
-  'What a request that the cache answers takes: its charge, and no tokens.';
-
-
-create function tollgate.settlement_of_hit(request_id text, hit jsonb) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_build_object(
-    'id', request_id, 'outcome', 'settled', 'charge_nanos', hit -> 'charge_nanos', 'cost_nanos', 0,
-    'served_model', hit -> 'served_model', 'status', 200
-  )
-$$;
-
-comment on function tollgate.settlement_of_hit(text, jsonb) is
-  'The settlement of a request that the cache answers. It follows its admission in the same transaction.';
-
 
 create function tollgate.with_settlements(answers json, hits jsonb) returns json
 language sql
@@ -8633,9 +8652,7 @@ begin
 end
 $$;
 
-comment on function tollgate.admitted_again(
-  tollgate.requests, text, tollgate.wallet, tollgate.remaining, boolean, jsonb, timestamptz
-) is
+comment on function tollgate.admitted_again(tollgate.requests, text, tollgate.wallet, tollgate.remaining, boolean, jsonb, timestamptz) is
   'The answer to a repeated admission: as to the first. Refuses, as a value: answer_not_kept, where the cache had answered and the entry is gone. The org is locked by the caller.';
 
 
@@ -8853,36 +8870,6 @@ $$;
 
 comment on function tollgate.model_refusal(tollgate.api_keys, jsonb) is
   'The refusal of the first model that the key may not use; null when it may use all.';
-
-
-create function tollgate.in_flight_refusal(most bigint, open_requests bigint) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
-    'limit', most, 'in_flight', open_requests, 'of', 'org'
-  ))
-$$;
-
-comment on function tollgate.in_flight_refusal(bigint, bigint) is
-  'The refusal of an org that has as many requests open as it may.';
-
-
-create function tollgate.credits_refusal(available bigint, worst_case tollgate.worst_case) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-    'available_nanos', available,
-    'required_nanos', worst_case.hold_nanos,
-    'affordable_output_tokens', worst_case.affordable_tokens
-  ))
-$$;
-
-comment on function tollgate.credits_refusal(bigint, tollgate.worst_case) is
-  'The refusal of a request whose worst case is above what the org has left.';
 
 
 -- schemas/12_completions/retention.sql

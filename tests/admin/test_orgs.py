@@ -69,6 +69,7 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "limits": NO_LIMITS,
         "max_concurrent_requests": None,
         "open_requests": 0,
+        "cache": False,
         "paid_calls": "active",
         "paid_suspended_at": None,
         "paid_suspended_reason": None,

@@ -142,7 +142,7 @@ def basis(found: Mapping[str, Any]) -> str | None:
         return "released"
     if found["estimated"] or found["quarantined"]:
         return "unknown"
-    if found["cached"]:
+    if found.get("cached"):
         return "cache"
     if found["upstream"] == SANDBOX or not (found["charge_nanos"] or found["cost_nanos"]):
         return "free"

@@ -191,3 +191,47 @@ $$;
 
 comment on function tollgate.count_look_up(text, text, integer, bigint, timestamptz) is
   'Counts one hit (hits is 1) or one miss (0) of an org and a model.';
+
+
+create function tollgate.note_look_up(
+  org_id text,
+  key_id text,
+  item jsonb,
+  wish jsonb,
+  hit jsonb,
+  moment timestamptz
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if hit is null and (wish ->> 'writes')::boolean then
+    perform tollgate.begin_entry(org_id, key_id, item, moment);
+  end if;
+  if (wish ->> 'reads')::boolean is not true then
+    return item;
+  end if;
+  perform tollgate.count_look_up(
+    org_id, item ->> 'model', (hit is not null)::integer, coalesce((hit ->> 'saved_nanos')::bigint, 0), moment
+  );
+  return item || jsonb_build_object('cached', hit is not null);
+end
+$$;
+
+comment on function tollgate.note_look_up(text, text, jsonb, jsonb, jsonb, timestamptz) is
+  'Counts the look-up of a request that is admitted, and begins the entry that a miss will fill. Returns the item with `cached`, as the row has it. The org is locked by the caller.';
+
+
+create function tollgate.settlement_of_hit(request_id text, hit jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', request_id, 'outcome', 'settled', 'charge_nanos', hit -> 'charge_nanos', 'cost_nanos', 0,
+    'served_model', hit -> 'served_model', 'status', 200
+  )
+$$;
+
+comment on function tollgate.settlement_of_hit(text, jsonb) is
+  'The settlement of a request that the cache answers. It follows its admission in the same transaction.';

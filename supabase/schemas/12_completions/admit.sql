@@ -192,7 +192,7 @@ begin
 
     if answer is null and refusal is null then
       available := wallet.balance_nanos - wallet.held_nanos;
-      worst_case := case when hit is not null then tollgate.charge_of_hit(hit) else tollgate.worst_case(
+      worst_case := case when hit is null then tollgate.worst_case(
         request.item,
         request.markup_ppm,
         least(available, key.budget_nanos - key.budget_spent_nanos),
@@ -201,11 +201,11 @@ begin
           remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
           key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
         )
-      ) end;
+      ) else row(0, (hit ->> 'charge_nanos')::bigint, 0, null)::tollgate.worst_case end; -- and no tokens
       if wallet.open_requests >= request.most_open then
         refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.credits_refusal(available, worst_case);
+        refusal := tollgate.credits_refusal(available, worst_case.hold_nanos, worst_case.affordable_tokens);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then

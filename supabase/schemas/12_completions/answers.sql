@@ -92,8 +92,5 @@ as $$
   end
 $$;
 
-comment on function tollgate.replay_refusal(
-  tollgate.counters, tollgate.limits, tollgate.remaining, tollgate.users, tollgate.remaining, tollgate.api_keys,
-  tollgate.remaining, bigint
-) is
+comment on function tollgate.replay_refusal(tollgate.counters, tollgate.limits, tollgate.remaining, tollgate.users, tollgate.remaining, tollgate.api_keys, tollgate.remaining, bigint) is
   'The refusal of a replay by the windows of org, user and key; null when each has a request left.';

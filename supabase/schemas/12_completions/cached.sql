@@ -1,61 +1,5 @@
 -- Paid calls and the cache: the look-up is part of the admission, and the answer is stored by the settlement.
 
-create function tollgate.note_look_up(
-  org_id text,
-  key_id text,
-  item jsonb,
-  wish jsonb,
-  hit jsonb,
-  moment timestamptz
-) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-begin
-  if hit is null and (wish ->> 'writes')::boolean then
-    perform tollgate.begin_entry(org_id, key_id, item, moment);
-  end if;
-  if (wish ->> 'reads')::boolean is not true then
-    return item;
-  end if;
-  perform tollgate.count_look_up(
-    org_id, item ->> 'model', (hit is not null)::integer, coalesce((hit ->> 'saved_nanos')::bigint, 0), moment
-  );
-  return item || jsonb_build_object('cached', hit is not null);
-end
-$$;
-
-comment on function tollgate.note_look_up(text, text, jsonb, jsonb, jsonb, timestamptz) is
-  'Counts the look-up of a request that is admitted, and begins the entry that a miss will fill. Returns the item with `cached`, as the row has it. The org is locked by the caller.';
-
-
-create function tollgate.charge_of_hit(hit jsonb) returns tollgate.worst_case
-language sql
-immutable
-set search_path = ''
-as $$
-  select row(0, (hit ->> 'charge_nanos')::bigint, 0, null)::tollgate.worst_case
-$$;
-
-comment on function tollgate.charge_of_hit(jsonb) is
-  'What a request that the cache answers takes: its charge, and no tokens.';
-
-
-create function tollgate.settlement_of_hit(request_id text, hit jsonb) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_build_object(
-    'id', request_id, 'outcome', 'settled', 'charge_nanos', hit -> 'charge_nanos', 'cost_nanos', 0,
-    'served_model', hit -> 'served_model', 'status', 200
-  )
-$$;
-
-comment on function tollgate.settlement_of_hit(text, jsonb) is
-  'The settlement of a request that the cache answers. It follows its admission in the same transaction.';
-
-
 create function tollgate.with_settlements(answers json, hits jsonb) returns json
 language sql
 set search_path = ''
@@ -104,9 +48,7 @@ begin
 end
 $$;
 
-comment on function tollgate.admitted_again(
-  tollgate.requests, text, tollgate.wallet, tollgate.remaining, boolean, jsonb, timestamptz
-) is
+comment on function tollgate.admitted_again(tollgate.requests, text, tollgate.wallet, tollgate.remaining, boolean, jsonb, timestamptz) is
   'The answer to a repeated admission: as to the first. Refuses, as a value: answer_not_kept, where the cache had answered and the entry is gone. The org is locked by the caller.';
 
 
