@@ -199,8 +199,8 @@ class Settings(BaseModel):
     redis_url: SecretStr | None = Field(
         None,
         alias="REDIS_URL",
-        description="redis:// or rediss://: a faster level of the completion cache, in front of Postgres. Nothing "
-        "fails while it cannot be reached; /readyz says so.",
+        description="redis:// or rediss://: a second level of the completion cache, which spares Postgres reading the "
+        "answers. Nothing fails while it cannot be reached; /readyz says so.",
     )
 
     cache_ttl_seconds: int = Field(
