@@ -15,6 +15,9 @@ from starlette.routing import Route
 
 from tollgate import __version__, settings
 from tollgate.audit.security_reporter import SecurityReporter
+from tollgate.cache.level import RedisLevel
+from tollgate.cache.lookups import Cache
+from tollgate.cache.rules import Bounds
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.source import OwnServersOnly, Source
 from tollgate.completions import batch
@@ -88,6 +91,7 @@ class Rooms(NamedTuple):
     gate: Gate
     catalogs: Mapping[Environment, Catalog]
     upstreams: Upstreams
+    cache: Cache
     checkup: Checkup
     settlements: Settlements
     sweeper: Sweeper
@@ -101,6 +105,7 @@ class Rooms(NamedTuple):
         for catalog in self.catalogs.values():
             await catalog.close()
         await self.upstreams.close()
+        await self.cache.close()
         await self.database.close()
         await self.http.close()
 
@@ -141,6 +146,7 @@ def compose(
         ),
         catalogs=_catalogs(chosen, http, database, clock),
         upstreams=upstreams,
+        cache=_cache(chosen, clock),
         checkup=Checkup(transport, Guard(allow_private=chosen.private_upstreams), secrets),
         settlements=settlements,
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
@@ -273,6 +279,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
             outward=rooms.upstreams,
             checkup=rooms.checkup,
             account=openrouter,
+            completion_cache=rooms.cache,
             host=host,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
@@ -291,6 +298,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         rooms.settlements,
         rooms.catalogs,
         rooms.upstreams,
+        rooms.cache,
         markup_ppm=chosen.markup_ppm,
         ttl_seconds=chosen.hold_ttl_seconds,
         register=chosen.extras_register,
@@ -298,7 +306,15 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         vault=Vault(chosen.vault_keys),
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    flow = Flow(admission, rooms.settlements, rooms.upstreams, drain, leaving, shows_cost=chosen.show_cost == "both")
+    flow = Flow(
+        admission,
+        rooms.settlements,
+        rooms.upstreams,
+        drain,
+        leaving,
+        rooms.cache,
+        shows_cost=chosen.show_cost == "both",
+    )
     own_default = chosen.default_model or None
     uploads = Uploads(
         rooms.gate,
@@ -307,9 +323,31 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         most_json_bytes=chosen.max_body_bytes,
     )
     return [
-        *completions.endpoints(rooms.gate, flow, clock, redact, uploads, own_default),
-        *batch.endpoints(rooms.gate, flow, clock, redact, own_default, total_seconds=chosen.upstream_timeout_seconds),
+        *completions.endpoints(rooms.gate, flow, rooms.cache, clock, redact, uploads, own_default),
+        *batch.endpoints(
+            rooms.gate,
+            flow,
+            rooms.cache,
+            clock,
+            redact,
+            own_default,
+            total_seconds=chosen.upstream_timeout_seconds,
+        ),
     ]
+
+
+def _cache(chosen: Settings, clock: Monotonic) -> Cache:
+    """The completion cache."""
+    bounds = Bounds(
+        chosen.cache_ttl_seconds,
+        chosen.cache_max_ttl_seconds,
+        chosen.cache_max_answer_bytes,
+        chosen.cache_max_org_bytes,
+        chosen.cache_hit_share_ppm,
+        chosen.cache_wait_seconds,
+    )
+    redis = RedisLevel(chosen.redis_url.get_secret_value(), clock) if chosen.redis_url else None
+    return Cache(bounds, chosen.peppers[0], redis, clock=clock)
 
 
 def _cron_secret(chosen: Settings) -> str | None:

@@ -209,7 +209,55 @@ class Settings(BaseModel):
     redis_url: SecretStr | None = Field(
         None,
         alias="REDIS_URL",
-        description="redis:// or rediss://. When set, /readyz fails while Redis cannot be reached.",
+        description="redis:// or rediss://: a second level of the completion cache, which spares Postgres reading the "
+        "answers. Nothing fails while it cannot be reached; /readyz says so.",
+    )
+
+    cache_ttl_seconds: int = Field(
+        3600,
+        alias="CACHE_TTL_SECONDS",
+        ge=1,
+        le=31_536_000,
+        description="How long the completion cache keeps an answer whose request names no ttl; at most "
+        "CACHE_MAX_TTL_SECONDS.",
+    )
+    cache_max_ttl_seconds: int = Field(
+        604_800,
+        alias="CACHE_MAX_TTL_SECONDS",
+        ge=1,
+        le=31_536_000,
+        description="The longest ttl that a request may name for its answer in the cache.",
+    )
+    cache_max_answer_bytes: int = Field(
+        262_144,
+        alias="CACHE_MAX_ANSWER_BYTES",
+        ge=0,
+        le=512 * 1024,
+        description="The largest answer that the cache stores, in bytes.",
+    )
+    cache_max_org_bytes: int = Field(
+        64 * 1024**2,
+        alias="CACHE_MAX_ORG_BYTES",
+        ge=0,
+        le=64 * 1024**3,
+        description="The most bytes of answers that the cache keeps for one org; the oldest make room. 0 turns the "
+        "cache off.",
+    )
+    cache_hit_share: Decimal = Field(
+        Decimal(0),
+        alias="CACHE_HIT_SHARE",
+        ge=0,
+        le=1,
+        description="What an answer from the cache costs, as a share of what it was charged when it was new: 0 is "
+        "nothing, 0.1 is 10 %.",
+    )
+    cache_wait_seconds: float = Field(
+        20.0,
+        alias="CACHE_WAIT_SECONDS",
+        ge=0,
+        le=300,
+        description="How long a request waits for the answer to an identical one that is under way; then it goes "
+        "upstream itself. 0 never waits.",
     )
 
     key_pepper: SecretStr = Field(
@@ -544,6 +592,10 @@ class Settings(BaseModel):
     @property
     def markup_ppm(self) -> int:
         return int(self.markup * 1_000_000)
+
+    @property
+    def cache_hit_share_ppm(self) -> int:
+        return int(self.cache_hit_share * 1_000_000)
 
     @property
     def extras_register(self) -> Register:

@@ -659,7 +659,8 @@ create table tollgate.orgs (
   chain_head bytea,
   byok_fee_nanos tollgate.not_negative,
   allowed_models tollgate.model_patterns,
-  default_model tollgate.model_name
+  default_model tollgate.model_name,
+  cache boolean
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -678,6 +679,7 @@ comment on column tollgate.orgs.chain_head is 'The chain of the org''s last tran
 comment on column tollgate.orgs.byok_fee_nanos is 'What a request with the org''s own upstream key costs; null follows the plan.';
 comment on column tollgate.orgs.allowed_models is 'Patterns of the models that the org may use, in which * matches anything; null is all. A key''s own list narrows it.';
 comment on column tollgate.orgs.default_model is 'The model or alias of calls that name none; null is the setting DEFAULT_MODEL.';
+comment on column tollgate.orgs.cache is 'Whether requests that do not say so themselves use the cache; null is no.';
 
 alter table tollgate.orgs enable row level security;
 
@@ -799,6 +801,7 @@ create table tollgate.api_keys (
   max_concurrent_requests tollgate.limit,
   open_requests bigint not null default 0,
   quota_reset_day tollgate.quota_reset_day not null default 1,
+  cache boolean,
   foreign key (user_id, org_id) references tollgate.users (id, org_id) on update cascade
 );
 
@@ -820,6 +823,7 @@ comment on column tollgate.api_keys.rotated_from is 'The key that was rotated to
 comment on column tollgate.api_keys.rotated_to is 'The key that this one was rotated to; this one ends at expires_at.';
 comment on column tollgate.api_keys.line is 'The first key of the line; null if the key was never rotated.';
 comment on column tollgate.api_keys.max_concurrent_requests is 'How many requests the keys of the line may have open at once; null is no bound of its own.';
+comment on column tollgate.api_keys.cache is 'Whether requests that do not say so themselves use the cache; null follows the org.';
 comment on column tollgate.api_keys.open_requests is 'Open requests of the keys of the line; 0 while there is no bound.';
 
 alter table tollgate.api_keys enable row level security;
@@ -1291,6 +1295,70 @@ create type tollgate.latency as (
 comment on type tollgate.latency is 'How long requests took; nulls where there were none.';
 
 
+-- schemas/11_cache/tables.sql
+
+create table tollgate.cache_entries (
+  org_id text not null references tollgate.orgs (id) on delete cascade,
+  cache_key text not null check (cache_key ~ '^[0-9a-f]{64}$'),
+  endpoint text not null,
+  model text not null,
+  key_id text not null,
+  begun_at timestamptz not null,
+  filler_id text,
+  filler_until timestamptz,
+  request_id text,
+  answer jsonb,
+  bytes bigint not null default 0,
+  served_model text,
+  charge_nanos bigint not null default 0,
+  filled_at timestamptz,
+  expires_at timestamptz not null,
+  primary key (org_id, cache_key)
+);
+
+create index cache_entries_oldest on tollgate.cache_entries (org_id, filled_at);
+create index cache_entries_expiry on tollgate.cache_entries (expires_at);
+create index cache_entries_model on tollgate.cache_entries (model);
+create index cache_entries_key_id on tollgate.cache_entries (key_id);
+
+comment on table tollgate.cache_entries is 'The completion cache: answers by org and by the digest of the request. Whoever inserts, fills or deletes a row holds the lock of its org.';
+comment on column tollgate.cache_entries.cache_key is 'A keyed digest of the request and of what serves it. Prompts are not kept.';
+comment on column tollgate.cache_entries.key_id is 'The API key of the request that began the entry, or filled it last.';
+comment on column tollgate.cache_entries.begun_at is 'When the row was made. An answer to an older request is not stored in it, so that clearing is final.';
+comment on column tollgate.cache_entries.filler_id is 'The request that will fill the entry. Until filler_until, the same requests wait for it.';
+comment on column tollgate.cache_entries.request_id is 'The request whose answer it is; null while there is none.';
+comment on column tollgate.cache_entries.charge_nanos is 'What that request was charged.';
+
+alter table tollgate.cache_entries enable row level security;
+
+
+create table tollgate.cache_sizes (
+  org_id text primary key references tollgate.orgs (id) on delete cascade,
+  entries bigint not null,
+  bytes bigint not null
+);
+
+comment on table tollgate.cache_sizes is 'How many answers the cache has of each org, and how large they are together.';
+
+alter table tollgate.cache_sizes enable row level security;
+
+
+create table tollgate.cache_days (
+  day date not null,
+  org_id text not null,
+  model text not null,
+  hits bigint not null default 0,
+  misses bigint not null default 0,
+  saved_nanos bigint not null default 0,
+  primary key (day, org_id, model)
+);
+
+comment on table tollgate.cache_days is 'Look-ups in the cache by the day (UTC). No foreign key: like tallies, they outlive the org.';
+comment on column tollgate.cache_days.saved_nanos is 'What the hits would have been charged as misses, less what they were charged.';
+
+alter table tollgate.cache_days enable row level security;
+
+
 -- schemas/11_content/tables.sql
 
 create table tollgate.contents (
@@ -1385,6 +1453,7 @@ create table tollgate.requests (
   settled_at timestamptz,
   is_byok boolean not null default false,
   alias text,
+  cached boolean,
   check ((settled_at is null) = (state in ('held', 'unsettled')))
 ) with (fillfactor = 50); -- space on the page for the settled version of each row: settling then writes no index
 
@@ -1402,6 +1471,7 @@ comment on column tollgate.requests.alias is 'The alias that the client named, w
 comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
 comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
 comment on column tollgate.requests.is_byok is 'The call used, or could only use, a key of the org''s own: it cost us nothing, and the org the fee, which `price` holds as byok_fee_nanos.';
+comment on column tollgate.requests.cached is 'Whether the cache had the answer; null where it was not asked for.';
 
 alter table tollgate.requests enable row level security;
 
@@ -2328,6 +2398,20 @@ comment on function tollgate.concurrent(bigint, bigint) is
   'How many requests may be open at once, how many are, and how many more may be; null where there is no bound.';
 
 
+create function tollgate.in_flight_refusal(most bigint, open_requests bigint) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
+    'limit', most, 'in_flight', open_requests, 'of', 'org'
+  ))
+$$;
+
+comment on function tollgate.in_flight_refusal(bigint, bigint) is
+  'The refusal of an org that has as many requests open as it may.';
+
+
 -- schemas/04_limits/windows.sql
 
 -- Sliding windows of requests and tokens: three lengths, two buckets each.
@@ -2618,6 +2702,7 @@ begin
     ), '{}'),
     array['allowed_models', 'default_model']
   );
+  org.cache := coalesce((changes ->> 'cache')::boolean, was.cache);
   if changes ->> 'paid_calls' = 'active' then
     org.paid_suspended_at := null;
     org.paid_suspended_reason := null;
@@ -2644,6 +2729,7 @@ begin
     limits_set = org.limits_set,
     limits = tollgate.in_force(org.limits_set, plan),
     max_concurrent_requests = org.max_concurrent_requests,
+    cache = org.cache,
     quarantined_at = org.quarantined_at,
     paid_suspended_at = org.paid_suspended_at,
     paid_suspended_reason = org.paid_suspended_reason,
@@ -2661,7 +2747,7 @@ end
 $$;
 
 comment on function tollgate.change_org(tollgate.caller, text, jsonb) is
-  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended), allowed_models (null is all), default_model (null is the setting). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: as with_fields(), not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
+  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), cache, paid_calls (active, suspended), allowed_models (null is all), default_model (null is the setting). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: as with_fields(), not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
 
 
 create function public.tollgate_update_org(caller jsonb, org_id text, changes jsonb) returns jsonb
@@ -2803,6 +2889,7 @@ as $$
     'open_requests', org.open_requests,
     'allowed_models', to_jsonb(org.allowed_models),
     'default_model', org.default_model,
+    'cache', coalesce(org.cache, false),
     'paid_calls', case when org.paid_suspended_at is null then 'active' else 'suspended' end,
     'paid_suspended_at', tollgate.utc(org.paid_suspended_at),
     'paid_suspended_reason', org.paid_suspended_reason,
@@ -3737,6 +3824,7 @@ begin
       tokens_used_in_all = after.tokens_used_in_all,
       limits = after.limits,
       counters = after.counters,
+      cache = after.cache,
       metadata = after.metadata,
       updated_at = now()
     where k.id = any (ids);
@@ -4033,7 +4121,7 @@ begin
     id, org_id, user_id, name, digest, pepper, prefix, last_four, environment, scopes, ip_allowlist, expires_at,
     disabled_at, limits, counters, allowed_models, budget_nanos, budget_reset, budget_period, budget_spent_nanos,
     tokens_per_month, tokens_in_all, month_of_tokens, tokens_used_in_month, tokens_used_in_all, metadata,
-    rotated_from, line, max_concurrent_requests, open_requests, quota_reset_day
+    rotated_from, line, max_concurrent_requests, open_requests, quota_reset_day, cache
   ) values (
     key.id, key.org_id, key.user_id, key.name, key.digest, key.pepper, key.prefix, key.last_four, key.environment,
     key.scopes, key.ip_allowlist, key.expires_at,
@@ -4041,7 +4129,7 @@ begin
     key.budget_period, coalesce(key.budget_spent_nanos, 0),
     key.tokens_per_month, key.tokens_in_all, key.month_of_tokens, coalesce(key.tokens_used_in_month, 0),
     coalesce(key.tokens_used_in_all, 0), coalesce(key.metadata, '{}'),
-    key.rotated_from, key.line, key.max_concurrent_requests, coalesce(key.open_requests, 0), key.quota_reset_day
+    key.rotated_from, key.line, key.max_concurrent_requests, coalesce(key.open_requests, 0), key.quota_reset_day, key.cache
   );
   perform tollgate.record(actor, 'key.created', key.org_id, key.id,
     tollgate.audited(tollgate.key_terms(key)) || jsonb_build_object(
@@ -4617,6 +4705,7 @@ as $$
     'quota_reset_day', key.quota_reset_day,
     'limits', case when not key.limits is null then to_jsonb(key.limits) end,
     'max_concurrent_requests', key.max_concurrent_requests,
+    'cache', key.cache,
     'metadata', key.metadata
   )
 $$;
@@ -4816,7 +4905,7 @@ as $$
 begin
   key := tollgate.with_fields(key, given, array[
     'name', 'scopes', 'allowed_models', 'ip_allowlist', 'expires_at', 'budget_nanos', 'budget_reset',
-    'tokens_per_month', 'tokens_in_all', 'quota_reset_day', 'limits', 'max_concurrent_requests', 'metadata'
+    'tokens_per_month', 'tokens_in_all', 'quota_reset_day', 'limits', 'max_concurrent_requests', 'cache', 'metadata'
   ]);
   key.limits := case when not key.limits is null then key.limits end;
   key.metadata := coalesce(key.metadata, '{}');
@@ -5408,6 +5497,26 @@ comment on function public.tollgate_refund_charge(jsonb, jsonb) is
   'Refunds the charge of a request, in part or what is left of it, once per idempotency key of the operator; the refunds of a charge together never exceed it. `operation`: request_id, amount_nanos or null for what is left, reason, idempotency_key. For admins. Refuses: as recognise(), invalid_request, not_found, idempotency_key_reused, conflict. Locks the operator, the org, the key.';
 
 select tollgate.expose('public.tollgate_refund_charge(jsonb, jsonb)');
+
+
+-- schemas/07_credits/refusal.sql
+
+-- The refusal of what the balance does not cover.
+
+create function tollgate.credits_refusal(available bigint, required bigint, affordable_tokens bigint) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
+    'available_nanos', available,
+    'required_nanos', required,
+    'affordable_output_tokens', case when affordable_tokens < 1000000000 then affordable_tokens else 0 end
+  ))
+$$;
+
+comment on function tollgate.credits_refusal(bigint, bigint, bigint) is
+  'The refusal of a request whose worst case is above what the org has left. Where output costs nothing, fewer tokens would not help, so none are affordable.';
 
 
 -- schemas/07_credits/transfers.sql
@@ -7533,6 +7642,7 @@ begin
     'is_byok', r.is_byok,
     'prompt_tokens', r.prompt_tokens,
     'completion_tokens', r.completion_tokens,
+    'cached', r.cached,
     'cached_tokens', tollgate.cached_tokens(r.usage),
     'charge_nanos', r.charge_nanos,
     'cost_nanos', r.cost_nanos,
@@ -7585,7 +7695,11 @@ as $$
       and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
       and ($1 ->> 'streamed' is null or e.streamed = ($1 ->> 'streamed')::boolean)
       and ($1 ->> 'estimated' is null or e.estimated = ($1 ->> 'estimated')::boolean)
-      and ($1 ->> 'cached' is null or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'cached')::boolean)
+      and ($1 ->> 'cached' is null or coalesce(e.cached, false) = ($1 ->> 'cached')::boolean)
+      and (
+        $1 ->> 'prompt_cached' is null
+        or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'prompt_cached')::boolean
+      )
       and case
         when $1 ->> 'status' is null then true
         when $1 ->> 'status' like '_xx' then e.status / 100 = left($1 ->> 'status', 1)::integer
@@ -7632,7 +7746,7 @@ end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, quarantined, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, quarantined, cached, prompt_cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');
 
@@ -8035,6 +8149,421 @@ $$;
 
 comment on function tollgate.used_since(timestamptz, jsonb) is
   'What was used from a moment on (null is the beginning), the model with the most requests, and the time of the last request.';
+
+
+-- schemas/11_cache/entries.sql
+
+-- Looks answers up, and stores them. In all of these functions, the caller holds the lock of the org.
+
+create function tollgate.drop_entries(org_id text, cache_keys text[]) returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  gone bigint;
+begin
+  with dropped as (
+    delete from tollgate.cache_entries e
+    where e.org_id = drop_entries.org_id and e.cache_key = any (cache_keys)
+    returning e.answer is not null as is_filled, e.bytes
+  ),
+  summed as (
+    select count(*) filter (where d.is_filled) as entries, coalesce(sum(d.bytes), 0) as bytes from dropped d
+  ),
+  resized as (
+    update tollgate.cache_sizes s set entries = s.entries - d.entries, bytes = s.bytes - d.bytes
+    from summed d
+    where s.org_id = drop_entries.org_id
+  )
+  select d.entries into gone from summed d;
+  return gone;
+end
+$$;
+
+comment on function tollgate.drop_entries(text, text[]) is
+  'Deletes entries of an org, and returns how many had an answer. A request that was to fill one of them fills nothing.';
+
+
+create function tollgate.look_up_answer(org_id text, wish jsonb, moment timestamptz) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  entry tollgate.cache_entries;
+  charge bigint;
+begin
+  select e.* into entry from tollgate.cache_entries e
+  where e.org_id = look_up_answer.org_id and e.cache_key = wish ->> 'key';
+  if entry.expires_at <= moment then
+    perform tollgate.drop_entries(org_id, array[entry.cache_key]);
+    return '{}';
+  elsif (wish ->> 'reads')::boolean is not true then
+    return '{}';
+  elsif entry.request_id is not null then
+    charge := ceil(entry.charge_nanos::numeric * (wish ->> 'hit_share_ppm')::integer / 1000000);
+    return jsonb_build_object('hit', jsonb_build_object(
+      'request_id', entry.request_id,
+      'charge_nanos', charge,
+      'saved_nanos', entry.charge_nanos - charge,
+      'served_model', entry.served_model,
+      'age_seconds', floor(extract(epoch from moment - entry.filled_at)),
+      'expires_in_seconds', ceil(extract(epoch from entry.expires_at - moment)),
+      'answer', case when entry.request_id is distinct from wish ->> 'held' then entry.answer end
+    ));
+  elsif entry.filler_until > moment and (wish ->> 'waits')::boolean
+    and coalesce(wish ->> 'waited_for', entry.filler_id) = entry.filler_id
+  then
+    return jsonb_build_object('wait', jsonb_build_object('request_id', entry.filler_id));
+  end if;
+  return '{}';
+end
+$$;
+
+comment on function tollgate.look_up_answer(text, jsonb, timestamptz) is
+  'What the cache has for a request: a hit with its answer, or without it where the server holds that of the same request already; the request to wait for, once; or neither. `wish` has key, reads, waits, waited_for, held, hit_share_ppm.';
+
+
+create function tollgate.begin_entry(org_id text, key_id text, item jsonb, moment timestamptz) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.cache_entries as e (
+    org_id, cache_key, endpoint, model, key_id, begun_at, filler_id, filler_until, expires_at
+  ) values (
+    org_id, item -> 'cache' ->> 'key', item ->> 'endpoint', item ->> 'model', key_id, moment, item ->> 'id',
+    moment + make_interval(secs => (item -> 'cache' ->> 'wait_seconds')::double precision),
+    moment + make_interval(secs => (item ->> 'ttl_seconds')::double precision)
+  )
+  on conflict on constraint cache_entries_pkey do update set
+    filler_id = excluded.filler_id,
+    filler_until = excluded.filler_until,
+    expires_at = case when e.request_id is null then excluded.expires_at else e.expires_at end
+$$;
+
+comment on function tollgate.begin_entry(text, text, jsonb, timestamptz) is
+  'Stores which request will fill an entry. An answer that is there stays until then. An entry that is never filled expires with the hold of the request.';
+
+
+create function tollgate.leave_entry(org_id text, cache_key text, request_id text) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.cache_entries e set filler_until = null
+  where e.org_id = leave_entry.org_id and e.cache_key = leave_entry.cache_key and e.filler_id = leave_entry.request_id
+$$;
+
+comment on function tollgate.leave_entry(text, text, text) is
+  'A request has ended without an answer to store: nobody waits for it any longer.';
+
+
+create function tollgate.make_room(org_id text, most_bytes bigint) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  excess constant bigint := (select s.bytes from tollgate.cache_sizes s where s.org_id = make_room.org_id) - most_bytes;
+  oldest text[];
+begin
+  if excess > 0 then
+    select array_agg(o.cache_key) into oldest
+    from (
+      select e.cache_key, sum(e.bytes) over (order by e.filled_at, e.cache_key) - e.bytes as before
+      from (
+        select n.cache_key, n.bytes, n.filled_at from tollgate.cache_entries n
+        where n.org_id = make_room.org_id and n.filled_at is not null
+        order by n.filled_at, n.cache_key
+        limit 1000
+      ) e
+    ) o
+    where o.before < excess;
+    perform tollgate.drop_entries(org_id, oldest);
+  end if;
+end
+$$;
+
+comment on function tollgate.make_room(text, bigint) is
+  'Deletes the oldest answers of an org, at most 1,000, until the rest is within most_bytes.';
+
+
+create function tollgate.fill_entry(
+  org_id text,
+  key_id text,
+  request_id text,
+  began timestamptz,
+  item jsonb,
+  moment timestamptz
+) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  wish constant jsonb := item -> 'cache';
+  size constant bigint := octet_length(wish ->> 'answer');
+  before record;
+begin
+  select e.begun_at, e.request_id is not null as is_filled, e.bytes into before
+  from tollgate.cache_entries e
+  where e.org_id = fill_entry.org_id and e.cache_key = wish ->> 'key';
+  if before.begun_at is null or before.begun_at > began or size > (wish ->> 'most_bytes')::bigint then
+    perform tollgate.leave_entry(org_id, wish ->> 'key', request_id);
+    return;
+  end if;
+  update tollgate.cache_entries e set
+    key_id = fill_entry.key_id,
+    filler_id = null,
+    filler_until = null,
+    request_id = fill_entry.request_id,
+    answer = wish -> 'answer',
+    bytes = size,
+    served_model = item ->> 'served_model',
+    charge_nanos = (item ->> 'charge_nanos')::bigint,
+    filled_at = moment,
+    expires_at = moment + make_interval(secs => (wish ->> 'ttl_seconds')::double precision)
+  where e.org_id = fill_entry.org_id and e.cache_key = wish ->> 'key';
+  insert into tollgate.cache_sizes as s (org_id, entries, bytes)
+  values (fill_entry.org_id, 1, size)
+  on conflict on constraint cache_sizes_pkey do update set
+    entries = s.entries + case when before.is_filled then 0 else 1 end,
+    bytes = s.bytes + size - before.bytes;
+  perform tollgate.make_room(org_id, (wish ->> 'most_bytes')::bigint);
+end
+$$;
+
+comment on function tollgate.fill_entry(text, text, text, timestamptz, jsonb, timestamptz) is
+  'Stores the answer of a request that began at `began` in the entry that was begun for it. Nothing is stored if the entry was deleted since: clearing is final. The oldest answers of the org make room. `item` is that of a settlement; its `cache` has key, answer, ttl_seconds, most_bytes.';
+
+
+create function tollgate.count_look_up(org_id text, model text, hits integer, saved_nanos bigint, moment timestamptz)
+returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.cache_days as d (day, org_id, model, hits, misses, saved_nanos)
+  values ((moment at time zone 'utc')::date, org_id, model, hits, 1 - hits, saved_nanos)
+  on conflict on constraint cache_days_pkey do update set
+    hits = d.hits + excluded.hits, misses = d.misses + excluded.misses, saved_nanos = d.saved_nanos + excluded.saved_nanos
+$$;
+
+comment on function tollgate.count_look_up(text, text, integer, bigint, timestamptz) is
+  'Counts one hit (hits is 1) or one miss (0) of an org and a model.';
+
+
+create function tollgate.note_look_up(
+  org_id text,
+  key_id text,
+  item jsonb,
+  wish jsonb,
+  hit jsonb,
+  moment timestamptz
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if hit is null and (wish ->> 'writes')::boolean then
+    perform tollgate.begin_entry(org_id, key_id, item, moment);
+  end if;
+  if (wish ->> 'reads')::boolean is not true then
+    return item;
+  end if;
+  perform tollgate.count_look_up(
+    org_id, item ->> 'model', (hit is not null)::integer, coalesce((hit ->> 'saved_nanos')::bigint, 0), moment
+  );
+  return item || jsonb_build_object('cached', hit is not null);
+end
+$$;
+
+comment on function tollgate.note_look_up(text, text, jsonb, jsonb, jsonb, timestamptz) is
+  'Counts the look-up of a request that is admitted, and begins the entry that a miss will fill. Returns the item with `cached`, as the row has it. The org is locked by the caller.';
+
+
+create function tollgate.settlement_of_hit(request_id text, hit jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', request_id, 'outcome', 'settled', 'charge_nanos', hit -> 'charge_nanos', 'cost_nanos', 0,
+    'served_model', hit -> 'served_model', 'status', 200
+  )
+$$;
+
+comment on function tollgate.settlement_of_hit(text, jsonb) is
+  'The settlement of a request that the cache answers. It follows its admission in the same transaction.';
+
+
+-- schemas/11_cache/manage.sql
+
+-- What operators and the upkeep do with the cache.
+
+create function tollgate.cache_shown(since date, org_id text default null) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with looked as materialized (
+    select d.model, sum(d.hits) as hits, sum(d.misses) as misses, sum(d.saved_nanos) as saved_nanos
+    from tollgate.cache_days d
+    where d.day >= since and (cache_shown.org_id is null or d.org_id = cache_shown.org_id)
+    group by d.model
+  )
+  select jsonb_build_object(
+    'entries', s.entries,
+    'bytes', s.bytes,
+    'hits', coalesce(l.hits, 0),
+    'misses', coalesce(l.misses, 0),
+    'saved_nanos', coalesce(l.saved_nanos, 0),
+    'models', (
+      select coalesce(jsonb_agg(to_jsonb(m) order by m.hits + m.misses desc, m.model), '[]')
+      from (select k.* from looked k order by k.hits + k.misses desc, k.model limit 50) m
+    )
+  )
+  from (
+    select coalesce(sum(z.entries), 0) as entries, coalesce(sum(z.bytes), 0) as bytes
+    from tollgate.cache_sizes z
+    where cache_shown.org_id is null or z.org_id = cache_shown.org_id
+  ) s
+  cross join (select sum(k.hits) as hits, sum(k.misses) as misses, sum(k.saved_nanos) as saved_nanos from looked k) l
+$$;
+
+comment on function tollgate.cache_shown(date, text) is
+  'The size of the cache now, and its hits and misses since a day (UTC), in all and for the 50 models with most look-ups; of one org, or of all.';
+
+
+create function public.tollgate_cache_stats(caller jsonb, filters jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  days constant integer := filters ->> 'days';
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor))
+    || tollgate.cache_shown((now() at time zone 'utc')::date - days + 1, filters ->> 'org_id');
+end
+$$;
+
+comment on function public.tollgate_cache_stats(jsonb, jsonb) is
+  'As cache_shown(), over so many `days` (UTC) including today; `filters` may have org_id. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_cache_stats(jsonb, jsonb)');
+
+
+create function public.tollgate_clear_cache(caller jsonb, filters jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  org text;
+  gone bigint;
+  cleared bigint := 0;
+begin
+  for org in
+    select o.id from tollgate.orgs o
+    where o.id in (
+      select e.org_id from tollgate.cache_entries e
+      where (filters ->> 'org_id' is null or e.org_id = filters ->> 'org_id')
+        and (filters ->> 'model' is null or e.model = filters ->> 'model')
+        and (filters ->> 'key_id' is null or e.key_id = filters ->> 'key_id')
+    )
+    order by o.id
+    for no key update
+  loop
+    gone := tollgate.drop_entries(org, array(
+      select e.cache_key from tollgate.cache_entries e
+      where e.org_id = org
+        and (filters ->> 'model' is null or e.model = filters ->> 'model')
+        and (filters ->> 'key_id' is null or e.key_id = filters ->> 'key_id')
+    ));
+    cleared := cleared + gone;
+  end loop;
+  perform tollgate.record(actor, 'cache.cleared', filters ->> 'org_id', 'cache', filters || jsonb_build_object('cleared', cleared));
+  return jsonb_build_object('caller', tollgate.identity(actor), 'cleared', cleared);
+end
+$$;
+
+comment on function public.tollgate_clear_cache(jsonb, jsonb) is
+  'Deletes the entries of an org, a model, an API key, of several of these, or all. It takes effect at once and everywhere: an answer that is on its way is not stored either. For admins. Refuses: as recognise(). Locks the orgs of these entries in id order.';
+
+select tollgate.expose('public.tollgate_clear_cache(jsonb, jsonb)');
+
+
+create function public.tollgate_newest_cached(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor), 'data', (
+    select coalesce(jsonb_agg(jsonb_build_object(
+      'org_id', n.org_id,
+      'cache_key', n.cache_key,
+      'request_id', n.request_id,
+      'answer', n.answer,
+      'filled_at', n.filled_at,
+      'expires_in_seconds', ceil(extract(epoch from n.expires_at - clock_timestamp()))
+    ) order by n.filled_at desc), '[]')
+    from (
+      select e.* from tollgate.cache_entries e
+      where e.request_id is not null and e.expires_at > clock_timestamp()
+        and (filters ->> 'org_id' is null or e.org_id = filters ->> 'org_id')
+        and (filters ->> 'model' is null or e.model = filters ->> 'model')
+        and (filters ->> 'before' is null or e.filled_at < (filters ->> 'before')::timestamptz)
+      order by e.filled_at desc
+      limit page_size
+    ) n
+  ));
+end
+$$;
+
+comment on function public.tollgate_newest_cached(jsonb, jsonb, integer) is
+  'The answers that were stored last, of an org, a model or all, `before` a time, for the second level of the cache. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_newest_cached(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_drop_expired_cached(page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  org text;
+  keys text[];
+  found_keys bigint := 0;
+begin
+  for org in
+    select o.id from tollgate.orgs o
+    where o.id in (
+      select e.org_id from tollgate.cache_entries e
+      where e.expires_at <= clock_timestamp()
+      order by e.expires_at
+      limit page_size
+    )
+    for no key update skip locked
+  loop
+    keys := array(
+      select e.cache_key from tollgate.cache_entries e
+      where e.org_id = org and e.expires_at <= clock_timestamp()
+      order by e.expires_at
+      limit greatest(page_size - found_keys, 0)
+    );
+    perform tollgate.drop_entries(org, keys);
+    found_keys := found_keys + cardinality(keys);
+  end loop;
+  return jsonb_build_object('entries', found_keys, 'more', found_keys >= page_size);
+end
+$$;
+
+comment on function public.tollgate_drop_expired_cached(integer) is
+  'Deletes a batch of entries that have expired; to be called again while it answers "more". Refuses nothing. Locks the orgs of these entries, skipping locked ones.';
+
+select tollgate.expose('public.tollgate_drop_expired_cached(integer)');
 
 
 -- schemas/11_content/contents.sql
@@ -8520,6 +9049,8 @@ declare
   worst_case tollgate.worst_case;
   admitted tollgate.admitted;
   available bigint;
+  hit jsonb; -- what the cache has for the request
+  hits jsonb := '[]'; -- the settlements of the requests that the cache answers
   refusal jsonb;
   answer json;
   last_id text;
@@ -8591,6 +9122,8 @@ begin
       ) as org_keys,
       coalesce(o.byok_fee_nanos, p.byok_fee_nanos) as byok_fee_nanos,
       i.item ->> 'idempotency_key' as idempotency_key,
+      coalesce(k.cache, o.cache) as caches,
+      case when coalesce(k.cache, o.cache) or (i.item -> 'cache' ->> 'asked')::boolean then i.item -> 'cache' end as wish,
       r as earlier, -- the request, when it was admitted before
       tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
@@ -8623,6 +9156,7 @@ begin
     end if;
 
     answer := null;
+    hit := null;
     refusal := coalesce(request.key_refusal, request.call_refusal);
     if request.is_counted then
       key := request.counted_key;
@@ -8649,21 +9183,16 @@ begin
     if refusal is not null then
       null;
     elsif (request.earlier).id is not null then
-      answer := tollgate.grant_again(request.earlier, request.environment, wallet, remaining, request.org_keys);
+      answer := tollgate.admitted_again(
+        request.earlier, request.environment, wallet, remaining, request.org_keys, request.caches, request.wish, moment
+      );
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
-        if remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
-        elsif user_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(
-            person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
-          );
-        elsif key_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(
-            key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
-          );
-        else
+        refusal := tollgate.replay_refusal(
+          wallet.counters, request.limits, remaining, person, user_remaining, key, key_remaining, at_ms
+        );
+        if refusal is null then
           wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
           remaining.requests_left := remaining.requests_left - 1;
           wallets[place] := wallet;
@@ -8679,15 +9208,21 @@ begin
       end if;
     end if;
 
+    if request.wish is not null and answer is null and refusal is null then
+      hit := tollgate.look_up_answer(request.org_id, request.wish, moment);
+      answer := case when hit ? 'wait' then hit end; -- it takes nothing, and the request comes again
+      hit := hit -> 'hit';
+    end if;
+
     if answer is null and refusal is null then
-      if request.org_keys is not null then
+      if request.org_keys is not null and hit is null then
         request.item := tollgate.with_org_keys(request.item, request.org_keys, request.byok_fee_nanos);
         if (request.item ->> 'is_byok')::boolean then
           request.markup_ppm := 0;
         end if;
       end if;
       available := wallet.balance_nanos - wallet.held_nanos;
-      worst_case := tollgate.worst_case(
+      worst_case := case when hit is null then tollgate.worst_case(
         request.item,
         request.markup_ppm,
         least(available, key.budget_nanos - key.budget_spent_nanos),
@@ -8696,11 +9231,11 @@ begin
           remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
           key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
         )
-      );
+      ) else row(0, (hit ->> 'charge_nanos')::bigint, 0, null)::tollgate.worst_case end; -- and no tokens
       if wallet.open_requests >= request.most_open then
         refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.credits_refusal(available, worst_case);
+        refusal := tollgate.credits_refusal(available, worst_case.hold_nanos, worst_case.affordable_tokens);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -8734,7 +9269,10 @@ begin
           perform tollgate.begin_answer(request.org_id, request.item);
         end if;
         admitted := row(
-          request.item, request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
+          case when request.wish is null then request.item else tollgate.note_look_up(
+            request.org_id, request.key_id, request.item, request.wish, hit, moment
+          ) end,
+          request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
           worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
         );
         all_admitted := all_admitted || admitted;
@@ -8742,7 +9280,11 @@ begin
         if request.is_counted then
           least_left := tollgate.tighter(least_left, key_remaining);
         end if;
-        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.org_keys);
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.org_keys, request.caches);
+        if hit is not null then
+          answer := answer::jsonb || jsonb_build_object('hit', hit);
+          hits := hits || tollgate.settlement_of_hit(request.id, hit);
+        end if;
       end if;
     end if;
 
@@ -8756,35 +9298,17 @@ begin
     from unnest(used_keys, callers) u (key_id, caller)
     join tollgate.api_keys k on k.id = u.key_id;
   end if;
-  with requests as (
-    insert into tollgate.requests (
-      id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
-      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok, alias
-    )
-    select
-      a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
-      (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
-      a.item -> 'price', a.item ->> 'idempotency_key', moment,
-      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision),
-      coalesce((a.item ->> 'is_byok')::boolean, false), a.item ->> 'alias'
-    from unnest(all_admitted) a
-    returning id, expires_at
-  ),
-  holds as (
-    insert into tollgate.holds (request_id, next_sweep_at) select r.id, r.expires_at from requests r
-  ),
-  orgs as (
-    update tollgate.orgs o set held_nanos = w.held_nanos, open_requests = w.open_requests, counters = w.counters
-    from unnest(wallets) w
-    where o.id = w.org_id
-  )
+  perform tollgate.begin_requests(all_admitted, moment);
+  update tollgate.orgs o set held_nanos = w.held_nanos, open_requests = w.open_requests, counters = w.counters
+  from unnest(wallets) w
+  where o.id = w.org_id;
   select json_object_agg(a.id, a.answer) into answer from unnest(ids, answers) a (id, answer);
-  return coalesce(answer, '{}');
+  return coalesce(case when hits = '[]' then answer else tollgate.with_settlements(answer, hits) end, '{}');
 end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Where the org has keys of its own for upstreams that the call may ask, the grant has them, encrypted, and the hold is as with_org_keys() says. Locks orgs in id order, then for each request the user, if limited, and the key.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay, wait or refusal. A replay takes one request from the windows, and nothing else. A request that the cache answers is granted with a hit: it takes one request and its charge, and is settled at once. One that waits for the answer to the same request takes nothing. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress, answer_not_kept (a repeated hit whose entry is gone). A repeated id gets the same answer. Where the org has keys of its own for upstreams that the call may ask, the grant has them, encrypted, and the hold is as with_org_keys() says. Locks orgs in id order, then for each request the user, if limited, and the key.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');
 
@@ -8858,6 +9382,154 @@ $$;
 
 comment on function tollgate.keep_answer(text, jsonb) is
   'Stores the answer to a request under its idempotency key, or that there is none to store: a repetition is then refused instead of running a second time.';
+
+
+create function tollgate.replay_refusal(
+  counters tollgate.counters,
+  limits tollgate.limits,
+  remaining tollgate.remaining,
+  person tollgate.users,
+  user_remaining tollgate.remaining,
+  key tollgate.api_keys,
+  key_remaining tollgate.remaining,
+  at_ms bigint
+) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when remaining.requests_left < 1 then tollgate.rate_refusal(counters, tollgate.of_requests(limits), at_ms, 0)
+    when user_remaining.requests_left < 1 then tollgate.rate_refusal(
+      person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
+    )
+    when key_remaining.requests_left < 1 then tollgate.rate_refusal(
+      key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
+    )
+  end
+$$;
+
+comment on function tollgate.replay_refusal(tollgate.counters, tollgate.limits, tollgate.remaining, tollgate.users, tollgate.remaining, tollgate.api_keys, tollgate.remaining, bigint) is
+  'The refusal of a replay by the windows of org, user and key; null when each has a request left.';
+
+
+-- schemas/12_completions/begin.sql
+
+-- The rows of requests that begin.
+
+create function tollgate.begin_requests(all_admitted tollgate.admitted[], moment timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with requests as (
+    insert into tollgate.requests (
+      id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
+      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok, alias, cached
+    )
+    select
+      a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
+      (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
+      a.item -> 'price', a.item ->> 'idempotency_key', moment,
+      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision),
+      coalesce((a.item ->> 'is_byok')::boolean, false), a.item ->> 'alias', (a.item ->> 'cached')::boolean
+    from unnest(all_admitted) a
+    returning id, expires_at
+  )
+  insert into tollgate.holds (request_id, next_sweep_at) select r.id, r.expires_at from requests r;
+end
+$$;
+
+comment on function tollgate.begin_requests(tollgate.admitted[], timestamptz) is
+  'Writes admitted requests and their holds. The orgs are locked by the caller.';
+
+
+-- schemas/12_completions/cached.sql
+
+-- Paid calls and the cache: the look-up is part of the admission, and the answer is stored by the settlement.
+
+create function tollgate.with_settlements(answers json, hits jsonb) returns json
+language sql
+set search_path = ''
+as $$
+  select json_object_agg(a.key, coalesce((a.value::jsonb || s.value)::json, a.value))
+  from json_each(answers) a
+  left join jsonb_each(public.tollgate_settle(hits)::jsonb) s on s.key = a.key
+$$;
+
+comment on function tollgate.with_settlements(json, jsonb) is
+  'Settles the requests that the cache answers, and adds the settlements to the answers of the admission. Locks as tollgate_settle().';
+
+
+create function tollgate.admitted_again(
+  earlier tollgate.requests,
+  environment text,
+  wallet tollgate.wallet,
+  remaining tollgate.remaining,
+  org_keys jsonb,
+  caches boolean,
+  wish jsonb,
+  moment timestamptz
+) returns json
+language plpgsql
+set search_path = ''
+as $$
+declare
+  answer json := tollgate.grant_of(
+    row(
+      case when earlier.price ? 'byok_fee_nanos' then jsonb_build_object(
+        'is_byok', earlier.is_byok, 'byok_fee_nanos', earlier.price -> 'byok_fee_nanos'
+      ) end,
+      earlier.id, earlier.org_id, earlier.key_id, earlier.user_id, earlier.markup_ppm, earlier.hold_nanos,
+      earlier.output_bound, earlier.reserved_tokens
+    ),
+    environment, wallet, remaining, org_keys, caches
+  );
+  hit jsonb;
+begin
+  if earlier.cached is not true then
+    return answer;
+  end if;
+  hit := tollgate.look_up_answer(earlier.org_id, wish, moment) -> 'hit';
+  if hit is null then
+    return tollgate.refused(409, 'answer_not_kept', jsonb_build_object('request_id', earlier.id));
+  end if;
+  return answer::jsonb || jsonb_build_object('hit', hit, 'settled', jsonb_build_object(
+    'state', earlier.state, 'charge_nanos', earlier.charge_nanos, 'balance_nanos', wallet.balance_nanos, 'again', true
+  ));
+end
+$$;
+
+comment on function tollgate.admitted_again(tollgate.requests, text, tollgate.wallet, tollgate.remaining, jsonb, boolean, jsonb, timestamptz) is
+  'The answer to a repeated admission: as to the first, but without keys that the org has stored since. Refuses, as a value: answer_not_kept, where the cache had answered and the entry is gone. The org is locked by the caller.';
+
+
+create function tollgate.fill_cache(items jsonb[], moment timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  one record;
+begin
+  for one in
+    select i.item, r.id, r.org_id, r.key_id, r.created_at
+    from unnest(items) i (item)
+    join tollgate.requests r on r.id = i.item ->> 'id'
+    where i.item ? 'cache'
+  loop
+    if one.item ->> 'outcome' = 'settled' and one.item -> 'cache' ? 'answer'
+      and ((one.item ->> 'estimated')::boolean or (one.item ->> 'quarantined')::boolean) is not true
+    then
+      perform tollgate.fill_entry(one.org_id, one.key_id, one.id, one.created_at, one.item, moment);
+    else
+      perform tollgate.leave_entry(one.org_id, one.item -> 'cache' ->> 'key', one.id);
+    end if;
+  end loop;
+end
+$$;
+
+comment on function tollgate.fill_cache(jsonb[], timestamptz) is
+  'Stores the answers of settled items whose charge is exact in the cache, and ends the waiting for the others. The orgs are locked by the caller.';
 
 
 -- schemas/12_completions/key_limits.sql
@@ -9032,36 +9704,6 @@ comment on function tollgate.suspended_refusal(text, timestamptz) is
   'The refusal of an org whose paid calls are suspended.';
 
 
-create function tollgate.in_flight_refusal(most_open bigint, open_requests bigint) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select tollgate.refusal(429, 'too_many_in_flight',
-    jsonb_build_object('limit', most_open, 'in_flight', open_requests, 'of', 'org'))
-$$;
-
-comment on function tollgate.in_flight_refusal(bigint, bigint) is
-  'The refusal of an org that has as many requests open as it may.';
-
-
-create function tollgate.credits_refusal(available bigint, worst_case tollgate.worst_case) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select tollgate.refusal(402, 'insufficient_credits', jsonb_build_object(
-    'available_nanos', available,
-    'required_nanos', worst_case.hold_nanos,
-    'affordable_output_tokens', case when worst_case.affordable_tokens < 1000000000
-      then worst_case.affordable_tokens else 0 end
-  ))
-$$;
-
-comment on function tollgate.credits_refusal(bigint, tollgate.worst_case) is
-  'The refusal of a request whose worst case the org cannot pay. Where output costs nothing, fewer tokens would not help, so none are affordable.';
-
-
 create function tollgate.model_refusal(key tollgate.api_keys, of_org text[], models jsonb) returns jsonb
 language sql
 immutable
@@ -9077,64 +9719,6 @@ $$;
 
 comment on function tollgate.model_refusal(tollgate.api_keys, text[], jsonb) is
   'The refusal of the first model that the org or the key may not use, by the list of which; null when both may use all.';
-
-
--- schemas/12_completions/retention.sql
-
--- Drops old requests.
-
-create function public.tollgate_drop_old_requests(older_than_days integer, page_size integer) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  boundary timestamptz;
-  gone text[];
-begin
-  -- Only whole hours that are rolled up: their counts are in the tallies.
-  select date_trunc('hour', least(r.rolled_until, now() - make_interval(days => greatest(older_than_days, 1))), 'UTC')
-  into boundary
-  from tollgate.rolled r;
-  update tollgate.rolled set dropped_until = boundary where dropped_until < boundary;
-
-  with old as (
-    delete from tollgate.requests r
-    where r.id = any (array(
-      select o.id from tollgate.requests o
-      where o.created_at < boundary and o.settled_at is not null
-        and not exists (select from tollgate.late_requests l where l.request_id = o.id)
-      order by o.created_at
-      limit page_size
-      for update skip locked
-    ))
-    returning r.id, r.org_id, r.charge_nanos
-  ),
-  noted as (
-    insert into tollgate.dropped as d (org_id, requests, charges, charge_nanos)
-    select o.org_id, count(*), count(*) filter (where o.charge_nanos > 0 or exists ( -- refunded later
-      select from tollgate.transfers t where t.kind = 'charge' and t.reference = o.id
-    )), coalesce(sum(o.charge_nanos), 0)
-    from old o
-    group by o.org_id
-    order by o.org_id
-    on conflict (org_id) do update set
-      requests = d.requests + excluded.requests,
-      charges = d.charges + excluded.charges,
-      charge_nanos = d.charge_nanos + excluded.charge_nanos
-  )
-  select array_agg(o.id) into gone from old o;
-  delete from tollgate.answers a where a.request_id = any (gone);
-  return jsonb_build_object(
-    'requests', coalesce(cardinality(gone), 0), 'more', coalesce(cardinality(gone), 0) >= page_size
-  );
-end
-$$;
-
-comment on function public.tollgate_drop_old_requests(integer, integer) is
-  'Drops a batch of the oldest ended requests made so many days ago or more (at least one), and their answers, once they are rolled up; called again while it answers "more". Their usage stays in the tallies, and their charges in the ledger and, by org, in tollgate.dropped. Refuses nothing. Locks the dropped rows, skipping locked ones, never an org; the row of tollgate.rolled when the hour has moved on.';
-
-select tollgate.expose('public.tollgate_drop_old_requests(integer, integer)');
 
 
 -- schemas/12_completions/settle.sql
@@ -9371,6 +9955,10 @@ begin
     perform tollgate.keep_contents(changed);
   end if;
 
+  if items @? '$[*].cache' then
+    perform tollgate.fill_cache(changed, moment);
+  end if;
+
   -- Write.
   with requests as (
     update tollgate.requests r set
@@ -9423,12 +10011,200 @@ end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then users and keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate, a release or an answer from the cache, and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Stores answers in the cache, for items with `cache`. Locks orgs in id order, then users and keys, then requests.';
 
 select tollgate.expose('public.tollgate_settle(jsonb)');
 
 
--- schemas/12_completions/settle_late.sql
+-- schemas/12_completions/user_limits.sql
+
+-- A user's own limits, over all the user's keys.
+
+create function tollgate.of_user(person tollgate.users) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('of', 'user', 'user_id', person.id)
+$$;
+
+comment on function tollgate.of_user(tollgate.users) is 'The user as the subject of a refusal.';
+
+
+create function tollgate.take_from_user(user_id text, at_ms bigint, tokens bigint) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.users u set counters = tollgate.take(u.counters, at_ms, 1, tokens) where u.id = user_id
+$$;
+
+comment on function tollgate.take_from_user(text, bigint, bigint) is
+  'Takes a request from a user''s windows. The org is locked by the caller. Locks the user.';
+
+
+create function tollgate.settle_user(user_id text, admitted_at timestamptz, token_change bigint, at_ms bigint)
+returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.users u
+  set counters = tollgate.correct(u.counters, tollgate.ms_of(admitted_at), at_ms, token_change)
+  where u.id = user_id
+$$;
+
+comment on function tollgate.settle_user(text, timestamptz, bigint, bigint) is
+  'Corrects a user''s windows by the difference between the tokens that a request took and those it used. Locks the user.';
+
+
+-- schemas/12_completions/worst_case.sql
+
+-- The bound and the hold that a request is admitted with.
+
+create function tollgate.worst_case(item jsonb, markup_ppm integer, nanos_left bigint, tokens_left bigint)
+returns tollgate.worst_case
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  prompt_tokens constant bigint := item ->> 'prompt_tokens';
+  choices constant bigint := item ->> 'choices';
+  charged constant numeric := (1000000 + markup_ppm) * 0.000001; -- for each nano that we pay
+  fixed constant numeric := (item ->> 'fixed_nanos')::numeric * charged;
+  per_output constant numeric := (item ->> 'output_nanos')::numeric * charged;
+  worst_case tollgate.worst_case;
+begin
+  worst_case.affordable_tokens := case when per_output > 0
+    then least(greatest(floor((nanos_left - fixed) / per_output), 0), 1000000000)
+    else 1000000000
+  end;
+  -- A bound that the client left open shrinks to what is left; one that it chose stays.
+  worst_case.output_bound := coalesce(
+    (item ->> 'output_bound')::bigint,
+    least((item ->> 'most_output')::bigint, greatest(
+      (item ->> 'least_output')::bigint,
+      least(worst_case.affordable_tokens, (tokens_left - prompt_tokens) / choices)
+    ))
+  );
+  worst_case.hold_nanos := least(ceil(fixed + per_output * worst_case.output_bound), 9223372036854775807);
+  worst_case.reserved_tokens := prompt_tokens + worst_case.output_bound * choices;
+  return worst_case;
+end
+$$;
+
+comment on function tollgate.worst_case(jsonb, integer, bigint, bigint) is
+  'The worst case of a request. An output that the client did not bound is bounded by what is left. The hold is computed exactly and rounded up, and may be more than the balance; one beyond bigint is the largest bigint, which no balance covers.';
+
+
+create function tollgate.grant_of(
+  admitted tollgate.admitted,
+  environment text,
+  wallet tollgate.wallet,
+  remaining tollgate.remaining,
+  org_keys jsonb,
+  caches boolean
+) returns json
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return json_build_object('granted', json_build_object(
+    'id', admitted.id,
+    'org_id', admitted.org_id,
+    'user_id', admitted.user_id,
+    'key_id', admitted.key_id,
+    'environment', environment,
+    'hold_nanos', admitted.hold_nanos,
+    'output_bound', admitted.output_bound,
+    'markup_ppm', admitted.markup_ppm,
+    'balance_nanos', wallet.balance_nanos,
+    'held_nanos', wallet.held_nanos,
+    'byok', case when admitted.item ? 'is_byok' then json_build_object(
+      'keys', coalesce(org_keys, '{}'),
+      'fee_nanos', admitted.item -> 'byok_fee_nanos',
+      'only', admitted.item -> 'is_byok'
+    ) end,
+    'caches', caches,
+    'limits', case when not remaining is null then json_build_object(
+      'requests', case when remaining.requests_limit is not null then json_build_object(
+        'limit', remaining.requests_limit,
+        'remaining', greatest(0, remaining.requests_left),
+        'reset_ms', remaining.requests_reset_ms
+      ) end,
+      'tokens', case when remaining.tokens_limit is not null then json_build_object(
+        'limit', remaining.tokens_limit,
+        'remaining', greatest(0, remaining.tokens_left),
+        'reset_ms', remaining.tokens_reset_ms
+      ) end
+    ) end
+  ));
+end
+$$;
+
+comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb, boolean) is
+  'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any; `caches` is the setting of the key or its org. As json, which is half as expensive to build as jsonb.';
+
+
+-- schemas/12_sweeper/retention.sql
+
+-- Drops old requests.
+
+create function public.tollgate_drop_old_requests(older_than_days integer, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  boundary timestamptz;
+  gone text[];
+begin
+  -- Only whole hours that are rolled up: their counts are in the tallies.
+  select date_trunc('hour', least(r.rolled_until, now() - make_interval(days => greatest(older_than_days, 1))), 'UTC')
+  into boundary
+  from tollgate.rolled r;
+  update tollgate.rolled set dropped_until = boundary where dropped_until < boundary;
+
+  with old as (
+    delete from tollgate.requests r
+    where r.id = any (array(
+      select o.id from tollgate.requests o
+      where o.created_at < boundary and o.settled_at is not null
+        and not exists (select from tollgate.late_requests l where l.request_id = o.id)
+      order by o.created_at
+      limit page_size
+      for update skip locked
+    ))
+    returning r.id, r.org_id, r.charge_nanos
+  ),
+  noted as (
+    insert into tollgate.dropped as d (org_id, requests, charges, charge_nanos)
+    select o.org_id, count(*), count(*) filter (where o.charge_nanos > 0 or exists ( -- refunded later
+      select from tollgate.transfers t where t.kind = 'charge' and t.reference = o.id
+    )), coalesce(sum(o.charge_nanos), 0)
+    from old o
+    group by o.org_id
+    order by o.org_id
+    on conflict (org_id) do update set
+      requests = d.requests + excluded.requests,
+      charges = d.charges + excluded.charges,
+      charge_nanos = d.charge_nanos + excluded.charge_nanos
+  )
+  select array_agg(o.id) into gone from old o;
+  delete from tollgate.answers a where a.request_id = any (gone);
+  return jsonb_build_object(
+    'requests', coalesce(cardinality(gone), 0), 'more', coalesce(cardinality(gone), 0) >= page_size
+  );
+end
+$$;
+
+comment on function public.tollgate_drop_old_requests(integer, integer) is
+  'Drops a batch of the oldest ended requests made so many days ago or more (at least one), and their answers, once they are rolled up; called again while it answers "more". Their usage stays in the tallies, and their charges in the ledger and, by org, in tollgate.dropped. Refuses nothing. Locks the dropped rows, skipping locked ones, never an org; the row of tollgate.rolled when the hour has moved on.';
+
+select tollgate.expose('public.tollgate_drop_old_requests(integer, integer)');
+
+
+-- schemas/12_sweeper/settle_late.sql
 
 -- Settles requests whose hold has ended already.
 
@@ -9450,7 +10226,7 @@ declare
 begin
   select r.* into before from tollgate.requests r where r.id = item ->> 'id';
   now_settled := before;
-  if is_exact and (before.state = 'released' or before.estimated) then
+  if is_exact and (before.state = 'released' or before.estimated or before.cached) then
     select coalesce(sum(t.amount_nanos), 0) into refunded
     from tollgate.credit_operations o
     join tollgate.transfers t on t.position = o.position
@@ -9514,10 +10290,10 @@ end
 $$;
 
 comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
-  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
+  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, a release, or the answer from the cache that was not delivered, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
 
 
--- schemas/12_completions/sweep.sql
+-- schemas/12_sweeper/sweep.sql
 
 -- Ends open requests that were not settled in time.
 
@@ -9667,161 +10443,6 @@ begin
   end if;
 end
 $$;
-
-
--- schemas/12_completions/user_limits.sql
-
--- A user's own limits, over all the user's keys.
-
-create function tollgate.of_user(person tollgate.users) returns jsonb
-language sql
-immutable
-set search_path = ''
-as $$
-  select jsonb_build_object('of', 'user', 'user_id', person.id)
-$$;
-
-comment on function tollgate.of_user(tollgate.users) is 'The user as the subject of a refusal.';
-
-
-create function tollgate.take_from_user(user_id text, at_ms bigint, tokens bigint) returns void
-language sql
-set search_path = ''
-as $$
-  update tollgate.users u set counters = tollgate.take(u.counters, at_ms, 1, tokens) where u.id = user_id
-$$;
-
-comment on function tollgate.take_from_user(text, bigint, bigint) is
-  'Takes a request from a user''s windows. The org is locked by the caller. Locks the user.';
-
-
-create function tollgate.settle_user(user_id text, admitted_at timestamptz, token_change bigint, at_ms bigint)
-returns void
-language sql
-set search_path = ''
-as $$
-  update tollgate.users u
-  set counters = tollgate.correct(u.counters, tollgate.ms_of(admitted_at), at_ms, token_change)
-  where u.id = user_id
-$$;
-
-comment on function tollgate.settle_user(text, timestamptz, bigint, bigint) is
-  'Corrects a user''s windows by the difference between the tokens that a request took and those it used. Locks the user.';
-
-
--- schemas/12_completions/worst_case.sql
-
--- The bound and the hold that a request is admitted with.
-
-create function tollgate.worst_case(item jsonb, markup_ppm integer, nanos_left bigint, tokens_left bigint)
-returns tollgate.worst_case
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  prompt_tokens constant bigint := item ->> 'prompt_tokens';
-  choices constant bigint := item ->> 'choices';
-  charged constant numeric := (1000000 + markup_ppm) * 0.000001; -- for each nano that we pay
-  fixed constant numeric := (item ->> 'fixed_nanos')::numeric * charged;
-  per_output constant numeric := (item ->> 'output_nanos')::numeric * charged;
-  worst_case tollgate.worst_case;
-begin
-  worst_case.affordable_tokens := case when per_output > 0
-    then least(greatest(floor((nanos_left - fixed) / per_output), 0), 1000000000)
-    else 1000000000
-  end;
-  -- A bound that the client left open shrinks to what is left; one that it chose stays.
-  worst_case.output_bound := coalesce(
-    (item ->> 'output_bound')::bigint,
-    least((item ->> 'most_output')::bigint, greatest(
-      (item ->> 'least_output')::bigint,
-      least(worst_case.affordable_tokens, (tokens_left - prompt_tokens) / choices)
-    ))
-  );
-  worst_case.hold_nanos := least(ceil(fixed + per_output * worst_case.output_bound), 9223372036854775807);
-  worst_case.reserved_tokens := prompt_tokens + worst_case.output_bound * choices;
-  return worst_case;
-end
-$$;
-
-comment on function tollgate.worst_case(jsonb, integer, bigint, bigint) is
-  'The worst case of a request. An output that the client did not bound is bounded by what is left. The hold is computed exactly and rounded up, and may be more than the balance; one beyond bigint is the largest bigint, which no balance covers.';
-
-
-create function tollgate.grant_of(
-  admitted tollgate.admitted,
-  environment text,
-  wallet tollgate.wallet,
-  remaining tollgate.remaining,
-  org_keys jsonb
-) returns json
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  return json_build_object('granted', json_build_object(
-    'id', admitted.id,
-    'org_id', admitted.org_id,
-    'user_id', admitted.user_id,
-    'key_id', admitted.key_id,
-    'environment', environment,
-    'hold_nanos', admitted.hold_nanos,
-    'output_bound', admitted.output_bound,
-    'markup_ppm', admitted.markup_ppm,
-    'balance_nanos', wallet.balance_nanos,
-    'held_nanos', wallet.held_nanos,
-    'byok', case when admitted.item ? 'is_byok' then json_build_object(
-      'keys', coalesce(org_keys, '{}'),
-      'fee_nanos', admitted.item -> 'byok_fee_nanos',
-      'only', admitted.item -> 'is_byok'
-    ) end,
-    'limits', case when not remaining is null then json_build_object(
-      'requests', case when remaining.requests_limit is not null then json_build_object(
-        'limit', remaining.requests_limit,
-        'remaining', greatest(0, remaining.requests_left),
-        'reset_ms', remaining.requests_reset_ms
-      ) end,
-      'tokens', case when remaining.tokens_limit is not null then json_build_object(
-        'limit', remaining.tokens_limit,
-        'remaining', greatest(0, remaining.tokens_left),
-        'reset_ms', remaining.tokens_reset_ms
-      ) end
-    ) end
-  ));
-end
-$$;
-
-comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb) is
-  'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
-
-
-create function tollgate.grant_again(
-  earlier tollgate.requests,
-  environment text,
-  wallet tollgate.wallet,
-  remaining tollgate.remaining,
-  org_keys jsonb
-) returns json
-language sql
-immutable
-set search_path = ''
-as $$
-  select tollgate.grant_of(
-    row(
-      case when earlier.price ? 'byok_fee_nanos' then jsonb_build_object(
-        'is_byok', earlier.is_byok, 'byok_fee_nanos', earlier.price -> 'byok_fee_nanos'
-      ) end,
-      earlier.id, earlier.org_id, earlier.key_id, earlier.user_id, earlier.markup_ppm, earlier.hold_nanos,
-      earlier.output_bound, earlier.reserved_tokens
-    )::tollgate.admitted,
-    environment, wallet, remaining, org_keys
-  )
-$$;
-
-comment on function tollgate.grant_again(tollgate.requests, text, tollgate.wallet, tollgate.remaining, jsonb) is
-  'The answer to a request that was admitted before. Keys that the org has stored since are left out.';
 
 
 -- schemas/13_books/audit.sql
@@ -11960,7 +12581,8 @@ begin
     'usage', tollgate.recent_usage(today),
     'models_today', tollgate.models_today(today, 50),
     'last_24_hours', tollgate.last_day(),
-    'recent_requests', tollgate.newest_requests(20)
+    'recent_requests', tollgate.newest_requests(20),
+    'cache', tollgate.cache_shown((today at time zone 'utc')::date)
   )
     || tollgate.population(tollgate.usage_today())
     || tollgate.top_lists(10, tollgate.top_since())

@@ -92,6 +92,7 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "open_requests": 0,
         "allowed_models": None,
         "default_model": None,
+        "cache": False,
         "paid_calls": "active",
         "paid_suspended_at": None,
         "paid_suspended_reason": None,

@@ -198,13 +198,15 @@ async def test_from_is_inclusive_and_to_is_not(office: Office) -> None:
         {"cache_read_input_tokens": 7},
     ],
 )  # fmt: skip
-async def test_logs_tell_what_was_cached(own_office: Office, shared_database: str, usage: Any) -> None:
+async def test_logs_tell_what_upstreams_read_from_their_caches(
+    own_office: Office, shared_database: str, usage: Any
+) -> None:
     cached = of(own_office.someone, NOON + timedelta(days=1), usage=usage)
     await past.keep(shared_database, [cached])
     query = {"org_id": None, "key_id": own_office.someone.key_id, "limit": 1000}
-    found = await own_office.pages("/admin/logs", **query, cached="true")
+    found = await own_office.pages("/admin/logs", **query, prompt_cached="true")
     assert [(row["id"], row["cached_tokens"]) for row in found] == [(cached["id"], 7)]
-    assert len(await own_office.pages("/admin/logs", **query, cached="false")) == 300
+    assert len(await own_office.pages("/admin/logs", **query, prompt_cached="false")) == 300
     assert len(await own_office.pages("/admin/logs", **query)) == 301
 
 

@@ -315,7 +315,9 @@ async def rooms(door: Door, upstream_url: str, clock: Monotonic = monotonic) -> 
 
 
 @contextlib.asynccontextmanager
-async def app(door: Door, upstream: Upstream, clock: Monotonic = monotonic, **more: str) -> AsyncIterator[ASGIApp]:
+async def app(
+    door: Door | None, upstream: Upstream, clock: Monotonic = monotonic, **more: str
+) -> AsyncIterator[ASGIApp]:
     """A Tollgate whose server is the test."""
     environ = {**given(upstream.url), **more}
     made = create_app(settings.read(environ), door=door, clock=clock, environ=environ)

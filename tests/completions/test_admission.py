@@ -85,6 +85,7 @@ async def test_a_request_is_held_then_charged_what_it_cost(door: Door, payer: An
         "balance_nanos": CREDIT,
         "held_nanos": held,
         "byok": None,
+        "caches": None,
         "limits": None,
     }
     assert await balance_of(someone) == (CREDIT, held)

@@ -50,6 +50,24 @@ async def test_a_plain_completion_takes_two(warm: ASGIApp, watched: Watched, cus
     assert watched.calls == ["admit", "settle"]
 
 
+async def test_a_call_that_does_not_wish_the_cache_tells_the_database_nothing_of_it(
+    warm: ASGIApp, watched: Watched, customer: Customer
+) -> None:
+    someone = await customer()
+    for _ in range(2):
+        assert await status(warm, someone, a_chat()) == 200
+    assert not [item for items in watched.items for item in items if "cache" in item]
+
+
+async def test_a_miss_takes_as_many_as_without_the_cache_and_a_hit_takes_one(
+    warm: ASGIApp, watched: Watched, customer: Customer
+) -> None:
+    someone = await customer()
+    for _ in range(2):
+        assert await status(warm, someone, a_chat(cache=True)) == 200
+    assert watched.calls == ["admit", "settle", "admit"]
+
+
 @pytest.mark.parametrize("path", SAYING)
 async def test_a_stream_takes_three(warm: ASGIApp, watched: Watched, customer: Customer, path: str) -> None:
     assert await status(warm, await customer(), asking(path, stream=True), path) == 200

@@ -126,7 +126,7 @@ OF_EVERY_LIST = {"limit", "cursor", "offset"}
 PART_OF_A_FIELD = {
     "q": "a search over several fields",
     "include": "what to show",
-    "cached": "whether cached_tokens is above 0",
+    "prompt_cached": "whether cached_tokens is above 0",
     "acknowledged": "whether acknowledged_at is set",
     "actor_id": "the id in actor",
     "model": "one of targets and fallbacks, of aliases",
@@ -179,6 +179,7 @@ NOT_CREATING = {
     "enable": "sets a state",
     "rotate": "a key that was rotated is refused the next time",
     "assign-plan": "sets the plan",
+    "warm": "copies what is stored",
     "audit": "reads the books",
     "limit": "sets all limits",
     "refresh-health": "checks again",

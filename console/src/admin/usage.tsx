@@ -62,6 +62,7 @@ const MORE = [
   "estimated",
   "quarantined",
   "cached",
+  "prompt_cached",
 ];
 const LISTED = [...SUBJECTS, ...MORE, "state", "status"];
 /** Only the list follows these. */
@@ -129,7 +130,8 @@ function MoreFilters() {
         <Choice name="streamed" label="Streamed" options={YES_OR_NO} />
         <Choice name="estimated" label="Estimated" options={YES_OR_NO} />
         <Choice name="quarantined" label="Quarantined" options={YES_OR_NO} />
-        <Choice name="cached" label="Prompt cached" options={YES_OR_NO} />
+        <Choice name="cached" label="From the cache" options={YES_OR_NO} />
+        <Choice name="prompt_cached" label="Prompt cached" options={YES_OR_NO} />
       </div>
     </details>
   );

@@ -8,6 +8,7 @@ ACTIONS: Mapping[str, str] = {
     "alias.created": "An alias was created.",
     "alias.deleted": "An alias was deleted.",
     "books.audited": "An operator ran the audit of the books.",
+    "cache.cleared": "An operator cleared the completion cache.",
     "catalog.refreshed": "An operator had the list of models read again.",
     "content.read": "Somebody read the prompt and answer of a request.",
     "credits.adjusted": "An operator adjusted a balance.",

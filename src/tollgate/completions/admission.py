@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tollgate.cache import rules as cache_rules
+from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.index import Found
 from tollgate.catalog.rules import bound_price, chosen
@@ -51,6 +53,8 @@ ORGS_REMEMBERED = 10_000
 FREE = WorstCase(prices.NOTHING, prices.NOTHING)
 
 Replay = Mapping[str, Any]
+Hit = Mapping[str, Any]
+"""granted, hit, settled."""
 
 
 class Choice(NamedTuple):
@@ -90,6 +94,7 @@ class Admission:
         settlements: Settlements,
         catalogs: Mapping[Environment, Catalog],
         upstreams: Upstreams,
+        cache: Cache,
         *,
         markup_ppm: int,
         ttl_seconds: int,
@@ -101,6 +106,7 @@ class Admission:
         self._settlements = settlements
         self._catalogs = catalogs
         self._upstreams = upstreams
+        self._cache = cache
         self._markup_ppm = markup_ppm
         self._ttl_seconds = ttl_seconds
         self._register = register
@@ -124,10 +130,10 @@ class Admission:
         is_free = is_test or sizes is rules.NO_BOUNDS
         return Quote(choice, price, added, sizes, FREE if is_free else rules.worst_case(ask, sizes, price, added))
 
-    async def admit(self, call: PaidCall, quote: Quote) -> Replay | None:
-        """Grants the call, or returns the replay to send instead: one round trip. Raises the refusal; then nothing was
-        taken."""
-        answer = await self._settlements.admit(self._item(call, quote))
+    async def admit(self, call: PaidCall, quote: Quote) -> Replay | Hit | None:
+        """Grants the call, or returns the replay or hit to send instead: one round trip. Raises the refusal; then
+        nothing was taken."""
+        answer = await self._answer(call, quote)
         call.caller.recognised = True
         if "refusal" in answer:
             raise self._refused(call, answer["refusal"])
@@ -137,12 +143,36 @@ class Admission:
         if granted["environment"] != call.caller.environment:
             # The key's prefix and its row disagree, so the call would go to the wrong upstream.
             await self._settlements.settle(RELEASED.item(call.id))
+            self._cache.ended(call.id)
             raise InternalError
         logs.note(org_id=granted["org_id"], key_id=granted["key_id"], user_id=granted["user_id"])
         self._remember(call.caller.digest, granted["org_id"])
+        self._cache.learn(call.caller.digest, granted["caches"])
+        if "hit" in answer:
+            return answer
         keys, models = await self._org_keys(call, quote, granted)
         call.grant = _grant(call, quote, granted, keys, models)
         return None
+
+    async def _answer(self, call: PaidCall, quote: Quote) -> Mapping[str, Any]:
+        """Of the database, which looks the call up in the cache where it is wished."""
+        item = self._item(call, quote)
+        use = call.cache
+        if use is None:
+            return await self._settlements.admit(item)
+        if not cache_rules.is_cacheable(call.ask):
+            call.cache = use if use.wish.asked else None
+            return await self._settlements.admit(item)
+        if call.idempotency_key is not None:  # its answer is its own
+            use.wish = use.wish._replace(reads=False)
+        routes = [route for model in quote.choice.models for route in model.routes]
+        use.key = cache_rules.key(
+            self._cache.pepper, use.digest, call.ask, call.caller.environment, routes, call.headers
+        )
+        answer = await self._cache.admit(use, item, self._orgs.get(call.caller.digest), self._settlements.admit)
+        if use.outcome == "bypass" and not use.wish.asked:
+            call.cache = None  # its setting is off
+        return answer
 
     async def _org_keys(
         self, call: PaidCall, quote: Quote, granted: Mapping[str, Any]
@@ -152,6 +182,7 @@ class Admission:
             return org_keys.opened(granted["byok"], quote.choice.models, self._vault)
         except (UpstreamKeyOutdated, VaultLocked) as error:
             await self._settlements.settle(RELEASED.item(call.id, status=error.status, error_code=error.code))
+            self._cache.ended(call.id)
             raise
 
     def _check_share(self, caller: Caller) -> None:

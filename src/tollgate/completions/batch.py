@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from starlette.types import Message, Receive, Scope, Send
 
+from tollgate.cache.lookups import Cache
 from tollgate.completions.flow import Flow
 from tollgate.completions.outlet import response_start
 from tollgate.completions.paid_call import PaidCall
@@ -84,6 +85,7 @@ class BatchEndpoint(PaidEndpoint):
         path: str,
         gate: Gate,
         flow: Flow,
+        cache: Cache,
         clock: Monotonic,
         redact: Redactor | None,
         default_model: str | None,
@@ -91,7 +93,7 @@ class BatchEndpoint(PaidEndpoint):
         total_seconds: float,
     ) -> None:
         """`total_seconds` is the time of one call. A batch has no more, because its host may allow no more."""
-        super().__init__(path, "generate", gate, flow, clock, redact, default_model)
+        super().__init__(path, "generate", gate, flow, cache, clock, redact, default_model)
         self._total_seconds = total_seconds
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -237,6 +239,7 @@ def read(body: bytes) -> Given:
 def endpoints(
     gate: Gate,
     flow: Flow,
+    cache: Cache,
     clock: Monotonic,
     redact: Redactor | None,
     default_model: str | None,
@@ -244,7 +247,7 @@ def endpoints(
     total_seconds: float,
 ) -> list[PaidEndpoint]:
     return [
-        BatchEndpoint(mount + BATCH_PATH, gate, flow, clock, redact, default_model, total_seconds=total_seconds)
+        BatchEndpoint(mount + BATCH_PATH, gate, flow, cache, clock, redact, default_model, total_seconds=total_seconds)
         for mount in MOUNTS
     ]
 

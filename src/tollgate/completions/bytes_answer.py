@@ -27,6 +27,7 @@ class BytesAnswer:
             send,
             {**HEADERS, **call.grant.headers, **call.own_headers},
             keeps=call.idempotency_key is not None,
+            reads_to_end=call.idempotency_key is not None,
             clock=call.clock,
             heartbeat=b"",
         )

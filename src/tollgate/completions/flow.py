@@ -1,8 +1,13 @@
 """One paid call: price, admit, send, relay, settle."""
 
+import contextlib
+from typing import Final
+
 from starlette.types import Receive, Scope, Send
 
-from tollgate.completions import replay
+from tollgate.cache.level import Kept
+from tollgate.cache.lookups import Cache
+from tollgate.completions import hits, replay
 from tollgate.completions.admission import Admission
 from tollgate.completions.bytes_answer import BytesAnswer
 from tollgate.completions.own_counts import AnyAnswer, own_count
@@ -18,6 +23,7 @@ from tollgate.process.drain import Drain
 from tollgate.upstreams.client import Upstreams
 
 AnswerToClient = PlainAnswer | StreamedAnswer | BytesAnswer
+NOT_BOUND: Final = contextlib.nullcontext()
 
 
 class Flow:
@@ -28,6 +34,7 @@ class Flow:
         upstreams: Upstreams,
         drain: Drain,
         leaving: Leaving,
+        cache: Cache,
         *,
         shows_cost: bool,
     ) -> None:
@@ -36,14 +43,25 @@ class Flow:
         self._upstreams = upstreams
         self._drain = drain
         self._leaving = leaving
+        self._cache = cache
         self._shows_cost = shows_cost
 
     async def run(self, call: PaidCall, scope: Scope, receive: Receive, send: Send) -> None:
         """However the call ends, it is settled first and the client gets the end of its answer last."""
         quote = await self._admission.price(call)
-        repeated = await self._admission.admit(call, quote)
-        if repeated:
-            await replay.response(repeated)(scope, receive, send)
+        with NOT_BOUND if call.cache is None else self._drain.bounds():  # it may wait for another call
+            found = await self._admission.admit(call, quote)
+        if found:
+            if "hit" in found:
+                logs.note(
+                    paid_request_id=call.id,
+                    model=call.ask.model,
+                    cached=True,
+                    outcome="settled",
+                    charge_nanos=found["settled"]["charge_nanos"],
+                )
+            response = hits.response(call, found) if "hit" in found else replay.response(found)
+            await response(scope, receive, send)
             return
         answer = self._answer(call, receive, send)
         settled = None
@@ -84,7 +102,15 @@ class Flow:
     async def _settle(self, call: PaidCall, answer: AnswerToClient) -> Settled | None:
         ending = call.ending(client_left=answer.client_left, charges_prefill=self._leaving.charges_prefill)
         call.take_ending(ending, shows_cost=self._shows_cost)
-        settled = await self._settlements.settle(call.item(ending, answer.stored()))
+        item = call.item(ending, answer.stored())
+        try:
+            settled = await self._settlements.settle(item)
+        finally:
+            if call.cache is not None:
+                self._cache.ended(call.id)
+        if call.cache is not None and (entry := item.get("cache")) and "answer" in entry:
+            kept = Kept(call.id, entry["answer"])
+            await self._cache.keep_near(call.cache, call.grant.org_id, kept, entry["ttl_seconds"])
         if call.noting:
             await call.noting
         logs.note(

@@ -98,6 +98,8 @@ HEADERS = {
     "x-tollgate-charge-nanos": "The charge. Absent while the cost is not known yet.",
     "x-tollgate-balance-nanos": "The org's balance after the charge.",
     "x-generation-id": "OpenRouter's id of the answer, if OpenRouter served it.",
+    "x-tollgate-cache": "`hit`, `miss` or `bypass`. Absent where the completion cache was not asked for.",
+    "age": "The seconds since the answer was stored in the completion cache, for a hit.",
     "Idempotency-Replayed": "`true` if this is the stored answer of an earlier request.",
     **{
         f"x-ratelimit-{fact}-{measure}": text
@@ -116,7 +118,7 @@ REFUSAL_HEADERS = {
     "x-request-id": HEADERS["x-request-id"],
 }
 
-WHOLE_NUMBERS = re.compile("-nanos$|-max-tokens$|-limit-|-remaining-")
+WHOLE_NUMBERS = re.compile("^age$|-nanos$|-max-tokens$|-limit-|-remaining-")
 ERROR_SHAPES: dict[Shape, str] = {
     "openai": "ErrorResponse",
     "openrouter": "OpenRouterErrorResponse",
@@ -152,6 +154,10 @@ def _operation(path: str, endpoint: Endpoint) -> dict[str, Any]:
         "security": [{"Bearer": []}, {"X-API-Key": []}],
         "parameters": [
             _header("Idempotency-Key", "A request with the same key and body gets the stored answer, free of charge."),
+            _header(
+                "X-Tollgate-Cache",
+                "What the completion cache may do: `on`, `read`, `write` or `off`; with `ttl=SECONDS` after a comma.",
+            ),
             _header("X-Tollgate-Usage", "`true` adds the charge to the last chunk of a stream, as `usage.tollgate`."),
             _header("x-sandbox-fault", "Faults for the sandbox to cause. For test keys only."),
         ],

@@ -25,14 +25,16 @@ class Outlet:
         headers: Mapping[str, str],
         *,
         keeps: bool,
+        reads_to_end: bool,
         clock: Monotonic,
         heartbeat: bytes = HEARTBEAT,
     ) -> None:
         """`heartbeat` is empty for an answer into which nothing may be put."""
         self._send = send
         self._headers = headers
-        self.keeps = keeps
+        self.reads_to_end = reads_to_end
         """The stream is stored for a replay, and so it is read to its end even if the client left."""
+        self._keeps = keeps
         self._clock = clock
         self._heartbeat = heartbeat
         self._last = clock()
@@ -55,7 +57,7 @@ class Outlet:
         self._headers = {**self._headers, **headers}
 
     async def pass_on(self, body: bytes) -> None:
-        if body and self.keeps:
+        if body and self._keeps:
             self._keep(body)
         if body:
             await self._write(body)
@@ -120,7 +122,7 @@ class Outlet:
         if self.gone:
             return
         self.gone = True
-        if self.keeps:
+        if self.reads_to_end:
             return
         if self.reads_on_seconds:
             asyncio.get_running_loop().call_later(self.reads_on_seconds, self.leave)

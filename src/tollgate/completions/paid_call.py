@@ -1,10 +1,13 @@
 """The state of one paid call, from its arrival to its settlement."""
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from tollgate.cache import rules as cache
+from tollgate.cache.rules import Use
 from tollgate.completions import charge_shown, endings, replay, rules
 from tollgate.completions.answer_forms import ANSWER_FORMS
 from tollgate.completions.charge_shown import UNKNOWN, Amounts, states_cost
@@ -58,6 +61,8 @@ class PaidCall:
     idempotency_key: str | None
     content: Content | None
     """What was asked and answered, where the operator keeps it."""
+    cache: Use | None
+    """None where nobody wishes the cache."""
     error_shape: Shape
     """Whose errors the client expects."""
     clock: Monotonic
@@ -67,8 +72,6 @@ class PaidCall:
     """The call as one for chat completions, where some upstream needs that."""
     is_translated: bool = False
     """The upstream answers a chat completion."""
-    is_cached: bool = False
-    """The answer is a stored one, of an earlier call with the same prompt."""
     until: float | None = None
     """When the call must have its answer, by the event loop's clock. None: after the time that each call has."""
     grant: Grant = field(init=False)
@@ -106,7 +109,14 @@ class PaidCall:
         ends."""
         bound = self.grant.bound
         row = {"x-tollgate-request-id": self.id, **self.grant.notices}
+        if self.cache is not None:
+            row[cache.HEADER] = self.cache.outcome
         return row if bound is None else row | {"x-tollgate-max-tokens": str(bound)}
+
+    @property
+    def fills_cache(self) -> bool:
+        """The answer is for the cache, if it may be stored."""
+        return self.cache is not None and self.cache.outcome == "miss" and self.cache.wish.writes
 
     @property
     def hides_cost(self) -> bool:
@@ -185,7 +195,7 @@ class PaidCall:
 
     def statement(self) -> dict[str, Any]:
         """What an answer says of its own call, where its form has that."""
-        return generate.statement(cached=self.is_cached, charge_nanos=self.amounts.charge_nanos, request_id=self.id)
+        return generate.statement(cached=False, charge_nanos=self.amounts.charge_nanos, request_id=self.id)
 
     def _document(self, body: bytes) -> Mapping[str, Any]:
         """A plain answer, read. One that may be text becomes an object with it."""
@@ -246,10 +256,32 @@ class PaidCall:
             content=(self.content.kept() or None) if self.content else None,
             charged_price=self._charged_price(),
             attempts=self.attempts or None,
+            cache=self._for_cache(ending, stored_answer) if self.fills_cache else None,
         )
 
+    @property
+    def stores(self) -> bool:
+        """The answer is kept: for a replay, or for the cache."""
+        return self.idempotency_key is not None or self.fills_cache
+
     def stored(self, status: int, content_type: str, body: bytes) -> Mapping[str, Any] | None:
-        return replay.stored(status, content_type, body) if self.idempotency_key is not None else None
+        return replay.stored(status, content_type, body) if self.stores else None
+
+    def charge_told(self, settled: Mapping[str, Any]) -> dict[str, Any]:
+        """For X-Tollgate-Usage."""
+        amounts = {name: settled[name] for name in ("charge_nanos", "balance_nanos")}
+        return {**amounts, "request_id": self.id}
+
+    def _for_cache(self, ending: Ending, stored: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The entry of this call. It has no answer where that may not be given again."""
+        assert self.cache is not None  # noqa: S101
+        entry = {"key": self.cache.key, "ttl_seconds": self.cache.wish.ttl_seconds}
+        if stored is None or not stored["kept"] or ending.error_code or self.grant.search_off:
+            return entry
+        reasons, is_our_bound = self.tally.finish_reasons.values(), self.grant.bound is not None
+        if not cache.may_store(base64.b64decode(stored["body"]), reasons, self.cache.bounds, is_our_bound=is_our_bound):
+            return entry
+        return {**entry, "answer": stored, "most_bytes": self.cache.bounds.most_org_bytes}
 
     def _cost_shown(self, ending: Ending, *, shows_cost: bool) -> int | None:
         """Our cost where the operator shows it. An org always sees what its own account was billed."""

@@ -7,7 +7,7 @@ describes them.
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from tollgate.cache import rules as cache_rules
+from tollgate.cache.lookups import Cache
+from tollgate.cache.rules import Use, Wish
 from tollgate.catalog import store
 from tollgate.completions import content
 from tollgate.completions.answer_forms import ANSWER_FORMS
@@ -46,6 +49,7 @@ class PaidEndpoint:
         endpoint: Endpoint,
         gate: Gate,
         flow: Flow,
+        cache: Cache,
         clock: Monotonic,
         redact: Redactor | None,
         default_model: str | None = None,
@@ -55,6 +59,7 @@ class PaidEndpoint:
         self._endpoint = endpoint
         self._gate = gate
         self._flow = flow
+        self._cache = cache
         self._clock = clock
         self._redact = redact
         self._default_model = default_model
@@ -97,7 +102,7 @@ class PaidEndpoint:
         self, own_id: str, caller: Caller, scope: Scope, body: bytes, idempotency_key: str | None, started: float
     ) -> PaidCall:
         """The call that this body asks for. Raises BadRequest."""
-        given = await self._read(caller, body, has_key=idempotency_key is not None)
+        given = await self._read(caller, headers_of(scope), body, has_key=idempotency_key is not None)
         return self._made(own_id, caller, scope, given, idempotency_key, started)
 
     def _made(
@@ -118,6 +123,7 @@ class PaidEndpoint:
             headers=headers_of(scope),
             idempotency_key=idempotency_key,
             content=Content(given.prompt, self._redact, caller.secret) if self._redact else None,
+            cache=given.cache,
             error_shape=shape_of(scope),
             clock=self._clock,
             started=started,
@@ -130,10 +136,11 @@ class PaidEndpoint:
         self, caller: Caller, scope: Scope, receive: Receive, *, has_key: bool
     ) -> "_Given | Uploaded | None":
         body = await self._gate.body(caller, scope, receive)
-        return None if body is None else await self._read(caller, body, has_key=has_key)
+        return None if body is None else await self._read(caller, headers_of(scope), body, has_key=has_key)
 
-    async def _read(self, caller: Caller, body: bytes, *, has_key: bool) -> "_Given":
-        reading = (self._endpoint, has_key, self._redact is not None)
+    async def _read(self, caller: Caller, headers: Mapping[str, str], body: bytes, *, has_key: bool) -> "_Given":
+        wish_of = partial(self._wish, caller, headers, cache_rules.in_header(headers, self._cache.bounds))
+        reading = (self._endpoint, has_key, self._redact is not None, wish_of)
         try:
             return await threads.work(len(body), _read, body, *reading)
         except NoModel:
@@ -149,6 +156,19 @@ class PaidEndpoint:
         if name is None:
             raise NoModel
         return strict_json.edit(body, {"model": json.dumps(name)})
+
+    def _wish(
+        self, caller: Caller, headers: Mapping[str, str], in_header: Wish | None, document: Mapping[str, Any]
+    ) -> Use | None:
+        """What the request wishes of the cache, and its digest."""
+        cache = self._cache
+        wish = cache_rules.wished(document, self._endpoint, in_header, cache.by_setting(caller.digest), cache.bounds)
+        if wish is None:
+            return None
+        wish = cache_rules.as_marked(wish, headers)
+        if not cache.is_on or not (wish.reads or wish.writes):
+            return None
+        return Use(wish, cache_rules.digest(document), cache.bounds)
 
 
 class UploadEndpoint(PaidEndpoint):
@@ -167,17 +187,27 @@ class _Given(NamedTuple):
 
     ask: Ask
     body: bytes
+    """Without the member that is for us."""
+    cache: Use | None
     body_hash: str | None
     prompt: str
     upload: None = None
     spool: None = None
 
 
-def _read(body: bytes, endpoint: Endpoint, has_key: bool, keeps_content: bool) -> _Given:
+def _read(
+    body: bytes,
+    endpoint: Endpoint,
+    has_key: bool,
+    keeps_content: bool,
+    wish_of: Callable[[Mapping[str, Any]], Use | None],
+) -> _Given:
     document = request_body.parse(body)
+    is_ours = isinstance(document.get(cache_rules.FIELD), bool)
     return _Given(
         request_body.read_parsed(document, body, endpoint),
-        body,
+        strict_json.edit(body, {cache_rules.FIELD: None}) if is_ours else body,
+        wish_of(document),
         _body_hash(body, endpoint) if has_key else None,
         content.asked(endpoint, document) if keeps_content else "",
     )
@@ -191,6 +221,7 @@ def _body_hash(body: bytes, endpoint: Endpoint) -> str:
 def endpoints(
     gate: Gate,
     flow: Flow,
+    cache: Cache,
     clock: Monotonic,
     redact: Redactor | None,
     uploads: Uploads,
@@ -198,7 +229,9 @@ def endpoints(
 ) -> list[PaidEndpoint]:
     plain, with_file = PaidEndpoint, partial(UploadEndpoint, uploads=uploads)
     return [
-        (with_file if form.takes_file else plain)(mount + path, endpoint, gate, flow, clock, redact, default_model)
+        (with_file if form.takes_file else plain)(
+            mount + path, endpoint, gate, flow, cache, clock, redact, default_model
+        )
         for endpoint, form in ENDPOINTS.items()
         for path in form.paths
         for mount in MOUNTS

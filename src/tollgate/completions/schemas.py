@@ -33,6 +33,13 @@ class Models(TypedDict, total=False):
         ),
     ]
     user: Annotated[str, Field(description="Your name for your own user. It is kept with the request.")]
+    cache: Annotated[
+        Any,
+        Field(
+            description="`true`: use the completion cache. `false`: do not, whatever the key is set to. Neither is "
+            "forwarded; any other value is."
+        ),
+    ]
 
 
 @passes

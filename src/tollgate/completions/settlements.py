@@ -16,7 +16,7 @@ from tollgate.process.clock import Monotonic
 log = logs.source("database")
 
 Admitted = Mapping[str, Any]
-"""granted, replay or refusal."""
+"""granted (perhaps with a hit, and settled), replay, wait or refusal."""
 Settled = Mapping[str, Any]
 Randomness = Callable[[], float]
 
@@ -62,7 +62,7 @@ class Settlements:
         except (DatabaseUnavailable, asyncio.CancelledError):
             self._in_background(self._give_back(item["id"]))
             raise
-        if "granted" in answer:
+        if "granted" in answer and "hit" not in answer:
             self._open.add(item["id"])
         return answer
 

@@ -45,9 +45,12 @@ class StreamedAnswer:
         self._leaving = leaving
         self._receive = receive
         self._send = send
-        stores = call.idempotency_key is not None
         self._outlet = Outlet(
-            send, {**HEADERS, **call.grant.headers, **call.own_headers}, keeps=stores, clock=call.clock
+            send,
+            {**HEADERS, **call.grant.headers, **call.own_headers},
+            keeps=call.stores,
+            reads_to_end=call.idempotency_key is not None,
+            clock=call.clock,
         )
         self._form = ANSWER_FORMS[call.ask.endpoint]
         self._relay: Relay | TranslatingRelay | None = None
@@ -156,7 +159,7 @@ class StreamedAnswer:
         outlet.reads_on_seconds = READ_ON_SECONDS if tally.usage is None else 0.0
         if not outlet.gone:
             self._reads_on_until_tokens = tally.said_tokens + READ_ON_TOKENS
-        elif not outlet.keeps and tally.said_tokens > self._reads_on_until_tokens:
+        elif not outlet.reads_to_end and tally.said_tokens > self._reads_on_until_tokens:
             outlet.leave()
 
     def _in_band(self, failure: TollgateError) -> bytes:
@@ -175,8 +178,6 @@ class StreamedAnswer:
         return self._form.failed(failure, stream)
 
     def _charge(self, settled: Settled | None) -> dict[str, Any] | None:
-        """For X-Tollgate-Usage."""
         if not self._call.wants_charge or not settled or settled.get("charge_nanos") is None:
             return None
-        amounts = {name: settled[name] for name in ("charge_nanos", "balance_nanos")}
-        return {**amounts, "request_id": self._call.id}
+        return self._call.charge_told(settled)

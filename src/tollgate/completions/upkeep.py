@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from tollgate.audit import store as audit
+from tollgate.cache import store as cache
 from tollgate.core.errors import TollgateError
 from tollgate.database import Door
 from tollgate.process import logs
@@ -31,6 +32,7 @@ class Upkeep:
             partial(usage.roll_up, door, ROLLED_AT_ONCE),
             partial(usage.renew_leaders, door),
             partial(audit.detect_patterns, door),
+            partial(cache.drop_expired, door, DROPPED_AT_ONCE),
         ]
         if retention_days is not None:  # after the roll-up: a request that was not rolled up is not deleted
             self._tasks.insert(1, partial(usage.drop_old_requests, door, retention_days, DROPPED_AT_ONCE))

@@ -36,6 +36,7 @@ class Uploaded(NamedTuple):
     upload: Upload
     spool: Spool
     """Of the upload. Close it when the call has ended."""
+    cache: None = None
 
 
 class Uploads:

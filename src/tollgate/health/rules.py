@@ -7,6 +7,8 @@ Verdict = Literal["healthy", "degraded", "unhealthy"]
 
 BLOCKING = ("unavailable", "behind", "error")
 """States in which a part does not work."""
+OPTIONAL = ("redis",)
+"""Parts without which everything is served."""
 
 
 def verdict(database: str, openrouter: str) -> Verdict:
@@ -17,4 +19,4 @@ def verdict(database: str, openrouter: str) -> Verdict:
 
 
 def failing(parts: Mapping[str, str]) -> list[str]:
-    return [name for name, state in parts.items() if state in BLOCKING]
+    return [name for name, state in parts.items() if state in BLOCKING and name not in OPTIONAL]

@@ -14,8 +14,8 @@ class Alive(BaseModel):
 
 class Readiness(BaseModel):
     status: Literal["ready", "not_ready"]
-    failing: list[str] = Field(description="The parts that do not work.")
-    parts: dict[str, str] = Field(description="The state of each part that is needed.")
+    failing: list[str] = Field(description="The parts that are needed and do not work.")
+    parts: dict[str, str] = Field(description="The state of each part. Redis is not needed.")
 
 
 class UpstreamCounts(BaseModel):

@@ -27,6 +27,9 @@ from tollgate.web.schemas import (
 
 MOST_TOKENS = 1_000_000_000_000_000
 MOST_CREDITS = 100_000_000
+CACHE_SETTING = (
+    "Whether requests that do not say so themselves use the completion cache: embeddings, and those at temperature 0. "
+)
 
 KeyStatus = Literal["active", "disabled", "revoked", "expired"]
 BudgetReset = Literal["daily", "weekly", "monthly", "never"]
@@ -109,6 +112,7 @@ class KeyTerms(OlderNames, ChangeBody):
     max_concurrent_requests: Limit | None = Field(
         None, description=OPEN_REQUESTS + "Null: only the org's bound applies."
     )
+    cache: bool | None = Field(None, description=CACHE_SETTING + "Null follows the org.")
     metadata: Metadata | None = None
     role: Literal["member", "admin"] | None = Field(
         None, description="Send it in place of scopes: `member` stands for all but admin, `admin` for all."
@@ -257,6 +261,7 @@ class ApiKey(Amounts):
     open_requests: int | None = Field(
         description="How many requests are open now; null when the key has no bound of its own."
     )
+    cache: bool | None = Field(description=CACHE_SETTING + "Null follows the org.")
     metadata: dict[str, str | bool | int | float]
     rotated_from: str | None = Field(description="The key that this one replaces.")
     rotated_to: str | None = Field(description="The key that replaces this one, which ends at expires_at.")

@@ -18,15 +18,16 @@ from tollgate.web.schemas import Amounts, Credits, Moment
 BASIS_DESCRIPTION = (
     "How the charge was found. `stated_cost`: the upstream stated its cost. `listed_price`: the upstream's tokens at "
     "the route's price. `free`: a test key, or a call that costs nothing. `byok_fee`: the fee for a call with the "
-    "org's own upstream key. `generation_record`: OpenRouter's record, which was asked for later. Estimates: "
-    "`no_usage` (the upstream stated no tokens), `abandoned_prefill` (the client left while the upstream read the "
+    "org's own upstream key. `cache`: the answer was in the completion cache. `generation_record`: OpenRouter's "
+    "record, which was asked for later. Estimates: `no_usage` (the upstream stated no tokens), `abandoned_prefill` (the "
+    "client left while the upstream read the "
     "prompt), `no_trace` (nothing says what it cost). Quarantined, and charged at the hold: `unbelievable_usage`, "
     "`out_of_range`, `unreadable_record`. Not charged: `released`, `no_record` (OpenRouter has no record of it). Null "
     "while the request is open."
 )
 Basis = Literal[
-    "stated_cost", "listed_price", "free", "byok_fee", "generation_record", "no_usage", "abandoned_prefill", "no_trace",
-    "unbelievable_usage", "out_of_range", "unreadable_record", "released", "no_record", "unknown",
+    "stated_cost", "listed_price", "free", "byok_fee", "cache", "generation_record", "no_usage", "abandoned_prefill",
+    "no_trace", "unbelievable_usage", "out_of_range", "unreadable_record", "released", "no_record", "unknown",
 ]  # fmt: skip
 
 
@@ -145,6 +146,8 @@ def basis(found: Mapping[str, Any]) -> str | None:
         return "released"
     if found["estimated"] or found["quarantined"]:
         return "unknown"
+    if found.get("cached"):
+        return "cache"
     if found["upstream"] == SANDBOX or not (found["charge_nanos"] or found["cost_nanos"]):
         return "free"
     states_cost = found["upstream"] == OPENROUTER and (found["settlement"]["usage"] or {}).get("cost") is not None

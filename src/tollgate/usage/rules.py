@@ -40,7 +40,7 @@ LONGEST_NARROW_LATENCY_SERIES: Mapping[LatencyBucket, timedelta] = {
 
 COLUMNS = (
     *("id", "created_at", "org_id", "user_id", "key_id", "endpoint", "model", "served_model", "upstream"),
-    *("state", "status", "error_code", "streamed", "estimated", "quarantined"),
+    *("state", "status", "error_code", "streamed", "estimated", "quarantined", "cached"),
     *("prompt_tokens", "completion_tokens", "cached_tokens", "charge_nanos", "charge_credits"),
     *("duration_ms", "first_token_ms", "settled_at", "is_byok"),
 )

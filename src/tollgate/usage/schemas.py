@@ -75,7 +75,8 @@ class _RequestFilters(OlderNames, UsageFilters):
     streamed: bool | None = None
     estimated: bool | None = Field(None, description="Whether the charge is an estimate.")
     quarantined: bool | None = Field(None, description="Whether the hold was charged because of impossible figures.")
-    cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
+    cached: bool | None = Field(None, description="Whether the answer came from the completion cache.")
+    prompt_cached: bool | None = Field(None, description="Whether the upstream read part of the prompt from its cache.")
     sort: Literal["created_at:desc", "created_at:asc"] | None = Field(None, description="Newest first by default.")
 
 
@@ -219,7 +220,10 @@ class RequestRow(Amounts):
     )
     prompt_tokens: int | None
     completion_tokens: int | None
-    cached_tokens: int
+    cached: bool | None = Field(
+        description="Whether the answer came from the completion cache; null where that was not asked."
+    )
+    cached_tokens: int = Field(description="The tokens of the prompt that the upstream read from its own cache.")
     charge_nanos: int | None
     charge_credits: Credits | None
     duration_ms: int | None

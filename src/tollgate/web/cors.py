@@ -12,10 +12,10 @@ Headers = list[tuple[bytes, bytes]]
 
 PATHS = ("/user/", "/v1/", "/api/v1/")
 EXPOSED = (
-    "etag, idempotency-replayed, retry-after, x-generation-id, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, "
-    "x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, "
-    "x-ratelimit-reset-tokens, x-request-id, x-should-retry, x-tollgate-balance-nanos, x-tollgate-charge-nanos, "
-    "x-tollgate-max-tokens, x-tollgate-request-id"
+    "age, etag, idempotency-replayed, retry-after, x-generation-id, x-ratelimit-limit-requests, "
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, "
+    "x-ratelimit-reset-requests, x-ratelimit-reset-tokens, x-request-id, x-should-retry, x-tollgate-balance-nanos, "
+    "x-tollgate-cache, x-tollgate-charge-nanos, x-tollgate-max-tokens, x-tollgate-request-id"
 )
 METHODS = "GET, HEAD, POST, PATCH, DELETE"
 MAX_AGE_SECONDS = 7200

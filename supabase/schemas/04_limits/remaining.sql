@@ -154,3 +154,17 @@ $$;
 
 comment on function tollgate.concurrent(bigint, bigint) is
   'How many requests may be open at once, how many are, and how many more may be; null where there is no bound.';
+
+
+create function tollgate.in_flight_refusal(most bigint, open_requests bigint) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select tollgate.refusal(429, 'too_many_in_flight', jsonb_build_object(
+    'limit', most, 'in_flight', open_requests, 'of', 'org'
+  ))
+$$;
+
+comment on function tollgate.in_flight_refusal(bigint, bigint) is
+  'The refusal of an org that has as many requests open as it may.';

@@ -66,6 +66,7 @@ begin
     ), '{}'),
     array['allowed_models', 'default_model']
   );
+  org.cache := coalesce((changes ->> 'cache')::boolean, was.cache);
   if changes ->> 'paid_calls' = 'active' then
     org.paid_suspended_at := null;
     org.paid_suspended_reason := null;
@@ -92,6 +93,7 @@ begin
     limits_set = org.limits_set,
     limits = tollgate.in_force(org.limits_set, plan),
     max_concurrent_requests = org.max_concurrent_requests,
+    cache = org.cache,
     quarantined_at = org.quarantined_at,
     paid_suspended_at = org.paid_suspended_at,
     paid_suspended_reason = org.paid_suspended_reason,
@@ -109,7 +111,7 @@ end
 $$;
 
 comment on function tollgate.change_org(tollgate.caller, text, jsonb) is
-  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), paid_calls (active, suspended), allowed_models (null is all), default_model (null is the setting). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: as with_fields(), not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
+  'Changes what `changes` names of an org: name, plan, status, markup_ppm and byok_fee_nanos (null follows the plan), limits (those it names; a null follows the plan), max_concurrent_requests (null follows the plan), cache, paid_calls (active, suspended), allowed_models (null is all), default_model (null is the setting). They apply from the next admission on. Repeating a change changes and records nothing. Refuses: as with_fields(), not_found (org, plan), conflict (no working admin would be left). Locks the advisory lock, the org, the plan.';
 
 
 create function public.tollgate_update_org(caller jsonb, org_id text, changes jsonb) returns jsonb

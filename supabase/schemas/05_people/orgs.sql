@@ -17,6 +17,7 @@ as $$
     'open_requests', org.open_requests,
     'allowed_models', to_jsonb(org.allowed_models),
     'default_model', org.default_model,
+    'cache', coalesce(org.cache, false),
     'paid_calls', case when org.paid_suspended_at is null then 'active' else 'suspended' end,
     'paid_suspended_at', tollgate.utc(org.paid_suspended_at),
     'paid_suspended_reason', org.paid_suspended_reason,

@@ -66,7 +66,8 @@ create table tollgate.orgs (
   chain_head bytea,
   byok_fee_nanos tollgate.not_negative,
   allowed_models tollgate.model_patterns,
-  default_model tollgate.model_name
+  default_model tollgate.model_name,
+  cache boolean
 ) with (fillfactor = 50); -- rewritten with every batch of requests, so its pages keep room for the next version
 
 create index orgs_plan_id on tollgate.orgs (plan_id);
@@ -85,6 +86,7 @@ comment on column tollgate.orgs.chain_head is 'The chain of the org''s last tran
 comment on column tollgate.orgs.byok_fee_nanos is 'What a request with the org''s own upstream key costs; null follows the plan.';
 comment on column tollgate.orgs.allowed_models is 'Patterns of the models that the org may use, in which * matches anything; null is all. A key''s own list narrows it.';
 comment on column tollgate.orgs.default_model is 'The model or alias of calls that name none; null is the setting DEFAULT_MODEL.';
+comment on column tollgate.orgs.cache is 'Whether requests that do not say so themselves use the cache; null is no.';
 
 alter table tollgate.orgs enable row level security;
 

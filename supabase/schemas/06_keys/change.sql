@@ -86,6 +86,7 @@ begin
       tokens_used_in_all = after.tokens_used_in_all,
       limits = after.limits,
       counters = after.counters,
+      cache = after.cache,
       metadata = after.metadata,
       updated_at = now()
     where k.id = any (ids);

@@ -140,7 +140,7 @@ begin
     id, org_id, user_id, name, digest, pepper, prefix, last_four, environment, scopes, ip_allowlist, expires_at,
     disabled_at, limits, counters, allowed_models, budget_nanos, budget_reset, budget_period, budget_spent_nanos,
     tokens_per_month, tokens_in_all, month_of_tokens, tokens_used_in_month, tokens_used_in_all, metadata,
-    rotated_from, line, max_concurrent_requests, open_requests, quota_reset_day
+    rotated_from, line, max_concurrent_requests, open_requests, quota_reset_day, cache
   ) values (
     key.id, key.org_id, key.user_id, key.name, key.digest, key.pepper, key.prefix, key.last_four, key.environment,
     key.scopes, key.ip_allowlist, key.expires_at,
@@ -148,7 +148,7 @@ begin
     key.budget_period, coalesce(key.budget_spent_nanos, 0),
     key.tokens_per_month, key.tokens_in_all, key.month_of_tokens, coalesce(key.tokens_used_in_month, 0),
     coalesce(key.tokens_used_in_all, 0), coalesce(key.metadata, '{}'),
-    key.rotated_from, key.line, key.max_concurrent_requests, coalesce(key.open_requests, 0), key.quota_reset_day
+    key.rotated_from, key.line, key.max_concurrent_requests, coalesce(key.open_requests, 0), key.quota_reset_day, key.cache
   );
   perform tollgate.record(actor, 'key.created', key.org_id, key.id,
     tollgate.audited(tollgate.key_terms(key)) || jsonb_build_object(

@@ -45,6 +45,7 @@ as $$
     'quota_reset_day', key.quota_reset_day,
     'limits', case when not key.limits is null then to_jsonb(key.limits) end,
     'max_concurrent_requests', key.max_concurrent_requests,
+    'cache', key.cache,
     'metadata', key.metadata
   )
 $$;

@@ -75,6 +75,7 @@ create table tollgate.api_keys (
   max_concurrent_requests tollgate.limit,
   open_requests bigint not null default 0,
   quota_reset_day tollgate.quota_reset_day not null default 1,
+  cache boolean,
   foreign key (user_id, org_id) references tollgate.users (id, org_id) on update cascade
 );
 
@@ -96,6 +97,7 @@ comment on column tollgate.api_keys.rotated_from is 'The key that was rotated to
 comment on column tollgate.api_keys.rotated_to is 'The key that this one was rotated to; this one ends at expires_at.';
 comment on column tollgate.api_keys.line is 'The first key of the line; null if the key was never rotated.';
 comment on column tollgate.api_keys.max_concurrent_requests is 'How many requests the keys of the line may have open at once; null is no bound of its own.';
+comment on column tollgate.api_keys.cache is 'Whether requests that do not say so themselves use the cache; null follows the org.';
 comment on column tollgate.api_keys.open_requests is 'Open requests of the keys of the line; 0 while there is no bound.';
 
 alter table tollgate.api_keys enable row level security;

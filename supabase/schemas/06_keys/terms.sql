@@ -117,7 +117,7 @@ as $$
 begin
   key := tollgate.with_fields(key, given, array[
     'name', 'scopes', 'allowed_models', 'ip_allowlist', 'expires_at', 'budget_nanos', 'budget_reset',
-    'tokens_per_month', 'tokens_in_all', 'quota_reset_day', 'limits', 'max_concurrent_requests', 'metadata'
+    'tokens_per_month', 'tokens_in_all', 'quota_reset_day', 'limits', 'max_concurrent_requests', 'cache', 'metadata'
   ]);
   key.limits := case when not key.limits is null then key.limits end;
   key.metadata := coalesce(key.metadata, '{}');

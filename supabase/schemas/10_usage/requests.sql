@@ -45,6 +45,7 @@ begin
     'is_byok', r.is_byok,
     'prompt_tokens', r.prompt_tokens,
     'completion_tokens', r.completion_tokens,
+    'cached', r.cached,
     'cached_tokens', tollgate.cached_tokens(r.usage),
     'charge_nanos', r.charge_nanos,
     'cost_nanos', r.cost_nanos,
@@ -97,7 +98,11 @@ as $$
       and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
       and ($1 ->> 'streamed' is null or e.streamed = ($1 ->> 'streamed')::boolean)
       and ($1 ->> 'estimated' is null or e.estimated = ($1 ->> 'estimated')::boolean)
-      and ($1 ->> 'cached' is null or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'cached')::boolean)
+      and ($1 ->> 'cached' is null or coalesce(e.cached, false) = ($1 ->> 'cached')::boolean)
+      and (
+        $1 ->> 'prompt_cached' is null
+        or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'prompt_cached')::boolean
+      )
       and case
         when $1 ->> 'status' is null then true
         when $1 ->> 'status' like '_xx' then e.status / 100 = left($1 ->> 'status', 1)::integer
@@ -144,6 +149,6 @@ end
 $$;
 
 comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
-  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, quarantined, cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
+  'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, quarantined, cached, prompt_cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');

@@ -33,6 +33,8 @@ declare
   worst_case tollgate.worst_case;
   admitted tollgate.admitted;
   available bigint;
+  hit jsonb; -- what the cache has for the request
+  hits jsonb := '[]'; -- the settlements of the requests that the cache answers
   refusal jsonb;
   answer json;
   last_id text;
@@ -104,6 +106,8 @@ begin
       ) as org_keys,
       coalesce(o.byok_fee_nanos, p.byok_fee_nanos) as byok_fee_nanos,
       i.item ->> 'idempotency_key' as idempotency_key,
+      coalesce(k.cache, o.cache) as caches,
+      case when coalesce(k.cache, o.cache) or (i.item -> 'cache' ->> 'asked')::boolean then i.item -> 'cache' end as wish,
       r as earlier, -- the request, when it was admitted before
       tollgate.key_refusal(k, u.status, u.role, o.status, i.item -> 'caller', i.item ->> 'scope') as key_refusal,
       case when r.id is null then coalesce(
@@ -136,6 +140,7 @@ begin
     end if;
 
     answer := null;
+    hit := null;
     refusal := coalesce(request.key_refusal, request.call_refusal);
     if request.is_counted then
       key := request.counted_key;
@@ -162,21 +167,16 @@ begin
     if refusal is not null then
       null;
     elsif (request.earlier).id is not null then
-      answer := tollgate.grant_again(request.earlier, request.environment, wallet, remaining, request.org_keys);
+      answer := tollgate.admitted_again(
+        request.earlier, request.environment, wallet, remaining, request.org_keys, request.caches, request.wish, moment
+      );
     elsif request.idempotency_key is not null then
       answer := tollgate.kept_answer(request.item, request.org_id, request.key_id);
       if answer -> 'replay' is not null then -- it takes one request from every window, and nothing else
-        if remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(wallet.counters, tollgate.of_requests(request.limits), at_ms, 0);
-        elsif user_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(
-            person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
-          );
-        elsif key_remaining.requests_left < 1 then
-          refusal := tollgate.rate_refusal(
-            key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
-          );
-        else
+        refusal := tollgate.replay_refusal(
+          wallet.counters, request.limits, remaining, person, user_remaining, key, key_remaining, at_ms
+        );
+        if refusal is null then
           wallet.counters := tollgate.take(wallet.counters, at_ms, 1, 0);
           remaining.requests_left := remaining.requests_left - 1;
           wallets[place] := wallet;
@@ -192,15 +192,21 @@ begin
       end if;
     end if;
 
+    if request.wish is not null and answer is null and refusal is null then
+      hit := tollgate.look_up_answer(request.org_id, request.wish, moment);
+      answer := case when hit ? 'wait' then hit end; -- it takes nothing, and the request comes again
+      hit := hit -> 'hit';
+    end if;
+
     if answer is null and refusal is null then
-      if request.org_keys is not null then
+      if request.org_keys is not null and hit is null then
         request.item := tollgate.with_org_keys(request.item, request.org_keys, request.byok_fee_nanos);
         if (request.item ->> 'is_byok')::boolean then
           request.markup_ppm := 0;
         end if;
       end if;
       available := wallet.balance_nanos - wallet.held_nanos;
-      worst_case := tollgate.worst_case(
+      worst_case := case when hit is null then tollgate.worst_case(
         request.item,
         request.markup_ppm,
         least(available, key.budget_nanos - key.budget_spent_nanos),
@@ -209,11 +215,11 @@ begin
           remaining.tokens_left / 2, user_remaining.tokens_left / 2, key_remaining.tokens_left / 2,
           key.tokens_per_month - key.tokens_used_in_month, key.tokens_in_all - key.tokens_used_in_all
         )
-      );
+      ) else row(0, (hit ->> 'charge_nanos')::bigint, 0, null)::tollgate.worst_case end; -- and no tokens
       if wallet.open_requests >= request.most_open then
         refusal := tollgate.in_flight_refusal(request.most_open, wallet.open_requests);
       elsif worst_case.hold_nanos > available or available < 0 then
-        refusal := tollgate.credits_refusal(available, worst_case);
+        refusal := tollgate.credits_refusal(available, worst_case.hold_nanos, worst_case.affordable_tokens);
       elsif remaining.requests_left < 1 or remaining.tokens_left < worst_case.reserved_tokens then
         refusal := tollgate.rate_refusal(wallet.counters, request.limits, at_ms, worst_case.reserved_tokens);
       elsif user_remaining.requests_left < 1 or user_remaining.tokens_left < worst_case.reserved_tokens then
@@ -247,7 +253,10 @@ begin
           perform tollgate.begin_answer(request.org_id, request.item);
         end if;
         admitted := row(
-          request.item, request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
+          case when request.wish is null then request.item else tollgate.note_look_up(
+            request.org_id, request.key_id, request.item, request.wish, hit, moment
+          ) end,
+          request.id, request.org_id, request.key_id, request.user_id, request.markup_ppm,
           worst_case.hold_nanos, worst_case.output_bound, worst_case.reserved_tokens
         );
         all_admitted := all_admitted || admitted;
@@ -255,7 +264,11 @@ begin
         if request.is_counted then
           least_left := tollgate.tighter(least_left, key_remaining);
         end if;
-        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.org_keys);
+        answer := tollgate.grant_of(admitted, request.environment, wallet, least_left, request.org_keys, request.caches);
+        if hit is not null then
+          answer := answer::jsonb || jsonb_build_object('hit', hit);
+          hits := hits || tollgate.settlement_of_hit(request.id, hit);
+        end if;
       end if;
     end if;
 
@@ -269,34 +282,16 @@ begin
     from unnest(used_keys, callers) u (key_id, caller)
     join tollgate.api_keys k on k.id = u.key_id;
   end if;
-  with requests as (
-    insert into tollgate.requests (
-      id, org_id, key_id, user_id, state, endpoint, model, streamed, hold_nanos, markup_ppm,
-      output_bound, reserved_tokens, price, idempotency_key, created_at, expires_at, is_byok, alias
-    )
-    select
-      a.id, a.org_id, a.key_id, a.user_id, 'held', a.item ->> 'endpoint', a.item ->> 'model',
-      (a.item ->> 'streamed')::boolean, a.hold_nanos, a.markup_ppm, a.output_bound, a.reserved_tokens,
-      a.item -> 'price', a.item ->> 'idempotency_key', moment,
-      moment + make_interval(secs => (a.item ->> 'ttl_seconds')::double precision),
-      coalesce((a.item ->> 'is_byok')::boolean, false), a.item ->> 'alias'
-    from unnest(all_admitted) a
-    returning id, expires_at
-  ),
-  holds as (
-    insert into tollgate.holds (request_id, next_sweep_at) select r.id, r.expires_at from requests r
-  ),
-  orgs as (
-    update tollgate.orgs o set held_nanos = w.held_nanos, open_requests = w.open_requests, counters = w.counters
-    from unnest(wallets) w
-    where o.id = w.org_id
-  )
+  perform tollgate.begin_requests(all_admitted, moment);
+  update tollgate.orgs o set held_nanos = w.held_nanos, open_requests = w.open_requests, counters = w.counters
+  from unnest(wallets) w
+  where o.id = w.org_id;
   select json_object_agg(a.id, a.answer) into answer from unnest(ids, answers) a (id, answer);
-  return coalesce(answer, '{}');
+  return coalesce(case when hits = '[]' then answer else tollgate.with_settlements(answer, hits) end, '{}');
 end
 $$;
 
 comment on function public.tollgate_admit(jsonb) is
-  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay or refusal. A replay takes one request from the windows, and nothing else. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress. A repeated id gets the same answer. Where the org has keys of its own for upstreams that the call may ask, the grant has them, encrypted, and the hold is as with_org_keys() says. Locks orgs in id order, then for each request the user, if limited, and the key.';
+  'Admits paid requests: recognises the key, takes from every window or from none, holds the credits, writes the request. Answers by id: granted, replay, wait or refusal. A replay takes one request from the windows, and nothing else. A request that the cache answers is granted with a hit: it takes one request and its charge, and is settled at once. One that waits for the answer to the same request takes nothing. Refuses, per item: as key_refusal(), paid_calls_suspended, model_not_allowed, too_many_in_flight, insufficient_credits, key_budget_exhausted, quota_exhausted, rate_limit_exceeded, idempotency_key_reused, request_in_progress, answer_not_kept (a repeated hit whose entry is gone). A repeated id gets the same answer. Where the org has keys of its own for upstreams that the call may ask, the grant has them, encrypted, and the hold is as with_org_keys() says. Locks orgs in id order, then for each request the user, if limited, and the key.';
 
 select tollgate.expose('public.tollgate_admit(jsonb)');

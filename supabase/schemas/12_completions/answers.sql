@@ -65,3 +65,32 @@ $$;
 
 comment on function tollgate.keep_answer(text, jsonb) is
   'Stores the answer to a request under its idempotency key, or that there is none to store: a repetition is then refused instead of running a second time.';
+
+
+create function tollgate.replay_refusal(
+  counters tollgate.counters,
+  limits tollgate.limits,
+  remaining tollgate.remaining,
+  person tollgate.users,
+  user_remaining tollgate.remaining,
+  key tollgate.api_keys,
+  key_remaining tollgate.remaining,
+  at_ms bigint
+) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when remaining.requests_left < 1 then tollgate.rate_refusal(counters, tollgate.of_requests(limits), at_ms, 0)
+    when user_remaining.requests_left < 1 then tollgate.rate_refusal(
+      person.counters, tollgate.of_requests(person.limits), at_ms, 0, tollgate.of_user(person)
+    )
+    when key_remaining.requests_left < 1 then tollgate.rate_refusal(
+      key.counters, tollgate.of_requests(key.limits), at_ms, 0, tollgate.of_key(key)
+    )
+  end
+$$;
+
+comment on function tollgate.replay_refusal(tollgate.counters, tollgate.limits, tollgate.remaining, tollgate.users, tollgate.remaining, tollgate.api_keys, tollgate.remaining, bigint) is
+  'The refusal of a replay by the windows of org, user and key; null when each has a request left.';

@@ -230,6 +230,10 @@ begin
     perform tollgate.keep_contents(changed);
   end if;
 
+  if items @? '$[*].cache' then
+    perform tollgate.fill_cache(changed, moment);
+  end if;
+
   -- Write.
   with requests as (
     update tollgate.requests r set
@@ -282,6 +286,6 @@ end
 $$;
 
 comment on function public.tollgate_settle(jsonb) is
-  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate or a release and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Locks orgs in id order, then users and keys, then requests.';
+  'Ends holds: `outcome` settled charges and returns the rest, released returns all, unsettled keeps the hold for the sweeper. A cost above the hold is charged in full and recorded as credits.overdrawn. A quarantined request is charged its hold; it suspends the org''s paid calls when it is the second within an hour. The first outcome of a request stands, unless it was an estimate, a release or an answer from the cache, and a later one is exact: see settle_late(). A repetition changes nothing and is answered with "again": true. Refuses, per item: not_found. Stores answers in the cache, for items with `cache`. Locks orgs in id order, then users and keys, then requests.';
 
 select tollgate.expose('public.tollgate_settle(jsonb)');

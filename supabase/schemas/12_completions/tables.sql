@@ -39,6 +39,7 @@ create table tollgate.requests (
   settled_at timestamptz,
   is_byok boolean not null default false,
   alias text,
+  cached boolean,
   check ((settled_at is null) = (state in ('held', 'unsettled')))
 ) with (fillfactor = 50); -- space on the page for the settled version of each row: settling then writes no index
 
@@ -56,6 +57,7 @@ comment on column tollgate.requests.alias is 'The alias that the client named, w
 comment on column tollgate.requests.basis is 'How the charge was found, where the upstream did not simply state its cost or its tokens.';
 comment on column tollgate.requests.attempts is 'What was sent upstream, in order; null where one attempt was answered at once.';
 comment on column tollgate.requests.is_byok is 'The call used, or could only use, a key of the org''s own: it cost us nothing, and the org the fee, which `price` holds as byok_fee_nanos.';
+comment on column tollgate.requests.cached is 'Whether the cache had the answer; null where it was not asked for.';
 
 alter table tollgate.requests enable row level security;
 

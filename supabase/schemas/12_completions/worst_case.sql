@@ -41,7 +41,8 @@ create function tollgate.grant_of(
   environment text,
   wallet tollgate.wallet,
   remaining tollgate.remaining,
-  org_keys jsonb
+  org_keys jsonb,
+  caches boolean
 ) returns json
 language plpgsql
 immutable
@@ -64,6 +65,7 @@ begin
       'fee_nanos', admitted.item -> 'byok_fee_nanos',
       'only', admitted.item -> 'is_byok'
     ) end,
+    'caches', caches,
     'limits', case when not remaining is null then json_build_object(
       'requests', case when remaining.requests_limit is not null then json_build_object(
         'limit', remaining.requests_limit,
@@ -80,32 +82,5 @@ begin
 end
 $$;
 
-comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb) is
-  'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any. As json, which is half as expensive to build as jsonb.';
-
-
-create function tollgate.grant_again(
-  earlier tollgate.requests,
-  environment text,
-  wallet tollgate.wallet,
-  remaining tollgate.remaining,
-  org_keys jsonb
-) returns json
-language sql
-immutable
-set search_path = ''
-as $$
-  select tollgate.grant_of(
-    row(
-      case when earlier.price ? 'byok_fee_nanos' then jsonb_build_object(
-        'is_byok', earlier.is_byok, 'byok_fee_nanos', earlier.price -> 'byok_fee_nanos'
-      ) end,
-      earlier.id, earlier.org_id, earlier.key_id, earlier.user_id, earlier.markup_ppm, earlier.hold_nanos,
-      earlier.output_bound, earlier.reserved_tokens
-    )::tollgate.admitted,
-    environment, wallet, remaining, org_keys
-  )
-$$;
-
-comment on function tollgate.grant_again(tollgate.requests, text, tollgate.wallet, tollgate.remaining, jsonb) is
-  'The answer to a request that was admitted before. Keys that the org has stored since are left out.';
+comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, tollgate.remaining, jsonb, boolean) is
+  'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any; `caches` is the setting of the key or its org. As json, which is half as expensive to build as jsonb.';

@@ -215,7 +215,8 @@ begin
     'usage', tollgate.recent_usage(today),
     'models_today', tollgate.models_today(today, 50),
     'last_24_hours', tollgate.last_day(),
-    'recent_requests', tollgate.newest_requests(20)
+    'recent_requests', tollgate.newest_requests(20),
+    'cache', tollgate.cache_shown((today at time zone 'utc')::date)
   )
     || tollgate.population(tollgate.usage_today())
     || tollgate.top_lists(10, tollgate.top_since())

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from tollgate.admin.routes import (
     aliases,
     audit,
+    cache,
     compliance,
     credits,
     hf_tokens,
@@ -22,6 +23,7 @@ from tollgate.admin.routes import (
     usage,
     users,
 )
+from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.keys.rules import Environment
@@ -42,6 +44,7 @@ def router(
     outward: Upstreams,
     checkup: Checkup,
     account: OpenRouterAccount,
+    completion_cache: Cache,
     host: str,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
@@ -58,6 +61,7 @@ def router(
     routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))
     routes.take(registry.router(gate, catalogs["live"]))
     routes.take(aliases.router(gate, catalogs["live"]))
+    routes.take(cache.router(gate, completion_cache))
     routes.take(security.router(gate))
     routes.take(compliance.router(gate))
     vault = Vault(chosen.vault_keys)

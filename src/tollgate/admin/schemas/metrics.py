@@ -73,6 +73,7 @@ def of_database(found: Any, credit: AccountCredit) -> Iterator[Metric]:
     yield from _of_models(found["models_today"])
     yield from _of_balances(found)
     yield from _of_a_day(found["last_24_hours"])
+    yield from _of_cache(found["cache"])
     yield _gauge("tollgate_openrouter_credits", "Credit left on our own OpenRouter account.", _credits(credit.nanos))
 
 
@@ -132,6 +133,20 @@ def _of_a_day(day: Any) -> Iterator[Metric]:
             "Over the last 24 hours; none: no upstream was reached.",
             shares,
         )
+
+
+def _of_cache(cache: Any) -> Iterator[Metric]:
+    since = "since midnight UTC, by model. The 50 models with most look-ups."
+    looked = [
+        ({"model": one["model"], "result": result}, one[of_result])
+        for one in cache["models"]
+        for result, of_result in (("hit", "hits"), ("miss", "misses"))
+    ]
+    yield Metric("tollgate_cache_lookups_total", "counter", f"Look-ups in the completion cache {since}", looked)
+    saved = _credits(cache["saved_nanos"])
+    yield _counter("tollgate_cache_saved_credits_total", "What hits were not charged, since midnight UTC.", saved)
+    yield _gauge("tollgate_cache_entries", "Answers in the completion cache.", cache["entries"])
+    yield _gauge("tollgate_cache_bytes", "Their size together.", cache["bytes"])
 
 
 def of_instance(

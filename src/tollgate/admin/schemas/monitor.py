@@ -245,6 +245,17 @@ class OverviewQuery(Period):
     """The last 24 hours by default."""
 
 
+class CacheToday(Amounts):
+    """The completion cache; `GET /admin/cache` has more."""
+
+    entries: int
+    bytes: int
+    hits: int = Field(description="Today (UTC), as the other counts.")
+    misses: int
+    saved_nanos: int
+    saved_credits: Credits
+
+
 class SystemMonitor(BaseModel):
     at: Moment
     orgs: Counts
@@ -260,6 +271,7 @@ class SystemMonitor(BaseModel):
     balances: Balances
     overdrawn: Overdrawn
     paid_suspended: PaidSuspended
+    cache: CacheToday
     catalog: dict[str, CatalogHealth] = Field(description="This instance's catalogs of live keys and of test keys.")
     upstreams: list[UpstreamHealth] = Field(description="The upstreams that this instance has called.")
     openrouter: OpenRouterCredit

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.keys.schemas import Models
+from tollgate.keys.schemas import CACHE_SETTING, Models
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.people.schemas import BYOK_FEE, ByokFee, Markup
 from tollgate.web.schemas import Amounts, ChangeBody, Credits, Identifier, Line, Moment, Name, PageQuery
@@ -30,6 +30,7 @@ class Org(Amounts):
         None, description="The model or alias of calls that name none; null uses the setting DEFAULT_MODEL."
     )
     open_requests: int = Field(description="How many requests are open now.")
+    cache: bool = Field(description=CACHE_SETTING.strip())
     paid_calls: PaidCalls = Field(description="While suspended, paid calls are refused; other calls are served.")
     paid_suspended_at: Moment | None
     paid_suspended_reason: str | None = Field(description="`quarantined_usage` or `operator`.")
@@ -84,6 +85,7 @@ class OrgChanges(ChangeBody):
     default_model: Identifier | None = Field(
         None, description="The model or alias of calls that name none. Null uses the setting DEFAULT_MODEL."
     )
+    cache: bool | None = Field(None, description=CACHE_SETTING.strip())
     paid_calls: PaidCalls | None = Field(
         None,
         description="Whether paid calls are served. Tollgate suspends them by itself when the reported usage of two "

@@ -18,7 +18,7 @@ declare
 begin
   select r.* into before from tollgate.requests r where r.id = item ->> 'id';
   now_settled := before;
-  if is_exact and (before.state = 'released' or before.estimated) then
+  if is_exact and (before.state = 'released' or before.estimated or before.cached) then
     select coalesce(sum(t.amount_nanos), 0) into refunded
     from tollgate.credit_operations o
     join tollgate.transfers t on t.position = o.position
@@ -82,4 +82,4 @@ end
 $$;
 
 comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
-  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, or a release, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
+  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, a release, or the answer from the cache that was not delivered, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
