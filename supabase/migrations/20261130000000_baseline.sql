@@ -2661,6 +2661,44 @@ comment on function tollgate.check_admin_remains() is
   'Refuses a change that leaves no working admin: an active one, in an active org, with a working key of scope admin. Called after the change, which the refusal rolls back.';
 
 
+create function tollgate.org_with(was tollgate.orgs, changes jsonb) returns tollgate.orgs
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  nullable constant text[] :=
+    array['markup_ppm', 'byok_fee_nanos', 'max_concurrent_requests', 'allowed_models', 'default_model'];
+  org tollgate.orgs;
+begin
+  org := tollgate.with_fields(
+    was,
+    coalesce((select jsonb_object_agg(c.key, c.value) from jsonb_each(changes) c where c.key = any (nullable)), '{}'),
+    nullable
+  );
+  org.name := coalesce(changes ->> 'name', was.name);
+  org.status := coalesce(changes ->> 'status', was.status);
+  org.plan_id := coalesce(changes ->> 'plan', was.plan_id);
+  org.cache := coalesce((changes ->> 'cache')::boolean, was.cache);
+  if changes ? 'limits' then
+    org.limits_set := tollgate.limits_with(was.limits_set, changes -> 'limits');
+  end if;
+  if changes ->> 'paid_calls' = 'active' then
+    org.paid_suspended_at := null;
+    org.paid_suspended_reason := null;
+    org.quarantined_at := null;
+  elsif changes ->> 'paid_calls' = 'suspended' and was.paid_suspended_at is null then
+    org.paid_suspended_at := now();
+    org.paid_suspended_reason := 'operator';
+  end if;
+  return org;
+end
+$$;
+
+comment on function tollgate.org_with(tollgate.orgs, jsonb) is
+  'The org with the changes. Refuses: as with_fields().';
+
+
 create function tollgate.change_org(actor tollgate.caller, org_id text, changes jsonb) returns tollgate.orgs
 language plpgsql
 set search_path = ''
@@ -2678,39 +2716,7 @@ begin
   end if;
   was.limits_set := coalesce(was.limits_set, was.limits);
 
-  org := was;
-  org.name := coalesce(changes ->> 'name', was.name);
-  org.status := coalesce(changes ->> 'status', was.status);
-  org.plan_id := coalesce(changes ->> 'plan', was.plan_id);
-  if changes ? 'markup_ppm' then
-    org.markup_ppm := (changes ->> 'markup_ppm')::integer;
-  end if;
-  if changes ? 'byok_fee_nanos' then
-    org.byok_fee_nanos := (changes ->> 'byok_fee_nanos')::bigint;
-  end if;
-  if changes ? 'limits' then
-    org.limits_set := tollgate.limits_with(was.limits_set, changes -> 'limits');
-  end if;
-  if changes ? 'max_concurrent_requests' then
-    org.max_concurrent_requests := (changes ->> 'max_concurrent_requests')::bigint;
-  end if;
-  org := tollgate.with_fields(
-    org,
-    coalesce((
-      select jsonb_object_agg(c.key, c.value) from jsonb_each(changes) c
-      where c.key in ('allowed_models', 'default_model')
-    ), '{}'),
-    array['allowed_models', 'default_model']
-  );
-  org.cache := coalesce((changes ->> 'cache')::boolean, was.cache);
-  if changes ->> 'paid_calls' = 'active' then
-    org.paid_suspended_at := null;
-    org.paid_suspended_reason := null;
-    org.quarantined_at := null;
-  elsif changes ->> 'paid_calls' = 'suspended' and was.paid_suspended_at is null then
-    org.paid_suspended_at := now();
-    org.paid_suspended_reason := 'operator';
-  end if;
+  org := tollgate.org_with(was, changes);
   details := tollgate.what_changed(to_jsonb(was), to_jsonb(org));
   if details = '{}' then
     return was;
@@ -7023,103 +7029,6 @@ comment on function tollgate.roll_up_again(timestamptz) is
   'Deletes what was rolled up from the day of a moment on, so that it is counted again: for use after an import of requests. Days whose requests were dropped stay as they are. Locks the row of tollgate.rolled.';
 
 
--- schemas/10_usage/credit_summary.sql
-
--- Credits granted, charged and refunded, summed up.
-
-create function tollgate.moved_since(since timestamptz) returns table (kind text, debit text, credit text, nanos numeric)
-language plpgsql
-stable
-set search_path = ''
-set jit = off
-as $$
-declare
-  first_hour constant timestamptz := tollgate.first_of('hour', since);
-  summed constant bigint := (select r.flowed_until from tollgate.rolled r);
-begin
-  return query
-  select m.kind::text, m.debit::text, m.credit::text, sum(m.amount_nanos)
-  from (
-    select f.kind, f.debit, f.credit, f.amount_nanos from tollgate.flows f where f.hour >= first_hour
-    union all
-    select t.kind, t.debit, t.credit, t.amount_nanos from tollgate.transfers t
-    where t.position <= summed and t.created_at >= since and t.created_at < first_hour
-    union all
-    select t.kind, t.debit, t.credit, t.amount_nanos from tollgate.transfers t
-    where t.position > summed and t.created_at >= since
-  ) m
-  group by 1, 2, 3;
-end
-$$;
-
-comment on function tollgate.moved_since(timestamptz) is
-  'The sums of transfers between accounts from a moment on. Each transfer counts once; whole hours are read from the flows.';
-
-
-create function public.tollgate_credit_summary(caller jsonb) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor tollgate.caller := tollgate.recognise(caller, 'admin');
-  moment constant timestamptz := clock_timestamp();
-  today constant timestamptz := date_trunc('day', moment at time zone 'utc') at time zone 'utc';
-  flows jsonb;
-  outstanding jsonb;
-begin
-  -- One statement, so that all figures are of one moment.
-  with moved as (
-    select m.kind, m.debit, m.credit,
-      coalesce(sum(m.nanos) filter (where s.name = 'today'), 0) as today_nanos,
-      coalesce(sum(m.nanos) filter (where s.name = 'week'), 0) as last_7_days_nanos,
-      coalesce(sum(m.nanos) filter (where s.name = 'month'), 0) as last_30_days_nanos,
-      sum(m.nanos) filter (where s.name = 'all') as all_nanos
-    from (values
-      ('today', today), ('week', moment - interval '7 days'), ('month', moment - interval '30 days'), ('all', '-infinity')
-    ) s (name, since)
-    cross join lateral tollgate.moved_since(s.since) m
-    group by m.kind, m.debit, m.credit
-  ),
-  wallets as (
-    select count(*) as orgs,
-      coalesce(sum(o.balance_nanos), 0) as credits_nanos,
-      coalesce(sum(o.held_nanos), 0) as held_nanos,
-      count(*) filter (where o.balance_nanos < 0) as overdrawn_orgs,
-      coalesce(-sum(o.balance_nanos) filter (where o.balance_nanos < 0), 0) as overdrawn_nanos
-    from tollgate.orgs o
-  )
-  select coalesce((select jsonb_agg(to_jsonb(m) order by m.kind, m.debit, m.credit) from moved m), '[]'),
-    (select to_jsonb(w) from wallets w)
-  into flows, outstanding;
-
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'at', tollgate.utc(moment),
-    'flows', flows,
-    'accounts', (
-      select coalesce(jsonb_agg(to_jsonb(a) order by a.account), '[]')
-      from (
-        select s.account,
-          sum(s.sign * (f ->> 'today_nanos')::numeric) as today_nanos,
-          sum(s.sign * (f ->> 'last_7_days_nanos')::numeric) as last_7_days_nanos,
-          sum(s.sign * (f ->> 'last_30_days_nanos')::numeric) as last_30_days_nanos,
-          sum(s.sign * (f ->> 'all_nanos')::numeric) as all_nanos
-        from jsonb_array_elements(flows) f, lateral (values (f ->> 'debit', -1), (f ->> 'credit', 1)) s (account, sign)
-        group by s.account
-      ) a
-    ),
-    'outstanding', outstanding
-  );
-end
-$$;
-
-comment on function public.tollgate_credit_summary(jsonb) is
-  'The sums of transfers between accounts, today (UTC), in the last 7 and 30 days and in all; the balance of each account, which add up to zero; and the balances and holds of all orgs now. For admins. Refuses: as recognise(). Locks nothing.';
-
-select tollgate.expose('public.tollgate_credit_summary(jsonb)');
-
-
 -- schemas/10_usage/latency.sql
 
 -- Latency of any period.
@@ -10016,6 +9925,95 @@ comment on function public.tollgate_settle(jsonb) is
 select tollgate.expose('public.tollgate_settle(jsonb)');
 
 
+-- schemas/12_completions/settle_late.sql
+
+-- Settles requests whose hold has ended already.
+
+create function tollgate.settle_late(item jsonb, wallet tollgate.wallet, counted boolean, moment timestamptz)
+returns tollgate.correction
+language plpgsql
+set search_path = ''
+as $$
+declare
+  new_charge constant bigint := case when item ->> 'outcome' = 'settled' then item ->> 'charge_nanos' else '0' end;
+  is_exact constant boolean := ((item ->> 'estimated')::boolean or (item ->> 'quarantined')::boolean) is not true;
+  at_ms constant bigint := tollgate.ms_of(moment);
+  before tollgate.requests;
+  now_settled tollgate.requests;
+  refunded bigint;
+  token_change bigint;
+  change bigint := 0; -- of the charge
+  transfer tollgate.transfers;
+begin
+  select r.* into before from tollgate.requests r where r.id = item ->> 'id';
+  now_settled := before;
+  if is_exact and (before.state = 'released' or before.estimated or before.cached) then
+    select coalesce(sum(t.amount_nanos), 0) into refunded
+    from tollgate.credit_operations o
+    join tollgate.transfers t on t.position = o.position
+    where o.request_id = before.id;
+    -- At most the hold, and never a refund of what an operator has refunded already.
+    change := greatest(least(new_charge, before.hold_nanos) - before.charge_nanos, refunded - before.charge_nanos);
+
+    update tollgate.requests r set
+      state = 'settled',
+      charge_nanos = before.charge_nanos + change,
+      cost_nanos = coalesce((item ->> 'cost_nanos')::bigint, 0),
+      prompt_tokens = coalesce((item ->> 'prompt_tokens')::bigint, 0),
+      completion_tokens = coalesce((item ->> 'completion_tokens')::bigint, 0),
+      usage = coalesce(item -> 'usage', r.usage),
+      charged_price = coalesce(item -> 'charged_price', r.charged_price),
+      basis = item ->> 'basis',
+      attempts = coalesce(item -> 'attempts', r.attempts),
+      generation_id = coalesce(item ->> 'generation_id', r.generation_id),
+      served_model = coalesce(item ->> 'served_model', r.served_model),
+      estimated = false, is_byok = coalesce((item ->> 'is_byok')::boolean, r.is_byok)
+    where r.id = before.id
+    returning r.* into now_settled;
+    token_change := now_settled.prompt_tokens + now_settled.completion_tokens
+      - coalesce(before.prompt_tokens, 0) - coalesce(before.completion_tokens, 0);
+    wallet.balance_nanos := wallet.balance_nanos - change;
+    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(before.created_at), at_ms, token_change);
+    if change <> 0 then
+      transfer := row(
+        nextval('tollgate.transfers_position_seq'), before.org_id,
+        case when change > 0 then 'wallet' else 'revenue' end, case when change > 0 then 'revenue' else 'wallet' end,
+        abs(change), case when change > 0 then 'charge' else 'refund' end,
+        before.id || case when before.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
+        '', wallet.balance_nanos, moment, null
+      )::tollgate.transfers;
+      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
+      wallet.chain_head := transfer.chain;
+    end if;
+    perform tollgate.tally_correction(before, now_settled);
+    perform tollgate.settle_user(before.user_id, before.created_at, token_change, at_ms)
+    from tollgate.users u where u.id = before.user_id and not u.limits is null;
+    if counted then
+      perform tollgate.settle_key(before.key_id, before.created_at, change, token_change, at_ms);
+    end if;
+  end if;
+
+  if not exists (
+    select from tollgate.audit_events a
+    where a.target_id = before.id and a.action = 'settlement.late' and a.details ->> 'charge_nanos' = new_charge::text
+  ) then
+    perform tollgate.record(
+      row('system', null, null, null, null, null, null, 'settle', null, null, before.id, null, null)::tollgate.caller,
+      'settlement.late', before.org_id, before.id,
+      jsonb_build_object(
+        'state_before', before.state, 'charge_before_nanos', now_settled.charge_nanos - change,
+        'charge_nanos', new_charge, 'corrected_by_nanos', change
+      )
+    );
+  end if;
+  return row(wallet, now_settled.state, now_settled.charge_nanos, transfer)::tollgate.correction;
+end
+$$;
+
+comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
+  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, a release, or the answer from the cache that was not delivered, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
+
+
 -- schemas/12_completions/user_limits.sql
 
 -- A user's own limits, over all the user's keys.
@@ -10202,95 +10200,6 @@ comment on function public.tollgate_drop_old_requests(integer, integer) is
   'Drops a batch of the oldest ended requests made so many days ago or more (at least one), and their answers, once they are rolled up; called again while it answers "more". Their usage stays in the tallies, and their charges in the ledger and, by org, in tollgate.dropped. Refuses nothing. Locks the dropped rows, skipping locked ones, never an org; the row of tollgate.rolled when the hour has moved on.';
 
 select tollgate.expose('public.tollgate_drop_old_requests(integer, integer)');
-
-
--- schemas/12_sweeper/settle_late.sql
-
--- Settles requests whose hold has ended already.
-
-create function tollgate.settle_late(item jsonb, wallet tollgate.wallet, counted boolean, moment timestamptz)
-returns tollgate.correction
-language plpgsql
-set search_path = ''
-as $$
-declare
-  new_charge constant bigint := case when item ->> 'outcome' = 'settled' then item ->> 'charge_nanos' else '0' end;
-  is_exact constant boolean := ((item ->> 'estimated')::boolean or (item ->> 'quarantined')::boolean) is not true;
-  at_ms constant bigint := tollgate.ms_of(moment);
-  before tollgate.requests;
-  now_settled tollgate.requests;
-  refunded bigint;
-  token_change bigint;
-  change bigint := 0; -- of the charge
-  transfer tollgate.transfers;
-begin
-  select r.* into before from tollgate.requests r where r.id = item ->> 'id';
-  now_settled := before;
-  if is_exact and (before.state = 'released' or before.estimated or before.cached) then
-    select coalesce(sum(t.amount_nanos), 0) into refunded
-    from tollgate.credit_operations o
-    join tollgate.transfers t on t.position = o.position
-    where o.request_id = before.id;
-    -- At most the hold, and never a refund of what an operator has refunded already.
-    change := greatest(least(new_charge, before.hold_nanos) - before.charge_nanos, refunded - before.charge_nanos);
-
-    update tollgate.requests r set
-      state = 'settled',
-      charge_nanos = before.charge_nanos + change,
-      cost_nanos = coalesce((item ->> 'cost_nanos')::bigint, 0),
-      prompt_tokens = coalesce((item ->> 'prompt_tokens')::bigint, 0),
-      completion_tokens = coalesce((item ->> 'completion_tokens')::bigint, 0),
-      usage = coalesce(item -> 'usage', r.usage),
-      charged_price = coalesce(item -> 'charged_price', r.charged_price),
-      basis = item ->> 'basis',
-      attempts = coalesce(item -> 'attempts', r.attempts),
-      generation_id = coalesce(item ->> 'generation_id', r.generation_id),
-      served_model = coalesce(item ->> 'served_model', r.served_model),
-      estimated = false, is_byok = coalesce((item ->> 'is_byok')::boolean, r.is_byok)
-    where r.id = before.id
-    returning r.* into now_settled;
-    token_change := now_settled.prompt_tokens + now_settled.completion_tokens
-      - coalesce(before.prompt_tokens, 0) - coalesce(before.completion_tokens, 0);
-    wallet.balance_nanos := wallet.balance_nanos - change;
-    wallet.counters := tollgate.correct(wallet.counters, tollgate.ms_of(before.created_at), at_ms, token_change);
-    if change <> 0 then
-      transfer := row(
-        nextval('tollgate.transfers_position_seq'), before.org_id,
-        case when change > 0 then 'wallet' else 'revenue' end, case when change > 0 then 'revenue' else 'wallet' end,
-        abs(change), case when change > 0 then 'charge' else 'refund' end,
-        before.id || case when before.charge_nanos > 0 then ':late' else '' end, -- the first charge has the id itself
-        '', wallet.balance_nanos, moment, null
-      )::tollgate.transfers;
-      transfer.chain := tollgate.chain_after(wallet.chain_head, transfer);
-      wallet.chain_head := transfer.chain;
-    end if;
-    perform tollgate.tally_correction(before, now_settled);
-    perform tollgate.settle_user(before.user_id, before.created_at, token_change, at_ms)
-    from tollgate.users u where u.id = before.user_id and not u.limits is null;
-    if counted then
-      perform tollgate.settle_key(before.key_id, before.created_at, change, token_change, at_ms);
-    end if;
-  end if;
-
-  if not exists (
-    select from tollgate.audit_events a
-    where a.target_id = before.id and a.action = 'settlement.late' and a.details ->> 'charge_nanos' = new_charge::text
-  ) then
-    perform tollgate.record(
-      row('system', null, null, null, null, null, null, 'settle', null, null, before.id, null, null)::tollgate.caller,
-      'settlement.late', before.org_id, before.id,
-      jsonb_build_object(
-        'state_before', before.state, 'charge_before_nanos', now_settled.charge_nanos - change,
-        'charge_nanos', new_charge, 'corrected_by_nanos', change
-      )
-    );
-  end if;
-  return row(wallet, now_settled.state, now_settled.charge_nanos, transfer)::tollgate.correction;
-end
-$$;
-
-comment on function tollgate.settle_late(jsonb, tollgate.wallet, boolean, timestamptz) is
-  'Settles a request again that has ended, at another charge. Records it as settlement.late, once for each charge. An exact charge corrects one that was estimated, a release, or the answer from the cache that was not delivered, within the hold: the answer has the transfer of the difference, for the caller to post, and the changed wallet. Any other changes nothing. The org is locked by the caller. Locks the request, the row of tollgate.rolled, the user, the key.';
 
 
 -- schemas/12_sweeper/sweep.sql
@@ -12154,6 +12063,103 @@ comment on function public.tollgate_create_once(jsonb, text, jsonb, text) is
   'Calls the function `creation` with its arguments, once for each idempotency key of the user: a repetition gets the first answer, with `replayed`. The answer is stored in the transaction that creates, so neither is there without the other. Refuses: as that function, idempotency_key_reused. Locks the idempotency key, then as that function.';
 
 select tollgate.expose('public.tollgate_create_once(jsonb, text, jsonb, text)');
+
+
+-- schemas/16_monitor/credit_summary.sql
+
+-- Credits granted, charged and refunded, summed up.
+
+create function tollgate.moved_since(since timestamptz) returns table (kind text, debit text, credit text, nanos numeric)
+language plpgsql
+stable
+set search_path = ''
+set jit = off
+as $$
+declare
+  first_hour constant timestamptz := tollgate.first_of('hour', since);
+  summed constant bigint := (select r.flowed_until from tollgate.rolled r);
+begin
+  return query
+  select m.kind::text, m.debit::text, m.credit::text, sum(m.amount_nanos)
+  from (
+    select f.kind, f.debit, f.credit, f.amount_nanos from tollgate.flows f where f.hour >= first_hour
+    union all
+    select t.kind, t.debit, t.credit, t.amount_nanos from tollgate.transfers t
+    where t.position <= summed and t.created_at >= since and t.created_at < first_hour
+    union all
+    select t.kind, t.debit, t.credit, t.amount_nanos from tollgate.transfers t
+    where t.position > summed and t.created_at >= since
+  ) m
+  group by 1, 2, 3;
+end
+$$;
+
+comment on function tollgate.moved_since(timestamptz) is
+  'The sums of transfers between accounts from a moment on. Each transfer counts once; whole hours are read from the flows.';
+
+
+create function public.tollgate_credit_summary(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  moment constant timestamptz := clock_timestamp();
+  today constant timestamptz := date_trunc('day', moment at time zone 'utc') at time zone 'utc';
+  flows jsonb;
+  outstanding jsonb;
+begin
+  -- One statement, so that all figures are of one moment.
+  with moved as (
+    select m.kind, m.debit, m.credit,
+      coalesce(sum(m.nanos) filter (where s.name = 'today'), 0) as today_nanos,
+      coalesce(sum(m.nanos) filter (where s.name = 'week'), 0) as last_7_days_nanos,
+      coalesce(sum(m.nanos) filter (where s.name = 'month'), 0) as last_30_days_nanos,
+      sum(m.nanos) filter (where s.name = 'all') as all_nanos
+    from (values
+      ('today', today), ('week', moment - interval '7 days'), ('month', moment - interval '30 days'), ('all', '-infinity')
+    ) s (name, since)
+    cross join lateral tollgate.moved_since(s.since) m
+    group by m.kind, m.debit, m.credit
+  ),
+  wallets as (
+    select count(*) as orgs,
+      coalesce(sum(o.balance_nanos), 0) as credits_nanos,
+      coalesce(sum(o.held_nanos), 0) as held_nanos,
+      count(*) filter (where o.balance_nanos < 0) as overdrawn_orgs,
+      coalesce(-sum(o.balance_nanos) filter (where o.balance_nanos < 0), 0) as overdrawn_nanos
+    from tollgate.orgs o
+  )
+  select coalesce((select jsonb_agg(to_jsonb(m) order by m.kind, m.debit, m.credit) from moved m), '[]'),
+    (select to_jsonb(w) from wallets w)
+  into flows, outstanding;
+
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'at', tollgate.utc(moment),
+    'flows', flows,
+    'accounts', (
+      select coalesce(jsonb_agg(to_jsonb(a) order by a.account), '[]')
+      from (
+        select s.account,
+          sum(s.sign * (f ->> 'today_nanos')::numeric) as today_nanos,
+          sum(s.sign * (f ->> 'last_7_days_nanos')::numeric) as last_7_days_nanos,
+          sum(s.sign * (f ->> 'last_30_days_nanos')::numeric) as last_30_days_nanos,
+          sum(s.sign * (f ->> 'all_nanos')::numeric) as all_nanos
+        from jsonb_array_elements(flows) f, lateral (values (f ->> 'debit', -1), (f ->> 'credit', 1)) s (account, sign)
+        group by s.account
+      ) a
+    ),
+    'outstanding', outstanding
+  );
+end
+$$;
+
+comment on function public.tollgate_credit_summary(jsonb) is
+  'The sums of transfers between accounts, today (UTC), in the last 7 and 30 days and in all; the balance of each account, which add up to zero; and the balances and holds of all orgs now. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_credit_summary(jsonb)');
 
 
 -- schemas/16_monitor/database.sql

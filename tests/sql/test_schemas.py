@@ -121,7 +121,7 @@ def test_functions_call_only_their_own_room_and_rooms_below() -> None:
     [
         ("api_keys", {"tollgate.insert_key"}),
         ("transfers", {"tollgate.post", "public.tollgate_settle"}),  # settling inserts a batch in its one statement
-        ("requests", {"public.tollgate_admit"}),
+        ("requests", {"tollgate.begin_requests"}),
     ],
 )
 def test_only_these_functions_insert_rows(table: str, writers: set[str]) -> None:

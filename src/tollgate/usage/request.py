@@ -19,9 +19,9 @@ BASIS_DESCRIPTION = (
     "How the charge was found. `stated_cost`: the upstream stated its cost. `listed_price`: the upstream's tokens at "
     "the route's price. `free`: a test key, or a call that costs nothing. `byok_fee`: the fee for a call with the "
     "org's own upstream key. `cache`: the answer was in the completion cache. `generation_record`: OpenRouter's "
-    "record, which was asked for later. Estimates: `no_usage` (the upstream stated no tokens), `abandoned_prefill` (the "
-    "client left while the upstream read the "
-    "prompt), `no_trace` (nothing says what it cost). Quarantined, and charged at the hold: `unbelievable_usage`, "
+    "record, which was asked for later. Estimates: `no_usage` (the upstream stated no tokens), `abandoned_prefill` "
+    "(the client left while the upstream read the prompt), `no_trace` (nothing says what it cost). Quarantined, and "
+    "charged at the hold: `unbelievable_usage`, "
     "`out_of_range`, `unreadable_record`. Not charged: `released`, `no_record` (OpenRouter has no record of it). Null "
     "while the request is open."
 )

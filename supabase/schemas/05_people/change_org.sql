@@ -25,6 +25,44 @@ comment on function tollgate.check_admin_remains() is
   'Refuses a change that leaves no working admin: an active one, in an active org, with a working key of scope admin. Called after the change, which the refusal rolls back.';
 
 
+create function tollgate.org_with(was tollgate.orgs, changes jsonb) returns tollgate.orgs
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  nullable constant text[] :=
+    array['markup_ppm', 'byok_fee_nanos', 'max_concurrent_requests', 'allowed_models', 'default_model'];
+  org tollgate.orgs;
+begin
+  org := tollgate.with_fields(
+    was,
+    coalesce((select jsonb_object_agg(c.key, c.value) from jsonb_each(changes) c where c.key = any (nullable)), '{}'),
+    nullable
+  );
+  org.name := coalesce(changes ->> 'name', was.name);
+  org.status := coalesce(changes ->> 'status', was.status);
+  org.plan_id := coalesce(changes ->> 'plan', was.plan_id);
+  org.cache := coalesce((changes ->> 'cache')::boolean, was.cache);
+  if changes ? 'limits' then
+    org.limits_set := tollgate.limits_with(was.limits_set, changes -> 'limits');
+  end if;
+  if changes ->> 'paid_calls' = 'active' then
+    org.paid_suspended_at := null;
+    org.paid_suspended_reason := null;
+    org.quarantined_at := null;
+  elsif changes ->> 'paid_calls' = 'suspended' and was.paid_suspended_at is null then
+    org.paid_suspended_at := now();
+    org.paid_suspended_reason := 'operator';
+  end if;
+  return org;
+end
+$$;
+
+comment on function tollgate.org_with(tollgate.orgs, jsonb) is
+  'The org with the changes. Refuses: as with_fields().';
+
+
 create function tollgate.change_org(actor tollgate.caller, org_id text, changes jsonb) returns tollgate.orgs
 language plpgsql
 set search_path = ''
@@ -42,39 +80,7 @@ begin
   end if;
   was.limits_set := coalesce(was.limits_set, was.limits);
 
-  org := was;
-  org.name := coalesce(changes ->> 'name', was.name);
-  org.status := coalesce(changes ->> 'status', was.status);
-  org.plan_id := coalesce(changes ->> 'plan', was.plan_id);
-  if changes ? 'markup_ppm' then
-    org.markup_ppm := (changes ->> 'markup_ppm')::integer;
-  end if;
-  if changes ? 'byok_fee_nanos' then
-    org.byok_fee_nanos := (changes ->> 'byok_fee_nanos')::bigint;
-  end if;
-  if changes ? 'limits' then
-    org.limits_set := tollgate.limits_with(was.limits_set, changes -> 'limits');
-  end if;
-  if changes ? 'max_concurrent_requests' then
-    org.max_concurrent_requests := (changes ->> 'max_concurrent_requests')::bigint;
-  end if;
-  org := tollgate.with_fields(
-    org,
-    coalesce((
-      select jsonb_object_agg(c.key, c.value) from jsonb_each(changes) c
-      where c.key in ('allowed_models', 'default_model')
-    ), '{}'),
-    array['allowed_models', 'default_model']
-  );
-  org.cache := coalesce((changes ->> 'cache')::boolean, was.cache);
-  if changes ->> 'paid_calls' = 'active' then
-    org.paid_suspended_at := null;
-    org.paid_suspended_reason := null;
-    org.quarantined_at := null;
-  elsif changes ->> 'paid_calls' = 'suspended' and was.paid_suspended_at is null then
-    org.paid_suspended_at := now();
-    org.paid_suspended_reason := 'operator';
-  end if;
+  org := tollgate.org_with(was, changes);
   details := tollgate.what_changed(to_jsonb(was), to_jsonb(org));
   if details = '{}' then
     return was;
