@@ -87,6 +87,7 @@ async def test_an_org_is_made_and_shown(operator: httpx.AsyncClient, shared_data
         "status": "active",
         "markup": None,
         "byok_fee_nanos": None,
+        "byok_fee_credits": None,
         "limits": NO_LIMITS,
         "max_concurrent_requests": None,
         "open_requests": 0,
@@ -225,7 +226,11 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({"plan": "pro"}, {"plan": "pro"}, {"plan_id": {"was": "free", "is": "pro"}}),
     ({"status": "suspended"}, {"status": "suspended"}, {"status": {"was": "active", "is": "suspended"}}),
     ({"markup": 0.05}, {"markup": 0.05}, {"markup_ppm": {"was": None, "is": 50_000}}),
-    ({"byok_fee_nanos": 7}, {"byok_fee_nanos": 7}, {"byok_fee_nanos": {"was": None, "is": 7}}),
+    (
+        {"byok_fee_nanos": 7},
+        {"byok_fee_nanos": 7, "byok_fee_credits": "0.000000007"},
+        {"byok_fee_nanos": {"was": None, "is": 7}},
+    ),
     ({"markup": 0}, {"markup": 0.0}, {"markup_ppm": {"was": None, "is": 0}}),
     ({"markup": 0.000001}, {"markup": 0.000001}, {"markup_ppm": {"was": None, "is": 1}}),
     (

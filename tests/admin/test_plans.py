@@ -54,6 +54,7 @@ async def test_a_plan_is_made_and_shown(operator: httpx.AsyncClient, shared_data
     assert answer.status_code == 201
     plan = answer.json()
     assert plan == said | {
+        "byok_fee_credits": "0.0005",
         "limits": NO_LIMITS | {"tokens_per_day": 10**11},
         "orgs": 0,
         "created_at": plan["created_at"],
@@ -127,7 +128,8 @@ async def test_a_change_shows_and_is_traced_once(
         before = (await operator.get(f"/admin/plans/{plan_id}")).json()
         now = (await operator.patch(f"/admin/plans/{plan_id}", json=change)).json()
         limits = before["limits"] | change.get("limits", {})
-        assert now == before | change | {"limits": limits, "updated_at": now["updated_at"]}
+        fee = {"byok_fee_credits": "0.00"} if "byok_fee_nanos" in change else {}
+        assert now == before | change | fee | {"limits": limits, "updated_at": now["updated_at"]}
         for same in (change, {}, {"name": None, "description": None, "limits": None}):
             assert (await operator.patch(f"/admin/plans/{plan_id}", json=same)).json() == now
         assert json.loads(await sql(shared_database, EVENTS, plan_id))[1:] == [

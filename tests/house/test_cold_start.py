@@ -10,7 +10,7 @@ MADE = (
 )
 ROOMS = {
     "app", "audit", "cache", "catalog", "completions", "core", "credits", "database", "keys", "limits",
-    "process", "settings", "upstreams", "usage", "web",
+    "process", "settings", "upstreams", "usage", "vault", "web",
 }  # fmt: skip
 """Account, health and admin are imported when one of their paths is requested."""
 STANDARD = {"concurrent.futures.thread", "pickle", "queue", "resource"}

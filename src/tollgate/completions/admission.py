@@ -9,9 +9,9 @@ from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.index import Found
 from tollgate.catalog.rules import bound_price, chosen
-from tollgate.completions import org_keys, rules
+from tollgate.completions import own_keys, rules
 from tollgate.completions.endings import RELEASED
-from tollgate.completions.org_keys import OrgKeys
+from tollgate.completions.own_keys import OrgKeys
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.rules import Bounds, Grant
 from tollgate.completions.settlements import Settlements
@@ -179,7 +179,7 @@ class Admission:
     ) -> tuple[OrgKeys, Sequence[Model]]:
         """If one of the org's own keys cannot be used, the call is refused, and goes upstream with no other."""
         try:
-            return org_keys.opened(granted["byok"], quote.choice.models, self._vault)
+            return own_keys.opened(granted["byok"], quote.choice.models, self._vault)
         except (UpstreamKeyOutdated, VaultLocked) as error:
             await self._settlements.settle(RELEASED.item(call.id, status=error.status, error_code=error.code))
             self._cache.ended(call.id)

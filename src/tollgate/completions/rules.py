@@ -6,7 +6,7 @@ from email.utils import format_datetime
 from math import ceil
 from typing import Any, Final, NamedTuple
 
-from tollgate.completions.org_keys import NO_KEYS, OrgKeys
+from tollgate.completions.own_keys import NO_KEYS, OrgKeys
 from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras.pricing import NO_EXTRAS, Added

@@ -21,6 +21,7 @@ class Org(Amounts):
     status: OrgStatus
     markup: float | None = Field(description="0.05 charges 5 % above the cost; null uses the markup of the plan.")
     byok_fee_nanos: int | None = Field(description=BYOK_FEE + "Null uses the fee of the plan.")
+    byok_fee_credits: Credits | None
     limits: WindowLimits = Field(description="The own limits of the org; null uses the limit of the plan.")
     max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null uses the bound of the plan.")
     allowed_models: list[str] | None = Field(

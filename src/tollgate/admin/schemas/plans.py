@@ -2,24 +2,25 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tollgate.limits.schemas import OPEN_REQUESTS, Limit, WindowLimits
 from tollgate.people.schemas import BYOK_FEE, ByokFee, Markup
 from tollgate.web.faults import NO_NUL
-from tollgate.web.schemas import ChangeBody, Line, Moment, Name, PageQuery, exactly_one
+from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, Moment, Name, PageQuery, exactly_one
 
 Description = Annotated[str, Field(max_length=2000, pattern=NO_NUL)]
 PLAN_MARKUP = "0.05 charges 5 % above the cost, in steps of a millionth; null uses the setting MARKUP."
 PLAN_FEE = BYOK_FEE + "Null uses the setting BYOK_FEE."
 
 
-class Plan(BaseModel):
+class Plan(Amounts):
     id: str
     name: str
     description: str
     markup: float | None = Field(description=PLAN_MARKUP)
     byok_fee_nanos: int | None = Field(description=PLAN_FEE)
+    byok_fee_credits: Credits | None
     limits: WindowLimits = Field(description="Null is no limit.")
     max_concurrent_requests: int | None = Field(description=OPEN_REQUESTS + "Null is no bound.")
     orgs: int = Field(description="How many orgs are on the plan.")
