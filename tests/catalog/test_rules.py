@@ -510,7 +510,9 @@ def test_a_model_tells_its_endpoints(dialect: str, translated: tuple[str, ...], 
     ours = entries.hosted([A_ROUTE], [AN_UPSTREAM | {"dialect": dialect}])
     shown = {one["path"]: one["served"] for one in rules.shown(find(index(ours=ours), "ours/small"), 0)["endpoints"]}
     assert shown["/v1/chat/completions"] == "passed"
-    assert {path for path, how in shown.items() if how == "translated"} == {f"/v1/{name}" for name in translated}
+    assert {path for path, how in shown.items() if how == "translated"} == {
+        f"/v1/{name}" for name in (*translated, "generate")
+    }
     assert all(f"/v1/{name}" not in shown for name in (*missing, "embeddings"))
     counts = "passed" if dialect in ("vllm", "anthropic") else "estimated"
     assert shown["/v1/messages/count_tokens"] == counts

@@ -40,7 +40,10 @@ ASKING = {
     "max_tokens": 16,
 }
 """Whatever a route calls what it is asked."""
-NOT_GENERATE = {"messages": None, "input": None, "contents": None, "max_tokens": None, "max_new_tokens": 16}
+NOT_GENERATE = {
+    **dict.fromkeys(("messages", "input", "input_audio", "contents", "query", "documents", "max_tokens")),
+    "max_new_tokens": 16,
+}
 OTHER_NAMES = {
     "/responses": {"prompt": None, "max_tokens": None, "max_output_tokens": 16},
     "/generate": NOT_GENERATE,

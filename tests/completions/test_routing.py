@@ -269,7 +269,7 @@ async def test_a_vendor_is_not_asked_for_what_it_lacks_or_would_bill_apart(offic
         model = await office.model(server, {"preset": "anthropic"})
         stage, someone = office.stage, await office.stage.customer()
         lacking = await stage.post(someone, {"model": model, "input": "Hello"}, "/v1/embeddings")
-        assert (lacking.status_code, lacking.json()["error"]["code"]) == (400, "endpoint_not_served")
+        assert (lacking.status_code, lacking.json()["error"]["code"]) == (404, "endpoint_not_served")
         search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 1}
         body = a_chat("Hello", model, max_tokens=50, tools=[search])
         dear = await stage.post(someone, body, f"/v1{MESSAGES}")

@@ -39,7 +39,7 @@ async def models(sandbox: Any = None, **query: Any) -> dict[str, Any]:
 
 async def test_every_model_has_all_that_openrouter_promises() -> None:
     listed = await models(output_modalities="all")
-    assert len(listed) == 16
+    assert len(listed) == 18
     for model in listed.values():
         assert set(model) >= REQUIRED_OF_MODELS
         assert {"modality", "input_modalities", "output_modalities", "tokenizer", "instruct_type"} == set(

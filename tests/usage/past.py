@@ -87,6 +87,7 @@ def a_request(created_at: datetime = NOON, **more: Any) -> Row:
         "usage": {"prompt_tokens_details": {"cached_tokens": 0}},
         "estimated": False,
         "quarantined": False,
+        "is_byok": False,
         "status": 200 if ended else None,
         "first_token_ms": 50 if ended else None,
         "duration_ms": 500 if ended else None,

@@ -5,7 +5,7 @@ from decimal import Decimal, localcontext
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import prices, rendezvous
-from tollgate.core.endpoints import ENDPOINTS
+from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.errors import BadRequest, ModelUnpriced
 from tollgate.core.models import Alias, Model, Target
 from tollgate.core.money import EXACT
@@ -22,7 +22,6 @@ ListHealth = Literal["healthy", "stale", "cold", "down"]
 
 PER_MILLION: Final = ("prompt", "completion")
 SELF_HOSTED: Final = "self-hosted"
-EMBEDDINGS: Final = frozenset(("embeddings",))
 
 
 class CatalogState(NamedTuple):
@@ -89,16 +88,21 @@ def may_use(patterns: Sequence[str] | None, model: Model) -> bool:
 def endpoints_of(model: Model) -> list[dict[str, str]]:
     """The paid endpoints at which a model is served, and how: by its servers, by a translation, or by our own count."""
     dialects = {route.upstream.dialect for route in model.routes}
-    embeds = gives(model, EMBEDDINGS)
     shown = []
-    for endpoint, form in ENDPOINTS.items():
-        if embeds is not (endpoint == "embeddings"):
+    for form in ENDPOINTS.values():
+        if not (gives(model, form.outputs) or _is_priced_for(model, form)):
             continue
         if not form.dialects.isdisjoint(dialects):
             shown.append({"path": f"/v1{form.path}", "served": "passed"})
         elif form.is_translated or form.is_free:
             shown.append({"path": f"/v1{form.path}", "served": "translated" if form.is_translated else "estimated"})
     return shown
+
+
+def _is_priced_for(model: Model, form: Form) -> bool:
+    """Whether a route of our own has a price that only this endpoint and its like are charged by."""
+    units = [route.price.units for route in model.routes if route.price and route.price.units]
+    return any(not form.meters.isdisjoint(of_route.named()) for of_route in units)
 
 
 def _arm_name(target: Target) -> str:

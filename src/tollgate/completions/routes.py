@@ -32,7 +32,7 @@ from tollgate.core import request_body, strict_json
 from tollgate.core.endpoints import ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.errors import BadRequest, TollgateError
 from tollgate.core.redaction import Redactor
-from tollgate.core.request_body import Ask, NoModel
+from tollgate.core.request_body import Ask
 from tollgate.keys.authentication import Caller, Gate
 from tollgate.process import threads
 from tollgate.process.clock import Monotonic
@@ -141,21 +141,19 @@ class PaidEndpoint:
     async def _read(self, caller: Caller, headers: Mapping[str, str], body: bytes, *, has_key: bool) -> "_Given":
         wish_of = partial(self._wish, caller, headers, cache_rules.in_header(headers, self._cache.bounds))
         reading = (self._endpoint, has_key, self._redact is not None, wish_of)
-        try:
-            return await threads.work(len(body), _read, body, *reading)
-        except NoModel:
-            given = await threads.work(len(body), _read, await self._with_default(caller, body), *reading)
-            return given._replace(body_hash=_body_hash(body, self._endpoint) if has_key else None)
+        given = await threads.work(len(body), _read, body, *reading)
+        if given is None:
+            named = await self._with_default(caller, body)
+            given = await threads.work(len(body), _read_with_default, named, body, *reading)
+        return given
 
     async def _with_default(self, caller: Caller, body: bytes) -> bytes:
-        """The body with the default model of the caller's org, or of the installation. Raises NoModel. One more call of
-        the database, which only calls without a model pay for."""
+        """The body with the default model of the caller's org, or of the installation. One more call of the database,
+        which only calls without a model pay for."""
         own = (await store.default_model(self._gate.door_for(caller)))["default_model"]
         caller.recognised = True
         name = own or self._default_model
-        if name is None:
-            raise NoModel
-        return strict_json.edit(body, {"model": json.dumps(name)})
+        return body if name is None else strict_json.edit(body, {"model": json.dumps(name)})
 
     def _wish(
         self, caller: Caller, headers: Mapping[str, str], in_header: Wish | None, document: Mapping[str, Any]
@@ -195,20 +193,39 @@ class _Given(NamedTuple):
     spool: None = None
 
 
-def _read(
+Wishing = Callable[[Mapping[str, Any]], Use | None]
+
+
+def _read(body: bytes, endpoint: Endpoint, has_key: bool, keeps_content: bool, wish_of: Wishing) -> _Given | None:
+    """None if the body names no model."""
+    document = request_body.parse(body)
+    if not request_body.names_a_model(document):
+        return None
+    return _given(document, body, body, endpoint, has_key, keeps_content, wish_of)
+
+
+def _read_with_default(
+    body: bytes, sent: bytes, endpoint: Endpoint, has_key: bool, keeps_content: bool, wish_of: Wishing
+) -> _Given:
+    """`sent` is the body as the client sent it. Raises BadRequest where there is no default either."""
+    return _given(request_body.parse(body), body, sent, endpoint, has_key, keeps_content, wish_of)
+
+
+def _given(
+    document: Mapping[str, Any],
     body: bytes,
+    sent: bytes,
     endpoint: Endpoint,
     has_key: bool,
     keeps_content: bool,
-    wish_of: Callable[[Mapping[str, Any]], Use | None],
+    wish_of: Wishing,
 ) -> _Given:
-    document = request_body.parse(body)
     is_ours = isinstance(document.get(cache_rules.FIELD), bool)
     return _Given(
         request_body.read_parsed(document, body, endpoint),
         strict_json.edit(body, {cache_rules.FIELD: None}) if is_ours else body,
         wish_of(document),
-        _body_hash(body, endpoint) if has_key else None,
+        _body_hash(sent, endpoint) if has_key else None,
         content.asked(endpoint, document) if keeps_content else "",
     )
 

@@ -33,6 +33,7 @@ HEARING: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", 
 TRANSLATING_SOUND: Final[frozenset[Dialect]] = frozenset(("vllm", "openai"))
 NO_DIALECT: Final[frozenset[Dialect]] = frozenset()
 
+OF_CHATS: Final = frozenset(("text", "image", "audio"))
 KEEPS_NOTHING: Final = "Tollgate and its upstreams keep no responses. Send the whole conversation in input."
 MESSAGES: Final = "a list of messages, each an object"
 MOUNTS: Final = ("/v1", "/api/v1")
@@ -96,6 +97,8 @@ class Form(NamedTuple):
     """The prompt is a file with sound: in a form, or as OpenRouter's `input_audio`."""
     answers_bytes: bool = False
     """An answer is neither JSON nor events: it is passed on as it comes."""
+    outputs: frozenset[str] = OF_CHATS
+    """The output modalities of the models that it is for. One of them is enough."""
     also: tuple[str, ...] = ()
     """Other paths of the endpoint for clients."""
     elsewhere: Mapping[Dialect, str] = {}
@@ -150,6 +153,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "a text, or a list of texts, tokens or objects",
         WITH_EMBEDDINGS,
         one_prompt=False,
+        outputs=frozenset(("embeddings",)),
     ),
     "responses": Form(
         "/responses",
@@ -216,6 +220,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         floor="output:image",
         also=("/images",),
         elsewhere={"openrouter": "/images"},
+        outputs=frozenset(("image",)),
     ),
     "speech": Form(
         "/audio/speech",
@@ -230,6 +235,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         own_fields=frozenset(("speed",)),
         extras=("input_references",),
         answers_bytes=True,
+        outputs=frozenset(("speech", "audio")),
     ),
     "rerank": Form(
         "/rerank",
@@ -242,6 +248,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         units=units.of_rerank,
         floor="rerank:unit",
         repeated="query",
+        outputs=frozenset(("rerank",)),
     ),
     "moderations": Form(
         "/moderations",
@@ -252,6 +259,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         MODERATING,
         one_prompt=False,
         units=units.of_request,
+        outputs=frozenset(("moderation",)),
     ),
     "transcriptions": Form(
         "/audio/transcriptions",
@@ -266,6 +274,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         meters=frozenset(("second",)),
         floor="sound:second",
         takes_file=True,
+        outputs=frozenset(("transcription",)),
     ),
     "translations": Form(
         "/audio/translations",
@@ -280,5 +289,6 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         meters=frozenset(("second",)),
         floor="sound:second",
         takes_file=True,
+        outputs=frozenset(("transcription",)),
     ),
 }

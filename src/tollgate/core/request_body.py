@@ -71,6 +71,10 @@ _NESTED_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "file_data": "file", "file
 _FLAT_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "image": "image"}
 STORED: Final = ("item_reference", "container_upload")
 """Parts of a prompt that refer to what an upstream keeps."""
+NO_MODEL: Final = (
+    "name one. GET /v1/models lists them. A call without a model needs a default: default_model of the org, or the "
+    "setting DEFAULT_MODEL."
+)
 UNBOUNDED: Final = -1
 """llama.cpp's n_predict for no bound."""
 UNKNOWN_SIZE: Final = "The size of what an upstream keeps is not known."
@@ -158,17 +162,6 @@ class Ask(NamedTuple):
         return tuple(dict.fromkeys((self.model, *self.fallbacks))) if self.fallbacks else (self.model,)
 
 
-class NoModel(BadRequest):
-    """The body names no model."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "model: name one. GET /v1/models lists them. A call without a model needs a default: "
-            "default_model of the org, or the setting DEFAULT_MODEL.",
-            param="model",
-        )
-
-
 def read(body: bytes, endpoint: Endpoint) -> Ask:
     """Raises BadRequest for what we cannot price or must not forward; `param` names the field."""
     return read_parsed(parse(body), body, endpoint)
@@ -179,6 +172,10 @@ def parse(body: bytes) -> dict[str, Any]:
         return strict_json.from_client(body)
     except NotJson as error:
         raise strict_json.refusal(error) from None
+
+
+def names_a_model(given: Mapping[str, Any]) -> bool:
+    return given.get("model") is not None or bool(given.get("models"))
 
 
 def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> Ask:
@@ -268,7 +265,7 @@ def _models(given: Mapping[str, Any]) -> list[str]:
     if given.get("model") is None and names:  # as at OpenRouter
         return [names[0], *names]
     if given.get("model") is None:
-        raise NoModel
+        raise BadRequest(f"model: {NO_MODEL}", param="model")
     return [_model(given["model"], "model"), *names]
 
 

@@ -64,7 +64,6 @@ class RequestMiddleware:
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._max_body_bytes = max_body_bytes
         self._clock = clock
-        self._log = log.bind()  # once, since it costs as much as the line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,7 +87,7 @@ class RequestMiddleware:
         finally:
             route = _route(served)
             seconds = self._clock() - started
-            self._log.info(
+            log.info(
                 "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
             )
             facts = logs.noted()

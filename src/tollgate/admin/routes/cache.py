@@ -10,6 +10,7 @@ from tollgate.cache.lookups import Cache
 from tollgate.core.errors import BadRequest
 from tollgate.core.prices import PPM
 from tollgate.database import Door
+from tollgate.keys import store as keys
 from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import refusals
@@ -40,10 +41,12 @@ def router(gate: Gate, cache: Cache) -> Routes:
         return Cleared.model_validate(await store.clear(door, query.filters()))
 
     @routes.post("/warm", summary="Copy stored answers into Redis", responses=refusals(BadRequest))
-    async def warm(door: Annotated[Door, Depends(gate.open)], body: Annotated[Warming | None, Body()] = None) -> Warmed:
+    async def warm(
+        door: Annotated[Door, Depends(gate.open)], body: Annotated[Warming, Body(default_factory=Warming)]
+    ) -> Warmed:
         """After a restart of Redis. Nothing goes upstream. Without REDIS_URL, nothing is copied."""
-        wanted = body or Warming()
-        warmed = await cache.warm(door, wanted.model_dump(exclude={"limit"}, exclude_none=True), wanted.limit)
+        await keys.identify_operator(door)
+        warmed = await cache.warm(door, body.model_dump(exclude={"limit"}, exclude_none=True), body.limit)
         return Warmed(warmed=warmed, redis=cache.redis_state)
 
     return routes

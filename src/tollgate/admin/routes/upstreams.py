@@ -87,7 +87,7 @@ def router(gate: Gate, catalog: Catalog, upstreams: Upstreams, checkup: Checkup)
             took_ms=round(took * 1000),
         )
 
-    @routes.get("/presets", summary="List the vendors that can be added by name")
+    @routes.get("/presets", summary="List the vendors that can be added by name", responses=refusals())
     async def presets(door: Annotated[Door, Depends(gate.open)]) -> PresetList:
         await keys.identify_operator(door)
         return PresetList(data=[_preset(name) for name in PRESETS])
