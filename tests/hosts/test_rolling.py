@@ -26,7 +26,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "576d021acb5016c6bf5eec0333b3e19493d313fc"
+PREVIOUS = "6064f8d94a1e18cb93ad72d77fff85bda4f60d5d"
 """The tag of the last release; before the first one, a commit."""
 OPERATOR = "an-operator-of-the-tests-wxyz"
 NEXT = "29990101000000"

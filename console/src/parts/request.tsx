@@ -13,6 +13,7 @@ export type Pair = [name: string, value: ComponentChildren];
 const BASES: Record<NonNullable<Life["settlement"]["basis"]>, string> = {
   stated_cost: "The upstream stated its cost.",
   listed_price: "The upstream's tokens at the listed price.",
+  cache: "The answer was in the completion cache.",
   free: "A test key: nothing is charged.",
   byok_fee: "The fee for a call with the org's own upstream key.",
   generation_record: "OpenRouter's record of it, which was read later.",
