@@ -81,6 +81,14 @@ FAULTS = [
     "status=503,retry-after=30",
     "retry-after-date=30,status=429",
 ]
+MEETINGS = [
+    (fault, path, stream)
+    for fault in FAULTS
+    for path in SAYING
+    for stream in (False, True)
+    if path == CHAT or "status=" not in fault or (path == MESSAGES and not stream)
+]
+"""A status is met before the form of an answer matters, and told in a form of its own by messages alone."""
 ODD_STREAMS = ("nan-cost", "bad-json")
 OURS = {
     "status=401": (502, "upstream_unavailable"),
@@ -96,6 +104,11 @@ OURS_IF_PLAIN = {
     "cut": (502, "upstream_cut"),
 }
 BROKEN_STREAMS = ("cut", "cut=0", "early-eof", "early-eof=0")
+WITH_A_USAGE = (
+    "plain", "n", "max_tokens", "nulls", "tools", "json_schema", "usage wanted", "usage not wanted", "reasoning",
+    "plugins", "image", "fallbacks", "free", "of tomorrow", "bad stop",
+)  # fmt: skip
+"""Chats whose answers state their usage in different ways."""
 COST = re.compile(rb'"cost":([^,}]+)(.*?),"cost_details":{[^}]*}')
 ALL = [*FAULTS, *ODD_STREAMS, "set-cookie", *OURS, *OURS_IF_PLAIN, *BROKEN_STREAMS, "no-done"]
 
@@ -122,7 +135,7 @@ async def test_a_chat_is_as_if_asked_directly(both: Twins, changed: dict[str, An
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("changed", CHATS.values(), ids=CHATS)
+@pytest.mark.parametrize("changed", [CHATS[name] for name in WITH_A_USAGE], ids=WITH_A_USAGE)
 async def test_with_a_markup_a_chat_differs_in_its_cost_alone(
     with_markup: Twins, changed: dict[str, Any], stream: bool
 ) -> None:
@@ -197,9 +210,7 @@ async def test_a_body_goes_up_as_it_is_written(both: Twins, body: bytes) -> None
     assert [heard.body for heard in both.heard] == [body]
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("path", SAYING)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("fault", "path", "stream"), MEETINGS)
 async def test_what_goes_wrong_upstream_is_told_in_its_own_words(
     both: Twins, fault: str, path: str, stream: bool
 ) -> None:
