@@ -121,6 +121,8 @@ async def test_a_call_without_a_model_gets_the_orgs_default_or_the_settings(offi
     stage, someone = office.stage, await office.stage.customer()
     body = {name: value for name, value in a_chat("Hello").items() if name != "model"}
     assert (await called(office, someone, body)).json()["model"] == DEFAULT
+    batch = await called(office, await stage.customer(), {"prompts": ["Hello"]}, "/v1/generate/batch")
+    assert batch.json()["results"][0]["model"] == DEFAULT
     async with serving() as server:
         model = await office.model(server)
         await office.ask("PATCH", f"/admin/orgs/{someone.org_id}", {"default_model": model})

@@ -12,6 +12,7 @@ from tollgate.core.units import Units, delivered
 from tollgate.credits.rules import (
     Nonsense,
     Usage,
+    at_our_prices,
     at_the_hold,
     bill,
     charge_for,
@@ -157,10 +158,11 @@ READ, WRITE, HOUR = "0.0000001", "0.00000125", "0.000002"
 def test_tokens_of_a_cache_have_its_price_where_that_is_listed(
     stated: str, prices: dict[str, str], prompt_nanos: int
 ) -> None:
-    usage = read_usage({"prompt_tokens": 100, "completion_tokens": 5, **CACHES[stated]})
+    given = {"prompt_tokens": 100, "completion_tokens": 5, **CACHES[stated]}
+    usage = read_usage(given)
     assert usage is not None
     price = read({"prompt": "0.000001", "completion": "0.000002", **prices})
-    assert bill(usage, price, markup_ppm=0).cost_nanos == prompt_nanos + 5 * 2000
+    assert bill(at_our_prices(usage, given), price, markup_ppm=0).cost_nanos == prompt_nanos + 5 * 2000
 
 
 @pytest.mark.parametrize(

@@ -279,8 +279,10 @@ def _refuse_unmetered(ask: Ask, models: list[Model]) -> None:
 
 def _chosen(found: Sequence[Found], call: PaidCall) -> Choice:
     """A session or, for an alias, the key always gets the same target and the same order of routes."""
-    is_renamed = any(isinstance(one, Alias) for one in found)
     session = call.ask.session_id or call.headers.get("x-session-id")
+    if session is None and len(found) == 1 and isinstance(found[0], Model):  # as for most calls
+        return Choice([found[0]], retirement=found[0].retirement)
+    is_renamed = any(isinstance(one, Alias) for one in found)
     chooser = session or call.caller.digest
     models = [model for one in found for model in chosen(one, chooser)]
     is_ordered = is_renamed or session is not None

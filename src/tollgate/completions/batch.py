@@ -104,6 +104,8 @@ class BatchEndpoint(PaidEndpoint):
             return
         await self._gate.recognise(caller)  # once, and not by each of the prompts
         key = idempotency_key_of(headers_of(scope), LONGEST_KEY)
+        if not await threads.work(len(body), names_a_model, body):
+            body = await self._with_default(caller, body)
         given = await threads.work(len(body), read, body)
         began = asyncio.get_running_loop().time()
 
@@ -219,6 +221,10 @@ async def in_turn(
         for _ in range(lanes):
             group.create_task(lane())
     return results
+
+
+def names_a_model(body: bytes) -> bool:
+    return request_body.names_a_model(request_body.parse(body))
 
 
 def read(body: bytes) -> Given:

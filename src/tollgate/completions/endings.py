@@ -219,7 +219,7 @@ def _usage(tally: Tally, route: Route, grant: Grant) -> credits.Usage | None:
     if usage is None:
         return None
     if route.upstream.id != OPENROUTER:
-        return usage._replace(cost_nanos=None)
+        return credits.at_our_prices(usage, tally.usage or {})
     if usage.cost_nanos is not None:
         return usage
     is_typed = "input_tokens" in (tally.usage or {})
@@ -238,7 +238,8 @@ def _usage_of_units(usage: credits.Usage | None, tally: Tally, route: Route, gra
     states_tokens = counted.prompt_tokens or counted.completion_tokens
     if grant.prompt_tokens and not states_tokens and (price.prompt or price.completion):
         return None
-    return counted._replace(cost_nanos=None, units=delivered(grant.units, tally.usage, tally.images))
+    ours = credits.at_our_prices(counted, tally.usage or {})
+    return ours._replace(units=delivered(grant.units, tally.usage, tally.images))
 
 
 def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str | None) -> Ending:

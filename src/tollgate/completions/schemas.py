@@ -465,7 +465,10 @@ class OpenRouterErrorResponse(TypedDict):
 
 
 class Prompting(TypedDict, total=False):
-    model: Required[Annotated[str, Field(description="A model that GET /v1/models lists.")]]
+    model: Annotated[
+        str,
+        Field(description="A model that GET /v1/models lists. Without it: the org's default_model, or DEFAULT_MODEL."),
+    ]
     max_new_tokens: Annotated[Bound, Field(description="The most output tokens. It also bounds the hold.")]
     temperature: float
     top_p: float

@@ -115,8 +115,13 @@ def read_usage(given: Mapping[str, Any] | None) -> Usage | None:
         _tokens(given.get("prompt_tokens")),
         _tokens(given.get("completion_tokens")),
         _cost(given),
-        cache=_cache(given),
     )
+
+
+def at_our_prices(usage: Usage, given: Mapping[str, Any]) -> Usage:
+    """The usage of a server of our own: its tokens are charged whatever cost it states, and those of its cache by their
+    own prices."""
+    return usage._replace(cost_nanos=None, cache=_cache(given))
 
 
 def read_generation(record: Mapping[str, Any]) -> Usage:
