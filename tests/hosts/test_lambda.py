@@ -356,8 +356,9 @@ async def test_a_schedule_sweeps_without_a_secret_and_nobody_else_does(
         closed = ours.answer(kind("POST", "/internal/sweep", authorization="Bearer "))
         assert (closed["statusCode"], error_of(closed)) == (404, "not_found")
     assert ours.invoked(function_url("GET", "/healthz") | SWEEP)["answer"]["statusCode"] == 200
-    assert ours.invoked(SWEEP)["answer"] == {**NOTHING_DUE, "estimated": 1}
-    assert ours.invoked(SWEEP)["answer"] == NOTHING_DUE
+    assert ours.invoked(SWEEP)["answer"].keys() == NOTHING_DUE.keys()
+    row = await Auditor(shared_database).request(someone)  # a server of other tests may have swept it a moment before
+    assert (row["state"], row["estimated"]) == ("settled", True)
 
 
 @pytest.fixture(scope="module")
