@@ -23,7 +23,7 @@ DEFAULT = "sandbox/echo"
 PRICING = {
     "prompt": "0.000001", "completion": "0.000002", "input_cache_read": "0.0000001", "input_cache_write": "0.00000125"
 }  # fmt: skip
-TODAY = datetime.now(UTC).date()
+LAST_DAY = datetime.now(UTC).date() + timedelta(days=7)
 CHAT = json.dumps(
     {
         "id": "chatcmpl-1",
@@ -216,12 +216,12 @@ async def test_no_alias_widens_what_org_and_key_may_use(office: Office) -> None:
 
 async def test_an_answer_tells_the_end_of_its_model_and_afterwards_there_is_none(office: Office) -> None:
     async with serving(answer(CHAT)) as server:
-        ends = {"deprecated_on": "2026-01-02", "retires_on": str(TODAY), "replacement": "ours/next"}
+        ends = {"deprecated_on": "2026-01-02", "retires_on": str(LAST_DAY), "replacement": "ours/next"}
         model = await office.model(server, **ends)
         someone = await office.stage.customer()
         sent = await called(office, someone, a_chat("Hello", model))
         assert sent.headers["deprecation"] == "@1767312000"
-        assert sent.headers["sunset"].startswith((TODAY + timedelta(days=1)).strftime("%a, %d %b %Y 00:00:00"))
+        assert sent.headers["sunset"].startswith((LAST_DAY + timedelta(days=1)).strftime("%a, %d %b %Y 00:00:00"))
         assert sent.headers["x-tollgate-replacement"] == "ours/next"
         over = await office.alias({"model": model}, retires_on="2026-01-31", replacement="ours/next")
         error = (await office.stage.post(someone, a_chat("Hello", over))).json()["error"]
