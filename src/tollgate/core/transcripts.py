@@ -53,5 +53,6 @@ def _seconds(duration: object) -> int | Decimal | None:
             duration = Decimal(duration) if len(duration) < 32 else None
         except InvalidOperation:
             return None
-    is_number = isinstance(duration, (int, Decimal)) and not isinstance(duration, bool)
-    return duration if is_number and Decimal(duration).is_finite() else None  # type: ignore[arg-type, return-value]
+    if isinstance(duration, bool) or not isinstance(duration, (int, Decimal)):
+        return None
+    return duration if Decimal(duration).is_finite() else None
