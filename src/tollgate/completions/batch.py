@@ -104,9 +104,10 @@ class BatchEndpoint(PaidEndpoint):
             return
         await self._gate.recognise(caller)  # once, and not by each of the prompts
         key = idempotency_key_of(headers_of(scope), LONGEST_KEY)
-        if not await threads.work(len(body), names_a_model, body):
-            body = await self._with_default(caller, body)
-        given = await threads.work(len(body), read, body)
+        asked = await threads.work(len(body), request_body.parse, body)
+        if not request_body.names_a_model(asked):
+            asked["model"] = await self._default(caller)
+        given = await threads.work(len(body), read, asked)
         began = asyncio.get_running_loop().time()
 
         async def call(place: int) -> PaidCall:
@@ -223,13 +224,8 @@ async def in_turn(
     return results
 
 
-def names_a_model(body: bytes) -> bool:
-    return request_body.names_a_model(request_body.parse(body))
-
-
-def read(body: bytes) -> Given:
+def read(asked: Mapping[str, Any]) -> Given:
     """Raises BadRequest for what makes every prompt invalid."""
-    asked = request_body.parse(body)
     generate.refuse_unknown(asked, FIELDS)
     if fields.flag(asked, "stream"):
         raise BadRequest("stream: a batch is answered as a whole. Send a single prompt for a stream.", param="stream")

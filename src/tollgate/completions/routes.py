@@ -148,12 +148,15 @@ class PaidEndpoint:
         return given
 
     async def _with_default(self, caller: Caller, body: bytes) -> bytes:
-        """The body with the default model of the caller's org, or of the installation. One more call of the database,
-        which only calls without a model pay for."""
-        own = (await store.default_model(self._gate.door_for(caller)))["default_model"]
-        caller.recognised = True
-        name = own or self._default_model
+        name = await self._default(caller)
         return body if name is None else strict_json.edit(body, {"model": json.dumps(name)})
+
+    async def _default(self, caller: Caller) -> str | None:
+        """The default model of the caller's org, or of the installation. One more call of the database, which only
+        calls without a model pay for."""
+        own: str | None = (await store.default_model(self._gate.door_for(caller)))["default_model"]
+        caller.recognised = True
+        return own or self._default_model
 
     def _wish(
         self, caller: Caller, headers: Mapping[str, str], in_header: Wish | None, document: Mapping[str, Any]
