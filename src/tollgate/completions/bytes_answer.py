@@ -1,50 +1,34 @@
 """An answer that is neither JSON nor events, such as sound: passed on as it comes, and settled before its last byte."""
 
-import asyncio
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.types import Receive, Send
 
-from tollgate.completions.outlet import Outlet
+from tollgate.completions.outlet import NOT_BUFFERED, Outlet, PassedOn
 from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.plain import content_type, send_plain
 from tollgate.completions.settlements import Settled, Settlements
 from tollgate.upstreams.attempts.reply import Reply
 
-HEADERS = {"cache-control": "no-cache, no-store", "x-accel-buffering": "no"}
 
-
-class BytesAnswer:
+class BytesAnswer(PassedOn):
     def __init__(self, call: PaidCall, settlements: Settlements, receive: Receive, send: Send) -> None:
         self._call = call
         self._settlements = settlements
-        self._receive = receive
         self._send = send
-        self._outlet = Outlet(
+        outlet = Outlet(
             send,
-            {**HEADERS, **call.grant.headers, **call.own_headers},
+            {**NOT_BUFFERED, **call.grant.headers, **call.own_headers},
             keeps=call.idempotency_key is not None,
             reads_to_end=call.idempotency_key is not None,
             clock=call.clock,
             heartbeat=b"",
         )
+        super().__init__(outlet, receive)
         self._last = b""
         """The last byte so far. It waits for the settlement."""
-
-    @property
-    def client_left(self) -> bool:
-        return self._outlet.gone
-
-    def watched(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Ends the block when the client leaves."""
-        return self._outlet.watched(self._receive)
-
-    async def before_sending(self) -> None:
-        """Ends the call here, before it costs anything, if the client has left already."""
-        await asyncio.sleep(0)
 
     async def relay(self, reply: AnyAnswer) -> None:
         call = self._call

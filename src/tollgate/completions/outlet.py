@@ -16,6 +16,9 @@ UNREAD_SECONDS = 60.0
 """A client that reads nothing for so long counts as gone."""
 
 
+NOT_BUFFERED = {"cache-control": "no-cache, no-store", "x-accel-buffering": "no"}
+
+
 class Outlet:
     """Begins with the first bytes, and notices when the client leaves."""
 
@@ -147,3 +150,23 @@ class Outlet:
 def response_start(status: int, headers: Mapping[str, str]) -> dict[str, Any]:
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     return {"type": "http.response.start", "status": status, "headers": raw}
+
+
+class PassedOn:
+    """An answer that is passed on as it comes, whose call ends when its client leaves."""
+
+    def __init__(self, outlet: Outlet, receive: Receive) -> None:
+        self._outlet = outlet
+        self._receive = receive
+
+    @property
+    def client_left(self) -> bool:
+        return self._outlet.gone
+
+    def watched(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Ends the block when the client leaves."""
+        return self._outlet.watched(self._receive)
+
+    async def before_sending(self) -> None:
+        """Ends the call here, before it costs anything, if the client has left already."""
+        await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from starlette.types import Receive, Send
 
 from tollgate.completions import relay, rules
 from tollgate.completions.answer_forms import ANSWER_FORMS, Stream
-from tollgate.completions.outlet import Outlet
+from tollgate.completions.outlet import NOT_BUFFERED, Outlet, PassedOn
 from tollgate.completions.own_counts import AnyAnswer
 from tollgate.completions.paid_call import Leaving, PaidCall
 from tollgate.completions.plain import content_type, send_plain
@@ -25,8 +25,7 @@ from tollgate.upstreams.attempts.reply import Reply
 EVENT_STREAM = "text/event-stream"
 HEADERS = {
     "content-type": f"{EVENT_STREAM}; charset=utf-8",
-    "cache-control": "no-cache, no-store",
-    "x-accel-buffering": "no",
+    **NOT_BUFFERED,
 }
 AFTER_DONE_SECONDS = 1.0
 """For an upstream to close its response after [DONE], so that its connection can be used again."""
@@ -36,37 +35,25 @@ READ_ON_TOKENS = 512
 """How long a server of our own is read for its usage after its client left: the end of the answer may be near."""
 
 
-class StreamedAnswer:
+class StreamedAnswer(PassedOn):
     def __init__(
         self, call: PaidCall, settlements: Settlements, leaving: Leaving, receive: Receive, send: Send
     ) -> None:
         self._call = call
         self._settlements = settlements
         self._leaving = leaving
-        self._receive = receive
         self._send = send
-        self._outlet = Outlet(
+        outlet = Outlet(
             send,
             {**HEADERS, **call.grant.headers, **call.own_headers},
             keeps=call.stores,
             reads_to_end=call.idempotency_key is not None,
             clock=call.clock,
         )
+        super().__init__(outlet, receive)
         self._form = ANSWER_FORMS[call.ask.endpoint]
         self._relay: Relay | TranslatingRelay | None = None
         self._reads_on_until_tokens = 0
-
-    @property
-    def client_left(self) -> bool:
-        return self._outlet.gone
-
-    def watched(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Ends the block when the client leaves."""
-        return self._outlet.watched(self._receive)
-
-    async def before_sending(self) -> None:
-        """Ends the call here, before it costs anything, if the client has left already."""
-        await asyncio.sleep(0)
 
     async def relay(self, reply: AnyAnswer) -> None:
         if not isinstance(reply, Reply) or not reply.headers.get("content-type", "").startswith(EVENT_STREAM):
