@@ -18,8 +18,8 @@ def test_a_gguf_header_says_what_the_model_is() -> None:
     facts = headers.gguf(io.BytesIO(file), len(file))
     assert facts.model_dump(exclude_defaults=True) == {
         "architecture": "llama", "name": "tiny-random", "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 64,
-        "hidden": 128, "ffn": 256, "vocab": 273, "context_length": 4096, "weight_bytes": 1_461_760, "embedding_bytes": 273 * 128 * 4,
-        "parameters": 365_440, "quantization": "F32",
+        "hidden": 128, "ffn": 256, "vocab": 273, "context_length": 4096, "weight_bytes": 1_461_760,
+        "embedding_bytes": 273 * 128 * 4, "parameters": 365_440, "quantization": "F32",
     }  # fmt: skip
     assert Facts.model_validate_json(facts.model_dump_json()) == facts
     assert headers.gguf(io.BytesIO(file), len(file) - 1000).missing_bytes == 1000
