@@ -1,12 +1,14 @@
 """Each rule, by a log that an engine wrote here or by the text that it publishes."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tollgate.engines.diagnosis import RULES, diagnose, summary
+from tollgate.engines.diagnosis import OUT_OF_HOST_MEMORY, RULES, diagnose, summary
 
 LOGS = Path(__file__).parent / "logs"
+ALL_RULES = (*RULES, OUT_OF_HOST_MEMORY)
 SEEN = {
     "llamacpp/bad_flag": "unknown_argument",
     "llamacpp/unknown_architecture": "unknown_architecture",
@@ -68,6 +70,12 @@ def test_a_published_line_is_understood(line: str, rule: str) -> None:
 
 def test_every_rule_has_a_log() -> None:
     assert {rule.name for rule in RULES} == {*SEEN.values(), *PUBLISHED.values()}
+
+
+def test_the_page_lists_each_rule_and_says_whose_log_was_seen() -> None:
+    page = (LOGS.parents[2] / "docs" / "how-to" / "troubleshoot-models.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \|.*\| (seen|published)[^|]* \|$", page, re.MULTILINE))
+    assert listed == {rule.name: "seen" if rule.name in SEEN.values() else "published" for rule in ALL_RULES}
 
 
 def test_the_earliest_error_wins_and_warnings_come_last() -> None:

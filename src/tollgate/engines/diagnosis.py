@@ -163,7 +163,10 @@ RULES: Final[tuple[Rule, ...]] = (
         "offline",
         r"outgoing traffic has been disabled",
         "A file is missing, and engines never download",
-        ("Name the file in the source's files, and start again: it is downloaded first.",),
+        (
+            "Check the path of the source: what is not there, engines take for a repository of the hub.",
+            "Or name the file in the source's files: it is downloaded before the start.",
+        ),
         "files",
     ),
     Rule(
