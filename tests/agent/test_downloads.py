@@ -226,6 +226,7 @@ async def test_a_list_cannot_write_outside_the_store_and_a_store_that_cannot_be_
     hub: HubServer, tmp_path: Path
 ) -> None:
     hub.lists[REPO] = [listed(name, SMALL) for name in ("../../evil.gguf", "/evil.gguf", "a/../../evil.gguf")]
+    hub.lists[REPO] += [{**listed("evil.gguf", b"x"), "oid": "/../../../evil"}]
     assert (await failed(downloads(hub, tmp_path), HubSource(repo_id=REPO))).reason == "absent"
     assert (await failed(downloads(hub, Path("/sys/tollgate")))).reason == "read_only"
 

@@ -1,10 +1,13 @@
 """Headers are read, and hostile ones are refused before they cost anything."""
 
+import contextlib
 import io
 import json
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engines.gguf_files import gguf, text, tiny
 from engines.headers_of import safetensors_header
@@ -127,6 +130,41 @@ def test_config_json_of_a_model_of_several_parts() -> None:
 def test_a_hostile_config_is_refused(config: bytes) -> None:
     with pytest.raises(BadHeader):
         headers.config_json(config)
+
+
+SMALL = gguf(
+    {"general.architecture": "llama", "llama.block_count": 2, "general.name": "n", "tokenizer.ggml.tokens": ["a", "b"]},
+    [("token_embd.weight", [32, 2], 0, bytes(256)), ("b", [256], 12, bytes(144))],
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), min_size=1, max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_gguf_header_is_read_or_refused(changes: list[tuple[int, int]]) -> None:
+    file = bytearray(SMALL)
+    for at, byte in changes:
+        file[at] = byte
+    with contextlib.suppress(BadHeader):
+        headers.gguf(io.BytesIO(file), len(file)).model_dump_json()
+
+
+TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+VALUES: list[object] = [
+    None, True, -1, 10**30, 1.5, "x", "é" * 10_000, [], [None], ["sliding_attention", 1], {}, {"quant_method": []},
+    TENSOR, TENSOR | {"shape": "x"}, TENSOR | {"shape": [1.5]}, TENSOR | {"data_offsets": [4, 0]}, {"head_dim": [[1]]},
+]  # fmt: skip
+NAMES = [
+    "architectures", "model_type", "text_config", "num_hidden_layers", "num_attention_heads", "head_dim", "layer_types",
+    "sliding_window", "quantization_config", "dtype", "hidden_act", "num_experts", "moe_intermediate_size", "auto_map",
+]  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(VALUES)))
+@settings(max_examples=100, deadline=None)
+def test_any_json_is_a_config_or_refused(config: dict[str, object]) -> None:
+    headers.config_json(config).model_dump_json()
+    with contextlib.suppress(BadHeader):
+        headers.safetensors(io.BytesIO(packed(config)))
 
 
 def test_numbers_of_a_config_that_cannot_be_are_left_out() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal, NamedTuple, Self
@@ -18,6 +19,9 @@ MOST_REDIRECTS: Final = 5
 MOST_LIST_BYTES: Final = 32 * 2**20
 MOST_PAGES: Final = 200
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
+_GIT_ID: Final = re.compile(r"[0-9a-f]{40}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+"""Digests are part of file names here."""
 _LATER: Final = {408, 425, 429, 500, 502, 503, 504}
 
 Reason = Literal["gated", "absent", "no_space", "digest", "network", "offline", "read_only"]
@@ -147,7 +151,8 @@ def _file(listed: Any) -> HubFile | None:
                 return None
             large = listed.get("lfs")
             sha256 = large.get("oid") if isinstance(large, dict) else None
-            return HubFile(path, size, str(sha256) if sha256 else None, git_id)
+            if _GIT_ID.fullmatch(git_id) and (sha256 is None or _SHA256.fullmatch(str(sha256))):
+                return HubFile(path, size, sha256, git_id)
     return None
 
 
