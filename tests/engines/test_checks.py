@@ -23,6 +23,7 @@ CASES: list[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     (E, "Flag with a field", {"arguments": ["--max-model-len", "10"]}, {}, {}),
     (E, "Not a flag", {"arguments": ["other-model"]}, {}, {}),
     (W, "Sampling option", {"arguments": ["--temperature", "0"]}, {}, {}),
+    (E, "Flag not allowed", {"engine": "custom", "arguments": ["--seed", "0"]}, {}, {}),
     (E, "Variable not allowed", {"environment": {"LD_PRELOAD": "/x.so"}}, {}, {}),
     (E, "Too few GPUs", {"tensor_parallel": 4}, {}, {}),
     (E, "No such GPU", {"gpus": [7]}, {}, {}),
