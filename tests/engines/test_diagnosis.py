@@ -18,6 +18,15 @@ SEEN = {
     "llamacpp/missing_file": "files_not_found",
     "llamacpp/quantised_v": "quantised_v_cache",
     "llamacpp/busy_port": "address_in_use",
+    "vllm/bad_flag": "unknown_argument",
+    "vllm/heads_not_divisible": "heads_not_divisible",
+    "vllm/context_beyond_model": "context_beyond_model",
+    "vllm/unknown_architecture": "unknown_architecture",
+    "vllm/unknown_type": "unknown_architecture",
+    "vllm/custom_code": "custom_code",
+    "vllm/quantization_not_in_files": "quantization_not_in_files",
+    "vllm/offline": "offline",
+    "vllm/gated": "gated",
 }
 """Logs that were written here, by starting an engine so."""
 PUBLISHED = {
