@@ -116,6 +116,12 @@ def test_a_summary_of_what_an_engine_said_of_itself() -> None:
     assert said["model_path"] == "tiny.gguf"
     assert (said["kv_cache_tokens"], said["buffers_mib"]["model"], said["buffers_mib"]["KV"]) == (2048, 1.39, 1.0)
     assert any("CORS" in line for line in said["warnings"])
+    on_a_cpu = summary((LOGS / "vllm" / "started.txt").read_text())
+    assert (on_a_cpu["engine_version"], on_a_cpu["kv_cache_tokens"], on_a_cpu["kv_cache_gib"]) == (
+        "0.32.0",
+        1_048_576,
+        1,
+    )
     vllm = summary(
         "INFO vLLM API server version 0.32.0\nINFO Starting to load model /m/tiny...\nWARNING slow\n"
         "INFO Model loading took 14.99 GiB and took 3.5 seconds\nINFO Available KV cache memory: 3.81 GiB\n"
