@@ -31,6 +31,7 @@ class HubServer:
         self.repos: dict[str, dict[str, bytes]] = {}
         self.lists: dict[str, list[dict[str, Any]]] = {}
         """Lists that differ from the files."""
+        self.gated: set[str] = set()
         self.faults: deque[Fault] = deque()
         self.elsewhere: HubServer | None = None
         """Where files are redirected to."""
@@ -103,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, repo: str, name: str) -> None:
         authorization = self.headers.get("authorization")
         self.hub.asked.append((name, self.headers.get("range"), authorization))
-        if "gated" in repo and authorization != f"Bearer {TOKEN}":
+        if repo in self.hub.gated and authorization != f"Bearer {TOKEN}":
             self._refuse(403 if authorization else 401, "GatedRepo")
         elif self.hub.elsewhere:
             self._answer(b"", {"location": f"{self.hub.elsewhere.url}{self.path}"}, 302)

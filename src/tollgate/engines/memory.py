@@ -112,7 +112,8 @@ def _paged(spec: Spec, facts: Facts, gpu_count: int) -> Estimate:
         utilization=utilization if gpu_count and not speech else 1.0,
         note="The engine's memory is that of its files and about half a GiB."
         if speech
-        else f"KV cache of one sequence of {context} tokens. The engine fills {utilization:.0%} of each GPU.",
+        else f"KV cache of one sequence of {context} tokens."
+        + (f" The engine fills {utilization:.0%} of each GPU." if gpu_count else ""),
     )
 
 
