@@ -27,6 +27,7 @@ SEEN = {
     "vllm/quantization_not_in_files": "quantization_not_in_files",
     "vllm/offline": "offline",
     "vllm/gated": "gated",
+    "vllm/files_not_found": "files_not_found",
 }
 """Logs that were written here, by starting an engine so."""
 PUBLISHED = {
@@ -79,6 +80,8 @@ def test_a_published_line_is_understood(line: str, rule: str) -> None:
 
 def test_every_rule_has_a_log() -> None:
     assert {rule.name for rule in RULES} == {*SEEN.values(), *PUBLISHED.values()}
+    logs = {f"{file.parent.name}/{file.stem}" for file in LOGS.glob("*/*.txt") if file.stem != "started"}
+    assert logs == set(SEEN)
 
 
 def test_the_page_lists_each_rule_and_says_whose_log_was_seen() -> None:
