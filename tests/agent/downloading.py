@@ -14,7 +14,7 @@ from tollgate.engines.schemas import HubSource
 SOURCE: Final = HubSource(repo_id="ours/tiny", files=["tiny.gguf"])
 NO_SPACE: Final = 3
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tollgate.agent.downloads"])
+_processes.set_forkserver_preload(["tollgate.agent.downloads", "agent.downloading", "pytest"])
 
 
 def started(store: Path, hub: str, most_file_bytes: int | None = None) -> ForkServerProcess:
