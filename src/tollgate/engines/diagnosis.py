@@ -118,7 +118,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "quantization_not_in_files",
         r"Cannot find the config file for (\w+)",
         "The files are not quantised in this way",
-        ("Remove quantization: it is {1}, and the files have no settings for it.",),
+        ("Remove quantization ({1}): the files have no settings for it.",),
         "arguments",
     ),
     Rule(
