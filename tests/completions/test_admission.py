@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from completions.paid import admit, audited, released, settle, settled
+from gateway import ONE_DOOR
 from people import OLD_PEPPER, PEPPER, Person
 from tollgate.core.errors import InternalError
 from tollgate.credits import store as credits
@@ -316,6 +317,7 @@ async def test_the_id_of_another_org_s_request_is_no_way_in(door: Door, payer: A
     assert await balance_of(other) == (CREDIT, 0)
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -369,6 +371,7 @@ async def test_a_key_without_the_scope_is_refused(door: Door, payer: Any) -> Non
     assert refused["refusal"]["code"] == "permission_denied"
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("patterns", "models", "allowed"),
     [
@@ -470,6 +473,7 @@ async def test_a_monthly_quota_starts_anew_on_its_day_and_not_on_another(
         assert await sql(shared_database, used, someone.key_id) == 30
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("what", "bound"),
     [
@@ -677,6 +681,7 @@ async def test_a_batch_of_replays_takes_what_is_left_of_the_window(
     assert ["replay" in answer for answer in answers].count(True) == 2
 
 
+@ONE_DOOR
 @pytest.mark.parametrize("outcome", ["settled", "unsettled"])
 @pytest.mark.parametrize("answer", [{}, {"answer": None}, {"answer": {"kept": False}}])
 async def test_an_idempotency_key_whose_request_ended_without_an_answer_says_so(
@@ -881,7 +886,7 @@ async def test_the_audit_names_what_does_not_fit(own_database: str, sql: Callabl
     assert {("stray_charge", stray), ("running_balance", stray)} <= set(await faults())
 
 
-@pytest.mark.parametrize("wire", ["postgres"], indirect=True)
+@ONE_DOOR
 async def test_neither_admitting_nor_settling_reads_a_table_whole(door: Door, payer: Any, shared_database: str) -> None:
     """Not even while the tables are small: the plan of that moment would stay when they are large."""
     someone = await payer()
