@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import shutil
@@ -56,6 +57,7 @@ grant execute on all functions in schema tollgate to service_role;
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile(
     "tollgate",
+    max_examples=50,
     deadline=None,
     derandomize="CI" in os.environ,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine fails no test
@@ -81,6 +83,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than there are cores, since many tests wait for a server. All of them share one Postgres."""
     return min((os.cpu_count() or 1) + 1, 12)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Ten thousand tests are made, and none of them is garbage: looking for it takes each worker seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import pytest
 
 from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, serving
@@ -15,6 +16,8 @@ from tollgate.sandbox import API
 from tollgate.sandbox.app import Sandbox
 
 CHAT = "/v1/chat/completions"
+ONE_DOOR = pytest.mark.parametrize("wire", ["postgres"], indirect=True)
+"""For many values of what does not depend on the door, and where other tests call the same through both."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import ONE_DOOR
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.database import Door
@@ -89,6 +90,7 @@ async def test_filters_narrow_the_list(
     assert [event["action"] for event in found] == actions
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("query", "param"),
     [

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from completions.paid import an_item
+from gateway import ONE_DOOR
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.core.errors import BadRequest
@@ -210,6 +211,7 @@ async def test_no_form_shows_a_secret_or_a_digest(client: httpx.AsyncClient, per
             assert secret not in answer.text
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("query", "param"),
     [

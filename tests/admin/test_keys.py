@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import ONE_DOOR
 from operators import admitted, settled
 from people import PEPPER, Person
 from tollgate.app import create_app
@@ -151,6 +152,7 @@ async def test_filters_narrow_the_list_and_pages_and_orders_agree(client: httpx.
     assert own.json()["id"] in [key["id"] for key in found]
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("query", "param"),
     [

@@ -14,7 +14,7 @@ import yaml
 from admin.api_client import ApiClient
 from admin.monitoring import MANAGEMENT_KEY, installation, paid, seen
 from completions.paid import HOLD, Watched, an_item, unsettled
-from gateway import Upstream
+from gateway import ONE_DOOR, Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat
 from tollgate.admin.schemas.metrics import Metric, render
@@ -237,6 +237,7 @@ async def test_only_an_admin_s_key_with_that_scope_opens_it(api: ApiClient, pers
 TOKEN = "metrics-token-of-the-tests"
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("given", "headers", "status"),
     [

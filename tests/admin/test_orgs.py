@@ -332,7 +332,6 @@ async def test_an_empty_org_is_deleted_and_its_history_stays(
         "org.created",
         "org.deleted",
     ]
-    assert (await door.call("tollgate_audit_books"))["faults"] == []
     for again in (
         await operator.delete(f"/admin/orgs/{someone.org_id}"),
         await operator.get(f"/admin/orgs/{someone.org_id}"),

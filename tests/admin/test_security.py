@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from completions.paid import an_item
+from gateway import ONE_DOOR
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.audit import store
@@ -511,6 +512,7 @@ async def test_another_org_s_events_are_not_among_one_s(look: Any, five: Person,
     assert {event["key_id"] for event in (await look(key_id=other.key_id))["data"]} == {other.key_id}
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("query", "param"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import ONE_DOOR
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.core.money import credits_text
@@ -372,6 +373,7 @@ async def test_a_file_of_everyone_s_requests_has_the_costs(office: Office) -> No
     assert [line.split(",")[0] for line in lines] == office.having(model="maker/model-1")
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("path", "query", "param"),
     [

@@ -225,7 +225,6 @@ async def test_a_user_moves_with_the_keys_and_the_new_org_pays_from_then_on(
         {"action": "user.updated", "org": someone.org_id, "details": trail},
         {"action": "user.updated", "org": host.org_id, "details": trail},
     ]
-    assert (await door.call("tollgate_audit_books"))["faults"] == []
 
 
 async def test_a_move_to_nowhere_moves_nobody(operator: httpx.AsyncClient, person: Any) -> None:
@@ -261,7 +260,6 @@ async def test_requests_and_moves_at_once_keep_the_books(
     orgs = [(await operator.get(f"/admin/orgs/{home}")).json() for home in homes]
     assert sum(org["credits_nanos"] for org in orgs) == 2 * CREDIT - sum(spent)
     assert [org["held_nanos"] for org in orgs] == [0, 0]
-    assert (await door.call("tollgate_audit_books"))["faults"] == []
 
 
 async def test_deleting_a_user_revokes_the_keys_and_keeps_what_was_done(

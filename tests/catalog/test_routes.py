@@ -10,6 +10,7 @@ import httpx
 import pytest
 from starlette.middleware import Middleware
 
+from gateway import ONE_DOOR
 from people import PEPPER, Person
 from sandbox.serving import a_sandbox, serving
 from tollgate.catalog import routes, rules, store
@@ -130,6 +131,7 @@ async def test_prices_are_what_this_org_is_charged(
     }
 
 
+@ONE_DOOR
 @pytest.mark.parametrize("mount", ["/v1", "/api/v1", ""])
 @pytest.mark.parametrize("name", ["sandbox/echo", "sandbox/free:free", "~sandbox/echo-latest"])
 async def test_one_model_is_shown_as_it_is_listed(get: Any, person: Any, mount: str, name: str) -> None:
@@ -227,6 +229,7 @@ async def test_the_database_agrees_on_what_the_key_may_use(shared_database: str,
             assert rules.allowed([pattern], name) is decided, (pattern, name)
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("modalities", "expected"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway import ONE_DOOR
 from people import refused
 from tollgate.audit import store as audit
 from tollgate.catalog import store
@@ -205,6 +206,7 @@ async def test_the_same_at_once_is_made_once(operator: Door, model: str) -> None
     assert len({answer["id"] for answer in routes}) == 1
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -242,6 +244,7 @@ async def test_a_server_that_makes_no_sense_is_refused_by_name(
     assert error.param == param
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -397,6 +400,7 @@ async def test_no_alias_stands_for_another(operator: Door, model: str) -> None:
     await store.delete_alias(operator, one)
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("field", "wrong"),
     [

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from completions.paid import admit, audited, released, settle, settled
+from gateway import ONE_DOOR
 from people import OLD_PEPPER, PEPPER, Person
 from tollgate.core.errors import InternalError
 from tollgate.credits import store as credits
@@ -98,7 +99,6 @@ async def test_a_request_is_held_then_charged_what_it_cost(door: Door, payer: An
         "suspended_org_id": None,
     }
     assert await balance_of(someone) == (CREDIT - 26_250, 0)
-    await audited(door)
 
 
 async def test_a_released_request_costs_nothing(door: Door, payer: Any) -> None:
@@ -108,7 +108,6 @@ async def test_a_released_request_costs_nothing(door: Door, payer: Any) -> None:
     (done,) = await settle(door, released(asked))
     assert done["settled"]["state"] == "released"
     assert await balance_of(someone) == (CREDIT, 0)
-    await audited(door)
 
 
 async def test_a_charge_of_nothing_is_settled_without_a_transfer(door: Door, payer: Any) -> None:
@@ -117,7 +116,6 @@ async def test_a_charge_of_nothing_is_settled_without_a_transfer(door: Door, pay
     await admit(door, asked)
     await settle(door, settled(asked, 0))
     assert await balance_of(someone) == (CREDIT, 0)
-    await audited(door)
 
 
 async def test_repeating_admit_and_settle_changes_nothing(door: Door, payer: Any) -> None:
@@ -131,7 +129,6 @@ async def test_repeating_admit_and_settle_changes_nothing(door: Door, payer: Any
     assert await balance_of(someone) == (CREDIT - 1000, 0)
     assert (await admit(door, asked))[0]["granted"]["id"] == asked["id"]
     assert await balance_of(someone) == (CREDIT - 1000, 0)
-    await audited(door)
 
 
 async def test_the_first_outcome_of_a_request_stands(door: Door, payer: Any) -> None:
@@ -144,7 +141,6 @@ async def test_the_first_outcome_of_a_request_stands(door: Door, payer: Any) -> 
     answers.append((await settle(door, released(asked)))[0]["settled"])
     assert sum(not answer["again"] for answer in answers) == 1
     assert len({(answer["state"], answer["charge_nanos"]) for answer in answers}) == 1
-    await audited(door)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +182,6 @@ async def test_a_settlement_that_nothing_could_carry_is_quarantined_at_its_hold_
     row = "select (quarantined, charge_nanos, cost_nanos)::text from tollgate.requests where id = $1"
     assert await sql(shared_database, row, asked["id"]) == f"(t,{held},105000)"
     assert await balance_of(someone) == (CREDIT - held - 700, 0)
-    await audited(door)
 
 
 async def test_an_unsettled_request_keeps_its_hold_until_the_truth_is_known(door: Door, payer: Any) -> None:
@@ -198,7 +193,6 @@ async def test_an_unsettled_request_keeps_its_hold_until_the_truth_is_known(door
     await audited(door)
     await settle(door, settled(asked, 700))
     assert await balance_of(someone) == (CREDIT - 700, 0)
-    await audited(door)
 
 
 async def test_a_cost_above_the_hold_posts_and_is_recorded(
@@ -214,7 +208,6 @@ async def test_a_cost_above_the_hold_posts_and_is_recorded(
     free = item(someone, fixed_nanos="0", output_nanos="0")
     (refused,) = await admit(door, free)
     assert refused["refusal"]["code"] == "insufficient_credits"
-    await audited(door)
 
 
 async def test_a_bound_the_balance_cannot_cover_is_refused_with_what_it_could(door: Door, payer: Any) -> None:
@@ -257,7 +250,6 @@ async def test_two_hundred_at_once_on_a_balance_for_thirty_seven(door: Door, pay
     assert await balance_of(someone) == (38 * hold - 1, 37 * hold)
     await asyncio.gather(*(settle(door, settled(one, hold)) for one in served))
     assert await balance_of(someone) == (hold - 1, 0)
-    await audited(door)
 
 
 async def test_a_batch_answers_each_item_for_itself(door: Door, payer: Any, person: Any) -> None:
@@ -286,7 +278,6 @@ async def test_batches_in_any_order_never_wait_in_a_circle(door: Door, payer: An
     assert all("granted" in answer for answers in admitted for answer in answers)
     done = await asyncio.gather(*(settle(door, *(settled(one, 5) for one in batch)) for batch in batches))
     assert all(not answer["settled"]["again"] for answers in done for answer in answers)
-    await audited(door)
 
 
 async def test_batches_keep_the_order_while_a_pepper_is_rotated(door: Door, payer: Any) -> None:
@@ -315,7 +306,6 @@ async def test_an_id_that_a_batch_names_twice_is_one_request(door: Door, payer: 
     (_, done, _) = await settle(door, unsettled, settled(asked, 70), settled(asked, 90))
     assert done["settled"]["charge_nanos"] == 70
     assert await balance_of(someone) == (CREDIT - 70, 0)
-    await audited(door)
 
 
 async def test_the_id_of_another_org_s_request_is_no_way_in(door: Door, payer: Any) -> None:
@@ -327,6 +317,7 @@ async def test_the_id_of_another_org_s_request_is_no_way_in(door: Door, payer: A
     assert await balance_of(other) == (CREDIT, 0)
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -372,7 +363,6 @@ async def test_a_key_ended_in_mid_flight_is_charged_and_then_refused(door: Door,
     await settle(door, settled(asked, 900))
     (refused,) = await admit(door, item(someone))
     assert refused["refusal"]["code"] == f"key_{state}"
-    await audited(door)
 
 
 async def test_a_key_without_the_scope_is_refused(door: Door, payer: Any) -> None:
@@ -381,6 +371,7 @@ async def test_a_key_without_the_scope_is_refused(door: Door, payer: Any) -> Non
     assert refused["refusal"]["code"] == "permission_denied"
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("patterns", "models", "allowed"),
     [
@@ -482,6 +473,7 @@ async def test_a_monthly_quota_starts_anew_on_its_day_and_not_on_another(
         assert await sql(shared_database, used, someone.key_id) == 30
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("what", "bound"),
     [
@@ -689,6 +681,7 @@ async def test_a_batch_of_replays_takes_what_is_left_of_the_window(
     assert ["replay" in answer for answer in answers].count(True) == 2
 
 
+@ONE_DOOR
 @pytest.mark.parametrize("outcome", ["settled", "unsettled"])
 @pytest.mark.parametrize("answer", [{}, {"answer": None}, {"answer": {"kept": False}}])
 async def test_an_idempotency_key_whose_request_ended_without_an_answer_says_so(
@@ -847,7 +840,6 @@ async def test_holds_that_nobody_swept_end_at_their_prompt(
     assert await balance_of(someone) == (CREDIT - 5250, 3 * held)
     row = "select (state, estimated, charge_nanos, cost_nanos)::text from tollgate.requests where id = $1"
     assert await sql(shared_database, row, lost["id"]) == "(settled,t,5250,5000)"
-    await audited(door)
 
 
 async def test_where_there_is_pg_cron_it_ends_them(bare_database: str, sql: Callable[..., Any]) -> None:
@@ -894,7 +886,7 @@ async def test_the_audit_names_what_does_not_fit(own_database: str, sql: Callabl
     assert {("stray_charge", stray), ("running_balance", stray)} <= set(await faults())
 
 
-@pytest.mark.parametrize("wire", ["postgres"], indirect=True)
+@ONE_DOOR
 async def test_neither_admitting_nor_settling_reads_a_table_whole(door: Door, payer: Any, shared_database: str) -> None:
     """Not even while the tables are small: the plan of that moment would stay when they are large."""
     someone = await payer()

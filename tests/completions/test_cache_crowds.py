@@ -11,7 +11,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from completions.paid import Auditor, Client, Turnstile, Watched, app, database
-from gateway import Upstream, running
+from gateway import ONE_DOOR, Upstream, running
 from people import Person
 from sandbox.serving import a_chat, serving, until
 from servers.redis import Redis, redis
@@ -23,8 +23,6 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 STORM = [a_chat(f"Storm {number}.", cache=True) for number in range(10)]
-ONE_DOOR = pytest.mark.parametrize("wire", ["postgres"], indirect=True)
-"""For what has nothing to do with the door."""
 BODY = a_chat("All together.", cache=True)
 
 

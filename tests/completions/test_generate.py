@@ -144,7 +144,6 @@ async def test_each_prompt_of_a_batch_is_paid_for_and_answered_in_order(stage: S
     assert (told["model"], told["charge_nanos"], told["charge_credits"]) == (ECHO, total, credits_text(total))
     assert answer.headers["x-tollgate-charge-nanos"] == str(total) == str(await stage.charged(someone))
     assert await stage.money(someone) == (NANOS_PER_CREDIT - total, 0)
-    await stage.books_agree()
 
 
 async def test_a_prompt_that_fails_costs_nothing_and_leaves_the_others(stage: Stage) -> None:
@@ -166,7 +165,6 @@ async def test_a_prompt_that_fails_costs_nothing_and_leaves_the_others(stage: St
     assert (by_balance["status"], by_balance["error"]["code"]) == (402, "insufficient_credits")
     assert by_balance["error"]["required_nanos"] > by_balance["error"]["available_nanos"]
     assert "request_id" not in by_balance
-    await stage.books_agree()
 
 
 async def test_a_limit_that_is_hit_midway_refuses_the_rest_and_says_when_to_come_again(stage: Stage) -> None:
@@ -269,7 +267,6 @@ async def test_a_storm_of_batches_spends_what_there_is_and_no_more(stage: Stage)
     total = sum(result["charge_nanos"] for result in paid)
     assert await stage.charged(spender) == total
     assert await stage.money(spender) == (20 * hold - total, 0)
-    await stage.books_agree()
 
 
 async def test_an_org_that_may_have_two_open_is_served_two_at_a_time(stage: Stage) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from completions.paid import admit, an_item, audited, released, settle, settled
-from gateway import Gateway
+from completions.paid import admit, an_item, released, settle, settled
+from gateway import ONE_DOOR, Gateway
 from people import PEPPER, Person
 from sandbox.serving import a_chat
 from tollgate.database import Door
@@ -43,7 +43,7 @@ def code(answer: dict[str, Any]) -> str:
     return str(answer["refusal"]["code"]) if "refusal" in answer else "granted"
 
 
-@pytest.mark.parametrize("wire", ["postgres"], indirect=True)
+@ONE_DOOR
 @pytest.mark.parametrize("of", ["org", "key"])
 async def test_many_connections_never_have_more_open_than_the_bound_and_do_reach_it(
     door: Door, customer: Customer, shared_database: str, sql: Sql, of: str
@@ -82,7 +82,6 @@ async def test_many_connections_never_have_more_open_than_the_bound_and_do_reach
     assert told <= {BOUND}
     full = [await call(connections[0], "admit", an_item(someone)) for _ in range(BOUND + 1)]
     assert [code(answer) for answer in full] == ["granted"] * BOUND + ["too_many_in_flight"]
-    await audited(door)
     for connection in connections:
         await connection.close()
 
@@ -120,7 +119,6 @@ async def test_a_request_counts_until_its_hold_ends(
         await settle(door, ending)
     codes.append(code((await admit(door, an_item(someone)))[0]))
     assert codes == ["granted", "too_many_in_flight", "granted", "too_many_in_flight", "granted"]
-    await audited(door)
 
 
 async def test_a_batch_fills_the_bound_and_no_more(
@@ -135,7 +133,6 @@ async def test_a_batch_fills_the_bound_and_no_more(
     await settle(door, *(settled(one, 5) for one in open_ones[:2]))
     answers = await admit(door, *(an_item(someone) for _ in range(5)))
     assert sorted(map(code, answers)) == ["granted"] * 2 + ["too_many_in_flight"] * 3
-    await audited(door)
 
 
 async def test_an_org_follows_its_plan_s_bound_unless_it_has_its_own(
@@ -166,13 +163,11 @@ async def test_a_key_s_bound_holds_within_the_org_s_and_counts_what_was_open_bef
     answers = await admit(door, *(an_item(someone) for _ in range(2)))
     refused = next(answer for answer in answers if "refusal" in answer)
     assert refused["refusal"]["facts"] == {"limit": 2, "in_flight": 2, "of": "key", "key_id": someone.key_id}
-    await audited(door)
     await settle(door, settled(early, 5))
     assert code((await admit(door, an_item(someone)))[0]) == "granted"
     assert (await bind_key(door, someone, None))["key"]["open_requests"] is None
     assert code((await admit(door, an_item(someone)))[0]) == "granted"
     assert (await bind_key(door, someone, 9))["key"]["open_requests"] == 3
-    await audited(door)
 
 
 async def test_a_rotated_key_and_its_successor_share_one_bound_however_long_ago_it_ended(
@@ -193,7 +188,6 @@ async def test_a_rotated_key_and_its_successor_share_one_bound_however_long_ago_
     await settle(door, settled(old, 5))
     answers = await admit(door, *(an_item(someone, caller=caller) for _ in range(3)))
     assert sorted(map(code, answers)) == ["granted", "granted", "too_many_in_flight"]
-    await audited(door)
 
 
 async def test_a_client_is_told_to_come_again_in_a_second(

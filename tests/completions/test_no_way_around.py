@@ -162,7 +162,6 @@ async def test_no_post_is_answered_that_was_not_admitted_and_charged(house: Hous
                 assert row["state"] == ("unsettled" if row["endpoint"] == "speech" else "settled")
             assert house.door.called.count("tollgate_admit") <= 1
     assert answered >= PAID
-    await house.stage.books_agree()
 
 
 async def test_nothing_is_answered_without_a_key_or_without_credits(house: House) -> None:

@@ -226,4 +226,3 @@ async def test_a_cost_far_beyond_the_hold_is_charged_in_full_once_the_record_con
     owed, row = stage.gateway.upstream.owed_nanos - owed_before, await stage.row(someone)
     assert owed > 10 * row["hold_nanos"]
     assert (row["state"], row["charge_nanos"], row["quarantined"]) == ("settled", owed, False)
-    await stage.books_agree()

@@ -9,7 +9,7 @@ import pytest
 
 from completions.asks import SAYING, asking
 from completions.paid import Auditor, Line, Turnstile, database, eventually
-from gateway import CHAT, Gateway, Upstream, running
+from gateway import CHAT, ONE_DOOR, Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat, serving
 from servers.relay import Relay
@@ -83,6 +83,7 @@ async def test_exactly_as_many_are_served_at_once_as_the_balance_covers(
     await auditor.agree(someone, spent=instances[0].upstream.owed_nanos - already_owed)
 
 
+@ONE_DOOR
 async def test_one_after_the_other_they_spend_the_balance_down_to_less_than_one_hold(
     instances: Sequence[Gateway], customer: Customer, auditor: Auditor
 ) -> None:

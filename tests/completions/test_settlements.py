@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from completions.paid import HOLD, Auditor, Client, Watched, an_item, app, cancelled_at, eventually, rooms
-from gateway import Upstream
+from gateway import ONE_DOOR, Upstream
 from people import Person
 from sandbox.serving import a_chat
 from tollgate.completions import settlements as ours
@@ -96,6 +96,7 @@ async def test_a_settlement_whose_answer_is_lost_is_made_again_and_charged_once(
     await auditor.agree(someone, spent=700)
 
 
+@ONE_DOOR
 @pytest.mark.parametrize("state", ["40P01", "08006", "57P01", "53300", "55P03", "57014", "25006"])
 async def test_what_may_pass_is_tried_again(
     shared_database: str,

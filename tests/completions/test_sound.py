@@ -108,7 +108,6 @@ async def test_a_form_is_charged_what_it_cost(
     if model == EAR:
         assert cost == seconds * SECOND
         assert row["hold_nanos"] < 2 * cost
-    await stage.books_agree()
 
 
 async def test_openrouters_json_is_the_same_call(stage: Stage) -> None:
@@ -334,7 +333,6 @@ async def test_what_goes_wrong_is_settled_by_the_record(stage: Stage, fault: str
     await stage.sweep(someone)
     assert (await stage.row(someone))["state"] in ("settled", "released")
     assert await stage.charged(someone) == stage.gateway.upstream.owed_nanos - before
-    await stage.books_agree()
 
 
 TEXT = {"text": "Nine crates of limes."}
@@ -519,7 +517,6 @@ async def test_who_leaves_a_stream_pays_for_the_sound_that_the_server_has(own: O
         await eventually(lambda: server.seen[0].left.is_set())
     await eventually(lambda: files() == before)
     assert await own.stage.charged(someone) == 13 * OWN
-    await own.stage.books_agree()
 
 
 async def test_translations_are_for_servers_that_have_them(own: Own) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from completions.paid import admit, an_item, audited, settle, settled
+from completions.paid import admit, an_item, settle, settled
 from gateway import Gateway
 from people import Person
 from sandbox.serving import a_chat
@@ -63,7 +63,6 @@ async def test_the_second_quarantined_request_within_an_hour_suspends_paid_calls
     )
     found = json.loads(await sql(shared_database, recorded, someone.org_id))
     assert found == [1, "quarantined_usage", "critical", someone.org_id]
-    await audited(door)
 
 
 async def test_an_hour_apart_they_suspend_nothing(
@@ -98,7 +97,6 @@ async def test_while_suspended_what_runs_is_settled_and_what_was_granted_is_gran
     assert "granted" in (await admit(door, running))[0]
     (done,) = await settle(door, settled(running, 7))
     assert done["settled"]["state"] == "settled"
-    await audited(door)
 
 
 async def test_a_client_is_told_whom_to_ask_and_may_still_look(

@@ -237,7 +237,7 @@ def test_redacting_twice_changes_nothing_more(secret: str, text: str) -> None:
 )
 def test_no_text_takes_longer_than_its_length_allows(piece: str) -> None:
     with not_hanging():
-        redact((piece * 1_000_000)[:1_000_000])
+        redact((piece * 400_000)[:400_000])
 
 
 def test_digits_inside_of_an_id_are_no_card() -> None:

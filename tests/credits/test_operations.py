@@ -163,7 +163,6 @@ async def test_a_storm_of_operations_leaves_books_that_agree(
     assert await sql(
         shared_database, "select balance_nanos >= held_nanos from tollgate.orgs where id = $1", someone.org_id
     )
-    assert (await someone.door.call("tollgate_audit_books"))["faults"] == []
     noted = await sql(
         shared_database,
         "select count(*) from tollgate.audit_events"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway import ONE_DOOR
 from sandbox.serving import PATIENCE_SECONDS, until
 from servers.postgres import GUARDED_PASSWORD, Cluster
 from servers.postgrest import token
@@ -291,7 +292,6 @@ async def test_a_key_that_supabase_refuses_is_unavailable(supabase_api: Relay, k
         pytest.param(http_answer("302 Found", ""), id="a redirect"),
         pytest.param(http_answer("200 OK", "[" * 100_000), id="nesting without end"),
         pytest.param(b"garbage\r\n\r\n", id="not HTTP"),
-        pytest.param(b"", id="nothing"),
     ],
 )
 @pytest.mark.parametrize("wire", ["supabase"], indirect=True)
@@ -300,7 +300,8 @@ async def test_what_is_not_an_answer_of_ours_is_unavailable(door: Door, wire: Re
     assert isinstance(await refusal(door, "tollgate_health"), DatabaseUnavailable)
 
 
-@pytest.mark.parametrize("wire", ["postgres"], indirect=True)
+@IMPATIENT
+@ONE_DOOR
 async def test_a_server_that_does_not_speak_postgres_is_unavailable(door: Door, wire: Relay) -> None:
     wire.canned = b"HTTP/1.1 400 Bad Request\r\n\r\n"
     assert isinstance(await refusal(door, "tollgate_health"), DatabaseUnavailable)

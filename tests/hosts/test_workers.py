@@ -21,7 +21,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 ROOT = Path(__file__).parents[2]
-WORKERS = 4
+WORKERS = 2
 CALLER = "203.0.113.7"
 FORGED = "198.51.100.66"
 CLAIMS = dict.fromkeys(("x-forwarded-for", "x-real-ip", "forwarded", "cf-connecting-ip", "do-connecting-ip"), FORGED)

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,27 +81,43 @@ def settings_of(page: Path) -> dict[str, str]:
     return dict(setting.split("=", 1) for setting in chain.from_iterable(starts))
 
 
-@pytest.fixture
-def address(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """What `make up` serves, with data of its own. Its terminal is a file."""
-    port = free_port()
-    monkeypatch.setenv("TOLLGATE_DATA_DIR", str(tmp_path / "data"))
-    given = os.environ | settings_of(page) | {"PORT": str(port)}
-    with (tmp_path / "screen").open("wb") as screen:
+@contextlib.contextmanager
+def up(data: Path, settings: Mapping[str, str], screen: Path) -> Iterator[str]:
+    """What `make up` serves with this data. Its terminal is a file."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    given = os.environ | settings | {"PORT": str(port), "TOLLGATE_DATA_DIR": str(data)}
+    with screen.open("wb") as shown:
         deadline = time.monotonic() + WAIT_SECONDS
-        up = subprocess.Popen([*MAKE.split(), "up"], cwd=ROOT, env=given, stdout=screen, stderr=screen, process_group=0)
+        made = subprocess.Popen([*MAKE.split(), "up"], cwd=ROOT, env=given, stdout=shown, stderr=shown, process_group=0)
         try:
-            while not is_healthy(f"http://127.0.0.1:{port}"):
-                assert up.poll() is None, (tmp_path / "screen").read_text()
+            while not is_healthy(address):
+                assert made.poll() is None, screen.read_text()
                 assert time.monotonic() < deadline, "`make up` did not serve in time"
                 time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
+            yield address
         finally:
-            os.killpg(up.pid, signal.SIGINT)  # as Ctrl-C: make alone would leave the server behind
-            up.wait(WAIT_SECONDS)
-            while in_group(up.pid):
+            os.killpg(made.pid, signal.SIGINT)  # as Ctrl-C: make alone would leave the server behind
+            made.wait(WAIT_SECONDS)
+            while in_group(made.pid):
                 assert time.monotonic() < deadline + WAIT_SECONDS, "the server did not end"
                 time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def used_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a first `make up` leaves, to be copied for each page: to make it takes seconds."""
+    folder = tmp_path_factory.mktemp("up")
+    with up(folder / "data", {}, folder / "screen"):
+        return folder / "data"
+
+
+@pytest.fixture
+def address(page: Path, used_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    data = tmp_path / "data"
+    subprocess.run(["cp", "-a", used_data, data], check=True)
+    monkeypatch.setenv("TOLLGATE_DATA_DIR", str(data))
+    with up(data, settings_of(page), tmp_path / "screen") as made:
+        yield made
 
 
 def as_run_here(text: str, address: str) -> str:

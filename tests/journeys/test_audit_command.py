@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from journeys import commands
 from people import Person
 from tollgate.audit import chain_heads
 from tollgate.credits import store as credits
@@ -26,9 +25,9 @@ UNBALANCED = "insert into tollgate.orgs (id, name, balance_nanos) values ('org_w
 @pytest.fixture
 def audit(own_database: str, tmp_path: Path) -> Audit:
     def run(*words: str, given: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATABASE_URL": own_database, **settings}
-        command = [sys.executable, "-m", "tollgate", "audit", *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment, input=given, capture_output=True, text=True)
+        return commands.run(
+            "audit", *words, folder=tmp_path, settings={"DATABASE_URL": own_database, **settings}, given=given
+        )
 
     return run
 

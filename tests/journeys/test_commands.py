@@ -24,6 +24,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from journeys import commands
+from sandbox.serving import PATIENCE_SECONDS
 from servers.postgres import GUARDED_PASSWORD, Cluster
 from servers.process import free_port, listens
 from tollgate.database import embedded, migrations
@@ -54,7 +56,7 @@ class Server:
 
     def get(self, path: str, key: str = "") -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, timeout=PATIENCE_SECONDS) as client:
             return client.get(self.address + path, headers=headers)
 
     @property
@@ -71,7 +73,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,11 @@ class Home:
     def data(self) -> Path:
         return self.folder / ".tollgate"
 
-    def environment(self, settings: dict[str, str]) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PORT": "0", **settings}
-
     def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "tollgate", *arguments],
             cwd=self.folder,
-            env=self.environment(settings),
+            env=commands.environment(self.folder, settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -99,12 +98,7 @@ class Home:
         )
 
     def run(self, *arguments: str, given: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments, **settings) as process:
-            try:
-                out, err = process.communicate(given, timeout=40)
-            finally:
-                process.kill()
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        return commands.run(*arguments, folder=self.folder, settings=settings, given=given)
 
     @contextlib.contextmanager
     def server(self, command: str, program: str = "", **settings: str) -> Iterator[Server]:
@@ -114,7 +108,7 @@ class Home:
             subprocess.Popen(
                 [sys.executable, *(["-c", program] if program else ["-m", "tollgate"]), command],
                 cwd=self.folder,
-                env=self.environment(settings),
+                env=commands.environment(self.folder, settings),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -166,7 +160,7 @@ def used_home(home: Home, demo_data: Path) -> Home:
     return home
 
 
-def wait_until(happened: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_until(happened: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
@@ -255,13 +249,13 @@ def test_demo_tells_its_key_the_commands_to_try_and_where_its_data_is(home: Home
         assert "sandbox" in demo.printed
         assert "OpenRouter:" not in demo.printed
         assert (home.data / "demo-key").stat().st_mode & 0o077 == 0
-        commands = [shlex.split(found) for found in re.findall(r"curl (?:.*\\\n)*.*", demo.printed)]
-        assert [command[1] for command in commands] == [
+        to_try = [shlex.split(found) for found in re.findall(r"curl (?:.*\\\n)*.*", demo.printed)]
+        assert [command[1] for command in to_try] == [
             f"{demo.address}/user/balance",
             f"{demo.address}/v1/chat/completions",
         ]
-        assert all(f"Authorization: Bearer {demo.demo_key}" in command for command in commands)
-        assert json.loads(commands[1][-1])["messages"]
+        assert all(f"Authorization: Bearer {demo.demo_key}" in command for command in to_try)
+        assert json.loads(to_try[1][-1])["messages"]
         (link,) = re.findall(rf"{demo.address}/admin#/sign-in/([\w-]{{43}})\n", demo.printed)
         signed_in = httpx.post(
             f"{demo.address}/auth/sign-in", json={"link": link}, headers={"origin": demo.address}, trust_env=False
@@ -319,7 +313,7 @@ def test_a_signal_during_the_first_start_leaves_nothing_running(home: Home, mome
         try:
             wait_until(lambda: any(home.data.glob(moment)), f"{moment} is there")
             demo.terminate()
-            _, err = demo.communicate(timeout=20)
+            _, err = demo.communicate(timeout=PATIENCE_SECONDS)
         finally:
             demo.kill()
     assert (demo.returncode, err) == (0, "")
@@ -394,7 +388,7 @@ def test_a_server_whose_postgres_cannot_be_started_again_ends_with_one(used_home
         pid = postmaster(used_home.data)
         cluster.rename(elsewhere)
         os.kill(pid, signal.SIGKILL)
-        assert server.process.wait(60) == 1
+        assert server.process.wait(PATIENCE_SECONDS) == 1
         assert "cannot be used (PG_VERSION is missing)" in server.printed.splitlines()[-1]
         assert not cluster.exists()
 
@@ -494,7 +488,7 @@ def test_serve_answers_the_request_under_way_before_it_ends(home: Home, number: 
         with connection:
             server.process.send_signal(number)
             assert answer.result(20).status_code == 503
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_serve_works_with_a_migrated_database_and_a_seeded_key(home: Home, own_database: str) -> None:
@@ -592,15 +586,10 @@ def test_a_database_that_cannot_be_reached_is_told_in_one_line(
     ],
 )
 def test_a_malformed_database_url_is_named_in_one_line(home: Home, command: str, url: str) -> None:
-    with home.start(command, DATABASE_URL=url) as process:
-        try:
-            wait_until(lambda: process.poll() is not None, "it refuses", seconds=10)
-        finally:
-            process.kill()
-        out, err = process.communicate()
-    assert process.returncode == 2
-    assert is_one_line(err, "DATABASE_URL: ")
-    assert "hid" not in out + err
+    done = home.run(command, DATABASE_URL=url)
+    assert done.returncode == 2
+    assert is_one_line(done.stderr, "DATABASE_URL: ")
+    assert "hid" not in done.stdout + done.stderr
 
 
 def test_an_option_in_the_database_url_that_is_not_one_is_told_in_one_line(home: Home) -> None:
@@ -725,12 +714,12 @@ def test_a_secret_that_makes_a_bad_key_is_refused_without_being_repeated(home: H
 
 def test_two_seed_keys_at_the_same_moment_make_one_key(home: Home, own_database: str) -> None:
     with contextlib.ExitStack() as stack:
-        commands = []
+        seeding = []
         for _ in range(2):
             command = stack.enter_context(home.start("seed-key", "--json", SECRET, DATABASE_URL=own_database))
             stack.callback(command.kill)
-            commands.append(command)
-        reports = [json.loads(command.communicate(timeout=40)[0]) for command in commands]
+            seeding.append(command)
+        reports = [json.loads(command.communicate(timeout=PATIENCE_SECONDS)[0]) for command in seeding]
     assert sorted(report["created"] for report in reports) == [False, True]
     assert len({report["key_id"] for report in reports}) == 1
     assert query(own_database, "select count(*) from tollgate.api_keys") == [1]

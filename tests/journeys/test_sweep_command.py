@@ -1,9 +1,7 @@
 """`python -m tollgate sweep`, as a scheduler or an operator runs it."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 
 from completions.paid import HOLD, Auditor, an_item, given, unsettled
 from gateway import Upstream
+from journeys import commands
 from people import Person
 from sandbox.serving import a_chat, post
 from servers.process import free_port
@@ -26,10 +25,8 @@ NOTHING = {"settled": 0, "estimated": 0, "released": 0, "waiting": 0}
 @pytest.fixture
 def sweep(own_database: str, sandbox: Upstream, tmp_path: Path) -> Sweep:
     def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        environment = {**given(sandbox.url), "PATH": os.environ["PATH"], "HOME": str(tmp_path), **more}
-        environment = {"DATABASE_URL": own_database} | environment
-        command = [sys.executable, "-m", "tollgate", "sweep", *words]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=40)
+        settings = {"DATABASE_URL": own_database, **given(sandbox.url), **more}
+        return commands.run("sweep", *words, folder=tmp_path, settings=settings)
 
     return run
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from gateway import ONE_DOOR
 from people import PEPPER, Person, refused
 from tollgate.core.errors import PermissionDenied
 from tollgate.keys import rules, store
@@ -41,6 +42,7 @@ async def denied(work: Any) -> Any:
     return error.param
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     ("maker", "wider", "within"),
     [
@@ -122,6 +124,7 @@ CHANGES = [
 ]
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(("terms", "wider", "narrower"), CHANGES)
 async def test_no_key_widens_itself_and_every_key_may_narrow_itself(
     person: Any, terms: Any, wider: Any, narrower: Any
@@ -135,6 +138,7 @@ async def test_no_key_widens_itself_and_every_key_may_narrow_itself(
     }
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(("terms", "wider", "narrower"), CHANGES)
 async def test_no_key_widens_another_beyond_itself(person: Any, terms: Any, wider: Any, narrower: Any) -> None:
     someone = await narrow(person, **terms)

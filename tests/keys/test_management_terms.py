@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway import ONE_DOOR
 from people import PEPPER, Person, refused
 from tollgate.core.errors import BadRequest, Conflict, PermissionDenied
 from tollgate.keys import rules, store
@@ -88,6 +89,7 @@ def field_of(error: BadRequest) -> str:
     return str(error.param).split(".")[0]
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(("field", "value"), [*MALFORMED, *MALFORMED_IMPRINTS])
 async def test_a_malformed_value_makes_no_key_and_is_refused_by_name(
     person: Any, shared_database: str, sql: Any, field: str, value: Any
@@ -100,6 +102,7 @@ async def test_a_malformed_value_makes_no_key_and_is_refused_by_name(
     assert await sql(shared_database, count, someone.user_id) == 1
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(("field", "value"), [*MALFORMED, *(imprint for imprint in MALFORMED_IMPRINTS[:1])])
 async def test_a_malformed_change_changes_nothing(
     person: Any, shared_database: str, sql: Any, field: str, value: Any

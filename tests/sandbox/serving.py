@@ -1,5 +1,6 @@
 """The sandbox for its tests: in the same process, or listening on a port; and what comes back, taken apart."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -18,6 +19,8 @@ from servers.process import free_port
 from tollgate.sandbox.app import Sandbox, create_sandbox
 from tollgate.sandbox.state import Habits
 
+GRACE_SECONDS = 1
+"""For what a server is still at when it is told to end."""
 NOON = 1_750_000_000.0
 PATIENCE_SECONDS = 60
 """For a test that would hang otherwise. No test may depend on how long something takes."""
@@ -58,14 +61,42 @@ def over_tcp(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, headers=BEARER, timeout=PATIENCE_SECONDS)
 
 
+class _Server(uvicorn.Server):
+    """Ends at once when its connections are done. uvicorn looks ten times a second, and waits 0.1 s more each time."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
+        await super().startup(sockets)
+
+    def stop(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._told.set)
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self._told.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self.servers:
+            listener.close()
+        for given in sockets or ():
+            given.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110  # nobody tells
+                    await asyncio.sleep(0.005)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
+
+
 @contextlib.contextmanager
 def serving(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """A real server in a thread of its own, and its address."""
     with socket.create_server(("127.0.0.1", free_port())) as listener:
-        config = uvicorn.Config(
-            app, lifespan=lifespan, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
+        server = _Server(uvicorn.Config(app, lifespan=lifespan, ws="none", log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -75,7 +106,7 @@ def serving(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> Iterator
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join(PATIENCE_SECONDS)
 
 

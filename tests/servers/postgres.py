@@ -81,7 +81,8 @@ class Cluster:
         return True
 
     def create(self, database: str, template: str = "template1") -> str:
-        self.run(f'create database "{database}" template "{template}"')
+        # To copy the files takes a third of what it takes to log every page.
+        self.run(f'create database "{database}" template "{template}" strategy file_copy')
         return self.url(database)
 
     def create_supabase_project(self, database: str) -> str:

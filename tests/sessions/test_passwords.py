@@ -10,6 +10,7 @@ import argon2
 import httpx
 import pytest
 
+from gateway import ONE_DOOR
 from operators import EVENTS, bearing
 from people import Person, refused
 from sessions.browser import browser, code_of, link_for, new_address, set_password, sign_in, sign_in_with_password
@@ -74,6 +75,7 @@ def test_an_unknown_email_costs_the_same_hash() -> None:
     assert argon2.extract_parameters(passwords.OF_NOBODY) == theirs
 
 
+@ONE_DOOR
 @pytest.mark.parametrize(
     "body",
     [
