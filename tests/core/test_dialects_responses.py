@@ -385,7 +385,7 @@ FAILURES: dict[str, Object] = {
 }
 
 
-@pytest.mark.parametrize(("cut", "failure"), product(CUTS, FAILURES))
+@pytest.mark.parametrize(("cut", "failure"), list(product(CUTS, FAILURES)))
 def test_a_stream_fails_in_events_of_openais_and_openrouters(clients_types: Any, cut: str, failure: str) -> None:
     """What had come stays, and the last two events tell of the failure."""
     translator = responses.Events(ASKED["responses"])
