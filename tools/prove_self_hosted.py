@@ -12,10 +12,12 @@ import asyncio
 import json
 import os
 import secrets
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import asyncpg
 import httpx
 
 from tollgate import settings
-from tollgate.app import compose, create_app
+from tollgate.app import compose
 from tollgate.catalog import store as catalog
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
@@ -34,6 +36,7 @@ from tollgate.keys import store as keys
 from tollgate.keys.authentication import console
 from tollgate.process import server
 from tollgate.settings import Settings
+from tollgate.upstreams import store as upstreams
 
 PRICING = {"prompt": "0.00000025", "completion": "0.00000125"}
 CREDITS = 100
@@ -41,6 +44,7 @@ CONTEXT = 2048
 KEY_VARIABLE = "UPSTREAM_KEY"
 CUT_AFTER = 8
 SETTLED_WITHIN_SECONDS = 10
+START_SECONDS = 60
 
 
 class Proof:
@@ -152,12 +156,28 @@ def charge(prompt_tokens: int, completion_tokens: int) -> int:
 
 
 @contextmanager
-def tollgate(folder: Path) -> Iterator[tuple[str, Settings]]:
-    with embedded.running(folder) as url:
+def tollgate(folder: Path, database: str | None) -> Iterator[tuple[str, Settings]]:
+    with nullcontext(database) if database else embedded.running(folder) as url:
         asyncio.run(migrations.migrate(url))
-        chosen = settings.read({"DATABASE_URL": url, "PRIVATE_UPSTREAMS": "true", "LOG_LEVEL": "error"})
-        with server.beside(create_app(chosen)) as address:
-            yield address, chosen
+        with server.bind("127.0.0.1", 0) as free:
+            address, port = server.address(free), free.getsockname()[1]
+        given = {"DATABASE_URL": url, "PRIVATE_UPSTREAMS": "true", "LOG_LEVEL": "error", "PORT": str(port)}
+        command = [sys.executable, "-m", "tollgate", "serve"]
+        with subprocess.Popen(command, env={**os.environ, **given}, cwd=folder.parent) as process:
+            try:
+                _wait_for(f"{address}/health")
+                yield address, settings.read(given)
+            finally:
+                process.terminate()
+
+
+def _wait_for(url: str) -> None:
+    for _ in range(START_SECONDS * 20):
+        with suppress(httpx.TransportError):
+            httpx.get(url)
+            return
+        time.sleep(0.05)
+    raise SystemExit("Tollgate did not start.")
 
 
 async def furnished(chosen: Settings, options: argparse.Namespace) -> str:
@@ -173,7 +193,7 @@ async def furnished(chosen: Settings, options: argparse.Namespace) -> str:
     upstream = {"name": options.dialect, "base_url": options.url, "dialect": options.dialect}
     if KEY_VARIABLE in os.environ:
         upstream |= {"secret_name": KEY_VARIABLE}
-    made = await catalog.put_upstream(operator, upstream)
+    made = await upstreams.make(operator, upstream)
     route = {"model": options.model, "upstream_id": made["id"], "pricing": PRICING, "context_tokens": CONTEXT}
     await catalog.put_route(operator, route)
     await rooms.close()
@@ -224,8 +244,12 @@ def main() -> int:
     parser.add_argument("--url", required=True, help="up to and with /v1")
     parser.add_argument("--model", required=True, help="as the server calls it")
     parser.add_argument("--embeddings", action="store_true")
+    parser.add_argument("--database", help="the URL of an empty one, instead of one of its own")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, tollgate(Path(folder) / "data") as (address, chosen):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tollgate(Path(folder) / "data", options.database) as (address, chosen),
+    ):
         return 1 if asyncio.run(prove(address, chosen, options)) else 0
 
 

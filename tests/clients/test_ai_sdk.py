@@ -56,7 +56,7 @@ async def report(shared_database: str, upstream: Upstream, key: str, customer: C
     poor = await customer(nanos=500_000)
     keys = {"rich": key, "poor": poor.secret, "wrong": key[:-1] + ("a" if key[-1] != "a" else "b")}
     with running({"DATABASE_URL": shared_database}, upstream) as gateway, anyio.fail_after(PATIENCE_SECONDS):
-        order = json.dumps({"baseURL": f"{gateway.address}/api/v1", "keys": keys, "calls": CALLS}).encode()
+        order = json.dumps({"address": gateway.address, "keys": keys, "calls": CALLS}).encode()
         told = await anyio.run_process(["node", str(PROGRAM)], input=order, env={"PATH": os.environ["PATH"]})
     made: Report = json.loads(told.stdout)
     return made

@@ -242,8 +242,7 @@ def typed(path: str, *, ends: bool) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
-@pytest.mark.parametrize("dialect", ["vllm", "llamacpp"])
+@pytest.mark.parametrize(("dialect", "path"), [("vllm", RESPONSES), ("vllm", MESSAGES), ("llamacpp", MESSAGES)])
 async def test_a_response_or_message_of_ours_passes_unchanged_at_its_routes_price(
     shared_database: str, dialect: str, path: str
 ) -> None:

@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
-from completions.asks import SAYING, asking
+from completions.asks import EMBED, GENERATE, IMAGES, RERANK, SAYING, TEXT, asking
 from completions.paid import Auditor, Line, Turnstile, database, eventually
 from gateway import CHAT, ONE_DOOR, Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat, serving
 from servers.relay import Relay
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.sandbox.app import create_sandbox
 
 Customer = Callable[..., Awaitable[Person]]
@@ -21,7 +22,14 @@ ALL = 200
 COVERED = 37
 OUTPUT = 200
 BODY = a_chat("say it", model="sandbox/words", max_tokens=OUTPUT)
-BODIES = {path: asking(path, "say it", model="sandbox/words", max_tokens=OUTPUT) for path in SAYING}
+BODIES = {
+    **{path: asking(path, "say it", model="sandbox/words", max_tokens=OUTPUT) for path in (*SAYING, GENERATE)},
+    TEXT: {"model": "sandbox/words", "prompt": "say it", "max_tokens": OUTPUT},
+    EMBED: {"model": "sandbox/embed", "input": "say it"},
+    IMAGES: {"model": "sandbox/painter", "prompt": "paint it"},
+    RERANK: {"model": "sandbox/rank", "query": "it", "documents": ["say it", "paint it"]},
+}
+"""Their holds are not all of one size."""
 
 
 @pytest.fixture
@@ -50,36 +58,66 @@ def instances(
         yield [stack.enter_context(running(settings, sandbox)) for _ in range(request.param)]
 
 
+@contextlib.asynccontextmanager
+async def all_at_once(
+    instances: Sequence[Gateway], turnstile: Turnstile, someone: Person, paths: Sequence[str]
+) -> AsyncIterator[list[tuple[int, str]]]:
+    """The statuses and paths of those that were refused, while the upstream keeps all others waiting."""
+    turnstile.is_open, turnstile.came = False, 0
+    ended: list[tuple[int, str]] = []
+
+    async def one(number: int) -> None:
+        path = paths[number % len(paths)]
+        line = await Line.opened(instances[number % len(instances)].address)
+        await line.ask(someone, BODIES[path], f"/v1{path}")
+        ended.append((await line.status(), path))
+        line.hang_up()
+
+    sent = [asyncio.create_task(one(number)) for number in range(ALL)]
+    await eventually(lambda: turnstile.came + len(ended) >= ALL)
+    yield ended
+    turnstile.is_open = True
+    await asyncio.gather(*sent)
+
+
 async def hold_of_one(customer: Customer, gateway: Gateway, auditor: Auditor, path: str = SAYING[0]) -> int:
     rich = await customer()
     assert (await gateway.post(rich, BODIES[path], f"/v1{path}")).status_code == 200
     return int((await auditor.request(rich))["hold_nanos"])
 
 
-@pytest.mark.parametrize("path", SAYING)
 async def test_exactly_as_many_are_served_at_once_as_the_balance_covers(
-    instances: Sequence[Gateway], customer: Customer, turnstile: Turnstile, auditor: Auditor, path: str
+    instances: Sequence[Gateway], customer: Customer, turnstile: Turnstile, auditor: Auditor
 ) -> None:
-    hold = await hold_of_one(customer, instances[0], auditor, path)
+    hold = await hold_of_one(customer, instances[0], auditor)
     someone = await customer(nanos=COVERED * hold + hold - 1)
-    turnstile.is_open, turnstile.came = False, 0
-    statuses: Counter[int] = Counter()
     already_owed = instances[0].upstream.owed_nanos
-
-    async def one(number: int) -> None:
-        line = await Line.opened(instances[number % len(instances)].address)
-        await line.ask(someone, BODIES[path], f"/v1{path}")
-        statuses[await line.status()] += 1
-        line.hang_up()
-
-    sent = [asyncio.create_task(one(number)) for number in range(ALL)]
-    await eventually(lambda: turnstile.came + statuses[402] >= ALL)
-    assert (turnstile.came, dict(statuses)) == (COVERED, {402: ALL - COVERED})
-    turnstile.is_open = True
-    await asyncio.gather(*sent)
-    assert statuses == {200: COVERED, 402: ALL - COVERED}
+    async with all_at_once(instances, turnstile, someone, SAYING[:1]) as ended:
+        assert (turnstile.came, Counter(ended)) == (COVERED, {(402, SAYING[0]): ALL - COVERED})
+    assert Counter(ended) == {(200, SAYING[0]): COVERED, (402, SAYING[0]): ALL - COVERED}
     assert len(await auditor.requests(someone)) == COVERED
     assert await auditor.balance(someone) >= 0
+    await auditor.agree(someone, spent=instances[0].upstream.owed_nanos - already_owed)
+
+
+async def test_calls_of_all_endpoints_at_once_spend_the_balance_and_never_more(
+    instances: Sequence[Gateway], customer: Customer, turnstile: Turnstile, auditor: Auditor
+) -> None:
+    """Whatever was refused did not fit into what was left at the end."""
+    holds = {path: await hold_of_one(customer, instances[0], auditor, path) for path in BODIES}
+    nanos = COVERED * sum(holds.values()) // len(holds)
+    someone = await customer(nanos=nanos)
+    already_owed = instances[0].upstream.owed_nanos
+    async with all_at_once(instances, turnstile, someone, list(BODIES)) as ended:
+        left = nanos - sum(row["hold_nanos"] for row in await auditor.requests(someone))
+        assert left >= 0
+        assert {status for status, _ in ended} == {402}
+        assert all(holds[path] > left for _, path in ended)
+        served = turnstile.came
+    assert Counter(status for status, _ in ended) == {200: served, 402: ALL - served}
+    assert {row["endpoint"] for row in await auditor.requests(someone)} == {
+        name for name, form in ENDPOINTS.items() if form.path in BODIES
+    }
     await auditor.agree(someone, spent=instances[0].upstream.owed_nanos - already_owed)
 
 

@@ -119,6 +119,21 @@ async def test_openrouters_json_is_the_same_call(stage: Stage) -> None:
     assert await stage.charged(someone) == 13 * SECOND
 
 
+async def test_a_file_without_a_model_is_for_the_default(stage: Stage) -> None:
+    for as_form in (True, False):
+        someone = await stage.customer()
+        await stage.sql("update tollgate.orgs set default_model = $1 where id = $2", EAR, someone.org_id)
+        if as_form:
+            file = {"file": ("speech.wav", SOUND, "audio/wav")}
+            headers = {"authorization": f"Bearer {someone.secret}"}
+            said = await stage.http.post(stage.gateway.address + PATH, headers=headers, files=file)
+        else:
+            said = await stage.post(someone, as_json(model=None), PATH)
+        assert said.status_code == 200, said.text
+        (*_, seen) = stage.gateway.upstream.generations()
+        assert seen["parameters"]["model"] == (await stage.row(someone))["model"] == EAR
+
+
 @pytest.mark.parametrize(
     ("wanted", "kind", "told"),
     [

@@ -1,6 +1,7 @@
 """Responses as chat completions, judged by OpenAI's own client and by the Open Responses specification."""
 
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -364,6 +365,38 @@ def test_every_event_and_answer_is_one_of_openais_and_openrouters(clients_types:
     events = streamed("responses", data.draw(chunks(answer)))
     for of_answer, of_event in clients_types:
         of_answer.validate_python(plain("responses", answer))
+        for event in events:
+            assert not type(of_event.validate_python(event)).__name__.startswith("Unknown"), event["type"]
+
+
+CUTS: dict[str, list[Object]] = {
+    "before anything": [],
+    "within a thought": [chunk(reasoning="Hm")],
+    "within a text": [chunk(reasoning="Hm"), chunk(content="Hel")],
+    "within a refusal": [chunk(refusal="No")],
+    "within a call": [chunk(content="I look."), chunk(**said(0, calling(0), '{"at"', first=True))],
+    "between two calls": [chunk(**said(number, calling(number), "{}", first=True)) for number in range(2)],
+}
+FAILURES: dict[str, Object] = {
+    "ours": {"message": "It was cut.", "type": "upstream_error", "code": "upstream_cut", "param": None},
+    "a limit": {"message": "Too many.", "type": "rate_limit_error", "code": "rate_limit_exceeded"},
+    "the server's": {"message": "Out of memory", "code": 500},
+    "nothing known": {},
+}
+
+
+@pytest.mark.parametrize(("cut", "failure"), list(product(CUTS, FAILURES)))
+def test_a_stream_fails_in_events_of_openais_and_openrouters(clients_types: Any, cut: str, failure: str) -> None:
+    """What had come stays, and the last two events tell of the failure."""
+    translator = responses.Events(ASKED["responses"])
+    events = [event for one in CUTS[cut] for event in translator.feed(one)] + translator.fail(FAILURES[failure])
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    kinds = [event["type"] for event in events]
+    assert (kinds[:2], kinds[-2:]) == (["response.created", "response.in_progress"], ["error", "response.failed"])
+    assert all(event.keys() >= EVENT[event["type"]] for event in events)
+    opened = [event["item"]["id"] for event in events if event["type"] == "response.output_item.added"]
+    assert [item["id"] for item in events[-1]["response"]["output"]] == opened
+    for _, of_event in clients_types:
         for event in events:
             assert not type(of_event.validate_python(event)).__name__.startswith("Unknown"), event["type"]
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from completions.asks import EMBED, IMAGES, RERANK, SAYING, asking
 from completions.paid import Line
 from people import Person
-from sandbox.serving import a_chat
 from servers.postgres import ACCESS, Cluster, binaries
 from servers.process import free_port, give_away, listens, unprivileged
 from tollgate.sandbox.faults import DEFAULTS
@@ -37,6 +37,14 @@ RARE = {"gigantic", "gzip-bomb", "stall-before", "stall-after", "hold-until"}
 FAULTS = sorted(set(DEFAULTS) - UNFIT - RARE)
 MODELS = ["sandbox/echo", "sandbox/words", "sandbox/reasoner", "sandbox/cached"]
 TOLD = re.compile(rb'"tollgate":\{"charge_nanos":(\d+),"balance_nanos":-?\d+,"request_id":"(\w+)"')
+
+Asked = tuple[str, dict[str, Any]]
+"""A path and a body."""
+BY_UNITS: dict[str, dict[str, Any]] = {
+    EMBED: {"model": "sandbox/embed", "input": "Über den Wolken"},
+    IMAGES: {"model": "sandbox/painter", "prompt": "Über den Wolken"},
+    RERANK: {"model": "sandbox/rank", "query": "Wolken", "documents": ["Über den Wolken", "Unter ihnen"]},
+}
 
 CODE = re.compile(rb'"code":"?(\w+)')
 
@@ -155,31 +163,33 @@ class Storm:
         while not self._over.is_set():
             number += 1
             someone = chance.choice(self._strangers if chance.random() < 0.03 else self._people)
-            body = _body(chance, user=f"{someone.org_id} {caller}-{number}")
+            user = f"{someone.org_id} {caller}-{number}"
+            asked = _asked(chance, user)
             headers = {"connection": "close", "x-tollgate-usage": "true"}
             if chance.random() >= 0.3:
-                await self._call(chance, someone, body, headers)
+                await self._call(chance, someone, asked, headers)
                 continue
             for _ in range(REPEATS):
-                told = await self._call(chance, someone, body, {**headers, "idempotency-key": body["user"]})
+                told = await self._call(chance, someone, asked, {**headers, "idempotency-key": user})
                 if told[:3] in ("200", "401", "402") or await self._is_over(0.1):
                     break
 
-    async def _call(self, chance: random.Random, someone: Person, body: Any, headers: dict[str, str]) -> str:
+    async def _call(self, chance: random.Random, someone: Person, asked: Asked, headers: dict[str, str]) -> str:
         leaves = chance.random() < LEAVES
         told = "left" if leaves else "lost"
         try:
             async with asyncio.timeout(chance.uniform(0, 0.6) if leaves else PATIENCE_SECONDS):
-                told = await self._answer(someone, body, headers)
+                told = await self._answer(someone, asked, headers)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, IndexError):
             await self._is_over(0.05)
         self.statuses[told] += 1
         return told
 
-    async def _answer(self, someone: Person, body: Any, headers: dict[str, str]) -> str:
+    async def _answer(self, someone: Person, asked: Asked, headers: dict[str, str]) -> str:
         line = await Line.opened(self._address, limit=2**24)
         try:
-            await line.ask(someone, body, **headers)
+            path, body = asked
+            await line.ask(someone, body, f"/v1{path}", **headers)
             status = await line.status()
             told = await line.headers()
             if told.get("idempotency-replayed"):
@@ -208,13 +218,19 @@ class Storm:
         return random.Random(f"{self.seed} {whose}")  # noqa: S311  # a storm that can be made again
 
 
-def _body(chance: random.Random, user: str) -> dict[str, Any]:
+def _asked(chance: random.Random, user: str) -> Asked:
+    """Mostly conversations, with every fault; and what is priced by units, or has no stream."""
+    text = "Über den Wolken " * chance.randint(1, 12)
+    if chance.random() < 0.1:
+        path = chance.choice(sorted(BY_UNITS))
+        return path, {**BY_UNITS[path], "user": user}
     kind = chance.random()
     model = f"sandbox/fault-{chance.choice(sorted(RARE) if kind < 0.02 else FAULTS)}"
     if kind > 0.5:
         model = chance.choice(MODELS)
-    text = "Über den Wolken " * chance.randint(1, 12)
-    return a_chat(text, model=model, stream=chance.random() < 0.6, max_tokens=chance.randint(16, 300), user=user)
+    more = {"stream": chance.random() < 0.6, "max_tokens": chance.randint(16, 300), "user": user}
+    path = chance.choice(SAYING)
+    return path, asking(path, text, model, **more)
 
 
 def _children(pid: int) -> list[int]:

@@ -1,9 +1,18 @@
 // Calls Tollgate by the AI SDK, as told on standard input, and prints what came of each call, by its name.
+import { createAnthropic } from "@ai-sdk/anthropic";
+import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenRouter } from "@openrouter/ai-sdk-provider";
 import { embed, generateObject, generateText, jsonSchema, streamText, tool } from "ai";
 import { text } from "node:stream/consumers";
 
-const { baseURL, keys, calls } = JSON.parse(await text(process.stdin));
+const { address, keys, calls } = JSON.parse(await text(process.stdin));
+
+const providers = {
+  openrouter: (apiKey) => createOpenRouter({ baseURL: `${address}/api/v1`, apiKey }),
+  openai: (apiKey) => createOpenAI({ baseURL: `${address}/v1`, apiKey }),
+  "openai.chat": (apiKey) => createOpenAI({ baseURL: `${address}/v1`, apiKey }).chat,
+  anthropic: (apiKey) => createAnthropic({ baseURL: `${address}/v1`, apiKey }),
+};
 
 const usage = (metadata) => metadata?.openrouter?.usage;
 const failure = (error) => {
@@ -47,8 +56,8 @@ const withTools = ({ tools, ...asked }) =>
     : asked;
 
 const report = {};
-for (const [name, { kind, key, model, asked }] of Object.entries(calls)) {
-  const provider = createOpenRouter({ baseURL, apiKey: keys[key ?? "rich"] });
+for (const [name, { kind, provider: named, key, model, asked }] of Object.entries(calls)) {
+  const provider = providers[named ?? "openrouter"](keys[key ?? "rich"]);
   const chosen = kind === "embed" ? provider.textEmbeddingModel(model) : provider(model);
   try {
     report[name] = await kinds[kind](chosen, withTools({ maxRetries: 0, ...asked }));

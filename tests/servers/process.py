@@ -59,7 +59,7 @@ def give_away(folder: Path) -> None:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], ready: Callable[[], bool], log: Path, **more: object
+    command: Sequence[str], ready: Callable[[], bool], log: Path, *, within: float = START_SECONDS, **more: object
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The program, from when it is ready until the block ends."""
     with log.open("wb") as out:
@@ -67,7 +67,7 @@ def running(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, **more
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + within
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} did not start:\n{log.read_text(errors='replace')[-2000:]}")

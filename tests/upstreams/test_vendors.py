@@ -23,6 +23,8 @@ AUTH: list[tuple[PresetName, Endpoint, dict[str, str]]] = [
     ("mistral", "embeddings", BEARER),
     ("together", "completions", BEARER),
 ]
+KNOWN = "interleaved-thinking-2025-05-14,structured-outputs-2025-11-13"
+BETAS = KNOWN.replace(",", ", fast-mode-2026-02-01,files-api-2025-04-14 , ")
 OF_OPENROUTER = {"provider": {"sort": "price"}, "session_id": "s", "usage": {"include": True}}
 
 
@@ -39,11 +41,11 @@ async def test_the_key_goes_where_the_vendor_reads_it(
     side = a_side()
     async with Scripted(answer()).listening() as there:
         route = a_route(there, "ups_1", dialect=PRESETS[preset].dialect)
-        await side.plain([route], endpoint=endpoint, headers={"api-key": "a client's", "anthropic-beta": "dearer"})
+        await side.plain([route], endpoint=endpoint, headers={"api-key": "a client's", "anthropic-beta": BETAS})
         (line,) = there.seen
     sent = {name: line.headers.get(name) for name in ("authorization", "api-key", "x-api-key", "anthropic-version")}
     assert {name: value for name, value in sent.items() if value} == expected
-    assert "anthropic-beta" not in line.headers
+    assert line.headers.get("anthropic-beta") == (KNOWN if preset == "anthropic" else None)
     assert line.target == "/api/v1" + ENDPOINTS[endpoint].path
 
 

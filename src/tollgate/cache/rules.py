@@ -25,7 +25,7 @@ _WORDS: Final[Mapping[str, tuple[bool, bool]]] = {
 }
 """What each word of the header wishes: to read, to write."""
 _TTL = re.compile(r"ttl=([0-9]{1,9})")
-_ANSWER_HEADERS: Final = ("x-openrouter-metadata", "x-tollgate-usage")
+_ANSWER_HEADERS: Final = ("anthropic-beta", "x-openrouter-metadata", "x-tollgate-usage")
 """Headers of clients that change what the answer says."""
 _TOOL_CALL = re.compile(
     rb'"(?:tool_calls|function_call)"\s*:\s*(?:\[\s*[^\s\]]|\{)|"type"\s*:\s*"(?:[a-z_]*tool_use|[a-z_]+_call)"'

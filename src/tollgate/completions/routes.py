@@ -180,7 +180,8 @@ class UploadEndpoint(PaidEndpoint):
         self._uploads = uploads
 
     async def _given(self, caller: Caller, scope: Scope, receive: Receive, *, has_key: bool) -> Uploaded | None:
-        return await self._uploads.read(caller, scope, receive, headers_of(scope), self._endpoint)
+        default = partial(self._default, caller)
+        return await self._uploads.read(caller, scope, receive, headers_of(scope), self._endpoint, default)
 
 
 class _Given(NamedTuple):

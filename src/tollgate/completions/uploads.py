@@ -3,14 +3,14 @@
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope
 
 from tollgate.completions import content
-from tollgate.core import multipart, request_body, sound_lengths, sound_requests
+from tollgate.core import multipart, request_body, sound_lengths, sound_requests, strict_json
 from tollgate.core.endpoints import Endpoint
 from tollgate.core.errors import BadRequest
 from tollgate.core.multipart import Part, Parts
@@ -25,6 +25,10 @@ from tollgate.web.client_address import announced_bytes
 
 CLOSE: Final = {"connection": "close"}
 """For a refusal before the end of a body: the rest is not read."""
+
+
+Default = Callable[[], Awaitable[str | None]]
+"""The model of a request that names none."""
 
 
 class Uploaded(NamedTuple):
@@ -47,7 +51,13 @@ class Uploads:
         self._most_json_bytes = most_json_bytes
 
     async def read(
-        self, caller: Caller, scope: Scope, receive: Receive, headers: Mapping[str, str], endpoint: Endpoint
+        self,
+        caller: Caller,
+        scope: Scope,
+        receive: Receive,
+        headers: Mapping[str, str],
+        endpoint: Endpoint,
+        default: Default,
     ) -> Uploaded | None:
         """None when the client left before the end. Raises BadRequest and ServerBusy; then nothing is kept."""
         boundary = multipart.boundary_of(headers.get("content-type", ""))
@@ -60,9 +70,9 @@ class Uploads:
         uploaded: Uploaded | None = None
         try:
             if boundary is None:
-                uploaded = await _of_json(b"".join([piece async for piece in pieces]), spool, endpoint)
+                uploaded = await _of_json(b"".join([piece async for piece in pieces]), spool, endpoint, default)
             else:
-                uploaded = await _of_form(pieces, boundary, spool, endpoint)
+                uploaded = await _of_form(pieces, boundary, spool, endpoint, default)
         except ClientLeft:
             return None
         except BadRequest as error:
@@ -120,7 +130,9 @@ class _Form:
             self.file = part if part.filename else part._replace(filename=FILE)
 
 
-async def _of_form(pieces: AsyncIterator[bytes], boundary: bytes, spool: Spool, endpoint: Endpoint) -> Uploaded:
+async def _of_form(
+    pieces: AsyncIterator[bytes], boundary: bytes, spool: Spool, endpoint: Endpoint, default: Default
+) -> Uploaded:
     parts, form = Parts(boundary), _Form(spool)
     async for piece in pieces:
         for one in parts.feed(piece):
@@ -130,17 +142,30 @@ async def _of_form(pieces: AsyncIterator[bytes], boundary: bytes, spool: Spool, 
         raise BadRequest(f"{FILE}: send a file with sound.", param=FILE)
     given = sound_requests.of_form([(name, bytes(value)) for name, value in form.fields])
     told = json.dumps([endpoint, spool.digest, sorted((name, value.hex()) for name, value in given.fields)])
-    return await _uploaded(given, form.file, spool, endpoint, body=b"", body_hash=hashlib.sha256(told.encode()))
+    body_hash = hashlib.sha256(told.encode())
+    given, _ = await _named(given, default)
+    return await _uploaded(given, form.file, spool, endpoint, body=b"", body_hash=body_hash)
 
 
-async def _of_json(body: bytes, spool: Spool, endpoint: Endpoint) -> Uploaded:
+async def _of_json(body: bytes, spool: Spool, endpoint: Endpoint, default: Default) -> Uploaded:
     document = await threads.work(len(body), request_body.parse, body)
     part, sound = await threads.work(len(body), sound_requests.sound_in, document)
     given = sound_requests.of_json(document)
     del document
     await spool.add(sound)
     body_hash = await threads.work(len(body), hashlib.sha256, endpoint.encode() + b"\n" + body)
+    given, name = await _named(given, default)
+    if name is not None:
+        body = await threads.work(len(body), strict_json.edit, body, {"model": json.dumps(name)})
     return await _uploaded(given, part, spool, endpoint, body=body, body_hash=body_hash)
+
+
+async def _named(given: Given, default: Default) -> tuple[Given, str | None]:
+    """With the default model, which is told too, if the request names none and there is one."""
+    if request_body.names_a_model(given.values) or (name := await default()) is None:
+        return given, None
+    fields = [(field, value) for field, value in given.fields if field != "model"]
+    return Given({**given.values, "model": name}, (*fields, ("model", name.encode()))), name
 
 
 async def _uploaded(

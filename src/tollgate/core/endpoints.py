@@ -20,9 +20,8 @@ OWN: Final[frozenset[Dialect]] = frozenset(get_args(OwnDialect))
 EVERY_DIALECT: Final[frozenset[Dialect]] = frozenset(("openrouter", *OWN, *VENDORS))
 WITH_COMPLETIONS: Final = EVERY_DIALECT - {"anthropic", "groq", "mistral"}
 WITH_EMBEDDINGS: Final = EVERY_DIALECT - {"anthropic", "groq"}
-WITH_RESPONSES: Final[frozenset[Dialect]] = frozenset(
-    ("openrouter", "vllm", "llamacpp", "openai-platform", "azure-openai")
-)
+WITH_RESPONSES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "openai-platform", "azure-openai"))
+"""llama.cpp's server has the path as well, but OpenAI's client cannot read its streams: docs/decisions/0052."""
 WITH_MESSAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "llamacpp", "anthropic"))
 COUNTING: Final[frozenset[Dialect]] = frozenset(("vllm", "llamacpp", "anthropic"))
 MAKING_IMAGES: Final[frozenset[Dialect]] = frozenset(("openrouter", "vllm", "sglang", "openai"))

@@ -11,7 +11,7 @@ from typing import IO, Final
 from tollgate.core.errors import ServerBusy
 from tollgate.process import logs, threads
 
-BLOCK_BYTES: Final = 256 * 1024
+BLOCK_BYTES: Final = 128 * 1024
 """Up to this much is kept in memory. More is written and read in blocks of this size."""
 SHARE: Final = 4
 """One owner may have a quarter of the room."""

@@ -77,7 +77,8 @@ class LiveUpstream:
     ) -> dict[str, str]:
         """Ours come last, so that no client can replace our key. A key of the org's own does."""
         auth = self.dialect.auth(org_key.get_secret_value(), endpoint) if org_key else self._auth[endpoint]
-        return {**rules.passed_on(clients, self._passed_on), **self._headers, **auth}
+        passed_on = self.dialect.forwarded(rules.passed_on(clients, self._passed_on))
+        return {**passed_on, **self._headers, **auth}
 
     def admits(self, model: str, org_id: str) -> bool:
         """Whether one more call may go, if the upstream is usable. Then one of answered, succeeded, failed or abandoned

@@ -34,6 +34,10 @@ class OpenAI:
         """The headers that carry our key."""
         return {"authorization": f"Bearer {secret}"}
 
+    def forwarded(self, headers: dict[str, str]) -> dict[str, str]:
+        """Of `headers`, what may be in them."""
+        return headers
+
     takes_sound_in_json = False
     """Knows OpenRouter's JSON form of a transcription. Other servers get a form."""
 

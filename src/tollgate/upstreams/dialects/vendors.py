@@ -20,6 +20,23 @@ OF_OPENROUTER: Final = ("models", "provider", "route", "transforms", "usage", "s
 """Fields by which a client steers OpenRouter. They mean nothing elsewhere, and some servers refuse what they do not
 know."""
 
+BETA: Final = "anthropic-beta"
+BETAS: Final = frozenset(
+    (
+        "context-management-2025-06-27",
+        "extended-cache-ttl-2025-04-11",
+        "fine-grained-tool-streaming-2025-05-14",
+        "interleaved-thinking-2025-05-14",
+        "model-context-window-exceeded-2025-08-26",
+        "output-128k-2025-02-19",
+        "pdfs-2024-09-25",
+        "prompt-caching-2024-07-31",
+        "structured-outputs-2025-11-13",
+        "token-efficient-tools-2025-02-19",
+    )
+)
+"""Betas of Anthropic's that are forwarded: those without a price of their own, and without anything that is kept."""
+
 _ACCOUNT = re.compile(rb"\b(?:org|organization|proj|project|workspace)[-_][A-Za-z0-9_-]{6,}")
 
 
@@ -78,6 +95,7 @@ class AzureOpenAI(OpenAIPlatform):
 class Anthropic(Vendor):
     """Messages with the key in x-api-key; chat completions by its layer for OpenAI's SDK, which takes a bearer."""
 
+    headers = (BETA,)
     our_errors = ("billing_error",)
     our_words = re.compile(r"credit balance is too low|usage limits", re.IGNORECASE)
 
@@ -85,6 +103,11 @@ class Anthropic(Vendor):
         if endpoint == "chat":
             return super().auth(secret, endpoint)
         return {"x-api-key": secret, "anthropic-version": "2023-06-01"}
+
+    def forwarded(self, headers: dict[str, str]) -> dict[str, str]:
+        asked = [beta.strip() for beta in headers.get(BETA, "").split(",")]
+        known = [beta for beta in asked if beta in BETAS]
+        return {BETA: ",".join(known)} if known else {}
 
 
 class Groq(Vendor):
