@@ -6,12 +6,12 @@ from tollgate.admin.routes import (
     aliases,
     audit,
     cache,
+    catalog,
     compliance,
     credits,
     hf_tokens,
     keys,
     limits,
-    models,
     monitor,
     orgs,
     plans,
@@ -58,7 +58,7 @@ def router(
     routes.take(usage.router(gate))
     routes.take(monitor.router(gate, catalogs, outward, account))
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
-    routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))
+    routes.take(catalog.router(gate, catalogs, outward, chosen.markup_ppm))
     routes.take(registry.router(gate, catalogs["live"]))
     routes.take(aliases.router(gate, catalogs["live"]))
     routes.take(cache.router(gate, completion_cache))
