@@ -72,6 +72,7 @@ TAGS = {
     "admin": "What operators may see and change.",
     "sessions": "Signing in and out, in a browser.",
     "models": "The models and their prices.",
+    "agents": "What the agents of hosts call.",
     "health": "Whether the server works.",
 }
 OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/providers")
@@ -81,6 +82,9 @@ OF_PEOPLE = (
     *("/api/v1/credits", "/api/v1/key", "/api/v1/generation", "/api/v1/activity"),
 )
 OF_SESSIONS = ("/auth/",)
+OF_AGENTS = ("/agent/",)
+MOST_AGENT_BYTES = 2 * 1024**2
+"""In the body of an agent that has a key."""
 
 
 class Rooms(NamedTuple):
@@ -209,6 +213,7 @@ def create_app(
             OF_THE_CONSOLE: partial(_of_the_console, chosen),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock, settings.host_of(environ)),
             OF_SESSIONS: partial(_of_sessions, chosen, rooms),
+            OF_AGENTS: partial(_of_agents, chosen, rooms),
         },
         title="Tollgate",
         version=__version__,
@@ -219,7 +224,13 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
-        middleware=[Middleware(middleware, max_body_bytes=chosen.max_admin_body_bytes)],
+        middleware=[
+            Middleware(
+                middleware,
+                max_body_bytes=chosen.max_admin_body_bytes,
+                larger_bodies=dict.fromkeys(("/agent/sync", "/agent/tasks/"), MOST_AGENT_BYTES),
+            )
+        ],
         routes=[
             *(Route(endpoint.path, endpoint, methods=["POST"]) for endpoint in paid),
             completions.sweeping(rooms.sweeper, _cron_secret(chosen)),
@@ -290,6 +301,14 @@ def _of_sessions(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
     from tollgate.sessions import routes as sessions  # noqa: PLC0415
 
     return [sessions.router(rooms.gate, chosen, rooms.http)]
+
+
+def _of_agents(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
+    from tollgate.fleet import routes as fleet  # noqa: PLC0415
+    from tollgate.fleet.authentication import AgentGate  # noqa: PLC0415
+
+    vault = Vault(chosen.vault_keys)
+    return [fleet.router(AgentGate(chosen.agent_key), rooms.database, rooms.gate.digests, vault.open)]
 
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:
@@ -387,4 +406,5 @@ def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dic
 def _own_secrets(chosen: Settings) -> dict[str, str]:
     """Takes precedence over the environment, since settings may come from a file."""
     key = chosen.openrouter_api_key
-    return {"SANDBOX_API_KEY": "sandbox"} | ({"OPENROUTER_API_KEY": key.get_secret_value()} if key else {})
+    given = {"OPENROUTER_API_KEY": key, key_variables.OF_HOSTS: chosen.agent_key}
+    return {"SANDBOX_API_KEY": "sandbox"} | {name: value.get_secret_value() for name, value in given.items() if value}

@@ -1,0 +1,178 @@
+"""Enrolment tokens, and what operators see of specs and samples. Pure."""
+
+import math
+import shlex
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tollgate.engines import checks, commands, memory
+from tollgate.engines.commands import Place
+from tollgate.engines.facts import Facts
+from tollgate.engines.schemas import Capabilities, Spec
+
+RANDOM_BYTES: Final = 32
+FIRST_POLL_SECONDS: Final = 2
+PLACE: Final = Place("<model>", socket="<socket>", port=0, secret="<secret>")
+"""What only the host knows, in the command that operators see."""
+MEBIBYTE: Final = 2**20
+GIBIBYTE: Final = 2**30
+
+
+def token(randomness: bytes) -> str:
+    """Of an enrolment."""
+    return "tge_" + urlsafe_b64encode(randomness).rstrip(b"=").decode()
+
+
+def command(server: str, secret: str) -> str:
+    """What makes a machine the host."""
+    return shlex.join(["python", "-m", "tollgate", "agent", "--server", server, "--token", secret])
+
+
+def storable(value: Any) -> Any:
+    """The value without what JSON in Postgres cannot hold: NUL, half of a surrogate pair, and numbers without an end."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {storable(name): storable(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [storable(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def dry_run(spec: Spec, facts: Mapping[str, Any] | None, capabilities: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The command of a spec, what is wrong with it, and the memory that it needs, as far as the files were read."""
+    known = Facts.model_validate(facts) if facts else None
+    host = Capabilities.model_validate(capabilities) if capabilities else None
+    warnings = checks.check(spec, known, host)
+    built = commands.build(spec, PLACE)
+    return {
+        "command": built.argv,
+        "command_str": commands.as_string(built.argv),
+        "valid": all(warning.severity != "error" for warning in warnings),
+        "warnings": [warning.model_dump(mode="json") for warning in warnings],
+        **_estimate(spec, known, host),
+    }
+
+
+def _estimate(spec: Spec, facts: Facts | None, host: Capabilities | None) -> dict[str, Any]:
+    if facts is None:
+        return {"vram_estimate_gb": None, "vram_estimate": None, "fits_gpus": None}
+    made = memory.estimate(spec, facts, len(spec.gpus or (host.gpus if host else ())))
+    parts = {name: getattr(made, name) for name in ESTIMATED}
+    named = {"params_b": facts.billions, "model_weights_gb": made.weights_gb, **parts}
+    return {
+        "vram_estimate_gb": made.total_per_gpu_gb,
+        "vram_estimate": named,
+        "fits_gpus": list(made.fits(host)) if host else None,
+    }
+
+
+ESTIMATED: Final = (
+    "kv_cache_gb", "activations_gb", "overhead_gb", "total_per_gpu_gb", "required_vram_gb", "gpu_count", "note",
+)  # fmt: skip
+
+
+def summary(hosts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All hosts as if they were one."""
+    samples = [host["sample"] or {} for host in hosts]
+    abilities = [host["capabilities"] or {} for host in hosts]
+    return {
+        "hosts": len(hosts),
+        "hosts_seen": sum(host["contact"] == "seen" for host in hosts),
+        "cpu_count": _sum(abilities, "cpu_count"),
+        "load_avg_1m": _sum(samples, "load_1m"),
+        "mem_total_mb": _in(MEBIBYTE, _sum(samples, "memory_total_bytes")),
+        "mem_used_mb": _in(MEBIBYTE, _sum(samples, "memory_used_bytes")),
+        "disk_total_gb": _in(GIBIBYTE, _sum(samples, "disk_total_bytes")),
+        "disk_used_gb": _in(GIBIBYTE, _sum(samples, "disk_used_bytes")),
+        "gpus": sum(len(one.get("gpus") or ()) for one in abilities),
+        "cuda_driver": next((driver for one in abilities if (driver := _text(one.get("cuda_driver")))), None),
+    }
+
+
+def host_summary(host: Mapping[str, Any]) -> dict[str, Any]:
+    sample = host["sample"] or {}
+    total, used = sample.get("disk_total_bytes"), sample.get("disk_used_bytes")
+    return {
+        "host_id": host["id"],
+        "cpu_util_pct": sample.get("cpu_percent"),
+        "load_avg_1m": sample.get("load_1m"),
+        "mem_total_mb": _in(MEBIBYTE, sample.get("memory_total_bytes")),
+        "mem_used_mb": _in(MEBIBYTE, sample.get("memory_used_bytes")),
+        "disk_total_gb": _in(GIBIBYTE, total),
+        "disk_used_gb": _in(GIBIBYTE, used),
+        "disk_used_pct": round(100 * used / total, 1) if total and used is not None else None,
+        "net_rx_bps": sample.get("network_received_bps"),
+        "net_tx_bps": sample.get("network_sent_bps"),
+        "sampled_at": sample.get("sampled_at"),
+    }
+
+
+def gpus(hosts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The GPUs of all hosts: what their agents found at the start, and how they are now."""
+    return [_gpu(host["id"], gpu, _now(host, gpu)) for host in hosts for gpu in Capabilities.model_validate(
+        host["capabilities"] or {}
+    ).gpus]  # fmt: skip
+
+
+def _now(host: Mapping[str, Any], gpu: Any) -> Mapping[str, Any]:
+    sampled = (host["sample"] or {}).get("gpus") or ()
+    return next((one for one in sampled if one["index"] == gpu.index), {})
+
+
+def _gpu(host_id: str, gpu: Any, now: Mapping[str, Any]) -> dict[str, Any]:
+    capability = float(gpu.compute_capability) if gpu.compute_capability else None
+    return {
+        "host_id": host_id,
+        "index": gpu.index,
+        "name": gpu.name,
+        "utilization_pct": now.get("utilization_percent"),
+        "mem_used_mb": _in(MEBIBYTE, now.get("memory_used_bytes", gpu.memory_used_bytes)),
+        "mem_total_mb": _in(MEBIBYTE, now.get("memory_total_bytes") or gpu.memory_total_bytes),
+        "temperature_c": now.get("temperature_c"),
+        "compute_capability": gpu.compute_capability,
+        "architecture": _architecture(capability),
+        "flash_attention_supported": None if capability is None else capability >= FLASH_ATTENTION,
+    }
+
+
+FLASH_ATTENTION: Final = 8.0
+"""The least compute capability."""
+ARCHITECTURES: Final = ((12.0, "Blackwell"), (10.0, "Blackwell"), (9.0, "Hopper"), (8.9, "Ada"), (8.0, "Ampere"),
+                        (7.5, "Turing"), (7.0, "Volta"), (6.0, "Pascal"))  # fmt: skip
+
+
+def _architecture(capability: float | None) -> str | None:
+    return next((name for least, name in ARCHITECTURES if capability is not None and capability >= least), None)
+
+
+SERIES: Final = {
+    "cpu": "cpu_percent",
+    "memory_used_bytes": "memory_used_bytes",
+    "disk_used_bytes": "disk_used_bytes",
+    "network_received_bps": "network_received_bps",
+    "network_sent_bps": "network_sent_bps",
+}
+
+
+def trends(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """A series for each figure. A moment without the figure is left out."""
+    return {
+        name: [{"ts": one["ts"], "value": one[field]} for one in samples if one.get(field) is not None]
+        for name, field in SERIES.items()
+    }
+
+
+def _sum(given: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """None where no host says it."""
+    found = [value for one in given if isinstance(value := one.get(name), int | float)]
+    return sum(found) if found else None
+
+
+def _in(unit: int, size: float | None) -> float | None:
+    return None if size is None else round(size / unit, 1)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
