@@ -47,6 +47,7 @@ from tollgate.upstreams import key_variables
 from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
+from tollgate.upstreams.ingress import Ingress
 from tollgate.upstreams.transports import open_transport
 from tollgate.vault.rules import Vault
 from tollgate.web import front_page, session_cookie
@@ -97,6 +98,7 @@ class Rooms(NamedTuple):
     upstreams: Upstreams
     cache: Cache
     checkup: Checkup
+    ingress: Ingress
     settlements: Settlements
     sweeper: Sweeper
     security_reporter: SecurityReporter
@@ -121,7 +123,7 @@ def compose(
     database = door or open_door(chosen, http)
     settlements = Settlements(database, clock=clock, randomness=random.random)
     long_lived = not settings.is_serverless(environ)
-    transport = open_transport(http, long_lived=long_lived)
+    transport, guard = open_transport(http, long_lived=long_lived), Guard(allow_private=chosen.private_upstreams)
     secrets = {**key_variables.without_ours(environ), **_own_secrets(chosen)}
     upstreams = Upstreams(
         transport,
@@ -151,7 +153,8 @@ def compose(
         catalogs=_catalogs(chosen, http, database, clock),
         upstreams=upstreams,
         cache=_cache(chosen, clock),
-        checkup=Checkup(transport, Guard(allow_private=chosen.private_upstreams), secrets),
+        checkup=Checkup(transport, guard, secrets),
+        ingress=Ingress(transport, guard, secrets),
         settlements=settlements,
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
@@ -274,6 +277,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
     from tollgate.admin.routes import metrics  # noqa: PLC0415
+    from tollgate.fleet.tasks import Tasks  # noqa: PLC0415
     from tollgate.upstreams.openrouter_account import OpenRouterAccount  # noqa: PLC0415
 
     key = chosen.openrouter_management_key
@@ -291,6 +295,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
             checkup=rooms.checkup,
             account=openrouter,
             completion_cache=rooms.cache,
+            tasks=Tasks(rooms.database, rooms.ingress.ask),
             host=host,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
@@ -308,7 +313,8 @@ def _of_agents(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
     from tollgate.fleet.authentication import AgentGate  # noqa: PLC0415
 
     vault = Vault(chosen.vault_keys)
-    return [fleet.router(AgentGate(chosen.agent_key), rooms.database, rooms.gate.digests, vault.open)]
+    reread = rooms.catalogs["live"].reread
+    return [fleet.router(AgentGate(chosen.agent_key), rooms.database, rooms.gate.digests, vault.open, reread)]
 
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:

@@ -10680,7 +10680,8 @@ begin
       || jsonb_build_object('deletes_files', deletes_files)
   );
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'id', d.id, 'files_preserved', not deletes_files, 'shares_files', shares_files
+    'caller', tollgate.identity(actor), 'id', d.id, 'files_preserved', not deletes_files, 'shares_files', shares_files,
+    'routes_changed', true
   );
 end
 $$;
@@ -10896,12 +10897,15 @@ set search_path = ''
 as $$
 declare
   h tollgate.hosts;
+  routes_changed boolean;
 begin
   select o.* into h from tollgate.hosts o where o.id = d.host_id;
   perform tollgate.changed_desire(h);
-  perform tollgate.offer(d, h);
+  routes_changed := tollgate.offer(d, h);
   perform tollgate.record(actor, action, null, d.id, details);
-  return jsonb_build_object('caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d), 'routes_changed', routes_changed
+  );
 end
 $$;
 
@@ -11210,16 +11214,19 @@ declare
   actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
   was constant tollgate.hosts := tollgate.locked_host(host_id);
   made tollgate.hosts := tollgate.with_fields(was, changes, array['name', 'labels', 'ingress_url', 'base_dir']);
+  routes_changed boolean := false;
 begin
   if made is distinct from was then
     update tollgate.hosts h set
       name = made.name, labels = made.labels, ingress_url = made.ingress_url, base_dir = made.base_dir,
       updated_at = now()
     where h.id = was.id returning h.* into made;
-    perform tollgate.offer_all(made);
+    routes_changed := tollgate.offer_all(made);
     perform tollgate.record(actor, 'host.changed', null, made.id, changes);
   end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(made));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(made), 'routes_changed', routes_changed
+  );
 end
 $$;
 
@@ -11237,17 +11244,20 @@ as $$
 declare
   actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
   h tollgate.hosts := tollgate.locked_host(host_id);
+  routes_changed boolean := false;
 begin
   if h.state <> tollgate_set_host_state.state then
     perform tollgate.refuse_retired(h);
     update tollgate.hosts o set state = tollgate_set_host_state.state, updated_at = now()
     where o.id = h.id returning o.* into h;
-    perform tollgate.offer_all(h);
+    routes_changed := tollgate.offer_all(h);
     perform tollgate.record(actor, case tollgate_set_host_state.state
       when 'active' then 'host.uncordoned' when 'cordoned' then 'host.cordoned' else 'host.retired' end,
       null, h.id);
   end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(h));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed
+  );
 end
 $$;
 
@@ -11415,13 +11425,15 @@ comment on function tollgate.is_offered(tollgate.deployments, tollgate.hosts) is
   'Whether clients may call a deployment: it runs, or would be loaded by a call; it has a price; and its host takes calls. A host that is silent still does: breakers judge the way to it.';
 
 
-create function tollgate.offer(d tollgate.deployments, h tollgate.hosts) returns void
+create function tollgate.offer(d tollgate.deployments, h tollgate.hosts) returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
   server constant text := tollgate.upstream_of(d);
   offered constant text[] := case when tollgate.is_offered(d, h) then tollgate.names_of(d.applied_spec) else '{}' end;
+  written integer;
+  changes integer := 0;
 begin
   if cardinality(offered) > 0 then
     insert into tollgate.upstreams as u (id, name, base_url, dialect, host_id, host_key_generation)
@@ -11434,6 +11446,7 @@ begin
       host_key_generation = excluded.host_key_generation, updated_at = now()
     where (u.name, u.base_url, u.dialect, u.host_id, u.host_key_generation) is distinct from
       (excluded.name, excluded.base_url, excluded.dialect, excluded.host_id, excluded.host_key_generation);
+    get diagnostics changes = row_count;
 
     insert into tollgate.routes as r (
       model, upstream_id, upstream_model, pricing, context_tokens, most_output, priority, weight, listing
@@ -11449,24 +11462,28 @@ begin
     where (r.upstream_model, r.pricing, r.context_tokens, r.most_output, r.priority, r.weight, r.listing, r.state)
       is distinct from (excluded.upstream_model, excluded.pricing, excluded.context_tokens, excluded.most_output,
         excluded.priority, excluded.weight, excluded.listing, 'active');
+    get diagnostics written = row_count;
+    changes := changes + written;
   end if;
 
   update tollgate.routes r set state = 'disabled', updated_at = now()
   where r.upstream_id = server and r.state = 'active' and r.model <> all (offered);
+  get diagnostics written = row_count;
+  return changes + written > 0;
 end
 $$;
 
 comment on function tollgate.offer(tollgate.deployments, tollgate.hosts) is
-  'Makes the upstream and the routes of a deployment as they should be now. The host must be locked. Locks the upstream and its routes.';
+  'Makes the upstream and the routes of a deployment as they should be now, and tells whether that changed any. The host must be locked. Locks the upstream and its routes.';
 
 
-create function tollgate.offer_all(h tollgate.hosts) returns void
+create function tollgate.offer_all(h tollgate.hosts) returns boolean
 language sql
 set search_path = ''
 as $$
-  select tollgate.offer(d, h) from (
-    select o from tollgate.deployments o where o.host_id = h.id order by o.id
-  ) a (d)
+  select coalesce(bool_or(a.changed), false) from (
+    select tollgate.offer(o, h) as changed from tollgate.deployments o where o.host_id = h.id order by o.id
+  ) a
 $$;
 
 comment on function tollgate.offer_all(tollgate.hosts) is 'As offer(), for all deployments of a host that is locked.';
@@ -11527,10 +11544,11 @@ as $$
 declare
   was constant tollgate.hosts := tollgate.host_of_key(host_id, key_generation);
   h constant tollgate.hosts := tollgate.with_lease(was, report);
+  routes_changed boolean := false;
 begin
   if was.incarnation is distinct from h.incarnation or (report ->> 'seq')::bigint > was.seq then
     perform tollgate.observe(h, report);
-    perform tollgate.offer_all(h);
+    routes_changed := tollgate.offer_all(h);
   end if;
   return jsonb_build_object(
     'desired_version', h.desired_version,
@@ -11543,7 +11561,8 @@ begin
       where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
     ), '[]'),
     'hub_tokens', tollgate.tokens_of(h),
-    'poll_seconds', case when tollgate.is_moving(h) then 2 else 10 end
+    'poll_seconds', case when tollgate.is_moving(h) then 2 else 10 end,
+    'routes_changed', routes_changed
   );
 end
 $$;

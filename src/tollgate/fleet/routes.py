@@ -1,6 +1,6 @@
 """/agent/*: what the agents of hosts call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import Depends
@@ -19,6 +19,8 @@ from tollgate.process import logs
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import refusals_of
 
+Reread = Callable[[], Awaitable[object]]
+"""Makes changed routes visible on this instance."""
 OpenSecret = Callable[[Mapping[str, Any]], SecretStr]
 """Decrypts a secret of the vault. Raises VaultLocked."""
 
@@ -31,10 +33,12 @@ OF_HOSTS = (*ALWAYS, errors.HostKeyInvalid, errors.HostRetired)
 log = logs.source("application")
 
 
-def router(gate: AgentGate, door: Door, digests: Callable[[str], list[str]], open_secret: OpenSecret) -> Routes:
+def router(
+    gate: AgentGate, door: Door, digests: Callable[[str], list[str]], open_secret: OpenSecret, reread: Reread
+) -> Routes:
     without_key, with_key = Routes(guard=gate.guard_newcomers), Routes(guard=gate.guard, dependencies=IN_THE_DOCUMENT)
     without_key.take(newcomers(gate, door, digests))
-    with_key.take(hosts(gate, door, open_secret))
+    with_key.take(hosts(gate, door, open_secret, reread))
     routes = Routes(tags=["agents"])
     routes.take(without_key)
     routes.take(with_key)
@@ -61,17 +65,23 @@ def newcomers(gate: AgentGate, door: Door, digests: Callable[[str], list[str]]) 
     return routes
 
 
-def hosts(gate: AgentGate, door: Door, open_secret: OpenSecret) -> Routes:
+def hosts(gate: AgentGate, door: Door, open_secret: OpenSecret, reread: Reread) -> Routes:
     routes = Routes(prefix="/agent")
 
-    @routes.post("/sync", summary="Report, and learn what should run", responses=refusals_of(*OF_HOSTS, errors.HostBusy))
+    @routes.post(
+        "/sync", summary="Report, and learn what should run", responses=refusals_of(*OF_HOSTS, errors.HostBusy)
+    )
     async def sync(request: Request, body: Sync) -> SyncAnswer:
         """The answer always holds all that should be on the host, or nothing new. Repeat a sync that was not answered
         with the same `seq`. Another incarnation is refused for 45 seconds after the last sync."""
         found = await store.sync(door, gate.key(request), body.stored())
+        if found["routes_changed"]:
+            await reread()
         return SyncAnswer.model_validate({**found, "hub_tokens": _opened(found["hub_tokens"], open_secret)})
 
-    @routes.post("/tasks/{task_id}", summary="Send the result of a task", responses=refusals_of(*OF_HOSTS, errors.NotFound))
+    @routes.post(
+        "/tasks/{task_id}", summary="Send the result of a task", responses=refusals_of(*OF_HOSTS, errors.NotFound)
+    )
     async def end_task(request: Request, task_id: Id, body: TaskOutcome) -> EndedTask:
         """For results that should not wait for the next sync. The first one counts."""
         return EndedTask.model_validate(await store.end_task(door, gate.key(request), task_id, body.stored()))

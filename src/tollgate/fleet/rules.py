@@ -4,16 +4,17 @@ import math
 import shlex
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from tollgate.engines import checks, commands, memory
+from tollgate.engines import checks, commands, diagnosis, memory
 from tollgate.engines.commands import Place
 from tollgate.engines.facts import Facts
 from tollgate.engines.schemas import Capabilities, Spec
 
 RANDOM_BYTES: Final = 32
 FIRST_POLL_SECONDS: Final = 2
-PLACE: Final = Place("<model>", socket="<socket>", port=0, secret="<secret>")
+PLACE: Final = Place("<model>", socket="<socket>", port=0)
 """What only the host knows, in the command that operators see."""
 MEBIBYTE: Final = 2**20
 GIBIBYTE: Final = 2**30
@@ -30,7 +31,7 @@ def command(server: str, secret: str) -> str:
 
 
 def storable(value: Any) -> Any:
-    """The value without what JSON in Postgres cannot hold: NUL, half of a surrogate pair, and numbers without an end."""
+    """The value without what Postgres cannot store: NUL, half of a surrogate pair, and numbers that are not finite."""
     if isinstance(value, str):
         return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
@@ -45,7 +46,7 @@ def dry_run(spec: Spec, facts: Mapping[str, Any] | None, capabilities: Mapping[s
     known = Facts.model_validate(facts) if facts else None
     host = Capabilities.model_validate(capabilities) if capabilities else None
     warnings = checks.check(spec, known, host)
-    built = commands.build(spec, PLACE)
+    built = commands.build(spec, replace(PLACE, program=_program(spec)))
     return {
         "command": built.argv,
         "command_str": commands.as_string(built.argv),
@@ -55,22 +56,90 @@ def dry_run(spec: Spec, facts: Mapping[str, Any] | None, capabilities: Mapping[s
     }
 
 
+def _program(spec: Spec) -> tuple[str, ...]:
+    """The program of a custom command is on the host's own list; all others have names that are known here."""
+    return (f"<{spec.custom_command}>",) if spec.engine == "custom" else ()
+
+
+def readiness(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether a model takes calls."""
+    phase, detail = deployment["phase"], deployment["detail"]
+    if deployment["offered_as"] and phase != "running":
+        return {"status": "ready", "detail": "The first call loads it."}
+    if phase == "running" and not deployment["offered_as"]:
+        return {
+            "status": "ready",
+            "detail": "It runs, and is offered to nobody: it has no price, or its host is cordoned.",
+        }
+    return {"status": READINESS[phase], "detail": detail}
+
+
+READINESS: Final = {
+    "running": "ready",
+    **dict.fromkeys(("downloading", "starting", "loading", "unknown"), "loading"),
+    **dict.fromkeys(("stopped", "draining", "stopping"), "stopped"),
+    "failed": "error",
+}
+
+
+def metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of an engine, by the names that clients of older servers know."""
+    usage = row.get("cache_usage")
+    return {
+        **row,
+        **{shown: row.get(name) for shown, name in FIGURES.items()},
+        "in_flight": row.get("in_flight"),
+        "gpu_cache_usage_pct": None if usage is None else round(100 * usage, 2),
+    }
+
+
+FIGURES: Final = {
+    "num_requests_running": "requests_running",
+    "num_requests_waiting": "requests_waiting",
+    "prompt_tokens_total": "prompt_tokens_total",
+    "generation_tokens_total": "generation_tokens_total",
+    "time_to_first_token_p50_ms": "ttft_p50_ms",
+    "time_to_first_token_p95_ms": "ttft_p95_ms",
+    "request_latency_p50_ms": "latency_p50_ms",
+    "request_latency_p95_ms": "latency_p95_ms",
+}
+
+
+def log_text(result: Any) -> str:
+    """The lines of a log, as an agent answers them."""
+    lines = result.get("lines", "") if isinstance(result, Mapping) else result
+    return "\n".join(map(str, lines)) if isinstance(lines, list) else str(lines or "")
+
+
+def diagnosed(log: str, state: str) -> dict[str, Any]:
+    """A log with what its earliest error means."""
+    found = diagnosis.diagnose(log, None)
+    told = found.model_dump(mode="json") if found else {}
+    return {
+        "logs": log,
+        "diagnosis": {"detected": found is not None, **told},
+        "summary": diagnosis.summary(log),
+        "state": state,
+    }
+
+
 def _estimate(spec: Spec, facts: Facts | None, host: Capabilities | None) -> dict[str, Any]:
     if facts is None:
         return {"vram_estimate_gb": None, "vram_estimate": None, "fits_gpus": None}
     made = memory.estimate(spec, facts, len(spec.gpus or (host.gpus if host else ())))
-    parts = {name: getattr(made, name) for name in ESTIMATED}
-    named = {"params_b": facts.billions, "model_weights_gb": made.weights_gb, **parts}
+    sizes = {name: round(getattr(made, name), 2) for name in SIZES}
+    named = {"params_b": facts.billions, "gpu_count": made.gpu_count, "note": made.note}
     return {
-        "vram_estimate_gb": made.total_per_gpu_gb,
-        "vram_estimate": named,
+        "vram_estimate_gb": sizes["total_per_gpu_gb"],
+        "vram_estimate": {**named, "model_weights_gb": sizes["weights_gb"], **sizes},
         "fits_gpus": list(made.fits(host)) if host else None,
     }
 
 
-ESTIMATED: Final = (
-    "kv_cache_gb", "activations_gb", "overhead_gb", "total_per_gpu_gb", "required_vram_gb", "gpu_count", "note",
+SIZES: Final = (
+    "weights_gb", "kv_cache_gb", "activations_gb", "overhead_gb", "total_per_gpu_gb", "required_vram_gb",
 )  # fmt: skip
+"""Of an estimate, in GiB."""
 
 
 def summary(hosts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,22 +2,34 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from tollgate.engines.schemas import Spec
 from tollgate.fleet import rules
 from tollgate.web.faults import ONE_LINE
 
-Phase = Literal[
-    "stopped", "downloading", "starting", "loading", "running", "draining", "stopping", "failed", "unknown"
-]
+Phase = Literal["stopped", "downloading", "starting", "loading", "running", "draining", "stopping", "failed", "unknown"]
 Wanted = Literal["running", "stopped", "on_demand"]
 HostState = Literal["active", "cordoned", "retired"]
 TaskKind = Literal["local_folders", "inspect_folder", "logs", "test", "delete_files", "hub_config"]
 
 Id = Annotated[str, Field(max_length=80, pattern=r"^[a-z]{3}_[a-z0-9]+$")]
 Word = Annotated[str, Field(min_length=1, max_length=100, pattern=ONE_LINE)]
-Told = Annotated[str, Field(max_length=4000)]
+LONGEST_TOLD = 4000
+LONGEST_TAIL = 8192
+
+
+def _shortened(value: object) -> object:
+    return value[:LONGEST_TOLD] if isinstance(value, str) else value
+
+
+def _end(value: object) -> object:
+    return value[-LONGEST_TAIL:] if isinstance(value, str) else value
+
+
+Told = Annotated[str, BeforeValidator(_shortened)]
+"""Cut rather than refused: a sync that is refused for one text would be refused for ever."""
+Tail = Annotated[str, BeforeValidator(_end)]
 IngressUrl = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=2000, pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*[^\s/@?#])?$"),
@@ -43,7 +55,9 @@ class Report(BaseModel):
 
 class Enrolling(Report):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"token": "tge_0123456789abcdef", "agent_version": "0.1.0", "capabilities": {}}]}
+        json_schema_extra={
+            "examples": [{"token": "tge_0123456789abcdef", "agent_version": "0.1.0", "capabilities": {}}]
+        }
     )
 
     token: str = Field(max_length=200, pattern=ONE_LINE)
@@ -71,7 +85,7 @@ class Observation(Report):
     progress: Object | None = None
     measured: Object | None = None
     facts: Object | None = None
-    log_tail: str | None = Field(None, max_length=8192)
+    log_tail: Tail | None = None
 
 
 class EngineFigures(Report):

@@ -56,7 +56,8 @@ begin
       || jsonb_build_object('deletes_files', deletes_files)
   );
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'id', d.id, 'files_preserved', not deletes_files, 'shares_files', shares_files
+    'caller', tollgate.identity(actor), 'id', d.id, 'files_preserved', not deletes_files, 'shares_files', shares_files,
+    'routes_changed', true
   );
 end
 $$;

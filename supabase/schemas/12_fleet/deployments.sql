@@ -115,12 +115,15 @@ set search_path = ''
 as $$
 declare
   h tollgate.hosts;
+  routes_changed boolean;
 begin
   select o.* into h from tollgate.hosts o where o.id = d.host_id;
   perform tollgate.changed_desire(h);
-  perform tollgate.offer(d, h);
+  routes_changed := tollgate.offer(d, h);
   perform tollgate.record(actor, action, null, d.id, details);
-  return jsonb_build_object('caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d), 'routes_changed', routes_changed
+  );
 end
 $$;
 

@@ -169,16 +169,19 @@ declare
   actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
   was constant tollgate.hosts := tollgate.locked_host(host_id);
   made tollgate.hosts := tollgate.with_fields(was, changes, array['name', 'labels', 'ingress_url', 'base_dir']);
+  routes_changed boolean := false;
 begin
   if made is distinct from was then
     update tollgate.hosts h set
       name = made.name, labels = made.labels, ingress_url = made.ingress_url, base_dir = made.base_dir,
       updated_at = now()
     where h.id = was.id returning h.* into made;
-    perform tollgate.offer_all(made);
+    routes_changed := tollgate.offer_all(made);
     perform tollgate.record(actor, 'host.changed', null, made.id, changes);
   end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(made));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(made), 'routes_changed', routes_changed
+  );
 end
 $$;
 
@@ -196,17 +199,20 @@ as $$
 declare
   actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
   h tollgate.hosts := tollgate.locked_host(host_id);
+  routes_changed boolean := false;
 begin
   if h.state <> tollgate_set_host_state.state then
     perform tollgate.refuse_retired(h);
     update tollgate.hosts o set state = tollgate_set_host_state.state, updated_at = now()
     where o.id = h.id returning o.* into h;
-    perform tollgate.offer_all(h);
+    routes_changed := tollgate.offer_all(h);
     perform tollgate.record(actor, case tollgate_set_host_state.state
       when 'active' then 'host.uncordoned' when 'cordoned' then 'host.cordoned' else 'host.retired' end,
       null, h.id);
   end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(h));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed
+  );
 end
 $$;
 

@@ -75,13 +75,15 @@ comment on function tollgate.is_offered(tollgate.deployments, tollgate.hosts) is
   'Whether clients may call a deployment: it runs, or would be loaded by a call; it has a price; and its host takes calls. A host that is silent still does: breakers judge the way to it.';
 
 
-create function tollgate.offer(d tollgate.deployments, h tollgate.hosts) returns void
+create function tollgate.offer(d tollgate.deployments, h tollgate.hosts) returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
   server constant text := tollgate.upstream_of(d);
   offered constant text[] := case when tollgate.is_offered(d, h) then tollgate.names_of(d.applied_spec) else '{}' end;
+  written integer;
+  changes integer := 0;
 begin
   if cardinality(offered) > 0 then
     insert into tollgate.upstreams as u (id, name, base_url, dialect, host_id, host_key_generation)
@@ -94,6 +96,7 @@ begin
       host_key_generation = excluded.host_key_generation, updated_at = now()
     where (u.name, u.base_url, u.dialect, u.host_id, u.host_key_generation) is distinct from
       (excluded.name, excluded.base_url, excluded.dialect, excluded.host_id, excluded.host_key_generation);
+    get diagnostics changes = row_count;
 
     insert into tollgate.routes as r (
       model, upstream_id, upstream_model, pricing, context_tokens, most_output, priority, weight, listing
@@ -109,24 +112,28 @@ begin
     where (r.upstream_model, r.pricing, r.context_tokens, r.most_output, r.priority, r.weight, r.listing, r.state)
       is distinct from (excluded.upstream_model, excluded.pricing, excluded.context_tokens, excluded.most_output,
         excluded.priority, excluded.weight, excluded.listing, 'active');
+    get diagnostics written = row_count;
+    changes := changes + written;
   end if;
 
   update tollgate.routes r set state = 'disabled', updated_at = now()
   where r.upstream_id = server and r.state = 'active' and r.model <> all (offered);
+  get diagnostics written = row_count;
+  return changes + written > 0;
 end
 $$;
 
 comment on function tollgate.offer(tollgate.deployments, tollgate.hosts) is
-  'Makes the upstream and the routes of a deployment as they should be now. The host must be locked. Locks the upstream and its routes.';
+  'Makes the upstream and the routes of a deployment as they should be now, and tells whether that changed any. The host must be locked. Locks the upstream and its routes.';
 
 
-create function tollgate.offer_all(h tollgate.hosts) returns void
+create function tollgate.offer_all(h tollgate.hosts) returns boolean
 language sql
 set search_path = ''
 as $$
-  select tollgate.offer(d, h) from (
-    select o from tollgate.deployments o where o.host_id = h.id order by o.id
-  ) a (d)
+  select coalesce(bool_or(a.changed), false) from (
+    select tollgate.offer(o, h) as changed from tollgate.deployments o where o.host_id = h.id order by o.id
+  ) a
 $$;
 
 comment on function tollgate.offer_all(tollgate.hosts) is 'As offer(), for all deployments of a host that is locked.';

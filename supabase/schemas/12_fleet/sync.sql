@@ -8,10 +8,11 @@ as $$
 declare
   was constant tollgate.hosts := tollgate.host_of_key(host_id, key_generation);
   h constant tollgate.hosts := tollgate.with_lease(was, report);
+  routes_changed boolean := false;
 begin
   if was.incarnation is distinct from h.incarnation or (report ->> 'seq')::bigint > was.seq then
     perform tollgate.observe(h, report);
-    perform tollgate.offer_all(h);
+    routes_changed := tollgate.offer_all(h);
   end if;
   return jsonb_build_object(
     'desired_version', h.desired_version,
@@ -24,7 +25,8 @@ begin
       where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
     ), '[]'),
     'hub_tokens', tollgate.tokens_of(h),
-    'poll_seconds', case when tollgate.is_moving(h) then 2 else 10 end
+    'poll_seconds', case when tollgate.is_moving(h) then 2 else 10 end,
+    'routes_changed', routes_changed
   );
 end
 $$;
