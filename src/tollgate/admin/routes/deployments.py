@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, Query
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tollgate.admin.schemas.deployments import (
     BaseDirBody,
@@ -23,7 +23,7 @@ from tollgate.admin.schemas.deployments import (
     HubConfigQuery,
     LogsQuery,
     NewDeployment,
-    Readiness,
+    DeploymentReadiness,
     Start,
     TestedDeployment,
     Told,
@@ -109,7 +109,7 @@ def _of_hosts(gate: Gate, tasks: Tasks) -> Routes:
     @routes.get(
         "/local-folders",
         summary="List the folders of a host",
-        response_class=JSONResponse,
+        response_class=Response,
         responses=ASKING | LIST_OF_NAMES,
     )
     async def local_folders(door: OpenDoor, query: Annotated[FoldersQuery, Query()]) -> JSONResponse:
@@ -161,8 +161,8 @@ def _of_one(gate: Gate, catalog: Catalog) -> Routes:
         return DryRun(**rules.dry_run(Spec.model_validate(made["spec"]), made["facts"], found["capabilities"]))
 
     @routes.get("/{deployment_id}/readiness", summary="Get whether a model takes calls", responses=ONE)
-    async def readiness(door: OpenDoor, deployment_id: DeploymentId) -> Readiness:
-        return Readiness(**rules.readiness((await store.deployment(door, deployment_id))["deployment"]))
+    async def readiness(door: OpenDoor, deployment_id: DeploymentId) -> DeploymentReadiness:
+        return DeploymentReadiness(**rules.readiness((await store.deployment(door, deployment_id))["deployment"]))
 
     return routes
 

@@ -205,7 +205,7 @@ class TestedDeployment(BaseModel):
     timestamp: Moment
 
 
-class Readiness(BaseModel):
+class DeploymentReadiness(BaseModel):
     status: Literal["ready", "loading", "stopped", "error"]
     detail: str | None
 

@@ -64,18 +64,18 @@ class HostSummary(BaseModel):
     sampled_at: Moment | None
 
 
-class Point(BaseModel):
+class TrendPoint(BaseModel):
     ts: int = Field(description="Seconds since 1970, the beginning of the step.")
     value: float
 
 
 class HostTrends(BaseModel):
     host_id: str
-    cpu: list[Point] = Field(description="Percent.")
-    memory_used_bytes: list[Point]
-    disk_used_bytes: list[Point]
-    network_received_bps: list[Point]
-    network_sent_bps: list[Point]
+    cpu: list[TrendPoint] = Field(description="Percent.")
+    memory_used_bytes: list[TrendPoint]
+    disk_used_bytes: list[TrendPoint]
+    network_received_bps: list[TrendPoint]
+    network_sent_bps: list[TrendPoint]
 
 
 class TrendsQuery(HostQuery):
