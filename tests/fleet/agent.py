@@ -19,6 +19,14 @@ SPEC = {"engine": "vllm", "source": {"type": "hub", "repo_id": "meta-llama/Llama
 PRICING = {"prompt": "0.000001", "completion": "0.000002"}
 
 
+COMPLETION = {
+    "id": "c",
+    "object": "chat.completion",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hello"}}],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+}
+
+
 class Agent:
     """Its clock is wrong, and it says so with each sync: nothing depends on it."""
 
@@ -54,6 +62,13 @@ class Agent:
     async def observe(self, deployment_id: str, phase: str, generation: int = 1, **said: Any) -> Any:
         seen = {"deployment_id": deployment_id, "generation": generation, "phase": phase, "ready": phase == "running"}
         return await self.sync(observations=[{**seen, **said}])
+
+
+async def tasks_of(agent: Agent) -> list[Any]:
+    """What an operator has just asked of the host, as soon as it is there."""
+    while not (found := (await agent.sync())["tasks"]):
+        pass
+    return list(found)
 
 
 async def enrolled(api: ApiClient, ingress_url: str | None = None, **host: Any) -> Agent:
@@ -100,15 +115,15 @@ class Ingress:
         said = json.loads(body) if body else None
         self.asked.append((scope["path"], said))
         if sent != f"Bearer {self.key}":
-            return await _answer(send, 401, {"error": {"code": "host_key_invalid"}})
-        if scope["path"] == "/agent/tasks":
+            await _answer(send, 401, {"error": {"code": "host_key_invalid"}})
+        elif scope["path"] == "/agent/tasks":
             result = self.results.get(said["kind"])
             if isinstance(result, str):
-                return await _answer(send, 422, {"error": {"code": "task_failed", "message": result}})
-            return await _answer(send, 200 if result is not None else 404, result)
-        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hello"}}
-        await _answer(send, 200, {"id": "c", "object": "chat.completion", "choices": [choice], "usage": usage})
+                await _answer(send, 422, {"error": {"code": "task_failed", "message": result}})
+            else:
+                await _answer(send, 200 if result is not None else 404, result)
+        else:
+            await _answer(send, 200, COMPLETION)
 
 
 async def _answer(send: Send, status: int, said: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from admin.api_client import ApiClient, admin_api
-from fleet.agent import Agent, enrol, enrolled, model, routes
+from fleet.agent import Agent, enrol, enrolled, model, routes, tasks_of
 from fleet.conftest import AGENT_KEY
 from gateway import Upstream
 from tollgate.core import host_keys
@@ -78,8 +78,7 @@ async def test_an_agent_sees_and_changes_nothing_of_another_host(api: ApiClient)
     theirs = await model(api, other, hub_token="default")
     await other.sync()
     task = asyncio.ensure_future(api.ask("GET", "/admin/models/local-folders", params={"host_id": other.host_id}))
-    while not (waiting := (await other.sync())["tasks"]):
-        await asyncio.sleep(0.01)
+    waiting = await tasks_of(other)
     told = await agent.sync(
         observations=[{"deployment_id": theirs["id"], "generation": 1, "phase": "running", "ready": True}],
         metrics=[{"deployment_id": theirs["id"], "in_flight": 7}],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from admin.api_client import ApiClient, admin_api
-from fleet.agent import PRICING, Agent, Ingress, enrolled, model, routes
+from fleet.agent import PRICING, Agent, Ingress, enrolled, model, routes, tasks_of
 from fleet.conftest import AGENT_KEY
 from gateway import Upstream
 from people import Person
@@ -133,6 +133,18 @@ async def test_a_spec_is_checked_in_full(api: ApiClient, given: Any, param: str 
     assert param is None or error["param"] == param
 
 
+async def test_clients_of_cortex_add_models_in_their_own_words(api: ApiClient) -> None:
+    agent = await enrolled(api)
+    body = {
+        "host_id": agent.host_id, "mode": "offline", "local_path": "/srv/models/m.gguf", "engine_type": "llamacpp",
+        "name": "M", "served_model_name": "ours/m", "task": "generate", "max_model_len": 4096, "ngl": None,
+    }  # fmt: skip
+    made = (await api.ask("POST", "/admin/models", 201, json=body))["spec"]
+    assert (made["engine"], made["source"]["path"], made["context_length"]) == ("llamacpp", body["local_path"], 4096)
+    error = await api.refused("POST", "/admin/models", 400, json={**body, "mode": "online"})
+    assert error["param"] == "spec.source.repo_id"
+
+
 async def test_what_a_model_needs_is_known_before_it_starts(api: ApiClient) -> None:
     agent = await enrolled(api)
     made = await model(api, agent, spec={"context_length": 8192})
@@ -235,8 +247,7 @@ async def test_a_host_is_asked_through_its_ingress_or_with_its_next_sync(
 
     server.key = "another"
     waiting = asyncio.ensure_future(api.ask("GET", "/admin/models/local-folders", **query))
-    while not (tasks := (await agent.sync())["tasks"]):
-        await asyncio.sleep(0.01)
+    tasks = await tasks_of(agent)
     assert (await agent.sync())["tasks"] == tasks  # an answer may have been lost
     await agent.sync(task_results=[{"task_id": tasks[0]["id"], "status": "done", "result": ["by sync"]}])
     assert await waiting == ["by sync"]

@@ -30,6 +30,34 @@ def command(server: str, secret: str) -> str:
     return shlex.join(["python", "-m", "tollgate", "agent", "--server", server, "--token", secret])
 
 
+OF_CORTEX: Final = {
+    "served_model_name": "served_name",
+    "max_model_len": "context_length",
+    "max_num_seqs": "max_sequences",
+    "tp_size": "tensor_parallel",
+    "ngl": "gpu_layers",
+    "engine_type": "engine",
+    **{name: name for name in (
+        "gpu_memory_utilization", "dtype", "quantization", "kv_cache_dtype", "flash_attention", "trust_remote_code",
+    )},
+}  # fmt: skip
+"""Our names of what is part of a spec, by those of Cortex."""
+
+
+def of_cortex(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A model as Cortex's clients write it, flat, with its spec. Null means that nothing was chosen."""
+    spec = {OF_CORTEX[name]: value for name, value in given.items() if name in OF_CORTEX and value is not None}
+    if given["mode"] == "offline":
+        source = {"type": "path", "path": given.get("local_path")}
+    else:
+        source = {"type": "hub", "repo_id": given.get("repo_id")}
+    parts = {*OF_CORTEX, "mode", "repo_id", "local_path", "task"}
+    return {
+        **{name: value for name, value in given.items() if name not in parts},
+        "spec": {"engine": "vllm", "source": source, **spec},
+    }
+
+
 def storable(value: Any) -> Any:
     """The value without what Postgres cannot store: NUL, half of a surrogate pair, and numbers that are not finite."""
     if isinstance(value, str):

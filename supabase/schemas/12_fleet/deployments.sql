@@ -240,7 +240,7 @@ begin
     return jsonb_build_object('caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d));
   end if;
   update tollgate.deployments o set
-    wanted = tollgate_set_wanted.wanted,
+    wanted = case when applied and o.wanted = 'on_demand' then o.wanted else tollgate_set_wanted.wanted end,
     generation = o.generation + again::integer,
     applied_spec = o.spec,
     applied_generation = o.generation + again::integer,

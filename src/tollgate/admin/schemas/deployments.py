@@ -11,6 +11,7 @@ from tollgate.admin.schemas.hosts import CONTACT, BaseDir, Contact
 from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.admin.schemas.registry import Listing, TokenCount
 from tollgate.engines.schemas import Engine, Kind, Spec, Warning
+from tollgate.fleet import rules
 from tollgate.fleet.schemas import HostState, Phase, Wanted
 from tollgate.vault.schemas import TokenName
 from tollgate.web.schemas import ChangeBody, Identifier, Moment, Name, PageQuery, QueryModel, Text
@@ -70,6 +71,13 @@ class NewDeployment(DeploymentFields):
     host_id: Identifier | None = Field(None, description="Default: the only host.")
     spec: Spec
     wanted: Wanted = Field("stopped", description="on_demand: loaded by the first call.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_cortex(cls, given: Any) -> Any:
+        """Cortex's clients send no spec, and `mode`."""
+        is_theirs = isinstance(given, dict) and given.get("mode") in ("online", "offline") and "spec" not in given
+        return rules.of_cortex(given) if is_theirs else given
 
     def changes(self) -> dict[str, Any]:
         given = {name: value for name, value in super().changes().items() if value is not None}

@@ -30,7 +30,7 @@ class NewHost(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "gpu-1"}]})
 
     name: Name
-    labels: Labels = {}
+    labels: Labels = Field({})
     ingress_url: IngressUrl | None = Field(
         None, description="Where Tollgate reaches the host's ingress. Default: what the agent says."
     )
