@@ -142,7 +142,7 @@ async def test_clients_of_cortex_add_models_in_their_own_words(api: ApiClient) -
     made = (await api.ask("POST", "/admin/models", 201, json=body))["spec"]
     assert (made["engine"], made["source"]["path"], made["context_length"]) == ("llamacpp", body["local_path"], 4096)
     error = await api.refused("POST", "/admin/models", 400, json={**body, "mode": "online"})
-    assert error["param"] == "spec.source.repo_id"
+    assert error["param"].endswith("repo_id")
 
 
 async def test_what_a_model_needs_is_known_before_it_starts(api: ApiClient) -> None:

@@ -70,7 +70,7 @@ def admin(database: str) -> str:
 
 @pytest.fixture(scope="module")
 def told(whole: Gateway) -> Any:
-    return schemathesis.openapi.from_url(f"{whole.address}/openapi.json")
+    return schemathesis.openapi.from_url(f"{whole.address}/openapi.json", timeout=120)
 
 
 @pytest.mark.parametrize("operation", list(operations(whole_document())), ids=lambda one: " ".join(one[:2]))
