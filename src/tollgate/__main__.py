@@ -270,13 +270,12 @@ def demo(chosen: Settings, options: argparse.Namespace) -> None:
         raise CommandError("demo hands out a key, so it does not run with TOLLGATE_ENV=production; use serve")
     if not chosen.embedded:
         raise CommandError("demo brings a database of its own, and the settings name one: unset that, or use serve")
-    chosen = _with_agent_key(chosen)
     with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
         secret = _demo_secret(chosen.data_folder)
         address = server.address(listener)
         link = _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret, address))
         print(_welcome(chosen, address, secret, link), flush=True)
-        server.serve(listener, partial(create_app, complete, environ=options.environ))
+        server.serve(listener, partial(create_app, _with_agent_key(complete), environ=options.environ))
 
 
 async def _seed_demo(door: Door, chosen: Settings, secret: str, address: str) -> str:

@@ -10425,6 +10425,20 @@ $$;
 comment on function tollgate.agent_of(tollgate.hosts) is 'The agent of a host, as an actor.';
 
 
+create function tollgate.put_enrolment(h tollgate.hosts, digest text) returns jsonb
+language sql
+set search_path = ''
+as $$
+  delete from tollgate.enrolments e where e.host_id = h.id;
+  insert into tollgate.enrolments (digest, host_id, expires_at)
+  values (decode(put_enrolment.digest, 'hex'), h.id, now() + interval '1 hour')
+  returning jsonb_build_object('expires_at', tollgate.utc(expires_at))
+$$;
+
+comment on function tollgate.put_enrolment(tollgate.hosts, text) is
+  'Stores the enrolment of a host that the calling function has locked. Earlier ones end.';
+
+
 create function public.tollgate_enrol(digests jsonb, agent jsonb) returns jsonb
 language plpgsql
 security definer
@@ -11158,20 +11172,6 @@ end
 $$;
 
 comment on function tollgate.refuse_retired(tollgate.hosts) is 'Refuses, with conflict, what a retired host cannot do.';
-
-
-create function tollgate.put_enrolment(h tollgate.hosts, digest text) returns jsonb
-language sql
-set search_path = ''
-as $$
-  delete from tollgate.enrolments e where e.host_id = h.id;
-  insert into tollgate.enrolments (digest, host_id, expires_at)
-  values (decode(put_enrolment.digest, 'hex'), h.id, now() + interval '1 hour')
-  returning jsonb_build_object('expires_at', tollgate.utc(expires_at))
-$$;
-
-comment on function tollgate.put_enrolment(tollgate.hosts, text) is
-  'Stores the enrolment of a host that the calling function has locked. Earlier ones end.';
 
 
 create function public.tollgate_create_host(caller jsonb, host jsonb, enrolment jsonb) returns jsonb

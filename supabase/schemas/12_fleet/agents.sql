@@ -38,6 +38,20 @@ $$;
 comment on function tollgate.agent_of(tollgate.hosts) is 'The agent of a host, as an actor.';
 
 
+create function tollgate.put_enrolment(h tollgate.hosts, digest text) returns jsonb
+language sql
+set search_path = ''
+as $$
+  delete from tollgate.enrolments e where e.host_id = h.id;
+  insert into tollgate.enrolments (digest, host_id, expires_at)
+  values (decode(put_enrolment.digest, 'hex'), h.id, now() + interval '1 hour')
+  returning jsonb_build_object('expires_at', tollgate.utc(expires_at))
+$$;
+
+comment on function tollgate.put_enrolment(tollgate.hosts, text) is
+  'Stores the enrolment of a host that the calling function has locked. Earlier ones end.';
+
+
 create function public.tollgate_enrol(digests jsonb, agent jsonb) returns jsonb
 language plpgsql
 security definer

@@ -115,20 +115,6 @@ $$;
 comment on function tollgate.refuse_retired(tollgate.hosts) is 'Refuses, with conflict, what a retired host cannot do.';
 
 
-create function tollgate.put_enrolment(h tollgate.hosts, digest text) returns jsonb
-language sql
-set search_path = ''
-as $$
-  delete from tollgate.enrolments e where e.host_id = h.id;
-  insert into tollgate.enrolments (digest, host_id, expires_at)
-  values (decode(put_enrolment.digest, 'hex'), h.id, now() + interval '1 hour')
-  returning jsonb_build_object('expires_at', tollgate.utc(expires_at))
-$$;
-
-comment on function tollgate.put_enrolment(tollgate.hosts, text) is
-  'Stores the enrolment of a host that the calling function has locked. Earlier ones end.';
-
-
 create function public.tollgate_create_host(caller jsonb, host jsonb, enrolment jsonb) returns jsonb
 language plpgsql
 security definer
