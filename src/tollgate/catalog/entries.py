@@ -195,7 +195,7 @@ def _upstream(given: Mapping[str, Json]) -> Upstream:
         idle_seconds=float(given["idle_seconds"]),
         health_path=given["health_path"],
         takes_org_keys=given["takes_org_keys"],
-        host_key=HostKey(given["host_id"], given["host_key_generation"]) if given["host_id"] else None,
+        host_key=HostKey(given["host_id"], given["host_key_generation"]) if given.get("host_id") else None,
     )
 
 
