@@ -14,7 +14,7 @@ fi
 
 umask 077
 touch .env
-for name in POSTGRES_PASSWORD REDIS_PASSWORD KEY_PEPPER CRON_SECRET METRICS_TOKEN GRAFANA_PASSWORD PGADMIN_PASSWORD; do
+for name in POSTGRES_PASSWORD REDIS_PASSWORD KEY_PEPPER AGENT_KEY CRON_SECRET METRICS_TOKEN GRAFANA_PASSWORD PGADMIN_PASSWORD; do
   grep -q "^$name=" .env || echo "$name=$(secret)" >> .env
 done
 sed -n 's/^METRICS_TOKEN=//p' .env > .env.metrics-token

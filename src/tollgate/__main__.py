@@ -38,7 +38,7 @@ from tollgate.process.http_client import Http
 from tollgate.sandbox import API
 from tollgate.sessions import rules as session_rules
 from tollgate.sessions import store as sessions
-from tollgate.settings import Settings
+from tollgate.settings import SHORTEST_PEPPER, Settings
 from tollgate.vault import rotation
 from tollgate.vault import store as vault
 from tollgate.vault.rules import Vault
@@ -275,7 +275,7 @@ def demo(chosen: Settings, options: argparse.Namespace) -> None:
         address = server.address(listener)
         link = _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret, address))
         print(_welcome(chosen, address, secret, link), flush=True)
-        server.serve(listener, partial(create_app, complete, environ=options.environ))
+        server.serve(listener, partial(create_app, _with_agent_key(complete), environ=options.environ))
 
 
 async def _seed_demo(door: Door, chosen: Settings, secret: str, address: str) -> str:
@@ -298,19 +298,35 @@ async def _link_of_demo(operator: Door, chosen: Settings, address: str) -> str:
         return "none: the operator of the demo is disabled"
 
 
+def _with_agent_key(chosen: Settings) -> Settings:
+    """With an AGENT_KEY of its own, unless one is set, so that this machine can be a host."""
+    if chosen.agent_key is not None:
+        return chosen
+    made = _kept(chosen.data_folder / "agent-key", lambda known: len(known) >= SHORTEST_PEPPER, secrets.token_hex)
+    return chosen.model_copy(update={"agent_key": SecretStr(made)})
+
+
 def _demo_secret(data_folder: Path) -> str:
-    """The same at every start; the database could not tell it again."""
-    file = data_folder / "demo-key"
+    """The database could not tell it again."""
+    return _kept(
+        data_folder / "demo-key",
+        lambda known: bool(known) and key_rules.is_whole(known),
+        lambda: key_rules.mint("live", secrets.token_bytes(key_rules.RANDOM_BYTES)),
+    )
+
+
+def _kept(file: Path, is_usable: Callable[[str], bool], mint: Callable[[], str]) -> str:
+    """A secret in a file of the data folder: the same at every start."""
     try:
         known = file.read_text().strip() if file.exists() else ""
-        if known and key_rules.is_whole(known):
+        if is_usable(known):
             return known
-        secret = key_rules.mint("live", secrets.token_bytes(key_rules.RANDOM_BYTES))
-        data_folder.mkdir(parents=True, exist_ok=True)
+        secret = mint()
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)
         file.write_text(secret + "\n")
     except OSError as error:
-        raise CommandError(f"cannot keep the demo key in {file}: {error.strerror}") from None
+        raise CommandError(f"cannot keep {file}: {error.strerror}") from None
     return secret
 
 

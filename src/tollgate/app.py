@@ -47,6 +47,7 @@ from tollgate.upstreams import key_variables
 from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
+from tollgate.upstreams.ingress import Ingress
 from tollgate.upstreams.transports import open_transport
 from tollgate.vault.rules import Vault
 from tollgate.web import front_page, session_cookie
@@ -72,6 +73,7 @@ TAGS = {
     "admin": "What operators may see and change.",
     "sessions": "Signing in and out, in a browser.",
     "models": "The models and their prices.",
+    "agents": "What the agents of hosts call.",
     "health": "Whether the server works.",
 }
 OF_EVERYONE = ("/health", "/readyz", "/v1/models", "/api/v1/providers")
@@ -81,6 +83,9 @@ OF_PEOPLE = (
     *("/api/v1/credits", "/api/v1/key", "/api/v1/generation", "/api/v1/activity"),
 )
 OF_SESSIONS = ("/auth/",)
+OF_AGENTS = ("/agent/",)
+MOST_AGENT_BYTES = 2 * 1024**2
+"""In the body of an agent that has a key."""
 
 
 class Rooms(NamedTuple):
@@ -93,6 +98,7 @@ class Rooms(NamedTuple):
     upstreams: Upstreams
     cache: Cache
     checkup: Checkup
+    ingress: Ingress
     settlements: Settlements
     sweeper: Sweeper
     security_reporter: SecurityReporter
@@ -117,7 +123,7 @@ def compose(
     database = door or open_door(chosen, http)
     settlements = Settlements(database, clock=clock, randomness=random.random)
     long_lived = not settings.is_serverless(environ)
-    transport = open_transport(http, long_lived=long_lived)
+    transport, guard = open_transport(http, long_lived=long_lived), Guard(allow_private=chosen.private_upstreams)
     secrets = {**key_variables.without_ours(environ), **_own_secrets(chosen)}
     upstreams = Upstreams(
         transport,
@@ -147,7 +153,8 @@ def compose(
         catalogs=_catalogs(chosen, http, database, clock),
         upstreams=upstreams,
         cache=_cache(chosen, clock),
-        checkup=Checkup(transport, Guard(allow_private=chosen.private_upstreams), secrets),
+        checkup=Checkup(transport, guard, secrets),
+        ingress=Ingress(transport, guard, secrets),
         settlements=settlements,
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
@@ -209,6 +216,7 @@ def create_app(
             OF_THE_CONSOLE: partial(_of_the_console, chosen),
             OF_PEOPLE: partial(_of_people, chosen, rooms, clock, settings.host_of(environ)),
             OF_SESSIONS: partial(_of_sessions, chosen, rooms),
+            OF_AGENTS: partial(_of_agents, chosen, rooms),
         },
         title="Tollgate",
         version=__version__,
@@ -219,7 +227,13 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
         exception_handlers=HANDLERS,
-        middleware=[Middleware(middleware, max_body_bytes=chosen.max_admin_body_bytes)],
+        middleware=[
+            Middleware(
+                middleware,
+                max_body_bytes=chosen.max_admin_body_bytes,
+                larger_bodies=dict.fromkeys(("/agent/sync", "/agent/tasks/"), MOST_AGENT_BYTES),
+            )
+        ],
         routes=[
             *(Route(endpoint.path, endpoint, methods=["POST"]) for endpoint in paid),
             completions.sweeping(rooms.sweeper, _cron_secret(chosen)),
@@ -263,6 +277,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
     from tollgate.admin.routes import metrics  # noqa: PLC0415
+    from tollgate.fleet.tasks import Tasks  # noqa: PLC0415
     from tollgate.upstreams.openrouter_account import OpenRouterAccount  # noqa: PLC0415
 
     key = chosen.openrouter_management_key
@@ -280,6 +295,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
             checkup=rooms.checkup,
             account=openrouter,
             completion_cache=rooms.cache,
+            tasks=Tasks(rooms.database, rooms.ingress.ask),
             host=host,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
@@ -290,6 +306,15 @@ def _of_sessions(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
     from tollgate.sessions import routes as sessions  # noqa: PLC0415
 
     return [sessions.router(rooms.gate, chosen, rooms.http)]
+
+
+def _of_agents(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
+    from tollgate.fleet import routes as fleet  # noqa: PLC0415
+    from tollgate.fleet.authentication import AgentGate  # noqa: PLC0415
+
+    vault = Vault(chosen.vault_keys)
+    reread = rooms.catalogs["live"].reread
+    return [fleet.router(AgentGate(chosen.agent_key), rooms.database, rooms.gate.digests, vault.open, reread)]
 
 
 def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:
@@ -387,4 +412,5 @@ def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dic
 def _own_secrets(chosen: Settings) -> dict[str, str]:
     """Takes precedence over the environment, since settings may come from a file."""
     key = chosen.openrouter_api_key
-    return {"SANDBOX_API_KEY": "sandbox"} | ({"OPENROUTER_API_KEY": key.get_secret_value()} if key else {})
+    given = {"OPENROUTER_API_KEY": key, key_variables.OF_HOSTS: chosen.agent_key}
+    return {"SANDBOX_API_KEY": "sandbox"} | {name: value.get_secret_value() for name, value in given.items() if value}

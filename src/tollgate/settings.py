@@ -287,6 +287,14 @@ class Settings(BaseModel):
         "VAULT_KEY what is still encrypted with it.",
     )
 
+    agent_key: SecretStr | None = Field(
+        None,
+        alias="AGENT_KEY",
+        description="The secret that the keys of hosts are made from, at least 32 characters, such as from "
+        "`openssl rand -hex 32`. Without it, there are no hosts. If it changes, each host must be enrolled again. "
+        "`make up` makes one.",
+    )
+
     openrouter_api_key: SecretStr | None = Field(
         None,
         alias="OPENROUTER_API_KEY",
@@ -467,7 +475,7 @@ class Settings(BaseModel):
             raise ValueError("this is not a publishable key (sb_publishable_… or anon); every visitor would get it")
         return value
 
-    @field_validator("key_pepper", "key_pepper_previous")
+    @field_validator("key_pepper", "key_pepper_previous", "agent_key")
     @classmethod
     def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
         if value and len(value.get_secret_value()) < SHORTEST_PEPPER:

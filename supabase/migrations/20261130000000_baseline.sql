@@ -950,7 +950,7 @@ create domain tollgate.dialect as text check (
 );
 create domain tollgate.secret_name as text check (
   value ~ '^[A-Z][A-Z0-9_]{0,127}$'
-  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_|VAULT_)'
+  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_|VAULT_|AGENT_)'
 );
 create domain tollgate.connect_seconds as double precision check (value is not null and value between 0.1 and 60);
 create domain tollgate.wait_seconds as double precision check (value is not null and value between 0.1 and 86400);
@@ -996,6 +996,7 @@ create domain tollgate.day as date check (value between '2000-01-01' and '9998-1
 create domain tollgate.description as text check (value is not null and length(value) <= 500);
 create domain tollgate.concurrency as integer check (value between 1 and 100000);
 create domain tollgate.yes_or_no as boolean check (value is not null);
+create domain tollgate.host_id as text check (value ~ '^hst_[a-z0-9]{1,64}$');
 
 
 create table tollgate.upstreams (
@@ -1012,12 +1013,19 @@ create table tollgate.upstreams (
   state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  takes_org_keys tollgate.yes_or_no not null default false
+  takes_org_keys tollgate.yes_or_no not null default false,
+  host_id tollgate.host_id,
+  host_key_generation integer,
+  check ((host_id is null) = (host_key_generation is null)),
+  check (host_id is null or not (takes_org_keys or secret_name is not null))
 );
+
+create index upstreams_host_id on tollgate.upstreams (host_id);
 
 comment on table tollgate.upstreams is 'Upstreams of our own that serve OpenAI''s API. OpenRouter is not here: it comes from the settings.';
 comment on column tollgate.upstreams.secret_name is 'The environment variable that holds the upstream''s key; the key itself is never stored.';
 comment on column tollgate.upstreams.takes_org_keys is 'Whether orgs may store keys of their own for it, in 11_vault. A call with such a key costs a fee alone, so the server must check keys.';
+comment on column tollgate.upstreams.host_id is 'The host of our own whose ingress this is: 12_fleet writes the row and its routes. Its key is made from AGENT_KEY, the host and host_key_generation, so it is not stored.';
 
 alter table tollgate.upstreams enable row level security;
 
@@ -1567,6 +1575,212 @@ create type tollgate.correction as (
 );
 
 comment on type tollgate.correction is 'A request, and its org, after a settlement that came late.';
+
+
+-- schemas/12_fleet/tables.sql
+
+-- Hosts of our own, and the models that should run on them.
+
+create function tollgate.is_served_name(name text) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select (length(name) between 1 and 256 and name ~ '^[[:graph:]]+$' and name !~ '/.*/') is true
+$$;
+
+comment on function tollgate.is_served_name(text) is 'Whether clients can use this name of a model.';
+
+
+create function tollgate.is_spec(spec jsonb) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_typeof(spec) = 'object'
+    and length(spec::text) <= 65536
+    and (spec ->> 'engine' in ('vllm', 'sglang', 'llamacpp', 'tgi', 'whisper', 'tts', 'custom')) is true
+    and (spec ->> 'kind' in ('text', 'transcription', 'speech')) is true
+    and (spec #>> '{source,type}' in ('hub', 'path')) is true
+    and tollgate.is_served_name(spec ->> 'served_name')
+    and case jsonb_typeof(coalesce(spec -> 'aliases', '[]'))
+      when 'array' then not exists (
+        select from jsonb_array_elements_text(coalesce(spec -> 'aliases', '[]')) a (name)
+        where not tollgate.is_served_name(a.name)
+      )
+      else false
+    end
+$$;
+
+comment on function tollgate.is_spec(jsonb) is
+  'Whether this may be the spec of a deployment. The server checks it in full; here is what routes are made of.';
+
+
+create domain tollgate.host_state as text check (value is not null and value in ('active', 'cordoned', 'retired'));
+create domain tollgate.ingress_url as text check (
+  length(value) <= 2000 and value ~ '^https?://[^[:space:]/@?#]+(/[^[:space:]@?#]*[^[:space:]/@?#])?$'
+);
+create domain tollgate.base_dir as text check (length(value) <= 1024 and value ~ '^/[^[:cntrl:]]*$');
+create domain tollgate.labels as jsonb check (
+  value is not null and jsonb_typeof(value) = 'object' and length(value::text) <= 8192
+);
+create domain tollgate.spec as jsonb check (value is not null and tollgate.is_spec(value));
+create domain tollgate.wanted as text check (value is not null and value in ('running', 'stopped', 'on_demand'));
+create domain tollgate.phase as text check (value is not null and value in (
+  'stopped', 'downloading', 'starting', 'loading', 'running', 'draining', 'stopping', 'failed', 'unknown'
+));
+create domain tollgate.maybe_pricing as jsonb check (tollgate.is_pricing(value));
+create domain tollgate.stay_seconds as integer check (value is not null and value between 0 and 86400);
+create domain tollgate.idle_seconds as integer check (value between 10 and 604800);
+create domain tollgate.load_seconds as integer check (value is not null and value between 1 and 3600);
+
+
+create table tollgate.hosts (
+  id tollgate.host_id primary key default tollgate.new_id('hst'),
+  name tollgate.name not null,
+  state tollgate.host_state not null default 'active',
+  labels tollgate.labels not null default '{}',
+  base_dir tollgate.base_dir,
+  ingress_url tollgate.ingress_url,
+  reported_ingress_url tollgate.ingress_url,
+  key_generation integer not null default 0,
+  desired_version bigint not null default 1,
+  agent_version text check (length(agent_version) <= 100),
+  capabilities jsonb,
+  incarnation text check (length(incarnation) <= 64),
+  seq bigint,
+  lease_until timestamptz,
+  enrolled_at timestamptz,
+  last_seen_at timestamptz,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+comment on table tollgate.hosts is 'Machines of our own that run models. Their agents call us; we call only their ingress.';
+comment on column tollgate.hosts.ingress_url is 'Where the ingress is, as an operator says; otherwise reported_ingress_url, as the agent says.';
+comment on column tollgate.hosts.key_generation is 'The key of the host is made from AGENT_KEY, the id and this number, so nothing secret is stored. Each enrolment and each rotation counts one.';
+comment on column tollgate.hosts.desired_version is 'Counts the changes of what should run here, so that an unchanged list is not sent again.';
+comment on column tollgate.hosts.incarnation is 'The run of the agent that has the lease. Another one is refused until lease_until.';
+comment on column tollgate.hosts.seq is 'The number of the last sync of this incarnation. One that was counted before changes nothing.';
+
+alter table tollgate.hosts enable row level security;
+
+alter table tollgate.upstreams
+  add constraint upstreams_host_id_fkey foreign key (host_id) references tollgate.hosts (id);
+
+
+create table tollgate.enrolments (
+  digest bytea primary key check (length(digest) = 32),
+  host_id text not null references tollgate.hosts (id) on delete cascade,
+  expires_at timestamptz not null,
+  used_at timestamptz
+);
+
+create index enrolments_host_id on tollgate.enrolments (host_id);
+
+comment on table tollgate.enrolments is 'Tokens by which an agent becomes the agent of a host: once, and within an hour. Only digests are stored.';
+
+alter table tollgate.enrolments enable row level security;
+
+
+create table tollgate.deployments (
+  id text primary key default tollgate.new_id('dep') check (id ~ '^dep_[a-z0-9]{1,60}$'),
+  host_id text not null references tollgate.hosts (id),
+  name tollgate.name not null,
+  spec tollgate.spec not null,
+  generation integer not null default 1,
+  applied_spec tollgate.spec not null,
+  applied_generation integer not null default 1,
+  wanted tollgate.wanted not null default 'stopped',
+  pricing tollgate.maybe_pricing,
+  context_tokens tollgate.token_bound,
+  most_output tollgate.token_bound,
+  priority tollgate.priority not null default 50,
+  weight tollgate.weight not null default 1,
+  listing tollgate.listing not null default '{}',
+  drain_seconds tollgate.stay_seconds not null default 60,
+  idle_seconds tollgate.idle_seconds,
+  minimum_stay_seconds tollgate.stay_seconds not null default 60,
+  load_seconds tollgate.load_seconds not null default 60,
+  hub_token tollgate.name_of_secret,
+  token_sent_for integer,
+  archived_at timestamptz,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+create index deployments_host_id on tollgate.deployments (host_id);
+
+comment on table tollgate.deployments is 'Models that should run on a host.';
+comment on column tollgate.deployments.spec is 'As it was edited last. generation counts its changes; start and apply make it applied_spec, which the host gets.';
+comment on column tollgate.deployments.pricing is 'As routes have it. Without a price the model runs and is offered to nobody.';
+comment on column tollgate.deployments.hub_token is 'The name of a token of Hugging Face in the vault. The host gets it while it downloads, and at no other time.';
+comment on column tollgate.deployments.token_sent_for is 'The generation that the host got the token for last, so that the audit trail has it once.';
+
+alter table tollgate.deployments enable row level security;
+
+
+create table tollgate.observations (
+  deployment_id text primary key references tollgate.deployments (id) on delete cascade,
+  generation integer not null,
+  phase tollgate.phase not null,
+  ready boolean not null,
+  failures integer not null,
+  retry_at timestamptz,
+  detail text,
+  diagnosis jsonb,
+  progress jsonb,
+  measured jsonb,
+  facts jsonb,
+  log_tail text,
+  metrics jsonb,
+  phase_since timestamptz not null default now(),
+  last_started_at timestamptz,
+  last_stopped_at timestamptz,
+  observed_at timestamptz not null default now()
+);
+
+comment on table tollgate.observations is 'What the agent said of a deployment last. Times are the database''s: agents send durations.';
+comment on column tollgate.observations.log_tail is 'The end of the log of the last failure.';
+
+alter table tollgate.observations enable row level security;
+
+
+create table tollgate.host_samples (
+  host_id text not null references tollgate.hosts (id) on delete cascade,
+  sampled_at timestamptz not null default now(),
+  sample jsonb not null,
+  primary key (host_id, sampled_at)
+);
+
+create index host_samples_age on tollgate.host_samples (sampled_at);
+
+comment on table tollgate.host_samples is 'The figures of hosts, one row a minute, kept for 24 hours.';
+
+alter table tollgate.host_samples enable row level security;
+
+
+create table tollgate.tasks (
+  id text primary key default tollgate.new_id('tsk') check (id ~ '^tsk_[a-z0-9]{1,64}$'),
+  host_id text not null references tollgate.hosts (id) on delete cascade,
+  kind text not null check (kind in (
+    'local_folders', 'inspect_folder', 'logs', 'test', 'delete_files', 'hub_config'
+  )),
+  arguments jsonb not null,
+  state text not null default 'waiting' check (state in ('waiting', 'done', 'failed')),
+  result jsonb,
+  error text,
+  created_at timestamptz not null default now(),
+  ended_at timestamptz,
+  check ((ended_at is null) = (state = 'waiting'))
+);
+
+create index tasks_host_id on tollgate.tasks (host_id, created_at);
+create index tasks_age on tollgate.tasks (created_at);
+
+comment on table tollgate.tasks is 'What a host is asked to do once. It is in each answer to the host until its result is there, or a minute is over.';
+
+alter table tollgate.tasks enable row level security;
 
 
 -- schemas/14_security/tables.sql
@@ -6115,6 +6329,7 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  server tollgate.upstreams;
   was tollgate.routes;
   made tollgate.routes;
 begin
@@ -6127,10 +6342,11 @@ begin
     end if;
   end if;
   route := route - 'url';
-  perform from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
+  select u.* into server from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
   if not found then
     perform tollgate.refuse_missing('upstream', route ->> 'upstream_id');
   end if;
+  perform tollgate.refuse_of_host(server);
   perform pg_advisory_xact_lock(hashtextextended('tollgate.routes', 0));
   select r.* into was from tollgate.routes r
   where r.model = route ->> 'model' and r.upstream_id = route ->> 'upstream_id'
@@ -6160,7 +6376,7 @@ end
 $$;
 
 comment on function public.tollgate_put_route(jsonb, jsonb) is
-  'Creates the route of a model to an upstream (upstream_id, or url for the oldest with this base_url), or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
+  'Creates the route of a model to an upstream (upstream_id, or url for the oldest with this base_url), or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise(), with_fields() and refuse_of_host(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
 
@@ -6188,13 +6404,14 @@ begin
   elsif gone.id is null then
     perform tollgate.refuse_missing('route', route_id);
   end if;
+  perform tollgate.refuse_of_host(u) from tollgate.upstreams u where u.id = gone.upstream_id;
   perform tollgate.remove_route(actor, gone);
   return jsonb_build_object('caller', tollgate.identity(actor), 'id', gone.id, 'model', gone.model);
 end
 $$;
 
 comment on function public.tollgate_delete_route(jsonb, text) is
-  'Deletes a route, named by its id or by its model if that has one route, and records it in full. For admins. Refuses: as recognise(), not_found, conflict (the model has several routes). Locks the route.';
+  'Deletes a route, named by its id or by its model if that has one route, and records it in full. For admins. Refuses: as recognise() and refuse_of_host(), not_found, conflict (the model has several routes). Locks the route.';
 
 select tollgate.expose('public.tollgate_delete_route(jsonb, text)');
 
@@ -6273,6 +6490,8 @@ as $$
     'idle_seconds', u.idle_seconds,
     'health_path', u.health_path,
     'takes_org_keys', u.takes_org_keys,
+    'host_id', u.host_id,
+    'host_key_generation', u.host_key_generation,
     'state', u.state,
     'created_at', tollgate.utc(u.created_at),
     'updated_at', tollgate.utc(u.updated_at),
@@ -6283,6 +6502,23 @@ $$;
 
 comment on function tollgate.upstream_shown(tollgate.upstreams) is
   'An upstream as operators see it: with the number of its routes, and its last probe.';
+
+
+create function tollgate.refuse_of_host(u tollgate.upstreams) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if u.host_id is not null then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'of_host', 'kind', 'upstream', 'id', u.id, 'host_id', u.host_id
+    ));
+  end if;
+end
+$$;
+
+comment on function tollgate.refuse_of_host(tollgate.upstreams) is
+  'Refuses, with conflict, an operator''s change of an upstream that is a host''s: another address would get the key of the host.';
 
 
 create function tollgate.write_upstream(actor tollgate.caller, was tollgate.upstreams, given jsonb)
@@ -6336,7 +6572,8 @@ declare
 begin
   perform pg_advisory_xact_lock(hashtextextended('tollgate.upstreams', 0));
   select u.* into was from tollgate.upstreams u where u.id = upstream ->> 'id' for no key update;
-  if not found then
+  perform tollgate.refuse_of_host(was);
+  if was.id is null then
     was.connect_seconds := 5;
     was.first_byte_seconds := 120;
     was.idle_seconds := 120;
@@ -6362,7 +6599,7 @@ end
 $$;
 
 comment on function public.tollgate_put_upstream(jsonb, jsonb) is
-  'Creates an upstream, or changes the given fields of the one with this id. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(). Takes an advisory lock, so that two calls at once create one, and locks the row.';
+  'Creates an upstream, or changes the given fields of the one with this id. A repetition changes and records nothing. For admins and the console. Refuses: as recognise(), with_fields() and refuse_of_host(). Takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_upstream(jsonb, jsonb)');
 
@@ -6381,6 +6618,7 @@ begin
   if not found then
     perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
+  perform tollgate.refuse_of_host(was);
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'upstream', tollgate.upstream_shown(tollgate.write_upstream(actor, was, changes))
@@ -6389,7 +6627,7 @@ end
 $$;
 
 comment on function public.tollgate_change_upstream(jsonb, text, jsonb) is
-  'Changes the given fields of an upstream. A repetition changes and records nothing. For admins. Refuses: as recognise() and with_fields(), not_found. Locks the row.';
+  'Changes the given fields of an upstream. A repetition changes and records nothing. For admins. Refuses: as recognise(), with_fields() and refuse_of_host(), not_found. Locks the row.';
 
 select tollgate.expose('public.tollgate_change_upstream(jsonb, text, jsonb)');
 
@@ -6409,6 +6647,7 @@ begin
   if not found then
     perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
+  perform tollgate.refuse_of_host(gone);
 
   for route in select r.* from tollgate.routes r where r.upstream_id = gone.id order by r.id for update loop
     perform tollgate.remove_route(actor, route);
@@ -6429,7 +6668,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_upstream(jsonb, text, boolean) is
-  'Deletes an upstream and, with `with_routes`, its routes; each is recorded in full. Requests keep its id. For admins. Refuses: as recognise(), not_found, conflict (with the number of its routes). Locks the upstream, then its routes by id.';
+  'Deletes an upstream and, with `with_routes`, its routes; each is recorded in full. Requests keep its id. For admins. Refuses: as recognise() and refuse_of_host(), not_found, conflict (with the number of its routes). Locks the upstream, then its routes by id.';
 
 select tollgate.expose('public.tollgate_delete_upstream(jsonb, text, boolean)');
 
@@ -10144,6 +10383,1322 @@ comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, 
   'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any; `caches` is the setting of the key or its org. As json, which is half as expensive to build as jsonb.';
 
 
+-- schemas/12_fleet/agents.sql
+
+-- What agents send: the enrolment, and the sync.
+
+create function tollgate.host_of_key(host_id text, key_generation integer) returns tollgate.hosts
+language plpgsql
+set search_path = ''
+as $$
+declare
+  h tollgate.hosts;
+begin
+  select o.* into h from tollgate.hosts o where o.id = host_of_key.host_id for no key update;
+  if not found or h.key_generation <> host_of_key.key_generation then
+    perform tollgate.refuse(401, 'host_key_invalid');
+  elsif h.state = 'retired' then
+    perform tollgate.refuse(403, 'host_retired');
+  end if;
+  return h;
+end
+$$;
+
+comment on function tollgate.host_of_key(text, integer) is
+  'The host that a key is of. The server has checked the key against AGENT_KEY. Refuses: host_key_invalid (unknown, or rotated since), host_retired. Locks the host.';
+
+
+create function tollgate.agent_of(h tollgate.hosts) returns tollgate.caller
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller;
+begin
+  actor.kind := 'system';
+  actor.name := 'agent of ' || h.id;
+  return actor;
+end
+$$;
+
+comment on function tollgate.agent_of(tollgate.hosts) is 'The agent of a host, as an actor.';
+
+
+create function tollgate.put_enrolment(h tollgate.hosts, digest text) returns jsonb
+language sql
+set search_path = ''
+as $$
+  delete from tollgate.enrolments e where e.host_id = h.id;
+  insert into tollgate.enrolments (digest, host_id, expires_at)
+  values (decode(put_enrolment.digest, 'hex'), h.id, now() + interval '1 hour')
+  returning jsonb_build_object('expires_at', tollgate.utc(expires_at))
+$$;
+
+comment on function tollgate.put_enrolment(tollgate.hosts, text) is
+  'Stores the enrolment of a host that the calling function has locked. Earlier ones end.';
+
+
+create function public.tollgate_enrol(digests jsonb, agent jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  wanted text;
+  h tollgate.hosts;
+begin
+  select e.host_id into wanted from tollgate.enrolments e
+  where e.digest in (select decode(d, 'hex') from jsonb_array_elements_text(digests) d);
+  select o.* into h from tollgate.hosts o where o.id = wanted for no key update;
+  update tollgate.enrolments e set used_at = clock_timestamp()
+  where e.digest in (select decode(d, 'hex') from jsonb_array_elements_text(digests) d)
+    and e.used_at is null and e.expires_at > clock_timestamp();
+  if not found or h.state = 'retired' then
+    perform tollgate.refuse(401, 'enrolment_invalid');
+  end if;
+  h := tollgate.with_next_key(h);
+  update tollgate.hosts o set
+    enrolled_at = now(), agent_version = agent ->> 'agent_version', capabilities = agent -> 'capabilities',
+    reported_ingress_url = agent ->> 'ingress_url'
+  where o.id = h.id returning o.* into h;
+  perform tollgate.offer_all(h);
+  perform tollgate.record(tollgate.agent_of(h), 'host.enrolled', null, h.id, jsonb_build_object(
+    'agent_version', h.agent_version, 'ingress_url', h.reported_ingress_url
+  ));
+  return jsonb_build_object('host_id', h.id, 'key_generation', h.key_generation);
+end
+$$;
+
+comment on function public.tollgate_enrol(jsonb, jsonb) is
+  'Makes the sender the agent of the host of an enrolment, once: of two at the same time one is refused. The key that the host had before ends. `digests` are those of the token, one for each active pepper. Refuses: enrolment_invalid (unknown, used, or older than an hour). Locks the host, then the enrolment.';
+
+select tollgate.expose('public.tollgate_enrol(jsonb, jsonb)');
+
+
+create function tollgate.with_lease(h tollgate.hosts, report jsonb) returns tollgate.hosts
+language plpgsql
+set search_path = ''
+as $$
+declare
+  left_seconds constant numeric := extract(epoch from h.lease_until - clock_timestamp());
+  made tollgate.hosts;
+begin
+  if h.incarnation <> report ->> 'incarnation' and left_seconds > 0 then
+    perform tollgate.refuse(409, 'host_busy', jsonb_build_object(
+      'host_id', h.id, 'retry_after_seconds', ceil(left_seconds)
+    ));
+  end if;
+  update tollgate.hosts o set
+    incarnation = report ->> 'incarnation',
+    seq = case when o.incarnation = report ->> 'incarnation' then greatest(o.seq, (report ->> 'seq')::bigint)
+      else (report ->> 'seq')::bigint end,
+    lease_until = clock_timestamp() + interval '45 seconds',
+    last_seen_at = clock_timestamp(),
+    agent_version = report ->> 'agent_version',
+    reported_ingress_url = report ->> 'ingress_url',
+    capabilities = coalesce(nullif(report -> 'capabilities', 'null'), o.capabilities)
+  where o.id = h.id returning o.* into made;
+  return made;
+end
+$$;
+
+comment on function tollgate.with_lease(tollgate.hosts, jsonb) is
+  'The host, leased to the incarnation of this report for 45 seconds by the clock of the database. Refuses: host_busy (another incarnation has the lease; nothing changes). The host must be locked.';
+
+
+create function tollgate.observe(h tollgate.hosts, report jsonb) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.observations as o (
+    deployment_id, generation, phase, ready, failures, retry_at, detail, diagnosis, progress, measured, facts, log_tail,
+    last_started_at, last_stopped_at
+  )
+  select d.id, s.generation, s.phase, s.ready, s.failures, now() + make_interval(secs => s.retry_in_seconds), s.detail,
+    s.diagnosis, s.progress, s.measured, s.facts, s.log_tail,
+    case when s.phase = 'running' then now() end, case when s.phase = 'stopped' then now() end
+  from jsonb_to_recordset(report -> 'observations') as s (
+    deployment_id text, generation integer, phase text, ready boolean, failures integer, retry_in_seconds double precision,
+    detail text, diagnosis jsonb, progress jsonb, measured jsonb, facts jsonb, log_tail text
+  )
+  join tollgate.deployments d on d.id = s.deployment_id and d.host_id = h.id
+  order by d.id
+  on conflict (deployment_id) do update set
+    generation = excluded.generation, phase = excluded.phase, ready = excluded.ready, failures = excluded.failures,
+    retry_at = excluded.retry_at, detail = excluded.detail, diagnosis = excluded.diagnosis, progress = excluded.progress,
+    measured = coalesce(excluded.measured, o.measured),
+    facts = coalesce(excluded.facts, case when o.generation = excluded.generation then o.facts end),
+    log_tail = coalesce(excluded.log_tail, o.log_tail),
+    phase_since = case when o.phase = excluded.phase then o.phase_since else now() end,
+    last_started_at = case when o.phase = excluded.phase then o.last_started_at
+      else coalesce(excluded.last_started_at, o.last_started_at) end,
+    last_stopped_at = case when o.phase = excluded.phase then o.last_stopped_at
+      else coalesce(excluded.last_stopped_at, o.last_stopped_at) end,
+    observed_at = now();
+
+  update tollgate.observations o set metrics = m.figures
+  from jsonb_array_elements(report -> 'metrics') m (figures), tollgate.deployments d
+  where d.id = m.figures ->> 'deployment_id' and d.host_id = h.id and o.deployment_id = d.id;
+
+  insert into tollgate.host_samples (host_id, sample)
+  select h.id, report -> 'sample'
+  where jsonb_typeof(report -> 'sample') = 'object' and not exists (
+    select from tollgate.host_samples s where s.host_id = h.id and s.sampled_at > now() - interval '30 seconds'
+  )
+  on conflict do nothing;
+
+  update tollgate.tasks t set state = r.status, result = r.result, error = r.error, ended_at = now()
+  from jsonb_to_recordset(report -> 'task_results') as r (task_id text, status text, result jsonb, error text)
+  where t.id = r.task_id and t.host_id = h.id and t.state = 'waiting'
+$$;
+
+comment on function tollgate.observe(tollgate.hosts, jsonb) is
+  'Stores what an agent reports of its own host; what it says of others is left out. The host must be locked. Locks the observations and tasks.';
+
+
+create function tollgate.desired_of(h tollgate.hosts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'id', d.id, 'generation', d.applied_generation, 'wanted', d.wanted, 'spec', d.applied_spec,
+    'drain_seconds', d.drain_seconds, 'idle_seconds', d.idle_seconds,
+    'minimum_stay_seconds', d.minimum_stay_seconds, 'load_seconds', d.load_seconds
+  ) order by d.id), '[]')
+  from tollgate.deployments d where d.host_id = h.id and d.archived_at is null
+$$;
+
+comment on function tollgate.desired_of(tollgate.hosts) is 'All that should be on a host: what is not in the list should not be there.';
+
+
+create function tollgate.is_moving(h tollgate.hosts) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from tollgate.deployments d
+    left join tollgate.observations o on o.deployment_id = d.id
+    where d.host_id = h.id and d.archived_at is null and case
+      when o.phase is null then d.wanted <> 'stopped'
+      when o.phase in ('downloading', 'starting', 'loading', 'draining', 'stopping', 'unknown') then true
+      when o.phase = 'running' then d.wanted = 'stopped' or o.generation <> d.applied_generation
+      else d.wanted = 'running' and o.phase = 'stopped'
+    end
+  ) or exists (
+    select from tollgate.tasks t
+    where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
+  )
+$$;
+
+comment on function tollgate.is_moving(tollgate.hosts) is
+  'Whether something on a host is not yet as it should be, or a task waits, so that its agent should come again soon.';
+
+
+create function tollgate.tokens_of(h tollgate.hosts) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  sent record;
+  tokens jsonb := '{}';
+begin
+  for sent in
+    select d, s
+    from tollgate.deployments d
+    join tollgate.secrets s on s.kind = 'hf_token' and s.org_id is null and s.name = d.hub_token
+    left join tollgate.observations o on o.deployment_id = d.id
+    where d.host_id = h.id and d.archived_at is null and h.state = 'active' and d.wanted <> 'stopped'
+      and d.applied_spec #>> '{source,type}' = 'hub'
+      and (o.phase = 'downloading' or (
+        coalesce(o.phase, 'stopped') in ('stopped', 'failed')
+        and (o.facts is null or o.generation <> d.applied_generation)
+      ))
+    order by (d).id
+  loop
+    tokens := tokens || jsonb_build_object((sent.d).id, tollgate.secret_sealed(sent.s));
+    if (sent.d).token_sent_for is distinct from (sent.d).applied_generation then
+      update tollgate.deployments o set token_sent_for = o.applied_generation where o.id = (sent.d).id;
+      perform tollgate.record(tollgate.agent_of(h), 'secret.sent', null, (sent.s).id, jsonb_build_object(
+        'name', (sent.s).name, 'last_four', (sent.s).last_four, 'host_id', h.id, 'deployment_id', (sent.d).id
+      ));
+    end if;
+  end loop;
+  return tokens;
+end
+$$;
+
+comment on function tollgate.tokens_of(tollgate.hosts) is
+  'The tokens of Hugging Face, encrypted, for what the host downloads now or has to. The audit trail has each once for a generation. Locks the deployments that get one.';
+
+
+-- schemas/12_fleet/deployment_lists.sql
+
+-- Deployments: the end of one, and all of them.
+
+create function public.tollgate_archive_deployment(caller jsonb, deployment_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  d tollgate.deployments := tollgate.locked_deployment(deployment_id);
+begin
+  if d.archived_at is not null then
+    return jsonb_build_object('caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d));
+  end if;
+  update tollgate.deployments o set archived_at = now(), wanted = 'stopped', updated_at = now()
+  where o.id = d.id returning o.* into d;
+  return tollgate.settled_deployment(actor, d, 'deployment.archived');
+end
+$$;
+
+comment on function public.tollgate_archive_deployment(jsonb, text) is
+  'Stops a deployment and takes it out of lists. A repetition changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the host, the deployment, its upstream and routes.';
+
+select tollgate.expose('public.tollgate_archive_deployment(jsonb, text)');
+
+
+create function public.tollgate_delete_deployment(caller jsonb, deployment_id text, with_files boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  d constant tollgate.deployments := tollgate.locked_deployment(deployment_id);
+  shares_files constant boolean := exists (
+    select from tollgate.deployments o
+    where o.host_id = d.host_id and o.id <> d.id and o.spec -> 'source' = d.spec -> 'source'
+  );
+  deletes_files constant boolean := with_files and not shares_files and d.spec #>> '{source,type}' = 'hub';
+begin
+  if d.wanted <> 'stopped' then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'still_wanted', 'kind', 'deployment', 'id', d.id
+    ));
+  end if;
+  perform tollgate.withdraw(d);
+  delete from tollgate.deployments o where o.id = d.id;
+  perform tollgate.changed_desire(h) from tollgate.hosts h where h.id = d.host_id;
+  if deletes_files then
+    insert into tollgate.tasks (host_id, kind, arguments)
+    values (d.host_id, 'delete_files', jsonb_build_object('source', d.spec -> 'source'));
+  end if;
+  perform tollgate.record(
+    actor, 'deployment.deleted', null, d.id,
+    tollgate.without_environment(to_jsonb(d) - 'id' - 'applied_spec' - 'created_at' - 'updated_at')
+      || jsonb_build_object('deletes_files', deletes_files)
+  );
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'id', d.id, 'files_preserved', not deletes_files, 'shares_files', shares_files,
+    'routes_changed', true
+  );
+end
+$$;
+
+comment on function public.tollgate_delete_deployment(jsonb, text, boolean) is
+  'Deletes a deployment that should not run, with its upstream and routes, and records it in full. With `with_files`, asks the host to delete what it downloaded for it, unless another deployment has the same files. Requests keep the upstream''s id. For admins. Refuses: as recognise(), not_found, conflict (still_wanted). Locks the host, the deployment, its upstream and routes.';
+
+select tollgate.expose('public.tollgate_delete_deployment(jsonb, text, boolean)');
+
+
+create function public.tollgate_deployment(caller jsonb, deployment_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  d constant tollgate.deployments := tollgate.deployment_of(deployment_id);
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'deployment', tollgate.deployment_shown(d),
+    'log_tail', (select o.log_tail from tollgate.observations o where o.deployment_id = d.id),
+    'capabilities', (select h.capabilities from tollgate.hosts h where h.id = d.host_id)
+  );
+end
+$$;
+
+comment on function public.tollgate_deployment(jsonb, text) is
+  'One deployment, the log of its last failure, and what its host can do. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_deployment(jsonb, text)');
+
+
+create function public.tollgate_deployments(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.deployments',
+    'tollgate.deployment_shown',
+    $where$
+      (e.archived_at is not null) = coalesce(($1 ->> 'archived')::boolean, false)
+      and ($1 ->> 'host_id' is null or e.host_id = $1 ->> 'host_id')
+      and ($1 ->> 'wanted' is null or e.wanted = $1 ->> 'wanted')
+      and ($1 ->> 'engine' is null or e.spec ->> 'engine' = $1 ->> 'engine')
+      and ($1 ->> 'kind' is null or e.spec ->> 'kind' = $1 ->> 'kind')
+      and ($1 ->> 'served_name' is null or e.spec ->> 'served_name' = $1 ->> 'served_name')
+      and ($1 ->> 'phase' is null or coalesce((
+        select o.phase from tollgate.observations o where o.deployment_id = e.id
+      ), 'stopped') = $1 ->> 'phase')
+    $where$,
+    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
+end
+$$;
+
+comment on function public.tollgate_deployments(jsonb, jsonb, integer) is
+  'Deployments. `filters`: archived (others are left out; default false), host_id, wanted, engine, kind, served_name, phase, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_deployments(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_deployment_metrics(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor), 'data', coalesce((
+    select jsonb_agg(coalesce(o.metrics, '{}') || jsonb_build_object(
+      'model_id', d.id, 'model_name', d.name, 'served_name', d.applied_spec -> 'served_name', 'host_id', d.host_id,
+      'status', tollgate.state_of(o.phase), 'error', o.detail, 'observed_at', tollgate.utc(o.observed_at)
+    ) order by d.name, d.id)
+    from tollgate.deployments d
+    left join tollgate.observations o on o.deployment_id = d.id
+    where d.archived_at is null
+  ), '[]'));
+end
+$$;
+
+comment on function public.tollgate_deployment_metrics(jsonb) is
+  'The last figures of the engines of all deployments. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_deployment_metrics(jsonb)');
+
+
+-- schemas/12_fleet/deployments.sql
+
+-- Deployments, as operators manage them.
+--
+-- Lock order: host, deployment, its upstream and routes.
+
+create function tollgate.state_of(phase text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case phase
+    when 'downloading' then 'starting'
+    when 'draining' then 'running'
+    when 'stopping' then 'stopped'
+    when 'unknown' then 'loading'
+    else coalesce(phase, 'stopped')
+  end
+$$;
+
+comment on function tollgate.state_of(text) is 'A phase as one of the five states that clients of older servers know.';
+
+
+create function tollgate.deployment_shown(d tollgate.deployments) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select to_jsonb(d) - 'applied_spec' - 'token_sent_for' || jsonb_build_object(
+    'engine', d.spec -> 'engine',
+    'kind', d.spec -> 'kind',
+    'served_name', d.spec -> 'served_name',
+    'archived', d.archived_at is not null,
+    'archived_at', tollgate.utc(d.archived_at),
+    'created_at', tollgate.utc(d.created_at),
+    'updated_at', tollgate.utc(d.updated_at),
+    'host', (
+      select jsonb_build_object('name', h.name, 'state', h.state, 'contact', case
+        when h.last_seen_at is null then 'never' when tollgate.is_seen(h) then 'seen' else 'unseen' end)
+      from tollgate.hosts h where h.id = d.host_id
+    ),
+    'upstream_id', (select u.id from tollgate.upstreams u where u.id = tollgate.upstream_of(d)),
+    'offered_as', array(
+      select r.model::text from tollgate.routes r
+      where r.upstream_id = tollgate.upstream_of(d) and r.state = 'active' order by r.model
+    ),
+    'phase', coalesce(o.phase, 'stopped'),
+    'state', tollgate.state_of(o.phase),
+    'ready', coalesce(o.ready, false),
+    'running_generation', o.generation,
+    'failures', coalesce(o.failures, 0),
+    'retry_at', tollgate.utc(o.retry_at),
+    'detail', o.detail,
+    'diagnosis', o.diagnosis,
+    'progress', o.progress,
+    'measured', o.measured,
+    'facts', o.facts,
+    'phase_since', tollgate.utc(o.phase_since),
+    'last_started_at', tollgate.utc(o.last_started_at),
+    'last_stopped_at', tollgate.utc(o.last_stopped_at),
+    'observed_at', tollgate.utc(o.observed_at)
+  )
+  from (select) nothing
+  left join tollgate.observations o on o.deployment_id = d.id
+$$;
+
+comment on function tollgate.deployment_shown(tollgate.deployments) is
+  'A deployment as operators see it: what should be, and what its host says.';
+
+
+create function tollgate.deployment_of(id text) returns tollgate.deployments
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  d tollgate.deployments;
+begin
+  if id is not null then
+    select o.* into d from tollgate.deployments o where o.id = deployment_of.id;
+    if not found then
+      perform tollgate.refuse_missing('deployment', id);
+    end if;
+  end if;
+  return d;
+end
+$$;
+
+comment on function tollgate.deployment_of(text) is 'The deployment of this id; null for null. Refuses: not_found.';
+
+
+create function tollgate.locked_deployment(id text) returns tollgate.deployments
+language plpgsql
+set search_path = ''
+as $$
+declare
+  h constant tollgate.hosts := tollgate.locked_host(coalesce((tollgate.deployment_of(id)).host_id, ''));
+  d tollgate.deployments;
+begin
+  select o.* into d from tollgate.deployments o where o.id = locked_deployment.id for no key update;
+  if not found then
+    perform tollgate.refuse_missing('deployment', id);
+  end if;
+  return d;
+end
+$$;
+
+comment on function tollgate.locked_deployment(text) is
+  'The deployment of this id. Refuses: not_found. Locks its host, then the deployment. It never moves to another host.';
+
+
+create function tollgate.settled_deployment(
+  actor tollgate.caller, d tollgate.deployments, action text, details jsonb default '{}'
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  h tollgate.hosts;
+  routes_changed boolean;
+begin
+  select o.* into h from tollgate.hosts o where o.id = d.host_id;
+  perform tollgate.changed_desire(h);
+  routes_changed := tollgate.offer(d, h);
+  perform tollgate.record(actor, action, null, d.id, details);
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d), 'routes_changed', routes_changed
+  );
+end
+$$;
+
+comment on function tollgate.settled_deployment(tollgate.caller, tollgate.deployments, text, jsonb) is
+  'What follows each change of a deployment: its host is to read the list again, its routes are made again, the change is recorded; and the answer. Locks its upstream and routes; the host must be locked.';
+
+
+create function tollgate.without_environment(given jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select given #- '{spec,environment}'
+$$;
+
+comment on function tollgate.without_environment(jsonb) is
+  'A change of a deployment for the audit trail: variables of engines may hold secrets.';
+
+
+create function public.tollgate_create_deployment(caller jsonb, deployment jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  h constant tollgate.hosts := tollgate.locked_host(deployment ->> 'host_id');
+  made tollgate.deployments;
+begin
+  perform tollgate.refuse_retired(h);
+  made := jsonb_populate_record(made, '{"wanted": "stopped", "priority": 50, "weight": 1, "listing": {},
+    "drain_seconds": 60, "minimum_stay_seconds": 60, "load_seconds": 60, "generation": 1, "applied_generation": 1}'
+    || jsonb_build_object('id', tollgate.new_id('dep'), 'name', coalesce(deployment ->> 'name', '-'),
+      'host_id', h.id, 'created_at', now(), 'updated_at', now(),
+      'spec', '{"engine": "custom", "kind": "text", "source": {"type": "path"}, "served_name": "-"}'::jsonb,
+      'applied_spec', '{"engine": "custom", "kind": "text", "source": {"type": "path"}, "served_name": "-"}'::jsonb));
+  made := tollgate.with_fields(made, deployment - 'host_id', array[
+    'name', 'spec', 'wanted', 'pricing', 'context_tokens', 'most_output', 'priority', 'weight', 'listing',
+    'drain_seconds', 'idle_seconds', 'minimum_stay_seconds', 'load_seconds', 'hub_token'
+  ]);
+  made.applied_spec := made.spec;
+  insert into tollgate.deployments select made.*;
+  return tollgate.settled_deployment(
+    actor, made, 'deployment.created', tollgate.without_environment(deployment) || jsonb_build_object('host_id', h.id)
+  );
+end
+$$;
+
+comment on function public.tollgate_create_deployment(jsonb, jsonb) is
+  'Creates a deployment on a host, or on the only one. For admins. Refuses: as recognise(), with_fields() and locked_host(), conflict (host_retired). Locks the host.';
+
+select tollgate.expose('public.tollgate_create_deployment(jsonb, jsonb)');
+
+
+create function public.tollgate_change_deployment(caller jsonb, deployment_id text, changes jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  was constant tollgate.deployments := tollgate.locked_deployment(deployment_id);
+  made tollgate.deployments := tollgate.with_fields(was, changes - 'archived', array[
+    'name', 'spec', 'pricing', 'context_tokens', 'most_output', 'priority', 'weight', 'listing',
+    'drain_seconds', 'idle_seconds', 'minimum_stay_seconds', 'load_seconds', 'hub_token'
+  ]);
+begin
+  if changes -> 'archived' = 'false' then
+    made.archived_at := null;
+  end if;
+  if made is not distinct from was then
+    return jsonb_build_object('caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(was));
+  end if;
+  made.generation := was.generation + (made.spec <> was.spec)::integer;
+  if was.wanted = 'stopped' then -- nothing runs that a change could disturb
+    made.applied_spec := made.spec;
+    made.applied_generation := made.generation;
+  end if;
+  update tollgate.deployments d set
+    name = made.name, spec = made.spec, generation = made.generation, applied_spec = made.applied_spec,
+    applied_generation = made.applied_generation, pricing = made.pricing, context_tokens = made.context_tokens,
+    most_output = made.most_output, priority = made.priority, weight = made.weight, listing = made.listing,
+    drain_seconds = made.drain_seconds, idle_seconds = made.idle_seconds,
+    minimum_stay_seconds = made.minimum_stay_seconds, load_seconds = made.load_seconds, hub_token = made.hub_token,
+    archived_at = made.archived_at, updated_at = now()
+  where d.id = was.id returning d.* into made;
+  return tollgate.settled_deployment(actor, made, 'deployment.changed', tollgate.without_environment(changes));
+end
+$$;
+
+comment on function public.tollgate_change_deployment(jsonb, text, jsonb) is
+  'Changes the given fields of a deployment. A running one keeps its spec until apply; prices follow at once. A repetition changes and records nothing. For admins. Refuses: as recognise() and with_fields(), not_found. Locks the host, the deployment, its upstream and routes.';
+
+select tollgate.expose('public.tollgate_change_deployment(jsonb, text, jsonb)');
+
+
+create function public.tollgate_set_wanted(caller jsonb, deployment_id text, wanted text, applied boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  d tollgate.deployments := tollgate.locked_deployment(deployment_id);
+  again constant boolean := applied and d.generation = d.applied_generation;
+begin
+  if wanted <> 'stopped' then
+    perform tollgate.refuse_retired(h) from tollgate.hosts h where h.id = d.host_id;
+    if d.archived_at is not null then
+      perform tollgate.refuse(409, 'conflict', jsonb_build_object('reason', 'archived', 'kind', 'deployment', 'id', d.id));
+    end if;
+  end if;
+  if not applied and d.wanted = wanted and (wanted = 'stopped' or d.applied_generation = d.generation) then
+    return jsonb_build_object('caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d));
+  end if;
+  update tollgate.deployments o set
+    wanted = case when applied and o.wanted = 'on_demand' then o.wanted else tollgate_set_wanted.wanted end,
+    generation = o.generation + again::integer,
+    applied_spec = o.spec,
+    applied_generation = o.generation + again::integer,
+    updated_at = now()
+  where o.id = d.id returning o.* into d;
+  return tollgate.settled_deployment(
+    actor, d, case when applied then 'deployment.applied' when wanted = 'stopped' then 'deployment.stopped'
+      else 'deployment.started' end, jsonb_build_object('wanted', wanted, 'generation', d.generation)
+  );
+end
+$$;
+
+comment on function public.tollgate_set_wanted(jsonb, text, text, boolean) is
+  'Says whether a deployment should run, be stopped, or be loaded by the first call, with its newest spec. With `applied`, it starts again even if nothing was edited. Otherwise a repetition changes and records nothing. For admins. Refuses: as recognise(), not_found, conflict (archived, host_retired). Locks the host, the deployment, its upstream and routes.';
+
+select tollgate.expose('public.tollgate_set_wanted(jsonb, text, text, boolean)');
+
+
+-- schemas/12_fleet/hosts.sql
+
+-- Hosts, as operators manage them.
+--
+-- Lock order: host, its deployments by id, their upstreams and routes.
+
+create function tollgate.is_seen(h tollgate.hosts) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select (h.last_seen_at > clock_timestamp() - interval '45 seconds') is true
+$$;
+
+comment on function tollgate.is_seen(tollgate.hosts) is
+  'Whether the agent called within 45 seconds, by the clock of the database. What runs on a silent host is left as it is.';
+
+
+create function tollgate.ingress_of(h tollgate.hosts) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select coalesce(h.ingress_url, h.reported_ingress_url)
+$$;
+
+comment on function tollgate.ingress_of(tollgate.hosts) is 'Where the ingress of a host is; null where nobody said.';
+
+
+create function tollgate.host_shown(h tollgate.hosts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', h.id,
+    'name', h.name,
+    'state', h.state,
+    'contact', case when h.last_seen_at is null then 'never' when tollgate.is_seen(h) then 'seen' else 'unseen' end,
+    'labels', h.labels,
+    'base_dir', h.base_dir,
+    'ingress_url', tollgate.ingress_of(h),
+    'agent_version', h.agent_version,
+    'capabilities', h.capabilities,
+    'sample', (
+      select s.sample || jsonb_build_object('sampled_at', tollgate.utc(s.sampled_at))
+      from tollgate.host_samples s where s.host_id = h.id order by s.sampled_at desc limit 1
+    ),
+    'models', (select count(*) from tollgate.deployments d where d.host_id = h.id and d.archived_at is null),
+    'running', (
+      select count(*) from tollgate.deployments d
+      join tollgate.observations o on o.deployment_id = d.id
+      where d.host_id = h.id and o.phase = 'running'
+    ),
+    'enrolled_at', tollgate.utc(h.enrolled_at),
+    'last_seen_at', tollgate.utc(h.last_seen_at),
+    'created_at', tollgate.utc(h.created_at),
+    'updated_at', tollgate.utc(h.updated_at)
+  )
+$$;
+
+comment on function tollgate.host_shown(tollgate.hosts) is 'A host as operators see it, with its last sample.';
+
+
+create function tollgate.host_named(host_id text) returns text
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  ids constant text[] := array(select h.id from tollgate.hosts h where h.state <> 'retired' order by h.id limit 10);
+begin
+  if host_id is null and cardinality(ids) <> 1 then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', case cardinality(ids) when 0 then 'no_host' else 'several_hosts' end, 'host_ids', to_jsonb(ids)
+    ));
+  end if;
+  return coalesce(host_id, ids[1]);
+end
+$$;
+
+comment on function tollgate.host_named(text) is
+  'This id or, where none is given, that of the only host that is not retired. Refuses: conflict (no_host, several_hosts).';
+
+
+create function tollgate.locked_host(host_id text) returns tollgate.hosts
+language plpgsql
+set search_path = ''
+as $$
+declare
+  wanted constant text := tollgate.host_named(host_id);
+  h tollgate.hosts;
+begin
+  select o.* into h from tollgate.hosts o where o.id = wanted for no key update;
+  if not found then
+    perform tollgate.refuse_missing('host', wanted);
+  end if;
+  return h;
+end
+$$;
+
+comment on function tollgate.locked_host(text) is
+  'The host of this id, or the only one. Refuses: as host_named(), not_found. Locks the host.';
+
+
+create function tollgate.refuse_retired(h tollgate.hosts) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if h.state = 'retired' then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object('reason', 'host_retired', 'kind', 'host', 'id', h.id));
+  end if;
+end
+$$;
+
+comment on function tollgate.refuse_retired(tollgate.hosts) is 'Refuses, with conflict, what a retired host cannot do.';
+
+
+create function public.tollgate_create_host(caller jsonb, host jsonb, enrolment jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  made tollgate.hosts;
+begin
+  made.name := '-';
+  made.state := 'active';
+  made.labels := '{}';
+  made := tollgate.with_fields(made, host, array['name', 'labels', 'ingress_url', 'base_dir']);
+  insert into tollgate.hosts (name, labels, ingress_url, base_dir)
+  values (made.name, made.labels, made.ingress_url, made.base_dir)
+  returning * into made;
+  perform tollgate.record(actor, 'host.created', null, made.id, host);
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'host', tollgate.host_shown(made),
+    'enrolment', tollgate.put_enrolment(made, enrolment ->> 'digest')
+  );
+end
+$$;
+
+comment on function public.tollgate_create_host(jsonb, jsonb, jsonb) is
+  'Creates a host, with an enrolment whose token has this digest. For admins. Refuses: as recognise() and with_fields(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_create_host(jsonb, jsonb, jsonb)');
+
+
+create function public.tollgate_change_host(caller jsonb, host_id text, changes jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  was constant tollgate.hosts := tollgate.locked_host(host_id);
+  made tollgate.hosts := tollgate.with_fields(was, changes, array['name', 'labels', 'ingress_url', 'base_dir']);
+  routes_changed boolean := false;
+begin
+  if made is distinct from was then
+    update tollgate.hosts h set
+      name = made.name, labels = made.labels, ingress_url = made.ingress_url, base_dir = made.base_dir,
+      updated_at = now()
+    where h.id = was.id returning h.* into made;
+    routes_changed := tollgate.offer_all(made);
+    perform tollgate.record(actor, 'host.changed', null, made.id, changes);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(made), 'routes_changed', routes_changed
+  );
+end
+$$;
+
+comment on function public.tollgate_change_host(jsonb, text, jsonb) is
+  'Changes the given fields of a host, or of the only one. A repetition changes and records nothing. For admins. Refuses: as recognise(), with_fields() and locked_host(). Locks the host, then its upstreams and routes.';
+
+select tollgate.expose('public.tollgate_change_host(jsonb, text, jsonb)');
+
+
+create function public.tollgate_set_host_state(caller jsonb, host_id text, state text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  h tollgate.hosts := tollgate.locked_host(host_id);
+  routes_changed boolean := false;
+begin
+  if h.state <> tollgate_set_host_state.state then
+    perform tollgate.refuse_retired(h);
+    update tollgate.hosts o set state = tollgate_set_host_state.state, updated_at = now()
+    where o.id = h.id returning o.* into h;
+    routes_changed := tollgate.offer_all(h);
+    perform tollgate.record(actor, case tollgate_set_host_state.state
+      when 'active' then 'host.uncordoned' when 'cordoned' then 'host.cordoned' else 'host.retired' end,
+      null, h.id);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed
+  );
+end
+$$;
+
+comment on function public.tollgate_set_host_state(jsonb, text, text) is
+  'Makes a host active, cordoned or retired. Its routes follow at once. A retired host stays retired, and its key opens nothing. For admins. Refuses: as recognise(), not_found, conflict (host_retired). Locks the host, then its upstreams and routes.';
+
+select tollgate.expose('public.tollgate_set_host_state(jsonb, text, text)');
+
+
+create function public.tollgate_new_enrolment(caller jsonb, host_id text, digest text, rotate boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  h tollgate.hosts := tollgate.locked_host(host_id);
+begin
+  perform tollgate.refuse_retired(h);
+  if rotate then
+    h := tollgate.with_next_key(h);
+  end if;
+  perform tollgate.record(
+    actor, case when rotate then 'host.rotated' else 'enrolment.created' end, null, h.id
+  );
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'host', tollgate.host_shown(h),
+    'enrolment', tollgate.put_enrolment(h, digest)
+  );
+end
+$$;
+
+comment on function public.tollgate_new_enrolment(jsonb, text, text, boolean) is
+  'Stores another enrolment of a host, in the place of earlier ones. With `rotate`, the key of the host ends at once; otherwise when the enrolment is used. For admins. Refuses: as recognise(), not_found, conflict (host_retired). Locks the host, then its upstreams.';
+
+select tollgate.expose('public.tollgate_new_enrolment(jsonb, text, text, boolean)');
+
+
+create function public.tollgate_host(caller jsonb, host_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  h tollgate.hosts;
+begin
+  select o.* into h from tollgate.hosts o where o.id = tollgate_host.host_id;
+  if not found then
+    perform tollgate.refuse_missing('host', host_id);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(h));
+end
+$$;
+
+comment on function public.tollgate_host(jsonb, text) is
+  'One host. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_host(jsonb, text)');
+
+
+create function public.tollgate_hosts(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.hosts',
+    'tollgate.host_shown',
+    '$1 ->> ''state'' is null or e.state = $1 ->> ''state''',
+    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
+end
+$$;
+
+comment on function public.tollgate_hosts(jsonb, jsonb, integer) is
+  'Hosts. `filters`: state, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_hosts(jsonb, jsonb, integer)');
+
+
+-- schemas/12_fleet/offers.sql
+
+-- What hosts offer: a deployment that can take calls is an upstream, with a route for each of its names.
+--
+-- The upstream is the ingress of the host. Its key is made from AGENT_KEY, so no variable is named.
+
+create function tollgate.upstream_of(d tollgate.deployments) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select 'ups_' || substr(d.id, 5)
+$$;
+
+comment on function tollgate.upstream_of(tollgate.deployments) is 'The id of the upstream that a deployment is offered as.';
+
+
+create function tollgate.names_of(spec jsonb) returns text[]
+language sql
+immutable
+set search_path = ''
+as $$
+  select array(
+    select distinct n.name
+    from jsonb_array_elements_text(jsonb_build_array(spec ->> 'served_name') || coalesce(spec -> 'aliases', '[]')) n (name)
+  )
+$$;
+
+comment on function tollgate.names_of(jsonb) is 'The names by which clients find the model of a spec.';
+
+
+create function tollgate.dialect_of(engine text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when engine in ('vllm', 'sglang', 'llamacpp', 'tgi') then engine else 'openai' end
+$$;
+
+comment on function tollgate.dialect_of(text) is 'How an engine differs from OpenAI''s API.';
+
+
+create function tollgate.listing_of(d tollgate.deployments) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object('name', d.name) || case d.applied_spec ->> 'kind'
+    when 'transcription' then '{"architecture": {"modality": "audio->transcription", "input_modalities": ["audio"],
+      "output_modalities": ["transcription"], "tokenizer": "Other", "instruct_type": null}}'::jsonb
+    when 'speech' then '{"architecture": {"modality": "text->speech", "input_modalities": ["text"],
+      "output_modalities": ["speech"], "tokenizer": "Other", "instruct_type": null}}'::jsonb
+    else '{}'
+  end || d.listing
+$$;
+
+comment on function tollgate.listing_of(tollgate.deployments) is
+  'How GET /v1/models shows the model of a deployment: by its kind, and as the operator says.';
+
+
+create function tollgate.is_offered(d tollgate.deployments, h tollgate.hosts) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from tollgate.observations o
+    where o.deployment_id = d.id
+      and o.generation = d.applied_generation
+      and (o.phase = 'running' or (d.wanted = 'on_demand' and o.ready and o.phase in ('stopped', 'starting', 'loading')))
+  )
+  and d.wanted <> 'stopped' and d.pricing is not null and d.archived_at is null
+  and h.state = 'active' and tollgate.ingress_of(h) is not null
+$$;
+
+comment on function tollgate.is_offered(tollgate.deployments, tollgate.hosts) is
+  'Whether clients may call a deployment: it runs, or would be loaded by a call; it has a price; and its host takes calls. A host that is silent still does: breakers judge the way to it.';
+
+
+create function tollgate.offer(d tollgate.deployments, h tollgate.hosts) returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  server constant text := tollgate.upstream_of(d);
+  offered constant text[] := case when tollgate.is_offered(d, h) then tollgate.names_of(d.applied_spec) else '{}' end;
+  written integer;
+  changes integer := 0;
+begin
+  if cardinality(offered) > 0 then
+    insert into tollgate.upstreams as u (id, name, base_url, dialect, host_id, host_key_generation)
+    values (
+      server, left(d.name || ' at ' || h.name, 200), tollgate.ingress_of(h) || '/d/' || d.id || '/v1',
+      tollgate.dialect_of(d.applied_spec ->> 'engine'), h.id, h.key_generation
+    )
+    on conflict (id) do update set
+      name = excluded.name, base_url = excluded.base_url, dialect = excluded.dialect, host_id = excluded.host_id,
+      host_key_generation = excluded.host_key_generation, updated_at = now()
+    where (u.name, u.base_url, u.dialect, u.host_id, u.host_key_generation) is distinct from
+      (excluded.name, excluded.base_url, excluded.dialect, excluded.host_id, excluded.host_key_generation);
+    get diagnostics changes = row_count;
+
+    insert into tollgate.routes as r (
+      model, upstream_id, upstream_model, pricing, context_tokens, most_output, priority, weight, listing
+    )
+    select n.name, server, d.applied_spec ->> 'served_name', d.pricing, d.context_tokens, d.most_output, d.priority,
+      d.weight, tollgate.listing_of(d)
+    from unnest(offered) n (name)
+    order by n.name
+    on conflict (model, upstream_id) do update set
+      upstream_model = excluded.upstream_model, pricing = excluded.pricing, context_tokens = excluded.context_tokens,
+      most_output = excluded.most_output, priority = excluded.priority, weight = excluded.weight,
+      listing = excluded.listing, state = 'active', updated_at = now()
+    where (r.upstream_model, r.pricing, r.context_tokens, r.most_output, r.priority, r.weight, r.listing, r.state)
+      is distinct from (excluded.upstream_model, excluded.pricing, excluded.context_tokens, excluded.most_output,
+        excluded.priority, excluded.weight, excluded.listing, 'active');
+    get diagnostics written = row_count;
+    changes := changes + written;
+  end if;
+
+  update tollgate.routes r set state = 'disabled', updated_at = now()
+  where r.upstream_id = server and r.state = 'active' and r.model <> all (offered);
+  get diagnostics written = row_count;
+  return changes + written > 0;
+end
+$$;
+
+comment on function tollgate.offer(tollgate.deployments, tollgate.hosts) is
+  'Makes the upstream and the routes of a deployment as they should be now, and tells whether that changed any. The host must be locked. Locks the upstream and its routes.';
+
+
+create function tollgate.offer_all(h tollgate.hosts) returns boolean
+language sql
+set search_path = ''
+as $$
+  select coalesce(bool_or(a.changed), false) from (
+    select tollgate.offer(o, h) as changed from tollgate.deployments o where o.host_id = h.id order by o.id
+  ) a
+$$;
+
+comment on function tollgate.offer_all(tollgate.hosts) is 'As offer(), for all deployments of a host that is locked.';
+
+
+create function tollgate.withdraw(d tollgate.deployments) returns void
+language sql
+set search_path = ''
+as $$
+  delete from tollgate.routes r where r.upstream_id = tollgate.upstream_of(d);
+  delete from tollgate.upstreams u where u.id = tollgate.upstream_of(d)
+$$;
+
+comment on function tollgate.withdraw(tollgate.deployments) is
+  'Deletes the upstream and the routes of a deployment. Requests keep their id. Locks them.';
+
+
+create function tollgate.with_next_key(h tollgate.hosts) returns tollgate.hosts
+language plpgsql
+set search_path = ''
+as $$
+declare
+  made tollgate.hosts;
+begin
+  update tollgate.hosts o set
+    key_generation = o.key_generation + 1, incarnation = null, seq = null, lease_until = null, updated_at = now()
+  where o.id = h.id returning o.* into made;
+  update tollgate.upstreams u set host_key_generation = made.key_generation, updated_at = now()
+  where u.host_id = h.id;
+  return made;
+end
+$$;
+
+comment on function tollgate.with_next_key(tollgate.hosts) is
+  'The host with its next key: the one before opens nothing any more, and its lease is over. The host must be locked. Locks its upstreams.';
+
+
+create function tollgate.changed_desire(h tollgate.hosts) returns void
+language sql
+set search_path = ''
+as $$
+  update tollgate.hosts o set desired_version = o.desired_version + 1 where o.id = h.id
+$$;
+
+comment on function tollgate.changed_desire(tollgate.hosts) is
+  'Notes that what should run on a host has changed. The host must be locked.';
+
+
+-- schemas/12_fleet/sync.sql
+
+-- The sync of an agent, and the tasks that it takes.
+
+create function public.tollgate_sync(host_id text, key_generation integer, report jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  was constant tollgate.hosts := tollgate.host_of_key(host_id, key_generation);
+  h constant tollgate.hosts := tollgate.with_lease(was, report);
+  routes_changed boolean := false;
+begin
+  if was.incarnation is distinct from h.incarnation or (report ->> 'seq')::bigint > was.seq then
+    perform tollgate.observe(h, report);
+    routes_changed := tollgate.offer_all(h);
+  end if;
+  return jsonb_build_object(
+    'desired_version', h.desired_version,
+    'deployments',
+      case when (report ->> 'known_version')::bigint = h.desired_version then null else tollgate.desired_of(h) end,
+    'host', jsonb_build_object('state', h.state, 'base_dir', h.base_dir),
+    'tasks', coalesce((
+      select jsonb_agg(jsonb_build_object('id', t.id, 'kind', t.kind, 'arguments', t.arguments) order by t.created_at, t.id)
+      from tollgate.tasks t
+      where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
+    ), '[]'),
+    'hub_tokens', tollgate.tokens_of(h),
+    'poll_seconds', case when tollgate.is_moving(h) then 2 else 10 end,
+    'routes_changed', routes_changed
+  );
+end
+$$;
+
+comment on function public.tollgate_sync(text, integer, jsonb) is
+  'Takes what an agent reports of its host, makes the routes of it, and answers what should be there: all of it, unless the agent knows this version. A report with a number that was counted before changes nothing and is answered all the same. Refuses: as host_of_key() and with_lease(). Locks the host, then its observations, tasks, upstreams and routes.';
+
+select tollgate.expose('public.tollgate_sync(text, integer, jsonb)');
+
+
+create function public.tollgate_end_task(host_id text, key_generation integer, task_id text, outcome jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  h constant tollgate.hosts := tollgate.host_of_key(host_id, key_generation);
+  ended tollgate.tasks;
+begin
+  update tollgate.tasks t set
+    state = outcome ->> 'status', result = outcome -> 'result', error = outcome ->> 'error', ended_at = now()
+  where t.id = tollgate_end_task.task_id and t.host_id = h.id and t.state = 'waiting';
+  select t.* into ended from tollgate.tasks t where t.id = tollgate_end_task.task_id and t.host_id = h.id;
+  if not found then
+    perform tollgate.refuse_missing('task', task_id);
+  end if;
+  return jsonb_build_object('id', ended.id, 'state', ended.state);
+end
+$$;
+
+comment on function public.tollgate_end_task(text, integer, text, jsonb) is
+  'Stores the result of a task, unless it has one. Refuses: as host_of_key(), not_found (also a task of another host). Locks the host and the task.';
+
+select tollgate.expose('public.tollgate_end_task(text, integer, text, jsonb)');
+
+
+create function public.tollgate_create_task(caller jsonb, host_id text, deployment_id text, kind text, arguments jsonb)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  h tollgate.hosts;
+  made tollgate.tasks;
+begin
+  h := tollgate.locked_host(coalesce((tollgate.deployment_of(deployment_id)).host_id, host_id));
+  perform tollgate.refuse_retired(h);
+  if not tollgate.is_seen(h) then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object('reason', 'host_unseen', 'kind', 'host', 'id', h.id));
+  end if;
+  insert into tollgate.tasks (host_id, kind, arguments) values (
+    h.id, tollgate_create_task.kind,
+    case when deployment_id is null then arguments
+      else arguments || jsonb_build_object('deployment_id', deployment_id) end
+  ) returning * into made;
+  perform tollgate.record(actor, 'task.created', null, h.id, jsonb_build_object(
+    'task_id', made.id, 'kind', made.kind, 'arguments', made.arguments
+  ));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'task', jsonb_build_object(
+      'id', made.id, 'kind', made.kind, 'arguments', made.arguments, 'host_id', h.id,
+      'ingress_url', tollgate.ingress_of(h), 'key_generation', h.key_generation
+    )
+  );
+end
+$$;
+
+comment on function public.tollgate_create_task(jsonb, text, text, text, jsonb) is
+  'Asks a host to do something once: the host of a deployment, a host by its id, or the only one. For admins. Refuses: as recognise() and locked_host(), not_found (deployment), conflict (host_retired, host_unseen). Locks the host.';
+
+select tollgate.expose('public.tollgate_create_task(jsonb, text, text, text, jsonb)');
+
+
+create function public.tollgate_task(caller jsonb, task_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
+  t tollgate.tasks;
+begin
+  select o.* into t from tollgate.tasks o where o.id = tollgate_task.task_id;
+  if not found then
+    perform tollgate.refuse_missing('task', task_id);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'task', jsonb_build_object('id', t.id, 'state', t.state, 'result', t.result, 'error', t.error)
+  );
+end
+$$;
+
+comment on function public.tollgate_task(jsonb, text) is
+  'What has become of a task. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_task(jsonb, text)');
+
+
+create function public.tollgate_keep_fleet(page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  dropped bigint;
+begin
+  update tollgate.tasks t set state = 'failed', error = 'The host did not answer within a minute.', ended_at = now()
+  where t.id in (
+    select o.id from tollgate.tasks o
+    where o.state = 'waiting' and o.created_at < now() - interval '1 minute'
+    order by o.created_at limit page_size for update skip locked
+  );
+  delete from tollgate.tasks t where t.id in (
+    select o.id from tollgate.tasks o where o.created_at < now() - interval '24 hours' and o.state <> 'waiting'
+    order by o.created_at limit page_size for update skip locked
+  );
+  delete from tollgate.enrolments e where e.expires_at < now() - interval '24 hours';
+  delete from tollgate.host_samples s where (s.host_id, s.sampled_at) in (
+    select o.host_id, o.sampled_at from tollgate.host_samples o where o.sampled_at < now() - interval '24 hours'
+    order by o.sampled_at limit page_size for update skip locked
+  );
+  get diagnostics dropped = row_count;
+  return jsonb_build_object('samples', dropped, 'more', dropped >= page_size);
+end
+$$;
+
+comment on function public.tollgate_keep_fleet(integer) is
+  'Ends tasks that nobody took within a minute, and deletes enrolments, ended tasks and samples that are older than a day; called again while it answers "more". Refuses nothing. Skips rows that are locked.';
+
+select tollgate.expose('public.tollgate_keep_fleet(integer)');
+
+
 -- schemas/12_sweeper/retention.sql
 
 -- Drops old requests.
@@ -12003,7 +13558,7 @@ select tollgate.expose('public.tollgate_change_own_profile(jsonb, jsonb)');
 
 -- schemas/15_creations/creations.sql
 
--- Creates an org, a user, a plan, a key or an upstream once for each idempotency key.
+-- Creates an org, a user, a plan, a key, an upstream, a host or a deployment once for each idempotency key.
 --
 -- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
 
@@ -12017,6 +13572,9 @@ begin
     when 'tollgate_create_user' then public.tollgate_create_user(caller, arguments -> 'person')
     when 'tollgate_create_plan' then public.tollgate_create_plan(caller, arguments -> 'plan')
     when 'tollgate_put_upstream' then public.tollgate_put_upstream(caller, arguments -> 'upstream')
+    when 'tollgate_create_host' then
+      public.tollgate_create_host(caller, arguments -> 'host', arguments -> 'enrolment')
+    when 'tollgate_create_deployment' then public.tollgate_create_deployment(caller, arguments -> 'deployment')
     when 'tollgate_create_key' then
       public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
   end;
@@ -12036,7 +13594,8 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
   acting constant text := tollgate.operator_of(actor);
-  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}';
+  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}'
+    #- '{enrolment}';
   earlier tollgate.creations;
   answer jsonb;
 begin
@@ -12652,6 +14211,99 @@ comment on function public.tollgate_versions(jsonb) is
   'The versions of the schema and of Postgres. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_versions(jsonb)');
+
+
+-- schemas/16_monitor/hosts.sql
+
+-- The figures of hosts of our own.
+
+create function tollgate.paid_calls_of_hosts(host_id text) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  with calls as (
+    select r.created_at, r.prompt_tokens, r.completion_tokens, r.duration_ms, r.first_token_ms
+    from tollgate.requests r
+    join tollgate.upstreams u on u.id = r.upstream
+    where r.created_at > now() - interval '5 minutes' and r.settled_at is not null
+      and u.host_id is not null and (paid_calls_of_hosts.host_id is null or u.host_id = paid_calls_of_hosts.host_id)
+  )
+  select jsonb_build_object(
+    'req_per_sec', count(*) filter (where c.created_at > now() - interval '1 minute') / 60.0,
+    'prompt_tokens_per_sec',
+      coalesce(sum(c.prompt_tokens) filter (where c.created_at > now() - interval '1 minute'), 0) / 60.0,
+    'generation_tokens_per_sec',
+      coalesce(sum(c.completion_tokens) filter (where c.created_at > now() - interval '1 minute'), 0) / 60.0,
+    'latency_p50_ms', percentile_cont(0.5) within group (order by c.duration_ms),
+    'latency_p95_ms', percentile_cont(0.95) within group (order by c.duration_ms),
+    'ttft_p50_ms', percentile_cont(0.5) within group (order by c.first_token_ms),
+    'ttft_p95_ms', percentile_cont(0.95) within group (order by c.first_token_ms)
+  )
+  from calls c
+$$;
+
+comment on function tollgate.paid_calls_of_hosts(text) is
+  'Paid calls that a host answered, or any: rates of the last minute, percentiles of the last five.';
+
+
+create function public.tollgate_fleet(caller jsonb, host_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_ones jsonb;
+begin
+  select jsonb_agg(tollgate.host_shown(h) order by h.id) into found_ones from tollgate.hosts h
+  where case when tollgate_fleet.host_id is null then h.state <> 'retired' else h.id = tollgate_fleet.host_id end;
+  if found_ones is null and host_id is not null then
+    perform tollgate.refuse_missing('host', host_id);
+  end if;
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'hosts', coalesce(found_ones, '[]'),
+    'throughput', tollgate.paid_calls_of_hosts(host_id)
+  );
+end
+$$;
+
+comment on function public.tollgate_fleet(jsonb, text) is
+  'All hosts that are not retired, or one, each with its last sample; and the rates of the paid calls that they answer. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_fleet(jsonb, text)');
+
+
+create function public.tollgate_host_trends(caller jsonb, host_id text, minutes integer, step_seconds integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  wanted constant text := tollgate.host_named(host_id);
+begin
+  if not exists (select from tollgate.hosts h where h.id = wanted) then
+    perform tollgate.refuse_missing('host', wanted);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'host_id', wanted, 'samples', coalesce((
+    select jsonb_agg(b.sample || jsonb_build_object('ts', b.ts) order by b.ts)
+    from (
+      select distinct on (1) floor(extract(epoch from s.sampled_at) / step_seconds)::bigint * step_seconds as ts, s.sample
+      from tollgate.host_samples s
+      where s.host_id = wanted and s.sampled_at > now() - make_interval(mins => minutes)
+      order by 1, s.sampled_at desc
+    ) b
+  ), '[]'));
+end
+$$;
+
+comment on function public.tollgate_host_trends(jsonb, text, integer, integer) is
+  'The samples of a host, or of the only one, in the last minutes, the last one of each step, with the beginning of the step in seconds since the epoch. For admins. Refuses: as recognise() and host_named(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_host_trends(jsonb, text, integer, integer)');
 
 
 -- schemas/16_monitor/one_request.sql

@@ -495,7 +495,7 @@ def test_health_is_what_can_be_served(age: float | None, error: str | None, heal
 
 
 async def listed(api: ApiClient, **query: Any) -> list[Any]:
-    return [entry for page in await api.pages("/admin/models", **query) for entry in page]
+    return [entry for page in await api.pages("/admin/catalog", **query) for entry in page]
 
 
 async def test_models_are_listed_with_the_price_before_and_with_a_markup(
@@ -517,9 +517,9 @@ async def test_models_are_listed_with_the_price_before_and_with_a_markup(
     (plain,) = await listed(api, q=model)
     assert plain["charged_pricing"] == plain["pricing"]
     assert (plain["routes"][0]["health"], plain["routes"][0]["breaker"]) == ("up", "closed")
-    await api.refused("GET", "/admin/models", 404, params={"for_org": "org_of_nobody"})
-    await api.refused("GET", "/admin/models", 404, params={"for_plan": "none"})
-    await api.of(someone).refused("GET", "/admin/models", 403)
+    await api.refused("GET", "/admin/catalog", 404, params={"for_org": "org_of_nobody"})
+    await api.refused("GET", "/admin/catalog", 404, params={"for_plan": "none"})
+    await api.of(someone).refused("GET", "/admin/catalog", 403)
 
 
 async def test_models_come_in_order_page_by_page(api: ApiClient) -> None:
@@ -533,7 +533,7 @@ async def test_models_come_in_order_page_by_page(api: ApiClient) -> None:
     assert costs == sorted(costs, reverse=True)
     lengths = [one["context_length"] or 0 for one in await listed(api, sort="context_length:asc")]
     assert lengths == sorted(lengths)
-    assert (await api.refused("GET", "/admin/models", 400, params={"cursor": "nothing"}))["param"] == "cursor"
+    assert (await api.refused("GET", "/admin/catalog", 400, params={"cursor": "nothing"}))["param"] == "cursor"
 
 
 async def test_an_alias_is_managed_and_its_cycle_refused(office: ApiClient) -> None:

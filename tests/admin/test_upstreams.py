@@ -53,6 +53,7 @@ async def test_a_server_is_made_shown_and_listed(api: ApiClient) -> None:
         "idle_seconds": 120,
         "health_path": "/health",
         "takes_org_keys": False,
+        "host_id": None,
         "state": "active",
         "routes": 0,
         "health": None,

@@ -144,6 +144,8 @@ async def test_a_route_is_told_with_its_server(door: Door, operator: Door, sourc
         "idle_seconds": 120,
         "health_path": None,
         "takes_org_keys": False,
+        "host_id": None,
+        "host_key_generation": None,
         "state": "active",
     }
     assert model in [route["model"] for route in (await store.catalog(door, source, None, DAY))["routes"]]

@@ -14,6 +14,7 @@ ROLLING, DROPPING, LOOKING = "tollgate_roll_up_usage", "tollgate_drop_old_reques
 RENEWING = "tollgate_renew_leaders"
 FORGETTING = "tollgate_drop_old_contents"
 EXPIRING = "tollgate_drop_expired_cached"
+KEEPING = "tollgate_keep_fleet"
 
 
 class Recorder:
@@ -38,19 +39,19 @@ class Recorder:
 async def test_each_step_is_repeated_while_there_is_more() -> None:
     door = Recorder(**{ROLLING: [{"more": True}, {"more": True}], DROPPING: [{"more": True}]})
     await Upkeep(door, retention_days=30, clock=lambda: 0.0).turn(1.0)
-    assert door.asked == [ROLLING] * 3 + [DROPPING] * 2 + [RENEWING, LOOKING, EXPIRING]
+    assert door.asked == [ROLLING] * 3 + [DROPPING] * 2 + [RENEWING, LOOKING, EXPIRING, KEEPING]
 
 
 async def test_nothing_is_dropped_unless_the_operator_said_so() -> None:
     door = Recorder()
     await Upkeep(door, retention_days=None, clock=lambda: 0.0).turn(1.0)
-    assert door.asked == [ROLLING, RENEWING, LOOKING, EXPIRING]
+    assert door.asked == [ROLLING, RENEWING, LOOKING, EXPIRING, KEEPING]
 
 
 async def test_a_step_that_fails_keeps_no_other_from_its_turn() -> None:
     door = Recorder(**{ROLLING: [DatabaseUnavailable()]})
     await Upkeep(door, retention_days=1, clock=lambda: 0.0).turn(1.0)
-    assert door.asked == [ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING]
+    assert door.asked == [ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING, KEEPING]
 
 
 async def test_it_ends_when_the_round_does() -> None:
@@ -65,4 +66,4 @@ async def test_a_sweep_does_it() -> None:
     rooms = compose(read({"KEY_PEPPER": PEPPER, "REQUEST_RETENTION_DAYS": "90"}), door, monotonic, {})
     await rooms.sweeper.sweep()
     await rooms.close()
-    assert door.asked == ["tollgate_due", ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING, FORGETTING]
+    assert door.asked == ["tollgate_due", ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING, KEEPING, FORGETTING]

@@ -24,6 +24,8 @@ KEY_PREFIXES = (
     *(
         "github_pat_",
         "glpat-",
+        "tge_",
+        "tgh_",
         "npm_",
         "pypi-",
         "hf_",

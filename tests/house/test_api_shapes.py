@@ -177,7 +177,7 @@ def test_lists_are_sorted_by_a_field_and_a_direction() -> None:
 NOT_CREATING = {
     "disable": "sets a state",
     "enable": "sets a state",
-    "rotate": "a key that was rotated is refused the next time",
+    "rotate": "a key that was rotated is refused the next time, and of a host only the last enrolment works",
     "assign-plan": "sets the plan",
     "warm": "copies what is stored",
     "audit": "reads the books",
@@ -191,6 +191,20 @@ NOT_CREATING = {
     "sign-out": "ends a session",
     "sign-in-link": "creates one more link, which expires by itself",
     "password": "sets it",
+    "cordon": "sets a state",
+    "uncordon": "sets a state",
+    "retire": "sets a state",
+    "enrolments": "ends the one before, and expires by itself",
+    "start": "sets a state",
+    "stop": "sets a state",
+    "apply": "starts the model again",
+    "archive": "sets a state",
+    "download": "sets a state",
+    "dry-run": "starts nothing",
+    "test": "asks again",
+    "enrol": "a token works once",
+    "sync": "has a number of its own",
+    "{task_id}": "the first result counts",
 }
 
 

@@ -227,6 +227,7 @@ UNTESTED_BLOCKS = {
     "docs/how-to/deploy-vercel.md": 6,
     "docs/how-to/operate.md": 2,
     "docs/how-to/images-speech-rerank.md": 1,
+    "docs/how-to/hosts.md": 2,
     "docs/how-to/own-servers.md": 3,
     "docs/how-to/price-extras.md": 1,
     "docs/how-to/read-logs.md": 7,

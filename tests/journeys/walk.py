@@ -18,6 +18,8 @@ OPEN = {
 }
 """Who asks these needs no key."""
 ADMINS = ("/admin/", "/metrics")
+AGENTS = "/agent/"
+"""Agents of hosts have keys of their own. What these open is tested in tests/fleet."""
 SCOPELESS = {
     ("get", "/user/balance"),
     ("get", "/api/v1/key"),
@@ -44,6 +46,10 @@ class Operation(NamedTuple):
     @property
     def is_open(self) -> bool:
         return (self.method, self.path) in OPEN
+
+    @property
+    def is_for_agents(self) -> bool:
+        return self.path.startswith(AGENTS)
 
     @property
     def is_for_admins(self) -> bool:

@@ -15,7 +15,7 @@ import { FilterTabs } from "../parts/tabs";
 import { When } from "../parts/times";
 import { AddRoute, Routes } from "./routes";
 
-type Row = Answer<"/admin/models", "get">["data"][number];
+type Row = Answer<"/admin/catalog", "get">["data"][number];
 type Prices = Record<string, unknown>;
 
 const TABS: [string, string][] = [
@@ -110,7 +110,7 @@ function PlanFilter() {
 
 function Catalogue() {
   const { q, for_plan, for_org, sort, cursor, open } = route.value.filters;
-  const loaded = useData("/admin/models", { query: { q, for_plan, for_org, sort, cursor, limit: 50 } });
+  const loaded = useData("/admin/catalog", { query: { q, for_plan, for_org, sort, cursor, limit: 50 } });
   const row = loaded.data?.data.find(({ id }) => id === open);
   return (
     <>

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any, Final, NamedTuple, get_args
 
 from tollgate.core import prices, strict_json
+from tollgate.core.host_keys import HostKey
 from tollgate.core.models import VENDORS, OwnDialect, Retirement, Route, Upstream
 from tollgate.core.names import is_name
 from tollgate.core.prices import Price, Unpriced
@@ -194,6 +195,7 @@ def _upstream(given: Mapping[str, Json]) -> Upstream:
         idle_seconds=float(given["idle_seconds"]),
         health_path=given["health_path"],
         takes_org_keys=given["takes_org_keys"],
+        host_key=HostKey(given["host_id"], given["host_key_generation"]) if given.get("host_id") else None,
     )
 
 

@@ -167,6 +167,13 @@ async def visibility(catalog: Catalog) -> Visibility:
     return Visibility(here=await catalog.reread(), elsewhere_within_seconds=FRESH_SECONDS)
 
 
+async def visible(catalog: Catalog, found: dict[str, Any]) -> dict[str, Any]:
+    """What the database answered to a change. Where it changed routes, they are read again here."""
+    if found.get("routes_changed"):
+        await catalog.reread()
+    return found
+
+
 def _shown(model: Model, markup_ppm: int) -> bytes:
     return encoded(rules.shown(model, markup_ppm)).encode()
 

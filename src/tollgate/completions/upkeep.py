@@ -11,6 +11,7 @@ from tollgate.audit import store as audit
 from tollgate.cache import store as cache
 from tollgate.core.errors import TollgateError
 from tollgate.database import Door
+from tollgate.fleet import store as fleet
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 from tollgate.usage import store as usage
@@ -33,6 +34,7 @@ class Upkeep:
             partial(usage.renew_leaders, door),
             partial(audit.detect_patterns, door),
             partial(cache.drop_expired, door, DROPPED_AT_ONCE),
+            partial(fleet.keep, door, DROPPED_AT_ONCE),
         ]
         if retention_days is not None:  # after the roll-up: a request that was not rolled up is not deleted
             self._tasks.insert(1, partial(usage.drop_old_requests, door, retention_days, DROPPED_AT_ONCE))

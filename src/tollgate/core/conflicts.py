@@ -10,6 +10,7 @@ SENTENCES = {
     "alias_of_alias": "$alias is an alias too. An alias stands for models only: name the models themselves.",
     "another_pepper": "No key in the database was made with this KEY_PEPPER, so its server would refuse the new one. "
     "Set the KEY_PEPPER of the server, or repeat with --new-pepper if that is lost.",
+    "archived": "The model $id is archived. Send archived: false with PATCH first.",
     "balance_too_low": "The org has $available_credits credits free. Its balance cannot change by $amount_credits.",
     "beyond_charge": "The request was charged $charge_credits credits, and $refundable_credits can still be refunded.",
     "built_in": "The plan $plan is built in and cannot be deleted.",
@@ -17,15 +18,21 @@ SENTENCES = {
     "email_taken": "A user with the email $email exists.",
     "expired": "The key $key_id expired at $expired_at. Create a new key.",
     "has_routes": "The upstream $id has $routes routes. Delete them first, or send routes=true to delete them too.",
+    "host_retired": "The host $id is retired for good. Create another one.",
+    "host_unseen": "The agent of the host $id has not called for 45 seconds. Start it, or look at its log.",
     "id_taken": "A plan with the id $id exists.",
     "in_use": "The plan $plan is used by $orgs orgs. Give them another plan first.",
     "last_admin": "This would leave no operator with a working key. Make another operator first.",
+    "no_host": "There is no host. Create one with POST /admin/hosts, or name one by host_id.",
     "not_empty": "The org $org_id has $users users, $open_holds open holds and a balance of $balance_credits credits. "
     "All must be 0 before it can be deleted.",
     "nothing_charged": "The request $request_id was not charged, so nothing can be refunded.",
+    "of_host": "The upstream $id belongs to the host $host_id. Change the model there: /admin/models.",
     "rotated": "The key $key_id was replaced by $rotated_to. Change that one.",
+    "several_hosts": "There are several hosts: $host_ids. Name one by host_id.",
     "several_routes": "The model $model has several routes: $route_ids. Delete one by its id.",
     "several_admins": "Several admins are active. Name one by email.",
+    "still_wanted": "The model $id should run. Stop it first.",
     "too_many_secrets": "The key $key_id has $secrets secrets that are still valid. Wait until one expires.",
 }
 """By `reason`."""

@@ -59,6 +59,14 @@ TollgateError
 ├── DatabaseUnavailable        503 database_unavailable
 ├── SupabaseUnavailable        503 supabase_unavailable
 ├── VaultLocked                503 vault_locked
+├── AgentRefused
+│   ├── EnrolmentInvalid       401 enrolment_invalid
+│   ├── HostKeyInvalid         401 host_key_invalid
+│   ├── HostRetired            403 host_retired
+│   └── HostBusy               409 host_busy
+├── FleetNotConfigured         503 fleet_not_configured
+├── HostSilent                 504 host_silent
+├── HostTaskFailed             409 host_task_failed
 └── InternalError              500 internal_error
 
 The body has OpenAI's shape, which every SDK understands: type, code and message, then the facts as fields. Under
@@ -704,6 +712,78 @@ class VaultLocked(TollgateError):
         "was stored with. Nothing was done or charged. Ask your operator to set it, or store the secret again."
     )
     headers: Mapping[str, str] = {"x-should-retry": "false"}
+
+
+class AgentRefused(TollgateError):
+    """For the agents of hosts. Their requests are not those of a caller with an API key."""
+
+
+class EnrolmentInvalid(AgentRefused):
+    status = 401
+    type = "authentication_error"
+    code = "enrolment_invalid"
+    sentence = (
+        "The enrolment token is unknown, was used, or is older than an hour. "
+        "Get another with POST /admin/hosts/{id}/enrolments."
+    )
+
+
+class HostKeyInvalid(AgentRefused):
+    status = 401
+    type = "authentication_error"
+    code = "host_key_invalid"
+    sentence = (
+        "The key of the host is missing or invalid, or was replaced. Enrol the host again: "
+        "POST /admin/hosts/{id}/enrolments has the command."
+    )
+
+
+class HostRetired(AgentRefused):
+    status = 403
+    type = "permission_error"
+    code = "host_retired"
+    sentence = "This host is retired. Stop its agent, or enrol the machine as a new host."
+
+
+class HostBusy(AgentRefused):
+    status = 409
+    type = "invalid_request_error"
+    code = "host_busy"
+    sentence = (
+        "Another run of the agent acts for this host. Stop one of the two; "
+        "this one may take over after the time in Retry-After without a sync of the other."
+    )
+
+    def __init__(self, message: str | None = None, /, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        wait = facts.get("retry_after_seconds")
+        self.headers = {"retry-after": str(wait)} if wait is not None else {}
+
+
+class FleetNotConfigured(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "fleet_not_configured"
+    sentence = "Hosts need the setting AGENT_KEY: set it to a secret, such as from `openssl rand -hex 32`, and restart."
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
+
+
+class HostSilent(TollgateError):
+    status = 504
+    type = "server_error"
+    code = "host_silent"
+    sentence = "The host did not answer within 20 seconds. Look at the log of its agent, and try again."
+
+
+class HostTaskFailed(TollgateError):
+    status = 409
+    type = "invalid_request_error"
+    code = "host_task_failed"
+    sentence = "The host could not do this. See reason."
+
+    def words(self) -> str:
+        reason = self.facts.get("reason")
+        return f"The host could not do this: {reason}" if reason else self.sentence
 
 
 class InternalError(TollgateError):

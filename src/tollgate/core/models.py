@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from tollgate.core.host_keys import HostKey
 from tollgate.core.prices import Price
 
 OwnDialect = Literal["vllm", "sglang", "llamacpp", "tgi", "openai"]
@@ -38,6 +39,8 @@ class Upstream(NamedTuple):
     health_path: str | None = None
     takes_org_keys: bool = False
     """Orgs may store keys of their own for it."""
+    host_key: HostKey | None = None
+    """Its key, where it is the ingress of a host of our own."""
 
 
 class Retirement(NamedTuple):

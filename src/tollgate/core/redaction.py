@@ -15,7 +15,7 @@ SHORTEST_SECRET: Final = 8
 
 _PREFIXES: Final = (
     r"tg_(?:live|test)_|sb_secret_|sk-(?:or-v1|ant|proj)-|github_pat_|(?<![A-Za-z0-9])(?:sk-|[rs]k_(?:live|test)_|whsec_"
-    r"|gh[oprsu]_|glpat-|npm_|pypi-|hf_|gsk_|xai-|pplx-|nvapi-|r8_|dop_v1_|xox[abeoprs]-|ya29\.|SG\.|AIza|AKIA|ASIA)"
+    r"|gh[oprsu]_|tg[eh]_|glpat-|npm_|pypi-|hf_|gsk_|xai-|pplx-|nvapi-|r8_|dop_v1_|xox[abeoprs]-|ya29\.|SG\.|AIza|AKIA|ASIA)"
 )
 """The short prefixes count only at the beginning of a word, because of words such as "task-" and "risk-"."""
 _NAMES: Final = r"password|passwd|passphrase|secret|client_secret|api_?key|(?:access|auth|refresh)_token"

@@ -14,6 +14,8 @@ CREATIONS = {
     "tollgate_create_plan",
     "tollgate_create_key",
     "tollgate_put_upstream",
+    "tollgate_create_host",
+    "tollgate_create_deployment",
 }
 OptionalIdempotencyKey = Annotated[
     str | None,

@@ -7,9 +7,10 @@ from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from tollgate.core.errors import BadRequest
+from tollgate.core.host_keys import HostKey
 from tollgate.core.models import Upstream
 from tollgate.process.http_client import USER_AGENT
-from tollgate.upstreams import rules
+from tollgate.upstreams import key_variables, rules
 from tollgate.upstreams.address_guard import Forbidden, Guard
 from tollgate.upstreams.dialects import DIALECTS
 from tollgate.upstreams.rules import NoConnection, TransportFailed
@@ -105,10 +106,10 @@ class Checkup:
 
     def _headers(self, upstream: Upstream) -> dict[str, str]:
         ours = {"accept": "*/*", "accept-encoding": "identity", "user-agent": USER_AGENT}
-        name = upstream.secret_name
+        name = key_variables.name_of(upstream)
         if name is None:
             return ours
-        secret = rules.fit_secret(self._secrets.get(name))
+        secret = key_variables.key_of(upstream, self._secrets)
         if secret is None:
             raise Forbidden(rules.has_no_key(name))
         return {**ours, **DIALECTS[upstream.dialect].auth(secret, "messages")}
@@ -131,6 +132,7 @@ def of_row(row: Mapping[str, Any]) -> Upstream:
         secret_name=row["secret_name"],
         connect_seconds=float(row["connect_seconds"]),
         health_path=row["health_path"],
+        host_key=HostKey(row["host_id"], row["host_key_generation"]) if row["host_id"] else None,
     )
 
 

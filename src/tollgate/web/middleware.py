@@ -55,7 +55,9 @@ class RequestMiddleware:
         observer: Observer | None = None,
         counts: RequestCounts | None = None,
         cors: Cors | None = None,
+        larger_bodies: Mapping[str, int] = {},
     ) -> None:
+        """`larger_bodies` has the most bytes by the beginning of the path, where that is more than `max_body_bytes`."""
         self._app = app
         self._cors = cors or Cors(())
         self._counts = counts or RequestCounts()
@@ -63,6 +65,7 @@ class RequestMiddleware:
         headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._max_body_bytes = max_body_bytes
+        self._larger_bodies = larger_bodies
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +99,8 @@ class RequestMiddleware:
                 self._observer.ended(method, route, facts, scope["state"].get("claims", {}))
 
     async def _respond(self, scope: Scope, sent: Mapping[str, str], receive: Receive, response: "_Response") -> None:
-        body = _Body(receive, self._max_body_bytes, announced_bytes(sent))
+        larger = (most for start, most in self._larger_bodies.items() if scope["path"].startswith(start))
+        body = _Body(receive, max(self._max_body_bytes, *larger, 0), announced_bytes(sent))
         try:
             await (self._cors.preflight(scope, sent) or self._app)(scope, body.receive, response.send)
         except Exception:  # the last handler: logs the cause, and answers in our shape

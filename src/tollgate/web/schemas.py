@@ -233,8 +233,13 @@ def refusals(*kinds: type[TollgateError]) -> dict[int | str, dict[str, Any]]:
     They refer to the schema instead of the model. FastAPI would build the model's fields again for each status of each
     route, which is most of a cold start.
     """
+    return refusals_of(*ALWAYS_POSSIBLE, *kinds)
+
+
+def refusals_of(*kinds: type[TollgateError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that needs no API key: these errors alone."""
     codes: dict[int | str, list[str]] = {}
-    for kind in sorted({*ALWAYS_POSSIBLE, *kinds}, key=lambda kind: (kind.status, kind.code)):
+    for kind in sorted(set(kinds), key=lambda kind: (kind.status, kind.code)):
         codes.setdefault(kind.status, []).append(kind.code)
     return {status: _error(", ".join(named)) for status, named in codes.items()}
 

@@ -115,6 +115,7 @@ set search_path = ''
 as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  server tollgate.upstreams;
   was tollgate.routes;
   made tollgate.routes;
 begin
@@ -127,10 +128,11 @@ begin
     end if;
   end if;
   route := route - 'url';
-  perform from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
+  select u.* into server from tollgate.upstreams u where u.id = route ->> 'upstream_id' for key share;
   if not found then
     perform tollgate.refuse_missing('upstream', route ->> 'upstream_id');
   end if;
+  perform tollgate.refuse_of_host(server);
   perform pg_advisory_xact_lock(hashtextextended('tollgate.routes', 0));
   select r.* into was from tollgate.routes r
   where r.model = route ->> 'model' and r.upstream_id = route ->> 'upstream_id'
@@ -160,7 +162,7 @@ end
 $$;
 
 comment on function public.tollgate_put_route(jsonb, jsonb) is
-  'Creates the route of a model to an upstream (upstream_id, or url for the oldest with this base_url), or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
+  'Creates the route of a model to an upstream (upstream_id, or url for the oldest with this base_url), or changes its given fields. A repetition changes and records nothing. For admins and the console. Refuses: as recognise(), with_fields() and refuse_of_host(), not_found (the upstream). Locks the upstream against deletion, takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_route(jsonb, jsonb)');
 
@@ -188,13 +190,14 @@ begin
   elsif gone.id is null then
     perform tollgate.refuse_missing('route', route_id);
   end if;
+  perform tollgate.refuse_of_host(u) from tollgate.upstreams u where u.id = gone.upstream_id;
   perform tollgate.remove_route(actor, gone);
   return jsonb_build_object('caller', tollgate.identity(actor), 'id', gone.id, 'model', gone.model);
 end
 $$;
 
 comment on function public.tollgate_delete_route(jsonb, text) is
-  'Deletes a route, named by its id or by its model if that has one route, and records it in full. For admins. Refuses: as recognise(), not_found, conflict (the model has several routes). Locks the route.';
+  'Deletes a route, named by its id or by its model if that has one route, and records it in full. For admins. Refuses: as recognise() and refuse_of_host(), not_found, conflict (the model has several routes). Locks the route.';
 
 select tollgate.expose('public.tollgate_delete_route(jsonb, text)');
 

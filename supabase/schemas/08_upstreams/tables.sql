@@ -39,7 +39,7 @@ create domain tollgate.dialect as text check (
 );
 create domain tollgate.secret_name as text check (
   value ~ '^[A-Z][A-Z0-9_]{0,127}$'
-  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_|VAULT_)'
+  and value !~ '^(KEY_PEPPER|CRON_SECRET|DATABASE_|SUPABASE_|OPENROUTER_|REDIS_|TOLLGATE_|VAULT_|AGENT_)'
 );
 create domain tollgate.connect_seconds as double precision check (value is not null and value between 0.1 and 60);
 create domain tollgate.wait_seconds as double precision check (value is not null and value between 0.1 and 86400);
@@ -85,6 +85,7 @@ create domain tollgate.day as date check (value between '2000-01-01' and '9998-1
 create domain tollgate.description as text check (value is not null and length(value) <= 500);
 create domain tollgate.concurrency as integer check (value between 1 and 100000);
 create domain tollgate.yes_or_no as boolean check (value is not null);
+create domain tollgate.host_id as text check (value ~ '^hst_[a-z0-9]{1,64}$');
 
 
 create table tollgate.upstreams (
@@ -101,12 +102,19 @@ create table tollgate.upstreams (
   state tollgate.enabled_state not null default 'active',
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  takes_org_keys tollgate.yes_or_no not null default false
+  takes_org_keys tollgate.yes_or_no not null default false,
+  host_id tollgate.host_id,
+  host_key_generation integer,
+  check ((host_id is null) = (host_key_generation is null)),
+  check (host_id is null or not (takes_org_keys or secret_name is not null))
 );
+
+create index upstreams_host_id on tollgate.upstreams (host_id);
 
 comment on table tollgate.upstreams is 'Upstreams of our own that serve OpenAI''s API. OpenRouter is not here: it comes from the settings.';
 comment on column tollgate.upstreams.secret_name is 'The environment variable that holds the upstream''s key; the key itself is never stored.';
 comment on column tollgate.upstreams.takes_org_keys is 'Whether orgs may store keys of their own for it, in 11_vault. A call with such a key costs a fee alone, so the server must check keys.';
+comment on column tollgate.upstreams.host_id is 'The host of our own whose ingress this is: 12_fleet writes the row and its routes. Its key is made from AGENT_KEY, the host and host_key_generation, so it is not stored.';
 
 alter table tollgate.upstreams enable row level security;
 

@@ -17,6 +17,8 @@ as $$
     'idle_seconds', u.idle_seconds,
     'health_path', u.health_path,
     'takes_org_keys', u.takes_org_keys,
+    'host_id', u.host_id,
+    'host_key_generation', u.host_key_generation,
     'state', u.state,
     'created_at', tollgate.utc(u.created_at),
     'updated_at', tollgate.utc(u.updated_at),
@@ -27,6 +29,23 @@ $$;
 
 comment on function tollgate.upstream_shown(tollgate.upstreams) is
   'An upstream as operators see it: with the number of its routes, and its last probe.';
+
+
+create function tollgate.refuse_of_host(u tollgate.upstreams) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if u.host_id is not null then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'of_host', 'kind', 'upstream', 'id', u.id, 'host_id', u.host_id
+    ));
+  end if;
+end
+$$;
+
+comment on function tollgate.refuse_of_host(tollgate.upstreams) is
+  'Refuses, with conflict, an operator''s change of an upstream that is a host''s: another address would get the key of the host.';
 
 
 create function tollgate.write_upstream(actor tollgate.caller, was tollgate.upstreams, given jsonb)
@@ -80,7 +99,8 @@ declare
 begin
   perform pg_advisory_xact_lock(hashtextextended('tollgate.upstreams', 0));
   select u.* into was from tollgate.upstreams u where u.id = upstream ->> 'id' for no key update;
-  if not found then
+  perform tollgate.refuse_of_host(was);
+  if was.id is null then
     was.connect_seconds := 5;
     was.first_byte_seconds := 120;
     was.idle_seconds := 120;
@@ -106,7 +126,7 @@ end
 $$;
 
 comment on function public.tollgate_put_upstream(jsonb, jsonb) is
-  'Creates an upstream, or changes the given fields of the one with this id. A repetition changes and records nothing. For admins and the console. Refuses: as recognise() and with_fields(). Takes an advisory lock, so that two calls at once create one, and locks the row.';
+  'Creates an upstream, or changes the given fields of the one with this id. A repetition changes and records nothing. For admins and the console. Refuses: as recognise(), with_fields() and refuse_of_host(). Takes an advisory lock, so that two calls at once create one, and locks the row.';
 
 select tollgate.expose('public.tollgate_put_upstream(jsonb, jsonb)');
 
@@ -125,6 +145,7 @@ begin
   if not found then
     perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
+  perform tollgate.refuse_of_host(was);
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'upstream', tollgate.upstream_shown(tollgate.write_upstream(actor, was, changes))
@@ -133,7 +154,7 @@ end
 $$;
 
 comment on function public.tollgate_change_upstream(jsonb, text, jsonb) is
-  'Changes the given fields of an upstream. A repetition changes and records nothing. For admins. Refuses: as recognise() and with_fields(), not_found. Locks the row.';
+  'Changes the given fields of an upstream. A repetition changes and records nothing. For admins. Refuses: as recognise(), with_fields() and refuse_of_host(), not_found. Locks the row.';
 
 select tollgate.expose('public.tollgate_change_upstream(jsonb, text, jsonb)');
 
@@ -153,6 +174,7 @@ begin
   if not found then
     perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
+  perform tollgate.refuse_of_host(gone);
 
   for route in select r.* from tollgate.routes r where r.upstream_id = gone.id order by r.id for update loop
     perform tollgate.remove_route(actor, route);
@@ -173,7 +195,7 @@ end
 $$;
 
 comment on function public.tollgate_delete_upstream(jsonb, text, boolean) is
-  'Deletes an upstream and, with `with_routes`, its routes; each is recorded in full. Requests keep its id. For admins. Refuses: as recognise(), not_found, conflict (with the number of its routes). Locks the upstream, then its routes by id.';
+  'Deletes an upstream and, with `with_routes`, its routes; each is recorded in full. Requests keep its id. For admins. Refuses: as recognise() and refuse_of_host(), not_found, conflict (with the number of its routes). Locks the upstream, then its routes by id.';
 
 select tollgate.expose('public.tollgate_delete_upstream(jsonb, text, boolean)');
 

@@ -1,4 +1,4 @@
--- Creates an org, a user, a plan, a key or an upstream once for each idempotency key.
+-- Creates an org, a user, a plan, a key, an upstream, a host or a deployment once for each idempotency key.
 --
 -- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
 
@@ -12,6 +12,9 @@ begin
     when 'tollgate_create_user' then public.tollgate_create_user(caller, arguments -> 'person')
     when 'tollgate_create_plan' then public.tollgate_create_plan(caller, arguments -> 'plan')
     when 'tollgate_put_upstream' then public.tollgate_put_upstream(caller, arguments -> 'upstream')
+    when 'tollgate_create_host' then
+      public.tollgate_create_host(caller, arguments -> 'host', arguments -> 'enrolment')
+    when 'tollgate_create_deployment' then public.tollgate_create_deployment(caller, arguments -> 'deployment')
     when 'tollgate_create_key' then
       public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
   end;
@@ -31,7 +34,8 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
   acting constant text := tollgate.operator_of(actor);
-  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}';
+  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}'
+    #- '{enrolment}';
   earlier tollgate.creations;
   answer jsonb;
 begin

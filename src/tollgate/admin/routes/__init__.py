@@ -6,15 +6,19 @@ from tollgate.admin.routes import (
     aliases,
     audit,
     cache,
+    catalog,
     compliance,
     credits,
+    deployments,
+    fleet,
     hf_tokens,
+    hosts,
     keys,
     limits,
-    models,
     monitor,
     orgs,
     plans,
+    registered_models,
     registry,
     security,
     system,
@@ -25,6 +29,7 @@ from tollgate.admin.routes import (
 )
 from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
+from tollgate.fleet.tasks import Tasks
 from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.keys.rules import Environment
 from tollgate.settings import Settings
@@ -45,6 +50,7 @@ def router(
     checkup: Checkup,
     account: OpenRouterAccount,
     completion_cache: Cache,
+    tasks: Tasks,
     host: str,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
@@ -58,7 +64,7 @@ def router(
     routes.take(usage.router(gate))
     routes.take(monitor.router(gate, catalogs, outward, account))
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
-    routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))
+    routes.take(catalog.router(gate, catalogs, outward, chosen.markup_ppm))
     routes.take(registry.router(gate, catalogs["live"]))
     routes.take(aliases.router(gate, catalogs["live"]))
     routes.take(cache.router(gate, completion_cache))
@@ -68,4 +74,8 @@ def router(
     routes.take(upstream_keys.router(gate, UpstreamKeyHandlers(vault, chosen.openrouter_base_url)))
     routes.take(hf_tokens.router(gate, vault))
     routes.take(system.router(gate, chosen, host))
+    routes.take(hosts.router(gate, catalogs["live"], configured=chosen.agent_key is not None, secure=chosen.production))
+    routes.take(deployments.router(gate, catalogs["live"], tasks))
+    routes.take(registered_models.router(gate, catalogs["live"]))
+    routes.take(fleet.router(gate))
     return routes

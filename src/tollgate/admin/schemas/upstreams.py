@@ -179,6 +179,7 @@ class UpstreamDetails(BaseModel):
     health_path: str | None
     state: ServingState
     takes_org_keys: bool
+    host_id: str | None = Field(description="The host whose model this is: change it at /admin/models.")
     routes: int = Field(
         description="How many routes it has. They carry priority and weight: GET /admin/models/registry."
     )

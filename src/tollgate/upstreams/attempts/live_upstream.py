@@ -12,7 +12,7 @@ from tollgate.core.models import OPENROUTER, Upstream
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 from tollgate.process.http_client import USER_AGENT
-from tollgate.upstreams import rules
+from tollgate.upstreams import key_variables, rules
 from tollgate.upstreams.address_guard import Forbidden, Guard
 from tollgate.upstreams.breaker import OF_OPENROUTER, OF_OTHERS, Breakers, Budget, State
 from tollgate.upstreams.dialects import DIALECTS
@@ -153,10 +153,10 @@ class LiveUpstream:
 
     def _our_auth(self, secrets: Mapping[str, str]) -> Mapping[Endpoint, Mapping[str, str]]:
         """By endpoint, since a vendor's endpoints may take the key in different headers."""
-        name = self.upstream.secret_name
+        name = key_variables.name_of(self.upstream)
         if name is None:
             return {endpoint: {} for endpoint in ENDPOINTS}
-        secret = rules.fit_secret(secrets.get(name))
+        secret = key_variables.key_of(self.upstream, secrets)
         if secret is None:
             self.has_key = False
             self.note(rules.has_no_key(name))

@@ -1,4 +1,4 @@
-"""GET /admin/models, GET /admin/cache-status and POST /admin/refresh-models."""
+"""GET /admin/catalog, GET /admin/cache-status and POST /admin/refresh-models."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query
 
-from tollgate.admin.schemas.models import (
+from tollgate.admin.schemas.catalog import (
     CacheStatus,
     CatalogStatus,
     InstanceCatalog,
@@ -65,8 +65,8 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstr
             test=CatalogStatus(instance=_instance(test), shared=None) if test else None,
         )
 
-    @routes.get("/models", summary="List the models with prices and routes", responses=refusals(BadRequest, NotFound))
-    async def models(
+    @routes.get("/catalog", summary="List the models with prices and routes", responses=refusals(BadRequest, NotFound))
+    async def priced(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[ModelsQuery, Query()]
     ) -> CountedPage[PricedModel]:
         """The models of live keys, as the instance that answers has them in memory."""

@@ -1,0 +1,59 @@
+"""Which agent is calling. Its key is checked without the database, before the body is read."""
+
+from collections.abc import Mapping
+
+from pydantic import SecretStr
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from tollgate.core import host_keys, strict_json
+from tollgate.core.errors import BadRequest, FleetNotConfigured, HostKeyInvalid
+from tollgate.core.host_keys import HostKey
+from tollgate.core.strict_json import NotJson
+from tollgate.process import logs, threads
+from tollgate.web import client_address
+from tollgate.web.routing import Handler
+
+MOST_VALUES = 100_000
+"""In the body of one request."""
+
+
+class AgentGate:
+    def __init__(self, agent_key: SecretStr | None) -> None:
+        self._agent_key = agent_key
+
+    @property
+    def agent_key(self) -> str:
+        """Raises FleetNotConfigured."""
+        if self._agent_key is None:
+            raise FleetNotConfigured
+        return self._agent_key.get_secret_value()
+
+    def key(self, request: Request) -> HostKey:
+        """Raises HostKeyInvalid, or FleetNotConfigured."""
+        return host_keys.read(self.agent_key, _bearer(client_address.headers_of(request.scope)))
+
+    async def guard(self, request: Request, handle: Handler, reads_body: bool) -> Response:
+        """Wraps the routes of enrolled agents."""
+        logs.note(host_id=self.key(request).host_id)
+        return await self.guard_newcomers(request, handle, reads_body)
+
+    async def guard_newcomers(self, request: Request, handle: Handler, reads_body: bool) -> Response:
+        """Wraps the route of agents that have no key yet. Refuses a body that is too complex."""
+        _ = self.agent_key
+        if reads_body:
+            try:
+                body = await request.body()
+                await threads.work(len(body), strict_json.refuse_ambiguous, body, MOST_VALUES)
+            except ClientDisconnect:
+                raise BadRequest("The request ended before its body did.") from None
+            except NotJson as error:
+                raise strict_json.refusal(error) from None
+        return await handle(request)
+
+
+def _bearer(headers: Mapping[str, str]) -> str:
+    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() != "bearer":
+        raise HostKeyInvalid
+    return key.strip()

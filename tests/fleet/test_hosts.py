@@ -1,0 +1,145 @@
+"""Hosts: who may become one, and what its key opens."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from admin.api_client import ApiClient, admin_api
+from fleet.agent import Agent, enrol, enrolled, model, routes, tasks_of
+from fleet.conftest import AGENT_KEY
+from gateway import Upstream
+from tollgate.core import host_keys
+from tollgate.core.host_keys import HostKey
+from tollgate.database import Door
+
+
+async def refused(api: ApiClient, key: str | None, path: str = "/agent/sync", body: Any = None) -> tuple[int, str]:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    body = body or {"incarnation": "aa", "seq": 1, "agent_version": "0.1.0"}
+    answer = await api.http.post(path, json=body, headers=headers)
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+async def test_a_token_makes_one_agent_whoever_comes_at_the_same_time(api: ApiClient) -> None:
+    made = await api.ask("POST", "/admin/hosts", 201, json={"name": "gpu", "labels": {"rack": "b4"}})
+    token = made["enrolment"]["token"]
+    assert made["contact"] == "never"
+    assert made["enrolment"]["command"].endswith(f"agent --server http://tollgate --token {token}")
+    body = {"token": token, "agent_version": "0.1.0", "capabilities": {}}
+    answers = await asyncio.gather(*(api.http.post("/agent/enrol", json=body) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [401] * 7
+    assert {answer.json()["error"]["code"] for answer in answers if answer.status_code == 401} == {"enrolment_invalid"}
+    assert token not in str(await api.events(made["id"]))
+    assert [action for action, _ in await api.events(made["id"])] == ["host.created", "host.enrolled"]
+
+
+async def test_an_old_or_unknown_token_makes_none(api: ApiClient, sql: Any, shared_database: str) -> None:
+    made = await api.ask("POST", "/admin/hosts", 201, json={"name": "gpu"})
+    await sql(shared_database, "update tollgate.enrolments set expires_at = now() where host_id = $1", made["id"])
+    await enrol(api, made["enrolment"]["token"], status=401)
+    await enrol(api, "tge_unknown", status=401)
+    again = await api.ask("POST", f"/admin/hosts/{made['id']}/enrolments", 201)
+    assert (await enrol(api, again["enrolment"]["token"])).host_id == made["id"]
+
+
+async def test_a_repeated_creation_makes_one_host_and_shows_no_second_token(api: ApiClient) -> None:
+    headers = {"authorization": f"Bearer {api.someone.secret}", "idempotency-key": api.someone.number}
+    first, second = [await api.http.post("/admin/hosts", json={"name": "gpu"}, headers=headers) for _ in range(2)]
+    assert (first.json()["id"], second.headers["idempotency-replayed"]) == (second.json()["id"], "true")
+    assert (first.json()["enrolment"] is None, second.json()["enrolment"]) == (False, None)
+    await enrol(api, first.json()["enrolment"]["token"])
+
+
+async def test_only_the_last_key_of_a_host_opens_what_is_its_own(api: ApiClient) -> None:
+    agent, other = await enrolled(api), await enrolled(api)
+    forged = host_keys.made("another-agent-key-with-at-least-32-chars", HostKey(agent.host_id, 1))
+    swapped = agent.key.replace(agent.host_id, other.host_id)
+    later = host_keys.made(AGENT_KEY, HostKey(agent.host_id, 2))
+    for key in (None, "nonsense", forged, swapped, later, api.someone.secret):
+        assert await refused(api, key) == (401, "host_key_invalid")
+    await agent.sync()
+
+    rotated = await api.ask("POST", f"/admin/hosts/{agent.host_id}/rotate", 201)
+    assert await refused(api, agent.key) == (401, "host_key_invalid")
+    renewed = await enrol(api, rotated["enrolment"]["token"])
+    await renewed.sync()
+    assert renewed.key != agent.key
+
+    await api.ask("POST", f"/admin/hosts/{agent.host_id}/retire")
+    assert await refused(api, renewed.key) == (403, "host_retired")
+    for path in ("rotate", "enrolments", "uncordon"):
+        error = await api.refused("POST", f"/admin/hosts/{agent.host_id}/{path}", 409)
+        assert error["reason"] == "host_retired"
+
+
+async def test_an_agent_sees_and_changes_nothing_of_another_host(api: ApiClient) -> None:
+    agent, other = await enrolled(api), await enrolled(api)
+    theirs = await model(api, other, hub_token="default")
+    await other.sync()
+    task = asyncio.ensure_future(api.ask("GET", "/admin/models/local-folders", params={"host_id": other.host_id}))
+    waiting = await tasks_of(other)
+    told = await agent.sync(
+        observations=[{"deployment_id": theirs["id"], "generation": 1, "phase": "running", "ready": True}],
+        metrics=[{"deployment_id": theirs["id"], "in_flight": 7}],
+        task_results=[{"task_id": waiting[0]["id"], "status": "done", "result": ["/etc"]}],
+    )
+    assert (told["deployments"], told["tasks"], told["hub_tokens"]) == ([], [], {})
+    await agent.post(f"/agent/tasks/{waiting[0]['id']}", {"status": "done", "result": ["/etc"]}, 404)
+    assert (await api.ask("GET", f"/admin/models/{theirs['id']}"))["phase"] == "stopped"
+    assert await routes(api, theirs["served_name"]) == []
+    await other.post(f"/agent/tasks/{waiting[0]['id']}", {"status": "done", "result": ["/srv"]})
+    assert await task == ["/srv"]
+
+
+async def test_another_run_of_the_agent_waits_for_the_lease(api: ApiClient, sql: Any, shared_database: str) -> None:
+    agent = await enrolled(api)
+    await agent.sync()
+    twin = Agent(api.http, agent.host_id, agent.key, "http://127.0.0.1:9")
+    headers = {"authorization": f"Bearer {agent.key}"}
+    body = {"incarnation": twin.incarnation, "seq": 99, "agent_version": "0.1.0", "ingress_url": twin.ingress_url}
+    answer = await api.http.post("/agent/sync", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "host_busy")
+    assert 0 < int(answer.headers["retry-after"]) <= 45
+    assert (await api.ask("GET", f"/admin/hosts/{agent.host_id}"))["ingress_url"] is None
+    await agent.sync()
+
+    past = "lease_until = clock_timestamp(), last_seen_at = clock_timestamp() - interval '46 seconds'"
+    await sql(shared_database, f"update tollgate.hosts set {past} where id = $1", agent.host_id)
+    assert (await api.ask("GET", f"/admin/hosts/{agent.host_id}"))["contact"] == "unseen"
+    await twin.sync()
+    await agent.sync(status=409)
+
+
+async def test_a_repeated_sync_changes_nothing_and_is_answered(api: ApiClient, sql: Any, shared_database: str) -> None:
+    agent = await enrolled(api)
+    made = await model(api, agent)
+    await agent.observe(made["id"], "loading")
+    agent.seq -= 1
+    told = await agent.observe(made["id"], "failed")
+    assert told["poll_seconds"] == 2
+    assert (await api.ask("GET", f"/admin/models/{made['id']}"))["phase"] == "loading"
+    agent.seq += 100  # the syncs between were lost
+    await agent.observe(made["id"], "failed", failures=1, retry_in_seconds=10, log_tail="cut\x00 off" + "x" * 9000)
+    found = await api.ask("GET", f"/admin/models/{made['id']}")
+    assert (found["phase"], found["failures"]) == ("failed", 1)
+    silent = "update tollgate.hosts set last_seen_at = now() - interval '46 seconds' where id = $1"
+    await sql(shared_database, silent, agent.host_id)
+    logs = await api.ask("GET", f"/admin/models/{made['id']}/logs", params={"diagnose": "true"})
+    assert len(logs["logs"]) == 8192
+    assert (logs["diagnosis"]["detected"], logs["state"]) == (False, "failed")
+
+
+async def test_without_the_agent_key_there_are_no_hosts(postgres_door: Door, sandbox: Upstream, api: ApiClient) -> None:
+    async with admin_api(postgres_door, sandbox, api.someone) as bare:
+        assert await refused(bare, None) == (503, "fleet_not_configured")
+        assert await refused(bare, None, "/agent/enrol") == (503, "fleet_not_configured")
+        error = await bare.refused("POST", "/admin/hosts", 503, json={"name": "gpu"})
+        assert "AGENT_KEY" in error["message"]
+
+
+@pytest.mark.parametrize("base_dir", ["relative", "/with\nbreak", "/" + "x" * 1024])
+async def test_a_base_dir_is_one_absolute_path(api: ApiClient, base_dir: str) -> None:
+    agent = await enrolled(api)
+    asked = {"params": {"host_id": agent.host_id}, "json": {"base_dir": base_dir}}
+    assert (await api.refused("PUT", "/admin/models/base-dir", 400, **asked))["param"] == "base_dir"
