@@ -36,7 +36,7 @@ def audit(own_database: str, tmp_path: Path) -> Audit:
 def test_books_that_agree_are_said_to(audit: Audit) -> None:
     audited = audit()
     assert audited.returncode == 0
-    assert audited.stdout == "The books agree: 0 orgs, 0 transfers, 0 requests, 0 holds open.\n"
+    assert audited.stdout == "The books agree: orgs 0, transfers 0, requests 0, open holds 0.\n"
 
 
 async def test_books_that_do_not_agree_end_with_one_and_name_the_row(

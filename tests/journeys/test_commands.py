@@ -155,6 +155,13 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of a demo that ran once, to be copied."""
     made = Home(tmp_path_factory.mktemp("demo"))
     with made.server("demo") as demo:
+        stored = httpx.put(
+            f"{demo.address}/user/upstream-keys/openrouter",
+            headers={"x-api-key": demo.demo_key},
+            json={"key": "sk-or-v1-of-the-demo"},
+            trust_env=False,
+        )
+        assert stored.status_code == 200, stored.text
         assert demo.stop() == 0
     return made.data
 
@@ -284,6 +291,8 @@ def test_a_second_demo_has_the_same_key_and_grants_nothing_more(used_home: Home)
     with used_home.server("demo") as demo:
         assert demo.demo_key == known
         assert demo.get("/user/balance", known).json()["credits_nanos"] == 5_000_000_000
+        (stored,) = demo.get("/user/upstream-keys", known).json()["data"]
+        assert stored["state"] != "locked", "VAULT_KEY is kept as well"
         database = embedded.url(used_home.data)
         assert query(database, "select amount_nanos from tollgate.transfers") == [5_000_000_000]
         assert query(database, "select count(*) from tollgate.api_keys") == [1]
@@ -292,6 +301,7 @@ def test_a_second_demo_has_the_same_key_and_grants_nothing_more(used_home: Home)
             "key.created",
             *["org.created"] * 2,
             *["sign_in_link.created"] * 2,
+            "upstream_key.stored",
             *["user.created"] * 2,
         ]
 

@@ -16,12 +16,13 @@ SENTENCES = {
     "digest_taken": "Another key has the same secret. Use a new one.",
     "email_taken": "A user with the email $email exists.",
     "expired": "The key $key_id expired at $expired_at. Create a new key.",
-    "has_routes": "The upstream $id has $routes routes. Delete them first, or send routes=true to delete them too.",
+    "has_routes": "The upstream $id still has routes: $routes. Delete them first, or send routes=true to delete them "
+    "as well.",
     "id_taken": "A plan with the id $id exists.",
-    "in_use": "The plan $plan is used by $orgs orgs. Give them another plan first.",
+    "in_use": "Orgs are still on the plan $plan: $orgs. Give them another plan first.",
     "last_admin": "This would leave no operator with a working key. Make another operator first.",
-    "not_empty": "The org $org_id has $users users, $open_holds open holds and a balance of $balance_credits credits. "
-    "All must be 0 before it can be deleted.",
+    "not_empty": "The org $org_id still has something: users $users, open holds $open_holds, balance $balance_credits "
+    "credits. All must be 0 before it can be deleted.",
     "nothing_charged": "The request $request_id was not charged, so nothing can be refunded.",
     "rotated": "The key $key_id was replaced by $rotated_to. Change that one.",
     "several_routes": "The model $model has several routes: $route_ids. Delete one by its id.",
