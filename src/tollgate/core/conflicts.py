@@ -10,7 +10,7 @@ SENTENCES = {
     "alias_of_alias": "$alias is an alias too. An alias stands for models only: name the models themselves.",
     "another_pepper": "No key in the database was made with this KEY_PEPPER, so its server would refuse the new one. "
     "Set the KEY_PEPPER of the server, or repeat with --new-pepper if that is lost.",
-    "balance_too_low": "$available_credits credits of the org are available. Its balance cannot change by $amount_credits.",
+    "balance_too_low": "Available are $available_credits credits. The balance cannot change by $amount_credits.",
     "beyond_charge": "The request was charged $charge_credits credits, and $refundable_credits can still be refunded.",
     "built_in": "The plan $plan is built in and cannot be deleted.",
     "digest_taken": "Another key has the same secret. Use a new one.",
