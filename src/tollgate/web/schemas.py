@@ -174,6 +174,8 @@ class Period(QueryModel):
             if self.since or self.until:
                 raise BadRequest("Send either hours, or from and to.", param="hours")
             self.since = clock.now() - timedelta(hours=self.hours)
+        if self.since and self.until and self.until <= self.since:
+            raise BadRequest("`to` must be later than `from`.", param="to")
         return self
 
 
