@@ -46,7 +46,7 @@ async def test_books_that_do_not_agree_end_with_one_and_name_the_row(
     audited = audit()
     assert audited.returncode == 1
     assert 'balance org_wrong: {"transfers": 0, "balance_nanos": 5}' in audited.stdout
-    assert audited.stderr == "tollgate: 1 rows of the books do not agree\n"
+    assert audited.stderr == "tollgate: rows of the books that do not agree: 1\n"
 
 
 async def test_the_report_is_json_when_asked_for(audit: Audit, own_database: str, sql: Callable[..., Any]) -> None:
