@@ -300,8 +300,8 @@ def test_a_second_demo_has_the_same_key_and_grants_nothing_more(used_home: Home)
             "credits.granted",
             "key.created",
             *["org.created"] * 2,
+            "secret.stored",
             *["sign_in_link.created"] * 2,
-            "upstream_key.stored",
             *["user.created"] * 2,
         ]
 
