@@ -70,7 +70,7 @@ lint: $(RULE)/.dev console/node_modules/.ready ## Format, lint, types, floors, s
 	@"$(VENV)/bin/mypy"
 	@"$(VENV)/bin/lint-imports" --no-logo
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" "$(VENV)/bin/python" tools/exports.py --check
-	@$(call quietly,"$(VENV)/bin/openapi-spec-validator" docs/reference/openapi.json)
+	@$(call quietly,"$(VENV)/bin/openapi-spec-validator" src/tollgate/openapi.json)
 	@$(call quietly,$(NPM) --prefix console run check)
 	@$(call quietly,$(SITE))
 

@@ -4,7 +4,8 @@
 docs/reference/errors.md                    from core/errors.py
 docs/reference/endpoints.md                 from core/endpoints.py
 docs/reference/audit-actions.md             from audit/actions.py
-docs/reference/openapi.json, api.md         from the app
+src/tollgate/openapi.json                   from the app, which serves it
+docs/reference/api.md                       from the same
 docs/reference/aliases.md                   from web/aliases.py
 docs/reference/sandbox-faults.md            from sandbox/faults.py
 docs/reference/translation.md               from core/dialects
@@ -47,8 +48,8 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/errors.md", errors_page()
     yield "docs/reference/endpoints.md", endpoints_page()
     yield "docs/reference/audit-actions.md", audit_actions_page()
-    document = create_app(Settings()).openapi()
-    yield "docs/reference/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    document = create_app(Settings()).described_from_code()
+    yield "src/tollgate/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     yield "docs/reference/api.md", api_page(document)
     yield "docs/reference/aliases.md", aliases_page()
     yield "docs/reference/sandbox-faults.md", sandbox_faults_page()
@@ -210,7 +211,7 @@ def api_page(document: dict[str, Any]) -> str:
             "# API",
             "",
             "Every operation with its parameters and the fields of its body. A running server shows the same at",
-            "`/docs`, with examples and all errors; [openapi.json](openapi.json) is for programs.",
+            "`/docs`, with examples and all errors, and `/openapi.json` for programs.",
             "",
             *(text for tag, texts in sections.items() for text in (f"## {tag}", "", *texts)),
             f"_{MADE_BY}_",

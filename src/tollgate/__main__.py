@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -100,7 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(chosen: Settings, options: argparse.Namespace) -> None:
     """Serve HTTP until stopped."""
-    with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
+    with (
+        server.bind(chosen.bind_host, chosen.port) as listener,
+        _database(chosen),
+        _sandbox(_with_vault(chosen)) as complete,
+    ):
         logs.source("application").info("serving", address=server.address(listener), version=__version__)
         if chosen.proxy_may_be_bypassed:
             logs.source("security").warning(
@@ -220,15 +225,15 @@ def audit(chosen: Settings, options: argparse.Namespace) -> None:
     with _database(chosen, created=False):
         books = _through_the_door(patient, prove)
     faults = [f"{fault['fault']} {fault['id']}: {json.dumps(fault['facts'])}" for fault in books["faults"]]
-    counted = f"{books['orgs']} orgs, {books['transfers']} transfers, {books['requests']} requests"
+    counted = f"orgs {books['orgs']}, transfers {books['transfers']}, requests {books['requests']}"
     verdict = "The books do not agree:" if faults else "The books agree:"
-    _report(options, books, "\n".join([f"{verdict} {counted}, {books['open_holds']} holds open.", *faults]))
+    _report(options, books, "\n".join([f"{verdict} {counted}, open holds {books['open_holds']}.", *faults]))
     if kept and books["rewritten"]:
         raise RewrittenError(
             f"the books up to {kept['at']} are not what they were then: {', '.join(books['rewritten'])}"
         )
     if faults:
-        raise CommandError(f"{books['fault_count']} rows of the books do not agree")
+        raise CommandError(f"rows of the books that do not agree: {books['fault_count']}")
 
 
 def _read(file: str) -> str:
@@ -244,12 +249,12 @@ def rotate_vault(chosen: Settings, options: argparse.Namespace) -> None:
     """Encrypt all stored secrets with VAULT_KEY. Ends with 1 if one cannot be read."""
     with _database(chosen, created=False):
         rotated = _through_the_door(
-            chosen, lambda door: rotation.rotate(console(door, "rotate-vault"), Vault(chosen.vault_keys))
+            chosen, lambda door: rotation.rotate(console(door, "rotate-vault"), Vault(_with_vault(chosen).vault_keys))
         )
     _report(
         options,
         rotated._asdict(),
-        f"{rotated.sealed} secrets were encrypted again. All that can be read are encrypted with VAULT_KEY now.",
+        f"Secrets encrypted again: {rotated.sealed}. All that can be read are encrypted with VAULT_KEY now.",
     )
     if rotated.unreadable:
         raise CommandError(
@@ -261,7 +266,7 @@ def hf_token(chosen: Settings, options: argparse.Namespace) -> None:
     """Print a stored token of Hugging Face, for a server that downloads models."""
     with _database(chosen, created=False):
         found = _through_the_door(chosen, lambda door: vault.read(console(door, "hf-token"), "hf_token", options.name))
-    print(Vault(chosen.vault_keys).open(found["secret"]).get_secret_value())
+    print(Vault(_with_vault(chosen).vault_keys).open(found["secret"]).get_secret_value())
 
 
 def demo(chosen: Settings, options: argparse.Namespace) -> None:
@@ -270,8 +275,12 @@ def demo(chosen: Settings, options: argparse.Namespace) -> None:
         raise CommandError("demo hands out a key, so it does not run with TOLLGATE_ENV=production; use serve")
     if not chosen.embedded:
         raise CommandError("demo brings a database of its own, and the settings name one: unset that, or use serve")
-    with server.bind(chosen.bind_host, chosen.port) as listener, _database(chosen), _sandbox(chosen) as complete:
-        secret = _demo_secret(chosen.data_folder)
+    with (
+        server.bind(chosen.bind_host, chosen.port) as listener,
+        _database(chosen),
+        _sandbox(_with_vault(chosen)) as complete,
+    ):
+        secret = _kept(chosen.data_folder / "demo-key", _new_demo_key, key_rules.is_whole)
         address = server.address(listener)
         link = _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret, address))
         print(_welcome(chosen, address, secret, link), flush=True)
@@ -298,35 +307,41 @@ async def _link_of_demo(operator: Door, chosen: Settings, address: str) -> str:
         return "none: the operator of the demo is disabled"
 
 
+def _new_demo_key() -> str:
+    return key_rules.mint("live", secrets.token_bytes(key_rules.RANDOM_BYTES))
+
+
 def _with_agent_key(chosen: Settings) -> Settings:
     """With an AGENT_KEY of its own, unless one is set, so that this machine can be a host."""
     if chosen.agent_key is not None:
         return chosen
-    made = _kept(chosen.data_folder / "agent-key", lambda known: len(known) >= SHORTEST_PEPPER, secrets.token_hex)
+    made = _kept(chosen.data_folder / "agent-key", secrets.token_hex, lambda known: len(known) >= SHORTEST_PEPPER)
     return chosen.model_copy(update={"agent_key": SecretStr(made)})
 
 
-def _demo_secret(data_folder: Path) -> str:
-    """The database could not tell it again."""
-    return _kept(
-        data_folder / "demo-key",
-        lambda known: bool(known) and key_rules.is_whole(known),
-        lambda: key_rules.mint("live", secrets.token_bytes(key_rules.RANDOM_BYTES)),
-    )
+def _with_vault(chosen: Settings) -> Settings:
+    """With a VAULT_KEY. Where none is set, one is kept beside the embedded database, outside production."""
+    if chosen.vault_key or chosen.production or not chosen.embedded:
+        return chosen
+    file = chosen.data_folder / "vault-key"
+    key = _kept(file, lambda: secrets.token_hex(32), bool)
+    if not settings.VAULT_KEY.fullmatch(key):
+        raise CommandError(f"{file} does not hold 64 hexadecimal digits: put its key back, or set VAULT_KEY")
+    return chosen.model_copy(update={"vault_key": SecretStr(key)})
 
 
-def _kept(file: Path, is_usable: Callable[[str], bool], mint: Callable[[], str]) -> str:
-    """A secret in a file of the data folder: the same at every start."""
+def _kept(file: Path, make: Callable[[], str], is_usable: Callable[[str], bool]) -> str:
+    """A secret that is made at the first start and kept in a file: the database could not tell it again."""
     try:
         known = file.read_text().strip() if file.exists() else ""
-        if is_usable(known):
+        if known and is_usable(known):
             return known
-        secret = mint()
+        secret = make()
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)
         file.write_text(secret + "\n")
     except OSError as error:
-        raise CommandError(f"cannot keep {file}: {error.strerror}") from None
+        raise CommandError(f"cannot keep a secret in {file}: {error.strerror}") from None
     return secret
 
 
@@ -336,6 +351,7 @@ def _welcome(chosen: Settings, address: str, secret: str, link: str) -> str:
         if chosen.openrouter_api_key
         else "built-in sandbox: answers are made up and free (set OPENROUTER_API_KEY for real ones)"
     )
+    python = shlex.quote(sys.executable)
     return f"""
 Tollgate {__version__} is at {address} (Ctrl-C stops it)
 
@@ -344,7 +360,7 @@ Tollgate {__version__} is at {address} (Ctrl-C stops it)
   your key  {secret}
             a demo key with {DEMO_CREDITS} credits, kept in {chosen.data_folder / "demo-key"}
 
-The operator console, once and within 10 minutes (`python -m tollgate sign-in-link` prints another link):
+The operator console, once and within 10 minutes (`{python} -m tollgate sign-in-link` prints another link):
 
   {link}
 

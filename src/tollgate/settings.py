@@ -22,6 +22,7 @@ from tollgate.core.money import NANOS_PER_CREDIT
 
 DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
 SHORTEST_PEPPER = 32
+VAULT_KEY = re.compile(r"[0-9a-fA-F]{64}")
 SHORTEST_SECRET = 16
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 SERVERLESS_TIMEOUT_SECONDS = "280"
@@ -485,7 +486,7 @@ class Settings(BaseModel):
     @field_validator("vault_key", "vault_key_previous")
     @classmethod
     def _is_of_256_bits(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and not re.fullmatch(r"[0-9a-fA-F]{64}", value.get_secret_value()):
+        if value and not VAULT_KEY.fullmatch(value.get_secret_value()):
             raise ValueError("must be 64 hexadecimal digits; try `openssl rand -hex 32`")
         return value
 

@@ -50,6 +50,7 @@ class Office:
     async def done(self, what: str, body: Any, key: str | None = None, by: Person | None = None) -> Row:
         answer = await self.post(what, body, key, by)
         assert answer.status_code == 200, answer.text
+        assert ("idempotency-replayed" in answer.headers) is not answer.json()["created"]
         return dict(answer.json())
 
     async def refused(self, status: int, what: str, body: Any, key: str | None = None, by: Person | None = None) -> Row:

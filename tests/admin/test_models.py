@@ -490,6 +490,7 @@ def test_health_is_what_can_be_served(age: float | None, error: str | None, heal
     fresh = age is not None and age < 300
     state = CatalogState(2, age, fresh, hits=3, misses=1, refreshes=1, failures=0, skipped=0, last_error=error)
     assert rules.health_of_instance(state) == health
+    assert rules.seconds_not_refreshed(state) == (age if error and not fresh else None)
     assert rules.hit_rate(state) == 0.75
     assert rules.health_of_snapshot(age) == ("cold" if health == "down" else health)
 

@@ -108,6 +108,7 @@ def test_the_first_failed_authentication_of_an_address_and_minute_is_logged_and_
     for ip in ("192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::2", "192.0.2.1"):
         site.guess(ip)
     site.reporter.ended("GET", "/user/balance", {"error_code": "not_found"}, {"ip": "192.0.2.9"})
+    site.reporter.ended("GET", "/auth/me", {"error_code": "missing_api_key"}, {"ip": "192.0.2.9"})  # a sign-in page
     site.seconds += LINE_SECONDS
     site.guess("192.0.2.1")
     lines = [json.loads(line) for line in out.getvalue().splitlines()]

@@ -372,6 +372,16 @@ async def test_a_refused_key_of_another_upstream_is_told_as_well(place: Place, t
         assert error(refusal)["code"] == "upstream_key_refused"
 
 
+async def test_a_model_that_a_vendor_does_not_have_is_no_fault_of_the_key(place: Place, theirs: Any) -> None:
+    no_model = answer(b'{"error":{"message":"no such model","code":"model_not_found"}}', status=404)
+    async with theirs(no_model, dialect="openai-platform") as found:
+        someone = await place.customer(upstream=found.upstream_id)
+        refusal = await place.stage.post(someone, a_chat(model=found.model, max_tokens=20))
+        told = error(refusal)
+        assert (refusal.status_code, told["code"], told["message"]) == (404, "model_not_found", "no such model")
+        assert await place.stage.charged(someone) == 0
+
+
 async def test_a_key_is_sent_to_no_other_address(place: Place, theirs: Any) -> None:
     """An operator moves the upstream, or says that it takes no keys any more: the key must be stored again."""
     async with Scripted(completion(), completion()).listening() as elsewhere, theirs() as found:

@@ -62,6 +62,7 @@ async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded_throu
         await made.sign_in("admin#/orgs", operator.secret)
         await press(page, "Create an org")
         await page.get_by_role("dialog").get_by_label("Name").fill(name)
+        await expect(page.get_by_role("dialog").get_by_label("Plan")).to_have_value("free")
         await press(page, "Create")
         await expect(page.get_by_role("heading", level=1)).to_contain_text(name)
         org_id = page.url.rpartition("/")[2]

@@ -230,7 +230,7 @@ MONTH = {"limit": 50, "period": "month", "resets_at": "2026-12-01T00:00:00.000Z"
         (
             "too_many_in_flight",
             {"of": "key", "limit": 2, "in_flight": 2},
-            "This key has 2 requests in progress and may have 2. Send it again when one of them has finished, "
+            "This key has as many requests in progress as it may, 2 of 2. Send it again when one of them has finished, "
             "or ask your operator to raise max_concurrent_requests.",
         ),
         (

@@ -226,8 +226,8 @@ def test_embeddings_may_take_the_place_of_a_completion_s_prompt() -> None:
 @pytest.mark.parametrize("endpoint", [*ENDPOINTS])
 def test_a_prompt_of_the_wrong_kind_is_told_what_is_meant(endpoint: Endpoint) -> None:
     name = ENDPOINTS[endpoint].prompt
-    assert "at least one" in refused(endpoint, **{name: []}).message
-    for wrong in ({"role": "user"}, 7, [None], True):
+    assert refused(endpoint, **{name: []}).message == f"{name}: is empty. Send {ENDPOINTS[endpoint].expected}."
+    for wrong in (None, {"role": "user"}, 7, [None], True):
         assert refused(endpoint, **{name: wrong}).message == f"{name}: send {ENDPOINTS[endpoint].expected}."
 
 

@@ -20,6 +20,7 @@ from tollgate.core.errors import BadRequest
 from tollgate.keys.schemas import KeyChanges, NewKey, NewKeyForUser
 from tollgate.sessions.schemas import SignIn
 from tollgate.web.error_responses import shape_of_path
+from tollgate.web.faults import PATTERNS
 
 SHAPES_OF_OPENROUTER = {
     *("/v1/models", "/v1/models/{model}", "/v1/models/{author}/{slug}/endpoints"),
@@ -256,3 +257,17 @@ def test_errors_have_the_shape_of_their_paths() -> None:
         refusals = [answer for status, answer in told["responses"].items() if status[0] == "4"]
         shapes = set().union(*(references(answer["content"]) for answer in refusals))
         assert shapes == ({ERROR_SHAPES[shape_of_path(path)]} if refusals else set()), (method, path)
+
+
+def test_every_pattern_of_a_request_is_told_in_words() -> None:
+    of_amounts = {r"^-?[0-9]+\.[0-9]{2,9}$", r"^-?[0-9]{1,9}(\.[0-9]{1,9})?$"}
+    assert set(_patterns(whole_document())) <= PATTERNS.keys() | of_amounts
+
+
+def _patterns(part: Any) -> Iterator[str]:
+    match part:
+        case {"pattern": str(pattern)}:
+            yield pattern
+        case dict() | list():
+            for inner in part.values() if isinstance(part, dict) else part:
+                yield from _patterns(inner)

@@ -9,7 +9,7 @@ import pytest
 from tollgate.web import aliases
 
 ROOT = Path(__file__).parents[2]
-PATHS = json.loads((ROOT / "docs" / "reference" / "openapi.json").read_text())["paths"]
+PATHS = json.loads((ROOT / "src" / "tollgate" / "openapi.json").read_text())["paths"]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
     for line in (ROOT / "docs" / "how-to" / "coming-from.md").read_text().splitlines()

@@ -35,7 +35,7 @@ def audit(own_database: str, tmp_path: Path) -> Audit:
 def test_books_that_agree_are_said_to(audit: Audit) -> None:
     audited = audit()
     assert audited.returncode == 0
-    assert audited.stdout == "The books agree: 0 orgs, 0 transfers, 0 requests, 0 holds open.\n"
+    assert audited.stdout == "The books agree: orgs 0, transfers 0, requests 0, open holds 0.\n"
 
 
 async def test_books_that_do_not_agree_end_with_one_and_name_the_row(
@@ -45,7 +45,7 @@ async def test_books_that_do_not_agree_end_with_one_and_name_the_row(
     audited = audit()
     assert audited.returncode == 1
     assert 'balance org_wrong: {"transfers": 0, "balance_nanos": 5}' in audited.stdout
-    assert audited.stderr == "tollgate: 1 rows of the books do not agree\n"
+    assert audited.stderr == "tollgate: rows of the books that do not agree: 1\n"
 
 
 async def test_the_report_is_json_when_asked_for(audit: Audit, own_database: str, sql: Callable[..., Any]) -> None:

@@ -248,7 +248,14 @@ def test_demo_tells_its_key_the_commands_to_try_and_where_its_data_is(home: Home
         assert str(home.data) in demo.printed
         assert "sandbox" in demo.printed
         assert "OpenRouter:" not in demo.printed
-        assert (home.data / "demo-key").stat().st_mode & 0o077 == 0
+        assert all((home.data / name).stat().st_mode & 0o077 == 0 for name in ("demo-key", "vault-key", "agent-key"))
+        stored = httpx.put(
+            f"{demo.address}/user/upstream-keys/openrouter",
+            headers={"x-api-key": demo.demo_key},
+            json={"key": "sk-or-v1-of-the-demo"},
+            trust_env=False,
+        )
+        assert stored.status_code == 200, stored.text
         to_try = [shlex.split(found) for found in re.findall(r"curl (?:.*\\\n)*.*", demo.printed)]
         assert [command[1] for command in to_try] == [
             f"{demo.address}/user/balance",
@@ -274,10 +281,11 @@ def test_demo_with_an_openrouter_key_says_that_it_costs_money(used_home: Home) -
 
 
 def test_a_second_demo_has_the_same_key_and_grants_nothing_more(used_home: Home) -> None:
-    known = (used_home.data / "demo-key").read_text().strip()
+    known, vault_key = ((used_home.data / name).read_text().strip() for name in ("demo-key", "vault-key"))
     with used_home.server("demo") as demo:
         assert demo.demo_key == known
         assert demo.get("/user/balance", known).json()["credits_nanos"] == 5_000_000_000
+        assert (used_home.data / "vault-key").read_text().strip() == vault_key
         database = embedded.url(used_home.data)
         assert query(database, "select amount_nanos from tollgate.transfers") == [5_000_000_000]
         assert query(database, "select count(*) from tollgate.api_keys") == [1]

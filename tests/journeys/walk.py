@@ -83,7 +83,7 @@ class Operation(NamedTuple):
 @functools.cache
 def whole_document() -> dict[str, Any]:
     """Of the API. Made once: it takes a second."""
-    return create_app(read({"KEY_PEPPER": PEPPER})).openapi()
+    return create_app(read({"KEY_PEPPER": PEPPER})).described_from_code()
 
 
 def operations(document: dict[str, Any]) -> Iterator[Operation]:

@@ -74,7 +74,7 @@ async def test_a_cookie_is_no_key(client: httpx.AsyncClient, person: People) -> 
         answer = await client.post(path, json=CHAT)
         assert answer.status_code == 401, path
         assert "key" in answer.json()["error"]["message"]
-    assert code_of(await client.get("/v1/models")) == (401, "missing_api_key")
+    assert (await client.get("/v1/models")).status_code != 401, "pages list models, which costs nothing"
     assert code_of(await client.get("/metrics")) == (401, "missing_api_key")
 
 

@@ -53,7 +53,7 @@ class Revoking:
 
 
 async def peak(pages: int, form: rules.Format) -> int:
-    answer = await export.response(Endless(pages), form, {}, everyone=True)
+    answer = await export.requests(Endless(pages), form, {}, everyone=True)
     tracemalloc.start()
     try:
         rows = 0

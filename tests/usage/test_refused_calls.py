@@ -1,6 +1,9 @@
 """Refused paid calls: counted by hour, key, model and code, and listed for operators and the org."""
 
 import asyncio
+import csv
+import io
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -74,6 +77,10 @@ async def test_counts_of_an_hour_add_up_and_show_the_last_call(
     assert (row["count"], row["first_seen_at"], row["last_seen_at"]) == (5, at(0), at(3599))
     assert row["last"] == {"request_id": "req_2", "facts": {"needed": 9}}
     assert (row["org_id"], row["user_id"], row["model"]) == (someone.org_id, someone.user_id, "maker/model")
+    only = {"key_id": someone.key_id, "code": "rate_limit_exceeded", "to": at(3600)}
+    file = await operator.get("/admin/usage/refused/export", params=only)
+    (row,) = csv.DictReader(io.StringIO(file.text))
+    assert (row["count"], row["model"], json.loads(row["last"])["facts"]) == ("5", "maker/model", {"needed": 9})
 
 
 async def test_an_org_sees_its_own_and_nobody_else_s(operator: httpx.AsyncClient, door: Door, person: Any) -> None:
@@ -83,7 +90,10 @@ async def test_an_org_sees_its_own_and_nobody_else_s(operator: httpx.AsyncClient
     assert [row["org_id"] for row in answer.json()["data"]] == [someone.org_id]
     answer = await operator.get("/user/usage/refused", params={"org_id": other.org_id}, headers=bearing(someone))
     assert answer.status_code == 400
-    assert (await operator.get("/admin/usage/refused", headers=bearing(someone))).status_code == 403
+    file = await operator.get("/user/usage/refused/export", params={"format": "jsonl"}, headers=bearing(someone))
+    assert [json.loads(line)["org_id"] for line in file.text.splitlines()] == [someone.org_id]
+    for path in ("/admin/usage/refused", "/admin/usage/refused/export"):
+        assert (await operator.get(path, headers=bearing(someone))).status_code == 403
 
 
 async def test_rows_are_bounded_however_many_models_are_named_and_servers_write(

@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.faults import NO_NUL, ONE_LINE
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Identifier, Moment
+from tollgate.web.schemas import Identifier, Moment, When
 
 
 class Inner(BaseModel):
@@ -38,6 +38,7 @@ class Body(BaseModel):
     day: datetime | None = None
     at: AwareDatetime | None = None
     moment: Moment | None = None
+    when: When | None = None
     own: dict[str, str] = {}
 
 
@@ -45,7 +46,11 @@ def app() -> FastAPI:
     routes = Routes()
 
     @routes.post("/things", summary="Make")
-    async def make(body: Body, signature: Annotated[str, Header()]) -> None: ...
+    async def make(
+        body: Body,
+        signature: Annotated[str, Header()],
+        idempotency_key: Annotated[str, Header(alias="Idempotency-Key")],
+    ) -> None: ...
 
     made = FastAPI(exception_handlers=HANDLERS)
     made.router.routes += routes.routes
@@ -59,7 +64,7 @@ FAULTS: list[tuple[Any, str]] = [
     ({"inner": 5}, "inner: must be an object."),
     ({"own": 5}, "own: must be an object."),
     ({"names": "x"}, "names: must be a list."),
-    ({"names": []}, "names: must have at least 1 entries."),
+    ({"names": []}, "names: must have at least 1 entry."),
     ({"names": ["a", "b", "c"]}, "names: must have at most 2 entries."),
     ({"size": 0}, "size: must be at least 1."),
     ({"size": 10}, "size: must be at most 9."),
@@ -72,7 +77,7 @@ FAULTS: list[tuple[Any, str]] = [
     ({"amount": "0.001"}, "amount: must have at most 2 decimal places."),
     ({"flag": "perhaps"}, "flag: must be true or false."),
     ({"kind": "c"}, "kind: must be 'a' or 'b'."),
-    ({"line": ""}, "line: must have at least 1 characters."),
+    ({"line": ""}, "line: must not be empty."),
     ({"line": "abcd"}, "line: must have at most 3 characters."),
     ({"line": "a\n"}, "line: must not have control characters, such as line breaks."),
     ({"line": 5}, "line: must be text."),
@@ -81,6 +86,7 @@ FAULTS: list[tuple[Any, str]] = [
     ({"day": "soon"}, "day: must be a time such as 2026-11-01T09:30:00Z."),
     ({"at": "2026-11-01T09:30:00"}, "at: must be a time such as 2026-11-01T09:30:00Z, with its time zone."),
     ({"moment": 5}, "moment: must be a time such as 2026-11-01T09:30:00Z."),
+    ({"when": "soon"}, "when: must be a time such as 2026-11-01T09:30:00Z, or a date such as 2026-11-01."),
 ]
 
 
@@ -93,10 +99,12 @@ async def refused(headers: dict[str, str], **body: Any) -> str:
 
 @pytest.mark.parametrize(("body", "message"), FAULTS)
 async def test_a_fault_is_told_in_our_words(body: Any, message: str) -> None:
-    assert await refused({"signature": "x"}, json=body) == message
+    assert await refused({"signature": "x", "idempotency-key": "x"}, json=body) == message
 
 
 async def test_what_is_missing_or_no_json_is_named() -> None:
-    assert await refused({}, json={}) == "signature: is missing. Send it."
+    assert await refused({"idempotency-key": "x"}, json={}) == "signature: is missing. Send it."
+    told = await refused({"signature": "x"}, json={})
+    assert told.startswith("Idempotency-Key: is missing. Send a value of your own")
     broken = await refused({"signature": "x", "content-type": "application/json"}, content=b"{")
     assert broken.endswith("is not valid JSON.")

@@ -452,7 +452,8 @@ async def test_an_unknown_path_is_told_which_one_was_probably_meant(path: str, m
 
 @pytest.mark.parametrize(
     ("path", "instead"),
-    [("/v1/images/edits", "/v1/chat/completions"), ("/api/v1/files", "/v1/chat/completions")],
+    [("/v1/images/edits", "images/generations"), ("/api/v1/files", "audio/transcriptions"),
+     ("/v1/responses/resp_1", "responses"), ("/v1/messages/batches", "messages")],
 )  # fmt: skip
 async def test_an_endpoint_that_is_not_supported_is_told_what_is(path: str, instead: str) -> None:
     answer = await Site().ask("POST", f"http://tollgate.test{path}")

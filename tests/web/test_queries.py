@@ -31,6 +31,11 @@ def test_hours_do_not_go_with_a_start_or_an_end(also: dict[str, str]) -> None:
         Period.model_validate({"hours": 24, **also})
 
 
+def test_a_period_ends_after_it_began() -> None:
+    with pytest.raises(BadRequest, match="must be later than"):
+        Period.model_validate({"from": "2026-11-02", "to": "2026-11-01"})
+
+
 @pytest.mark.parametrize("moment", ["yesterday", "2026-02-30", "2026-11-01T00:00:00", "1899-12-31", "9000-01-01"])
 def test_other_times_are_refused(moment: str) -> None:
     with pytest.raises(ValidationError):

@@ -2,13 +2,14 @@
 import { useState } from "preact/hooks";
 import { base } from "../parts/api";
 import { Copy, Icon } from "../parts/basics";
-import { Panel } from "../parts/data";
+import { Panel, useData } from "../parts/data";
 import { Facts } from "../parts/figures";
 import { Heading } from "../parts/frame";
 import { link } from "../parts/routing";
 import { curl, javascript, python } from "../parts/snippets";
 
-const BODY = { model: "openai/gpt-4o-mini", messages: [{ role: "user", content: "Say hello." }] };
+const USUAL_MODEL = "openai/gpt-4o-mini";
+const MESSAGES = [{ role: "user", content: "Say hello." }];
 const PATH = "v1/chat/completions";
 const LANGUAGES: [string, (path: string, body: Record<string, unknown>) => string][] = [
   ["curl", curl],
@@ -16,10 +17,17 @@ const LANGUAGES: [string, (path: string, body: Record<string, unknown>) => strin
   ["JavaScript", javascript],
 ];
 
+/** A model that this org has. */
+function useModel(): string {
+  const models = useData("/v1/models").data?.data ?? [];
+  const known = models.some(({ id }) => id === USUAL_MODEL);
+  return known ? USUAL_MODEL : (models[0]?.id ?? USUAL_MODEL);
+}
+
 export function Connect() {
   const [chosen, choose] = useState(0);
   const [name, write] = LANGUAGES[chosen] ?? ["curl", curl];
-  const text = write(PATH, BODY);
+  const text = write(PATH, { model: useModel(), messages: MESSAGES });
   return (
     <>
       <Heading title="Connect" />

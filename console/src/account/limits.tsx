@@ -19,7 +19,7 @@ interface Row {
 
 const rowsOf = (what: string, windows: Windows): Row[] =>
   (["minute", "hour", "day"] as const).map((name) => ({
-    name: `${what} a ${name}`,
+    name: `${what} ${name === "hour" ? "an" : "a"} ${name}`,
     used: windows[name].used,
     limit: windows[name].limit,
     resetsAt: windows[name].resets_at,

@@ -6,7 +6,7 @@ import { Figures } from "../parts/figures";
 import { Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { exactCredits, shownCredits } from "../parts/money";
-import { Count, Credits, counted, shortly } from "../parts/numbers";
+import { Count, Credits, requestCount } from "../parts/numbers";
 import { link } from "../parts/routing";
 import { type Answer, me } from "../parts/session";
 import { Table } from "../parts/table";
@@ -56,12 +56,12 @@ function Balance({ found }: { found: Found }) {
         {
           name: "Spent today (UTC)",
           value: <Credits of={today.charge_credits} />,
-          note: `${shortly(today.requests)} requests`,
+          note: requestCount(today.requests),
         },
         {
           name: "Spent this month",
           value: <Credits of={month.charge_credits} />,
-          note: `${shortly(month.requests)} requests`,
+          note: requestCount(month.requests),
         },
         { name: "Plan", value: found.plan, href: link("limits"), note: "See the limits" },
       ]}
@@ -76,7 +76,7 @@ function Spending({ series: { data, bucket } }: { series: Found["series"] }) {
   return (
     <Chart
       title={bucket === "day" ? "Credits a day (UTC)" : "Credits an hour"}
-      summary={`${exactCredits(total)} credits for ${counted(requests)} requests.`}
+      summary={`${exactCredits(total)} credits for ${requestCount(requests)}.`}
       times={data.map(({ start }) => start)}
       bucket={bucket}
       lines={[{ name: "Charge", values: data.map((point) => point.charge_nanos) }]}

@@ -108,7 +108,7 @@ export function AdjustDialog({ org, close }: { org: Org; close: () => void }) {
     >
       <AmountInput
         onAmount={setAmount}
-        hint={`Below zero, credits are taken: at most ${exactCredits(BigInt(org.available_nanos))}, because requests hold the rest.`}
+        hint={`Below zero, credits are taken, at most the available ${exactCredits(BigInt(org.available_nanos))}.`}
       />
       <Select
         label="Source"

@@ -72,7 +72,7 @@ function CreateOrg({ plans, close }: { plans: [string, string][]; close: () => v
   return (
     <FormDialog title="Create an org" action="Create" ready={plans.length > 0} onClose={close} submit={submit}>
       <Input label="Name" name="name" required maxLength={200} />
-      <Select label="Plan" name="plan" options={plans} />
+      <Select key={plans.length} label="Plan" name="plan" options={plans} defaultValue="free" />
     </FormDialog>
   );
 }

@@ -6,7 +6,7 @@ import { type Figure, Figures } from "../parts/figures";
 import { Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { exactCredits, nanosOf, shownCredits } from "../parts/money";
-import { Count, Credits, counted, Duration, lasting, percent, shortly } from "../parts/numbers";
+import { Count, Credits, counted, Duration, lasting, percent, requestCount, shortly } from "../parts/numbers";
 import { link, linkTo } from "../parts/routing";
 import type { Answer } from "../parts/session";
 import { type Column, Table } from "../parts/table";
@@ -170,7 +170,7 @@ function Charts({ found }: { found: Found }) {
         <Chart
           {...each}
           title={`Requests ${a}`}
-          summary={`${counted(all.requests)} requests, ${counted(all.errors)} failed.`}
+          summary={`${requestCount(all.requests)}, ${counted(all.errors)} failed.`}
           lines={[
             { name: "Succeeded", values: series.map(({ requests, errors }) => requests - errors) },
             { name: "Failed", values: series.map(({ errors }) => errors) },
@@ -262,7 +262,7 @@ const Owed = ({ of }: { of: string }) => (
 
 const Holds = ({ of }: { of: Found["open_holds"] }) => (
   <>
-    {counted(of.count)} requests, {counted(of.unsettled)} without a cost
+    {requestCount(of.count)}, {counted(of.unsettled)} without a cost
     {of.oldest_at && (
       <>
         ; since <When at={of.oldest_at} />

@@ -1,12 +1,13 @@
 /** The paid calls that were refused, counted by hour, key, model and code. */
 import type { ComponentChildren } from "preact";
+import { Icon } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
 import { Facts } from "../parts/figures";
 import { Choice, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Count } from "../parts/numbers";
 import { linkTo, route, withFilters } from "../parts/routing";
-import type { Answer } from "../parts/session";
+import { type Answer, fileOf } from "../parts/session";
 import { Side } from "../parts/side";
 import { List } from "../parts/table";
 import { bucketName, When } from "../parts/times";
@@ -20,6 +21,10 @@ const CODES: [string, string][] = [
   ["quota_exhausted", "Quota of the key used up"],
   ["rate_limit_exceeded", "Limit exceeded"],
   ["too_many_in_flight", "Too many running"],
+  ["permission_denied", "Scope missing"],
+  ["model_not_allowed", "Model not allowed"],
+  ["ip_not_allowed", "Address not allowed"],
+  ["paid_calls_suspended", "Paid calls suspended"],
 ];
 
 export function Refused({ tabs }: { tabs: ComponentChildren }) {
@@ -28,9 +33,13 @@ export function Refused({ tabs }: { tabs: ComponentChildren }) {
     query: { ...period(), org_id, model, code, key_id, sort, cursor, limit: 50 },
   });
   const row = loaded.data?.data.find(({ id }) => id === open);
+  const file = fileOf("/admin/usage/refused/export", { ...period(), org_id, model, code, key_id, sort, format: "csv" });
   return (
     <>
       <Heading title="Usage">
+        <a class="button" href={file} download>
+          <Icon name="down" /> CSV
+        </a>
         <Period />
       </Heading>
       {tabs}

@@ -7,7 +7,7 @@ import { Check, FinalDialog, FormDialog, Input, Select, type Values } from "../p
 import { Facts } from "../parts/figures";
 import { Choice } from "../parts/filters";
 import { Heading } from "../parts/frame";
-import { Count, counted, Duration, Status } from "../parts/numbers";
+import { Count, counted, Duration, requestCount, Status } from "../parts/numbers";
 import { go, link, route, withFilters } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
 import { Side } from "../parts/side";
@@ -214,7 +214,7 @@ function Requests({ id }: { id: string }) {
         return (
           <Chart
             title="Requests a day (UTC)"
-            summary={`${counted(requests)} requests, ${counted(sum((point) => point.errors))} failed.`}
+            summary={`${requestCount(requests)}, ${counted(sum((point) => point.errors))} failed.`}
             times={data.map(({ start }) => start)}
             bucket="day"
             lines={[

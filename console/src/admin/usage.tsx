@@ -5,7 +5,7 @@ import { Panel, Shown, useData } from "../parts/data";
 import { Choice, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { exactCredits, nanosOf, shownCredits } from "../parts/money";
-import { Count, Credits, counted, Duration, lasting, shortly } from "../parts/numbers";
+import { Count, Credits, counted, Duration, lasting, requestCount, shortly } from "../parts/numbers";
 import { Outcome } from "../parts/request";
 import { route, withFilters } from "../parts/routing";
 import { type Answer, fileOf } from "../parts/session";
@@ -315,7 +315,7 @@ function LatencyChart({
   return (
     <Chart
       title={`${title}, by ${bucket}`}
-      summary={`${counted(count)} requests without an error.`}
+      summary={`${requestCount(count)} without an error.`}
       times={data.map(({ start }) => start)}
       bucket={bucket}
       kind="lines"

@@ -197,7 +197,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
   return {
     width,
     height: HEIGHT,
-    padding: [8, 28, 0, 0],
+    padding: [8, 44, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     hooks: { setCursor: [(made) => made.cursor.event && onMove(made.cursor.idx ?? null)] },

@@ -9,6 +9,7 @@ const share = new Intl.NumberFormat("en-US", { style: "percent", maximumFraction
 export const counted = (value: number): string => whole.format(value);
 export const shortly = (value: number): string =>
   Math.abs(value) < 10_000 ? whole.format(value) : short.format(value);
+export const requestCount = (value: number): string => `${counted(value)} ${value === 1 ? "request" : "requests"}`;
 export const percent = (part: number, all: number): string => share.format(all ? part / all : 0);
 
 export function Count({ of }: { of: number | null | undefined }) {

@@ -79,7 +79,7 @@ def _keys(keys: Mapping[str, Any]) -> str:
 def _people(people: Mapping[str, Any]) -> str:
     done = [{**who, "role": who["role"] or who["kind"], "did": _did(who["actions"])} for who in people["done"]]
     columns = ("id", "email", "role", "did", "refused")
-    return f"{people['admins']} active admins.\n\n{_listed(columns, done)}"
+    return f"Active operators: {people['admins']}.\n\n{_listed(columns, done)}"
 
 
 def _access(access: Mapping[str, Any]) -> str:

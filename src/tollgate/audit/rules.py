@@ -35,6 +35,8 @@ REFUSED_CALLS = frozenset(
 )  # fmt: skip
 """The codes of refused paid calls that are counted: 402, 403 and 429."""
 
+WHO_IS_SIGNED_IN = "/auth/me"
+"""Pages ask this before anybody has signed in, so a missing key there is no failure."""
 UNAUTHENTICATED = frozenset(error.code for error in Unauthenticated.__subclasses__()) | {"ip_not_allowed"}
 """The codes of failed authentications."""
 

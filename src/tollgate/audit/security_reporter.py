@@ -57,8 +57,9 @@ class SecurityReporter:
     def ended(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
         """A request has ended: counts it, and logs a failed authentication."""
         self._counters.count(method, path, facts, caller)
-        if facts.get("error_code") in rules.UNAUTHENTICATED:
-            self._log_failure(method, path, facts["error_code"], caller.get("ip"))
+        code = facts.get("error_code")
+        if code in rules.UNAUTHENTICATED and (code, path) != ("missing_api_key", rules.WHO_IS_SIGNED_IN):
+            self._log_failure(method, path, code, caller.get("ip"))
 
     async def finish(self) -> None:
         """Writes all counts now."""

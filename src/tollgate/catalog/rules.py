@@ -155,6 +155,11 @@ def health_of_instance(state: CatalogState) -> ListHealth:
     return "healthy" if state.fresh else "stale"
 
 
+def seconds_not_refreshed(state: CatalogState) -> float | None:
+    """The age of a list that could not be refreshed. An old list that nobody has asked for since is no failure."""
+    return None if state.last_error is None or state.fresh else state.age_seconds
+
+
 def health_of_snapshot(age_seconds: float | None) -> ListHealth:
     if age_seconds is None or age_seconds >= OLDEST_SECONDS:
         return "cold"

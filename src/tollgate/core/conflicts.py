@@ -11,21 +11,22 @@ SENTENCES = {
     "another_pepper": "No key in the database was made with this KEY_PEPPER, so its server would refuse the new one. "
     "Set the KEY_PEPPER of the server, or repeat with --new-pepper if that is lost.",
     "archived": "The model $id is archived. Send archived: false with PATCH first.",
-    "balance_too_low": "The org has $available_credits credits free. Its balance cannot change by $amount_credits.",
+    "balance_too_low": "Available are $available_credits credits. The balance cannot change by $amount_credits.",
     "beyond_charge": "The request was charged $charge_credits credits, and $refundable_credits can still be refunded.",
     "built_in": "The plan $plan is built in and cannot be deleted.",
     "digest_taken": "Another key has the same secret. Use a new one.",
     "email_taken": "A user with the email $email exists.",
     "expired": "The key $key_id expired at $expired_at. Create a new key.",
-    "has_routes": "The upstream $id has $routes routes. Delete them first, or send routes=true to delete them too.",
+    "has_routes": "The upstream $id still has routes: $routes. Delete them first, or send routes=true to delete them "
+    "as well.",
     "host_retired": "The host $id is retired for good. Create another one.",
     "host_unseen": "The agent of the host $id has not called for 45 seconds. Start it, or look at its log.",
     "id_taken": "A plan with the id $id exists.",
-    "in_use": "The plan $plan is used by $orgs orgs. Give them another plan first.",
+    "in_use": "Orgs are still on the plan $plan: $orgs. Give them another plan first.",
     "last_admin": "This would leave no operator with a working key. Make another operator first.",
     "no_host": "There is no host. Create one with POST /admin/hosts, or name one by host_id.",
-    "not_empty": "The org $org_id has $users users, $open_holds open holds and a balance of $balance_credits credits. "
-    "All must be 0 before it can be deleted.",
+    "not_empty": "The org $org_id still has something: users $users, open holds $open_holds, balance $balance_credits "
+    "credits. All must be 0 before it can be deleted.",
     "nothing_charged": "The request $request_id was not charged, so nothing can be refunded.",
     "of_host": "The upstream $id belongs to the host $host_id. Change the model there: /admin/models.",
     "rotated": "The key $key_id was replaced by $rotated_to. Change that one.",

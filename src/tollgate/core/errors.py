@@ -204,9 +204,12 @@ class Conflict(BadRequest):
 class BodyTooLarge(BadRequest):
     status = 413
     code = "body_too_large"
-    sentence = (
-        "The request body is larger than limit_bytes. Send a smaller one, or ask your operator to raise the limit."
-    )
+    sentence = "The request body is too large. Send a smaller one, or ask your operator to raise the limit."
+
+    def words(self) -> str:
+        limit = self.facts.get("limit_bytes")
+        is_known = isinstance(limit, int)
+        return self.sentence.replace("too large", f"larger than {limit:,} bytes") if is_known else self.sentence
 
 
 class BodyTooComplex(BadRequest):
@@ -537,7 +540,8 @@ class RateLimitExceeded(TollgateError):
         advice = self.sentence if self.facts.get("retry_after_ms", 0) is not None else self.never
         match self.facts:
             case {"of": of, "limit": limit, "measure": "requests", "window": window}:
-                return f"This {of} may send {limit} requests in any {window}. {advice}"
+                noun = "request" if limit == 1 else "requests"
+                return f"This {of} may send {limit} {noun} in any {window}. {advice}"
             case {"of": of, "limit": limit, "left": left, "window": window, "needed": needed}:
                 has = f"this {of} may use {limit} tokens in any {window}, of which {left} are left"
                 return f"This request needs {needed} tokens, and {has}. {advice}"
@@ -558,8 +562,8 @@ class TooManyInFlight(TollgateError):
         match self.facts:
             case {"of": "org" | "key" as of, "in_flight": in_flight, "limit": limit}:
                 return (
-                    f"This {of} has {in_flight} requests in progress and may have {limit}. Send it again when one of "
-                    "them has finished, or ask your operator to raise max_concurrent_requests."
+                    f"This {of} has as many requests in progress as it may, {in_flight} of {limit}. Send it again when "
+                    "one of them has finished, or ask your operator to raise max_concurrent_requests."
                 )
         return self.sentence
 

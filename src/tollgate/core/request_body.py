@@ -280,8 +280,8 @@ def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]
     value = given.get(form.prompt)
     if value is None and optional:
         return []
-    if value in (None, []):
-        raise BadRequest(f"{form.prompt}: send at least one.", param=form.prompt)
+    if value == []:
+        raise BadRequest(f"{form.prompt}: is empty. Send {form.expected}.", param=form.prompt)
     asked = [value] if isinstance(value, str) else value
     if not isinstance(asked, list) or not all(isinstance(one, form.kinds) for one in asked):
         raise BadRequest(f"{form.prompt}: send {form.expected}.", param=form.prompt)

@@ -197,7 +197,7 @@ def in_name(model: str) -> tuple[str, Faults]:
 
 def _value(name: str, given: str, value: str) -> str | None:
     if name not in DEFAULTS:
-        raise Refusal(400, f"The sandbox knows no fault '{name}'. See docs/reference/sandbox-faults.md.")
+        raise Refusal(400, f"The sandbox knows no fault '{name}'. Known: {', '.join(DEFAULTS)}.")
     if not given:
         return DEFAULTS[name]
     if not _takes(name, value):

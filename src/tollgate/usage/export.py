@@ -1,4 +1,4 @@
-"""Exports requests as a file, page by page, so that it needs the memory of one page only.
+"""Exports requests, or counts of refused calls, as a file, page by page, so that it needs the memory of one page only.
 
 The first page is read before the response starts, so a refusal is an ordinary error response. A later failure writes
 the error as the last line of the file and aborts the connection.
@@ -7,7 +7,8 @@ the error as the last line of the file and aborts the connection.
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -19,7 +20,9 @@ from tollgate.usage import rules, store
 
 PAGE = 1000
 
-Request = Mapping[str, Any]
+Row = Mapping[str, Any]
+Read = Callable[[dict[str, Any], int], Awaitable[Any]]
+"""A page of rows, by filters and the size of a page."""
 
 MEDIA_TYPES: Mapping[rules.Format, str] = {
     "csv": "text/csv; charset=utf-8; header=present",
@@ -36,14 +39,27 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def response(door: Door, form: rules.Format, filters: dict[str, Any], *, everyone: bool) -> StreamingResponse:
-    first = await store.requests(door, filters, PAGE, everyone=everyone)
+async def requests(door: Door, form: rules.Format, filters: dict[str, Any], *, everyone: bool) -> StreamingResponse:
     columns = rules.COLUMNS + (rules.COLUMNS_OF_COST if everyone else ())
+    return await _file("usage", form, columns, partial(store.requests, door, everyone=everyone), filters)
+
+
+async def refused_calls(
+    door: Door, form: rules.Format, filters: dict[str, Any], *, everyone: bool
+) -> StreamingResponse:
+    read = partial(store.refused_calls, door, everyone=everyone)
+    return await _file("refused", form, rules.COLUMNS_OF_REFUSED, read, filters)
+
+
+async def _file(
+    name: str, form: rules.Format, columns: Sequence[str], read: Read, filters: dict[str, Any]
+) -> StreamingResponse:
+    first = await read(filters, PAGE)
     writer = _Csv(columns) if form == "csv" else _JsonLines()
     return StreamingResponse(
-        _written(writer, _pages(door, filters, first, everyone=everyone)),
+        _written(writer, _pages(read, filters, first)),
         media_type=MEDIA_TYPES[form],
-        headers={"content-disposition": f'attachment; filename="usage.{form}"'},
+        headers={"content-disposition": f'attachment; filename="{name}.{form}"'},
     )
 
 
@@ -52,8 +68,8 @@ class _Csv:
         self._columns = list(columns)
         self.head = self._lines([self._columns])
 
-    def page(self, requests: Iterable[Request]) -> bytes:
-        return self._lines(rules.table_row(request, self._columns) for request in requests)
+    def page(self, rows: Iterable[Row]) -> bytes:
+        return self._lines(rules.table_row(row, self._columns) for row in rows)
 
     def broken(self, error: TollgateError) -> bytes:
         return self._lines([["error", error.code, error.message]])
@@ -67,28 +83,25 @@ class _Csv:
 class _JsonLines:
     head = b""
 
-    def page(self, requests: Iterable[Request]) -> bytes:
-        return b"".join(map(_line, requests))
+    def page(self, rows: Iterable[Row]) -> bytes:
+        return b"".join(map(_line, rows))
 
     def broken(self, error: TollgateError) -> bytes:
         return _line(error.body())
 
 
-async def _pages(
-    door: Door, filters: dict[str, Any], page: dict[str, Any], *, everyone: bool
-) -> AsyncIterator[list[Request]]:
+async def _pages(read: Read, filters: dict[str, Any], page: dict[str, Any]) -> AsyncIterator[list[Row]]:
     yield page["data"]
     while page["next_cursor"]:
-        further = filters | {"cursor": page["next_cursor"]}
-        page = await store.requests(door, further, PAGE, everyone=everyone)
+        page = await read(filters | {"cursor": page["next_cursor"]}, PAGE)
         yield page["data"]
 
 
-async def _written(writer: _Csv | _JsonLines, pages: AsyncIterator[list[Request]]) -> AsyncIterator[bytes]:
+async def _written(writer: _Csv | _JsonLines, pages: AsyncIterator[list[Row]]) -> AsyncIterator[bytes]:
     yield writer.head
     try:
         async for page in pages:
-            yield writer.page([with_credits(request) for request in page])
+            yield writer.page([with_credits(row) for row in page])
     except TollgateError as error:
         yield writer.broken(error)
         raise

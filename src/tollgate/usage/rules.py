@@ -1,5 +1,6 @@
 """The period that a query covers, and the cells of an export."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
@@ -45,6 +46,9 @@ COLUMNS = (
     *("duration_ms", "first_token_ms", "settled_at", "is_byok"),
 )
 COLUMNS_OF_COST = ("cost_nanos", "cost_credits", "generation_id")
+COLUMNS_OF_REFUSED = (
+    *("id", "start", "org_id", "user_id", "key_id", "model", "code", "count", "first_seen_at", "last_seen_at", "last"),
+)
 
 
 class Span(NamedTuple):
@@ -93,15 +97,16 @@ def overview_bucket(found: Span, now: datetime) -> Literal["hour", "day"]:
     return "hour" if (found.until or now) - found.since <= LONGEST_OVERVIEW_BY_HOUR + LENIENCY else "day"
 
 
-def table_row(request: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:
-    """The cells of a request, and nothing that a spreadsheet would run."""
-    return [_cell(request.get(column)) for column in columns]
+def table_row(row: Mapping[str, Any], columns: Iterable[str]) -> list[Any]:
+    """The cells of a row, and nothing that a spreadsheet would run."""
+    return [_cell(row.get(column)) for column in columns]
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return as_text(value) if isinstance(value, str) else value
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+    return as_text(text) if isinstance(text, str) else text
 
 
 def _before(moment: datetime, length: timedelta) -> datetime:

@@ -12,6 +12,7 @@ from tollgate.web.schemas import Amounts, CountedPage, Credits, Identifier, Mome
 Status = Annotated[
     str, Field(pattern=r"^[1-5](\d\d|xx)$", description="Only this HTTP status; 4xx stands for 400 to 499.")
 ]
+FORMAT = "CSV with a header (RFC 4180), or JSON Lines."
 GROUP_DESCRIPTION = "The dimensions to group by. Repeat the parameter for more than one."
 RequestId = Annotated[
     Identifier,
@@ -89,7 +90,7 @@ class AllRequestsQuery(PageQuery, _RequestFilters, AllUsageFilters):
 
 
 class OwnExportQuery(_RequestFilters):
-    format: Format = Field("csv", description="CSV with a header (RFC 4180), or JSON Lines.")
+    format: Format = Field("csv", description=FORMAT)
 
 
 class AllExportQuery(OwnExportQuery, AllUsageFilters):
@@ -109,6 +110,14 @@ class OwnRefusedQuery(PageQuery, _RefusedFilters):
 
 
 class AllRefusedQuery(PageQuery, _RefusedFilters):
+    org_id: Text | None = Field(None, description="Only calls of this org.")
+
+
+class OwnRefusedExportQuery(_RefusedFilters):
+    format: Format = Field("csv", description=FORMAT)
+
+
+class AllRefusedExportQuery(OwnRefusedExportQuery):
     org_id: Text | None = Field(None, description="Only calls of this org.")
 
 

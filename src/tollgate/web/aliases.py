@@ -13,6 +13,7 @@ ASKED_PATH = "tollgate.asked_path"
 ALIASES = {
     "/models": "/v1/models",
     "/api/v1/models": "/v1/models",
+    "/api/v1/auth/key": "/api/v1/key",
     "/v1/me/usage": "/user/key/usage",
     "/api/v1/me/usage": "/user/key/usage",
     "/user/rate-limits": "/user/limit",

@@ -2,7 +2,7 @@
 
 FastAPI's part of a paid call would be a tenth of its cost. Importing the routers of a hundred routes would be most of a
 cold start, so a serverless host imports those that are requested; a long-lived server loads all before it serves.
-The OpenAPI document takes a second, so a thread makes it.
+The OpenAPI document is large, so a thread makes it.
 """
 
 import asyncio
@@ -68,6 +68,9 @@ class Application(FastAPI):
             return self._document
 
     def described(self) -> Document:
+        return self.described_from_code()
+
+    def described_from_code(self) -> Document:
         from tollgate.web.schemas import with_our_errors  # noqa: PLC0415  # its models cost a cold start too
 
         return with_our_errors(super().openapi())

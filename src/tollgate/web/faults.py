@@ -5,6 +5,7 @@ from typing import Any
 
 DATE = "must be a date such as 2026-11-01"
 TIME = "must be a time such as 2026-11-01T09:30:00Z"
+TIME_OR_DATE = f"{TIME}, or a date such as 2026-11-01"
 NO_NUL = r"^[^\x00]*$"
 """Postgres stores any character but NUL."""
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -15,6 +16,15 @@ PATTERNS = {
     NO_NUL: "must not have the character NUL",
     ONE_LINE: "must not have control characters, such as line breaks",
     PRINTABLE: "must be printable ASCII without spaces",
+    "^[ -~]+$": "must be printable ASCII",
+    "^[!-~]{1,200}$": "must be 1 to 200 characters of printable ASCII without spaces",
+    r"^[a-z][a-z0-9_-]{0,62}$": "must be at most 63 lower-case letters, digits, - and _, and begin with a letter",
+    r"^https?://[!-~]+$": "must be an address that begins with https:// or http://",
+    r"^/[^\s?#\x00-\x1f\x7f]*$": "must be a path that begins with /, without spaces, ? and #",
+    r"^[0-9]{1,6}(\.[0-9]{1,30})?$": 'must be a decimal number as text, such as "0.000002"',
+    r"^UPSTREAM_[A-Z0-9_]{1,119}$": "must begin with UPSTREAM_ and have capital letters, digits and _ only",
+    r"^[^\s@\x00-\x1f\x7f]+@[^\s@\x00-\x1f\x7f]+$": "must be an email address",
+    r"^[1-5](\d\d|xx)$": "must be an HTTP status such as 404, or 4xx for all from 400 to 499",
 }
 KINDS = {
     "missing": "is missing. Send it",
@@ -45,12 +55,19 @@ KINDS = {
     "string_pattern_mismatch": "must match {pattern}",
 }
 """By pydantic's types of errors. One with an underscore at its end stands for all that begin with it."""
+ONE_AT_LEAST = {"string_too_short": "must not be empty", "too_short": "must have at least 1 entry"}
+REPEATED = "is missing. Send a value of your own, and the same one when you repeat the request"
+"""Of an Idempotency-Key."""
 OF_VALIDATORS = "Value error, "
 
 
 def sentence(fault: Mapping[str, Any]) -> str:
     """For an error of pydantic's. Our own validators have said it themselves."""
     facts, kind = fault.get("ctx", {}), fault["type"]
+    if kind in ONE_AT_LEAST and facts["min_length"] == 1:
+        return ONE_AT_LEAST[kind]
+    if kind == "missing" and fault["loc"] == ("header", "Idempotency-Key"):
+        return REPEATED
     if kind == "string_pattern_mismatch" and facts["pattern"] in PATTERNS:
         return PATTERNS[facts["pattern"]]
     told = next(

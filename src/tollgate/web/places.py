@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from starlette.routing import Match
 from starlette.types import Scope
 
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.web.aliases import asked_path, canonical
 
 LONGEST_SHOWN = 200
@@ -15,15 +16,19 @@ LONGEST_COMPARED = 60
 ALIKE = 0.85
 BASES = re.compile(r"^(/api)?(/v1)+|^/api")
 
-UNSUPPORTED = re.compile(r"/(?:api/)?v1/(images/[^/]+|audio/[^/]+|files)(?=/|$)")
-SUPPORTED = "Use /v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, /v1/embeddings or /v1/models."
+UNSUPPORTED = re.compile(
+    r"/(?:api/)?v1/(images/[^/]+|audio/[^/]+|responses/[^/]+|messages/batches|files|uploads|batches|fine_tuning|assistants"
+    r"|threads|vector_stores|containers|conversations|evals|realtime|videos)(?=/|$)"
+)
+"""What OpenAI's and Anthropic's clients ask for."""
+SUPPORTED = f"Under /v1 there are {', '.join(form.path[1:] for form in ENDPOINTS.values())} and models."
 
 
 def not_found(scope: Scope) -> str:
     """The sentence for a path without a resource. Names the path that was probably meant."""
     asked = asked_path(scope)
     if unsupported := UNSUPPORTED.match(asked):
-        return f"{unsupported[0]} is not supported here. {SUPPORTED}"
+        return f"{LONG_SEGMENT.sub('…', unsupported[0])} is not supported here. {SUPPORTED}"
     meant = next((path for path in _likely(asked) if _methods(scope, path)), None) or _nearest(scope, asked)
     hint = f"Did you mean {meant}?" if meant else "GET /docs lists all paths."
     return f"Nothing is at {LONG_SEGMENT.sub('…', asked[:LONGEST_SHOWN])}. {hint}"

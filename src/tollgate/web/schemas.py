@@ -29,7 +29,7 @@ from tollgate.core.errors import (
 from tollgate.core.money import with_credits
 from tollgate.process import clock
 from tollgate.web.faults import DATE as A_DATE
-from tollgate.web.faults import NO_NUL, ONE_LINE, PRINTABLE
+from tollgate.web.faults import NO_NUL, ONE_LINE, PRINTABLE, TIME_OR_DATE
 from tollgate.web.faults import TIME as A_TIME
 
 MOST_ON_A_PAGE = 1000
@@ -72,6 +72,14 @@ def written_out(value: object) -> object:
     return value
 
 
+def time_or_date(value: object) -> object:
+    """Refuses texts that are neither, before a time alone is asked for."""
+    moment = midnight_of(value)
+    if isinstance(moment, str) and not TIME.fullmatch(moment):
+        raise ValueError(TIME_OR_DATE)
+    return moment
+
+
 def midnight_of(value: object) -> object:
     """A plain date means its midnight in UTC. Other values stay as they are."""
     is_date = isinstance(value, str) and PLAIN_DATE.fullmatch(value)
@@ -95,7 +103,7 @@ Moment = Annotated[
 When = Annotated[
     Moment,
     AfterValidator(on_clocks),
-    BeforeValidator(midnight_of),
+    BeforeValidator(time_or_date),
     WithJsonSchema({"anyOf": [{"type": "string", "format": name} for name in ("date-time", "date")]}),
 ]
 """A time in a query: RFC 3339, or a plain date."""
@@ -166,6 +174,8 @@ class Period(QueryModel):
             if self.since or self.until:
                 raise BadRequest("Send either hours, or from and to.", param="hours")
             self.since = clock.now() - timedelta(hours=self.hours)
+        if self.since and self.until and self.until <= self.since:
+            raise BadRequest("`to` must be later than `from`.", param="to")
         return self
 
 

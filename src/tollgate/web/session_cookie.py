@@ -12,7 +12,7 @@ SECURE_NAME = "__Host-tollgate"
 """Browsers accept a name with this prefix only with Secure and Path=/, and only from this very host."""
 NAME = "tollgate"
 """In development, over plain HTTP."""
-ACCEPTED_UNDER = ("/admin/", "/user/", "/auth/")
+ACCEPTED_UNDER = ("/admin/", "/user/", "/auth/", "/v1/models")
 """Canonical paths. Elsewhere, on paid endpoints above all, the cookie is ignored."""
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -17,6 +17,7 @@ from tollgate.usage.schemas import (
     KeyUsage,
     OwnAggregateQuery,
     OwnExportQuery,
+    OwnRefusedExportQuery,
     OwnRefusedQuery,
     OwnRequestsQuery,
     OwnSeriesQuery,
@@ -48,6 +49,17 @@ def router(gate: Gate) -> Routes:
         return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=False))
 
     @routes.get(
+        "/user/usage/refused/export",
+        summary="Export the counts of refused calls of your org as a file",
+        response_class=StreamingResponse,
+        responses=ERRORS | export.DOCUMENTED,
+    )
+    async def refused_file(
+        door: Annotated[Door, opened], query: Annotated[OwnRefusedExportQuery, Query()]
+    ) -> StreamingResponse:
+        return await export.refused_calls(door, query.format, query.filters(), everyone=False)
+
+    @routes.get(
         "/user/usage/aggregate",
         summary="Sum up your org's usage by model, key, user, upstream or day",
         response_model_exclude_unset=True,
@@ -67,7 +79,7 @@ def router(gate: Gate) -> Routes:
         responses=ERRORS | export.DOCUMENTED,
     )
     async def file(door: Annotated[Door, opened], query: Annotated[OwnExportQuery, Query()]) -> StreamingResponse:
-        return await export.response(door, query.format, query.filters(), everyone=False)
+        return await export.requests(door, query.format, query.filters(), everyone=False)
 
     @routes.get(
         "/user/usage/{request_id}",

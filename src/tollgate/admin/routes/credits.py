@@ -1,6 +1,7 @@
 """POST /admin/credits/grant, /adjust and /refund; GET /admin/credits/transactions and /summary."""
 
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -53,26 +54,26 @@ def router(gate: Gate, chosen: Settings) -> Routes:
 
     @routes.post("/grant", summary="Grant credits to an org", responses=WRITES)
     async def grant(
-        door: Annotated[Door, Depends(gate.open)], body: Grant, idempotency_key: IdempotencyKey
+        door: Annotated[Door, Depends(gate.open)], body: Grant, idempotency_key: IdempotencyKey, response: Response
     ) -> PostedTransfer:
         """A grant is at most `GRANT_CAP`. An operator adds at most `GRANT_CAP_PER_DAY` a day (UTC), adjustments
         included."""
-        return PostedTransfer.model_validate(await store.grant_credits(door, body.as_stored(idempotency_key), caps))
+        return _posted(await store.grant_credits(door, body.as_stored(idempotency_key), caps), response)
 
     @routes.post("/adjust", summary="Correct the balance of an org", responses=WRITES)
     async def adjust(
-        door: Annotated[Door, Depends(gate.open)], body: Adjustment, idempotency_key: IdempotencyKey
+        door: Annotated[Door, Depends(gate.open)], body: Adjustment, idempotency_key: IdempotencyKey, response: Response
     ) -> PostedTransfer:
         """Takes at most the available credits, because open requests hold the rest. Credits that it adds count towards
         the caps of grants."""
-        return PostedTransfer.model_validate(await store.adjust_credits(door, body.as_stored(idempotency_key), caps))
+        return _posted(await store.adjust_credits(door, body.as_stored(idempotency_key), caps), response)
 
     @routes.post("/refund", summary="Refund a charge, in whole or in part", responses=WRITES)
     async def refund(
-        door: Annotated[Door, Depends(gate.open)], body: Refund, idempotency_key: IdempotencyKey
+        door: Annotated[Door, Depends(gate.open)], body: Refund, idempotency_key: IdempotencyKey, response: Response
     ) -> PostedTransfer:
         """The refunds of a charge never exceed the charge."""
-        return PostedTransfer.model_validate(await store.refund_charge(door, body.as_stored(idempotency_key)))
+        return _posted(await store.refund_charge(door, body.as_stored(idempotency_key)), response)
 
     @routes.get("/transactions", summary="List the transfers of all orgs, newest first", responses=READS)
     async def transactions(
@@ -85,3 +86,9 @@ def router(gate: Gate, chosen: Settings) -> Routes:
         return CreditSummary.model_validate(await store.summary(door))
 
     return routes
+
+
+def _posted(found: Mapping[str, Any], response: Response) -> PostedTransfer:
+    if not found["created"]:
+        response.headers["idempotency-replayed"] = "true"
+    return PostedTransfer.model_validate(found)

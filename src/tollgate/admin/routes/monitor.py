@@ -10,7 +10,7 @@ from fastapi import Depends, Query
 
 from tollgate.admin.schemas.monitor import Overview, OverviewQuery, SystemMonitor
 from tollgate.catalog.cache import Catalog
-from tollgate.catalog.rules import health_of_instance
+from tollgate.catalog.rules import seconds_not_refreshed
 from tollgate.core.errors import BadRequest
 from tollgate.core.models import OPENROUTER
 from tollgate.database import Door
@@ -61,10 +61,9 @@ def router(
         until = rfc3339(span.until) if span.until else None
         found = await usage.overview(door, rfc3339(span.since), until, bucket)
         openrouter = _credit(await account.credit(), found["openrouter_day_nanos"])
-        live = catalogs["live"].state()
         here = attention.of_instance(
             failing=[state.id for state in upstreams.states() if state.breaker == "open"],
-            stale_seconds=live.age_seconds if health_of_instance(live) in ("stale", "down") else None,
+            stale_seconds=seconds_not_refreshed(catalogs["live"].state()),
             days_left=openrouter["days_left"],
         )
         shown = attention.shown([*found["attention"], *attention.of_orgs(found), *here])

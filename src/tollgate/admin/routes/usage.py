@@ -16,6 +16,7 @@ from tollgate.usage.schemas import (
     MOST_WITH_CONTENT,
     AllAggregateQuery,
     AllExportQuery,
+    AllRefusedExportQuery,
     AllRefusedQuery,
     AllRequestsQuery,
     AllSeriesQuery,
@@ -71,6 +72,17 @@ def router(gate: Gate) -> Routes:
         return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=True))
 
     @routes.get(
+        "/admin/usage/refused/export",
+        summary="Export the counts of refused calls of all orgs as a file",
+        response_class=StreamingResponse,
+        responses=ERRORS | export.DOCUMENTED,
+    )
+    async def refused_file(
+        door: Annotated[Door, opened], query: Annotated[AllRefusedExportQuery, Query()]
+    ) -> StreamingResponse:
+        return await export.refused_calls(door, query.format, query.filters(), everyone=True)
+
+    @routes.get(
         "/admin/usage/aggregate",
         summary="Sum up usage by model, key, user, org, upstream or day",
         response_model_exclude_unset=True,
@@ -108,7 +120,7 @@ def router(gate: Gate) -> Routes:
         responses=ERRORS | export.DOCUMENTED,
     )
     async def file(door: Annotated[Door, opened], query: Annotated[AllExportQuery, Query()]) -> StreamingResponse:
-        return await export.response(door, query.format, query.filters(), everyone=True)
+        return await export.requests(door, query.format, query.filters(), everyone=True)
 
     @routes.get(
         "/admin/usage/{request_id}",

@@ -1,6 +1,7 @@
 """Decides about an attempt: whether the upstream is at fault, which call may follow, and what the client gets."""
 
 import asyncio
+from http import HTTPStatus
 from typing import Final
 
 from tollgate.core.errors import (
@@ -91,6 +92,8 @@ def refused(attempt: Attempt, answer: Answer, body: bytes) -> Refused | Failure:
         return passed_on
     why = f"HTTP {refusal.status}"
     if is_ours:
+        if attempt.org_key and refusal.status == HTTPStatus.NOT_FOUND:
+            return passed_on  # the key works, and its account has no such model
         if attempt.org_key:
             facts = attempt.facts() | {"upstream_status": refusal.status}
             return Failure("stop", UpstreamKeyRefused(**facts), why, status=refusal.status)
