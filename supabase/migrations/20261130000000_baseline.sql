@@ -10853,7 +10853,7 @@ comment on function tollgate.total_faults() is
 
 -- schemas/14_security/audit_events.sql
 
--- Lists of audit events.
+-- Audit events: lists, and one.
 
 create function public.tollgate_audit_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
 language plpgsql
@@ -10888,6 +10888,29 @@ comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
   'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_events(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_audit_event(caller jsonb, event_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.audit_events;
+begin
+  select e.* into found_one from tollgate.audit_events e where e.id = tollgate_audit_event.event_id;
+  if not found then
+    perform tollgate.refuse_missing('audit_event', event_id);
+  end if;
+  return tollgate.audit_event_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_audit_event(jsonb, text) is
+  'One audit event. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_audit_event(jsonb, text)');
 
 
 -- schemas/14_security/compliance.sql
@@ -11317,6 +11340,29 @@ comment on function public.tollgate_security_events(jsonb, jsonb, integer) is
 select tollgate.expose('public.tollgate_security_events(jsonb, jsonb, integer)');
 
 
+create function public.tollgate_security_event(caller jsonb, event_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.security_events;
+begin
+  select e.* into found_one from tollgate.security_events e where e.id = tollgate_security_event.event_id;
+  if not found then
+    perform tollgate.refuse_missing('security_event', event_id);
+  end if;
+  return tollgate.security_event_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_security_event(jsonb, text) is
+  'One security event. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_security_event(jsonb, text)');
+
+
 create function public.tollgate_acknowledge_security_event(caller jsonb, event_id text, note text) returns jsonb
 language plpgsql
 security definer
@@ -11337,7 +11383,7 @@ begin
   else
     select e.* into event from tollgate.security_events e where e.id = event_id;
     if not found then
-      perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'security_event', 'id', event_id));
+      perform tollgate.refuse_missing('security_event', event_id);
     end if;
   end if;
   return tollgate.security_event_shown(event) || jsonb_build_object('caller', tollgate.identity(actor));
@@ -11643,6 +11689,29 @@ comment on function public.tollgate_refused_calls(jsonb, jsonb, integer, boolean
   'A page of counts of refused calls: everyone''s for admins, or those of the caller''s org. `filters`: org_id, user_id, key_id, model, code, from, to, sort (start), cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_refused_calls(jsonb, jsonb, integer, boolean)');
+
+
+create function public.tollgate_refused_call(caller jsonb, row_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.refused_calls;
+begin
+  select e.* into found_one from tollgate.refused_calls e where e.id = tollgate_refused_call.row_id;
+  if not found then
+    perform tollgate.refuse_missing('refused_calls', row_id);
+  end if;
+  return tollgate.refused_calls_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_refused_call(jsonb, text) is
+  'One count of refused calls. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_refused_call(jsonb, text)');
 
 
 -- schemas/14_security/security_counters.sql

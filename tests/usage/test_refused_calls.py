@@ -74,6 +74,8 @@ async def test_counts_of_an_hour_add_up_and_show_the_last_call(
     assert (row["count"], row["first_seen_at"], row["last_seen_at"]) == (5, at(0), at(3599))
     assert row["last"] == {"request_id": "req_2", "facts": {"needed": 9}}
     assert (row["org_id"], row["user_id"], row["model"]) == (someone.org_id, someone.user_id, "maker/model")
+    assert (await operator.get(f"/admin/usage/refused/{row['id']}")).json() == row
+    assert (await operator.get("/admin/usage/refused/ref_none")).status_code == 404
 
 
 async def test_an_org_sees_its_own_and_nobody_else_s(operator: httpx.AsyncClient, door: Door, person: Any) -> None:

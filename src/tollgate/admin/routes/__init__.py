@@ -58,9 +58,9 @@ def router(
     routes.take(usage.router(gate))
     routes.take(monitor.router(gate, catalogs, outward, account))
     routes.take(upstreams.router(gate, catalogs["live"], outward, checkup))
-    routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))
     routes.take(registry.router(gate, catalogs["live"]))
     routes.take(aliases.router(gate, catalogs["live"]))
+    routes.take(models.router(gate, catalogs, outward, chosen.markup_ppm))  # takes what they leave of /admin/models/
     routes.take(cache.router(gate, completion_cache))
     routes.take(security.router(gate))
     routes.take(compliance.router(gate))

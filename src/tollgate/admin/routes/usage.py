@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends, Path, Query
 from fastapi.responses import StreamingResponse
 
 from tollgate.admin.schemas.usage import PaidRequestLife
@@ -33,7 +33,7 @@ from tollgate.usage.schemas import (
     RequestQuery,
 )
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import Identifier, Page, refusals
 
 ERRORS = refusals(errors.BadRequest)
 
@@ -69,6 +69,16 @@ def router(gate: Gate) -> Routes:
         """Calls refused with 402, 403 or 429, by hour, key, model and code, with the last of each; kept for 30 days.
         Servers write their counts every few seconds, beside a later request."""
         return Page[RefusedCalls].of(await store.refused_calls(door, query.filters(), query.limit, everyone=True))
+
+    @routes.get(
+        "/admin/usage/refused/{row_id}",
+        summary="Get one count of refused paid calls",
+        responses=refusals(errors.BadRequest, errors.NotFound),
+    )
+    async def refused_one(
+        door: Annotated[Door, opened], row_id: Annotated[Identifier, Path(description="The id of the count.")]
+    ) -> RefusedCalls:
+        return RefusedCalls.model_validate(await store.refused_call(door, row_id))
 
     @routes.get(
         "/admin/usage/aggregate",
