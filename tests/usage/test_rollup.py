@@ -130,7 +130,8 @@ def test_what_is_rolled_up_is_what_the_requests_say(
         connection = await asyncpg.connect(playground)
         try:
             await connection.execute(
-                "truncate tollgate.requests, tollgate.tallies, tollgate.latencies, tollgate.late_requests; "
+                "truncate tollgate.requests, tollgate.tallies, tollgate.latencies, tollgate.key_latencies, "
+                "tollgate.late_requests; "
                 "update tollgate.rolled set rolled_until = '-infinity'"
             )
             await connection.execute(past.INSERT, json.dumps(made))
