@@ -34,7 +34,7 @@ async def choose(page: Page, field: Locator, typed: str) -> None:
 
 
 def tab(page: Page, name: str) -> Locator:
-    return page.get_by_role("navigation", name="Sections").get_by_role("link", name=name)
+    return page.get_by_role("navigation", name="Sections").get_by_role("link", name=name, exact=True)
 
 
 def figure(page: Page, name: str) -> Locator:
