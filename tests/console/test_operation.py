@@ -125,7 +125,7 @@ async def test_the_catalogue_has_the_prices_that_a_plan_is_charged_and_is_refres
         await page.get_by_role("button", name="Clear").click()
         await expect(page.get_by_role("dialog").get_by_label("Org")).to_have_value(someone.org_id)
         await page.get_by_role("dialog").get_by_role("button", name="Clear").click()
-        await expect(page.locator(".toast")).to_have_text("1 answers are cleared.")
+        await expect(page.locator(".toast")).to_have_text("Answers cleared: 1.")
         assert (made.complaints, made.foreign) == ([], [])
 
 

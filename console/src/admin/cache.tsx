@@ -139,7 +139,7 @@ function ClearDialog({ orgId = "", close }: DialogProps) {
   const submit = async (values: Values) => {
     const query = { org_id: values.text("org_id"), model: values.text("model"), key_id: values.text("key_id") };
     const { cleared } = await change("delete", "/admin/cache", { query });
-    notify(`${counted(cleared)} answers are cleared.`);
+    notify(`Answers cleared: ${counted(cleared)}.`);
   };
   return (
     <FormDialog title="Clear the completion cache" action="Clear" danger onClose={close} submit={submit}>
@@ -159,7 +159,7 @@ function WarmDialog({ orgId = "", close }: DialogProps) {
       limit: values.number("limit") ?? undefined,
     };
     const { warmed } = await change("post", "/admin/cache/warm", { body });
-    notify(`${counted(warmed)} answers are in Redis.`);
+    notify(`Answers in Redis: ${counted(warmed)}.`);
   };
   return (
     <FormDialog title="Copy stored answers to Redis" action="Copy" onClose={close} submit={submit}>
