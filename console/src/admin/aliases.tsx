@@ -3,7 +3,7 @@ import { useId, useState } from "preact/hooks";
 import { newId } from "../parts/api";
 import { Icon, notify } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
-import { FormDialog, Input, Lines, type Values } from "../parts/dialogs";
+import { FormDialog, Input, Lines, Select, type Values } from "../parts/dialogs";
 import { Facts } from "../parts/figures";
 import { Choice, Search } from "../parts/filters";
 import { Count, percent, Status } from "../parts/numbers";
@@ -253,16 +253,13 @@ function TargetFields({ of, models, onInput }: TargetFieldsProps) {
             spellcheck={false}
             defaultValue={target.model}
           />
-          <label class="field">
-            <span>Only at</span>
-            <select name="target_upstream" key={upstreams.length} defaultValue={target.upstream_id ?? ""}>
-              {upstreams.map(([id, name]) => (
-                <option key={id} value={id}>
-                  {name}
-                </option>
-              ))}
-            </select>
-          </label>
+          <Select
+            key={upstreams.length}
+            label="Only at"
+            name="target_upstream"
+            options={upstreams}
+            defaultValue={target.upstream_id ?? ""}
+          />
           <Input
             label="Weight"
             name="target_weight"

@@ -216,9 +216,9 @@ export function Select({
   return (
     <label class="field">
       <span>{label}</span>
-      <select name={name} defaultValue={defaultValue}>
+      <select name={name}>
         {options.map(([value, shown]) => (
-          <option key={value} value={value}>
+          <option key={value} value={value} selected={value === defaultValue}>
             {shown}
           </option>
         ))}
