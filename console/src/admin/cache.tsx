@@ -144,8 +144,8 @@ function ClearDialog({ orgId = "", close }: DialogProps) {
   return (
     <FormDialog title="Clear the completion cache" action="Clear" danger onClose={close} submit={submit}>
       <p class="soft">What matches all of these is cleared, at once and everywhere. Without any, everything is.</p>
-      <OrgInput defaultValue={orgId} />
-      <ModelInput label="Model in the request" name="model" />
+      <OrgInput defaultValue={orgId} placeholder="All orgs" />
+      <ModelInput label="Model in the request" name="model" placeholder="All models" />
       <Input label="Key (id)" name="key_id" placeholder="All keys" spellcheck={false} />
     </FormDialog>
   );
@@ -164,8 +164,8 @@ function WarmDialog({ orgId = "", close }: DialogProps) {
   return (
     <FormDialog title="Copy stored answers to Redis" action="Copy" onClose={close} submit={submit}>
       <p class="soft">After a restart of Redis. The newest are copied; nothing goes upstream.</p>
-      <OrgInput defaultValue={orgId} />
-      <ModelInput label="Model in the request" name="model" />
+      <OrgInput defaultValue={orgId} placeholder="All orgs" />
+      <ModelInput label="Model in the request" name="model" placeholder="All models" />
       <Input label="At most" name="limit" type="number" min={1} max={1000} placeholder="100" />
     </FormDialog>
   );

@@ -65,7 +65,7 @@ function IdInput({ useChoices, hint, defaultValue = "", ...input }: IdInputProps
   );
 }
 
-type Given = Pick<IdInputProps, "defaultValue" | "required">;
+type Given = Pick<IdInputProps, "defaultValue" | "required" | "placeholder">;
 type ModelInputProps = Omit<IdInputProps, "useChoices">;
 
 export const OrgInput = (given: Given) => (

@@ -160,7 +160,7 @@ function factsOf(row: Key): [string, ComponentChildren][] {
     ["Tokens a month", ofQuota(row.tokens_used_in_month, row.tokens_per_month)],
     ["Tokens in all", ofQuota(row.tokens_used_in_all, row.tokens_in_all)],
     ["Open requests", ofQuota(row.open_requests, row.max_concurrent_requests)],
-    ["Completion cache", cacheOf(row)],
+    ["Completion cache", cacheOf(row).toLowerCase()],
     ["Expires", row.expires_at ? <When key="expires" at={row.expires_at} /> : "never"],
     ["Created", <When key="created" at={row.created_at} />],
     ["Last used", <When key="used" at={row.last_used_at} />],
