@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from console.browser import violations
 from console.conftest import Visiting
@@ -115,6 +115,13 @@ async def test_the_catalogue_has_the_prices_that_a_plan_is_charged_and_is_refres
         await page.get_by_role("button", name="Refresh the list now").click()
         await expect(page.locator(".toast")).to_contain_text("models read in")
 
+        await page.route("**/admin/cache-status", _not_read)
+        await page.reload()
+        await expect(page.get_by_text("This server has not read the list since it started.")).to_be_visible()
+        await page.unroute("**/admin/cache-status")
+        await page.get_by_role("button", name="Load now").click()
+        await expect(page.locator(".tiles")).to_contain_text("healthy")
+
         model = f"our/cached-{secrets.token_hex(4)}"
         await _alias(page, model, "sandbox/echo")
         someone = await payer()
@@ -128,6 +135,14 @@ async def test_the_catalogue_has_the_prices_that_a_plan_is_charged_and_is_refres
         await page.get_by_role("dialog").get_by_role("button", name="Clear").click()
         await expect(page.locator(".toast")).to_have_text("Answers cleared: 1.")
         assert (made.complaints, made.foreign) == ([], [])
+
+
+async def _not_read(route: Route) -> None:
+    """The state of the list, as a server tells it that has just started."""
+    answer = await route.fetch()
+    state = await answer.json()
+    state["live"]["instance"]["age_seconds"] = None
+    await route.fulfill(response=answer, json=state)
 
 
 async def _alias(page: Page, name: str, *models: str) -> None:

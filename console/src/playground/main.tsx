@@ -329,8 +329,17 @@ function Told({ figures, turn }: { figures: Figures; turn: Turn }) {
   );
 }
 
-const Charge = ({ of: { chargeNanos } }: { of: Figures }) =>
-  chargeNanos === null ? <span class="soft">not known yet</span> : <Money nanos={BigInt(chargeNanos)} />;
+/** That of speech, and of what was stopped, is known a little later. */
+function Charge({ of: { chargeNanos, usageId } }: { of: Figures }) {
+  if (chargeNanos !== null) return <Money nanos={BigInt(chargeNanos)} />;
+  return usageId ? (
+    <a class="text" href={`account#/usage?hours=720&open=${usageId}`}>
+      not known yet
+    </a>
+  ) : (
+    <>–</>
+  );
+}
 
 const Figure = ({ name, value }: { name: string; value: preact.ComponentChildren }) => (
   <div>
