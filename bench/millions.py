@@ -210,6 +210,7 @@ async def fill(url: str, requests: int, orgs: int, days: int, more: bool) -> int
         "holds",
         "tallies",
         "latencies",
+        "key_latencies",
         "flows",
         "top_keys",
     ):

@@ -31,7 +31,12 @@ OF_OPERATORS = [
     "/admin/plans?limit=50",
     "/admin/credits/transactions?hours=720&limit=50",
     "/admin/credits/transactions?hours=720&limit=50&kind=grant",
+    "/admin/credits/transactions?hours=720&limit=50&debit=funding",
     f"/admin/credits/transactions?hours=720&limit=50&org_id={ORG}",
+    f"/admin/credits/transactions?hours=720&limit=50&org_id={ORG}&kind=grant",
+    f"/admin/orgs/{ORG}/upstream-keys",
+    "/admin/cache?days=30",
+    "/admin/models/aliases?limit=50",
     "/admin/models/registry?limit=50",
     "/admin/upstreams?limit=50",
     "/admin/security-events?limit=50",
@@ -63,6 +68,7 @@ def of_periods() -> list[str]:
             f"/admin/usage?{period}&limit=50&status=5xx",
             f"/admin/usage/latency/series?{period}&bucket={bucket}",
             f"/admin/usage/latency/series?{period}&bucket=day&org_id={ORG}",
+            f"/admin/usage/latency/series?{period}&bucket=day&key_id={KEY}",
             f"/admin/usage/aggregate?{period}&by=model&org_id={ORG}&limit=50",
         ]
         of_whom = ("", f"&org_id={ORG}", "&model=maker-1/model-1")

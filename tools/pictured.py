@@ -1,4 +1,5 @@
-"""What the pictures of the console show: orgs with names of all kinds, a month of requests, servers, and events."""
+"""What the pictures of the console show: orgs with names of all kinds, a month of requests, servers, aliases, secrets,
+and events."""
 
 import random
 from collections.abc import Iterator
@@ -34,9 +35,12 @@ async def fill(url: str, door: Door, address: str, operator: Person) -> Person:
     await past.keep(url, list(_requests(people)))
     async with _client(address, operator) as http:
         await _servers(http, address)
+        await _aliases(http)
+        await _secrets(http, people[0].org_id)
     async with _client(address, people[0]) as http:
         for text in ("hello", "<script>alert(2)</script>", "hello again"):
-            await http.post(CHAT, json=a_chat(text))
+            for _ in range(2):
+                await http.post(CHAT, json=a_chat(text, cache=True))
     async with httpx.AsyncClient(base_url=address, headers={"authorization": "Bearer tg_live_wrong"}) as http:
         for _ in range(5):
             await http.get("/user/balance")
@@ -94,3 +98,30 @@ async def _servers(http: httpx.AsyncClient, address: str) -> None:
         route = {"model": f"our/model-{made['id'][-4:]}", "upstream_id": made["id"], "pricing": PRICES}
         (await http.post("/admin/models/registry", json=route)).raise_for_status()
     await http.post("/admin/upstreams/refresh-health", json={})
+
+
+async def _aliases(http: httpx.AsyncClient) -> None:
+    weights = [{"model": MODELS[0], "weight": 9}, {"model": "sandbox/echo", "upstream_id": "openrouter"}]
+    fast = {
+        "name": "fast",
+        "description": "The quick one for drafts.",
+        "targets": weights,
+        "fallbacks": [MODELS[2], MODELS[3]],
+        "deprecated_on": "2027-01-01",
+        "retires_on": "2027-06-30",
+        "replacement": MODELS[3],
+    }
+    for alias in (fast, {"name": "best/" + "m" * 55, "targets": [{"model": MODELS[4]}], "state": "disabled"}):
+        (await http.post("/admin/models/aliases", json=alias)).raise_for_status()
+
+
+async def _secrets(http: httpx.AsyncClient, org_id: str) -> None:
+    upstreams = (await http.get("/admin/upstreams")).raise_for_status().json()["data"]
+    own = next(one["id"] for one in upstreams if one["name"] == NAMES[2])
+    (await http.patch(f"/admin/upstreams/{own}", json={"takes_org_keys": True})).raise_for_status()
+    for upstream in ("openrouter", own):
+        path = f"/admin/orgs/{org_id}/upstream-keys/{upstream}"
+        (await http.put(path, json={"key": "sk-of-the-pictures-0123"})).raise_for_status()
+    (await http.patch(f"/admin/upstreams/{own}", json={"takes_org_keys": False})).raise_for_status()
+    for name in ("default", "x" * 60):
+        (await http.put("/admin/hf-tokens", json={"name": name, "token": "hf_of_the_pictures_0123"})).raise_for_status()

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, FilePayload, expect
 
 import pictured
+from completions.test_sound import wav
 from console.browser import Visit, chromium, visiting
 from gateway import Upstream, running
 from people import Person
@@ -105,9 +106,44 @@ async def _choose(visit: Visit, model: str) -> None:
     await select.select_option(model, force=True)
 
 
+async def painted(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    await visit.page.get_by_text("Image", exact=True).click()
+    await visit.say("A lighthouse in the fog, in the style of a woodcut")
+    await visit.page.locator(".told").wait_for()
+
+
+async def spoken(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    await visit.page.get_by_text("Speech", exact=True).click()
+    await visit.page.get_by_role("combobox", name="Format", include_hidden=True).select_option("wav", force=True)
+    await visit.say("Welcome to Tollgate.")
+    await visit.page.locator(".told data").wait_for()
+
+
+async def to_transcribe(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    await visit.page.get_by_text("Transcription", exact=True).click()
+    recording: FilePayload = {"name": "interview with a long name.wav", "mimeType": "audio/wav", "buffer": wav(3)}
+    await visit.page.locator("input[type=file]").set_input_files([recording])
+
+
 PICTURES: dict[str, Callable[[Visit, Keys], Awaitable[None]]] = {
     made.__name__: made
-    for made in (asking, refused_key, empty, settings, answered, embedded, broken, unaffordable, long)
+    for made in (
+        asking,
+        refused_key,
+        empty,
+        settings,
+        answered,
+        embedded,
+        painted,
+        spoken,
+        to_transcribe,
+        broken,
+        unaffordable,
+        long,
+    )
 }
 
 
@@ -118,6 +154,7 @@ VIEWS = {
         "usage?tab=refused",
         "orgs",
         "orgs/{org}",
+        "orgs/{org}/upstream-keys",
         "users",
         "users?tab=limits",
         "keys",
@@ -127,8 +164,12 @@ VIEWS = {
         "models",
         "models?open=sandbox%2Fecho",
         "models?tab=routes",
+        "models?tab=aliases",
+        "models?tab=aliases&open=fast",
         "upstreams",
         "upstreams?open={upstream}",
+        "cache",
+        "vault",
         "security",
         "security?tab=report",
         "audit",
@@ -138,7 +179,18 @@ VIEWS = {
         "system?tab=database",
         "system?tab=settings",
     ],
-    "account": ["", "usage", "usage?open={request}", "transactions", "keys", "limits", "connect", "audit", "sessions"],
+    "account": [
+        "",
+        "usage",
+        "usage?open={request}",
+        "transactions",
+        "keys",
+        "upstream-keys",
+        "limits",
+        "connect",
+        "audit",
+        "sessions",
+    ],
 }
 BELOW = 60
 HIGHEST = 4000
@@ -151,12 +203,14 @@ def named(page: str, view: str) -> str:
 @asynccontextmanager
 async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
     """An address, and the door to its database."""
-    sandbox = create_sandbox(Habits(list_faults=True))
+    sandbox = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
     await migrations.migrate(url)
     door = PostgresDoor(url, pool_size=2, deadline_seconds=30)
     with (
         serving(sandbox) as upstream,
-        running({"DATABASE_URL": url}, Upstream(sandbox, upstream), PRIVATE_UPSTREAMS="true") as gateway,
+        running(
+            {"DATABASE_URL": url}, Upstream(sandbox, upstream), PRIVATE_UPSTREAMS="true", VAULT_KEY="5a" * 32
+        ) as gateway,
     ):
         yield gateway.address, door
     await door.close()

@@ -1192,6 +1192,22 @@ comment on table tollgate.latencies is 'How long requests without an error took,
 alter table tollgate.latencies enable row level security;
 
 
+create table tollgate.key_latencies (
+  org_id text not null,
+  start timestamptz not null,
+  key_id text not null,
+  user_id text not null,
+  kind text not null check (kind in ('whole', 'first_token')),
+  buckets jsonb not null,
+  primary key (org_id, start, key_id, kind)
+) with (fillfactor = 70);
+
+comment on table tollgate.key_latencies is 'How long requests without an error took, by key and day (UTC): one row for all buckets, since most keys have few requests a day.';
+comment on column tollgate.key_latencies.buckets is 'How many requests are in a bucket, and their milliseconds together: {"<bucket>": [requests, total_ms]}.';
+
+alter table tollgate.key_latencies enable row level security;
+
+
 -- Days and months are updated page by page: with free space on the page, an update needs no new index entry (HOT).
 do $$
 declare
@@ -1284,6 +1300,13 @@ create type tollgate.usage as (
 );
 
 comment on type tollgate.usage is 'What was used, by any of the columns start to upstream; the others are null.';
+
+
+create type tollgate.duration as (
+  hour timestamptz, org_id text, key_id text, user_id text, model text, upstream text, kind text, ms integer, bucket integer
+);
+
+comment on type tollgate.duration is 'How long one request took, whole or until its first token.';
 
 
 create type tollgate.piece as (of_what text, beginning timestamptz, ending timestamptz);
@@ -5812,14 +5835,17 @@ declare
     and ($1 ->> 'min_nanos' is null or e.amount_nanos >= ($1 ->> 'min_nanos')::bigint)
     and ($1 ->> 'max_nanos' is null or e.amount_nanos <= ($1 ->> 'max_nanos')::bigint)
   $where$;
+  -- Few transfers are no charges, and they have an index of their own. It is used where the condition says so.
+  without_charges constant boolean := filters ->> 'kind' <> 'charge' or filters ->> 'debit' <> 'wallet'
+    or filters ->> 'credit' <> 'revenue';
   -- Rows of a past time lie together, far from either end of the positions: the index by time finds them first.
   by_time constant boolean := filters ->> 'org_id' is null and (filters ->> 'to')::timestamptz < clock_timestamp();
 begin
   return tollgate.page(
     'tollgate.transfers',
     'tollgate.transfer_shown',
-    case when by_time
-      then format('e.position = any (array(select e.position from tollgate.transfers e where %s))', matching)
+    case when without_charges then 'e.kind <> ''charge'' and' || matching
+      when by_time then format('e.position = any (array(select e.position from tollgate.transfers e where %s))', matching)
       else matching
     end,
     '{"created_at": "e.position"}',
@@ -7259,6 +7285,7 @@ begin
     and t.start >= date_trunc('month', beginning, 'UTC') and t.start < beginning
   group by 1, 2, 3, 4, 5, 6, 7;
   delete from tollgate.latencies t where t.start >= beginning;
+  delete from tollgate.key_latencies t where t.start >= beginning;
   delete from tollgate.late_requests l where l.created_at >= beginning;
   update tollgate.rolled set rolled_until = least(rolled_until, beginning);
 end
@@ -7270,12 +7297,62 @@ comment on function tollgate.roll_up_again(timestamptz) is
 
 -- schemas/10_usage/latency.sql
 
--- Latency of any period.
+-- Latency of any period, and what it is read from.
 --
 -- tollgate.latency_between(kind text, since timestamptz, until timestamptz, filters jsonb) returns tollgate.latency
 --   kind     whole | first_token
 --   filters  org_id, user_id, key_id, model, upstream
 -- A row: requests, average_ms, p50_ms, p90_ms, p95_ms, p99_ms, within 5 %.
+
+create function tollgate.with_buckets(own jsonb, others jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_object_agg(s.bucket, jsonb_build_array(s.requests, s.total_ms))
+  from (
+    select b.key as bucket, sum((b.value -> 0)::bigint) as requests, sum((b.value -> 1)::bigint) as total_ms
+    from (select * from jsonb_each(own) union all select * from jsonb_each(others)) b
+    group by b.key
+  ) s
+$$;
+
+comment on function tollgate.with_buckets(jsonb, jsonb) is 'The sums of two columns `buckets` of tollgate.key_latencies.';
+
+
+create function tollgate.add_latencies(durations tollgate.duration[]) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.latencies as t (cut, start, kind, model, upstream, bucket, requests, total_ms)
+  select c.cut, date_trunc(c.unit, d.hour, 'UTC'), d.kind,
+    case when c.models then d.model else '' end, case when c.models then d.upstream else '' end,
+    d.bucket, count(*), sum(d.ms)
+  from unnest(durations) d
+  cross join (values ('hour', 'hour', false), ('day', 'day', false), ('day_model', 'day', true)) c (cut, unit, models)
+  group by 1, 2, 3, 4, 5, 6
+  order by 1, 2, 3, 4, 5, 6
+  on conflict on constraint latencies_pkey do update set
+    requests = t.requests + excluded.requests,
+    total_ms = t.total_ms + excluded.total_ms;
+
+  insert into tollgate.key_latencies as t (org_id, start, key_id, user_id, kind, buckets)
+  select b.org_id, b.day, b.key_id, b.user_id, b.kind, jsonb_object_agg(b.bucket, jsonb_build_array(b.requests, b.ms))
+  from (
+    select d.org_id, date_trunc('day', d.hour, 'UTC') as day, d.key_id, d.user_id, d.kind, d.bucket,
+      count(*) as requests, sum(d.ms) as ms
+    from unnest(durations) d
+    group by 1, 2, 3, 4, 5, 6
+  ) b
+  group by 1, 2, 3, 4, 5
+  order by 1, 2, 3, 5
+  on conflict on constraint key_latencies_pkey do update set
+    buckets = tollgate.with_buckets(t.buckets, excluded.buckets);
+$$;
+
+comment on function tollgate.add_latencies(tollgate.duration[]) is
+  'Adds how long requests took to the latencies of all cuts, and to those of their keys.';
+
 
 create function tollgate.latency_between(
   kind text,
@@ -7290,8 +7367,8 @@ set jit = off
 as $$
 declare
   models constant boolean := filters ?| '{model,upstream}';
-  units constant text[] := case when filters ?| '{org_id,user_id,key_id}' then '{}' when models then '{day}'
-    else '{hour,day}' end;
+  people constant boolean := filters ?| '{org_id,user_id,key_id}';
+  units constant text[] := case when people and models then '{}' when people or models then '{day}' else '{hour,day}' end;
   measured constant text := case kind when 'whole' then 'duration_ms' else 'first_token_ms' end;
   raw constant text := format($raw$
     select floor(ln(greatest(t.%1$I, 1)::double precision) / ln(1.05::double precision))::integer as bucket,
@@ -7303,9 +7380,14 @@ declare
     tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
   );
   rolled constant text := format(
-    'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %L %s',
+    case when people then $of_keys$
+      select b.key::integer, (b.value -> 0)::bigint, (b.value -> 1)::bigint
+      from (select 'day' as cut, k.* from tollgate.key_latencies k) t
+      cross join lateral jsonb_each(t.buckets) b
+      where t.kind = %L %s $of_keys$
+    else 'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %L %s' end,
     kind,
-    tollgate.wanted(filters, array['model', 'upstream'])
+    tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
   );
   parts text;
   found_latency tollgate.latency;
@@ -7345,7 +7427,7 @@ end
 $$;
 
 comment on function tollgate.latency_between(text, timestamptz, timestamptz, jsonb) is
-  'How long requests without an error took, in all or until their first token, within 5 %: a percentile is the mean of its bucket. Read from rolled up hours and days, and by model or upstream from whole days only. For an org, user or key, read from the requests themselves: the server bounds the span.';
+  'How long requests without an error took, in all or until their first token, within 5 %: a percentile is the mean of its bucket. Read from rolled up hours and days, and from whole days only for a model or upstream, or for an org, user or key. For both kinds at once, read from the requests themselves: the server bounds the span.';
 
 
 create function public.tollgate_latency(caller jsonb, kind text, filters jsonb) returns jsonb
@@ -8063,29 +8145,16 @@ begin
       group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
     ) h
   ),
-  durations as materialized (
-    select e.hour, k.kind, e.model, e.upstream,
-      floor(ln(greatest(k.ms, 1)::double precision) / ln(1.05::double precision))::integer as bucket,
-      count(*) as requests, sum(k.ms) as total_ms
+  timed as (
+    select tollgate.add_latencies(array_agg(row(
+      e.hour, e.org_id, e.key_id, e.user_id, e.model, e.upstream, k.kind, k.ms,
+      floor(ln(greatest(k.ms, 1)::double precision) / ln(1.05::double precision))
+    )::tollgate.duration))
     from ended e
     cross join lateral (values ('whole', e.duration_ms), ('first_token', e.first_token_ms)) k (kind, ms)
     where k.ms is not null and not e.failed
-    group by 1, 2, 3, 4, 5
-  ),
-  timed as (
-    insert into tollgate.latencies as t (cut, start, kind, model, upstream, bucket, requests, total_ms)
-    select c.cut, date_trunc(c.unit, d.hour, 'UTC'), d.kind,
-      case when c.models then d.model else '' end, case when c.models then d.upstream else '' end,
-      d.bucket, sum(d.requests), sum(d.total_ms)
-    from durations d
-    cross join (values ('hour', 'hour', false), ('day', 'day', false), ('day_model', 'day', true)) c (cut, unit, models)
-    group by 1, 2, 3, 4, 5, 6
-    order by 1, 2, 3, 4, 5, 6
-    on conflict on constraint latencies_pkey do update set
-      requests = t.requests + excluded.requests,
-      total_ms = t.total_ms + excluded.total_ms
   )
-  select (select count(*) from ended) into counted from tallied; -- which is read, since only then it is run
+  select (select count(*) from ended) into counted from tallied, timed; -- which are read, since only then they are run
 
   update tollgate.rolled set rolled_until = upto;
   return jsonb_build_object('requests', counted, 'more', upto < horizon or counted >= page_size);
@@ -12408,7 +12477,7 @@ comment on function tollgate.total_faults() is
 
 -- schemas/14_security/audit_events.sql
 
--- Lists of audit events.
+-- Audit events: lists, and one.
 
 create function public.tollgate_audit_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
 language plpgsql
@@ -12443,6 +12512,29 @@ comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
   'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_events(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_audit_event(caller jsonb, event_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.audit_events;
+begin
+  select e.* into found_one from tollgate.audit_events e where e.id = tollgate_audit_event.event_id;
+  if not found then
+    perform tollgate.refuse_missing('audit_event', event_id);
+  end if;
+  return tollgate.audit_event_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_audit_event(jsonb, text) is
+  'One audit event. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_audit_event(jsonb, text)');
 
 
 -- schemas/14_security/compliance.sql
@@ -12872,6 +12964,29 @@ comment on function public.tollgate_security_events(jsonb, jsonb, integer) is
 select tollgate.expose('public.tollgate_security_events(jsonb, jsonb, integer)');
 
 
+create function public.tollgate_security_event(caller jsonb, event_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.security_events;
+begin
+  select e.* into found_one from tollgate.security_events e where e.id = tollgate_security_event.event_id;
+  if not found then
+    perform tollgate.refuse_missing('security_event', event_id);
+  end if;
+  return tollgate.security_event_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_security_event(jsonb, text) is
+  'One security event. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_security_event(jsonb, text)');
+
+
 create function public.tollgate_acknowledge_security_event(caller jsonb, event_id text, note text) returns jsonb
 language plpgsql
 security definer
@@ -12892,7 +13007,7 @@ begin
   else
     select e.* into event from tollgate.security_events e where e.id = event_id;
     if not found then
-      perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'security_event', 'id', event_id));
+      perform tollgate.refuse_missing('security_event', event_id);
     end if;
   end if;
   return tollgate.security_event_shown(event) || jsonb_build_object('caller', tollgate.identity(actor));
@@ -13198,6 +13313,29 @@ comment on function public.tollgate_refused_calls(jsonb, jsonb, integer, boolean
   'A page of counts of refused calls: everyone''s for admins, or those of the caller''s org. `filters`: org_id, user_id, key_id, model, code, from, to, sort (start), cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_refused_calls(jsonb, jsonb, integer, boolean)');
+
+
+create function public.tollgate_refused_call(caller jsonb, row_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.refused_calls;
+begin
+  select e.* into found_one from tollgate.refused_calls e where e.id = tollgate_refused_call.row_id;
+  if not found then
+    perform tollgate.refuse_missing('refused_calls', row_id);
+  end if;
+  return tollgate.refused_calls_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_refused_call(jsonb, text) is
+  'One count of refused calls. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_refused_call(jsonb, text)');
 
 
 -- schemas/14_security/security_counters.sql

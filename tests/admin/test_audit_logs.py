@@ -70,6 +70,11 @@ async def test_an_admin_reads_the_events_newest_first_page_by_page(client: httpx
     oldest_first = await pages(client, admin, org_id=someone.org_id, limit=1, sort="occurred_at:asc")
     assert [page[0] for page in oldest_first] == whole[0][::-1]
     assert whole[0][0]["actor"] == {"kind": "console", "name": "tests"}
+    of_one = f"/admin/audit-logs/{whole[0][0]['id']}"
+    assert (await client.get(of_one, headers=bearing(admin))).json() == whole[0][0]
+    assert (await client.get(of_one, headers=bearing(someone))).status_code == 403
+    missing = await client.get("/admin/audit-logs/evt_none", headers=bearing(admin))
+    assert (missing.status_code, missing.json()["error"]["kind"]) == (404, "audit_event")
 
 
 @pytest.mark.parametrize(

@@ -520,7 +520,12 @@ async def test_models_are_listed_with_the_price_before_and_with_a_markup(
     assert (plain["routes"][0]["health"], plain["routes"][0]["breaker"]) == ("up", "closed")
     await api.refused("GET", "/admin/catalog", 404, params={"for_org": "org_of_nobody"})
     await api.refused("GET", "/admin/catalog", 404, params={"for_plan": "none"})
-    await api.of(someone).refused("GET", "/admin/catalog", 403)
+    assert await api.ask("GET", f"/admin/catalog/{model}", params={"for_org": someone.org_id}) == {
+        **plain, "charged_pricing": found["charged_pricing"],
+    }  # fmt: skip
+    assert (await api.refused("GET", "/admin/catalog/ours/none", 404))["kind"] == "model"
+    for path in ("/admin/catalog", f"/admin/catalog/{model}"):
+        await api.of(someone).refused("GET", path, 403)
 
 
 async def test_models_come_in_order_page_by_page(api: ApiClient) -> None:

@@ -420,16 +420,18 @@ async def test_a_note_that_makes_no_sense_is_refused(client: httpx.AsyncClient, 
 
 async def test_an_event_that_is_none_is_not_found(client: httpx.AsyncClient, person: Any) -> None:
     admin = await person("admin")
-    answer = await client.post(f"{EVENTS}/sec_unknown/acknowledge", headers=bearing(admin))
-    assert answer.status_code == 404
-    assert answer.json()["error"]["kind"] == "security_event"
+    for method, path in (("POST", f"{EVENTS}/sec_unknown/acknowledge"), ("GET", f"{EVENTS}/sec_unknown")):
+        answer = await client.request(method, path, headers=bearing(admin))
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (404, "security_event")
 
 
 async def test_only_operators_see_and_acknowledge(client: httpx.AsyncClient, person: Any, look: Any) -> None:
-    someone, without = await person(), await person("admin", scopes=rules.MEMBER_SCOPES)
+    someone, without, admin = await person(), await person("admin", scopes=rules.MEMBER_SCOPES), await person("admin")
     (event,) = (await look(org_id=someone.org_id))["data"]
+    assert (await client.get(f"{EVENTS}/{event['id']}", headers=bearing(admin))).json() == event
     for who in (someone, without):
-        assert (await client.get(EVENTS, headers=bearing(who))).status_code == 403
+        for path in (EVENTS, f"{EVENTS}/{event['id']}"):
+            assert (await client.get(path, headers=bearing(who))).status_code == 403
         answer = await client.post(f"{EVENTS}/{event['id']}/acknowledge", headers=bearing(who))
         assert answer.status_code == 403
         assert answer.json()["error"]["scope"] == "admin"

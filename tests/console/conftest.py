@@ -25,7 +25,9 @@ def site(shared_database: str) -> Iterator[Gateway]:
     sandbox = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
     with (
         serving(sandbox) as address,
-        running({"DATABASE_URL": shared_database}, Upstream(sandbox, address), PRIVATE_UPSTREAMS="true") as made,
+        running(
+            {"DATABASE_URL": shared_database}, Upstream(sandbox, address), PRIVATE_UPSTREAMS="true", VAULT_KEY="5a" * 32
+        ) as made,
     ):
         yield made
 

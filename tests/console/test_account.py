@@ -19,7 +19,7 @@ Payer = Callable[..., Awaitable[Person]]
 SCRIPT = "<script>document.title='owned'</script> & 🦊"
 ROWS_OF_A_PAGE = 50
 MOST_REQUESTS_OF_THE_FIRST_VIEW = 5
-VIEWS = ["", "usage", "transactions", "keys", "limits", "connect", "audit", "sessions"]
+VIEWS = ["", "usage", "transactions", "keys", "upstream-keys", "limits", "connect", "audit", "sessions"]
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ async def test_the_secret_of_a_new_key_is_shown_until_it_is_stored_and_then_neve
     async with visit() as made:
         page = made.page
         await made.sign_in("account", someone.secret)
-        await page.get_by_role("link", name="Keys").click()
+        await page.get_by_role("link", name="Keys", exact=True).click()
         await page.get_by_role("button", name="Create a key").click()
         await page.get_by_label("Name", exact=True).fill(SCRIPT)
         await page.get_by_role("button", name="Create", exact=True).click()
@@ -88,7 +88,7 @@ async def test_a_key_is_disabled_and_enabled_again_rotated_and_revoked_by_its_na
 
 async def _create(page: Page, name: str) -> str:
     """The secret of a new key."""
-    await page.get_by_role("link", name="Keys").click()
+    await page.get_by_role("link", name="Keys", exact=True).click()
     await page.get_by_role("button", name="Create a key").click()
     await page.get_by_label("Name", exact=True).fill(name)
     await page.get_by_role("button", name="Create", exact=True).click()
@@ -207,7 +207,7 @@ async def test_a_key_is_created_with_the_keyboard_alone(visit: Visiting, payer: 
         await page.keyboard.type(someone.secret)
         await page.keyboard.press("Enter")
         await page.locator(".view h1").wait_for()
-        await tab_to(page.get_by_role("link", name="Keys"))
+        await tab_to(page.get_by_role("link", name="Keys", exact=True))
         await page.keyboard.press("Enter")
         await tab_to(page.get_by_role("button", name="Create a key"))
         await page.keyboard.press("Enter")

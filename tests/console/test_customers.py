@@ -34,7 +34,7 @@ async def choose(page: Page, field: Locator, typed: str) -> None:
 
 
 def tab(page: Page, name: str) -> Locator:
-    return page.get_by_role("navigation", name="Sections").get_by_role("link", name=name)
+    return page.get_by_role("navigation", name="Sections").get_by_role("link", name=name, exact=True)
 
 
 def figure(page: Page, name: str) -> Locator:
@@ -242,7 +242,7 @@ async def test_a_user_signs_in_with_a_link_that_is_shown_once(visit: Visiting, o
         await expect(session).to_contain_text("link")
         await press(session, "End")
         await expect(session).to_have_count(0)
-        await other.page.get_by_role("link", name="Keys").click()
+        await other.page.get_by_role("link", name="Keys", exact=True).click()
         await expect(other.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 

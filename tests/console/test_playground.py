@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from playwright.async_api import FilePayload, Route, expect
+from playwright.async_api import FilePayload, Page, Route, expect
 
+from completions.test_sound import wav
 from console.browser import tab_to, violations
 from console.conftest import Visiting
 from gateway import CHAT, Gateway
@@ -152,6 +153,48 @@ async def test_the_raw_endpoints_answer_too(visit: Visiting, payer: Payer) -> No
         await expect(made.page.locator("article.assistant .words")).to_have_text(re.compile(r"^\[-?[\d.]+,"))
         await expect(made.page.locator("article.assistant")).to_contain_text("Charge")
         assert made.complaints == []
+
+
+async def test_images_are_painted_texts_spoken_and_recordings_written_down_each_with_its_charge(
+    visit: Visiting, payer: Payer, shared_database: str, sql: Any
+) -> None:
+    someone = await payer()
+    async with visit() as made:
+        page, answer = made.page, made.page.locator("article.assistant")
+        await made.connect(someone.secret)
+        await page.get_by_text("Image", exact=True).click()
+        await made.say("a lighthouse", "sandbox/painter")
+        await expect(answer.get_by_alt_text("Made by the model")).to_be_visible()
+        await _is_charged(page, someone, shared_database, sql)
+        await page.get_by_text("Speech", exact=True).click()
+        await page.get_by_label("Format").select_option("wav")
+        await made.say("hello there")
+        await expect(answer.locator("audio")).to_be_visible()
+        assert await answer.locator("audio").evaluate(PLAYS) > 0
+        await _is_charged(page, someone, shared_database, sql)
+        await page.get_by_text("Transcription", exact=True).click()
+        recording: FilePayload = {"name": f"{SCRIPT}.wav", "mimeType": "audio/wav", "buffer": wav(2)}
+        await page.locator("input[type=file]").set_input_files([recording])
+        await page.get_by_role("combobox", name="Model", exact=True).select_option("sandbox/ear")
+        await page.get_by_role("button", name="Send", exact=True).click()
+        await expect(answer.locator(".words")).to_have_text("The sandbox heard 2 seconds of sound.")
+        await _is_charged(page, someone, shared_database, sql)
+        assert await violations(page) == []
+        assert (made.complaints, made.foreign) == ([], [])
+
+
+PLAYS = """one => new Promise((resolve, reject) => {
+  const told = () => resolve(one.duration);
+  one.onerror = () => reject(new Error(one.error.message));
+  if (one.readyState > 0) told(); else one.onloadedmetadata = told;
+})"""
+NEWEST = "select charge_nanos from tollgate.requests where org_id = $1 order by created_at desc limit 1"
+
+
+async def _is_charged(page: Page, someone: Person, database: str, sql: Any) -> None:
+    """What the page shows is what the newest request was charged."""
+    shown = await page.locator("article.assistant .told data").get_attribute("value")
+    assert int(shown or 0) == await sql(database, NEWEST, someone.org_id) > 0
 
 
 async def test_an_image_is_sent_where_the_model_takes_images(visit: Visiting, payer: Payer) -> None:

@@ -129,7 +129,7 @@ async def test_the_pages_work_below_a_path_of_nginx(
             await made.say("hello")
             await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
             await made.sign_in("account", someone.secret)
-            await made.page.get_by_role("link", name="Keys").click()
+            await made.page.get_by_role("link", name="Keys", exact=True).click()
             await expect(made.page.get_by_role("link", name="Of the tests")).to_be_visible()
             await made.sign_out()
             await made.sign_in("admin", operator.secret)

@@ -81,6 +81,8 @@ async def test_counts_of_an_hour_add_up_and_show_the_last_call(
     file = await operator.get("/admin/usage/refused/export", params=only)
     (row,) = csv.DictReader(io.StringIO(file.text))
     assert (row["count"], row["model"], json.loads(row["last"])["facts"]) == ("5", "maker/model", {"needed": 9})
+    assert (await operator.get(f"/admin/usage/refused/{row['id']}")).json() == row
+    assert (await operator.get("/admin/usage/refused/ref_none")).status_code == 404
 
 
 async def test_an_org_sees_its_own_and_nobody_else_s(operator: httpx.AsyncClient, door: Door, person: Any) -> None:

@@ -130,7 +130,8 @@ def test_what_is_rolled_up_is_what_the_requests_say(
         connection = await asyncpg.connect(playground)
         try:
             await connection.execute(
-                "truncate tollgate.requests, tollgate.tallies, tollgate.latencies, tollgate.late_requests; "
+                "truncate tollgate.requests, tollgate.tallies, tollgate.latencies, tollgate.key_latencies, "
+                "tollgate.late_requests; "
                 "update tollgate.rolled set rolled_until = '-infinity'"
             )
             await connection.execute(past.INSERT, json.dumps(made))
@@ -156,6 +157,11 @@ async def test_four_who_roll_up_at_once_count_everything_once(own_database: str,
     for cut in ("hour", "day", "day_model"):
         counted = "select sum(requests) from tollgate.latencies where cut = $1 and kind = 'whole'"
         assert await sql(own_database, counted, cut) == 500
+    of_keys = (
+        "select sum((b.value -> 0)::bigint) from tollgate.key_latencies k, jsonb_each(k.buckets) b "
+        "where k.kind = 'whole'"
+    )
+    assert await sql(own_database, of_keys) == 500
 
 
 async def test_a_page_at_one_moment_moves_on(own_database: str, sql: Any) -> None:

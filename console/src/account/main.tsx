@@ -9,6 +9,7 @@ import { Keys } from "./keys";
 import { Limits } from "./limits";
 import { Overview } from "./overview";
 import { Transactions } from "./transactions";
+import { UpstreamKeys } from "./upstream_keys";
 import { Usage } from "./usage";
 
 const VIEWS: View[] = [
@@ -16,6 +17,7 @@ const VIEWS: View[] = [
   { path: "usage", name: "Usage", show: () => <Usage /> },
   { path: "transactions", name: "Transactions", show: () => <Transactions /> },
   { path: "keys", name: "Keys", show: () => <Keys /> },
+  { path: "upstream-keys", name: "Upstream keys", show: () => <UpstreamKeys /> },
   { path: "limits", name: "Limits", show: () => <Limits /> },
   { path: "connect", name: "Connect", show: () => <Connect /> },
   { path: "audit", name: "Audit log", show: () => <AuditLog />, group: "Security" },

@@ -7,7 +7,7 @@ import { Heading } from "../parts/frame";
 import { Status } from "../parts/numbers";
 import { linkTo, route, withFilters } from "../parts/routing";
 import type { Answer } from "../parts/session";
-import { Side } from "../parts/side";
+import { EntrySide } from "../parts/side";
 import { List } from "../parts/table";
 import { When } from "../parts/times";
 import { OrgFilter } from "./pickers";
@@ -24,7 +24,6 @@ export function Audit() {
   const loaded = useData("/admin/audit-logs", {
     query: { ...period("720"), action, actor_id, target_id, org_id, outcome, sort, cursor, limit: 50 },
   });
-  const row = loaded.data?.data.find(({ id }) => id === open);
   return (
     <>
       <Heading title="Audit log" />
@@ -54,7 +53,7 @@ export function Audit() {
           ]}
         />
       </Panel>
-      {row && <OneEvent row={row} />}
+      {open && <OneEvent key={open} id={open} />}
     </>
   );
 }
@@ -62,9 +61,18 @@ export function Audit() {
 /** A user, a command of the console, or Tollgate itself. */
 const actorOf = ({ actor }: Row): string => actor.user_id ?? actor.name ?? actor.id ?? actor.kind ?? "–";
 
-function OneEvent({ row }: { row: Row }) {
+function OneEvent({ id }: { id: string }) {
+  const loaded = useData("/admin/audit-logs/{event_id}", { path: { event_id: id } });
   return (
-    <Side title={row.action}>
+    <EntrySide loaded={loaded} kind="Audit event" title={({ action }) => action}>
+      {(row) => <EventFacts row={row} />}
+    </EntrySide>
+  );
+}
+
+function EventFacts({ row }: { row: Row }) {
+  return (
+    <>
       <Facts
         facts={[
           ["Time", <When key="at" at={row.occurred_at} seconds />],
@@ -95,6 +103,6 @@ function OneEvent({ row }: { row: Row }) {
         </a>
       </p>
       <Details of={row.details} />
-    </Side>
+    </>
   );
 }

@@ -5,6 +5,7 @@ import { me } from "../parts/session";
 import { Sessions } from "../parts/sessions";
 import { start } from "../parts/sign_in";
 import { Audit } from "./audit";
+import { Cache } from "./cache";
 import { Keys } from "./keys";
 import { Models } from "./models";
 import { Orgs } from "./orgs";
@@ -16,6 +17,7 @@ import { Transfers } from "./transfers";
 import { Upstreams } from "./upstreams";
 import { Usage } from "./usage";
 import { Users } from "./users";
+import { Vault } from "./vault";
 
 const VIEWS: View[] = [
   { path: "", name: "Overview", show: () => <Overview /> },
@@ -27,6 +29,8 @@ const VIEWS: View[] = [
   { path: "transfers", name: "Transfers", show: () => <Transfers />, group: "Customers" },
   { path: "models", name: "Models", show: () => <Models />, group: "Serving" },
   { path: "upstreams", name: "Upstreams", show: () => <Upstreams />, group: "Serving" },
+  { path: "cache", name: "Completion cache", show: () => <Cache />, group: "Serving" },
+  { path: "vault", name: "Vault", show: () => <Vault />, group: "Serving" },
   { path: "security", name: "Security", show: () => <Security />, group: "Operation" },
   { path: "audit", name: "Audit log", show: () => <Audit />, group: "Operation" },
   { path: "sessions", name: "Sessions", show: () => <Sessions />, group: "Operation" },

@@ -1,7 +1,7 @@
-/** The catalogue with its prices, the state of the cached list, and the routes to your own servers. */
-import { useState } from "preact/hooks";
+/** The catalogue with its prices, the state of the list in memory, the routes to your own servers, and aliases. */
+import { useEffect, useState } from "preact/hooks";
 import { notify } from "../parts/basics";
-import { Panel, Shown, useData } from "../parts/data";
+import { type Loaded, Panel, Shown, useData } from "../parts/data";
 import { Facts, Figures } from "../parts/figures";
 import { Choice, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
@@ -9,39 +9,41 @@ import { perMillion } from "../parts/money";
 import { Count, counted, lasting, percent, Status } from "../parts/numbers";
 import { link, route, withFilters } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
-import { Side } from "../parts/side";
+import { EntrySide } from "../parts/side";
 import { List, Table } from "../parts/table";
 import { FilterTabs } from "../parts/tabs";
 import { When } from "../parts/times";
+import { AddAlias, Aliases } from "./aliases";
 import { AddRoute, Routes } from "./routes";
 
 type Row = Answer<"/admin/catalog", "get">["data"][number];
+type ListStatus = Answer<"/admin/cache-status", "get">;
 type Prices = Record<string, unknown>;
 
 const TABS: [string, string][] = [
   ["", "Catalogue"],
   ["routes", "Routes to your servers"],
+  ["aliases", "Aliases"],
 ];
 
 export function Models() {
-  const routes = route.value.filters.tab === "routes";
+  const [action, section] = sectionOf(route.value.filters.tab);
   return (
     <>
-      <Heading title="Models">{routes ? <AddRoute /> : <Refresh />}</Heading>
+      <Heading title="Models">{action}</Heading>
       <FilterTabs tabs={TABS} label="Models" />
-      {routes ? (
-        <Routes />
-      ) : (
-        <>
-          <CacheStatus />
-          <Catalogue />
-        </>
-      )}
+      {section}
     </>
   );
 }
 
-function Refresh() {
+function sectionOf(tab: string | undefined) {
+  if (tab === "routes") return [<AddRoute key="add" />, <Routes key="list" />];
+  if (tab === "aliases") return [<AddAlias key="add" />, <Aliases key="list" />];
+  return [<Refresh key="refresh" label="Refresh the list now" />, <Catalogue key="list" />];
+}
+
+function Refresh({ label }: { label: string }) {
   const [busy, setBusy] = useState(false);
   const refresh = async () => {
     setBusy(true);
@@ -55,45 +57,70 @@ function Refresh() {
   };
   return (
     <button type="button" disabled={busy} onClick={() => void refresh()}>
-      {busy ? "Reading…" : "Refresh the list now"}
+      {busy ? "Reading…" : label}
     </button>
   );
 }
 
-function CacheStatus() {
+/** The catalogue below makes a server read its list, so that its state is read again with it. */
+function ListInMemory({ catalogue }: { catalogue: Loaded<unknown> }) {
   const loaded = useData("/admin/cache-status", {}, 30);
+  const has = (loaded.data?.live.instance.age_seconds ?? null) !== null;
+  useEffect(() => {
+    if (catalogue.data && !has) loaded.reload();
+  }, [catalogue.data, has]);
   return (
-    <Panel title="Cached list of models">
-      <Shown loaded={loaded}>
-        {({ live, ttl_seconds: ttl, oldest_seconds: oldest }) => (
-          <>
-            <Figures
-              figures={[
-                {
-                  name: "State",
-                  value: <Status of={live.instance.health} />,
-                  note: live.shared ? `shared copy: ${live.shared.health}` : "no shared copy yet",
-                },
-                {
-                  name: "Age",
-                  value: live.instance.age_seconds === null ? "–" : lasting(live.instance.age_seconds * 1000),
-                  note: `read again after ${lasting(ttl * 1000)}, used for at most ${lasting(oldest * 1000)}`,
-                },
-                { name: "Models", value: <Count of={live.instance.models} /> },
-                {
-                  name: "Answered from the cache",
-                  value: live.instance.hit_rate === null ? "–" : percent(live.instance.hit_rate, 1),
-                  note: `${counted(live.instance.refreshes)} refreshes, ${counted(live.instance.failures)} failed`,
-                },
-              ]}
-            />
-            {live.instance.last_error && <p class="status bad">Last error: {live.instance.last_error}</p>}
-          </>
-        )}
-      </Shown>
+    <Panel title="The list in memory">
+      <Shown loaded={loaded}>{(status) => (has ? <Age status={status} /> : <NotRead status={status} />)}</Shown>
     </Panel>
   );
 }
+
+function NotRead({ status: { live } }: { status: ListStatus }) {
+  const { shared } = live;
+  return (
+    <div class="nothing-here">
+      <p>
+        {live.instance.last_error
+          ? `This server could not read the list: ${live.instance.last_error}`
+          : "This server has not read the list since it started. It reads it for the first call that needs it."}
+      </p>
+      {shared && (
+        <p class="soft">
+          The copy that all servers share is {lasting(shared.age_seconds * 1000)} old and has {counted(shared.models)}{" "}
+          models.
+        </p>
+      )}
+      <Refresh label="Load now" />
+    </div>
+  );
+}
+
+const Age = ({ status: { live, ttl_seconds: ttl, oldest_seconds: oldest } }: { status: ListStatus }) => (
+  <>
+    <Figures
+      figures={[
+        {
+          name: "State",
+          value: <Status of={live.instance.health} />,
+          note: live.shared ? `shared copy: ${live.shared.health}` : "no shared copy yet",
+        },
+        {
+          name: "Age",
+          value: lasting((live.instance.age_seconds ?? 0) * 1000),
+          note: `read again after ${lasting(ttl * 1000)}, used for at most ${lasting(oldest * 1000)}`,
+        },
+        { name: "Models", value: <Count of={live.instance.models} /> },
+        {
+          name: "Look-ups answered by it",
+          value: live.instance.hit_rate === null ? "–" : percent(live.instance.hit_rate, 1),
+          note: `refreshes: ${counted(live.instance.refreshes)}, failed: ${counted(live.instance.failures)}`,
+        },
+      ]}
+    />
+    {live.instance.last_error && <p class="status bad">Last error: {live.instance.last_error}</p>}
+  </>
+);
 
 /** Nothing is charged for a price of zero, and a price that varies has no figure. */
 const Price = ({ of, name }: { of: Prices; name: string }) => {
@@ -111,9 +138,9 @@ function PlanFilter() {
 function Catalogue() {
   const { q, for_plan, for_org, sort, cursor, open } = route.value.filters;
   const loaded = useData("/admin/catalog", { query: { q, for_plan, for_org, sort, cursor, limit: 50 } });
-  const row = loaded.data?.data.find(({ id }) => id === open);
   return (
     <>
+      <ListInMemory catalogue={loaded} />
       <div class="filters">
         <Search label="Find by id or name" />
         <PlanFilter />
@@ -140,7 +167,7 @@ function Catalogue() {
           ]}
         />
       </Panel>
-      {row && <OneModel row={row} />}
+      {open && <OneModel key={open} id={open} />}
     </>
   );
 }
@@ -153,9 +180,19 @@ function Servers({ routes }: { routes: Row["routes"] }) {
   return <span class={`cut status ${routes.some(isDown) ? "bad" : "good"}`}>{names.join(", ")}</span>;
 }
 
-function OneModel({ row }: { row: Row }) {
+function OneModel({ id }: { id: string }) {
+  const { for_plan, for_org } = route.value.filters;
+  const loaded = useData("/admin/catalog/{model_id}", { path: { model_id: id }, query: { for_plan, for_org } });
   return (
-    <Side title={row.id}>
+    <EntrySide loaded={loaded} kind="Model" title={(row) => row.id}>
+      {(row) => <WholeModel row={row} />}
+    </EntrySide>
+  );
+}
+
+function WholeModel({ row }: { row: Row }) {
+  return (
+    <>
       <Facts
         facts={[
           ["Name", row.name],
@@ -163,6 +200,7 @@ function OneModel({ row }: { row: Row }) {
           ["Context", <Count key="context" of={row.context_length} />],
           ["Takes", row.input_modalities.join(", ") || "–"],
           ["Makes", row.output_modalities.join(", ") || "–"],
+          ...(row.alias_of.length ? [aliasOf(row)] : []),
           ["Added", <When key="created" at={row.created_at} />],
         ]}
       />
@@ -174,9 +212,16 @@ function OneModel({ row }: { row: Row }) {
           <RouteTable routes={row.routes} />
         </>
       )}
-    </Side>
+    </>
   );
 }
+
+const aliasOf = ({ id, alias_of }: Row): [string, preact.ComponentChildren] => [
+  "Alias of",
+  <a key="alias" class="text" href={link("models", { tab: "aliases", open: id })}>
+    {alias_of.join(", ")}
+  </a>,
+];
 
 /** Prices that are not of a token, but of one piece. */
 const OF_ONE = new Set(["request", "image", "web_search"]);

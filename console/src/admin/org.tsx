@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { Money, notify } from "../parts/basics";
 import { Panel, Shown, useData } from "../parts/data";
-import { FinalDialog, FormDialog, Input, Select, type Values } from "../parts/dialogs";
+import { Check, FinalDialog, FormDialog, Input, Lines, Select, type Values } from "../parts/dialogs";
 import { Facts, Figures } from "../parts/figures";
 import { Heading } from "../parts/frame";
 import { Count, Credits, counted, Rate, Status } from "../parts/numbers";
@@ -10,9 +10,11 @@ import { go, link } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
 import { openTab, type Tab, Tabs } from "../parts/tabs";
 import { When } from "../parts/times";
+import { UpstreamKeys } from "../parts/upstream_keys";
 import { AdjustDialog, GrantDialog, RefundDialog } from "./credit_dialogs";
 import { AdminKeys } from "./keys";
 import { Limits } from "./limits";
+import { ModelInput } from "./pickers";
 import { usePlans } from "./plans";
 import { TermFields, termsOf } from "./terms";
 import { TransferList } from "./transfers";
@@ -28,6 +30,7 @@ const TABS: Tab[] = [
   ["limits", "Limits"],
   ["users", "Users"],
   ["keys", "Keys"],
+  ["upstream-keys", "Upstream keys"],
   ["details", "Details"],
 ];
 
@@ -133,6 +136,8 @@ function Section({ org }: { org: Row }) {
       return <UserList orgId={org.id} />;
     case "keys":
       return <AdminKeys query={{ org_id: org.id }} />;
+    case "upstream-keys":
+      return <UpstreamKeys path="/admin/orgs/{org_id}/upstream-keys" given={given(org)} />;
     default:
       return <Details org={org} />;
   }
@@ -156,6 +161,13 @@ const Details = ({ org }: { org: Row }) => (
           "Open requests",
           `${counted(org.open_requests)}${org.max_concurrent_requests === null ? "; at most as the plan" : ` of at most ${counted(org.max_concurrent_requests)}`}`,
         ],
+        [
+          "Fee of calls with an upstream key of its own",
+          org.byok_fee_credits === null ? "as the plan" : <Credits key="fee" of={org.byok_fee_credits} />,
+        ],
+        ["Models", org.allowed_models?.join(", ") ?? "all"],
+        ["Default model", org.default_model ?? "as the setting DEFAULT_MODEL"],
+        ["Completion cache", org.cache ? "used where a request does not say" : "used where a request asks for it"],
         ["Paid calls", <Status key="paid" of={org.paid_calls} />],
         ["Users", <Count key="users" of={org.users} />],
         ["Balance", <Money key="balance" nanos={BigInt(org.credits_nanos)} />],
@@ -208,12 +220,38 @@ function EditDialog({ org, close }: DialogProps) {
   const submit = (values: Values) =>
     change("patch", "/admin/orgs/{org_id}", {
       ...given(org),
-      body: { name: values.text("name"), ...termsOf(values) },
+      body: {
+        name: values.text("name"),
+        ...termsOf(values),
+        default_model: values.optional("default_model"),
+        allowed_models: values.list("allowed_models"),
+        cache: values.checked("cache"),
+      },
     });
   return (
     <FormDialog title={`Edit ${org.name}`} action="Save" onClose={close} submit={submit}>
       <Input label="Name" name="name" required maxLength={200} defaultValue={org.name} />
-      <TermFields row={org} noMarkup="As the plan" noBound="As the plan" />
+      <TermFields row={org} none="As the plan" />
+      <ModelInput
+        label="Default model"
+        name="default_model"
+        placeholder="As the setting DEFAULT_MODEL"
+        hint="The model or alias of calls that name none."
+        defaultValue={org.default_model ?? ""}
+      />
+      <Lines
+        label="Models"
+        name="allowed_models"
+        placeholder="All models"
+        hint="One a line; * stands for any characters, as in openai/*. The org's keys may use no others."
+        defaultValue={org.allowed_models?.join("\n") ?? ""}
+      />
+      <Check
+        label="Use the completion cache where a request does not say"
+        name="cache"
+        hint="For embeddings, and for requests at temperature 0."
+        defaultChecked={org.cache}
+      />
     </FormDialog>
   );
 }

@@ -1,4 +1,4 @@
-/** Fields that take the id of an org or a user, and suggest those whose name matches what is typed. */
+/** Fields that take the id of an org, a user or a model, and suggest those whose name matches what is typed. */
 import { useId, useState } from "preact/hooks";
 import { useData } from "../parts/data";
 import { Input } from "../parts/dialogs";
@@ -19,7 +19,12 @@ function useUsers(q: string): Choice[] {
   return data?.data.map(({ id, email }) => ({ id, shown: email })) ?? [];
 }
 
-function Suggestions({ id, choices }: { id: string; choices: Choice[] }) {
+export function useModels(q: string): Choice[] {
+  const { data } = useData("/admin/catalog", { query: { q, limit: 20 } });
+  return data?.data.map(({ id, name }) => ({ id, shown: name })) ?? [];
+}
+
+export function Suggestions({ id, choices }: { id: string; choices: Choice[] }) {
   return (
     <datalist id={id}>
       {choices.map((choice) => (
@@ -34,9 +39,10 @@ function Suggestions({ id, choices }: { id: string; choices: Choice[] }) {
 interface IdInputProps {
   label: string;
   name: string;
-  hint: string;
+  hint?: string;
   defaultValue?: string;
   required?: boolean;
+  placeholder?: string;
   useChoices: (q: string) => Choice[];
 }
 
@@ -51,7 +57,7 @@ function IdInput({ useChoices, hint, defaultValue = "", ...input }: IdInputProps
         {...input}
         list={list}
         defaultValue={defaultValue}
-        hint={chosen?.shown ?? hint}
+        hint={chosen?.shown || hint}
         onInput={(event) => setTyped(event.currentTarget.value.trim())}
       />
       <Suggestions id={list} choices={choices} />
@@ -59,7 +65,8 @@ function IdInput({ useChoices, hint, defaultValue = "", ...input }: IdInputProps
   );
 }
 
-type Given = Pick<IdInputProps, "defaultValue" | "required">;
+type Given = Pick<IdInputProps, "defaultValue" | "required" | "placeholder">;
+type ModelInputProps = Omit<IdInputProps, "useChoices">;
 
 export const OrgInput = (given: Given) => (
   <IdInput label="Org" name="org_id" hint="Type a part of its name, and choose." useChoices={useOrgs} {...given} />
@@ -68,6 +75,8 @@ export const OrgInput = (given: Given) => (
 export const UserInput = (given: Given) => (
   <IdInput label="User" name="user_id" hint="Type a part of the email, and choose." useChoices={useUsers} {...given} />
 );
+
+export const ModelInput = (given: ModelInputProps) => <IdInput useChoices={useModels} {...given} />;
 
 /** Limits a list to one org. */
 export function OrgFilter() {

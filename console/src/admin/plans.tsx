@@ -7,7 +7,7 @@ import { Facts } from "../parts/figures";
 import { Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { LimitFields, limitsOf, WINDOWS } from "../parts/limit_fields";
-import { Bound, Count, Rate } from "../parts/numbers";
+import { Bound, Count, Credits, Rate } from "../parts/numbers";
 import { go, link, route, withFilters } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
 import { Side } from "../parts/side";
@@ -118,6 +118,10 @@ const PlanFacts = ({ plan }: { plan: Plan }) => (
         label,
         <Bound key={name} of={plan.limits[name] ?? null} />,
       ]),
+      [
+        "Fee of calls with an own upstream key",
+        plan.byok_fee_credits === null ? "as the setting BYOK_FEE" : <Credits key="fee" of={plan.byok_fee_credits} />,
+      ] as [string, preact.ComponentChildren],
       ["Open requests", <Bound key="open" of={plan.max_concurrent_requests} />],
       [
         "Orgs",
@@ -134,7 +138,7 @@ const PlanFields = ({ plan }: { plan?: Plan }) => (
   <>
     <Input label="Name" name="name" required maxLength={200} defaultValue={plan?.name ?? ""} />
     <Lines label="Description" name="description" maxLength={1000} defaultValue={plan?.description ?? ""} />
-    <TermFields row={plan} noMarkup="As the setting MARKUP" noBound="No limit" />
+    <TermFields row={plan} none="As the setting" noBound="No limit" />
     <LimitFields limits={plan?.limits ?? null} />
   </>
 );

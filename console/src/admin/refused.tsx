@@ -8,7 +8,7 @@ import { Heading } from "../parts/frame";
 import { Count } from "../parts/numbers";
 import { linkTo, route, withFilters } from "../parts/routing";
 import { type Answer, fileOf } from "../parts/session";
-import { Side } from "../parts/side";
+import { EntrySide } from "../parts/side";
 import { List } from "../parts/table";
 import { bucketName, When } from "../parts/times";
 import { OrgFilter } from "./pickers";
@@ -32,7 +32,6 @@ export function Refused({ tabs }: { tabs: ComponentChildren }) {
   const loaded = useData("/admin/usage/refused", {
     query: { ...period(), org_id, model, code, key_id, sort, cursor, limit: 50 },
   });
-  const row = loaded.data?.data.find(({ id }) => id === open);
   const file = fileOf("/admin/usage/refused/export", { ...period(), org_id, model, code, key_id, sort, format: "csv" });
   return (
     <>
@@ -58,7 +57,7 @@ export function Refused({ tabs }: { tabs: ComponentChildren }) {
           open={({ id }) => id === open}
           columns={[
             { name: "Hour", of: (one) => bucketName(one.start, "hour"), sort: "start" },
-            { name: "Why", of: (one) => CODES.find(([code]) => code === one.code)?.[1] ?? one.code },
+            { name: "Why", of: nameOf },
             { name: "Calls", of: (one) => <Count of={one.count} />, number: true },
             { name: "Model", of: (one) => <span class="cut">{one.model ?? "–"}</span> },
             { name: "Org", of: (one) => <code class="cut">{one.org_id}</code>, wide: true },
@@ -67,34 +66,38 @@ export function Refused({ tabs }: { tabs: ComponentChildren }) {
           ]}
         />
       </Panel>
-      {row && <OneRow row={row} />}
+      {open && <OneRow key={open} id={open} />}
     </>
   );
 }
 
-function OneRow({ row }: { row: Row }) {
+const nameOf = (row: Row): string => CODES.find(([code]) => code === row.code)?.[1] ?? row.code;
+
+function OneRow({ id }: { id: string }) {
+  const loaded = useData("/admin/usage/refused/{row_id}", { path: { row_id: id } });
   return (
-    <Side title="Refused calls">
-      <Facts
-        facts={[
-          ["Code", <code key="code">{row.code}</code>],
-          ["Calls", <Count key="count" of={row.count} />],
-          ["Org", <To key="org" path="orgs" id={row.org_id} />],
-          ["User", <To key="user" path="users" id={row.user_id} />],
-          ["Key", <code key="key">{row.key_id ?? "–"}</code>],
-          ["Model", row.model ?? "–"],
-          ["First", <When key="first" at={row.first_seen_at} seconds />],
-          ["Last", <When key="last" at={row.last_seen_at} seconds />],
-          ["Id of the last", row.last.request_id ? <code key="id">{row.last.request_id}</code> : "–"],
-          ...Object.entries(row.last.facts).map(([name, value]): [string, string] => [
-            name.replaceAll("_", " "),
-            typeof value === "object" ? JSON.stringify(value) : String(value),
-          ]),
-        ]}
-      />
-    </Side>
+    <EntrySide loaded={loaded} kind="Refused calls" title={nameOf}>
+      {(row) => <Facts facts={factsOf(row)} />}
+    </EntrySide>
   );
 }
+
+const factsOf = (row: Row): [string, ComponentChildren][] => [
+  ["Code", <code key="code">{row.code}</code>],
+  ["Calls", <Count key="count" of={row.count} />],
+  ["Hour", bucketName(row.start, "hour")],
+  ["Org", <To key="org" path="orgs" id={row.org_id} />],
+  ["User", <To key="user" path="users" id={row.user_id} />],
+  ["Key", <code key="key">{row.key_id ?? "–"}</code>],
+  ["Model", row.model ?? "–"],
+  ["First", <When key="first" at={row.first_seen_at} seconds />],
+  ["Last", <When key="last" at={row.last_seen_at} seconds />],
+  ["Id of the last", row.last.request_id ? <code key="id">{row.last.request_id}</code> : "–"],
+  ...Object.entries(row.last.facts).map(([name, value]): [string, string] => [
+    name.replaceAll("_", " "),
+    typeof value === "object" ? JSON.stringify(value) : String(value),
+  ]),
+];
 
 const To = ({ path, id }: { path: string; id: string | null }) =>
   id ? (

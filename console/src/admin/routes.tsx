@@ -9,7 +9,7 @@ import { perMillion, perToken } from "../parts/money";
 import { Count, Status } from "../parts/numbers";
 import { go, link, route, withFilters } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
-import { Side } from "../parts/side";
+import { EntrySide } from "../parts/side";
 import { List } from "../parts/table";
 import { When } from "../parts/times";
 import { SERVING_STATES } from "./upstreams";
@@ -23,7 +23,6 @@ export function Routes() {
   const loaded = useData("/admin/models/registry", {
     query: { model, upstream_id, state, sort, cursor, limit: 50 },
   });
-  const row = loaded.data?.data.find(({ id }) => id === open);
   return (
     <>
       <div class="filters">
@@ -50,7 +49,7 @@ export function Routes() {
           ]}
         />
       </Panel>
-      {row && <OneRoute row={row} />}
+      {open && <OneRoute key={open} id={open} />}
     </>
   );
 }
@@ -74,11 +73,20 @@ async function remove(row: Row): Promise<void> {
   notify(`The route of ${model} is removed.`, () => void put(row, rest));
 }
 
-function OneRoute({ row }: { row: Row }) {
+function OneRoute({ id }: { id: string }) {
+  const loaded = useData("/admin/models/registry/{route_id}", { path: { route_id: id } });
+  return (
+    <EntrySide loaded={loaded} kind="Route" title={({ model }) => model}>
+      {(row) => <WholeRoute row={row} />}
+    </EntrySide>
+  );
+}
+
+function WholeRoute({ row }: { row: Row }) {
   const [asked, ask] = useState(false);
   const submit = (values: Values) => put(row, { ...bodyOf(values), pricing: { ...row.pricing, ...pricesOf(values) } });
   return (
-    <Side title={row.model}>
+    <>
       <div class="actions start">
         <button type="button" onClick={() => ask(true)}>
           Edit
@@ -118,7 +126,7 @@ function OneRoute({ row }: { row: Row }) {
           <Fields row={row} />
         </FormDialog>
       )}
-    </Side>
+    </>
   );
 }
 

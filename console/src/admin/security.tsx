@@ -10,7 +10,7 @@ import { Heading } from "../parts/frame";
 import { Count, Status } from "../parts/numbers";
 import { linkTo, route, withFilters } from "../parts/routing";
 import { type Answer, change, fileOf } from "../parts/session";
-import { Side } from "../parts/side";
+import { EntrySide } from "../parts/side";
 import { List } from "../parts/table";
 import { FilterTabs } from "../parts/tabs";
 import { When } from "../parts/times";
@@ -61,7 +61,6 @@ function Events() {
   const loaded = useData("/admin/security-events", {
     query: { kind, severity, acknowledged, org_id, key_id, sort, cursor, limit: 50 },
   });
-  const row = loaded.data?.data.find(({ id }) => id === open);
   return (
     <>
       <div class="filters">
@@ -79,7 +78,7 @@ function Events() {
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}
           columns={[
-            { name: "Event", of: (one) => KINDS[one.kind] ?? one.kind },
+            { name: "Event", of: nameOf },
             { name: "Severity", of: (one) => <Status of={one.severity} />, sort: "severity" },
             { name: "Subject", of: (one) => <code class="cut">{one.subject.id}</code>, wide: true },
             { name: "Times", of: (one) => <Count of={one.count} />, number: true, sort: "count" },
@@ -88,12 +87,23 @@ function Events() {
           ]}
         />
       </Panel>
-      {row && <OneEvent row={row} />}
+      {open && <OneEvent key={open} id={open} />}
     </>
   );
 }
 
-function OneEvent({ row }: { row: Row }) {
+const nameOf = ({ kind }: Row): string => KINDS[kind] ?? kind;
+
+function OneEvent({ id }: { id: string }) {
+  const loaded = useData("/admin/security-events/{event_id}", { path: { event_id: id } });
+  return (
+    <EntrySide loaded={loaded} kind="Security event" title={nameOf}>
+      {(row) => <WholeEvent row={row} />}
+    </EntrySide>
+  );
+}
+
+function WholeEvent({ row }: { row: Row }) {
   const [asked, ask] = useState(false);
   const acknowledge = async (values: Values) => {
     await change("post", "/admin/security-events/{event_id}/acknowledge", {
@@ -103,7 +113,7 @@ function OneEvent({ row }: { row: Row }) {
     notify("The event is acknowledged.");
   };
   return (
-    <Side title={KINDS[row.kind] ?? row.kind}>
+    <>
       {!row.acknowledged_at && (
         <div class="actions start">
           <button type="button" class="primary" onClick={() => ask(true)}>
@@ -119,7 +129,7 @@ function OneEvent({ row }: { row: Row }) {
           <Lines label="Note" name="note" maxLength={1000} hint="What was found or done. Optional." />
         </FormDialog>
       )}
-    </Side>
+    </>
   );
 }
 

@@ -15,6 +15,9 @@ import { List, Table } from "../parts/table";
 import { When } from "../parts/times";
 
 type Row = Answer<"/admin/upstreams", "get">["data"][number];
+type Preset = Answer<"/admin/upstreams/presets", "get">["data"][number];
+/** What the fields of a form begin with. */
+type Start = Partial<Row> & { example_url?: string };
 type Asked = "create" | "edit" | "delete" | null;
 
 const DIALECTS: [Row["dialect"], string][] = [
@@ -39,8 +42,6 @@ export function Upstreams() {
   const { state, dialect, sort, cursor, open } = route.value.filters;
   const loaded = useData("/admin/upstreams", { query: { state, dialect, sort, cursor, limit: 50 } }, 30);
   const [asked, ask] = useState<Asked>(null);
-  const create = (values: Values, idempotencyKey: string) =>
-    change("post", "/admin/upstreams", { body: bodyOf(values), idempotencyKey });
   return (
     <>
       <Heading title="Upstreams">
@@ -73,14 +74,54 @@ export function Upstreams() {
         />
       </Panel>
       {open && <OneUpstream id={open} asked={asked} ask={ask} />}
-      {asked === "create" && (
-        <FormDialog title="Add an upstream" action="Add" onClose={() => ask(null)} submit={create}>
-          <Fields />
-        </FormDialog>
-      )}
+      {asked === "create" && <CreateDialog close={() => ask(null)} />}
     </>
   );
 }
+
+/** A vendor fills in what need not be looked up. Without one, it is a server of your own. */
+function CreateDialog({ close }: { close: () => void }) {
+  const loaded = useData("/admin/upstreams/presets");
+  const [chosen, choose] = useState("");
+  const presets = loaded.data?.data ?? [];
+  const preset = presets.find((one) => one.preset === chosen);
+  const submit = async (values: Values, idempotencyKey: string) => {
+    const made = await change("post", "/admin/upstreams", { body: bodyOf(values), idempotencyKey });
+    go(withFilters({ open: made.id }));
+  };
+  return (
+    <FormDialog title="Add an upstream" action="Add" onClose={close} submit={submit}>
+      <label class="field">
+        <span>Vendor</span>
+        <select value={chosen} onChange={(event) => choose(event.currentTarget.value)}>
+          <option value="">None: a server of your own</option>
+          {presets.map((one) => (
+            <option key={one.preset} value={one.preset}>
+              {one.title}
+            </option>
+          ))}
+        </select>
+      </label>
+      {preset && (
+        <p class="soft small">
+          Serves {preset.endpoints.join(", ")} itself.{" "}
+          <a class="text" href={preset.documentation} target="_blank" rel="noreferrer">
+            Its documentation
+          </a>
+        </p>
+      )}
+      <Fields key={chosen} start={preset ? startOf(preset) : {}} />
+    </FormDialog>
+  );
+}
+
+const startOf = (preset: Preset): Start => ({
+  name: preset.title,
+  dialect: preset.dialect,
+  secret_name: preset.secret_name,
+  ...(preset.base_url ? { base_url: preset.base_url } : {}),
+  ...(preset.example_url ? { example_url: preset.example_url } : {}),
+});
 
 /** Checks all upstreams, or the one given. */
 function CheckNow({ row }: { row?: Row }) {
@@ -156,6 +197,7 @@ function factsOf(row: Row): [string, preact.ComponentChildren][] {
     ["Last error", row.here?.last_error ?? "–"],
     ["Running requests", <Running key="running" row={row} />],
     ["Variable of its key", row.secret_name ? <Secret key="secret" row={row} /> : "none"],
+    ["Takes keys of orgs", row.takes_org_keys ? "yes" : "no"],
     ["Connect within", `${row.connect_seconds} s`],
     ["First byte within", `${row.first_byte_seconds} s`],
     ["Pause at most", `${row.idle_seconds} s`],
@@ -235,7 +277,7 @@ function Dialogs({ row, asked, close }: { row: Row; asked: Asked; close: () => v
       change("patch", "/admin/upstreams/{upstream_id}", { ...path(row), body: bodyOf(values) });
     return (
       <FormDialog title={`Edit ${row.name}`} action="Save" onClose={close} submit={submit}>
-        <Fields row={row} />
+        <Fields start={row} />
       </FormDialog>
     );
   }
@@ -257,27 +299,27 @@ function Dialogs({ row, asked, close }: { row: Row; asked: Asked; close: () => v
 
 const shown = (value: number | null | undefined): string => value?.toString() ?? "";
 
-function Fields({ row }: { row?: Row }) {
+function Fields({ start }: { start: Start }) {
   return (
     <>
-      <Input label="Name" name="name" required maxLength={200} defaultValue={row?.name ?? ""} />
+      <Input label="Name" name="name" required maxLength={200} defaultValue={start.name ?? ""} />
       <Input
         label="Address"
         name="base_url"
         type="url"
         required
-        placeholder="http://10.0.0.5:8000/v1"
-        defaultValue={row?.base_url ?? ""}
+        placeholder={start.example_url ?? "http://10.0.0.5:8000/v1"}
+        defaultValue={start.base_url ?? ""}
       />
       <div class="pair">
-        <Select label="Server" name="dialect" options={DIALECTS} defaultValue={row?.dialect ?? "vllm"} />
+        <Select label="Server" name="dialect" options={DIALECTS} defaultValue={start.dialect ?? "vllm"} />
         <Input
           label="Calls at a time, of an instance"
           name="concurrency"
           type="number"
           min={1}
           placeholder="No limit"
-          defaultValue={shown(row?.concurrency)}
+          defaultValue={shown(start.concurrency)}
         />
       </div>
       <Input
@@ -286,7 +328,7 @@ function Fields({ row }: { row?: Row }) {
         placeholder="UPSTREAM_GPU_1_KEY"
         spellcheck={false}
         hint="Empty for a server without a key. The key itself is never stored."
-        defaultValue={row?.secret_name ?? ""}
+        defaultValue={start.secret_name ?? ""}
       />
       <div class="pair">
         <Input
@@ -296,7 +338,7 @@ function Fields({ row }: { row?: Row }) {
           step="any"
           min={0}
           placeholder="Default"
-          defaultValue={shown(row?.connect_seconds)}
+          defaultValue={shown(start.connect_seconds)}
         />
         <Input
           label="First byte within (s)"
@@ -305,7 +347,7 @@ function Fields({ row }: { row?: Row }) {
           step="any"
           min={0}
           placeholder="Default"
-          defaultValue={shown(row?.first_byte_seconds)}
+          defaultValue={shown(start.first_byte_seconds)}
         />
       </div>
       <div class="pair">
@@ -316,10 +358,16 @@ function Fields({ row }: { row?: Row }) {
           step="any"
           min={0}
           placeholder="Default"
-          defaultValue={shown(row?.idle_seconds)}
+          defaultValue={shown(start.idle_seconds)}
         />
-        <Input label="Health path" name="health_path" placeholder="/models" defaultValue={row?.health_path ?? ""} />
+        <Input label="Health path" name="health_path" placeholder="/models" defaultValue={start.health_path ?? ""} />
       </div>
+      <Check
+        label="Orgs may store keys of their own for it"
+        name="takes_org_keys"
+        hint="Their calls then cost only the fee. Only for a server that checks keys."
+        defaultChecked={start.takes_org_keys ?? false}
+      />
     </>
   );
 }
@@ -336,6 +384,7 @@ function bodyOf(values: Values): Record<string, unknown> {
     secret_name: values.optional("secret_name"),
     concurrency: values.number("concurrency"),
     health_path: values.optional("health_path"),
+    takes_org_keys: values.checked("takes_org_keys"),
     ...Object.fromEntries(seconds),
   };
 }

@@ -11,6 +11,7 @@ export interface Model {
   architecture?: { input_modalities?: string[]; output_modalities?: string[] };
   pricing?: Record<string, string>;
   supported_parameters?: string[];
+  endpoints?: { path: string }[];
 }
 
 /** Why a call failed: the API's refusal, an event of a stream, or a connection that broke. */
@@ -57,12 +58,27 @@ export const post = (path: string, key: string, body: unknown, more: Record<stri
     signal,
   });
 
+/** With a file. The browser writes the content type of the form. */
+export const postForm = (
+  path: string,
+  key: string,
+  body: FormData,
+  more: Record<string, string>,
+  signal: AbortSignal,
+) => callWithKey(path, key, { method: "POST", headers: more, body, signal });
+
 export async function balance(key: string): Promise<Balance> {
   return (await callWithKey("user/balance", key)).json();
 }
 
 export async function models(key: string): Promise<Model[]> {
-  return (await (await callWithKey("v1/models", key)).json()).data;
+  return (await (await callWithKey("v1/models/user?output_modalities=all", key)).json()).data;
+}
+
+/** The charge of a request, in nanos. Null while it is not known. */
+export async function charge(key: string, requestId: string): Promise<string | null> {
+  const { charge_nanos } = await (await callWithKey(`user/usage/${requestId}`, key)).json();
+  return charge_nanos === null ? null : String(charge_nanos);
 }
 
 /** An error as it stands in a body or in an event of a stream, in OpenAI's shape or in OpenRouter's. */

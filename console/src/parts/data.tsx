@@ -64,12 +64,15 @@ export function Shown<Found>({
 }
 
 export function Failure({ problem, retry }: { problem: Problem; retry: () => void }) {
+  const isMissing = problem.status === 404;
   return (
     <div class="failure">
-      <ProblemBox problem={problem} title="This could not be loaded" />
-      <button type="button" onClick={retry}>
-        Try again
-      </button>
+      <ProblemBox problem={problem} title={isMissing ? "This is not there" : "This could not be loaded"} />
+      {!isMissing && (
+        <button type="button" onClick={retry}>
+          Try again
+        </button>
+      )}
     </div>
   );
 }

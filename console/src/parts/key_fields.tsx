@@ -21,6 +21,16 @@ const SCOPES: [scope: string, label: string, usual: boolean][] = [
 ];
 const OPERATOR_SCOPE: [string, string, boolean] = ["admin", "Everything an operator does", false];
 
+const CACHE: [string, string][] = [
+  ["", "As the org"],
+  ["true", "Used where a request does not say"],
+  ["false", "Used where a request asks for it"],
+];
+
+/** Whether the completion cache is used for requests that do not say. */
+export const cacheOf = ({ cache }: Pick<Key, "cache">): string => CACHE.find(([is]) => is === asText(cache))?.[1] ?? "";
+const asText = (cache: boolean | null): string => cache?.toString() ?? "";
+
 export function KeyFields({ row, operator = false }: { row?: Key; operator?: boolean }) {
   return (
     <>
@@ -102,8 +112,11 @@ const Scopes = ({ row, operator }: { row: Key | undefined; operator: boolean }) 
 );
 
 const MoreLimits = ({ row }: { row: Key | undefined }) => (
-  <details class="more" open={row && (hasLimits(row.limits) || row.max_concurrent_requests !== null)}>
-    <summary>More limits</summary>
+  <details
+    class="more"
+    open={row && (hasLimits(row.limits) || row.max_concurrent_requests !== null || row.cache !== null)}
+  >
+    <summary>More limits, and the cache</summary>
     <div class="pair">
       <Input
         label="Tokens in all"
@@ -131,6 +144,7 @@ const MoreLimits = ({ row }: { row: Key | undefined }) => (
       />
     </div>
     <LimitFields limits={row?.limits ?? null} />
+    <Select label="Completion cache" name="cache" options={CACHE} defaultValue={asText(row?.cache ?? null)} />
   </details>
 );
 
@@ -150,6 +164,7 @@ export function bodyOf(values: Values, row?: Key): Record<string, unknown> {
     quota_reset_day: values.number("quota_reset_day"),
     max_concurrent_requests: values.number("max_concurrent_requests"),
     limits: limitsOf(values),
+    cache: values.optional("cache") && values.text("cache") === "true",
   };
   return row ? body : { ...body, environment: values.text("environment") };
 }

@@ -5,7 +5,7 @@ import { notify } from "./basics";
 import { Panel, Shown, useData } from "./data";
 import { FinalDialog, FormDialog, revealKey, type Values } from "./dialogs";
 import { Facts } from "./figures";
-import { bodyOf, graceHours, type Key, KeyFields, RotationFields } from "./key_fields";
+import { bodyOf, cacheOf, graceHours, type Key, KeyFields, RotationFields } from "./key_fields";
 import { Count, Credits, counted, Status } from "./numbers";
 import { link, route, withFilters } from "./routing";
 import { change, type Query } from "./session";
@@ -160,6 +160,7 @@ function factsOf(row: Key): [string, ComponentChildren][] {
     ["Tokens a month", ofQuota(row.tokens_used_in_month, row.tokens_per_month)],
     ["Tokens in all", ofQuota(row.tokens_used_in_all, row.tokens_in_all)],
     ["Open requests", ofQuota(row.open_requests, row.max_concurrent_requests)],
+    ["Completion cache", cacheOf(row).toLowerCase()],
     ["Expires", row.expires_at ? <When key="expires" at={row.expires_at} /> : "never"],
     ["Created", <When key="created" at={row.created_at} />],
     ["Last used", <When key="used" at={row.last_used_at} />],

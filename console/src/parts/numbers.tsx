@@ -38,6 +38,7 @@ export function lasting(ms: number): string {
   if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
   const minutes = Math.round(ms / 60_000);
   if (minutes < 60) return `${minutes} min`;
+  if (minutes >= 48 * 60) return `${Math.round(minutes / (24 * 60))} days`;
   return `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ""}`;
 }
 
@@ -54,12 +55,15 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
   closed: "good",
   up: "good",
   connected: "good",
+  working: "good",
   disabled: "warn",
   suspended: "warn",
   expired: "warn",
   held: "warn",
   unsettled: "warn",
   stale: "warn",
+  outdated: "warn",
+  resting: "warn",
   degraded: "warn",
   medium: "warn",
   denied: "warn",
@@ -69,6 +73,7 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
   cold: "warn",
   behind: "warn",
   revoked: "bad",
+  locked: "bad",
   released: "warn",
   failed: "bad",
   failure: "bad",

@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { asProblem, call, Failed, type Problem } from "./api";
 import type { paths } from "./openapi";
 
-type Method = "get" | "post" | "patch" | "delete";
+type Method = "get" | "post" | "put" | "patch" | "delete";
 type Json<Responses> = Responses extends { 200: { content: { "application/json": infer Found } } }
   ? Found
   : Responses extends { 201: { content: { "application/json": infer Made } } }

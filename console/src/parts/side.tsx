@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { Icon } from "./basics";
+import { type Loaded, Shown } from "./data";
 import { go, withFilters } from "./routing";
 
 /** Esc in a dialog that the panel holds closes only the dialog. */
@@ -31,3 +32,20 @@ export function Side({ title, children }: { title: ComponentChildren; children: 
     </aside>
   );
 }
+
+/** The panel of an entry that is read by its id, since the list may not have it. `kind` is its title until then. */
+export const EntrySide = <Found,>({
+  loaded,
+  kind,
+  title,
+  children,
+}: {
+  loaded: Loaded<Found>;
+  kind: string;
+  title: (found: Found) => string;
+  children: (found: Found) => ComponentChildren;
+}) => (
+  <Side title={loaded.data ? title(loaded.data) : kind}>
+    <Shown loaded={loaded}>{children}</Shown>
+  </Side>
+);

@@ -1,4 +1,4 @@
-/** Conversations, kept in this browser and nowhere else. Keys and images are never kept. */
+/** Conversations, kept in this browser and nowhere else. Keys, images, recordings and speech are never kept. */
 import { signal } from "@preact/signals";
 import type { Draft, Turn } from "./turns";
 
@@ -15,7 +15,7 @@ const MOST = 50;
 export const conversations = signal<Conversation[]>(read());
 
 export function keep(conversation: Conversation): void {
-  const turns = conversation.turns.map(({ images: _, ...turn }) => turn);
+  const turns = conversation.turns.map(({ images: _, sound: __, file: ___, ...turn }) => turn);
   const others = conversations.value.filter(({ id }) => id !== conversation.id);
   write([{ ...conversation, turns }, ...others].slice(0, MOST));
 }

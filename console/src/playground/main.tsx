@@ -5,23 +5,29 @@ import { useEffect, useRef } from "preact/hooks";
 import { Copy, Field, Icon, Money, notify } from "../parts/basics";
 import { Frame } from "../parts/frame";
 import { perMillion } from "../parts/money";
+import { sized } from "../parts/numbers";
 import { ProblemBox } from "../parts/problems";
-import { curl, python } from "../parts/snippets";
+import { curl, curlForm, python } from "../parts/snippets";
 import * as history from "./history";
 import { Remedies } from "./remedies";
 import * as state from "./state";
-import { bodyOf, type Figures, type Mode, PATHS, type Parameters, type Turn } from "./turns";
+import { bodyOf, type Figures, isText, type Mode, PATHS, type Parameters, type Turn } from "./turns";
 
 const MODES: [Mode, string][] = [
   ["chat", "Chat"],
   ["completion", "Completion"],
   ["embedding", "Embedding"],
+  ["image", "Image"],
+  ["speech", "Speech"],
+  ["transcription", "Transcription"],
 ];
+const ALWAYS: Mode[] = ["chat", "completion", "embedding"];
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const rate = new Intl.NumberFormat("en-US", { maximumFractionDigits: 1 });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const FEW_MODELS = 12;
 const LARGEST_IMAGE = 4 * 1024 * 1024;
+const LARGEST_RECORDING = 25 * 1024 * 1024;
 
 const isWide = () => matchMedia("(min-width: 900px)").matches;
 
@@ -112,12 +118,21 @@ function Workplace() {
   );
 }
 
+/** Some keys have no model for images or sound. */
+const isOffered = (mode: Mode): boolean =>
+  ALWAYS.includes(mode) ||
+  mode === state.draft.value.mode ||
+  !!state.models.value?.some((one) => state.usable(mode, one));
+
+const asCurl = () =>
+  (state.draft.value.mode === "transcription" ? curlForm : curl)(PATHS[state.draft.value.mode], asked());
+
 function Bar() {
   return (
     <div class="bar">
       <fieldset class="segments">
         <legend class="offscreen">Endpoint</legend>
-        {MODES.map(([mode, name]) => (
+        {MODES.filter(([mode]) => isOffered(mode)).map(([mode, name]) => (
           <label key={mode}>
             <input
               type="radio"
@@ -130,7 +145,7 @@ function Bar() {
         ))}
       </fieldset>
       <div class="end">
-        <Copy label="curl" text={() => curl(PATHS[state.draft.value.mode], asked())}>
+        <Copy label="curl" text={asCurl}>
           <Icon name="copy" /> curl
         </Copy>
         <Copy label="Python" text={() => python(PATHS[state.draft.value.mode], asked())}>
@@ -217,6 +232,9 @@ const FIRST: Record<Mode, string> = {
   chat: "Write a message. The answer streams in here, with its time, its tokens and what it cost.",
   completion: "Write the beginning of a text. The model goes on from there.",
   embedding: "Write a text to get its vector.",
+  image: "Describe an image. It appears here, with what it cost.",
+  speech: "Write a text. You can play it here when it is spoken.",
+  transcription: "Choose a recording. Its text appears here, with what it cost.",
 };
 
 const Nothing = () => (
@@ -232,8 +250,10 @@ function Said({ turn, last }: { turn: Turn; last: boolean }) {
     <article class={turn.role} aria-busy={waits}>
       <h2>{turn.role === "user" ? "You" : turn.model}</h2>
       {turn.images?.map((url) => (
-        <img key={url} src={url} alt="Sent with the message" />
+        <img key={url} src={url} alt={turn.role === "user" ? "Sent with the message" : "Made by the model"} />
       ))}
+      {turn.sound && <Sound url={turn.sound} />}
+      {isGone(turn, waits) && <p class="soft">Images and sound are not kept in the history.</p>}
       {turn.reasoning && (
         <details>
           <summary>Reasoning</summary>
@@ -245,11 +265,43 @@ function Said({ turn, last }: { turn: Turn; last: boolean }) {
           {turn.text}
         </p>
       )}
-      {waits && !turn.text && !turn.reasoning && <p class="soft waiting">Waiting for the first token…</p>}
+      {waits && !turn.text && !turn.reasoning && (
+        <p class="soft waiting">
+          {isText(state.draft.value.mode) ? "Waiting for the first token…" : "Waiting for the answer…"}
+        </p>
+      )}
       {turn.problem && <ProblemBox problem={turn.problem} midway={turn.text !== ""} />}
       {!waits && turn.figures && (turn.text || !turn.problem) && <Told figures={turn.figures} turn={turn} />}
       {last && !waits && turn.problem && <Remedies problem={turn.problem} />}
     </article>
+  );
+}
+
+/** Of an answer that comes from the history. */
+const isGone = ({ role, text, images, sound, problem, figures }: Turn, waits: boolean): boolean =>
+  role === "assistant" && !waits && !text && !images && !sound && !problem && !figures?.stopped;
+
+function Sound({ url }: { url: string }) {
+  const failed = useSignal(false);
+  return (
+    <div class="sound">
+      {failed.value ? (
+        <p class="soft">This browser cannot play it. Save it, or choose another format.</p>
+      ) : (
+        // biome-ignore lint/a11y/useMediaCaption: the text was typed by the person who hears it
+        <audio
+          controls
+          src={url}
+          aria-label="Speech"
+          onError={() => {
+            failed.value = true;
+          }}
+        />
+      )}
+      <a class="button" href={url} download="speech">
+        <Icon name="down" /> Save
+      </a>
+    </div>
   );
 }
 
@@ -258,7 +310,8 @@ function Told({ figures, turn }: { figures: Figures; turn: Turn }) {
   return (
     <div class="told">
       <dl class="figures">
-        {figures.chargeNanos !== null && <Figure name="Charge" value={<Money nanos={BigInt(figures.chargeNanos)} />} />}
+        <Figure name="Charge" value={<Charge of={figures} />} />
+        {figures.heardSeconds != null && <Figure name="Recording" value={`${whole.format(figures.heardSeconds)} s`} />}
         {figures.promptTokens !== null && <Figure name="Tokens in" value={whole.format(figures.promptTokens)} />}
         {figures.completionTokens !== null && (
           <Figure name="Tokens out" value={whole.format(figures.completionTokens)} />
@@ -276,6 +329,18 @@ function Told({ figures, turn }: { figures: Figures; turn: Turn }) {
   );
 }
 
+/** That of speech, and of what was stopped, is known a little later. */
+function Charge({ of: { chargeNanos, usageId } }: { of: Figures }) {
+  if (chargeNanos !== null) return <Money nanos={BigInt(chargeNanos)} />;
+  return usageId ? (
+    <a class="text" href={`account#/usage?hours=720&open=${usageId}`}>
+      not known yet
+    </a>
+  ) : (
+    <>–</>
+  );
+}
+
 const Figure = ({ name, value }: { name: string; value: preact.ComponentChildren }) => (
   <div>
     <dt>{name}</dt>
@@ -283,8 +348,17 @@ const Figure = ({ name, value }: { name: string; value: preact.ComponentChildren
   </div>
 );
 
+const PLACEHOLDERS: Partial<Record<Mode, string>> = {
+  chat: "Message…",
+  image: "What to paint…",
+  speech: "What to say…",
+};
+
 function Composer() {
-  const ready = (state.text.value.trim() || state.images.value.length) && state.model.value && !state.running.value;
+  const { mode } = state.draft.value;
+  const hears = mode === "transcription";
+  const given = hears ? state.recording.value : state.text.value.trim() || state.images.value.length;
+  const ready = given && state.model.value && !state.running.value;
   const submit = (event: Event) => {
     event.preventDefault();
     if (ready) state.send();
@@ -295,20 +369,26 @@ function Composer() {
   return (
     <form class="composer" onSubmit={submit}>
       {state.images.value.length > 0 && <Thumbnails />}
-      <textarea
-        id="message"
-        aria-label={state.draft.value.mode === "chat" ? "Message" : "Text"}
-        placeholder={state.draft.value.mode === "chat" ? "Message…" : "Text…"}
-        rows={3}
-        value={state.text.value}
-        onInput={(event) => {
-          state.text.value = event.currentTarget.value;
-        }}
-        onKeyDown={keys}
-      />
+      {hears ? (
+        <Recording />
+      ) : (
+        <textarea
+          id="message"
+          aria-label={mode === "chat" ? "Message" : "Text"}
+          placeholder={PLACEHOLDERS[mode] ?? "Text…"}
+          rows={3}
+          value={state.text.value}
+          onInput={(event) => {
+            state.text.value = event.currentTarget.value;
+          }}
+          onKeyDown={keys}
+        />
+      )}
       <div class="row">
-        {state.takesImages.value && state.draft.value.mode === "chat" && <Attach />}
-        <span class="soft small wide">Enter sends, Shift+Enter starts a new line</span>
+        {state.takesImages.value && mode === "chat" && <Attach />}
+        <span class="soft small wide">
+          {hears ? "At most 25 MB; the whole recording is charged" : "Enter sends, Shift+Enter starts a new line"}
+        </span>
         {state.running.value ? (
           <button type="button" class="stop" onClick={state.stop}>
             <Icon name="stop" /> Stop
@@ -323,12 +403,45 @@ function Composer() {
   );
 }
 
+/** The recording to transcribe, chosen or dropped here. */
+function Recording() {
+  const take = (file: File | undefined) => {
+    if (file && file.size > LARGEST_RECORDING) notify(`${file.name} is larger than 25 MB.`);
+    else state.recording.value = file ?? null;
+  };
+  const { value: file } = state.recording;
+  return (
+    <label
+      class="recording"
+      onDragOver={(event) => event.preventDefault()}
+      onDrop={(event) => {
+        event.preventDefault();
+        take(event.dataTransfer?.files[0]);
+      }}
+    >
+      <input
+        type="file"
+        class="offscreen"
+        accept="audio/*,video/mp4,video/webm"
+        onChange={(event) => take(event.currentTarget.files?.[0])}
+      />
+      {file ? (
+        <>
+          <b class="cut">{file.name}</b> <span class="soft">{sized(file.size)}. Choose another</span>
+        </>
+      ) : (
+        "Choose a recording, or drop it here"
+      )}
+    </label>
+  );
+}
+
 function Attach() {
   const add = async (event: preact.TargetedEvent<HTMLInputElement>) => {
     const input = event.currentTarget;
     for (const file of input.files ?? []) {
       if (file.size > LARGEST_IMAGE) notify(`${file.name} is larger than 4 MB.`);
-      else state.images.value = [...state.images.value, await dataUrl(file)];
+      else state.images.value = [...state.images.value, await state.dataUrl(file)];
     }
     input.value = "";
   };
@@ -339,14 +452,6 @@ function Attach() {
     </label>
   );
 }
-
-const dataUrl = (file: File): Promise<string> =>
-  new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(String(reader.result));
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
 
 const Thumbnails = () => (
   <div class="thumbnails">
@@ -385,7 +490,8 @@ function Settings() {
             />
           </Field>
         )}
-        {mode !== "embedding" && (
+        <MediaFields mode={mode} />
+        {isText(mode) && (
           <>
             <label class="check">
               <input
@@ -443,34 +549,62 @@ function Prices() {
   const { value: model } = state.model;
   if (!model) return null;
   const { pricing = {}, context_length: context } = model;
-  const extras = ["request", "image"].filter((name) => Number(pricing[name] ?? 0) > 0);
+  const { mode } = state.draft.value;
+  const { input, output, inCredits } = PRICED_BY[mode] ?? PER_TOKEN;
+  const extras = Object.entries(OF_ONE).filter(([name]) => Number(pricing[name] ?? 0) > 0);
   return (
     <dl class="prices">
-      <Figure name="Input" value={<Price of={pricing.prompt} />} />
-      {state.draft.value.mode !== "embedding" && <Figure name="Output" value={<Price of={pricing.completion} />} />}
-      {extras.map((name) => (
+      {Number(pricing.prompt ?? 0) !== 0 || isText(mode) ? (
         <Figure
-          key={name}
-          name={`Each ${name}`}
-          value={
-            <>
-              {pricing[name]} <span class="soft">credits</span>
-            </>
-          }
+          name="Input"
+          value={inCredits ? <Each of={pricing.prompt} unit={input} /> : <Price of={pricing.prompt} unit={input} />}
         />
+      ) : null}
+      {output && <Figure name="Output" value={<Price of={pricing.completion} unit={output} />} />}
+      {extras.map(([name, label]) => (
+        <Figure key={name} name={label} value={<Each of={pricing[name]} />} />
       ))}
       {context && <Figure name="Context" value={`${whole.format(context)} tokens`} />}
     </dl>
   );
 }
 
-const Price = ({ of }: { of: string | undefined }) => {
+interface PricedBy {
+  input: string;
+  output?: string;
+  /** The price is of one unit, not of a million. */
+  inCredits?: boolean;
+}
+const PER_TOKEN: PricedBy = { input: "tokens", output: "tokens" };
+/** What the prices of the prompt and of the answer count, where it is not tokens of both. */
+const PRICED_BY: Partial<Record<Mode, PricedBy>> = {
+  embedding: { input: "tokens" },
+  image: { input: "tokens", output: "tokens" },
+  speech: { input: "characters" },
+  transcription: { input: "second or token", inCredits: true },
+};
+const OF_ONE: Record<string, string> = {
+  request: "Each request",
+  image: "Each image in it",
+  output_image: "Each image",
+  image_output: "Each image",
+  second: "Each second",
+  character: "Each character",
+};
+
+const Each = ({ of, unit }: { of: string | undefined; unit?: string | undefined }) => (
+  <>
+    {of} <span class="soft">credits{unit && ` a ${unit}`}</span>
+  </>
+);
+
+const Price = ({ of, unit }: { of: string | undefined; unit: string }) => {
   const price = perMillion(of);
   return price === null ? (
     <>varies</>
   ) : (
     <>
-      {price} <span class="soft">/ 1M tokens</span>
+      {price} <span class="soft">/ 1M {unit}</span>
     </>
   );
 };
@@ -484,9 +618,50 @@ const FIELDS: [keyof Parameters, string, string, string, string][] = [
   ["seed", "Seed", "", "", "1"],
 ];
 
+const set = (name: keyof Parameters, value: string) =>
+  state.change({ parameters: { ...state.draft.value.parameters, [name]: value } });
+
+const MEDIA_FIELDS: Partial<Record<Mode, [keyof Parameters, string, string][]>> = {
+  image: [
+    ["size", "Size", "Usual"],
+    ["n", "Images", "1"],
+  ],
+  speech: [["voice", "Voice", "alloy"]],
+  transcription: [["language", "Language", "As heard"]],
+};
+const FORMATS = ["mp3", "wav", "opus", "aac", "flac"];
+
+function MediaFields({ mode }: { mode: Mode }) {
+  const { parameters } = state.draft.value;
+  const fields = MEDIA_FIELDS[mode];
+  if (!fields) return null;
+  return (
+    <div class="grid">
+      {fields.map(([name, label, placeholder]) => (
+        <Field key={name} label={label}>
+          <input
+            placeholder={placeholder}
+            spellcheck={false}
+            {...(name === "n" ? { type: "number", min: 1, max: 10 } : {})}
+            value={parameters[name]}
+            onInput={(event) => set(name, event.currentTarget.value)}
+          />
+        </Field>
+      ))}
+      {mode === "speech" && (
+        <Field label="Format">
+          <select value={parameters.format} onChange={(event) => set("format", event.currentTarget.value)}>
+            {FORMATS.map((format) => (
+              <option key={format}>{format}</option>
+            ))}
+          </select>
+        </Field>
+      )}
+    </div>
+  );
+}
+
 function ParameterFields() {
-  const set = (name: keyof Parameters, value: string) =>
-    state.change({ parameters: { ...state.draft.value.parameters, [name]: value } });
   const { parameters } = state.draft.value;
   return (
     <>

@@ -12,8 +12,16 @@ async def events(door: Door, filters: dict[str, Any], page_size: int) -> Json:
     return await door.call("tollgate_audit_events", filters=filters, page_size=page_size)
 
 
+async def event(door: Door, event_id: str) -> Json:
+    return await door.call("tollgate_audit_event", event_id=event_id)
+
+
 async def security_events(door: Door, filters: dict[str, Any], page_size: int) -> Json:
     return await door.call("tollgate_security_events", filters=filters, page_size=page_size)
+
+
+async def security_event(door: Door, event_id: str) -> Json:
+    return await door.call("tollgate_security_event", event_id=event_id)
 
 
 async def acknowledge_security_event(door: Door, event_id: str, note: str | None) -> Json:

@@ -31,6 +31,7 @@ def content_security(*origins: str) -> str:
             "script-src 'self'",
             "style-src 'self'",
             "img-src 'self' data:",
+            "media-src data:",
             " ".join(["connect-src 'self'", *origins]),
             "base-uri 'none'",
             "form-action 'none'",

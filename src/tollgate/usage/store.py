@@ -21,6 +21,11 @@ async def refused_calls(door: Door, filters: Filters, page_size: int, *, everyon
     return await door.call("tollgate_refused_calls", filters=filters, page_size=page_size, everyone=everyone)
 
 
+async def refused_call(door: Door, row_id: str) -> Json:
+    """For operators."""
+    return await door.call("tollgate_refused_call", row_id=row_id)
+
+
 async def contents(door: Door, filters: Filters, page_size: int) -> Json:
     """The requests of all orgs with their content. Each read is recorded as an audit event."""
     return await door.call("tollgate_contents", filters=filters, page_size=page_size)

@@ -60,6 +60,7 @@ begin
     and t.start >= date_trunc('month', beginning, 'UTC') and t.start < beginning
   group by 1, 2, 3, 4, 5, 6, 7;
   delete from tollgate.latencies t where t.start >= beginning;
+  delete from tollgate.key_latencies t where t.start >= beginning;
   delete from tollgate.late_requests l where l.created_at >= beginning;
   update tollgate.rolled set rolled_until = least(rolled_until, beginning);
 end

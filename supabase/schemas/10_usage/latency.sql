@@ -1,9 +1,59 @@
--- Latency of any period.
+-- Latency of any period, and what it is read from.
 --
 -- tollgate.latency_between(kind text, since timestamptz, until timestamptz, filters jsonb) returns tollgate.latency
 --   kind     whole | first_token
 --   filters  org_id, user_id, key_id, model, upstream
 -- A row: requests, average_ms, p50_ms, p90_ms, p95_ms, p99_ms, within 5 %.
+
+create function tollgate.with_buckets(own jsonb, others jsonb) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_object_agg(s.bucket, jsonb_build_array(s.requests, s.total_ms))
+  from (
+    select b.key as bucket, sum((b.value -> 0)::bigint) as requests, sum((b.value -> 1)::bigint) as total_ms
+    from (select * from jsonb_each(own) union all select * from jsonb_each(others)) b
+    group by b.key
+  ) s
+$$;
+
+comment on function tollgate.with_buckets(jsonb, jsonb) is 'The sums of two columns `buckets` of tollgate.key_latencies.';
+
+
+create function tollgate.add_latencies(durations tollgate.duration[]) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.latencies as t (cut, start, kind, model, upstream, bucket, requests, total_ms)
+  select c.cut, date_trunc(c.unit, d.hour, 'UTC'), d.kind,
+    case when c.models then d.model else '' end, case when c.models then d.upstream else '' end,
+    d.bucket, count(*), sum(d.ms)
+  from unnest(durations) d
+  cross join (values ('hour', 'hour', false), ('day', 'day', false), ('day_model', 'day', true)) c (cut, unit, models)
+  group by 1, 2, 3, 4, 5, 6
+  order by 1, 2, 3, 4, 5, 6
+  on conflict on constraint latencies_pkey do update set
+    requests = t.requests + excluded.requests,
+    total_ms = t.total_ms + excluded.total_ms;
+
+  insert into tollgate.key_latencies as t (org_id, start, key_id, user_id, kind, buckets)
+  select b.org_id, b.day, b.key_id, b.user_id, b.kind, jsonb_object_agg(b.bucket, jsonb_build_array(b.requests, b.ms))
+  from (
+    select d.org_id, date_trunc('day', d.hour, 'UTC') as day, d.key_id, d.user_id, d.kind, d.bucket,
+      count(*) as requests, sum(d.ms) as ms
+    from unnest(durations) d
+    group by 1, 2, 3, 4, 5, 6
+  ) b
+  group by 1, 2, 3, 4, 5
+  order by 1, 2, 3, 5
+  on conflict on constraint key_latencies_pkey do update set
+    buckets = tollgate.with_buckets(t.buckets, excluded.buckets);
+$$;
+
+comment on function tollgate.add_latencies(tollgate.duration[]) is
+  'Adds how long requests took to the latencies of all cuts, and to those of their keys.';
+
 
 create function tollgate.latency_between(
   kind text,
@@ -18,8 +68,8 @@ set jit = off
 as $$
 declare
   models constant boolean := filters ?| '{model,upstream}';
-  units constant text[] := case when filters ?| '{org_id,user_id,key_id}' then '{}' when models then '{day}'
-    else '{hour,day}' end;
+  people constant boolean := filters ?| '{org_id,user_id,key_id}';
+  units constant text[] := case when people and models then '{}' when people or models then '{day}' else '{hour,day}' end;
   measured constant text := case kind when 'whole' then 'duration_ms' else 'first_token_ms' end;
   raw constant text := format($raw$
     select floor(ln(greatest(t.%1$I, 1)::double precision) / ln(1.05::double precision))::integer as bucket,
@@ -31,9 +81,14 @@ declare
     tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
   );
   rolled constant text := format(
-    'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %L %s',
+    case when people then $of_keys$
+      select b.key::integer, (b.value -> 0)::bigint, (b.value -> 1)::bigint
+      from (select 'day' as cut, k.* from tollgate.key_latencies k) t
+      cross join lateral jsonb_each(t.buckets) b
+      where t.kind = %L %s $of_keys$
+    else 'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %L %s' end,
     kind,
-    tollgate.wanted(filters, array['model', 'upstream'])
+    tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
   );
   parts text;
   found_latency tollgate.latency;
@@ -73,7 +128,7 @@ end
 $$;
 
 comment on function tollgate.latency_between(text, timestamptz, timestamptz, jsonb) is
-  'How long requests without an error took, in all or until their first token, within 5 %: a percentile is the mean of its bucket. Read from rolled up hours and days, and by model or upstream from whole days only. For an org, user or key, read from the requests themselves: the server bounds the span.';
+  'How long requests without an error took, in all or until their first token, within 5 %: a percentile is the mean of its bucket. Read from rolled up hours and days, and from whole days only for a model or upstream, or for an org, user or key. For both kinds at once, read from the requests themselves: the server bounds the span.';
 
 
 create function public.tollgate_latency(caller jsonb, kind text, filters jsonb) returns jsonb

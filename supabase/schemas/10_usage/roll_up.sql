@@ -160,29 +160,16 @@ begin
       group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
     ) h
   ),
-  durations as materialized (
-    select e.hour, k.kind, e.model, e.upstream,
-      floor(ln(greatest(k.ms, 1)::double precision) / ln(1.05::double precision))::integer as bucket,
-      count(*) as requests, sum(k.ms) as total_ms
+  timed as (
+    select tollgate.add_latencies(array_agg(row(
+      e.hour, e.org_id, e.key_id, e.user_id, e.model, e.upstream, k.kind, k.ms,
+      floor(ln(greatest(k.ms, 1)::double precision) / ln(1.05::double precision))
+    )::tollgate.duration))
     from ended e
     cross join lateral (values ('whole', e.duration_ms), ('first_token', e.first_token_ms)) k (kind, ms)
     where k.ms is not null and not e.failed
-    group by 1, 2, 3, 4, 5
-  ),
-  timed as (
-    insert into tollgate.latencies as t (cut, start, kind, model, upstream, bucket, requests, total_ms)
-    select c.cut, date_trunc(c.unit, d.hour, 'UTC'), d.kind,
-      case when c.models then d.model else '' end, case when c.models then d.upstream else '' end,
-      d.bucket, sum(d.requests), sum(d.total_ms)
-    from durations d
-    cross join (values ('hour', 'hour', false), ('day', 'day', false), ('day_model', 'day', true)) c (cut, unit, models)
-    group by 1, 2, 3, 4, 5, 6
-    order by 1, 2, 3, 4, 5, 6
-    on conflict on constraint latencies_pkey do update set
-      requests = t.requests + excluded.requests,
-      total_ms = t.total_ms + excluded.total_ms
   )
-  select (select count(*) from ended) into counted from tallied; -- which is read, since only then it is run
+  select (select count(*) from ended) into counted from tallied, timed; -- which are read, since only then they are run
 
   update tollgate.rolled set rolled_until = upto;
   return jsonb_build_object('requests', counted, 'more', upto < horizon or counted >= page_size);

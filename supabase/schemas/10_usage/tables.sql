@@ -44,6 +44,22 @@ comment on table tollgate.latencies is 'How long requests without an error took,
 alter table tollgate.latencies enable row level security;
 
 
+create table tollgate.key_latencies (
+  org_id text not null,
+  start timestamptz not null,
+  key_id text not null,
+  user_id text not null,
+  kind text not null check (kind in ('whole', 'first_token')),
+  buckets jsonb not null,
+  primary key (org_id, start, key_id, kind)
+) with (fillfactor = 70);
+
+comment on table tollgate.key_latencies is 'How long requests without an error took, by key and day (UTC): one row for all buckets, since most keys have few requests a day.';
+comment on column tollgate.key_latencies.buckets is 'How many requests are in a bucket, and their milliseconds together: {"<bucket>": [requests, total_ms]}.';
+
+alter table tollgate.key_latencies enable row level security;
+
+
 -- Days and months are updated page by page: with free space on the page, an update needs no new index entry (HOT).
 do $$
 declare
@@ -136,6 +152,13 @@ create type tollgate.usage as (
 );
 
 comment on type tollgate.usage is 'What was used, by any of the columns start to upstream; the others are null.';
+
+
+create type tollgate.duration as (
+  hour timestamptz, org_id text, key_id text, user_id text, model text, upstream text, kind text, ms integer, bucket integer
+);
+
+comment on type tollgate.duration is 'How long one request took, whole or until its first token.';
 
 
 create type tollgate.piece as (of_what text, beginning timestamptz, ending timestamptz);

@@ -1,4 +1,4 @@
--- Lists of audit events.
+-- Audit events: lists, and one.
 
 create function public.tollgate_audit_events(caller jsonb, filters jsonb, page_size integer) returns jsonb
 language plpgsql
@@ -33,3 +33,26 @@ comment on function public.tollgate_audit_events(jsonb, jsonb, integer) is
   'Audit events. `filters`: org_id, action, outcome, target_id, actor_id (of a key or user, or the name of a console command), from, to, sort (occurred_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_audit_events(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_audit_event(caller jsonb, event_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.audit_events;
+begin
+  select e.* into found_one from tollgate.audit_events e where e.id = tollgate_audit_event.event_id;
+  if not found then
+    perform tollgate.refuse_missing('audit_event', event_id);
+  end if;
+  return tollgate.audit_event_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_audit_event(jsonb, text) is
+  'One audit event. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_audit_event(jsonb, text)');

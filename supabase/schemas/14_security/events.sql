@@ -149,6 +149,29 @@ comment on function public.tollgate_security_events(jsonb, jsonb, integer) is
 select tollgate.expose('public.tollgate_security_events(jsonb, jsonb, integer)');
 
 
+create function public.tollgate_security_event(caller jsonb, event_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.security_events;
+begin
+  select e.* into found_one from tollgate.security_events e where e.id = tollgate_security_event.event_id;
+  if not found then
+    perform tollgate.refuse_missing('security_event', event_id);
+  end if;
+  return tollgate.security_event_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_security_event(jsonb, text) is
+  'One security event. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_security_event(jsonb, text)');
+
+
 create function public.tollgate_acknowledge_security_event(caller jsonb, event_id text, note text) returns jsonb
 language plpgsql
 security definer
@@ -169,7 +192,7 @@ begin
   else
     select e.* into event from tollgate.security_events e where e.id = event_id;
     if not found then
-      perform tollgate.refuse(404, 'not_found', jsonb_build_object('kind', 'security_event', 'id', event_id));
+      perform tollgate.refuse_missing('security_event', event_id);
     end if;
   end if;
   return tollgate.security_event_shown(event) || jsonb_build_object('caller', tollgate.identity(actor));

@@ -115,3 +115,26 @@ comment on function public.tollgate_refused_calls(jsonb, jsonb, integer, boolean
   'A page of counts of refused calls: everyone''s for admins, or those of the caller''s org. `filters`: org_id, user_id, key_id, model, code, from, to, sort (start), cursor. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_refused_calls(jsonb, jsonb, integer, boolean)');
+
+
+create function public.tollgate_refused_call(caller jsonb, row_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.refused_calls;
+begin
+  select e.* into found_one from tollgate.refused_calls e where e.id = tollgate_refused_call.row_id;
+  if not found then
+    perform tollgate.refuse_missing('refused_calls', row_id);
+  end if;
+  return tollgate.refused_calls_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_refused_call(jsonb, text) is
+  'One count of refused calls. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_refused_call(jsonb, text)');

@@ -1,16 +1,18 @@
-"""GET /admin/audit-logs and POST /admin/audit."""
+"""/admin/audit-logs and POST /admin/audit."""
 
 from typing import Annotated
 
 from fastapi import Depends, Query
+from fastapi import Path as InPath
 
 from tollgate.admin.schemas.audit import AuditEvent, AuditFilters
 from tollgate.admin.schemas.compliance import AuditOrder, BooksAudit
 from tollgate.audit import store as audit
+from tollgate.core.errors import BadRequest, NotFound
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import Identifier, Page, refusals
 
 
 def router(gate: Gate) -> Routes:
@@ -26,6 +28,13 @@ def router(gate: Gate) -> Routes:
         door: Annotated[Door, Depends(gate.open)], filters: Annotated[AuditFilters, Query()]
     ) -> Page[AuditEvent]:
         return Page[AuditEvent].of(await audit.events(door, filters.filters(), filters.limit))
+
+    @routes.get("/audit-logs/{event_id}", summary="Get an audit event", responses=refusals(BadRequest, NotFound))
+    async def audit_log(
+        door: Annotated[Door, Depends(gate.open)],
+        event_id: Annotated[Identifier, InPath(description="The id of the event.")],
+    ) -> AuditEvent:
+        return AuditEvent.model_validate(await audit.event(door, event_id))
 
     @routes.post(
         "/audit",

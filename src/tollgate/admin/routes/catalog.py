@@ -1,15 +1,16 @@
-"""GET /admin/catalog, GET /admin/cache-status and POST /admin/refresh-models."""
+"""/admin/catalog, GET /admin/cache-status and POST /admin/refresh-models."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from fastapi import Depends, Query
+from fastapi import Depends, Path, Query
 
 from tollgate.admin.schemas.catalog import (
     CacheStatus,
     CatalogStatus,
     InstanceCatalog,
+    MarkupQuery,
     ModelsQuery,
     PricedModel,
     RefreshedCatalog,
@@ -19,12 +20,13 @@ from tollgate.catalog import priced_models, rules, store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.rules import FRESH_SECONDS, OLDEST_SECONDS
 from tollgate.core.errors import BadRequest, CatalogUnavailable, NotFound
+from tollgate.core.models import Model
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.keys.rules import Environment
 from tollgate.upstreams.client import Upstreams
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import CountedPage, refusals
+from tollgate.web.schemas import CountedPage, Identifier, refusals
 
 
 def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstreams, chosen_markup: int) -> Routes:
@@ -66,18 +68,42 @@ def router(gate: Gate, catalogs: Mapping[Environment, Catalog], upstreams: Upstr
         )
 
     @routes.get("/catalog", summary="List the models with prices and routes", responses=refusals(BadRequest, NotFound))
-    async def priced(
+    async def models(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[ModelsQuery, Query()]
     ) -> CountedPage[PricedModel]:
         """The models of live keys, as the instance that answers has them in memory."""
         found = await store.for_operator(door, query.for_org, query.for_plan)
-        markup = chosen_markup if found["markup_ppm"] is None else found["markup_ppm"]
-        breakers = {state.id: state.breakers for state in upstreams.states()}
-        shown = priced_models.shown(await live.models(), markup, found["upstreams"], breakers)
         page = priced_models.page(
-            shown, q=query.q, sort=query.sort, limit=query.limit, cursor=query.cursor, offset=query.offset
+            priced(await live.models(), found),
+            q=query.q,
+            sort=query.sort,
+            limit=query.limit,
+            cursor=query.cursor,
+            offset=query.offset,
         )
         return CountedPage[PricedModel].of(page)
+
+    @routes.get(
+        "/catalog/{model_id:path}",
+        summary="Get a model with prices and routes",
+        responses=refusals(BadRequest, NotFound, CatalogUnavailable),
+    )
+    async def model(
+        door: Annotated[Door, Depends(gate.open)],
+        model_id: Annotated[Identifier, Path(description="The id of the model, as the list has it.")],
+        query: Annotated[MarkupQuery, Query()],
+    ) -> PricedModel:
+        found = await store.for_operator(door, query.for_org, query.for_plan)
+        shown = priced([one for one in await live.models() if one.id == model_id], found)
+        if not shown:
+            raise NotFound(kind="model", id=model_id)
+        return PricedModel.model_validate(shown[0])
+
+    def priced(models: Iterable[Model], found: dict[str, Any]) -> list[dict[str, Any]]:
+        """With the markup and the health that were found."""
+        markup = chosen_markup if found["markup_ppm"] is None else found["markup_ppm"]
+        breakers = {state.id: state.breakers for state in upstreams.states()}
+        return priced_models.shown(models, markup, found["upstreams"], breakers)
 
     return routes
 

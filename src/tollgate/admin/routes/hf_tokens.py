@@ -48,7 +48,7 @@ def router(gate: Gate, vault: Vault) -> Routes:
         return Response(status_code=204) if _is_older(request) else kept["secret"]
 
     @routes.delete(
-        "/{name}",
+        "/{name:path}",
         summary="Delete a token of Hugging Face",
         response_model=DeletedSecret,
         responses=refusals(errors.BadRequest, errors.NotFound),

@@ -7,11 +7,13 @@ from fastapi import Path as InPath
 
 from tollgate.admin.schemas.security import Acknowledgement, SecurityEvent, SecurityFilters
 from tollgate.audit import store as audit
-from tollgate.core.errors import NotFound
+from tollgate.core.errors import BadRequest, NotFound
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import CountedPage, Text, refusals
+from tollgate.web.schemas import CountedPage, Identifier, refusals
+
+EventId = Annotated[Identifier, InPath(description="The id of the event.")]
 
 
 def router(gate: Gate) -> Routes:
@@ -29,16 +31,20 @@ def router(gate: Gate) -> Routes:
     ) -> CountedPage[SecurityEvent]:
         return CountedPage[SecurityEvent].of(await audit.security_events(door, filters.filters(), filters.limit))
 
+    @routes.get("/{event_id}", summary="Get a security event", responses=refusals(BadRequest, NotFound))
+    async def security_event(door: Annotated[Door, Depends(gate.open)], event_id: EventId) -> SecurityEvent:
+        return SecurityEvent.model_validate(await audit.security_event(door, event_id))
+
     @routes.post(
         "/{event_id}/acknowledge",
         summary="Acknowledge a security event",
         description="When it is seen again a new event opens; for a pattern, after a day at the earliest. A second "
         "acknowledgement changes nothing.",
-        responses=refusals(NotFound),
+        responses=refusals(BadRequest, NotFound),
     )
     async def acknowledge(
         door: Annotated[Door, Depends(gate.open)],
-        event_id: Annotated[Text, InPath(description="The id of the event.")],
+        event_id: EventId,
         body: Annotated[Acknowledgement | None, Body()] = None,
     ) -> SecurityEvent:
         note = body.note if body else None

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends, Path, Query
 from fastapi.responses import StreamingResponse
 
 from tollgate.admin.schemas.usage import PaidRequestLife
@@ -34,7 +34,7 @@ from tollgate.usage.schemas import (
     RequestQuery,
 )
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import Page, refusals
+from tollgate.web.schemas import Identifier, Page, refusals
 
 ERRORS = refusals(errors.BadRequest)
 
@@ -81,6 +81,16 @@ def router(gate: Gate) -> Routes:
         door: Annotated[Door, opened], query: Annotated[AllRefusedExportQuery, Query()]
     ) -> StreamingResponse:
         return await export.refused_calls(door, query.format, query.filters(), everyone=True)
+
+    @routes.get(
+        "/admin/usage/refused/{row_id}",
+        summary="Get one count of refused paid calls",
+        responses=refusals(errors.BadRequest, errors.NotFound),
+    )
+    async def refused_one(
+        door: Annotated[Door, opened], row_id: Annotated[Identifier, Path(description="The id of the count.")]
+    ) -> RefusedCalls:
+        return RefusedCalls.model_validate(await store.refused_call(door, row_id))
 
     @routes.get(
         "/admin/usage/aggregate",

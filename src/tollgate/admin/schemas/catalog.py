@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from tollgate.catalog.rules import FRESH_SECONDS, ListHealth
 from tollgate.upstreams.breaker import State as BreakerState
-from tollgate.web.schemas import Moment, PageQuery, Text
+from tollgate.web.schemas import Moment, PageQuery, QueryModel, Text
 
 UpstreamHealth = Literal["up", "down"]
 HEALTH_DESCRIPTION = (
@@ -59,10 +59,13 @@ class RefreshedCatalog(BaseModel):
     shared: SharedCatalog | None
 
 
-class ModelsQuery(PageQuery):
-    q: Text | None = Field(None, description="Part of the id or name.")
+class MarkupQuery(QueryModel):
     for_org: Text | None = Field(None, description="charged_pricing has the markup of this org. Default: MARKUP.")
     for_plan: Text | None = Field(None, description="charged_pricing has the markup of this plan.")
+
+
+class ModelsQuery(PageQuery, MarkupQuery):
+    q: Text | None = Field(None, description="Part of the id or name.")
     sort: Literal[
         "id:asc", "id:desc", "prompt:asc", "prompt:desc", "completion:asc", "completion:desc",
         "context_length:asc", "context_length:desc", "created_at:asc", "created_at:desc",
