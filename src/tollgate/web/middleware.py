@@ -64,6 +64,7 @@ class RequestMiddleware:
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._max_body_bytes = max_body_bytes
         self._clock = clock
+        self._log = log.bind()  # once, and not for each line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,7 +88,7 @@ class RequestMiddleware:
         finally:
             route = _route(served)
             seconds = self._clock() - started
-            log.info(
+            self._log.info(
                 "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
             )
             facts = logs.noted()
@@ -119,8 +120,8 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = message.get("headers", [])
-            names = {name.lower() for name, _ in given} - ADDED
-            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names)]
+            values = dict(given)  # ASGI has all names in lower case
+            message["headers"] = [*given, *[one for one in self._headers if one[0] not in values or one[0] in ADDED]]
         elif self._bare:
             message = {**message, "body": b""}
         await self._send(message)
