@@ -86,8 +86,8 @@ class PaidCall:
     """The answer comes as events."""
     failure: Failure | None = None
     first_token_ms: int | None = None
-    limit_headers: Mapping[str, str] = field(init=False)
-    """What is left of the limits after the settlement."""
+    given_back: int = 0
+    """Of the tokens that were reserved, those that limits do not count after the settlement."""
     amounts: Amounts = UNKNOWN
     """What the usage may state, where it must not state our cost."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
@@ -112,6 +112,11 @@ class PaidCall:
         if self.cache is not None:
             row[cache.HEADER] = self.cache.outcome
         return row if bound is None else row | {"x-tollgate-max-tokens": str(bound)}
+
+    @property
+    def limit_headers(self) -> dict[str, str]:
+        """What is left of the limits: at admission, and after the settlement."""
+        return limits.remaining(self.grant.limits, self.given_back)
 
     @property
     def fills_cache(self) -> bool:
@@ -236,8 +241,7 @@ class PaidCall:
         """What the client is told of it. A plain answer is changed here, before it is stored or sent; the end of a
         stream when it leaves."""
         grant = self.grant
-        given_back = grant.reserved_tokens - ending.tokens_of(grant.reserved_tokens)
-        self.limit_headers = limits.settled(grant.headers, given_back)
+        self.given_back = grant.reserved_tokens - ending.tokens_of(grant.reserved_tokens)
         charge = 0 if ending.outcome == "released" else ending.charge_nanos
         self.amounts = Amounts(charge, self._cost_shown(ending, shows_cost=shows_cost))
         if self.answer is not None and self.reply:
