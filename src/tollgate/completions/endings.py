@@ -59,8 +59,8 @@ class Ending(NamedTuple):
 
     def item(self, request_id: str, **more: Any) -> dict[str, Any]:
         """As the settlement in the database takes it."""
-        known = (*zip(self._fields, self, strict=True), *more.items())
-        return {"id": request_id} | {name: value for name, value in known if value is not None}
+        known = {name: value for name, value in zip(self._fields, self, strict=True) if value is not None}
+        return {"id": request_id, **known, **{name: value for name, value in more.items() if value is not None}}
 
 
 RELEASED: Final = Ending("released")

@@ -238,16 +238,8 @@ def _object(text: str, decoder: json.JSONDecoder) -> dict[str, Any]:
     return read
 
 
-def _may_be_deep(body: bytes) -> bool:
-    """Whether there are enough brackets for the document to be too deep."""
-    if len(body) <= SLICE_BYTES:
-        return len(body) - len(body.translate(None, b"[{")) > MOST_NESTED
-    return _has_many(body, b"[") or _has_many(body, b"{")
-
-
 def _has_many(body: bytes, bracket: bytes) -> bool:
-    """Whether half of the brackets of a document that is too deep are these. Most large documents have one long text:
-    to find a few brackets takes less than to count all."""
+    """Whether there are enough of these brackets for the document to be too deep."""
     place = -1
     for _ in range(MOST_NESTED // 2 + 1):
         place = body.find(bracket, place + 1)
@@ -277,7 +269,7 @@ def _refuse_complex(body: bytes, most_values: int) -> None:
 
 def _refuse_depth(body: bytes) -> None:
     """Runs before the parser, which recurses: CPython 3.13 crashes on a thread's small stack."""
-    if _may_be_deep(body):
+    if _has_many(body, b"[") or _has_many(body, b"{"):
         depth = 0
         for part in _outside_of_strings(body):
             depth = _depth_after(part, depth)
