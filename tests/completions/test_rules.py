@@ -72,7 +72,7 @@ def test_a_bill_within_the_bounds_is_within_the_hold(prompt: int, completion: in
 def test_the_price_of_a_hold_is_kept_exactly() -> None:
     price = read({"prompt": "0.000000000000000000001", "completion": "0.000002", "request": "0.1"})
     worst = rules.worst_case(an_ask(), rules.bounds(an_ask(), [KNOWN]), price)
-    kept = rules.kept_price(price, worst)
+    kept = rules.kept_price(worst, rules.kept_components(price))
     assert {name: Decimal(value) for name, value in kept.items()} == {
         "fixed_nanos": worst.fixed_nanos,
         "output_nanos": worst.output_nanos,
@@ -115,7 +115,7 @@ def test_what_a_lost_call_is_charged_leaves_out_the_images_that_nobody_saw() -> 
     added = rules.with_floor(ask, [model], NO_EXTRAS, REGISTER)
     worst = rules.worst_case(ask, sizes, price, added)
     assert worst.made_nanos == 3 * REGISTER["output:image"].nanos
-    assert Decimal(rules.kept_price(price, worst)["fixed_nanos"]) == sizes.prompt_tokens * 1000
+    assert Decimal(rules.kept_price(worst, rules.kept_components(price))["fixed_nanos"]) == sizes.prompt_tokens * 1000
     ours = a_model(HERE)
     assert rules.with_floor(ask, [ours], NO_EXTRAS, REGISTER) is NO_EXTRAS
 

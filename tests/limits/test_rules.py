@@ -67,8 +67,7 @@ def test_nobody_is_told_to_come_back_too_early_nor_a_second_too_late(wait_ms: in
 def test_whatever_is_told_is_a_header(reset_ms: int, limit: int, left: int) -> None:
     window = {"limit": limit, "remaining": left, "reset_ms": reset_ms}
     headers = rules.remaining({"requests": window, "tokens": window})
-    assert rules.settled(headers, 0) == headers
-    for measure in rules.MEASURES:
+    for measure in ("requests", "tokens"):
         assert re.fullmatch("((\\d+h)?[0-5]?\\dm)?[0-5]?\\ds", headers.pop(f"x-ratelimit-reset-{measure}"))
     assert all(value.isdecimal() for value in headers.values())
 
@@ -83,7 +82,7 @@ def test_a_duration_is_written_as_openai_does(milliseconds: int, written: str) -
 
 @pytest.mark.parametrize(("given_back", "left"), [(10, "15"), (1_000, "100"), (-3, "2"), (-9, "0")])
 def test_a_settled_request_gives_tokens_back_within_the_limit(given_back: int, left: str) -> None:
-    headers = rules.remaining({"requests": REQUESTS, "tokens": {"limit": 100, "remaining": 5, "reset_ms": 1}})
-    assert rules.settled(headers, given_back) == headers | {"x-ratelimit-remaining-tokens": left}
-    of_requests = rules.remaining({"requests": REQUESTS})
-    assert rules.settled(of_requests, given_back) == of_requests
+    limits = {"requests": REQUESTS, "tokens": {"limit": 100, "remaining": 5, "reset_ms": 1}}
+    headers = rules.remaining(limits)
+    assert rules.remaining(limits, given_back) == headers | {"x-ratelimit-remaining-tokens": left}
+    assert rules.remaining({"requests": REQUESTS}, given_back) == rules.remaining({"requests": REQUESTS})

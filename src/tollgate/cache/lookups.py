@@ -9,6 +9,7 @@ from tollgate.cache import store
 from tollgate.cache.level import Kept, RedisLevel
 from tollgate.cache.rules import Bounds, Use
 from tollgate.database import Door
+from tollgate.process.bounded_map import BoundedMap
 from tollgate.process.clock import Monotonic
 
 MOST_WAITING: Final = 1_000
@@ -40,8 +41,8 @@ class Cache:
         self._waiting = 0
         self._fillers: dict[str, asyncio.Event] = {}
         """The calls of this process that will fill an entry, by the ids of their requests."""
-        self._settings: dict[str, bool] = {}
-        """Whether a key caches by its setting, by its digest. Emptied when it is full."""
+        self._settings: BoundedMap[str, bool] = BoundedMap(KEYS_REMEMBERED)
+        """Whether a key caches by its setting, by its digest."""
 
     @property
     def is_on(self) -> bool:
@@ -52,8 +53,6 @@ class Cache:
         return self._settings.get(digest) if self.is_on else False
 
     def learn(self, digest: str, caches: bool | None) -> None:
-        if len(self._settings) >= KEYS_REMEMBERED:
-            self._settings.clear()
         self._settings[digest] = bool(caches)
 
     async def admit(self, use: Use, item: Item, org_id: str | None, admit: Admit) -> Mapping[str, Any]:

@@ -45,10 +45,12 @@ from tollgate.keys.authentication import Caller, Gate
 from tollgate.keys.rules import Environment
 from tollgate.limits import rules as limits
 from tollgate.process import logs, threads
+from tollgate.process.bounded_map import BoundedMap
 from tollgate.upstreams.client import Upstreams
 from tollgate.vault.rules import Vault
 
 ORGS_REMEMBERED = 10_000
+PRICES_REMEMBERED = 1_000
 
 FREE = WorstCase(prices.NOTHING, prices.NOTHING)
 
@@ -112,8 +114,10 @@ class Admission:
         self._register = register
         self._byok_fee_nanos = byok_fee_nanos
         self._vault = vault or Vault(())
-        self._orgs: dict[str, str] = {}
-        """By the digest of a key that was granted something. Emptied when it is full."""
+        self._orgs: BoundedMap[str, str] = BoundedMap(ORGS_REMEMBERED)
+        """By the digest of a key that was granted something."""
+        self._components: BoundedMap[int, tuple[Price, Mapping[str, str]]] = BoundedMap(PRICES_REMEMBERED)
+        """Of a price as rows keep it, by the identity of the price. The price itself stays, so no other gets its id."""
 
     async def price(self, call: PaidCall) -> Quote:
         """Raises the refusal of a call that cannot be priced or served. The database is not asked."""
@@ -146,7 +150,7 @@ class Admission:
             self._cache.ended(call.id)
             raise InternalError
         logs.note(org_id=granted["org_id"], key_id=granted["key_id"], user_id=granted["user_id"])
-        self._remember(call.caller.digest, granted["org_id"])
+        self._orgs[call.caller.digest] = granted["org_id"]
         self._cache.learn(call.caller.digest, granted["caches"])
         if "hit" in answer:
             return answer
@@ -191,11 +195,6 @@ class Admission:
         if org_id := self._orgs.get(caller.digest):
             self._upstreams.check_share(org_id, SANDBOX if caller.environment == "test" else OPENROUTER)
 
-    def _remember(self, digest: str, org_id: str) -> None:
-        if len(self._orgs) >= ORGS_REMEMBERED:
-            self._orgs.clear()
-        self._orgs[digest] = org_id
-
     async def _choice(self, call: PaidCall) -> Choice:
         catalog = self._catalogs.get(call.caller.environment)
         if catalog is None:
@@ -211,7 +210,7 @@ class Admission:
         form = ENDPOINTS[call.ask.endpoint]
         if form.is_translated and not rules.is_native(models, form):
             call.translated = await threads.work(len(call.body), translated, call.ask.endpoint, call.body)
-        return choice._replace(models=models)
+        return choice if models == choice.models else choice._replace(models=models)
 
     async def _added(self, call: PaidCall, models: list[Model], price: Price) -> Added:
         """What the extras of the call add at most. Raises ExtraUnpriced."""
@@ -246,7 +245,7 @@ class Admission:
             "prompt_tokens": sizes.limited_tokens,
             "markup_ppm": self._markup_ppm,
             "ttl_seconds": self._ttl_seconds,
-            "price": rules.kept_price(quote.price, worst),
+            "price": rules.kept_price(worst, self._components_of(quote.price)),
             "upstreams": [[route.upstream.id for route in model.routes] for model in quote.choice.models],
             "byok_fee_nanos": 0 if worst is FREE else self._byok_fee_nanos,
         }
@@ -255,6 +254,12 @@ class Admission:
         if call.idempotency_key is not None:
             item |= {"idempotency_key": call.idempotency_key, "body_hash": call.body_hash}
         return item
+
+    def _components_of(self, price: Price) -> Mapping[str, str]:
+        known = self._components.get(id(price))
+        if known is None:
+            known = self._components[id(price)] = price, rules.kept_components(price)
+        return known[1]
 
     def _refused(self, call: PaidCall, refusal: Mapping[str, Any]) -> TollgateError:
         facts = refusal["facts"]
@@ -322,7 +327,6 @@ def _replayed(found: Replay) -> Replay:
 def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any], keys: OrgKeys, models: Sequence[Model]) -> Grant:
     ask, is_test = call.ask, call.caller.environment == "test"
     search_off = not is_test and OPENROUTER not in keys.secrets and rules.must_cost_nothing(ask, granted)
-    routes = [route for model in quote.choice.models for route in model.routes]
     return Grant(
         org_id=granted["org_id"],
         routes=rules.routes_of(models),
@@ -330,12 +334,12 @@ def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any], keys: OrgKe
         hold_nanos=granted["hold_nanos"],
         markup_ppm=granted["markup_ppm"],
         prompt_tokens=quote.sizes.prompt_tokens,
-        context_tokens=rules.context_tokens(ask, routes, quote.added),
+        context_tokens=quote.sizes.context_tokens,
         bound=rules.bound_to_send(ask, quote.sizes, granted["output_bound"]),
         openrouter_models=rules.openrouter_models(models, ask, by_alias=quote.choice.is_renamed),
         search_off=search_off,
         reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
-        headers=limits.remaining(granted.get("limits")),
+        limits=granted.get("limits"),
         is_ordered=quote.choice.is_ordered,
         notices=rules.notices(quote.choice.retirement),
         is_free=quote.sizes is rules.NO_BOUNDS,

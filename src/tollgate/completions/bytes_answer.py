@@ -20,7 +20,7 @@ class BytesAnswer(PassedOn):
         self._send = send
         outlet = Outlet(
             send,
-            {**NOT_BUFFERED, **call.grant.headers, **call.own_headers},
+            {**NOT_BUFFERED, **call.limit_headers, **call.own_headers},
             keeps=call.idempotency_key is not None,
             reads_to_end=call.idempotency_key is not None,
             clock=call.clock,

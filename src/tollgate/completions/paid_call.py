@@ -1,7 +1,6 @@
 """The state of one paid call, from its arrival to its settlement."""
 
 import asyncio
-import base64
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -86,8 +85,10 @@ class PaidCall:
     """The answer comes as events."""
     failure: Failure | None = None
     first_token_ms: int | None = None
-    limit_headers: Mapping[str, str] = field(init=False)
-    """What is left of the limits after the settlement."""
+    may_cache: bool = False
+    """The answer may be given again."""
+    given_back: int = 0
+    """Of the tokens that were reserved, those that limits do not count after the settlement."""
     amounts: Amounts = UNKNOWN
     """What the usage may state, where it must not state our cost."""
     attempts: list[dict[str, Any]] = field(default_factory=list)
@@ -112,6 +113,11 @@ class PaidCall:
         if self.cache is not None:
             row[cache.HEADER] = self.cache.outcome
         return row if bound is None else row | {"x-tollgate-max-tokens": str(bound)}
+
+    @property
+    def limit_headers(self) -> dict[str, str]:
+        """What is left of the limits: at admission, and after the settlement."""
+        return limits.remaining(self.grant.limits, self.given_back)
 
     @property
     def fills_cache(self) -> bool:
@@ -236,8 +242,7 @@ class PaidCall:
         """What the client is told of it. A plain answer is changed here, before it is stored or sent; the end of a
         stream when it leaves."""
         grant = self.grant
-        given_back = grant.reserved_tokens - ending.tokens_of(grant.reserved_tokens)
-        self.limit_headers = limits.settled(grant.headers, given_back)
+        self.given_back = grant.reserved_tokens - ending.tokens_of(grant.reserved_tokens)
         charge = 0 if ending.outcome == "released" else ending.charge_nanos
         self.amounts = Amounts(charge, self._cost_shown(ending, shows_cost=shows_cost))
         if self.answer is not None and self.reply:
@@ -265,7 +270,13 @@ class PaidCall:
         return self.idempotency_key is not None or self.fills_cache
 
     def stored(self, status: int, content_type: str, body: bytes) -> Mapping[str, Any] | None:
-        return replay.stored(status, content_type, body) if self.stores else None
+        """A complete answer, for a replay or the cache."""
+        if not self.stores:
+            return None
+        if self.cache is not None:
+            reasons, is_our_bound = self.tally.finish_reasons.values(), self.grant.bound is not None
+            self.may_cache = cache.may_store(body, reasons, self.cache.bounds, is_our_bound=is_our_bound)
+        return replay.stored(status, content_type, body)
 
     def charge_told(self, settled: Mapping[str, Any]) -> dict[str, Any]:
         """For X-Tollgate-Usage."""
@@ -276,10 +287,7 @@ class PaidCall:
         """The entry of this call. It has no answer where that may not be given again."""
         assert self.cache is not None  # noqa: S101
         entry = {"key": self.cache.key, "ttl_seconds": self.cache.wish.ttl_seconds}
-        if stored is None or not stored["kept"] or ending.error_code or self.grant.search_off:
-            return entry
-        reasons, is_our_bound = self.tally.finish_reasons.values(), self.grant.bound is not None
-        if not cache.may_store(base64.b64decode(stored["body"]), reasons, self.cache.bounds, is_our_bound=is_our_bound):
+        if stored is None or not (stored["kept"] and self.may_cache) or ending.error_code or self.grant.search_off:
             return entry
         return {**entry, "answer": stored, "most_bytes": self.cache.bounds.most_org_bytes}
 

@@ -140,11 +140,11 @@ class PaidEndpoint:
 
     async def _read(self, caller: Caller, headers: Mapping[str, str], body: bytes, *, has_key: bool) -> "_Given":
         wish_of = partial(self._wish, caller, headers, cache_rules.in_header(headers, self._cache.bounds))
-        reading = (self._endpoint, has_key, self._redact is not None, wish_of)
-        given = await threads.work(len(body), _read, body, *reading)
+        reading = _Reading(self._endpoint, has_key, self._redact is not None, wish_of)
+        given = await threads.work(len(body), _read, body, reading)
         if given is None:
             named = await self._with_default(caller, body)
-            given = await threads.work(len(body), _read_with_default, named, body, *reading)
+            given = await threads.work(len(body), _read_with_default, named, body, reading)
         return given
 
     async def _with_default(self, caller: Caller, body: bytes) -> bytes:
@@ -197,40 +197,37 @@ class _Given(NamedTuple):
     spool: None = None
 
 
-Wishing = Callable[[Mapping[str, Any]], Use | None]
+class _Reading(NamedTuple):
+    """What is to be read of a body."""
+
+    endpoint: Endpoint
+    has_key: bool
+    """An idempotency key."""
+    keeps_content: bool
+    wish_of: Callable[[Mapping[str, Any]], Use | None]
 
 
-def _read(body: bytes, endpoint: Endpoint, has_key: bool, keeps_content: bool, wish_of: Wishing) -> _Given | None:
+def _read(body: bytes, reading: _Reading) -> _Given | None:
     """None if the body names no model."""
     document = request_body.parse(body)
     if not request_body.names_a_model(document):
         return None
-    return _given(document, body, body, endpoint, has_key, keeps_content, wish_of)
+    return _given(document, body, body, reading)
 
 
-def _read_with_default(
-    body: bytes, sent: bytes, endpoint: Endpoint, has_key: bool, keeps_content: bool, wish_of: Wishing
-) -> _Given:
+def _read_with_default(body: bytes, sent: bytes, reading: _Reading) -> _Given:
     """`sent` is the body as the client sent it. Raises BadRequest where there is no default either."""
-    return _given(request_body.parse(body), body, sent, endpoint, has_key, keeps_content, wish_of)
+    return _given(request_body.parse(body), body, sent, reading)
 
 
-def _given(
-    document: Mapping[str, Any],
-    body: bytes,
-    sent: bytes,
-    endpoint: Endpoint,
-    has_key: bool,
-    keeps_content: bool,
-    wish_of: Wishing,
-) -> _Given:
+def _given(document: Mapping[str, Any], body: bytes, sent: bytes, reading: _Reading) -> _Given:
     is_ours = isinstance(document.get(cache_rules.FIELD), bool)
     return _Given(
-        request_body.read_parsed(document, body, endpoint),
+        request_body.read_parsed(document, body, reading.endpoint),
         strict_json.edit(body, {cache_rules.FIELD: None}) if is_ours else body,
-        wish_of(document),
-        _body_hash(sent, endpoint) if has_key else None,
-        content.asked(endpoint, document) if keeps_content else "",
+        reading.wish_of(document),
+        _body_hash(sent, reading.endpoint) if reading.has_key else None,
+        content.asked(reading.endpoint, document) if reading.keeps_content else "",
     )
 
 

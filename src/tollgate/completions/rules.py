@@ -52,6 +52,8 @@ class Bounds(NamedTuple):
     most_output: int
     enforced: bool
     """Whether the model's own maximum is known. If not, even the largest bound must be sent upstream."""
+    context_tokens: int | None = None
+    """The most tokens of all answers together; None where no context is known, or each input has one of its own."""
 
 
 NO_BOUNDS: Final = Bounds(0, 0, 0, 0, enforced=True)
@@ -79,8 +81,8 @@ class Grant(NamedTuple):
     search_off: bool = False
     reserved_tokens: int = 0
     """Counted against limits until the settlement."""
-    headers: Mapping[str, str] = {}
-    """What was left of the limits at admission."""
+    limits: Mapping[str, Any] | None = None
+    """What was left of them at admission."""
     is_ordered: bool = False
     """The order of the routes is decided, and no weight is drawn."""
     notices: Mapping[str, str] = {}
@@ -216,14 +218,15 @@ def counted(ask: Ask, models: Sequence[Model]) -> int | None:
 
 
 def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bounds:
-    if ENDPOINTS[ask.endpoint].is_free:
-        return NO_BOUNDS
-    routes = [route for model in models for route in model.routes]
-    longest = _most([route.context_tokens for route in routes]) or MOST_CONTEXT_UNKNOWN
-    most_output = _most([_most_output(route) for route in routes])
     form = ENDPOINTS[ask.endpoint]
+    if form.is_free:
+        return NO_BOUNDS
     if form.is_spoken:
         return NO_TOKENS
+    routes = [route for model in models for route in model.routes]
+    context = _most([route.context_tokens for route in routes])
+    longest = context or MOST_CONTEXT_UNKNOWN
+    most_output = _most([_most_output(route) for route in routes])
     one_prompt = form.one_prompt or (ask.choices == 1 and form.generates)
     tokens, not_sent = ask.prompt.tokens, ask.prompt.not_sent
     if ask.units is not None and ask.units.seconds:
@@ -237,14 +240,8 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
         output=None if ask.bound is None else min(ask.bound, longest),
         most_output=most_output or MOST_OUTPUT_UNKNOWN,
         enforced=most_output is not None,
+        context_tokens=context * ask.choices * added.turns if context and form.generates else None,
     )
-
-
-def context_tokens(ask: Ask, routes: Sequence[Route], added: Added) -> int | None:
-    """The most tokens of all answers together. Embeddings have no such bound: each input has a context of its own."""
-    contexts = [route.context_tokens for route in routes]
-    longest = _most(contexts) if ENDPOINTS[ask.endpoint].generates else None
-    return None if longest is None else longest * ask.choices * added.turns
 
 
 def unmetered(price: Price, form: Form, *, is_ours: bool) -> str | None:
@@ -290,13 +287,12 @@ def bound_to_send(ask: Ask, sizes: Bounds, granted: int) -> int | None:
     return granted
 
 
-def kept_price(price: Price, worst: credits.WorstCase) -> dict[str, Any]:
+def kept_price(worst: credits.WorstCase, components: Mapping[str, str]) -> dict[str, str]:
     """The price of the hold, as the row keeps it for a later estimate: nanos as decimal strings."""
     fixed = worst.fixed_nanos
     if worst.made_nanos is not NOTHING:
         fixed = EXACT.subtract(fixed, worst.made_nanos)
-    kept = {"fixed_nanos": str(fixed), "output_nanos": str(worst.output_nanos)}
-    return kept | kept_components(price)
+    return {"fixed_nanos": str(fixed), "output_nanos": str(worst.output_nanos), **components}
 
 
 def kept_components(price: Price) -> dict[str, str]:

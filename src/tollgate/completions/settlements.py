@@ -58,7 +58,7 @@ class Settlements:
     async def admit(self, item: Item) -> Admitted:
         """If the call fails or is cancelled, a grant that was made all the same is given back."""
         try:
-            answer: Admitted = await self._certain(partial(self._admitting.ask, item), ADMIT_PATIENCE_SECONDS)
+            answer: Admitted = await self._certain(self._admitting, item, ADMIT_PATIENCE_SECONDS)
         except (DatabaseUnavailable, asyncio.CancelledError):
             self._in_background(self._give_back(item["id"]))
             raise
@@ -100,7 +100,7 @@ class Settlements:
 
     async def _settled(self, item: Item, patience_seconds: float) -> Settled | None:
         try:
-            answer = await self._certain(partial(self._settling.ask, item), patience_seconds)
+            answer = await self._certain(self._settling, item, patience_seconds)
         except TollgateError as error:
             log.error("settlement_left_to_the_sweeper", paid_request_id=item["id"], error_code=error.code)
             return None
@@ -122,12 +122,12 @@ class Settlements:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _certain(self, ask: Callable[[], Awaitable[Any]], patience_seconds: float) -> Any:
+    async def _certain(self, batch: Batch, item: Item, patience_seconds: float) -> Any:
         give_up_at = self._clock() + patience_seconds
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await ask()
+                return await batch.ask(item)
             except DatabaseUnavailable:
                 if self._clock() + pause > give_up_at:
                     raise

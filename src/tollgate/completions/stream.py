@@ -45,7 +45,7 @@ class StreamedAnswer(PassedOn):
         self._send = send
         outlet = Outlet(
             send,
-            {**HEADERS, **call.grant.headers, **call.own_headers},
+            {**HEADERS, **call.limit_headers, **call.own_headers},
             keeps=call.stores,
             reads_to_end=call.idempotency_key is not None,
             clock=call.clock,

@@ -182,7 +182,7 @@ def at_listed_price(usage: Usage, price: Price) -> Decimal:
 
 def charge_for(cost_nanos: Decimal | int, markup_ppm: int) -> int:
     """The cost with the markup, rounded up to a whole nano. Nothing else is rounded."""
-    return _up(EXACT.divide(EXACT.multiply(cost_nanos, PPM + markup_ppm), PPM))
+    return _up(EXACT.divide(EXACT.multiply(cost_nanos, PPM + markup_ppm), PPM) if markup_ppm else Decimal(cost_nanos))
 
 
 def _of_units(units: Units, price: Price) -> Decimal:

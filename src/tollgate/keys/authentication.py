@@ -59,10 +59,11 @@ class Caller:
     """The database has accepted the key for this request."""
     must_be_operator: bool = False
     """The route is for operators only."""
+    digest: str = field(init=False)
+    """The first of those in the claims."""
 
-    @property
-    def digest(self) -> str:
-        return str((self.claims.get("digests") or self.claims["session"])[0])
+    def __post_init__(self) -> None:
+        self.digest = (self.claims.get("digests") or self.claims["session"])[0]
 
     @property
     def unknown(self) -> type[Unauthenticated]:
@@ -141,27 +142,40 @@ class Gate:
 
     async def body(self, caller: Caller, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None when the client left before its end. A large one is read on only for a recognised key."""
+        pieces: list[bytes] = []
+        size, more = 0, True
         try:
-            return b"".join([piece async for piece in self.pieces(caller, scope, receive)])
+            await self._announced(caller, scope)
+            while more:
+                piece, more = await self._piece(caller, receive, size)
+                pieces.append(piece)
+                size += len(piece)
         except ClientLeft:
             return None
+        return b"".join(pieces)
 
     async def pieces(self, caller: Caller, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
         """The body as it comes. Raises ClientLeft."""
+        size, more = 0, True
+        await self._announced(caller, scope)
+        while more:
+            piece, more = await self._piece(caller, receive, size)
+            yield piece
+            size += len(piece)
+
+    async def _announced(self, caller: Caller, scope: Scope) -> None:
         if client_address.announced_bytes(client_address.headers_of(scope)) > MOST_UNKNOWN_BYTES:
             await self.recognise(caller)
-        size = 0
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientLeft
-            piece = message.get("body", b"")
-            size += len(piece)
-            if size > MOST_UNKNOWN_BYTES:
-                await self.recognise(caller)
-            yield piece
-            more = message.get("more_body", False)
+
+    async def _piece(self, caller: Caller, receive: Receive, size: int) -> tuple[bytes, bool]:
+        """The next piece of a body that has so many bytes already, and whether more follow."""
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        piece: bytes = message.get("body", b"")
+        if size + len(piece) > MOST_UNKNOWN_BYTES:
+            await self.recognise(caller)
+        return piece, message.get("more_body", False)
 
     def caller(self, scope: Scope) -> Caller:
         """The caller, read once a request. Refuses a malformed key."""

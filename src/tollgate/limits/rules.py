@@ -5,27 +5,23 @@ twice their length.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-MEASURES = ("requests", "tokens")
 
-
-def remaining(limits: Mapping[str, Any] | None) -> dict[str, str]:
-    """The headers of an admitted request: the tightest window of requests and of tokens."""
+def remaining(limits: Mapping[str, Any] | None, given_back: int = 0) -> dict[str, str]:
+    """The headers of an admitted request: the tightest window of requests and of tokens. `given_back`: of the tokens
+    that it had reserved, those that it did not use."""
+    if not limits:
+        return {}
     headers: dict[str, str] = {}
-    for measure in MEASURES:
-        window = (limits or {}).get(measure)
-        if window:
-            headers |= _of(measure, window["limit"], window["remaining"], window["reset_ms"])
+    if window := limits.get("requests"):
+        headers = _of("requests", window["limit"], window["remaining"], window["reset_ms"])
+    if window := limits.get("tokens"):
+        limit, left = window["limit"], window["remaining"]
+        left = min(limit, max(0, left + given_back)) if given_back else left
+        headers |= _of("tokens", limit, left, window["reset_ms"])
     return headers
-
-
-def settled(headers: Mapping[str, str], tokens: int) -> Mapping[str, str]:
-    """The headers of an admitted request when it has given back so many of the tokens that it had reserved."""
-    if not tokens or "x-ratelimit-remaining-tokens" not in headers:
-        return headers
-    limit, left = (int(headers[f"x-ratelimit-{what}-tokens"]) for what in ("limit", "remaining"))
-    return {**headers, "x-ratelimit-remaining-tokens": str(min(limit, max(0, left + tokens)))}
 
 
 def refused(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -47,7 +43,13 @@ def _of(measure: str, limit: int, left: int, reset_ms: int) -> dict[str, str]:
 
 def duration(milliseconds: int) -> str:
     """As OpenAI writes it, rounded up to a second: 48s, 1m48s, 24h0m0s."""
-    minutes, seconds = divmod(_seconds(milliseconds), 60)
+    return _duration(_seconds(milliseconds))
+
+
+@lru_cache(1024)
+def _duration(seconds: int) -> str:
+    """The calls of one second have the same few."""
+    minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours}h{minutes}m{seconds}s"

@@ -14,6 +14,7 @@ from tollgate.core.errors import InternalError, TollgateError
 Item = dict[str, Any]
 Answers = dict[str, Any]
 """By the id of the item."""
+Waiting = tuple[Item, asyncio.Future[Any]]
 
 
 class Batch:
@@ -23,19 +24,12 @@ class Batch:
         self._send = send
         self._lanes = lanes
         self._most = most
-        self._waiting: list[tuple[Item, asyncio.Future[Any]]] = []
+        self._waiting: list[Waiting] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._starting = False
 
-    async def ask(self, item: Item) -> Any:
-        """The answer to this item. Cancelling the caller does not withdraw the item, which may have been sent.
-
-        The shield also resumes callers one iteration later, when more are ready. Without it batches were 8 % smaller.
-        """
-        return await asyncio.shield(self.put(item))
-
-    def put(self, item: Item) -> asyncio.Future[Any]:
-        """A future of the answer. The item is sent even if nobody awaits it."""
+    def ask(self, item: Item) -> asyncio.Future[Any]:
+        """The answer to this item. The item is sent even if nobody awaits it, or its caller is cancelled."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if not self._starting:
@@ -55,13 +49,11 @@ class Batch:
         self._under_way.discard(task)
         self._start()
 
-    async def _carry(self, batch: list[tuple[Item, asyncio.Future[Any]]]) -> None:
-        refusal: TollgateError | None = None
+    async def _carry(self, batch: list[Waiting]) -> None:
+        answers: Answers = {}
+        refusal: TollgateError = InternalError()
         try:
             answers = await self._send([item for item, _ in batch])
-            for item, answer in batch:
-                if item["id"] in answers and not answer.done():
-                    answer.set_result(answers[item["id"]])
         except InternalError as error:
             refusal = error
             if len(batch) > 1:  # one item broke the function: sent alone, the others succeed
@@ -70,7 +62,17 @@ class Batch:
         except TollgateError as error:
             refusal = error
         finally:
-            for _, answer in batch:  # no caller may wait for ever
-                if not answer.done():
-                    answer.set_exception(refusal or InternalError())
-                    answer.exception()  # marks it as retrieved: its caller may have been cancelled
+            asyncio.get_running_loop().call_soon(_tell, batch, answers, refusal)
+
+
+def _tell(batch: list[Waiting], answers: Answers, refusal: TollgateError) -> None:
+    """Each caller gets its answer, and otherwise the refusal: none may wait for ever. It runs one iteration after the
+    answers came, so that callers are resumed when more are ready. Without that, batches were 8 % smaller."""
+    for item, answer in batch:
+        if answer.done():
+            continue
+        if item["id"] in answers:
+            answer.set_result(answers[item["id"]])
+        else:
+            answer.set_exception(refusal)
+            answer.exception()  # marks it as retrieved: its caller may have been cancelled

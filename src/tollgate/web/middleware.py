@@ -67,6 +67,7 @@ class RequestMiddleware:
         self._max_body_bytes = max_body_bytes
         self._larger_bodies = larger_bodies
         self._clock = clock
+        self._log = log.bind()  # once, and not for each line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,7 +91,7 @@ class RequestMiddleware:
         finally:
             route = _route(served)
             seconds = self._clock() - started
-            log.info(
+            self._log.info(
                 "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
             )
             facts = logs.noted()
@@ -123,8 +124,8 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = message.get("headers", [])
-            names = {name.lower() for name, _ in given} - ADDED
-            message["headers"] = [*given, *(header for header in self._headers if header[0] not in names)]
+            values = dict(given)  # ASGI has all names in lower case
+            message["headers"] = [*given, *[one for one in self._headers if one[0] not in values or one[0] in ADDED]]
         elif self._bare:
             message = {**message, "body": b""}
         await self._send(message)

@@ -40,7 +40,7 @@ class Attempt(NamedTuple):
 
     def needs_checkup(self) -> bool:
         """Health checks are made with our key, so without one the call itself is the check."""
-        return self.live.is_usable and self.live.needs_checkup(self.route.model, self.call.org_id)
+        return self.live.needs_checkup(self.route.model, self.call.org_id) and self.live.is_usable
 
     def begin(self) -> bool:
         """Whether it may. Then one of answered, succeeded, failed or abandoned must report on it."""
