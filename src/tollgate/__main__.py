@@ -1,4 +1,4 @@
-"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, rotate-vault, hf-token, demo.
+"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, rotate-vault, hf-token, demo, agent.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings, 3 the books were rewritten since a head was taken.
 What went wrong is one line on stderr.
@@ -7,6 +7,7 @@ What went wrong is one line on stderr.
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import secrets
@@ -48,6 +49,7 @@ DEMO_CREDITS = 5
 OPERATORS = {"id": "org_operators", "name": "Operators", "plan_id": "enterprise"}
 OPERATOR = {"id": "usr_operator", "email": "operator@localhost", "name": "Operator", "role": "admin"}
 DEMO_MODEL = "sandbox/echo"
+AGENT = "agent"
 
 
 class CommandError(Exception):
@@ -59,7 +61,10 @@ class RewrittenError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == [AGENT]:
+        return _agent(given[1:])
+    options = _parser().parse_args(given)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # the server knows only that one
     try:
@@ -96,6 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tollgate: {error.message} ({error.code})", file=sys.stderr)
         return 1
     return 0
+
+
+def _agent(arguments: Sequence[str]) -> int:
+    """Needs none of the settings, since it runs on another machine. Only here is it imported."""
+    program = importlib.import_module("tollgate.agent.program")
+    return int(program.main(arguments))
 
 
 def serve(chosen: Settings, options: argparse.Namespace) -> None:
@@ -447,6 +458,7 @@ def _parser() -> argparse.ArgumentParser:
     printing = add("hf-token", hf_token)
     printing.add_argument("name", nargs="?", default="default", help="the name of the token; default if not said")
     add("demo", demo)
+    commands.add_parser(AGENT, help="Run models on this machine for a Tollgate server.", add_help=False)
     return parser
 
 

@@ -53,4 +53,4 @@ def join(parts: Iterable[Facts]) -> Facts:
     sums = ("weight_bytes", "embedding_bytes", "missing_bytes")
     fields |= {name: sum(getattr(part, name) for part in given) for name in sums}
     counted = sum(part.parameters for part in given if part.weight_bytes)
-    return Facts(**fields | {"parameters": counted or fields.get("parameters", 0)})  # type: ignore[arg-type]
+    return Facts(**fields | {"parameters": counted or fields.get("parameters", 0)})

@@ -11,7 +11,9 @@ ENGINES: Final[tuple[Engine, ...]] = get_args(Engine)
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """One word of a command line. It cannot begin another flag."""
 ServedName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,127}$")]
-RepoId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,95})?$")]
+RepoId = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,95})?$")
+]
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}$")]
 RepoFile = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]{0,255}$")]
 Image = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9_.:/@-]{0,255}$")]
@@ -78,11 +80,11 @@ class Gpu(BaseModel):
     name: str = ""
     memory_total_bytes: int = 0
     memory_used_bytes: int = 0
-    compute_capability: str | None = None
+    compute_capability: str | None = Field(default=None, pattern=r"^\d{1,2}\.\d{1,2}$")
 
 
 class Capabilities(BaseModel):
-    """What a host has, and what its own command line allows. Unknown members are ignored, so that agents may be newer."""
+    """What a host has, and what its own command line allows. Unknown members are ignored: agents may be newer."""
 
     model_config = ConfigDict(extra="ignore")
 

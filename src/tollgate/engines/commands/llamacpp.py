@@ -1,4 +1,4 @@
-from tollgate.engines.commands.place import Command, Place, devices, one_token, option
+from tollgate.engines.commands.place import Command, Place, devices, option, probe_of
 from tollgate.engines.schemas import Spec
 
 PROGRAM = ("llama-server",)
@@ -8,9 +8,9 @@ ALL_LAYERS = 999
 
 
 def build(spec: Spec, place: Place) -> Command:
-    """`-c`, `-np` and `-ngl` are always there: what is left open, llama.cpp changes to what fits, and the estimate would lie.
-
-    Its `-c` is shared by all sequences, ours is of each.
+    """`-c`, `-np` and `-ngl` are always there: what is left open, llama.cpp changes to what
+    fits, and the estimate would be wrong. Its `-c` is shared by all sequences, ours is of each.
+    At `-lv 4` it logs its buffers, and no text of requests.
     """
     sequences = spec.max_sequences or 1
     return Command(
@@ -24,10 +24,10 @@ def build(spec: Spec, place: Place) -> Command:
             *option("-fa", None if spec.flash_attention is None else ("off", "on")[spec.flash_attention]),
             *option("-ctk", spec.kv_cache_dtype),
             *option("-ctv", spec.kv_cache_dtype),
-            "--metrics", "--jinja", "--no-webui", "--offline",
+            "--metrics", "--jinja", "--no-webui", "--offline", "-lv", "4",
             *spec.arguments,
         ],
         spec.environment | devices(spec) | {"LLAMA_API_KEY": place.secret},
         metrics_path="/metrics",
-        probe=one_token(spec),
+        probe=probe_of(spec),
     )  # fmt: skip

@@ -6,6 +6,8 @@ from typing import Any, Final
 from tollgate.engines.schemas import Spec
 
 LOOPBACK: Final = "127.0.0.1"
+EMBEDS: Final = {"--embeddings", "--embedding", "pooling"}
+"""Words by which an engine serves embeddings only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,10 @@ def option(flag: str, value: object) -> list[str]:
     return [flag] if value is True else [flag, str(value)]
 
 
-def one_token(spec: Spec) -> dict[str, Any]:
-    # `/v1/completions` needs no chat template.
+def probe_of(spec: Spec) -> dict[str, Any]:
+    """One token, or one embedding. `/v1/completions` needs no chat template."""
+    if EMBEDS & set(spec.arguments):
+        return {"method": "POST", "path": "/v1/embeddings", "json": {"model": spec.served_name, "input": "1"}}
     asked = {"model": spec.served_name, "prompt": "1", "max_tokens": 1, "temperature": 0}
     return {"method": "POST", "path": "/v1/completions", "json": asked}
 

@@ -1,4 +1,4 @@
-from tollgate.engines.commands.place import OFFLINE, Command, Place, devices, one_token, option
+from tollgate.engines.commands.place import OFFLINE, Command, Place, devices, option, probe_of
 from tollgate.engines.schemas import Spec
 
 PROGRAM = ("vllm",)
@@ -23,5 +23,5 @@ def build(spec: Spec, place: Place) -> Command:
         ],
         spec.environment | devices(spec) | OFFLINE | {"VLLM_API_KEY": place.secret, "VLLM_NO_USAGE_STATS": "1"},
         metrics_path="/metrics",
-        probe=one_token(spec),
+        probe=probe_of(spec),
     )  # fmt: skip
