@@ -149,7 +149,7 @@ class Launch:
             raise NotStartable(f"{errors[0].message} {errors[0].fix}")
 
     def _place(self, spec: Spec, model: Path) -> Place:
-        named = self._setup.directory.socket(f"{self._deployment[-12:]}-{secrets.token_hex(3)}")
+        named = self._setup.directory.socket(f"{self._deployment[-12:]}-{secrets.token_hex(3)}.sock")
         path = named if spec.engine in SOCKET_ENGINES and _takes_socket(spec, self._setup) else None
         program = tuple(self._setup.commands.get(spec.custom_command or "", ()))
         return Place(
