@@ -128,7 +128,7 @@ def serving(lease_seconds: float = 45.0) -> Iterator[ControlPlane]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             read = json.loads(self.rfile.read(int(self.headers["content-length"])))
             key = (self.headers["authorization"] or "").removeprefix("Bearer ") or None
             status, body = plane.answer(self.path, key, read)

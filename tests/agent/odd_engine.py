@@ -10,10 +10,10 @@ import time
 
 def main(mode: str, path: str) -> None:
     if mode == "crashes":
-        print("loading", flush=True)
+        say("loading")
         sys.exit(3)
     if mode == "misconfigured":
-        print("error: unrecognized arguments: --no-such-flag", flush=True)
+        say("error: unrecognized arguments: --no-such-flag")
         sys.exit(2)
     if mode == "mute":
         time.sleep(3600)
@@ -21,7 +21,7 @@ def main(mode: str, path: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if mode == "orphans":
         subprocess.Popen(["sleep", "3600"], stdin=subprocess.DEVNULL)
-    print(f"the key is {os.environ['API_KEY']}", flush=True)
+    say(f"the key is {os.environ['API_KEY']}")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
@@ -34,6 +34,10 @@ def main(mode: str, path: str) -> None:
             continue  # without an answer, and with the connection open, since it is kept below
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
         connection.close()
+
+
+def say(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
 """An engine from its start to its end, as Tollgate and an operator see it: llama-server with a tiny model."""
 
-import json
 from pathlib import Path
-
-import httpx
-import pytest
 
 from agent import host
 from agent.control_plane import ControlPlane, until

@@ -1,9 +1,9 @@
-"""A tiny model for llama.cpp: a Llama of random weights in the GGUF format, written without any library. It answers with
-ASCII text of no meaning. The random weights have a constant channel by which other tokens are made unlikely."""
+"""A tiny model for llama.cpp: a Llama of random weights in the GGUF format, written without any library. It answers
+with ASCII text of no meaning: the weights have a constant channel, by which other tokens are made unlikely."""
 
 import random
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, FFN, HEAD_DIM = 64, 2, 2, 1, 128, 32
@@ -75,7 +75,7 @@ def metadata(tokens: Sequence[str], context: int) -> list[tuple[str, int, object
 
 def tensors(tokens: Sequence[str]) -> list[tuple[str, tuple[int, ...], list[float]]]:
     """With the shape as GGUF has it: the fastest dimension first."""
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311 the same weights each time
 
     def weights(rows: int, columns: int) -> list[float]:
         return [chance.gauss(0, 0.05) for _ in range(rows * columns)]
@@ -111,7 +111,9 @@ def tensors(tokens: Sequence[str]) -> list[tuple[str, tuple[int, ...], list[floa
 
 
 def is_plain(token: str) -> bool:
-    return token not in SPECIAL and all(character.isascii() and character.isprintable() or character == "\u0120" for character in token)
+    return token not in SPECIAL and all(
+        (character.isascii() and character.isprintable()) or character == "\u0120" for character in token
+    )
 
 
 def encoded(
