@@ -1,6 +1,7 @@
 """A control plane, a model, and an agent that the tests of a file share."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from agent import control_plane, host, tiny_model
 from agent.control_plane import ControlPlane
 from agent.host import Agent
+from agent.inside import Inside, inside
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +27,20 @@ def plane() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def agent(plane: ControlPlane, models: Path, tmp_path: Path) -> Iterator[Agent]:
-    with host.running(plane, tmp_path, models) as made:
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for the name of a socket."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def agent(plane: ControlPlane, models: Path, short_path: Path) -> Iterator[Agent]:
+    with host.running(plane, short_path, models) as made:
+        yield made
+
+
+@pytest.fixture
+async def inner(short_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Inside]:
+    """A supervisor in this process."""
+    async with inside(short_path / "a", models, monkeypatch) as made:
         yield made

@@ -21,19 +21,32 @@ def main(mode: str, path: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if mode == "orphans":
         subprocess.Popen(["sleep", "3600"], stdin=subprocess.DEVNULL)
-    say(f"the key is {os.environ['API_KEY']}")
+    say(f"the key is {os.environ['ENGINE_API_KEY']}")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
     answers = 0
     while True:
         connection, _ = listener.accept()
-        head = connection.recv(65536)
-        answers += head.startswith(b"POST")
+        asked = received(connection)
+        answers += asked.startswith(b"POST")
         if mode == "hangs" or (mode == "silent" and answers > 1):
             continue  # without an answer, and with the connection open, since it is kept below
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
         connection.close()
+
+
+def received(connection: socket.socket) -> bytes:
+    """A request with its body."""
+    read = b""
+    while b"\r\n\r\n" not in read:
+        read += connection.recv(65536)
+    head, _, body = read.partition(b"\r\n\r\n")
+    stated = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    missing = int(stated[0].split(b":")[1]) - len(body) if stated else 0
+    while missing > 0:
+        missing -= len(connection.recv(65536))
+    return read
 
 
 def say(line: str) -> None:

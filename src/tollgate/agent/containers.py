@@ -94,6 +94,9 @@ class EngineContainer:
         if not self._failed and (printed := await self._quietly("logs", "--tail", LOG_LINES, self.name)):
             await asyncio.to_thread(self._log.write_text, printed, encoding="utf-8")
 
+    def let_go(self) -> None:
+        """It is not a process of the agent's."""
+
     async def _quietly(self, *arguments: str) -> str:
         try:
             return await self._containers.call(*arguments)

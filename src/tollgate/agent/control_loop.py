@@ -12,7 +12,7 @@ from tollgate import __version__
 from tollgate.agent.data_directory import DataDirectory
 from tollgate.agent.schemas import Answer, Enrolled, Task
 from tollgate.agent.supervisor import Supervisor
-from tollgate.agent.tasks import TaskFailed
+from tollgate.agent.tasks import outcome
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic, monotonic
 
@@ -164,16 +164,7 @@ class ControlLoop:
             self._performing[task.id] = asyncio.create_task(self._do(task))
 
     async def _do(self, task: Task) -> None:
-        try:
-            result, error = await self._perform(task), None
-        except TaskFailed as failed:
-            result, error = None, str(failed)
-        self._results[task.id] = {
-            "task_id": task.id,
-            "status": "failed" if error else "done",
-            "result": result,
-            "error": error,
-        }
+        self._results[task.id] = {"task_id": task.id, **await outcome(self._perform, task)}
         del self._performing[task.id]
         self._supervisor.changed.set()
 

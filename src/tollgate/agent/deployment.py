@@ -458,6 +458,7 @@ class Deployment:
         self._end_tasks()
         await self.files.cancel()
         if self.run:
+            self.run.engine.let_go()
             await self.run.client.close()
 
     # What is said of it

@@ -74,6 +74,11 @@ class EngineProcess:
     async def refresh_log(self) -> None:
         """The engine writes its log itself."""
 
+    def let_go(self) -> None:
+        """The agent ends before the engine, so it waits for it no more."""
+        if self._child:
+            self._child.returncode = self._child.poll() or 0
+
     def _send_all(self, number: signal.Signals) -> None:
         for pid, started in list(members(self.leader)):
             send(pid, started, number)

@@ -23,9 +23,10 @@ from tollgate.agent.control_loop import IDENTITY, ControlLoop, ControlPlane, Not
 from tollgate.agent.data_directory import DataDirectory, DirectoryTaken
 from tollgate.agent.downloads import Downloads
 from tollgate.agent.folders import Folders
+from tollgate.agent.hub import ADDRESS
 from tollgate.agent.ingress import Ingress
 from tollgate.agent.samples import Sampler
-from tollgate.agent.setup import HUB, Setup
+from tollgate.agent.setup import Setup
 from tollgate.agent.supervisor import Supervisor
 from tollgate.agent.tasks import Tasks
 from tollgate.process import logs, open_files, server
@@ -150,12 +151,12 @@ async def _serve(
     if identity is None:
         return
     logs.configure(options.log_level, [identity["host_key"]], console=True)
-    hub = os.environ.get("HF_ENDPOINT", HUB)
+    hub = os.environ.get("HF_ENDPOINT") or ADDRESS
     downloads = Downloads(base, hub=hub, offline=options.offline)
     setup = Setup(
         directory=directory,
         downloads=downloads,
-        roots=roots,
+        folders=Folders(roots, base),
         capabilities=capabilities,
         gpus=sampler.claimable,
         containers=Containers(client) if client and options.allow_image else None,
@@ -164,7 +165,7 @@ async def _serve(
         secrets=[identity["host_key"]],
     )
     supervisor = Supervisor(setup)
-    tasks = Tasks(setup, supervisor, Folders(roots), downloads)
+    tasks = Tasks(setup, supervisor)
     control = ControlLoop(
         control_plane if options.server else ControlPlane(identity["server"], http),
         directory,

@@ -152,6 +152,8 @@ class Launch:
         named = self._setup.directory.socket(f"{self._deployment[-12:]}-{secrets.token_hex(3)}.sock")
         path = named if spec.engine in SOCKET_ENGINES and _takes_socket(spec, self._setup) else None
         program = tuple(self._setup.commands.get(spec.custom_command or "", ()))
+        if path is None and any("{socket}" in word for word in program):
+            raise NotStartable("The path of the data directory is too long for sockets: give the agent a shorter one.")
         return Place(
             model_path=str(model),
             socket=str(path) if path else None,

@@ -2,25 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tollgate.agent.claims import Claim, Gpu
 from tollgate.agent.containers import Containers
 from tollgate.agent.data_directory import DataDirectory
 from tollgate.agent.downloads import Downloads
+from tollgate.agent.folders import Folders
+from tollgate.agent.hub import ADDRESS
 from tollgate.core.redaction import Redactor
 from tollgate.process.clock import Monotonic, monotonic
-
-HUB: Final = "https://huggingface.co"
 
 
 @dataclass
 class Setup:
     directory: DataDirectory
     downloads: Downloads
-    roots: Sequence[Path]
-    """Paths of models must be inside one of them."""
+    folders: Folders
     capabilities: Callable[[], dict[str, Any]]
     """As the engines' checks read them."""
     gpus: Callable[[], Sequence[Gpu]] = tuple
@@ -30,7 +28,7 @@ class Setup:
     hub_tokens: dict[str, str] = field(default_factory=dict)
     """By deployment, in memory only."""
     secrets: Sequence[str] = ()
-    hub: str = HUB
+    hub: str = ADDRESS
     clock: Monotonic = monotonic
 
     def redactor(self, *more: str) -> Redactor:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import httpx
@@ -11,8 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from tollgate.agent import hub
 from tollgate.agent.allowed_roots import OutsideRoots
 from tollgate.agent.deployment import Deployment
-from tollgate.agent.downloads import DownloadFailed, Downloads
-from tollgate.agent.folders import Folders
+from tollgate.agent.downloads import DownloadFailed
 from tollgate.agent.schemas import Task
 from tollgate.agent.setup import Setup
 from tollgate.agent.supervisor import Supervisor
@@ -28,12 +27,18 @@ class TaskFailed(Exception):
     """Why a task could not be done, in a sentence."""
 
 
+async def outcome(perform: Callable[[Task], Awaitable[Any]], task: Task) -> dict[str, Any]:
+    """How a task ended, as the control plane is told it."""
+    try:
+        return {"status": "done", "result": await perform(task), "error": None}
+    except TaskFailed as failed:
+        return {"status": "failed", "result": None, "error": str(failed)}
+
+
 class Tasks:
-    def __init__(self, setup: Setup, supervisor: Supervisor, folders: Folders, downloads: Downloads) -> None:
+    def __init__(self, setup: Setup, supervisor: Supervisor) -> None:
         self._setup = setup
         self._supervisor = supervisor
-        self._folders = folders
-        self._downloads = downloads
         self._clock: Monotonic = setup.clock
         self._kinds: dict[str, Callable[[dict[str, Any]], Any]] = {
             "local_folders": self._local_folders,
@@ -60,10 +65,10 @@ class Tasks:
         return result
 
     async def _local_folders(self, arguments: dict[str, Any]) -> list[str]:
-        return await asyncio.to_thread(self._folders.local_folders, self._base(arguments))
+        return await asyncio.to_thread(self._setup.folders.local_folders, self._base(arguments))
 
     async def _inspect_folder(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return await asyncio.to_thread(self._folders.inspect, self._base(arguments), arguments["folder"])
+        return await asyncio.to_thread(self._setup.folders.inspect, self._base(arguments), arguments["folder"])
 
     def _base(self, arguments: dict[str, Any]) -> str | None:
         base = arguments.get("base") or self._supervisor.host.base_dir
@@ -102,7 +107,7 @@ class Tasks:
         users = [one for one in self._supervisor.deployments.values() if one.uses(source)]
         if users:
             raise TaskFailed(f"{', '.join(one.id for one in users)} uses these files: stop it first.")
-        await asyncio.to_thread(self._downloads.delete, source)
+        await asyncio.to_thread(self._setup.downloads.delete, source)
         for one in self._supervisor.deployments.values():
             one.files.forget()
         return {"deleted": True}

@@ -268,11 +268,13 @@ def _filled(fix: str, groups: list[str]) -> str:
 _SUMMARY: Final[Mapping[str, re.Pattern[str]]] = {
     "engine_version": re.compile(r"vLLM API server version (\S+)|build: (\S+ \(\w+\))|sglang version (\S+)"),
     "model_path": re.compile(r"[Ss]tarting to load model (\S+?)(?:\.\.\.|\s|$)|loading model '([^']+)'"),
-    "loading_seconds": re.compile(r"[Ll]oading (?:model )?weights took ([\d.]+) s|and took ([\d.]+) s|took ([\d.]+) seconds"),
+    "loading_seconds": re.compile(
+        r"[Ll]oading (?:model )?weights took ([\d.]+) s|and took ([\d.]+) s|took ([\d.]+) seconds"
+    ),
     "memory_gib": re.compile(r"[Mm]odel loading took ([\d.]+) Gi?B"),
     "kv_cache_gib": re.compile(r"Available KV cache memory: ([\d.]+) GiB"),
     "kv_cache_tokens": re.compile(r"KV cache size: ([\d,]+) tokens"),
-}  # fmt: skip
+}
 _BUFFER: Final = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 _CONTEXT: Final = re.compile(r"llama_context: n_ctx\s*=\s*(\d+)")
 _WARNING: Final = re.compile(r"(?:\bWARNING\b|^[\d.]+ W )")

@@ -24,8 +24,8 @@ LLAMACPP_OVERHEAD_ON_CPU: Final = GIB // 32
 LLAMACPP_CONTEXT: Final = 4096
 UBATCH: Final = 512
 CACHE_BYTES: Final = {
-    "f32": 4.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
-    "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+    "f32": 4.0, "float32": 4.0, "float": 4.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "q8_0": 34 / 32,
+    "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
 }  # fmt: skip
 """Bytes of one value of the KV cache. All others have two."""
 
@@ -103,7 +103,7 @@ def _paged(spec: Spec, facts: Facts, gpu_count: int) -> Estimate:
     return _of(
         spec,
         weights=facts.weight_bytes / parallel,
-        kv_cache=0 if speech else kv_cache_bytes(facts, context, spec.kv_cache_dtype, parallel),
+        kv_cache=0 if speech else kv_cache_bytes(facts, context, spec.kv_cache_dtype or spec.dtype, parallel),
         activations=0 if speech else activation_bytes(facts, batched, sequences, parallel),
         overhead=OVERHEAD + (OVERHEAD_OF_TENSOR_PARALLEL if parallel > 1 else 0) + (0 if eager else CUDA_GRAPHS),
         gpu_count=parallel if gpu_count else 0,

@@ -1,0 +1,178 @@
+"""The agent as a program: killed in every phase, twice on one directory, on a copied one, and without a control plane."""
+
+import os
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import httpx
+
+from agent import control_plane, host
+from agent.control_plane import ControlPlane, until
+from agent.host import Agent
+from tollgate.agent import phases
+from tollgate.agent.control_loop import LONGEST_BACK_OFF, back_off
+
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+LONG = {**CHAT, "stream": True, "max_tokens": 400, "ignore_eos": True}
+
+
+def test_an_agent_that_is_killed_in_any_phase_finds_what_it_ran(
+    agent: Agent, plane: ControlPlane, models: Path
+) -> None:
+    """Nothing is started twice, and in the end nothing is left."""
+    model = models / "tiny.gguf"
+    plane.want("dep_starting", host.odd(model, "mute"))
+    plane.want("dep_loading", host.odd(model, "hangs"))
+    plane.want("dep_running", host.spec(model))
+    plane.want("dep_draining", host.spec(model), drain_seconds=60)
+    plane.want("dep_stopping", host.odd(model, "stubborn"))
+    plane.want("dep_failed", host.odd(model, "misconfigured"))
+    for id_ in ("dep_running", "dep_draining", "dep_stopping"):
+        plane.becomes(id_, "running")
+    with agent.client() as http, http.stream("POST", "/d/dep_draining/v1/chat/completions", json=LONG):
+        plane.stop("dep_draining")
+        plane.stop("dep_stopping")
+        expected = {id_: id_.removeprefix("dep_") for id_ in plane.deployments}
+        until(lambda: {id_: plane.phase(id_) for id_ in expected} == expected, lambda: str(plane.observations))
+        before = agent.engines()
+        assert len(before) == 5
+        agent.kill()
+    plane.observations.clear()
+    agent.start()
+    plane.becomes("dep_running", "running")
+    plane.becomes("dep_draining", "stopped")  # nobody waits for its answer any more
+    assert set(agent.engines()) < set(before)
+    assert plane.phase("dep_failed") == "failed"
+    with agent.client() as http:
+        assert http.post("/d/dep_running/v1/chat/completions", json=CHAT).status_code == 200
+    for pid in agent.engines():
+        if pid != max(before):
+            os.kill(pid, signal.SIGKILL)
+    for id_ in plane.deployments:
+        plane.stop(id_)
+    for id_ in plane.deployments:
+        plane.becomes(id_, "stopped")
+    assert agent.engines() == []
+
+
+def test_engines_outlive_an_agent_that_ends_and_end_with_one_that_says_so(
+    agent: Agent, plane: ControlPlane, models: Path
+) -> None:
+    plane.want("dep_1", host.spec(models / "tiny.gguf"))
+    plane.becomes("dep_1", "running")
+    assert agent.end() == 0
+    (pid,) = agent.engines()
+    plane.is_away = True  # what is wanted is on disk
+    agent.start("--end-engines")
+    until(lambda: _answers(agent))
+    assert agent.engines() == [pid]
+    assert agent.end() == 0
+    assert agent.engines() == []
+
+
+def _answers(agent: Agent) -> bool:
+    try:
+        with agent.client() as http:
+            return http.post("/d/dep_1/v1/chat/completions", json=CHAT).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_copied_directory_touches_nothing_while_the_host_lives(models: Path, short_path: Path) -> None:
+    with control_plane.serving(lease_seconds=2) as plane, host.running(plane, short_path, models) as agent:
+        plane.want("dep_1", host.spec(models / "tiny.gguf"))
+        plane.becomes("dep_1", "running")
+        (pid,) = agent.engines()
+        shutil.copytree(agent.directory, short_path / "b", ignore=shutil.ignore_patterns("s"))
+        copy = Agent(plane, short_path / "b", models)
+        copy.start(token=None)
+        try:
+            until(lambda: "host_busy" in plane.refused)
+            assert copy.engines() == []
+            assert agent.engines() == [pid]
+            second = Agent(plane, agent.directory, models)
+            second.start()
+            assert second.process
+            assert second.process.wait(20) == 1
+            assert "another agent runs on" in second.output.read_text()
+
+            agent.kill()
+            copy.kill()  # else it would ask again only after a while
+            until(lambda: _is_accepted(plane, copy))
+            plane.becomes("dep_1", "running")
+            assert copy.engines() != []
+            assert agent.engines() == [pid]
+        finally:
+            host.end(copy)
+
+
+def _is_accepted(plane: ControlPlane, copy: Agent) -> bool:
+    """Starts it, until the lease of the other has ended."""
+    if copy.process is None or copy.process.poll() is not None:
+        plane.refused.clear()
+        copy.start(token=None)
+    if "host_busy" in plane.refused:
+        copy.kill()
+    return bool(copy.engines())
+
+
+def test_a_full_disk_stops_nothing_and_starts_nothing(agent: Agent, plane: ControlPlane, models: Path) -> None:
+    model = models / "tiny.gguf"
+    plane.want("dep_1", host.spec(model))
+    plane.becomes("dep_1", "running")
+    assert agent.process
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (0, most))
+    plane.want("dep_2", host.spec(model))
+    refused = plane.becomes("dep_2", "failed")
+    assert "cannot write" in refused["detail"]
+    assert refused["retry_in_seconds"] is not None
+    assert plane.phase("dep_1") == "running"
+    assert len(agent.engines()) == 1
+    resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (most, most))
+    plane.want("dep_2", host.spec(model, context_length=256))
+    plane.becomes("dep_2", "running")
+
+
+def test_answers_that_are_lost_and_tasks_that_are_asked_again_do_no_harm(
+    agent: Agent, plane: ControlPlane, models: Path
+) -> None:
+    plane.want("dep_1", host.spec(models / "tiny.gguf"))
+    plane.becomes("dep_1", "running")
+    plane.loses_answers = 1
+    assert plane.ask("local_folders")["status"] == "done"
+    assert plane.ask("inspect_folder", base=None, folder="../..")["status"] == "failed"
+    logs = plane.ask("logs", deployment_id="dep_1", lines=3)["result"]["lines"]
+    assert len(logs) == 3
+    sequence = [sync["seq"] for sync in plane.syncs]
+    assert sequence == sorted(set(sequence))
+    assert plane.samples[0]["memory_total_bytes"] > 0
+    assert plane.capabilities["engines"] == ["llamacpp"]
+
+
+def test_a_retired_host_ends_its_engines(agent: Agent, plane: ControlPlane, models: Path) -> None:
+    plane.want("dep_1", host.spec(models / "tiny.gguf"))
+    plane.becomes("dep_1", "running")
+    plane.host = {"state": "retired", "base_dir": None}
+    until(lambda: not agent.engines())
+
+
+def test_syncs_become_rare_while_the_control_plane_is_away() -> None:
+    """In ten minutes fewer than thirty, and half of each pause is chance."""
+    pauses = [back_off(failures, chance=0.0) for failures in range(1, 40)]
+    assert sum(pauses[:29]) > 600
+    assert pauses[:3] == [1, 2, 4]
+    assert back_off(1000, chance=1.0) == LONGEST_BACK_OFF
+
+
+def test_a_wrong_token_is_one_line_for_the_terminal(plane: ControlPlane, models: Path, short_path: Path) -> None:
+    agent = Agent(plane, short_path / "a", models)
+    agent.start(token="wrong")
+    assert agent.process
+    assert agent.process.wait(20) == 1
+    assert agent.output.read_text().splitlines() == ["tollgate agent: The token is unknown or used."]
+
+
+assert phases.START_SECONDS > control_plane.PATIENCE_SECONDS, "or an engine that is mute would fail within a test"
