@@ -1,4 +1,4 @@
-"""The agent as a program: killed in every phase, twice on one directory, on a copied one, and without a control plane."""
+"""The agent as a program: killed in every phase, on a copied directory, with a full disk, and without a server."""
 
 import os
 import resource
@@ -118,13 +118,24 @@ def _is_accepted(plane: ControlPlane, copy: Agent) -> bool:
     return bool(copy.engines())
 
 
-def test_a_full_disk_stops_nothing_and_starts_nothing(agent: Agent, plane: ControlPlane, models: Path) -> None:
+def test_lost_answers_a_full_disk_and_a_retirement(agent: Agent, plane: ControlPlane, models: Path) -> None:
+    """One agent through all of them."""
     model = models / "tiny.gguf"
     plane.want("dep_1", host.spec(model))
     plane.becomes("dep_1", "running")
+
+    plane.loses_answers = 1
+    assert plane.ask("local_folders")["status"] == "done"
+    assert plane.ask("inspect_folder", base=None, folder="../..")["status"] == "failed"
+    assert len(plane.ask("logs", deployment_id="dep_1", lines=3)["result"]["lines"]) == 3
+    sequence = [sync["seq"] for sync in plane.syncs]
+    assert sequence == sorted(set(sequence))
+    assert plane.samples[0]["memory_total_bytes"] > 0
+    assert plane.capabilities["engines"] == ["llamacpp"]
+
     assert agent.process
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (0, most))
+    resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (0, most))  # every write to a file fails
     plane.want("dep_2", host.spec(model))
     refused = plane.becomes("dep_2", "failed")
     assert "cannot write" in refused["detail"]
@@ -135,26 +146,6 @@ def test_a_full_disk_stops_nothing_and_starts_nothing(agent: Agent, plane: Contr
     plane.want("dep_2", host.spec(model, context_length=256))
     plane.becomes("dep_2", "running")
 
-
-def test_answers_that_are_lost_and_tasks_that_are_asked_again_do_no_harm(
-    agent: Agent, plane: ControlPlane, models: Path
-) -> None:
-    plane.want("dep_1", host.spec(models / "tiny.gguf"))
-    plane.becomes("dep_1", "running")
-    plane.loses_answers = 1
-    assert plane.ask("local_folders")["status"] == "done"
-    assert plane.ask("inspect_folder", base=None, folder="../..")["status"] == "failed"
-    logs = plane.ask("logs", deployment_id="dep_1", lines=3)["result"]["lines"]
-    assert len(logs) == 3
-    sequence = [sync["seq"] for sync in plane.syncs]
-    assert sequence == sorted(set(sequence))
-    assert plane.samples[0]["memory_total_bytes"] > 0
-    assert plane.capabilities["engines"] == ["llamacpp"]
-
-
-def test_a_retired_host_ends_its_engines(agent: Agent, plane: ControlPlane, models: Path) -> None:
-    plane.want("dep_1", host.spec(models / "tiny.gguf"))
-    plane.becomes("dep_1", "running")
     plane.host = {"state": "retired", "base_dir": None}
     until(lambda: not agent.engines())
 

@@ -420,7 +420,11 @@ class Deployment:
 
     def _keep(self, run: Run) -> None:
         self.run = run
-        self._write_record()
+        try:
+            self._write_record()
+        except OSError:
+            self.run = None
+            raise
 
     def _try_to_keep(self) -> None:
         """A record that cannot be written now is behind by a phase, which an adoption finds out."""

@@ -70,6 +70,7 @@ def flags() -> argparse.ArgumentParser:
         "--token",
         help="the enrolment token, needed once; TOLLGATE_AGENT_TOKEN, which `ps` does not show, does the same",
     )
+    add("--local", action="store_true", help="beside a server on this machine, which enrols it by itself")
     add("--name", help="the host's name; its hostname if not said")
     add("--data-dir", type=Path, default=Path(DATA_DIRECTORY), help=f"what the agent keeps ({DATA_DIRECTORY})")
     add("--base-dir", type=Path, help="the folder of models; `models` in the data directory if not said")
