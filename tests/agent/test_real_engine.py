@@ -31,6 +31,9 @@ def test_a_model_starts_answers_streams_is_cut_and_stops(agent: Agent, plane: Co
 
         tested = plane.ask("test", deployment_id="dep_1")["result"]
         assert tested["success"]
+        failed = http.post("/agent/tasks", json={"kind": "inspect_folder", "arguments": {"folder": ".."}})
+        assert (failed.status_code, failed.json()["error"]["code"]) == (422, "task_failed")
+        assert http.post("/agent/tasks", json={"kind": "local_folders", "arguments": {}}).json() == []
         logs = http.get("/agent/logs/dep_1?lines=5").json()["lines"]
         assert len(logs) == 5
         assert http.get("/agent/health").json()["phases"] == {"dep_1": "running"}

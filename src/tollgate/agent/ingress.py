@@ -16,7 +16,7 @@ from tollgate import __version__
 from tollgate.agent.deployment import Deployment
 from tollgate.agent.schemas import Task
 from tollgate.agent.supervisor import Supervisor
-from tollgate.agent.tasks import TaskFailed, outcome
+from tollgate.agent.tasks import TaskFailed
 from tollgate.agent.traffic import Flight
 from tollgate.process import logs
 
@@ -90,7 +90,7 @@ class Ingress:
             )
             await _send_json(send, 200, await self._perform(task))
         elif (method, path) == ("POST", "/agent/tasks"):
-            await _send_json(send, 200, await outcome(self._perform, await _task(receive)))
+            await _send_json(send, 200, await self._perform(await _task(receive)))
         else:
             raise _not_found()
 

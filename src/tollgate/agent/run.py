@@ -5,10 +5,11 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -24,7 +25,9 @@ from tollgate.engines.commands import SOCKET_ENGINES, Command, Container, Place,
 from tollgate.engines.facts import Facts
 from tollgate.engines.schemas import Spec
 
-PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+OUR_SPEECH_SERVER: Final = (sys.executable, "-m", "tollgate.speech")
+"""With the Python that the agent has: a `python3` on the PATH need not know it."""
+PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Between two probes of an engine that loads."""
 
 
@@ -152,6 +155,8 @@ class Launch:
         named = self._setup.directory.socket(f"{self._deployment[-12:]}-{secrets.token_hex(3)}.sock")
         path = named if spec.engine in SOCKET_ENGINES and _takes_socket(spec, self._setup) else None
         program = tuple(self._setup.commands.get(spec.custom_command or "", ()))
+        if spec.engine == "tts" and not spec.container_image:
+            program = OUR_SPEECH_SERVER
         if path is None and any("{socket}" in word for word in program):
             raise NotStartable("The path of the data directory is too long for sockets: give the agent a shorter one.")
         return Place(
