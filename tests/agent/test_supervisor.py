@@ -14,6 +14,7 @@ import pytest
 from agent import host
 from agent.inside import Inside
 from tollgate.agent import phases
+from tollgate.agent.claims import Gpu
 from tollgate.agent.data_directory import DataDirectory, DirectoryTaken
 from tollgate.agent.ingress import Ingress
 
@@ -265,3 +266,22 @@ def test_two_agents_cannot_hold_one_directory(tmp_path: Path) -> None:
     first.release()
     second.hold()
     second.release()
+
+
+async def test_an_idle_model_makes_room_on_the_gpu_but_not_before_it_has_stayed(inner: Inside) -> None:
+    spec = {**tiny(inner), "gpu_layers": None}
+    inner.gpus = [Gpu(0, total_bytes=300 * 1024**2)]  # one of them fits, by its estimate
+    inner.want("dep_1", spec, "on_demand", minimum_stay_seconds=60)
+    inner["dep_1"].demanded = True
+    idle = await inner.becomes("dep_1", "running")
+    assert idle.claim
+    assert idle.claim.gpus == (0,)
+    inner.want("dep_2", spec)
+    for _ in range(3):
+        await inner.supervisor.round()
+    waits = inner["dep_2"]
+    assert (idle.phase, waits.phase) == ("running", "stopped")
+    assert "GiB free" in (waits.detail or "")
+    inner.clock.forward(61)
+    await inner.becomes("dep_2", "running")
+    assert idle.phase == "stopped"

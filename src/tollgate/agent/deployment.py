@@ -276,17 +276,17 @@ class Deployment:
 
     async def _fail(self, move: Move, look: Look) -> None:
         self._end_tasks()
-        if self.desired and self.generation != self.desired.generation and move.why == "files":
-            self.generation = self.desired.generation
         if self.run:
             await self.run.engine.refresh_log()
             self._diagnose(move, look.exit_code)
             await self.run.engine.kill()
             self._killed_at = self._clock()
-        elif self.files.failure and move.why == "files":
-            self._note_failure(self.files.failure.message, self.files.failure.retryable)
         else:
-            self._count_failure()
+            self.claim = None
+            if self.files.failure and move.why == "files":
+                self.generation = self.desired.generation if self.desired else None
+                self._note_failure(self.files.failure.message, self.files.failure.retryable)
+        self._count_failure()
         self._try_to_keep()
 
     def _diagnose(self, move: Move, exit_code: int | None) -> None:
@@ -294,25 +294,21 @@ class Deployment:
         ended = move.why == "exit"
         could_not_start = ended and exit_code in NO_SUCH_PROGRAM
         detail = f"The engine ended with exit code {exit_code}." if ended and exit_code is not None else _SAID[move.why]
-        if self.phase == "failed" and move.why == "load deadline" and self.run and self.run.last_refusal:
+        if move.why == "load deadline" and self.run and self.run.last_refusal:
             detail = f"{detail} {self.run.last_refusal}"
         retryable = self.diagnosis.retryable if self.diagnosis and ended else not could_not_start
         self._note_failure(self.diagnosis.message if self.diagnosis else detail, retryable)
 
     def _note_failure(self, detail: str, retryable: bool) -> None:
         self.detail, self.retryable = detail, retryable
-        if self.phase == "failed":
-            self._count_failure()
 
     def _count_failure(self) -> None:
-        settled = self.run is not None and self.run.answered and self._ran_seconds() > phases.SETTLED_SECONDS
+        ran_seconds = self._clock() - self._begun_at
+        settled = self.run is not None and self.run.answered and ran_seconds > phases.SETTLED_SECONDS
         self.failures = 1 if settled else self.failures + 1
         self.retry_at = self._clock() + phases.retry_seconds(self.failures)
         self.failure_number += 1
         log.warning("deployment_failed", deployment=self.id, detail=self.detail, failures=self.failures)
-
-    def _ran_seconds(self) -> float:
-        return self._clock() - self._begun_at
 
     async def _stopped(self, move: Move) -> None:
         await self._finish_run()
@@ -379,7 +375,7 @@ class Deployment:
         if self.run:
             await self.run.close()
             with contextlib.suppress(OSError):
-                self.logs.finish(self.redactor())
+                await asyncio.to_thread(self.logs.finish, self.redactor())
         self._forget_run()
         self.claim = None
 

@@ -126,7 +126,7 @@ async def _run(options: argparse.Namespace, directory: DataDirectory) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     async with httpx.AsyncClient(timeout=30, headers={"user-agent": f"tollgate-agent/{__version__}"}) as http:
-        with server.bind(*options.ingress) as listener:
+        with server.bind(options.ingress[0], options.ingress[1], remedy="choose another with --ingress") as listener:
             await _serve(options, directory, http, listener, ended)
 
 

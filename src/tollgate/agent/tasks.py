@@ -20,7 +20,7 @@ from tollgate.process.clock import Monotonic
 
 MOST_LINES: Final = 5000
 MOST_RESULT_BYTES: Final = 256 * 1024
-LONGEST_ANSWER: Final = 2000
+LONGEST_ANSWER: Final = 16 * 1024
 
 
 class TaskFailed(Exception):
@@ -93,11 +93,13 @@ class Tasks:
             answer = await run.client.probe(run.probe)
         except httpx.HTTPError as error:
             return {**told, "success": False, "response": None, "error": type(error).__name__, "latency_ms": None}
-        said = deployment.redactor()(answer.text[:LONGEST_ANSWER]) if _is_text(answer) else None
+        said = (
+            deployment.redactor()(answer.text) if _is_text(answer) and len(answer.content) <= LONGEST_ANSWER else None
+        )
         return {
             **told,
             "success": answer.is_success,
-            "response": said,
+            "response": _object(said),
             "error": None if answer.is_success else f"The engine answered {answer.status_code}.",
             "latency_ms": round(1000 * (self._clock() - began)),
         }
@@ -120,6 +122,14 @@ class Tasks:
         if found is None:
             raise TaskFailed("The model is not on this host.")
         return found
+
+
+def _object(said: str | None) -> Any:
+    """As JSON, if it is."""
+    try:
+        return None if said is None else json.loads(said)
+    except ValueError:
+        return said
 
 
 def _is_text(answer: httpx.Response) -> bool:
