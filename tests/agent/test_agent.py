@@ -7,17 +7,21 @@ import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
 from agent import control_plane, host
 from agent.control_plane import ControlPlane, until
 from agent.host import Agent
 from tollgate.agent import phases
-from tollgate.agent.control_loop import LONGEST_BACK_OFF, back_off
+from tollgate.agent.control_loop import LONGEST_BACK_OFF, NotEnrolled, back_off
+from tollgate.agent.control_loop import ControlPlane as ServersSide
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-LONG = {**CHAT, "stream": True, "max_tokens": 400, "ignore_eos": True}
+LONG = {**CHAT, "stream": True, "max_tokens": 4000, "ignore_eos": True}
+"""More than fits into the buffers of sockets, so it lasts while nobody reads it."""
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_killed_in_any_phase_finds_what_it_ran(
     agent: Agent, plane: ControlPlane, models: Path
 ) -> None:
@@ -26,7 +30,7 @@ def test_an_agent_that_is_killed_in_any_phase_finds_what_it_ran(
     plane.want("dep_starting", host.odd(model, "mute"))
     plane.want("dep_loading", host.odd(model, "hangs"))
     plane.want("dep_running", host.spec(model))
-    plane.want("dep_draining", host.spec(model), drain_seconds=60)
+    plane.want("dep_draining", host.spec(model, context_length=4096), drain_seconds=60)
     plane.want("dep_stopping", host.odd(model, "stubborn"))
     plane.want("dep_failed", host.odd(model, "misconfigured"))
     for id_ in ("dep_running", "dep_draining", "dep_stopping"):
@@ -79,6 +83,7 @@ def _answers(agent: Agent) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_copied_directory_touches_nothing_while_the_host_lives(models: Path, short_path: Path) -> None:
     with control_plane.serving(lease_seconds=2) as plane, host.running(plane, short_path, models) as agent:
         plane.want("dep_1", host.spec(models / "tiny.gguf"))
@@ -157,12 +162,10 @@ def test_syncs_become_rare_while_the_control_plane_is_away() -> None:
     assert back_off(1000, chance=1.0) == LONGEST_BACK_OFF
 
 
-def test_a_wrong_token_is_one_line_for_the_terminal(plane: ControlPlane, models: Path, short_path: Path) -> None:
-    agent = Agent(plane, short_path / "a", models)
-    agent.start(token="wrong")
-    assert agent.process
-    assert agent.process.wait(20) == 1
-    assert agent.output.read_text().splitlines() == ["tollgate agent: The token is unknown or used."]
+async def test_a_wrong_token_is_refused_with_the_servers_sentence(plane: ControlPlane) -> None:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        with pytest.raises(NotEnrolled, match="The token is unknown or used"):
+            await ServersSide(plane.address, http).enrol("wrong", {})
 
 
 assert phases.START_SECONDS > control_plane.PATIENCE_SECONDS, "or an engine that is mute would fail within a test"

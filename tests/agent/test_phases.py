@@ -1,5 +1,6 @@
 """Each transition of the table, and walks through random schedules that never end in a place which cannot be left."""
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -198,8 +199,9 @@ EVENTS = {
         world, phase="unknown" if world.process == "alive" else world.phase, killed=None
     ),
 }
+SECONDS = (0.1, 5.0, 61.0, 901.0)
 SCHEDULES = st.lists(
-    st.tuples(st.sampled_from(sorted(EVENTS)), st.sampled_from([0.1, 5.0, 61.0, 901.0]), st.integers(1, 6)), max_size=20
+    st.tuples(st.sampled_from(sorted(EVENTS)), st.sampled_from(SECONDS), st.integers(1, 6)), max_size=20
 )
 Schedule = list[tuple[str, float, int]]
 
@@ -217,13 +219,11 @@ def walked(schedule: Schedule) -> Iterator[World]:
 
 def test_the_events_reach_every_phase() -> None:
     """Or the walks would prove little."""
+    chance = random.Random(0)  # noqa: S311 the same walks each time
     reached: set[Phase] = set()
-
-    @given(SCHEDULES)
-    def walk(schedule: Schedule) -> None:
+    for _ in range(300):
+        schedule = [(chance.choice(sorted(EVENTS)), chance.choice(SECONDS), chance.randint(1, 6)) for _ in range(20)]
         reached.update(world.phase for world in walked(schedule))
-
-    walk()
     assert reached == set(get_args(Phase))
 
 

@@ -9,11 +9,11 @@ from typing import Final
 from tollgate.core.redaction import Redactor
 
 STARTS_KEPT: Final = 5
-MOST_BYTES: Final = 4 * 1024**2
-HEAD_BYTES: Final = 256 * 1024
+MOST_BYTES: Final = 2 * 1024**2
+HEAD_BYTES: Final = 128 * 1024
 """Kept when a log is cut: the first error, which counts, is there."""
 TAIL_BYTES: Final = 8 * 1024
-READ_BYTES: Final = 512 * 1024
+READ_BYTES: Final = 256 * 1024
 
 
 class EngineLogs:

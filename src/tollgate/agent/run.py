@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 
@@ -141,8 +141,9 @@ class Launch:
             command = build(spec, place)
         except ValueError as error:
             raise NotStartable(str(error)) from None
-        start = self._contained if spec.container_image else self._process
-        return start(spec, generation, claim, place, command, log, keep)
+        if spec.container_image:
+            return self._contained(spec.container_image, _Start(generation, claim, place, command, log, keep))
+        return self._process(_Start(generation, claim, place, command, log, keep))
 
     def _refuse(self, spec: Spec, facts: Facts | None) -> None:
         """Memory is not looked at: the claim was granted, and the rest is the engine's."""
@@ -167,74 +168,66 @@ class Launch:
             program=program,
         )
 
-    def _process(
-        self,
-        spec: Spec,
-        generation: int,
-        claim: Claim,
-        place: Place,
-        command: Command,
-        log: Path,
-        keep: Callable[[Run], None],
-    ) -> Run:
-        waiting = Waiting(command.argv, command.environment, self._folder / "run", log)
-        run = _run(generation, claim, place, command, waiting.engine)
+    def _process(self, start: "_Start") -> Run:
+        waiting = Waiting(start.command.argv, start.command.environment, self._folder / "run", start.log)
+        run = start.run(waiting.engine)
         try:
-            keep(run)
-        except OSError as error:
+            start.record(run)
+        except NotRecorded:
             waiting.give_up()
-            raise NotRecorded(f"The agent cannot write to its data directory: {error.strerror}") from None
+            raise
         waiting.go()
         return run
 
-    def _contained(
-        self,
-        spec: Spec,
-        generation: int,
-        claim: Claim,
-        place: Place,
-        command: Command,
-        log: Path,
-        keep: Callable[[Run], None],
-    ) -> Run:
-        containers = self._setup.containers
+    def _contained(self, image: str, start: "_Start") -> Run:
+        containers, place = self._setup.containers, start.place
         if containers is None:
             raise NotStartable("The host has neither docker nor podman.")
         name = f"tollgate-{self._deployment}-{secrets.token_hex(4)}"
-        inside = contain(
-            command,
-            Container(
-                image=spec.container_image or "",
-                name=name,
-                client=containers.client,
-                read_only=(place.model_path,),
-                writable=(str(Path(place.socket).parent),) if place.socket else (),
-                gpus=claim.gpus,
-                labels={DIRECTORY_LABEL: str(self._setup.directory.path), DEPLOYMENT_LABEL: self._deployment},
-            ),
+        inside = Container(
+            image=image,
+            name=name,
+            client=containers.client,
+            read_only=(place.model_path,),
+            writable=(str(Path(place.socket).parent),) if place.socket else (),
+            gpus=start.claim.gpus,
+            labels={DIRECTORY_LABEL: str(self._setup.directory.path), DEPLOYMENT_LABEL: self._deployment},
         )
-        engine = EngineContainer(containers, name, log)
-        run = _run(generation, claim, place, command, engine)
-        try:
-            keep(run)
-        except OSError as error:
-            raise NotRecorded(f"The agent cannot write to its data directory: {error.strerror}") from None
-        run.making = asyncio.create_task(engine.make(inside))
+        engine = EngineContainer(containers, name, start.log)
+        run = start.run(engine)
+        start.record(run)
+        run.making = asyncio.create_task(engine.make(contain(start.command, inside)))
         return run
 
 
-def _run(generation: int, claim: Claim, place: Place, command: Command, engine: EngineProcess | EngineContainer) -> Run:
-    return Run(
-        generation=generation,
-        claim=claim,
-        secret=place.secret,
-        socket=place.socket,
-        port=place.port,
-        health_path=command.health_path,
-        metrics_path=command.metrics_path,
-        probe=command.probe,
-        engine=engine,
-    )
+class _Start(NamedTuple):
+    """What a process and a container are started with."""
+
+    generation: int
+    claim: Claim
+    place: Place
+    command: Command
+    log: Path
+    keep: Callable[[Run], None]
+
+    def run(self, engine: EngineProcess | EngineContainer) -> Run:
+        return Run(
+            generation=self.generation,
+            claim=self.claim,
+            secret=self.place.secret,
+            socket=self.place.socket,
+            port=self.place.port,
+            health_path=self.command.health_path,
+            metrics_path=self.command.metrics_path,
+            probe=self.command.probe,
+            engine=engine,
+        )
+
+    def record(self, run: Run) -> None:
+        try:
+            self.keep(run)
+        except OSError as error:
+            raise NotRecorded(f"The agent cannot write to its data directory: {error.strerror}.") from None
 
 
 def _takes_socket(spec: Spec, setup: Setup) -> bool:
