@@ -107,9 +107,8 @@ class Downloads:
         needed = listed.needed if source.files else [file.path for file in files]
         for file in missing:
             await Part(hub, source.repo_id, commit, file, folder).fetch(meter, self._patiently, self._check_space)
-            listed = listed.with_file(folder, file)
-            listed.write(folder, source, commit)
-        listed._replace(needed=needed).write(folder, source, commit)
+            Listed.read(folder, source).with_file(folder, file).write(folder, source, commit)
+        Listed.read(folder, source)._replace(needed=needed).write(folder, source, commit)
 
     async def _patiently(self, ask: Callable[[], Awaitable[Result]], moved: Callable[[], int] = lambda: 0) -> Result:
         """Asks again while the network fails, until `moved` stood still for all pauses."""

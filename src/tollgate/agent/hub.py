@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal, NamedTuple, Self
 from urllib.parse import quote
@@ -18,6 +19,9 @@ MOST_REDIRECTS: Final = 5
 MOST_LIST_BYTES: Final = 32 * 2**20
 MOST_PAGES: Final = 200
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
+_GIT_ID: Final = re.compile(r"[0-9a-f]{40}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+"""Digests are part of file names here."""
 _LATER: Final = {408, 425, 429, 500, 502, 503, 504}
 
 Reason = Literal["gated", "absent", "no_space", "digest", "network", "offline", "read_only"]
@@ -47,7 +51,7 @@ class Hub:
     """The token goes to the hub itself, never to the servers that it redirects to."""
 
     def __init__(self, address: str, token: str | None = None, stall_seconds: float = STALL_SECONDS) -> None:
-        self._origin = httpx.URL(address)
+        self._address = httpx.URL(address.rstrip("/"))
         self._token = token
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(stall_seconds, connect=min(10.0, stall_seconds)),
@@ -63,55 +67,64 @@ class Hub:
 
     async def model(self, repo_id: str, revision: str) -> dict[str, Any]:
         """What the hub says of a repository. `sha` is the commit that the revision means now."""
-        found = await self._json(f"/api/models/{quote(repo_id)}/revision/{quote(revision, safe='')}", repo_id)
+        url = self._url(f"/api/models/{quote(repo_id)}/revision/{quote(revision, safe='')}")
+        async with self._get(url, repo_id) as response:
+            found = json.loads(await _bounded(response))
         if not isinstance(found, dict) or not isinstance(found.get("sha"), str) or not found["sha"].isalnum():
             raise DownloadFailed("network", "The hub's answer names no commit.", retryable=True)
         return found
 
     async def tree(self, repo_id: str, commit: str) -> list[HubFile]:
-        path: str | None = f"/api/models/{quote(repo_id)}/tree/{commit}?recursive=true"
+        url = self._url(f"/api/models/{quote(repo_id)}/tree/{commit}?recursive=true")
         listed: list[Any] = []
         for _ in range(MOST_PAGES):
-            async with self._get(path or "", repo_id) as response:
+            async with self._get(url, repo_id) as response:
                 page = json.loads(await _bounded(response))
                 listed += page if isinstance(page, list) else []
-                path = _next_page(response, self._origin)
-            if path is None:
+                following = response.links.get("next", {}).get("url")
+            if not following:
                 return [file for one in listed if (file := _file(one))]
+            url = url.join(following)
         raise DownloadFailed("network", f"{repo_id} has more files than can be listed.")
 
     @contextlib.asynccontextmanager
     async def open(self, repo_id: str, commit: str, path: str, start: int) -> AsyncIterator[httpx.Response]:
         """From byte `start` on: 206 from there, or 200 from the first byte where the server does not do ranges."""
         ranged = {"range": f"bytes={start}-"} if start else {}
-        async with self._get(f"/{quote(repo_id)}/resolve/{commit}/{quote(path)}", repo_id, ranged) as response:
+        url = self._url(f"/{quote(repo_id)}/resolve/{commit}/{quote(path)}")
+        async with self._get(url, repo_id, ranged) as response:
             yield response
 
-    async def _json(self, path: str, repo_id: str) -> Any:
-        async with self._get(path, repo_id) as response:
-            return json.loads(await _bounded(response))
+    def _url(self, path: str) -> httpx.URL:
+        return httpx.URL(f"{self._address}{path}")
+
+    def _is_hub(self, url: httpx.URL) -> bool:
+        ours = self._address
+        return (url.scheme, url.host, url.port) == (ours.scheme, ours.host, ours.port)
 
     @contextlib.asynccontextmanager
-    async def _get(self, path: str, repo_id: str, extra: dict[str, str] | None = None) -> AsyncIterator[httpx.Response]:
-        url = self._origin.join(path)
+    async def _get(
+        self, url: httpx.URL, repo_id: str, extra: Mapping[str, str] | None = None
+    ) -> AsyncIterator[httpx.Response]:
         for _ in range(MOST_REDIRECTS + 1):
-            ours = (url.scheme, url.host, url.port) == (self._origin.scheme, self._origin.host, self._origin.port)
-            authorization = {"authorization": f"Bearer {self._token}"} if ours and self._token else {}
+            authorization = {"authorization": f"Bearer {self._token}"} if self._token and self._is_hub(url) else {}
             async with self._client.stream("GET", url, headers={**(extra or {}), **authorization}) as response:
                 if response.status_code not in _REDIRECTS:
-                    _refuse(response, repo_id)
+                    _refuse(response, repo_id, self._is_hub(url))
                     yield response
                     return
                 url = url.join(response.headers.get("location", ""))
-            if url.scheme not in {"https", self._origin.scheme}:
+            if url.scheme not in {"https", self._address.scheme}:
                 raise DownloadFailed("network", "The hub redirected to an address without TLS.")
         raise DownloadFailed("network", f"The hub redirected more than {MOST_REDIRECTS} times.", retryable=True)
 
 
-def _refuse(response: httpx.Response, repo_id: str) -> None:
+def _refuse(response: httpx.Response, repo_id: str, is_hub: bool) -> None:
     status, code = response.status_code, response.headers.get("x-error-code", "")
     if response.is_success or status == 416:
         return
+    if not is_hub:  # the address that the hub gave has ended, or does not work: the hub gives another
+        raise DownloadFailed("network", f"The server that the hub redirects to answered {status}.", retryable=True)
     if code == "GatedRepo" or (status in {401, 403} and code != "RepoNotFound"):
         raise DownloadFailed("gated", f"{repo_id} is gated: accept its terms on the hub, and store a token.")
     if status in {401, 404}:
@@ -130,24 +143,18 @@ async def _bounded(response: httpx.Response) -> bytes:
     return bytes(read)
 
 
-def _next_page(response: httpx.Response, origin: httpx.URL) -> str | None:
-    following = response.links.get("next", {}).get("url")
-    if not following:
-        return None
-    url = origin.join(following)
-    return url.raw_path.decode() if url.host == origin.host else None
-
-
 def _file(listed: Any) -> HubFile | None:
-    """None for folders, and for paths that would leave the folder of the repository."""
+    """None for folders, for hidden files, and for paths that would leave the folder of the repository."""
     match listed:
         case {"type": "file", "path": str(path), "size": int(size), "oid": str(git_id)} if size >= 0:
             parts = PurePosixPath(path).parts
-            if not parts or path.startswith("/") or "\\" in path or not path.isprintable() or ".." in parts:
+            hidden = any(part.startswith(".") for part in parts)
+            if not parts or hidden or path.startswith("/") or "\\" in path or not path.isprintable():
                 return None
             large = listed.get("lfs")
             sha256 = large.get("oid") if isinstance(large, dict) else None
-            return HubFile(path, size, str(sha256) if sha256 else None, git_id)
+            if _GIT_ID.fullmatch(git_id) and (sha256 is None or _SHA256.fullmatch(str(sha256))):
+                return HubFile(path, size, sha256, git_id)
     return None
 
 

@@ -118,7 +118,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "quantization_not_in_files",
         r"Cannot find the config file for (\w+)",
         "The files are not quantised in this way",
-        ("Remove quantization: it is {1}, and the files have no settings for it.",),
+        ("Remove quantization ({1}): the files have no settings for it.",),
         "arguments",
     ),
     Rule(
@@ -163,7 +163,10 @@ RULES: Final[tuple[Rule, ...]] = (
         "offline",
         r"outgoing traffic has been disabled",
         "A file is missing, and engines never download",
-        ("Name the file in the source's files, and start again: it is downloaded first.",),
+        (
+            "Check the path of the source: what is not there, engines take for a repository of the hub.",
+            "Or name the file in the source's files: it is downloaded before the start.",
+        ),
         "files",
     ),
     Rule(
@@ -266,13 +269,13 @@ def _filled(fix: str, groups: list[str]) -> str:
 
 
 _SUMMARY: Final[Mapping[str, re.Pattern[str]]] = {
-    "engine_version": re.compile(r"vLLM API server version (\S+)|build: (\S+ \(\w+\))|sglang version (\S+)"),
+    "engine_version": re.compile(r"vLLM API server version (\S+)|LLM engine \(v([^)]+)\)|build: (\S+ \(\w+\))"),
     "model_path": re.compile(r"[Ss]tarting to load model (\S+?)(?:\.\.\.|\s|$)|loading model '([^']+)'"),
     "loading_seconds": re.compile(
         r"[Ll]oading (?:model )?weights took ([\d.]+) s|and took ([\d.]+) s|took ([\d.]+) seconds"
     ),
     "memory_gib": re.compile(r"[Mm]odel loading took ([\d.]+) Gi?B"),
-    "kv_cache_gib": re.compile(r"Available KV cache memory: ([\d.]+) GiB"),
+    "kv_cache_gib": re.compile(r"Available KV cache memory: ([\d.]+) GiB|set \(([\d.]+)/[\d.]+\) GiB for KV cache"),
     "kv_cache_tokens": re.compile(r"KV cache size: ([\d,]+) tokens"),
 }
 _BUFFER: Final = re.compile(r"(model|KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")

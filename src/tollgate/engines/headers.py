@@ -13,18 +13,19 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from tollgate.engines.facts import Facts
 
-MOST_HEADER_BYTES: Final = 256 * 2**20
+MOST_HEADER_BYTES: Final = 128 * 2**20
 """Of a GGUF file. Large vocabularies have ten million bytes."""
-MOST_SAFETENSORS_BYTES: Final = 32 * 2**20
+MOST_SAFETENSORS_BYTES: Final = 16 * 2**20
 MOST_CONFIG_BYTES: Final = 2 * 2**20
 MOST_PAIRS: Final = 10_000
 MOST_TENSORS: Final = 500_000
 MOST_DIMENSIONS: Final = 8
-MOST_ELEMENTS: Final = 10_000_000
+MOST_ELEMENTS: Final = 2_000_000
 """Of an array in the metadata."""
 MOST_NAME_BYTES: Final = 1024
 MOST_STRING_BYTES: Final = 4 * 2**20
 MOST_BYTES: Final = 2**60
+MOST_SHOWN: Final = 100
 
 _SCALARS: Final = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
@@ -165,7 +166,7 @@ def _tensor(reader: _Reader) -> Tensor:
 
 
 def _gguf_facts(pairs: Mapping[str, Any], tensors: list[Tensor]) -> Facts:
-    architecture = str(pairs.get("general.architecture", "")) or None
+    architecture = _word(pairs.get("general.architecture"))
     of = {name: pairs.get(f"{architecture}.{name}") for name in _GGUF_NAMES}
     heads = _whole(of["attention.head_count"])
     layers = _whole(of["block_count"])
@@ -176,7 +177,7 @@ def _gguf_facts(pairs: Mapping[str, Any], tensors: list[Tensor]) -> Facts:
     names = {tensor.name for tensor in tensors}
     return Facts(
         architecture=architecture,
-        name=str(pairs.get("general.name", "")) or None,
+        name=_word(pairs.get("general.name")),
         layers=layers,
         heads=heads,
         kv_heads=_whole(of["attention.head_count_kv"]) or heads,
@@ -210,7 +211,8 @@ _GGUF_NAMES: Final = (
 
 def _quantization(pairs: Mapping[str, Any], tensors: list[Tensor]) -> str | None:
     """The type that the file states, else the type of most of its values."""
-    if (stated := pairs.get("general.file_type")) in _FILE_TYPES:
+    stated = pairs.get("general.file_type")
+    if isinstance(stated, int) and stated in _FILE_TYPES:
         return _FILE_TYPES[stated]
     by_type: dict[int, int] = {}
     for tensor in tensors:
@@ -298,8 +300,8 @@ def config_json(given: bytes | Mapping[str, Any]) -> Facts:
     kinds = config.get("layer_types")
     architectures = whole.get("architectures")
     return Facts(
-        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else None,
-        name=str(config["model_type"]) if "model_type" in config else None,
+        architecture=_word(architectures[0]) if isinstance(architectures, list) and architectures else None,
+        name=_word(config.get("model_type")),
         layers=layers,
         heads=heads,
         kv_heads=_first(config, "num_key_value_heads", "multi_query_group_num", "n_head_kv") or heads,
@@ -309,7 +311,7 @@ def config_json(given: bytes | Mapping[str, Any]) -> Facts:
         vocab=_first(config, "vocab_size"),
         context_length=_first(config, "max_position_embeddings", "n_positions", "seq_length", "max_target_positions"),
         quantization=_stated_quantization(whole),
-        dtype=str(config.get("dtype") or config.get("torch_dtype") or "") or None,
+        dtype=_word(config.get("dtype") or config.get("torch_dtype")),
         mla_rank=_first(config, "kv_lora_rank"),
         mla_rope=_first(config, "qk_rope_head_dim"),
         sliding_window=window,
@@ -332,6 +334,11 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**9 else 0
 
 
+def _word(value: object) -> str | None:
+    """A name, as far as it is shown."""
+    return value[:MOST_SHOWN] or None if isinstance(value, str) else None
+
+
 def _first(config: Mapping[str, Any], *names: str) -> int:
     return next((found for name in names if (found := _whole(config.get(name)))), 0)
 
@@ -348,7 +355,7 @@ def _ffn(config: Mapping[str, Any], hidden: int) -> int:
 
 def _stated_quantization(config: Mapping[str, Any]) -> str | None:
     stated = config.get("quantization_config") or config.get("compression_config")
-    return str(stated.get("quant_method") or "") or None if isinstance(stated, dict) else None
+    return _word(stated.get("quant_method")) if isinstance(stated, dict) else None
 
 
 def _parameters(config: Mapping[str, Any], layers: int, hidden: int, heads: int) -> int:

@@ -89,7 +89,9 @@ def activation_bytes(facts: Facts, batched_tokens: int, sequences: int = SEQUENC
 
 
 def estimate(spec: Spec, facts: Facts, gpu_count: int) -> Estimate:
-    return _llamacpp(spec, facts, gpu_count) if spec.engine == "llamacpp" else _paged(spec, facts, gpu_count)
+    """With `gpu_count` GPUs on the host, of which the spec may choose some, or none."""
+    count = gpu_count if spec.gpus is None else min(gpu_count, len(spec.gpus))
+    return _llamacpp(spec, facts, count) if spec.engine == "llamacpp" else _paged(spec, facts, count)
 
 
 def _paged(spec: Spec, facts: Facts, gpu_count: int) -> Estimate:
@@ -110,7 +112,8 @@ def _paged(spec: Spec, facts: Facts, gpu_count: int) -> Estimate:
         utilization=utilization if gpu_count and not speech else 1.0,
         note="The engine's memory is that of its files and about half a GiB."
         if speech
-        else f"KV cache of one sequence of {context} tokens. The engine fills {utilization:.0%} of each GPU.",
+        else f"KV cache of one sequence of {context} tokens."
+        + (f" The engine fills {utilization:.0%} of each GPU." if gpu_count else ""),
     )
 
 
@@ -118,7 +121,7 @@ def _llamacpp(spec: Spec, facts: Facts, gpu_count: int) -> Estimate:
     """All layers on one GPU; or the share of `gpu_layers`, and the rest in the host's memory, which is not counted."""
     on_gpu = bool(gpu_count) and spec.gpu_layers != 0
     share = min(1.0, spec.gpu_layers / (facts.layers + 1)) if on_gpu and spec.gpu_layers and facts.layers else 1.0
-    spread = max(1, len(spec.gpus or ()) or gpu_count) if on_gpu else 1
+    spread = gpu_count if on_gpu else 1
     context = spec.context_length or LLAMACPP_CONTEXT
     sequences = spec.max_sequences or 1
     ubatch = value_of(spec.arguments, "--ubatch-size", "-ub") or UBATCH

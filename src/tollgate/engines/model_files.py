@@ -12,7 +12,7 @@ _QUANTIZATION = re.compile(
 )
 PREFERRED: Final = ("Q4_K_M", "Q4_K_XL", "Q5_K_M", "Q4_K_S", "Q6_K", "Q8_0")
 """Of several quantisations: small enough, and good enough. Else the first by name."""
-WEIGHTS: Final = (".safetensors", ".bin")
+WEIGHTS: Final = (".safetensors", ".bin", ".onnx")
 BESIDES: Final = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py", ".yaml")
 LEFT_OUT: Final = ("original", "onnx", "openvino", "coreml", "flax_model", "tf_model", "training_args")
 

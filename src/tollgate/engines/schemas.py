@@ -1,8 +1,9 @@
 """What a deployment runs, and what a host can do."""
 
+import re
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 Engine = Literal["vllm", "sglang", "llamacpp", "tgi", "whisper", "tts", "custom"]
 Kind = Literal["text", "transcription", "speech"]
@@ -71,6 +72,11 @@ class Spec(Strict):
     trust_remote_code: bool = False
 
 
+def version_or_none(given: object) -> str | None:
+    """What is not known to be one counts as not known."""
+    return given if isinstance(given, str) and re.fullmatch(r"\d{1,2}\.\d{1,2}", given) else None
+
+
 class Gpu(BaseModel):
     """A GPU of a host, as its agent sees it."""
 
@@ -80,7 +86,7 @@ class Gpu(BaseModel):
     name: str = ""
     memory_total_bytes: int = 0
     memory_used_bytes: int = 0
-    compute_capability: str | None = Field(default=None, pattern=r"^\d{1,2}\.\d{1,2}$")
+    compute_capability: Annotated[str | None, BeforeValidator(version_or_none)] = None
 
 
 class Capabilities(BaseModel):

@@ -39,8 +39,7 @@ FIELDS: Final[Mapping[str, str]] = {
 
 SAMPLING: Final[Flags] = frozenset({
     "--temperature", "--temp", "--top-p", "--top-k", "--min-p", "--repetition-penalty", "--repeat-penalty",
-    "--presence-penalty", "--frequency-penalty", "--max-tokens", "--stop", "--seed", "-s", "--n", "-n", "--predict",
-    "--n-predict", "--logit-bias",
+    "--presence-penalty", "--frequency-penalty", "--max-tokens", "--seed", "--logit-bias",
 })  # fmt: skip
 
 _HUGGING_FACE: Final[Flags] = frozenset({
@@ -113,7 +112,7 @@ def _of_a_flag(spec: Spec, flag: str, host_allows: Flags) -> Iterator[Warning]:
     elif flag in FIELDS and flag not in ALLOWED[spec.engine]:
         field = FIELDS[flag]
         yield _error("Flag with a field", f"{flag} is the field {field}.", f"Set {field} and remove {flag}.")
-    elif flag in SAMPLING and flag not in ALLOWED[spec.engine] | host_allows:
+    elif flag in SAMPLING and spec.engine != "custom" and flag not in ALLOWED[spec.engine] | host_allows:
         yield Warning(
             severity="warning",
             category="args",

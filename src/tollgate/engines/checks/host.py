@@ -124,7 +124,7 @@ def _number_formats(spec: Spec, gpus: list[Gpu]) -> Iterator[Warning]:
 
 
 def _memory(spec: Spec, facts: Facts, host: Capabilities) -> Iterator[Warning]:
-    made = estimate(spec, facts, len(spec.gpus or host.gpus))
+    made = estimate(spec, facts, len(host.gpus))
     if host.gpus and not made.on_host_memory:
         fits = made.fits(host)
         if len(fits) < spec.tensor_parallel:
