@@ -26,6 +26,7 @@ from tollgate.engines.schemas import HubSource
 from tollgate.process import logs
 
 SCRAPE_SECONDS: Final = 2.0
+LOG_SECONDS: Final = 5.0
 NO_SUCH_PROGRAM: Final = frozenset({125, 126, 127})
 """Exit codes of a shell and of a container client that could not start the engine."""
 NOTHING_LEFT: Final = Look(leads=False, left=False, exit_code=None)
@@ -72,6 +73,7 @@ class Deployment:
         self._ready: asyncio.Task[None] | None = None
         self._scrape: asyncio.Task[None] | None = None
         self._scraped_at = 0.0
+        self._log_read_at = 0.0
         self._terminated_at: float | None = None
         self._killed_at: float | None = None
         self._ended_at: float | None = None
@@ -333,6 +335,7 @@ class Deployment:
                     await self.run.engine.refresh_log()
             case "unknown" | "loading":
                 self._await_answer()
+                await self._read_log()
             case "running":
                 self._watch()
             case "stopping":
@@ -345,6 +348,13 @@ class Deployment:
     def _await_answer(self) -> None:
         if self.run and self._ready is None:
             self._ready = asyncio.create_task(self.run.become_ready())
+
+    async def _read_log(self) -> None:
+        """Of a container, whose log is not written by itself: that it grows is progress."""
+        now = self._clock()
+        if self.run and now - self._log_read_at >= LOG_SECONDS:
+            self._log_read_at = now
+            await self.run.engine.refresh_log()
 
     def _watch(self) -> None:
         now = self._clock()
