@@ -28,8 +28,8 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-up: $(RULE)/.run ## Start Tollgate here, with a database of its own and a demo key
-	@"$(VENV)/bin/python" -m tollgate demo
+up: $(RULE)/.run $(if $(LOCAL),$(RULE)/.agent) ## Start Tollgate here, with a database of its own and a demo key (LOCAL=1: and models)
+	@"$(VENV)/bin/python" -m tollgate demo $(if $(LOCAL),--local)
 
 stack: ## Start everything in Docker: API, nginx, Postgres, Redis, Prometheus, Grafana, pgAdmin
 	@deploy/stack.sh
@@ -106,6 +106,10 @@ $(RULE)/bin/uv:
 
 $(RULE)/.run: $(RULE)/bin/uv uv.lock pyproject.toml
 	@$(call quietly,$(SYNC))
+	@touch "$@"
+
+$(RULE)/.agent: $(RULE)/.run
+	@$(call quietly,$(SYNC) --extra agent)
 	@touch "$@"
 
 $(RULE)/.dev: $(RULE)/bin/uv uv.lock pyproject.toml

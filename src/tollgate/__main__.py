@@ -1,4 +1,4 @@
-"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, rotate-vault, hf-token, demo.
+"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, rotate-vault, hf-token, demo, agent.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings, 3 the books were rewritten since a head was taken.
 What went wrong is one line on stderr.
@@ -7,11 +7,13 @@ What went wrong is one line on stderr.
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import secrets
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
@@ -49,6 +51,8 @@ DEMO_CREDITS = 5
 OPERATORS = {"id": "org_operators", "name": "Operators", "plan_id": "enterprise"}
 OPERATOR = {"id": "usr_operator", "email": "operator@localhost", "name": "Operator", "role": "admin"}
 DEMO_MODEL = "sandbox/echo"
+AGENT, LOCAL = "agent", "--local"
+LOCAL_INGRESS = "127.0.0.1:8700"
 
 
 class CommandError(Exception):
@@ -60,7 +64,12 @@ class RewrittenError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    is_agent = given[:1] == [AGENT]
+    if is_agent and LOCAL not in given:
+        return _agent(given[1:])
+    options = _parser().parse_args(given[:1] if is_agent else given)
+    options.of_agent = [one for one in given[1:] if one != LOCAL]
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # the server knows only that one
     try:
@@ -97,6 +106,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tollgate: {error.message} ({error.code})", file=sys.stderr)
         return 1
     return 0
+
+
+def _agent(arguments: Sequence[str]) -> int:
+    """Needs none of the settings, since it runs on another machine. Only here is it imported."""
+    program = importlib.import_module("tollgate.agent.program")
+    return int(program.main(arguments))
+
+
+def local_agent(chosen: Settings, options: argparse.Namespace) -> None:
+    """Run models on this machine for a Tollgate server: `agent --help` lists the flags."""
+    address = f"http://127.0.0.1:{chosen.port}"
+    directory = chosen.data_folder / "agent"
+    arguments = ["--server", address, "--data-dir", str(directory), "--end-engines"]
+    arguments += ["--ingress", LOCAL_INGRESS, "--ingress-url", f"http://{LOCAL_INGRESS}"]
+    if not (directory / "identity.json").exists():
+        with _database(chosen, created=False):
+            made = _through_the_door(chosen, lambda door: _new_link(console(door, AGENT), chosen, {}, address))
+        enrolment = importlib.import_module("tollgate.agent.enrolment")
+        secret = made["link"].rpartition("/")[2]
+        try:
+            arguments += ["--token", asyncio.run(enrolment.by_link(address, secret, f"http://{LOCAL_INGRESS}"))]
+        except enrolment.NotEnrolled as error:
+            raise CommandError(str(error)) from None
+    if code := _agent([*arguments, *options.of_agent]):
+        raise SystemExit(code)
 
 
 def serve(chosen: Settings, options: argparse.Namespace) -> None:
@@ -275,16 +309,30 @@ def demo(chosen: Settings, options: argparse.Namespace) -> None:
         raise CommandError("demo hands out a key, so it does not run with TOLLGATE_ENV=production; use serve")
     if not chosen.embedded:
         raise CommandError("demo brings a database of its own, and the settings name one: unset that, or use serve")
+    if options.local:
+        chosen = chosen.model_copy(update={"private_upstreams": True})
     with (
         server.bind(chosen.bind_host, chosen.port) as listener,
         _database(chosen),
-        _sandbox(_with_vault(chosen)) as complete,
+        _sandbox(_with_agent_key(_with_vault(chosen))) as complete,
     ):
         secret = _kept(chosen.data_folder / "demo-key", _new_demo_key, key_rules.is_whole)
         address = server.address(listener)
         link = _through_the_door(chosen, lambda door: _seed_demo(door, chosen, secret, address))
         print(_welcome(chosen, address, secret, link), flush=True)
-        server.serve(listener, partial(create_app, _with_agent_key(complete), environ=options.environ))
+        with _agent_beside() if options.local else contextlib.nullcontext():
+            server.serve(listener, partial(create_app, complete, environ=options.environ))
+
+
+@contextlib.contextmanager
+def _agent_beside() -> Iterator[None]:
+    """An agent on this machine. It waits for the server, and ends its engines when the server has ended."""
+    agent = subprocess.Popen([sys.executable, "-m", "tollgate", AGENT, LOCAL], start_new_session=True)
+    try:
+        yield
+    finally:
+        agent.terminate()
+        agent.wait()
 
 
 async def _seed_demo(door: Door, chosen: Settings, secret: str, address: str) -> str:
@@ -478,7 +526,8 @@ def _parser() -> argparse.ArgumentParser:
     add("rotate-vault", rotate_vault, parents=[reports])
     printing = add("hf-token", hf_token)
     printing.add_argument("name", nargs="?", default="default", help="the name of the token; default if not said")
-    add("demo", demo)
+    add("demo", demo).add_argument(LOCAL, action="store_true", help="run models on this machine, too")
+    add(AGENT, local_agent, add_help=False)
     return parser
 
 

@@ -51,6 +51,8 @@ def test_the_floors_hold(copy: Path) -> None:
         ("health/store.py", "import tollgate.health.routes"),
         ("sandbox/app.py", "import tollgate.process.clock"),
         ("app.py", "import tollgate.sandbox.app"),
+        ("app.py", "import tollgate.agent.phases"),
+        ("agent/tasks.py", "import tollgate.settings"),
         ("newcomer/__init__.py", "import tollgate.core.money"),
     ],
 )

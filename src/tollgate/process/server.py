@@ -38,7 +38,7 @@ class PortTaken(Exception):
     """The server cannot listen. The message is one line for the terminal."""
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, remedy: str = "choose another with PORT") -> socket.socket:
     """Binds the port before anything else is started, so that a port in use is reported at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -48,9 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise PortTaken(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with PORT"
-        ) from None
+        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror or error}; {remedy}") from None
     return listener
 
 
