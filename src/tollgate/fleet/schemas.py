@@ -140,7 +140,10 @@ class Sync(Report):
         json_schema_extra={"examples": [{"incarnation": "5f0c", "seq": 1, "agent_version": "0.1.0"}]}
     )
 
-    incarnation: str = Field(pattern=r"^[0-9a-f]{1,64}$", description="Which agent this is: it stays while the agent starts again in its place.")
+    incarnation: str = Field(
+        pattern=r"^[0-9a-f]{1,64}$",
+        description="Which agent this is: it stays while the agent starts again in its place.",
+    )
     seq: int = Field(ge=0, le=2**53, description="A number that was seen before changes nothing.")
     known_version: Count | None = Field(None, description="The desired_version that the agent has.")
     agent_version: Word
