@@ -118,9 +118,10 @@ async def test_the_catalogue_has_the_prices_that_a_plan_is_charged_and_is_refres
         await page.route("**/admin/cache-status", _not_read)
         await page.reload()
         await expect(page.get_by_text("This server has not read the list since it started.")).to_be_visible()
-        await page.unroute("**/admin/cache-status")
+        await page.route("**/admin/refresh-models", _read_from_then_on)
         await page.get_by_role("button", name="Load now").click()
         await expect(page.locator(".tiles")).to_contain_text("healthy")
+        await page.unroute("**/admin/refresh-models")
 
         model = f"our/cached-{secrets.token_hex(4)}"
         await _alias(page, model, "sandbox/echo")
@@ -143,6 +144,11 @@ async def _not_read(route: Route) -> None:
     state = await answer.json()
     state["live"]["instance"]["age_seconds"] = None
     await route.fulfill(response=answer, json=state)
+
+
+async def _read_from_then_on(route: Route) -> None:
+    await route.request.frame.page.unroute("**/admin/cache-status")
+    await route.continue_()
 
 
 async def _alias(page: Page, name: str, *models: str) -> None:

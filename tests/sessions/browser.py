@@ -20,7 +20,7 @@ SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
 @contextlib.asynccontextmanager
 async def browser(door: Door, address: str | None = None, **settings: str) -> AsyncIterator[httpx.AsyncClient]:
     """The whole app, seen from a page of its own host, at an address that no other test has."""
-    app = create_app(read({"KEY_PEPPER": PEPPER, **settings}), door=door)
+    app = create_app(read({"KEY_PEPPER": PEPPER, "AGENT_KEY": "a" * 32, **settings}), door=door)
     transport = httpx.ASGITransport(app, client=(address or new_address(), 1234))
     async with (
         app.router.lifespan_context(app),

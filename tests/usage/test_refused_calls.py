@@ -79,8 +79,8 @@ async def test_counts_of_an_hour_add_up_and_show_the_last_call(
     assert (row["org_id"], row["user_id"], row["model"]) == (someone.org_id, someone.user_id, "maker/model")
     only = {"key_id": someone.key_id, "code": "rate_limit_exceeded", "to": at(3600)}
     file = await operator.get("/admin/usage/refused/export", params=only)
-    (row,) = csv.DictReader(io.StringIO(file.text))
-    assert (row["count"], row["model"], json.loads(row["last"])["facts"]) == ("5", "maker/model", {"needed": 9})
+    (line,) = csv.DictReader(io.StringIO(file.text))
+    assert (line["count"], line["model"], json.loads(line["last"])["facts"]) == ("5", "maker/model", {"needed": 9})
     assert (await operator.get(f"/admin/usage/refused/{row['id']}")).json() == row
     assert (await operator.get("/admin/usage/refused/ref_none")).status_code == 404
 

@@ -20,6 +20,7 @@ RepoFile = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\
 Image = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9_.:/@-]{0,255}$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]{0,63}$")]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f]+$")]
+HostPath = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f]+$")]
 
 
 class Strict(BaseModel):
@@ -39,7 +40,7 @@ class PathSource(Strict):
     """A file or a folder of the host, inside its base directory or its allowed roots."""
 
     type: Literal["path"] = "path"
-    path: str = Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f]+$")
+    path: HostPath
 
 
 Source = Annotated[HubSource | PathSource, Field(discriminator="type")]

@@ -24,6 +24,22 @@ PATTERNS = {
     r"^[0-9]{1,6}(\.[0-9]{1,30})?$": 'must be a decimal number as text, such as "0.000002"',
     r"^UPSTREAM_[A-Z0-9_]{1,119}$": "must begin with UPSTREAM_ and have capital letters, digits and _ only",
     r"^[^\s@\x00-\x1f\x7f]+@[^\s@\x00-\x1f\x7f]+$": "must be an email address",
+    r"^[a-z]{3}_[a-z0-9]+$": "must be an id such as dep_019aa5c1d2e37f60",
+    r"^[0-9a-f]{1,64}$": "must be 1 to 64 hexadecimal digits in lower case",
+    r"^https?://[^\s/@?#]+(/[^\s@?#]*[^\s/@?#])?$": "must be an address that begins with https:// or http://, without "
+    "@, ?, # and a slash at its end",
+    r"^/[^\x00-\x1f\x7f-\x9f]*$": "must be a path that begins with /, without control characters",
+    r"^[^\x00-\x1f]+$": "must not have control characters, such as line breaks",
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$": "must be at most 64 letters, digits and _ . -, the first a letter or digit",
+    r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$": "must be at most 100 letters, digits and _ -, the first a letter or digit",
+    r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,127}$": "must be at most 128 letters, digits and _ . : / @ + -, the first a "
+    "letter or digit",
+    r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}$": "must be the name of a branch, a tag or a commit",
+    r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,95})?$": "must be a repository of the hub, such as "
+    "meta-llama/Llama-3.1-8B-Instruct",
+    r"^[^/\\\x00-\x1f][^\\\x00-\x1f]{0,255}$": "must be the path of a file in the repository, without a slash at its "
+    "beginning",
+    r"^[a-z0-9][A-Za-z0-9_.:/@-]{0,255}$": "must be a container image, such as vllm/vllm-openai:latest",
     r"^[1-5](\d\d|xx)$": "must be an HTTP status such as 404, or 4xx for all from 400 to 499",
 }
 KINDS = {

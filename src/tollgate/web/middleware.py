@@ -67,7 +67,6 @@ class RequestMiddleware:
         self._max_body_bytes = max_body_bytes
         self._larger_bodies = larger_bodies
         self._clock = clock
-        self._log = log.bind()  # once, and not for each line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,7 +90,7 @@ class RequestMiddleware:
         finally:
             route = _route(served)
             seconds = self._clock() - started
-            self._log.info(
+            log.info(
                 "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
             )
             facts = logs.noted()

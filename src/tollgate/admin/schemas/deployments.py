@@ -10,7 +10,7 @@ from tollgate.admin.schemas import pricing
 from tollgate.admin.schemas.hosts import CONTACT, BaseDir, Contact
 from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.admin.schemas.registry import Listing, TokenCount
-from tollgate.engines.schemas import Engine, Kind, Spec, Warning
+from tollgate.engines.schemas import Engine, HostPath, Kind, RepoId, Revision, Spec, Warning
 from tollgate.fleet import rules
 from tollgate.fleet.schemas import HostState, Phase, Wanted
 from tollgate.vault.schemas import TokenName
@@ -276,12 +276,12 @@ class FoldersQuery(HostQuery):
 
 
 class FolderQuery(FoldersQuery):
-    folder: str = Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f]+$")
+    folder: HostPath
 
 
 class HubConfigQuery(HostQuery):
-    repo_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,95})?$")
-    revision: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}$")
+    repo_id: RepoId
+    revision: Revision = "main"
 
 
 class BaseDirBody(ChangeBody):

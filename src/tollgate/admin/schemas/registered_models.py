@@ -1,17 +1,17 @@
 """Models of hosts in the shape of the RK server's clients."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from tollgate.engines.schemas import RepoFile, RepoId, Revision
 from tollgate.web.schemas import ChangeBody, Moment
 
 ModelType = Literal["LLM", "ASR", "TTS"]
 KINDS = {"LLM": "text", "ASR": "transcription", "TTS": "speech"}
 TYPES = {kind: name for name, kind in KINDS.items()}
 OTHER_ENGINES = {"ASR": "whisper", "TTS": "tts"}
-File = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$")]
 
 
 class NewRegisteredModel(ChangeBody):
@@ -22,11 +22,11 @@ class NewRegisteredModel(ChangeBody):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description="Also the name by which clients call it."
     )
-    repo_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,95})?$")
-    revision: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}$")
+    repo_id: RepoId
+    revision: Revision | None = None
     model_type: ModelType
     auto_download: bool = False
-    files: list[File] = Field([], max_length=1000)
+    files: list[RepoFile] = Field([], max_length=1000)
     think: bool = Field(False, description="Accepted and ignored: a reasoning model is not told apart.")
 
     @model_validator(mode="after")
@@ -55,7 +55,7 @@ class NewRegisteredModel(ChangeBody):
 class FilesToDownload(ChangeBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{}]})
 
-    files: list[File] | None = Field(None, max_length=1000, description="In place of those that were named before.")
+    files: list[RepoFile] | None = Field(None, max_length=1000, description="In place of those that were named before.")
 
 
 class Instances(ChangeBody):
