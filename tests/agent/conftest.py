@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from agent import control_plane, host, tiny_model
+from agent import control_plane, host
 from agent.control_plane import ControlPlane
 from agent.host import Agent
 from agent.inside import Inside, inside
+from engines import tiny_model
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model."""
     folder = tmp_path_factory.mktemp("models")
-    tiny_model.write(folder / "tiny.gguf")
+    tiny_model.write_gguf(folder / "tiny.gguf")
     return folder
 
 

@@ -10,8 +10,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from agent import host, tiny_model
+from agent import host
 from agent.inside import Inside
+from engines import tiny_model
 from tollgate.agent.containers import DIRECTORY_LABEL, Containers
 from tollgate.agent.supervisor import SWEEP_SECONDS
 
@@ -60,7 +61,7 @@ def contained(directory: Path, models: Path) -> Inside:
 async def prove(folder: Path) -> None:
     models = folder / "models"
     models.mkdir()
-    spec = host.spec(tiny_model.write(models / "tiny.gguf"), container_image=IMAGE)
+    spec = host.spec(tiny_model.write_gguf(models / "tiny.gguf"), container_image=IMAGE)
     first = contained(folder / "a", models)
     first.want("dep_1", spec)
     running = await first.becomes("dep_1", "running")

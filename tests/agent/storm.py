@@ -12,9 +12,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from agent import control_plane, host, tiny_model
+from agent import control_plane, host
 from agent.control_plane import ControlPlane, until
 from agent.host import Agent
+from engines import tiny_model
 
 NAMES = ("dep_a", "dep_b", "dep_c", "dep_d")
 SETTLES_SECONDS = 60
@@ -25,7 +26,7 @@ def storm(seconds: float, seed: int, folder: Path) -> Counter[str]:
     chance = random.Random(seed)  # noqa: S311
     models = folder / "models"
     models.mkdir()
-    model = tiny_model.write(models / "tiny.gguf")
+    model = tiny_model.write_gguf(models / "tiny.gguf")
     done: Counter[str] = Counter()
     foreign = subprocess.Popen(["sleep", "3600"], start_new_session=True)
     with control_plane.serving() as plane, host.running(plane, folder, models) as agent:

@@ -120,7 +120,7 @@ def _tensors() -> list[_Tensor]:
     ]
 
 
-def write_gguf(file: Path) -> None:
+def write_gguf(file: Path) -> Path:
     """For llama.cpp: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md"""
     facts: dict[str, Any] = {
         "general.architecture": "llama",
@@ -155,6 +155,7 @@ def write_gguf(file: Path) -> None:
         head += struct.pack(f"<{len(one.shape)}QIQ", *reversed(one.shape), 0, place)
         place += len(_aligned(one.content))
     file.write_bytes(_aligned(head) + b"".join(_aligned(one.content) for one in tensors))
+    return file
 
 
 def _aligned(content: bytes) -> bytes:

@@ -41,7 +41,7 @@ def llamacpp(folder: Path) -> Iterator[Engine]:
     assert found is not None
     assert found.origin is not None
     programs = Path(found.origin).parent / "bin"
-    tiny_model.write_gguf(model := folder / "tiny.gguf")
+    model = tiny_model.write_gguf(folder / "tiny.gguf")
     options = ("-m", model, "--alias", MODEL, "-c", "16384", "-np", "4", "--embeddings", "--pooling", "mean")
     command = [programs / "llama-server", *options, "--jinja", "--api-key", KEY]
     with _listening(command, "/health", folder, "llamacpp", LD_LIBRARY_PATH=str(programs)) as engine:

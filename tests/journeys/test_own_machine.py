@@ -1,0 +1,101 @@
+"""A model on this machine: `make up LOCAL=1`, from a file to a customer's paid calls, with llama-server."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from agent.host import llama_server
+from engines.tiny_model import ENDLESS, SAYS, write_gguf
+from journeys.home import Home, Server, wait_until
+from sandbox.serving import PATIENCE_SECONDS
+from servers.process import free_port
+
+CHAT = "/v1/chat/completions"
+MODEL = "our/tiny"
+PROMPT_NANOS, OUTPUT_NANOS = 1_000, 2_000
+ENDLESS_TOKENS = 900
+PRICING = {"prompt": "0.000001", "completion": "0.000002"}
+
+
+@contextlib.contextmanager
+def operator_of(server: Server) -> Iterator[httpx.Client]:
+    """Signed in by the link that the demo prints."""
+    (secret,) = re.findall(r"#/sign-in/([\w-]{43})\n", server.printed)
+    with client(server, origin=server.address) as made:
+        made.post("/auth/sign-in", json={"link": secret}).raise_for_status()
+        yield made
+
+
+def client(server: Server, **headers: str) -> httpx.Client:
+    return httpx.Client(base_url=server.address, headers=headers, trust_env=False, timeout=PATIENCE_SECONDS)
+
+
+def changed(operator: httpx.Client, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    answer = operator.request(method, path, json=body, headers={"idempotency-key": os.urandom(8).hex()})
+    assert answer.is_success, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def asked(words: str, **more: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": words}], **more}
+
+
+@pytest.mark.slow
+def test_a_file_becomes_a_model_that_customers_pay_for(home: Home) -> None:
+    binaries = llama_server()
+    settings = {
+        "PORT": str(free_port()),
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": str(binaries),
+    }
+    with home.server("demo", "--local", **settings) as server, operator_of(server) as operator:
+        wait_until(lambda: operator.get("/admin/hosts").json()["data"], "the agent is a host")
+        models = home.data / "agent" / "models"
+        wait_until(models.exists, "the agent has a folder of models")
+        source = {"type": "path", "path": str(write_gguf(models / "tiny.gguf"))}
+        spec = {"engine": "llamacpp", "source": source, "served_name": MODEL, "context_length": 1024, "gpu_layers": 0}
+        id_ = changed(operator, "POST", "/admin/models", {"spec": spec, "pricing": PRICING})["id"]
+        at = f"/admin/models/{id_}"
+        assert changed(operator, "POST", f"{at}/dry-run")["valid"]
+        changed(operator, "POST", f"{at}/start")
+        wait_until(lambda: operator.get(at).json()["offered_as"] == [MODEL], "the model is offered")
+
+        with client(server, authorization=f"Bearer {server.demo_key}") as customer:
+            plain = customer.post(CHAT, json=asked("Hello"))
+            assert plain.json()["choices"][0]["message"]["content"] == SAYS
+            streamed = customer.post(CHAT, json=asked("Hello", stream=True))
+            assert streamed.text.endswith("data: [DONE]\n\n")
+            with customer.stream("POST", CHAT, json=asked(ENDLESS, stream=True, max_tokens=ENDLESS_TOKENS)) as cut:
+                next(cut.iter_raw())
+            wait_until(lambda: _settled(customer, 3), "all calls are settled")
+            rows = customer.get("/user/usage").json()["data"]
+            assert [row["upstream"] for row in rows] == [f"ups_{id_.removeprefix('dep_')}"] * 3
+            of_cut, *of_whole = rows
+            for row in of_whole:
+                assert row["charge_nanos"] == _price(row)
+                assert row["completion_tokens"] == plain.json()["usage"]["completion_tokens"]
+            assert of_cut["estimated"]
+            assert 0 < of_cut["charge_nanos"] <= _price({**of_cut, "completion_tokens": ENDLESS_TOKENS})
+
+            changed(operator, "POST", f"{at}/stop")
+            wait_until(lambda: operator.get(at).json()["phase"] == "stopped", "the model is stopped")
+            assert customer.post(CHAT, json=asked("Hello")).status_code == 404
+        assert server.stop() == 0
+    audit = home.run("audit", **settings)
+    assert (audit.returncode, audit.stderr) == (0, "")
+
+
+def _settled(customer: httpx.Client, count: int) -> bool:
+    states = [row["state"] for row in customer.get("/user/usage").json()["data"]]
+    return states == ["settled"] * count
+
+
+def _price(row: dict[str, Any]) -> int:
+    nanos: int = row["prompt_tokens"] * PROMPT_NANOS + row["completion_tokens"] * OUTPUT_NANOS
+    return nanos
