@@ -135,6 +135,8 @@ async def test_the_catalogue_has_the_prices_that_a_plan_is_charged_and_is_refres
         await expect(page.get_by_role("dialog").get_by_label("Org")).to_have_value(someone.org_id)
         await page.get_by_role("dialog").get_by_role("button", name="Clear").click()
         await expect(page.locator(".toast")).to_have_text("Answers cleared: 1.")
+        async with site.client(operator) as http:
+            await http.delete(f"/admin/models/aliases/{quote(model, safe='')}")
         assert (made.complaints, made.foreign) == ([], [])
 
 
