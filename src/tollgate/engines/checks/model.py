@@ -27,8 +27,8 @@ def check(spec: Spec, facts: Facts | None) -> Iterator[Warning]:
             "info",
             "memory",
             "Files not read",
-            "The model's files are not on the host, so nothing was checked against them.",
-            "Start the download, then ask again.",
+            "The host has not read the model's files yet, so nothing was checked against them.",
+            "Start the model: the host reads them first. Then ask again.",
         )
         return
     yield from _heads(spec, facts)
