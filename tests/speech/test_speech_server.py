@@ -1,4 +1,4 @@
-"""Our server of speech, with a voice of the tests. With the real one: tests/engines/speech_roundtrip.py, by hand."""
+"""Our server of speech, with a voice of the tests. With the real one: tests/engines/test_sound_engines.py, by hand."""
 
 import struct
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """Engine metrics: what engines say of themselves in Prometheus' text format, by the names that each of them uses."""
 
+import contextlib
+import math
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -26,7 +28,8 @@ NAMES: Final = {
         *("llamacpp:kv_cache_usage_ratio", "sglang:token_usage"),
     ),
 }
-_LINE: Final = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{[^}]*\})?\s+(\S+)")
+_LINE: Final = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{([^}]*)\})?\s+(\S+)")
+_LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 MOST_BYTES: Final = 4 * 1024**2
 
 
@@ -50,19 +53,18 @@ class EngineMetrics(NamedTuple):
 def read(text: str) -> EngineMetrics:
     """Values of one name are added up: an engine may have several series, one of each model or rank."""
     sums: dict[str, float] = {}
-    for name, value in _values(text[:MOST_BYTES]):
+    for name, _, value in series(text[:MOST_BYTES]):
         sums[name] = sums.get(name, 0.0) + value
     return EngineMetrics(
         **{field: next((sums[name] for name in names if name in sums), None) for field, names in NAMES.items()}
     )
 
 
-def _values(text: str) -> Iterator[tuple[str, float]]:
+def series(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """The lines of Prometheus' text format, with their labels. Values that are no finite numbers are left out."""
     for line in text.splitlines():
         if found := _LINE.match(line):
-            try:
-                value = float(found[2])
-            except ValueError:
-                continue
-            if value == value and abs(value) != float("inf"):
-                yield found[1], value
+            name, labels, written = found.groups(default="")
+            with contextlib.suppress(ValueError):
+                if math.isfinite(value := float(written)):
+                    yield name, dict(_LABEL.findall(labels)), value

@@ -29,6 +29,8 @@ OUR_SPEECH_SERVER: Final = (sys.executable, "-m", "tollgate.speech")
 """With the Python that the agent has: a `python3` on the PATH need not know it."""
 PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Between two probes of an engine that loads."""
+ON_RECORD: Final = ("generation", "secret", "socket", "port", "health_path", "metrics_path", "probe")
+"""Of a run, beside its claim and its engine."""
 
 
 class NotStartable(Exception):
@@ -63,9 +65,8 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        told = ("generation", "secret", "socket", "port", "health_path", "metrics_path", "probe")
         return {
-            **{name: getattr(self, name) for name in told},
+            **{name: getattr(self, name) for name in ON_RECORD},
             "claim": {"gpus": self.claim.gpus, "bytes_of_each": self.claim.bytes_of_each},
             "engine": self.engine.record,
         }
@@ -109,9 +110,8 @@ def adopted(record: dict[str, Any], containers: Containers | None) -> Run | None
         found = EngineContainer(containers, engine["name"], Path(engine["log"]))
     else:
         return None
-    told = ("generation", "secret", "socket", "port", "health_path", "metrics_path", "probe")
     claim = Claim(tuple(record["claim"]["gpus"]), record["claim"]["bytes_of_each"], starts=False)
-    return Run(**{name: record[name] for name in told}, claim=claim, engine=found, is_adopted=True)
+    return Run(**{name: record[name] for name in ON_RECORD}, claim=claim, engine=found, is_adopted=True)
 
 
 class Launch:

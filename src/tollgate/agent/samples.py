@@ -4,22 +4,20 @@ agent is told their addresses. What is not there is left out."""
 import asyncio
 import contextlib
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import httpx
 
 from tollgate.agent.claims import Gpu
+from tollgate.agent.engine_metrics import series
 from tollgate.process.clock import Monotonic
 
 SAMPLE_SECONDS: Final = 60.0
 GPU_SECONDS: Final = 5.0
 MIB: Final = 1024**2
 CGROUP: Final = Path("/sys/fs/cgroup")
-_SERIES: Final = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{([^}]*)\})?\s+(\S+)", re.MULTILINE)
-_LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 
 
 class Sampler:
@@ -209,13 +207,6 @@ _DCGM: Final = {
     "DCGM_FI_DEV_FB_RESERVED": "reserved",
     "DCGM_FI_DEV_GPU_TEMP": "temperature",
 }
-
-
-def series(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    """The lines of Prometheus' text format, with their labels."""
-    for name, labels, value in _SERIES.findall(text):
-        with contextlib.suppress(ValueError):
-            yield name, dict(_LABEL.findall(labels)), float(value)
 
 
 class _Nvml:

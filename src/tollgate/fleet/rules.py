@@ -155,19 +155,12 @@ def _estimate(spec: Spec, facts: Facts | None, host: Capabilities | None) -> dic
     if facts is None:
         return {"vram_estimate_gb": None, "vram_estimate": None, "fits_gpus": None}
     made = memory.estimate(spec, facts, len(spec.gpus or (host.gpus if host else ())))
-    sizes = {name: round(getattr(made, name), 2) for name in SIZES}
-    named = {"params_b": facts.billions, "gpu_count": made.gpu_count, "note": made.note}
+    sizes = made.as_json()
     return {
         "vram_estimate_gb": sizes["total_per_gpu_gb"],
-        "vram_estimate": {**named, "model_weights_gb": sizes["weights_gb"], **sizes},
+        "vram_estimate": {"params_b": facts.billions, "model_weights_gb": sizes["weights_gb"], **sizes},
         "fits_gpus": list(made.fits(host)) if host else None,
     }
-
-
-SIZES: Final = (
-    "weights_gb", "kv_cache_gb", "activations_gb", "overhead_gb", "total_per_gpu_gb", "required_vram_gb",
-)  # fmt: skip
-"""Of an estimate, in GiB."""
 
 
 def summary(hosts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

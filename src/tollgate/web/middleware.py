@@ -65,7 +65,7 @@ class RequestMiddleware:
         headers = SECURITY_HEADERS | (OVER_TLS_ONLY if production else {})
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._max_body_bytes = max_body_bytes
-        self._larger_bodies = larger_bodies
+        self._larger_bodies = {start: max(most, max_body_bytes) for start, most in larger_bodies.items()}
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +100,7 @@ class RequestMiddleware:
 
     async def _respond(self, scope: Scope, sent: Mapping[str, str], receive: Receive, response: "_Response") -> None:
         larger = (most for start, most in self._larger_bodies.items() if scope["path"].startswith(start))
-        body = _Body(receive, max(self._max_body_bytes, *larger, 0), announced_bytes(sent))
+        body = _Body(receive, next(larger, self._max_body_bytes), announced_bytes(sent))
         try:
             await (self._cors.preflight(scope, sent) or self._app)(scope, body.receive, response.send)
         except Exception:  # the last handler: logs the cause, and answers in our shape
