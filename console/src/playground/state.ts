@@ -149,10 +149,11 @@ async function answer(asked: Turn[], id: string): Promise<void> {
 
 const remember = () => history.keep({ id: conversation.value, at: Date.now(), draft: draft.value, turns: turns.value });
 
-const PAUSES_MS = [0, 1000, 2000, 4000, 8000, 16_000, 30_000];
+const PAUSES_MS = [0, 1000, 2000, 3000, 4000, 4000, 4000, 4000, 8000, 16_000, 30_000];
 
 /** The headers of speech, and those of an answer that was stopped, leave before the charge is known. So it is read of
- * the request, while the answer is shown. */
+ * the request, while the answer is shown. The sweeper looks the charge up every 15 seconds: until it has had its turn,
+ * the pauses are short. */
 async function chargeOf(usageId: string, isShown: () => boolean): Promise<string | null> {
   for (const pause of PAUSES_MS) {
     await new Promise((resolve) => setTimeout(resolve, pause));
