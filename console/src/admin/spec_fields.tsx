@@ -81,8 +81,14 @@ export function SpecFields({ engine, host, start }: { engine: Engine; host: Host
         </div>
       )}
       <div class="pair">
-        {number("context_length", "Context, in tokens", { min: 16, placeholder: "As the model has" })}
-        {number("max_sequences", "Sequences at a time", { min: 1, placeholder: "As the engine decides" })}
+        {number("context_length", "Context, in tokens", {
+          min: 16,
+          placeholder: engine === "llamacpp" ? "4096" : "As the model has",
+        })}
+        {number("max_sequences", "Sequences at a time", {
+          min: 1,
+          placeholder: engine === "llamacpp" ? "1" : "As the engine decides",
+        })}
         {number("gpu_layers", "Layers on the GPU", { min: 0, placeholder: "All", hint: "0 runs it on the processor." })}
         {number("tensor_parallel", "GPUs for one model", { min: 1, max: 64, placeholder: "1" })}
         {number("gpu_memory_utilization", "Share of each GPU's memory", {
