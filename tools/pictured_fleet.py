@@ -52,8 +52,16 @@ INSPECTED = {
     "safetensor_info": {"file_count": 4, "total_size_gb": 15.0, "torch_dtype": "bfloat16"},
     "gguf_groups": [
         GGUF,
-        {**GGUF, "display_name": "Llama-3.3-70B (Q8_0)", "quant_type": "Q8_0", "files": ["Llama-3.3-70B-00001-of-00003.gguf"],
-         "expected_parts": 3, "actual_parts": 2, "status": "incomplete", "can_use": False},
+        {
+            **GGUF,
+            "display_name": "Llama-3.3-70B (Q8_0)",
+            "quant_type": "Q8_0",
+            "files": ["Llama-3.3-70B-00001-of-00003.gguf"],
+            "expected_parts": 3,
+            "actual_parts": 2,
+            "status": "incomplete",
+            "can_use": False,
+        },
     ],
     "tokenizer_files": ["tokenizer.json", "tokenizer_config.json"],
     "missing": [],
@@ -61,7 +69,7 @@ INSPECTED = {
     "params_b": 8.03,
     "engine_recommendation": {"recommended": "either", "reason": "There are safetensors and GGUF files."},
     "facts": FACTS,
-}  # fmt: skip
+}
 PRICES = {"prompt": "0.0000002", "completion": "0.0000006"}
 FIGURES = {
     "requests_running": 12,
@@ -74,6 +82,19 @@ FIGURES = {
     "latency_p95_ms": 11_800,
     "cache_usage": 0.412,
     "in_flight": 14,
+}
+
+PROGRESS = {
+    "file": "model-00003-of-00008.safetensors",
+    "bytes_done": 21_400_000_000,
+    "bytes_total": 61_100_000_000,
+    "bytes_per_second": 92_000_000.0,
+    "seconds_left": 431.5,
+}
+DIAGNOSIS = {
+    "title": "Too little GPU memory for the KV cache",
+    "message": "One sequence of 131072 tokens needs 16 GiB.",
+    "fixes": ["Lower context_length to 24064, or use kv_cache_dtype fp8."],
 }
 
 
@@ -126,22 +147,14 @@ class Fleet:
         failed = await self._model(big, "our/too-large")
         await self._model(big, "our/stopped", wanted="stopped")
         lost = await self._model(silent, "our/on-the-silent-host", pricing=PRICES)
-        title, fix = (
-            "Too little GPU memory for the KV cache",
-            "Lower context_length to 24064, or use kv_cache_dtype fp8.",
-        )
         await big.sync(
             observations=[
                 _seen(running, "running", facts=FACTS, measured={"loading_seconds": 26.4, "memory_gib": 15.02}),
-                _seen(fetching, "downloading", progress={
-                    "file": "model-00003-of-00008.safetensors", "bytes_done": 21_400_000_000, "bytes_total": 61_100_000_000,
-                    "bytes_per_second": 92_000_000.0, "seconds_left": 431.5,
-                }),
-                _seen(failed, "failed", failures=3, detail="The engine ended with exit code 1.", facts=FACTS,
-                      diagnosis={"title": title, "message": "One sequence of 131072 tokens needs 16 GiB.", "fixes": [fix]}),
+                _seen(fetching, "downloading", progress=PROGRESS),
+                _seen(failed, "failed", failures=3, detail="The engine ended with exit code 1.", diagnosis=DIAGNOSIS),
             ],
             metrics=[{"deployment_id": running, **FIGURES}],
-        )  # fmt: skip
+        )
         await silent.sync(observations=[_seen(lost, "running", facts=FACTS)])
 
     async def _model(self, agent: Agent, name: str, **given: Any) -> str:
@@ -172,7 +185,7 @@ def _samples(seed: int) -> list[tuple[datetime, dict[str, Any]]]:
         (now - timedelta(minutes=minute), _sample(chance, minute))
         for minute in range(1, 1430)
         if not 500 < minute < 620
-    ]  # fmt: skip
+    ]
 
 
 def _sample(chance: random.Random, minute: int) -> dict[str, Any]:

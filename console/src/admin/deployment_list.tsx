@@ -39,6 +39,7 @@ export function DeploymentList({ hostId }: { hostId?: string }) {
             </>
           ),
           number: true,
+          wide: true,
         },
         { name: "First token", of: ({ metrics }) => <Duration ms={metrics?.ttft_p50_ms} />, number: true, wide: true },
       ]}

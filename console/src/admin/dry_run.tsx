@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { asProblem, type Problem } from "../parts/api";
+import { Waiting } from "../parts/data";
 import { Secret } from "../parts/dialogs";
 import { ProblemBox } from "../parts/problems";
 import { type Answer, send } from "../parts/session";
@@ -44,7 +45,7 @@ export function DryRunShown({
   missing?: ComponentChildren;
 }) {
   if (problem) return <ProblemBox problem={problem} title="It could not be started like this" />;
-  if (!found) return <p class="soft">{missing ?? "One moment…"}</p>;
+  if (!found) return missing ? <p class="soft">{missing}</p> : <Waiting />;
   return (
     <div class="dry-run" role="status">
       <p>

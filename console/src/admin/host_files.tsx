@@ -29,8 +29,8 @@ export const Files = ({ host }: { host: Host }) =>
 
 function BaseDir({ host }: { host: Host }) {
   const submit = async (values: Values) => {
-    const body = { base_dir: values.text("base_dir") };
-    await change("put", "/admin/models/base-dir", { query: { host_id: host.id }, body });
+    const body = { base_dir: values.optional("base_dir") };
+    await change("patch", "/admin/hosts/{host_id}", { path: { host_id: host.id }, body });
     notify("The agent looks there from its next call on.");
   };
   const { roots } = capabilitiesOf(host);
@@ -39,13 +39,12 @@ function BaseDir({ host }: { host: Host }) {
       <Input
         label="Folder"
         name="base_dir"
-        required
         spellcheck={false}
         placeholder={roots[0] ?? "/srv/models"}
         defaultValue={host.base_dir ?? ""}
         hint={
           <>
-            Without one: the first that the agent's command line allows. It allows{" "}
+            Empty: the first that the agent's command line allows. It allows{" "}
             {roots.map((root) => (
               <code key={root}>{root} </code>
             ))}
@@ -104,8 +103,8 @@ function Contents({ host, folder, found }: { host: Host; folder: string; found: 
             { name: "Format", of: ({ format }) => format, wide: true },
             { name: "Quantisation", of: ({ quantization }) => quantization ?? "–", wide: true },
             { name: "Parts", of: ({ parts }) => parts, wide: true },
-            { name: "Size", of: ({ bytes }) => sized(bytes), number: true },
-            { name: "State", of: ({ state }) => <Status of={state} /> },
+            { name: "Size", of: ({ bytes }) => sized(bytes), number: true, wide: true },
+            { name: "State", of: ({ state }) => <Status of={state} />, wide: true },
             {
               name: "",
               of: ({ path, name, usable }) =>
