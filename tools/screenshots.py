@@ -305,7 +305,7 @@ async def take_views(
                     await visit.sign_in(page, someone.secret)
                     await visit.page.goto(f"{address}/{page}#/{view.format(**ids)}")
                     await visit.page.wait_for_load_state("networkidle")
-                    await visit.page.wait_for_function("!document.querySelector('.waiting-lines')")
+                    await expect(visit.page.locator(".waiting-lines")).to_have_count(0)
                     whole = await visit.page.evaluate("document.querySelector('.view').scrollHeight") + BELOW
                     await visit.page.set_viewport_size({"width": width, "height": max(height, min(whole, HIGHEST))})
                     await visit.page.screenshot(path=FOLDER / f"{picture}.png")

@@ -318,15 +318,21 @@ function priceOf({ pricing, kind }: Deployment): string {
     : `${of("prompt")} in, ${of("completion")} out, a million tokens`;
 }
 
-/** What operators did with it. Phases before the present one are not kept. */
+/** What operators did with it. */
 function History({ row }: { row: Deployment }) {
   const query = { target_id: row.id, hours: 720, limit: 50 };
   const loaded = useData("/admin/audit-logs", { query });
   return (
     <Panel title="What was done with it, in 30 days">
       <p class="soft">
-        It is {row.phase} since <When at={row.phase_since} seconds />; started <When at={row.last_started_at} />,
-        stopped <When at={row.last_stopped_at} />.
+        It is {row.phase}
+        {row.phase_since && (
+          <>
+            {" "}
+            since <When at={row.phase_since} seconds />
+          </>
+        )}
+        . Phases before are not kept.
       </p>
       <List
         loaded={loaded}

@@ -75,7 +75,7 @@ function AllHosts() {
               ),
               wide: true,
             },
-            { name: "Models that run", of: ({ running, models }) => `${running} of ${models}`, number: true },
+            { name: "Running", of: ({ running, models }) => `${running} of ${models}`, number: true },
             { name: "Version", of: (host) => host.agent_version ?? "–", wide: true },
           ]}
         />
