@@ -76,8 +76,7 @@ interface HubConfig {
   params_b?: number | null;
   max_position_embeddings?: number | null;
   files: string[];
-  file_bytes?: Record<string, number>;
-  gguf_groups?: { quant_type: string | null; files: string[]; is_complete: boolean }[];
+  gguf_groups?: { quant_type: string | null; files: string[]; bytes: number; is_complete: boolean }[];
   facts?: FileFacts;
 }
 
@@ -188,9 +187,9 @@ function Told({ found, group, choose }: { found: HubConfig; group: string; choos
           <span>Quantisation</span>
           <select value={group} onChange={(event) => choose(event.currentTarget.value)}>
             <option value="">What the engine prefers</option>
-            {groups.map(({ quant_type, files }) => (
+            {groups.map(({ quant_type, files, bytes }) => (
               <option key={files[0]} value={files[0]}>
-                {quant_type ?? files[0]} · {sized(bytesOf(found, files))}
+                {quant_type ?? files[0]} · {sized(bytes)}
               </option>
             ))}
           </select>
@@ -200,13 +199,10 @@ function Told({ found, group, choose }: { found: HubConfig; group: string; choos
   );
 }
 
-const bytesOf = ({ file_bytes = {} }: HubConfig, files: string[]): number =>
-  files.reduce((sum, name) => sum + (file_bytes[name] ?? 0), 0);
-
 function ofHub(repo: string, revision: string, found: HubConfig | null, first: string): Chosen {
   const group = found?.gguf_groups?.find(({ files }) => files[0] === first);
   const hasTensors = found?.files.some((name) => name.endsWith(".safetensors"));
-  const weights = group && found ? { weight_bytes: bytesOf(found, group.files) } : {};
+  const weights = group ? { weight_bytes: group.bytes } : {};
   return {
     source: { type: "hub", repo_id: repo, revision: revision || "main", files: group?.files ?? [] },
     facts: found?.facts ? { ...found.facts, ...weights } : null,

@@ -193,9 +193,13 @@ async def config(hub: str, repo_id: str, revision: str, token: str | None = None
         "architecture": whole.architecture,
         "quantization": whole.quantization,
         "files": sorted(files),
-        "file_bytes": {name: file.size for name, file in sorted(files.items())},
         "gguf_groups": [
-            {"quant_type": group.quantization, "files": list(group.files), "is_complete": group.complete}
+            {
+                "quant_type": group.quantization,
+                "files": list(group.files),
+                "is_complete": group.complete,
+                "bytes": sum(files[name].size for name in group.files),
+            }
             for group in model_files.gguf_groups(files)
         ],
         "facts": whole.model_dump(mode="json"),
