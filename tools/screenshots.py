@@ -15,8 +15,10 @@ from playwright.async_api import Browser, FilePayload, expect
 import pictured
 from completions.test_sound import wav
 from console.browser import Visit, chromium, visiting
+from fleet.agent import Ingress
 from gateway import Upstream, running
 from people import Person
+from pictured_fleet import Fleet
 from sandbox.serving import serving
 from servers.postgres import cluster
 from tollgate.credits import store as credits
@@ -170,6 +172,20 @@ VIEWS = {
         "upstreams?open={upstream}",
         "cache",
         "vault",
+        "hosts",
+        "hosts/{host}",
+        "hosts/{host}/models",
+        "hosts/{host}/files?folder=llama",
+        "hosts/{silent}",
+        "deployments",
+        "deployments/new",
+        "deployments/new?folder=llama&path=%2Fsrv%2Fmodels%2Fllama%2FLlama-3.1-8B-Instruct-Q4_K_M.gguf",
+        "deployments/{running}",
+        "deployments/{running}/log",
+        "deployments/{running}/spec",
+        "deployments/{running}/history",
+        "deployments/{fetching}",
+        "deployments/{failing}",
         "security",
         "security?tab=report",
         "audit",
@@ -192,6 +208,7 @@ VIEWS = {
         "sessions",
     ],
 }
+PHASES = {"running": "running", "downloading": "fetching", "failed": "failing"}
 BELOW = 60
 HIGHEST = 4000
 
@@ -209,7 +226,11 @@ async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
     with (
         serving(sandbox) as upstream,
         running(
-            {"DATABASE_URL": url}, Upstream(sandbox, upstream), PRIVATE_UPSTREAMS="true", VAULT_KEY="5a" * 32
+            {"DATABASE_URL": url},
+            Upstream(sandbox, upstream),
+            PRIVATE_UPSTREAMS="true",
+            VAULT_KEY="5a" * 32,
+            AGENT_KEY="a6" * 20,
         ) as gateway,
     ):
         yield gateway.address, door
@@ -226,6 +247,7 @@ async def _paid(door: Door, nanos: int) -> str:
 
 
 async def take(url: str, wanted: str) -> None:
+    ingress = Ingress()
     async with site(url) as (address, door), chromium() as browser:
         for name, prepare in PICTURES.items():
             for picture, width, height, scheme in _pictures(name, wanted):
@@ -233,7 +255,12 @@ async def take(url: str, wanted: str) -> None:
                 async with visiting(browser, address, width, height, scheme) as visit:
                     await prepare(visit, keys)
                     await visit.page.screenshot(path=FOLDER / f"{picture}.png")
-        await take_views(browser, await _owners(url, door, address), address, wanted)
+        owners = await _owners(url, door, address)
+        headers = {"authorization": f"Bearer {owners.operator.secret}"}
+        with serving(ingress) as ingress_url:
+            async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as http:
+                await Fleet(http, ingress, ingress_url).fill(url)
+            await take_views(browser, owners, address, wanted)
 
 
 async def take_first_views(url: str, wanted: str) -> None:
@@ -273,11 +300,12 @@ async def take_views(
     for page, views in of.items():
         someone = owners.operator if page == "admin" else owners.customer
         for view in views:
-            for picture, width, height, scheme in _pictures(prefix + named(page, view.split("{")[0]), wanted):
+            for picture, width, height, scheme in _pictures(prefix + named(page, view), wanted):
                 async with visiting(browser, address, width, height, scheme) as visit:
                     await visit.sign_in(page, someone.secret)
                     await visit.page.goto(f"{address}/{page}#/{view.format(**ids)}")
                     await visit.page.wait_for_load_state("networkidle")
+                    await expect(visit.page.locator(".waiting-lines")).to_have_count(0)
                     whole = await visit.page.evaluate("document.querySelector('.view').scrollHeight") + BELOW
                     await visit.page.set_viewport_size({"width": width, "height": max(height, min(whole, HIGHEST))})
                     await visit.page.screenshot(path=FOLDER / f"{picture}.png")
@@ -292,12 +320,16 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
         events = await http.get("/admin/audit-logs")
         upstreams = await http.get("/admin/upstreams")
         requests = await http.get("/admin/usage", params={"org_id": owners.customer.org_id})
+        hosts = (await http.get("/admin/hosts")).json()["data"]
+        models = (await http.get("/admin/models")).json()["data"]
     return {
         "org": owners.customer.org_id,
         "key": owners.customer.key_id,
         "event": _first(events),
         "upstream": _first(upstreams),
         "request": _first(requests),
+        **{one["contact"].replace("unseen", "silent").replace("seen", "host"): one["id"] for one in hosts},
+        **{PHASES.get(one["phase"], "other"): one["id"] for one in models if one["host"]["contact"] == "seen"},
     }
 
 

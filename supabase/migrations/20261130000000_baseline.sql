@@ -10918,6 +10918,7 @@ as $$
     'progress', o.progress,
     'measured', o.measured,
     'facts', o.facts,
+    'metrics', case when o.phase in ('running', 'draining') then o.metrics end,
     'phase_since', tollgate.utc(o.phase_since),
     'last_started_at', tollgate.utc(o.last_started_at),
     'last_stopped_at', tollgate.utc(o.last_stopped_at),
@@ -11373,18 +11374,19 @@ set search_path = ''
 as $$
 declare
   actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  wanted constant text := tollgate.host_named(host_id);
   h tollgate.hosts;
 begin
-  select o.* into h from tollgate.hosts o where o.id = tollgate_host.host_id;
+  select o.* into h from tollgate.hosts o where o.id = wanted;
   if not found then
-    perform tollgate.refuse_missing('host', host_id);
+    perform tollgate.refuse_missing('host', wanted);
   end if;
   return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(h));
 end
 $$;
 
 comment on function public.tollgate_host(jsonb, text) is
-  'One host. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'The host of this id, or the only one. For admins. Refuses: as recognise() and host_named(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_host(jsonb, text)');
 

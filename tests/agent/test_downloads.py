@@ -115,6 +115,11 @@ async def test_the_whole_of_a_repository_is_what_an_engine_needs(hub: HubServer,
     about = await hub_questions.config(hub.url, "ours/big", "main")
     assert (about["hidden_size"], about["num_hidden_layers"], about["commit"]) == (64, 2, COMMIT)
     assert about["facts"]["weight_bytes"] == len(SMALL)
+    hub.repos["ours/gguf"] = {"m-Q4_K_M.gguf": SMALL, "m-Q8_0.gguf": SMALL * 2, "README.md": b"#"}
+    about = await hub_questions.config(hub.url, "ours/gguf", "main")
+    groups = [(group["quant_type"], group["bytes"]) for group in about["gguf_groups"]]
+    assert groups == [("Q4_K_M", len(SMALL)), ("Q8_0", 2 * len(SMALL))]
+    assert about["facts"]["weight_bytes"] == len(SMALL)
 
 
 async def test_a_wrong_digest_is_tried_twice(hub: HubServer, tmp_path: Path) -> None:

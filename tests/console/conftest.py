@@ -29,7 +29,11 @@ def site(shared_database: str) -> Iterator[Gateway]:
         pytest.MonkeyPatch.context() as patched,
         serving(sandbox) as address,
         running(
-            {"DATABASE_URL": shared_database}, Upstream(sandbox, address), PRIVATE_UPSTREAMS="true", VAULT_KEY="5a" * 32
+            {"DATABASE_URL": shared_database},
+            Upstream(sandbox, address),
+            PRIVATE_UPSTREAMS="true",
+            VAULT_KEY="5a" * 32,
+            AGENT_KEY="a6" * 20,
         ) as made,
     ):
         patched.setattr(sweeper, "PAUSE_SECONDS", 0.5)

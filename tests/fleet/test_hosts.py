@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from admin.api_client import ApiClient, admin_api
@@ -143,3 +144,14 @@ async def test_a_base_dir_is_one_absolute_path(api: ApiClient, base_dir: str) ->
     agent = await enrolled(api)
     asked = {"params": {"host_id": agent.host_id}, "json": {"base_dir": base_dir}}
     assert (await api.refused("PUT", "/admin/models/base-dir", 400, **asked))["param"] == "base_dir"
+
+
+async def test_what_is_read_of_a_host_waits_for_no_change(api: ApiClient, shared_database: str) -> None:
+    agent = await enrolled(api)
+    query = {"params": {"host_id": agent.host_id}}
+    changing = await asyncpg.connect(shared_database)
+    async with changing.transaction():
+        await changing.execute("select from tollgate.hosts where id = $1 for update", agent.host_id)
+        for path in ("/admin/models/base-dir", "/admin/system/capabilities", "/admin/system/host/summary"):
+            assert (await api.ask("GET", path, **query))["host_id"] == agent.host_id
+    await changing.close()

@@ -156,6 +156,10 @@ async def test_what_a_model_needs_is_known_before_it_starts(api: ApiClient) -> N
     assert after["vram_estimate_gb"] == after["vram_estimate"]["total_per_gpu_gb"] > 16
     assert after["vram_estimate"]["model_weights_gb"] == 16
     assert after["fits_gpus"] == [0]
+    body = {"host_id": agent.host_id, "spec": made["spec"], "facts": FACTS}
+    assert await api.ask("POST", "/admin/models/dry-run", json=body) == after
+    impossible = {**body, "facts": {**FACTS, "layers": 10**400}}
+    assert (await api.refused("POST", "/admin/models/dry-run", 400, json=impossible))["param"] == "facts"
     too_much = {**made["spec"], "tensor_parallel": 2, "arguments": ["--host", "0.0.0.0"]}
     await api.ask("PATCH", f"/admin/models/{made['id']}", json={"spec": too_much})
     refused = await api.ask("POST", path)
@@ -264,6 +268,7 @@ async def test_a_task_that_nobody_took_fails_and_old_samples_go(
     query = {"params": {"host_id": agent.host_id}}
     trends = await api.ask("GET", "/admin/system/host/trends", **query)
     assert [point["value"] for point in trends["cpu"]] == [12.5]
+    assert [[point["value"] for point in gpu["utilization_percent"]] for gpu in trends["gpus"]] == [[71]]
     summary = await api.ask("GET", "/admin/system/host/summary", **query)
     assert (summary["cpu_util_pct"], summary["mem_used_mb"], summary["disk_used_pct"]) == (12.5, 1024, 75)
     (gpu,) = await api.ask("GET", "/admin/system/gpus", **query)
@@ -312,6 +317,8 @@ async def test_figures_of_engines_have_the_names_that_older_clients_know(api: Ap
     await agent.observe(made["id"], "running", metrics=[])
     figures = {"deployment_id": made["id"], "requests_running": 3, "cache_usage": 0.25, "ttft_p95_ms": 80}
     await agent.sync(metrics=[figures])
+    path = f"/admin/models/{made['id']}"
+    assert (await api.ask("GET", path))["metrics"]["requests_running"] == 3
     listed = (await api.ask("GET", "/admin/models/metrics"))["data"]
     (found,) = [row for row in listed if row["model_id"] == made["id"]]
     assert (found["num_requests_running"], found["gpu_cache_usage_pct"], found["time_to_first_token_p95_ms"]) == (

@@ -235,4 +235,5 @@ UNTESTED_BLOCKS = {
     "docs/how-to/run-it-here.md": 1,
     "docs/how-to/vendors.md": 1,
     "docs/how-to/run-on-postgres.md": 2,
+    "docs/tutorial/models-on-your-machine.md": 3,
 }

@@ -6,6 +6,8 @@ import { Sessions } from "../parts/sessions";
 import { start } from "../parts/sign_in";
 import { Audit } from "./audit";
 import { Cache } from "./cache";
+import { Deployments } from "./deployments";
+import { Hosts } from "./hosts";
 import { Keys } from "./keys";
 import { Models } from "./models";
 import { Orgs } from "./orgs";
@@ -31,6 +33,8 @@ const VIEWS: View[] = [
   { path: "upstreams", name: "Upstreams", show: () => <Upstreams />, group: "Serving" },
   { path: "cache", name: "Completion cache", show: () => <Cache />, group: "Serving" },
   { path: "vault", name: "Vault", show: () => <Vault />, group: "Serving" },
+  { path: "hosts", name: "Hosts", show: () => <Hosts />, group: "Your machines" },
+  { path: "deployments", name: "Deployments", show: () => <Deployments />, group: "Your machines" },
   { path: "security", name: "Security", show: () => <Security />, group: "Operation" },
   { path: "audit", name: "Audit log", show: () => <Audit />, group: "Operation" },
   { path: "sessions", name: "Sessions", show: () => <Sessions />, group: "Operation" },

@@ -14,11 +14,12 @@ export interface Loaded<Found> {
   reload: () => void;
 }
 
-/** Reads when the address changes, after each change made on this page, and every so many seconds in a visible tab. */
+/** Reads when the address changes, after each change made on this page, and every so many seconds in a visible tab: the
+ * pause may depend on what was read, and 0 is never. */
 export function useData<Path extends keyof paths>(
   path: Path,
   given: Given = {},
-  everySeconds = 0,
+  pause: number | ((data: Answer<Path, "get"> | null) => number) = 0,
 ): Loaded<Answer<Path, "get">> {
   type Found = Answer<Path, "get">;
   const address = addressOf(path, given);
@@ -38,6 +39,7 @@ export function useData<Path extends keyof paths>(
     );
     return () => controller.abort();
   }, [wanted]);
+  const everySeconds = typeof pause === "function" ? pause(state.data) : pause;
   useEffect(() => {
     if (!everySeconds) return;
     const timer = setInterval(() => document.hidden || reload(), everySeconds * 1000);

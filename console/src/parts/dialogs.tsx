@@ -98,11 +98,14 @@ export function Form({
   onCancel,
   danger = false,
   ready = true,
+  onInput,
   children,
 }: {
   action: string;
   submit: Submit;
   onCancel?: () => void;
+  /** What the form holds now: once at the beginning, and after each input. */
+  onInput?: (values: Values) => void;
   danger?: boolean;
   ready?: boolean;
   children: ComponentChildren;
@@ -110,6 +113,9 @@ export function Form({
   const [problem, setProblem] = useState<Problem | null>(null);
   const [busy, setBusy] = useState(false);
   const [id] = useState(newId);
+  const box = useRef<HTMLFormElement>(null);
+  const tell = () => box.current && onInput?.(new Values(new FormData(box.current)));
+  useEffect(() => void tell(), []);
   const send = async (event: preact.TargetedSubmitEvent<HTMLFormElement>) => {
     event.preventDefault();
     if (busy) return;
@@ -124,7 +130,7 @@ export function Form({
     setBusy(false);
   };
   return (
-    <form class="form" onSubmit={send}>
+    <form class="form" ref={box} onInput={tell} onSubmit={send}>
       <Refused.Provider value={problem}>
         {children}
         {problem && (
@@ -328,7 +334,7 @@ export function Revealed() {
   );
 }
 
-const Secret = ({ text, label }: { text: string; label: string }) => (
+export const Secret = ({ text, label }: { text: string; label: string }) => (
   <div class="secret">
     <code>{text}</code>
     <Copy label={label} text={() => text} />

@@ -25,6 +25,9 @@ export function Credits({ of }: { of: string | null | undefined }) {
   return nanos === null ? <span class="soft">–</span> : <Money nanos={nanos} />;
 }
 
+/** A rate of a network, in bits. */
+export const sizedRate = (bps: number): string => `${sized(bps).replace("B", "bit")}/s`;
+
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
 /** A size in bytes, as people read it. */
@@ -56,6 +59,13 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
   up: "good",
   connected: "good",
   working: "good",
+  running: "good",
+  seen: "good",
+  ready: "good",
+  incomplete: "warn",
+  unseen: "warn",
+  cordoned: "warn",
+  retired: "warn",
   disabled: "warn",
   suspended: "warn",
   expired: "warn",

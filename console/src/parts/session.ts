@@ -54,13 +54,20 @@ export function addressOf(path: string, { path: values = {}, query = {} }: Given
 export const get = <Path extends keyof paths>(path: Path, given: Given = {}, signal?: AbortSignal) =>
   request<Answer<Path, "get">>("GET", addressOf(path, given), signal ? { signal } : {});
 
+/** Asks for something with a body, when nothing on this page has to be read again. */
+export const send = <Path extends keyof paths, How extends Exclude<Method, "get">>(
+  how: How,
+  path: Path,
+  given: Sent = {},
+): Promise<Answer<Path, How>> => twice(how.toUpperCase(), addressOf(path, given), given);
+
 /** Changes something. All panels of the page then read their data again. */
 export async function change<Path extends keyof paths, How extends Exclude<Method, "get">>(
   how: How,
   path: Path,
   given: Sent = {},
 ): Promise<Answer<Path, How>> {
-  const changed = await twice<Answer<Path, How>>(how.toUpperCase(), addressOf(path, given), given);
+  const changed = await send(how, path, given);
   changes.value += 1;
   return changed;
 }

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from tollgate.engines import headers, model_files
-from tollgate.engines.facts import join
+from tollgate.engines.facts import Facts, join
 
 ADDRESS: Final = "https://huggingface.co"
 STALL_SECONDS: Final = 30.0
@@ -159,15 +159,18 @@ def _file(listed: Any) -> HubFile | None:
 
 
 async def config(hub: str, repo_id: str, revision: str, token: str | None = None) -> dict[str, Any]:
-    """What config.json says of a model, in the names of that file; and its facts, for an estimate before a download."""
+    """What config.json says of a model, in the names of that file; and its facts, for an estimate before a download.
+    Repositories of GGUF files have none: their facts are the sizes of the files."""
     try:
         async with Hub(hub, token) as asked:
             about = await asked.model(repo_id, revision)
             files = {file.path: file for file in await asked.tree(repo_id, about["sha"])}
-            if "config.json" not in files:
-                raise DownloadFailed("absent", f"{repo_id} has no config.json.")
-            async with asked.open(repo_id, about["sha"], "config.json", 0) as response:
-                facts = headers.config_json(await _bounded(response))
+            facts = Facts()
+            if "config.json" in files:
+                async with asked.open(repo_id, about["sha"], "config.json", 0) as response:
+                    facts = headers.config_json(await _bounded(response))
+            elif not model_files.gguf_groups(files):
+                raise DownloadFailed("absent", f"{repo_id} has neither a config.json nor GGUF files.")
     except (httpx.TransportError, httpx.InvalidURL, ValueError) as error:
         raise DownloadFailed(
             "network", f"The hub could not be asked ({type(error).__name__}).", retryable=True
@@ -190,5 +193,14 @@ async def config(hub: str, repo_id: str, revision: str, token: str | None = None
         "architecture": whole.architecture,
         "quantization": whole.quantization,
         "files": sorted(files),
+        "gguf_groups": [
+            {
+                "quant_type": group.quantization,
+                "files": list(group.files),
+                "is_complete": group.complete,
+                "bytes": sum(files[name].size for name in group.files),
+            }
+            for group in model_files.gguf_groups(files)
+        ],
         "facts": whole.model_dump(mode="json"),
     }

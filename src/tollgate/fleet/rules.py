@@ -246,12 +246,25 @@ SERIES: Final = {
 }
 
 
-def trends(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """A series for each figure. A moment without the figure is left out."""
+def trends(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A series for each figure of the host, and of each GPU. A moment without the figure is left out."""
+    by_gpu: dict[int, list[dict[str, Any]]] = {}
+    for one in samples:
+        for gpu in one.get("gpus") or ():
+            by_gpu.setdefault(gpu["index"], []).append({**gpu, "ts": one["ts"]})
     return {
-        name: [{"ts": one["ts"], "value": one[field]} for one in samples if one.get(field) is not None]
-        for name, field in SERIES.items()
+        **{name: _series(samples, field) for name, field in SERIES.items()},
+        "gpus": [_gpu_trends(of_one) for _, of_one in sorted(by_gpu.items())],
     }
+
+
+def _gpu_trends(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    series = {name: _series(samples, name) for name in ("utilization_percent", "memory_used_bytes")}
+    return {name: samples[-1].get(name) for name in ("index", "name", "memory_total_bytes")} | series
+
+
+def _series(samples: Sequence[Mapping[str, Any]], field: str) -> list[dict[str, Any]]:
+    return [{"ts": one["ts"], "value": one[field]} for one in samples if one.get(field) is not None]
 
 
 def _sum(given: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -29,7 +29,8 @@ async def hosts(door: Door, filters: dict[str, Any], page_size: int) -> Json:
     return await door.call("tollgate_hosts", filters=filters, page_size=page_size)
 
 
-async def host(door: Door, host_id: str) -> Json:
+async def host(door: Door, host_id: str | None) -> Json:
+    """Without an id, the only one."""
     return await door.call("tollgate_host", host_id=host_id)
 
 

@@ -53,6 +53,7 @@ as $$
     'progress', o.progress,
     'measured', o.measured,
     'facts', o.facts,
+    'metrics', case when o.phase in ('running', 'draining') then o.metrics end,
     'phase_since', tollgate.utc(o.phase_since),
     'last_started_at', tollgate.utc(o.last_started_at),
     'last_stopped_at', tollgate.utc(o.last_stopped_at),

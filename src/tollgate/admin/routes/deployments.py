@@ -18,6 +18,7 @@ from tollgate.admin.schemas.deployments import (
     DeploymentReadiness,
     DiagnosedLogs,
     DryRun,
+    DryRunBody,
     FolderQuery,
     FoldersQuery,
     HostQuery,
@@ -83,6 +84,14 @@ def _of_all(gate: Gate) -> Routes:
     async def create(door: Annotated[Door, Depends(once(gate))], body: NewDeployment) -> DeploymentDetails:
         return shown(await store.create_deployment(door, body.changes()))
 
+    @routes.post("/dry-run", summary="Show how a model would be started that is not there yet", responses=CHANGING)
+    async def dry_run(door: OpenDoor, body: DryRunBody) -> DryRun:
+        """Nothing is started or stored. The memory is estimated from `facts`, as inspect-folder and hf-config tell
+        them; without facts it is not known."""
+        host = (await store.host(door, body.host_id))["host"]
+        facts = body.facts.model_dump() if body.facts else None
+        return DryRun(**rules.dry_run(body.spec, facts, host["capabilities"]))
+
     @routes.get("/metrics", summary="Get the figures of the engines", responses=refusals())
     async def metrics(door: OpenDoor) -> DeploymentMetricsList:
         """As each agent sent them last."""
@@ -99,7 +108,7 @@ def _of_hosts(gate: Gate, tasks: Tasks) -> Routes:
 
     @routes.get("/base-dir", summary="Get the folder of a host that models are looked for in", responses=CHANGING)
     async def base_dir(door: OpenDoor, query: Annotated[HostQuery, Query()]) -> BaseDirDetails:
-        return _base_dir(await store.change_host(door, query.host_id, {}))
+        return _base_dir(await store.host(door, query.host_id))
 
     @routes.put("/base-dir", summary="Set the folder of a host that models are looked for in", responses=CHANGING)
     async def put_base_dir(door: OpenDoor, query: Annotated[HostQuery, Query()], body: BaseDirBody) -> BaseDirDetails:

@@ -62,6 +62,5 @@ def router(gate: Gate) -> Routes:
 
 
 async def _host(door: Door, query: HostQuery) -> dict[str, Any]:
-    """Without a name, the only one."""
-    found: dict[str, Any] = (await store.change_host(door, query.host_id, {}))["host"]
+    found: dict[str, Any] = (await store.host(door, query.host_id))["host"]
     return found

@@ -10,9 +10,10 @@ from tollgate.admin.schemas import pricing
 from tollgate.admin.schemas.hosts import CONTACT, BaseDir, Contact
 from tollgate.admin.schemas.pricing import RoutePricing
 from tollgate.admin.schemas.registry import Listing, TokenCount
+from tollgate.engines.facts import Facts
 from tollgate.engines.schemas import Engine, HostPath, Kind, RepoId, Revision, Spec, Warning
 from tollgate.fleet import rules
-from tollgate.fleet.schemas import HostState, Phase, Wanted
+from tollgate.fleet.schemas import EngineFigures, HostState, Phase, Wanted
 from tollgate.vault.schemas import TokenName
 from tollgate.web.schemas import ChangeBody, Identifier, Moment, Name, PageQuery, QueryModel, Text
 
@@ -25,6 +26,7 @@ EXAMPLE_SPEC: dict[str, Any] = {
     "context_length": 20_000,
 }
 MOST_LINES = 5000
+MOST_OF_A_FACT = 2**53
 
 
 class DeploymentFields(ChangeBody):
@@ -137,6 +139,7 @@ class DeploymentDetails(BaseModel):
     progress: dict[str, Any] | None
     measured: dict[str, Any] | None
     facts: dict[str, Any] | None = Field(description="What the headers of the model's files say.")
+    metrics: EngineFigures | None = Field(description="What the engine says of itself, while it runs.")
     pricing: dict[str, Any] | None
     context_tokens: int | None
     most_output: int | None
@@ -189,6 +192,23 @@ class VramEstimate(BaseModel):
     required_vram_gb: float
     gpu_count: int
     note: str
+
+
+class GivenFacts(Facts):
+    @model_validator(mode="after")
+    def _can_be_true(self) -> Self:
+        for name, value in self:
+            if isinstance(value, int) and not 0 <= value <= MOST_OF_A_FACT:
+                raise PydanticCustomError("fact", "{name} must be between 0 and 2**53", {"name": name})
+        return self
+
+
+class DryRunBody(ChangeBody):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"spec": EXAMPLE_SPEC}]})
+
+    host_id: Identifier | None = Field(None, description="Default: the only host.")
+    spec: Spec
+    facts: GivenFacts | None = Field(None, description="What the files of the model say.")
 
 
 class DryRun(BaseModel):

@@ -69,6 +69,14 @@ class TrendPoint(BaseModel):
     value: float
 
 
+class GpuTrends(BaseModel):
+    index: int
+    name: str
+    memory_total_bytes: int | None
+    utilization_percent: list[TrendPoint]
+    memory_used_bytes: list[TrendPoint]
+
+
 class HostTrends(BaseModel):
     host_id: str
     cpu: list[TrendPoint] = Field(description="Percent.")
@@ -76,6 +84,7 @@ class HostTrends(BaseModel):
     disk_used_bytes: list[TrendPoint]
     network_received_bps: list[TrendPoint]
     network_sent_bps: list[TrendPoint]
+    gpus: list[GpuTrends]
 
 
 class TrendsQuery(HostQuery):
