@@ -22,6 +22,7 @@ from sandbox.serving import serving
 from servers.postgres import Cluster, cluster
 from servers.postgrest import postgrest, token
 from servers.relay import Relay, relay
+from tollgate.completions import sweeper
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
 from tollgate.database import Door, migrations
@@ -32,6 +33,8 @@ from tollgate.process.http_client import Http
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
+sweeper.PAUSE_SECONDS = 3600.0
+"""Servers that share a database would sweep each other's requests, when no test knows. A test sweeps by itself."""
 DEADLINE_SECONDS = 30.0
 """Of a call through a door: long, so that none ends on a busy machine."""
 PORT = "TOLLGATE_TEST_POSTGRES_PORT"
