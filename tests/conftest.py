@@ -6,6 +6,7 @@ import gc
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ from tollgate.process.http_client import Http
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+"""The tests start hundreds of Pythons, and each would compile all that it imports."""
 sweeper.PAUSE_SECONDS = 3600.0
 """Servers that share a database would sweep each other's requests, when no test knows. A test sweeps by itself."""
 DEADLINE_SECONDS = 30.0
