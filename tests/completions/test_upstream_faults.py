@@ -190,13 +190,14 @@ def expected(fault: str, path: str, stream: bool) -> Row:
 
 @pytest.mark.parametrize("fault", sorted(STALLS))
 async def test_a_stall_ends_in_time_and_costs_what_it_is_owed(shared_database: str, stage: Stage, fault: str) -> None:
-    """All wait at once. What is owed for one is what its own generation costs."""
+    """All wait at once, and are swept one after the other. What is owed for one is what its own generation costs."""
     upstream = stage.gateway.upstream
     with before(upstream, shared_database, UPSTREAM_TIMEOUT_SECONDS="2") as impatient:
         there = Stage(impatient, stage.door, stage.connection, stage.http)
         calls = [(path, stream, await there.customer()) for path in SAYING for stream in (False, True)]
         answers = await asyncio.gather(*(ask(there, someone, fault, stream, path) for path, stream, someone in calls))
         await until(stage.all_ended)
+        await stage.sql("update tollgate.holds set next_sweep_at = clock_timestamp() + interval '1 hour'")
         for (_, stream, someone), answer in zip(calls, answers, strict=True):
             row = await there.row(someone)
             own = sum(one["owed_nanos"] for one in upstream.generations() if one["id"] == row["generation_id"])
