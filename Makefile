@@ -18,9 +18,6 @@ SITE := "$(VENV)/bin/zensical" build --clean --strict
 # Shows what a command printed only when it fails.
 quietly = printed=$$({ $(1); } 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1; }
 
-# The tests start hundreds of Pythons, and each would compile all that it imports.
-unexport PYTHONDONTWRITEBYTECODE
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help up stack serve migrate seed-key sweep audit test test-all test-engines check lint format docs exports migration console screenshots clean

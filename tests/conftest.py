@@ -6,6 +6,7 @@ import gc
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from sandbox.serving import serving
 from servers.postgres import Cluster, cluster
 from servers.postgrest import postgrest, token
 from servers.relay import Relay, relay
+from tollgate.completions import sweeper
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
 from tollgate.database import Door, migrations
@@ -32,6 +34,11 @@ from tollgate.process.http_client import Http
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+"""The tests start hundreds of Pythons, and each would compile all that it imports."""
+sweeper.PAUSE_SECONDS = 3600.0
+"""Servers that share a database would sweep each other's requests, when no test knows. A test sweeps by itself."""
 DEADLINE_SECONDS = 30.0
 """Of a call through a door: long, so that none ends on a busy machine."""
 PORT = "TOLLGATE_TEST_POSTGRES_PORT"
@@ -194,9 +201,17 @@ def postgres_relay(postgres: Cluster) -> Iterator[Relay]:
         yield made
 
 
-@pytest.fixture(params=["postgres", "supabase"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The contract of the doors makes them alike, so most tests go through one."""
+    is_chosen = any("wire" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "wire" in metafunc.fixturenames and not is_chosen:
+        both = metafunc.definition.get_closest_marker("both_doors")
+        metafunc.parametrize("wire", ["postgres", "supabase"] if both else ["postgres"], indirect=True)
+
+
+@pytest.fixture
 def wire(request: pytest.FixtureRequest) -> Iterator[Relay]:
-    """What lies between one door and its database. Each test that asks for it runs once per door."""
+    """What lies between a door and its database. A test that is marked with BOTH_DOORS runs once for each."""
     made: Relay = request.getfixturevalue("postgres_relay" if request.param == "postgres" else "supabase_api")
     made.restore()
     made.seen.clear()
@@ -223,7 +238,7 @@ async def supabase_door(supabase_api: Relay) -> AsyncIterator[Door]:
 
 @pytest.fixture
 def door(wire: Relay, postgres_door: Door, supabase_door: Door) -> Door:
-    """Each door in turn, to the same database. All tests share them, since a new connection has to plan anew."""
+    """A door to the shared database. All tests share them, since a new connection has to plan anew."""
     return supabase_door if wire.path_prefix else postgres_door
 
 
@@ -237,7 +252,7 @@ def sandbox() -> Iterator[Upstream]:
 
 @pytest.fixture
 def gateway(wire: Relay, shared_database: str, sandbox: Upstream) -> Iterator[Gateway]:
-    """All of Tollgate on a real socket, before that sandbox, with each door in turn."""
+    """All of Tollgate on a real socket, before that sandbox, with one of the doors."""
     if wire.path_prefix:
         database = {
             "SUPABASE_URL": f"http://127.0.0.1:{wire.port}",

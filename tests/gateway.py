@@ -16,8 +16,10 @@ from tollgate.sandbox import API
 from tollgate.sandbox.app import Sandbox
 
 CHAT = "/v1/chat/completions"
+BOTH_DOORS = pytest.mark.both_doors
+"""For the contract of the doors, and for the test that shows a function of the database at work."""
 ONE_DOOR = pytest.mark.parametrize("wire", ["postgres"], indirect=True)
-"""For many values of what does not depend on the door, and where other tests call the same through both."""
+"""For many values, in a file where the others go through both doors."""
 
 
 @dataclass

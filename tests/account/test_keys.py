@@ -1,4 +1,4 @@
-"""/user/api-keys over HTTP, through both doors."""
+"""/user/api-keys over HTTP."""
 
 import asyncio
 import io
@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import ONE_DOOR
 from journeys.walk import whole_document
 from people import PEPPER, Person
 from tollgate.app import create_app
@@ -117,7 +116,6 @@ async def test_networks_are_normalised_or_refused_with_a_sentence(client: httpx.
         assert wrong not in str(error)
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -171,7 +169,6 @@ async def test_numbers_that_json_does_not_have_are_refused(client: httpx.AsyncCl
         refusal(await client.post(PATH, content=body, headers=headers), 400, "invalid_request")
 
 
-@ONE_DOOR
 @pytest.mark.parametrize("field", ["balance", "is_admin", "org_id", "cost", "user_id", "environment", "status"])
 async def test_a_change_of_what_is_not_the_client_s_changes_nothing(
     client: httpx.AsyncClient, person: Any, shared_database: str, sql: Any, field: str
@@ -380,7 +377,6 @@ async def test_filters_narrow_the_list(client: httpx.AsyncClient, person: Any) -
     assert await names(q="nothing of the kind") == []
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     ("query", "param"),
     [
@@ -474,7 +470,6 @@ async def test_the_events_are_of_the_org_s_keys_alone_page_by_page(
         assert await events(**query) == [everything[place] for place in places], query
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     ("query", "param"),
     [

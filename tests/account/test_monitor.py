@@ -1,4 +1,4 @@
-"""GET /user/monitor, GET /user/overview and GET /user/key/usage over HTTP, through both doors."""
+"""GET /user/monitor, GET /user/overview and GET /user/key/usage over HTTP."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,7 +10,7 @@ import pytest
 from admin.api_client import ApiClient
 from admin.monitoring import installation, paid
 from completions.paid import HOLD, Watched, an_item
-from gateway import Upstream
+from gateway import BOTH_DOORS, Upstream
 from people import PEPPER, Person
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door
@@ -108,6 +108,7 @@ async def test_usage_is_the_whole_org_s_and_nobody_else_s(api: ApiClient, door: 
     assert told["credits_nanos"] == NANOS_PER_CREDIT - 4200
 
 
+@BOTH_DOORS
 async def test_the_overview_is_the_monitor_the_series_and_the_models(
     api: ApiClient, door: Door, customer: Customer
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import BOTH_DOORS
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.core.money import NANOS_PER_CREDIT
@@ -62,6 +63,7 @@ async def test_credits_are_what_was_given_and_what_was_charged(
     }
 
 
+@BOTH_DOORS
 async def test_a_key_tells_its_budget_and_what_it_was_charged(
     client: httpx.AsyncClient, person: Any, door: Door, shared_database: str
 ) -> None:
@@ -147,6 +149,7 @@ async def test_activity_is_of_a_day_that_is_completed(client: httpx.AsyncClient,
     assert answer.json()["error"]["message"].startswith("date: ")
 
 
+@BOTH_DOORS
 async def test_the_org_s_figures_need_the_scope_usage(client: httpx.AsyncClient, person: Any) -> None:
     chatting = await person(scopes=["chat"])
     for path in ("/credits", "/generation?id=gen-1", "/activity"):

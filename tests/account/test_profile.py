@@ -1,4 +1,4 @@
-"""GET /user/balance, /user/profile, /user/plan and /user/limit, and PATCH /user/profile, through both doors."""
+"""GET /user/balance, /user/profile, /user/plan and /user/limit, and PATCH /user/profile."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from completions.paid import HOLD, Watched, an_item
+from gateway import BOTH_DOORS
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.core.money import credits_text
@@ -219,6 +220,7 @@ async def test_an_address_that_is_none_or_another_s_is_refused(home: Home, perso
     assert await home.row(someone) == before
 
 
+@BOTH_DOORS
 async def test_one_of_two_gets_an_address_both_want_at_once(home: Home, person: Any) -> None:
     people = [await person() for _ in range(3)]
     wanted = {"email": f"wanted-{people[0].number}@example.com"}
@@ -346,6 +348,7 @@ async def test_an_org_without_limits_and_a_key_with_some(home: Home, person: Any
     assert (day["limit"], day["used"], day["remaining"]) == (500, 110, 390)
 
 
+@BOTH_DOORS
 async def test_every_read_of_oneself_is_one_call(home: Home, person: Any) -> None:
     someone = await person()
     for what in ("balance", "profile", "plan", "limit"):

@@ -1,4 +1,4 @@
-"""GET /user/transactions over HTTP, through both doors."""
+"""GET /user/transactions over HTTP."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from completions.paid import an_item
+from gateway import BOTH_DOORS
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.credits import store
@@ -50,6 +51,7 @@ async def a_history(admin: Person, someone: Person) -> str:
     return str(item["id"])
 
 
+@BOTH_DOORS
 async def test_an_owner_reads_what_moved_and_what_was_left_after_it(client: httpx.AsyncClient, person: Any) -> None:
     admin, someone, other = await person("admin"), await person(), await person()
     request_id = await a_history(admin, someone)

@@ -1,4 +1,4 @@
-"""/user/usage and /user/api-keys/usage over HTTP, through both doors: only the own org, and never our cost."""
+"""/user/usage and /user/api-keys/usage over HTTP: only the own org, and never our cost."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import BOTH_DOORS
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.database import Door
@@ -83,6 +84,7 @@ async def test_nobody_may_ask_for_an_org(client: httpx.AsyncClient, two: Any, pa
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "org_id")
 
 
+@BOTH_DOORS
 async def test_what_it_cost_us_is_nowhere(client: httpx.AsyncClient, two: Any) -> None:
     someone, _, _ = two
     for path in PATHS:

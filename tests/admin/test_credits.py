@@ -1,4 +1,4 @@
-"""/admin/credits over HTTP, through both doors."""
+"""/admin/credits over HTTP."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from completions.paid import HOLD, an_item
+from gateway import BOTH_DOORS
 from people import PEPPER, Person
 from sandbox.serving import until
 from tollgate.admin.schemas.credits import MOST_NANOS, Grant
@@ -405,6 +406,7 @@ async def test_an_adjustment_takes_nothing_that_is_held(office: Office, person: 
     assert (await office.done("adjust", taking | {"credits_nanos": -50}))["balance_after_nanos"] == HOLD
 
 
+@BOTH_DOORS
 async def test_a_charge_is_given_back_in_parts_and_never_more_than_it_was(office: Office, person: Any) -> None:
     someone = await person()
     await office.done("grant", to(someone, 1))
@@ -556,6 +558,7 @@ async def test_a_cursor_of_another_org_is_no_cursor(office: Office, person: Any)
     assert error["error"]["param"] == "cursor"
 
 
+@BOTH_DOORS
 async def test_the_summary_adds_up_what_moved(office: Office, person: Any) -> None:
     def sums(summary: Row) -> dict[str, dict[str, int]]:
         spans = ("today_nanos", "last_7_days_nanos", "last_30_days_nanos", "all_nanos")

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import BOTH_DOORS
 from operators import operating, word
 from tollgate.database import Door
 
@@ -51,6 +52,7 @@ async def test_a_refused_creation_may_be_tried_again(operator: httpx.AsyncClient
     assert (await operator.post("/admin/users", json={"email": email}, headers=headers)).status_code == 201
 
 
+@BOTH_DOORS
 async def test_of_many_at_once_one_creates(operator: httpx.AsyncClient) -> None:
     name, headers = word(), {"idempotency-key": word()}
     answers = await asyncio.gather(

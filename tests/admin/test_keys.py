@@ -1,4 +1,4 @@
-"""/admin/keys and its aliases over HTTP, through both doors."""
+"""/admin/keys and its aliases over HTTP."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS
 from operators import admitted, settled
 from people import PEPPER, Person
 from tollgate.app import create_app
@@ -152,7 +152,6 @@ async def test_filters_narrow_the_list_and_pages_and_orders_agree(client: httpx.
     assert own.json()["id"] in [key["id"] for key in found]
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     ("query", "param"),
     [
@@ -202,6 +201,7 @@ async def test_a_member_s_first_key_manages_keys_and_reads_their_events(client: 
     assert events.json()["data"][0]["key_id"] == made.json()["id"]
 
 
+@BOTH_DOORS
 async def test_the_list_includes_what_each_key_used_if_asked(
     client: httpx.AsyncClient, door: Door, person: Any, customer: Any
 ) -> None:

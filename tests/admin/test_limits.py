@@ -1,4 +1,4 @@
-"""/admin/limit over HTTP, through both doors: a limit applies to the next admission."""
+"""/admin/limit over HTTP: a limit applies to the next admission."""
 
 import asyncio
 import copy
@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from completions.paid import an_item
+from gateway import BOTH_DOORS
 from operators import EVENTS, NO_LIMITS, SIX, admitted, bearing, operating, settled, word
 from people import PEPPER, Person
 from tollgate.database import Door
@@ -227,6 +228,7 @@ async def test_a_reset_takes_the_limits_away_and_the_counters_when_asked(
         await operator.delete("/admin/limit", params={**subject, "counters": "true"})
 
 
+@BOTH_DOORS
 async def test_what_was_counted_counts_for_limits_set_later_and_a_reset_is_not_undone_by_what_ran(
     operator: httpx.AsyncClient, door: Door, customer: Any
 ) -> None:
@@ -334,6 +336,7 @@ async def test_whom_there_is_not_has_no_limits(operator: httpx.AsyncClient, pers
             assert (answer.status_code, error["kind"], error["id"]) == (404, kind, next(iter(subject.values())))
 
 
+@BOTH_DOORS
 async def test_a_revoked_key_s_limits_stay_as_they_were(operator: httpx.AsyncClient, person: Any) -> None:
     someone = await person()
     await operator.delete(f"/admin/users/{someone.user_id}")

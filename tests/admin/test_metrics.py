@@ -1,4 +1,4 @@
-"""GET /metrics over HTTP, through both doors, parsed as Prometheus does."""
+"""GET /metrics over HTTP, parsed as Prometheus does."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import yaml
 from admin.api_client import ApiClient
 from admin.monitoring import MANAGEMENT_KEY, installation, paid, seen
 from completions.paid import HOLD, Watched, an_item, unsettled
-from gateway import ONE_DOOR, Upstream
+from gateway import BOTH_DOORS, Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat
 from tollgate.admin.schemas.metrics import Metric, render
@@ -199,6 +199,7 @@ async def test_this_instance_s_catalogue_and_upstreams_are_told(api: ApiClient, 
     assert used["tollgate_openrouter_credits"] > 0
 
 
+@BOTH_DOORS
 async def test_what_is_not_known_is_not_told(door: Door, sandbox: Upstream, person: Any) -> None:
     async with installation(door, sandbox.url, await person("admin"), key="") as api:
         assert "tollgate_openrouter_credits" not in await scraped(api)
@@ -237,7 +238,6 @@ async def test_only_an_admin_s_key_with_that_scope_opens_it(api: ApiClient, pers
 TOKEN = "metrics-token-of-the-tests"
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     ("given", "headers", "status"),
     [

@@ -1,4 +1,4 @@
-"""The catalog for operators over HTTP, through both doors: refresh, status, and routes to own upstreams."""
+"""The catalog for operators over HTTP: refresh, status, and routes to own upstreams."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from admin.api_client import PRICING, VARIABLE, ApiClient, admin_api, unique
 from completions.paid import Watched, eventually
-from gateway import CHAT, Upstream
+from gateway import BOTH_DOORS, CHAT, Upstream
 from sandbox.serving import a_chat
 from tollgate.admin.schemas.pricing import PriceOverride, RoutePrices, RoutePricing
 from tollgate.catalog import rules
@@ -147,6 +147,7 @@ async def test_a_new_price_is_charged_and_listed_at_once(
     assert await sql(shared_database, last, someone.org_id) == cost_nanos(usage, 10_000, 20_000)
 
 
+@BOTH_DOORS
 async def test_a_route_is_shown_whole(api: ApiClient) -> None:
     upstream = await api.upstream()
     model = unique("ours/model")
@@ -302,6 +303,7 @@ async def test_a_member_is_refused_everywhere_and_nobody_is_asked(
     assert lister.lists == 0
 
 
+@BOTH_DOORS
 async def test_the_list_is_fetched_now_and_kept_for_all(
     office: ApiClient, lister: Lister, door: Door, sandbox: Upstream
 ) -> None:
@@ -440,6 +442,7 @@ async def test_an_older_answer_of_the_database_never_replaces_a_newer_one(lister
     await http.close()
 
 
+@BOTH_DOORS
 async def test_a_cold_instance_forgets_what_it_read_of_one_model(office: ApiClient, lister: Lister) -> None:
     """While it has no whole list, it keeps models that it read one by one."""
     await office.ask("POST", REFRESH)
@@ -499,6 +502,7 @@ async def listed(api: ApiClient, **query: Any) -> list[Any]:
     return [entry for page in await api.pages("/admin/catalog", **query) for entry in page]
 
 
+@BOTH_DOORS
 async def test_models_are_listed_with_the_price_before_and_with_a_markup(
     api: ApiClient, served: Callable[..., Any], person: Any, customer: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""GET /admin/monitor over HTTP, through both doors."""
+"""GET /admin/monitor over HTTP."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""/admin/orgs over HTTP, through both doors."""
+"""/admin/orgs over HTTP."""
 
 import asyncio
 import io
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import BOTH_DOORS
 from operators import CREDIT, EVENTS, NO_LIMITS, admitted, bearing, operating, pages, settled, word
 from people import Person, refused
 from tollgate.core.errors import KeyDisabled
@@ -64,6 +65,7 @@ async def test_an_org_may_be_made_with_a_markup(operator: httpx.AsyncClient) -> 
         assert (refusal.status_code, refusal.json()["error"]["param"]) == (400, "markup")
 
 
+@BOTH_DOORS
 async def test_a_suspension_by_an_operator_is_logged(operator: httpx.AsyncClient, made: Any) -> None:
     org_id, lines = await made(), io.StringIO()
     logs.configure("info", [], lines)
@@ -316,6 +318,7 @@ async def test_suspending_an_org_stops_its_keys_at_once(operator: httpx.AsyncCli
     assert "granted" in await admitted(door, someone)
 
 
+@BOTH_DOORS
 async def test_an_empty_org_is_deleted_and_its_history_stays(
     operator: httpx.AsyncClient, door: Door, customer: Any, shared_database: str, sql: Sql
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from admin.api_client import ApiClient, unique
 from admin.monitoring import installation, paid
 from completions.paid import HOLD, Watched, an_item, unsettled
-from gateway import Upstream
+from gateway import BOTH_DOORS, Upstream
 from people import Person
 from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
@@ -146,6 +146,7 @@ async def test_an_upstream_that_is_down_is_named(api: ApiClient, shared_database
     await sql(shared_database, "delete from tollgate.upstreams where id = $1", made)
 
 
+@BOTH_DOORS
 async def test_the_audit_is_run_recorded_and_remembered(
     api: ApiClient, person: Any, shared_database: str, sql: Any
 ) -> None:
@@ -164,6 +165,7 @@ async def test_the_audit_is_run_recorded_and_remembered(
     await api.of(someone).refused("POST", "/admin/audit", 403)
 
 
+@BOTH_DOORS
 async def test_it_takes_one_call_of_the_database_and_an_operator(door: Door, sandbox: Upstream, person: Any) -> None:
     watched = Watched(door)
     admin, member = await person("admin"), await person()

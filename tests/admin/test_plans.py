@@ -1,4 +1,4 @@
-"""/admin/plans and /admin/assign-plan over HTTP, through both doors."""
+"""/admin/plans and /admin/assign-plan over HTTP."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import BOTH_DOORS
 from operators import EVENTS, NO_LIMITS, admitted, bearing, operating, pages, word
 from tollgate.database import Door
 
@@ -39,6 +40,7 @@ async def assign(operator: httpx.AsyncClient, plan: str, **subject: str) -> http
     return await operator.post("/admin/assign-plan", json={"plan": plan, **subject})
 
 
+@BOTH_DOORS
 async def test_a_plan_is_made_and_shown(operator: httpx.AsyncClient, shared_database: str, sql: Sql) -> None:
     plan_id = f"p{word()}"
     said = {
@@ -165,6 +167,7 @@ async def test_a_plan_in_use_is_not_deleted(
         assert (again.status_code, again.json()["error"]["kind"]) == (404, "plan")
 
 
+@BOTH_DOORS
 async def test_a_deletion_and_an_org_that_wants_the_plan_at_once_agree(
     operator: httpx.AsyncClient, made: Any, person: Any
 ) -> None:
@@ -214,6 +217,7 @@ async def test_a_plan_is_assigned_to_exactly_one_who_is_there(operator: httpx.As
     assert (await operator.get(f"/admin/orgs/{someone.org_id}")).json()["plan"] == "free"
 
 
+@BOTH_DOORS
 async def test_a_plan_s_limits_and_markup_bind_the_next_admission(
     operator: httpx.AsyncClient, door: Door, made: Any, customer: Any
 ) -> None:
@@ -253,6 +257,7 @@ async def test_an_org_with_some_limits_of_its_own_follows_its_plan_in_the_others
     assert await held_to() == (7, 6000)
 
 
+@BOTH_DOORS
 async def test_a_list_is_filtered_and_paged_in_any_order(operator: httpx.AsyncClient, made: Any) -> None:
     mark = word()
     plans = [await made(name=f"{name} {mark}") for name in ("b", "a", "B")]

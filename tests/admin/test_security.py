@@ -1,4 +1,4 @@
-"""Security events: how they arise, and how operators list and acknowledge them, through both doors."""
+"""Security events: how they arise, and how operators list and acknowledge them."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from completions.paid import an_item
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS
 from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.audit import store
@@ -70,6 +70,7 @@ async def of_address(look: Any, address: str, **query: Any) -> list[dict[str, An
     return found
 
 
+@BOTH_DOORS
 async def test_what_happens_to_a_key_is_an_event_in_the_same_moment(
     door: Door, client: httpx.AsyncClient, person: Any, look: Any
 ) -> None:
@@ -336,6 +337,7 @@ async def test_old_events_are_dropped_unless_they_are_grave_and_unseen(own_datab
     assert left == ["key_2", "org_1"]
 
 
+@BOTH_DOORS
 async def test_acknowledged_is_acknowledged_once_and_in_the_trail(
     door: Door, client: httpx.AsyncClient, person: Any, look: Any, shared_database: str, sql: Sql
 ) -> None:
@@ -378,6 +380,7 @@ async def test_two_admins_at_once_acknowledge_it_once(
     )
 
 
+@BOTH_DOORS
 async def test_a_pattern_that_is_known_is_not_raised_again_within_a_day(
     door: Door, client: httpx.AsyncClient, person: Any, look: Any, shared_database: str, sql: Sql
 ) -> None:
@@ -514,7 +517,6 @@ async def test_another_org_s_events_are_not_among_one_s(look: Any, five: Person,
     assert {event["key_id"] for event in (await look(key_id=other.key_id))["data"]} == {other.key_id}
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     ("query", "param"),
     [

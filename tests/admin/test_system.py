@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from admin.api_client import admin_api
+from gateway import BOTH_DOORS
 from people import PEPPER, Person
 from servers.postgres import Cluster
 from tollgate.admin.schemas.system import in_force
@@ -44,6 +45,7 @@ async def admin(alone: Door) -> Person:
     return made
 
 
+@BOTH_DOORS
 async def test_an_admin_sees_how_the_database_fares(door: Door, person: Any) -> None:
     found = await state(door, await person("admin"))
     tables = {table["table"]: table for table in found["sizes"]["tables"]}
@@ -191,6 +193,7 @@ async def test_only_operators_may_look(door: Door, person: Any) -> None:
         assert (await client.get(DATABASE)).status_code == 401
 
 
+@BOTH_DOORS
 async def test_the_settings_in_force_are_shown_without_secrets(door: Door, sandbox: Any, person: Any) -> None:
     given = {"CRON_SECRET": "a-cron-secret-of-the-tests", "MARKUP": "0.05"}
     async with admin_api(door, sandbox, await person("admin"), **given) as api:

@@ -1,4 +1,4 @@
-"""/admin/upstreams over HTTP, through both doors, with real servers."""
+"""/admin/upstreams over HTTP, with real servers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from admin.api_client import KEY, PRICING, VARIABLE, ApiClient, a_server, admin_api, unique
-from gateway import CHAT, Upstream
+from gateway import BOTH_DOORS, CHAT, Upstream
 from people import Person
 from sandbox.serving import a_chat, until
 from tollgate.database import Door
@@ -303,6 +303,7 @@ async def test_pages_are_the_whole_list_in_order(api: ApiClient) -> None:
         assert (await api.ask("GET", PATH, params={"limit": 1}))["total"] == len(whole)
 
 
+@BOTH_DOORS
 async def test_paging_goes_on_after_the_last_was_changed(api: ApiClient) -> None:
     for _ in range(3):
         await api.upstream(dialect="tgi")
@@ -427,6 +428,7 @@ async def test_a_changed_address_is_gone_to_at_once(api: ApiClient, customer: An
     await someone.refused("POST", CHAT, 404, json=a_chat(model=model))
 
 
+@BOTH_DOORS
 async def test_the_last_fifty_checks_are_kept(api: ApiClient, shared_database: str, sql: Callable[..., Any]) -> None:
     made = await api.upstream(name=unique("gpu"))
     await sql(

@@ -1,4 +1,4 @@
-"""/admin/users over HTTP, through both doors."""
+"""/admin/users over HTTP."""
 
 import asyncio
 import json
@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import BOTH_DOORS
 from operators import CREDIT, EVENTS, admitted, bearing, operating, pages, settled, word
 from people import Person, refused
 from tollgate.core.errors import KeyDisabled, KeyRevoked, PermissionDenied
@@ -360,6 +361,7 @@ async def test_a_list_is_paged_in_any_order_without_gap_or_repetition(operator: 
             assert {page["total"] for page in [whole, *by_twos]} == {5}
 
 
+@BOTH_DOORS
 async def test_filters_narrow_the_list_and_keep_orgs_apart(operator: httpx.AsyncClient, person: Any) -> None:
     mark, one, other = word(), await person(), await person()
 

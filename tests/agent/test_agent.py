@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from agent import control_plane, host
-from agent.control_plane import ControlPlane, until
+from agent.control_plane import PATIENCE_SECONDS, ControlPlane, until
 from agent.host import Agent
 from tollgate.agent import phases
 from tollgate.agent.control_loop import LONGEST_BACK_OFF, NotEnrolled, back_off
@@ -99,7 +99,7 @@ def test_a_copied_directory_touches_nothing_while_the_host_lives(models: Path, s
             second = Agent(plane, agent.directory, models)
             second.start()
             assert second.process
-            assert second.process.wait(20) == 1
+            assert second.process.wait(PATIENCE_SECONDS) == 1
             assert "another agent runs on" in second.output.read_text()
 
             agent.kill()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.middleware import Middleware
 
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS, ONE_DOOR
 from people import PEPPER, Person
 from sandbox.serving import a_sandbox, serving
 from tollgate.catalog import routes, rules, store
@@ -26,6 +26,8 @@ from tollgate.upstreams import store as upstreams
 from tollgate.web.application import Application
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import RequestMiddleware
+
+pytestmark = BOTH_DOORS
 
 SETTING_PPM = 100_000
 EXPIRED = "sandbox/old"

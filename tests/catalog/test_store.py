@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS, ONE_DOOR
 from people import refused
 from tollgate.audit import store as audit
 from tollgate.catalog import store
@@ -15,6 +15,8 @@ from tollgate.core.errors import BadRequest, NotFound, PermissionDenied
 from tollgate.database import Door
 from tollgate.keys.authentication import console
 from tollgate.upstreams import store as upstreams
+
+pytestmark = BOTH_DOORS
 
 PRICING = {"prompt": "0.000001", "completion": "0.000002"}
 DAY = 86_400

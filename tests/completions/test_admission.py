@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from completions.paid import admit, audited, released, settle, settled
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS, ONE_DOOR
 from people import OLD_PEPPER, PEPPER, Person
 from tollgate.core.errors import InternalError
 from tollgate.credits import store as credits
@@ -19,6 +19,8 @@ from tollgate.database import Door, migrations
 from tollgate.keys import rules
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import console
+
+pytestmark = BOTH_DOORS
 
 CREDIT = 1_000_000_000
 

@@ -11,7 +11,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from completions.paid import Auditor, Client, Turnstile, Watched, app, database
-from gateway import ONE_DOOR, Upstream, running
+from gateway import BOTH_DOORS, ONE_DOOR, Upstream, running
 from people import Person
 from sandbox.serving import a_chat, serving, until
 from servers.redis import Redis, redis
@@ -21,6 +21,8 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
+
+pytestmark = BOTH_DOORS
 
 STORM = [a_chat(f"Storm {number}.", cache=True) for number in range(10)]
 BODY = a_chat("All together.", cache=True)

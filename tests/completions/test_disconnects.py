@@ -8,7 +8,7 @@ import pytest
 
 from completions.asks import CHAT, MESSAGES, RENAMED, RESPONSES, SAYING, SPEECH, SPOKEN, asking
 from completions.paid import Auditor, Client, Line, Turnstile, Watched, app, cancelled_at, database, eventually, rooms
-from gateway import Gateway, Upstream, running
+from gateway import BOTH_DOORS, Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat, serving, told
 from servers.relay import Relay
@@ -135,6 +135,7 @@ async def test_a_generation_is_noted_while_its_stream_runs(
     line.hang_up()
 
 
+@BOTH_DOORS
 async def test_who_leaves_while_its_stream_is_settled_pays_once(
     wire: Relay, gateway: Gateway, customer: Customer, turnstile: Turnstile, swept: Any
 ) -> None:

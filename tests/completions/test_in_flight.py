@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from completions.paid import admit, an_item, released, settle, settled
-from gateway import ONE_DOOR, Gateway
+from gateway import Gateway
 from people import PEPPER, Person
 from sandbox.serving import a_chat
 from tollgate.database import Door
@@ -43,7 +43,6 @@ def code(answer: dict[str, Any]) -> str:
     return str(answer["refusal"]["code"]) if "refusal" in answer else "granted"
 
 
-@ONE_DOOR
 @pytest.mark.parametrize("of", ["org", "key"])
 async def test_many_connections_never_have_more_open_than_the_bound_and_do_reach_it(
     door: Door, customer: Customer, shared_database: str, sql: Sql, of: str

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from completions.paid import HOLD, admit, an_item, audited, released, settle, settled
-from gateway import ONE_DOOR
 from people import Person
 from tollgate.credits import store as credits
 from tollgate.database import Door
@@ -75,7 +74,6 @@ def guessed(asked: dict[str, Any], charge: int = GUESS, **more: Any) -> dict[str
 RELEASED: dict[str, Any] = {"outcome": "released"}
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     ("earlier", "said", "charge", "moved"),
     [

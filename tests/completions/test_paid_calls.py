@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway import Gateway
+from gateway import BOTH_DOORS, Gateway
 from people import Person
 from sandbox.serving import a_chat, payloads, until
 from tollgate.core.money import NANOS_PER_CREDIT
@@ -50,6 +50,7 @@ async def test_a_completion_is_charged_what_it_cost(
     assert await money(someone) == (NANOS_PER_CREDIT - owed, 0)
 
 
+@BOTH_DOORS
 @pytest.mark.parametrize(
     ("path", "body"),
     [

@@ -1,4 +1,4 @@
-"""Two hundred at once on a balance for thirty-seven: through each door, and through two instances on one database."""
+"""Two hundred at once on a balance for thirty-seven: through two instances on one database."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ import pytest
 
 from completions.asks import EMBED, GENERATE, IMAGES, RERANK, SAYING, TEXT, asking
 from completions.paid import Auditor, Line, Turnstile, database, eventually
-from gateway import CHAT, ONE_DOOR, Gateway, Upstream, running
+from gateway import CHAT, Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat, serving
 from servers.relay import Relay
@@ -121,7 +121,6 @@ async def test_calls_of_all_endpoints_at_once_spend_the_balance_and_never_more(
     await auditor.agree(someone, spent=instances[0].upstream.owed_nanos - already_owed)
 
 
-@ONE_DOOR
 async def test_one_after_the_other_they_spend_the_balance_down_to_less_than_one_hold(
     instances: Sequence[Gateway], customer: Customer, auditor: Auditor
 ) -> None:

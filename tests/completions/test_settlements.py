@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from completions.paid import HOLD, Auditor, Client, Watched, an_item, app, cancelled_at, eventually, rooms
-from gateway import ONE_DOOR, Upstream
+from gateway import BOTH_DOORS, ONE_DOOR, Upstream
 from people import Person
 from sandbox.serving import a_chat
 from tollgate.completions import settlements as ours
 from tollgate.completions.settlements import Settlements
 from tollgate.core.errors import DatabaseUnavailable, InternalError, TollgateError
 from tollgate.database import Door
+
+pytestmark = BOTH_DOORS
 
 Customer = Callable[..., Awaitable[Person]]
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from completions.paid import HOLD, Auditor, an_item, eventually, rooms, unsettled
-from gateway import ONE_DOOR, Gateway, Upstream, running
+from gateway import BOTH_DOORS, Gateway, Upstream, running
 from people import Person
 from sandbox.serving import Clock, a_chat, a_sandbox, post, serving
 from servers.process import free_port
@@ -83,7 +83,6 @@ async def sweeper(door: Door, records: Records) -> AsyncIterator[Sweeper]:
         yield made.sweeper
 
 
-@ONE_DOOR
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize("fault", ["no-usage", "null-usage", "cut"])
 async def test_what_was_left_open_is_settled_at_what_the_upstream_says_it_cost(
@@ -197,7 +196,6 @@ async def test_an_explicit_zero_is_zero(
     await auditor.agree(someone, spent=0)
 
 
-@ONE_DOOR
 @pytest.mark.parametrize("cost", ["-0.00001", "1000000", "1e18", '"much"', "null", "", "true"])
 async def test_a_cost_that_makes_no_sense_is_quarantined_at_the_hold(
     customer: Customer, door: Door, auditor: Auditor, records: Records, sweeper: Sweeper, cost: str
@@ -210,7 +208,6 @@ async def test_a_cost_that_makes_no_sense_is_quarantined_at_the_hold(
     await at_the_hold(auditor, someone)
 
 
-@ONE_DOOR
 @pytest.mark.parametrize("cost", ["NaN", "Infinity", "1e999", "-"])
 async def test_a_record_that_nobody_can_read_is_asked_for_again_and_quarantined_in_the_end(
     customer: Customer, door: Door, auditor: Auditor, records: Records, sweeper: Sweeper, cost: str
@@ -234,6 +231,7 @@ async def at_the_hold(auditor: Auditor, someone: Person) -> None:
     await auditor.agree(someone, spent=HOLD)
 
 
+@BOTH_DOORS
 async def test_a_request_without_a_trace_is_estimated_at_its_prompt(
     customer: Customer, door: Door, auditor: Auditor, records: Records, sweeper: Sweeper
 ) -> None:

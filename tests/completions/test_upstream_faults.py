@@ -1,6 +1,7 @@
 """Every fault of the sandbox through the whole of Tollgate: what the client sees, what the row says, and that what is
 charged in the end is what the sandbox was owed, or one of the few exceptions that are named here."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -154,9 +155,13 @@ class Met:
 async def meet(stage: Stage, fault: str, stream: bool, path: str = CHAT, **more: Any) -> Met:
     someone = await stage.customer()
     owed_before = stage.gateway.upstream.owed_nanos
-    body = asking(path, TEXT, f"sandbox/fault-{fault}", stream=stream, max_tokens=100, **more)
-    answer = await stage.post(someone, body, f"/v1{path}")
+    answer = await ask(stage, someone, fault, stream, path, **more)
     return Met(someone, answer, await stage.row(someone), owed_before)
+
+
+async def ask(stage: Stage, someone: Person, fault: str, stream: bool, path: str, **more: Any) -> httpx.Response:
+    body = asking(path, TEXT, f"sandbox/fault-{fault}", stream=stream, max_tokens=100, **more)
+    return await stage.post(someone, body, f"/v1{path}")
 
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
@@ -185,13 +190,20 @@ def expected(fault: str, path: str, stream: bool) -> Row:
 
 @pytest.mark.parametrize("fault", sorted(STALLS))
 async def test_a_stall_ends_in_time_and_costs_what_it_is_owed(shared_database: str, stage: Stage, fault: str) -> None:
-    with before(stage.gateway.upstream, shared_database, UPSTREAM_TIMEOUT_SECONDS="1") as impatient:
+    """All wait at once, and are swept one after the other. What is owed for one is what its own generation costs."""
+    upstream = stage.gateway.upstream
+    with before(upstream, shared_database, UPSTREAM_TIMEOUT_SECONDS="2") as impatient:
         there = Stage(impatient, stage.door, stage.connection, stage.http)
-        for path in SAYING:
-            for stream in (False, True):
-                met = await meet(there, fault, stream, path)
-                await end_well(there, fault, met, EXPECTED[fault][stream])
-                assert error_of(met.answer)["code"] == "upstream_timeout"
+        calls = [(path, stream, await there.customer()) for path in SAYING for stream in (False, True)]
+        answers = await asyncio.gather(*(ask(there, someone, fault, stream, path) for path, stream, someone in calls))
+        await until(stage.all_ended)
+        await stage.sql("update tollgate.holds set next_sweep_at = clock_timestamp() + interval '1 hour'")
+        for (_, stream, someone), answer in zip(calls, answers, strict=True):
+            row = await there.row(someone)
+            own = sum(one["owed_nanos"] for one in upstream.generations() if one["id"] == row["generation_id"])
+            met = Met(someone, answer, row, upstream.owed_nanos - own)
+            await end_well(there, fault, met, EXPECTED[fault][stream])
+            assert error_of(answer)["code"] == "upstream_timeout"
 
 
 async def end_well(stage: Stage, fault: str, met: Met, expected: Row) -> None:

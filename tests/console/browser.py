@@ -104,10 +104,18 @@ async def tab_to(control: Locator) -> None:
 
 
 async def violations(page: Page) -> list[str]:
-    """What axe finds on the page as it is now."""
+    """What axe finds on the page as it is now: by light, and of what a dark scheme changes, which are colours only."""
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(AXE.read_text())
-    found = await page.evaluate("rules => axe.run({runOnly: rules, resultTypes: ['violations']})", RULES)
+    found = await _violations(page, RULES)
+    await page.emulate_media(color_scheme="dark", reduced_motion="reduce")  # no colour is on its way to another
+    found += await _violations(page, ["color-contrast"])
+    await page.emulate_media(color_scheme="light")
+    return found
+
+
+async def _violations(page: Page, rules: list[str]) -> list[str]:
+    found = await page.evaluate("rules => axe.run({runOnly: rules, resultTypes: ['violations']})", rules)
     return [
         f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]
     ]

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 from playwright.async_api import Browser
 
+from completions.stage import before
 from console.browser import Visit, chromium, visiting
-from gateway import Gateway, Upstream, running
+from gateway import Gateway, Upstream
 from people import Person
 from sandbox.serving import serving
-from tollgate.completions import sweeper
 from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.keys.authentication import console
@@ -23,20 +23,9 @@ Visiting = Callable[..., AbstractAsyncContextManager[Visit]]
 
 @pytest.fixture(scope="session")
 def site(shared_database: str) -> Iterator[Gateway]:
-    """Its sweeper takes its turns often: the charge of speech is known only after one."""
     sandbox = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        serving(sandbox) as address,
-        running(
-            {"DATABASE_URL": shared_database},
-            Upstream(sandbox, address),
-            PRIVATE_UPSTREAMS="true",
-            VAULT_KEY="5a" * 32,
-            AGENT_KEY="a6" * 20,
-        ) as made,
-    ):
-        patched.setattr(sweeper, "PAUSE_SECONDS", 0.5)
+    more = {"PRIVATE_UPSTREAMS": "true", "VAULT_KEY": "5a" * 32, "AGENT_KEY": "a6" * 20}
+    with serving(sandbox) as address, before(Upstream(sandbox, address), shared_database, **more) as made:
         yield made
 
 

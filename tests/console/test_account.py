@@ -219,11 +219,10 @@ async def test_a_key_is_created_with_the_keyboard_alone(visit: Visiting, payer: 
         await expect(page.get_by_role("link", name="By keyboard")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing_on_any_view(visit: Visiting, payer: Payer, site: Gateway, scheme: str) -> None:
+async def test_axe_finds_nothing_on_any_view(visit: Visiting, payer: Payer, site: Gateway) -> None:
     someone = await payer()
     assert (await site.post(someone, a_chat())).status_code == 200
-    async with visit(scheme=scheme) as made:
+    async with visit() as made:
         await made.page.goto(f"{made.address}/account")
         await made.page.locator("[name=key]").wait_for()
         assert await violations(made.page) == []

@@ -189,13 +189,12 @@ async def test_a_new_installation_tells_its_operator_what_to_do_first(
             assert (made.complaints, made.foreign) == ([], [])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_and_names_stay_text(
-    visit: Visiting, site: Gateway, operator: Person, customer: Person, scheme: str
+    visit: Visiting, site: Gateway, operator: Person, customer: Person
 ) -> None:
     await count(customer.door, refused(customer, model=SCRIPT))
     (row, *_) = (await ask(site, operator, "/admin/usage", org_id=customer.org_id))["data"]
-    async with visit(scheme=scheme) as made:
+    async with visit() as made:
         await sign_in(made, operator)
         await expect(made.page.get_by_text(SCRIPT).first).to_be_visible()
         assert await violations(made.page) == []

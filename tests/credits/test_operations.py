@@ -10,11 +10,14 @@ import asyncpg
 import pytest
 
 from completions.paid import an_item
+from gateway import BOTH_DOORS
 from people import Person, refused
 from tollgate.core.errors import BadRequest, CapExceeded, Conflict, IdempotencyKeyReused, TollgateError
 from tollgate.credits import store
 from tollgate.database import Door
 from tollgate.keys.authentication import console
+
+pytestmark = BOTH_DOORS
 
 CAPS = {"grant_nanos": 1_000_000, "day_nanos": 3_000_000}
 

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from gateway import BOTH_DOORS
 from people import refused
 from tollgate.core.errors import BadRequest, IdempotencyKeyReused, NotFound, PermissionDenied
 from tollgate.credits import store
 from tollgate.database import Door
 from tollgate.keys.authentication import console
+
+pytestmark = BOTH_DOORS
 
 BOOKS = """
 select coalesce(bool_and(o.balance_nanos = t.balance and o.balance_nanos = t.last), false)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS, ONE_DOOR
 from sandbox.serving import PATIENCE_SECONDS, until
 from servers.postgres import GUARDED_PASSWORD, Cluster
 from servers.postgrest import token
@@ -17,6 +17,8 @@ from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
 from tollgate.database.supabase import SupabaseDoor
 from tollgate.process.http_client import USER_AGENT, Http
+
+pytestmark = BOTH_DOORS
 
 OUTAGES = ["08006", "25006", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P02", "57P03", "58030"]
 DEFECTS = ["22003", "23505", "42703", "P0001", "XX000"]

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import asyncpg
 import pytest
 
+from sandbox.serving import PATIENCE_SECONDS
 from servers.postgres import binaries
 from servers.process import give_away, unprivileged
 from tollgate.database import embedded
@@ -114,7 +115,7 @@ def leave(process: subprocess.Popen[str]) -> int:
     """Lets an owner or a guest come to its end."""
     assert process.stdin is not None
     process.stdin.close()
-    return process.wait(20)
+    return process.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture

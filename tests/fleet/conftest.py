@@ -35,7 +35,7 @@ async def api(postgres_door: Door, sandbox: Upstream, forgotten: None) -> AsyncI
 
 @pytest.fixture
 async def api_of_door(door: Door, sandbox: Upstream, forgotten: None) -> AsyncIterator[ApiClient]:
-    """An operator, with each door in turn."""
+    """An operator, for tests of the way to the database."""
     admin = Person(door, "admin")
     await admin.seed()
     async with admin_api(door, sandbox, admin, AGENT_KEY=AGENT_KEY, VAULT_KEY="a1" * 32) as made:

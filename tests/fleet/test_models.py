@@ -9,7 +9,7 @@ import pytest
 from admin.api_client import ApiClient, admin_api
 from fleet.agent import PRICING, Agent, Ingress, enrolled, model, routes, tasks_of
 from fleet.conftest import AGENT_KEY
-from gateway import Upstream
+from gateway import BOTH_DOORS, Upstream
 from people import Person
 from sandbox.serving import serving
 from tollgate.credits import store as credits
@@ -17,6 +17,8 @@ from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
 from tollgate.fleet import store
 from tollgate.keys.authentication import console
+
+pytestmark = BOTH_DOORS
 
 FACTS = {
     "layers": 32, "heads": 32, "kv_heads": 8, "head_dim": 128, "hidden": 4096, "ffn": 14336, "vocab": 128256,

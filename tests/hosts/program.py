@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 
 from completions.paid import Line, given
 from gateway import Upstream
 from people import Person
-from servers.process import free_port
+from servers.process import free_port, status
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
 from tollgate.database.postgres import PostgresDoor
@@ -33,8 +32,12 @@ CODE = re.compile(r'"code":"?(\w+)')
 @dataclass
 class Program:
     process: subprocess.Popen[bytes]
-    address: str
+    port: int
     output: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def printed(self) -> str:
@@ -47,9 +50,7 @@ class Program:
         return [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
 
     def is_ready(self) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.address}/readyz", trust_env=False, timeout=5).status_code == 200
-        return False
+        return status(self.port, "/readyz") == 200
 
     async def stopped(self, number: int = signal.SIGTERM) -> None:
         """Tells it to stop, and waits until it has."""
@@ -72,7 +73,7 @@ def running(folder: Path, environment: Mapping[str, str], command: Sequence[str]
             stderr=out,
             start_new_session=True,
         )
-    made = Program(process, f"http://127.0.0.1:{port}", output)
+    made = Program(process, port, output)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not made.is_ready():

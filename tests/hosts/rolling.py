@@ -9,10 +9,9 @@ from typing import Any
 
 import httpx
 
-from sandbox.serving import a_chat
+from sandbox.serving import PATIENCE_SECONDS, a_chat
 
 CALLERS = 4
-PATIENCE_SECONDS = 15.0
 
 
 class Load:
@@ -22,6 +21,7 @@ class Load:
         self.address = address
         self.calls: Counter[str] = Counter()
         self.failures: list[str] = []
+        self._under_way: Counter[str] = Counter()
         self._operator = operator
         self._callers: list[asyncio.Task[None]] = []
         self._is_over = False
@@ -54,10 +54,13 @@ class Load:
         await asyncio.gather(*self._callers)
 
     async def has_gone_on(self, many: int = 4 * CALLERS) -> None:
-        """Waits for so many more calls where it calls now."""
+        """Waits for so many more calls where it calls now, and until none is under way elsewhere."""
         enough = self.calls[self.address] + many
-        while self.calls[self.address] < enough and not self.failures:  # noqa: ASYNC110  # the callers go on meanwhile
+        while not self.failures and (self.calls[self.address] < enough or self._is_elsewhere()):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+    def _is_elsewhere(self) -> bool:
+        return any(count for address, count in self._under_way.items() if address != self.address)
 
     async def _calls(self, http: httpx.AsyncClient) -> None:
         ways = (self._plain, self._stream, self._again, self._reads)
@@ -65,10 +68,12 @@ class Load:
         while not self._is_over and not self.failures:
             number += 1
             address = self.address
+            self._under_way[address] += 1
             try:
                 fault = await ways[number % len(ways)](http, address)
             except httpx.HTTPError as error:
                 fault = repr(error)
+            self._under_way[address] -= 1
             self.calls[address] += 1
             if fault:
                 self.failures.append(fault)

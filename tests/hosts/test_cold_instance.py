@@ -8,12 +8,14 @@ import httpx
 import pytest
 
 from completions.paid import Auditor, database
-from gateway import CHAT, Upstream
+from gateway import BOTH_DOORS, CHAT, Upstream
 from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, a_chat
 from servers.relay import Relay
 from tollgate import settings
 from tollgate.app import create_app
+
+pytestmark = BOTH_DOORS
 
 Customer = Callable[..., Awaitable[Person]]
 AT_ONCE = 20

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from completions.paid import Auditor, Client, Watched, given, rooms
-from gateway import Upstream
+from gateway import BOTH_DOORS, Upstream
 from people import Person
 from sandbox.serving import PATIENCE_SECONDS, a_chat
 from tollgate import settings
@@ -18,6 +18,8 @@ from tollgate.core.errors import ServerRestarting
 from tollgate.database import Door
 from tollgate.process.drain import Drain
 from tollgate.web.application import Application
+
+pytestmark = BOTH_DOORS
 
 Customer = Callable[..., Awaitable[Person]]
 

@@ -125,12 +125,17 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
-@pytest.mark.parametrize("presses", ["once", "again and again"])
-def test_ctrl_c_ends_all_that_was_started_and_says_so(
-    terminal: Terminal, moment: Callable[[Terminal], None], presses: str
-) -> None:
-    moment(terminal)
+@pytest.mark.parametrize(
+    ("moment", "presses"),
+    [
+        ("while it serves", "once"),
+        ("while it serves", "again and again"),
+        ("while the database is made", "once"),
+        ("while Postgres starts", "again and again"),
+    ],
+)
+def test_ctrl_c_ends_all_that_was_started_and_says_so(terminal: Terminal, moment: str, presses: str) -> None:
+    MOMENTS[moment](terminal)
     started = terminal.started()
     apart = {pid for pid in started if is_in_another_session(pid, terminal.process.pid)}
     terminal.press(CTRL_C)

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,9 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
+
+from servers.process import free_port, status
 
 ROOT = Path(__file__).parents[2]
 MAKE = "make --old-file=.venv/.run --old-file=.venv/bin/uv"
@@ -53,20 +53,6 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def is_healthy(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/healthz", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def in_group(process_group: int) -> bool:
     try:
         os.killpg(process_group, 0)
@@ -84,17 +70,17 @@ def settings_of(page: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def up(data: Path, settings: Mapping[str, str], screen: Path) -> Iterator[str]:
     """What `make up` serves with this data. Its terminal is a file."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
+    port = free_port()
     given = os.environ | settings | {"PORT": str(port), "TOLLGATE_DATA_DIR": str(data)}
     with screen.open("wb") as shown:
         deadline = time.monotonic() + WAIT_SECONDS
         made = subprocess.Popen([*MAKE.split(), "up"], cwd=ROOT, env=given, stdout=shown, stderr=shown, process_group=0)
         try:
-            while not is_healthy(address):
+            while status(port, "/healthz") != 200:
                 assert made.poll() is None, screen.read_text()
                 assert time.monotonic() < deadline, "`make up` did not serve in time"
                 time.sleep(0.05)
-            yield address
+            yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(made.pid, signal.SIGINT)  # as Ctrl-C: make alone would leave the server behind
             made.wait(WAIT_SECONDS)

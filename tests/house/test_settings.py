@@ -266,7 +266,7 @@ def test_a_command_refuses_a_file_that_is_not_there(named: str, tmp_path: Path) 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert (said.returncode, said.stdout) == (2, "")
     assert said.stderr == f"tollgate: ENV_FILE: there is no file {named}\n"

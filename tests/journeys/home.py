@@ -111,7 +111,7 @@ def wait_until(happened: Callable[[], bool], what: str, seconds: float = PATIENC
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def alive() -> dict[int, tuple[int, str]]:

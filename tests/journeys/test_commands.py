@@ -90,7 +90,7 @@ def is_one_line(text: str, *words: str) -> bool:
 def silent_server() -> Iterator[socket.socket]:
     """Lets clients connect and never says a word."""
     with socket.socket() as listener:
-        listener.settimeout(20)
+        listener.settimeout(PATIENCE_SECONDS)
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
         yield listener
@@ -303,14 +303,14 @@ def test_the_sandbox_is_a_process_apart_that_can_stand_still_and_ends_with_the_s
         return httpx.post(f"{demo.address}/v1/chat/completions", json=body, headers=headers, trust_env=False, **more)
 
     with used_home.server("demo") as demo:
-        assert ask(demo, timeout=20).status_code == 200
+        assert ask(demo, timeout=PATIENCE_SECONDS).status_code == 200
         (sandbox,) = of_the_server(demo.process.pid)
         os.kill(sandbox, signal.SIGSTOP)
         with pytest.raises(httpx.ReadTimeout):
-            ask(demo, timeout=0.2)
+            ask(demo, timeout=httpx.Timeout(PATIENCE_SECONDS, read=0.2))
         assert demo.get("/user/balance", demo.demo_key).status_code == 200
         os.kill(sandbox, signal.SIGCONT)
-        assert ask(demo, timeout=20).status_code == 200
+        assert ask(demo, timeout=PATIENCE_SECONDS).status_code == 200
         assert demo.stop() == 0
     gone({sandbox})
 
@@ -664,7 +664,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_SECONDS,
     )
 
 

@@ -210,12 +210,12 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-async def test_whoever_may_not_use_an_admin_route_is_told_that_whatever_the_request(house: House, body: bytes) -> None:
+async def test_whoever_may_not_use_an_admin_route_is_told_that_whatever_the_request(house: House) -> None:
     member = await house.person()
     for operation in house.operations():
         if operation.is_for_admins:
-            assert await house.send(operation, member, body) == (403, "permission_denied"), operation[:2]
+            for name, body in BODIES.items() if "requestBody" in operation.told else [("none", b"")]:
+                assert await house.send(operation, member, body) == (403, "permission_denied"), (operation[:2], name)
             assert await house.send(operation, None, body) == (401, "missing_api_key"), operation[:2]
 
 

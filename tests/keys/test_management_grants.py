@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS, ONE_DOOR
 from people import PEPPER, Person, refused
 from tollgate.core.errors import PermissionDenied
 from tollgate.keys import rules, store
 from tollgate.keys.authentication import console
+
+pytestmark = BOTH_DOORS
 
 LATER, LATEST = "2900-01-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"
 

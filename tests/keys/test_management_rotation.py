@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway import BOTH_DOORS
 from people import PEPPER, Person, refused
 from tollgate.audit import store as audit
 from tollgate.core.errors import Conflict, InvalidApiKey, KeyExpired, KeyIsFinal, KeyRevoked
@@ -13,6 +14,8 @@ from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.keys import rules, store
 from tollgate.keys.authentication import CallerDoor, console
+
+pytestmark = BOTH_DOORS
 
 HOLD = 21_000  # of an item below: 20,000 and 5 %
 

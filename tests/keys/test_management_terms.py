@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS, ONE_DOOR
 from people import PEPPER, Person, refused
 from tollgate.core.errors import BadRequest, Conflict, PermissionDenied
 from tollgate.keys import rules, store
+
+pytestmark = BOTH_DOORS
 
 MALFORMED = [
     ("name", ""),

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from gateway import BOTH_DOORS
 from people import OLD_PEPPER, PEPPER, Person, refused
 from tollgate.audit import store as audit
 from tollgate.core.errors import (
@@ -25,6 +26,8 @@ from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.keys import rules, store
 from tollgate.keys.authentication import console
+
+pytestmark = BOTH_DOORS
 
 
 def stored(**key: Any) -> dict[str, Any]:

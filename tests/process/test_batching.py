@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from gateway import BOTH_DOORS
 from people import Person
 from tollgate.core.errors import DatabaseUnavailable, InternalError
 from tollgate.database import Door
 from tollgate.process.batching import Answers, Batch, Item
+
+pytestmark = BOTH_DOORS
 
 
 class Sender:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from sandbox.serving import PATIENCE_SECONDS
 from tollgate.process import logs, side_process
 
 PROGRAM = """
@@ -53,8 +54,8 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(address: str) -> dict[str, Any]:
     where = urlsplit(address)
-    with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
-        connection.settimeout(20)
+    with socket.create_connection((where.hostname, where.port), timeout=PATIENCE_SECONDS) as connection:
+        connection.settimeout(PATIENCE_SECONDS)
         answer: dict[str, Any] = json.loads(connection.makefile("rb").read())
     return answer
 
@@ -111,8 +112,8 @@ def test_what_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
     with side_process.serving("program") as address, monkeypatch.context() as broken:
         broken.setattr(sys, "executable", "/nowhere/python")
         where = urlsplit(address)
-        with socket.create_connection((where.hostname, where.port), timeout=20) as waiting:
-            waiting.settimeout(20)
+        with socket.create_connection((where.hostname, where.port), timeout=PATIENCE_SECONDS) as waiting:
+            waiting.settimeout(PATIENCE_SECONDS)
             wait_until(lambda: "program_ended" in log.getvalue())
             broken.undo()
             assert json.loads(waiting.makefile("rb").read())["pid"]

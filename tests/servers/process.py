@@ -1,6 +1,7 @@
 """Starting and ending the programs of the tests."""
 
 import contextlib
+import http.client
 import os
 import random
 import shutil
@@ -15,8 +16,12 @@ START_SECONDS = 60
 UNPRIVILEGED = "nobody"
 
 
-_PORTS = iter(random.SystemRandom().sample(range(10_000, 32_000), 22_000))
-"""Below those that systems give to outgoing connections."""
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_OURS = range(10_000 + _WORKER, 32_000, _WORKERS)
+"""Below those that systems give to outgoing connections. Each worker has its own: between the choice of a port and the
+start of its server, another must not choose it too."""
+_PORTS = iter(random.SystemRandom().sample(_OURS, len(_OURS)))
 
 
 def free_port() -> int:
@@ -93,3 +98,15 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def status(port: int, path: str) -> int | None:
+    """Of the answer; none where nobody answers. An HTTP client of more parts would take longer to make than to ask."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

@@ -10,7 +10,7 @@ import argon2
 import httpx
 import pytest
 
-from gateway import ONE_DOOR
+from gateway import BOTH_DOORS
 from operators import EVENTS, bearing
 from people import Person, refused
 from sessions.browser import browser, code_of, link_for, new_address, set_password, sign_in, sign_in_with_password
@@ -32,6 +32,7 @@ async def actions(change: Any, target: str) -> list[str]:
     return [event["action"] for event in json.loads(await change(EVENTS, target))]
 
 
+@BOTH_DOORS
 async def test_a_password_is_set_after_a_link_and_signs_in(
     client: httpx.AsyncClient, person: People, door: Door, change: Any
 ) -> None:
@@ -75,7 +76,6 @@ def test_an_unknown_email_costs_the_same_hash() -> None:
     assert argon2.extract_parameters(passwords.OF_NOBODY) == theirs
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     "body",
     [
@@ -99,6 +99,7 @@ async def test_a_sign_in_names_one_way(body: dict[str, str], client: httpx.Async
     assert RIGHT not in answer.text
 
 
+@BOTH_DOORS
 async def test_a_new_password_ends_all_other_sessions_and_links(
     client: httpx.AsyncClient, person: People, door: Door
 ) -> None:
@@ -213,6 +214,7 @@ async def test_a_weak_password_is_not_set(client: httpx.AsyncClient, person: Peo
     assert (await client.get("/auth/me")).json()["has_password"] is False
 
 
+@BOTH_DOORS
 async def test_an_operator_removes_a_password_and_all_sessions(
     client: httpx.AsyncClient, person: People, door: Door, change: Any
 ) -> None:

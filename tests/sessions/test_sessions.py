@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway import BOTH_DOORS
 from journeys.walk import ids_of, operations, whole_document
 from operators import EVENTS, bearing
 from people import Person
@@ -22,6 +23,7 @@ ENDED = (401, "session_ended")
 CHAT = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]}
 
 
+@BOTH_DOORS
 async def test_a_key_is_exchanged_for_a_session_until_sign_out(
     client: httpx.AsyncClient, person: People, change: Any
 ) -> None:
@@ -235,6 +237,7 @@ async def test_a_link_signs_in_once(client: httpx.AsyncClient, person: People, d
         assert code_of(await client.post("/auth/sign-in", json={"link": link})) == (401, "invalid_link")
 
 
+@BOTH_DOORS
 async def test_every_page_of_an_account_answers_a_session_without_a_key(
     client: httpx.AsyncClient, person: People, door: Door
 ) -> None:
@@ -252,6 +255,7 @@ async def test_every_page_of_an_account_answers_a_session_without_a_key(
     assert made.status_code == 201, made.text
 
 
+@BOTH_DOORS
 async def test_sessions_are_listed_and_ended(client: httpx.AsyncClient, person: People, door: Door) -> None:
     someone, other, admin = await person(), await person(), await person("admin")
     async with browser(door) as phone, browser(door) as stranger, browser(door) as operator:

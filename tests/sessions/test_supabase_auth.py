@@ -8,6 +8,7 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from gateway import BOTH_DOORS
 from people import Person
 from sandbox.serving import serving
 from servers.process import free_port
@@ -49,6 +50,7 @@ async def sign_in(client: httpx.AsyncClient, token: str) -> httpx.Response:
     return await client.post("/auth/sign-in", json={"supabase_token": token})
 
 
+@BOTH_DOORS
 async def test_a_verified_email_signs_in_with_the_role_of_our_own_table(
     client: httpx.AsyncClient, person: People, project: Project
 ) -> None:

@@ -1,9 +1,13 @@
 """What the database lets strangers do: nothing."""
 
+import secrets
+from collections.abc import Iterator
+
 import asyncpg
 import httpx
 import pytest
 
+from conftest import TEMPLATE
 from servers.postgres import Cluster
 from servers.postgrest import token
 from servers.relay import Relay
@@ -27,6 +31,14 @@ order by 1
 """
 
 
+@pytest.fixture(scope="module")
+def database(postgres: Cluster) -> Iterator[str]:
+    """A migrated database that these tests look at, and that refuses what they try."""
+    name = f"tollgate_{secrets.token_hex(6)}"
+    yield postgres.create(name, TEMPLATE)
+    postgres.drop(name)
+
+
 async def rows(url: str, sql: str) -> list[asyncpg.Record]:
     connection = await asyncpg.connect(url)
     try:
@@ -37,36 +49,36 @@ async def rows(url: str, sql: str) -> list[asyncpg.Record]:
 
 
 @pytest.mark.parametrize("role", STRANGERS)
-async def test_strangers_may_execute_no_function_of_ours(own_database: str, role: str) -> None:
-    functions = await rows(own_database, OUR_FUNCTIONS)
+async def test_strangers_may_execute_no_function_of_ours(database: str, role: str) -> None:
+    functions = await rows(database, OUR_FUNCTIONS)
     assert len(functions) > 10
     allowed = await rows(
-        own_database,
+        database,
         f"select signature from ({OUR_FUNCTIONS}) f where has_function_privilege('{role}', signature, 'execute')",
     )
     assert allowed == []
 
 
 @pytest.mark.parametrize("role", [*STRANGERS, "service_role"])
-async def test_no_role_of_the_api_may_touch_a_table(own_database: str, role: str) -> None:
-    tables = await rows(own_database, OUR_TABLES)
+async def test_no_role_of_the_api_may_touch_a_table(database: str, role: str) -> None:
+    tables = await rows(database, OUR_TABLES)
     assert len(tables) >= 6
     privileges = "select, insert, update, delete, truncate, references, trigger"
     touched = await rows(
-        own_database,
+        database,
         f"select name from ({OUR_TABLES}) t where has_table_privilege('{role}', name, '{privileges}')",
     )
     assert touched == []
-    usage = await rows(own_database, f"select has_schema_privilege('{role}', 'tollgate', 'usage, create') as any")
+    usage = await rows(database, f"select has_schema_privilege('{role}', 'tollgate', 'usage, create') as any")
     assert usage[0]["any"] is False
 
 
-async def test_the_server_may_execute_exactly_the_public_functions(own_database: str) -> None:
+async def test_the_server_may_execute_exactly_the_public_functions(database: str) -> None:
     allowed = await rows(
-        own_database,
+        database,
         f"select schema from ({OUR_FUNCTIONS}) f where has_function_privilege('service_role', signature, 'execute')",
     )
-    public = [function for function in await rows(own_database, OUR_FUNCTIONS) if function["schema"] == "public"]
+    public = [function for function in await rows(database, OUR_FUNCTIONS) if function["schema"] == "public"]
     assert [row["schema"] for row in allowed] == ["public"] * len(public)
 
 
@@ -89,8 +101,19 @@ async def test_strangers_get_nothing_through_the_api(supabase_api: Relay, shared
             assert (await stranger.get(f"{url}/{bare}", headers=profile)).status_code == 406
 
 
-async def test_every_function_fixes_its_search_path_and_says_what_it_promises(own_database: str) -> None:
-    for function in await rows(own_database, OUR_FUNCTIONS):
+async def test_public_functions_take_and_give_what_both_doors_carry_alike(database: str) -> None:
+    types = await rows(
+        database,
+        """
+        select distinct a::regtype::text as type from pg_proc p, unnest(p.proargtypes::oid[] || p.prorettype) a
+        where p.pronamespace = 'public'::regnamespace and p.proname like 'tollgate\\_%'
+        """,
+    )
+    assert {row["type"] for row in types} == {"text", "integer", "bigint", "boolean", "json", "jsonb"}
+
+
+async def test_every_function_fixes_its_search_path_and_says_what_it_promises(database: str) -> None:
+    for function in await rows(database, OUR_FUNCTIONS):
         assert 'search_path=""' in function["config"], function["signature"]
         assert function["comment"], f"{function['signature']} has no comment"
         is_deferred = (
@@ -99,22 +122,22 @@ async def test_every_function_fixes_its_search_path_and_says_what_it_promises(ow
         assert function["definer"] == (function["schema"] == "public" or is_deferred), function["signature"]
 
 
-async def test_every_public_function_says_what_it_refuses_and_locks(own_database: str) -> None:
-    for function in await rows(own_database, OUR_FUNCTIONS):
+async def test_every_public_function_says_what_it_refuses_and_locks(database: str) -> None:
+    for function in await rows(database, OUR_FUNCTIONS):
         if function["schema"] == "public":
             assert "efuse" in function["comment"], function["signature"]
             assert "ock" in function["comment"], function["signature"]
 
 
-async def test_every_table_has_row_level_security_and_a_comment(own_database: str) -> None:
-    for table in await rows(own_database, OUR_TABLES):
+async def test_every_table_has_row_level_security_and_a_comment(database: str) -> None:
+    for table in await rows(database, OUR_TABLES):
         assert table["secured"], table["name"]
         assert table["comment"], table["name"]
 
 
-async def test_every_foreign_key_has_an_index(own_database: str) -> None:
+async def test_every_foreign_key_has_an_index(database: str) -> None:
     missing = await rows(
-        own_database,
+        database,
         """
         select c.conrelid::regclass::text as table, c.conname as name
         from pg_constraint c
@@ -129,15 +152,15 @@ async def test_every_foreign_key_has_an_index(own_database: str) -> None:
 
 @pytest.mark.parametrize("table", ["audit_events", "transfers", "credit_operations", *CHAINS])
 @pytest.mark.parametrize("statement", ["update {} set {column} = {column}", "delete from {}", "truncate {}"])
-async def test_append_only_tables_refuse_every_change(own_database: str, table: str, statement: str) -> None:
+async def test_append_only_tables_refuse_every_change(database: str, table: str, statement: str) -> None:
     """Even to their owner, and even when there is nothing to change."""
     column = "position" if table in ("credit_operations", *CHAINS) else "org_id"
     with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
-        await rows(own_database, statement.format(f"tollgate.{table}", column=column))
+        await rows(database, statement.format(f"tollgate.{table}", column=column))
 
 
-async def test_a_plain_login_without_grants_reads_nothing(postgres: Cluster, own_database: str) -> None:
-    name = own_database.rsplit("/", 1)[1]
+async def test_a_plain_login_without_grants_reads_nothing(postgres: Cluster, database: str) -> None:
+    name = database.rsplit("/", 1)[1]
     await rows(postgres.url(), f'create role "{name}" login')
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from admin.api_client import ApiClient
 from admin.monitoring import MANAGEMENT_KEY, installation, paid, seen
-from gateway import ONE_DOOR, Upstream
+from gateway import Upstream
 from people import Person
 from sandbox.serving import Clock, serving
 from tollgate.database import Door
@@ -106,7 +106,6 @@ async def test_an_answer_is_kept_for_minutes(monitored: Monitored) -> None:
     assert len(monitored.server.asked) == 2
 
 
-@ONE_DOOR
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [

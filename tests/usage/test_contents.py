@@ -12,7 +12,7 @@ import pytest
 
 from completions.paid import an_item, database
 from completions.test_no_secrets import tables
-from gateway import Gateway, Upstream, running
+from gateway import BOTH_DOORS, Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat
 from servers.relay import Relay
@@ -34,7 +34,7 @@ from tollgate.audit_events where action = 'content.read' and org_id = $1
 
 @pytest.fixture
 def keeping(wire: Relay, shared_database: str, sandbox: Upstream) -> Iterator[Gateway]:
-    """A gateway that stores content, with each door in turn."""
+    """A gateway that stores content."""
     given = {**database(wire, shared_database), "LOG_CONTENT": "redacted"}
     with running(given, sandbox) as made:
         yield made
@@ -215,6 +215,7 @@ async def test_an_admin_reads_it_when_he_asks_for_it_and_that_is_recorded(
     assert json.loads(await sql(shared_database, READINGS, silent.org_id)) == []
 
 
+@BOTH_DOORS
 async def test_what_was_not_kept_is_null_and_its_reading_no_event(
     gateway: Gateway, customer: Any, person: Any, shared_database: str, sql: Any
 ) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from people import PEPPER, Person
-from sandbox.serving import serving
+from sandbox.serving import PATIENCE_SECONDS, serving
 from tollgate.app import create_app
 from tollgate.database import Door, Json
 from tollgate.database.postgres import PostgresDoor
@@ -66,7 +66,8 @@ async def peak(pages: int, form: rules.Format) -> int:
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-async def test_thirty_pages_take_the_memory_of_three(form: rules.Format) -> None:
+async def test_thirty_pages_take_the_memory_of_three(form: rules.Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "PAGE", 100)
     assert await peak(30, form) < await peak(3, form) * 1.2
 
 
@@ -87,7 +88,7 @@ async def test_a_file_that_breaks_off_says_so_and_its_connection_breaks(
     app = create_app(read({"KEY_PEPPER": PEPPER}), door=Revoking(servers, 4, revoke))
     headers = {"authorization": f"Bearer {someone.secret}"}
     with serving(app, lifespan="on") as address:
-        async with httpx.AsyncClient(base_url=address, headers=headers, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=address, headers=headers, timeout=PATIENCE_SECONDS) as client:
             text, whole = await read_file(client, form)
             again = await client.get("/user/usage/export", params={"format": form})
     lines = text.splitlines()

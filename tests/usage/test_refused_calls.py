@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import Upstream, running
+from gateway import BOTH_DOORS, Upstream, running
 from operators import bearing, operating
 from people import Person
 from sandbox.serving import a_chat
@@ -58,6 +58,7 @@ async def listed(operator: httpx.AsyncClient, **query: Any) -> list[dict[str, An
     return found
 
 
+@BOTH_DOORS
 async def test_counts_of_an_hour_add_up_and_show_the_last_call(
     operator: httpx.AsyncClient, door: Door, person: Any
 ) -> None:

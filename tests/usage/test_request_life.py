@@ -10,7 +10,7 @@ import pytest
 from admin.api_client import unique
 from completions.paid import HOLD, admit, an_item, database, settle, settled, unsettled
 from completions.test_own_servers import PRICE, own_server
-from gateway import Gateway, Upstream, running
+from gateway import BOTH_DOORS, Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat
 from servers.relay import Relay
@@ -101,6 +101,7 @@ async def test_its_org_sees_it_without_our_cost_and_no_other_org_does(
     await look(keeping, admin, "/admin/usage/req_nobody_made", 404)
 
 
+@BOTH_DOORS
 async def test_an_open_request_says_when_the_sweeper_looks(gateway: Gateway, door: Door, customer: Any) -> None:
     someone = await customer()
     item = await unsettled(door, someone, "gen-1")

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from gateway import BOTH_DOORS
 from people import Person, refused
 from tollgate.core.errors import NotFound, PermissionDenied, VaultLocked
 from tollgate.database import Door
@@ -17,6 +18,8 @@ from tollgate.upstreams import store as upstreams
 from tollgate.vault import rotation, store
 from tollgate.vault.rules import NONCE_BYTES, Place, Vault, place_of
 from tollgate.vault.upstream_keys import UpstreamKeyHandlers
+
+pytestmark = BOTH_DOORS
 
 People = Callable[..., Awaitable[Person]]
 Sql = Callable[..., Awaitable[Any]]
