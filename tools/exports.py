@@ -126,8 +126,8 @@ def alerts_page() -> str:
         [
             "# Alerts",
             "",
-            "The rules that are on from the start, and what to do when one fires. How to be told, and how to change a rule:",
-            "[Alerts](../how-to/alerts.md).",
+            "The rules that are on from the start, and what to do when one fires.",
+            "[Alerts](../how-to/alerts.md) says how to be told, and how to change a rule.",
             "",
             *(line for name, rule in RULES.items() for line in _rule(name, rule)),
             "## Signals",

@@ -1,8 +1,11 @@
 """Each rule that is on from the start fires by its cause, and is resolved when that is gone."""
 
+import re
+
 import pytest
 
 from alerts.watch import Watch
+from journeys.walk import whole_document
 from people import Person
 from tollgate.alerts.signals import RULES, SIGNALS
 
@@ -52,6 +55,15 @@ async def test_the_register_says_what_the_rows_are(watch: Watch) -> None:
         name: [getattr(rule, field) for field in fields] for name, rule in RULES.items()
     }
     assert {rule.signal for rule in RULES.values()} <= SIGNALS.keys()
+
+
+def test_the_register_names_paths_that_exist() -> None:
+    known = {re.sub(r"{\w+}", "{}", path) for path in whole_document()["paths"]}
+    named = [
+        path for rule in RULES.values() for path in re.findall(r"`(?:GET|POST) (/[^`?\s]*)", rule.look + rule.mend)
+    ]
+    assert len(named) > 20
+    assert {re.sub(r"{\w+}", "{}", path) for path in named} <= known
 
 
 OBSERVED = {
