@@ -13150,10 +13150,11 @@ begin
     set due_at = clock_timestamp() + make_interval(secs => lease_seconds), tries = d.tries + 1
     where d.id in (
       select o.id from tollgate.deliveries o
-      where o.state = 'waiting' and o.due_at <= clock_timestamp()
+      join tollgate.channels c on c.id = o.channel_id
+      where o.state = 'waiting' and o.due_at <= clock_timestamp() and (c.state = 'active' or o.event = 'channel.test')
       order by o.due_at
       limit page_size
-      for update skip locked
+      for update of o skip locked
     )
     returning d.*
   )
@@ -13172,7 +13173,7 @@ end
 $$;
 
 comment on function public.tollgate_lease_deliveries(integer, integer) is
-  'Leases deliveries that are due to one sender, with their channels, and deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
+  'Leases deliveries that are due to one sender, with their channels; of disabled ones only tests. Deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
 
 select tollgate.expose('public.tollgate_lease_deliveries(integer, integer)');
 
@@ -14850,9 +14851,7 @@ create function tollgate.keep_readings(process text, observed jsonb, as_of times
 language sql
 set search_path = ''
 as $$
-  delete from tollgate.readings o
-  where o.process = keep_readings.process
-    or o.process <> 'database' and o.at < as_of - interval '10 minutes';
+  delete from tollgate.readings o where o.process = keep_readings.process;
   insert into tollgate.readings (process, signal, subject, value, at)
   select keep_readings.process, o.signal, o.subject, max(o.value), as_of
   from jsonb_to_recordset(observed) o (signal text, subject text, value numeric)
@@ -14862,7 +14861,7 @@ as $$
 $$;
 
 comment on function tollgate.keep_readings(text, jsonb, timestamptz) is
-  'Replaces what a process observed, and deletes what processes observed that report no more. Locks the rows.';
+  'Replaces what a process observed. Locks its rows.';
 
 
 create function tollgate.change_alert(a tollgate.alerts, state text, as_of timestamptz) returns void
@@ -15389,6 +15388,45 @@ select tollgate.expose('public.tollgate_silences(jsonb, jsonb, integer)');
 
 -- Readings that cost more, taken every five minutes and kept.
 
+create function tollgate.usual_spend(busy tollgate.usage, hour timestamptz) returns numeric
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  whose constant text := format('t.org_id = %L', busy.org_id)
+    || case when busy.key_id is not null then format(' and t.user_id = %L and t.key_id = %L', busy.user_id, busy.key_id) else '' end;
+  usual numeric;
+begin
+  execute format(
+    $query$
+      with days as (
+        select count(distinct t.start) as used, sum(t.charge_nanos) as nanos
+        from tollgate.tallies t
+        where t.cut = 'day_key' and %1$s and t.start = any (array(
+          select date_trunc('day', $1, 'UTC') - make_interval(hours => 24 * d) from generate_series(1, 15) d
+        ))
+      ),
+      hours as (
+        select sum(t.charge_nanos) as nanos
+        from tollgate.tallies t
+        where t.cut = 'hour' and %1$s and t.start = any (array(
+          select $1 - make_interval(hours => 24 * d + h) from generate_series(1, 15) d, generate_series(-1, 1) h
+        ))
+        group by t.start
+      )
+      select greatest(max(h.nanos), max(d.nanos) / (24 * max(d.used))) from days d left join hours h on true where d.used >= 3
+    $query$,
+    whose
+  ) into usual using hour;
+  return usual;
+end
+$$;
+
+comment on function tollgate.usual_spend(tollgate.usage, timestamptz) is
+  'What an org or one of its keys may spend in an hour by its habit of 15 days: the most that it spent at this time of day, or an hour before or after, and at least its mean hour. Null without three days of use. Read by the primary key: by time first.';
+
+
 create function tollgate.spend_readings(as_of timestamptz) returns setof tollgate.reading
 language plpgsql
 stable
@@ -15398,56 +15436,29 @@ as $$
 declare
   this_hour constant timestamptz := date_trunc('hour', as_of, 'UTC');
   least_nanos constant numeric := 1e9; -- what an hour may cost without a look
-  busy record;
+  busy tollgate.usage;
   usual numeric;
 begin
   for busy in
-    select u.org_id, null as key_id, max(u.charge_nanos) as spent
-    from tollgate.usage_by('{hour,org}', this_hour - interval '1 hour', as_of) u
-    group by u.org_id
-    having max(u.charge_nanos) >= least_nanos
+    select u.* from tollgate.usage_by('{hour,org}', this_hour - interval '1 hour', as_of) u
+    where u.charge_nanos >= least_nanos
     union all
-    select u.org_id, u.key_id, max(u.charge_nanos)
-    from tollgate.usage_by('{hour,org,key}', this_hour - interval '1 hour', as_of) u
-    group by u.org_id, u.key_id
-    having max(u.charge_nanos) >= least_nanos
-    order by 3 desc
+    select u.* from tollgate.usage_by('{hour,org,user,key}', this_hour - interval '1 hour', as_of) u
+    where u.charge_nanos >= least_nanos
+    order by charge_nanos desc
     limit 200
   loop
-    usual := tollgate.usual_spend(busy.org_id, busy.key_id, this_hour);
+    usual := tollgate.usual_spend(busy, busy.start);
     if usual is not null then
       return query select case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end,
-        coalesce(busy.key_id, busy.org_id), round(busy.spent / greatest(usual, least_nanos), 2);
+        coalesce(busy.key_id, busy.org_id), round(busy.charge_nanos / greatest(usual, least_nanos), 2);
     end if;
   end loop;
 end
 $$;
 
 comment on function tollgate.spend_readings(timestamptz) is
-  'How many times its usual spend each org and key spent in this clock hour or the one before, whichever is more: of the 200 that spent most, and at least a credit.';
-
-
-create function tollgate.usual_spend(org_id text, key_id text, hour timestamptz) returns numeric
-language sql
-stable
-set search_path = ''
-as $$
-  select case when count(distinct date_trunc('day', h.start, 'UTC')) >= 3 then greatest(
-    max(h.nanos) filter (where extract(hour from h.start - usual_spend.hour + interval '1 hour') between 0 and 2),
-    avg(h.nanos)
-  ) end
-  from (
-    select t.start, sum(t.charge_nanos) as nanos
-    from tollgate.tallies t
-    where t.cut = 'hour' and t.org_id = usual_spend.org_id
-      and (usual_spend.key_id is null or t.key_id = usual_spend.key_id)
-      and t.start >= usual_spend.hour - interval '15 days' and t.start < usual_spend.hour - interval '1 hour'
-    group by t.start
-  ) h
-$$;
-
-comment on function tollgate.usual_spend(text, text, timestamptz) is
-  'What an org or one of its keys may spend in an hour by its habit of 15 days: the most that it spent at this time of day, or an hour before or after, and at least its mean of the hours in which it spent something. Null without three days of use.';
+  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 200 that spent most, and at least a credit.';
 
 
 create function tollgate.wallet_readings(as_of timestamptz) returns setof tollgate.reading
@@ -15715,10 +15726,11 @@ as $$
     order by o.pending_at
     limit 1000
   );
+  delete from tollgate.readings r where r.process <> 'database' and r.at < as_of - interval '10 minutes';
   delete from tollgate.silences s where s.ends_at < as_of - interval '90 days';
 $$;
 
-comment on function tollgate.drop_old_alerts(timestamptz) is 'Deletes alerts that were resolved 90 days ago, at most 1,000, and silences that ended then.';
+comment on function tollgate.drop_old_alerts(timestamptz) is 'Deletes alerts that were resolved 90 days ago, at most 1,000, silences that ended then, and readings of processes that have ended.';
 
 
 -- schemas/15_creations/creations.sql

@@ -1,13 +1,14 @@
 """Each rule that is on from the start fires by its cause, and is resolved when that is gone."""
 
+import json
 import re
 
 import pytest
 
 from alerts.watch import Watch
-from journeys.walk import whole_document
 from people import Person
 from tollgate.alerts.signals import RULES, SIGNALS
+from tollgate.app import DOCUMENT
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +59,7 @@ async def test_the_register_says_what_the_rows_are(watch: Watch) -> None:
 
 
 def test_the_register_names_paths_that_exist() -> None:
-    known = {re.sub(r"{\w+}", "{}", path) for path in whole_document()["paths"]}
+    known = {re.sub(r"{\w+}", "{}", path) for path in json.loads(DOCUMENT.read_text(encoding="utf-8"))["paths"]}
     named = [
         path for rule in RULES.values() for path in re.findall(r"`(?:GET|POST) (/[^`?\s]*)", rule.look + rule.mend)
     ]

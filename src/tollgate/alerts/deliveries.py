@@ -21,7 +21,6 @@ from tollgate.upstreams.address_guard import Forbidden, Guard
 from tollgate.upstreams.rules import TransportFailed
 from tollgate.upstreams.transports import Answer, Transport
 from tollgate.vault.rules import Vault
-from tollgate.web.schemas import rfc3339
 
 log = logs.source("application")
 
@@ -81,7 +80,7 @@ class Deliveries:
 
     async def _attempt(self, delivery: Delivery) -> dict[str, Any]:
         """How it ended, as the database keeps it. Never raises."""
-        at, began = rfc3339(self._now()), self._clock()
+        at, began = self._now().isoformat(), self._clock()
         status, error, answer = None, None, ""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):

@@ -68,10 +68,11 @@ begin
     set due_at = clock_timestamp() + make_interval(secs => lease_seconds), tries = d.tries + 1
     where d.id in (
       select o.id from tollgate.deliveries o
-      where o.state = 'waiting' and o.due_at <= clock_timestamp()
+      join tollgate.channels c on c.id = o.channel_id
+      where o.state = 'waiting' and o.due_at <= clock_timestamp() and (c.state = 'active' or o.event = 'channel.test')
       order by o.due_at
       limit page_size
-      for update skip locked
+      for update of o skip locked
     )
     returning d.*
   )
@@ -90,7 +91,7 @@ end
 $$;
 
 comment on function public.tollgate_lease_deliveries(integer, integer) is
-  'Leases deliveries that are due to one sender, with their channels, and deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
+  'Leases deliveries that are due to one sender, with their channels; of disabled ones only tests. Deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
 
 select tollgate.expose('public.tollgate_lease_deliveries(integer, integer)');
 

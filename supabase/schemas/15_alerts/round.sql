@@ -29,9 +29,7 @@ create function tollgate.keep_readings(process text, observed jsonb, as_of times
 language sql
 set search_path = ''
 as $$
-  delete from tollgate.readings o
-  where o.process = keep_readings.process
-    or o.process <> 'database' and o.at < as_of - interval '10 minutes';
+  delete from tollgate.readings o where o.process = keep_readings.process;
   insert into tollgate.readings (process, signal, subject, value, at)
   select keep_readings.process, o.signal, o.subject, max(o.value), as_of
   from jsonb_to_recordset(observed) o (signal text, subject text, value numeric)
@@ -41,7 +39,7 @@ as $$
 $$;
 
 comment on function tollgate.keep_readings(text, jsonb, timestamptz) is
-  'Replaces what a process observed, and deletes what processes observed that report no more. Locks the rows.';
+  'Replaces what a process observed. Locks its rows.';
 
 
 create function tollgate.change_alert(a tollgate.alerts, state text, as_of timestamptz) returns void

@@ -1,5 +1,44 @@
 -- Readings that cost more, taken every five minutes and kept.
 
+create function tollgate.usual_spend(busy tollgate.usage, hour timestamptz) returns numeric
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  whose constant text := format('t.org_id = %L', busy.org_id)
+    || case when busy.key_id is not null then format(' and t.user_id = %L and t.key_id = %L', busy.user_id, busy.key_id) else '' end;
+  usual numeric;
+begin
+  execute format(
+    $query$
+      with days as (
+        select count(distinct t.start) as used, sum(t.charge_nanos) as nanos
+        from tollgate.tallies t
+        where t.cut = 'day_key' and %1$s and t.start = any (array(
+          select date_trunc('day', $1, 'UTC') - make_interval(hours => 24 * d) from generate_series(1, 15) d
+        ))
+      ),
+      hours as (
+        select sum(t.charge_nanos) as nanos
+        from tollgate.tallies t
+        where t.cut = 'hour' and %1$s and t.start = any (array(
+          select $1 - make_interval(hours => 24 * d + h) from generate_series(1, 15) d, generate_series(-1, 1) h
+        ))
+        group by t.start
+      )
+      select greatest(max(h.nanos), max(d.nanos) / (24 * max(d.used))) from days d left join hours h on true where d.used >= 3
+    $query$,
+    whose
+  ) into usual using hour;
+  return usual;
+end
+$$;
+
+comment on function tollgate.usual_spend(tollgate.usage, timestamptz) is
+  'What an org or one of its keys may spend in an hour by its habit of 15 days: the most that it spent at this time of day, or an hour before or after, and at least its mean hour. Null without three days of use. Read by the primary key: by time first.';
+
+
 create function tollgate.spend_readings(as_of timestamptz) returns setof tollgate.reading
 language plpgsql
 stable
@@ -9,56 +48,29 @@ as $$
 declare
   this_hour constant timestamptz := date_trunc('hour', as_of, 'UTC');
   least_nanos constant numeric := 1e9; -- what an hour may cost without a look
-  busy record;
+  busy tollgate.usage;
   usual numeric;
 begin
   for busy in
-    select u.org_id, null as key_id, max(u.charge_nanos) as spent
-    from tollgate.usage_by('{hour,org}', this_hour - interval '1 hour', as_of) u
-    group by u.org_id
-    having max(u.charge_nanos) >= least_nanos
+    select u.* from tollgate.usage_by('{hour,org}', this_hour - interval '1 hour', as_of) u
+    where u.charge_nanos >= least_nanos
     union all
-    select u.org_id, u.key_id, max(u.charge_nanos)
-    from tollgate.usage_by('{hour,org,key}', this_hour - interval '1 hour', as_of) u
-    group by u.org_id, u.key_id
-    having max(u.charge_nanos) >= least_nanos
-    order by 3 desc
+    select u.* from tollgate.usage_by('{hour,org,user,key}', this_hour - interval '1 hour', as_of) u
+    where u.charge_nanos >= least_nanos
+    order by charge_nanos desc
     limit 200
   loop
-    usual := tollgate.usual_spend(busy.org_id, busy.key_id, this_hour);
+    usual := tollgate.usual_spend(busy, busy.start);
     if usual is not null then
       return query select case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end,
-        coalesce(busy.key_id, busy.org_id), round(busy.spent / greatest(usual, least_nanos), 2);
+        coalesce(busy.key_id, busy.org_id), round(busy.charge_nanos / greatest(usual, least_nanos), 2);
     end if;
   end loop;
 end
 $$;
 
 comment on function tollgate.spend_readings(timestamptz) is
-  'How many times its usual spend each org and key spent in this clock hour or the one before, whichever is more: of the 200 that spent most, and at least a credit.';
-
-
-create function tollgate.usual_spend(org_id text, key_id text, hour timestamptz) returns numeric
-language sql
-stable
-set search_path = ''
-as $$
-  select case when count(distinct date_trunc('day', h.start, 'UTC')) >= 3 then greatest(
-    max(h.nanos) filter (where extract(hour from h.start - usual_spend.hour + interval '1 hour') between 0 and 2),
-    avg(h.nanos)
-  ) end
-  from (
-    select t.start, sum(t.charge_nanos) as nanos
-    from tollgate.tallies t
-    where t.cut = 'hour' and t.org_id = usual_spend.org_id
-      and (usual_spend.key_id is null or t.key_id = usual_spend.key_id)
-      and t.start >= usual_spend.hour - interval '15 days' and t.start < usual_spend.hour - interval '1 hour'
-    group by t.start
-  ) h
-$$;
-
-comment on function tollgate.usual_spend(text, text, timestamptz) is
-  'What an org or one of its keys may spend in an hour by its habit of 15 days: the most that it spent at this time of day, or an hour before or after, and at least its mean of the hours in which it spent something. Null without three days of use.';
+  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 200 that spent most, and at least a credit.';
 
 
 create function tollgate.wallet_readings(as_of timestamptz) returns setof tollgate.reading

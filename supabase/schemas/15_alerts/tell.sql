@@ -149,7 +149,8 @@ as $$
     order by o.pending_at
     limit 1000
   );
+  delete from tollgate.readings r where r.process <> 'database' and r.at < as_of - interval '10 minutes';
   delete from tollgate.silences s where s.ends_at < as_of - interval '90 days';
 $$;
 
-comment on function tollgate.drop_old_alerts(timestamptz) is 'Deletes alerts that were resolved 90 days ago, at most 1,000, and silences that ended then.';
+comment on function tollgate.drop_old_alerts(timestamptz) is 'Deletes alerts that were resolved 90 days ago, at most 1,000, silences that ended then, and readings of processes that have ended.';
