@@ -15446,7 +15446,7 @@ begin
     select u.* from tollgate.usage_by('{hour,org,user,key}', this_hour - interval '1 hour', as_of) u
     where u.charge_nanos >= least_nanos
     order by charge_nanos desc
-    limit 200
+    limit 100
   loop
     usual := tollgate.usual_spend(busy, busy.start);
     if usual is not null then
@@ -15458,7 +15458,7 @@ end
 $$;
 
 comment on function tollgate.spend_readings(timestamptz) is
-  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 200 that spent most, and at least a credit.';
+  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 100 that spent most, and at least a credit.';
 
 
 create function tollgate.wallet_readings(as_of timestamptz) returns setof tollgate.reading
