@@ -17,6 +17,7 @@ Event = Literal[
     "balance.low", "key.budget_near", "key.budget_reached", "key.created", "key.expiring", "key.revoked", "key.rotated"
 ]
 """What owners are told."""
+TEST_EVENT: Final = "channel.test"
 
 PAUSES: Final = (15, 60, 300, 1800, 7200, 21_600, 43_200)
 """Seconds before each further attempt: eight attempts in a day."""

@@ -56,9 +56,11 @@ SIGNALS: Final[Mapping[str, str]] = {
     "process_disk_percent": "How full the disk of a process is.",
     "sweep_pause_seconds": "How long no sweep ran before this one.",
     "channel_failures": "How many attempts of a channel failed since one succeeded.",
-    "org_spend_times_usual": "How many times its usual spend an org spent in this clock hour or the one before. Usual is "
-    "the most that it spent at this time of day in 15 days, an hour before or after included, and at least its mean "
-    "hour and 1 credit. Of the 100 orgs and keys that spent most, with three days of use.",
+    "org_spend_times_usual": (
+        "How many times its usual spend an org spent in this clock hour or the one before. Usual is the most that it "
+        "spent at this time of day in 15 days, an hour before or after included, and at least its mean hour and 1 "
+        "credit. Of the 100 orgs and keys that spent most, with three days of use."
+    ),
     "key_spend_times_usual": "The same of a key.",
     "balance_days_left": "For how many days an org's credits last at its spend since yesterday began.",
     "key_budget_percent": "How much of its budget a key has used, from 50.",
