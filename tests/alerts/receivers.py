@@ -68,6 +68,7 @@ class MailReceiver:
         self.mails: list[Mail] = []
         self.refusal = b""
         self.port = 0
+        self.port_of_tls = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         login, encrypted, recipients = None, False, list[str]()
@@ -115,7 +116,8 @@ async def mail_receiver(folder: Path) -> AsyncIterator[MailReceiver]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     made = MailReceiver(context)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    async with server:
-        made.port = server.sockets[0].getsockname()[1]
+    plain = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    over_tls = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=context)
+    async with plain, over_tls:
+        made.port, made.port_of_tls = (server.sockets[0].getsockname()[1] for server in (plain, over_tls))
         yield made

@@ -130,6 +130,7 @@ REFUSED = [
     ({"kind": "slack", "url": PUBLIC, "secret": "a-secret-of-slack"}, "secret"),
     ({"kind": "pagerduty"}, "secret"),
     ({"kind": "email"}, "mail"),
+    ({"kind": "email", "mail": {**MAIL, "username": "me"}}, "secret"),
     ({"kind": "email", "mail": {**MAIL, "username": "me", "tls": "none"}, "secret": "password"}, "mail"),
 ]
 

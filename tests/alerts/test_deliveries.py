@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tollgate.process.clock import monotonic
 from tollgate.process.http_client import Http
 from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.transports import open_transport
+from tollgate.vault.rotation import rotate
 from tollgate.vault.rules import Vault
 
 pytestmark = pytest.mark.anyio
@@ -36,11 +37,12 @@ FIELDS = {"name": "ops", "severity": "info", "rules": None, "org_ids": None, "st
 class Ops:
     """An operator with channels, and a sender."""
 
-    def __init__(self, watch: Watch, door: Door, sender: Deliveries, channels: Channels) -> None:
+    def __init__(self, watch: Watch, door: Door, sender: Callable[[Vault], Deliveries]) -> None:
         self.watch = watch
         self.door = door
-        self.sender = sender
-        self.channels = channels
+        self.sender_with = sender
+        self.sender = sender(Vault([KEY]))
+        self.channels = Channels(Vault([KEY]), Guard(allow_private=True), self.sender, "admin")
 
     async def create(self, **fields: Any) -> Row:
         made: Row = await self.channels.create(self.door, {**FIELDS, **fields})
@@ -66,20 +68,22 @@ class Ops:
 async def ops(watch: Watch) -> AsyncIterator[Ops]:
     http = Http()
     transport = open_transport(http, long_lived=True)
-    guard = Guard(allow_private=True)
-    sender = Deliveries(
-        watch.door,
-        transport,
-        Vault([KEY]),
-        guard=guard,
-        guard_of_owners=Guard(allow_private=False),
-        clock=monotonic,
-        now=lambda: datetime.now(UTC),
-        randomness=lambda: 0.5,
-    )
+
+    def sender(vault: Vault) -> Deliveries:
+        return Deliveries(
+            watch.door,
+            transport,
+            vault,
+            guard=Guard(allow_private=True),
+            guard_of_owners=Guard(allow_private=False),
+            clock=monotonic,
+            now=lambda: datetime.now(UTC),
+            randomness=lambda: 0.5,
+        )
+
     admin = Person(watch.door, "admin")
     await admin.seed()
-    yield Ops(watch, admin.at_the_door(), sender, Channels(Vault([KEY]), guard, sender, "admin"))
+    yield Ops(watch, admin.at_the_door(), sender)
     await transport.close()
     await http.close()
 
@@ -207,6 +211,18 @@ async def test_an_owner_s_webhook_never_reaches_a_private_address(ops: Ops, hook
     assert "not public" in failed["attempts"][0]["error"]
 
 
+async def test_secrets_of_channels_move_to_a_new_key_of_the_vault(ops: Ops, hook: Receiver) -> None:
+    made = await ops.create(kind="webhook", url=hook.url)
+    new = bytes(reversed(KEY))
+    assert await rotate(ops.door, Vault([new, KEY])) == (1, [])
+    await ops.fire()
+    (locked,) = await ops.sent()
+    assert "VAULT_KEY" in locked["attempts"][0]["error"]
+    ops.sender = ops.sender_with(Vault([new]))
+    assert (await ops.again())["state"] == "sent"
+    verify(made["secret"], hook.received[0])
+
+
 async def test_two_senders_send_once(ops: Ops, hook: Receiver) -> None:
     await ops.create(kind="webhook", url=hook.url)
     await ops.fire()
@@ -245,6 +261,11 @@ async def test_an_email_goes_over_tls_with_a_login(ops: Ops, tmp_path: Path, mon
         assert (got.encrypted, got.login) == (True, ":me:password-of-mail")
         assert got.recipients == people["recipients"]
         assert "Subject: Tollgate: 1 firing" in got.text
+        at_once = {"host": "localhost", "port": server.port_of_tls, "tls": "tls", "username": None}
+        other = await ops.create(kind="email", mail={**at_once, **people})
+        assert (await ops.channels.test(ops.door, other["id"]))["state"] == "sent"
+        assert (server.mails[1].login, "Subject: Tollgate: channel.test" in server.mails[1].text) == (None, True)
+        await ops.channels.delete(ops.door, other["id"])
         server.refusal = b"550 nobody\r\n"
         await ops.fire(0)
         refused = (await ops.sent())[1]

@@ -6,6 +6,7 @@ from typing import Any
 
 from people import PEPPER
 from tollgate.app import compose
+from tollgate.completions.sweeper import PAGE, ROUND_SECONDS, UPKEEP_SECONDS, Sweeper
 from tollgate.completions.upkeep import TELLING_SECONDS, Upkeep
 from tollgate.core.errors import DatabaseUnavailable, TollgateError
 from tollgate.database import Json
@@ -81,3 +82,16 @@ async def test_a_sweep_does_it() -> None:
     await rooms.close()
     steps = [EVALUATING, ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING, KEEPING, FORGETTING, TELLING]
     assert door.asked == ["tollgate_due", *steps]
+
+
+async def test_a_backlog_of_requests_leaves_time_for_it() -> None:
+    door = Recorder(tollgate_due=[{"data": [{}] * PAGE}] * 100)
+    times = iter([0.0, 0.0, *[ROUND_SECONDS - UPKEEP_SECONDS] * 1000])
+    given: list[float] = []
+
+    async def kept(ends_at: float) -> None:
+        given.append(ends_at)
+
+    never: Any = None
+    await Sweeper(door, never, never, [], clock=lambda: next(times), upkeep=kept).sweep()
+    assert (door.asked, given) == (["tollgate_due"], [ROUND_SECONDS])

@@ -113,6 +113,8 @@ def _check_fields(kind: str, body: Mapping[str, Any], *, new: bool = True) -> No
     mail = body.get("mail") or {}
     if mail.get("username") and mail.get("tls") == "none":
         wrong.append(("mail", "a password is not sent without TLS; set tls"))
+    if new and mail.get("username") and not body.get("secret"):
+        wrong.append(("secret", "is needed with a username"))
     if not body.get("name"):
         wrong.append(("name", "must not be empty"))
     if wrong:

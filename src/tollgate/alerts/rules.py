@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import html
 import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
@@ -78,7 +79,7 @@ def webhook(url: str, secret: str, delivery: Mapping[str, Any], timestamp: int) 
 
 def slack(secret_url: str, content: Mapping[str, Any]) -> Outgoing:
     text = "\n".join([f"*{headline(content)}*", *lines(content)])
-    return Outgoing(secret_url, {}, json.dumps({"text": text}).encode())
+    return Outgoing(secret_url, {}, json.dumps({"text": html.escape(text, quote=False)}).encode())
 
 
 def pagerduty(url: str, routing_key: str, delivery: Mapping[str, Any]) -> Outgoing:
