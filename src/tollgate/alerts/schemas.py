@@ -321,7 +321,7 @@ class WebhookFilters(PageQuery):
     sort: Literal["created_at:desc", "created_at:asc"] = "created_at:desc"
 
 
-class Attempt(BaseModel):
+class DeliveryAttempt(BaseModel):
     at: Moment
     took_ms: int
     status: int | None = Field(description="The status of HTTP or SMTP.")
@@ -336,7 +336,7 @@ class Delivery(BaseModel):
     content: dict[str, Any]
     state: Literal["waiting", "sent", "failed"]
     tries: int
-    attempts: list[Attempt] = Field(description="The last ten.")
+    attempts: list[DeliveryAttempt] = Field(description="The last ten.")
     due_at: Moment | None = Field(description="When it is sent next; null unless it waits.")
     created_at: Moment
     ended_at: Moment | None
