@@ -4,6 +4,7 @@
 docs/reference/errors.md                    from core/errors.py
 docs/reference/endpoints.md                 from core/endpoints.py
 docs/reference/audit-actions.md             from audit/actions.py
+docs/reference/alerts.md                    from alerts/signals.py
 src/tollgate/openapi.json                   from the app, which serves it
 docs/reference/api.md                       from the same
 docs/reference/aliases.md                   from web/aliases.py
@@ -24,6 +25,7 @@ from typing import Any, get_args
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from tollgate.alerts.signals import RULES, SIGNALS, Rule
 from tollgate.app import create_app
 from tollgate.audit.actions import ACTIONS
 from tollgate.core.dialects import generate
@@ -48,6 +50,7 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/errors.md", errors_page()
     yield "docs/reference/endpoints.md", endpoints_page()
     yield "docs/reference/audit-actions.md", audit_actions_page()
+    yield "docs/reference/alerts.md", alerts_page()
     document = create_app(Settings()).described_from_code()
     yield "src/tollgate/openapi.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     yield "docs/reference/api.md", api_page(document)
@@ -116,6 +119,50 @@ def errors_page() -> str:
             "",
         ]
     )
+
+
+def alerts_page() -> str:
+    return "\n".join(
+        [
+            "# Alerts",
+            "",
+            "The rules that are on from the start, and what to do when one fires.",
+            "[Alerts](../how-to/alerts.md) says how to be told, and how to change a rule.",
+            "",
+            *(line for name, rule in RULES.items() for line in _rule(name, rule)),
+            "## Signals",
+            "",
+            "What rules may watch.",
+            "",
+            "| signal | |",
+            "|---|---|",
+            *(f"| `{name}` | {told} |" for name, told in SIGNALS.items()),
+            "",
+            f"_{MADE_BY}_",
+            "",
+        ]
+    )
+
+
+def _rule(name: str, rule: Rule) -> list[str]:
+    word = rule.comparison.replace("_", " ")
+    bounds = [f"`{rule.signal}` {word} {rule.threshold:,}"]
+    bounds += [f"for {rule.for_seconds:,} s"] if rule.for_seconds else []
+    over = "below" if rule.comparison == "at_least" else "at least"
+    bounds += [f"clear {over} {rule.clear_threshold:,}"] if rule.clear_threshold is not None else []
+    bounds += [f"resolved after {rule.clear_seconds:,} s"] if rule.clear_seconds else []
+    return [
+        f"## {name}",
+        "",
+        f"{rule.title}. {rule.severity.capitalize()}: {', '.join(bounds)}.",
+        "",
+        rule.means,
+        "",
+        f"- **Look**: {rule.look}",
+        f"- **Cause**: {rule.cause}",
+        f"- **Mend**: {rule.mend}",
+        "",
+    ]
 
 
 def endpoints_page() -> str:

@@ -16,6 +16,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from tollgate import __version__, settings
+from tollgate.alerts.deliveries import Deliveries
+from tollgate.alerts.readings import Readings
 from tollgate.audit.security_reporter import SecurityReporter
 from tollgate.cache.level import RedisLevel
 from tollgate.cache.lookups import Cache
@@ -50,6 +52,7 @@ from tollgate.upstreams.address_guard import Guard
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.ingress import Ingress
+from tollgate.upstreams.openrouter_account import OpenRouterAccount
 from tollgate.upstreams.transports import open_transport
 from tollgate.vault.rules import Vault
 from tollgate.web import front_page, session_cookie
@@ -102,6 +105,8 @@ class Rooms(NamedTuple):
     cache: Cache
     checkup: Checkup
     ingress: Ingress
+    account: OpenRouterAccount
+    deliveries: Deliveries
     settlements: Settlements
     sweeper: Sweeper
     security_reporter: SecurityReporter
@@ -137,8 +142,25 @@ def compose(
         clock=clock,
         randomness=random.random,
     )
+    catalogs = _catalogs(chosen, http, database, clock)
+    account = _openrouter_account(chosen, http, clock)
+    readings = Readings(
+        database, os.urandom(8).hex(), catalogs=catalogs, upstreams=upstreams, account=account, clock=clock
+    )
+    deliveries = Deliveries(
+        database,
+        transport,
+        Vault(chosen.vault_keys),
+        guard=guard,
+        guard_of_owners=Guard(allow_private=False),
+        clock=clock,
+        now=clocks.now,
+        randomness=random.random,
+    )
     upkeep = Upkeep(
         database,
+        evaluate=readings.evaluate,
+        send_due=deliveries.send_due,
         retention_days=chosen.request_retention_days,
         content_days=chosen.log_content_days,
         clock=clock,
@@ -153,11 +175,13 @@ def compose(
             clock=clock,
             cookie=session_cookie.name(secure=chosen.production),
         ),
-        catalogs=_catalogs(chosen, http, database, clock),
+        catalogs=catalogs,
         upstreams=upstreams,
         cache=_cache(chosen, clock),
         checkup=Checkup(transport, guard, secrets),
         ingress=Ingress(transport, guard, secrets),
+        account=account,
+        deliveries=deliveries,
         settlements=settlements,
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
@@ -284,29 +308,36 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
     from tollgate.account import routes as account  # noqa: PLC0415
     from tollgate.admin import routes as admin  # noqa: PLC0415
     from tollgate.admin.routes import metrics  # noqa: PLC0415
+    from tollgate.alerts.channels import Channels  # noqa: PLC0415
     from tollgate.fleet.tasks import Tasks  # noqa: PLC0415
-    from tollgate.upstreams.openrouter_account import OpenRouterAccount  # noqa: PLC0415
 
-    key = chosen.openrouter_management_key
-    openrouter = OpenRouterAccount(
-        rooms.http, chosen.openrouter_base_url, key.get_secret_value() if key else None, clock=clock
+    vault, strict, guard = (
+        Vault(chosen.vault_keys),
+        Guard(allow_private=False),
+        Guard(allow_private=chosen.private_upstreams),
     )
-    figures = metrics.Figures(rooms.catalogs, rooms.upstreams, openrouter, rooms.lag, rooms.counts)
+    figures = metrics.Figures(rooms.catalogs, rooms.upstreams, rooms.account, rooms.lag, rooms.counts)
     return [
-        account.router(rooms.gate, chosen),
+        account.router(rooms.gate, chosen, Channels(vault, strict, rooms.deliveries, "keys")),
         admin.router(
             rooms.gate,
             chosen,
             catalogs=rooms.catalogs,
             outward=rooms.upstreams,
             checkup=rooms.checkup,
-            account=openrouter,
+            account=rooms.account,
             completion_cache=rooms.cache,
             tasks=Tasks(rooms.database, rooms.ingress.ask),
+            channels=Channels(vault, guard, rooms.deliveries, "admin"),
             host=host,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]
+
+
+def _openrouter_account(chosen: Settings, http: Http, clock: Monotonic) -> OpenRouterAccount:
+    key = chosen.openrouter_management_key
+    return OpenRouterAccount(http, chosen.openrouter_base_url, key.get_secret_value() if key else None, clock=clock)
 
 
 def _of_sessions(chosen: Settings, rooms: Rooms) -> list[APIRouter]:

@@ -278,8 +278,8 @@ class Settings(BaseModel):
         None,
         alias="VAULT_KEY",
         description="The key that stored secrets are encrypted with: 64 hexadecimal digits, from "
-        "`openssl rand -hex 32`. Without it, no org can store a key of its own. If it is lost, all stored secrets "
-        "must be stored again.",
+        "`openssl rand -hex 32`. Without it, no org can store a key of its own, and no channel of alerts has a secret. "
+        "If it is lost, all stored secrets must be stored again.",
     )
     vault_key_previous: SecretStr | None = Field(
         None,
@@ -313,8 +313,8 @@ class Settings(BaseModel):
     private_upstreams: bool = Field(
         False,
         alias="PRIVATE_UPSTREAMS",
-        description="true allows self-hosted upstreams at private and loopback addresses. Link-local addresses are "
-        "never allowed, because clouds serve credentials there.",
+        description="true allows self-hosted upstreams, and operators' receivers of alerts, at private and loopback "
+        "addresses. Link-local addresses are never allowed, because clouds serve credentials there.",
     )
     upstream_timeout_seconds: float = Field(
         600.0,
@@ -334,7 +334,7 @@ class Settings(BaseModel):
         None,
         alias="OPENROUTER_MANAGEMENT_KEY",
         description="An OpenRouter management key. With it, /admin/monitor shows your credit at OpenRouter and for how "
-        "many days it will last.",
+        "many days it will last, and an alert tells when it runs low.",
     )
     request_retention_days: int | None = Field(
         None,

@@ -1409,7 +1409,7 @@ alter table tollgate.contents enable row level security;
 
 -- schemas/11_vault/tables.sql
 
-create domain tollgate.secret_kind as text check (value in ('upstream_key', 'hf_token'));
+create domain tollgate.secret_kind as text check (value in ('upstream_key', 'hf_token', 'channel'));
 create domain tollgate.name_of_secret as text check (length(value) between 1 and 100 and value ~ '^[!-~]+$');
 create domain tollgate.sealed as bytea check (length(value) between 29 and 4096);
 
@@ -1425,15 +1425,15 @@ create table tollgate.secrets (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   unique nulls not distinct (org_id, kind, name),
-  check ((org_id is null) = (kind = 'hf_token'))
+  check ((org_id is null) = (kind <> 'upstream_key'))
 );
 
 create index secrets_sealed_with on tollgate.secrets (sealed_with, id);
 
 comment on table tollgate.secrets is 'The vault: secrets that Tollgate must be able to read again, encrypted by the server with VAULT_KEY. The database never has the key.';
-comment on column tollgate.secrets.kind is 'upstream_key: a key of the org''s own for an upstream. hf_token: a token of Hugging Face, of the whole installation.';
+comment on column tollgate.secrets.kind is 'upstream_key: a key of the org''s own for an upstream. hf_token: a token of Hugging Face, of the whole installation. channel: what a channel of alerts is signed or opened with.';
 comment on column tollgate.secrets.org_id is 'Whose it is; null for one of the whole installation.';
-comment on column tollgate.secrets.name is 'Of an upstream_key, the id of the upstream.';
+comment on column tollgate.secrets.name is 'Of an upstream_key, the id of the upstream; of a channel, its id.';
 comment on column tollgate.secrets.address is 'Of an upstream_key, the base URL that it may be sent to. If the upstream moves, the key must be stored again.';
 comment on column tollgate.secrets.sealed is 'A random nonce of 12 bytes, and the secret encrypted by AES-256-GCM. It is bound to kind, org, name, address and key, so it cannot be read in another row.';
 comment on column tollgate.secrets.sealed_with is 'Which VAULT_KEY it was encrypted with, as the start of a hash.';
@@ -1806,6 +1806,76 @@ comment on table tollgate.tasks is 'What a host is asked to do once. It is in ea
 alter table tollgate.tasks enable row level security;
 
 
+-- schemas/14_channels/tables.sql
+
+-- Channels, where alerts and events are told, and what was told.
+
+create domain tollgate.channel_kind as text check (value is not null and value in ('webhook', 'slack', 'pagerduty', 'email'));
+create domain tollgate.channel_address as text check (value is not null and length(value) <= 2000 and value ~ '^[!-~]+$');
+create domain tollgate.severity as text check (value is not null and value in ('info', 'warning', 'critical'));
+create domain tollgate.channel_settings as jsonb check (
+  value is not null and jsonb_typeof(value) = 'object' and length(value::text) <= 8192
+);
+create domain tollgate.matched as text[] check (cardinality(value) <= 100 and tollgate.all_match(value, '^[!-~]{1,200}$'));
+
+create table tollgate.channels (
+  id text primary key check (id ~ '^chn_[a-z0-9]{1,64}$'),
+  org_id text references tollgate.orgs (id) on delete cascade,
+  kind tollgate.channel_kind not null,
+  name tollgate.name not null,
+  address tollgate.channel_address not null,
+  settings tollgate.channel_settings not null default '{}',
+  severity tollgate.severity not null default 'info',
+  rules tollgate.matched,
+  org_ids tollgate.matched,
+  events tollgate.matched,
+  state tollgate.enabled_state not null default 'active',
+  failures integer not null default 0,
+  failed_at timestamptz,
+  last_error text check (length(last_error) <= 500),
+  told_at timestamptz,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+create index channels_org_id on tollgate.channels (org_id, created_at);
+
+comment on table tollgate.channels is 'Where alerts and events are told. Its secret is in tollgate.secrets, of the kind channel, so that it is encrypted again with the others.';
+comment on column tollgate.channels.org_id is 'Whose events are told; null is an operator''s channel, which is told of alerts.';
+comment on column tollgate.channels.address is 'A URL; of Slack without its secret path; of email, host and port of the mail server.';
+comment on column tollgate.channels.severity is 'The least severity that is told.';
+comment on column tollgate.channels.rules is 'Only alerts of these rules; null is all.';
+comment on column tollgate.channels.org_ids is 'Only alerts about these orgs; null is all alerts.';
+comment on column tollgate.channels.events is 'Of an org''s channel, only these events; null is all.';
+comment on column tollgate.channels.failures is 'How many attempts have failed since one succeeded.';
+
+alter table tollgate.channels enable row level security;
+
+
+create table tollgate.deliveries (
+  id text primary key default tollgate.new_id('dlv'),
+  channel_id text not null references tollgate.channels (id) on delete cascade,
+  event text not null check (length(event) <= 100),
+  content jsonb not null,
+  state text not null default 'waiting' check (state in ('waiting', 'sent', 'failed')),
+  tries integer not null default 0,
+  attempts jsonb not null default '[]',
+  due_at timestamptz not null default clock_timestamp(),
+  created_at timestamptz not null default clock_timestamp(),
+  ended_at timestamptz
+);
+
+create index deliveries_due on tollgate.deliveries (due_at) where state = 'waiting';
+create index deliveries_channel on tollgate.deliveries (channel_id, created_at desc, id desc);
+create index deliveries_age on tollgate.deliveries (created_at, id);
+
+comment on table tollgate.deliveries is 'What is told over a channel: one row for each telling, kept for 30 days. Written in the transaction that finds what is told, so that it is told once however many instances look.';
+comment on column tollgate.deliveries.attempts is 'The last ten attempts: at, status, error, answer, took_ms.';
+comment on column tollgate.deliveries.due_at is 'When it is sent next. A sender moves it ahead while it sends, so that no other sends it too.';
+
+alter table tollgate.deliveries enable row level security;
+
+
 -- schemas/14_security/tables.sql
 
 create table tollgate.security_events (
@@ -1893,6 +1963,140 @@ comment on table tollgate.refused_calls is 'Paid calls refused with 402, 403 or 
 comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
 
 alter table tollgate.refused_calls enable row level security;
+
+
+-- schemas/15_alerts/tables.sql
+
+-- Rules, the alerts that they raise, silences, and what processes observed.
+
+create domain tollgate.rule_id as text check (value is not null and value ~ '^[a-z][a-z0-9_-]{0,62}$');
+create domain tollgate.signal as text check (value is not null and value ~ '^[a-z][a-z0-9_]{0,62}$');
+create domain tollgate.comparison as text check (value is not null and value in ('at_least', 'below'));
+create domain tollgate.threshold as numeric check (value is not null and abs(value) < 1e18);
+create domain tollgate.clear_threshold as numeric check (abs(value) < 1e18);
+create domain tollgate.rule_seconds as integer check (value is not null and value between 0 and 604800);
+
+create table tollgate.alert_rules (
+  id tollgate.rule_id primary key,
+  signal tollgate.signal not null,
+  comparison tollgate.comparison not null,
+  threshold tollgate.threshold not null,
+  clear_threshold tollgate.clear_threshold,
+  for_seconds tollgate.rule_seconds not null default 0,
+  clear_seconds tollgate.rule_seconds not null default 0,
+  severity tollgate.severity not null default 'warning',
+  subjects tollgate.matched,
+  state tollgate.enabled_state not null default 'active',
+  description tollgate.description not null default '',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+
+comment on table tollgate.alert_rules is 'A signal with a threshold: which readings raise an alert.';
+comment on column tollgate.alert_rules.clear_threshold is 'A firing alert clears once the reading is on the other side of this; null is the threshold.';
+comment on column tollgate.alert_rules.for_seconds is 'How long readings are beyond the threshold before the alert fires.';
+comment on column tollgate.alert_rules.clear_seconds is 'How long they are clear before it is resolved.';
+comment on column tollgate.alert_rules.subjects is 'Only readings of these subjects; null is all.';
+
+alter table tollgate.alert_rules enable row level security;
+
+
+create table tollgate.alerts (
+  id text primary key default tollgate.new_id('alt') check (id ~ '^alt_[a-z0-9]{1,64}$'),
+  rule_id text not null references tollgate.alert_rules (id) on delete cascade,
+  subject text not null check (length(subject) between 1 and 300),
+  org_id text,
+  severity tollgate.severity not null,
+  state text not null check (state in ('pending', 'firing', 'resolved')),
+  value numeric not null,
+  pending_at timestamptz not null,
+  firing_at timestamptz,
+  clear_since timestamptz,
+  resolved_at timestamptz,
+  told_at timestamptz,
+  incident_id text,
+  acknowledged_at timestamptz,
+  acknowledged_by text,
+  note text check (length(note) <= 1000)
+);
+
+create unique index alerts_open on tollgate.alerts (rule_id, subject) where state <> 'resolved';
+create index alerts_age on tollgate.alerts (pending_at, id);
+
+comment on table tollgate.alerts is 'The state of a rule for a subject. A rule is ok for a subject without an open alert. A pending alert whose reading clears is deleted; resolved ones are kept for 90 days.';
+comment on column tollgate.alerts.org_id is 'The org that the subject is, or belongs to.';
+comment on column tollgate.alerts.value is 'The last reading.';
+comment on column tollgate.alerts.told_at is 'When operators'' channels were told that it fires; null while a silence matches.';
+comment on column tollgate.alerts.incident_id is 'Shared by the alerts that began to fire in one round.';
+
+alter table tollgate.alerts enable row level security;
+
+
+create table tollgate.alert_changes (
+  position bigint generated always as identity primary key,
+  alert_id text not null references tollgate.alerts (id) on delete cascade,
+  state text not null,
+  value numeric not null,
+  at timestamptz not null
+);
+
+create index alert_changes_alert on tollgate.alert_changes (alert_id, position);
+
+comment on table tollgate.alert_changes is 'The history of alerts: each change of a state once.';
+
+alter table tollgate.alert_changes enable row level security;
+
+
+create table tollgate.silences (
+  id text primary key default tollgate.new_id('sil') check (id ~ '^sil_[a-z0-9]{1,64}$'),
+  reason text not null check (length(reason) between 1 and 1000),
+  rules tollgate.matched,
+  subjects tollgate.matched,
+  org_ids tollgate.matched,
+  starts_at timestamptz not null,
+  ends_at timestamptz not null,
+  created_by text,
+  created_at timestamptz not null default now(),
+  check (starts_at < ends_at)
+);
+
+create index silences_ends_at on tollgate.silences (ends_at, id);
+
+comment on table tollgate.silences is 'Times in which matching alerts are not told to operators. A maintenance window is one that starts later. Null matches all.';
+
+alter table tollgate.silences enable row level security;
+
+
+create table tollgate.readings (
+  process text not null check (length(process) between 1 and 100),
+  signal text not null,
+  subject text not null check (length(subject) between 1 and 300),
+  value numeric not null,
+  at timestamptz not null,
+  primary key (process, signal, subject)
+);
+
+comment on table tollgate.readings is 'Readings that only a process knows, the last of each process; and those that the database takes every five minutes, of the process `database`.';
+
+alter table tollgate.readings enable row level security;
+
+
+create table tollgate.alert_scan (
+  single boolean primary key default true check (single),
+  scanned_at timestamptz not null default '-infinity',
+  slow_at timestamptz not null default '-infinity'
+);
+
+comment on table tollgate.alert_scan is 'When rules were last evaluated, and when the slow readings were taken: one row, which the evaluating transaction locks.';
+
+alter table tollgate.alert_scan enable row level security;
+
+insert into tollgate.alert_scan default values;
+
+
+create type tollgate.reading as (signal text, subject text, value numeric);
+
+comment on type tollgate.reading is 'The value of a signal for a subject at a moment.';
 
 
 -- schemas/15_creations/tables.sql
@@ -12477,6 +12681,544 @@ comment on function tollgate.total_faults() is
   'Where rows do not agree with their sums: every hour of an org''s requests with its tally, an org''s missing requests with tollgate.dropped, every hour of transfers with its flow.';
 
 
+-- schemas/14_channels/channels.sql
+
+-- Channels as operators and owners see and change them.
+
+create function tollgate.keeper_of_channels(caller jsonb, scope text) returns tollgate.caller
+language sql
+set search_path = ''
+as $$
+  select tollgate.recognise(caller, scope, touch => false)
+$$;
+
+comment on function tollgate.keeper_of_channels(jsonb, text) is
+  'The caller, if it may list and change channels: with the scope admin those of operators, with keys those of its own org. Refuses: as recognise().';
+
+
+create function tollgate.org_of_channels(keeper tollgate.caller, scope text) returns text
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when scope <> 'admin' then keeper.org_id end
+$$;
+
+comment on function tollgate.org_of_channels(tollgate.caller, text) is 'Whose the channels of a call are; null for operators''.';
+
+
+create function tollgate.channel_shown(c tollgate.channels) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select to_jsonb(c) || jsonb_build_object(
+    'last_four', (
+      select s.last_four from tollgate.secrets s
+      where s.org_id is null and s.kind = 'channel' and s.name = c.id
+    ),
+    'failed_at', tollgate.utc(c.failed_at),
+    'told_at', tollgate.utc(c.told_at),
+    'created_at', tollgate.utc(c.created_at),
+    'updated_at', tollgate.utc(c.updated_at)
+  )
+$$;
+
+comment on function tollgate.channel_shown(tollgate.channels) is 'A channel without its secret.';
+
+
+create function tollgate.found_channel(channel_id text, whose text) returns tollgate.channels
+language plpgsql
+set search_path = ''
+as $$
+declare
+  found_one tollgate.channels;
+begin
+  select c.* into found_one from tollgate.channels c
+  where c.id = channel_id and c.org_id is not distinct from whose
+  for no key update;
+  if not found then
+    perform tollgate.refuse_missing('channel', channel_id);
+  end if;
+  return found_one;
+end
+$$;
+
+comment on function tollgate.found_channel(text, text) is
+  'A channel of this org, or of operators. Refuses: not_found. Locks the row.';
+
+
+create function tollgate.drop_channel_secret() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from tollgate.secrets s where s.org_id is null and s.kind = 'channel' and s.name = old.id;
+  return null;
+end
+$$;
+
+comment on function tollgate.drop_channel_secret() is 'Trigger of channels: deletes the secret of a channel that is deleted, also with its org.';
+
+create trigger channels_dropped
+after delete on tollgate.channels
+for each row execute function tollgate.drop_channel_secret();
+
+
+create function tollgate.put_channel_secret(c tollgate.channels, secret jsonb) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.secrets (kind, org_id, name, address, sealed, sealed_with, last_four)
+  select 'channel', null, c.id, c.address, decode(secret ->> 'sealed', 'hex'), secret ->> 'sealed_with', secret ->> 'last_four'
+  where secret is not null
+  on conflict on constraint secrets_org_id_kind_name_key do update set
+    address = excluded.address, sealed = excluded.sealed, sealed_with = excluded.sealed_with,
+    last_four = excluded.last_four, updated_at = now()
+$$;
+
+comment on function tollgate.put_channel_secret(tollgate.channels, jsonb) is
+  'Stores the secret of a channel, encrypted, or another in its place. Null changes nothing. Locks the row.';
+
+
+create function public.tollgate_create_channel(caller jsonb, channel jsonb, secret jsonb, scope text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  most constant integer := 20;
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+  whose constant text := tollgate.org_of_channels(keeper, scope);
+  made tollgate.channels;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('tollgate.channels ' || coalesce(whose, ''), 0));
+  if (select count(*) from tollgate.channels c where c.org_id is not distinct from whose) >= most then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'too_many_channels', 'kind', 'channel', 'limit', most
+    ));
+  end if;
+  made.settings := '{}';
+  made.severity := 'info';
+  made.state := 'active';
+  made.kind := channel ->> 'kind';
+  made.name := channel ->> 'name';
+  made.address := channel ->> 'address';
+  made := tollgate.with_fields(made, channel, array[
+    'id', 'kind', 'name', 'address', 'settings', 'severity', 'rules', 'org_ids', 'events', 'state'
+  ]);
+  insert into tollgate.channels (id, org_id, kind, name, address, settings, severity, rules, org_ids, events, state)
+  values (
+    made.id, whose, made.kind, made.name, made.address, made.settings, made.severity, made.rules, made.org_ids,
+    made.events, made.state
+  )
+  returning * into made;
+  perform tollgate.put_channel_secret(made, secret);
+  perform tollgate.record(keeper, 'channel.created', whose, made.id, jsonb_strip_nulls(channel - 'id'));
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'channel', tollgate.channel_shown(made));
+end
+$$;
+
+comment on function public.tollgate_create_channel(jsonb, jsonb, jsonb, text) is
+  'Creates a channel with its encrypted secret: of operators with the scope admin, of the caller''s org with keys; at most 20 of each. Refuses: as keeper_of_channels() and with_fields(), conflict (too_many_channels). Takes an advisory lock, so that the channels are counted rightly.';
+
+select tollgate.expose('public.tollgate_create_channel(jsonb, jsonb, jsonb, text)');
+
+
+create function public.tollgate_change_channel(caller jsonb, channel_id text, changes jsonb, secret jsonb, scope text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+  was constant tollgate.channels := tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope));
+  made tollgate.channels := tollgate.with_fields(was, changes, array[
+    'name', 'address', 'settings', 'severity', 'rules', 'org_ids', 'events', 'state'
+  ]);
+begin
+  if made is distinct from was or secret is not null then
+    made.updated_at := now();
+    update tollgate.channels c set
+      name = made.name, address = made.address, settings = made.settings, severity = made.severity, rules = made.rules,
+      org_ids = made.org_ids, events = made.events, state = made.state, updated_at = made.updated_at
+    where c.id = made.id;
+    perform tollgate.put_channel_secret(made, secret);
+    perform tollgate.record(keeper, 'channel.changed', made.org_id, made.id, changes || case
+      when secret is null then '{}' else jsonb_build_object('last_four', secret -> 'last_four') end);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'channel', tollgate.channel_shown(made));
+end
+$$;
+
+comment on function public.tollgate_change_channel(jsonb, text, jsonb, jsonb, text) is
+  'Changes the given fields of a channel, and its secret unless that is null. A repetition without a secret changes and records nothing. Refuses: as keeper_of_channels(), found_channel() and with_fields(). Locks the channel and its secret.';
+
+select tollgate.expose('public.tollgate_change_channel(jsonb, text, jsonb, jsonb, text)');
+
+
+create function public.tollgate_delete_channel(caller jsonb, channel_id text, scope text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+  gone constant tollgate.channels := tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope));
+begin
+  delete from tollgate.channels c where c.id = gone.id;
+  perform tollgate.record(keeper, 'channel.deleted', gone.org_id, gone.id, jsonb_build_object(
+    'kind', gone.kind, 'name', gone.name, 'address', gone.address
+  ));
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'id', gone.id, 'deleted', true);
+end
+$$;
+
+comment on function public.tollgate_delete_channel(jsonb, text, text) is
+  'Deletes a channel with its secret and its deliveries. Refuses: as keeper_of_channels() and found_channel(). Locks the rows.';
+
+select tollgate.expose('public.tollgate_delete_channel(jsonb, text, text)');
+
+
+create function public.tollgate_channel(caller jsonb, channel_id text, scope text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+begin
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'channel', tollgate.channel_shown(
+    tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope))
+  ));
+end
+$$;
+
+comment on function public.tollgate_channel(jsonb, text, text) is
+  'One channel. Refuses: as keeper_of_channels() and found_channel(). Locks the row.';
+
+select tollgate.expose('public.tollgate_channel(jsonb, text, text)');
+
+
+create function public.tollgate_channels(caller jsonb, filters jsonb, page_size integer, scope text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+  whose constant text := tollgate.org_of_channels(keeper, scope);
+begin
+  return jsonb_build_object('caller', tollgate.identity(keeper)) || tollgate.page(
+    'tollgate.channels',
+    'tollgate.channel_shown',
+    $where$
+      ($1 ->> 'kind' is null or e.kind = $1 ->> 'kind')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+    $where$,
+    '{"created_at": "e.created_at"}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters || jsonb_build_object('whose', whose),
+    page_size,
+    within => $where$ e.org_id is not distinct from $1 ->> 'whose' $where$
+  );
+end
+$$;
+
+comment on function public.tollgate_channels(jsonb, jsonb, integer, text) is
+  'Channels. `filters`: kind, state, sort (created_at), cursor. Refuses: as keeper_of_channels() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_channels(jsonb, jsonb, integer, text)');
+
+
+-- schemas/14_channels/deliveries.sql
+
+-- Deliveries as operators and owners see them: list, test, resend.
+
+create function tollgate.delivery_shown(d tollgate.deliveries) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', d.id,
+    'channel_id', d.channel_id,
+    'event', d.event,
+    'content', d.content,
+    'state', d.state,
+    'tries', d.tries,
+    'attempts', d.attempts,
+    'due_at', case when d.state = 'waiting' then tollgate.utc(d.due_at) end,
+    'created_at', tollgate.utc(d.created_at),
+    'ended_at', tollgate.utc(d.ended_at)
+  )
+$$;
+
+comment on function tollgate.delivery_shown(tollgate.deliveries) is 'A delivery with its content and its last attempts.';
+
+
+create function public.tollgate_deliveries(caller jsonb, filters jsonb, page_size integer, scope text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+  whose constant text := tollgate.org_of_channels(keeper, scope);
+begin
+  return jsonb_build_object('caller', tollgate.identity(keeper)) || tollgate.page(
+    'tollgate.deliveries',
+    'tollgate.delivery_shown',
+    $where$
+      ($1 ->> 'channel_id' is null or e.channel_id = $1 ->> 'channel_id')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'event' is null or e.event = $1 ->> 'event')
+      and ($1 ->> 'from' is null or e.created_at >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    '{"created_at": "e.created_at"}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters || jsonb_build_object('whose', whose),
+    page_size,
+    within => $where$
+      e.channel_id in (select c.id from tollgate.channels c where c.org_id is not distinct from $1 ->> 'whose')
+    $where$,
+    counted => false
+  );
+end
+$$;
+
+comment on function public.tollgate_deliveries(jsonb, jsonb, integer, text) is
+  'Deliveries over the channels of operators, or of the caller''s org. `filters`: channel_id, state, event, from, to, sort (created_at), cursor. Refuses: as keeper_of_channels() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_deliveries(jsonb, jsonb, integer, text)');
+
+
+create function public.tollgate_delivery(caller jsonb, delivery_id text, scope text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+  whose constant text := tollgate.org_of_channels(keeper, scope);
+  found_one tollgate.deliveries;
+begin
+  select d.* into found_one from tollgate.deliveries d
+  join tollgate.channels c on c.id = d.channel_id
+  where d.id = delivery_id and c.org_id is not distinct from whose;
+  if not found then
+    perform tollgate.refuse_missing('delivery', delivery_id);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'delivery', tollgate.delivery_shown(found_one));
+end
+$$;
+
+comment on function public.tollgate_delivery(jsonb, text, text) is
+  'One delivery. Refuses: as keeper_of_channels(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_delivery(jsonb, text, text)');
+
+
+create function public.tollgate_resend_delivery(caller jsonb, delivery_id text, scope text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+  whose constant text := tollgate.org_of_channels(keeper, scope);
+  due tollgate.deliveries;
+begin
+  update tollgate.deliveries d
+  set state = 'waiting', due_at = clock_timestamp(), ended_at = null, tries = case when d.state = 'waiting' then d.tries else 0 end
+  from tollgate.channels c
+  where d.id = delivery_id and c.id = d.channel_id and c.org_id is not distinct from whose
+  returning d.* into due;
+  if not found then
+    perform tollgate.refuse_missing('delivery', delivery_id);
+  end if;
+  perform tollgate.record(keeper, 'delivery.resent', whose, due.id, jsonb_build_object('channel_id', due.channel_id));
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'delivery', tollgate.delivery_shown(due));
+end
+$$;
+
+comment on function public.tollgate_resend_delivery(jsonb, text, text) is
+  'Makes a delivery due now, with all its attempts ahead of it. It keeps its id, by which a receiver knows it. Refuses: as keeper_of_channels(), not_found. Locks the delivery.';
+
+select tollgate.expose('public.tollgate_resend_delivery(jsonb, text, text)');
+
+
+create function public.tollgate_test_channel(caller jsonb, channel_id text, scope text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
+  tested constant tollgate.channels := tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope));
+  made tollgate.deliveries;
+begin
+  insert into tollgate.deliveries (channel_id, event, content, due_at) values (
+    tested.id, 'channel.test',
+    jsonb_build_object(
+      'type', 'channel.test', 'timestamp', tollgate.utc(clock_timestamp()),
+      'data', jsonb_build_object('channel_id', tested.id, 'name', tested.name)
+    ),
+    clock_timestamp()
+  )
+  returning * into made;
+  perform tollgate.record(keeper, 'channel.tested', tested.org_id, tested.id, jsonb_build_object('delivery_id', made.id));
+  return jsonb_build_object('caller', tollgate.identity(keeper), 'delivery', tollgate.delivery_shown(made));
+end
+$$;
+
+comment on function public.tollgate_test_channel(jsonb, text, text) is
+  'Writes a delivery that says it is a test. Refuses: as keeper_of_channels() and found_channel(). Locks the channel.';
+
+select tollgate.expose('public.tollgate_test_channel(jsonb, text, text)');
+
+
+-- schemas/14_channels/tell.sql
+
+-- Writes what is to be told, and keeps what became of it.
+
+create function tollgate.tell(channel_id text, event text, content jsonb) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.deliveries (channel_id, event, content) values (channel_id, event, content)
+$$;
+
+comment on function tollgate.tell(text, text, jsonb) is 'Writes a delivery, in the transaction of what it tells. Locks the channel against deletion.';
+
+
+create function tollgate.tell_owner(org_id text, event text, facts jsonb, moment timestamptz) returns void
+language sql
+set search_path = ''
+as $$
+  select tollgate.tell(c.id, event, jsonb_build_object(
+    'type', event, 'timestamp', tollgate.utc(moment), 'data', jsonb_build_object('org_id', c.org_id) || facts
+  ))
+  from tollgate.channels c
+  where c.org_id = tell_owner.org_id and c.state = 'active' and (c.events is null or event = any (c.events))
+  order by c.id
+$$;
+
+comment on function tollgate.tell_owner(text, text, jsonb, timestamptz) is
+  'Tells the channels of an org of an event of the org, and of no other. Locks as tell().';
+
+
+create function tollgate.tell_of_key() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform tollgate.tell_owner(new.org_id, new.action, jsonb_strip_nulls(jsonb_build_object(
+    'key_id', new.target_id, 'user_id', new.actor_user_id
+  )), new.occurred_at);
+  return null;
+end
+$$;
+
+comment on function tollgate.tell_of_key() is
+  'Trigger of the audit trail: tells the org of its new, rotated and revoked keys, in the transaction of the change.';
+
+create trigger audit_events_told
+after insert on tollgate.audit_events
+for each row
+when (new.outcome = 'success' and new.org_id is not null and new.action in ('key.created', 'key.rotated', 'key.revoked'))
+execute function tollgate.tell_of_key();
+
+
+create function public.tollgate_lease_deliveries(page_size integer, lease_seconds integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  leased jsonb;
+begin
+  delete from tollgate.deliveries d where d.id in (
+    select o.id from tollgate.deliveries o
+    where o.created_at < clock_timestamp() - interval '30 days'
+    order by o.created_at, o.id
+    limit 1000
+    for update skip locked
+  );
+  with taken as (
+    update tollgate.deliveries d
+    set due_at = clock_timestamp() + make_interval(secs => lease_seconds), tries = d.tries + 1
+    where d.id in (
+      select o.id from tollgate.deliveries o
+      join tollgate.channels c on c.id = o.channel_id
+      where o.state = 'waiting' and o.due_at <= clock_timestamp() and (c.state = 'active' or o.event = 'channel.test')
+      order by o.due_at
+      limit page_size
+      for update of o skip locked
+    )
+    returning d.*
+  )
+  select jsonb_agg(jsonb_build_object(
+    'id', t.id, 'event', t.event, 'content', t.content, 'tries', t.tries, 'created_at', tollgate.utc(t.created_at),
+    'channel', jsonb_build_object(
+      'id', c.id, 'org_id', c.org_id, 'kind', c.kind, 'address', c.address, 'settings', c.settings, 'state', c.state
+    ),
+    'secret', case when s.id is not null then tollgate.secret_sealed(s) end
+  ) order by t.created_at, t.id) into leased
+  from taken t
+  join tollgate.channels c on c.id = t.channel_id
+  left join tollgate.secrets s on s.org_id is null and s.kind = 'channel' and s.name = c.id;
+  return jsonb_build_object('data', coalesce(leased, '[]'));
+end
+$$;
+
+comment on function public.tollgate_lease_deliveries(integer, integer) is
+  'Leases deliveries that are due to one sender, with their channels; of disabled ones only tests. Deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
+
+select tollgate.expose('public.tollgate_lease_deliveries(integer, integer)');
+
+
+create function public.tollgate_end_deliveries(items jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  item record;
+  ended tollgate.deliveries;
+begin
+  for item in
+    select i.* from jsonb_to_recordset(items) i (id text, tries integer, attempt jsonb, sent boolean, again_seconds integer)
+    order by i.id
+  loop
+    update tollgate.deliveries d set
+      state = case when item.sent then 'sent' when item.again_seconds is null then 'failed' else 'waiting' end,
+      due_at = clock_timestamp() + make_interval(secs => coalesce(item.again_seconds, 0)),
+      ended_at = case when item.sent or item.again_seconds is null then clock_timestamp() end,
+      attempts = case when jsonb_array_length(d.attempts) >= 10 then d.attempts - 0 else d.attempts end
+        || jsonb_build_array(item.attempt)
+    where d.id = item.id and d.state = 'waiting' and d.tries = item.tries
+    returning d.* into ended;
+    continue when not found;
+    update tollgate.channels c set
+      failures = case when item.sent then 0 else c.failures + 1 end,
+      failed_at = case when item.sent then c.failed_at else clock_timestamp() end,
+      last_error = case when item.sent then null else left(item.attempt ->> 'error', 500) end,
+      told_at = case when item.sent then clock_timestamp() else c.told_at end
+    where c.id = ended.channel_id;
+  end loop;
+  return '{"ended": true}';
+end
+$$;
+
+comment on function public.tollgate_end_deliveries(jsonb) is
+  'Keeps how attempts ended: id, tries (as leased), attempt, sent, again_seconds (null: no more attempts). An attempt whose lease ended and that another sender repeated changes nothing. Refuses nothing. Locks the deliveries, then their channels, in order.';
+
+select tollgate.expose('public.tollgate_end_deliveries(jsonb)');
+
+
 -- schemas/14_security/audit_events.sql
 
 -- Audit events: lists, and one.
@@ -13696,9 +14438,1307 @@ comment on function public.tollgate_change_own_profile(jsonb, jsonb) is
 select tollgate.expose('public.tollgate_change_own_profile(jsonb, jsonb)');
 
 
+-- schemas/15_alerts/alerts.sql
+
+-- Alerts as operators see them.
+
+create function tollgate.alert_shown(a tollgate.alerts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', a.id,
+    'rule_id', a.rule_id,
+    'subject', a.subject,
+    'org_id', a.org_id,
+    'severity', a.severity,
+    'state', a.state,
+    'value', a.value,
+    'pending_at', tollgate.utc(a.pending_at),
+    'firing_at', tollgate.utc(a.firing_at),
+    'resolved_at', tollgate.utc(a.resolved_at),
+    'told_at', tollgate.utc(a.told_at),
+    'incident_id', a.incident_id,
+    'acknowledged_at', tollgate.utc(a.acknowledged_at),
+    'acknowledged_by', a.acknowledged_by,
+    'note', a.note
+  )
+$$;
+
+comment on function tollgate.alert_shown(tollgate.alerts) is 'An alert as operators see it in a list.';
+
+
+create function public.tollgate_alerts(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.alerts',
+    'tollgate.alert_shown',
+    $where$
+      ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+      and ($1 ->> 'severity' is null or e.severity = $1 ->> 'severity')
+      and ($1 ->> 'rule_id' is null or e.rule_id = $1 ->> 'rule_id')
+      and ($1 ->> 'subject' is null or e.subject = $1 ->> 'subject')
+      and ($1 ->> 'org_id' is null or e.org_id = $1 ->> 'org_id')
+      and ($1 ->> 'incident_id' is null or e.incident_id = $1 ->> 'incident_id')
+      and ($1 ->> 'acknowledged' is null or (e.acknowledged_at is not null) = ($1 ->> 'acknowledged')::boolean)
+      and ($1 ->> 'from' is null or coalesce(e.resolved_at, 'infinity') >= ($1 ->> 'from')::timestamptz)
+      and ($1 ->> 'to' is null or e.pending_at < ($1 ->> 'to')::timestamptz)
+    $where$,
+    jsonb_build_object(
+      'pending_at', 'e.pending_at', 'severity', $key$array_position('{info,warning,critical}', e.severity::text)$key$
+    ),
+    coalesce(filters ->> 'sort', 'pending_at:desc'),
+    filters,
+    page_size
+  );
+end
+$$;
+
+comment on function public.tollgate_alerts(jsonb, jsonb, integer) is
+  'Alerts. `filters`: state, severity, rule_id, subject, org_id, incident_id, acknowledged, from (not resolved before), to (pending before), sort (pending_at, severity), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_alerts(jsonb, jsonb, integer)');
+
+
+create function tollgate.alert_in_full(a tollgate.alerts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select tollgate.alert_shown(a) || jsonb_build_object(
+    'rule', tollgate.rule_shown(r),
+    'silenced', tollgate.is_silenced(a, now()),
+    'history', (
+      select coalesce(jsonb_agg(
+        jsonb_build_object('state', h.state, 'value', h.value, 'at', tollgate.utc(h.at)) order by h.position
+      ), '[]')
+      from tollgate.alert_changes h where h.alert_id = a.id
+    )
+  )
+  from tollgate.alert_rules r
+  where r.id = a.rule_id
+$$;
+
+comment on function tollgate.alert_in_full(tollgate.alerts) is 'An alert with its rule and its history.';
+
+
+create function public.tollgate_alert(caller jsonb, alert_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.alerts;
+begin
+  select a.* into found_one from tollgate.alerts a where a.id = alert_id;
+  if not found then
+    perform tollgate.refuse_missing('alert', alert_id);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'alert', tollgate.alert_in_full(found_one));
+end
+$$;
+
+comment on function public.tollgate_alert(jsonb, text) is
+  'One alert with its rule and its history. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_alert(jsonb, text)');
+
+
+create function public.tollgate_acknowledge_alert(caller jsonb, alert_id text, note text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  a tollgate.alerts;
+begin
+  update tollgate.alerts o
+  set acknowledged_at = now(), acknowledged_by = coalesce(actor.user_id, actor.name), note = tollgate_acknowledge_alert.note
+  where o.id = alert_id and o.acknowledged_at is null
+  returning o.* into a;
+  if found then
+    perform tollgate.record(actor, 'alert.acknowledged', a.org_id, a.id, jsonb_strip_nulls(jsonb_build_object(
+      'rule_id', a.rule_id, 'subject', a.subject, 'note', a.note
+    )));
+  else
+    select o.* into a from tollgate.alerts o where o.id = alert_id;
+    if not found then
+      perform tollgate.refuse_missing('alert', alert_id);
+    end if;
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'alert', tollgate.alert_in_full(a));
+end
+$$;
+
+comment on function public.tollgate_acknowledge_alert(jsonb, text, text) is
+  'Says that somebody looks after an alert. The first acknowledgement stands: a repetition changes and records nothing. For admins. Refuses: as recognise(), not_found. Locks the alert.';
+
+select tollgate.expose('public.tollgate_acknowledge_alert(jsonb, text, text)');
+
+
+-- schemas/15_alerts/defaults.sql
+
+-- The rules that are on from the start. alerts/register.py says what each means.
+
+create function tollgate.default_rules() returns setof tollgate.alert_rules
+language sql
+stable
+set search_path = ''
+as $$
+  select d.id, d.signal, d.comparison, d.threshold, d.clear_threshold, d.for_seconds, d.clear_seconds, d.severity,
+    null::text[], 'active', '', now(), now()
+  from (values
+    ('error_rate', 'error_rate_percent', 'at_least', 10, 5, 120, 300, 'critical'),
+    ('latency', 'latency_p95_ms', 'at_least', 120000, 90000, 300, 300, 'warning'),
+    ('first_token', 'first_token_p95_ms', 'at_least', 20000, 15000, 300, 300, 'warning'),
+    ('upstream_down', 'upstream_down', 'at_least', 1, null, 0, 60, 'critical'),
+    ('breaker_open', 'breaker_open', 'at_least', 1, null, 60, 120, 'warning'),
+    ('host_silent', 'host_silent_seconds', 'at_least', 120, 60, 0, 60, 'critical'),
+    ('catalog_stale', 'catalog_age_seconds', 'at_least', 21600, 3600, 0, 0, 'warning'),
+    ('openrouter_credit', 'openrouter_days_left', 'below', 3, 5, 0, 0, 'critical'),
+    ('margin_negative', 'margin_percent', 'below', 0, null, 600, 600, 'critical'),
+    ('reconciliation', 'reconciliation_difference_ppm', 'at_least', 1000, null, 0, 0, 'critical'),
+    ('unsettled', 'unsettled_requests', 'at_least', 100, 50, 600, 300, 'warning'),
+    ('expired_holds', 'expired_holds', 'at_least', 1, null, 300, 60, 'critical'),
+    ('quarantined', 'quarantined_requests', 'at_least', 1, null, 0, 0, 'critical'),
+    ('books', 'books_faults', 'at_least', 1, null, 0, 0, 'critical'),
+    ('database_slow', 'database_answer_ms', 'at_least', 5000, 2000, 120, 300, 'warning'),
+    ('database_connections', 'database_connections_percent', 'at_least', 85, 75, 120, 300, 'critical'),
+    ('database_size', 'database_bytes', 'at_least', 1e12, 9e11, 0, 0, 'warning'),
+    ('database_transaction', 'database_transaction_seconds', 'at_least', 3600, null, 0, 0, 'warning'),
+    ('backup_old', 'days_since_verified_backup', 'at_least', 7, null, 0, 0, 'critical'),
+    ('process_memory', 'process_memory_percent', 'at_least', 90, 80, 300, 300, 'warning'),
+    ('process_disk', 'process_disk_percent', 'at_least', 90, 85, 0, 300, 'critical'),
+    ('sweeper_paused', 'sweep_pause_seconds', 'at_least', 600, null, 0, 0, 'warning'),
+    ('channel_failing', 'channel_failures', 'at_least', 3, 1, 0, 0, 'warning'),
+    ('spend_of_org', 'org_spend_times_usual', 'at_least', 5, 2, 0, 600, 'warning'),
+    ('spend_of_key', 'key_spend_times_usual', 'at_least', 10, 3, 0, 600, 'warning'),
+    ('balance_low', 'balance_days_left', 'below', 1, 2, 0, 0, 'info'),
+    ('key_budget_near', 'key_budget_percent', 'at_least', 90, null, 0, 0, 'info'),
+    ('key_budget_reached', 'key_budget_percent', 'at_least', 100, null, 0, 0, 'info'),
+    ('key_expiring', 'key_days_left', 'below', 7, null, 0, 0, 'info'),
+    ('key_new_networks', 'key_new_networks', 'at_least', 5, null, 0, 0, 'warning'),
+    ('key_networks', 'key_networks', 'at_least', 20, 10, 0, 600, 'warning'),
+    ('refused_address', 'refusals_in_hour', 'at_least', 100, 50, 0, 0, 'warning'),
+    ('limits_hit', 'limits_hit_in_hour', 'at_least', 1000, 500, 0, 0, 'info'),
+    ('security_event', 'security_events', 'at_least', 1, null, 0, 0, 'warning')
+  ) d (id, signal, comparison, threshold, clear_threshold, for_seconds, clear_seconds, severity)
+$$;
+
+comment on function tollgate.default_rules() is 'The rules of a new installation, as they are before an operator changes them.';
+
+insert into tollgate.alert_rules select d.* from tollgate.default_rules() d;
+
+
+-- schemas/15_alerts/readings.sql
+
+-- Readings of this moment, taken in each round: from a bounded number of rows.
+
+create function tollgate.request_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  with recent as materialized (
+    select r.upstream, r.first_token_ms, r.duration_ms,
+      (r.status >= 500 or r.error_code in ('failed_upstream', 'upstream_cut', 'upstream_garbled')) is true as failed
+    from tollgate.requests r
+    where r.created_at > as_of - interval '5 minutes' and r.created_at <= as_of and r.settled_at is not null
+    order by r.created_at desc
+    limit 5000
+  ),
+  seen as (
+    select coalesce(r.upstream, 'installation') as subject, count(*) as requests, count(*) filter (where r.failed) as failed,
+      percentile_disc(0.95) within group (order by r.duration_ms) filter (where not r.failed) as p95_ms,
+      percentile_disc(0.95) within group (order by r.first_token_ms) filter (where not r.failed) as first_token_ms
+    from recent r
+    group by grouping sets ((), (r.upstream))
+    having grouping(r.upstream) = 1 or r.upstream is not null
+  )
+  select k.signal, s.subject, k.value
+  from seen s
+  cross join lateral (values
+    ('error_rate_percent', round(100.0 * s.failed / s.requests, 2)),
+    ('latency_p95_ms', s.p95_ms::numeric),
+    ('first_token_p95_ms', s.first_token_ms::numeric)
+  ) k (signal, value)
+  where s.requests >= 20 and k.value is not null
+$$;
+
+comment on function tollgate.request_readings(timestamptz) is
+  'Error rate and latencies of the installation and of each upstream: of the newest 5,000 requests of the last five minutes, where there are at least 20.';
+
+
+create function tollgate.hold_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  select k.signal, 'installation', k.value
+  from (
+    select count(*) filter (where r.state = 'unsettled' and r.created_at < as_of - interval '10 minutes') as unsettled,
+      count(*) filter (where r.state = 'held' and r.expires_at < as_of - interval '10 minutes') as expired
+    from tollgate.holds h
+    join tollgate.requests r on r.id = h.request_id
+  ) o
+  cross join lateral (values ('unsettled_requests', o.unsettled), ('expired_holds', o.expired)) k (signal, value)
+  union all
+  select 'quarantined_requests', 'installation', count(*)
+  from tollgate.requests r
+  where r.quarantined and r.created_at > as_of - interval '24 hours' and r.created_at <= as_of
+$$;
+
+comment on function tollgate.hold_readings(timestamptz) is
+  'Requests whose cost is unknown for 10 minutes, holds that should have ended 10 minutes ago, and requests of a day that were quarantined.';
+
+
+create function tollgate.upstream_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  select 'upstream_down', u.id::text, (p.status = 'down')::integer::numeric
+  from tollgate.upstreams u
+  join tollgate.probes p on p.upstream_id = u.id
+  where u.state = 'active' and p.probed_at > as_of - interval '1 day'
+  union all
+  select 'host_silent_seconds', h.id::text, greatest(0, round(extract(epoch from as_of - h.last_seen_at)))
+  from tollgate.hosts h
+  where h.state = 'active' and h.last_seen_at is not null
+$$;
+
+comment on function tollgate.upstream_readings(timestamptz) is
+  'Our own upstreams whose last health check, of a day, failed, and for how many seconds the agents of hosts are silent.';
+
+
+create function tollgate.security_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  with seen as materialized (
+    select e.kind, e.severity, e.subject, e.acknowledged_at, e.last_seen_at,
+      case when e.hour = date_trunc('hour', as_of, 'UTC') then e.count_in_hour else 0 end as in_hour
+    from tollgate.security_events e
+    where e.last_seen_at > as_of - interval '1 hour'
+    order by e.last_seen_at desc
+    limit 5000
+  )
+  select case s.kind when 'limit_exceeded' then 'limits_hit_in_hour' else 'refusals_in_hour' end, s.subject, sum(s.in_hour)
+  from seen s
+  where s.kind in ('limit_exceeded', 'authentication_failed', 'ip_refused')
+  group by 1, 2
+  union all
+  select 'security_events', s.kind, count(*)
+  from seen s
+  where s.acknowledged_at is null and s.severity <> 'info'
+    and s.kind not in ('authentication_failed', 'ip_refused', 'many_networks', 'usage_spike')
+  group by s.kind
+$$;
+
+comment on function tollgate.security_readings(timestamptz) is
+  'Refusals and exceeded limits of keys and addresses in the current hour (UTC), and open security events of the last hour by kind; not of kinds that have a signal of their own.';
+
+
+create function tollgate.database_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  select 'database_connections_percent', 'installation', round(
+    100.0 * (select sum(d.numbackends) from pg_catalog.pg_stat_database d)
+      / (current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer), 1
+  )
+  union all
+  select 'database_transaction_seconds', 'installation', coalesce(max(round(extract(epoch from as_of - a.xact_start))), 0)
+  from pg_catalog.pg_stat_activity a
+  where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+$$;
+
+comment on function tollgate.database_readings(timestamptz) is
+  'The share of the connections that is in use, and the age of the oldest transaction besides this one.';
+
+
+create function tollgate.channel_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  select 'channel_failures', c.id, c.failures::numeric
+  from tollgate.channels c
+  where c.org_id is null and c.state = 'active' and c.created_at <= as_of
+$$;
+
+comment on function tollgate.channel_readings(timestamptz) is
+  'How often each channel of operators has failed since it last worked.';
+
+
+create function tollgate.observed_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  select o.signal, o.subject, max(o.value)
+  from tollgate.readings o
+  where o.at > as_of - case o.process when 'database' then interval '15 minutes' else interval '2 minutes' end
+  group by o.signal, o.subject
+$$;
+
+comment on function tollgate.observed_readings(timestamptz) is
+  'What processes observed in the last two minutes, the highest of each subject, and the last slow readings.';
+
+
+create function tollgate.alert_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  select * from tollgate.request_readings(as_of)
+  union all
+  select * from tollgate.hold_readings(as_of)
+  union all
+  select * from tollgate.upstream_readings(as_of)
+  union all
+  select * from tollgate.security_readings(as_of)
+  union all
+  select * from tollgate.database_readings(as_of)
+  union all
+  select * from tollgate.channel_readings(as_of)
+  union all
+  select * from tollgate.observed_readings(as_of)
+$$;
+
+comment on function tollgate.alert_readings(timestamptz) is 'All readings of a moment. A room that has some adds its function here.';
+
+
+-- schemas/15_alerts/round.sql
+
+-- One round of evaluating the rules. The time is an argument, so that a test can move it.
+
+create function tollgate.is_beyond(comparison text, value numeric, threshold numeric) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select case comparison when 'at_least' then value >= threshold else value < threshold end
+$$;
+
+comment on function tollgate.is_beyond(text, numeric, numeric) is 'Whether a reading is beyond a threshold; null without a reading.';
+
+
+create function tollgate.org_of_subject(subject text) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select case
+    when subject like 'org\_%' then subject
+    when subject like 'key\_%' then (select k.org_id from tollgate.api_keys k where k.id = subject)
+  end
+$$;
+
+comment on function tollgate.org_of_subject(text) is 'The org that the subject of a reading is, or belongs to.';
+
+
+create function tollgate.keep_readings(process text, observed jsonb, as_of timestamptz) returns void
+language sql
+set search_path = ''
+as $$
+  delete from tollgate.readings o where o.process = keep_readings.process;
+  insert into tollgate.readings (process, signal, subject, value, at)
+  select keep_readings.process, o.signal, o.subject, max(o.value), as_of
+  from jsonb_to_recordset(observed) o (signal text, subject text, value numeric)
+  where o.value is not null
+  group by o.signal, o.subject
+  on conflict on constraint readings_pkey do nothing;
+$$;
+
+comment on function tollgate.keep_readings(text, jsonb, timestamptz) is
+  'Replaces what a process observed. Locks its rows.';
+
+
+create function tollgate.change_alert(a tollgate.alerts, state text, as_of timestamptz) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.alert_changes (alert_id, state, value, at) values (a.id, change_alert.state, a.value, as_of)
+$$;
+
+comment on function tollgate.change_alert(tollgate.alerts, text, timestamptz) is 'Adds a change to the history of an alert.';
+
+
+create function tollgate.next_state(rule tollgate.alert_rules, a tollgate.alerts, beyond boolean, value numeric, as_of timestamptz)
+returns tollgate.alerts
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  is_clear constant boolean := not beyond and coalesce(
+    not tollgate.is_beyond(rule.comparison, value, coalesce(rule.clear_threshold, rule.threshold)), true
+  );
+begin
+  a.value := coalesce(value, a.value);
+  if a.state = 'pending' then
+    a.state := case
+      when not beyond then null
+      when as_of >= a.pending_at + make_interval(secs => rule.for_seconds) then 'firing'
+      else 'pending'
+    end;
+    a.firing_at := case a.state when 'firing' then as_of end;
+    return a;
+  end if;
+  a.clear_since := case when is_clear then coalesce(a.clear_since, as_of) end;
+  if rule.state = 'disabled' or as_of >= a.clear_since + make_interval(secs => rule.clear_seconds) then
+    a.state := 'resolved';
+    a.resolved_at := as_of;
+  end if;
+  return a;
+end
+$$;
+
+comment on function tollgate.next_state(tollgate.alert_rules, tollgate.alerts, boolean, numeric, timestamptz) is
+  'An open alert after a reading, which may be missing: that is clear. A pending alert fires once its readings were beyond the threshold for `for_seconds`; its state is null when they are not. A firing one is resolved once they were clear for `clear_seconds`.';
+
+
+create function tollgate.candidates(as_of timestamptz, pause_seconds numeric)
+returns table (rule tollgate.alert_rules, subject text, value numeric, beyond boolean, alert tollgate.alerts)
+language sql
+stable
+set search_path = ''
+as $$
+  with readings as materialized (
+    select * from tollgate.alert_readings(as_of)
+    union all
+    select 'sweep_pause_seconds', 'installation', pause_seconds where pause_seconds is not null
+  ),
+  over as (
+    select o.* from (
+      select r.id as rule_id, g.subject, g.value, row_number() over (partition by r.id order by g.subject) as place
+      from tollgate.alert_rules r
+      join readings g on g.signal = r.signal and (r.subjects is null or g.subject = any (r.subjects))
+      where r.state = 'active' and tollgate.is_beyond(r.comparison, g.value, r.threshold)
+    ) o
+    where o.place <= 1000
+  ),
+  opened as (
+    select a.rule_id, a.subject, a as alert from tollgate.alerts a where a.state <> 'resolved'
+  )
+  select r, s.subject, g.value, o.rule_id is not null, p.alert
+  from (select o.rule_id, o.subject from over o union select p.rule_id, p.subject from opened p) s
+  join tollgate.alert_rules r on r.id = s.rule_id
+  left join over o on o.rule_id = s.rule_id and o.subject = s.subject
+  left join opened p on p.rule_id = s.rule_id and p.subject = s.subject
+  left join lateral (
+    select g.value from readings g where g.signal = r.signal and g.subject = s.subject limit 1
+  ) g on true
+$$;
+
+comment on function tollgate.candidates(timestamptz, numeric) is
+  'The rules and subjects that a round looks at: those with a reading beyond the threshold, at most 1,000 of a rule, and those with an open alert.';
+
+
+create function tollgate.evaluate_rules(as_of timestamptz, pause_seconds numeric) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  incident constant text := tollgate.new_id('inc');
+  seen record;
+  a tollgate.alerts;
+  changed integer := 0;
+begin
+  for seen in
+    select c.* from tollgate.candidates(as_of, pause_seconds) c order by (c.rule).id, c.subject
+  loop
+    a := seen.alert;
+    if a.id is null then
+      insert into tollgate.alerts (rule_id, subject, org_id, severity, state, value, pending_at)
+      values (
+        (seen.rule).id, seen.subject, tollgate.org_of_subject(seen.subject), (seen.rule).severity, 'pending',
+        seen.value, as_of
+      )
+      returning * into a;
+      perform tollgate.change_alert(a, 'pending', as_of);
+      seen.alert := a;
+    end if;
+    a := tollgate.next_state(seen.rule, a, seen.beyond, seen.value, as_of);
+    if a.state is null then
+      delete from tollgate.alerts o where o.id = a.id;
+      continue;
+    end if;
+    if a.state = 'firing' and (seen.alert).state = 'pending' then
+      a.incident_id := incident;
+      a.severity := (seen.rule).severity;
+    end if;
+    if a is distinct from seen.alert then
+      update tollgate.alerts o set
+        state = a.state, value = a.value, severity = a.severity, firing_at = a.firing_at, clear_since = a.clear_since,
+        resolved_at = a.resolved_at, incident_id = a.incident_id
+      where o.id = a.id;
+    end if;
+    if a.state <> (seen.alert).state then
+      perform tollgate.change_alert(a, a.state, as_of);
+      changed := changed + 1;
+    end if;
+  end loop;
+  return changed;
+end
+$$;
+
+comment on function tollgate.evaluate_rules(timestamptz, numeric) is
+  'Moves each alert to its next state, and answers how many began to fire or were resolved. Expects the row of tollgate.alert_scan to be locked. Locks the open alerts.';
+
+
+create function public.tollgate_alert_round(observed jsonb, process text, as_of text default null) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+as $$
+declare
+  moment constant timestamptz := coalesce(as_of::timestamptz, clock_timestamp());
+  scan tollgate.alert_scan;
+  changed integer;
+  told integer;
+begin
+  perform tollgate.keep_readings(process, observed, moment);
+  select s.* into scan from tollgate.alert_scan s for update skip locked;
+  if not found or scan.scanned_at > moment - interval '5 seconds' then
+    return '{"changed": 0, "told": 0}';
+  end if;
+  if scan.slow_at <= moment - interval '5 minutes' then
+    perform tollgate.take_slow_readings(moment);
+    perform tollgate.drop_old_alerts(moment);
+  end if;
+  changed := tollgate.evaluate_rules(
+    moment, case when scan.scanned_at > '-infinity' then extract(epoch from moment - scan.scanned_at) end
+  );
+  told := tollgate.tell_operators(moment);
+  perform tollgate.tell_owners(moment);
+  update tollgate.alert_scan set scanned_at = moment;
+  return jsonb_build_object('changed', changed, 'told', told);
+end
+$$;
+
+comment on function public.tollgate_alert_round(jsonb, text, text) is
+  'One round: keeps what this process observed, evaluates the rules, and writes what is to be told of each change, in one transaction: each change is told once, by whichever instance finds it. Instances that evaluate at the same time, or within five seconds, do nothing. Refuses nothing. Locks the row of tollgate.alert_scan, the open alerts, and as tell().';
+
+select tollgate.expose('public.tollgate_alert_round(jsonb, text, text)');
+
+
+-- schemas/15_alerts/rules.sql
+
+-- Rules as operators see and change them.
+
+create function tollgate.rule_shown(r tollgate.alert_rules) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select to_jsonb(r) || jsonb_build_object(
+    'built_in', exists (select from tollgate.default_rules() d where d.id = r.id),
+    'firing', (select count(*) from tollgate.alerts a where a.rule_id = r.id and a.state = 'firing'),
+    'created_at', tollgate.utc(r.created_at),
+    'updated_at', tollgate.utc(r.updated_at)
+  )
+$$;
+
+comment on function tollgate.rule_shown(tollgate.alert_rules) is 'A rule, whether it is one of those from the start, and how many of its alerts fire.';
+
+
+create function tollgate.rule_fields() returns text[]
+language sql
+immutable
+set search_path = ''
+as $$
+  select array[
+    'id', 'signal', 'comparison', 'threshold', 'clear_threshold', 'for_seconds', 'clear_seconds', 'severity', 'subjects',
+    'state', 'description'
+  ]
+$$;
+
+comment on function tollgate.rule_fields() is 'The fields of a rule that an operator may set.';
+
+
+create function tollgate.check_thresholds(r tollgate.alert_rules) returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if r.clear_threshold is not null and tollgate.is_beyond(
+    case r.comparison when 'at_least' then 'below' else 'at_least' end, r.threshold, r.clear_threshold
+  ) and r.clear_threshold <> r.threshold then
+    perform tollgate.refuse_field('clear_threshold', format(
+      'must not be %s the threshold', case r.comparison when 'at_least' then 'above' else 'below' end
+    ));
+  end if;
+end
+$$;
+
+comment on function tollgate.check_thresholds(tollgate.alert_rules) is
+  'Refuses a rule that would fire and clear at the same reading, with invalid_request.';
+
+
+create function tollgate.write_rule(actor tollgate.caller, made tollgate.alert_rules, action text, details jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform tollgate.check_thresholds(made);
+  made.updated_at := now();
+  insert into tollgate.alert_rules as r select made.*
+  on conflict (id) do update set
+    signal = excluded.signal, comparison = excluded.comparison, threshold = excluded.threshold,
+    clear_threshold = excluded.clear_threshold, for_seconds = excluded.for_seconds,
+    clear_seconds = excluded.clear_seconds, severity = excluded.severity, subjects = excluded.subjects,
+    state = excluded.state, description = excluded.description, updated_at = excluded.updated_at;
+  perform tollgate.record(actor, action, null, made.id, details);
+  return jsonb_build_object('caller', tollgate.identity(actor), 'rule', tollgate.rule_shown(made));
+end
+$$;
+
+comment on function tollgate.write_rule(tollgate.caller, tollgate.alert_rules, text, jsonb) is
+  'Writes a rule, and records it. Refuses: as check_thresholds(). Locks the row.';
+
+
+create function tollgate.found_rule(rule_id text) returns tollgate.alert_rules
+language plpgsql
+set search_path = ''
+as $$
+declare
+  found_one tollgate.alert_rules;
+begin
+  select r.* into found_one from tollgate.alert_rules r where r.id = rule_id for no key update;
+  if not found then
+    perform tollgate.refuse_missing('alert_rule', rule_id);
+  end if;
+  return found_one;
+end
+$$;
+
+comment on function tollgate.found_rule(text) is 'A rule. Refuses: not_found. Locks the row.';
+
+
+create function public.tollgate_create_alert_rule(caller jsonb, rule jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  made tollgate.alert_rules;
+begin
+  made.id := rule ->> 'id';
+  made.signal := rule ->> 'signal';
+  made.comparison := rule ->> 'comparison';
+  made.threshold := (rule ->> 'threshold')::numeric;
+  made.for_seconds := 0;
+  made.clear_seconds := 0;
+  made.severity := 'warning';
+  made.state := 'active';
+  made.description := '';
+  made.created_at := now();
+  made := tollgate.with_fields(made, rule, tollgate.rule_fields());
+  perform pg_advisory_xact_lock(hashtextextended('tollgate.alert_rules', 0));
+  if exists (select from tollgate.alert_rules r where r.id = made.id) then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object('reason', 'exists', 'kind', 'alert_rule', 'id', made.id));
+  end if;
+  return tollgate.write_rule(actor, made, 'alert_rule.created', rule);
+end
+$$;
+
+comment on function public.tollgate_create_alert_rule(jsonb, jsonb) is
+  'Creates a rule. For admins. Refuses: as recognise(), with_fields() and check_thresholds(), conflict (exists). Takes an advisory lock, so that two of one id cannot be created at once.';
+
+select tollgate.expose('public.tollgate_create_alert_rule(jsonb, jsonb)');
+
+
+create function public.tollgate_change_alert_rule(caller jsonb, rule_id text, changes jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  was constant tollgate.alert_rules := tollgate.found_rule(rule_id);
+  made constant tollgate.alert_rules := tollgate.with_fields(was, changes - 'id', tollgate.rule_fields());
+begin
+  if made is not distinct from was then
+    return jsonb_build_object('caller', tollgate.identity(actor), 'rule', tollgate.rule_shown(was));
+  end if;
+  return tollgate.write_rule(actor, made, 'alert_rule.changed', tollgate.what_changed(to_jsonb(was), to_jsonb(made)));
+end
+$$;
+
+comment on function public.tollgate_change_alert_rule(jsonb, text, jsonb) is
+  'Changes the given fields of a rule. A repetition changes and records nothing. For admins. Refuses: as recognise(), found_rule(), with_fields() and check_thresholds(). Locks the row.';
+
+select tollgate.expose('public.tollgate_change_alert_rule(jsonb, text, jsonb)');
+
+
+create function public.tollgate_reset_alert_rule(caller jsonb, rule_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  made tollgate.alert_rules;
+begin
+  select d.* into made from tollgate.default_rules() d where d.id = rule_id;
+  if not found then
+    perform tollgate.refuse_missing('alert_rule', rule_id);
+  end if;
+  return tollgate.write_rule(actor, made, 'alert_rule.reset', '{}');
+end
+$$;
+
+comment on function public.tollgate_reset_alert_rule(jsonb, text) is
+  'Makes a rule what it was from the start, also one that was deleted. For admins. Refuses: as recognise(), not_found (for rules of an operator''s own). Locks the row.';
+
+select tollgate.expose('public.tollgate_reset_alert_rule(jsonb, text)');
+
+
+create function public.tollgate_delete_alert_rule(caller jsonb, rule_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  gone constant tollgate.alert_rules := tollgate.found_rule(rule_id);
+begin
+  delete from tollgate.alert_rules r where r.id = gone.id;
+  perform tollgate.record(actor, 'alert_rule.deleted', null, gone.id, to_jsonb(gone) - 'id' - 'created_at' - 'updated_at');
+  return jsonb_build_object('caller', tollgate.identity(actor), 'id', gone.id, 'deleted', true);
+end
+$$;
+
+comment on function public.tollgate_delete_alert_rule(jsonb, text) is
+  'Deletes a rule with its alerts, and records it in full. For admins. Refuses: as recognise() and found_rule(). Locks the rows.';
+
+select tollgate.expose('public.tollgate_delete_alert_rule(jsonb, text)');
+
+
+create function public.tollgate_alert_rule(caller jsonb, rule_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'rule', tollgate.rule_shown(tollgate.found_rule(rule_id))
+  );
+end
+$$;
+
+comment on function public.tollgate_alert_rule(jsonb, text) is
+  'One rule. For admins. Refuses: as recognise() and found_rule(). Locks the row.';
+
+select tollgate.expose('public.tollgate_alert_rule(jsonb, text)');
+
+
+create function public.tollgate_alert_rules(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.alert_rules',
+    'tollgate.rule_shown',
+    $where$
+      ($1 ->> 'signal' is null or e.signal = $1 ->> 'signal')
+      and ($1 ->> 'severity' is null or e.severity = $1 ->> 'severity')
+      and ($1 ->> 'state' is null or e.state = $1 ->> 'state')
+    $where$,
+    '{"id": "e.id::text collate \"C\""}',
+    coalesce(filters ->> 'sort', 'id:asc'),
+    filters,
+    page_size
+  );
+end
+$$;
+
+comment on function public.tollgate_alert_rules(jsonb, jsonb, integer) is
+  'Rules. `filters`: signal, severity, state, sort (id), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_alert_rules(jsonb, jsonb, integer)');
+
+
+-- schemas/15_alerts/silences.sql
+
+-- Silences as operators see and change them.
+
+create function tollgate.silence_shown(s tollgate.silences) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select to_jsonb(s) || jsonb_build_object(
+    'state', case when now() < s.starts_at then 'planned' when now() < s.ends_at then 'active' else 'ended' end,
+    'starts_at', tollgate.utc(s.starts_at),
+    'ends_at', tollgate.utc(s.ends_at),
+    'created_at', tollgate.utc(s.created_at)
+  )
+$$;
+
+comment on function tollgate.silence_shown(tollgate.silences) is 'A silence as operators see it.';
+
+
+create function public.tollgate_create_silence(caller jsonb, silence jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  given tollgate.silences := tollgate.with_fields(
+    null::tollgate.silences, silence, array['reason', 'rules', 'subjects', 'org_ids', 'starts_at', 'ends_at']
+  );
+  made tollgate.silences;
+begin
+  given.starts_at := coalesce(given.starts_at, now());
+  if given.ends_at <= given.starts_at then
+    perform tollgate.refuse_field('ends_at', 'must be later than starts_at');
+  end if;
+  insert into tollgate.silences (reason, rules, subjects, org_ids, starts_at, ends_at, created_by)
+  values (
+    given.reason, given.rules, given.subjects, given.org_ids, given.starts_at, given.ends_at,
+    coalesce(actor.user_id, actor.name)
+  )
+  returning * into made;
+  perform tollgate.record(actor, 'silence.created', null, made.id, silence);
+  return jsonb_build_object('caller', tollgate.identity(actor), 'silence', tollgate.silence_shown(made));
+end
+$$;
+
+comment on function public.tollgate_create_silence(jsonb, jsonb) is
+  'Creates a silence, from now on unless it says when it starts. For admins. Refuses: as recognise() and with_fields(), invalid_request. Locks nothing.';
+
+select tollgate.expose('public.tollgate_create_silence(jsonb, jsonb)');
+
+
+create function public.tollgate_delete_silence(caller jsonb, silence_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  gone tollgate.silences;
+begin
+  delete from tollgate.silences s where s.id = silence_id returning s.* into gone;
+  if not found then
+    perform tollgate.refuse_missing('silence', silence_id);
+  end if;
+  perform tollgate.record(actor, 'silence.deleted', null, gone.id, tollgate.silence_shown(gone) - 'id');
+  return jsonb_build_object('caller', tollgate.identity(actor), 'id', gone.id, 'deleted', true);
+end
+$$;
+
+comment on function public.tollgate_delete_silence(jsonb, text) is
+  'Ends a silence: what it held back and still fires is told in the next round. For admins. Refuses: as recognise(), not_found. Locks the row.';
+
+select tollgate.expose('public.tollgate_delete_silence(jsonb, text)');
+
+
+create function public.tollgate_silences(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.silences',
+    'tollgate.silence_shown',
+    $where$
+      ($1 ->> 'state' is null or $1 ->> 'state' = tollgate.silence_shown(e) ->> 'state')
+    $where$,
+    '{"ends_at": "e.ends_at", "created_at": "e.created_at"}',
+    coalesce(filters ->> 'sort', 'ends_at:desc'),
+    filters,
+    page_size
+  );
+end
+$$;
+
+comment on function public.tollgate_silences(jsonb, jsonb, integer) is
+  'Silences. `filters`: state (planned, active, ended), sort (ends_at, created_at), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_silences(jsonb, jsonb, integer)');
+
+
+-- schemas/15_alerts/slow_readings.sql
+
+-- Readings that cost more, taken every five minutes and kept.
+
+create function tollgate.usual_spend(busy tollgate.usage, hour timestamptz) returns numeric
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  whose constant text := format('t.org_id = %L', busy.org_id)
+    || case when busy.key_id is not null then format(' and t.user_id = %L and t.key_id = %L', busy.user_id, busy.key_id) else '' end;
+  usual numeric;
+begin
+  execute format(
+    $query$
+      with days as (
+        select count(distinct t.start) as used, sum(t.charge_nanos) as nanos
+        from tollgate.tallies t
+        where t.cut = 'day_key' and %1$s and t.start = any (array(
+          select date_trunc('day', $1, 'UTC') - make_interval(hours => 24 * d) from generate_series(1, 15) d
+        ))
+      ),
+      hours as (
+        select sum(t.charge_nanos) as nanos
+        from tollgate.tallies t
+        where t.cut = 'hour' and %1$s and t.start = any (array(
+          select $1 - make_interval(hours => 24 * d + h) from generate_series(1, 15) d, generate_series(-1, 1) h
+        ))
+        group by t.start
+      )
+      select greatest(max(h.nanos), max(d.nanos) / (24 * max(d.used))) from days d left join hours h on true where d.used >= 3
+    $query$,
+    whose
+  ) into usual using hour;
+  return usual;
+end
+$$;
+
+comment on function tollgate.usual_spend(tollgate.usage, timestamptz) is
+  'What an org or one of its keys may spend in an hour by its habit of 15 days: the most that it spent at this time of day, or an hour before or after, and at least its mean hour. Null without three days of use. Read by the primary key: by time first.';
+
+
+create function tollgate.spend_readings(as_of timestamptz) returns setof tollgate.reading
+language plpgsql
+stable
+set search_path = ''
+set jit = off
+as $$
+declare
+  this_hour constant timestamptz := date_trunc('hour', as_of, 'UTC');
+  least_nanos constant numeric := 1e9; -- what an hour may cost without a look
+  busy tollgate.usage;
+  usual numeric;
+begin
+  for busy in
+    select u.* from tollgate.usage_by('{hour,org}', this_hour - interval '1 hour', as_of) u
+    where u.charge_nanos >= least_nanos
+    union all
+    select u.* from tollgate.usage_by('{hour,org,user,key}', this_hour - interval '1 hour', as_of) u
+    where u.charge_nanos >= least_nanos
+    order by charge_nanos desc
+    limit 100
+  loop
+    usual := tollgate.usual_spend(busy, busy.start);
+    if usual is not null then
+      return query select case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end,
+        coalesce(busy.key_id, busy.org_id), round(busy.charge_nanos / greatest(usual, least_nanos), 2);
+    end if;
+  end loop;
+end
+$$;
+
+comment on function tollgate.spend_readings(timestamptz) is
+  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 100 that spent most, and at least a credit.';
+
+
+create function tollgate.wallet_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+set jit = off
+as $$
+  with spent as materialized (
+    select u.org_id, sum(u.charge_nanos) / greatest(extract(epoch from as_of - date_trunc('day', as_of, 'UTC')) / 86400 + 1, 1) as day_nanos
+    from tollgate.usage_by('{org}', date_trunc('day', as_of, 'UTC') - interval '1 day', as_of) u
+    where u.charge_nanos > 0
+    group by u.org_id
+  )
+  select 'balance_days_left', o.id::text, round(greatest(o.balance_nanos - o.held_nanos, 0) / greatest(s.day_nanos, 1), 2)
+  from spent s
+  join tollgate.orgs o on o.id = s.org_id
+  union all
+  select 'margin_percent', coalesce(u.model, 'installation'), round(100.0 * (u.charge_nanos - u.cost_nanos) / greatest(u.charge_nanos, 1), 2)
+  from (
+    select u.model, sum(u.charge_nanos) as charge_nanos, sum(u.cost_nanos) as cost_nanos
+    from tollgate.usage_by('{model}', date_trunc('hour', as_of, 'UTC') - interval '1 hour', as_of) u
+    group by grouping sets ((), (u.model))
+  ) u
+  where u.cost_nanos >= 100000000
+$$;
+
+comment on function tollgate.wallet_readings(timestamptz) is
+  'For how many days the credits of each org last, by its spend since yesterday began; and the margin of the installation and of each model that cost a tenth of a credit in this clock hour and the one before.';
+
+
+create function tollgate.key_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+as $$
+  select 'key_budget_percent', k.id::text, round(100.0 * k.budget_spent_nanos / greatest(k.budget_nanos, 1), 2)
+  from tollgate.api_keys k
+  where k.budget_nanos is not null and k.revoked_at is null and k.last_used_at > as_of - interval '31 days'
+    and k.budget_period = tollgate.budget_period(k.budget_reset, as_of)
+    and k.budget_spent_nanos >= 0.5 * k.budget_nanos
+  union all
+  select 'key_days_left', k.id::text, round(extract(epoch from k.expires_at - as_of) / 86400, 2)
+  from tollgate.api_keys k
+  where k.expires_at > as_of and k.expires_at < as_of + interval '31 days' and k.expires_at > k.created_at + interval '14 days'
+    and k.revoked_at is null and k.disabled_at is null and k.rotated_to is null
+  union all
+  select 'key_networks', n.key_id, count(*) from tollgate.key_networks n
+  where n.last_seen_at > as_of - interval '24 hours'
+  group by n.key_id
+  having count(*) >= 5
+  union all
+  select 'key_new_networks', n.key_id, count(*) filter (where n.first_seen_at > as_of - interval '1 hour') from tollgate.key_networks n
+  group by n.key_id
+  having count(*) filter (where n.first_seen_at > as_of - interval '1 hour') > 0
+    and min(n.first_seen_at) < as_of - interval '1 day'
+$$;
+
+comment on function tollgate.key_readings(timestamptz) is
+  'How much of its budget each key has used, from a half; in how many days keys expire, of those that had two weeks or more; from how many networks keys were used in a day, from five; and how many new ones in an hour, of keys known for a day.';
+
+
+create function tollgate.account_readings(as_of timestamptz) returns setof tollgate.reading
+language sql
+stable
+set search_path = ''
+set jit = off
+as $$
+  select 'openrouter_days_left', 'installation', round(greatest(o.value, 0) / u.cost_nanos, 2)
+  from tollgate.observed_readings(as_of) o
+  cross join tollgate.usage_by('{}', as_of - interval '24 hours', as_of, '{"upstream": "openrouter"}') u
+  where o.signal = 'openrouter_credit_nanos' and u.cost_nanos > 0
+  union all
+  select 'books_faults', 'installation', (b.details ->> 'fault_count')::numeric
+  from (
+    select e.details from tollgate.audit_events e
+    where e.target_id = 'books' and e.action = 'books.audited'
+    order by e.occurred_at desc, e.id desc
+    limit 1
+  ) b
+  union all
+  select 'database_bytes', 'installation', pg_database_size(current_database())::numeric
+$$;
+
+comment on function tollgate.account_readings(timestamptz) is
+  'For how many days our credit at OpenRouter lasts at the cost of the last 24 hours, the faults that the last audit of the books found, and the size of the database.';
+
+
+create function tollgate.take_slow_readings(as_of timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  delete from tollgate.readings o where o.process = 'database';
+  insert into tollgate.readings (process, signal, subject, value, at)
+  select 'database', r.signal, r.subject, max(r.value), as_of
+  from (
+    select * from tollgate.spend_readings(as_of)
+    union all
+    select * from tollgate.wallet_readings(as_of)
+    union all
+    select * from tollgate.key_readings(as_of)
+    union all
+    select * from tollgate.account_readings(as_of)
+  ) r
+  group by r.signal, r.subject;
+  update tollgate.alert_scan set slow_at = as_of;
+end
+$$;
+
+comment on function tollgate.take_slow_readings(timestamptz) is
+  'Replaces the slow readings by those of this moment. Locks them, and the row of tollgate.alert_scan.';
+
+
+-- schemas/15_alerts/tell.sql
+
+-- Who is told of what a round found.
+
+create function tollgate.is_silenced(a tollgate.alerts, as_of timestamptz) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from tollgate.silences s
+    where s.starts_at <= as_of and s.ends_at > as_of
+      and (s.rules is null or a.rule_id = any (s.rules))
+      and (s.subjects is null or a.subject = any (s.subjects))
+      and (s.org_ids is null or a.org_id = any (s.org_ids))
+  )
+$$;
+
+comment on function tollgate.is_silenced(tollgate.alerts, timestamptz) is 'Whether a silence matches an alert at a moment.';
+
+
+create function tollgate.alert_told(a tollgate.alerts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', a.id,
+    'rule', a.rule_id,
+    'signal', r.signal,
+    'subject', a.subject,
+    'org_id', a.org_id,
+    'severity', a.severity,
+    'state', a.state,
+    'value', a.value,
+    'comparison', r.comparison,
+    'threshold', r.threshold,
+    'firing_at', tollgate.utc(a.firing_at),
+    'resolved_at', tollgate.utc(a.resolved_at),
+    'incident_id', a.incident_id
+  )
+  from tollgate.alert_rules r
+  where r.id = a.rule_id
+$$;
+
+comment on function tollgate.alert_told(tollgate.alerts) is 'An alert as channels are told of it.';
+
+
+create function tollgate.concerns(c tollgate.channels, a tollgate.alerts) returns boolean
+language sql
+immutable
+set search_path = ''
+as $$
+  select array_position('{info,warning,critical}', a.severity::text) >= array_position('{info,warning,critical}', c.severity::text)
+    and (c.rules is null or a.rule_id = any (c.rules))
+    and (c.org_ids is null or (a.org_id = any (c.org_ids)) is true)
+$$;
+
+comment on function tollgate.concerns(tollgate.channels, tollgate.alerts) is 'Whether a channel is told of an alert.';
+
+
+create function tollgate.tell_of_incident(c tollgate.channels, changed tollgate.alerts[], as_of timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  most_listed constant integer := 50;
+  part tollgate.alerts[];
+begin
+  changed := array(select a from unnest(changed) a where tollgate.concerns(c, a) order by a.state, a.id);
+  -- PagerDuty opens and resolves each alert by its own key, and groups them itself.
+  for i in 1 .. case when c.kind = 'pagerduty' then cardinality(changed) else least(cardinality(changed), 1) end loop
+    part := case when c.kind = 'pagerduty' then changed[i:i] else changed end;
+    perform tollgate.tell(c.id, 'alerts.changed', jsonb_build_object(
+      'type', 'alerts.changed',
+      'timestamp', tollgate.utc(as_of),
+      'data', (
+        select jsonb_build_object(
+          'firing', count(*) filter (where a.state = 'firing'),
+          'resolved', count(*) filter (where a.state = 'resolved'),
+          'alerts', (select jsonb_agg(tollgate.alert_told(b)) from unnest(part[:most_listed]) b)
+        )
+        from unnest(part) a
+      )
+    ));
+  end loop;
+end
+$$;
+
+comment on function tollgate.tell_of_incident(tollgate.channels, tollgate.alerts[], timestamptz) is
+  'Tells a channel in one message of all that concerns it; lists 50 alerts at most. Locks as tell().';
+
+
+create function tollgate.tell_operators(as_of timestamptz) returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  changed tollgate.alerts[];
+begin
+  with started as (
+    update tollgate.alerts a set told_at = as_of
+    where a.state = 'firing' and a.told_at is null and not tollgate.is_silenced(a, as_of)
+    returning a
+  ),
+  ended as (
+    select a from tollgate.alerts a where a.state = 'resolved' and a.resolved_at = as_of and a.told_at is not null
+  )
+  select array(select s.a from started s union all select e.a from ended e) into changed;
+  if cardinality(changed) > 0 then
+    perform tollgate.tell_of_incident(c, changed, as_of)
+    from tollgate.channels c
+    where c.org_id is null and c.state = 'active'
+    order by c.id;
+  end if;
+  return cardinality(changed);
+end
+$$;
+
+comment on function tollgate.tell_operators(timestamptz) is
+  'Tells operators of alerts that fire and were not told yet, except silenced ones, which are told when the silence ends; and of those that this round resolved, if it was told that they fire. Answers how many. Locks the alerts, and as tell().';
+
+
+create function tollgate.tell_owners(as_of timestamptz) returns void
+language sql
+set search_path = ''
+as $$
+  select tollgate.tell_owner(a.org_id, e.event, jsonb_build_object(e.subject, a.subject, e.figure, a.value), as_of)
+  from tollgate.alerts a
+  join (values
+    ('balance_low', 'balance.low', 'org_id', 'days_left'),
+    ('key_expiring', 'key.expiring', 'key_id', 'days_left'),
+    ('key_budget_near', 'key.budget_near', 'key_id', 'used_percent'),
+    ('key_budget_reached', 'key.budget_reached', 'key_id', 'used_percent')
+  ) e (rule_id, event, subject, figure) on e.rule_id = a.rule_id
+  where a.state = 'firing' and a.firing_at = as_of and a.org_id is not null
+  order by a.id
+$$;
+
+comment on function tollgate.tell_owners(timestamptz) is
+  'Tells orgs of their own alerts that began to fire in this round. Silences are the operators'', and do not hold these back. Locks as tell().';
+
+
+create function tollgate.drop_old_alerts(as_of timestamptz) returns void
+language sql
+set search_path = ''
+as $$
+  delete from tollgate.alerts a where a.id in (
+    select o.id from tollgate.alerts o
+    where o.state = 'resolved' and o.resolved_at < as_of - interval '90 days' and o.pending_at < as_of - interval '90 days'
+    order by o.pending_at
+    limit 1000
+  );
+  delete from tollgate.readings r where r.process <> 'database' and r.at < as_of - interval '10 minutes';
+  delete from tollgate.silences s where s.ends_at < as_of - interval '90 days';
+$$;
+
+comment on function tollgate.drop_old_alerts(timestamptz) is 'Deletes alerts that were resolved 90 days ago, at most 1,000, silences that ended then, and readings of processes that have ended.';
+
+
 -- schemas/15_creations/creations.sql
 
--- Creates an org, a user, a plan, a key, an upstream, a host or a deployment once for each idempotency key.
+-- Creates an org, a user, a plan, a key, an upstream, a host, a deployment, a channel or a silence once for each
+-- idempotency key.
 --
 -- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
 
@@ -13715,6 +15755,10 @@ begin
     when 'tollgate_create_host' then
       public.tollgate_create_host(caller, arguments -> 'host', arguments -> 'enrolment')
     when 'tollgate_create_deployment' then public.tollgate_create_deployment(caller, arguments -> 'deployment')
+    when 'tollgate_create_silence' then public.tollgate_create_silence(caller, arguments -> 'silence')
+    when 'tollgate_create_channel' then public.tollgate_create_channel(
+      caller, arguments -> 'channel', arguments -> 'secret', arguments ->> 'scope'
+    )
     when 'tollgate_create_key' then
       public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
   end;
@@ -13735,7 +15779,7 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
   acting constant text := tollgate.operator_of(actor);
   asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}'
-    #- '{enrolment}';
+    #- '{enrolment}' #- '{channel,id}' #- '{secret}';
   earlier tollgate.creations;
   answer jsonb;
 begin

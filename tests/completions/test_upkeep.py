@@ -1,10 +1,13 @@
 """Upkeep rolls up, deletes and looks for patterns, and a failure of one task does not stop the others."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from people import PEPPER
 from tollgate.app import compose
-from tollgate.completions.upkeep import Upkeep
+from tollgate.completions.sweeper import PAGE, ROUND_SECONDS, UPKEEP_SECONDS, Sweeper
+from tollgate.completions.upkeep import TELLING_SECONDS, Upkeep
 from tollgate.core.errors import DatabaseUnavailable, TollgateError
 from tollgate.database import Json
 from tollgate.process.clock import monotonic
@@ -15,6 +18,7 @@ RENEWING = "tollgate_renew_leaders"
 FORGETTING = "tollgate_drop_old_contents"
 EXPIRING = "tollgate_drop_expired_cached"
 KEEPING = "tollgate_keep_fleet"
+EVALUATING, TELLING = "tollgate_alert_round", "tollgate_lease_deliveries"
 
 
 class Recorder:
@@ -36,29 +40,39 @@ class Recorder:
         pass
 
 
+def upkeep(door: Recorder, clock: Callable[[], float] = lambda: 0.0, retention_days: int | None = 1) -> Upkeep:
+    return Upkeep(
+        door,
+        evaluate=partial(door.call, EVALUATING),
+        send_due=partial(door.call, TELLING),
+        retention_days=retention_days,
+        clock=clock,
+    )
+
+
 async def test_each_step_is_repeated_while_there_is_more() -> None:
     door = Recorder(**{ROLLING: [{"more": True}, {"more": True}], DROPPING: [{"more": True}]})
-    await Upkeep(door, retention_days=30, clock=lambda: 0.0).turn(1.0)
-    assert door.asked == [ROLLING] * 3 + [DROPPING] * 2 + [RENEWING, LOOKING, EXPIRING, KEEPING]
+    await upkeep(door).turn(20.0)
+    assert door.asked == [EVALUATING] + [ROLLING] * 3 + [DROPPING] * 2 + [RENEWING, LOOKING, EXPIRING, KEEPING, TELLING]
 
 
 async def test_nothing_is_dropped_unless_the_operator_said_so() -> None:
     door = Recorder()
-    await Upkeep(door, retention_days=None, clock=lambda: 0.0).turn(1.0)
-    assert door.asked == [ROLLING, RENEWING, LOOKING, EXPIRING, KEEPING]
+    await upkeep(door, retention_days=None).turn(20.0)
+    assert door.asked == [EVALUATING, ROLLING, RENEWING, LOOKING, EXPIRING, KEEPING, TELLING]
 
 
 async def test_a_step_that_fails_keeps_no_other_from_its_turn() -> None:
-    door = Recorder(**{ROLLING: [DatabaseUnavailable()]})
-    await Upkeep(door, retention_days=1, clock=lambda: 0.0).turn(1.0)
-    assert door.asked == [ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING, KEEPING]
+    door = Recorder(**{EVALUATING: [DatabaseUnavailable()], ROLLING: [DatabaseUnavailable()]})
+    await upkeep(door).turn(20.0)
+    assert door.asked == [EVALUATING, ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING, KEEPING, TELLING]
 
 
-async def test_it_ends_when_the_round_does() -> None:
+async def test_it_ends_when_the_round_does_and_a_backlog_leaves_time_to_tell() -> None:
     door = Recorder(**{ROLLING: [{"more": True}] * 100})
-    times = iter(range(1000))
-    await Upkeep(door, retention_days=1, clock=lambda: float(next(times))).turn(5.0)
-    assert door.asked == [ROLLING] * 5
+    times = iter([0.0, 1.0, 2.0, 3.0, 4.0, *[5.0] * 100])
+    await upkeep(door, lambda: next(times)).turn(5.0 + TELLING_SECONDS)
+    assert door.asked == [EVALUATING] + [ROLLING] * 4 + [TELLING]
 
 
 async def test_a_sweep_does_it() -> None:
@@ -66,4 +80,18 @@ async def test_a_sweep_does_it() -> None:
     rooms = compose(read({"KEY_PEPPER": PEPPER, "REQUEST_RETENTION_DAYS": "90"}), door, monotonic, {})
     await rooms.sweeper.sweep()
     await rooms.close()
-    assert door.asked == ["tollgate_due", ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING, KEEPING, FORGETTING]
+    steps = [EVALUATING, ROLLING, DROPPING, RENEWING, LOOKING, EXPIRING, KEEPING, FORGETTING, TELLING]
+    assert door.asked == ["tollgate_due", *steps]
+
+
+async def test_a_backlog_of_requests_leaves_time_for_it() -> None:
+    door = Recorder(tollgate_due=[{"data": [{}] * PAGE}] * 100)
+    times = iter([0.0, 0.0, *[ROUND_SECONDS - UPKEEP_SECONDS] * 1000])
+    given: list[float] = []
+
+    async def kept(ends_at: float) -> None:
+        given.append(ends_at)
+
+    never: Any = None
+    await Sweeper(door, never, never, [], clock=lambda: next(times), upkeep=kept).sweep()
+    assert (door.asked, given) == (["tollgate_due"], [ROUND_SECONDS])

@@ -16,6 +16,7 @@ SENTENCES = {
     "built_in": "The plan $plan is built in and cannot be deleted.",
     "digest_taken": "Another key has the same secret. Use a new one.",
     "email_taken": "A user with the email $email exists.",
+    "exists": "There is a $kind with the id $id. Change it with PATCH, or choose another id.",
     "expired": "The key $key_id expired at $expired_at. Create a new key.",
     "has_routes": "The upstream $id still has routes: $routes. Delete them first, or send routes=true to delete them "
     "as well.",
@@ -34,6 +35,7 @@ SENTENCES = {
     "several_routes": "The model $model has several routes: $route_ids. Delete one by its id.",
     "several_admins": "Several admins are active. Name one by email.",
     "still_wanted": "The model $id should run. Stop it first.",
+    "too_many_channels": "There are $limit channels, which is the most. Delete one first.",
     "too_many_secrets": "The key $key_id has $secrets secrets that are still valid. Wait until one expires.",
 }
 """By `reason`."""

@@ -16,6 +16,8 @@ CREATIONS = {
     "tollgate_put_upstream",
     "tollgate_create_host",
     "tollgate_create_deployment",
+    "tollgate_create_channel",
+    "tollgate_create_silence",
 }
 OptionalIdempotencyKey = Annotated[
     str | None,

@@ -13,7 +13,7 @@ NONCE_BYTES: Final = 12
 SHORTEST: Final = 16
 LONGEST: Final = 1000
 
-Kind = Literal["upstream_key", "hf_token"]
+Kind = Literal["upstream_key", "hf_token", "channel"]
 
 
 class Place(NamedTuple):

@@ -1,4 +1,5 @@
--- Creates an org, a user, a plan, a key, an upstream, a host or a deployment once for each idempotency key.
+-- Creates an org, a user, a plan, a key, an upstream, a host, a deployment, a channel or a silence once for each
+-- idempotency key.
 --
 -- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
 
@@ -15,6 +16,10 @@ begin
     when 'tollgate_create_host' then
       public.tollgate_create_host(caller, arguments -> 'host', arguments -> 'enrolment')
     when 'tollgate_create_deployment' then public.tollgate_create_deployment(caller, arguments -> 'deployment')
+    when 'tollgate_create_silence' then public.tollgate_create_silence(caller, arguments -> 'silence')
+    when 'tollgate_create_channel' then public.tollgate_create_channel(
+      caller, arguments -> 'channel', arguments -> 'secret', arguments ->> 'scope'
+    )
     when 'tollgate_create_key' then
       public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
   end;
@@ -35,7 +40,7 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
   acting constant text := tollgate.operator_of(actor);
   asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}'
-    #- '{enrolment}';
+    #- '{enrolment}' #- '{channel,id}' #- '{secret}';
   earlier tollgate.creations;
   answer jsonb;
 begin

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tollgate.admin.routes import (
+    alerts,
     aliases,
     audit,
     cache,
@@ -27,6 +28,7 @@ from tollgate.admin.routes import (
     usage,
     users,
 )
+from tollgate.alerts.channels import Channels
 from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.fleet.tasks import Tasks
@@ -51,6 +53,7 @@ def router(
     account: OpenRouterAccount,
     completion_cache: Cache,
     tasks: Tasks,
+    channels: Channels,
     host: str,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
@@ -69,6 +72,7 @@ def router(
     routes.take(aliases.router(gate, catalogs["live"]))
     routes.take(cache.router(gate, completion_cache))
     routes.take(security.router(gate))
+    routes.take(alerts.router(gate, channels))
     routes.take(compliance.router(gate))
     vault = Vault(chosen.vault_keys)
     routes.take(upstream_keys.router(gate, UpstreamKeyHandlers(vault, chosen.openrouter_base_url)))

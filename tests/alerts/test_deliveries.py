@@ -1,0 +1,275 @@
+"""What is due is sent to real receivers, which may fail, hang, redirect and lie."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alerts import receivers
+from alerts.receivers import Receiver, mail_receiver, receiver
+from alerts.watch import Row, Watch
+from people import Person
+from tollgate.alerts import deliveries as sending
+from tollgate.alerts import rules
+from tollgate.alerts.channels import Channels
+from tollgate.alerts.deliveries import Deliveries
+from tollgate.core.errors import BadRequest
+from tollgate.database import Door
+from tollgate.process.clock import monotonic
+from tollgate.process.http_client import Http
+from tollgate.upstreams.address_guard import Guard
+from tollgate.upstreams.transports import open_transport
+from tollgate.vault.rotation import rotate
+from tollgate.vault.rules import Vault
+
+pytestmark = pytest.mark.anyio
+
+KEY = bytes(range(32))
+FIELDS = {"name": "ops", "severity": "info", "rules": None, "org_ids": None, "state": "active", "secret": None}
+
+
+class Ops:
+    """An operator with channels, and a sender."""
+
+    def __init__(self, watch: Watch, door: Door, sender: Callable[[Vault], Deliveries]) -> None:
+        self.watch = watch
+        self.door = door
+        self.sender_with = sender
+        self.sender = sender(Vault([KEY]))
+        self.channels = Channels(Vault([KEY]), Guard(allow_private=True), self.sender, "admin")
+
+    async def create(self, **fields: Any) -> Row:
+        made: Row = await self.channels.create(self.door, {**FIELDS, **fields})
+        return made
+
+    async def fire(self, value: float = 1) -> None:
+        self.watch.observed = {("books_faults", "installation"): value}
+        await self.watch.round()
+
+    async def sent(self) -> list[Row]:
+        """The deliveries after a round of sending."""
+        await self.sender.send_due()
+        return await self.watch.rows("select * from tollgate.deliveries order by created_at, id")
+
+    async def again(self) -> Row:
+        """The newest delivery after its next attempt."""
+        due = "due_at = now() - interval '1 s'"
+        await self.watch.sql.execute(f"update tollgate.deliveries set {due} where state = 'waiting'")
+        return (await self.sent())[-1]
+
+
+@pytest.fixture
+async def ops(watch: Watch) -> AsyncIterator[Ops]:
+    http = Http()
+    transport = open_transport(http, long_lived=True)
+
+    def sender(vault: Vault) -> Deliveries:
+        return Deliveries(
+            watch.door,
+            transport,
+            vault,
+            guard=Guard(allow_private=True),
+            guard_of_owners=Guard(allow_private=False),
+            clock=monotonic,
+            now=lambda: datetime.now(UTC),
+            randomness=lambda: 0.5,
+        )
+
+    admin = Person(watch.door, "admin")
+    await admin.seed()
+    yield Ops(watch, admin.at_the_door(), sender)
+    await transport.close()
+    await http.close()
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Receiver]:
+    async with receiver() as made:
+        yield made
+
+
+def verify(secret: str, got: receivers.Received) -> None:
+    """As a customer would, from Standard Webhooks' own description."""
+    signed = f"{got.headers['webhook-id']}.{got.headers['webhook-timestamp']}.{got.body.decode()}"
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    expected = base64.b64encode(hmac.new(key, signed.encode(), hashlib.sha256).digest()).decode()
+    assert got.headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_the_signature_is_that_of_standard_webhooks() -> None:
+    secret, message = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek"
+    signed = rules.signature(secret, message, 1614265330, b'{"test": 2432232314}')
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_attempts_come_later_and_later_for_a_day_and_end() -> None:
+    early, late = ([rules.again_seconds(tries, chance, 500) for tries in range(1, 9)] for chance in (0.0, 1.0))
+    assert early == [12, 48, 240, 1440, 5760, 17280, 34560, None]
+    assert late == [18, 72, 360, 2160, 8640, 25920, 51840, None]
+    assert rules.again_seconds(1, 0.5, 410) is None
+
+
+async def test_a_webhook_is_signed_and_says_what_fires_and_what_is_resolved(ops: Ops, hook: Receiver) -> None:
+    made = await ops.create(kind="webhook", url=hook.url)
+    assert made["last_four"] == made["secret"][-4:]
+    await ops.fire()
+    (sent,) = await ops.sent()
+    await ops.fire(0)
+    await ops.sent()
+    for got in hook.received:
+        verify(made["secret"], got)
+    first, second = (got.json for got in hook.received)
+    assert (first["type"], first["data"]["firing"], second["data"]["resolved"]) == ("alerts.changed", 1, 1)
+    assert first["data"]["alerts"][0]["id"] == second["data"]["alerts"][0]["id"]
+    assert (sent["state"], sent["attempts"][0]["status"], sent["attempts"][0]["answer"]) == ("sent", 200, "ok")
+
+
+async def test_a_receiver_that_answers_500_gets_the_same_message_later(ops: Ops, hook: Receiver) -> None:
+    await ops.create(kind="webhook", url=hook.url)
+    hook.answer = receivers.ERROR
+    await ops.fire()
+    (failed,) = await ops.sent()
+    assert (failed["state"], failed["tries"], failed["attempts"][0]["answer"]) == ("waiting", 1, "broken")
+    assert failed["due_at"] > failed["created_at"]
+    await ops.sent()
+    assert len(hook.received) == 1  # it is not due yet
+    await ops.again()
+    (channel,) = await ops.watch.rows("select failures, last_error from tollgate.channels")
+    assert channel == {"failures": 2, "last_error": "HTTP 500"}
+    hook.answer = receivers.OK
+    done = await ops.again()
+    assert (done["state"], done["tries"], len(done["attempts"])) == ("sent", 3, 3)
+    assert {got.headers["webhook-id"] for got in hook.received} == {done["id"]}
+    (channel,) = await ops.watch.rows("select failures, last_error from tollgate.channels")
+    assert channel == {"failures": 0, "last_error": None}
+
+
+async def test_after_the_last_attempt_it_failed_and_can_be_resent(ops: Ops, hook: Receiver) -> None:
+    await ops.create(kind="webhook", url=hook.url)
+    hook.answer = receivers.GONE
+    await ops.fire()
+    (failed,) = await ops.sent()
+    assert failed["state"] == "failed"
+    await ops.channels.resend(ops.door, failed["id"])
+    hook.answer = receivers.OK
+    (done,) = await ops.sent()
+    assert (done["state"], done["id"], len(done["attempts"])) == ("sent", failed["id"], 2)
+
+
+async def test_one_that_hangs_holds_up_no_other(ops: Ops, hook: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "ATTEMPT_SECONDS", 0.2)
+    await ops.create(kind="webhook", url=hook.url)
+    async with receiver(receivers.HANGS) as hanging:
+        stuck = await ops.create(kind="webhook", url=hanging.url)
+        await ops.fire()
+        done = {row["channel_id"]: row for row in await ops.sent()}
+    assert len(hook.received) == 1
+    assert done[stuck["id"]]["state"] == "waiting"
+    assert done[stuck["id"]]["attempts"][0]["error"] == sending.OUT_OF_TIME
+
+
+async def test_the_status_counts_even_if_the_body_never_ends(
+    ops: Ops, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "BODY_SECONDS", 0.05)
+    hook.answer = receivers.NEVER_WHOLE
+    await ops.create(kind="webhook", url=hook.url)
+    await ops.fire()
+    (done,) = await ops.sent()
+    assert (done["state"], done["tries"]) == ("sent", 1)
+
+
+async def test_redirects_are_not_followed(ops: Ops, hook: Receiver) -> None:
+    async with receiver() as inside:
+        hook.answer = f"HTTP/1.1 302 Found\r\nlocation: {inside.url}\r\ncontent-length: 0\r\n\r\n".encode()
+        await ops.create(kind="webhook", url=hook.url)
+        await ops.fire()
+        (failed,) = await ops.sent()
+        assert inside.received == []
+    assert failed["attempts"][0]["error"] == "HTTP 302: redirects are not followed"
+
+
+async def test_an_owner_s_webhook_never_reaches_a_private_address(ops: Ops, hook: Receiver) -> None:
+    """Neither when it is created, nor when its name leads there later."""
+    org = Person(ops.watch.door)
+    await org.seed()
+    of_org = Channels(Vault([KEY]), Guard(allow_private=False), ops.sender, "keys")
+    body = {**FIELDS, "kind": "webhook", "events": None}
+    with pytest.raises(BadRequest, match="not public"):
+        await of_org.create(org.at_the_door(), {**body, "url": hook.url})
+    lax = Channels(Vault([KEY]), Guard(allow_private=True), ops.sender, "keys")
+    made = await lax.create(org.at_the_door(), {**body, "url": hook.url.replace("127.0.0.1", "localhost")})
+    await of_org.test(org.at_the_door(), made["id"])
+    assert hook.received == []
+    (failed,) = await ops.watch.rows("select attempts from tollgate.deliveries")
+    assert "not public" in failed["attempts"][0]["error"]
+
+
+async def test_secrets_of_channels_move_to_a_new_key_of_the_vault(ops: Ops, hook: Receiver) -> None:
+    made = await ops.create(kind="webhook", url=hook.url)
+    new = bytes(reversed(KEY))
+    assert await rotate(ops.door, Vault([new, KEY])) == (1, [])
+    await ops.fire()
+    (locked,) = await ops.sent()
+    assert "VAULT_KEY" in locked["attempts"][0]["error"]
+    ops.sender = ops.sender_with(Vault([new]))
+    assert (await ops.again())["state"] == "sent"
+    verify(made["secret"], hook.received[0])
+
+
+async def test_two_senders_send_once(ops: Ops, hook: Receiver) -> None:
+    await ops.create(kind="webhook", url=hook.url)
+    await ops.fire()
+    leased = (await ops.watch.door.call("tollgate_lease_deliveries", page_size=5, lease_seconds=60))["data"]
+    assert len(leased) == 1
+    await ops.sent()
+    assert hook.received == []
+
+
+async def test_slack_and_pagerduty_get_their_own_shapes(ops: Ops, hook: Receiver) -> None:
+    slack = await ops.create(kind="slack", url=f"{hook.url}/T0/B0/secret-of-slack")
+    assert "secret-of-slack" not in json.dumps(slack)
+    async with receiver() as pager:
+        await ops.create(kind="pagerduty", url=pager.url, secret="routing-key-of-pagerduty")
+        await ops.fire()
+        await ops.sent()
+        await ops.fire(0)
+        await ops.sent()
+        opened, resolved = (got.json for got in pager.received)
+    assert "FIRING critical: The books do not agree" in hook.received[0].json["text"]
+    assert (opened["event_action"], resolved["event_action"]) == ("trigger", "resolve")
+    assert opened["dedup_key"] == resolved["dedup_key"]
+    assert opened["routing_key"] == "routing-key-of-pagerduty"
+    assert opened["payload"]["severity"] == "critical"
+
+
+async def test_an_email_goes_over_tls_with_a_login(ops: Ops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with mail_receiver(tmp_path) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        mail = {"host": "localhost", "port": server.port, "tls": "starttls", "username": "me"}
+        people = {"sender": "tollgate@example.com", "recipients": ["a@example.com", "b@example.com"]}
+        await ops.create(kind="email", mail={**mail, **people}, secret="password-of-mail")
+        await ops.fire()
+        await ops.sent()
+        (got,) = server.mails
+        assert (got.encrypted, got.login) == (True, ":me:password-of-mail")
+        assert got.recipients == people["recipients"]
+        assert "Subject: Tollgate: 1 firing" in got.text
+        at_once = {"host": "localhost", "port": server.port_of_tls, "tls": "tls", "username": None}
+        other = await ops.create(kind="email", mail={**at_once, **people})
+        assert (await ops.channels.test(ops.door, other["id"]))["state"] == "sent"
+        assert (server.mails[1].login, "Subject: Tollgate: channel.test" in server.mails[1].text) == (None, True)
+        await ops.channels.delete(ops.door, other["id"])
+        server.refusal = b"550 nobody\r\n"
+        await ops.fire(0)
+        refused = (await ops.sent())[1]
+        assert refused["attempts"][0]["error"] == "the mail server refused all recipients"
+        monkeypatch.delenv("SSL_CERT_FILE")
+        untrusted = await ops.again()
+        assert untrusted["attempts"][-1]["error"].startswith("the mail server failed: SSL")
