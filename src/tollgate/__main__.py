@@ -1,4 +1,5 @@
-"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, rotate-vault, hf-token, demo, agent.
+"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, reconcile, backup, rotate-vault, hf-token, demo,
+agent.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings, 3 the books were rewritten since a head was taken.
 What went wrong is one line on stderr.
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from tollgate import __version__, settings
-from tollgate.app import compose, create_app
+from tollgate.app import compose, create_app, reconciler
 from tollgate.audit import chain_heads
 from tollgate.completions.sweeper import Sweep
 from tollgate.core.errors import NotFound, TollgateError
@@ -35,9 +37,10 @@ from tollgate.database.schema_version import NEEDED
 from tollgate.keys import rules as key_rules
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import console
-from tollgate.process import logs, server, side_process, workers
+from tollgate.process import clock, logs, server, side_process, workers
 from tollgate.process.connection_limits import Limits
 from tollgate.process.http_client import Http
+from tollgate.reconciliation import rules as reconciliation
 from tollgate.sandbox import API
 from tollgate.sessions import rules as session_rules
 from tollgate.sessions import store as sessions
@@ -268,6 +271,27 @@ def audit(chosen: Settings, options: argparse.Namespace) -> None:
         )
     if faults:
         raise CommandError(f"rows of the books that do not agree: {books['fault_count']}")
+
+
+def reconcile(chosen: Settings, options: argparse.Namespace) -> None:
+    """Compare OpenRouter's bill of a day, yesterday if not said, with the books. Ends with 1 if they differ."""
+    day = options.day or clock.now().date() - timedelta(days=1)
+    patient = chosen.model_copy(update={"database_timeout_seconds": AUDIT_SECONDS})
+
+    async def compare() -> dict[str, Any]:
+        http = Http()
+        door = open_door(patient, http)
+        try:
+            return await reconciler(chosen, door, http).ask(console(door, "reconcile"), day)
+        finally:
+            await door.close()
+            await http.close()
+
+    with _database(chosen, created=False):
+        outcome = asyncio.run(compare())
+    _report(options, {"day": day.isoformat(), **outcome}, reconciliation.as_text(day, outcome))
+    if outcome["verdict"] != "agrees":
+        raise CommandError(f"{day}: OpenRouter's bill is not what our books say, beyond RECONCILIATION_TOLERANCE")
 
 
 def _read(file: str) -> str:
@@ -523,6 +547,8 @@ def _parser() -> argparse.ArgumentParser:
     auditing = add("audit", audit, parents=[reports]).add_mutually_exclusive_group()
     auditing.add_argument("--head", action="store_true", help="print the signed heads of the hash chains as JSON")
     auditing.add_argument("--against", metavar="FILE", help="a head that was kept; - reads it from standard input")
+    reconciling = add("reconcile", reconcile, parents=[reports])
+    reconciling.add_argument("--day", type=date.fromisoformat, metavar="YYYY-MM-DD", help="a day in UTC that is over")
     add("rotate-vault", rotate_vault, parents=[reports])
     printing = add("hf-token", hf_token)
     printing.add_argument("name", nargs="?", default="default", help="the name of the token; default if not said")

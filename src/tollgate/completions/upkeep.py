@@ -1,4 +1,5 @@
-"""What the sweeper does besides ending requests: rolls usage up, deletes old rows, looks for security patterns.
+"""What the sweeper does besides ending requests: rolls usage up, deletes old rows, looks for security patterns,
+reconciles days.
 
 The sweeper runs it because a serverless host has no other process that runs regularly.
 """
@@ -26,7 +27,13 @@ Task = Callable[[], Awaitable[Mapping[str, Any]]]
 
 class Upkeep:
     def __init__(
-        self, door: Door, *, retention_days: int | None, clock: Monotonic, content_days: int | None = None
+        self,
+        door: Door,
+        *,
+        retention_days: int | None,
+        clock: Monotonic,
+        content_days: int | None = None,
+        reconcile: Task | None = None,
     ) -> None:
         self._clock = clock
         self._tasks: list[Task] = [
@@ -40,6 +47,8 @@ class Upkeep:
             self._tasks.insert(1, partial(usage.drop_old_requests, door, retention_days, DROPPED_AT_ONCE))
         if content_days is not None:
             self._tasks.append(partial(usage.drop_old_contents, door, content_days, DROPPED_AT_ONCE))
+        if reconcile is not None:
+            self._tasks.append(reconcile)
 
     async def turn(self, ends_at: float) -> None:
         """Never raises: what is left undone is done in a later turn."""
