@@ -2,127 +2,25 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from admin.api_client import ApiClient
-from completions.paid import Auditor, rooms
-from gateway import CHAT, Upstream
 from journeys import commands
-from people import PEPPER, Person
-from sandbox.serving import a_chat, serving
-from tollgate.app import create_app
+from reconciliation.installation import KEY, NOON, Installation
+from sandbox.serving import a_chat
 from tollgate.core.errors import ActivityUnavailable
-from tollgate.credits import store as credits
-from tollgate.database.postgres import PostgresDoor
-from tollgate.keys.authentication import console
 from tollgate.process import clock
 from tollgate.reconciliation.reconciler import Reconciler
 from tollgate.reconciliation.rules import Statement, Total
-from tollgate.sandbox.app import Sandbox, create_sandbox
-from tollgate.sandbox.state import Habits
-from tollgate.settings import read
 
-KEY = "sk-or-v1-of-the-tests"
 LOST, ESTIMATED = "no-usage,no-generation", "no-usage,no-id"
 OPEN = "no-usage,late-generation=999999"
-
-
-class Faulty:
-    """An upstream whose next answer has this fault."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
-        self.fault = ""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self.fault:
-            scope = {**scope, "headers": [*scope["headers"], (b"x-sandbox-fault", self.fault.encode())]}
-        await self.sandbox(scope, receive, send)
-
-
-class Installation:
-    """A Tollgate whose calls all happen at noon of yesterday (UTC)."""
-
-    def __init__(self, url: str, upstream: Upstream, faulty: Faulty) -> None:
-        self.url, self.upstream, self.faulty = url, upstream, faulty
-        self.day: date = clock.now().date() - timedelta(days=1)
-        self.noon = datetime.combine(self.day, time(12), UTC)
-        self.now = self.noon.timestamp()
-        """Of the sandbox."""
-        self.environ = {
-            "KEY_PEPPER": PEPPER,
-            "DATABASE_URL": url,
-            "OPENROUTER_BASE_URL": upstream.url,
-            "OPENROUTER_API_KEY": KEY,
-            "OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-of-the-management",
-            "LOG_LEVEL": "error",
-        }
-        self.door = PostgresDoor(url, pool_size=4, deadline_seconds=30)
-        self.app: ASGIApp = create_app(read(self.environ), door=self.door, environ=self.environ)
-
-    async def open(self) -> None:
-        self.customer, self.admin = Person(self.door), Person(self.door, "admin")
-        for someone in (self.customer, self.admin):
-            await someone.seed()
-        granter = console(self.door, "tests")
-        await credits.grant(granter, self.customer.org_id, 10**12, source="funding", reason="", reference="tests")
-
-    def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://tollgate", timeout=60)
-
-    async def call(self, model: str, fault: str = "", times: int = 1) -> None:
-        self.faulty.fault = fault
-        async with self.client() as http:
-            for _ in range(times):
-                headers = {"authorization": f"Bearer {self.customer.secret}"}
-                await http.post(CHAT, json=a_chat(model=model), headers=headers)
-        self.faulty.fault = ""
-
-    async def settle(self) -> None:
-        """The sweeper looks once more after all looks that it takes, and the calls are moved to that noon."""
-        auditor = Auditor(self.url)
-        await auditor.hasten(self.customer)
-        await auditor.looked(self.customer, 12)
-        async with rooms(self.door, self.upstream.url) as made:
-            await made.sweeper.sweep()
-        await self.sql(
-            "update tollgate.requests set created_at = $1::timestamptz,"
-            " settled_at = case when settled_at is not null then $1::timestamptz end",
-            self.noon,
-        )
-        await self.sql("select tollgate.roll_up_again($1)", self.noon)
-
-    async def sql(self, statement: str, *arguments: Any) -> Any:
-        connection = await asyncpg.connect(self.url)
-        try:
-            return await connection.fetchval(statement, *arguments)
-        finally:
-            await connection.close()
-
-    async def reconciled(self) -> Any:
-        self.now = clock.now().timestamp()
-        async with self.client() as http:
-            return await ApiClient(http, self.admin).ask("POST", f"/admin/reconciliation/{self.day}/run")
-
-
-@pytest.fixture
-async def installation(own_database: str) -> AsyncIterator[Installation]:
-    made: list[Installation] = []
-    sandbox = create_sandbox(Habits(generation_delay_seconds=0.0), clock=lambda: made[0].now)
-    faulty = Faulty(sandbox)
-    with serving(faulty) as address:
-        made.append(Installation(own_database, Upstream(sandbox, address), faulty))
-        await made[0].open()
-        yield made[0]
-        await made[0].door.close()
 
 
 def causes(day: Mapping[str, Any]) -> dict[str, tuple[str, list[tuple[str, int]]]]:
@@ -153,10 +51,10 @@ async def test_every_difference_of_a_day_is_found_and_named(installation: Instal
     await installation.call("sandbox/cached")
     await installation.settle()
     await installation.call("sandbox/long-context", OPEN)
-    await installation.sql("update tollgate.requests set created_at = $1 where settled_at is null", installation.noon)
+    await installation.sql("update tollgate.requests set created_at = $1 where settled_at is null", NOON)
     await installation.sql(
         "update tollgate.requests set created_at = $1 where model = 'sandbox/cached'",
-        installation.noon - timedelta(hours=12, minutes=3),
+        NOON - timedelta(hours=12, minutes=3),
     )
     async with httpx.AsyncClient(base_url=installation.upstream.url) as elsewhere:
         headers = {"authorization": f"Bearer {KEY}"}

@@ -38,7 +38,7 @@ def verify(file: Path, prove: Prove, now: datetime, most_days: float) -> Verific
     ):
         if faults := dumps.restore(url, file):
             return Verification(faults)
-        return asyncio.run(_looked_into(url, prove, now, most_days))
+        return asyncio.run(look_into(url, prove, now, most_days))
 
 
 def digest(file: Path) -> str:
@@ -46,7 +46,8 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-async def _looked_into(url: str, prove: Prove, now: datetime, most_days: float) -> Verification:
+async def look_into(url: str, prove: Prove, now: datetime, most_days: float) -> Verification:
+    """At a database that was restored from a backup."""
     version = await schema_version(url)
     if version is None:
         return Verification(["there is no Tollgate database in it"])
