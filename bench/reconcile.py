@@ -2,7 +2,7 @@
 
     DATABASE_URL=… python bench/reconcile.py
 
-Prints the control totals of all days, and the causes of the fullest day, an hour at a time as the reconciler reads them.
+Prints the control totals of all days, and the causes of the fullest day, an hour at a time, as the reconciler does it.
 Ends with 1 where either takes ten seconds or more. Writes nothing.
 """
 

@@ -103,6 +103,7 @@ def test_a_sound_backup_is_proven_and_noted(run: Run, sound: Path, head: str, da
     first, second = told.stdout.splitlines()
     assert first.startswith("sound.dump is sound: ")
     assert second.endswith("orgs 1, transfers 2, requests 1.")
+    assert run("backup", "restore", "sound.dump").stderr.startswith("tollgate: the database holds a Tollgate already")
 
     async def seen() -> tuple[Any, Any]:
         door = PostgresDoor(database, pool_size=2, deadline_seconds=30)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from tollgate.admin.schemas.backups import Backup, BackupQuery
+from tollgate.admin.schemas.backups import BackupFile, BackupQuery
 from tollgate.backups import store
 from tollgate.core.errors import BadRequest
 from tollgate.database import Door
@@ -24,7 +24,7 @@ def router(gate: Gate) -> Routes:
     )
     async def backups(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[BackupQuery, Query()]
-    ) -> CountedPage[Backup]:
-        return CountedPage[Backup].of(await store.backups(door, query.filters(), query.limit))
+    ) -> CountedPage[BackupFile]:
+        return CountedPage[BackupFile].of(await store.backups(door, query.filters(), query.limit))
 
     return routes

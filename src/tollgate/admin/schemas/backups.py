@@ -12,7 +12,7 @@ class BackupQuery(PageQuery):
     sort: Literal["created_at:desc", "created_at:asc"] = "created_at:desc"
 
 
-class Backup(BaseModel):
+class BackupFile(BaseModel):
     digest: str = Field(description="SHA-256 of the file.")
     file: str = Field(examples=["tollgate-20261130T033000Z.dump"])
     bytes: int
