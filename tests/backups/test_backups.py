@@ -182,6 +182,20 @@ def test_a_password_is_no_argument_of_a_program() -> None:
     assert rules.without_password("postgresql://me@db/x") == ("postgresql://me@db/x", None)
 
 
+def test_what_a_restore_says_is_taken_apart() -> None:
+    said = (
+        'pg_restore: error: could not execute query: ERROR:  schema "public" already exists\n'
+        'pg_restore: error: could not execute query: ERROR:  role "service_role" does not exist\n'
+        "pg_restore: warning: errors ignored on restore: 2\n"
+    )
+    assert rules.faults_of_restore("", 0, plain=False) == rules.faults_of_restore(said, 1, plain=False) == []
+    assert rules.faults_of_restore("", -9, plain=False) == ["the restore ended with status -9"]
+    others = 'psql:<stdin>:3: ERROR:  relation "auth.users" does not exist\n'
+    assert rules.faults_of_restore(others, 0, plain=True) == []
+    ours = 'psql:<stdin>:3: ERROR:  relation "tollgate.orgs" does not exist\n'
+    assert rules.faults_of_restore(others + ours, 0, plain=True) == ['relation "tollgate.orgs" does not exist']
+
+
 def test_an_age_is_told_in_days() -> None:
     now = datetime(2026, 11, 30, tzinfo=UTC)
     assert rules.age_fault(now - timedelta(days=7), now, 7) is None

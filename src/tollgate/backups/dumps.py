@@ -56,7 +56,7 @@ def restore(url: str, file: Path) -> list[str]:
 
 def _restore_custom(url: str, file: Path) -> list[str]:
     made = _run("pg_restore", url, "--no-owner", str(file))
-    return rules.faults_of_restore(made.stderr, plain=False)
+    return rules.faults_of_restore(made.stderr, made.returncode, plain=False)
 
 
 def _restore_plain(url: str, file: Path) -> list[str]:
@@ -69,7 +69,7 @@ def _restore_plain(url: str, file: Path) -> list[str]:
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return ["the file ends too early: it was not written or copied completely"]
     early = [] if rules.is_complete(end) else [f"the file ends too early: no line says {rules.COMPLETE[0]!r}"]
-    return early + rules.faults_of_restore(made.stderr, plain=True)
+    return early + rules.faults_of_restore(made.stderr, made.returncode, plain=True)
 
 
 @contextlib.contextmanager

@@ -8,11 +8,13 @@ from urllib.parse import unquote, urlsplit
 USUAL_DAYS: Final = 7
 """The greatest age of a backup, if not said."""
 HARMLESS: Final = re.compile(
-    r'schema "(public|tollgate|supabase_migrations)" already exists'
+    r'schema "(public|supabase_migrations)" already exists'
     r"|role \"[^\"]+\" does not exist"
     r"|unrecognized configuration parameter \"transaction_timeout\""
 )
 """Errors of a restore that lose nothing: a new server lacks the roles that call functions, an older one a setting."""
+PASSED_OVER: Final = 1
+"""The status of pg_restore after errors."""
 COMPLETE: Final = ("PostgreSQL database dump complete", "PostgreSQL database cluster dump complete")
 """One of these is in the last lines of a plain dump."""
 
@@ -39,13 +41,14 @@ def why(said: str) -> str:
             f"the server is Postgres {server}, and pg_dump is {ours}, which cannot read a newer one: "
             "run the pg_dump of the server's version, as docs/how-to/recover.md shows"
         )
-    return _errors(said)[0]
+    return next(iter(_errors(said)), "pg_dump said nothing")
 
 
-def faults_of_restore(said: str, *, plain: bool) -> list[str]:
+def faults_of_restore(said: str, status: int, *, plain: bool) -> list[str]:
     """Of a plain dump, only those of our tables and functions: it may hold what others keep in the database."""
     errors = [error for error in _errors(said) if not HARMLESS.search(error)]
-    return [error for error in errors if not plain or "tollgate" in error]
+    faults = [error for error in errors if not plain or "tollgate" in error]
+    return faults if status in (0, PASSED_OVER) else [*faults, f"the restore ended with status {status}"]
 
 
 def is_complete(end: str) -> bool:
@@ -64,4 +67,4 @@ def age_fault(as_of: datetime | None, now: datetime, most_days: float) -> str | 
 def _errors(said: str) -> list[str]:
     """What follows `error:`, without the details below."""
     found = re.findall(r"(?:error|ERROR|FATAL):\s+(.+)", said)
-    return [line.strip() for line in found] or said.strip().split("\n")[-1:]
+    return [line.strip() for line in found]
