@@ -168,6 +168,8 @@ def test_what_keeps_a_backup_from_being_made_is_told(own_database: str, tmp_path
         dumps.create(own_database, file, binaries("16"))
     with pytest.raises(BackupError, match="does not exist"):
         dumps.create(f"{own_database}_gone", file)
+    with pytest.raises(BackupError, match=r"cannot connect .* does not exist"):
+        asyncio.run(verification.schema_version(f"{own_database}_gone"))
     assert list(tmp_path.iterdir()) == []
     file.touch()
     with pytest.raises(BackupError, match="is there already"):

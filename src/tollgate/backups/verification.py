@@ -70,7 +70,10 @@ async def look_into(url: str, prove: Prove, now: datetime, most_days: float) -> 
 
 async def schema_version(url: str) -> str | None:
     """None where there is no Tollgate."""
-    connection = await asyncpg.connect(url, statement_cache_size=0)
+    try:
+        connection = await asyncpg.connect(url, statement_cache_size=0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise dumps.BackupError(f"cannot connect to the database: {error}") from None
     try:
         version: str | None = await connection.fetchval(VERSION)
         return version
