@@ -28,31 +28,6 @@ comment on function public.tollgate_books_of_day(text) is
 select tollgate.expose('public.tollgate_books_of_day(text)');
 
 
-create function tollgate.cause_of(r tollgate.requests, beginning timestamptz, ending timestamptz) returns text
-language sql
-immutable
-set search_path = ''
-as $$
-  select case
-    when r.is_byok or r.cached then null -- not with our key, or not sent
-    when r.created_at < beginning then case
-      when r.settled_at >= beginning and r.cost_nanos > 0 then 'day_before'
-    end
-    when r.settled_at is null then 'open'
-    when r.upstream is null then case when r.basis = 'no_trace' then 'no_trace' end
-    when r.state = 'released' then case when r.generation_id is not null or r.basis = 'no_record' then 'no_record' end
-    when r.quarantined then 'at_the_hold'
-    when r.estimated then 'estimated'
-    when r.settled_at >= ending and r.cost_nanos > 0 then 'next_day'
-    when r.usage -> 'is_byok' = 'true' then 'account_key'
-    when r.served_model <> r.model then 'other_model'
-  end
-$$;
-
-comment on function tollgate.cause_of(tollgate.requests, timestamptz, timestamptz) is
-  'Why OpenRouter may state another cost for a request, or state it under another day or model; null where nothing suggests that. The times are those of the day.';
-
-
 create function public.tollgate_causes_of_difference(day text, since text, until text, examples integer) returns jsonb
 language sql
 stable
@@ -68,9 +43,21 @@ as $$
         order by greatest(r.hold_nanos, coalesce(r.cost_nanos, 0)) desc, r.id
       ) as place
     from tollgate.requests r
-    cross join lateral (select tollgate.cause_of(
-      r, day::date::timestamp at time zone 'UTC', (day::date + 1)::timestamp at time zone 'UTC'
-    ) as cause) c
+    cross join (values (day::date::timestamp at time zone 'UTC', (day::date + 1)::timestamp at time zone 'UTC')) d (beginning, ending)
+    cross join lateral (select case -- here, since a function would be called for each request
+      when r.is_byok or r.cached then null -- not with our key, or not sent
+      when r.created_at < d.beginning then case
+        when r.settled_at >= d.beginning and r.cost_nanos > 0 then 'day_before'
+      end
+      when r.settled_at is null then 'open'
+      when r.upstream is null then case when r.basis = 'no_trace' then 'no_trace' end
+      when r.state = 'released' then case when r.generation_id is not null or r.basis = 'no_record' then 'no_record' end
+      when r.quarantined then 'at_the_hold'
+      when r.estimated then 'estimated'
+      when r.settled_at >= d.ending and r.cost_nanos > 0 then 'next_day'
+      when r.usage -> 'is_byok' = 'true' then 'account_key'
+      when r.served_model <> r.model then 'other_model'
+    end as cause) c
     where r.created_at >= since::timestamptz and r.created_at < until::timestamptz
       and (r.upstream = 'openrouter' or r.upstream is null)
       and c.cause is not null
