@@ -1,4 +1,5 @@
-"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, rotate-vault, hf-token, demo, agent.
+"""The commands: serve, migrate, seed-key, sign-in-link, sweep, audit, reconcile, backup, rotate-vault, hf-token, demo,
+agent.
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage or settings, 3 the books were rewritten since a head was taken.
 What went wrong is one line on stderr.
@@ -16,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,11 @@ from typing import Any
 from pydantic import SecretStr
 
 from tollgate import __version__, settings
-from tollgate.app import compose, create_app
+from tollgate.app import compose, create_app, reconciler
 from tollgate.audit import chain_heads
+from tollgate.backups import dumps, verification
+from tollgate.backups import rules as backups
+from tollgate.backups import store as backup_store
 from tollgate.completions.sweeper import Sweep
 from tollgate.core.errors import NotFound, TollgateError
 from tollgate.core.money import NANOS_PER_CREDIT
@@ -35,9 +40,10 @@ from tollgate.database.schema_version import NEEDED
 from tollgate.keys import rules as key_rules
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import console
-from tollgate.process import logs, server, side_process, workers
+from tollgate.process import clock, logs, server, side_process, workers
 from tollgate.process.connection_limits import Limits
 from tollgate.process.http_client import Http
+from tollgate.reconciliation import rules as reconciliation
 from tollgate.sandbox import API
 from tollgate.sessions import rules as session_rules
 from tollgate.sessions import store as sessions
@@ -95,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     except (
         CommandError,
+        dumps.BackupError,
         chain_heads.Busy,
         embedded.EmbeddedError,
         migrations.MigrationError,
@@ -252,22 +259,145 @@ def audit(chosen: Settings, options: argparse.Namespace) -> None:
         return
     kept = chain_heads.verified(_read(options.against), chosen.peppers) if options.against else None
 
-    async def prove(door: Door) -> Any:
-        books = await credits.audit_books(door)
-        return books if kept is None else books | {"rewritten": await chain_heads.differences(door, kept)}
-
     with _database(chosen, created=False):
-        books = _through_the_door(patient, prove)
+        books = _through_the_door(patient, _proof(kept))
     faults = [f"{fault['fault']} {fault['id']}: {json.dumps(fault['facts'])}" for fault in books["faults"]]
     counted = f"orgs {books['orgs']}, transfers {books['transfers']}, requests {books['requests']}"
     verdict = "The books do not agree:" if faults else "The books agree:"
     _report(options, books, "\n".join([f"{verdict} {counted}, open holds {books['open_holds']}.", *faults]))
+    _refuse_rewritten(kept, books)
+    if faults:
+        raise CommandError(f"rows of the books that do not agree: {books['fault_count']}")
+
+
+def _proof(kept: chain_heads.Head | None) -> Callable[[Door], Awaitable[dict[str, Any]]]:
+    """The audit of a database, beside a head that was kept."""
+
+    async def prove(door: Door) -> dict[str, Any]:
+        books: dict[str, Any] = await credits.audit_books(door)
+        return books if kept is None else books | {"rewritten": await chain_heads.differences(door, kept)}
+
+    return prove
+
+
+def _proof_of_backup(kept: chain_heads.Head | None) -> Callable[[Door], Awaitable[dict[str, Any]]]:
+    async def prove(door: Door) -> dict[str, Any]:
+        if kept and chain_heads.is_newer(kept, await chain_heads.take(door)):
+            raise chain_heads.UnusableHead("the head is newer than the backup: use one that was taken before it")
+        return await _proof(kept)(door)
+
+    return prove
+
+
+def _refuse_rewritten(kept: chain_heads.Head | None, books: dict[str, Any]) -> None:
     if kept and books["rewritten"]:
         raise RewrittenError(
             f"the books up to {kept['at']} are not what they were then: {', '.join(books['rewritten'])}"
         )
-    if faults:
-        raise CommandError(f"rows of the books that do not agree: {books['fault_count']}")
+
+
+def create_backup(chosen: Settings, options: argparse.Namespace) -> None:
+    """Write a backup of the database into a file. A server may go on meanwhile."""
+    file = options.to or chosen.data_folder / "backups" / backups.file_name(clock.now())
+    with _database(chosen, migrated=False, created=False) as url:
+        dumps.create(_needed(url), file)
+        facts = {"file": str(file), "digest": verification.digest(file), "bytes": file.stat().st_size}
+        noted = _noted(chosen, lambda door: backup_store.note(door, facts | {"file": file.name}))
+    _report(options, facts | {"noted": noted}, f"Written to {file}: {facts['bytes']} bytes, SHA-256 {facts['digest']}.")
+
+
+def verify_backup(chosen: Settings, options: argparse.Namespace) -> None:
+    """Restore a backup into a Postgres of its own and audit the books in it. Ends with 1 if it cannot be relied on.
+
+    --against a head that was kept ends with 3 when what was there then is not in the backup as it was.
+    """
+    kept = chain_heads.verified(_read(options.against), chosen.peppers) if options.against else None
+    found = verification.verify(options.file, _proof_of_backup(kept), clock.now(), options.max_age_days)
+    facts = {
+        "file": options.file.name,
+        "digest": verification.digest(options.file),
+        "bytes": options.file.stat().st_size,
+        "schema_version": found.schema_version,
+        "as_of": found.as_of,
+        "is_sound": not found.faults and not (found.books or {}).get("rewritten"),
+        "faults": found.faults,
+    }
+    noted = _noted_in_the_database(chosen, facts)
+    _report(options, facts | {"books": found.books, "noted": noted}, _said_of(found, facts))
+    if found.books:
+        _refuse_rewritten(kept, found.books)
+    if found.faults:
+        raise CommandError(f"{options.file} cannot be relied on")
+
+
+def restore_backup(chosen: Settings, options: argparse.Namespace) -> None:
+    """Fill an empty database from a backup, and bring it up to date."""
+    with _database(chosen, migrated=False) as url:
+        if asyncio.run(verification.schema_version(_needed(url))):
+            raise CommandError(
+                "the database holds a Tollgate already: restore into an empty one, such as another TOLLGATE_DATA_DIR"
+            )
+        if faults := dumps.restore(url, options.file):
+            raise CommandError(f"the backup was not restored completely: {faults[0]}")
+        asyncio.run(migrations.migrate(url))
+    restored = f"Restored into {_place(chosen)}. `python -m tollgate audit` proves it."
+    _report(options, {"schema_version": NEEDED}, restored)
+
+
+def _said_of(found: verification.Verification, facts: dict[str, Any]) -> str:
+    verdict = "sound" if facts["is_sound"] else "not sound"
+    lines = [f"{facts['file']} is {verdict}: {facts['bytes']} bytes, SHA-256 {facts['digest']}."]
+    if found.books:
+        counts = ", ".join(f"{name} {found.books[name]}" for name in ("orgs", "transfers", "requests"))
+        lines.append(f"Taken at {found.as_of}, schema {found.schema_version}: {counts}.")
+    return "\n".join([*lines, *found.faults])
+
+
+def _needed(url: str) -> str:
+    if not url:
+        raise CommandError("backup needs DATABASE_URL (in Supabase: Connect, Session pooler)")
+    return url
+
+
+def _noted_in_the_database(chosen: Settings, facts: dict[str, Any]) -> bool:
+    """A backup can be verified on a machine that has nothing else, and while the database is lost."""
+    try:
+        with _database(chosen, migrated=False, created=False):
+            return _noted(chosen, lambda door: backup_store.note_verification(door, facts))
+    except (CommandError, embedded.EmbeddedError) as error:
+        print(f"tollgate: not noted in the database: {error}", file=sys.stderr)
+        return False
+
+
+def _noted(chosen: Settings, note: Callable[[Door], Awaitable[None]]) -> bool:
+    """Whether the database knows of it, for its list of backups. One that is behind or lost does not."""
+    try:
+        _through_the_door(chosen, lambda door: note(console(door, "backup")))
+    except TollgateError as error:
+        print(f"tollgate: not noted in the database: {error.message}", file=sys.stderr)
+        return False
+    return True
+
+
+def reconcile(chosen: Settings, options: argparse.Namespace) -> None:
+    """Compare OpenRouter's bill of a day, yesterday if not said, with the books. Ends with 1 if they differ."""
+    day = options.day or clock.now().date() - timedelta(days=1)
+    patient = chosen.model_copy(update={"database_timeout_seconds": AUDIT_SECONDS})
+
+    async def compare() -> dict[str, Any]:
+        http = Http()
+        door = open_door(patient, http)
+        try:
+            return await reconciler(chosen, door, http).ask(console(door, "reconcile"), day)
+        finally:
+            await door.close()
+            await http.close()
+
+    with _database(chosen, created=False):
+        outcome = asyncio.run(compare())
+    _report(options, {"day": day.isoformat(), **outcome}, reconciliation.as_text(day, outcome))
+    if outcome["verdict"] != "agrees":
+        raise CommandError(f"{day}: OpenRouter's bill is not what our books say, beyond RECONCILIATION_TOLERANCE")
 
 
 def _read(file: str) -> str:
@@ -523,12 +653,31 @@ def _parser() -> argparse.ArgumentParser:
     auditing = add("audit", audit, parents=[reports]).add_mutually_exclusive_group()
     auditing.add_argument("--head", action="store_true", help="print the signed heads of the hash chains as JSON")
     auditing.add_argument("--against", metavar="FILE", help="a head that was kept; - reads it from standard input")
+    backing_up = commands.add_parser("backup", help="create, verify or restore a backup of the database")
+    _add_backups(backing_up.add_subparsers(required=True, metavar="COMMAND"), reports)
+    reconciling = add("reconcile", reconcile, parents=[reports])
+    reconciling.add_argument("--day", type=date.fromisoformat, metavar="YYYY-MM-DD", help="a day in UTC that is over")
     add("rotate-vault", rotate_vault, parents=[reports])
     printing = add("hf-token", hf_token)
     printing.add_argument("name", nargs="?", default="default", help="the name of the token; default if not said")
     add("demo", demo).add_argument(LOCAL, action="store_true", help="run models on this machine, too")
     add(AGENT, local_agent, add_help=False)
     return parser
+
+
+def _add_backups(commands: Any, reports: argparse.ArgumentParser) -> None:
+    for name, command in (("create", create_backup), ("verify", verify_backup), ("restore", restore_backup)):
+        added = commands.add_parser(name, help=command.__doc__, description=command.__doc__, parents=[reports])
+        added.set_defaults(command=command)
+        if command is create_backup:
+            added.add_argument("--to", type=Path, metavar="FILE", help="the file; in the data folder if not said")
+        else:
+            added.add_argument("file", type=Path, help="a backup, or a plain dump (.sql, .sql.gz), such as of Supabase")
+        if command is verify_backup:
+            added.add_argument("--against", metavar="FILE", help="a head that was kept: see audit --head")
+            added.add_argument(
+                "--max-age-days", type=float, default=backups.USUAL_DAYS, help="how old it may be; 7 if not said"
+            )
 
 
 if __name__ == "__main__":

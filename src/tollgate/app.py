@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
@@ -61,6 +62,9 @@ from tollgate.web.cors import Cors
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import RequestMiddleware
 from tollgate.web.request_counts import RequestCounts
+
+if TYPE_CHECKING:
+    from tollgate.reconciliation.reconciler import Reconciler
 
 CLOSE_SECONDS = 1.5
 """For settling what is left and closing connections, after the drain."""
@@ -164,6 +168,7 @@ def compose(
         retention_days=chosen.request_retention_days,
         content_days=chosen.log_content_days,
         clock=clock,
+        reconcile=reconciler(chosen, database, http).turn if chosen.openrouter_management_key else None,
     )
     return Rooms(
         http=http,
@@ -330,6 +335,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
             tasks=Tasks(rooms.database, rooms.ingress.ask),
             channels=Channels(vault, guard, rooms.deliveries, "admin"),
             host=host,
+            reconciler=reconciler(chosen, rooms.database, rooms.http),
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]
@@ -411,6 +417,19 @@ def _cache(chosen: Settings, clock: Monotonic) -> Cache:
     )
     redis = RedisLevel(chosen.redis_url.get_secret_value(), clock) if chosen.redis_url else None
     return Cache(bounds, chosen.peppers[0], redis, clock=clock)
+
+
+def reconciler(chosen: Settings, door: Door, http: Http) -> "Reconciler":
+    """Imported where it is used: only installations with a management key reconcile."""
+    from tollgate.reconciliation.activity import Activity  # noqa: PLC0415
+    from tollgate.reconciliation.reconciler import Reconciler  # noqa: PLC0415
+
+    management, paying = chosen.openrouter_management_key, chosen.openrouter_api_key
+    of_key = paying if chosen.reconciliation_scope == "key" else None
+    key_hash = hashlib.sha256(of_key.get_secret_value().encode()).hexdigest() if of_key else None
+    secret = management.get_secret_value() if management else None
+    activity = Activity(http, chosen.openrouter_base_url, secret, key_hash) if secret else None
+    return Reconciler(door, activity, tolerance_ppm=chosen.reconciliation_tolerance_ppm, now=clocks.now)
 
 
 def _cron_secret(chosen: Settings) -> str | None:

@@ -334,7 +334,24 @@ class Settings(BaseModel):
         None,
         alias="OPENROUTER_MANAGEMENT_KEY",
         description="An OpenRouter management key. With it, /admin/monitor shows your credit at OpenRouter and for how "
-        "many days it will last, and an alert tells when it runs low.",
+        "many days it will last, an alert tells when it runs low, and each day is reconciled with OpenRouter's "
+        "bill.",
+    )
+    reconciliation_tolerance: Decimal = Field(
+        Decimal("0.001"),
+        alias="RECONCILIATION_TOLERANCE",
+        ge=0,
+        le=1,
+        decimal_places=6,
+        description="How far OpenRouter's bill of a day may be from what it cost by our books, as a share: 0.001 is "
+        "0.1 %.",
+    )
+    reconciliation_scope: Literal["key", "account"] = Field(
+        "key",
+        alias="RECONCILIATION_SCOPE",
+        description="What of OpenRouter's bill is compared: that of OPENROUTER_API_KEY alone (`key`), or that of all "
+        "keys of the `account`, for one that pays for nothing but Tollgate. Use `account` for days on which you "
+        "changed the key.",
     )
     request_retention_days: int | None = Field(
         None,
@@ -601,6 +618,10 @@ class Settings(BaseModel):
     @property
     def markup_ppm(self) -> int:
         return int(self.markup * 1_000_000)
+
+    @property
+    def reconciliation_tolerance_ppm(self) -> int:
+        return int(self.reconciliation_tolerance * 1_000_000)
 
     @property
     def cache_hit_share_ppm(self) -> int:

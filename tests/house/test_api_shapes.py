@@ -205,6 +205,7 @@ NOT_CREATING = {
     "archive": "sets a state",
     "download": "sets a state",
     "dry-run": "starts nothing",
+    "run": "replaces the outcome",
     "test": "asks again",
     "enrol": "a token works once",
     "sync": "has a number of its own",

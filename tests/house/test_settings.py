@@ -103,6 +103,8 @@ BAD = [
     ("BYOK_FEE", "-0.001", "greater than or equal to 0"),
     ("BYOK_FEE", "0.0000000001", "no more than 9 decimal places"),
     ("OPENROUTER_API_KEY", "sk-or-v1-0123…", ""),
+    ("RECONCILIATION_TOLERANCE", "1.1", "less than or equal to 1"),
+    ("RECONCILIATION_SCOPE", "all", "'key' or 'account'"),
     ("OPENROUTER_BASE_URL", "openrouter.ai/api/v1", "must be a web address"),
     ("OPENROUTER_BASE_URL", "https:///api/v1", "must be a web address"),
     ("OPENROUTER_BASE_URL", "https://openrouter.ai:port/api/v1", ""),

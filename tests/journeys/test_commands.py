@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = [f"{migration.version}_{migration.name}" for migration in migrations.shipped()]
 PRODUCTION = {"TOLLGATE_ENV": "production", "KEY_PEPPER": "p" * 32}
 
-COMMANDS = ["serve", "migrate", "seed-key", "audit", "rotate-vault", "hf-token", "demo"]
+COMMANDS = ["serve", "migrate", "seed-key", "audit", "reconcile", "backup", "rotate-vault", "hf-token", "demo"]
 
 
 @pytest.fixture(scope="session")
@@ -712,7 +712,7 @@ def test_a_stored_token_is_printed_also_after_a_rotation(home: Home, own_databas
     assert SECRET not in rotated.stdout + rotated.stderr + lost.stdout + lost.stderr
 
 
-@pytest.mark.parametrize("command", ["audit", "sweep", "sign-in-link"])
+@pytest.mark.parametrize("command", ["audit", "reconcile", "sweep", "sign-in-link"])
 def test_a_command_that_looks_at_the_books_makes_no_database(home: Home, command: str) -> None:
     done = home.run(command)
     assert done.returncode == 1

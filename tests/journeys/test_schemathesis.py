@@ -52,7 +52,12 @@ def database(postgres: Cluster) -> str:
 @pytest.fixture(scope="module")
 def whole(database: str) -> Iterator[Gateway]:
     made = create_sandbox(Habits(generation_delay_seconds=0.0))
-    chosen = {"DATABASE_URL": database, "VAULT_KEY": "5e" * 32, "AGENT_KEY": "a" * 32}
+    secrets_of_server = {
+        "VAULT_KEY": "5e" * 32,
+        "AGENT_KEY": "a" * 32,
+        "OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-managing",
+    }
+    chosen = {"DATABASE_URL": database, **secrets_of_server}
     with serving(made) as address, running(chosen, Upstream(made, address)) as gateway:
         yield gateway
 

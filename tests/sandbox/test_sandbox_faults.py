@@ -437,7 +437,7 @@ def test_no_fault_of_strangers_lasts_or_weighs_without_end() -> None:
     """Each that has a number lasts seconds, weighs megabytes, or costs nothing however large it is."""
     weightless = {
         "absurd-usage", "cost-differs", "mid-stream-error", "finish-error", "vllm-error", "cut", "early-eof", "status",
-        "retry-after", "retry-after-date", "stall-after", "late-generation", "tool-steps",
+        "corrected", "retry-after", "retry-after-date", "stall-after", "late-generation", "tool-steps",
     }  # fmt: skip
     numbers = {name for name, value in faults.DEFAULTS.items() if value is not None and name not in faults.WORDS}
     assert numbers == weightless | set(faults.MOST)

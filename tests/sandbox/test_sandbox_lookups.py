@@ -229,3 +229,21 @@ async def bare(method: str, path: str, headers: dict[str, str]) -> httpx.Respons
     transport = httpx.ASGITransport(a_sandbox())
     async with httpx.AsyncClient(transport=transport, base_url="http://sandbox.test", headers=headers) as http:
         return await http.request(method, f"/api/v1/{path}")
+
+
+async def test_activity_states_the_days_that_are_over_by_key_and_model() -> None:
+    clock = Clock()
+    sandbox = a_sandbox(clock)
+    await post(sandbox, a_chat())
+    await post(sandbox, a_chat(), fault="corrected=3")
+    await post(sandbox, a_chat(model="sandbox/words"), fault="byok")
+    assert (await get(sandbox, "/api/v1/activity")).json() == {"data": []}
+    clock.now += 86_400
+    (echo, words) = exact((await get(sandbox, "/api/v1/activity")).text)["data"]
+    generations = (await get(sandbox, "/sandbox/ledger")).json()["generations"]
+    one, _, of_vendor = (Decimal(each["cost"]) for each in generations)
+    assert (echo["date"], echo["model"], echo["requests"], echo["usage"]) == ("2025-06-15", "sandbox/echo", 2, 4 * one)
+    assert words["usage"] == of_vendor
+    assert words["byok_usage_inference"] == Decimal(generations[2]["upstream_inference_cost"])
+    for query, rows in [({"date": "2025-06-14"}, 0), ({"api_key_hash": "0" * 64}, 0), ({"date": "2025-06-15"}, 2)]:
+        assert len((await get(sandbox, "/api/v1/activity", **query)).json()["data"]) == rows

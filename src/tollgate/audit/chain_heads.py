@@ -43,6 +43,11 @@ async def differences(door: Door, head: Head) -> list[str]:
     return [name for name in COMPARED if now[name] != head[name]]
 
 
+def is_newer(head: Head, other: Head) -> bool:
+    """Whether a chain went further when the head was taken."""
+    return any(head[name] > other[name] for name in ("position", "event_position"))
+
+
 def signed(head: Head, pepper: str) -> Head:
     named = {**head, "pepper": fingerprint(pepper)}
     return {**named, "signature": _signature(named, pepper)}

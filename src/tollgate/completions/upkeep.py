@@ -1,5 +1,5 @@
 """What the sweeper does besides ending requests: evaluates the rules of alerts, rolls usage up, deletes old rows, looks
-for security patterns, and tells what is due.
+for security patterns, reconciles days, and tells what is due.
 
 The sweeper runs it because a serverless host has no other process that runs regularly.
 """
@@ -37,6 +37,7 @@ class Upkeep:
         retention_days: int | None,
         clock: Monotonic,
         content_days: int | None = None,
+        reconcile: Task | None = None,
     ) -> None:
         self._clock = clock
         self._send_due = send_due
@@ -52,6 +53,8 @@ class Upkeep:
             self._tasks.insert(2, partial(usage.drop_old_requests, door, retention_days, DROPPED_AT_ONCE))
         if content_days is not None:
             self._tasks.append(partial(usage.drop_old_contents, door, content_days, DROPPED_AT_ONCE))
+        if reconcile is not None:
+            self._tasks.append(reconcile)
 
     async def turn(self, ends_at: float) -> None:
         """Never raises: what is left undone is done in a later turn. Some of the time is kept for telling."""

@@ -65,6 +65,8 @@ TollgateError
 │   ├── HostRetired            403 host_retired
 │   └── HostBusy               409 host_busy
 ├── FleetNotConfigured         503 fleet_not_configured
+├── ReconciliationNotConfigured 503 reconciliation_not_configured
+├── ActivityUnavailable        502 activity_unavailable
 ├── HostSilent                 504 host_silent
 ├── HostTaskFailed             409 host_task_failed
 └── InternalError              500 internal_error
@@ -770,6 +772,28 @@ class FleetNotConfigured(TollgateError):
     code = "fleet_not_configured"
     sentence = "Hosts need the setting AGENT_KEY: set it to a secret, such as from `openssl rand -hex 32`, and restart."
     headers: Mapping[str, str] = {"x-should-retry": "false"}
+
+
+class ReconciliationNotConfigured(TollgateError):
+    status = 503
+    type = "server_error"
+    code = "reconciliation_not_configured"
+    sentence = (
+        "Reconciliation needs the setting OPENROUTER_MANAGEMENT_KEY: create a management key in the settings of your "
+        "OpenRouter account, set it, and restart."
+    )
+    headers: Mapping[str, str] = {"x-should-retry": "false"}
+
+
+class ActivityUnavailable(TollgateError):
+    status = 502
+    type = "server_error"
+    code = "activity_unavailable"
+    sentence = "OpenRouter did not state what the day cost. Try again later."
+
+    def words(self) -> str:
+        reason = self.facts.get("reason")
+        return f"OpenRouter did not state what the day cost: {reason}. Try again later." if reason else self.sentence
 
 
 class HostSilent(TollgateError):

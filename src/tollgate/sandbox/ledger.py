@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tollgate.sandbox import tokens
+from tollgate.sandbox.activity import DailyBill, day_of
 from tollgate.sandbox.generation import Generation
 from tollgate.sandbox.prices import dollars, nanos
 
@@ -26,6 +27,7 @@ class Ledger:
         self._generations: dict[str, Generation] = {}
         self.cost_picos = 0
         self.owed_nanos = 0
+        self.daily = DailyBill()
 
     def open(self, generation: Generation) -> None:
         self._generations[generation.id] = generation
@@ -41,6 +43,7 @@ class Ledger:
             return
         self.cost_picos += ended.bill.cost
         self.owed_nanos += nanos(ended.bill.owed)
+        self.daily.add(ended, day_of(ended.started))
 
     def find(self, generation_id: str, usual_delay: float) -> Generation | None:
         """None until it is visible."""

@@ -75,6 +75,11 @@ class Pages:
         used = dollars(self._state.ledger.cost_picos)
         return json_response({"data": {"total_credits": TOTAL_CREDITS, "total_usage": used}})
 
+    async def activity(self, request: Request) -> Response:
+        authorise(request.headers)
+        rows = self._state.ledger.daily.rows(self._state.clock(), request.query_params)
+        return json_response({"data": rows})
+
     async def ledger(self, request: Request) -> Response:
         return json_response({"held": self._state.held, **self._state.ledger.shown()})
 

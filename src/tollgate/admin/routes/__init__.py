@@ -6,6 +6,7 @@ from tollgate.admin.routes import (
     alerts,
     aliases,
     audit,
+    backups,
     cache,
     catalog,
     compliance,
@@ -19,6 +20,7 @@ from tollgate.admin.routes import (
     monitor,
     orgs,
     plans,
+    reconciliation,
     registered_models,
     registry,
     security,
@@ -34,6 +36,7 @@ from tollgate.catalog.cache import Catalog
 from tollgate.fleet.tasks import Tasks
 from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.keys.rules import Environment
+from tollgate.reconciliation.reconciler import Reconciler
 from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
@@ -55,6 +58,7 @@ def router(
     tasks: Tasks,
     channels: Channels,
     host: str,
+    reconciler: Reconciler,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
     routes.take(audit.router(gate))
@@ -82,4 +86,6 @@ def router(
     routes.take(deployments.router(gate, catalogs["live"], tasks))
     routes.take(registered_models.router(gate, catalogs["live"]))
     routes.take(fleet.router(gate))
+    routes.take(reconciliation.router(gate, reconciler))
+    routes.take(backups.router(gate))
     return routes

@@ -1,0 +1,1 @@
+"""Creates backups of the database, and proves that they can be restored."""

@@ -1,0 +1,40 @@
+"""OpenRouter's statement of a day: GET /activity, for a management key."""
+
+import asyncio
+from datetime import date
+from typing import Final
+
+from tollgate.core.errors import ActivityUnavailable
+from tollgate.process.http_client import Http
+from tollgate.reconciliation.rules import Statement, Unreadable, read_statement
+
+TIMEOUT_SECONDS: Final = 10.0
+
+
+class Activity:
+    def __init__(self, http: Http, base_url: str, management_key: str, key_hash: str | None) -> None:
+        self._http = http
+        self._url = f"{base_url}/activity"
+        self._key = management_key
+        self._of_key = {"api_key_hash": key_hash} if key_hash else {}
+        """Only the requests of this key. Without it, those of the whole account."""
+
+    async def of_day(self, day: date) -> Statement:
+        import httpx  # noqa: PLC0415  # a cold start need not pay for it
+
+        query = {"date": day.isoformat(), **self._of_key}
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                answer = await self._http.client().get(
+                    self._url, params=query, headers={"authorization": f"Bearer {self._key}"}
+                )
+        except (httpx.HTTPError, OSError, TimeoutError):
+            raise ActivityUnavailable(reason="it did not answer") from None
+        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise ActivityUnavailable(reason="it refused OPENROUTER_MANAGEMENT_KEY; set one that works")
+        if answer.status_code != httpx.codes.OK:
+            raise ActivityUnavailable(reason=f"it answered with status {answer.status_code}")
+        try:
+            return read_statement(answer.content, day)
+        except Unreadable as error:
+            raise ActivityUnavailable(reason=f"its answer could not be read: {error}") from None

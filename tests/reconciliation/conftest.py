@@ -1,0 +1,17 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway import Upstream
+from reconciliation.installation import Faulty, Installation
+from sandbox.serving import serving
+
+
+@pytest.fixture
+async def installation(own_database: str) -> AsyncIterator[Installation]:
+    faulty = Faulty()
+    with serving(faulty) as address:
+        made = Installation(own_database, Upstream(faulty.sandbox, address), faulty)
+        await made.open()
+        yield made
+        await made.door.close()
