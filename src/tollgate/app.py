@@ -5,11 +5,11 @@ import contextlib
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import APIRouter
 from starlette.middleware import Middleware
@@ -47,6 +47,7 @@ from tollgate.process.spools import Spools
 from tollgate.settings import Settings
 from tollgate.upstreams import key_variables
 from tollgate.upstreams.address_guard import Guard
+from tollgate.upstreams.attempts.routes_in_turn import Attempts
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.ingress import Ingress
@@ -58,6 +59,9 @@ from tollgate.web.cors import Cors
 from tollgate.web.error_responses import HANDLERS
 from tollgate.web.middleware import RequestMiddleware
 from tollgate.web.request_counts import RequestCounts
+
+if TYPE_CHECKING:
+    from tollgate.process.telemetry import Telemetry
 
 CLOSE_SECONDS = 1.5
 """For settling what is left and closing connections, after the drain."""
@@ -91,6 +95,22 @@ MOST_AGENT_BYTES = 2 * 1024**2
 """In the body of an agent that has a key."""
 
 
+log = logs.source("application")
+
+
+class Traceable(NamedTuple):
+    """The parts that have spans where traces are sent. Elsewhere they are the plain ones, at no cost."""
+
+    middleware: Callable[..., RequestMiddleware] = RequestMiddleware
+    admission: Callable[..., Admission] = Admission
+    attempts: Callable[..., Attempts] = Attempts
+    flow: Callable[..., Flow] = Flow
+    telemetry: "Telemetry | None" = None
+
+
+PLAIN = Traceable()
+
+
 class Rooms(NamedTuple):
     """The parts that routes need. No connection is opened before the first call needs it."""
 
@@ -120,7 +140,11 @@ class Rooms(NamedTuple):
 
 
 def compose(
-    chosen: Settings, door: Door | None = None, clock: Monotonic = monotonic, environ: Mapping[str, str] = os.environ
+    chosen: Settings,
+    door: Door | None = None,
+    clock: Monotonic = monotonic,
+    environ: Mapping[str, str] = os.environ,
+    parts: Traceable = PLAIN,
 ) -> Rooms:
     http = Http()
     database = door or open_door(chosen, http)
@@ -136,6 +160,7 @@ def compose(
         total_seconds=chosen.upstream_timeout_seconds,
         clock=clock,
         randomness=random.random,
+        attempts=parts.attempts,
     )
     upkeep = Upkeep(
         database,
@@ -177,7 +202,8 @@ def create_app(
     """The whole server. It imports and opens what the first request needs, so that a cold start is short."""
     chosen = given or settings.read(environ)
     logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production)
-    rooms = compose(chosen, door, clock, environ)
+    parts = traceable(chosen, environ)
+    rooms = compose(chosen, door, clock, environ, parts)
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:
@@ -194,9 +220,11 @@ def create_app(
             async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.gather(*sweeping, return_exceptions=True)
                 await rooms.close()
+        if parts.telemetry:
+            await parts.telemetry.close()
 
     middleware = partial(
-        RequestMiddleware,
+        parts.middleware,
         production=chosen.production,
         clock=clock,
         observer=rooms.security_reporter,
@@ -208,7 +236,7 @@ def create_app(
     leaving = Leaving(
         reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"
     )
-    paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
+    paid = _paid(chosen, rooms, clock, drain or Drain(), leaving, parts)
     return _Application(
         paid={
             endpoint.path: (around_uploads if isinstance(endpoint, UploadEndpoint) else around_paid)(endpoint)
@@ -324,8 +352,34 @@ def _of_agents(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
     return [fleet.router(AgentGate(chosen.agent_key), rooms.database, rooms.gate.digests, vault.open, reread)]
 
 
-def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:
-    admission = Admission(
+def traceable(chosen: Settings, environ: Mapping[str, str]) -> Traceable:
+    """Plain parts, unless the settings name a receiver of traces or metrics."""
+    if not (chosen.traces_to or chosen.metrics_to):
+        return PLAIN
+    try:
+        from tollgate.process import telemetry  # noqa: PLC0415
+    except ImportError:
+        log.warning("telemetry_not_installed", change="install tollgate[otel], or unset OTEL_EXPORTER_OTLP_ENDPOINT")
+        return PLAIN
+    from tollgate.completions.spans import TracedAdmission, TracedFlow  # noqa: PLC0415
+    from tollgate.upstreams.attempts.spans import TracedAttempts  # noqa: PLC0415
+    from tollgate.web.spans import TracedMiddleware  # noqa: PLC0415
+
+    made = telemetry.Telemetry(chosen, may_freeze=settings.is_serverless(environ))
+    logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production, adding=[telemetry.with_ids])
+    return Traceable(
+        partial(TracedMiddleware, telemetry=made),
+        partial(TracedAdmission, made),
+        partial(TracedAttempts, made),
+        partial(TracedFlow, made),
+        made,
+    )
+
+
+def _paid(
+    chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving, parts: Traceable
+) -> list[PaidEndpoint]:
+    admission = parts.admission(
         rooms.gate,
         rooms.settlements,
         rooms.catalogs,
@@ -338,7 +392,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         vault=Vault(chosen.vault_keys),
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    flow = Flow(
+    flow = parts.flow(
         admission,
         rooms.settlements,
         rooms.upstreams,
