@@ -43,6 +43,7 @@ from tollgate.process.clock import Monotonic, monotonic
 from tollgate.process.drain import Drain
 from tollgate.process.http_client import Http
 from tollgate.process.loop_lag import LoopLag
+from tollgate.process.machine import Machine
 from tollgate.process.spools import Spools
 from tollgate.settings import Settings
 from tollgate.upstreams import key_variables
@@ -127,6 +128,7 @@ class Rooms(NamedTuple):
     security_reporter: SecurityReporter
     lag: LoopLag
     counts: RequestCounts
+    machine: Machine
 
     async def close(self) -> None:
         await self.settlements.finish()
@@ -162,11 +164,14 @@ def compose(
         randomness=random.random,
         attempts=parts.attempts,
     )
+    disk = chosen.data_folder if chosen.embedded else Path("/")
+    machine = Machine(environ, clock, kind=settings.host_of(environ), disk=disk)
     upkeep = Upkeep(
         database,
         retention_days=chosen.request_retention_days,
         content_days=chosen.log_content_days,
         clock=clock,
+        machine=machine,
     )
     return Rooms(
         http=http,
@@ -188,6 +193,7 @@ def compose(
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
         lag=LoopLag(monotonic),
         counts=RequestCounts(),
+        machine=machine,
     )
 
 
@@ -313,6 +319,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
     from tollgate.admin import routes as admin  # noqa: PLC0415
     from tollgate.admin.routes import metrics  # noqa: PLC0415
     from tollgate.fleet.tasks import Tasks  # noqa: PLC0415
+    from tollgate.health.node_exporter import NodeExporter  # noqa: PLC0415
     from tollgate.upstreams.openrouter_account import OpenRouterAccount  # noqa: PLC0415
 
     key = chosen.openrouter_management_key
@@ -332,6 +339,8 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
             completion_cache=rooms.cache,
             tasks=Tasks(rooms.database, rooms.ingress.ask),
             host=host,
+            machine=rooms.machine,
+            prometheus=NodeExporter(rooms.http, chosen.prometheus_url) if chosen.prometheus_url else None,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]

@@ -1918,6 +1918,25 @@ comment on column tollgate.creations.asked is 'What was asked for, without what 
 alter table tollgate.creations enable row level security;
 
 
+-- schemas/15_processes/tables.sql
+
+-- What processes of Tollgate used.
+
+create table tollgate.process_samples (
+  process text not null check (length(process) between 1 and 256),
+  sampled_at timestamptz not null default now(),
+  sample jsonb not null check (jsonb_typeof(sample) = 'object'),
+  primary key (process, sampled_at)
+);
+
+create index process_samples_age on tollgate.process_samples (sampled_at);
+
+comment on table tollgate.process_samples is 'What a process of Tollgate and its machine used, one row a minute, kept for 24 hours.';
+comment on column tollgate.process_samples.process is 'The name of the machine, container or dyno, and the id of the process there.';
+
+alter table tollgate.process_samples enable row level security;
+
+
 -- schemas/16_monitor/tables.sql
 
 create table tollgate.top_keys (
@@ -13762,6 +13781,122 @@ comment on function public.tollgate_create_once(jsonb, text, jsonb, text) is
 select tollgate.expose('public.tollgate_create_once(jsonb, text, jsonb, text)');
 
 
+-- schemas/15_processes/samples.sql
+
+-- Process samples: written in the sweeper's round, shown to operators, read by rules.
+
+create function public.tollgate_record_process(process text, sample jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  dropped bigint;
+begin
+  insert into tollgate.process_samples (process, sample)
+  select tollgate_record_process.process, tollgate_record_process.sample
+  where sample is not null and not exists (
+    select from tollgate.process_samples s
+    where s.process = tollgate_record_process.process and s.sampled_at > now() - interval '50 seconds'
+  )
+  on conflict do nothing;
+  delete from tollgate.process_samples s where (s.process, s.sampled_at) in (
+    select o.process, o.sampled_at from tollgate.process_samples o where o.sampled_at < now() - interval '24 hours'
+    order by o.sampled_at limit page_size for update skip locked
+  );
+  get diagnostics dropped = row_count;
+  return jsonb_build_object('dropped', dropped, 'more', dropped >= page_size);
+end
+$$;
+
+comment on function public.tollgate_record_process(text, jsonb, integer) is
+  'Adds a sample of a process, unless its last is of this minute or the sample is null, and deletes samples that are older than a day; called again while it answers "more". Refuses nothing. Skips rows that are locked.';
+
+select tollgate.expose('public.tollgate_record_process(text, jsonb, integer)');
+
+
+create function tollgate.process_readings(as_of timestamptz)
+returns table (signal text, subject text, value numeric)
+language sql
+stable
+set search_path = ''
+as $$
+  with last_ones as (
+    select distinct on (s.process) s.process, s.sample
+    from tollgate.process_samples s
+    where s.sampled_at > as_of - interval '3 minutes' and s.sampled_at <= as_of
+    order by s.process, s.sampled_at desc
+  )
+  select r.signal, l.process, round(100 * r.used / nullif(r.total, 0), 1)
+  from last_ones l
+  cross join lateral (values
+    ('process_memory_percent', (l.sample ->> 'memory_used_bytes')::numeric, (l.sample ->> 'memory_total_bytes')::numeric),
+    ('process_disk_percent', (l.sample ->> 'disk_used_bytes')::numeric, (l.sample ->> 'disk_total_bytes')::numeric)
+  ) r (signal, used, total)
+  where r.used is not null and r.total > 0
+$$;
+
+comment on function tollgate.process_readings(timestamptz) is
+  'How full the memory and the disk of each process are, by its last sample of the three minutes before.';
+
+
+create function public.tollgate_processes(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor), 'processes', coalesce((
+    select jsonb_agg(jsonb_build_object('process', l.process, 'sampled_at', l.sampled_at, 'sample', l.sample)
+      order by l.process)
+    from (
+      select distinct on (s.process) s.process, s.sampled_at, s.sample
+      from tollgate.process_samples s where s.sampled_at > now() - interval '10 minutes'
+      order by s.process, s.sampled_at desc
+    ) l
+  ), '[]'));
+end
+$$;
+
+comment on function public.tollgate_processes(jsonb) is
+  'The last sample of each process that wrote one in the last ten minutes. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_processes(jsonb)');
+
+
+create function public.tollgate_process_trends(caller jsonb, process text, minutes integer, step_seconds integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  if not exists (select from tollgate.process_samples s where s.process = tollgate_process_trends.process) then
+    perform tollgate.refuse_missing('process', process);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'process', process, 'samples', (
+    select coalesce(jsonb_agg(b.sample || jsonb_build_object('ts', b.ts, 'sampled_at', b.sampled_at) order by b.ts), '[]')
+    from (
+      select distinct on (1) floor(extract(epoch from s.sampled_at) / step_seconds)::bigint * step_seconds as ts,
+        s.sample, s.sampled_at
+      from tollgate.process_samples s
+      where s.process = tollgate_process_trends.process and s.sampled_at > now() - make_interval(mins => minutes)
+      order by 1, s.sampled_at desc
+    ) b
+  ));
+end
+$$;
+
+comment on function public.tollgate_process_trends(jsonb, text, integer, integer) is
+  'The samples of a process in the last minutes, the last one of each step, with the beginning of the step in seconds since the epoch. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_process_trends(jsonb, text, integer, integer)');
+
+
 -- schemas/16_monitor/credit_summary.sql
 
 -- Credits granted, charged and refunded, summed up.
@@ -14355,7 +14490,7 @@ select tollgate.expose('public.tollgate_versions(jsonb)');
 
 -- The figures of hosts of our own.
 
-create function tollgate.paid_calls_of_hosts(host_id text) returns jsonb
+create function tollgate.paid_call_rates(host_id text) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -14363,9 +14498,9 @@ as $$
   with calls as (
     select r.created_at, r.prompt_tokens, r.completion_tokens, r.duration_ms, r.first_token_ms
     from tollgate.requests r
-    join tollgate.upstreams u on u.id = r.upstream
+    left join tollgate.upstreams u on u.id = r.upstream
     where r.created_at > now() - interval '5 minutes' and r.settled_at is not null
-      and u.host_id is not null and (paid_calls_of_hosts.host_id is null or u.host_id = paid_calls_of_hosts.host_id)
+      and (paid_call_rates.host_id is null or u.host_id = paid_call_rates.host_id)
   )
   select jsonb_build_object(
     'req_per_sec', count(*) filter (where c.created_at > now() - interval '1 minute') / 60.0,
@@ -14381,8 +14516,8 @@ as $$
   from calls c
 $$;
 
-comment on function tollgate.paid_calls_of_hosts(text) is
-  'Paid calls that a host answered, or any: rates of the last minute, percentiles of the last five.';
+comment on function tollgate.paid_call_rates(text) is
+  'All paid calls, or those that a host answered: rates of the last minute, percentiles of the last five.';
 
 
 create function public.tollgate_fleet(caller jsonb, host_id text) returns jsonb
@@ -14402,13 +14537,13 @@ begin
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'hosts', coalesce(found_ones, '[]'),
-    'throughput', tollgate.paid_calls_of_hosts(host_id)
+    'throughput', tollgate.paid_call_rates(host_id)
   );
 end
 $$;
 
 comment on function public.tollgate_fleet(jsonb, text) is
-  'All hosts that are not retired, or one, each with its last sample; and the rates of the paid calls that they answer. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'All hosts that are not retired, or one, each with its last sample; and the rates of all paid calls, or of those that the one host answers. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_fleet(jsonb, text)');
 

@@ -1,4 +1,5 @@
-"""What the sweeper does besides ending requests: rolls usage up, deletes old rows, looks for security patterns.
+"""What the sweeper does besides ending requests: rolls usage up, deletes old rows, looks for security patterns, and
+records what this process uses.
 
 The sweeper runs it because a serverless host has no other process that runs regularly.
 """
@@ -12,8 +13,10 @@ from tollgate.cache import store as cache
 from tollgate.core.errors import TollgateError
 from tollgate.database import Door
 from tollgate.fleet import store as fleet
+from tollgate.health import store as health
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
+from tollgate.process.machine import Machine
 from tollgate.usage import store as usage
 
 log = logs.source("database")
@@ -26,7 +29,13 @@ Task = Callable[[], Awaitable[Mapping[str, Any]]]
 
 class Upkeep:
     def __init__(
-        self, door: Door, *, retention_days: int | None, clock: Monotonic, content_days: int | None = None
+        self,
+        door: Door,
+        *,
+        retention_days: int | None,
+        clock: Monotonic,
+        content_days: int | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self._clock = clock
         self._tasks: list[Task] = [
@@ -40,6 +49,8 @@ class Upkeep:
             self._tasks.insert(1, partial(usage.drop_old_requests, door, retention_days, DROPPED_AT_ONCE))
         if content_days is not None:
             self._tasks.append(partial(usage.drop_old_contents, door, content_days, DROPPED_AT_ONCE))
+        if machine is not None:
+            self._tasks.append(partial(_record, door, machine))
 
     async def turn(self, ends_at: float) -> None:
         """Never raises: what is left undone is done in a later turn."""
@@ -49,3 +60,11 @@ class Upkeep:
                     pass
             except TollgateError as error:
                 log.warning("upkeep_failed", error_code=error.code)
+
+
+async def _record(door: Door, machine: Machine) -> Mapping[str, Any]:
+    """A sample of this process, once a minute."""
+    if not machine.is_due():
+        return {}
+    recorded: Mapping[str, Any] = await health.record_process(door, machine.name, machine.taken(), DROPPED_AT_ONCE)
+    return recorded

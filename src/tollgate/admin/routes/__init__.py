@@ -30,8 +30,10 @@ from tollgate.admin.routes import (
 from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.fleet.tasks import Tasks
+from tollgate.health.node_exporter import NodeExporter
 from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.keys.rules import Environment
+from tollgate.process.machine import Machine
 from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
@@ -52,6 +54,8 @@ def router(
     completion_cache: Cache,
     tasks: Tasks,
     host: str,
+    machine: Machine,
+    prometheus: NodeExporter | None,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
     routes.take(audit.router(gate))
@@ -77,5 +81,5 @@ def router(
     routes.take(hosts.router(gate, catalogs["live"], configured=chosen.agent_key is not None, secure=chosen.production))
     routes.take(deployments.router(gate, catalogs["live"], tasks))
     routes.take(registered_models.router(gate, catalogs["live"]))
-    routes.take(fleet.router(gate))
+    routes.take(fleet.router(gate, machine, prometheus))
     return routes
