@@ -9,6 +9,7 @@ docs/reference/api.md                       from the same
 docs/reference/aliases.md                   from web/aliases.py
 docs/reference/sandbox-faults.md            from sandbox/faults.py
 docs/reference/translation.md               from core/dialects
+deploy/grafana/dashboards/*.json            from tools/dashboards.py
 requirements.txt                            from uv.lock
 src/tollgate/console/files                  from console/, where npm installed what builds it
 """
@@ -24,6 +25,7 @@ from typing import Any, get_args
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+import dashboards
 from tollgate.app import create_app
 from tollgate.audit.actions import ACTIONS
 from tollgate.core.dialects import generate
@@ -54,6 +56,7 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/aliases.md", aliases_page()
     yield "docs/reference/sandbox-faults.md", sandbox_faults_page()
     yield "docs/reference/translation.md", translation_page()
+    yield from dashboards.written()
     yield "requirements.txt", requirements()
     if (ROOT / "console" / "node_modules").is_dir():
         yield from pages()

@@ -326,7 +326,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
     openrouter = OpenRouterAccount(
         rooms.http, chosen.openrouter_base_url, key.get_secret_value() if key else None, clock=clock
     )
-    figures = metrics.Figures(rooms.catalogs, rooms.upstreams, openrouter, rooms.lag, rooms.counts)
+    figures = metrics.Figures(rooms.catalogs, rooms.upstreams, openrouter, rooms.lag, rooms.counts, rooms.machine)
     return [
         account.router(rooms.gate, chosen),
         admin.router(
