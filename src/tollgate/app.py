@@ -150,6 +150,10 @@ def compose(
 ) -> Rooms:
     http = Http()
     database = door or open_door(chosen, http)
+    if chosen.log_level == "debug":
+        from tollgate.completions.debug_lines import DebugDoor  # noqa: PLC0415  # nobody else pays for them
+
+        database = DebugDoor(database, clock)
     settlements = Settlements(database, clock=clock, randomness=random.random)
     long_lived = not settings.is_serverless(environ)
     transport, guard = open_transport(http, long_lived=long_lived), Guard(allow_private=chosen.private_upstreams)

@@ -102,7 +102,7 @@ class _Output(structlog.WriteLogger):
         with contextlib.suppress(OSError):
             super().msg(message)
 
-    info = warning = error = msg
+    debug = info = warning = error = msg
 
 
 def _with_notes(logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
