@@ -445,7 +445,11 @@ class Settings(BaseModel):
         description="Headers for that receiver, as name=value pairs, separated by commas, with percent-encoded values.",
     )
     otel_service_name: str = Field(
-        "tollgate", alias="OTEL_SERVICE_NAME", description="The name of this service in traces and metrics."
+        "tollgate",
+        alias="OTEL_SERVICE_NAME",
+        max_length=256,
+        pattern=r"^[!-~]+$",
+        description="The name of this service in traces and metrics.",
     )
     otel_traces: Literal["otlp", "none"] | None = Field(
         None,
@@ -499,6 +503,13 @@ class Settings(BaseModel):
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
             raise ValueError("has characters that no key has; check that it was copied completely")
+        return value
+
+    @field_validator("otel_headers")
+    @classmethod
+    def _are_pairs(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not all(one.partition("=")[0].strip() and "=" in one for one in _listed(value.get_secret_value())):
+            raise ValueError("must be name=value pairs, separated by commas")
         return value
 
     @field_validator("supabase_secret_key")

@@ -226,6 +226,7 @@ UNTESTED_BLOCKS = {
     "docs/how-to/deploy-server.md": 5,
     "docs/how-to/deploy-supabase.md": 7,
     "docs/how-to/deploy-vercel.md": 6,
+    "docs/how-to/monitor-with-prometheus.md": 1,
     "docs/how-to/operate.md": 2,
     "docs/how-to/images-speech-rerank.md": 1,
     "docs/how-to/hosts.md": 2,
@@ -233,6 +234,7 @@ UNTESTED_BLOCKS = {
     "docs/how-to/price-extras.md": 1,
     "docs/how-to/read-logs.md": 7,
     "docs/how-to/run-it-here.md": 1,
+    "docs/how-to/trace-with-opentelemetry.md": 2,
     "docs/how-to/vendors.md": 1,
     "docs/how-to/run-on-postgres.md": 2,
 }

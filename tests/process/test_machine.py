@@ -49,6 +49,12 @@ def test_a_function_has_the_memory_that_its_host_gives_it(proc: Path) -> None:
     assert (here.abilities()["is_container"], here.abilities()["memory_limit_bytes"]) == (True, 512 * 1024**2)
 
 
+def test_a_disk_that_is_gone_is_left_out(tmp_path: Path) -> None:
+    here = Machine({}, lambda: 0.0, kind="server", disk=tmp_path, proc=tmp_path)
+    tmp_path.rmdir()
+    assert "disk_total_bytes" not in here.taken()
+
+
 def test_what_a_system_does_not_say_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory_of_cgroup", lambda: (None, None))
     seen = Machine({}, lambda: 0.0, kind="server", proc=tmp_path).seen()

@@ -76,20 +76,19 @@ class Machine:
     def _figures(self) -> tuple[dict[str, Any], "Counters"]:
         own = process_bytes(self._proc)
         total, used = (int(self._function_mib) * MIB, own) if self._function_mib else memory_here(self._proc)
-        space = os.statvfs(self._disk)
+        disk_total, disk_used = disk_bytes(self._disk)
         made = {
             **self._what,
             "cpu_count": cpu_count(),
-            "load_1m": round(os.getloadavg()[0], 2),
+            "load_1m": load(),
             "memory_total_bytes": total,
             "memory_used_bytes": used,
             "process_memory_bytes": own,
-            "disk_total_bytes": space.f_blocks * space.f_frsize,
-            "disk_used_bytes": (space.f_blocks - space.f_bavail) * space.f_frsize,
+            "disk_total_bytes": disk_total,
+            "disk_used_bytes": disk_used,
         }
-        return {name: value for name, value in made.items() if value is not None}, counters_here(
-            self._proc, self._clock()
-        )
+        known = {name: value for name, value in made.items() if value is not None}
+        return known, counters_here(self._proc, self._clock())
 
 
 def memory_here(proc: Path = PROC) -> tuple[int | None, int | None]:
@@ -101,6 +100,23 @@ def memory_here(proc: Path = PROC) -> tuple[int | None, int | None]:
         return limit, used
     total, available = total * KIB, available * KIB
     return (limit, used) if limit and limit < total else (total, total - available)
+
+
+def disk_bytes(folder: Path) -> tuple[int | None, int | None]:
+    """What the disk has, and what is used of it or kept for the system."""
+    try:
+        space = os.statvfs(folder)
+    except OSError:
+        return None, None
+    return space.f_blocks * space.f_frsize, (space.f_blocks - space.f_bavail) * space.f_frsize
+
+
+def load() -> float | None:
+    """How many processes want to run, over a minute."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except OSError:
+        return None
 
 
 def process_bytes(proc: Path = PROC) -> int | None:
