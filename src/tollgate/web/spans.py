@@ -1,4 +1,7 @@
-"""The span of each request, in the place of the plain middleware where traces are sent."""
+"""The span of each request, in the place of the plain middleware where traces are sent.
+
+It has the template of the route and not the path, into which a client may have put a secret.
+"""
 
 import time
 from typing import Any, Final
@@ -11,6 +14,7 @@ from tollgate.process import logs
 from tollgate.process.telemetry import Telemetry, known, parent_of
 from tollgate.web.client_address import headers_of
 from tollgate.web.middleware import CLIENT_GONE, RequestMiddleware, route_of
+from tollgate.web.request_counts import METHODS
 
 NOTED: Final = (
     "org_id",
@@ -36,12 +40,8 @@ class TracedMiddleware(RequestMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
-        span = self._telemetry.tracer.start_span(
-            scope["method"],
-            parent_of(headers_of(scope)),
-            SpanKind.SERVER,
-            {"http.request.method": scope["method"], "url.path": scope["path"], "url.scheme": scope["scheme"]},
-        )
+        parent = parent_of(headers_of(scope))
+        span = self._telemetry.tracer.start_span(_method(scope), parent, SpanKind.SERVER)
         answered = _Answered(scope, span, send, self._telemetry)
         started = time.perf_counter()
         with trace.use_span(span):
@@ -78,7 +78,7 @@ class _Answered:
         self._has_ended = True
         span, facts, route = self._span, logs.noted(), route_of(self._scope)
         if route:
-            span.update_name(f"{self._scope['method']} {route}")
+            span.update_name(f"{_method(self._scope)} {route}")
         error_code = facts.get("error_code")
         told = {f"tollgate.{name}": facts.get(name) for name in (*NOTED, "error_code", "request_id")}
         span.set_attributes(known({**self.of_metric(), **told}))
@@ -90,9 +90,15 @@ class _Answered:
         is_error = self._status >= SERVER_ERROR
         return known(
             {
-                "http.request.method": self._scope["method"],
+                "http.request.method": _method(self._scope),
                 "http.route": route_of(self._scope),
                 "http.response.status_code": self._status,
                 "error.type": (logs.noted().get("error_code") or str(self._status)) if is_error else None,
             }
         )
+
+
+def _method(scope: Scope) -> str:
+    """Others than HTTP's own have one name, since a client may make up any number."""
+    method: str = scope["method"]
+    return method if method in METHODS else "_OTHER"
