@@ -7,6 +7,9 @@ WORKDIR /build
 RUN python -m venv /opt/tollgate
 COPY requirements.txt ./
 RUN /opt/tollgate/bin/pip install --no-cache-dir --require-hashes --requirement requirements.txt
+# Such as OpenTelemetry: docs/how-to/trace-with-opentelemetry.md.
+ARG MORE_PACKAGES=""
+RUN test -z "$MORE_PACKAGES" || /opt/tollgate/bin/pip install --no-cache-dir $MORE_PACKAGES
 COPY pyproject.toml README.md LICENSE ./
 COPY supabase/migrations supabase/migrations
 COPY src src

@@ -20,7 +20,7 @@ quietly = printed=$$({ $(1); } 2>&1) || { printf '%s\n' "$$printed" >&2; exit 1;
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help up stack serve migrate seed-key sweep audit test test-all test-engines check lint format docs exports migration console screenshots clean
+.PHONY: help up stack migrate-docker serve migrate seed-key sweep audit test test-all test-engines check lint format docs exports migration console screenshots clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,9 @@ up: $(RULE)/.run $(if $(LOCAL),$(RULE)/.agent) ## Start Tollgate here, with a da
 
 stack: ## Start everything in Docker: API, nginx, Postgres, Redis, Prometheus, Grafana, pgAdmin
 	@deploy/stack.sh
+
+migrate-docker: ## Bring the stack's database up to date, with its API stopped or not
+	@docker compose --project-directory deploy run --rm --build prepare python -m tollgate migrate
 
 serve: $(RULE)/.run ## Serve with the settings of the environment
 	@"$(VENV)/bin/python" -m tollgate serve

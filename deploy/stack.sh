@@ -13,9 +13,9 @@ docker compose up --build --detach
 cat << END
 
   API         http://127.0.0.1:${TOLLGATE_PORT:-8080}    admin key in deploy/.env.admin-key
-  Grafana     http://127.0.0.1:${GRAFANA_PORT:-3000}    admin, GRAFANA_PASSWORD in deploy/.env
+  Grafana     http://127.0.0.1:${TOLLGATE_PORT:-8080}/grafana/    admin, GRAFANA_PASSWORD in deploy/.env
   Prometheus  http://127.0.0.1:${PROMETHEUS_PORT:-9090}
-  pgAdmin     http://127.0.0.1:${PGADMIN_PORT:-5050}    operator@example.com, PGADMIN_PASSWORD; the server wants POSTGRES_PASSWORD
+  pgAdmin     http://127.0.0.1:${TOLLGATE_PORT:-8080}/pgadmin/    operator@example.com, PGADMIN_PASSWORD; the server wants POSTGRES_PASSWORD
 
 Put OPENROUTER_API_KEY=... into deploy/.env and run this again for real completions.
 End it with: docker compose -f deploy/docker-compose.yml down    (the data stays; --volumes removes it)

@@ -10,6 +10,7 @@ docs/reference/api.md                       from the same
 docs/reference/aliases.md                   from web/aliases.py
 docs/reference/sandbox-faults.md            from sandbox/faults.py
 docs/reference/translation.md               from core/dialects
+deploy/grafana/dashboards/*.json            from tools/dashboards.py
 requirements.txt                            from uv.lock
 src/tollgate/console/files                  from console/, where npm installed what builds it
 """
@@ -25,6 +26,7 @@ from typing import Any, get_args
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+import dashboards
 from tollgate.alerts.signals import RULES, SIGNALS, Rule
 from tollgate.app import create_app
 from tollgate.audit.actions import ACTIONS
@@ -57,6 +59,7 @@ def exports() -> Iterator[tuple[str, str]]:
     yield "docs/reference/aliases.md", aliases_page()
     yield "docs/reference/sandbox-faults.md", sandbox_faults_page()
     yield "docs/reference/translation.md", translation_page()
+    yield from dashboards.written()
     yield "requirements.txt", requirements()
     if (ROOT / "console" / "node_modules").is_dir():
         yield from pages()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -46,10 +46,12 @@ from tollgate.process.clock import Monotonic, monotonic
 from tollgate.process.drain import Drain
 from tollgate.process.http_client import Http
 from tollgate.process.loop_lag import LoopLag
+from tollgate.process.machine import Machine
 from tollgate.process.spools import Spools
 from tollgate.settings import Settings
 from tollgate.upstreams import key_variables
 from tollgate.upstreams.address_guard import Guard
+from tollgate.upstreams.attempts.routes_in_turn import Attempts
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.health_checks import Checkup
 from tollgate.upstreams.ingress import Ingress
@@ -64,6 +66,7 @@ from tollgate.web.middleware import RequestMiddleware
 from tollgate.web.request_counts import RequestCounts
 
 if TYPE_CHECKING:
+    from tollgate.process.telemetry import Telemetry
     from tollgate.reconciliation.reconciler import Reconciler
 
 CLOSE_SECONDS = 1.5
@@ -98,6 +101,22 @@ MOST_AGENT_BYTES = 2 * 1024**2
 """In the body of an agent that has a key."""
 
 
+log = logs.source("application")
+
+
+class Traceable(NamedTuple):
+    """The parts that have spans where traces are sent. Elsewhere they are the plain ones, at no cost."""
+
+    middleware: Callable[..., RequestMiddleware] = RequestMiddleware
+    admission: Callable[..., Admission] = Admission
+    attempts: Callable[..., Attempts] = Attempts
+    flow: Callable[..., Flow] = Flow
+    telemetry: "Telemetry | None" = None
+
+
+PLAIN = Traceable()
+
+
 class Rooms(NamedTuple):
     """The parts that routes need. No connection is opened before the first call needs it."""
 
@@ -116,6 +135,7 @@ class Rooms(NamedTuple):
     security_reporter: SecurityReporter
     lag: LoopLag
     counts: RequestCounts
+    machine: Machine
 
     async def close(self) -> None:
         await self.settlements.finish()
@@ -129,10 +149,18 @@ class Rooms(NamedTuple):
 
 
 def compose(
-    chosen: Settings, door: Door | None = None, clock: Monotonic = monotonic, environ: Mapping[str, str] = os.environ
+    chosen: Settings,
+    door: Door | None = None,
+    clock: Monotonic = monotonic,
+    environ: Mapping[str, str] = os.environ,
+    parts: Traceable = PLAIN,
 ) -> Rooms:
     http = Http()
     database = door or open_door(chosen, http)
+    if chosen.log_level == "debug":
+        from tollgate.completions.debug_lines import DebugDoor  # noqa: PLC0415  # nobody else pays for them
+
+        database = DebugDoor(database, clock)
     settlements = Settlements(database, clock=clock, randomness=random.random)
     long_lived = not settings.is_serverless(environ)
     transport, guard = open_transport(http, long_lived=long_lived), Guard(allow_private=chosen.private_upstreams)
@@ -145,6 +173,7 @@ def compose(
         total_seconds=chosen.upstream_timeout_seconds,
         clock=clock,
         randomness=random.random,
+        attempts=parts.attempts,
     )
     catalogs = _catalogs(chosen, http, database, clock)
     account = _openrouter_account(chosen, http, clock)
@@ -161,6 +190,8 @@ def compose(
         now=clocks.now,
         randomness=random.random,
     )
+    disk = chosen.data_folder if chosen.embedded else Path("/")
+    machine = Machine(environ, clock, kind=settings.host_of(environ), disk=disk)
     upkeep = Upkeep(
         database,
         evaluate=readings.evaluate,
@@ -169,6 +200,7 @@ def compose(
         content_days=chosen.log_content_days,
         clock=clock,
         reconcile=reconciler(chosen, database, http).turn if chosen.openrouter_management_key else None,
+        machine=machine,
     )
     return Rooms(
         http=http,
@@ -192,6 +224,7 @@ def compose(
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
         lag=LoopLag(monotonic),
         counts=RequestCounts(),
+        machine=machine,
     )
 
 
@@ -206,7 +239,8 @@ def create_app(
     """The whole server. It imports and opens what the first request needs, so that a cold start is short."""
     chosen = given or settings.read(environ)
     logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production)
-    rooms = compose(chosen, door, clock, environ)
+    parts = traceable(chosen, environ)
+    rooms = compose(chosen, door, clock, environ, parts)
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:
@@ -223,9 +257,11 @@ def create_app(
             async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.gather(*sweeping, return_exceptions=True)
                 await rooms.close()
+        if parts.telemetry:
+            await parts.telemetry.close()
 
     middleware = partial(
-        RequestMiddleware,
+        parts.middleware,
         production=chosen.production,
         clock=clock,
         observer=rooms.security_reporter,
@@ -237,7 +273,7 @@ def create_app(
     leaving = Leaving(
         reads_on=not settings.is_serverless(environ), charges_prefill=chosen.abandoned_prefill == "charge"
     )
-    paid = _paid(chosen, rooms, clock, drain or Drain(), leaving)
+    paid = _paid(chosen, rooms, clock, drain or Drain(), leaving, parts)
     return _Application(
         paid={
             endpoint.path: (around_uploads if isinstance(endpoint, UploadEndpoint) else around_paid)(endpoint)
@@ -315,13 +351,14 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
     from tollgate.admin.routes import metrics  # noqa: PLC0415
     from tollgate.alerts.channels import Channels  # noqa: PLC0415
     from tollgate.fleet.tasks import Tasks  # noqa: PLC0415
+    from tollgate.health.node_exporter import NodeExporter  # noqa: PLC0415
 
     vault, strict, guard = (
         Vault(chosen.vault_keys),
         Guard(allow_private=False),
         Guard(allow_private=chosen.private_upstreams),
     )
-    figures = metrics.Figures(rooms.catalogs, rooms.upstreams, rooms.account, rooms.lag, rooms.counts)
+    figures = metrics.Figures(rooms.catalogs, rooms.upstreams, rooms.account, rooms.lag, rooms.counts, rooms.machine)
     return [
         account.router(rooms.gate, chosen, Channels(vault, strict, rooms.deliveries, "keys")),
         admin.router(
@@ -336,6 +373,8 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
             channels=Channels(vault, guard, rooms.deliveries, "admin"),
             host=host,
             reconciler=reconciler(chosen, rooms.database, rooms.http),
+            machine=rooms.machine,
+            prometheus=NodeExporter(rooms.http, chosen.prometheus_url) if chosen.prometheus_url else None,
         ),
         metrics.router(rooms.gate, rooms.database, chosen, figures),
     ]
@@ -361,8 +400,34 @@ def _of_agents(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
     return [fleet.router(AgentGate(chosen.agent_key), rooms.database, rooms.gate.digests, vault.open, reread)]
 
 
-def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving) -> list[PaidEndpoint]:
-    admission = Admission(
+def traceable(chosen: Settings, environ: Mapping[str, str]) -> Traceable:
+    """Plain parts, unless the settings name a receiver of traces or metrics."""
+    if not (chosen.traces_to or chosen.metrics_to):
+        return PLAIN
+    try:
+        from tollgate.process import telemetry  # noqa: PLC0415
+    except ImportError:
+        log.warning("telemetry_not_installed", change="install tollgate[otel], or unset OTEL_EXPORTER_OTLP_ENDPOINT")
+        return PLAIN
+    from tollgate.completions.spans import TracedAdmission, TracedFlow  # noqa: PLC0415
+    from tollgate.upstreams.attempts.spans import TracedAttempts  # noqa: PLC0415
+    from tollgate.web.spans import TracedMiddleware  # noqa: PLC0415
+
+    made = telemetry.Telemetry(chosen, may_freeze=settings.is_serverless(environ))
+    logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production, adding=[telemetry.with_ids])
+    return Traceable(
+        partial(TracedMiddleware, telemetry=made),
+        partial(TracedAdmission, made),
+        partial(TracedAttempts, made),
+        partial(TracedFlow, made),
+        made,
+    )
+
+
+def _paid(
+    chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leaving: Leaving, parts: Traceable
+) -> list[PaidEndpoint]:
+    admission = parts.admission(
         rooms.gate,
         rooms.settlements,
         rooms.catalogs,
@@ -375,7 +440,7 @@ def _paid(chosen: Settings, rooms: Rooms, clock: Monotonic, drain: Drain, leavin
         vault=Vault(chosen.vault_keys),
     )
     redact = Redactor(chosen.secrets()) if chosen.log_content == "redacted" else None
-    flow = Flow(
+    flow = parts.flow(
         admission,
         rooms.settlements,
         rooms.upstreams,

@@ -24,6 +24,7 @@ DEVELOPMENT_PEPPER = "development-pepper-not-for-production"
 SHORTEST_PEPPER = 32
 VAULT_KEY = re.compile(r"[0-9a-fA-F]{64}")
 SHORTEST_SECRET = 16
+OTLP_BY_DEFAULT = "http://localhost:4318"
 SERVERLESS_MARKS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME")
 SERVERLESS_TIMEOUT_SECONDS = "280"
 """Serverless hosts end a request after 300 s. This leaves time to settle."""
@@ -442,6 +443,48 @@ class Settings(BaseModel):
         description="The networks that may read GET /metrics without a key, separated by commas, such as 10.0.0.0/8. "
         "Behind a proxy, set TRUSTED_PROXY too: otherwise all clients have the proxy's address. Default: none.",
     )
+    prometheus_url: str | None = Field(
+        None,
+        alias="PROMETHEUS_URL",
+        description="The address of a Prometheus with a node exporter, such as http://127.0.0.1:9090. With it, "
+        "/admin/system/host shows the machines that it watches.",
+    )
+    otel_endpoint: str | None = Field(
+        None,
+        alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="The address of an OTLP/HTTP receiver, such as http://127.0.0.1:4318. With it, traces and metrics "
+        "go there; the extra `otel` must be installed. Other variables of OpenTelemetry, such as OTEL_TRACES_SAMPLER, "
+        "are read from the environment.",
+    )
+    otel_headers: SecretStr | None = Field(
+        None,
+        alias="OTEL_EXPORTER_OTLP_HEADERS",
+        description="Headers for that receiver, as name=value pairs, separated by commas, with percent-encoded values.",
+    )
+    otel_service_name: str = Field(
+        "tollgate",
+        alias="OTEL_SERVICE_NAME",
+        max_length=256,
+        pattern=r"^[!-~]+$",
+        description="The name of this service in traces and metrics.",
+    )
+    otel_traces: Literal["otlp", "none"] | None = Field(
+        None,
+        alias="OTEL_TRACES_EXPORTER",
+        description="none sends no traces. otlp sends them to http://localhost:4318 where no receiver is named. "
+        "Default: otlp if OTEL_EXPORTER_OTLP_ENDPOINT is set.",
+    )
+    otel_metrics: Literal["otlp", "none"] | None = Field(
+        None,
+        alias="OTEL_METRICS_EXPORTER",
+        description="The same for metrics.",
+    )
+    trace_vendors: bool = Field(
+        False,
+        alias="TRACE_VENDORS",
+        description="true sends `traceparent` to OpenRouter and other vendors too. Servers of your own get it whenever "
+        "traces are sent.",
+    )
     health_user_count: bool = Field(
         True, alias="HEALTH_USER_COUNT", description="Whether /health, which is public, shows the number of users."
     )
@@ -460,7 +503,7 @@ class Settings(BaseModel):
             raise ValueError("must begin with redis:// or rediss://")
         return value
 
-    @field_validator("supabase_url", "openrouter_base_url", "sandbox_base_url")
+    @field_validator("supabase_url", "openrouter_base_url", "sandbox_base_url", "prometheus_url", "otel_endpoint")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
         if value is None:
@@ -477,6 +520,13 @@ class Settings(BaseModel):
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
             raise ValueError("has characters that no key has; check that it was copied completely")
+        return value
+
+    @field_validator("otel_headers")
+    @classmethod
+    def _are_pairs(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not all(one.partition("=")[0].strip() and "=" in one for one in _listed(value.get_secret_value())):
+            raise ValueError("must be name=value pairs, separated by commas")
         return value
 
     @field_validator("supabase_secret_key")
@@ -654,6 +704,20 @@ class Settings(BaseModel):
     @property
     def byok_fee_nanos(self) -> int:
         return int(self.byok_fee * NANOS_PER_CREDIT)
+
+    @property
+    def traces_to(self) -> str | None:
+        """The address that traces are sent to."""
+        return self._otlp(self.otel_traces, "traces")
+
+    @property
+    def metrics_to(self) -> str | None:
+        """The address that metrics are sent to."""
+        return self._otlp(self.otel_metrics, "metrics")
+
+    def _otlp(self, exporter: Literal["otlp", "none"] | None, what: str) -> str | None:
+        chosen = exporter or ("otlp" if self.otel_endpoint else "none")
+        return None if chosen == "none" else f"{self.otel_endpoint or OTLP_BY_DEFAULT}/v1/{what}"
 
     def secrets(self) -> list[str]:
         """All secret values that are set, for redaction."""

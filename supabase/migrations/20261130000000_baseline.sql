@@ -1965,7 +1965,7 @@ comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and mode
 alter table tollgate.refused_calls enable row level security;
 
 
--- schemas/15_alerts/tables.sql
+-- schemas/16_alerts/tables.sql
 
 -- Rules, the alerts that they raise, silences, and what processes observed.
 
@@ -2120,6 +2120,25 @@ comment on column tollgate.creations.operator is 'The user who created, with any
 comment on column tollgate.creations.asked is 'What was asked for, without what is new in each attempt: to tell a repetition from another request under the same key.';
 
 alter table tollgate.creations enable row level security;
+
+
+-- schemas/15_processes/tables.sql
+
+-- What processes of Tollgate used.
+
+create table tollgate.process_samples (
+  process text not null check (length(process) between 1 and 256),
+  sampled_at timestamptz not null default now(),
+  sample jsonb not null check (jsonb_typeof(sample) = 'object'),
+  primary key (process, sampled_at)
+);
+
+create index process_samples_age on tollgate.process_samples (sampled_at);
+
+comment on table tollgate.process_samples is 'What a process of Tollgate and its machine used, one row a minute, kept for 24 hours.';
+comment on column tollgate.process_samples.process is 'The name of the machine, container or dyno, and the id of the process there.';
+
+alter table tollgate.process_samples enable row level security;
 
 
 -- schemas/16_monitor/tables.sql
@@ -14438,7 +14457,7 @@ comment on function public.tollgate_change_own_profile(jsonb, jsonb) is
 select tollgate.expose('public.tollgate_change_own_profile(jsonb, jsonb)');
 
 
--- schemas/15_alerts/alerts.sql
+-- schemas/16_alerts/alerts.sql
 
 -- Alerts as operators see them.
 
@@ -14585,7 +14604,7 @@ comment on function public.tollgate_acknowledge_alert(jsonb, text, text) is
 select tollgate.expose('public.tollgate_acknowledge_alert(jsonb, text, text)');
 
 
--- schemas/15_alerts/defaults.sql
+-- schemas/16_alerts/defaults.sql
 
 -- The rules that are on from the start. alerts/register.py says what each means.
 
@@ -14639,7 +14658,7 @@ comment on function tollgate.default_rules() is 'The rules of a new installation
 insert into tollgate.alert_rules select d.* from tollgate.default_rules() d;
 
 
--- schemas/15_alerts/readings.sql
+-- schemas/16_alerts/readings.sql
 
 -- Readings of this moment, taken in each round: from a bounded number of rows.
 
@@ -14820,7 +14839,7 @@ $$;
 comment on function tollgate.alert_readings(timestamptz) is 'All readings of a moment. A room that has some adds its function here.';
 
 
--- schemas/15_alerts/round.sql
+-- schemas/16_alerts/round.sql
 
 -- One round of evaluating the rules. The time is an argument, so that a test can move it.
 
@@ -15036,7 +15055,7 @@ comment on function public.tollgate_alert_round(jsonb, text, text) is
 select tollgate.expose('public.tollgate_alert_round(jsonb, text, text)');
 
 
--- schemas/15_alerts/rules.sql
+-- schemas/16_alerts/rules.sql
 
 -- Rules as operators see and change them.
 
@@ -15281,7 +15300,7 @@ comment on function public.tollgate_alert_rules(jsonb, jsonb, integer) is
 select tollgate.expose('public.tollgate_alert_rules(jsonb, jsonb, integer)');
 
 
--- schemas/15_alerts/silences.sql
+-- schemas/16_alerts/silences.sql
 
 -- Silences as operators see and change them.
 
@@ -15386,7 +15405,7 @@ comment on function public.tollgate_silences(jsonb, jsonb, integer) is
 select tollgate.expose('public.tollgate_silences(jsonb, jsonb, integer)');
 
 
--- schemas/15_alerts/slow_readings.sql
+-- schemas/16_alerts/slow_readings.sql
 
 -- Readings that cost more, taken every five minutes and kept.
 
@@ -15575,7 +15594,7 @@ comment on function tollgate.take_slow_readings(timestamptz) is
   'Replaces the slow readings by those of this moment. Locks them, and the row of tollgate.alert_scan.';
 
 
--- schemas/15_alerts/tell.sql
+-- schemas/16_alerts/tell.sql
 
 -- Who is told of what a round found.
 
@@ -15806,6 +15825,122 @@ comment on function public.tollgate_create_once(jsonb, text, jsonb, text) is
   'Calls the function `creation` with its arguments, once for each idempotency key of the user: a repetition gets the first answer, with `replayed`. The answer is stored in the transaction that creates, so neither is there without the other. Refuses: as that function, idempotency_key_reused. Locks the idempotency key, then as that function.';
 
 select tollgate.expose('public.tollgate_create_once(jsonb, text, jsonb, text)');
+
+
+-- schemas/15_processes/samples.sql
+
+-- Process samples: written in the sweeper's round, shown to operators, read by rules.
+
+create function public.tollgate_record_process(process text, sample jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  dropped bigint;
+begin
+  insert into tollgate.process_samples (process, sample)
+  select tollgate_record_process.process, tollgate_record_process.sample
+  where sample is not null and not exists (
+    select from tollgate.process_samples s
+    where s.process = tollgate_record_process.process and s.sampled_at > now() - interval '50 seconds'
+  )
+  on conflict do nothing;
+  delete from tollgate.process_samples s where (s.process, s.sampled_at) in (
+    select o.process, o.sampled_at from tollgate.process_samples o where o.sampled_at < now() - interval '24 hours'
+    order by o.sampled_at limit page_size for update skip locked
+  );
+  get diagnostics dropped = row_count;
+  return jsonb_build_object('dropped', dropped, 'more', dropped >= page_size);
+end
+$$;
+
+comment on function public.tollgate_record_process(text, jsonb, integer) is
+  'Adds a sample of a process, unless its last is of this minute or the sample is null, and deletes samples that are older than a day; called again while it answers "more". Refuses nothing. Skips rows that are locked.';
+
+select tollgate.expose('public.tollgate_record_process(text, jsonb, integer)');
+
+
+create function tollgate.process_readings(as_of timestamptz)
+returns table (signal text, subject text, value numeric)
+language sql
+stable
+set search_path = ''
+as $$
+  with last_ones as (
+    select distinct on (s.process) s.process, s.sample
+    from tollgate.process_samples s
+    where s.sampled_at > as_of - interval '3 minutes' and s.sampled_at <= as_of
+    order by s.process, s.sampled_at desc
+  )
+  select r.signal, l.process, round(100 * r.used / nullif(r.total, 0), 1)
+  from last_ones l
+  cross join lateral (values
+    ('process_memory_percent', (l.sample ->> 'memory_used_bytes')::numeric, (l.sample ->> 'memory_total_bytes')::numeric),
+    ('process_disk_percent', (l.sample ->> 'disk_used_bytes')::numeric, (l.sample ->> 'disk_total_bytes')::numeric)
+  ) r (signal, used, total)
+  where r.used is not null and r.total > 0
+$$;
+
+comment on function tollgate.process_readings(timestamptz) is
+  'How full the memory and the disk of each process are, by its last sample of the three minutes before.';
+
+
+create function public.tollgate_processes(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor), 'processes', coalesce((
+    select jsonb_agg(jsonb_build_object('process', l.process, 'sampled_at', l.sampled_at, 'sample', l.sample)
+      order by l.process)
+    from (
+      select distinct on (s.process) s.process, s.sampled_at, s.sample
+      from tollgate.process_samples s where s.sampled_at > now() - interval '10 minutes'
+      order by s.process, s.sampled_at desc
+    ) l
+  ), '[]'));
+end
+$$;
+
+comment on function public.tollgate_processes(jsonb) is
+  'The last sample of each process that wrote one in the last ten minutes. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_processes(jsonb)');
+
+
+create function public.tollgate_process_trends(caller jsonb, process text, minutes integer, step_seconds integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  if not exists (select from tollgate.process_samples s where s.process = tollgate_process_trends.process) then
+    perform tollgate.refuse_missing('process', process);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'process', process, 'samples', (
+    select coalesce(jsonb_agg(b.sample || jsonb_build_object('ts', b.ts, 'sampled_at', b.sampled_at) order by b.ts), '[]')
+    from (
+      select distinct on (1) floor(extract(epoch from s.sampled_at) / step_seconds)::bigint * step_seconds as ts,
+        s.sample, s.sampled_at
+      from tollgate.process_samples s
+      where s.process = tollgate_process_trends.process and s.sampled_at > now() - make_interval(mins => minutes)
+      order by 1, s.sampled_at desc
+    ) b
+  ));
+end
+$$;
+
+comment on function public.tollgate_process_trends(jsonb, text, integer, integer) is
+  'The samples of a process in the last minutes, the last one of each step, with the beginning of the step in seconds since the epoch. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_process_trends(jsonb, text, integer, integer)');
 
 
 -- schemas/16_monitor/credit_summary.sql
@@ -16111,6 +16246,34 @@ comment on function public.tollgate_database(jsonb) is
 select tollgate.expose('public.tollgate_database(jsonb)');
 
 
+create function tollgate.database_load() returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'bytes', pg_catalog.pg_database_size(d.datname),
+    'connections', (select sum(o.numbackends) from pg_catalog.pg_stat_database o),
+    'most_connections', current_setting('max_connections')::integer,
+    'committed', d.xact_commit,
+    'rolled_back', d.xact_rollback,
+    'blocks_read', d.blks_read,
+    'blocks_hit', d.blks_hit,
+    'deadlocks', d.deadlocks,
+    'oldest_transaction_seconds', coalesce((
+      select extract(epoch from clock_timestamp() - min(a.xact_start))::bigint
+      from pg_catalog.pg_stat_activity a
+      where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+    ), 0)
+  )
+  from pg_catalog.pg_stat_database d
+  where d.datname = current_database()
+$$;
+
+comment on function tollgate.database_load() is
+  'What Postgres counts of this database and its connections.';
+
+
 -- schemas/16_monitor/figures.sql
 
 -- The operator's figures of this moment.
@@ -16331,7 +16494,8 @@ begin
     'models_today', tollgate.models_today(today, 50),
     'last_24_hours', tollgate.last_day(),
     'recent_requests', tollgate.newest_requests(20),
-    'cache', tollgate.cache_shown((today at time zone 'utc')::date)
+    'cache', tollgate.cache_shown((today at time zone 'utc')::date),
+    'database', tollgate.database_load()
   )
     || tollgate.population(tollgate.usage_today())
     || tollgate.top_lists(10, tollgate.top_since())
@@ -16401,7 +16565,7 @@ select tollgate.expose('public.tollgate_versions(jsonb)');
 
 -- The figures of hosts of our own.
 
-create function tollgate.paid_calls_of_hosts(host_id text) returns jsonb
+create function tollgate.paid_call_rates(host_id text) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -16409,9 +16573,9 @@ as $$
   with calls as (
     select r.created_at, r.prompt_tokens, r.completion_tokens, r.duration_ms, r.first_token_ms
     from tollgate.requests r
-    join tollgate.upstreams u on u.id = r.upstream
+    left join tollgate.upstreams u on u.id = r.upstream
     where r.created_at > now() - interval '5 minutes' and r.settled_at is not null
-      and u.host_id is not null and (paid_calls_of_hosts.host_id is null or u.host_id = paid_calls_of_hosts.host_id)
+      and (paid_call_rates.host_id is null or u.host_id = paid_call_rates.host_id)
   )
   select jsonb_build_object(
     'req_per_sec', count(*) filter (where c.created_at > now() - interval '1 minute') / 60.0,
@@ -16427,8 +16591,8 @@ as $$
   from calls c
 $$;
 
-comment on function tollgate.paid_calls_of_hosts(text) is
-  'Paid calls that a host answered, or any: rates of the last minute, percentiles of the last five.';
+comment on function tollgate.paid_call_rates(text) is
+  'All paid calls, or those that a host answered: rates of the last minute, percentiles of the last five.';
 
 
 create function public.tollgate_fleet(caller jsonb, host_id text) returns jsonb
@@ -16448,13 +16612,13 @@ begin
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'hosts', coalesce(found_ones, '[]'),
-    'throughput', tollgate.paid_calls_of_hosts(host_id)
+    'throughput', tollgate.paid_call_rates(host_id)
   );
 end
 $$;
 
 comment on function public.tollgate_fleet(jsonb, text) is
-  'All hosts that are not retired, or one, each with its last sample; and the rates of the paid calls that they answer. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'All hosts that are not retired, or one, each with its last sample; and the rates of all paid calls, or of those that the one host answers. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_fleet(jsonb, text)');
 

@@ -14,6 +14,7 @@ import yaml
 from admin.api_client import ApiClient
 from admin.monitoring import MANAGEMENT_KEY, installation, paid, seen
 from completions.paid import HOLD, Watched, an_item, unsettled
+from dashboards import DASHBOARDS
 from gateway import BOTH_DOORS, Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat
@@ -25,6 +26,7 @@ from tollgate.settings import read as read_settings
 Customer = Callable[..., Awaitable[Person]]
 Samples = dict[str, Decimal]
 
+ONE_A_MINUTE = "update tollgate.orgs set limits = row(1, null, null, null, null, null) where id = $1"
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMMENT = re.compile(r"# (HELP|TYPE) (tollgate_[a-z0-9_]+) (.+)")
 SAMPLE = re.compile(
@@ -146,8 +148,7 @@ async def test_refusals_are_counted_by_the_limit_that_was_reached(
     api: ApiClient, customer: Customer, sql: Any, shared_database: str
 ) -> None:
     someone = await customer()
-    one_a_minute = "update tollgate.orgs set limits = row(1, null, null, null, null, null) where id = $1"
-    await sql(shared_database, one_a_minute, someone.org_id)
+    await sql(shared_database, ONE_A_MINUTE, someone.org_id)
     await api.of(someone).ask("POST", "/v1/chat/completions", json=a_chat())
     for _ in range(2):
         await api.of(someone).ask("POST", "/v1/chat/completions", 429, json=a_chat())
@@ -205,15 +206,19 @@ async def test_what_is_not_known_is_not_told(door: Door, sandbox: Upstream, pers
         assert "tollgate_openrouter_credits" not in await scraped(api)
 
 
-async def test_every_figure_that_is_shown_or_alerts_is_told(api: ApiClient, door: Door, customer: Customer) -> None:
+async def test_every_figure_that_is_shown_or_alerts_is_told(
+    api: ApiClient, door: Door, customer: Customer, sql: Any, shared_database: str
+) -> None:
     someone = await customer()
     await paid(door, someone)
     await unsettled(door, someone, "gen-1")
-    await api.of(someone).ask("POST", "/v1/chat/completions", json=a_chat())
+    for _ in range(2):
+        await api.of(someone).ask("POST", "/v1/chat/completions", json=a_chat(cache=True))
+    await sql(shared_database, ONE_A_MINUTE, someone.org_id)
+    await api.of(someone).ask("POST", "/v1/chat/completions", 429, json=a_chat())
     await api.ask("GET", "/nothing", 404)
     told = {sample.split("{")[0] for sample in await scraped(api)}
-    dashboard = json.loads((DEPLOY / "grafana" / "dashboards" / "tollgate.json").read_text())
-    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries = [query for _, panels in DASHBOARDS.values() for panel in panels for query in panel.queries.values()]
     alerts = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
     queries += [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
     asked = {name for query in queries for name in re.findall(r"tollgate_\w+", query)}

@@ -184,6 +184,15 @@ async def test_no_superuser_is_needed(postgres: Cluster, bare_database: str, sql
     assert found["connections"]["used"] > 0
 
 
+async def test_without_hosts_the_summary_is_of_this_machine(alone: Door, admin: Person, sandbox: Any) -> None:
+    async with admin_api(alone, sandbox, admin) as api:
+        whole = await api.ask("GET", "/admin/system/summary")
+        one = await api.ask("GET", "/admin/system/host/summary")
+        await api.refused("GET", "/admin/system/host/trends", 404)  # this process has recorded nothing yet
+    assert (whole["hosts"], whole["hosts_seen"], whole["mem_total_mb"]) == (0, 0, one["mem_total_mb"])
+    assert (one["host_id"], ":" in one["process"]) == (None, True)
+
+
 async def test_only_operators_may_look(door: Door, person: Any) -> None:
     someone = await person()
     app = create_app(read({"KEY_PEPPER": PEPPER}), door=door)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tollgate.agent import engine_metrics, samples
 from tollgate.agent.engine_logs import MOST_BYTES, STARTS_KEPT, EngineLogs
-from tollgate.agent.samples import Counters
 from tollgate.core.redaction import Redactor
+from tollgate.process.machine import Counters
 
 VLLM = """# HELP vllm:num_requests_running Number of requests
 vllm:num_requests_running{model_name="m"} 2.0
@@ -55,27 +55,6 @@ def test_the_node_exporter_stands_in_for_the_agents_own_view() -> None:
     assert readings["memory_used_bytes"] == 2_000_000_000
     assert (readings["disk_used_bytes"], readings["disk_total_bytes"], readings["load_1m"]) == (60, 100, 1.5)
     assert counters == Counters(30, 70, 1000, 500)
-
-
-def test_rates_are_between_two_readings_and_a_counter_that_was_set_back_says_nothing() -> None:
-    before, now = Counters(30, 70, 1000, 500, at=0), Counters(60, 80, 3000, 400, at=10)
-    assert samples.rates(None, now)["cpu_percent"] is None
-    assert samples.rates(before, now) == {
-        "cpu_percent": 75.0,
-        "network_received_bps": 1600,
-        "network_sent_bps": None,
-    }
-
-
-def test_the_memory_limit_of_a_container_counts(tmp_path: Path) -> None:
-    assert samples.memory_of_cgroup(tmp_path) == (None, None)
-    (tmp_path / "memory.max").write_text("max\n")
-    assert samples.memory_of_cgroup(tmp_path) == (None, None)
-    (tmp_path / "memory.max").write_text("2000\n")
-    (tmp_path / "memory.current").write_text("500\n")
-    assert samples.memory_of_cgroup(tmp_path) == (2000, 500)
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert samples.cpus_of_cgroup(tmp_path) == 1.5
 
 
 def test_logs_of_the_last_starts_are_kept_short_and_without_secrets(tmp_path: Path) -> None:

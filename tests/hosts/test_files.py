@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+import dashboards
 from tollgate.__main__ import main
 from tollgate.process.server import GRACEFUL_SECONDS
 from tollgate.settings import Settings, read
@@ -259,17 +260,21 @@ def test_git_takes_no_secret_of_the_stack() -> None:
 
 
 def test_prometheus_reads_what_the_api_tells() -> None:
-    (job,) = parsed("deploy/prometheus.yml")["scrape_configs"]
+    job, node = parsed("deploy/prometheus.yml")["scrape_configs"]
+    assert node["static_configs"] == [
+        {"targets": [f"node-exporter:{COMPOSE['services']['node-exporter']['expose'][0]}"]}
+    ]
     assert job["static_configs"] == [{"targets": [f"api:{PORT}"]}]
     assert job["metrics_path"] == "/metrics"
     assert job["authorization"]["credentials_file"] == "/run/secrets/metrics_token"
     assert "metrics_token" in COMPOSE["services"]["prometheus"]["secrets"]
 
 
-def test_the_dashboard_asks_the_prometheus_of_the_stack() -> None:
+def test_the_dashboards_ask_the_prometheus_of_the_stack() -> None:
     (source,) = parsed("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
-    dashboard = json.loads(text("deploy/grafana/dashboards/tollgate.json"))
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+    assert source["uid"] == dashboards.SOURCE["uid"]
+    home = COMPOSE["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert Path(home).name.removesuffix(".json") in dashboards.DASHBOARDS
     (provider,) = parsed("deploy/grafana/provisioning/dashboards/tollgate.yml")["providers"]
     assert f"./grafana/dashboards:{provider['options']['path']}:ro" in COMPOSE["services"]["grafana"]["volumes"]
 

@@ -129,6 +129,13 @@ BAD = [
     ("CRON_SECRET", "short", "at least 16 characters"),
     ("CRON_SECRET", "0123456789abcdef…", "characters that no key has"),
     ("HEALTH_USER_COUNT", "perhaps", "boolean"),
+    ("PROMETHEUS_URL", "localhost:9", "must be a web address"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:9", "must be a web address"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer x", "must be name=value pairs"),
+    ("OTEL_SERVICE_NAME", "two words", "should match pattern"),
+    ("OTEL_TRACES_EXPORTER", "zipkin", "'otlp' or 'none'"),
+    ("OTEL_METRICS_EXPORTER", "prometheus", "'otlp' or 'none'"),
+    ("TRACE_VENDORS", "perhaps", "boolean"),
 ]
 TAKEN_AS_THEY_ARE = {"HOST", "TOLLGATE_DATA_DIR"}
 """Names of this machine: whether they can be used shows when they are."""
@@ -149,6 +156,7 @@ LEAKY = [
     ("OPENROUTER_MANAGEMENT_KEY", "hunter2hunter2…"),
     ("CRON_SECRET", "hunter2hunter2"),
     ("METRICS_TOKEN", "hunter2hunter2…"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2hunter2"),
     ("OPENROUTER_API_KEY", "hunter2hunter2…"),
 ]
 
@@ -311,6 +319,7 @@ SECRETS = {
     "OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-hunter2hunter2hunter2",
     "CRON_SECRET": "hunter2" * 4,
     "METRICS_TOKEN": "hunter2" * 5,
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=hunter2hunter2",
 }
 
 

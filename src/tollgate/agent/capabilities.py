@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tollgate.agent import samples
+from tollgate.process.machine import cpu_count
 
 PROGRAMS: Final = {
     "vllm": "vllm",
@@ -31,7 +31,7 @@ def capabilities(
     return {
         "system": platform.system().lower(),
         "machine": platform.machine(),
-        "cpu_count": samples.cpu_count(),
+        "cpu_count": cpu_count(),
         "memory_total_bytes": memory_total_bytes,
         "accelerator": "cuda" if gpus else "mps" if _is_apple() else "cpu",
         "gpus": [

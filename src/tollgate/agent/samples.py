@@ -6,18 +6,18 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import httpx
 
 from tollgate.agent.claims import Gpu
 from tollgate.agent.engine_metrics import series
 from tollgate.process.clock import Monotonic
+from tollgate.process.machine import Counters, memory_of_cgroup, rates
 
 SAMPLE_SECONDS: Final = 60.0
 GPU_SECONDS: Final = 5.0
 MIB: Final = 1024**2
-CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 class Sampler:
@@ -75,37 +75,6 @@ class Sampler:
         return ""
 
 
-class Counters(NamedTuple):
-    """What only grows, at a moment."""
-
-    busy_seconds: float | None
-    idle_seconds: float | None
-    received: float | None
-    sent: float | None
-    at: float = 0.0
-
-
-def rates(before: Counters | None, now: Counters) -> dict[str, Any]:
-    """What two readings say of the time between them."""
-    seconds = now.at - before.at if before else 0.0
-    nothing = {"cpu_percent": None, "network_received_bps": None, "network_sent_bps": None}
-    if before is None or seconds <= 0:
-        return nothing
-    busy, idle = _grown(before.busy_seconds, now.busy_seconds), _grown(before.idle_seconds, now.idle_seconds)
-    received, sent = _grown(before.received, now.received), _grown(before.sent, now.sent)
-    whole = (busy or 0) + (idle or 0)
-    return {
-        "cpu_percent": round(100 * busy / whole, 1) if busy is not None and whole else None,
-        "network_received_bps": None if received is None else int(received * 8 / seconds),
-        "network_sent_bps": None if sent is None else int(sent * 8 / seconds),
-    }
-
-
-def _grown(before: float | None, now: float | None) -> float | None:
-    """None if it was set back, by a restart."""
-    return now - before if before is not None and now is not None and now >= before else None
-
-
 def host_here(disk: Path) -> tuple[dict[str, Any], Counters]:
     import psutil
 
@@ -125,32 +94,6 @@ def host_here(disk: Path) -> tuple[dict[str, Any], Counters]:
     return readings, Counters(
         busy, idle, network.bytes_recv if network else None, network.bytes_sent if network else None
     )
-
-
-def memory_of_cgroup(root: Path = CGROUP) -> tuple[int | None, int | None]:
-    """The limit of the container that the agent runs in, and what is used of it. Version 2, then version 1."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError):
-            most = int((root / limit).read_text())
-            if most < 2**60:  # version 1 writes a huge number for none
-                return most, int((root / used).read_text())
-    return None, None
-
-
-def cpus_of_cgroup(root: Path = CGROUP) -> float | None:
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (root / "cpu.max").read_text().split()
-        return int(quota) / int(period)
-    return None
-
-
-def cpu_count() -> int:
-    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = cpus_of_cgroup()
-    return max(1, min(seen, int(limit))) if limit else seen
 
 
 def host_of_node_exporter(text: str) -> tuple[dict[str, Any], Counters]:

@@ -1,6 +1,6 @@
 """The register of signals, and of the rules that are on from the start: what each means, and what to do.
 
-The rules themselves are rows. `supabase/schemas/15_alerts/defaults.sql` makes them, and a test compares the two.
+The rules themselves are rows. `supabase/schemas/16_alerts/defaults.sql` makes them, and a test compares the two.
 """
 
 from collections.abc import Mapping

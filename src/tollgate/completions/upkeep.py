@@ -1,5 +1,5 @@
 """What the sweeper does besides ending requests: evaluates the rules of alerts, rolls usage up, deletes old rows, looks
-for security patterns, reconciles days, and tells what is due.
+for security patterns, reconciles days, records what this process uses, and tells what is due.
 
 The sweeper runs it because a serverless host has no other process that runs regularly.
 """
@@ -13,8 +13,10 @@ from tollgate.cache import store as cache
 from tollgate.core.errors import TollgateError
 from tollgate.database import Door
 from tollgate.fleet import store as fleet
+from tollgate.health import store as health
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
+from tollgate.process.machine import Machine
 from tollgate.usage import store as usage
 
 log = logs.source("database")
@@ -38,6 +40,7 @@ class Upkeep:
         clock: Monotonic,
         content_days: int | None = None,
         reconcile: Task | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self._clock = clock
         self._send_due = send_due
@@ -55,6 +58,8 @@ class Upkeep:
             self._tasks.append(partial(usage.drop_old_contents, door, content_days, DROPPED_AT_ONCE))
         if reconcile is not None:
             self._tasks.append(reconcile)
+        if machine is not None:
+            self._tasks.append(partial(_record, door, machine))
 
     async def turn(self, ends_at: float) -> None:
         """Never raises: what is left undone is done in a later turn. Some of the time is kept for telling."""
@@ -68,3 +73,11 @@ class Upkeep:
                 pass
         except TollgateError as error:
             log.warning("upkeep_failed", error_code=error.code)
+
+
+async def _record(door: Door, machine: Machine) -> Mapping[str, Any]:
+    """A sample of this process, once a minute."""
+    if not machine.is_due():
+        return {}
+    recorded: Mapping[str, Any] = await health.record_process(door, machine.name, machine.taken(), DROPPED_AT_ONCE)
+    return recorded

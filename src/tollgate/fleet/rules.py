@@ -277,5 +277,9 @@ def _in(unit: int, size: float | None) -> float | None:
     return None if size is None else round(size / unit, 1)
 
 
+def mebibytes(size: float | None) -> float | None:
+    return _in(MEBIBYTE, size)
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None

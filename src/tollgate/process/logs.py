@@ -9,7 +9,7 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from functools import lru_cache
 from json import JSONEncoder
@@ -29,8 +29,8 @@ SHORT_CHARACTERS = 128
 """Ids, routes and names are at most this long, and recur from line to line."""
 MOST_REMEMBERED = 4096
 NEVER_SECRET = frozenset({int, bool, type(None)})
-NOT_REDACTED = frozenset({"org_id", "user_id", "key_id", "paid_request_id", "exc_info"})
-"""Ids of rows, which are never a client's text, and an exception that is yet to be rendered."""
+NOT_REDACTED = frozenset({"org_id", "user_id", "key_id", "paid_request_id", "trace_id", "span_id", "exc_info"})
+"""Ids of rows and of traces, which are never a client's text, and an exception that is yet to be rendered."""
 
 _JSON = JSONEncoder(allow_nan=False, separators=(",", ":"))
 _NOTES: ContextVar[Mapping[str, Any]] = ContextVar("notes", default=MappingProxyType({}))
@@ -60,13 +60,20 @@ def source(name: Source) -> FilteringBoundLogger:
     return log
 
 
-def configure(level: str, secrets: Iterable[str], stream: TextIO | None = None, *, console: bool = False) -> None:
+def configure(
+    level: str,
+    secrets: Iterable[str],
+    stream: TextIO | None = None,
+    *,
+    console: bool = False,
+    adding: Sequence[Processor] = (),
+) -> None:
     """Sends our lines, and those of libraries from warnings on, through the same processors to one stream. Lines are
-    JSON unless `console` is set and the stream is a terminal."""
+    JSON unless `console` is set and the stream is a terminal. `adding` may add facts to a line."""
     least = getattr(logging, level.upper())
     out = stream or sys.stdout
     redact = Redactor(secrets)
-    rendered = _for_console(redact) if console and out.isatty() else _as_json(redact)
+    rendered = [*adding, *(_for_console(redact) if console and out.isatty() else _as_json(redact))]
     _configure_structlog(least, rendered, out)
     handler = logging.StreamHandler(out)
     handler.setFormatter(
@@ -95,7 +102,7 @@ class _Output(structlog.WriteLogger):
         with contextlib.suppress(OSError):
             super().msg(message)
 
-    info = warning = error = msg
+    debug = info = warning = error = msg
 
 
 def _with_notes(logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:

@@ -50,9 +50,10 @@ class Upstreams:
         randomness: Callable[[], float],
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         resolve: Resolve = by_system,
+        attempts: Callable[..., Attempts] = Attempts,
     ) -> None:
         self._transports = {transport, of_tests or transport}
-        self._attempts = Attempts(
+        self._attempts = attempts(
             transport,
             Guard(allow_private=allow_private, resolve=resolve),
             of_tests=of_tests or transport,

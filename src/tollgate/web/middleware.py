@@ -88,7 +88,7 @@ class RequestMiddleware:
         try:
             await self._respond(served, sent, receive, response)
         finally:
-            route = _route(served)
+            route = route_of(served)
             seconds = self._clock() - started
             log.info(
                 "request", method=method, route=route, status=response.status, duration_ms=round(seconds * 1000, 1)
@@ -160,7 +160,7 @@ def _as_get(scope: Scope) -> Scope:
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
-def _route(scope: Scope) -> str | None:
+def route_of(scope: Scope) -> str | None:
     """The path template of the route. For an included router, FastAPI has the complete one in a context of its own."""
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route") or scope.get("endpoint")
     return getattr(route, "path", None)

@@ -200,3 +200,31 @@ comment on function public.tollgate_database(jsonb) is
   'The state of the database, from Postgres''s own statistics; needs no superuser. For admins. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_database(jsonb)');
+
+
+create function tollgate.database_load() returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'bytes', pg_catalog.pg_database_size(d.datname),
+    'connections', (select sum(o.numbackends) from pg_catalog.pg_stat_database o),
+    'most_connections', current_setting('max_connections')::integer,
+    'committed', d.xact_commit,
+    'rolled_back', d.xact_rollback,
+    'blocks_read', d.blks_read,
+    'blocks_hit', d.blks_hit,
+    'deadlocks', d.deadlocks,
+    'oldest_transaction_seconds', coalesce((
+      select extract(epoch from clock_timestamp() - min(a.xact_start))::bigint
+      from pg_catalog.pg_stat_activity a
+      where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
+    ), 0)
+  )
+  from pg_catalog.pg_stat_database d
+  where d.datname = current_database()
+$$;
+
+comment on function tollgate.database_load() is
+  'What Postgres counts of this database and its connections.';

@@ -216,7 +216,8 @@ begin
     'models_today', tollgate.models_today(today, 50),
     'last_24_hours', tollgate.last_day(),
     'recent_requests', tollgate.newest_requests(20),
-    'cache', tollgate.cache_shown((today at time zone 'utc')::date)
+    'cache', tollgate.cache_shown((today at time zone 'utc')::date),
+    'database', tollgate.database_load()
   )
     || tollgate.population(tollgate.usage_today())
     || tollgate.top_lists(10, tollgate.top_since())

@@ -1,6 +1,6 @@
 -- The figures of hosts of our own.
 
-create function tollgate.paid_calls_of_hosts(host_id text) returns jsonb
+create function tollgate.paid_call_rates(host_id text) returns jsonb
 language sql
 stable
 set search_path = ''
@@ -8,9 +8,9 @@ as $$
   with calls as (
     select r.created_at, r.prompt_tokens, r.completion_tokens, r.duration_ms, r.first_token_ms
     from tollgate.requests r
-    join tollgate.upstreams u on u.id = r.upstream
+    left join tollgate.upstreams u on u.id = r.upstream
     where r.created_at > now() - interval '5 minutes' and r.settled_at is not null
-      and u.host_id is not null and (paid_calls_of_hosts.host_id is null or u.host_id = paid_calls_of_hosts.host_id)
+      and (paid_call_rates.host_id is null or u.host_id = paid_call_rates.host_id)
   )
   select jsonb_build_object(
     'req_per_sec', count(*) filter (where c.created_at > now() - interval '1 minute') / 60.0,
@@ -26,8 +26,8 @@ as $$
   from calls c
 $$;
 
-comment on function tollgate.paid_calls_of_hosts(text) is
-  'Paid calls that a host answered, or any: rates of the last minute, percentiles of the last five.';
+comment on function tollgate.paid_call_rates(text) is
+  'All paid calls, or those that a host answered: rates of the last minute, percentiles of the last five.';
 
 
 create function public.tollgate_fleet(caller jsonb, host_id text) returns jsonb
@@ -47,13 +47,13 @@ begin
   return jsonb_build_object(
     'caller', tollgate.identity(actor),
     'hosts', coalesce(found_ones, '[]'),
-    'throughput', tollgate.paid_calls_of_hosts(host_id)
+    'throughput', tollgate.paid_call_rates(host_id)
   );
 end
 $$;
 
 comment on function public.tollgate_fleet(jsonb, text) is
-  'All hosts that are not retired, or one, each with its last sample; and the rates of the paid calls that they answer. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+  'All hosts that are not retired, or one, each with its last sample; and the rates of all paid calls, or of those that the one host answers. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_fleet(jsonb, text)');
 

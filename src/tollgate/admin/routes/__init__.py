@@ -34,8 +34,10 @@ from tollgate.alerts.channels import Channels
 from tollgate.cache.lookups import Cache
 from tollgate.catalog.cache import Catalog
 from tollgate.fleet.tasks import Tasks
+from tollgate.health.node_exporter import NodeExporter
 from tollgate.keys.authentication import WITH_SESSIONS, Gate
 from tollgate.keys.rules import Environment
+from tollgate.process.machine import Machine
 from tollgate.reconciliation.reconciler import Reconciler
 from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
@@ -59,6 +61,8 @@ def router(
     channels: Channels,
     host: str,
     reconciler: Reconciler,
+    machine: Machine,
+    prometheus: NodeExporter | None,
 ) -> Routes:
     routes = Routes(tags=["admin"], dependencies=WITH_SESSIONS, guard=gate.guard_operators)
     routes.take(audit.router(gate))
@@ -85,7 +89,7 @@ def router(
     routes.take(hosts.router(gate, catalogs["live"], configured=chosen.agent_key is not None, secure=chosen.production))
     routes.take(deployments.router(gate, catalogs["live"], tasks))
     routes.take(registered_models.router(gate, catalogs["live"]))
-    routes.take(fleet.router(gate))
+    routes.take(fleet.router(gate, machine, prometheus))
     routes.take(reconciliation.router(gate, reconciler))
     routes.take(backups.router(gate))
     return routes

@@ -14,12 +14,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
-from tollgate.admin.schemas.metrics import of_database, of_http, of_instance, render
+from tollgate.admin.schemas.metrics import of_database, of_http, of_instance, of_machine, render
 from tollgate.catalog.cache import Catalog
 from tollgate.database import Door
 from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate, console
 from tollgate.keys.rules import Environment
 from tollgate.process.loop_lag import LoopLag
+from tollgate.process.machine import Machine
 from tollgate.settings import Settings
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.openrouter_account import OpenRouterAccount
@@ -42,6 +43,7 @@ class Figures(NamedTuple):
     account: OpenRouterAccount
     lag: LoopLag
     counts: RequestCounts
+    machine: Machine
 
 
 class Scrapers:
@@ -90,7 +92,9 @@ def router(gate: Gate, database: Door, chosen: Settings, figures: Figures) -> Ro
         credit = await figures.account.credit()
         states = {name: catalog.state() for name, catalog in figures.catalogs.items()}
         own = of_instance(states, figures.upstreams.states(), figures.lag.times_blocked)
-        return Exposition(render([*of_database(found, credit), *own, *of_http(figures.counts)]))
+        return Exposition(
+            render([*of_database(found, credit), *own, *of_machine(figures.machine.seen()), *of_http(figures.counts)])
+        )
 
     guarded = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=guard)
     guarded.take(routes)

@@ -74,6 +74,7 @@ def of_database(found: Any, credit: AccountCredit) -> Iterator[Metric]:
     yield from _of_balances(found)
     yield from _of_a_day(found["last_24_hours"])
     yield from _of_cache(found["cache"])
+    yield from _of_postgres(found["database"])
     yield _gauge("tollgate_openrouter_credits", "Credit left on our own OpenRouter account.", _credits(credit.nanos))
 
 
@@ -147,6 +148,32 @@ def _of_cache(cache: Any) -> Iterator[Metric]:
     yield _counter("tollgate_cache_saved_credits_total", "What hits were not charged, since midnight UTC.", saved)
     yield _gauge("tollgate_cache_entries", "Answers in the completion cache.", cache["entries"])
     yield _gauge("tollgate_cache_bytes", "Their size together.", cache["bytes"])
+
+
+def _of_postgres(load: Any) -> Iterator[Metric]:
+    connections = [({"kind": "used"}, load["connections"]), ({"kind": "most"}, load["most_connections"])]
+    transactions = [({"outcome": "committed"}, load["committed"]), ({"outcome": "rolled_back"}, load["rolled_back"])]
+    blocks = [({"from": "memory"}, load["blocks_hit"]), ({"from": "disk"}, load["blocks_read"])]
+    yield _gauge("tollgate_database_bytes", "Size of the database.", load["bytes"])
+    yield Metric("tollgate_database_connections", "gauge", "Connections to the server of the database.", connections)
+    yield Metric("tollgate_database_transactions_total", "counter", "Transactions, as Postgres counts.", transactions)
+    yield Metric("tollgate_database_blocks_total", "counter", "Blocks read, as Postgres counts.", blocks)
+    yield _counter("tollgate_database_deadlocks_total", "Deadlocks, as Postgres counts.", load["deadlocks"])
+    yield _gauge(
+        "tollgate_database_oldest_transaction_seconds",
+        "Age of the oldest transaction, this one apart.",
+        load["oldest_transaction_seconds"],
+    )
+
+
+def of_machine(sample: Mapping[str, Any]) -> Iterator[Metric]:
+    """Of this process, and of the machine or container that it runs on."""
+    yield _gauge("tollgate_process_memory_bytes", "Memory of this process.", sample.get("process_memory_bytes"))
+    for what in ("memory", "disk"):
+        kinds = [({"kind": kind}, sample.get(f"{what}_{kind}_bytes")) for kind in ("used", "total")]
+        yield Metric(f"tollgate_machine_{what}_bytes", "gauge", f"{what.capitalize()} of the machine.", kinds)
+    yield _gauge("tollgate_machine_load", "Processes that want to run, over a minute.", sample.get("load_1m"))
+    yield _gauge("tollgate_machine_cpus", "Processors that this process may use.", sample.get("cpu_count"))
 
 
 def of_instance(

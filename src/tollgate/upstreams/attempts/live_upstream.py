@@ -30,7 +30,7 @@ class LiveUpstream:
         self.upstream = upstream
         self.dialect = DIALECTS[upstream.dialect]
         self.resolve = None if upstream.trusted else guard.addresses
-        self._passed_on = (*self.dialect.headers, SANDBOX_FAULT) if upstream.is_sandbox else self.dialect.headers
+        self.passed_on = (*self.dialect.headers, SANDBOX_FAULT) if upstream.is_sandbox else self.dialect.headers
         self.is_allowed = True
         """Its address is not forbidden."""
         self.has_key = True
@@ -77,7 +77,7 @@ class LiveUpstream:
     ) -> dict[str, str]:
         """Ours come last, so that no client can replace our key. A key of the org's own does."""
         auth = self.dialect.auth(org_key.get_secret_value(), endpoint) if org_key else self._auth[endpoint]
-        passed_on = self.dialect.forwarded(rules.passed_on(clients, self._passed_on))
+        passed_on = self.dialect.forwarded(rules.passed_on(clients, self.passed_on))
         return {**passed_on, **self._headers, **auth}
 
     def admits(self, model: str, org_id: str) -> bool:

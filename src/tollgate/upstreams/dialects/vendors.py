@@ -107,7 +107,8 @@ class Anthropic(Vendor):
     def forwarded(self, headers: dict[str, str]) -> dict[str, str]:
         asked = [beta.strip() for beta in headers.get(BETA, "").split(",")]
         known = [beta for beta in asked if beta in BETAS]
-        return {BETA: ",".join(known)} if known else {}
+        others = {name: value for name, value in headers.items() if name != BETA}
+        return others | ({BETA: ",".join(known)} if known else {})
 
 
 class Groq(Vendor):

@@ -171,6 +171,12 @@ as $$
   union all
   select * from tollgate.channel_readings(as_of)
   union all
+  select * from tollgate.reconciliation_readings(as_of)
+  union all
+  select * from tollgate.backup_readings(as_of)
+  union all
+  select * from tollgate.process_readings(as_of)
+  union all
   select * from tollgate.observed_readings(as_of)
 $$;
 
