@@ -8,6 +8,7 @@ the same request.
 import contextlib
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextvars import Context, ContextVar
@@ -29,8 +30,17 @@ SHORT_CHARACTERS = 128
 """Ids, routes and names are at most this long, and recur from line to line."""
 MOST_REMEMBERED = 4096
 NEVER_SECRET = frozenset({int, bool, type(None)})
-NOT_REDACTED = frozenset({"org_id", "user_id", "key_id", "paid_request_id", "exc_info"})
-"""Ids of rows, which are never a client's text, and an exception that is yet to be rendered."""
+NOT_REDACTED = frozenset(
+    {
+        *("source", "route", "upstream", "outcome", "duration_ms"),
+        *("org_id", "user_id", "key_id", "paid_request_id", "exc_info"),
+    }
+)
+"""Words and numbers of our own and ids of rows, which are never a client's text, and an exception that is yet to be
+rendered."""
+OWN_ID = re.compile(r"req_[0-9a-f]{28}")
+"""The id of a request, unless the client sent one. No two lines of different requests share it, so to remember it
+redacted gains nothing."""
 
 _JSON = JSONEncoder(allow_nan=False, separators=(",", ":"))
 _NOTES: ContextVar[Mapping[str, Any]] = ContextVar("notes", default=MappingProxyType({}))
@@ -163,6 +173,8 @@ class _Hiding:
         return self._text(str(value))
 
     def _text(self, text: str) -> str:
+        if OWN_ID.fullmatch(text):
+            return text
         return self._short(text) if len(text) <= SHORT_CHARACTERS else self._redact(text)
 
 
