@@ -89,12 +89,13 @@ class _Begun:
     def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
         self._app = app
         self._cycle = cycle
+        self._send_by_uvicorn = cast("Send", cycle.send)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         return self._app(scope, receive, self._send)
 
     def _send(self, message: Message) -> Awaitable[None]:
-        return self._begin(message) if message["type"] == "http.response.start" else self._cycle.send(message)
+        return self._begin(message) if message["type"] == "http.response.start" else self._send_by_uvicorn(message)
 
     async def _begin(self, message: Message) -> None:
         cycle = self._cycle
@@ -105,7 +106,7 @@ class _Begun:
         is_clean = fields.count(b"\r") == fields.count(b"\n") == len(headers) and b"\0" not in fields
         is_usual = is_clean and length.isdigit() and cycle.keep_alive and FRAMING.isdisjoint(named)
         if not is_usual or cycle.response_started or cycle.disconnected or cycle.flow.write_paused:
-            await cycle.send(message)
+            await self._send_by_uvicorn(message)
             return
         cycle.response_started = True
         cycle.waiting_for_100_continue = False

@@ -12,10 +12,10 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextvars import Context, ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from json import JSONEncoder
 from types import MappingProxyType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from pydantic_core import to_json
@@ -64,10 +64,30 @@ def begin(**facts: Any) -> None:
     _NOTES.set(facts)
 
 
+class _Logger:
+    """The logger of one source. Its methods are bound when they are first used after a configuration; those of
+    structlog's own proxy are bound for each line, which costs a fifth of it."""
+
+    def __init__(self, name: Source) -> None:
+        self._name = name
+        _LOGGERS.append(self)
+
+    def __getattr__(self, level: str) -> Any:
+        bound = getattr(structlog.get_logger(source=self._name), level)
+        self.__dict__[level] = bound
+        return bound
+
+    def unbind(self) -> None:
+        self.__dict__ = {"_name": self._name}
+
+
+_LOGGERS: list[_Logger] = []
+
+
+@cache
 def source(name: Source) -> FilteringBoundLogger:
     """The logger of one source."""
-    log: FilteringBoundLogger = structlog.get_logger(source=name)
-    return log
+    return cast("FilteringBoundLogger", _Logger(name))
 
 
 def configure(level: str, secrets: Iterable[str], stream: TextIO | None = None, *, console: bool = False) -> None:
@@ -96,6 +116,8 @@ def _configure_structlog(least: int, rendered: list[Processor], out: TextIO) -> 
         logger_factory=lambda: output,
         cache_logger_on_first_use=False,
     )
+    for logger in _LOGGERS:
+        logger.unbind()
 
 
 class _Output(structlog.WriteLogger):
@@ -117,7 +139,7 @@ def _of_library(logger: WrappedLogger, level: str, facts: EventDict) -> EventDic
 
 
 def _head_first(logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
-    timestamp = now().isoformat().replace("+00:00", "Z")
+    timestamp = now().isoformat().removesuffix("+00:00") + "Z"
     return {"timestamp": timestamp, "level": level, "source": facts.pop("source"), "event": facts.pop("event"), **facts}
 
 
