@@ -139,7 +139,7 @@ def _of_library(logger: WrappedLogger, level: str, facts: EventDict) -> EventDic
 
 
 def _head_first(logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
-    timestamp = now().isoformat().removesuffix("+00:00") + "Z"
+    timestamp = now().isoformat().replace("+00:00", "Z")
     return {"timestamp": timestamp, "level": level, "source": facts.pop("source"), "event": facts.pop("event"), **facts}
 
 
@@ -176,7 +176,7 @@ class _Hiding:
 
     def __call__(self, logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
         return {
-            name: value if type(value) in NEVER_SECRET or name in NOT_REDACTED else self._clean(value)
+            name: value if name in NOT_REDACTED or type(value) in NEVER_SECRET else self._clean(value)
             for name, value in facts.items()
         }
 
