@@ -20,7 +20,7 @@ from tollgate.process.server import PortTaken, address, bind
 
 PROGRAM = """
 import asyncio, json, pathlib, signal, sys
-from fastapi import Request
+from fastapi import Request, Response
 from tollgate.app import create_app
 from tollgate import settings
 from tollgate.process import server
@@ -39,6 +39,10 @@ async def peer(request: Request):
 @app.post("/echo")
 async def echo(body: dict):
     return body
+
+@app.get("/header")
+async def header(value: str):
+    return Response(headers={"x-value": value})
 
 @app.get("/slow")
 async def slow():
@@ -237,6 +241,13 @@ def test_requests_on_one_connection_have_ids_of_their_own(shared: Running) -> No
 def test_what_the_caller_says_about_itself_is_not_the_peer(shared: Running) -> None:
     forged = {"x-forwarded-for": "198.51.100.66", "x-forwarded-proto": "https", "x-real-ip": "198.51.100.66"}
     assert httpx.get(f"{shared.url}/peer", headers=forged).json() == {"peer": "127.0.0.1", "scheme": "http"}
+
+
+@pytest.mark.parametrize("end", [b"%0d%0a", b"%0a", b"%0d", b"%00"])
+def test_no_header_can_add_another(end: bytes, shared: Running) -> None:
+    assert httpx.get(f"{shared.url}/header?value=plain").headers["x-value"] == "plain"
+    answer = shared.say(b"GET /header?value=a" + end + b"x-forged:b HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert b"x-forged" not in answer
 
 
 def test_the_server_does_not_say_what_it_is_made_of(shared: Running) -> None:

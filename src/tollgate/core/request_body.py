@@ -204,7 +204,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         bound_field=bound.field,
         respells_bound=bound.is_respelled,
         only_vllm="prompt_embeds" if embeds else bound.field if bound.is_scoring else None,
-        choices=_choices(given, asked, len(embeds)) if form.generates else 1,
+        choices=_choices(given, asked, len(embeds), form) if form.generates else 1,
         prompt=_prompt(given, body, asked, media, embeds, form),
         extras=_extras(given, (model, *fallbacks), media, form),
         user=_user(given),
@@ -332,9 +332,10 @@ def _bound_named(name: str, given: Mapping[str, Any], form: Form) -> _Bound:
     return _Bound(tokens, name, tokens is not written)
 
 
-def _choices(given: Mapping[str, Any], asked: Sequence[Any], embeds: int) -> int:
+def _choices(given: Mapping[str, Any], asked: Sequence[Any], embeds: int, form: Form) -> int:
     """Each text, list of tokens and tensor is a prompt. A flat list of tokens is one prompt, and so are messages."""
-    prompts = embeds + (sum(isinstance(one, (str, list)) for one in asked) or min(len(asked), 1))
+    listed = 0 if form.has_messages else sum(isinstance(one, (str, list)) for one in asked)
+    prompts = embeds + (listed or min(len(asked), 1))
     return prompts * max(fields.whole(given, "n", MOST_CHOICES) or 1, fields.whole(given, "best_of", MOST_CHOICES) or 1)
 
 

@@ -1,6 +1,6 @@
 """Who is calling. Reads the key of a request; the SQL function that a route calls decides whether the key may act."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +145,8 @@ class Gate:
         pieces: list[bytes] = []
         size, more = 0, True
         try:
-            await self._announced(caller, scope)
+            if self._announces_much(scope):
+                await self.recognise(caller)
             while more:
                 piece, more = await self._piece(caller, receive, size)
                 pieces.append(piece)
@@ -157,15 +158,15 @@ class Gate:
     async def pieces(self, caller: Caller, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
         """The body as it comes. Raises ClientLeft."""
         size, more = 0, True
-        await self._announced(caller, scope)
+        if self._announces_much(scope):
+            await self.recognise(caller)
         while more:
             piece, more = await self._piece(caller, receive, size)
             yield piece
             size += len(piece)
 
-    async def _announced(self, caller: Caller, scope: Scope) -> None:
-        if client_address.announced_bytes(client_address.headers_of(scope)) > MOST_UNKNOWN_BYTES:
-            await self.recognise(caller)
+    def _announces_much(self, scope: Scope) -> bool:
+        return client_address.announced_bytes(client_address.headers_of(scope)) > MOST_UNKNOWN_BYTES
 
     async def _piece(self, caller: Caller, receive: Receive, size: int) -> tuple[bytes, bool]:
         """The next piece of a body that has so many bytes already, and whether more follow."""
@@ -186,15 +187,16 @@ class Gate:
         return known
 
     def _read_caller(self, scope: Scope) -> Caller:
-        claims = self._claims(scope)
-        if token := session_cookie.token_of(scope, client_address.headers_of(scope), self._cookie):
+        headers = client_address.headers_of(scope)
+        claims = self._claims(scope, headers)
+        if token := session_cookie.token_of(scope, headers, self._cookie):
             return Caller(claims | {"session": self.digests(token)}, "live", token)
-        return self._with_key(claims, rules.presented(client_address.headers_of(scope)))
+        return self._with_key(claims, rules.presented(headers))
 
     def door_to_sign_in(self, request: Request, key: str | None = None) -> Door:
         """A door for someone who signs in, with a key or without. Refuses a request that another site caused."""
         headers = client_address.headers_of(request.scope)
-        claims = self._claims(request.scope)
+        claims = self._claims(request.scope, headers)
         session_cookie.refuse_cross_site(request.method, headers)
         if token := session_cookie.sent(headers, self._cookie):
             claims["session"] = self.digests(token)
@@ -213,8 +215,7 @@ class Gate:
         """The digests under which a secret may be stored; a new one is stored under the first."""
         return [rules.digest(secret, pepper) for pepper in self._peppers]
 
-    def _claims(self, scope: Scope) -> dict[str, Any]:
-        headers = client_address.headers_of(scope)
+    def _claims(self, scope: Scope, headers: Mapping[str, str]) -> dict[str, Any]:
         claims: dict[str, Any] = {
             "ip": client_address.client_ip(scope, self._trusted_proxy),
             "user_agent": headers.get("user-agent", "")[:LONGEST_USER_AGENT],

@@ -8,13 +8,14 @@ the same request.
 import contextlib
 import logging
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache
 from json import JSONEncoder
 from types import MappingProxyType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from pydantic_core import to_json
@@ -29,8 +30,17 @@ SHORT_CHARACTERS = 128
 """Ids, routes and names are at most this long, and recur from line to line."""
 MOST_REMEMBERED = 4096
 NEVER_SECRET = frozenset({int, bool, type(None)})
-NOT_REDACTED = frozenset({"org_id", "user_id", "key_id", "paid_request_id", "trace_id", "span_id", "exc_info"})
-"""Ids of rows and of traces, which are never a client's text, and an exception that is yet to be rendered."""
+NOT_REDACTED = frozenset(
+    {
+        *("source", "route", "upstream", "outcome", "duration_ms"),
+        *("org_id", "user_id", "key_id", "paid_request_id", "trace_id", "span_id", "exc_info"),
+    }
+)
+"""Words and numbers of our own and ids of rows and of traces, which are never a client's text, and an exception that is
+yet to be rendered."""
+OWN_ID = re.compile(r"req_[0-9a-f]{28}")
+"""The id of a request, unless the client sent one. No two lines of different requests share it, so to remember it
+redacted gains nothing."""
 
 _JSON = JSONEncoder(allow_nan=False, separators=(",", ":"))
 _NOTES: ContextVar[Mapping[str, Any]] = ContextVar("notes", default=MappingProxyType({}))
@@ -54,10 +64,30 @@ def begin(**facts: Any) -> None:
     _NOTES.set(facts)
 
 
+class _Logger:
+    """The logger of one source. Its methods are bound when they are first used after a configuration; those of
+    structlog's own proxy are bound for each line, which costs a fifth of it."""
+
+    def __init__(self, name: Source) -> None:
+        self._name = name
+        _LOGGERS.append(self)
+
+    def __getattr__(self, level: str) -> Any:
+        bound = getattr(structlog.get_logger(source=self._name), level)
+        self.__dict__[level] = bound
+        return bound
+
+    def unbind(self) -> None:
+        self.__dict__ = {"_name": self._name}
+
+
+_LOGGERS: list[_Logger] = []
+
+
+@cache
 def source(name: Source) -> FilteringBoundLogger:
     """The logger of one source."""
-    log: FilteringBoundLogger = structlog.get_logger(source=name)
-    return log
+    return cast("FilteringBoundLogger", _Logger(name))
 
 
 def configure(
@@ -93,6 +123,8 @@ def _configure_structlog(least: int, rendered: list[Processor], out: TextIO) -> 
         logger_factory=lambda: output,
         cache_logger_on_first_use=False,
     )
+    for logger in _LOGGERS:
+        logger.unbind()
 
 
 class _Output(structlog.WriteLogger):
@@ -151,7 +183,7 @@ class _Hiding:
 
     def __call__(self, logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
         return {
-            name: value if type(value) in NEVER_SECRET or name in NOT_REDACTED else self._clean(value)
+            name: value if name in NOT_REDACTED or type(value) in NEVER_SECRET else self._clean(value)
             for name, value in facts.items()
         }
 
@@ -170,6 +202,8 @@ class _Hiding:
         return self._text(str(value))
 
     def _text(self, text: str) -> str:
+        if OWN_ID.fullmatch(text):
+            return text
         return self._short(text) if len(text) <= SHORT_CHARACTERS else self._redact(text)
 
 

@@ -1,6 +1,6 @@
 """The HTTP client for upstreams. One interface, two implementations: httptools on long-lived hosts, httpx elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol
 
 from tollgate.process import open_files
@@ -39,7 +39,7 @@ class Transport(Protocol):
     def places(self) -> int:
         """The most requests under way at once."""
 
-    async def send(
+    def send(
         self,
         method: str,
         url: str,
@@ -49,7 +49,7 @@ class Transport(Protocol):
         connect_seconds: float,
         resolve: Resolve | None,
         sent: Sent = unheard,
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         """Sends a request once; follows no redirects and keeps no cookies. `resolve`, if given, finds the addresses
         instead of the system. `sent` is called when the whole request has been sent. A streamed body is sent as fast as
         the server takes it, and not to its end if the server answers before. Raises TransportFailed, NoConnection when
@@ -73,7 +73,7 @@ class _LazyTransport:
         self._long_lived = long_lived
         self._opened: Transport | None = None
 
-    async def send(
+    def send(
         self,
         method: str,
         url: str,
@@ -83,11 +83,9 @@ class _LazyTransport:
         connect_seconds: float,
         resolve: Resolve | None,
         sent: Sent = unheard,
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         opened = self._opened or self._open()
-        return await opened.send(
-            method, url, headers, body, connect_seconds=connect_seconds, resolve=resolve, sent=sent
-        )
+        return opened.send(method, url, headers, body, connect_seconds=connect_seconds, resolve=resolve, sent=sent)
 
     async def close(self) -> None:
         if self._opened:
