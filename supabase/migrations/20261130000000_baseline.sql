@@ -1163,6 +1163,8 @@ create table tollgate.tallies (
   charge_nanos bigint not null,
   cost_nanos bigint not null,
   last_at timestamptz not null,
+  cached_tokens bigint not null default 0,
+  reasoning_tokens bigint not null default 0,
   primary key (cut, start, org_id, user_id, key_id, model, upstream)
 )
 partition by list (cut);
@@ -1296,7 +1298,9 @@ create type tollgate.usage as (
   completion_tokens bigint,
   charge_nanos bigint,
   cost_nanos bigint,
-  last_at timestamptz
+  last_at timestamptz,
+  cached_tokens bigint,
+  reasoning_tokens bigint
 );
 
 comment on type tollgate.usage is 'What was used, by any of the columns start to upstream; the others are null.';
@@ -7068,7 +7072,8 @@ begin
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
-        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
+        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at,
+        u.cached_tokens, u.reasoning_tokens
       from used u
       order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
@@ -7085,7 +7090,8 @@ begin
     'total', (select count(*) from used),
     'totals', tollgate.measures((
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
-        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
+        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null,
+        sum(u.cached_tokens), sum(u.reasoning_tokens))::tollgate.usage
       from used u
     ), everyone) || jsonb_build_object('refunded_nanos', tollgate.sum_of(refunds)),
     'unknown', past.place is null
@@ -7128,7 +7134,7 @@ as $$
       min(u.key_id) filter (where r.place < 6), min(u.model) filter (where r.place < 6),
       min(u.upstream) filter (where r.place < 6),
       sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated), sum(u.prompt_tokens), sum(u.completion_tokens),
-      sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at)
+      sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at), sum(u.cached_tokens), sum(u.reasoning_tokens)
     )::tollgate.usage as used
     from used u
     join ranked r on r.name = u.name
@@ -7149,7 +7155,8 @@ as $$
       u.start, null, null, null, null, null,
       u.requests - l.requests, u.errors - l.errors, u.streamed - l.streamed, u.estimated - l.estimated,
       u.prompt_tokens - l.prompt_tokens, u.completion_tokens - l.completion_tokens,
-      u.charge_nanos - l.charge_nanos, u.cost_nanos - l.cost_nanos, null
+      u.charge_nanos - l.charge_nanos, u.cost_nanos - l.cost_nanos, null,
+      u.cached_tokens - l.cached_tokens, u.reasoning_tokens - l.reasoning_tokens
     )::tollgate.usage
     from tollgate.usage_by(array[bucket], since, until, filters) u
     cross join lateral (
@@ -7157,7 +7164,9 @@ as $$
         coalesce(sum((l.used).streamed), 0) as streamed, coalesce(sum((l.used).estimated), 0) as estimated,
         coalesce(sum((l.used).prompt_tokens), 0) as prompt_tokens,
         coalesce(sum((l.used).completion_tokens), 0) as completion_tokens,
-        coalesce(sum((l.used).charge_nanos), 0) as charge_nanos, coalesce(sum((l.used).cost_nanos), 0) as cost_nanos
+        coalesce(sum((l.used).charge_nanos), 0) as charge_nanos, coalesce(sum((l.used).cost_nanos), 0) as cost_nanos,
+        coalesce(sum((l.used).cached_tokens), 0) as cached_tokens,
+        coalesce(sum((l.used).reasoning_tokens), 0) as reasoning_tokens
       from largest l
       where (l.used).start = u.start
     ) l
@@ -7505,7 +7514,8 @@ select tollgate.expose('public.tollgate_keys_with_usage(jsonb, jsonb, integer, t
 --   until    to before here; null is until now
 --   filters  org_id, user_id, key_id, model, upstream, each optional
 -- A row: start (of the minute, hour, day or month, UTC), org_id, user_id, key_id, model, upstream (null unless asked
--- for), requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at.
+-- for), requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at,
+-- cached_tokens (of the prompt), reasoning_tokens (of the completion).
 --
 -- It is stable, so it reads one snapshot: rolled up rows and the others add up exactly. A request counts at the time of its
 -- admission, from then on, with what is known of it. Whole days and months are cheap, and so is all time; minutes and
@@ -7628,11 +7638,13 @@ declare
     select t.created_at as start, t.org_id, t.user_id, t.key_id, t.model, coalesce(t.upstream, '') as upstream,
       1 as requests, ((t.error_code is not null or t.status >= 400) is true)::integer as errors,
       t.streamed::integer as streamed, t.estimated::integer as estimated,
-      t.prompt_tokens::bigint, t.completion_tokens::bigint, t.charge_nanos::bigint, t.cost_nanos::bigint, t.created_at as last_at
+      t.prompt_tokens::bigint, t.completion_tokens::bigint, t.charge_nanos::bigint, t.cost_nanos::bigint, t.created_at as last_at,
+      tollgate.cached_tokens(t.usage, t.prompt_tokens) as cached_tokens,
+      tollgate.reasoning_tokens(t.usage, t.completion_tokens) as reasoning_tokens
     from tollgate.requests t where $raw$;
   tallied constant text := $tallied$
     select t.start, t.org_id, t.user_id, t.key_id, t.model, t.upstream, t.requests, t.errors, t.streamed, t.estimated,
-      t.prompt_tokens, t.completion_tokens, t.charge_nanos, t.cost_nanos, t.last_at
+      t.prompt_tokens, t.completion_tokens, t.charge_nanos, t.cost_nanos, t.last_at, t.cached_tokens, t.reasoning_tokens
     from tollgate.tallies t where $tallied$;
   selected constant text := concat_ws(', ',
     case when unit is null then 'null::timestamptz' else format('date_trunc(%L, t.start, ''UTC'')', unit) end,
@@ -7657,7 +7669,8 @@ begin
         coalesce(sum(t.requests), 0)::bigint, coalesce(sum(t.errors), 0)::bigint,
         coalesce(sum(t.streamed), 0)::bigint, coalesce(sum(t.estimated), 0)::bigint,
         coalesce(sum(t.prompt_tokens), 0)::bigint, coalesce(sum(t.completion_tokens), 0)::bigint,
-        coalesce(sum(t.charge_nanos), 0)::bigint, coalesce(sum(t.cost_nanos), 0)::bigint, max(t.last_at)
+        coalesce(sum(t.charge_nanos), 0)::bigint, coalesce(sum(t.cost_nanos), 0)::bigint, max(t.last_at),
+        coalesce(sum(t.cached_tokens), 0)::bigint, coalesce(sum(t.reasoning_tokens), 0)::bigint
       from (%2$s) t
       group by %3$s
     $query$,
@@ -7753,24 +7766,6 @@ comment on function tollgate.sum_of(jsonb) is 'All refunds of refunds_of() toget
 
 -- Lists of requests.
 
-create function tollgate.cached_tokens(usage jsonb) returns numeric
-language sql
-immutable
-set search_path = ''
-as $$
-  select coalesce(sum(c.value::text::numeric), 0)
-  from (values
-    (usage #> '{prompt_tokens_details,cached_tokens}'),
-    (usage #> '{input_tokens_details,cached_tokens}'),
-    (usage #> '{cache_read_input_tokens}')
-  ) c (value)
-  where jsonb_typeof(c.value) = 'number'
-$$;
-
-comment on function tollgate.cached_tokens(jsonb) is
-  'How many tokens of the prompt the upstream found in its cache. Upstreams report it in one of three fields.';
-
-
 create function tollgate.request_shown(r tollgate.requests) returns jsonb
 language plpgsql
 stable
@@ -7799,7 +7794,8 @@ begin
     'prompt_tokens', r.prompt_tokens,
     'completion_tokens', r.completion_tokens,
     'cached', r.cached,
-    'cached_tokens', tollgate.cached_tokens(r.usage),
+    'cached_tokens', tollgate.cached_tokens(r.usage, r.prompt_tokens),
+    'reasoning_tokens', tollgate.reasoning_tokens(r.usage, r.completion_tokens),
     'charge_nanos', r.charge_nanos,
     'cost_nanos', r.cost_nanos,
     'generation_id', r.generation_id,
@@ -7854,7 +7850,7 @@ as $$
       and ($1 ->> 'cached' is null or coalesce(e.cached, false) = ($1 ->> 'cached')::boolean)
       and (
         $1 ->> 'prompt_cached' is null
-        or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'prompt_cached')::boolean
+        or (tollgate.cached_tokens(e.usage, e.prompt_tokens) > 0) = ($1 ->> 'prompt_cached')::boolean
       )
       and case
         when $1 ->> 'status' is null then true
@@ -7961,6 +7957,8 @@ as $$
     'estimated', coalesce(used.estimated, 0),
     'prompt_tokens', coalesce(used.prompt_tokens, 0),
     'completion_tokens', coalesce(used.completion_tokens, 0),
+    'cached_tokens', coalesce(used.cached_tokens, 0),
+    'reasoning_tokens', coalesce(used.reasoning_tokens, 0),
     'charge_nanos', m.charge
   ) || case when everyone then jsonb_build_object(
     'cost_nanos', m.cost,
@@ -8020,6 +8018,44 @@ $$;
 
 comment on function tollgate.used_since(timestamptz, jsonb) is
   'What was used from a moment on (null is the beginning), the model with the most requests, and the time of the last request.';
+
+
+-- schemas/10_usage/token_details.sql
+
+-- What the usage of an answer says of its tokens. The columns of a request have their sums only.
+
+create function tollgate.cached_tokens(usage jsonb, prompt_tokens bigint) returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return least(coalesce(prompt_tokens, 0), greatest(0, coalesce(
+    jsonb_path_query_first(usage, '$.*.cached_tokens ? (@.type() == "number")'),
+    jsonb_path_query_first(usage, '$.cache_read_input_tokens ? (@.type() == "number")')
+  )::numeric));
+end
+$$;
+
+comment on function tollgate.cached_tokens(jsonb, bigint) is
+  'How many tokens of the prompt the upstream read from its cache, as chat completions, Responses or Messages state it: never more than the prompt has.';
+
+
+create function tollgate.reasoning_tokens(usage jsonb, completion_tokens bigint) returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return least(coalesce(completion_tokens, 0), greatest(0, coalesce(
+    jsonb_path_query_first(usage, '$.*.reasoning_tokens ? (@.type() == "number")'),
+    jsonb_path_query_first(usage, '$.*.thinking_tokens ? (@.type() == "number")')
+  )::numeric));
+end
+$$;
+
+comment on function tollgate.reasoning_tokens(jsonb, bigint) is
+  'How many tokens of the completion were reasoning, as chat completions, Responses or Messages state it: never more than the completion has.';
 
 
 -- schemas/11_cache/entries.sql
@@ -8564,7 +8600,11 @@ begin
     completion_tokens =
       t.completion_tokens - coalesce(was.completion_tokens, 0) + coalesce(now_is.completion_tokens, 0),
     charge_nanos = t.charge_nanos - coalesce(was.charge_nanos, 0) + coalesce(now_is.charge_nanos, 0),
-    cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0)
+    cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0),
+    cached_tokens = t.cached_tokens - tollgate.cached_tokens(was.usage, was.prompt_tokens)
+      + tollgate.cached_tokens(now_is.usage, now_is.prompt_tokens),
+    reasoning_tokens = t.reasoning_tokens - tollgate.reasoning_tokens(was.usage, was.completion_tokens)
+      + tollgate.reasoning_tokens(now_is.usage, now_is.completion_tokens)
   from tollgate.cuts() c
   where t.cut = c.cut and t.start = date_trunc(c.unit, was.created_at, 'UTC')
     and t.org_id = case when c.people then was.org_id else '' end
@@ -8599,7 +8639,7 @@ begin
   select replace(t.cut, 'day', 'month'), date_trunc('month', beginning, 'UTC'),
     t.org_id, t.user_id, t.key_id, t.model, t.upstream,
     sum(t.requests), sum(t.errors), sum(t.streamed), sum(t.estimated), sum(t.prompt_tokens), sum(t.completion_tokens),
-    sum(t.charge_nanos), sum(t.cost_nanos), max(t.last_at)
+    sum(t.charge_nanos), sum(t.cost_nanos), max(t.last_at), sum(t.cached_tokens), sum(t.reasoning_tokens)
   from tollgate.tallies t
   where t.cut in ('day', 'day_model', 'day_key')
     and t.start >= date_trunc('month', beginning, 'UTC') and t.start < beginning
@@ -8706,7 +8746,8 @@ set search_path = ''
 as $$
   insert into tollgate.tallies as t (
     cut, start, org_id, user_id, key_id, model, upstream,
-    requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at
+    requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at,
+    cached_tokens, reasoning_tokens
   )
   select c.cut, date_trunc(c.unit, h.start, 'UTC'),
     case when c.people then h.org_id else '' end,
@@ -8715,7 +8756,8 @@ as $$
     case when c.models then h.model else '' end,
     case when c.models then h.upstream else '' end,
     sum(h.requests), sum(h.errors), sum(h.streamed), sum(h.estimated), sum(h.prompt_tokens),
-    sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at)
+    sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at),
+    sum(h.cached_tokens), sum(h.reasoning_tokens)
   from unnest(hours) h
   cross join tollgate.cuts() c
   group by 1, 2, 3, 4, 5, 6, 7
@@ -8729,7 +8771,9 @@ as $$
     completion_tokens = t.completion_tokens + excluded.completion_tokens,
     charge_nanos = t.charge_nanos + excluded.charge_nanos,
     cost_nanos = t.cost_nanos + excluded.cost_nanos,
-    last_at = greatest(t.last_at, excluded.last_at)
+    last_at = greatest(t.last_at, excluded.last_at),
+    cached_tokens = t.cached_tokens + excluded.cached_tokens,
+    reasoning_tokens = t.reasoning_tokens + excluded.reasoning_tokens
 $$;
 
 comment on function tollgate.add_tallies(tollgate.usage[]) is
@@ -8760,6 +8804,8 @@ begin
     select date_trunc('hour', e.created_at, 'UTC') as hour, e.org_id, e.user_id, e.key_id, e.model,
       coalesce(e.upstream, '') as upstream, e.created_at, e.streamed, e.estimated, e.prompt_tokens, e.completion_tokens,
       e.charge_nanos, e.cost_nanos, e.first_token_ms, e.duration_ms,
+      tollgate.cached_tokens(e.usage, e.prompt_tokens) as cached_tokens,
+      tollgate.reasoning_tokens(e.usage, e.completion_tokens) as reasoning_tokens,
       (e.error_code is not null or e.status >= 400) is true as failed
     from tollgate.ended_requests(state.rolled_until, upto, page_size) e
   ),
@@ -8774,7 +8820,9 @@ begin
         coalesce(sum(e.completion_tokens), 0)::bigint as completion_tokens,
         coalesce(sum(e.charge_nanos), 0)::bigint as charge_nanos,
         coalesce(sum(e.cost_nanos), 0)::bigint as cost_nanos,
-        max(e.created_at) as last_at
+        max(e.created_at) as last_at,
+        sum(e.cached_tokens)::bigint as cached_tokens,
+        sum(e.reasoning_tokens)::bigint as reasoning_tokens
       from ended e
       group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
     ) h
@@ -15040,7 +15088,6 @@ begin
   end if;
   return tollgate.own_request_shown(found_request) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'usage', found_request.usage,
     'attempts', found_request.attempts
   );
 end
