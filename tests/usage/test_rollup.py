@@ -24,7 +24,9 @@ COUNTED = """
   count(*) filter (where estimated), coalesce(sum(prompt_tokens), 0)::bigint,
   coalesce(sum(completion_tokens), 0)::bigint, coalesce(sum(charge_nanos), 0)::bigint,
   coalesce(sum(cost_nanos), 0)::bigint, max(created_at),
-  sum(least(coalesce((usage #>> '{prompt_tokens_details,cached_tokens}')::numeric, 0), coalesce(prompt_tokens, 0)))::bigint,
+  sum(least(
+    coalesce((usage #>> '{prompt_tokens_details,cached_tokens}')::numeric, 0), coalesce(prompt_tokens, 0)
+  ))::bigint,
   sum(least(
     coalesce((usage #>> '{completion_tokens_details,reasoning_tokens}')::numeric, 0), coalesce(completion_tokens, 0)
   ))::bigint
