@@ -51,8 +51,7 @@ begin
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
-        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at,
-        u.cached_tokens, u.reasoning_tokens
+        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at, u.cached_tokens, u.reasoning_tokens
       from used u
       order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
@@ -70,8 +69,7 @@ begin
     'totals', tollgate.measures((
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
         sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null,
-        sum(u.cached_tokens), sum(u.reasoning_tokens))::tollgate.usage
-      from used u
+        sum(u.cached_tokens), sum(u.reasoning_tokens))::tollgate.usage from used u
     ), everyone) || jsonb_build_object('refunded_nanos', tollgate.sum_of(refunds)),
     'unknown', past.place is null
   ) into answer
