@@ -212,7 +212,7 @@ def seed_key(chosen: Settings, options: argparse.Namespace) -> None:
 def sign_in_link(chosen: Settings, options: argparse.Namespace) -> None:
     """Print a link by which a user signs in to the console, once and within 10 minutes."""
     person = {"email": options.email} if options.email else {}
-    address = options.at.rstrip("/") or f"http://localhost:{chosen.port}"
+    address = options.at.rstrip("/") or f"http://127.0.0.1:{chosen.port}"
     with _database(chosen, created=False):
         made = _through_the_door(chosen, lambda door: _new_link(console(door, "sign-in-link"), chosen, person, address))
     _report(options, made, made["link"])
@@ -647,7 +647,7 @@ def _parser() -> argparse.ArgumentParser:
     linking = add("sign-in-link", sign_in_link, parents=[reports])
     linking.add_argument("--email", help="the user's email; without it, the only active admin")
     linking.add_argument(
-        "--at", default="", metavar="URL", help="where Tollgate is; http://localhost and PORT if not said"
+        "--at", default="", metavar="URL", help="where Tollgate is; http://127.0.0.1 and PORT if not said"
     )
     add("sweep", sweep, parents=[reports])
     auditing = add("audit", audit, parents=[reports]).add_mutually_exclusive_group()

@@ -1163,6 +1163,8 @@ create table tollgate.tallies (
   charge_nanos bigint not null,
   cost_nanos bigint not null,
   last_at timestamptz not null,
+  cached_tokens bigint not null default 0,
+  reasoning_tokens bigint not null default 0,
   primary key (cut, start, org_id, user_id, key_id, model, upstream)
 )
 partition by list (cut);
@@ -1296,7 +1298,9 @@ create type tollgate.usage as (
   completion_tokens bigint,
   charge_nanos bigint,
   cost_nanos bigint,
-  last_at timestamptz
+  last_at timestamptz,
+  cached_tokens bigint,
+  reasoning_tokens bigint
 );
 
 comment on type tollgate.usage is 'What was used, by any of the columns start to upstream; the others are null.';
@@ -7291,7 +7295,7 @@ begin
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
-        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
+        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at, u.cached_tokens, u.reasoning_tokens
       from used u
       order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
@@ -7308,8 +7312,8 @@ begin
     'total', (select count(*) from used),
     'totals', tollgate.measures((
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
-        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
-      from used u
+        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null,
+        sum(u.cached_tokens), sum(u.reasoning_tokens))::tollgate.usage from used u
     ), everyone) || jsonb_build_object('refunded_nanos', tollgate.sum_of(refunds)),
     'unknown', past.place is null
   ) into answer
@@ -7351,7 +7355,7 @@ as $$
       min(u.key_id) filter (where r.place < 6), min(u.model) filter (where r.place < 6),
       min(u.upstream) filter (where r.place < 6),
       sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated), sum(u.prompt_tokens), sum(u.completion_tokens),
-      sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at)
+      sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at), sum(u.cached_tokens), sum(u.reasoning_tokens)
     )::tollgate.usage as used
     from used u
     join ranked r on r.name = u.name
@@ -7372,7 +7376,8 @@ as $$
       u.start, null, null, null, null, null,
       u.requests - l.requests, u.errors - l.errors, u.streamed - l.streamed, u.estimated - l.estimated,
       u.prompt_tokens - l.prompt_tokens, u.completion_tokens - l.completion_tokens,
-      u.charge_nanos - l.charge_nanos, u.cost_nanos - l.cost_nanos, null
+      u.charge_nanos - l.charge_nanos, u.cost_nanos - l.cost_nanos, null,
+      u.cached_tokens - l.cached_tokens, u.reasoning_tokens - l.reasoning_tokens
     )::tollgate.usage
     from tollgate.usage_by(array[bucket], since, until, filters) u
     cross join lateral (
@@ -7380,7 +7385,9 @@ as $$
         coalesce(sum((l.used).streamed), 0) as streamed, coalesce(sum((l.used).estimated), 0) as estimated,
         coalesce(sum((l.used).prompt_tokens), 0) as prompt_tokens,
         coalesce(sum((l.used).completion_tokens), 0) as completion_tokens,
-        coalesce(sum((l.used).charge_nanos), 0) as charge_nanos, coalesce(sum((l.used).cost_nanos), 0) as cost_nanos
+        coalesce(sum((l.used).charge_nanos), 0) as charge_nanos, coalesce(sum((l.used).cost_nanos), 0) as cost_nanos,
+        coalesce(sum((l.used).cached_tokens), 0) as cached_tokens,
+        coalesce(sum((l.used).reasoning_tokens), 0) as reasoning_tokens
       from largest l
       where (l.used).start = u.start
     ) l
@@ -7442,80 +7449,6 @@ comment on function public.tollgate_usage_series(jsonb, text, jsonb, boolean) is
   'Usage in every minute, hour or day from a time, moved back to where its bucket begins, until before another, empty ones included; the server bounds how many. Everyone''s for admins, or the caller''s org''s without what it cost us. `filters`: from (needed), to, org_id, user_id, key_id, model, upstream, and `by` for the same by one of model, key, user, org, upstream as `groups`. Refuses: as recognise(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_usage_series(jsonb, text, jsonb, boolean)');
-
-
--- schemas/10_usage/corrections.sql
-
--- Corrects tallies of requests that changed after they were rolled up.
-
-create function tollgate.tally_correction(was tollgate.requests, now_is tollgate.requests) returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  until timestamptz;
-begin
-  select r.rolled_until into until from tollgate.rolled r for share; -- waits for a step of rolling up
-  if was.created_at >= until
-    or exists (select from tollgate.late_requests l where l.request_id = was.id)
-  then
-    return; -- not counted yet
-  end if;
-  update tollgate.tallies t set
-    estimated = t.estimated - was.estimated::integer + now_is.estimated::integer,
-    prompt_tokens = t.prompt_tokens - coalesce(was.prompt_tokens, 0) + coalesce(now_is.prompt_tokens, 0),
-    completion_tokens =
-      t.completion_tokens - coalesce(was.completion_tokens, 0) + coalesce(now_is.completion_tokens, 0),
-    charge_nanos = t.charge_nanos - coalesce(was.charge_nanos, 0) + coalesce(now_is.charge_nanos, 0),
-    cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0)
-  from tollgate.cuts() c
-  where t.cut = c.cut and t.start = date_trunc(c.unit, was.created_at, 'UTC')
-    and t.org_id = case when c.people then was.org_id else '' end
-    and t.user_id = case when c.people then was.user_id else '' end
-    and t.key_id = case when c.people then was.key_id else '' end
-    and t.model = case when c.models then was.model else '' end
-    and t.upstream = case when c.models then coalesce(was.upstream, '') else '' end;
-end
-$$;
-
-comment on function tollgate.tally_correction(tollgate.requests, tollgate.requests) is
-  'Corrects the tallies, in all cuts, after a request changed; a request that is not rolled up yet needs no correction. Locks the row of tollgate.rolled against rolling up.';
-
-
-create function tollgate.roll_up_again(since timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  state tollgate.rolled;
-  beginning timestamptz;
-begin
-  select r.* into state from tollgate.rolled r for no key update;
-  beginning := date_trunc('day', since, 'UTC');
-  if beginning < state.dropped_until then
-    beginning := tollgate.first_of('day', state.dropped_until);
-  end if;
-  delete from tollgate.tallies t
-  where t.start >= beginning or t.cut like 'month%' and t.start >= date_trunc('month', beginning, 'UTC');
-  -- The month is counted again from its days that stay.
-  insert into tollgate.tallies
-  select replace(t.cut, 'day', 'month'), date_trunc('month', beginning, 'UTC'),
-    t.org_id, t.user_id, t.key_id, t.model, t.upstream,
-    sum(t.requests), sum(t.errors), sum(t.streamed), sum(t.estimated), sum(t.prompt_tokens), sum(t.completion_tokens),
-    sum(t.charge_nanos), sum(t.cost_nanos), max(t.last_at)
-  from tollgate.tallies t
-  where t.cut in ('day', 'day_model', 'day_key')
-    and t.start >= date_trunc('month', beginning, 'UTC') and t.start < beginning
-  group by 1, 2, 3, 4, 5, 6, 7;
-  delete from tollgate.latencies t where t.start >= beginning;
-  delete from tollgate.key_latencies t where t.start >= beginning;
-  delete from tollgate.late_requests l where l.created_at >= beginning;
-  update tollgate.rolled set rolled_until = least(rolled_until, beginning);
-end
-$$;
-
-comment on function tollgate.roll_up_again(timestamptz) is
-  'Deletes what was rolled up from the day of a moment on, so that it is counted again: for use after an import of requests. Days whose requests were dropped stay as they are. Locks the row of tollgate.rolled.';
 
 
 -- schemas/10_usage/latency.sql
@@ -7802,7 +7735,8 @@ select tollgate.expose('public.tollgate_keys_with_usage(jsonb, jsonb, integer, t
 --   until    to before here; null is until now
 --   filters  org_id, user_id, key_id, model, upstream, each optional
 -- A row: start (of the minute, hour, day or month, UTC), org_id, user_id, key_id, model, upstream (null unless asked
--- for), requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at.
+-- for), requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at,
+-- cached_tokens (of the prompt), reasoning_tokens (of the completion).
 --
 -- It is stable, so it reads one snapshot: rolled up rows and the others add up exactly. A request counts at the time of its
 -- admission, from then on, with what is known of it. Whole days and months are cheap, and so is all time; minutes and
@@ -7925,11 +7859,13 @@ declare
     select t.created_at as start, t.org_id, t.user_id, t.key_id, t.model, coalesce(t.upstream, '') as upstream,
       1 as requests, ((t.error_code is not null or t.status >= 400) is true)::integer as errors,
       t.streamed::integer as streamed, t.estimated::integer as estimated,
-      t.prompt_tokens::bigint, t.completion_tokens::bigint, t.charge_nanos::bigint, t.cost_nanos::bigint, t.created_at as last_at
+      t.prompt_tokens::bigint, t.completion_tokens::bigint, t.charge_nanos::bigint, t.cost_nanos::bigint, t.created_at as last_at,
+      tollgate.cached_tokens(t.usage, t.prompt_tokens) as cached_tokens,
+      tollgate.reasoning_tokens(t.usage, t.completion_tokens) as reasoning_tokens
     from tollgate.requests t where $raw$;
   tallied constant text := $tallied$
     select t.start, t.org_id, t.user_id, t.key_id, t.model, t.upstream, t.requests, t.errors, t.streamed, t.estimated,
-      t.prompt_tokens, t.completion_tokens, t.charge_nanos, t.cost_nanos, t.last_at
+      t.prompt_tokens, t.completion_tokens, t.charge_nanos, t.cost_nanos, t.last_at, t.cached_tokens, t.reasoning_tokens
     from tollgate.tallies t where $tallied$;
   selected constant text := concat_ws(', ',
     case when unit is null then 'null::timestamptz' else format('date_trunc(%L, t.start, ''UTC'')', unit) end,
@@ -7954,7 +7890,8 @@ begin
         coalesce(sum(t.requests), 0)::bigint, coalesce(sum(t.errors), 0)::bigint,
         coalesce(sum(t.streamed), 0)::bigint, coalesce(sum(t.estimated), 0)::bigint,
         coalesce(sum(t.prompt_tokens), 0)::bigint, coalesce(sum(t.completion_tokens), 0)::bigint,
-        coalesce(sum(t.charge_nanos), 0)::bigint, coalesce(sum(t.cost_nanos), 0)::bigint, max(t.last_at)
+        coalesce(sum(t.charge_nanos), 0)::bigint, coalesce(sum(t.cost_nanos), 0)::bigint, max(t.last_at),
+        coalesce(sum(t.cached_tokens), 0)::bigint, coalesce(sum(t.reasoning_tokens), 0)::bigint
       from (%2$s) t
       group by %3$s
     $query$,
@@ -8050,24 +7987,6 @@ comment on function tollgate.sum_of(jsonb) is 'All refunds of refunds_of() toget
 
 -- Lists of requests.
 
-create function tollgate.cached_tokens(usage jsonb) returns numeric
-language sql
-immutable
-set search_path = ''
-as $$
-  select coalesce(sum(c.value::text::numeric), 0)
-  from (values
-    (usage #> '{prompt_tokens_details,cached_tokens}'),
-    (usage #> '{input_tokens_details,cached_tokens}'),
-    (usage #> '{cache_read_input_tokens}')
-  ) c (value)
-  where jsonb_typeof(c.value) = 'number'
-$$;
-
-comment on function tollgate.cached_tokens(jsonb) is
-  'How many tokens of the prompt the upstream found in its cache. Upstreams report it in one of three fields.';
-
-
 create function tollgate.request_shown(r tollgate.requests) returns jsonb
 language plpgsql
 stable
@@ -8096,7 +8015,8 @@ begin
     'prompt_tokens', r.prompt_tokens,
     'completion_tokens', r.completion_tokens,
     'cached', r.cached,
-    'cached_tokens', tollgate.cached_tokens(r.usage),
+    'cached_tokens', tollgate.cached_tokens(r.usage, r.prompt_tokens),
+    'reasoning_tokens', tollgate.reasoning_tokens(r.usage, r.completion_tokens),
     'charge_nanos', r.charge_nanos,
     'cost_nanos', r.cost_nanos,
     'generation_id', r.generation_id,
@@ -8151,7 +8071,7 @@ as $$
       and ($1 ->> 'cached' is null or coalesce(e.cached, false) = ($1 ->> 'cached')::boolean)
       and (
         $1 ->> 'prompt_cached' is null
-        or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'prompt_cached')::boolean
+        or (tollgate.cached_tokens(e.usage, e.prompt_tokens) > 0) = ($1 ->> 'prompt_cached')::boolean
       )
       and case
         when $1 ->> 'status' is null then true
@@ -8202,278 +8122,6 @@ comment on function public.tollgate_requests(jsonb, jsonb, integer, boolean) is
   'A page of requests: everyone''s for admins, or those of the caller''s org without what they cost us. `filters`: model, key_id, user_id, org_id, upstream, endpoint, status (a code, or 4xx), state, streamed, estimated, quarantined, cached, prompt_cached, from, to, sort (created_at), cursor, offset. A page may be short, or empty, while next_cursor says that there is more to read. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_requests(jsonb, jsonb, integer, boolean)');
-
-
--- schemas/10_usage/roll_up.sql
-
--- Rolls requests up into tallies and latencies, and transfers into flows.
---
--- The sweeper calls public.tollgate_roll_up_usage(page_size), which takes one bounded step, until it stops answering
--- "more". Requests that are still open are left out by id, and counted when they have ended.
-
-create function tollgate.ended_requests(since timestamptz, until timestamptz, page_size integer)
-returns setof tollgate.requests
-language sql
-set search_path = ''
-as $$
-  with ripe as (
-    delete from tollgate.late_requests l
-    using tollgate.requests r
-    where r.id = l.request_id and r.settled_at is not null
-      and l.request_id in (
-        select o.request_id
-        from tollgate.late_requests o
-        join tollgate.requests q on q.id = o.request_id
-        where q.settled_at is not null
-        limit page_size
-      )
-    returning r.*
-  ),
-  fresh as (
-    select r.* from tollgate.requests r where r.created_at >= since and r.created_at < until
-  ),
-  late as (
-    insert into tollgate.late_requests (request_id, created_at)
-    select f.id, f.created_at from fresh f where f.settled_at is null
-  )
-  select f.* from fresh f where f.settled_at is not null
-  union all
-  select r.* from ripe r
-$$;
-
-comment on function tollgate.ended_requests(timestamptz, timestamptz, integer) is
-  'The requests made in a time that have ended, and a page of late ones that have ended since. Those of the time that are still open become late ones. Expects the row of tollgate.rolled to be locked.';
-
-
-create function tollgate.rolled_until(state tollgate.rolled, horizon timestamptz, page_size integer) returns timestamptz
-language sql
-stable
-set search_path = ''
-as $$
-  -- More than a page at one moment would never move on.
-  select greatest(state.rolled_until, least(horizon, greatest(
-    state.rolled_until + interval '1 microsecond',
-    coalesce((
-      select r.created_at
-      from tollgate.requests r
-      where r.created_at >= state.rolled_until and r.created_at < horizon
-      order by r.created_at
-      offset page_size
-      limit 1
-    ), horizon)
-  )))
-$$;
-
-comment on function tollgate.rolled_until(tollgate.rolled, timestamptz, integer) is
-  'Where the next step of rolling up ends: after about page_size requests, or at the horizon.';
-
-
-create function tollgate.cuts() returns table (cut text, unit text, people boolean, models boolean)
-language sql
-immutable
-rows 8
-set search_path = ''
-as $$
-  values
-    ('hour', 'hour', true, true),
-    ('hour_model', 'hour', false, true),
-    ('day', 'day', true, true),
-    ('day_model', 'day', false, true),
-    ('day_key', 'day', true, false),
-    ('month', 'month', true, true),
-    ('month_model', 'month', false, true),
-    ('month_key', 'month', true, false)
-$$;
-
-comment on function tollgate.cuts() is
-  'The cuts of tollgate.tallies: the length of each, and whether it tells people (org, user, key) and models (and upstreams) apart.';
-
-
-create function tollgate.add_tallies(hours tollgate.usage[]) returns void
-language sql
-set search_path = ''
-as $$
-  insert into tollgate.tallies as t (
-    cut, start, org_id, user_id, key_id, model, upstream,
-    requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at
-  )
-  select c.cut, date_trunc(c.unit, h.start, 'UTC'),
-    case when c.people then h.org_id else '' end,
-    case when c.people then h.user_id else '' end,
-    case when c.people then h.key_id else '' end,
-    case when c.models then h.model else '' end,
-    case when c.models then h.upstream else '' end,
-    sum(h.requests), sum(h.errors), sum(h.streamed), sum(h.estimated), sum(h.prompt_tokens),
-    sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at)
-  from unnest(hours) h
-  cross join tollgate.cuts() c
-  group by 1, 2, 3, 4, 5, 6, 7
-  order by 1, 2, 3, 4, 5, 6, 7
-  on conflict on constraint tallies_pkey do update set
-    requests = t.requests + excluded.requests,
-    errors = t.errors + excluded.errors,
-    streamed = t.streamed + excluded.streamed,
-    estimated = t.estimated + excluded.estimated,
-    prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
-    completion_tokens = t.completion_tokens + excluded.completion_tokens,
-    charge_nanos = t.charge_nanos + excluded.charge_nanos,
-    cost_nanos = t.cost_nanos + excluded.cost_nanos,
-    last_at = greatest(t.last_at, excluded.last_at)
-$$;
-
-comment on function tollgate.add_tallies(tollgate.usage[]) is
-  'Adds what was used in hours, by org, user, key, model and upstream, to the tallies of all cuts.';
-
-
-create function tollgate.roll_up(horizon timestamptz, page_size integer) returns jsonb
-language plpgsql
-set search_path = ''
-set jit = off
-set work_mem = '32MB'
-as $$
-declare
-  state tollgate.rolled;
-  upto timestamptz;
-  counted bigint;
-begin
-  select r.* into state from tollgate.rolled r for no key update skip locked;
-  if not found then
-    return '{"requests": 0, "more": false}';
-  end if;
-  if state.rolled_until = '-infinity' then
-    select date_trunc('hour', least(min(r.created_at), horizon), 'UTC') into state.rolled_until from tollgate.requests r;
-  end if;
-  upto := tollgate.rolled_until(state, horizon, page_size);
-
-  with ended as materialized (
-    select date_trunc('hour', e.created_at, 'UTC') as hour, e.org_id, e.user_id, e.key_id, e.model,
-      coalesce(e.upstream, '') as upstream, e.created_at, e.streamed, e.estimated, e.prompt_tokens, e.completion_tokens,
-      e.charge_nanos, e.cost_nanos, e.first_token_ms, e.duration_ms,
-      (e.error_code is not null or e.status >= 400) is true as failed
-    from tollgate.ended_requests(state.rolled_until, upto, page_size) e
-  ),
-  tallied as (
-    select tollgate.add_tallies(array_agg(h::tollgate.usage)) from (
-      select e.hour as start, e.org_id, e.user_id, e.key_id, e.model, e.upstream,
-        count(*) as requests,
-        count(*) filter (where e.failed) as errors,
-        count(*) filter (where e.streamed) as streamed,
-        count(*) filter (where e.estimated) as estimated,
-        coalesce(sum(e.prompt_tokens), 0)::bigint as prompt_tokens,
-        coalesce(sum(e.completion_tokens), 0)::bigint as completion_tokens,
-        coalesce(sum(e.charge_nanos), 0)::bigint as charge_nanos,
-        coalesce(sum(e.cost_nanos), 0)::bigint as cost_nanos,
-        max(e.created_at) as last_at
-      from ended e
-      group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
-    ) h
-  ),
-  timed as (
-    select tollgate.add_latencies(array_agg(row(
-      e.hour, e.org_id, e.key_id, e.user_id, e.model, e.upstream, k.kind, k.ms,
-      floor(ln(greatest(k.ms, 1)::double precision) / ln(1.05::double precision))
-    )::tollgate.duration))
-    from ended e
-    cross join lateral (values ('whole', e.duration_ms), ('first_token', e.first_token_ms)) k (kind, ms)
-    where k.ms is not null and not e.failed
-  )
-  select (select count(*) from ended) into counted from tallied, timed; -- which are read, since only then they are run
-
-  update tollgate.rolled set rolled_until = upto;
-  return jsonb_build_object('requests', counted, 'more', upto < horizon or counted >= page_size);
-end
-$$;
-
-comment on function tollgate.roll_up(timestamptz, integer) is
-  'Counts at most about page_size requests made before the horizon, and as many late ones that have ended since: each exactly once, even when two try at the same time. `more` says whether to call again. Locks the row of tollgate.rolled; when another transaction has it, does nothing.';
-
-
-create function tollgate.roll_up_flows(page_size integer) returns boolean
-language plpgsql
-set search_path = ''
-as $$
-declare
-  upto bigint;
-  counted bigint;
-begin
-  with page as materialized (
-    select t.position, t.created_at, t.kind, t.debit, t.credit, t.amount_nanos
-    from tollgate.rolled r, tollgate.transfers t
-    where t.position > r.flowed_until and t.position <= r.complete_position
-    order by t.position
-    limit page_size
-  ),
-  summed as (
-    insert into tollgate.flows as f (hour, kind, debit, credit, transfers, amount_nanos)
-    select date_trunc('hour', p.created_at, 'UTC'), p.kind, p.debit, p.credit, count(*), sum(p.amount_nanos)
-    from page p
-    group by 1, 2, 3, 4
-    on conflict (hour, kind, debit, credit) do update set
-      transfers = f.transfers + excluded.transfers,
-      amount_nanos = f.amount_nanos + excluded.amount_nanos
-  )
-  select max(p.position), count(*) into upto, counted from page p;
-  update tollgate.rolled set flowed_until = upto where upto is not null;
-  return counted >= page_size;
-end
-$$;
-
-comment on function tollgate.roll_up_flows(integer) is
-  'Adds a page of transfers to the flows, each exactly once, in the order of the ledger. Tells whether there may be more. Expects the row of tollgate.rolled to be locked.';
-
-
-create function public.tollgate_roll_up_usage(page_size integer) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  -- Read before this transaction gets an id. The transactions that drew these positions had theirs before: they lock the org first.
-  newest constant bigint := (
-    select case when s.is_called then s.last_value else 0 end from tollgate.transfers_position_seq s
-  );
-  state tollgate.rolled;
-  more_flows boolean;
-  counted jsonb;
-  horizon timestamptz;
-begin
-  select r.* into state from tollgate.rolled r for no key update skip locked;
-  if not found then
-    return '{"requests": 0, "more": false}';
-  end if;
-  -- Admission gets its transaction id before it reads the clock, so requests made before a mark belong to transactions older
-  -- than that of the mark. No admission takes an hour: an older transaction that still runs is something else.
-  if state.marked_xid <= pg_snapshot_xmin(pg_current_snapshot()) or state.marked_at < now() - interval '1 hour' then
-    state.complete_until := state.marked_at;
-    state.complete_position := state.marked_position;
-    state.marked_xid := null;
-  end if;
-  if state.marked_xid is null then
-    state.marked_at := now();
-    state.marked_position := newest;
-    state.marked_xid := pg_current_xact_id();
-  end if;
-  update tollgate.rolled set
-    marked_at = state.marked_at, marked_xid = state.marked_xid, complete_until = state.complete_until,
-    marked_position = state.marked_position, complete_position = state.complete_position;
-  more_flows := tollgate.roll_up_flows(page_size);
-  -- The current hour is rolled up in whole pages, so that readers find few requests that are not counted yet. Less than a
-  -- page would not be worth it: the cost is that of the orgs, keys and models in it.
-  horizon := case when exists (
-    select from tollgate.requests r
-    where r.created_at >= state.rolled_until and r.created_at < state.complete_until
-    order by r.created_at
-    offset page_size
-  ) then state.complete_until else date_trunc('hour', state.complete_until, 'UTC') end;
-  counted := tollgate.roll_up(horizon, page_size);
-  return counted || jsonb_build_object('more', more_flows or (counted -> 'more')::boolean);
-end
-$$;
-
-comment on function public.tollgate_roll_up_usage(integer) is
-  'One bounded step of rolling up, a page of requests and a page of transfers: hours that are over, and full pages of the current hour, up to where all rows are known to be committed. Answers {"requests", "more"}; to be called again while there is more. Refuses nothing. Locks the row of tollgate.rolled; when another transaction has it, does nothing.';
-
-select tollgate.expose('public.tollgate_roll_up_usage(integer)');
 
 
 -- schemas/10_usage/shown.sql
@@ -8530,6 +8178,8 @@ as $$
     'estimated', coalesce(used.estimated, 0),
     'prompt_tokens', coalesce(used.prompt_tokens, 0),
     'completion_tokens', coalesce(used.completion_tokens, 0),
+    'cached_tokens', coalesce(used.cached_tokens, 0),
+    'reasoning_tokens', coalesce(used.reasoning_tokens, 0),
     'charge_nanos', m.charge
   ) || case when everyone then jsonb_build_object(
     'cost_nanos', m.cost,
@@ -8589,6 +8239,44 @@ $$;
 
 comment on function tollgate.used_since(timestamptz, jsonb) is
   'What was used from a moment on (null is the beginning), the model with the most requests, and the time of the last request.';
+
+
+-- schemas/10_usage/token_details.sql
+
+-- What the usage of an answer says of its tokens. The columns of a request have their sums only.
+
+create function tollgate.cached_tokens(usage jsonb, prompt_tokens bigint) returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return least(coalesce(prompt_tokens, 0), greatest(0, coalesce(
+    jsonb_path_query_first(usage, '$.*.cached_tokens ? (@.type() == "number")'),
+    jsonb_path_query_first(usage, '$.cache_read_input_tokens ? (@.type() == "number")')
+  )::numeric));
+end
+$$;
+
+comment on function tollgate.cached_tokens(jsonb, bigint) is
+  'How many tokens of the prompt the upstream read from its cache, as chat completions, Responses or Messages state it: never more than the prompt has.';
+
+
+create function tollgate.reasoning_tokens(usage jsonb, completion_tokens bigint) returns bigint
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return least(coalesce(completion_tokens, 0), greatest(0, coalesce(
+    jsonb_path_query_first(usage, '$.*.reasoning_tokens ? (@.type() == "number")'),
+    jsonb_path_query_first(usage, '$.*.thinking_tokens ? (@.type() == "number")')
+  )::numeric));
+end
+$$;
+
+comment on function tollgate.reasoning_tokens(jsonb, bigint) is
+  'How many tokens of the completion were reasoning, as chat completions, Responses or Messages state it: never more than the completion has.';
 
 
 -- schemas/11_cache/entries.sql
@@ -9108,6 +8796,364 @@ comment on function public.tollgate_drop_old_contents(integer, integer) is
   'Deletes a batch of content that is older than so many days (at least one); to be called again while it answers "more". Refuses nothing. Locks the deleted rows, skipping locked ones.';
 
 select tollgate.expose('public.tollgate_drop_old_contents(integer, integer)');
+
+
+-- schemas/11_rollup/corrections.sql
+
+-- Corrects tallies of requests that changed after they were rolled up.
+
+create function tollgate.tally_correction(was tollgate.requests, now_is tollgate.requests) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  until timestamptz;
+begin
+  select r.rolled_until into until from tollgate.rolled r for share; -- waits for a step of rolling up
+  if was.created_at >= until
+    or exists (select from tollgate.late_requests l where l.request_id = was.id)
+  then
+    return; -- not counted yet
+  end if;
+  update tollgate.tallies t set
+    estimated = t.estimated - was.estimated::integer + now_is.estimated::integer,
+    prompt_tokens = t.prompt_tokens - coalesce(was.prompt_tokens, 0) + coalesce(now_is.prompt_tokens, 0),
+    completion_tokens =
+      t.completion_tokens - coalesce(was.completion_tokens, 0) + coalesce(now_is.completion_tokens, 0),
+    charge_nanos = t.charge_nanos - coalesce(was.charge_nanos, 0) + coalesce(now_is.charge_nanos, 0),
+    cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0),
+    cached_tokens = t.cached_tokens - tollgate.cached_tokens(was.usage, was.prompt_tokens)
+      + tollgate.cached_tokens(now_is.usage, now_is.prompt_tokens),
+    reasoning_tokens = t.reasoning_tokens - tollgate.reasoning_tokens(was.usage, was.completion_tokens)
+      + tollgate.reasoning_tokens(now_is.usage, now_is.completion_tokens)
+  from tollgate.cuts() c
+  where t.cut = c.cut and t.start = date_trunc(c.unit, was.created_at, 'UTC')
+    and t.org_id = case when c.people then was.org_id else '' end
+    and t.user_id = case when c.people then was.user_id else '' end
+    and t.key_id = case when c.people then was.key_id else '' end
+    and t.model = case when c.models then was.model else '' end
+    and t.upstream = case when c.models then coalesce(was.upstream, '') else '' end;
+end
+$$;
+
+comment on function tollgate.tally_correction(tollgate.requests, tollgate.requests) is
+  'Corrects the tallies, in all cuts, after a request changed; a request that is not rolled up yet needs no correction. Locks the row of tollgate.rolled against rolling up.';
+
+
+create function tollgate.roll_up_again(since timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  state tollgate.rolled;
+  beginning timestamptz;
+begin
+  select r.* into state from tollgate.rolled r for no key update;
+  beginning := date_trunc('day', since, 'UTC');
+  if beginning < state.dropped_until then
+    beginning := tollgate.first_of('day', state.dropped_until);
+  end if;
+  delete from tollgate.tallies t
+  where t.start >= beginning or t.cut like 'month%' and t.start >= date_trunc('month', beginning, 'UTC');
+  -- The month is counted again from its days that stay.
+  insert into tollgate.tallies
+  select replace(t.cut, 'day', 'month'), date_trunc('month', beginning, 'UTC'),
+    t.org_id, t.user_id, t.key_id, t.model, t.upstream,
+    sum(t.requests), sum(t.errors), sum(t.streamed), sum(t.estimated), sum(t.prompt_tokens), sum(t.completion_tokens),
+    sum(t.charge_nanos), sum(t.cost_nanos), max(t.last_at), sum(t.cached_tokens), sum(t.reasoning_tokens)
+  from tollgate.tallies t
+  where t.cut in ('day', 'day_model', 'day_key')
+    and t.start >= date_trunc('month', beginning, 'UTC') and t.start < beginning
+  group by 1, 2, 3, 4, 5, 6, 7;
+  delete from tollgate.latencies t where t.start >= beginning;
+  delete from tollgate.key_latencies t where t.start >= beginning;
+  delete from tollgate.late_requests l where l.created_at >= beginning;
+  update tollgate.rolled set rolled_until = least(rolled_until, beginning);
+end
+$$;
+
+comment on function tollgate.roll_up_again(timestamptz) is
+  'Deletes what was rolled up from the day of a moment on, so that it is counted again: for use after an import of requests. Days whose requests were dropped stay as they are. Locks the row of tollgate.rolled.';
+
+
+-- schemas/11_rollup/roll_up.sql
+
+-- Rolls requests up into tallies and latencies, and transfers into flows.
+--
+-- The sweeper calls public.tollgate_roll_up_usage(page_size), which takes one bounded step, until it stops answering
+-- "more". Requests that are still open are left out by id, and counted when they have ended.
+
+create function tollgate.ended_requests(since timestamptz, until timestamptz, page_size integer)
+returns setof tollgate.requests
+language sql
+set search_path = ''
+as $$
+  with ripe as (
+    delete from tollgate.late_requests l
+    using tollgate.requests r
+    where r.id = l.request_id and r.settled_at is not null
+      and l.request_id in (
+        select o.request_id
+        from tollgate.late_requests o
+        join tollgate.requests q on q.id = o.request_id
+        where q.settled_at is not null
+        limit page_size
+      )
+    returning r.*
+  ),
+  fresh as (
+    select r.* from tollgate.requests r where r.created_at >= since and r.created_at < until
+  ),
+  late as (
+    insert into tollgate.late_requests (request_id, created_at)
+    select f.id, f.created_at from fresh f where f.settled_at is null
+  )
+  select f.* from fresh f where f.settled_at is not null
+  union all
+  select r.* from ripe r
+$$;
+
+comment on function tollgate.ended_requests(timestamptz, timestamptz, integer) is
+  'The requests made in a time that have ended, and a page of late ones that have ended since. Those of the time that are still open become late ones. Expects the row of tollgate.rolled to be locked.';
+
+
+create function tollgate.rolled_until(state tollgate.rolled, horizon timestamptz, page_size integer) returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  -- More than a page at one moment would never move on.
+  select greatest(state.rolled_until, least(horizon, greatest(
+    state.rolled_until + interval '1 microsecond',
+    coalesce((
+      select r.created_at
+      from tollgate.requests r
+      where r.created_at >= state.rolled_until and r.created_at < horizon
+      order by r.created_at
+      offset page_size
+      limit 1
+    ), horizon)
+  )))
+$$;
+
+comment on function tollgate.rolled_until(tollgate.rolled, timestamptz, integer) is
+  'Where the next step of rolling up ends: after about page_size requests, or at the horizon.';
+
+
+create function tollgate.cuts() returns table (cut text, unit text, people boolean, models boolean)
+language sql
+immutable
+rows 8
+set search_path = ''
+as $$
+  values
+    ('hour', 'hour', true, true),
+    ('hour_model', 'hour', false, true),
+    ('day', 'day', true, true),
+    ('day_model', 'day', false, true),
+    ('day_key', 'day', true, false),
+    ('month', 'month', true, true),
+    ('month_model', 'month', false, true),
+    ('month_key', 'month', true, false)
+$$;
+
+comment on function tollgate.cuts() is
+  'The cuts of tollgate.tallies: the length of each, and whether it tells people (org, user, key) and models (and upstreams) apart.';
+
+
+create function tollgate.add_tallies(hours tollgate.usage[]) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.tallies as t (
+    cut, start, org_id, user_id, key_id, model, upstream,
+    requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at,
+    cached_tokens, reasoning_tokens
+  )
+  select c.cut, date_trunc(c.unit, h.start, 'UTC'),
+    case when c.people then h.org_id else '' end,
+    case when c.people then h.user_id else '' end,
+    case when c.people then h.key_id else '' end,
+    case when c.models then h.model else '' end,
+    case when c.models then h.upstream else '' end,
+    sum(h.requests), sum(h.errors), sum(h.streamed), sum(h.estimated), sum(h.prompt_tokens),
+    sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at),
+    sum(h.cached_tokens), sum(h.reasoning_tokens)
+  from unnest(hours) h
+  cross join tollgate.cuts() c
+  group by 1, 2, 3, 4, 5, 6, 7
+  order by 1, 2, 3, 4, 5, 6, 7
+  on conflict on constraint tallies_pkey do update set
+    requests = t.requests + excluded.requests,
+    errors = t.errors + excluded.errors,
+    streamed = t.streamed + excluded.streamed,
+    estimated = t.estimated + excluded.estimated,
+    prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = t.completion_tokens + excluded.completion_tokens,
+    charge_nanos = t.charge_nanos + excluded.charge_nanos,
+    cost_nanos = t.cost_nanos + excluded.cost_nanos,
+    last_at = greatest(t.last_at, excluded.last_at),
+    cached_tokens = t.cached_tokens + excluded.cached_tokens,
+    reasoning_tokens = t.reasoning_tokens + excluded.reasoning_tokens
+$$;
+
+comment on function tollgate.add_tallies(tollgate.usage[]) is
+  'Adds what was used in hours, by org, user, key, model and upstream, to the tallies of all cuts.';
+
+
+create function tollgate.roll_up(horizon timestamptz, page_size integer) returns jsonb
+language plpgsql
+set search_path = ''
+set jit = off
+set work_mem = '32MB'
+as $$
+declare
+  state tollgate.rolled;
+  upto timestamptz;
+  counted bigint;
+begin
+  select r.* into state from tollgate.rolled r for no key update skip locked;
+  if not found then
+    return '{"requests": 0, "more": false}';
+  end if;
+  if state.rolled_until = '-infinity' then
+    select date_trunc('hour', least(min(r.created_at), horizon), 'UTC') into state.rolled_until from tollgate.requests r;
+  end if;
+  upto := tollgate.rolled_until(state, horizon, page_size);
+
+  with ended as materialized (
+    select date_trunc('hour', e.created_at, 'UTC') as hour, e.org_id, e.user_id, e.key_id, e.model,
+      coalesce(e.upstream, '') as upstream, e.created_at, e.streamed, e.estimated, e.prompt_tokens, e.completion_tokens,
+      e.charge_nanos, e.cost_nanos, e.first_token_ms, e.duration_ms,
+      tollgate.cached_tokens(e.usage, e.prompt_tokens) as cached_tokens,
+      tollgate.reasoning_tokens(e.usage, e.completion_tokens) as reasoning_tokens,
+      (e.error_code is not null or e.status >= 400) is true as failed
+    from tollgate.ended_requests(state.rolled_until, upto, page_size) e
+  ),
+  tallied as (
+    select tollgate.add_tallies(array_agg(h::tollgate.usage)) from (
+      select e.hour as start, e.org_id, e.user_id, e.key_id, e.model, e.upstream,
+        count(*) as requests,
+        count(*) filter (where e.failed) as errors,
+        count(*) filter (where e.streamed) as streamed,
+        count(*) filter (where e.estimated) as estimated,
+        coalesce(sum(e.prompt_tokens), 0)::bigint as prompt_tokens,
+        coalesce(sum(e.completion_tokens), 0)::bigint as completion_tokens,
+        coalesce(sum(e.charge_nanos), 0)::bigint as charge_nanos,
+        coalesce(sum(e.cost_nanos), 0)::bigint as cost_nanos,
+        max(e.created_at) as last_at,
+        sum(e.cached_tokens)::bigint as cached_tokens,
+        sum(e.reasoning_tokens)::bigint as reasoning_tokens
+      from ended e
+      group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
+    ) h
+  ),
+  timed as (
+    select tollgate.add_latencies(array_agg(row(
+      e.hour, e.org_id, e.key_id, e.user_id, e.model, e.upstream, k.kind, k.ms,
+      floor(ln(greatest(k.ms, 1)::double precision) / ln(1.05::double precision))
+    )::tollgate.duration))
+    from ended e
+    cross join lateral (values ('whole', e.duration_ms), ('first_token', e.first_token_ms)) k (kind, ms)
+    where k.ms is not null and not e.failed
+  )
+  select (select count(*) from ended) into counted from tallied, timed; -- which are read, since only then they are run
+
+  update tollgate.rolled set rolled_until = upto;
+  return jsonb_build_object('requests', counted, 'more', upto < horizon or counted >= page_size);
+end
+$$;
+
+comment on function tollgate.roll_up(timestamptz, integer) is
+  'Counts at most about page_size requests made before the horizon, and as many late ones that have ended since: each exactly once, even when two try at the same time. `more` says whether to call again. Locks the row of tollgate.rolled; when another transaction has it, does nothing.';
+
+
+create function tollgate.roll_up_flows(page_size integer) returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  upto bigint;
+  counted bigint;
+begin
+  with page as materialized (
+    select t.position, t.created_at, t.kind, t.debit, t.credit, t.amount_nanos
+    from tollgate.rolled r, tollgate.transfers t
+    where t.position > r.flowed_until and t.position <= r.complete_position
+    order by t.position
+    limit page_size
+  ),
+  summed as (
+    insert into tollgate.flows as f (hour, kind, debit, credit, transfers, amount_nanos)
+    select date_trunc('hour', p.created_at, 'UTC'), p.kind, p.debit, p.credit, count(*), sum(p.amount_nanos)
+    from page p
+    group by 1, 2, 3, 4
+    on conflict (hour, kind, debit, credit) do update set
+      transfers = f.transfers + excluded.transfers,
+      amount_nanos = f.amount_nanos + excluded.amount_nanos
+  )
+  select max(p.position), count(*) into upto, counted from page p;
+  update tollgate.rolled set flowed_until = upto where upto is not null;
+  return counted >= page_size;
+end
+$$;
+
+comment on function tollgate.roll_up_flows(integer) is
+  'Adds a page of transfers to the flows, each exactly once, in the order of the ledger. Tells whether there may be more. Expects the row of tollgate.rolled to be locked.';
+
+
+create function public.tollgate_roll_up_usage(page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  -- Read before this transaction gets an id. The transactions that drew these positions had theirs before: they lock the org first.
+  newest constant bigint := (
+    select case when s.is_called then s.last_value else 0 end from tollgate.transfers_position_seq s
+  );
+  state tollgate.rolled;
+  more_flows boolean;
+  counted jsonb;
+  horizon timestamptz;
+begin
+  select r.* into state from tollgate.rolled r for no key update skip locked;
+  if not found then
+    return '{"requests": 0, "more": false}';
+  end if;
+  -- Admission gets its transaction id before it reads the clock, so requests made before a mark belong to transactions older
+  -- than that of the mark. No admission takes an hour: an older transaction that still runs is something else.
+  if state.marked_xid <= pg_snapshot_xmin(pg_current_snapshot()) or state.marked_at < now() - interval '1 hour' then
+    state.complete_until := state.marked_at;
+    state.complete_position := state.marked_position;
+    state.marked_xid := null;
+  end if;
+  if state.marked_xid is null then
+    state.marked_at := now();
+    state.marked_position := newest;
+    state.marked_xid := pg_current_xact_id();
+  end if;
+  update tollgate.rolled set
+    marked_at = state.marked_at, marked_xid = state.marked_xid, complete_until = state.complete_until,
+    marked_position = state.marked_position, complete_position = state.complete_position;
+  more_flows := tollgate.roll_up_flows(page_size);
+  -- The current hour is rolled up in whole pages, so that readers find few requests that are not counted yet. Less than a
+  -- page would not be worth it: the cost is that of the orgs, keys and models in it.
+  horizon := case when exists (
+    select from tollgate.requests r
+    where r.created_at >= state.rolled_until and r.created_at < state.complete_until
+    order by r.created_at
+    offset page_size
+  ) then state.complete_until else date_trunc('hour', state.complete_until, 'UTC') end;
+  counted := tollgate.roll_up(horizon, page_size);
+  return counted || jsonb_build_object('more', more_flows or (counted -> 'more')::boolean);
+end
+$$;
+
+comment on function public.tollgate_roll_up_usage(integer) is
+  'One bounded step of rolling up, a page of requests and a page of transfers: hours that are over, and full pages of the current hour, up to where all rows are known to be committed. Answers {"requests", "more"}; to be called again while there is more. Refuses nothing. Locks the row of tollgate.rolled; when another transaction has it, does nothing.';
+
+select tollgate.expose('public.tollgate_roll_up_usage(integer)');
 
 
 -- schemas/11_vault/org_keys.sql
@@ -17250,7 +17296,6 @@ begin
   end if;
   return tollgate.own_request_shown(found_request) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'usage', found_request.usage,
     'attempts', found_request.attempts
   );
 end

@@ -127,7 +127,8 @@ async def test_activity_adds_up_to_the_charges_of_the_completed_days(
     client: httpx.AsyncClient, person: Any, shared_database: str
 ) -> None:
     someone, other = await person(), await person()
-    rows = list(past.many(someone, 40))
+    usage = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 1}}
+    rows = [row | {"usage": usage} for row in past.many(someone, 40)]
     outside = [of(someone, TODAY), of(someone, TODAY - timedelta(days=31))]
     await past.keep(shared_database, [*rows, *outside, of(other)])
     told = await data(client, someone, "/activity")
@@ -135,6 +136,8 @@ async def test_activity_adds_up_to_the_charges_of_the_completed_days(
     assert sum(nanos(one["usage"]) for one in told) == charged
     assert sum(one["requests"] for one in told) == len(rows)
     assert sum(one["prompt_tokens"] for one in told) == sum(row["prompt_tokens"] or 0 for row in rows)
+    for field, of_what, most in (("cached_tokens", "prompt_tokens", 2), ("reasoning_tokens", "completion_tokens", 1)):
+        assert sum(one[field] for one in told) == sum(min(most, row[of_what] or 0) for row in rows) > 0
     assert [one["date"] for one in told] == sorted((one["date"] for one in told), reverse=True)
     day = f"{NOON + timedelta(days=1):%Y-%m-%d}"
     of_day = await data(client, someone, "/activity", date=day, user_id=someone.user_id, api_key_hash=someone.key_id)

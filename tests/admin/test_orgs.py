@@ -266,15 +266,22 @@ async def test_a_change_shows_is_traced_and_touches_only_that_org(
 async def test_what_a_change_leaves_out_or_null_stays(operator: httpx.AsyncClient, made: Any) -> None:
     org_id = await made(plan="pro")
     limits = {"requests_per_minute": 5, "tokens_per_day": 9}
-    await operator.patch(f"/admin/orgs/{org_id}", json={"markup": 0.1, "byok_fee_nanos": 7, "limits": limits})
+    own = {
+        "markup": 0.1,
+        "byok_fee_nanos": 7,
+        "max_concurrent_requests": 3,
+        "allowed_models": ["a/*"],
+        "default_model": "a/b",
+    }
+    await operator.patch(f"/admin/orgs/{org_id}", json=own | {"limits": limits})
     before = (await operator.get(f"/admin/orgs/{org_id}")).json()
     for change in ({}, {"name": None, "plan": None, "status": None}):
         assert (await operator.patch(f"/admin/orgs/{org_id}", json=change)).json() == before
     one_less = (await operator.patch(f"/admin/orgs/{org_id}", json={"limits": {"tokens_per_day": None}})).json()
     assert one_less["limits"] == NO_LIMITS | {"requests_per_minute": 5}
-    no_more = {"markup": None, "byok_fee_nanos": None, "limits": None}
+    no_more = dict.fromkeys((*own, "limits"))
     all_less = (await operator.patch(f"/admin/orgs/{org_id}", json=no_more)).json()
-    assert (all_less["markup"], all_less["byok_fee_nanos"], all_less["limits"]) == (None, None, NO_LIMITS)
+    assert {name: all_less[name] for name in no_more} == no_more | {"limits": NO_LIMITS}
 
 
 async def test_a_markup_binds_the_next_admission(operator: httpx.AsyncClient, door: Door, customer: Any) -> None:

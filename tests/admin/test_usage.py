@@ -195,18 +195,19 @@ async def test_from_is_inclusive_and_to_is_not(office: Office) -> None:
 @pytest.mark.parametrize(
     "usage",
     [
-        {"prompt_tokens_details": {"cached_tokens": 7}}, {"input_tokens_details": {"cached_tokens": 7}},
-        {"cache_read_input_tokens": 7},
+        {"prompt_tokens_details": {"cached_tokens": 7}, "completion_tokens_details": {"reasoning_tokens": 4}},
+        {"input_tokens_details": {"cached_tokens": 7}, "output_tokens_details": {"reasoning_tokens": 4}},
+        {"cache_read_input_tokens": 7, "output_tokens_details": {"thinking_tokens": 4}},
     ],
 )  # fmt: skip
-async def test_logs_tell_what_upstreams_read_from_their_caches(
+async def test_logs_tell_what_upstreams_read_from_their_caches_and_what_was_reasoning(
     own_office: Office, shared_database: str, usage: Any
 ) -> None:
     cached = of(own_office.someone, NOON + timedelta(days=1), usage=usage)
     await past.keep(shared_database, [cached])
     query = {"org_id": None, "key_id": own_office.someone.key_id, "limit": 1000}
     found = await own_office.pages("/admin/logs", **query, prompt_cached="true")
-    assert [(row["id"], row["cached_tokens"]) for row in found] == [(cached["id"], 7)]
+    assert [(row["id"], row["cached_tokens"], row["reasoning_tokens"]) for row in found] == [(cached["id"], 7, 4)]
     assert len(await own_office.pages("/admin/logs", **query, prompt_cached="false")) == 300
     assert len(await own_office.pages("/admin/logs", **query)) == 301
 

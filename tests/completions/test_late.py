@@ -257,14 +257,15 @@ async def test_usage_and_the_report_tell_of_the_corrected_charge(own_database: s
     await sql(own_database, settle_one, json.dumps([guessed({"id": "req_a"}, 500)]))
     if rolled_up:
         await sql(own_database, "select tollgate.roll_up(now() - interval '1 hour', 100)")
-    await sql(own_database, settle_one, json.dumps([settled({"id": "req_a"}, 200)]))
+    details = {"prompt_tokens_details": {"cached_tokens": 7}, "completion_tokens_details": {"reasoning_tokens": 9}}
+    await sql(own_database, settle_one, json.dumps([settled({"id": "req_a"}, 200) | {"usage": details}]))
     if not rolled_up:
         await sql(own_database, "select tollgate.roll_up(now() - interval '1 hour', 100)")
     used = (
         "select json_agg(json_build_array(t.requests, t.estimated, t.prompt_tokens, t.completion_tokens,"
-        " t.charge_nanos, t.cost_nanos)) from tollgate.tallies t"
+        " t.charge_nanos, t.cost_nanos, t.cached_tokens, t.reasoning_tokens)) from tollgate.tallies t"
     )
-    assert json.loads(await sql(own_database, used)) == [[1, 0, 10, 20, 200, 190]] * 8
+    assert json.loads(await sql(own_database, used)) == [[1, 0, 10, 20, 200, 190, 7, 9]] * 8
     report = "select tollgate.report_on_money(now() - interval '1 day', now() + interval '1 day')"
     money = json.loads(await sql(own_database, report))
     assert (money["charged_nanos"], money["refunded_nanos"], money["margin_nanos"]) == (200, 0, 10)

@@ -211,6 +211,7 @@ async def test_an_idempotency_key_replays_the_answer_and_charges_once(gateway: G
         assert second.status_code == first.status_code
         assert second.headers["content-type"].split(";")[0] == first.headers["content-type"].split(";")[0]
         assert second.headers["idempotency-replayed"] == "true"
+        assert second.headers["x-tollgate-request-id"] == first.headers["x-tollgate-request-id"]
         assert "idempotency-replayed" not in first.headers
         other = await gateway.post(someone, a_chat("something else"), **key)
         assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")

@@ -182,6 +182,8 @@ async def test_a_target_that_fails_is_replaced_by_the_fallbacks_in_their_order(o
 
 async def test_openrouter_is_told_the_fallbacks_that_it_serves(office: Office) -> None:
     name = await office.alias({"model": "sandbox/echo"}, fallbacks=["sandbox/reasoner"])
+    named = {"name": name, "fallbacks": ["no/such", "sandbox/reasoner"]}
+    assert (await office.ask("POST", "/admin/models/aliases", named))["not_served"] == ["no/such"]
     someone = await office.stage.customer()
     sent = await called(office, someone, a_chat("Hello", name))
     assert sent.json()["model"] == "sandbox/echo"

@@ -131,6 +131,13 @@ async def test_a_database_from_before_the_first_release_is_refused_and_left_alon
     assert await ask(bare_database, "select to_regclass('tollgate.orgs')") is None
 
 
+async def test_a_database_with_another_baseline_is_refused(own_database: str) -> None:
+    """Before the first release it is written anew, and no step leads from one to the next."""
+    await ask(own_database, "update supabase_migrations.schema_migrations set statements = array['select 1']")
+    with pytest.raises(MigrationError, match=r"before its first release.* point DATABASE_URL at an empty database"):
+        await migrations.migrate(own_database)
+
+
 async def test_a_migration_that_fails_is_rolled_back_and_named(
     bare_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

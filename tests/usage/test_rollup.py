@@ -23,17 +23,29 @@ COUNTED = """
   count(*), count(*) filter (where error_code is not null or status >= 400), count(*) filter (where streamed),
   count(*) filter (where estimated), coalesce(sum(prompt_tokens), 0)::bigint,
   coalesce(sum(completion_tokens), 0)::bigint, coalesce(sum(charge_nanos), 0)::bigint,
-  coalesce(sum(cost_nanos), 0)::bigint, max(created_at)
+  coalesce(sum(cost_nanos), 0)::bigint, max(created_at),
+  sum(least(
+    coalesce((usage #>> '{prompt_tokens_details,cached_tokens}')::numeric, 0), coalesce(prompt_tokens, 0)
+  ))::bigint,
+  sum(least(
+    coalesce((usage #>> '{completion_tokens_details,reasoning_tokens}')::numeric, 0), coalesce(completion_tokens, 0)
+  ))::bigint
 """
 MEASURES = (
     "u.requests, u.errors, u.streamed, u.estimated, u.prompt_tokens, u.completion_tokens, u.charge_nanos, "
-    "u.cost_nanos, u.last_at"
+    "u.cost_nanos, u.last_at, u.cached_tokens, u.reasoning_tokens"
 )
 SETTLE = """
 update tollgate.requests set state = 'settled', charge_nanos = 70, cost_nanos = 60, prompt_tokens = 3,
+  usage = '{"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 1}}',
   completion_tokens = 2, status = 200, duration_ms = 900, settled_at = clock_timestamp()
 where id = $1 and settled_at is null
 """
+
+HUGE = {
+    "usage": {"prompt_tokens_details": {"cached_tokens": 10**30}, "completion_tokens_details": {"reasoning_tokens": 3}}
+}
+"""An upstream may state more tokens from its cache than the prompt has."""
 
 hours = st.integers(0, 96 * 60).map(lambda minutes: TURN + timedelta(minutes=minutes))
 requests = st.builds(
@@ -42,7 +54,7 @@ requests = st.builds(
         upstream=upstream, **more,
     ),
     hours, st.sampled_from(ORGS), st.sampled_from(MODELS), st.sampled_from(["openrouter", "ups_1", None]),
-    st.sampled_from([{}, {}, {"streamed": True}, {"estimated": True}, past.failed(), past.still_open()]),
+    st.sampled_from([{}, {}, {"streamed": True}, {"estimated": True}, past.failed(), past.still_open(), HUGE]),
 )  # fmt: skip
 steps = st.lists(
     st.one_of(

@@ -67,10 +67,11 @@ export function Shown<Found>({
 
 export function Failure({ problem, retry }: { problem: Problem; retry: () => void }) {
   const isMissing = problem.status === 404;
+  const isRefused = problem.status === 403; // to ask again changes nothing
   return (
     <div class="failure">
       <ProblemBox problem={problem} title={isMissing ? "This is not there" : "This could not be loaded"} />
-      {!isMissing && (
+      {!isMissing && !isRefused && (
         <button type="button" onClick={retry}>
           Try again
         </button>

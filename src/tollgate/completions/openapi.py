@@ -92,7 +92,8 @@ REFUSALS: tuple[type[TollgateError], ...] = (
 DESCRIPTIONS: dict[Endpoint, str] = {"count_tokens": COUNTING, "generate": GENERATING}
 HEADERS = {
     "x-request-id": "The id of the request: yours, if you sent one.",
-    "x-tollgate-request-id": "The id of the request in /user/usage, and for a refund.",
+    "x-tollgate-request-id": "The id of the request in /user/usage, and for a refund. A repeated answer has "
+    "that of the first.",
     "x-tollgate-max-tokens": "The bound of the output that Tollgate set, because the model's longest answer is not "
     "covered. Absent if it set none.",
     "x-tollgate-charge-nanos": "The charge. Absent while the cost is not known yet.",

@@ -21,6 +21,7 @@ def response(answer: Mapping[str, Any]) -> Response:
     headers = {
         "content-type": answer["content_type"],
         "idempotency-replayed": "true",
+        "x-tollgate-request-id": answer["request_id"],
         "x-tollgate-charge-nanos": "0",
     }
     return Response(base64.b64decode(answer["body"]), answer["status"], headers)

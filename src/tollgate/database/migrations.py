@@ -79,7 +79,7 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migrat
         await connection.execute(HISTORY)
         # The CLI knows nothing of our lock, but it must insert into this table too.
         await connection.execute("lock table supabase_migrations.schema_migrations in share row exclusive mode")
-        await _refuse_when_unreleased(connection)
+        await _refuse_when_unreleased(connection, migration)
         await _refuse_when_ahead(connection)
         history = "select exists (select from supabase_migrations.schema_migrations where version = $1)"
         if await connection.fetchval(history, migration.version):
@@ -101,9 +101,16 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migrat
         return migration
 
 
-async def _refuse_when_unreleased(connection: asyncpg.Connection) -> None:
-    """Before the first release, each migration replaced a function that told the version."""
-    if await connection.fetchval("select to_regprocedure('tollgate.schema_version()') is not null"):
+async def _refuse_when_unreleased(connection: asyncpg.Connection, migration: Migration) -> None:
+    """Before the first release, each migration replaced a function that told the version, and later the baseline was
+    written anew. The CLI keeps each statement apart, so what it applied is compared only where it is one."""
+    unreleased = r"""
+      select to_regprocedure('tollgate.schema_version()') is not null or exists (
+        select from supabase_migrations.schema_migrations m
+        where m.version = $1 and cardinality(m.statements) = 1 and rtrim(m.statements[1], E'; \n') <> rtrim($2, E'; \n')
+      )
+    """
+    if await connection.fetchval(unreleased, migration.version, migration.sql):
         raise MigrationError(
             "the database was made by Tollgate before its first release, and those migrations are gone: point "
             "DATABASE_URL at an empty database, or move the embedded one away (mv .tollgate .tollgate.old), and run "

@@ -6,7 +6,7 @@ from typing import Any
 
 PPM = 1_000_000
 
-NULL_CLEARS = ("markup", "byok_fee_nanos", "limits", "max_concurrent_requests")
+NULL_CLEARS = ("markup", "byok_fee_nanos", "limits", "max_concurrent_requests", "allowed_models", "default_model")
 """Fields in which null removes the own value. In other fields null means the same as leaving the field out."""
 
 

@@ -43,7 +43,7 @@ COLUMNS = (
     *("id", "created_at", "org_id", "user_id", "key_id", "endpoint", "model", "served_model", "upstream"),
     *("state", "status", "error_code", "streamed", "estimated", "quarantined", "cached"),
     *("prompt_tokens", "completion_tokens", "cached_tokens", "charge_nanos", "charge_credits"),
-    *("duration_ms", "first_token_ms", "settled_at", "is_byok"),
+    *("duration_ms", "first_token_ms", "settled_at", "is_byok", "reasoning_tokens"),
 )
 COLUMNS_OF_COST = ("cost_nanos", "cost_credits", "generation_id")
 COLUMNS_OF_REFUSED = (

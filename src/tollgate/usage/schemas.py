@@ -233,6 +233,7 @@ class RequestRow(Amounts):
         description="Whether the answer came from the completion cache; null where that was not asked."
     )
     cached_tokens: int = Field(description="The tokens of the prompt that the upstream read from its own cache.")
+    reasoning_tokens: int = Field(description="The tokens of the completion that were reasoning.")
     charge_nanos: int | None
     charge_credits: Credits | None
     duration_ms: int | None
@@ -277,6 +278,8 @@ class Measures(Amounts):
     estimated: int
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = Field(description="Of prompt_tokens, those that upstreams read from their own caches.")
+    reasoning_tokens: int = Field(description="Of completion_tokens, those that were reasoning.")
     charge_nanos: ExampleNanos
     charge_credits: ExampleCredits
 

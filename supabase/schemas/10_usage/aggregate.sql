@@ -51,7 +51,7 @@ begin
       tollgate.group_id(u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream) as id, row_number() over () as place
     from (
       select u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream, u.requests, u.errors, u.streamed, u.estimated,
-        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at
+        u.prompt_tokens, u.completion_tokens, u.charge_nanos, u.cost_nanos, u.last_at, u.cached_tokens, u.reasoning_tokens
       from used u
       order by u.measure desc, u.start, u.org_id, u.user_id, u.key_id, u.model, u.upstream
       offset (select p.place from past p)
@@ -68,8 +68,8 @@ begin
     'total', (select count(*) from used),
     'totals', tollgate.measures((
       select row(null, null, null, null, null, null, sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated),
-        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null)::tollgate.usage
-      from used u
+        sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.charge_nanos), sum(u.cost_nanos), null,
+        sum(u.cached_tokens), sum(u.reasoning_tokens))::tollgate.usage from used u
     ), everyone) || jsonb_build_object('refunded_nanos', tollgate.sum_of(refunds)),
     'unknown', past.place is null
   ) into answer
@@ -111,7 +111,7 @@ as $$
       min(u.key_id) filter (where r.place < 6), min(u.model) filter (where r.place < 6),
       min(u.upstream) filter (where r.place < 6),
       sum(u.requests), sum(u.errors), sum(u.streamed), sum(u.estimated), sum(u.prompt_tokens), sum(u.completion_tokens),
-      sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at)
+      sum(u.charge_nanos), sum(u.cost_nanos), max(u.last_at), sum(u.cached_tokens), sum(u.reasoning_tokens)
     )::tollgate.usage as used
     from used u
     join ranked r on r.name = u.name
@@ -132,7 +132,8 @@ as $$
       u.start, null, null, null, null, null,
       u.requests - l.requests, u.errors - l.errors, u.streamed - l.streamed, u.estimated - l.estimated,
       u.prompt_tokens - l.prompt_tokens, u.completion_tokens - l.completion_tokens,
-      u.charge_nanos - l.charge_nanos, u.cost_nanos - l.cost_nanos, null
+      u.charge_nanos - l.charge_nanos, u.cost_nanos - l.cost_nanos, null,
+      u.cached_tokens - l.cached_tokens, u.reasoning_tokens - l.reasoning_tokens
     )::tollgate.usage
     from tollgate.usage_by(array[bucket], since, until, filters) u
     cross join lateral (
@@ -140,7 +141,9 @@ as $$
         coalesce(sum((l.used).streamed), 0) as streamed, coalesce(sum((l.used).estimated), 0) as estimated,
         coalesce(sum((l.used).prompt_tokens), 0) as prompt_tokens,
         coalesce(sum((l.used).completion_tokens), 0) as completion_tokens,
-        coalesce(sum((l.used).charge_nanos), 0) as charge_nanos, coalesce(sum((l.used).cost_nanos), 0) as cost_nanos
+        coalesce(sum((l.used).charge_nanos), 0) as charge_nanos, coalesce(sum((l.used).cost_nanos), 0) as cost_nanos,
+        coalesce(sum((l.used).cached_tokens), 0) as cached_tokens,
+        coalesce(sum((l.used).reasoning_tokens), 0) as reasoning_tokens
       from largest l
       where (l.used).start = u.start
     ) l

@@ -6,7 +6,8 @@
 --   until    to before here; null is until now
 --   filters  org_id, user_id, key_id, model, upstream, each optional
 -- A row: start (of the minute, hour, day or month, UTC), org_id, user_id, key_id, model, upstream (null unless asked
--- for), requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at.
+-- for), requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at,
+-- cached_tokens (of the prompt), reasoning_tokens (of the completion).
 --
 -- It is stable, so it reads one snapshot: rolled up rows and the others add up exactly. A request counts at the time of its
 -- admission, from then on, with what is known of it. Whole days and months are cheap, and so is all time; minutes and
@@ -129,11 +130,13 @@ declare
     select t.created_at as start, t.org_id, t.user_id, t.key_id, t.model, coalesce(t.upstream, '') as upstream,
       1 as requests, ((t.error_code is not null or t.status >= 400) is true)::integer as errors,
       t.streamed::integer as streamed, t.estimated::integer as estimated,
-      t.prompt_tokens::bigint, t.completion_tokens::bigint, t.charge_nanos::bigint, t.cost_nanos::bigint, t.created_at as last_at
+      t.prompt_tokens::bigint, t.completion_tokens::bigint, t.charge_nanos::bigint, t.cost_nanos::bigint, t.created_at as last_at,
+      tollgate.cached_tokens(t.usage, t.prompt_tokens) as cached_tokens,
+      tollgate.reasoning_tokens(t.usage, t.completion_tokens) as reasoning_tokens
     from tollgate.requests t where $raw$;
   tallied constant text := $tallied$
     select t.start, t.org_id, t.user_id, t.key_id, t.model, t.upstream, t.requests, t.errors, t.streamed, t.estimated,
-      t.prompt_tokens, t.completion_tokens, t.charge_nanos, t.cost_nanos, t.last_at
+      t.prompt_tokens, t.completion_tokens, t.charge_nanos, t.cost_nanos, t.last_at, t.cached_tokens, t.reasoning_tokens
     from tollgate.tallies t where $tallied$;
   selected constant text := concat_ws(', ',
     case when unit is null then 'null::timestamptz' else format('date_trunc(%L, t.start, ''UTC'')', unit) end,
@@ -158,7 +161,8 @@ begin
         coalesce(sum(t.requests), 0)::bigint, coalesce(sum(t.errors), 0)::bigint,
         coalesce(sum(t.streamed), 0)::bigint, coalesce(sum(t.estimated), 0)::bigint,
         coalesce(sum(t.prompt_tokens), 0)::bigint, coalesce(sum(t.completion_tokens), 0)::bigint,
-        coalesce(sum(t.charge_nanos), 0)::bigint, coalesce(sum(t.cost_nanos), 0)::bigint, max(t.last_at)
+        coalesce(sum(t.charge_nanos), 0)::bigint, coalesce(sum(t.cost_nanos), 0)::bigint, max(t.last_at),
+        coalesce(sum(t.cached_tokens), 0)::bigint, coalesce(sum(t.reasoning_tokens), 0)::bigint
       from (%2$s) t
       group by %3$s
     $query$,

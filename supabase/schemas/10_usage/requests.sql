@@ -1,23 +1,5 @@
 -- Lists of requests.
 
-create function tollgate.cached_tokens(usage jsonb) returns numeric
-language sql
-immutable
-set search_path = ''
-as $$
-  select coalesce(sum(c.value::text::numeric), 0)
-  from (values
-    (usage #> '{prompt_tokens_details,cached_tokens}'),
-    (usage #> '{input_tokens_details,cached_tokens}'),
-    (usage #> '{cache_read_input_tokens}')
-  ) c (value)
-  where jsonb_typeof(c.value) = 'number'
-$$;
-
-comment on function tollgate.cached_tokens(jsonb) is
-  'How many tokens of the prompt the upstream found in its cache. Upstreams report it in one of three fields.';
-
-
 create function tollgate.request_shown(r tollgate.requests) returns jsonb
 language plpgsql
 stable
@@ -46,7 +28,8 @@ begin
     'prompt_tokens', r.prompt_tokens,
     'completion_tokens', r.completion_tokens,
     'cached', r.cached,
-    'cached_tokens', tollgate.cached_tokens(r.usage),
+    'cached_tokens', tollgate.cached_tokens(r.usage, r.prompt_tokens),
+    'reasoning_tokens', tollgate.reasoning_tokens(r.usage, r.completion_tokens),
     'charge_nanos', r.charge_nanos,
     'cost_nanos', r.cost_nanos,
     'generation_id', r.generation_id,
@@ -101,7 +84,7 @@ as $$
       and ($1 ->> 'cached' is null or coalesce(e.cached, false) = ($1 ->> 'cached')::boolean)
       and (
         $1 ->> 'prompt_cached' is null
-        or (tollgate.cached_tokens(e.usage) > 0) = ($1 ->> 'prompt_cached')::boolean
+        or (tollgate.cached_tokens(e.usage, e.prompt_tokens) > 0) = ($1 ->> 'prompt_cached')::boolean
       )
       and case
         when $1 ->> 'status' is null then true

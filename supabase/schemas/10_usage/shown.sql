@@ -50,6 +50,8 @@ as $$
     'estimated', coalesce(used.estimated, 0),
     'prompt_tokens', coalesce(used.prompt_tokens, 0),
     'completion_tokens', coalesce(used.completion_tokens, 0),
+    'cached_tokens', coalesce(used.cached_tokens, 0),
+    'reasoning_tokens', coalesce(used.reasoning_tokens, 0),
     'charge_nanos', m.charge
   ) || case when everyone then jsonb_build_object(
     'cost_nanos', m.cost,

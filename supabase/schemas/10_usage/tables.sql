@@ -15,6 +15,8 @@ create table tollgate.tallies (
   charge_nanos bigint not null,
   cost_nanos bigint not null,
   last_at timestamptz not null,
+  cached_tokens bigint not null default 0,
+  reasoning_tokens bigint not null default 0,
   primary key (cut, start, org_id, user_id, key_id, model, upstream)
 )
 partition by list (cut);
@@ -148,7 +150,9 @@ create type tollgate.usage as (
   completion_tokens bigint,
   charge_nanos bigint,
   cost_nanos bigint,
-  last_at timestamptz
+  last_at timestamptz,
+  cached_tokens bigint,
+  reasoning_tokens bigint
 );
 
 comment on type tollgate.usage is 'What was used, by any of the columns start to upstream; the others are null.';

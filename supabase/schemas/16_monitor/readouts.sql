@@ -108,7 +108,6 @@ begin
   end if;
   return tollgate.own_request_shown(found_request) || jsonb_build_object(
     'caller', tollgate.identity(actor),
-    'usage', found_request.usage,
     'attempts', found_request.attempts
   );
 end

@@ -171,8 +171,8 @@ class GenerationData(BaseModel):
     tokens_completion: int | None
     native_tokens_prompt: int | None
     native_tokens_completion: int | None
-    native_tokens_reasoning: int | None
-    native_tokens_cached: int | None
+    native_tokens_reasoning: int
+    native_tokens_cached: int
     native_tokens_completion_images: None = None
     num_media_prompt: None = None
     num_media_completion: None = None
@@ -223,7 +223,7 @@ class OpenRouterGeneration(BaseModel):
                 tokens_completion=completion,
                 native_tokens_prompt=prompt,
                 native_tokens_completion=completion,
-                native_tokens_reasoning=_reasoning(found["usage"] or {}),
+                native_tokens_reasoning=found["reasoning_tokens"],
                 native_tokens_cached=found["cached_tokens"],
                 latency=duration if first is None else first,
                 generation_time=duration,
@@ -244,8 +244,8 @@ class ActivityRow(BaseModel):
     requests: int
     prompt_tokens: int
     completion_tokens: int
-    reasoning_tokens: int = Field(0, description="0: included in completion_tokens, and not summed up by the day.")
-    cached_tokens: int = Field(0, description="0: included in prompt_tokens, and not summed up by the day.")
+    reasoning_tokens: int = Field(description="Included in completion_tokens.")
+    cached_tokens: int = Field(description="Included in prompt_tokens.")
     usage: float = Field(description="What the org was charged.")
     byok_usage_inference: float = 0
 
@@ -293,14 +293,6 @@ def _response(attempt: Mapping[str, Any]) -> ProviderResponse:
     return ProviderResponse(provider_name=attempt["upstream"], status=status, latency=attempt["duration_ms"])
 
 
-def _reasoning(usage: Mapping[str, Any]) -> int | None:
-    for details in ("completion_tokens_details", "output_tokens_details"):
-        counted = (usage.get(details) or {}).get("reasoning_tokens")
-        if isinstance(counted, int):
-            return counted
-    return None
-
-
 def _activity(group: Mapping[str, Any]) -> ActivityRow:
     upstream = group["upstream"] or OF_NO_UPSTREAM
     return ActivityRow(
@@ -312,5 +304,7 @@ def _activity(group: Mapping[str, Any]) -> ActivityRow:
         requests=group["requests"],
         prompt_tokens=group["prompt_tokens"],
         completion_tokens=group["completion_tokens"],
+        reasoning_tokens=group["reasoning_tokens"],
+        cached_tokens=group["cached_tokens"],
         usage=credits_float(group["charge_nanos"]),
     )

@@ -1,5 +1,6 @@
 """/admin/models/aliases: names of your own for models."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query
@@ -9,7 +10,7 @@ from tollgate.admin.schemas.aliases import AliasDetails, AliasFilters, ChangedAl
 from tollgate.catalog import store
 from tollgate.catalog.cache import Catalog
 from tollgate.catalog.routes import visibility
-from tollgate.core.errors import BadRequest, Conflict, NotFound
+from tollgate.core.errors import BadRequest, CatalogUnavailable, Conflict, ModelNotFound, NotFound
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.web.routing import Routes
@@ -36,7 +37,9 @@ def router(gate: Gate, catalog: Catalog) -> Routes:
     async def put(door: Annotated[Door, Depends(gate.open)], body: PutAlias, response: Response) -> ChangedAlias:
         done = await store.put_alias(door, _as_stored(body))
         response.status_code = 201 if done["created"] else 200
-        return ChangedAlias(**done["alias"], created=done["created"], visible=await visibility(catalog))
+        alias, visible = done["alias"], await visibility(catalog)
+        not_served = [name for name in _names(alias) if not await _is_served(catalog, name)]
+        return ChangedAlias(**alias, created=done["created"], not_served=not_served, visible=visible)
 
     @routes.get("/{name:path}", summary="Get an alias", responses=refusals(BadRequest, NotFound))
     async def one(door: Annotated[Door, Depends(gate.open)], name: AliasName) -> AliasDetails:
@@ -48,6 +51,21 @@ def router(gate: Gate, catalog: Catalog) -> Routes:
         return RemovedAlias(name=gone["name"], visible=await visibility(catalog))
 
     return routes
+
+
+def _names(alias: Mapping[str, Any]) -> list[str]:
+    return [*(target["model"] for target in alias["targets"]), *alias["fallbacks"]]
+
+
+async def _is_served(catalog: Catalog, name: str) -> bool:
+    """Also where the list of models is not known now: that is no reason to warn."""
+    try:
+        await catalog.find(name)
+    except ModelNotFound:
+        return False
+    except CatalogUnavailable:
+        return True
+    return True
 
 
 def _as_stored(body: PutAlias) -> dict[str, Any]:

@@ -73,6 +73,9 @@ class AliasDetails(BaseModel):
 
 class ChangedAlias(AliasDetails):
     created: bool = Field(description="Whether the alias is new; otherwise the fields that were sent changed.")
+    not_served: list[str] = Field(
+        description="The targets and fallbacks that do not exist, or that no upstream serves now. Calls leave them out."
+    )
     visible: Visibility
 
 

@@ -19,7 +19,11 @@ begin
     completion_tokens =
       t.completion_tokens - coalesce(was.completion_tokens, 0) + coalesce(now_is.completion_tokens, 0),
     charge_nanos = t.charge_nanos - coalesce(was.charge_nanos, 0) + coalesce(now_is.charge_nanos, 0),
-    cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0)
+    cost_nanos = t.cost_nanos - coalesce(was.cost_nanos, 0) + coalesce(now_is.cost_nanos, 0),
+    cached_tokens = t.cached_tokens - tollgate.cached_tokens(was.usage, was.prompt_tokens)
+      + tollgate.cached_tokens(now_is.usage, now_is.prompt_tokens),
+    reasoning_tokens = t.reasoning_tokens - tollgate.reasoning_tokens(was.usage, was.completion_tokens)
+      + tollgate.reasoning_tokens(now_is.usage, now_is.completion_tokens)
   from tollgate.cuts() c
   where t.cut = c.cut and t.start = date_trunc(c.unit, was.created_at, 'UTC')
     and t.org_id = case when c.people then was.org_id else '' end
@@ -54,7 +58,7 @@ begin
   select replace(t.cut, 'day', 'month'), date_trunc('month', beginning, 'UTC'),
     t.org_id, t.user_id, t.key_id, t.model, t.upstream,
     sum(t.requests), sum(t.errors), sum(t.streamed), sum(t.estimated), sum(t.prompt_tokens), sum(t.completion_tokens),
-    sum(t.charge_nanos), sum(t.cost_nanos), max(t.last_at)
+    sum(t.charge_nanos), sum(t.cost_nanos), max(t.last_at), sum(t.cached_tokens), sum(t.reasoning_tokens)
   from tollgate.tallies t
   where t.cut in ('day', 'day_model', 'day_key')
     and t.start >= date_trunc('month', beginning, 'UTC') and t.start < beginning

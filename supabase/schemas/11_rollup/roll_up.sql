@@ -87,7 +87,8 @@ set search_path = ''
 as $$
   insert into tollgate.tallies as t (
     cut, start, org_id, user_id, key_id, model, upstream,
-    requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at
+    requests, errors, streamed, estimated, prompt_tokens, completion_tokens, charge_nanos, cost_nanos, last_at,
+    cached_tokens, reasoning_tokens
   )
   select c.cut, date_trunc(c.unit, h.start, 'UTC'),
     case when c.people then h.org_id else '' end,
@@ -96,7 +97,8 @@ as $$
     case when c.models then h.model else '' end,
     case when c.models then h.upstream else '' end,
     sum(h.requests), sum(h.errors), sum(h.streamed), sum(h.estimated), sum(h.prompt_tokens),
-    sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at)
+    sum(h.completion_tokens), sum(h.charge_nanos), sum(h.cost_nanos), max(h.last_at),
+    sum(h.cached_tokens), sum(h.reasoning_tokens)
   from unnest(hours) h
   cross join tollgate.cuts() c
   group by 1, 2, 3, 4, 5, 6, 7
@@ -110,7 +112,9 @@ as $$
     completion_tokens = t.completion_tokens + excluded.completion_tokens,
     charge_nanos = t.charge_nanos + excluded.charge_nanos,
     cost_nanos = t.cost_nanos + excluded.cost_nanos,
-    last_at = greatest(t.last_at, excluded.last_at)
+    last_at = greatest(t.last_at, excluded.last_at),
+    cached_tokens = t.cached_tokens + excluded.cached_tokens,
+    reasoning_tokens = t.reasoning_tokens + excluded.reasoning_tokens
 $$;
 
 comment on function tollgate.add_tallies(tollgate.usage[]) is
@@ -141,6 +145,8 @@ begin
     select date_trunc('hour', e.created_at, 'UTC') as hour, e.org_id, e.user_id, e.key_id, e.model,
       coalesce(e.upstream, '') as upstream, e.created_at, e.streamed, e.estimated, e.prompt_tokens, e.completion_tokens,
       e.charge_nanos, e.cost_nanos, e.first_token_ms, e.duration_ms,
+      tollgate.cached_tokens(e.usage, e.prompt_tokens) as cached_tokens,
+      tollgate.reasoning_tokens(e.usage, e.completion_tokens) as reasoning_tokens,
       (e.error_code is not null or e.status >= 400) is true as failed
     from tollgate.ended_requests(state.rolled_until, upto, page_size) e
   ),
@@ -155,7 +161,9 @@ begin
         coalesce(sum(e.completion_tokens), 0)::bigint as completion_tokens,
         coalesce(sum(e.charge_nanos), 0)::bigint as charge_nanos,
         coalesce(sum(e.cost_nanos), 0)::bigint as cost_nanos,
-        max(e.created_at) as last_at
+        max(e.created_at) as last_at,
+        sum(e.cached_tokens)::bigint as cached_tokens,
+        sum(e.reasoning_tokens)::bigint as reasoning_tokens
       from ended e
       group by e.hour, e.org_id, e.user_id, e.key_id, e.model, e.upstream
     ) h
