@@ -1969,6 +1969,117 @@ comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and mode
 alter table tollgate.refused_calls enable row level security;
 
 
+-- schemas/15_backups/tables.sql
+
+create table tollgate.backups (
+  digest text primary key check (digest ~ '^[0-9a-f]{64}$'),
+  file text not null,
+  bytes bigint not null,
+  created_at timestamptz not null,
+  made_here boolean not null,
+  as_of timestamptz,
+  schema_version text,
+  verified_at timestamptz,
+  is_sound boolean,
+  faults jsonb not null default '[]',
+  check ((is_sound is null) = (verified_at is null))
+);
+
+comment on table tollgate.backups is 'Backups that were created or verified with the settings of this installation.';
+comment on column tollgate.backups.digest is 'SHA-256 of the file, by which it is known again.';
+comment on column tollgate.backups.created_at is 'When it was created; where made_here is false, when it was first verified.';
+comment on column tollgate.backups.as_of is 'The newest moment that a row of the backup has, as its verification found it.';
+comment on column tollgate.backups.faults is 'What the last verification found, as sentences.';
+
+alter table tollgate.backups enable row level security;
+
+
+-- schemas/15_creations/tables.sql
+
+-- What was created under an idempotency key.
+
+create table tollgate.creations (
+  operator text not null,
+  idempotency_key text not null check (length(idempotency_key) between 1 and 180),
+  creation text not null,
+  asked jsonb not null,
+  answer jsonb not null,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (operator, idempotency_key)
+);
+
+create index creations_age on tollgate.creations (created_at);
+
+comment on table tollgate.creations is 'The answers to creations with an idempotency key, kept for 48 hours. Credits have credit_operations instead.';
+comment on column tollgate.creations.operator is 'The user who created, with any of their keys. Idempotency keys are separate for each user.';
+comment on column tollgate.creations.asked is 'What was asked for, without what is new in each attempt: to tell a repetition from another request under the same key.';
+
+alter table tollgate.creations enable row level security;
+
+
+-- schemas/15_processes/tables.sql
+
+-- What processes of Tollgate used.
+
+create table tollgate.process_samples (
+  process text not null check (length(process) between 1 and 256),
+  sampled_at timestamptz not null default now(),
+  sample jsonb not null check (jsonb_typeof(sample) = 'object'),
+  primary key (process, sampled_at)
+);
+
+create index process_samples_age on tollgate.process_samples (sampled_at);
+
+comment on table tollgate.process_samples is 'What a process of Tollgate and its machine used, one row a minute, kept for 24 hours.';
+comment on column tollgate.process_samples.process is 'The name of the machine, container or dyno, and the id of the process there.';
+
+alter table tollgate.process_samples enable row level security;
+
+
+-- schemas/15_reconciliation/tables.sql
+
+create table tollgate.reconciliations (
+  day date primary key,
+  leased_until timestamptz,
+  reconciled_at timestamptz,
+  failed_at timestamptz,
+  failure text,
+  verdict text check (verdict in ('agrees', 'explained', 'differs')),
+  tolerance_ppm integer,
+  our_requests bigint,
+  their_requests bigint,
+  our_cost_nanos bigint,
+  their_cost_nanos bigint,
+  check ((verdict is null) = (reconciled_at is null))
+);
+
+comment on table tollgate.reconciliations is 'The control totals of days (UTC): what OpenRouter''s models cost by our books, and by its own statement. A day that is reconciled again has its last outcome.';
+comment on column tollgate.reconciliations.leased_until is 'Until then, the server that took the day reconciles it, and no other.';
+comment on column tollgate.reconciliations.failure is 'Why the day could not be reconciled the last time; null once it could.';
+
+alter table tollgate.reconciliations enable row level security;
+
+
+create table tollgate.reconciled_models (
+  day date not null references tollgate.reconciliations (day) on delete cascade,
+  model text not null,
+  verdict text not null check (verdict in ('agrees', 'explained', 'differs')),
+  our_requests bigint not null,
+  their_requests bigint not null,
+  our_tokens bigint not null,
+  their_tokens bigint not null,
+  our_cost_nanos bigint not null,
+  their_cost_nanos bigint not null,
+  causes jsonb not null,
+  primary key (day, model)
+);
+
+comment on table tollgate.reconciled_models is 'The control totals of a day by model, and why they may differ.';
+comment on column tollgate.reconciled_models.causes is 'A list of {"cause", "requests", "least_nanos", "most_nanos", "examples"}: what each may add to their cost less ours, and some of its requests.';
+
+alter table tollgate.reconciled_models enable row level security;
+
+
 -- schemas/16_alerts/tables.sql
 
 -- Rules, the alerts that they raise, silences, and what processes observed.
@@ -2101,48 +2212,6 @@ insert into tollgate.alert_scan default values;
 create type tollgate.reading as (signal text, subject text, value numeric);
 
 comment on type tollgate.reading is 'The value of a signal for a subject at a moment.';
-
-
--- schemas/15_creations/tables.sql
-
--- What was created under an idempotency key.
-
-create table tollgate.creations (
-  operator text not null,
-  idempotency_key text not null check (length(idempotency_key) between 1 and 180),
-  creation text not null,
-  asked jsonb not null,
-  answer jsonb not null,
-  created_at timestamptz not null default clock_timestamp(),
-  primary key (operator, idempotency_key)
-);
-
-create index creations_age on tollgate.creations (created_at);
-
-comment on table tollgate.creations is 'The answers to creations with an idempotency key, kept for 48 hours. Credits have credit_operations instead.';
-comment on column tollgate.creations.operator is 'The user who created, with any of their keys. Idempotency keys are separate for each user.';
-comment on column tollgate.creations.asked is 'What was asked for, without what is new in each attempt: to tell a repetition from another request under the same key.';
-
-alter table tollgate.creations enable row level security;
-
-
--- schemas/15_processes/tables.sql
-
--- What processes of Tollgate used.
-
-create table tollgate.process_samples (
-  process text not null check (length(process) between 1 and 256),
-  sampled_at timestamptz not null default now(),
-  sample jsonb not null check (jsonb_typeof(sample) = 'object'),
-  primary key (process, sampled_at)
-);
-
-create index process_samples_age on tollgate.process_samples (sampled_at);
-
-comment on table tollgate.process_samples is 'What a process of Tollgate and its machine used, one row a minute, kept for 24 hours.';
-comment on column tollgate.process_samples.process is 'The name of the machine, container or dyno, and the id of the process there.';
-
-alter table tollgate.process_samples enable row level security;
 
 
 -- schemas/16_monitor/tables.sql
@@ -14503,6 +14572,635 @@ comment on function public.tollgate_change_own_profile(jsonb, jsonb) is
 select tollgate.expose('public.tollgate_change_own_profile(jsonb, jsonb)');
 
 
+-- schemas/15_backups/backups.sql
+
+-- Backups: note one that was created or verified, and list them.
+
+create function public.tollgate_note_backup(caller jsonb, backup jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  given tollgate.backups := jsonb_populate_record(null::tollgate.backups, backup);
+begin
+  insert into tollgate.backups (digest, file, bytes, created_at, made_here, as_of)
+  values (given.digest, given.file, given.bytes, now(), true, given.as_of);
+  perform tollgate.record(
+    actor, 'backup.created', null, given.digest, jsonb_build_object('file', given.file, 'bytes', given.bytes)
+  );
+  return jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_note_backup(jsonb, jsonb) is
+  'Notes a backup that was created: digest, file, bytes, as_of. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_note_backup(jsonb, jsonb)');
+
+
+create function public.tollgate_note_verification(caller jsonb, backup jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  given tollgate.backups := jsonb_populate_record(null::tollgate.backups, backup);
+begin
+  insert into tollgate.backups as b (
+    digest, file, bytes, created_at, made_here, as_of, schema_version, verified_at, is_sound, faults
+  )
+  values (
+    given.digest, given.file, given.bytes, now(), false, given.as_of, given.schema_version, now(), given.is_sound, given.faults
+  )
+  on conflict on constraint backups_pkey do update set
+    file = excluded.file, as_of = coalesce(excluded.as_of, b.as_of), schema_version = excluded.schema_version,
+    verified_at = excluded.verified_at, is_sound = excluded.is_sound, faults = excluded.faults;
+  perform tollgate.record(actor, 'backup.verified', null, given.digest, jsonb_build_object(
+    'file', given.file, 'is_sound', given.is_sound
+  ));
+  return jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_note_verification(jsonb, jsonb) is
+  'Notes what the verification of a backup found: digest, file, bytes, as_of, schema_version, is_sound, faults. The backup need not have been created here. For admins. Refuses: as recognise(). Locks the row of the backup.';
+
+select tollgate.expose('public.tollgate_note_verification(jsonb, jsonb)');
+
+
+create function tollgate.backup_shown(b tollgate.backups) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select to_jsonb(b) || jsonb_build_object(
+    'id', b.digest,
+    'created_at', tollgate.utc(b.created_at),
+    'taken_at', tollgate.utc(b.as_of),
+    'verified_at', tollgate.utc(b.verified_at)
+  )
+$$;
+
+comment on function tollgate.backup_shown(tollgate.backups) is 'A backup as operators see it.';
+
+
+create function public.tollgate_backups(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.backups',
+    'tollgate.backup_shown',
+    $where$
+      ($1 ->> 'is_sound' is null or e.is_sound = ($1 ->> 'is_sound')::boolean)
+    $where$,
+    '{"created_at": "e.created_at"}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size,
+    id => 'e.digest'
+  );
+end
+$$;
+
+comment on function public.tollgate_backups(jsonb, jsonb, integer) is
+  'Backups. `filters`: is_sound, sort (created_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_backups(jsonb, jsonb, integer)');
+
+
+create function tollgate.newest_moment() returns timestamptz
+language sql
+stable
+set search_path = ''
+as $$
+  select nullif(greatest(
+    (select max(r.created_at) from tollgate.requests r),
+    (select t.created_at from tollgate.transfers t order by t.position desc limit 1),
+    (select max(a.occurred_at) from tollgate.audit_events a),
+    (select r.marked_at from tollgate.rolled r)
+  ), '-infinity')
+$$;
+
+comment on function tollgate.newest_moment() is
+  'The newest moment that the rows tell of: of a backup, when it was taken. A server that sweeps moves it every quarter of a minute.';
+
+
+create function public.tollgate_moment_of_books() returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select jsonb_build_object('as_of', tollgate.utc(tollgate.newest_moment()))
+$$;
+
+comment on function public.tollgate_moment_of_books() is 'The newest moment that the rows tell of. Refuses nothing, locks nothing.';
+
+select tollgate.expose('public.tollgate_moment_of_books()');
+
+
+create function tollgate.backup_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)
+language sql
+stable
+set search_path = ''
+as $$
+  select 'days_since_verified_backup', 'installation', greatest(0, round(extract(epoch from backup_readings.as_of - coalesce(
+    max(coalesce(b.as_of, b.created_at)) filter (where b.is_sound), min(b.created_at)
+  )) / 86400, 3))
+  from tollgate.backups b
+  having count(*) > 0
+$$;
+
+comment on function tollgate.backup_readings(timestamptz) is
+  'Readings for alerts: how many days ago the newest backup that was verified was taken; where none was, the days since the first backup. No reading before there is one.';
+
+
+-- schemas/15_creations/creations.sql
+
+-- Creates an org, a user, a plan, a key, an upstream, a host, a deployment, a channel or a silence once for each
+-- idempotency key.
+--
+-- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
+
+create function tollgate.create_new(caller jsonb, creation text, arguments jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return case creation
+    when 'tollgate_create_org' then public.tollgate_create_org(caller, arguments -> 'org')
+    when 'tollgate_create_user' then public.tollgate_create_user(caller, arguments -> 'person')
+    when 'tollgate_create_plan' then public.tollgate_create_plan(caller, arguments -> 'plan')
+    when 'tollgate_put_upstream' then public.tollgate_put_upstream(caller, arguments -> 'upstream')
+    when 'tollgate_create_host' then
+      public.tollgate_create_host(caller, arguments -> 'host', arguments -> 'enrolment')
+    when 'tollgate_create_deployment' then public.tollgate_create_deployment(caller, arguments -> 'deployment')
+    when 'tollgate_create_silence' then public.tollgate_create_silence(caller, arguments -> 'silence')
+    when 'tollgate_create_channel' then public.tollgate_create_channel(
+      caller, arguments -> 'channel', arguments -> 'secret', arguments ->> 'scope'
+    )
+    when 'tollgate_create_key' then
+      public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
+  end;
+end
+$$;
+
+comment on function tollgate.create_new(jsonb, text, jsonb) is
+  'Calls the function that creates. Refuses: as that function.';
+
+
+create function public.tollgate_create_once(caller jsonb, creation text, arguments jsonb, idempotency_key text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
+  acting constant text := tollgate.operator_of(actor);
+  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}'
+    #- '{enrolment}' #- '{channel,id}' #- '{secret}';
+  earlier tollgate.creations;
+  answer jsonb;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('tollgate_creations ' || acting || ' ' || idempotency_key, 0));
+  delete from tollgate.creations c where c.created_at < now() - interval '48 hours';
+
+  select c.* into earlier from tollgate.creations c
+  where c.operator = acting and c.idempotency_key = tollgate_create_once.idempotency_key;
+  if found then
+    if (earlier.creation, earlier.asked) <> (creation, asked) then
+      perform tollgate.refuse(422, 'idempotency_key_reused');
+    end if;
+    return earlier.answer || jsonb_build_object('caller', tollgate.identity(actor), 'replayed', true);
+  end if;
+
+  answer := tollgate.create_new(caller, creation, arguments);
+  insert into tollgate.creations (operator, idempotency_key, creation, asked, answer)
+  values (acting, idempotency_key, creation, asked, answer - 'caller');
+  return answer;
+end
+$$;
+
+comment on function public.tollgate_create_once(jsonb, text, jsonb, text) is
+  'Calls the function `creation` with its arguments, once for each idempotency key of the user: a repetition gets the first answer, with `replayed`. The answer is stored in the transaction that creates, so neither is there without the other. Refuses: as that function, idempotency_key_reused. Locks the idempotency key, then as that function.';
+
+select tollgate.expose('public.tollgate_create_once(jsonb, text, jsonb, text)');
+
+
+-- schemas/15_processes/samples.sql
+
+-- Process samples: written in the sweeper's round, shown to operators, read by rules.
+
+create function public.tollgate_record_process(process text, sample jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  dropped bigint;
+begin
+  insert into tollgate.process_samples (process, sample)
+  select tollgate_record_process.process, tollgate_record_process.sample
+  where sample is not null and not exists (
+    select from tollgate.process_samples s
+    where s.process = tollgate_record_process.process and s.sampled_at > now() - interval '50 seconds'
+  )
+  on conflict do nothing;
+  delete from tollgate.process_samples s where (s.process, s.sampled_at) in (
+    select o.process, o.sampled_at from tollgate.process_samples o where o.sampled_at < now() - interval '24 hours'
+    order by o.sampled_at limit page_size for update skip locked
+  );
+  get diagnostics dropped = row_count;
+  return jsonb_build_object('dropped', dropped, 'more', dropped >= page_size);
+end
+$$;
+
+comment on function public.tollgate_record_process(text, jsonb, integer) is
+  'Adds a sample of a process, unless its last is of this minute or the sample is null, and deletes samples that are older than a day; called again while it answers "more". Refuses nothing. Skips rows that are locked.';
+
+select tollgate.expose('public.tollgate_record_process(text, jsonb, integer)');
+
+
+create function tollgate.process_readings(as_of timestamptz)
+returns table (signal text, subject text, value numeric)
+language sql
+stable
+set search_path = ''
+as $$
+  with last_ones as (
+    select distinct on (s.process) s.process, s.sample
+    from tollgate.process_samples s
+    where s.sampled_at > as_of - interval '3 minutes' and s.sampled_at <= as_of
+    order by s.process, s.sampled_at desc
+  )
+  select r.signal, l.process, round(100 * r.used / nullif(r.total, 0), 1)
+  from last_ones l
+  cross join lateral (values
+    ('process_memory_percent', (l.sample ->> 'memory_used_bytes')::numeric, (l.sample ->> 'memory_total_bytes')::numeric),
+    ('process_disk_percent', (l.sample ->> 'disk_used_bytes')::numeric, (l.sample ->> 'disk_total_bytes')::numeric)
+  ) r (signal, used, total)
+  where r.used is not null and r.total > 0
+$$;
+
+comment on function tollgate.process_readings(timestamptz) is
+  'How full the memory and the disk of each process are, by its last sample of the three minutes before.';
+
+
+create function public.tollgate_processes(caller jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor), 'processes', coalesce((
+    select jsonb_agg(jsonb_build_object('process', l.process, 'sampled_at', l.sampled_at, 'sample', l.sample)
+      order by l.process)
+    from (
+      select distinct on (s.process) s.process, s.sampled_at, s.sample
+      from tollgate.process_samples s where s.sampled_at > now() - interval '10 minutes'
+      order by s.process, s.sampled_at desc
+    ) l
+  ), '[]'));
+end
+$$;
+
+comment on function public.tollgate_processes(jsonb) is
+  'The last sample of each process that wrote one in the last ten minutes. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_processes(jsonb)');
+
+
+create function public.tollgate_process_trends(caller jsonb, process text, minutes integer, step_seconds integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  if not exists (select from tollgate.process_samples s where s.process = tollgate_process_trends.process) then
+    perform tollgate.refuse_missing('process', process);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'process', process, 'samples', (
+    select coalesce(jsonb_agg(b.sample || jsonb_build_object('ts', b.ts, 'sampled_at', b.sampled_at) order by b.ts), '[]')
+    from (
+      select distinct on (1) floor(extract(epoch from s.sampled_at) / step_seconds)::bigint * step_seconds as ts,
+        s.sample, s.sampled_at
+      from tollgate.process_samples s
+      where s.process = tollgate_process_trends.process and s.sampled_at > now() - make_interval(mins => minutes)
+      order by 1, s.sampled_at desc
+    ) b
+  ));
+end
+$$;
+
+comment on function public.tollgate_process_trends(jsonb, text, integer, integer) is
+  'The samples of a process in the last minutes, the last one of each step, with the beginning of the step in seconds since the epoch. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_process_trends(jsonb, text, integer, integer)');
+
+
+-- schemas/15_reconciliation/books.sql
+
+-- What our books say of a day at OpenRouter, and which of its requests may cost something else there.
+
+create function public.tollgate_books_of_day(day text) returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+set jit = off
+as $$
+  select jsonb_build_object('models', coalesce(jsonb_agg(jsonb_build_object(
+    'model', u.model,
+    'requests', u.requests,
+    'tokens', u.prompt_tokens + u.completion_tokens,
+    'cost_nanos', u.cost_nanos
+  ) order by u.model), '[]'))
+  from tollgate.usage_by(
+    '{model}',
+    day::date::timestamp at time zone 'UTC',
+    (day::date + 1)::timestamp at time zone 'UTC',
+    '{"upstream": "openrouter"}'
+  ) u
+  where u.requests > 0
+$$;
+
+comment on function public.tollgate_books_of_day(text) is
+  'What each model cost us at OpenRouter on a day (UTC), from the tallies, and from requests where nothing is rolled up. Refuses nothing, locks nothing.';
+
+select tollgate.expose('public.tollgate_books_of_day(text)');
+
+
+create function public.tollgate_causes_of_difference(day text, since text, until text, examples integer) returns jsonb
+language sql
+stable
+security definer
+set search_path = ''
+set jit = off
+as $$
+  with doubtful as (
+    select c.cause, r.model, coalesce(r.served_model, r.model) as served_model, r.id, r.generation_id,
+      coalesce(r.cost_nanos, 0) as cost_nanos, r.hold_nanos,
+      row_number() over (
+        partition by c.cause, r.model, coalesce(r.served_model, r.model)
+        order by greatest(r.hold_nanos, coalesce(r.cost_nanos, 0)) desc, r.id
+      ) as place
+    from tollgate.requests r
+    cross join (values (day::date::timestamp at time zone 'UTC', (day::date + 1)::timestamp at time zone 'UTC')) d (beginning, ending)
+    cross join lateral (select case -- here, since a function would be called for each request
+      when r.is_byok or r.cached then null -- not with our key, or not sent
+      when r.created_at < d.beginning then case
+        when r.settled_at >= d.beginning and r.cost_nanos > 0 then 'day_before'
+      end
+      when r.settled_at is null then 'open'
+      when r.upstream is null then case when r.basis = 'no_trace' then 'no_trace' end
+      when r.state = 'released' then case when r.generation_id is not null or r.basis = 'no_record' then 'no_record' end
+      when r.quarantined then 'at_the_hold'
+      when r.estimated then 'estimated'
+      when r.settled_at >= d.ending and r.cost_nanos > 0 then 'next_day'
+      when r.usage -> 'is_byok' = 'true' then 'account_key'
+      when r.served_model <> r.model then 'other_model'
+    end as cause) c
+    where r.created_at >= since::timestamptz and r.created_at < until::timestamptz
+      and (r.upstream = 'openrouter' or r.upstream is null)
+      and c.cause is not null
+  ),
+  groups as (
+    select d.cause, d.model, d.served_model, count(*) as requests, sum(d.cost_nanos) as cost_nanos,
+      sum(case when d.cause in ('no_trace', 'open', 'no_record', 'estimated', 'at_the_hold') then greatest(d.hold_nanos, d.cost_nanos)
+        else d.cost_nanos end) as most_nanos,
+      jsonb_agg(jsonb_build_object(
+        'id', d.id, 'generation_id', d.generation_id, 'cost_nanos', d.cost_nanos, 'hold_nanos', d.hold_nanos
+      ) order by d.place) filter (where d.place <= examples) as examples
+    from doubtful d
+    group by d.cause, d.model, d.served_model
+  )
+  select jsonb_build_object('causes', coalesce(jsonb_agg(to_jsonb(g) order by g.model, g.cause, g.served_model), '[]'))
+  from groups g
+$$;
+
+comment on function public.tollgate_causes_of_difference(text, text, text, integer) is
+  'The requests admitted in a span of a day that OpenRouter may state otherwise, by cause, model and the model that served them: how many, what they cost by our books, the most that they can cost, and the dearest of them. Reads the requests of the span. Refuses nothing, locks nothing.';
+
+select tollgate.expose('public.tollgate_causes_of_difference(text, text, text, integer)');
+
+
+-- schemas/15_reconciliation/days.sql
+
+-- Days: which one is due, its outcome, and what operators see of it.
+
+create function public.tollgate_lease_reconciliation(as_of text, lease_seconds integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  moment constant timestamptz := as_of;
+  -- OpenRouter states a day only when it is over; it has six hours for that.
+  newest constant date := (moment - interval '6 hours') at time zone 'UTC';
+  leased date;
+begin
+  insert into tollgate.reconciliations (day)
+  select newest - n from generate_series(1, 3) n
+  where exists (select from tollgate.orgs o where o.created_at < (newest - n)::timestamp at time zone 'UTC')
+  on conflict do nothing;
+  update tollgate.reconciliations r set leased_until = moment + make_interval(secs => lease_seconds)
+  where r.day = (
+    select d.day from tollgate.reconciliations d
+    where d.day between newest - 3 and newest - 1
+      and (d.leased_until is null or d.leased_until <= moment)
+      and (d.reconciled_at is null or d.reconciled_at <= moment - interval '23 hours')
+      and (d.failed_at is null or d.failed_at <= moment - interval '1 hour')
+    order by d.day desc
+    limit 1
+    for update skip locked
+  )
+  returning r.day into leased;
+  return jsonb_build_object('day', leased);
+end
+$$;
+
+comment on function public.tollgate_lease_reconciliation(text, integer) is
+  'Leases one day to one server: of the last three that are over since six hours, the newest that was not reconciled within 23 hours, nor tried within one. So each is reconciled three times, and what is settled or corrected later is seen. Days before the first org are left out. Answers {"day": null} when none is due. Refuses nothing. Locks the row of the day, and skips locked ones.';
+
+select tollgate.expose('public.tollgate_lease_reconciliation(text, integer)');
+
+
+create function public.tollgate_ask_for_reconciliation(caller jsonb, day text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  perform tollgate.record(actor, 'reconciliation.run', null, day, '{}');
+  return jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_ask_for_reconciliation(jsonb, text) is
+  'Records that an operator has a day reconciled. For admins. Refuses: as recognise(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_ask_for_reconciliation(jsonb, text)');
+
+
+create function public.tollgate_keep_reconciliation(day text, outcome jsonb, as_of text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  kept tollgate.reconciliations;
+begin
+  insert into tollgate.reconciliations as r (day) values (tollgate_keep_reconciliation.day::date)
+  on conflict on constraint reconciliations_pkey do update set leased_until = null
+  returning r.* into kept;
+  if outcome ? 'failure' then
+    update tollgate.reconciliations r set failed_at = as_of::timestamptz, failure = outcome ->> 'failure' where r.day = kept.day;
+    return '{"kept": true}';
+  end if;
+  kept := jsonb_populate_record(kept, outcome - 'models');
+  update tollgate.reconciliations r set
+    reconciled_at = as_of::timestamptz, failed_at = null, failure = null, verdict = kept.verdict, tolerance_ppm = kept.tolerance_ppm,
+    our_requests = kept.our_requests, their_requests = kept.their_requests,
+    our_cost_nanos = kept.our_cost_nanos, their_cost_nanos = kept.their_cost_nanos
+  where r.day = kept.day;
+  delete from tollgate.reconciled_models m where m.day = kept.day;
+  insert into tollgate.reconciled_models
+  select (jsonb_populate_record(null::tollgate.reconciled_models, m.value || jsonb_build_object('day', kept.day))).*
+  from jsonb_array_elements(outcome -> 'models') m;
+  return '{"kept": true}';
+end
+$$;
+
+comment on function public.tollgate_keep_reconciliation(text, jsonb, text) is
+  'Keeps the outcome of a day in place of the one before: verdict, totals and `models`; or, as {"failure": …}, why there is none, which leaves the one before. Ends the lease. Refuses nothing. Locks the row of the day.';
+
+select tollgate.expose('public.tollgate_keep_reconciliation(text, jsonb, text)');
+
+
+create function tollgate.difference_ppm(r tollgate.reconciliations) returns bigint
+language sql
+immutable
+set search_path = ''
+as $$
+  select case when r.our_cost_nanos = r.their_cost_nanos then 0
+    else ceil(abs(r.their_cost_nanos - r.our_cost_nanos) * 1000000::numeric / greatest(r.their_cost_nanos, r.our_cost_nanos))
+  end::bigint
+$$;
+
+comment on function tollgate.difference_ppm(tollgate.reconciliations) is
+  'How far the totals of a day are apart, in millionths of the larger one; null before it is reconciled.';
+
+
+create function tollgate.reconciliation_shown(r tollgate.reconciliations) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select to_jsonb(r) - array['leased_until', 'reconciled_at', 'failed_at'] || jsonb_build_object(
+    'id', r.day,
+    'difference_nanos', r.their_cost_nanos - r.our_cost_nanos,
+    'difference_ppm', case when r.verdict is not null then tollgate.difference_ppm(r) end,
+    'reconciled_at', tollgate.utc(r.reconciled_at),
+    'failed_at', tollgate.utc(r.failed_at)
+  )
+$$;
+
+comment on function tollgate.reconciliation_shown(tollgate.reconciliations) is 'A day as operators see it.';
+
+
+create function public.tollgate_reconciliations(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.reconciliations',
+    'tollgate.reconciliation_shown',
+    $where$
+      ($1 ->> 'verdict' is null or e.verdict = $1 ->> 'verdict')
+    $where$,
+    '{"day": "e.day"}',
+    coalesce(filters ->> 'sort', 'day:desc'),
+    filters,
+    page_size,
+    id => 'e.day::text'
+  );
+end
+$$;
+
+comment on function public.tollgate_reconciliations(jsonb, jsonb, integer) is
+  'Days that were reconciled, or should have been. `filters`: verdict, sort (day), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_reconciliations(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_reconciliation(caller jsonb, day text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_day tollgate.reconciliations;
+begin
+  select r.* into found_day from tollgate.reconciliations r where r.day = tollgate_reconciliation.day::date;
+  if not found then
+    perform tollgate.refuse_missing('reconciliation', tollgate_reconciliation.day);
+  end if;
+  return tollgate.reconciliation_shown(found_day) || jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'models', (
+      select coalesce(jsonb_agg(to_jsonb(m) - 'day' || jsonb_build_object(
+        'difference_nanos', m.their_cost_nanos - m.our_cost_nanos
+      ) order by abs(m.their_cost_nanos - m.our_cost_nanos) desc, m.model), '[]')
+      from tollgate.reconciled_models m where m.day = found_day.day
+    )
+  );
+end
+$$;
+
+comment on function public.tollgate_reconciliation(jsonb, text) is
+  'One day with its models, the largest difference first. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_reconciliation(jsonb, text)');
+
+
+create function tollgate.reconciliation_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)
+language sql
+stable
+set search_path = ''
+as $$
+  select 'reconciliation_difference_ppm', r.day::text,
+    case when r.verdict = 'agrees' then 0 else tollgate.difference_ppm(r) end::numeric
+  from tollgate.reconciliations r
+  where r.verdict is not null and r.reconciled_at <= as_of
+  order by r.day desc
+  limit 3
+$$;
+
+comment on function tollgate.reconciliation_readings(timestamptz) is
+  'Readings for alerts: how far the totals of the last three days that were reconciled are apart; 0 within the tolerance.';
+
+
 -- schemas/16_alerts/alerts.sql
 
 -- Alerts as operators see them.
@@ -14878,6 +15576,12 @@ as $$
   select * from tollgate.database_readings(as_of)
   union all
   select * from tollgate.channel_readings(as_of)
+  union all
+  select * from tollgate.reconciliation_readings(as_of)
+  union all
+  select * from tollgate.backup_readings(as_of)
+  union all
+  select * from tollgate.process_readings(as_of)
   union all
   select * from tollgate.observed_readings(as_of)
 $$;
@@ -15798,195 +16502,6 @@ as $$
 $$;
 
 comment on function tollgate.drop_old_alerts(timestamptz) is 'Deletes alerts that were resolved 90 days ago, at most 1,000, silences that ended then, and readings of processes that have ended.';
-
-
--- schemas/15_creations/creations.sql
-
--- Creates an org, a user, a plan, a key, an upstream, a host, a deployment, a channel or a silence once for each
--- idempotency key.
---
--- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
-
-create function tollgate.create_new(caller jsonb, creation text, arguments jsonb) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-begin
-  return case creation
-    when 'tollgate_create_org' then public.tollgate_create_org(caller, arguments -> 'org')
-    when 'tollgate_create_user' then public.tollgate_create_user(caller, arguments -> 'person')
-    when 'tollgate_create_plan' then public.tollgate_create_plan(caller, arguments -> 'plan')
-    when 'tollgate_put_upstream' then public.tollgate_put_upstream(caller, arguments -> 'upstream')
-    when 'tollgate_create_host' then
-      public.tollgate_create_host(caller, arguments -> 'host', arguments -> 'enrolment')
-    when 'tollgate_create_deployment' then public.tollgate_create_deployment(caller, arguments -> 'deployment')
-    when 'tollgate_create_silence' then public.tollgate_create_silence(caller, arguments -> 'silence')
-    when 'tollgate_create_channel' then public.tollgate_create_channel(
-      caller, arguments -> 'channel', arguments -> 'secret', arguments ->> 'scope'
-    )
-    when 'tollgate_create_key' then
-      public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
-  end;
-end
-$$;
-
-comment on function tollgate.create_new(jsonb, text, jsonb) is
-  'Calls the function that creates. Refuses: as that function.';
-
-
-create function public.tollgate_create_once(caller jsonb, creation text, arguments jsonb, idempotency_key text)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
-  acting constant text := tollgate.operator_of(actor);
-  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}'
-    #- '{enrolment}' #- '{channel,id}' #- '{secret}';
-  earlier tollgate.creations;
-  answer jsonb;
-begin
-  perform pg_advisory_xact_lock(hashtextextended('tollgate_creations ' || acting || ' ' || idempotency_key, 0));
-  delete from tollgate.creations c where c.created_at < now() - interval '48 hours';
-
-  select c.* into earlier from tollgate.creations c
-  where c.operator = acting and c.idempotency_key = tollgate_create_once.idempotency_key;
-  if found then
-    if (earlier.creation, earlier.asked) <> (creation, asked) then
-      perform tollgate.refuse(422, 'idempotency_key_reused');
-    end if;
-    return earlier.answer || jsonb_build_object('caller', tollgate.identity(actor), 'replayed', true);
-  end if;
-
-  answer := tollgate.create_new(caller, creation, arguments);
-  insert into tollgate.creations (operator, idempotency_key, creation, asked, answer)
-  values (acting, idempotency_key, creation, asked, answer - 'caller');
-  return answer;
-end
-$$;
-
-comment on function public.tollgate_create_once(jsonb, text, jsonb, text) is
-  'Calls the function `creation` with its arguments, once for each idempotency key of the user: a repetition gets the first answer, with `replayed`. The answer is stored in the transaction that creates, so neither is there without the other. Refuses: as that function, idempotency_key_reused. Locks the idempotency key, then as that function.';
-
-select tollgate.expose('public.tollgate_create_once(jsonb, text, jsonb, text)');
-
-
--- schemas/15_processes/samples.sql
-
--- Process samples: written in the sweeper's round, shown to operators, read by rules.
-
-create function public.tollgate_record_process(process text, sample jsonb, page_size integer) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  dropped bigint;
-begin
-  insert into tollgate.process_samples (process, sample)
-  select tollgate_record_process.process, tollgate_record_process.sample
-  where sample is not null and not exists (
-    select from tollgate.process_samples s
-    where s.process = tollgate_record_process.process and s.sampled_at > now() - interval '50 seconds'
-  )
-  on conflict do nothing;
-  delete from tollgate.process_samples s where (s.process, s.sampled_at) in (
-    select o.process, o.sampled_at from tollgate.process_samples o where o.sampled_at < now() - interval '24 hours'
-    order by o.sampled_at limit page_size for update skip locked
-  );
-  get diagnostics dropped = row_count;
-  return jsonb_build_object('dropped', dropped, 'more', dropped >= page_size);
-end
-$$;
-
-comment on function public.tollgate_record_process(text, jsonb, integer) is
-  'Adds a sample of a process, unless its last is of this minute or the sample is null, and deletes samples that are older than a day; called again while it answers "more". Refuses nothing. Skips rows that are locked.';
-
-select tollgate.expose('public.tollgate_record_process(text, jsonb, integer)');
-
-
-create function tollgate.process_readings(as_of timestamptz)
-returns table (signal text, subject text, value numeric)
-language sql
-stable
-set search_path = ''
-as $$
-  with last_ones as (
-    select distinct on (s.process) s.process, s.sample
-    from tollgate.process_samples s
-    where s.sampled_at > as_of - interval '3 minutes' and s.sampled_at <= as_of
-    order by s.process, s.sampled_at desc
-  )
-  select r.signal, l.process, round(100 * r.used / nullif(r.total, 0), 1)
-  from last_ones l
-  cross join lateral (values
-    ('process_memory_percent', (l.sample ->> 'memory_used_bytes')::numeric, (l.sample ->> 'memory_total_bytes')::numeric),
-    ('process_disk_percent', (l.sample ->> 'disk_used_bytes')::numeric, (l.sample ->> 'disk_total_bytes')::numeric)
-  ) r (signal, used, total)
-  where r.used is not null and r.total > 0
-$$;
-
-comment on function tollgate.process_readings(timestamptz) is
-  'How full the memory and the disk of each process are, by its last sample of the three minutes before.';
-
-
-create function public.tollgate_processes(caller jsonb) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-begin
-  return jsonb_build_object('caller', tollgate.identity(actor), 'processes', coalesce((
-    select jsonb_agg(jsonb_build_object('process', l.process, 'sampled_at', l.sampled_at, 'sample', l.sample)
-      order by l.process)
-    from (
-      select distinct on (s.process) s.process, s.sampled_at, s.sample
-      from tollgate.process_samples s where s.sampled_at > now() - interval '10 minutes'
-      order by s.process, s.sampled_at desc
-    ) l
-  ), '[]'));
-end
-$$;
-
-comment on function public.tollgate_processes(jsonb) is
-  'The last sample of each process that wrote one in the last ten minutes. For admins. Refuses: as recognise(). Locks nothing.';
-
-select tollgate.expose('public.tollgate_processes(jsonb)');
-
-
-create function public.tollgate_process_trends(caller jsonb, process text, minutes integer, step_seconds integer)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-begin
-  if not exists (select from tollgate.process_samples s where s.process = tollgate_process_trends.process) then
-    perform tollgate.refuse_missing('process', process);
-  end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'process', process, 'samples', (
-    select coalesce(jsonb_agg(b.sample || jsonb_build_object('ts', b.ts, 'sampled_at', b.sampled_at) order by b.ts), '[]')
-    from (
-      select distinct on (1) floor(extract(epoch from s.sampled_at) / step_seconds)::bigint * step_seconds as ts,
-        s.sample, s.sampled_at
-      from tollgate.process_samples s
-      where s.process = tollgate_process_trends.process and s.sampled_at > now() - make_interval(mins => minutes)
-      order by 1, s.sampled_at desc
-    ) b
-  ));
-end
-$$;
-
-comment on function public.tollgate_process_trends(jsonb, text, integer, integer) is
-  'The samples of a process in the last minutes, the last one of each step, with the beginning of the step in seconds since the epoch. For admins. Refuses: as recognise(), not_found. Locks nothing.';
-
-select tollgate.expose('public.tollgate_process_trends(jsonb, text, integer, integer)');
 
 
 -- schemas/16_monitor/credit_summary.sql
