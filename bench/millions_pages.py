@@ -12,6 +12,8 @@ PROMISED_MS = 1000
 HOURS = (24, 168, 720)
 ORG = "org_millions1"
 KEY = "key_millions1k1"
+MODEL = "maker-1/model-1"
+"""Asked for most, as that org asks most."""
 REQUESTS = "select array[min(id), max(id)] from tollgate.requests where org_id = $1"
 OF_OPERATORS = [
     "/admin/usage/refused?hours=720&limit=50",
@@ -69,9 +71,10 @@ def of_periods() -> list[str]:
             f"/admin/usage/latency/series?{period}&bucket={bucket}",
             f"/admin/usage/latency/series?{period}&bucket=day&org_id={ORG}",
             f"/admin/usage/latency/series?{period}&bucket=day&key_id={KEY}",
+            f"/admin/usage/latency/series?{period}&bucket=day&org_id={ORG}&model={MODEL}",
             f"/admin/usage/aggregate?{period}&by=model&org_id={ORG}&limit=50",
         ]
-        of_whom = ("", f"&org_id={ORG}", "&model=maker-1/model-1")
+        of_whom = ("", f"&org_id={ORG}", f"&model={MODEL}", "&upstream=openrouter")
         found += [
             f"/admin/usage/series?{period}&bucket={bucket}&by={by}{whose}"
             for by, whose in product(("model", "org", "key", "user", "upstream"), of_whom)
