@@ -24,6 +24,7 @@ VIEWS = [
     "models?tab=routes",
     "models?tab=aliases&open=none",
     "upstreams",
+    "upstreams?open=openrouter",
     "cache",
     "vault",
     "security",
@@ -350,12 +351,14 @@ async def test_an_operator_sees_and_ends_the_sessions_of_others(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_on_any_view(
-    visit: Visiting, operator: Person, shared_database: str, sql: Any, scheme: str
+    visit: Visiting, operator: Person, site: Gateway, shared_database: str, sql: Any, scheme: str
 ) -> None:
     event = await _event(sql, shared_database, operator)
     async with visit(scheme=scheme) as made:
         await made.sign_in("admin", operator.secret)
-        for view in [*VIEWS, f"security?org_id={operator.org_id}&open={event}"]:
+        async with site.client(operator) as http:
+            (of_key, *_) = (await http.get("/admin/audit-logs", params={"target_id": operator.key_id})).json()["data"]
+        for view in [*VIEWS, f"security?org_id={operator.org_id}&open={event}", f"audit?open={of_key['id']}"]:
             await made.page.goto(f"{made.address}/admin#/{view}")
             await made.page.wait_for_load_state("networkidle")
             assert (view, await violations(made.page)) == (view, [])

@@ -152,6 +152,13 @@ function Person() {
   );
 }
 
+/** Where a name is cut, the pointer shows it whole. */
+addEventListener("pointerover", ({ target }) => {
+  const cut = target instanceof Element ? target.closest(".cut, td .text code") : null;
+  if (cut && !cut.hasAttribute("title") && cut.scrollWidth > cut.clientWidth)
+    cut.setAttribute("title", cut.textContent);
+});
+
 const groupsOf = (views: View[]): [string, View[]][] => [
   ...Map.groupBy(
     views.filter(({ name }) => name),
