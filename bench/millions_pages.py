@@ -1,7 +1,9 @@
 """How long the pages wait for their data over so many requests. `bench/millions.py pages` runs it."""
 
+import os
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import asyncpg
 from millions_measured import DEADLINE_SECONDS, Found, asking, look
@@ -82,18 +84,41 @@ def of_periods() -> list[str]:
     return found
 
 
-async def measure_pages(url: str) -> bool:
-    """Whether every page has its data within a second."""
+async def measure_pages(url: str, looks: int) -> bool:
+    """Whether every page has its data within a second. Prints the database's CPU as well: the machine may be busy."""
     connection = await asyncpg.connect(url)
     requests = await connection.fetchval(REQUESTS, ORG)
+    server = _server(await connection.fetchval("select pg_backend_pid()"))
     await connection.close()
     door = PostgresDoor(url, pool_size=4, deadline_seconds=DEADLINE_SECONDS)
+    found: list[Found] = []
     async with asking(door) as (admin, owner):
         asked = [(admin, path) for path in of_periods() + OF_OPERATORS]
         asked += [(admin, f"/admin/usage/{one}") for one in requests]
         asked += [(owner, path) for path in OF_OWNERS + [f"/user/usage/{one}" for one in requests]]
-        found: list[Found] = [await look(path, PROMISED_MS, partial(ask, path)) for ask, path in asked]
+        for ask, path in asked:
+            before = _cpu_ms(server)
+            found.append(await look(path, PROMISED_MS, partial(ask, path), looks))
+            print(f"  {(_cpu_ms(server) - before) / looks:.0f} ms of the database's CPU each", flush=True)
     await door.close()
     late = [one for one in found if not one.kept()]
     print(*late, f"{len(found)} looks, {len(late)} of them too slow", sep="\n")
     return not late
+
+
+def _server(backend: int) -> int:
+    """The process that started this one: the database must be on this machine."""
+    return int(_stat(backend)[1])
+
+
+def _cpu_ms(server: int) -> float:
+    """What the server and all its processes have used, those that have ended included."""
+    ticks = sum(int(ticks) for ticks in _stat(server)[11:15])
+    for process in Path(f"/proc/{server}/task/{server}/children").read_text().split():
+        ticks += sum(int(ticks) for ticks in _stat(int(process))[11:13])
+    return ticks * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(process: int) -> list[str]:
+    """Its state and what follows, as proc(5) lists it."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
