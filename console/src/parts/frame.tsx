@@ -152,11 +152,12 @@ function Person() {
   );
 }
 
-/** Where a name is cut, the pointer shows it whole. */
+/** Where a name is cut, the pointer shows it whole. A title that the view has given stays. */
 addEventListener("pointerover", ({ target }) => {
-  const cut = target instanceof Element ? target.closest(".cut, td .text code") : null;
-  if (cut && !cut.hasAttribute("title") && cut.scrollWidth > cut.clientWidth)
-    cut.setAttribute("title", cut.textContent);
+  const cut = target instanceof Element ? target.closest<HTMLElement>(".cut, td .text code") : null;
+  if (!cut || (cut.title && !cut.dataset.whole)) return;
+  cut.dataset.whole = "shown";
+  cut.title = cut.scrollWidth > cut.clientWidth ? cut.textContent : "";
 });
 
 const groupsOf = (views: View[]): [string, View[]][] => [

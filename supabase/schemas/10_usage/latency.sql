@@ -74,25 +74,21 @@ declare
   people constant boolean := filters ?| '{org_id,user_id,key_id}';
   units constant text[] := case when people or models then '{day}' else '{hour,day}' end;
   measured constant text := case kind when 'whole' then 'duration_ms' else 'first_token_ms' end;
+  wanted constant text := tollgate.wanted(
+    tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream']
+  );
   raw constant text := format($raw$
     select floor(ln(greatest(t.%1$I, 1)::double precision) / ln(1.05::double precision))::integer as bucket,
       1 as requests, t.%1$I::bigint as total_ms
     from tollgate.requests t
     where t.%1$I is not null and t.settled_at is not null 
-      and (t.error_code is not null or t.status >= 400) is not true %2$s $raw$,
-    measured,
-    tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
-  );
+      and (t.error_code is not null or t.status >= 400) is not true %2$s $raw$, measured, wanted);
   rolled constant text := format(
     case when people then $of_keys$
       select b.key::integer, (b.value -> 0)::bigint, (b.value -> 1)::bigint
       from (select 'day' as cut, k.* from tollgate.key_latencies k) t
-      cross join lateral jsonb_each(t.%1$I) b
-      where true %2$s $of_keys$
-    else 'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %1$L %2$s' end,
-    kind,
-    tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
-  );
+      cross join lateral jsonb_each(t.%1$I) b where true %2$s $of_keys$
+    else 'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %1$L %2$s' end, kind, wanted);
   parts text;
   found_latency tollgate.latency;
 begin
