@@ -276,11 +276,11 @@ def main() -> int:
     filling.add_argument("--days", type=int, default=90)
     filling.add_argument("--more", action="store_true")
     does.add_parser("measure").add_argument("--rounds", type=int, default=300)
-    does.add_parser("pages")
+    does.add_parser("pages").add_argument("--looks", type=int, default=10)
     options = parser.parse_args()
     url = os.environ["DATABASE_URL"]
     if options.does == "pages":
-        return 0 if asyncio.run(measure_pages(url)) else 1
+        return 0 if asyncio.run(measure_pages(url, options.looks)) else 1
     if options.does == "measure":
         return asyncio.run(measured(url, options.rounds))
     return asyncio.run(fill(url, options.requests, options.orgs, options.days, options.more))

@@ -179,11 +179,11 @@ async def test_it_takes_one_call_of_the_database_and_an_operator(door: Door, san
 
 def test_this_instance_adds_what_only_it_knows() -> None:
     found = attention.of_instance(failing=["ups_1"], stale_seconds=400.4, days_left=1.26)
-    shown = attention.shown([*found, attention.item("overdrawn", "warning", 2, overdrawn_nanos=10**9)])
+    shown = attention.shown([*found, attention.item("overdrawn", "warning", 2, overdrawn_nanos=10**15)])
     assert [(one["kind"], one["severity"], one["message"]) for one in shown] == [
         ("breaker_open", "critical", "Upstreams that fail and are not called for now: 1."),
         ("openrouter_credit_low", "critical", "The credit at OpenRouter lasts 1.3 days at today's rate."),
         ("stale_catalog", "warning", "The list of models could not be refreshed for 400 seconds."),
-        ("overdrawn", "warning", "Orgs that owe credits: 2, together 1.00."),
+        ("overdrawn", "warning", "Orgs that owe credits: 2, together 1,000,000.00."),
     ]
     assert list(attention.of_instance(failing=[], stale_seconds=None, days_left=30)) == []

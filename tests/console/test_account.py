@@ -221,13 +221,15 @@ async def test_a_key_is_created_with_the_keyboard_alone(visit: Visiting, payer: 
 
 async def test_axe_finds_nothing_on_any_view(visit: Visiting, payer: Payer, site: Gateway) -> None:
     someone = await payer()
-    assert (await site.post(someone, a_chat())).status_code == 200
+    answer = await site.post(someone, a_chat())
+    assert answer.status_code == 200
+    request = answer.headers["x-tollgate-request-id"]
     async with visit() as made:
         await made.page.goto(f"{made.address}/account")
         await made.page.locator("[name=key]").wait_for()
         assert await violations(made.page) == []
         await made.sign_in("account", someone.secret)
-        for view in [*VIEWS, f"keys?open={someone.key_id}"]:
+        for view in [*VIEWS, f"usage?open={request}", f"keys?open={someone.key_id}"]:
             await made.page.goto(f"{made.address}/account#/{view}")
             await made.page.wait_for_load_state("networkidle")
             assert (view, await violations(made.page)) == (view, [])

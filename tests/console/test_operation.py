@@ -24,6 +24,7 @@ VIEWS = [
     "models?tab=routes",
     "models?tab=aliases&open=none",
     "upstreams",
+    "upstreams?open=openrouter",
     "cache",
     "vault",
     "hosts",
@@ -351,11 +352,15 @@ async def test_an_operator_sees_and_ends_the_sessions_of_others(
         await expect(theirs.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-async def test_axe_finds_nothing_on_any_view(visit: Visiting, operator: Person, shared_database: str, sql: Any) -> None:
+async def test_axe_finds_nothing_on_any_view(
+    visit: Visiting, operator: Person, site: Gateway, shared_database: str, sql: Any
+) -> None:
     event = await _event(sql, shared_database, operator)
     async with visit() as made:
         await made.sign_in("admin", operator.secret)
-        for view in [*VIEWS, f"security?org_id={operator.org_id}&open={event}"]:
+        async with site.client(operator) as http:
+            (of_key, *_) = (await http.get("/admin/audit-logs", params={"target_id": operator.key_id})).json()["data"]
+        for view in [*VIEWS, f"security?org_id={operator.org_id}&open={event}", f"audit?open={of_key['id']}"]:
             await made.page.goto(f"{made.address}/admin#/{view}")
             await made.page.wait_for_load_state("networkidle")
             assert (view, await violations(made.page)) == (view, [])

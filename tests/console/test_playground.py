@@ -300,5 +300,6 @@ async def test_a_conversation_can_be_had_with_the_keyboard_alone_on_a_phone(visi
         await made.page.keyboard.type("hello")
         await made.page.keyboard.press("Enter")
         await expect(made.page.locator("article.assistant .words")).to_have_text("hello")
-        overflow = await made.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert overflow <= 0
+        for width in (360, 600, 768):
+            await made.page.set_viewport_size({"width": width, "height": 740})
+            assert await made.page.evaluate("document.documentElement.scrollWidth") <= width

@@ -9,8 +9,8 @@ MADE = (
     "create_app(read({'SUPABASE_URL': 'https://x.supabase.co', 'SUPABASE_SECRET_KEY': 'sb_secret_x'}))"
 )
 ROOMS = {
-    "alerts", "app", "audit", "cache", "catalog", "completions", "core", "credits", "database", "fleet", "health", "keys",
-    "limits", "process", "settings", "upstreams", "usage", "vault", "web",
+    "alerts", "app", "audit", "cache", "catalog", "completions", "core", "credits", "database", "fleet", "health",
+    "keys", "limits", "process", "settings", "upstreams", "usage", "vault", "web",
 }  # fmt: skip
 """Account, health and admin are imported when one of their paths is requested."""
 STANDARD = {"concurrent.futures.thread", "pickle", "queue", "resource"}

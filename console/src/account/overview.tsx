@@ -5,7 +5,7 @@ import { Panel, Shown, useData } from "../parts/data";
 import { Figures } from "../parts/figures";
 import { Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
-import { exactCredits, shownCredits } from "../parts/money";
+import { shownCredits } from "../parts/money";
 import { Count, Credits, requestCount } from "../parts/numbers";
 import { link } from "../parts/routing";
 import { type Answer, me } from "../parts/session";
@@ -76,7 +76,7 @@ function Spending({ series: { data, bucket } }: { series: Found["series"] }) {
   return (
     <Chart
       title={bucket === "day" ? "Credits a day (UTC)" : "Credits an hour"}
-      summary={`${exactCredits(total)} credits for ${requestCount(requests)}.`}
+      summary={`${shownCredits(total)} credits for ${requestCount(requests)}.`}
       times={data.map(({ start }) => start)}
       bucket={bucket}
       lines={[{ name: "Charge", values: data.map((point) => point.charge_nanos) }]}

@@ -33,9 +33,9 @@ export function Transactions() {
           columns={[
             { name: "Time", of: (row) => <When at={row.created_at} seconds /> },
             { name: "Kind", of: (row) => <Status of={row.kind} /> },
-            { name: "For", of: (row) => <For id={row.request_id} reason={row.reason} /> },
             { name: "Change", of: (row) => <Credits of={row.change_credits} />, number: true },
             { name: "Balance after", of: (row) => <Credits of={row.balance_after_credits} />, number: true },
+            { name: "For", of: (row) => <For id={row.request_id} reason={row.reason} /> },
           ]}
         />
       </Panel>

@@ -5,7 +5,7 @@ import { Panel, Shown, useData } from "../parts/data";
 import { type Figure, Figures } from "../parts/figures";
 import { Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
-import { exactCredits, nanosOf, shownCredits } from "../parts/money";
+import { nanosOf, shownCredits } from "../parts/money";
 import { Count, Credits, counted, Duration, lasting, percent, requestCount, shortly } from "../parts/numbers";
 import { link, linkTo } from "../parts/routing";
 import type { Answer } from "../parts/session";
@@ -182,7 +182,7 @@ function Charts({ found }: { found: Found }) {
         <Chart
           {...each}
           title={`Credits ${a}`}
-          summary={`${exact(all.charge_credits)} charged, ${exact(all.cost_credits)} paid to upstreams.`}
+          summary={`${shown(all.charge_credits)} charged, ${shown(all.cost_credits)} paid to upstreams.`}
           kind="lines"
           lines={[
             { name: "Charge", values: series.map(({ charge_nanos }) => charge_nanos) },
@@ -218,7 +218,7 @@ function Charts({ found }: { found: Found }) {
   );
 }
 
-const exact = (text: string) => exactCredits(nanosOf(text) ?? 0n);
+const shown = (text: string) => shownCredits(nanosOf(text) ?? 0n);
 
 function stateOf({ open_holds: holds, overdrawn, paid_suspended, balances, openrouter }: Found): Figure[] {
   return [

@@ -30,7 +30,7 @@ export function Routes() {
         <Search name="upstream_id" label="Upstream (id)" />
         <Choice name="state" label="State" options={SERVING_STATES} />
       </div>
-      <Panel>
+      <Panel title="Routes" aside={<span class="soft small">Credits for a million tokens, without the markup</span>}>
         <List
           loaded={loaded}
           caption="Routes"
@@ -44,8 +44,8 @@ export function Routes() {
             { name: "State", of: (one) => <Status of={one.state} /> },
             { name: "Priority", of: (one) => <Count of={one.priority} />, number: true, wide: true },
             { name: "Weight", of: (one) => <Count of={one.weight} />, number: true, wide: true },
-            { name: "In, a million", of: (one) => priceOf(one, "prompt"), number: true },
-            { name: "Out, a million", of: (one) => priceOf(one, "completion"), number: true },
+            { name: "In", of: (one) => priceOf(one, "prompt"), number: true },
+            { name: "Out", of: (one) => priceOf(one, "completion"), number: true },
           ]}
         />
       </Panel>

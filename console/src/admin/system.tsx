@@ -210,9 +210,14 @@ const SettingTable = ({ rows }: { rows: Setting[] }) => (
     columns={[
       { name: "Setting", of: (one) => <code>{one.name}</code> },
       { name: "Value", of: (one) => <Value of={one} /> },
-      { name: "Meaning", of: (one) => <span class="prose">{one.description}</span>, wide: true },
+      { name: "Meaning", of: (one) => <Prose text={one.description} />, wide: true },
     ]}
   />
+);
+
+/** A text with `code` in it. */
+const Prose = ({ text }: { text: string }) => (
+  <span class="prose">{text.split("`").map((part, at) => (at % 2 ? <code key={part}>{part}</code> : part))}</span>
 );
 
 function Value({ of }: { of: Setting }) {

@@ -4,7 +4,7 @@ import { Chart } from "../parts/chart";
 import { Panel, Shown, useData } from "../parts/data";
 import { Choice, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
-import { exactCredits, nanosOf, shownCredits } from "../parts/money";
+import { nanosOf, shownCredits } from "../parts/money";
 import { Count, Credits, counted, Duration, lasting, requestCount, shortly } from "../parts/numbers";
 import { Outcome } from "../parts/request";
 import { route, withFilters } from "../parts/routing";
@@ -182,11 +182,11 @@ function measured(of: Measured, measure: string): number {
 const tokens = (of: Measured): number => of.prompt_tokens + of.completion_tokens;
 const isMoney = (measure: string) => measure === "charge" || measure === "cost";
 
-/** The sum of all groups: credits from their exact decimals. */
+/** The sum of all groups. */
 function summed(groups: Group[], measure: string): string {
   if (!isMoney(measure)) return counted(groups.reduce((sum, one) => sum + measured(one, measure), 0));
   const nanos = groups.map((one) => nanosOf(measure === "cost" ? one.cost_credits : one.charge_credits) ?? 0n);
-  return `${exactCredits(nanos.reduce((sum, one) => sum + one, 0n))} credits`;
+  return `${shownCredits(nanos.reduce((sum, one) => sum + one, 0n))} credits`;
 }
 
 function SplitSeries({ series, by }: { series: Series; by: string }) {

@@ -26,7 +26,7 @@ export function UsageByModel({ filters }: { filters: Filters }) {
           keyOf={(row) => row.model ?? ""}
           link={(row) => link("usage", { ...query, model: row.model ?? "" })}
           columns={[
-            { name: "Model", of: (row) => row.model },
+            { name: "Model", of: (row) => <span class="cut">{row.model}</span> },
             { name: "Requests", of: (row) => <Count of={row.requests} />, number: true, sort: "requests" },
             { name: "Failed", of: (row) => <Count of={row.errors} />, number: true, sort: "errors", wide: true },
             { name: "Tokens in", of: (row) => <Count of={row.prompt_tokens} />, number: true, wide: true },

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { Icon, notify } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
-import { FinalDialog, FormDialog, Input, type Values } from "../parts/dialogs";
+import { FinalDialog, FormDialog, Input, SecretInput, type Values } from "../parts/dialogs";
 import { Heading } from "../parts/frame";
 import { link } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
@@ -89,17 +89,7 @@ function StoreDialog({ name, close }: { name: string; close: () => void }) {
         defaultValue={name}
         hint="A token of this name is replaced."
       />
-      <Input
-        label="Token"
-        name="token"
-        type="password"
-        required
-        minLength={16}
-        maxLength={1000}
-        placeholder="hf_…"
-        spellcheck={false}
-        hint="It is stored encrypted and never shown again."
-      />
+      <SecretInput label="Token" name="token" placeholder="hf_…" />
     </FormDialog>
   );
 }

@@ -207,7 +207,7 @@ function optionsOf(props: ChartProps & { onMove: (at: number | null) => void }, 
       {
         ...axis,
         grid: { show: false },
-        space: 80,
+        space: 100,
         values: (_, ticks) => ticks.map((tick) => bucketName(new Date(tick * 1000).toISOString(), bucket)),
       },
       {

@@ -195,6 +195,19 @@ export function Input({
   );
 }
 
+/** A secret that Tollgate stores. `note`: what else there is to know. */
+export const SecretInput = ({ note = "", ...input }: InputProps & { note?: string; placeholder?: string }) => (
+  <Input
+    type="password"
+    required
+    minLength={16}
+    maxLength={1000}
+    spellcheck={false}
+    hint={`It is stored encrypted and never shown again. ${note}`}
+    {...input}
+  />
+);
+
 export function Lines({
   label,
   name,

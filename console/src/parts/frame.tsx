@@ -152,6 +152,14 @@ function Person() {
   );
 }
 
+/** Where a name is cut, the pointer shows it whole. A title that the view has given stays. */
+addEventListener("pointerover", ({ target }) => {
+  const cut = target instanceof Element ? target.closest<HTMLElement>(".cut, td .text code") : null;
+  if (!cut || (cut.title && !cut.dataset.whole)) return;
+  cut.dataset.whole = "shown";
+  cut.title = cut.scrollWidth > cut.clientWidth ? cut.textContent : "";
+});
+
 const groupsOf = (views: View[]): [string, View[]][] => [
   ...Map.groupBy(
     views.filter(({ name }) => name),

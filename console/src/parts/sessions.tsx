@@ -106,9 +106,9 @@ export function SessionList({ query }: { query: Query }) {
       nothing={<p>There is no session.</p>}
       keyOf={(row) => row.id}
       columns={[
-        { name: "Person", of: (row) => row.email },
-        { name: "Signed in with", of: (row) => row.way },
-        { name: "Signed in", of: (row) => <When at={row.signed_in_at} /> },
+        { name: "Person", of: (row) => <span class="cut">{row.email}</span> },
+        { name: "Signed in with", of: (row) => row.way, wide: true },
+        { name: "Signed in", of: (row) => <When at={row.signed_in_at} />, wide: true },
         { name: "Last seen", of: (row) => <When at={row.last_seen_at} /> },
         { name: "Address", of: (row) => row.ip ?? "–", wide: true },
         { name: "Browser", of: (row) => <span class="cut">{row.user_agent ?? "–"}</span>, wide: true },

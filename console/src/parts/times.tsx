@@ -23,12 +23,12 @@ export function When({ at, seconds = false }: { at: string | null | undefined; s
     month: "short",
     hour: "2-digit",
     minute: "2-digit",
-    ...(seconds ? { second: "2-digit" } : {}),
     ...(isThisYear(at) ? {} : { year: "numeric" }),
   };
   return (
     <time dateTime={at} title={`${at.replace("T", " ").replace("Z", "")} UTC`}>
-      {format(options, at)}
+      {format(options, at).replace(/ (?=\S+,)/g, "\u00a0")}
+      {seconds && <span class="seconds">:{at.slice(17, 19)}</span>}
     </time>
   );
 }

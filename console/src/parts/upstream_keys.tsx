@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { Icon, notify } from "./basics";
 import { Panel, useData } from "./data";
-import { FinalDialog, FormDialog, Input, Select, type Values } from "./dialogs";
+import { FinalDialog, FormDialog, SecretInput, Select, type Values } from "./dialogs";
 import { Status } from "./numbers";
 import { type Answer, change, type Given } from "./session";
 import { List } from "./table";
@@ -121,17 +121,7 @@ function StoreDialog({ path, given, available, upstream, close }: DialogProps & 
         options={available.map((one) => [one.upstream, one.name])}
         defaultValue={upstream}
       />
-      <Input
-        label="Key of the account there"
-        name="key"
-        type="password"
-        required
-        minLength={16}
-        maxLength={1000}
-        autocomplete="off"
-        spellcheck={false}
-        hint="It is stored encrypted and never shown again. It replaces a key that is there."
-      />
+      <SecretInput label="Key of the account there" name="key" note="It replaces a key that is there." />
     </FormDialog>
   );
 }

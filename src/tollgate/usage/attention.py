@@ -1,6 +1,7 @@
 """What an operator should look at, in words, and the page of the console that shows it. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from string import Template
 from typing import Any, Final, Literal, NamedTuple
 
@@ -74,6 +75,11 @@ def shown(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _shown(one: Mapping[str, Any]) -> dict[str, Any]:
     kind = KINDS[one["kind"]]
     facts = with_credits(one["facts"])
-    words = {**facts, "count": one["count"], "severity": one["severity"]}
+    words = {**_grouped(facts), "count": f"{one['count']:,}", "severity": one["severity"]}
     message = Template(kind.message).substitute(words)
     return {**one, "facts": facts, "message": message, "where": "/admin#/" + Template(kind.where).substitute(words)}
+
+
+def _grouped(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Credits as people read them: 1,000,000.00."""
+    return {name: f"{Decimal(fact):,}" if name.endswith("_credits") else fact for name, fact in facts.items()}

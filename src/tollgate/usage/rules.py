@@ -31,7 +31,7 @@ LONGEST_OVERVIEW = timedelta(days=366)
 LONGEST_OVERVIEW_BY_HOUR = timedelta(days=7)
 DEFAULT_LATENCY = timedelta(days=1)
 LONGEST_LATENCY_OF_SUBJECT = timedelta(days=31)
-"""Latencies are stored by model and upstream. Those of an org, user or key are computed from its requests."""
+"""They are stored by the day, and parts of days are computed from the requests."""
 
 LONGEST_LATENCY_SERIES: Mapping[LatencyBucket, timedelta] = {"hour": timedelta(days=7), "day": timedelta(days=92)}
 LONGEST_NARROW_LATENCY_SERIES: Mapping[LatencyBucket, timedelta] = {

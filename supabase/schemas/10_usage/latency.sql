@@ -18,7 +18,7 @@ as $$
   ) s
 $$;
 
-comment on function tollgate.with_buckets(jsonb, jsonb) is 'The sums of two columns `buckets` of tollgate.key_latencies.';
+comment on function tollgate.with_buckets(jsonb, jsonb) is 'The sums of two columns of buckets of tollgate.key_latencies; null where both are.';
 
 
 create function tollgate.add_latencies(durations tollgate.duration[]) returns void
@@ -37,18 +37,21 @@ as $$
     requests = t.requests + excluded.requests,
     total_ms = t.total_ms + excluded.total_ms;
 
-  insert into tollgate.key_latencies as t (org_id, start, key_id, user_id, kind, buckets)
-  select b.org_id, b.day, b.key_id, b.user_id, b.kind, jsonb_object_agg(b.bucket, jsonb_build_array(b.requests, b.ms))
+  insert into tollgate.key_latencies as t (org_id, start, key_id, user_id, model, upstream, whole, first_token)
+  select b.org_id, b.day, b.key_id, b.user_id, b.model, b.upstream,
+    jsonb_object_agg(b.bucket, jsonb_build_array(b.requests, b.ms)) filter (where b.kind = 'whole'),
+    jsonb_object_agg(b.bucket, jsonb_build_array(b.requests, b.ms)) filter (where b.kind = 'first_token')
   from (
-    select d.org_id, date_trunc('day', d.hour, 'UTC') as day, d.key_id, d.user_id, d.kind, d.bucket,
+    select d.org_id, date_trunc('day', d.hour, 'UTC') as day, d.key_id, d.user_id, d.model, d.upstream, d.kind, d.bucket,
       count(*) as requests, sum(d.ms) as ms
     from unnest(durations) d
-    group by 1, 2, 3, 4, 5, 6
+    group by 1, 2, 3, 4, 5, 6, 7, 8
   ) b
-  group by 1, 2, 3, 4, 5
-  order by 1, 2, 3, 5
+  group by 1, 2, 3, 4, 5, 6
+  order by 1, 2, 3, 5, 6
   on conflict on constraint key_latencies_pkey do update set
-    buckets = tollgate.with_buckets(t.buckets, excluded.buckets);
+    whole = tollgate.with_buckets(t.whole, excluded.whole),
+    first_token = tollgate.with_buckets(t.first_token, excluded.first_token);
 $$;
 
 comment on function tollgate.add_latencies(tollgate.duration[]) is
@@ -69,33 +72,29 @@ as $$
 declare
   models constant boolean := filters ?| '{model,upstream}';
   people constant boolean := filters ?| '{org_id,user_id,key_id}';
-  units constant text[] := case when people and models then '{}' when people or models then '{day}' else '{hour,day}' end;
+  units constant text[] := case when people or models then '{day}' else '{hour,day}' end;
   measured constant text := case kind when 'whole' then 'duration_ms' else 'first_token_ms' end;
+  wanted constant text := tollgate.wanted(
+    tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream']
+  );
   raw constant text := format($raw$
     select floor(ln(greatest(t.%1$I, 1)::double precision) / ln(1.05::double precision))::integer as bucket,
       1 as requests, t.%1$I::bigint as total_ms
     from tollgate.requests t
     where t.%1$I is not null and t.settled_at is not null 
-      and (t.error_code is not null or t.status >= 400) is not true %2$s $raw$,
-    measured,
-    tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
-  );
+      and (t.error_code is not null or t.status >= 400) is not true %2$s $raw$, measured, wanted);
   rolled constant text := format(
     case when people then $of_keys$
       select b.key::integer, (b.value -> 0)::bigint, (b.value -> 1)::bigint
       from (select 'day' as cut, k.* from tollgate.key_latencies k) t
-      cross join lateral jsonb_each(t.buckets) b
-      where t.kind = %L %s $of_keys$
-    else 'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %L %s' end,
-    kind,
-    tollgate.wanted(tollgate.with_org(filters), array['org_id', 'user_id', 'key_id', 'model', 'upstream'])
-  );
+      cross join lateral jsonb_each(t.%1$I) b where true %2$s $of_keys$
+    else 'select t.bucket, t.requests, t.total_ms from tollgate.latencies t where t.kind = %1$L %2$s' end, kind, wanted);
   parts text;
   found_latency tollgate.latency;
 begin
   select string_agg(
     case p.of_what when 'request' then raw when 'late' then raw else rolled end
-    || ' and ' || tollgate.in_piece(p, case when models then '_model' else '' end),
+    || ' and ' || tollgate.in_piece(p, case when models and not people then '_model' else '' end),
     ' union all '
   ) into parts
   from tollgate.pieces(since, until, units) p;
@@ -128,7 +127,7 @@ end
 $$;
 
 comment on function tollgate.latency_between(text, timestamptz, timestamptz, jsonb) is
-  'How long requests without an error took, in all or until their first token, within 5 %: a percentile is the mean of its bucket. Read from rolled up hours and days, and from whole days only for a model or upstream, or for an org, user or key. For both kinds at once, read from the requests themselves: the server bounds the span.';
+  'How long requests without an error took, in all or until their first token, within 5 %: a percentile is the mean of its bucket. Read from rolled up hours and days, and from whole days only for a model or upstream, or for an org, user or key. Parts of days are then read from the requests: the server bounds the span.';
 
 
 create function public.tollgate_latency(caller jsonb, kind text, filters jsonb) returns jsonb

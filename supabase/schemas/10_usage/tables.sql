@@ -51,13 +51,15 @@ create table tollgate.key_latencies (
   start timestamptz not null,
   key_id text not null,
   user_id text not null,
-  kind text not null check (kind in ('whole', 'first_token')),
-  buckets jsonb not null,
-  primary key (org_id, start, key_id, kind)
+  model text not null,
+  upstream text not null,
+  whole jsonb,
+  first_token jsonb,
+  primary key (org_id, start, key_id, model, upstream)
 ) with (fillfactor = 70);
 
-comment on table tollgate.key_latencies is 'How long requests without an error took, by key and day (UTC): one row for all buckets, since most keys have few requests a day.';
-comment on column tollgate.key_latencies.buckets is 'How many requests are in a bucket, and their milliseconds together: {"<bucket>": [requests, total_ms]}.';
+comment on table tollgate.key_latencies is 'How long requests without an error took, by key, model, upstream and day (UTC): one row for all buckets, since most have few requests a day.';
+comment on column tollgate.key_latencies.whole is 'How many requests are in a bucket, and their milliseconds together: {"<bucket>": [requests, total_ms]}; first_token likewise.';
 
 alter table tollgate.key_latencies enable row level security;
 
@@ -82,6 +84,8 @@ begin
   end loop;
 end
 $$;
+
+create index tallies_of_model on tollgate.tallies_day (model, start);
 
 
 create table tollgate.flows (
