@@ -232,7 +232,7 @@ class ChannelChanges(_ChannelFields):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"severity": "critical"}]})
 
-    name: Name = ""
+    name: Name = Field(default_factory=str)
     url: Url | None = None
     secret: Secret | None = None
     mail: MailServer | None = None
@@ -303,8 +303,8 @@ class WebhookChanges(_WebhookFields):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"events": ["balance.low"]}]})
 
-    name: Name = ""
-    url: Url = ""
+    name: Name = Field(default_factory=str)
+    url: Url = Field(default_factory=str)
     secret: Secret | None = None
 
 
