@@ -1998,29 +1998,6 @@ comment on column tollgate.backups.faults is 'What the last verification found, 
 alter table tollgate.backups enable row level security;
 
 
--- schemas/15_creations/tables.sql
-
--- What was created under an idempotency key.
-
-create table tollgate.creations (
-  operator text not null,
-  idempotency_key text not null check (length(idempotency_key) between 1 and 180),
-  creation text not null,
-  asked jsonb not null,
-  answer jsonb not null,
-  created_at timestamptz not null default clock_timestamp(),
-  primary key (operator, idempotency_key)
-);
-
-create index creations_age on tollgate.creations (created_at);
-
-comment on table tollgate.creations is 'The answers to creations with an idempotency key, kept for 48 hours. Credits have credit_operations instead.';
-comment on column tollgate.creations.operator is 'The user who created, with any of their keys. Idempotency keys are separate for each user.';
-comment on column tollgate.creations.asked is 'What was asked for, without what is new in each attempt: to tell a repetition from another request under the same key.';
-
-alter table tollgate.creations enable row level security;
-
-
 -- schemas/15_processes/tables.sql
 
 -- What processes of Tollgate used.
@@ -2216,6 +2193,29 @@ insert into tollgate.alert_scan default values;
 create type tollgate.reading as (signal text, subject text, value numeric);
 
 comment on type tollgate.reading is 'The value of a signal for a subject at a moment.';
+
+
+-- schemas/16_creations/tables.sql
+
+-- What was created under an idempotency key.
+
+create table tollgate.creations (
+  operator text not null,
+  idempotency_key text not null check (length(idempotency_key) between 1 and 180),
+  creation text not null,
+  asked jsonb not null,
+  answer jsonb not null,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (operator, idempotency_key)
+);
+
+create index creations_age on tollgate.creations (created_at);
+
+comment on table tollgate.creations is 'The answers to creations with an idempotency key, kept for 48 hours. Credits have credit_operations instead.';
+comment on column tollgate.creations.operator is 'The user who created, with any of their keys. Idempotency keys are separate for each user.';
+comment on column tollgate.creations.asked is 'What was asked for, without what is new in each attempt: to tell a repetition from another request under the same key.';
+
+alter table tollgate.creations enable row level security;
 
 
 -- schemas/16_monitor/tables.sql
@@ -14726,79 +14726,6 @@ comment on function tollgate.backup_readings(timestamptz) is
   'Readings for alerts: how many days ago the newest backup that was verified was taken; where none was, the days since the first backup. No reading before there is one.';
 
 
--- schemas/15_creations/creations.sql
-
--- Creates an org, a user, a plan, a key, an upstream, a host, a deployment, a channel or a silence once for each
--- idempotency key.
---
--- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
-
-create function tollgate.create_new(caller jsonb, creation text, arguments jsonb) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-begin
-  return case creation
-    when 'tollgate_create_org' then public.tollgate_create_org(caller, arguments -> 'org')
-    when 'tollgate_create_user' then public.tollgate_create_user(caller, arguments -> 'person')
-    when 'tollgate_create_plan' then public.tollgate_create_plan(caller, arguments -> 'plan')
-    when 'tollgate_put_upstream' then public.tollgate_put_upstream(caller, arguments -> 'upstream')
-    when 'tollgate_create_host' then
-      public.tollgate_create_host(caller, arguments -> 'host', arguments -> 'enrolment')
-    when 'tollgate_create_deployment' then public.tollgate_create_deployment(caller, arguments -> 'deployment')
-    when 'tollgate_create_silence' then public.tollgate_create_silence(caller, arguments -> 'silence')
-    when 'tollgate_create_channel' then public.tollgate_create_channel(
-      caller, arguments -> 'channel', arguments -> 'secret', arguments ->> 'scope'
-    )
-    when 'tollgate_create_key' then
-      public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
-  end;
-end
-$$;
-
-comment on function tollgate.create_new(jsonb, text, jsonb) is
-  'Calls the function that creates. Refuses: as that function.';
-
-
-create function public.tollgate_create_once(caller jsonb, creation text, arguments jsonb, idempotency_key text)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
-  acting constant text := tollgate.operator_of(actor);
-  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}'
-    #- '{enrolment}' #- '{channel,id}' #- '{secret}';
-  earlier tollgate.creations;
-  answer jsonb;
-begin
-  perform pg_advisory_xact_lock(hashtextextended('tollgate_creations ' || acting || ' ' || idempotency_key, 0));
-  delete from tollgate.creations c where c.created_at < now() - interval '48 hours';
-
-  select c.* into earlier from tollgate.creations c
-  where c.operator = acting and c.idempotency_key = tollgate_create_once.idempotency_key;
-  if found then
-    if (earlier.creation, earlier.asked) <> (creation, asked) then
-      perform tollgate.refuse(422, 'idempotency_key_reused');
-    end if;
-    return earlier.answer || jsonb_build_object('caller', tollgate.identity(actor), 'replayed', true);
-  end if;
-
-  answer := tollgate.create_new(caller, creation, arguments);
-  insert into tollgate.creations (operator, idempotency_key, creation, asked, answer)
-  values (acting, idempotency_key, creation, asked, answer - 'caller');
-  return answer;
-end
-$$;
-
-comment on function public.tollgate_create_once(jsonb, text, jsonb, text) is
-  'Calls the function `creation` with its arguments, once for each idempotency key of the user: a repetition gets the first answer, with `replayed`. The answer is stored in the transaction that creates, so neither is there without the other. Refuses: as that function, idempotency_key_reused. Locks the idempotency key, then as that function.';
-
-select tollgate.expose('public.tollgate_create_once(jsonb, text, jsonb, text)');
-
-
 -- schemas/15_processes/samples.sql
 
 -- Process samples: written in the sweeper's round, shown to operators, read by rules.
@@ -16505,6 +16432,79 @@ as $$
 $$;
 
 comment on function tollgate.drop_old_alerts(timestamptz) is 'Deletes alerts that were resolved 90 days ago, at most 1,000, silences that ended then, and readings of processes that have ended.';
+
+
+-- schemas/16_creations/creations.sql
+
+-- Creates an org, a user, a plan, a key, an upstream, a host, a deployment, a channel or a silence once for each
+-- idempotency key.
+--
+-- Lock order: operator and idempotency key (an advisory lock), then as the function that creates.
+
+create function tollgate.create_new(caller jsonb, creation text, arguments jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return case creation
+    when 'tollgate_create_org' then public.tollgate_create_org(caller, arguments -> 'org')
+    when 'tollgate_create_user' then public.tollgate_create_user(caller, arguments -> 'person')
+    when 'tollgate_create_plan' then public.tollgate_create_plan(caller, arguments -> 'plan')
+    when 'tollgate_put_upstream' then public.tollgate_put_upstream(caller, arguments -> 'upstream')
+    when 'tollgate_create_host' then
+      public.tollgate_create_host(caller, arguments -> 'host', arguments -> 'enrolment')
+    when 'tollgate_create_deployment' then public.tollgate_create_deployment(caller, arguments -> 'deployment')
+    when 'tollgate_create_silence' then public.tollgate_create_silence(caller, arguments -> 'silence')
+    when 'tollgate_create_channel' then public.tollgate_create_channel(
+      caller, arguments -> 'channel', arguments -> 'secret', arguments ->> 'scope'
+    )
+    when 'tollgate_create_key' then
+      public.tollgate_create_key(caller, arguments ->> 'user_id', arguments -> 'key', arguments ->> 'scope')
+  end;
+end
+$$;
+
+comment on function tollgate.create_new(jsonb, text, jsonb) is
+  'Calls the function that creates. Refuses: as that function.';
+
+
+create function public.tollgate_create_once(caller jsonb, creation text, arguments jsonb, idempotency_key text)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, coalesce(arguments ->> 'scope', 'admin'), touch => false);
+  acting constant text := tollgate.operator_of(actor);
+  asked constant jsonb := arguments #- '{key,digest}' #- '{key,pepper}' #- '{key,prefix}' #- '{key,last_four}'
+    #- '{enrolment}' #- '{channel,id}' #- '{secret}';
+  earlier tollgate.creations;
+  answer jsonb;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('tollgate_creations ' || acting || ' ' || idempotency_key, 0));
+  delete from tollgate.creations c where c.created_at < now() - interval '48 hours';
+
+  select c.* into earlier from tollgate.creations c
+  where c.operator = acting and c.idempotency_key = tollgate_create_once.idempotency_key;
+  if found then
+    if (earlier.creation, earlier.asked) <> (creation, asked) then
+      perform tollgate.refuse(422, 'idempotency_key_reused');
+    end if;
+    return earlier.answer || jsonb_build_object('caller', tollgate.identity(actor), 'replayed', true);
+  end if;
+
+  answer := tollgate.create_new(caller, creation, arguments);
+  insert into tollgate.creations (operator, idempotency_key, creation, asked, answer)
+  values (acting, idempotency_key, creation, asked, answer - 'caller');
+  return answer;
+end
+$$;
+
+comment on function public.tollgate_create_once(jsonb, text, jsonb, text) is
+  'Calls the function `creation` with its arguments, once for each idempotency key of the user: a repetition gets the first answer, with `replayed`. The answer is stored in the transaction that creates, so neither is there without the other. Refuses: as that function, idempotency_key_reused. Locks the idempotency key, then as that function.';
+
+select tollgate.expose('public.tollgate_create_once(jsonb, text, jsonb, text)');
 
 
 -- schemas/16_monitor/credit_summary.sql

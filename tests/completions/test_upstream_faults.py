@@ -60,6 +60,7 @@ EXPECTED: dict[str, tuple[Row, Row]] = {
     "cost-differs": (GOOD, GOOD),
     "cost-differs=0.01": (GOOD, GOOD),
     "cost-differs=1000000": (OPEN, OPEN),
+    "corrected": (GOOD, GOOD),
     "byok": (GOOD, GOOD),
     "blank": (GOOD, GOOD),
     "mid-stream-error": (SETTLED | {"error_code": FAILED}, UNSETTLED | {"error_code": FAILED}),
@@ -112,6 +113,7 @@ EXPECTED: dict[str, tuple[Row, Row]] = {
 }
 
 NOT_WHAT_IS_OWED = {
+    "corrected": "the correction is found when the day is reconciled",
     "zero-usage": "an explicit zero is a zero",
     "no-id,no-usage": "no usage, and no name to ask for it by: the prompt, estimated",
     "no-generation,no-usage": "not found for more than an hour: nothing",

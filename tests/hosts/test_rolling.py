@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -60,14 +61,16 @@ def git(*words: str) -> str:
 
 @pytest.fixture
 def previous(tmp_path: Path) -> Path:
-    """The folder with the previous version's package, as git has it."""
+    """The folder with the previous version's package, as git has it, and with today's migrations: before the first
+    release, they are written anew."""
     folder, archive = tmp_path / "previous", tmp_path / "previous.tar"
     try:
-        git("archive", f"--output={archive}", PREVIOUS, "src", "supabase/migrations")
+        git("archive", f"--output={archive}", PREVIOUS, "src")
     except subprocess.CalledProcessError as error:
         pytest.fail(f"git does not have {PREVIOUS}; fetch it (git fetch --unshallow --tags): {error.stderr}")
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
+    shutil.copytree(ROOT / "supabase/migrations", folder / "supabase/migrations")
     return folder / "src"
 
 

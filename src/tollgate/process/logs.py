@@ -128,10 +128,10 @@ def _configure_structlog(least: int, rendered: list[Processor], out: TextIO) -> 
 
 
 class _Output(structlog.WriteLogger):
-    """Writes lines. Ignores a closed pipe: no request may fail because of its log line."""
+    """Writes lines. Ignores a closed pipe or stream: no request may fail because of its log line."""
 
     def msg(self, message: str) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             super().msg(message)
 
     debug = info = warning = error = msg
