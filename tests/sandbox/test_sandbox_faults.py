@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -535,9 +536,12 @@ async def test_a_short_stall_before_the_first_byte_ends(there: There) -> None:
 async def test_a_stall_in_the_middle_lasts_until_the_client_leaves(there: There, stream: bool) -> None:
     http = there[1]
     headers = {"x-sandbox-fault": "stall-after=3"}
-    async with http.stream("POST", CHAT, json=a_chat(TEXT, stream=stream), headers=headers) as answered:
+    async with (
+        http.stream("POST", CHAT, json=a_chat(TEXT, stream=stream), headers=headers) as answered,
+        aclosing(answered.aiter_bytes()) as pieces,
+    ):
         seen = b""
-        async for piece in answered.aiter_bytes():
+        async for piece in pieces:
             seen += piece
             if not stream or (seen.endswith(b"\n\n") and told(seen.decode()) == TEXT[:12]):
                 break
