@@ -11,7 +11,6 @@ from sandbox.serving import serving
 async def installation(own_database: str) -> AsyncIterator[Installation]:
     faulty = Faulty()
     with serving(faulty) as address:
-        made = Installation(own_database, Upstream(faulty.sandbox, address), faulty)
-        await made.open()
-        yield made
-        await made.door.close()
+        async with Installation(own_database, Upstream(faulty.sandbox, address), faulty).running() as made:
+            await made.open()
+            yield made

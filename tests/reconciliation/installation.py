@@ -1,11 +1,13 @@
 """A Tollgate whose calls all happen at noon of yesterday, before an OpenRouter that states what that day cost."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import asyncpg
 import httpx
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from admin.api_client import ApiClient
 from completions.paid import Auditor, rooms
@@ -54,7 +56,12 @@ class Installation:
             "LOG_LEVEL": "error",
         }
         self.door = PostgresDoor(url, pool_size=4, deadline_seconds=30)
-        self.app: ASGIApp = create_app(read(self.environ), door=self.door, environ=self.environ)
+        self.app = create_app(read(self.environ), door=self.door, environ=self.environ)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Installation"]:
+        async with self.app.router.lifespan_context(self.app):
+            yield self
 
     async def open(self) -> None:
         self.customer, self.admin = Person(self.door), Person(self.door, "admin")

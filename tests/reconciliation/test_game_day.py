@@ -28,8 +28,7 @@ async def test_what_the_books_say_after_a_restore(
     head = await chain_heads.take(installation.door)
 
     assert dumps.restore(bare_database, tmp_path / "nightly.dump") == []
-    restored = installation.at(bare_database)
-    try:
+    async with installation.at(bare_database).running() as restored:
         await audited(restored.door)
         assert await chain_heads.differences(restored.door, head), "a head that is newer than the backup"
         async with restored.client() as http:
@@ -37,8 +36,6 @@ async def test_what_the_books_say_after_a_restore(
             assert (await api.ask("GET", "/user/balance"))["status"] == "active", "it is revoked no more"
             assert (await api.of(after).refused("POST", CHAT, 401, json=a_chat()))["code"] == "invalid_api_key"
         day = await restored.reconciled()
-    finally:
-        await restored.door.close()
     found = {one["model"]: [cause["cause"] for cause in one["causes"]] for one in day["models"]}
     assert found == {"sandbox/echo": [], "sandbox/words": ["unknown_requests"]}
     assert day["difference_nanos"] == installation.upstream.owed_nanos - day["our_cost_nanos"] > 0
