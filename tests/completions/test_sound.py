@@ -20,7 +20,7 @@ from completions.stage import Stage, before, staged
 from gateway import Upstream
 from people import Person
 from process.test_spools import files
-from sandbox.serving import serving
+from sandbox.serving import PATIENCE_SECONDS, serving
 from servers.process import free_port
 from tollgate.catalog import store as catalog
 from tollgate.core.models import Dialect
@@ -73,8 +73,12 @@ async def stage(shared_database: str) -> AsyncIterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def no_file_is_left(stage: Stage) -> Iterator[None]:
+    """The server closes a spool when the request is over, which may be a moment after its answer."""
     before = files()
     yield
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while files() != before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert files() == before
 
 
