@@ -13484,6 +13484,20 @@ comment on function public.tollgate_audit(jsonb, boolean) is
 select tollgate.expose('public.tollgate_audit(jsonb, boolean)');
 
 
+create function tollgate.faults_of_last_audit() returns bigint
+language sql
+stable
+set search_path = ''
+as $$
+  select (e.details -> 'fault_count')::bigint from tollgate.audit_events e
+  where e.target_id = 'books' and e.action = 'books.audited'
+  order by e.occurred_at desc, e.id desc
+  limit 1
+$$;
+
+comment on function tollgate.faults_of_last_audit() is 'How many faults the last audit of the books found; null without one.';
+
+
 create function tollgate.report_on_access(since timestamptz, until timestamptz) returns jsonb
 language plpgsql
 stable
@@ -16233,13 +16247,9 @@ as $$
   cross join tollgate.usage_by('{}', as_of - interval '24 hours', as_of, '{"upstream": "openrouter"}') u
   where o.signal = 'openrouter_credit_nanos' and u.cost_nanos > 0
   union all
-  select 'books_faults', 'installation', (b.details ->> 'fault_count')::numeric
-  from (
-    select e.details from tollgate.audit_events e
-    where e.target_id = 'books' and e.action = 'books.audited'
-    order by e.occurred_at desc, e.id desc
-    limit 1
-  ) b
+  select 'books_faults', 'installation', f.faults::numeric
+  from tollgate.faults_of_last_audit() f (faults)
+  where f.faults is not null
   union all
   select 'database_bytes', 'installation', pg_database_size(current_database())::numeric
 $$;
@@ -17444,13 +17454,7 @@ set search_path = ''
 as $$
   select coalesce(jsonb_agg(a.item order by a.place) filter (where a.item is not null), '[]')
   from (
-    select 1, tollgate.attention_item('audit_failed', 'critical', (b.details -> 'fault_count')::bigint)
-    from (
-      select e.details from tollgate.audit_events e
-      where e.target_id = 'books' and e.action = 'books.audited'
-      order by e.occurred_at desc, e.id desc
-      limit 1
-    ) b
+    select 1, tollgate.attention_item('audit_failed', 'critical', tollgate.faults_of_last_audit())
     union all
     select 2, tollgate.attention_item('quarantined', 'critical', count(*))
     from tollgate.requests r where r.quarantined and r.created_at >= now() - interval '7 days'

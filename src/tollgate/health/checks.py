@@ -10,7 +10,7 @@ from tollgate.database.schema_version import NEEDED
 from tollgate.health import redis, store
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic
-from tollgate.process.http_client import Http
+from tollgate.process.http_client import Http, NoAnswer
 from tollgate.settings import Settings
 
 log = logs.source("upstream")
@@ -66,14 +66,11 @@ async def openrouter(settings: Settings, http: Http) -> OpenRouterState:
         return "sandbox"
     if settings.openrouter_api_key is None:
         return "not_configured" if settings.production else "sandbox"
-    import httpx
-
     headers = {"authorization": f"Bearer {settings.openrouter_api_key.get_secret_value()}"}
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            answer = await http.client().get(f"{settings.openrouter_base_url}/key", headers=headers)
-    except (httpx.HTTPError, OSError, TimeoutError) as error:
-        log.warning("openrouter_unavailable", cause=type(error).__name__)
+        answer = await http.ask("GET", f"{settings.openrouter_base_url}/key", TIMEOUT_SECONDS, headers=headers)
+    except NoAnswer as error:
+        log.warning("openrouter_unavailable", cause=str(error))
         return "unavailable"
     return "connected" if answer.is_success else "error"
 

@@ -1,14 +1,14 @@
 """The machines that a Prometheus watches with its node exporter, where PROMETHEUS_URL names one."""
 
-import asyncio
 import json
 import math
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from tollgate.core import strict_json
 from tollgate.core.strict_json import NotJson
-from tollgate.process.http_client import Http
+from tollgate.process.http_client import Http, NoAnswer
 
 TIMEOUT_SECONDS: Final = 3.0
 INSTANCES: Final = "count by (instance) (node_uname_info)"
@@ -71,14 +71,11 @@ class NodeExporter:
         return [moments[at] for at in sorted(moments)]
 
     async def _asked(self, path: str, query: Mapping[str, str]) -> list[Series]:
-        import httpx  # noqa: PLC0415  # a cold start need not pay for it
-
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                answer = await self._http.client().post(f"{self._url}/{path}", data=query)
-        except (httpx.HTTPError, OSError, TimeoutError):
+            answer = await self._http.ask("POST", f"{self._url}/{path}", TIMEOUT_SECONDS, data=query)
+        except NoAnswer:
             raise Unanswered("Prometheus did not answer.") from None
-        if answer.status_code != httpx.codes.OK:
+        if answer.status_code != HTTPStatus.OK:
             raise Unanswered(f"Prometheus answered {answer.status_code}.")
         return read_series(answer.content)
 

@@ -1,6 +1,7 @@
 """The HTTP client of the process. There is one, since each has a TLS context, which is slow to make."""
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 from tollgate import __version__
 
@@ -8,6 +9,10 @@ if TYPE_CHECKING:
     import httpx
 
 USER_AGENT = f"tollgate/{__version__}"
+
+
+class NoAnswer(Exception):
+    """None came in time. The message is the kind of failure."""
 
 
 class Http:
@@ -27,6 +32,16 @@ class Http:
                 follow_redirects=False,
             )
         return self._client
+
+    async def ask(self, method: str, url: str, seconds: float, **options: Any) -> "httpx.Response":
+        """One request, and its answer as a whole. Raises NoAnswer."""
+        import httpx
+
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.client().request(method, url, **options)
+        except (httpx.HTTPError, OSError, TimeoutError) as error:
+            raise NoAnswer(type(error).__name__) from error
 
     async def close(self) -> None:
         if self._client is not None:

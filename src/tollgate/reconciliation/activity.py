@@ -1,11 +1,11 @@
 """OpenRouter's statement of a day: GET /activity, for a management key."""
 
-import asyncio
 from datetime import date
+from http import HTTPStatus
 from typing import Final
 
 from tollgate.core.errors import ActivityUnavailable
-from tollgate.process.http_client import Http
+from tollgate.process.http_client import Http, NoAnswer
 from tollgate.reconciliation.rules import Statement, Unreadable, read_statement
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -20,19 +20,15 @@ class Activity:
         """Only the requests of this key. Without it, those of the whole account."""
 
     async def of_day(self, day: date) -> Statement:
-        import httpx  # noqa: PLC0415  # a cold start need not pay for it
-
         query = {"date": day.isoformat(), **self._of_key}
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                answer = await self._http.client().get(
-                    self._url, params=query, headers={"authorization": f"Bearer {self._key}"}
-                )
-        except (httpx.HTTPError, OSError, TimeoutError):
+            headers = {"authorization": f"Bearer {self._key}"}
+            answer = await self._http.ask("GET", self._url, TIMEOUT_SECONDS, params=query, headers=headers)
+        except NoAnswer:
             raise ActivityUnavailable(reason="it did not answer") from None
-        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise ActivityUnavailable(reason="it refused OPENROUTER_MANAGEMENT_KEY; set one that works")
-        if answer.status_code != httpx.codes.OK:
+        if answer.status_code != HTTPStatus.OK:
             raise ActivityUnavailable(reason=f"it answered with status {answer.status_code}")
         try:
             return read_statement(answer.content, day)

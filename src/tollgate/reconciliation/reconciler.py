@@ -29,9 +29,8 @@ class Reconciler:
         self._now = now
 
     async def turn(self) -> dict[str, Any]:
-        """A part of the sweeper's round. Any number of servers may do it at once: a day is leased to one."""
-        if self._activity is None:
-            return {"more": False}
+        """A part of the sweeper's round where there is a management key. Any number of servers may do it at once: a day
+        is leased to one."""
         day = await store.lease(self._door, self._now(), LEASE_SECONDS)
         if day is None:
             return {"more": False}

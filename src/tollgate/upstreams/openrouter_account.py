@@ -2,13 +2,14 @@
 
 import asyncio
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from tollgate.core import strict_json
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.core.strict_json import NotJson
 from tollgate.process.clock import Monotonic
-from tollgate.process.http_client import Http
+from tollgate.process.http_client import Http, NoAnswer
 
 KNOWN_SECONDS: Final = 300.0
 """How long an answer is kept."""
@@ -50,14 +51,12 @@ class OpenRouterAccount:
             return self._credit
 
     async def _ask(self, key: str) -> AccountCredit:
-        import httpx  # noqa: PLC0415  # a cold start need not pay for it
-
+        headers = {"authorization": f"Bearer {key}"}
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                answer = await self._http.client().get(self._url, headers={"authorization": f"Bearer {key}"})
-        except (httpx.HTTPError, OSError, TimeoutError):
+            answer = await self._http.ask("GET", self._url, TIMEOUT_SECONDS, headers=headers)
+        except NoAnswer:
             return AccountCredit(None, "OpenRouter did not answer.")
-        if answer.status_code != httpx.codes.OK:
+        if answer.status_code != HTTPStatus.OK:
             return AccountCredit(None, f"OpenRouter answered {answer.status_code}.")
         return read_credit(answer.content)
 

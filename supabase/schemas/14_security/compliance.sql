@@ -62,6 +62,20 @@ comment on function public.tollgate_audit(jsonb, boolean) is
 select tollgate.expose('public.tollgate_audit(jsonb, boolean)');
 
 
+create function tollgate.faults_of_last_audit() returns bigint
+language sql
+stable
+set search_path = ''
+as $$
+  select (e.details -> 'fault_count')::bigint from tollgate.audit_events e
+  where e.target_id = 'books' and e.action = 'books.audited'
+  order by e.occurred_at desc, e.id desc
+  limit 1
+$$;
+
+comment on function tollgate.faults_of_last_audit() is 'How many faults the last audit of the books found; null without one.';
+
+
 create function tollgate.report_on_access(since timestamptz, until timestamptz) returns jsonb
 language plpgsql
 stable

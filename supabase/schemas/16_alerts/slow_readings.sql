@@ -144,13 +144,9 @@ as $$
   cross join tollgate.usage_by('{}', as_of - interval '24 hours', as_of, '{"upstream": "openrouter"}') u
   where o.signal = 'openrouter_credit_nanos' and u.cost_nanos > 0
   union all
-  select 'books_faults', 'installation', (b.details ->> 'fault_count')::numeric
-  from (
-    select e.details from tollgate.audit_events e
-    where e.target_id = 'books' and e.action = 'books.audited'
-    order by e.occurred_at desc, e.id desc
-    limit 1
-  ) b
+  select 'books_faults', 'installation', f.faults::numeric
+  from tollgate.faults_of_last_audit() f (faults)
+  where f.faults is not null
   union all
   select 'database_bytes', 'installation', pg_database_size(current_database())::numeric
 $$;

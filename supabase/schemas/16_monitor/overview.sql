@@ -69,13 +69,7 @@ set search_path = ''
 as $$
   select coalesce(jsonb_agg(a.item order by a.place) filter (where a.item is not null), '[]')
   from (
-    select 1, tollgate.attention_item('audit_failed', 'critical', (b.details -> 'fault_count')::bigint)
-    from (
-      select e.details from tollgate.audit_events e
-      where e.target_id = 'books' and e.action = 'books.audited'
-      order by e.occurred_at desc, e.id desc
-      limit 1
-    ) b
+    select 1, tollgate.attention_item('audit_failed', 'critical', tollgate.faults_of_last_audit())
     union all
     select 2, tollgate.attention_item('quarantined', 'critical', count(*))
     from tollgate.requests r where r.quarantined and r.created_at >= now() - interval '7 days'
