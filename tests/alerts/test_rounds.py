@@ -50,6 +50,7 @@ async def test_three_at_once_and_one_that_is_killed_tell_once(
             *(own_door.call("tollgate_alert_round", process=name, **arguments) for name in ("a", "b", "c"))
         )
     assert await watch.listed() == [("books", "installation", "firing")]
+    watch.observed = {BOOKS: 1}
     await asyncio.gather(*(watch.round(20, name) for name in ("a", "b", "c")))
     assert len(await watch.told()) == 1
 

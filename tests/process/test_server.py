@@ -18,8 +18,11 @@ from sandbox.serving import PATIENCE_SECONDS
 from tollgate.process.connection_limits import MALFORMED, Limits, Unfinished
 from tollgate.process.server import PortTaken, address, bind
 
+get = partial(httpx.get, timeout=PATIENCE_SECONDS)
+post = partial(httpx.post, timeout=PATIENCE_SECONDS)
+
 PROGRAM = """
-import asyncio, json, pathlib, signal, sys
+import asyncio, contextlib, json, os, pathlib, signal, sys, threading, time
 from fastapi import Request, Response
 from tollgate.app import create_app
 from tollgate import settings
@@ -55,10 +58,22 @@ async def slow():
 async def defect():
     raise RuntimeError("hunter2")
 
+def interrupt_the_end():
+    while not any("_do_shutdown" in thread.name for thread in threading.enumerate()):  # which waits for this function
+        time.sleep(0.001)
+    for _ in range(20):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.001)
+
+@app.get("/interrupted-end")
+async def interrupted_end():
+    asyncio.get_running_loop().run_in_executor(None, interrupt_the_end)
+
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
 listener = server.bind("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
-server.run(app, listener, limits=Limits(**json.loads(sys.argv[1])))
+with contextlib.suppress(KeyboardInterrupt):
+    server.run(app, listener, limits=Limits(**json.loads(sys.argv[1])))
 """
 
 
@@ -184,7 +199,7 @@ def test_what_is_not_http_is_answered_in_our_shape(noise: bytes, shared: Running
     assert b"connection: close" in head.lower()
     assert body == MALFORMED
     assert json.loads(body)["error"]["code"] == "invalid_request"
-    assert httpx.get(f"{shared.url}/healthz").status_code == 200
+    assert get(f"{shared.url}/healthz").status_code == 200
 
 
 def test_a_body_in_chunks_that_grows_too_large_is_refused_in_our_shape(shared: Running) -> None:
@@ -240,18 +255,18 @@ def test_requests_on_one_connection_have_ids_of_their_own(shared: Running) -> No
 
 def test_what_the_caller_says_about_itself_is_not_the_peer(shared: Running) -> None:
     forged = {"x-forwarded-for": "198.51.100.66", "x-forwarded-proto": "https", "x-real-ip": "198.51.100.66"}
-    assert httpx.get(f"{shared.url}/peer", headers=forged).json() == {"peer": "127.0.0.1", "scheme": "http"}
+    assert get(f"{shared.url}/peer", headers=forged).json() == {"peer": "127.0.0.1", "scheme": "http"}
 
 
 @pytest.mark.parametrize("end", [b"%0d%0a", b"%0a", b"%0d", b"%00"])
 def test_no_header_can_add_another(end: bytes, shared: Running) -> None:
-    assert httpx.get(f"{shared.url}/header?value=plain").headers["x-value"] == "plain"
+    assert get(f"{shared.url}/header?value=plain").headers["x-value"] == "plain"
     answer = shared.say(b"GET /header?value=a" + end + b"x-forged:b HTTP/1.1\r\nhost: a\r\n\r\n")
     assert b"x-forged" not in answer
 
 
 def test_the_server_does_not_say_what_it_is_made_of(shared: Running) -> None:
-    assert "server" not in httpx.get(f"{shared.url}/healthz").headers
+    assert "server" not in get(f"{shared.url}/healthz").headers
 
 
 def test_a_request_to_upgrade_is_answered_as_an_ordinary_one(shared: Running) -> None:
@@ -265,7 +280,7 @@ def test_a_request_to_upgrade_is_answered_as_an_ordinary_one(shared: Running) ->
 def test_sigterm_lets_a_running_request_finish_and_takes_no_new_one(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         answers: list[httpx.Response] = []
-        asking = threading.Thread(target=lambda: answers.append(httpx.get(f"{server.url}/slow", timeout=30)))
+        asking = threading.Thread(target=lambda: answers.append(get(f"{server.url}/slow")))
         asking.start()
         assert server.line() == '"started"'
         server.process.send_signal(signal.SIGTERM)
@@ -281,10 +296,17 @@ def test_sigterm_lets_a_running_request_finish_and_takes_no_new_one(tmp_path: Pa
     assert err == ""
 
 
+def test_ctrl_c_again_does_not_interrupt_how_the_event_loop_is_closed(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        assert get(f"{server.url}/interrupted-end").status_code == 200
+        _, errors = server.stop()
+        assert (server.process.returncode, errors) == (0, "")
+
+
 def test_all_that_the_server_writes_is_json_one_line_each(tmp_path: Path) -> None:
     with running(tmp_path) as server:
-        httpx.get(f"{server.url}/healthz")
-        assert httpx.get(f"{server.url}/defect").status_code == 500
+        get(f"{server.url}/healthz")
+        assert get(f"{server.url}/defect").status_code == 500
         server.say(b"not http\r\n\r\n")
         out, err = server.stop()
     lines = [json.loads(line) for line in out.splitlines() if line != '"closed"']
@@ -351,7 +373,7 @@ def test_a_request_that_is_not_finished_on_a_connection_that_was_used_is_ended_t
 def test_an_answer_that_takes_longer_than_a_body_may_is_not_cut_off(tmp_path: Path) -> None:
     with running(tmp_path, head_seconds=0.1, body_idle_seconds=0.1) as server:
         answers: list[httpx.Response] = []
-        asking = threading.Thread(target=lambda: answers.append(httpx.get(f"{server.url}/slow", timeout=30)))
+        asking = threading.Thread(target=lambda: answers.append(get(f"{server.url}/slow")))
         asking.start()
         assert server.line() == '"started"'
         # Somebody who is cut off shows that the server has looked at its deadlines.
@@ -366,7 +388,7 @@ def test_a_body_for_which_there_is_no_room_is_refused_and_its_room_is_free_again
     with running(tmp_path, **{limit: 1500}) as server:
         assert refused(server.say(HEAD + b"\r\n", b" " * 1501)) == (503, "server_busy")
         for _ in range(3):
-            assert httpx.post(f"{server.url}/echo", json={"a": "x" * 1000}).status_code == 200
+            assert post(f"{server.url}/echo", json={"a": "x" * 1000}).status_code == 200
 
 
 def test_the_bytes_of_all_bodies_count_together_until_they_are_given_back() -> None:

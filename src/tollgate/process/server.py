@@ -1,12 +1,13 @@
 """The HTTP server of long-lived hosts: uvicorn, with our own logging, headers and shutdown."""
 
 import asyncio
+import contextlib
 import gc
 import multiprocessing
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 from typing import cast
@@ -66,6 +67,15 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._drain_seconds: float = DRAIN_SECONDS
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        with super().capture_signals():  # also while the event loop is closed: to interrupt that prints tracebacks
+            super().run(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """`run` has captured them."""
+        yield
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_A_SECOND == 0:
