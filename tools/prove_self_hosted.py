@@ -43,7 +43,7 @@ CREDITS = 100
 CONTEXT = 2048
 KEY_VARIABLE = "UPSTREAM_KEY"
 CUT_AFTER = 8
-SETTLED_WITHIN_SECONDS = 10
+SETTLED_WITHIN_SECONDS = 60
 START_SECONDS = 60
 
 
@@ -77,7 +77,7 @@ class Proof:
         answer = await self._client.post("/v1/chat/completions", json=self._chat(stream=True, **options))
         events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
         shown = [usage for event in events if (usage := json.loads(event).get("usage"))]
-        row = await self._row()
+        row = await self._settled()
         whole = answer.text.rstrip().endswith("data: [DONE]") and bool(shown) == asked
         agrees = row["charge_nanos"] == charge(row["prompt_tokens"], row["completion_tokens"])
         seen = not asked or shown[-1]["completion_tokens"] == row["completion_tokens"]
@@ -159,7 +159,7 @@ def charge(prompt_tokens: int, completion_tokens: int) -> int:
 def tollgate(folder: Path, database: str | None) -> Iterator[tuple[str, Settings]]:
     with nullcontext(database) if database else embedded.running(folder) as url:
         asyncio.run(migrations.migrate(url))
-        with server.bind("127.0.0.1", 0) as free:
+        with server.bind("127.0.0.1", int(os.environ.get("PORT", "0"))) as free:
             address, port = server.address(free), free.getsockname()[1]
         given = {"DATABASE_URL": url, "PRIVATE_UPSTREAMS": "true", "LOG_LEVEL": "error", "PORT": str(port)}
         command = [sys.executable, "-m", "tollgate", "serve"]

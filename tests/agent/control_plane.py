@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 50.0
 
 
 class ControlPlane:
-    def __init__(self, lease_seconds: float = 45.0) -> None:
+    def __init__(self) -> None:
         self.tokens = {"enrol-me"}
         self.host_key: str | None = None
         self.version = 1
@@ -32,7 +32,7 @@ class ControlPlane:
         self.results: dict[str, dict[str, Any]] = {}
         self.samples: list[dict[str, Any]] = []
         self.capabilities: dict[str, Any] = {}
-        self._lease_seconds = lease_seconds
+        self._lease_seconds = 45.0
         self._lease: tuple[str, float] | None = None
         self._seq: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -61,6 +61,11 @@ class ControlPlane:
         self.tasks.append(task)
         until(lambda: task["id"] in self.results)
         return self.results[task["id"]]
+
+    def end_lease(self) -> None:
+        """As if its time were over. A sync that is still being read begins a short one."""
+        with self._lock:
+            self._lease, self._lease_seconds = None, 2.0
 
     def phase(self, id_: str) -> str | None:
         return self.observations.get(id_, {}).get("phase")
@@ -122,8 +127,8 @@ class ControlPlane:
 
 
 @contextlib.contextmanager
-def serving(lease_seconds: float = 45.0) -> Iterator[ControlPlane]:
-    plane = ControlPlane(lease_seconds)
+def serving() -> Iterator[ControlPlane]:
+    plane = ControlPlane()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -40,9 +40,14 @@ class HubServer:
         self.asked: list[tuple[str, str | None, str | None]] = []
         """Path, range and authorization of each request for a file."""
         self.release = threading.Event()
+        self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def counts(self, many: int) -> None:
+        with self._lock:
+            self.sent += many
 
     @contextlib.contextmanager
     def running(self) -> "Iterator[HubServer]":
@@ -130,8 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
         end = start + fault.after if fault.kind in {"cut", "hold"} else len(data)
         for at in range(start, min(end, len(data)), PIECE):
             piece = data[at : min(at + PIECE, end)]
+            if len(data) >= LARGE:
+                self.hub.counts(len(piece))  # before: the client may have all of it before this thread goes on
             self.wfile.write(piece)
-            self.hub.sent += len(piece) if len(data) >= LARGE else 0
         if fault.kind == "hold":
             self.hub.release.wait(60)
         self.close_connection = fault.kind in {"cut", "hold"}

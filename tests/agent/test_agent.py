@@ -1,5 +1,6 @@
 """The agent as a program: killed in every phase, on a copied directory, with a full disk, and without a server."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -17,8 +18,10 @@ from tollgate.agent.control_loop import LONGEST_BACK_OFF, NotEnrolled, back_off
 from tollgate.agent.control_loop import ControlPlane as ServersSide
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-LONG = {**CHAT, "stream": True, "max_tokens": 4000, "ignore_eos": True}
-"""More than fits into the buffers of sockets, so it lasts while nobody reads it."""
+LONG = {**CHAT, "stream": True, "max_tokens": 4000, "ignore_eos": True, "logprobs": True, "top_logprobs": 20}
+"""6 MB, and the buffers of sockets take 4 MB and a little, so it lasts while nobody reads it."""
+
+LASTING = {"dep_failed": "failed", "dep_loading": "loading", "dep_starting": "starting"}
 
 
 @pytest.mark.slow
@@ -33,8 +36,8 @@ def test_an_agent_that_is_killed_in_any_phase_finds_what_it_ran(
     plane.want("dep_draining", host.spec(model, context_length=4096), drain_seconds=60)
     plane.want("dep_stopping", host.odd(model, "stubborn"))
     plane.want("dep_failed", host.odd(model, "misconfigured"))
-    for id_ in ("dep_running", "dep_draining", "dep_stopping"):
-        plane.becomes(id_, "running")
+    for id_, phase in {**dict.fromkeys(("dep_running", "dep_draining", "dep_stopping"), "running"), **LASTING}.items():
+        plane.becomes(id_, phase)
     with agent.client() as http, http.stream("POST", "/d/dep_draining/v1/chat/completions", json=LONG):
         plane.stop("dep_draining")
         plane.stop("dep_stopping")
@@ -52,7 +55,8 @@ def test_an_agent_that_is_killed_in_any_phase_finds_what_it_ran(
     with agent.client() as http:
         assert http.post("/d/dep_running/v1/chat/completions", json=CHAT).status_code == 200
     for pid in agent.engines():
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the agent kills the stubborn one after its 20 seconds
+            os.kill(pid, signal.SIGKILL)
     for id_ in plane.deployments:
         plane.stop(id_)
     for id_ in plane.deployments:
@@ -85,7 +89,7 @@ def _answers(agent: Agent) -> bool:
 
 @pytest.mark.slow
 def test_a_copied_directory_touches_nothing_while_the_host_lives(models: Path, short_path: Path) -> None:
-    with control_plane.serving(lease_seconds=2) as plane, host.running(plane, short_path, models) as agent:
+    with control_plane.serving() as plane, host.running(plane, short_path, models) as agent:
         plane.want("dep_1", host.spec(models / "tiny.gguf"))
         plane.becomes("dep_1", "running")
         (pid,) = agent.engines()
@@ -104,6 +108,7 @@ def test_a_copied_directory_touches_nothing_while_the_host_lives(models: Path, s
 
             agent.kill()
             copy.kill()  # else it would ask again only after a while
+            plane.end_lease()
             until(lambda: _is_accepted(plane, copy))
             plane.becomes("dep_1", "running")
             assert copy.engines() != []

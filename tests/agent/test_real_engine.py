@@ -7,11 +7,13 @@ from agent.control_plane import ControlPlane, until
 from agent.host import Agent
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+MANY = 4000
+"""Tokens: seconds of work, so that a busy agent notices in time that the client has gone."""
 PATH = "/d/dep_1/v1/chat/completions"
 
 
 def test_a_model_starts_answers_streams_is_cut_and_stops(agent: Agent, plane: ControlPlane, models: Path) -> None:
-    plane.want("dep_1", host.spec(models / "tiny.gguf"))
+    plane.want("dep_1", host.spec(models / "tiny.gguf", context_length=4096))
     seen = plane.becomes("dep_1", "running")
     assert seen["ready"]
     assert seen["facts"]["architecture"] == "llama"
@@ -24,10 +26,10 @@ def test_a_model_starts_answers_streams_is_cut_and_stops(agent: Agent, plane: Co
         assert lines[-1] == "data: [DONE]"
         assert len(lines) > 8
 
-        with http.stream("POST", PATH, json={**CHAT, "stream": True, "max_tokens": 400, "ignore_eos": True}) as cut:
+        with http.stream("POST", PATH, json={**CHAT, "stream": True, "max_tokens": MANY, "ignore_eos": True}) as cut:
             next(cut.iter_raw())
         until(lambda: agent_is_idle(plane))
-        assert 0 < total(plane, "generation_tokens_total") < 400
+        assert 0 < total(plane, "generation_tokens_total") < MANY
 
         tested = plane.ask("test", deployment_id="dep_1")["result"]
         assert tested["success"]

@@ -61,19 +61,20 @@ async def test_an_engine_that_never_answers_fails_at_its_deadline(inner: Inside)
 
 
 async def test_a_crash_is_tried_again_after_a_back_off_that_outlives_the_agent(inner: Inside) -> None:
-    inner.want("dep_1", odd(inner, "crashes"))
-    failed = await inner.becomes("dep_1", "failed")
-    assert failed.detail == "The engine ended with exit code 3."
-    seen = failed.observation()
-    assert (seen["failures"], seen["log_tail"]) == (1, "loading\n")
-    assert 9 < seen["retry_in_seconds"] <= 10
+    with inner.clock.stands_still():
+        inner.want("dep_1", odd(inner, "crashes"))
+        failed = await inner.becomes("dep_1", "failed")
+        assert failed.detail == "The engine ended with exit code 3."
+        seen = failed.observation()
+        assert (seen["failures"], seen["log_tail"]) == (1, "loading\n")
+        assert seen["retry_in_seconds"] == 10
 
-    later = inner.restarted()
-    await later.supervisor.round()
-    assert later["dep_1"].phase == "failed"
-    inner.clock.forward(11)
-    await later.rounds(lambda: later["dep_1"].failures == 2)
-    assert 19 < later["dep_1"].observation()["retry_in_seconds"] <= 20
+        later = inner.restarted()
+        await later.supervisor.round()
+        assert later["dep_1"].phase == "failed"
+        inner.clock.forward(11)
+        await later.rounds(lambda: later["dep_1"].failures == 2)
+        assert later["dep_1"].observation()["retry_in_seconds"] == 20
     assert len(later["dep_1"].logs.files()) == 2
     await later.supervisor.leave()
 
@@ -129,10 +130,11 @@ async def test_an_engine_that_produces_no_token_is_ended(inner: Inside) -> None:
     await inner.rounds(lambda: running.run and running.run.metrics.tokens)
     os.kill(inner.pid("dep_1"), signal.SIGSTOP)
     with running.traffic.flight():
-        await inner.supervisor.round()
-        inner.clock.forward(phases.SILENT_SECONDS - 5)
-        await inner.supervisor.round()
-        assert running.phase == "running"
+        with inner.clock.stands_still():
+            await inner.supervisor.round()
+            inner.clock.forward(phases.SILENT_SECONDS - 5)
+            await inner.supervisor.round()
+            assert running.phase == "running"
         inner.clock.forward(10)
         await inner.becomes("dep_1", "failed")
     await inner.rounds(lambda: not inner.engines())
@@ -142,15 +144,16 @@ async def test_a_drain_waits_for_what_is_in_flight_but_not_for_ever(inner: Insid
     inner.want("dep_1", tiny(inner))
     running = await inner.becomes("dep_1", "running")
     with running.traffic.flight():
-        inner.stop("dep_1")
-        await inner.becomes("dep_1", "draining")
-        inner.wanted["dep_1"]["wanted"] = "running"
-        inner.apply()
-        await inner.becomes("dep_1", "running")
-        inner.apply("cordoned")
-        await inner.becomes("dep_1", "draining")
-        await inner.supervisor.round()
-        assert running.phase == "draining"
+        with inner.clock.stands_still():
+            inner.stop("dep_1")
+            await inner.becomes("dep_1", "draining")
+            inner.wanted["dep_1"]["wanted"] = "running"
+            inner.apply()
+            await inner.becomes("dep_1", "running")
+            inner.apply("cordoned")
+            await inner.becomes("dep_1", "draining")
+            await inner.supervisor.round()
+            assert running.phase == "draining"
         inner.clock.forward(6)
         await inner.becomes("dep_1", "stopped")
 
@@ -200,7 +203,7 @@ async def test_what_runs_is_adopted_by_the_next_agent(inner: Inside) -> None:
 
 
 async def test_a_model_loads_on_demand_and_unloads_when_it_is_idle(inner: Inside) -> None:
-    inner.want("dep_1", tiny(inner), "on_demand", idle_seconds=60, minimum_stay_seconds=600)
+    inner.want("dep_1", tiny(inner), "on_demand", idle_seconds=60, minimum_stay_seconds=600, load_seconds=60)
     await inner.supervisor.round()
     waits = inner["dep_1"]
     assert (waits.phase, waits.is_ready) == ("stopped", True)
@@ -216,11 +219,11 @@ async def test_a_model_loads_on_demand_and_unloads_when_it_is_idle(inner: Inside
     await inner.becomes("dep_1", "stopped")
     assert not inner.engines()
 
-    waits.load_seconds = 21.0  # longer than a client may wait
+    waits.load_seconds = 61.0  # longer than a client may wait
     async with ingress(inner) as http:
         refused = await http.post("/d/dep_1/v1/chat/completions", json=CHAT)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_loading")
-    assert refused.headers["retry-after"] == "21"
+    assert refused.headers["retry-after"] == "61"
     await inner.becomes("dep_1", "running")
 
 

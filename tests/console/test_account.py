@@ -179,8 +179,7 @@ async def test_a_request_older_than_the_list_opens_from_its_refund_and_the_first
     async with visit() as made:
         page = made.page
         await made.sign_in("account", someone.secret)
-        made.asked.clear()
-        await page.reload()
+        await made.reload()
         await page.get_by_role("region", name="Usage by model").wait_for()
         await page.wait_for_load_state("networkidle")
         assert 1 < len(made.loaded) <= MOST_REQUESTS_OF_THE_FIRST_VIEW, made.loaded

@@ -14,7 +14,7 @@ from console.conftest import Visiting
 from console.test_playground import SCRIPT, Payer, violations
 from gateway import Gateway, running
 from people import Person
-from sandbox.serving import a_chat
+from sandbox.serving import a_chat, until
 from tollgate.database.postgres import PostgresDoor
 from usage import past
 from usage.test_refused_calls import count, refused
@@ -73,8 +73,7 @@ async def test_what_needs_attention_leads_to_the_request_and_back(
         await sign_in(made, operator)
         charge = made.page.locator(".tiles > div", has_text="Charge").locator("data").first
         await expect(charge).to_be_visible()
-        made.asked.clear()
-        await made.page.reload()
+        await made.reload()
         await expect(charge).to_be_visible()
         assert 1 < len(made.asked) <= MOST_REQUESTS_OF_THE_FIRST_VIEW, made.asked
         overview = await ask(site, operator, "/admin/overview", hours=24)
@@ -161,6 +160,7 @@ async def test_a_request_is_shown_from_its_hold_to_its_refund(
         await made.page.goto(f"{made.address}/admin#/usage?measure=requests&org_id={someone.org_id}")
         await made.page.reload()
         await expect(made.page.locator("table .swatch-1")).to_be_visible()
+        await until(lambda: made.page.evaluate("drawn.size > 0"))
         drawn = [label.partition(" ") for label in await made.page.evaluate("[...drawn]")]
         assert sorted(text for _, _, text in drawn if text.isdigit()) == ["0", "1"]
         assert made.complaints == []

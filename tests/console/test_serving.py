@@ -95,8 +95,7 @@ async def test_the_first_view_asks_for_little_and_a_key_for_little_more(
 async def test_the_overview_of_an_operator_asks_for_little(visit: Visiting, operator: Person) -> None:
     async with visit() as made:
         await made.sign_in("admin", operator.secret)
-        made.asked.clear()
-        await made.page.reload()
+        await made.reload()
         await made.page.wait_for_load_state("networkidle")
         await expect(made.page.get_by_role("heading", name="Overview")).to_be_visible()
         assert len(made.loaded) <= MOST_REQUESTS

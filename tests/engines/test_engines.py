@@ -17,6 +17,7 @@ from engines.conftest import OURS, PRICING, TRANSLATED, Said, charged, serves
 from engines.tiny_model import ARGUMENTS, ENDLESS, SAYS, THINKING, THINKS
 from people import Person
 from servers.engines import KEY, MODEL, Engine, llamacpp
+from servers.process import free_port
 from tollgate.core.money import NANOS_PER_CREDIT
 
 pytestmark = pytest.mark.slow
@@ -217,7 +218,7 @@ async def test_a_server_that_dies_in_mid_stream_is_paid_for_what_it_said(
         line = await Line.opened(stage.gateway.address)
         body = {"model": "engines/mortal", "messages": [{"role": "user", "content": ENDLESS}], "max_tokens": 3000}
         await line.ask(someone, {**body, "stream": True}, connection="close")
-        said = await line.until(b" 20")
+        said = await line.until(b'"content":" 20"')
         os.kill(mortal.pid, signal.SIGKILL)
         assert b'"upstream_cut"' in await line.reader.read()
         line.hang_up()
@@ -231,7 +232,7 @@ async def test_the_tool_that_proves_a_server_proves_this_one(engine: Engine, own
     """Cut streams and mistakes are among what it tries."""
     server = ("--dialect", engine.dialect, "--url", engine.url, "--model", MODEL, "--database", own_database)
     more = ("--embeddings",) if engine.dialect == "llamacpp" else ()
-    environment = {**os.environ, "UPSTREAM_KEY": KEY}
+    environment = {**os.environ, "UPSTREAM_KEY": KEY, "PORT": str(free_port())}
     told = await anyio.run_process([sys.executable, PROOF, *server, *more], env=environment, check=False)
     assert told.returncode == 0, told.stdout.decode()
     assert b"WRONG" not in told.stdout

@@ -52,6 +52,8 @@ class EngineProcess:
         """Closely: looks for the rest of the session too."""
         code = self._child.poll() if self._child else None
         leads = code is None and start_time(self.leader.pid) == self.leader.started
+        if self._child and code is None and not leads:
+            code = self._child.poll()  # it ended between the two looks
         left = leads or (closely and any(True for _ in members(self.leader)))
         return Look(leads, left, None if code is None else code if code >= 0 else 128 - code)
 
