@@ -22,6 +22,7 @@ from tollgate.admin.schemas.metrics import Metric, render
 from tollgate.app import create_app
 from tollgate.database import Door
 from tollgate.settings import read as read_settings
+from turns import not_at_the_end_of
 
 Customer = Callable[..., Awaitable[Person]]
 Samples = dict[str, Decimal]
@@ -36,6 +37,7 @@ SAMPLE = re.compile(
 
 @pytest.fixture
 async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+    await not_at_the_end_of("day")
     async with installation(door, sandbox.url, await person("admin")) as made:
         yield made
 
