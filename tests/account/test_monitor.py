@@ -16,6 +16,7 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door
 from tollgate.keys import rules, store
 from tollgate.keys.authentication import console
+from turns import not_at_the_end_of
 
 Customer = Callable[..., Awaitable[Person]]
 
@@ -40,6 +41,7 @@ NO_LIMITS = {"concurrent": {"limit": None, "in_flight": 0, "remaining": None}} |
 
 @pytest.fixture
 async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+    await not_at_the_end_of("day")
     async with installation(door, sandbox.url, await person("admin")) as made:
         yield made
 
@@ -297,6 +299,7 @@ async def test_without_a_quota_the_month_s_tokens_are_told(
         "update tollgate.requests set created_at = date_trunc('month', now(), 'UTC') - interval '1 day' where id = $1"
     )
     await sql(shared_database, past, earlier)
+    await sql(shared_database, "select tollgate.roll_up_again(now() - interval '2 months')")
     told = await key_usage(api, someone)
     assert (told["quota_used"], told["quota_monthly"], told["total_tokens"]) == (15, None, 30)
 

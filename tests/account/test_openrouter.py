@@ -17,10 +17,14 @@ from tollgate.database import Door
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import console
 from tollgate.settings import read
+from turns import not_at_the_end_of
 from usage import past
 from usage.past import NOON, of
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+async def beginning_of_today() -> datetime:
+    await not_at_the_end_of("day")
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 @pytest.fixture
@@ -67,11 +71,12 @@ async def test_credits_are_what_was_given_and_what_was_charged(
 async def test_a_key_tells_its_budget_and_what_it_was_charged(
     client: httpx.AsyncClient, person: Any, door: Door, shared_database: str
 ) -> None:
+    today = await beginning_of_today()
     plain, someone = await person(), await person(scopes=["chat"])
     budget = {"budget_nanos": 5 * NANOS_PER_CREDIT, "budget_reset": "weekly"}
     await keys.change_key(console(door, "tests"), someone.key_id, budget, "admin")
     await past.keep(
-        shared_database, [of(someone, TODAY, cost_nanos=20, charge_nanos=21), of(someone, NOON - timedelta(days=90))]
+        shared_database, [of(someone, today, cost_nanos=20, charge_nanos=21), of(someone, NOON - timedelta(days=90))]
     )
     told = await data(client, someone, "/key")
     assert (told["limit"], told["limit_remaining"], told["limit_reset"]) == (5.0, 5.0, "weekly")
@@ -126,10 +131,11 @@ async def test_a_generation_is_found_by_either_id_within_the_own_org(
 async def test_activity_adds_up_to_the_charges_of_the_completed_days(
     client: httpx.AsyncClient, person: Any, shared_database: str
 ) -> None:
+    today = await beginning_of_today()
     someone, other = await person(), await person()
     usage = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 1}}
     rows = [row | {"usage": usage} for row in past.many(someone, 40)]
-    outside = [of(someone, TODAY), of(someone, TODAY - timedelta(days=31))]
+    outside = [of(someone, today), of(someone, today - timedelta(days=31))]
     await past.keep(shared_database, [*rows, *outside, of(other)])
     told = await data(client, someone, "/activity")
     charged = sum(row["charge_nanos"] or 0 for row in rows)
@@ -147,7 +153,8 @@ async def test_activity_adds_up_to_the_charges_of_the_completed_days(
 
 @pytest.mark.parametrize("date", ["0.5", "1700000000", "today", "2026-02-30", "2026-1-1", "1990-01-01", "{today}"])
 async def test_activity_is_of_a_day_that_is_completed(client: httpx.AsyncClient, person: Any, date: str) -> None:
-    answer = await ask(client, await person(), "/activity", date=date.format(today=f"{TODAY:%Y-%m-%d}"))
+    today = await beginning_of_today()
+    answer = await ask(client, await person(), "/activity", date=date.format(today=f"{today:%Y-%m-%d}"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
     assert answer.json()["error"]["message"].startswith("date: ")
 

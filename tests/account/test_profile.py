@@ -20,6 +20,7 @@ from tollgate.credits import store as credits
 from tollgate.database import Door
 from tollgate.keys.authentication import console
 from tollgate.settings import read
+from turns import within_a_minute
 
 Row = dict[str, Any]
 
@@ -255,6 +256,7 @@ async def test_a_plan_is_shown_with_the_limits_that_requests_meet(home: Home, pe
     assert plan["limits"] == dict.fromkeys(plan["limits"], None) | {"requests_per_minute": 7}
 
 
+@within_a_minute
 async def test_the_windows_show_what_is_used_and_what_remains(home: Home, person: Any) -> None:
     someone = await person()
     await grant(someone, 10**9, someone.org_id)

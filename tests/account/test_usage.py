@@ -12,6 +12,7 @@ from people import PEPPER, Person
 from tollgate.app import create_app
 from tollgate.database import Door
 from tollgate.settings import read
+from turns import not_at_the_end_of
 from usage import past
 from usage.past import NOON, of
 
@@ -125,6 +126,7 @@ async def test_the_scope_usage_is_needed(client: httpx.AsyncClient, person: Any,
 async def test_each_key_is_told_with_what_it_used(
     client: httpx.AsyncClient, person: Any, shared_database: str, sql: Any
 ) -> None:
+    await not_at_the_end_of("day")
     someone, other = await person(), await person()
     await sql(
         shared_database,

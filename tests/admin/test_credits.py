@@ -24,6 +24,7 @@ from tollgate.app import create_app
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door
 from tollgate.settings import read
+from turns import not_at_the_end_of
 
 CAPS = {"GRANT_CAP": "1000000", "GRANT_CAP_PER_DAY": "1500000"}
 Row = dict[str, Any]
@@ -117,6 +118,7 @@ class Office:
 
 @pytest.fixture
 async def office(door: Door, person: Any, shared_database: str, sql: Callable[..., Any]) -> AsyncIterator[Office]:
+    await not_at_the_end_of("day")
     app = create_app(read({"KEY_PEPPER": PEPPER, **CAPS}), door=door)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tollgate") as http:
         yield Office(http, door, await person("admin"), shared_database, sql)

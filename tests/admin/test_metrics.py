@@ -17,11 +17,13 @@ from completions.paid import HOLD, Watched, an_item, unsettled
 from dashboards import DASHBOARDS
 from gateway import BOTH_DOORS, Upstream
 from people import PEPPER, Person
-from sandbox.serving import a_chat
+from sandbox.serving import PATIENCE_SECONDS, a_chat
 from tollgate.admin.schemas.metrics import Metric, render
 from tollgate.app import create_app
 from tollgate.database import Door
 from tollgate.settings import read as read_settings
+from tollgate.upstreams import openrouter_account
+from turns import not_at_the_end_of
 
 Customer = Callable[..., Awaitable[Person]]
 Samples = dict[str, Decimal]
@@ -35,7 +37,9 @@ SAMPLE = re.compile(
 
 
 @pytest.fixture
-async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+async def api(door: Door, sandbox: Upstream, person: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiClient]:
+    monkeypatch.setattr(openrouter_account, "TIMEOUT_SECONDS", PATIENCE_SECONDS)
+    await not_at_the_end_of("day")
     async with installation(door, sandbox.url, await person("admin")) as made:
         yield made
 

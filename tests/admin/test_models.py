@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from admin.api_client import PRICING, VARIABLE, ApiClient, admin_api, unique
 from completions.paid import Watched, eventually
 from gateway import BOTH_DOORS, CHAT, Upstream
-from sandbox.serving import a_chat
+from sandbox.serving import PATIENCE_SECONDS, a_chat
 from tollgate.admin.schemas.pricing import PriceOverride, RoutePrices, RoutePricing
 from tollgate.catalog import rules
 from tollgate.catalog.cache import Catalog
@@ -24,6 +24,7 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door
 from tollgate.process import clock
 from tollgate.process.http_client import Http
+from tollgate.upstreams import health_checks
 from upstreams.scripted import Line, Scripted, answer
 
 PATH = "/admin/models/registry"
@@ -33,7 +34,8 @@ VISIBLE = {"here": True, "elsewhere_within_seconds": 300}
 
 
 @pytest.fixture
-async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+async def api(door: Door, sandbox: Upstream, person: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiClient]:
+    monkeypatch.setattr(health_checks, "PROBE_SECONDS", PATIENCE_SECONDS)
     async with admin_api(door, sandbox, await person("admin")) as made:
         yield made
 

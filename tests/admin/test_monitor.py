@@ -14,6 +14,7 @@ from people import PEPPER, Person
 from sandbox.serving import a_chat
 from tollgate.core.money import credits_text
 from tollgate.database import Door
+from turns import not_at_the_end_of
 
 Customer = Callable[..., Awaitable[Person]]
 
@@ -25,6 +26,7 @@ MEASURES = (
 
 @pytest.fixture
 async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+    await not_at_the_end_of("day")
     async with installation(door, sandbox.url, await person("admin")) as made:
         yield made
 

@@ -10,17 +10,19 @@ import pytest
 from admin.api_client import KEY, PRICING, VARIABLE, ApiClient, a_server, admin_api, unique
 from gateway import BOTH_DOORS, CHAT, Upstream
 from people import Person
-from sandbox.serving import a_chat, until
+from sandbox.serving import PATIENCE_SECONDS, a_chat, until
 from tollgate.database import Door
 from tollgate.database.postgres import PostgresDoor
 from tollgate.settings import Settings
+from tollgate.upstreams import health_checks
 from upstreams.scripted import Scripted, answer, hang
 
 PATH = "/admin/upstreams"
 
 
 @pytest.fixture
-async def api(door: Door, sandbox: Upstream, person: Any) -> AsyncIterator[ApiClient]:
+async def api(door: Door, sandbox: Upstream, person: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiClient]:
+    monkeypatch.setattr(health_checks, "PROBE_SECONDS", PATIENCE_SECONDS)
     async with admin_api(door, sandbox, await person("admin")) as made:
         yield made
 

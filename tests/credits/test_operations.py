@@ -16,6 +16,7 @@ from tollgate.core.errors import BadRequest, CapExceeded, Conflict, IdempotencyK
 from tollgate.credits import store
 from tollgate.database import Door
 from tollgate.keys.authentication import console
+from turns import not_at_the_end_of
 
 pytestmark = BOTH_DOORS
 
@@ -39,6 +40,7 @@ async def charged(someone: Person, nanos: int) -> str:
 
 
 async def test_the_cap_of_the_day_begins_anew_at_midnight(person: Any, shared_database: str) -> None:
+    await not_at_the_end_of("day")
     admin, someone = await person("admin"), await person()
     for _ in range(3):
         await store.grant_credits(admin.at_the_door(), to(someone, 1_000_000), CAPS)
@@ -57,6 +59,7 @@ async def test_the_cap_of_the_day_begins_anew_at_midnight(person: Any, shared_da
 
 
 async def test_an_admin_has_one_cap_whichever_key_is_used(person: Any, door: Door) -> None:
+    await not_at_the_end_of("day")
     admin, someone = await person("admin"), await person()
     second = Person(door, "admin")
     second.org_id, second.user_id = admin.org_id, admin.user_id
@@ -131,6 +134,7 @@ async def test_a_storm_of_operations_leaves_books_that_agree(
     person: Any, shared_database: str, sql: Callable[..., Any], seed: int
 ) -> None:
     """Two operators at once, with repetitions: nothing happens twice, refunds stay below charges, holds are covered."""
+    await not_at_the_end_of("day")
     chance = random.Random(seed)  # noqa: S311  # not a secret
     admins, someone = [await person("admin"), await person("admin")], await person()
     await store.grant_credits(console(someone.door, "tests"), to(someone, 10**7), CAPS)

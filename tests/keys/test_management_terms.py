@@ -9,6 +9,7 @@ from gateway import BOTH_DOORS, ONE_DOOR
 from people import PEPPER, Person, refused
 from tollgate.core.errors import BadRequest, Conflict, PermissionDenied
 from tollgate.keys import rules, store
+from turns import not_at_the_end_of
 
 pytestmark = BOTH_DOORS
 
@@ -236,6 +237,7 @@ async def test_a_quota_s_month_begins_on_its_day(
 
 
 async def test_another_reset_day_gives_no_quota_back(person: Any, shared_database: str, sql: Any) -> None:
+    await not_at_the_end_of("day")
     someone, admin = await person(), await person("admin")
     terms = {"tokens_per_month": 100, "quota_reset_day": 10}
     await store.change_key(admin.at_the_door(), someone.key_id, terms, "admin")

@@ -8,6 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from turns import not_at_the_end_of
+
 CONSOLE = json.dumps({"console": "tests"})
 
 PEOPLE = """
@@ -35,6 +37,7 @@ from generate_series(0, 24 * 40) i
 
 @pytest.fixture
 async def connection(own_database: str) -> AsyncIterator[asyncpg.Connection]:
+    await not_at_the_end_of("hour")
     made = await asyncpg.connect(own_database)
     await made.execute(PEOPLE)
     yield made

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servers.postgres import Cluster
+from turns import not_at_the_end_of
 from usage import past
 from usage.past import NOON, a_request
 
@@ -217,6 +218,7 @@ async def test_an_hour_waits_for_transactions_that_may_still_bring_a_request_of_
 
 
 async def test_of_the_hour_that_is_running_full_pages_are_counted(own_database: str, sql: Any) -> None:
+    await not_at_the_end_of("hour")
     now = datetime.now(UTC)
     await past.keep(own_database, [a_request(now - timedelta(milliseconds=place)) for place in range(25)])
     counted = 0
@@ -229,6 +231,7 @@ async def test_of_the_hour_that_is_running_full_pages_are_counted(own_database: 
 
 
 async def test_the_hour_that_is_running_is_left_alone_while_few_requests_are_in_it(own_database: str, sql: Any) -> None:
+    await not_at_the_end_of("hour")
     await past.keep(own_database, [a_request(datetime.now(UTC)), a_request(datetime.now(UTC) - timedelta(hours=2))])
     async with asyncio.timeout(60):
         while not json.loads(await sql(own_database, "select public.tollgate_roll_up_usage(100)"))["requests"]:
