@@ -539,7 +539,10 @@ class Sick:
             await self.call(line)
 
 
-async def test_with_a_health_path_no_call_goes_to_a_rested_upstream_before_it_is_well(side: Side) -> None:
+async def test_with_a_health_path_no_call_goes_to_a_rested_upstream_before_it_is_well(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes_in_turn, "CHECKUP_SECONDS", 60)
     sick = Sick()
     async with Scripted(sick).listening() as there:
         gpu = a_route(there, "gpu", health_path="/health")
