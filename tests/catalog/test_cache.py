@@ -306,7 +306,7 @@ async def test_the_age_of_what_another_fetched_counts(world: World) -> None:
     await world.keep(200, b="0.000009")
     catalog = world.instance()
     await catalog.models()
-    assert 200 <= (catalog.state().age_seconds or 0) < 210
+    assert 200 <= (catalog.state().age_seconds or 0) < 260
     world.seconds += 101
     world.openrouter.flowing.clear()
     at_once(catalog, "a/b")
@@ -374,7 +374,7 @@ async def test_a_source_that_fails_a_cold_instance_leaves_the_snapshot_of_today(
     catalog = world.instance()
     assert len(await catalog.models()) == 2
     assert price(at_once(catalog, "a/c")) == 8000
-    assert HOUR <= (catalog.state().age_seconds or 0) < HOUR + 10
+    assert HOUR <= (catalog.state().age_seconds or 0) < HOUR + 60
     assert not catalog.state().fresh
 
 
@@ -386,7 +386,7 @@ async def test_an_instance_that_slept_for_days_takes_what_another_kept_today(wor
     await world.keep(HOUR, b="0.000009")
     world.seconds += 3 * DAY
     assert [price(model) for model in await catalog.models() if model.id == "a/b"] == [9000]
-    assert HOUR <= (catalog.state().age_seconds or 0) < HOUR + 10
+    assert HOUR <= (catalog.state().age_seconds or 0) < HOUR + 60
 
 
 @pytest.mark.parametrize("broken", [{}, {"a b": "0", "c d": "0", "a/b": "0"}])

@@ -62,7 +62,7 @@ async def test_what_was_kept_is_found_by_any_of_its_names_in_the_order_of_the_li
     assert await store.keep(door, source, models, 0) == {"kept": True}
     every = await store.catalog(door, source, None, DAY)
     assert every["models"] == ['{"n":"z"}', '{"n":"a"}']
-    assert every["age_seconds"] in range(5)
+    assert every["age_seconds"] in range(60)
     for names in (["a"], ["a-1"], ["a", "a-1", "nothing"]):
         assert (await store.catalog(door, source, names, DAY))["models"] == ['{"n":"a"}']
     assert (await store.catalog(door, source, ["nothing"], DAY))["models"] == []
@@ -79,7 +79,7 @@ async def test_a_snapshot_that_is_too_old_is_not_read_but_its_age_is_told(door: 
     await store.keep(door, source, rows("a"), 400_000)
     old = await store.catalog(door, source, ["a"], 300)
     assert old["models"] is None
-    assert old["age_seconds"] in range(400, 410)
+    assert old["age_seconds"] in range(400, 460)
     assert (await store.catalog(door, source, ["a"], 500))["models"] == ["{}"]
 
 

@@ -15,7 +15,7 @@ from servers.postgres import PACKAGES
 pytestmark = pytest.mark.slow
 
 PROGRAM = PACKAGES.parent / "ai_sdk.mjs"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 SAY = {"prompt": TEXT}
 CALL = {"prompt": TEXT, "tools": WEATHER["function"]}

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:ast.* is deprecated:DeprecationW
 Connect = Callable[..., Any]
 
 
+class Waits:
+    """The time of a client that tries again: it passes only while the client waits, so that a slow answer takes none of
+    its patience."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def time(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
 @pytest.fixture(scope="module")
 def openrouter() -> ModuleType:
     """Imported where it is used: processes that test something else do without."""
@@ -31,8 +46,9 @@ def openrouter() -> ModuleType:
 
 
 @pytest.fixture
-def connect(openrouter: ModuleType, openrouter_url: str) -> Iterator[Connect]:
+def connect(openrouter: ModuleType, openrouter_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     """A client for a key. Left alone it would try again for an hour after a 5xx."""
+    monkeypatch.setattr("openrouter.utils.retries.time", Waits())
     with contextlib.ExitStack() as open_clients:
 
         def made(key: str, patience_ms: int = 0) -> Any:
@@ -141,7 +157,8 @@ async def test_makes_every_account_call(client: Any) -> None:
     assert (key.limit, key.is_management_key) == (None, False)
     generation = client.generations.get_generation(id=answer.id).data
     assert (generation.id, generation.total_cost) == (answer.id, answer.usage.cost)
-    assert client.analytics.get_user_activity().data == []
+    activity = client.analytics.get_user_activity().data
+    assert _today() not in {one.date_ for one in activity}, "only days that are over are told"
     mine = client.models.list_for_user(security={"bearer": client.sdk_configuration.security.api_key}).result
     assert "sandbox/echo" in [model.id for model in mine.data]
     assert client.models.count().data.count == mine.total_count
@@ -154,7 +171,7 @@ async def test_makes_every_account_call(client: Any) -> None:
 async def test_so_does_the_client_for_javascript(client: Any, openrouter_url: str, key: str) -> None:
     answer = client.chat.send(model="sandbox/echo", messages=SAID)
     order = {"serverURL": openrouter_url, "apiKey": key, "model": "sandbox/echo", "generation": answer.id}
-    with anyio.fail_after(60):
+    with anyio.fail_after(300):
         told = await anyio.run_process(
             ["node", str(PACKAGES.parent / "openrouter_sdk.mjs")],
             input=json.dumps(order).encode(),
@@ -163,7 +180,8 @@ async def test_so_does_the_client_for_javascript(client: Any, openrouter_url: st
     report = json.loads(told.stdout)
     assert report["credits"]["totalUsage"] >= report["key"]["usage"] >= answer.usage.cost
     assert (report["generation"]["id"], report["generation"]["totalCost"]) == (answer.id, answer.usage.cost)
-    assert (report["activity"], report["count"]["count"]) == ([], len(report["user"]))
+    assert _today() not in {one["date"] for one in report["activity"]}, "only days that are over are told"
+    assert report["count"]["count"] == len(report["user"])
     assert report["endpoints"]["endpoints"][0]["providerName"] == "openrouter"
     assert "openrouter" in [one["slug"] for one in report["providers"]]
 
@@ -278,6 +296,10 @@ async def test_what_may_have_been_paid_for_is_paid_for_once_under_an_idempotency
             )
     assert await tries(careless) > 1
     assert await tries(careful) == 1
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def _refused(openrouter: ModuleType, client: Any, model: str, **more: Any) -> tuple[int, object]:

@@ -606,7 +606,7 @@ async def test_a_client_that_leaves_pays_for_what_was_said_or_for_all(
 ) -> None:
     http = there[1]
     body = a_chat(model="sandbox/words", max_tokens=100, stream=True)
-    headers = {"x-sandbox-fault": f"slow=0.01,{fault}"}
+    headers = {"x-sandbox-fault": f"slow=0.1,{fault}"}
     async with http.stream("POST", CHAT, json=body, headers=headers) as answered:
         async for line in answered.aiter_lines():
             if "one" in line:
@@ -628,7 +628,7 @@ async def test_a_client_that_leaves_before_the_whole_answer_pays_for_all_of_it(t
 
 
 async def test_a_habit_slows_every_token_and_bills_all_of_a_cancelled_stream() -> None:
-    sandbox = a_sandbox(token_delay_seconds=0.01, bill_cancelled="all")
+    sandbox = a_sandbox(token_delay_seconds=0.5, bill_cancelled="all")
     with serving(sandbox) as url:
         async with over_tcp(url) as http:
             body = a_chat(model="sandbox/words", stream=True)

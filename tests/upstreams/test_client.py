@@ -11,6 +11,7 @@ from decimal import Decimal
 import pytest
 import respx
 
+from servers.process import free_port
 from tollgate import __version__
 from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.errors import (
@@ -299,14 +300,14 @@ async def test_silence_before_the_first_byte(side: Side) -> None:
     async with Scripted(hang, answer()).listening() as there:
         with pytest.raises(UpstreamTimeout) as late:
             await side.upstreams.open(
-                a_call(a_route(there, first_byte_seconds=0.4), a_route(there, "gpu"), stream=True)
+                a_call(a_route(there, first_byte_seconds=1.0), a_route(there, "gpu"), stream=True)
             )
         assert late.value.facts == {"phase": "first_byte", "upstream": "openrouter"}
         await until(lambda: there.seen[0].left.is_set())
         assert len(there.seen) == 1
         there.plays.insert(0, hang)
         there.plays.insert(1, streamed(EVENT))
-        routes = [a_route(there, "gpu", first_byte_seconds=0.4), a_route(there)]
+        routes = [a_route(there, "gpu", first_byte_seconds=1.0), a_route(there)]
         assert await side.plain(routes, stream=True) == EVENT
     assert side.busy() == 0
 
@@ -336,7 +337,7 @@ async def test_a_trickle_ends_at_the_total_deadline(a_side: Callable[..., Side])
             await line.chunk(EVENT)
             await asyncio.sleep(0.01)
 
-    side = a_side(total_seconds=0.2)
+    side = a_side(total_seconds=1.0)  # with the connection
     async with Scripted(streamed(then=trickle)).listening() as there:
         with pytest.raises(UpstreamTimeout) as late:
             await side.plain([a_route(there, idle_seconds=60)], stream=True)
@@ -347,7 +348,7 @@ async def test_a_trickle_ends_at_the_total_deadline(a_side: Callable[..., Side])
 
 
 async def test_a_whole_reply_has_until_the_total_deadline(a_side: Callable[..., Side]) -> None:
-    side = a_side(total_seconds=0.4)
+    side = a_side(total_seconds=1.0)  # with the connection
     async with Scripted(hang).listening() as there:
         with pytest.raises(UpstreamTimeout) as late:
             await side.plain([a_route(there, first_byte_seconds=0.01), a_route(there, "gpu")])
@@ -358,7 +359,7 @@ async def test_a_whole_reply_has_until_the_total_deadline(a_side: Callable[..., 
 async def test_a_call_may_have_less_time_than_others(side: Side) -> None:
     """Of a batch: its own end comes first."""
     async with Scripted(hang).listening() as there:
-        call = a_call(a_route(there))._replace(until=asyncio.get_running_loop().time() + 0.2)
+        call = a_call(a_route(there))._replace(until=asyncio.get_running_loop().time() + 1.0)
         with pytest.raises(UpstreamTimeout) as late:
             await side.upstreams.open(call)
     assert late.value.facts["phase"] == "total"
@@ -482,7 +483,8 @@ PROVOKED: list[Play] = [
 @pytest.mark.parametrize("play", PROVOKED, ids=["500", "reset", "no HTTP", "page", "silence", "cut", "stall"])
 async def test_what_one_org_provokes_rests_that_org_alone(side: Side, play: Play) -> None:
     async with Scripted(play).listening() as there:
-        gpu = a_route(there, "gpu", first_byte_seconds=0.05, idle_seconds=0.05)
+        silence = {"first_byte_seconds": 0.5} if play is hang else {}
+        gpu = a_route(there, "gpu", idle_seconds=0.2, **silence)  # the victim has no more time
         for _ in range(5):
             with contextlib.suppress(UpstreamError):
                 await side.plain([gpu], stream=True, org="attacker")
@@ -537,7 +539,10 @@ class Sick:
             await self.call(line)
 
 
-async def test_with_a_health_path_no_call_goes_to_a_rested_upstream_before_it_is_well(side: Side) -> None:
+async def test_with_a_health_path_no_call_goes_to_a_rested_upstream_before_it_is_well(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes_in_turn, "CHECKUP_SECONDS", 60)
     sick = Sick()
     async with Scripted(sick).listening() as there:
         gpu = a_route(there, "gpu", health_path="/health")
@@ -566,6 +571,7 @@ async def test_no_call_waits_long_for_a_health_that_does_not_come(side: Side, mo
         side.clock.now += 1.1
         for _ in range(3):
             assert await side.plain([gpu, a_route(other)]) == COMPLETION
+        await until(lambda: len(there.seen) > 5)
         assert [line.method for line in there.seen[5:]] == ["GET"], "one look is enough for all"
 
 
@@ -681,7 +687,9 @@ async def test_respx_can_stand_in_for_an_upstream() -> None:
 
 
 async def test_an_upstream_may_die_and_come_back(side: Side) -> None:
-    async with Scripted(answer()).listening() as there:
+    dying = Scripted(answer())
+    dying.port = free_port()  # nobody else is given it meanwhile
+    async with dying.listening() as there:
         await side.plain([a_route(there, "gpu")])
     with pytest.raises(UpstreamUnavailable):
         await side.plain([a_route(there, "gpu")])

@@ -69,11 +69,11 @@ async def test_a_slow_reader_makes_the_upstream_wait(a_side: Callable[..., Side]
 
 async def test_a_silence_of_the_reader_is_none_of_the_upstream(side: Side) -> None:
     async with Scripted(streamed(EVENT, then=Flood(5 * MEGABYTE))).listening() as there:
-        reply = await side.upstreams.open(a_call(a_route(there, idle_seconds=0.5), stream=True))
+        reply = await side.upstreams.open(a_call(a_route(there, idle_seconds=1.5), stream=True))
         length = 0
         async for piece in pieces(reply):
             if not length:
-                await asyncio.sleep(0.75)
+                await asyncio.sleep(2)
             length += len(piece)
     assert length == 5 * MEGABYTE + len(EVENT)
 

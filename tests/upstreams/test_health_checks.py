@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from people import refused
+from servers.process import free_port
 from tollgate.core.errors import BadRequest
 from tollgate.core.models import Upstream
 from tollgate.process.http_client import Http
@@ -88,7 +89,9 @@ async def test_one_that_breaks_off_is_down_and_its_words_are_not_told(transport:
 
 
 async def test_where_nobody_listens_it_is_down(transport: Transport) -> None:
-    async with Scripted(hang).listening() as gone:
+    gone = Scripted(hang)
+    gone.port = free_port()  # nobody else is given it meanwhile
+    async with gone.listening():
         pass
     (probe,) = await a_checkup(transport).probe([a_server(gone)])
     assert (probe.status, probe.http_status) == ("down", None)

@@ -46,7 +46,7 @@ def places() -> int:
     return 1000
 
 
-def asking(transport: HttptoolsTransport, url: str, resolve: Resolve | None = None, seconds: float = 2.0) -> Ask:
+def asking(transport: HttptoolsTransport, url: str, resolve: Resolve | None = None, seconds: float = 60.0) -> Ask:
     async def ask(method: str = "POST", body: bytes = b"{}", **headers: str) -> HttptoolsAnswer:
         return await transport.send(method, url, headers, body, connect_seconds=seconds, resolve=resolve)
 

@@ -60,7 +60,8 @@ class Monitored(NamedTuple):
 
 
 @pytest.fixture
-async def monitored(door: Door, person: Any) -> AsyncIterator[Monitored]:
+async def monitored(door: Door, person: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Monitored]:
+    monkeypatch.setattr(openrouter_account, "TIMEOUT_SECONDS", 60)
     server, clock = CreditsServer(), Clock()
     with serving(server) as address:
         async with installation(door, f"{address}/api/v1", await person("admin"), clock) as api:

@@ -63,7 +63,7 @@ async def test_two_orgs_that_want_all_share_it_and_still_leave_some(a_side: Call
 
 
 async def test_whatever_becomes_of_a_call_its_share_is_given_back(a_side: Callable[..., Side]) -> None:
-    side = a_side(most=4, total_seconds=0.3)
+    side = a_side(most=4, total_seconds=2)
 
     plays = [answer(), answer(b"{}", status=400), answer(b"{}", status=500), answer(b""), streamed(EVENT), hang]
     async with Scripted(*plays).listening() as there:
@@ -92,7 +92,7 @@ async def test_waiting_in_vain_for_a_connection_is_no_fault_of_the_upstream(a_si
     """An org without any call under way is not refused: it queues, as long as it may take to connect."""
     side = a_side(most=3)
     async with Scripted(stalling).listening() as there:
-        gpu = a_route(there, "gpu", connect_seconds=0.5)
+        gpu = a_route(there, "gpu", connect_seconds=1.5)
         orders = [a_call(gpu, stream=True, org=f"org_{number}") for number in range(3)]
         held = [await side.upstreams.open(order) for order in orders]
         late = (side.plain([gpu], org=f"late_{number}") for number in range(20))

@@ -105,7 +105,7 @@ async def test_openrouter_never_gets_a_second_upload(side: Side) -> None:
 
 
 async def test_an_upload_that_is_not_taken_is_given_up_in_time(a_side: Callable[..., Side]) -> None:
-    side, given_up = a_side(total_seconds=0.3), asyncio.Event()
+    side, given_up = a_side(total_seconds=1.5), asyncio.Event()
 
     async def wait(line: Line) -> None:
         await given_up.wait()

@@ -55,8 +55,8 @@ async def _break(client: ClientConnection, broken: str | None, stall_seconds: fl
 
 async def streamed(
     client: ClientConnection, generation: Generation, events: Iterable[Event], seconds_per_token: float
-) -> None:
-    """Plays the events, and counts in `generation.used` what was said."""
+) -> bytes:
+    """Plays the events, and counts in `generation.used` what was said. Returns the last bytes, for `finish`."""
     output = OutputEncoder(generation.faults)
     await client.start(
         200, [*headers(generation, "text/event-stream"), ("cache-control", "no-cache"), *output.encoding]
@@ -67,7 +67,7 @@ async def streamed(
         await _write(client, output, b"".join(event.data for event in batch))
         generation.used = _more(generation.used, batch)
         await _act(client, batch[-1], generation.faults.stall_seconds)
-    await client.write(output.end(), more=False)
+    return output.end()
 
 
 async def in_pieces(
@@ -78,7 +78,7 @@ async def in_pieces(
     expected: int,
     seconds_per_piece: float,
 ) -> None:
-    """An answer of bytes, sent as they are made."""
+    """An answer of bytes, sent as they are made, as far as `finish`."""
     faults = generation.faults
     broken = faults.any_of("cut", "stall-after")
     breaks_at = faults.after(broken, expected) if broken else None
@@ -89,7 +89,12 @@ async def in_pieces(
         if seconds_per_piece or not number % EVENTS_PER_WRITE:
             await client.pause(seconds_per_piece)
         await client.write(piece)
-    await client.write(b"", more=False)
+
+
+async def finish(client: ClientConnection, last: bytes = b"") -> None:
+    """Ends an answer that was sent in parts, after its generation was counted: a client that has read the whole answer
+    finds its cost in the ledger."""
+    await client.write(last, more=False)
 
 
 async def _act(client: ClientConnection, event: Event, stall_seconds: float) -> None:

@@ -53,12 +53,13 @@ class Images:
         finished = failed = False
         try:
             events = self._events(generation, prompt, used)
-            await delivery.streamed(client, generation, events, generation.faults.pace(0, PREVIEWS))
+            last = await delivery.streamed(client, generation, events, generation.faults.pace(0, PREVIEWS))
             failed = "mid-stream-error" in generation.faults
             finished = True
         finally:
             paid = used if finished and not failed else NOTHING
             self._state.end(generation, paid, "error" if failed else "stop", cancelled=not finished)
+        await delivery.finish(client, last)
 
     def _events(self, generation: Generation, prompt: str, used: Used) -> list[Event]:
         preview = {"type": "image_generation.partial_image", "b64_json": picture(prompt)}

@@ -119,7 +119,7 @@ class Completions:
         cancelled = True
         try:
             pace = faults.pace(habits.token_delay_seconds, full.completion)
-            await delivery.streamed(client, generation, events(script, self._form.Stream(script)), pace)
+            last = await delivery.streamed(client, generation, events(script, self._form.Stream(script)), pace)
             finish, cancelled = _finish(script), False
         except Cut:
             cancelled = False
@@ -128,6 +128,7 @@ class Completions:
             billed_whole = faults.word("bill") if "bill" in faults else habits.bill_cancelled
             used = full if cancelled and billed_whole == "all" else generation.used
             self._state.end(generation, used, finish, cancelled=cancelled)
+        await delivery.finish(client, last)
 
     def _prompt(self, model: Model, params: Parameters, extra: Extra) -> Used:
         cached, written = self._state.prompts.read(params.texts) if model.caches else (0, 0)

@@ -55,6 +55,7 @@ class Speech:
                 finished = True
             finally:
                 self._state.end(generation, Used(characters=len(said)), "stop", cancelled=not finished)
+            await delivery.finish(client)
 
 
 def speaks(model: Model) -> bool:
