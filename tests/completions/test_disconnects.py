@@ -1,10 +1,12 @@
 """Clients that leave, at every moment, and servers that are stopped: no hold stays, what was said is paid for once."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from completions.asks import CHAT, MESSAGES, RENAMED, RESPONSES, SAYING, SPEECH, SPOKEN, asking
 from completions.paid import Auditor, Client, Line, Turnstile, Watched, app, cancelled_at, database, eventually, rooms
@@ -12,14 +14,15 @@ from gateway import BOTH_DOORS, Gateway, Upstream, running
 from people import Person
 from sandbox.serving import a_chat, serving, told
 from servers.relay import Relay
-from tollgate.completions import outlet
+from tollgate.completions import outlet, settlements
 from tollgate.database import Door
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 Customer = Callable[..., Awaitable[Person]]
 
-WORDS = "one two three four five six seven eight nine ten " * 10
+WORDS = "one two three four five six seven eight nine ten " * 100
+"""So many that none is said to its end while a busy machine does something else."""
 SLOW = a_chat(WORDS, model="sandbox/fault-slow", stream=True)
 SILENT = a_chat(model="sandbox/fault-stall-before", stream=True)
 STUCK = a_chat(WORDS, model="sandbox/fault-stall-after")
@@ -115,7 +118,7 @@ async def test_who_leaves_in_mid_stream_stops_the_upstream_and_pays_what_was_sai
     (row,) = await auditor.ended(someone)
     assert (row["state"], row["generation_id"], row["error_code"]) == ("unsettled", generation["id"], "client_gone")
     row = await swept(someone)
-    assert 0 < row["completion_tokens"] < 100
+    assert 0 < row["completion_tokens"] < 1000
     assert row["charge_nanos"] == generation["owed_nanos"]
 
 
@@ -160,7 +163,7 @@ async def test_a_plain_call_runs_to_its_end_without_its_client(
     someone = await customer()
     line = await Line.opened(gateway.address)
     await line.ask(someone, asking(path, FEW, model="sandbox/fault-slow"), f"/v1{path}")
-    await eventually(lambda: turnstile.inside == 1)
+    await eventually(lambda: turnstile.came == 1)
     line.hang_up()
     (row,) = await auditor.ended(someone, "settled")
     assert (row["estimated"], row["charge_nanos"]) == (False, gateway.upstream.owed_nanos)
@@ -182,6 +185,26 @@ async def test_who_never_reads_is_given_up(
     line.hang_up()
 
 
+def halted(turnstile: Turnstile, messages: int) -> threading.Event:
+    """The upstream's answers stop after so many messages, until this is set."""
+    app, goes_on = turnstile.app, threading.Event()
+
+    async def halting(scope: Scope, receive: Receive, send: Send) -> None:
+        sent = 0
+
+        async def send_in_turn(message: Message) -> None:
+            nonlocal sent
+            sent += 1
+            while sent > messages and not goes_on.is_set():  # noqa: ASYNC110  # it is set by another thread
+                await asyncio.sleep(0.01)
+            await send(message)
+
+        await app(scope, receive, send_in_turn)
+
+    turnstile.app = halting
+    return goes_on
+
+
 @pytest.mark.parametrize(
     ("path", "end"), [(CHAT, "data: [DONE]\n\n"), (RESPONSES, "data: [DONE]\n\n"), (MESSAGES, '"message_stop"}\n\n')]
 )
@@ -191,6 +214,7 @@ async def test_who_leaves_with_an_idempotency_key_finds_the_whole_answer_later(
     someone = await customer()
     body = asking(path, FEW, model="sandbox/fault-slow", stream=True)
     key = {"idempotency-key": "once"}
+    goes_on = halted(turnstile, messages=8)
     line = await Line.opened(gateway.address)
     await line.ask(someone, body, f"/v1{path}", **key)
     await line.events(5)
@@ -198,6 +222,7 @@ async def test_who_leaves_with_an_idempotency_key_finds_the_whole_answer_later(
     still = await gateway.post(someone, body, f"/v1{path}", **key)
     assert (still.status_code, still.json()["error"]["code"]) == (409, "request_in_progress")
     assert still.headers["x-should-retry"] == "true"
+    goes_on.set()
     await auditor.ended(someone, "settled")
     again = await gateway.post(someone, body, f"/v1{path}", **key)
     assert again.headers["idempotency-replayed"] == "true"
@@ -259,8 +284,9 @@ async def test_a_call_that_is_stopped_at_any_of_its_awaits_leaves_no_hold_and_is
 @pytest.mark.parametrize("body", [SLOW, STUCK], ids=["stream", "plain"])
 async def test_a_server_that_is_stopped_in_the_middle_leaves_the_call_to_the_sweeper(
     wire: Relay, shared_database: str, customer: Customer, sandbox: Upstream, turnstile: Turnstile,
-    auditor: Auditor, swept: Any, body: dict[str, Any],
+    auditor: Auditor, swept: Any, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr(settlements, "FINISH_SECONDS", 30.0)
     someone = await customer()
     with running(database(wire, shared_database), sandbox) as gateway:
         line = await Line.opened(gateway.address)
@@ -268,6 +294,7 @@ async def test_a_server_that_is_stopped_in_the_middle_leaves_the_call_to_the_swe
         await eventually(lambda: turnstile.inside == 1 and len(sandbox.generations()) == 1)
     (row,) = await auditor.requests(someone)
     assert (row["state"], row["generation_id"]) == ("unsettled", sandbox.generations()[0]["id"])
+    await eventually(lambda: turnstile.inside == 0)
     assert not (await swept(someone))["estimated"]
     line.hang_up()
 

@@ -106,6 +106,7 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_of_ours(stage: Stage,
     *events, done = payloads((await stage.post(someone, asked, f"/api/v1{GENERATE}")).text)
     error = json.loads(events[-1])["error"]
     assert (done, error["code"], error["type"]) == ("[DONE]", code, "server_error")
+    await eventually(stage.all_ended)
     await stage.sweep(someone)
     assert await stage.charged(someone) == (await stage.row(someone))["charge_nanos"]
 

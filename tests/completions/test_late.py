@@ -222,7 +222,8 @@ async def test_a_key_s_budget_and_the_windows_are_corrected_too(
     await settle(door, settled(asked, 20_000))  # 10 tokens in, 20 out
     found = await sql(
         shared_database,
-        "select json_build_array(k.budget_spent_nanos, k.tokens_used_in_all, k.open_requests, (o.counters).day_tokens)"
+        "select json_build_array(k.budget_spent_nanos, k.tokens_used_in_all, k.open_requests,"
+        " (o.counters).day_tokens + (o.counters).day_tokens_before)"
         " from tollgate.api_keys k join tollgate.orgs o on o.id = k.org_id where k.id = $1",
         someone.key_id,
     )

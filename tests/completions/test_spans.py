@@ -19,6 +19,7 @@ from servers.otlp import Receiver, attributes, receiver
 from tollgate.app import PLAIN, traceable
 from tollgate.core import models
 from tollgate.database import Door
+from tollgate.process import telemetry
 from tollgate.process.clock import monotonic
 from tollgate.process.telemetry import Telemetry
 from tollgate.settings import read
@@ -33,6 +34,12 @@ ERROR = 2
 """The status of a span."""
 BUSY = answer(b'{"error": {"message": "busy"}}', status=503)
 SPEAKS = streamed(word("Hi"), STOP, USAGE, DONE)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver may take as long as a busy machine needs."""
+    monkeypatch.setattr(telemetry, "FLUSH_SECONDS", 60.0)
 
 
 def sending_to(found: Receiver) -> dict[str, str]:

@@ -194,7 +194,7 @@ def expected(fault: str, path: str, stream: bool) -> Row:
 async def test_a_stall_ends_in_time_and_costs_what_it_is_owed(shared_database: str, stage: Stage, fault: str) -> None:
     """All wait at once, and are swept one after the other. What is owed for one is what its own generation costs."""
     upstream = stage.gateway.upstream
-    with before(upstream, shared_database, UPSTREAM_TIMEOUT_SECONDS="2") as impatient:
+    with before(upstream, shared_database, UPSTREAM_TIMEOUT_SECONDS="5") as impatient:
         there = Stage(impatient, stage.door, stage.connection, stage.http)
         calls = [(path, stream, await there.customer()) for path in SAYING for stream in (False, True)]
         answers = await asyncio.gather(*(ask(there, someone, fault, stream, path) for path, stream, someone in calls))
@@ -212,9 +212,9 @@ async def end_well(stage: Stage, fault: str, met: Met, expected: Row) -> None:
     assert {name: met.row[name] for name in expected} == expected
     assert met.answer.status_code == expected["status"]
     await money_is_as(stage, met.someone, met.row)
+    await until(stage.all_ended)
     if met.row["state"] == "unsettled":
         assert "x-tollgate-charge-nanos" not in met.answer.headers
-        await until(stage.all_ended)
         await stage.sweep(met.someone, looks=MOST_LOOKS if "no-generation" in fault else 0)
     ended = await stage.row(met.someone)
     await money_is_as(stage, met.someone, ended)
@@ -341,6 +341,7 @@ async def test_a_late_generation_is_waited_for_and_then_charged_once(shared_data
 @MODES
 async def test_an_answer_that_failed_is_free_and_remembered_as_failed(stage: Stage, stream: bool) -> None:
     met = await meet(stage, "finish-error", stream)
+    await until(stage.all_ended)
     await stage.sweep(met.someone)
     ended = await stage.row(met.someone)
     assert (ended["charge_nanos"], ended["error_code"], ended["status"]) == (0, FAILED, 200)

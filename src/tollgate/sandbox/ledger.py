@@ -54,7 +54,8 @@ class Ledger:
         return {
             "owed_nanos": self.owed_nanos,
             "cost": format(dollars(self.cost_picos).normalize(), "f"),
-            "generations": [generation.entry() for generation in self._generations.values()],
+            # A list first, since another thread may ask while one is opened.
+            "generations": [generation.entry() for generation in list(self._generations.values())],
         }
 
 
