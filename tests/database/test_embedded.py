@@ -453,11 +453,12 @@ def test_of_two_that_start_at_once_one_owns_and_both_are_served(fresh: Path) -> 
 def test_an_interrupted_first_start_leaves_nothing_in_the_way(fresh: Path, dies: str) -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER, fresh], stdin=subprocess.DEVNULL) as process:
         wait_until(lambda: any(fresh.glob("postgres.new*/PG_VERSION")), "initdb is at work")
+        stand_still({process.pid})  # else initdb could be done, and in its place, before the owner is dead
         started = set[int]()
         while more := family(process.pid) - started:
             started |= more
             doomed = {process.pid} if dies == "the owner alone" else started
-            stand_still(doomed)  # else initdb could be done, or start another program, before they are dead
+            stand_still(doomed)  # else initdb could start another program that nobody ends
         end_at_once(doomed)
     gone(doomed)
     assert any(fresh.glob("postgres.new*"))
