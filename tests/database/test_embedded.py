@@ -404,12 +404,12 @@ def test_a_session_that_hears_nothing_does_not_keep_postgres_from_stopping(
 def test_one_that_died_is_not_waited_for(folder: Path, whose: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It leaves its pid file, for which we would wait in vain."""
     monkeypatch.setattr(embedded, "STOPS", [(signal.SIGINT, 10_000.0)])
+    monkeypatch.setattr(embedded, "RESTART_PAUSES", (10_000.0,))
     if whose == "adopted":
         with owner(folder) as (process, _):
             process.kill()
             process.wait()
     with embedded.running(folder):
-        monkeypatch.setattr(embedded, "RESTART_PAUSES", (10_000.0,))
         pid = postmaster(folder)
         end_at_once({pid})
         gone({pid})
