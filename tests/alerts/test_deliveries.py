@@ -163,7 +163,7 @@ async def test_after_the_last_attempt_it_failed_and_can_be_resent(ops: Ops, hook
 
 
 async def test_one_that_hangs_holds_up_no_other(ops: Ops, hook: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr(sending, "ATTEMPT_SECONDS", 3.0)  # of the other, too
     await ops.create(kind="webhook", url=hook.url)
     async with receiver(receivers.HANGS) as hanging:
         stuck = await ops.create(kind="webhook", url=hanging.url)

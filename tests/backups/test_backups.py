@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,6 @@ from tollgate.database.postgres import PostgresDoor
 from tollgate.database.schema_version import NEEDED
 from tollgate.keys.authentication import console
 
-NAME = "tollgate_backed_up"
 CHANGED = "update tollgate.transfers set amount_nanos = 2099 where kind = 'charge'"
 REWRITTEN = (
     "update tollgate.transfers set reason = 'other'",
@@ -61,10 +61,11 @@ async def forge(url: str, *statements: str) -> None:
 
 @pytest.fixture(scope="module")
 def database(postgres: Cluster) -> Iterator[str]:
-    url = postgres.create(NAME, "tollgate_template")
+    name = f"tollgate_{secrets.token_hex(6)}"  # each worker that has a test of this module makes one
+    url = postgres.create(name, "tollgate_template")
     asyncio.run(used(url))
     yield url
-    postgres.drop(NAME)
+    postgres.drop(name)
 
 
 @pytest.fixture(scope="module")

@@ -130,10 +130,16 @@ async def test_closing_waits_for_what_is_under_way_and_leaves_nothing_open(
     to_close: Connections, observer: asyncpg.Connection
 ) -> None:
     sessions = await who(to_close, MOST)
-    slow = f"{WHO} from pg_sleep(0.5)"
-    running = asyncio.create_task(to_close.value(slow, []))
-    await at_work(observer, slow)
-    await to_close.close()
+    gate = observer.get_server_pid()
+    await observer.execute("select pg_advisory_lock($1)", gate)
+    held_up = f"{WHO} from pg_advisory_xact_lock({gate})"
+    running = asyncio.create_task(to_close.value(held_up, []))
+    await at_work(observer, held_up)
+    closing = asyncio.create_task(to_close.close())
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    await observer.execute("select pg_advisory_unlock($1)", gate)
+    await closing
     assert running.done()
     assert running.result() in sessions
     await gone(observer, sessions)
@@ -142,7 +148,7 @@ async def test_closing_waits_for_what_is_under_way_and_leaves_nothing_open(
 async def test_closing_that_is_cut_short_breaks_off_what_is_under_way(
     to_close: Connections, observer: asyncpg.Connection
 ) -> None:
-    endless = "select pg_sleep(30)"
+    endless = f"select pg_sleep(60) /* of {observer.get_server_pid()} */"  # no other worker's
     running = asyncio.create_task(to_close.value(endless, []))
     await at_work(observer, endless)
     with pytest.raises(TimeoutError):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import DEADLINE_SECONDS
 from servers.pgbouncer import PROGRAM, pgbouncer
 from servers.postgres import Cluster
 from tollgate.core.errors import NotFound
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 async def pooled(postgres: Cluster, shared_database: str, tmp_path: Path) -> AsyncIterator[Door]:
     with pgbouncer(postgres, tmp_path / "pgbouncer") as bouncer:
-        door = PostgresDoor(bouncer.url(shared_database.rsplit("/", 1)[1]), pool_size=20, deadline_seconds=4)
+        url = bouncer.url(shared_database.rsplit("/", 1)[1])
+        door = PostgresDoor(url, pool_size=20, deadline_seconds=DEADLINE_SECONDS)
         yield door
         await door.close()
 

@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from conftest import DEADLINE_SECONDS
 from people import Person, refused
+from sandbox.serving import PATIENCE_SECONDS
 from servers.lite import PUBLISHABLE_KEY, SECRET_KEY, lite
 from tollgate.core.errors import DatabaseUnavailable, InvalidApiKey
 from tollgate.credits import store as credits
@@ -31,7 +33,7 @@ def supabase(shared_database: str, tmp_path_factory: pytest.TempPathFactory) -> 
 async def opened(url: str, key: str) -> AsyncIterator[Door]:
     http = Http()
     try:
-        yield SupabaseDoor(url, key, http=http, deadline_seconds=4)
+        yield SupabaseDoor(url, key, http=http, deadline_seconds=DEADLINE_SECONDS)
     finally:
         await http.close()
 
@@ -61,6 +63,6 @@ async def test_many_calls_at_once_are_all_answered(supabase: str) -> None:
 async def test_a_browser_s_user_agent_would_be_refused(supabase: str) -> None:
     """Why the caller's is never passed on."""
     headers = {"apikey": SECRET_KEY, "user-agent": "Mozilla/5.0 (X11; Linux x86_64)"}
-    async with httpx.AsyncClient(headers=headers) as browser:
+    async with httpx.AsyncClient(headers=headers, timeout=PATIENCE_SECONDS) as browser:
         answer = await browser.post(f"{supabase}/rest/v1/rpc/tollgate_health", json={})
     assert answer.status_code == 401

@@ -14,6 +14,8 @@ from tollgate.__main__ import main
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([main.__module__])
 STREAMS = ("in", "out", "err")
+LONGEST_SECONDS = 5 * PATIENCE_SECONDS
+"""Of a command: some make a whole Postgres first."""
 
 
 def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
@@ -33,7 +35,7 @@ def run(
         )
         process.start()
         try:
-            process.join(PATIENCE_SECONDS)
+            process.join(LONGEST_SECONDS)
         finally:
             process.kill()
             process.join()

@@ -93,6 +93,7 @@ class Home:
                 wait_until(
                     lambda: process.poll() is not None or bool(ADDRESS.search(output.read_text())),
                     "it tells its address",
+                    commands.LONGEST_SECONDS,
                 )
                 assert process.poll() is None, output.read_text()
                 made = Server(process, ADDRESS.findall(output.read_text())[0], output)

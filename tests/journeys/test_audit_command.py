@@ -152,7 +152,7 @@ async def test_a_head_waits_for_transactions_that_may_still_add_a_transfer_befor
             await transaction.commit()
 
     async with asyncio.timeout(60):  # transactions of other databases count as well
-        head = await chain_heads.take(door, lambda seconds: asyncio.gather(pause(seconds), asyncio.sleep(0.01)))
+        head = await chain_heads.take(door, lambda seconds: asyncio.gather(pause(seconds), asyncio.sleep(seconds)))
     assert looks >= 3
     assert (head["position"], head["transfers"], head["orgs"]) == (2, 2, 2)
     assert await chain_heads.differences(door, head) == []

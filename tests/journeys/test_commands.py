@@ -112,6 +112,7 @@ def test_demo_tells_its_key_the_commands_to_try_and_where_its_data_is(home: Home
             headers={"x-api-key": demo.demo_key},
             json={"key": "sk-or-v1-of-the-demo"},
             trust_env=False,
+            timeout=PATIENCE_SECONDS,
         )
         assert stored.status_code == 200, stored.text
         to_try = [shlex.split(found) for found in re.findall(r"curl (?:.*\\\n)*.*", demo.printed)]
@@ -123,7 +124,11 @@ def test_demo_tells_its_key_the_commands_to_try_and_where_its_data_is(home: Home
         assert json.loads(to_try[1][-1])["messages"]
         (link,) = re.findall(rf"{demo.address}/admin#/sign-in/([\w-]{{43}})\n", demo.printed)
         signed_in = httpx.post(
-            f"{demo.address}/auth/sign-in", json={"link": link}, headers={"origin": demo.address}, trust_env=False
+            f"{demo.address}/auth/sign-in",
+            json={"link": link},
+            headers={"origin": demo.address},
+            trust_env=False,
+            timeout=PATIENCE_SECONDS,
         )
         assert signed_in.json()["email"] == "operator@localhost"
         balance = demo.get("/user/balance", demo.demo_key).json()
@@ -353,7 +358,7 @@ def test_serve_answers_the_request_under_way_before_it_ends(home: Home, number: 
         connection, _ = database.accept()
         with connection:
             server.process.send_signal(number)
-            assert answer.result(20).status_code == 503
+            assert answer.result(PATIENCE_SECONDS).status_code == 503
         assert server.process.wait(PATIENCE_SECONDS) == 0
 
 

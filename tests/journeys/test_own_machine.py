@@ -76,6 +76,8 @@ def test_a_file_becomes_a_model_that_customers_pay_for(home: Home) -> None:
         wait_until(lambda: operator.get(at).json()["offered_as"] == [MODEL], "the model is offered")
 
         with client(server, authorization=f"Bearer {server.demo_key}") as customer:
+            # The server reads its routes again after what an agent told is stored, and shown to operators.
+            wait_until(lambda: customer.get(f"/v1/models/{MODEL}").status_code == 200, "the server knows that")
             plain = customer.post(CHAT, json=saying("Hello"))
             assert plain.json()["choices"][0]["message"]["content"] == SAYS
             streamed = customer.post(CHAT, json=saying("Hello", stream=True))
@@ -94,6 +96,7 @@ def test_a_file_becomes_a_model_that_customers_pay_for(home: Home) -> None:
 
             changed(operator, "POST", f"{at}/stop")
             wait_until(lambda: operator.get(at).json()["phase"] == "stopped", "the model is stopped")
+            wait_until(lambda: customer.get(f"/v1/models/{MODEL}").status_code == 404, "the server knows that")
             assert customer.post(CHAT, json=saying("Hello")).status_code == 404
         assert server.stop() == 0
     audit = home.run("audit", **settings)

@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 
 from completions.paid import eventually, given, rooms
+from conftest import DEADLINE_SECONDS
 from gateway import Upstream
 from journeys.storm import Mortal, MortalPostgres, Storm, a_server, alive
 from people import Person
@@ -61,8 +62,9 @@ class Ground:
     async def tell(self, *words: str) -> Any:
         """What a command reports."""
         command = [sys.executable, "-m", "tollgate", *words, "--json"]
+        environment = {**self.environment, "DATABASE_TIMEOUT_SECONDS": "5"}
         told = await asyncio.to_thread(
-            subprocess.run, command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+            subprocess.run, command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120
         )
         assert told.returncode == 0, told.stdout + told.stderr
         return json.loads(told.stdout)
@@ -96,7 +98,7 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
 
 
 async def test_after_a_storm_every_request_has_ended_once_and_is_charged_what_is_owed(ground: Ground) -> None:
-    door = PostgresDoor(ground.url, pool_size=4, deadline_seconds=4)
+    door = PostgresDoor(ground.url, pool_size=4, deadline_seconds=DEADLINE_SECONDS)
     people = [await a_person(ground, door, nanos, plan) for nanos, plan in ORGS]
     storm = Storm(SEED, ground.address, people, [Person(door) for _ in range(3)])
     sys.stdout.write(f"\nThe storm of STORM_SEED={SEED}, STORM_SECONDS={SECONDS:g}\n")

@@ -13,7 +13,7 @@ import pytest
 from admin.api_client import ApiClient
 from journeys import commands
 from reconciliation.installation import KEY, NOON, Installation
-from sandbox.serving import a_chat
+from sandbox.serving import PATIENCE_SECONDS, a_chat
 from tollgate.core.errors import ActivityUnavailable
 from tollgate.process import clock
 from tollgate.reconciliation.reconciler import Reconciler
@@ -56,7 +56,7 @@ async def test_every_difference_of_a_day_is_found_and_named(installation: Instal
         "update tollgate.requests set created_at = $1 where model = 'sandbox/cached'",
         NOON - timedelta(hours=12, minutes=3),
     )
-    async with httpx.AsyncClient(base_url=installation.upstream.url) as elsewhere:
+    async with httpx.AsyncClient(base_url=installation.upstream.url, timeout=PATIENCE_SECONDS) as elsewhere:
         headers = {"authorization": f"Bearer {KEY}"}
         body = a_chat(model="sandbox/words", max_tokens=5000)
         await elsewhere.post("/chat/completions", json=body, headers=headers)

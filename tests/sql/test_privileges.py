@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from conftest import TEMPLATE
+from sandbox.serving import PATIENCE_SECONDS
 from servers.postgres import Cluster
 from servers.postgrest import token
 from servers.relay import Relay
@@ -88,7 +89,8 @@ async def test_strangers_get_nothing_through_the_api(supabase_api: Relay, shared
     functions = [f for f in await rows(shared_database, OUR_FUNCTIONS) if f["schema"] == "public"]
     ours = [f for f in functions if not f["name"].startswith("tollgate_test_")]
     url = f"http://127.0.0.1:{supabase_api.port}/rest/v1"
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {token(role)}"}) as stranger:
+    headers = {"authorization": f"Bearer {token(role)}"}
+    async with httpx.AsyncClient(headers=headers, timeout=PATIENCE_SECONDS) as stranger:
         for function in ours:
             arguments = dict.fromkeys(function["argument_names"] or [])
             answer = await stranger.post(f"{url}/rpc/{function['name']}", json=arguments)
