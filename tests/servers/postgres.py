@@ -99,8 +99,9 @@ class Cluster:
         """Postgres waits 5 s until the sessions of a database are gone. On a busy machine they may take longer."""
         for _ in range(UNUSED_ATTEMPTS - 1):
             with contextlib.suppress(asyncpg.ObjectInUseError):
-                return self.run(sql)
-        return self.run(sql)
+                self.run(sql)
+                return
+        self.run(sql)
 
 
 @contextlib.contextmanager
