@@ -139,8 +139,8 @@ async def call(address: str, someone: Person, body: Any, **headers: str) -> Told
     except OSError:
         return Told()
     try:
-        await line.ask(someone, body, connection="close", **headers)
         try:
+            await line.ask(someone, body, connection="close", **headers)
             status = await line.status()
         except (OSError, IndexError):
             return Told()

@@ -12,6 +12,8 @@ import httpx
 from sandbox.serving import PATIENCE_SECONDS, a_chat
 
 CALLERS = 4
+KEPT_SECONDS = 1.0
+"""Less than the server keeps a connection. Else it may close one just when a request is sent on it."""
 
 
 class Load:
@@ -40,7 +42,8 @@ class Load:
 
     @contextlib.asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as http:
+        limits = httpx.Limits(keepalive_expiry=KEPT_SECONDS)
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS, limits=limits) as http:
             await self.begins(http)
             self._callers = [asyncio.create_task(self._calls(http)) for _ in range(CALLERS)]
             try:

@@ -160,7 +160,7 @@ def found(lines: Any, ok: bool | None = False) -> set[str]:
 def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """As an operator does, with nothing installed."""
     command = [sys.executable, "-I", "-S", str(PROGRAM), *words]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300)
 
 
 def test_all_is_green_where_all_is_right(deployment: Deployment) -> None:

@@ -24,6 +24,13 @@ pytestmark = BOTH_DOORS
 Customer = Callable[..., Awaitable[Person]]
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under way when the server closes has as long as a busy machine needs."""
+    monkeypatch.setattr("tollgate.completions.settlements.FINISH_SECONDS", PATIENCE_SECONDS / 2)
+    monkeypatch.setattr("tollgate.app.CLOSE_SECONDS", PATIENCE_SECONDS)
+
+
 @types.coroutine
 def ringing_at(step: int, work: Coroutine[Any, Any, Any], drain: Drain, taken: list[int]) -> Generator[Any, Any, Any]:
     """Does the work, and rings while it waits at this one of its awaits. Counts them in `taken`."""

@@ -56,6 +56,11 @@ def upstream() -> Iterator[Upstream]:
         yield Upstream(made, address)
 
 
+async def are_there(program: Program) -> bool:
+    """All workers: it is ready when the first of them is."""
+    return len(program.workers()) == WORKERS
+
+
 async def limited(url: str, someone: Person) -> None:
     """To so many requests a day."""
     of_a_day = f"row(null, null, {LIMIT}, null, null, null)::tollgate.limits"
@@ -66,7 +71,7 @@ async def test_the_limits_hold_across_the_workers_and_no_forged_address_is_belie
     upstream: Upstream, own_database: str, tmp_path: Path
 ) -> None:
     with running(tmp_path, of_host(upstream, own_database), of_procfile()) as program:
-        assert len(program.workers()) == WORKERS
+        await until(lambda: are_there(program))
         someone = await customer(own_database)
         await limited(own_database, someone)
         calls = [call(program.address, someone, a_chat(stream=number % 2 == 0)) for number in range(3 * LIMIT)]
@@ -94,6 +99,7 @@ async def test_a_worker_that_dies_is_replaced_and_none_outlives_the_first(
     environment = of_host(upstream, own_database) | {"WEB_CONCURRENCY": "2", "LOG_LEVEL": "error"}
     with running(tmp_path, environment, of_procfile()) as program:
         someone = await customer(own_database)
+        await until(lambda: are_there(program))
         first, second = program.workers()
         os.kill(first, signal.SIGKILL)
 

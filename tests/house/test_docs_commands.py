@@ -84,8 +84,9 @@ def up(data: Path, settings: Mapping[str, str], screen: Path) -> Iterator[str]:
         finally:
             os.killpg(made.pid, signal.SIGINT)  # as Ctrl-C: make alone would leave the server behind
             made.wait(WAIT_SECONDS)
+            deadline = time.monotonic() + WAIT_SECONDS  # from here: the page may have taken longer
             while in_group(made.pid):
-                assert time.monotonic() < deadline + WAIT_SECONDS, "the server did not end"
+                assert time.monotonic() < deadline, "the server did not end"
                 time.sleep(0.05)
 
 

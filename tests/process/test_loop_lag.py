@@ -5,7 +5,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -27,8 +27,12 @@ def blocked(written: io.StringIO) -> list[dict[str, Any]]:
     return [line for text in written.getvalue().splitlines() if (line := json.loads(text))["event"] == "loop_blocked"]
 
 
+def is_named(line: Mapping[str, Any] | None) -> bool:
+    return line is not None and any("hold_the_loop" in place for place in line.get("held_by", ()))
+
+
 def hold_the_loop(lag: LoopLag) -> None:
-    while lag.seen is None:
+    while not is_named(lag.seen):  # a busy machine may hold the loop before
         time.sleep(0.001)
 
 
@@ -39,12 +43,14 @@ async def test_what_holds_the_loop_is_counted_and_named_with_its_request(written
         logs.note(request_id="req_1")
         hold_the_loop(lag)
 
+    named: list[dict[str, Any]] = []
     with lag.watched():
-        await asyncio.create_task(request())
-        while not lag.times_blocked:  # noqa: ASYNC110  # the loop has to turn
-            await asyncio.sleep(0)
-    line = blocked(written)[0]
-    assert any("hold_the_loop" in place for place in line["held_by"])
+        while not named:  # a busy machine may hold the loop afterwards too, and that is seen instead
+            await asyncio.create_task(request())
+            while lag.seen:  # noqa: ASYNC110  # the loop has to turn
+                await asyncio.sleep(0)
+            named = [line for line in blocked(written) if is_named(line)]
+    line = named[0]
     if sys.version_info >= (3, 12):  # before, a task does not show its context
         assert line["request_id"] == "req_1"
     assert (line["level"], lag.times_blocked >= 1) == ("info", True)

@@ -61,7 +61,7 @@ def ask(address: str) -> dict[str, Any]:
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -21,6 +21,8 @@ from tollgate.sandbox.state import Habits
 
 GRACE_SECONDS = 1
 """For what a server is still at when it is told to end."""
+KEPT_SECONDS = 120
+"""Longer than any client keeps a connection. A server that closes it first may do so just when a request is sent."""
 NOON = 1_750_000_000.0
 PATIENCE_SECONDS = 60
 """For a test that would hang otherwise. No test may depend on how long something takes."""
@@ -96,7 +98,10 @@ class _Server(uvicorn.Server):
 def serving(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """A real server in a thread of its own, and its address."""
     with socket.create_server(("127.0.0.1", free_port())) as listener:
-        server = _Server(uvicorn.Config(app, lifespan=lifespan, ws="none", log_config=None, access_log=False))
+        config = uvicorn.Config(
+            app, lifespan=lifespan, ws="none", log_config=None, access_log=False, timeout_keep_alive=KEPT_SECONDS
+        )
+        server = _Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -15,6 +15,7 @@ from servers.process import free_port, give_away, running, unprivileged
 
 PACKAGES = Path(__file__).parents[1] / "npm" / "node_modules"
 GUARDED_PASSWORD = "guarded-password"
+UNUSED_ATTEMPTS = 10
 
 AS_SUPABASE_HAS_IT = f"""
 create role anon nologin noinherit;
@@ -82,7 +83,7 @@ class Cluster:
 
     def create(self, database: str, template: str = "template1") -> str:
         # To copy the files takes a third of what it takes to log every page.
-        self.run(f'create database "{database}" template "{template}" strategy file_copy')
+        self._run_when_unused(f'create database "{database}" template "{template}" strategy file_copy')
         return self.url(database)
 
     def create_supabase_project(self, database: str) -> str:
@@ -92,7 +93,15 @@ class Cluster:
         return url
 
     def drop(self, database: str) -> None:
-        self.run(f'drop database if exists "{database}" with (force)')
+        self._run_when_unused(f'drop database if exists "{database}" with (force)')
+
+    def _run_when_unused(self, sql: str) -> None:
+        """Postgres waits 5 s until the sessions of a database are gone. On a busy machine they may take longer."""
+        for _ in range(UNUSED_ATTEMPTS - 1):
+            with contextlib.suppress(asyncpg.ObjectInUseError):
+                self.run(sql)
+                return
+        self.run(sql)
 
 
 @contextlib.contextmanager

@@ -47,6 +47,8 @@ class LoopLag:
             beating.cancel()
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._stopped.is_set():
+            return
         now = self._clock()
         late = now - self._beat_at - self._limit
         self._beat_at = now
@@ -54,8 +56,7 @@ class LoopLag:
             self.times_blocked += 1
             log.info("loop_blocked", blocked_ms=round(late * 1000), **(self.seen or {}))
             self.seen = None
-        if not self._stopped.is_set():
-            loop.call_later(self._limit, self._beat, loop)
+        loop.call_later(self._limit, self._beat, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop, thread_id: int) -> None:
         while not self._stopped.wait(self._limit):
