@@ -26,8 +26,10 @@ import asyncio, contextlib, json, os, pathlib, signal, sys, threading, time
 from fastapi import Request, Response
 from tollgate.app import create_app
 from tollgate import settings
-from tollgate.process import server
+from tollgate.process import connection_limits, server
 from tollgate.process.connection_limits import Limits
+
+connection_limits.DISCARD_SECONDS = 60.0
 
 class Refusing:
     async def call(self, function, **arguments): raise AssertionError
@@ -323,7 +325,7 @@ def test_all_that_the_server_writes_is_json_one_line_each(tmp_path: Path) -> Non
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """With little patience and little room."""
-    limits = {"head_bytes": 4096, "head_seconds": 0.1, "body_idle_seconds": 0.1, "unfinished_bytes": 1500}
+    limits = {"head_bytes": 4096, "head_seconds": 1.0, "body_idle_seconds": 1.0, "unfinished_bytes": 1500}
     with running(tmp_path_factory.mktemp("strict"), **limits) as server:
         yield server
 
@@ -371,7 +373,7 @@ def test_a_request_that_is_not_finished_on_a_connection_that_was_used_is_ended_t
 
 
 def test_an_answer_that_takes_longer_than_a_body_may_is_not_cut_off(tmp_path: Path) -> None:
-    with running(tmp_path, head_seconds=0.1, body_idle_seconds=0.1) as server:
+    with running(tmp_path, head_seconds=1.0, body_idle_seconds=1.0) as server:
         answers: list[httpx.Response] = []
         asking = threading.Thread(target=lambda: answers.append(get(f"{server.url}/slow")))
         asking.start()
