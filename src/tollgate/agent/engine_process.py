@@ -50,10 +50,9 @@ class EngineProcess:
 
     async def look(self, closely: bool = False) -> Look:
         """Closely: looks for the rest of the session too."""
-        code = self._child.poll() if self._child else None
-        leads = code is None and start_time(self.leader.pid) == self.leader.started
-        if self._child and code is None and not leads:
-            code = self._child.poll()  # it ended between the two looks
+        lives = start_time(self.leader.pid) == self.leader.started
+        code = self._child.poll() if self._child else None  # last: what ended before has its exit code
+        leads = lives and code is None
         left = leads or (closely and any(True for _ in members(self.leader)))
         return Look(leads, left, None if code is None else code if code >= 0 else 128 - code)
 

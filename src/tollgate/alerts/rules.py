@@ -13,7 +13,6 @@ from tollgate.alerts.signals import RULES
 from tollgate.core.redaction import Redactor
 
 ChannelKind = Literal["webhook", "slack", "pagerduty", "email"]
-Severity = Literal["info", "warning", "critical"]
 Event = Literal[
     "balance.low", "key.budget_near", "key.budget_reached", "key.created", "key.expiring", "key.revoked", "key.rotated"
 ]

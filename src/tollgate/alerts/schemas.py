@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.alerts.rules import ChannelKind, Event, Severity
-from tollgate.alerts.signals import Comparison
+from tollgate.alerts.rules import ChannelKind, Event
+from tollgate.alerts.signals import Comparison, Severity
 from tollgate.web.faults import PRINTABLE
 from tollgate.web.schemas import ChangeBody, Identifier, Moment, Name, Note, PageQuery, Period, Text
 

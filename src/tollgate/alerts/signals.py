@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 Comparison = Literal["at_least", "below"]
+Severity = Literal["info", "warning", "critical"]
 
 
 class Rule(NamedTuple):
@@ -17,7 +18,7 @@ class Rule(NamedTuple):
     clear_threshold: float | None
     for_seconds: int
     clear_seconds: int
-    severity: Literal["info", "warning", "critical"]
+    severity: Severity
     means: str
     look: str
     cause: str

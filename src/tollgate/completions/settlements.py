@@ -93,8 +93,8 @@ class Settlements:
         return not (self._open or self._background)
 
     async def finish(self) -> None:
-        """Waits for calls under way, before the connections to the database close. What then still waits to be made
-        again is given up: it would open another connection, which nobody closes."""
+        """Waits for calls under way, before the connections to the database close. Background work that is left then is
+        cancelled: it would open another connection, which nobody closes."""
         give_up_at = self._clock() + FINISH_SECONDS
         while not self.is_quiet and self._clock() < give_up_at:
             await self._pause(FIRST_PAUSE_SECONDS)

@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
         self._drain_seconds: float = DRAIN_SECONDS
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        with super().capture_signals():  # also while the event loop is closed: to interrupt that prints tracebacks
+        with super().capture_signals():  # until the event loop is closed: a signal in between prints tracebacks
             super().run(sockets)
 
     @contextlib.contextmanager
