@@ -125,6 +125,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = 1
 
 
+@pytest.fixture(scope="session", autouse=True)
+def servers_may_take_their_time_to_close() -> Iterator[None]:
+    """One that gives up leaves connections open, which fails a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tollgate.app.CLOSE_SECONDS", 60.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

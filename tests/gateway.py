@@ -37,6 +37,10 @@ class Upstream:
     def owed_nanos(self) -> int:
         return self.app.ledger.owed_nanos
 
+    def all_ended(self) -> bool:
+        """Whether every generation has ended, and so its cost is known."""
+        return all(generation["finished"] for generation in self.generations())
+
     def generations(self) -> list[dict[str, Any]]:
         return list(self.app.ledger.shown()["generations"])
 

@@ -5,7 +5,6 @@ import contextlib
 import json
 import secrets
 import socket
-import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator, Mapping
 from typing import Any
@@ -28,7 +27,6 @@ from tollgate.database.postgres import PostgresDoor
 from tollgate.process.clock import Monotonic, monotonic
 
 Row = dict[str, Any]
-SECONDS_OF_A_DAY = 86_400
 
 
 class Auditor:
@@ -397,13 +395,6 @@ async def unsettled(door: Door, someone: Person, generation_id: str | None, **mo
     ending = {"id": item["id"], "outcome": "unsettled", "upstream": "openrouter", "generation_id": generation_id}
     await door.call("tollgate_settle", items=[{name: value for name, value in ending.items() if value}])
     return item
-
-
-async def not_at_midnight() -> None:
-    """Waits for a day, and perhaps a month, that is about to begin, so that none begins in the middle of a test."""
-    left = SECONDS_OF_A_DAY - time.time() % SECONDS_OF_A_DAY
-    if left < 15:
-        await asyncio.sleep(left + 0.1)
 
 
 async def eventually(happened: Callable[[], bool | Awaitable[bool]]) -> None:

@@ -115,8 +115,7 @@ class Stage:
         assert answer.status_code == 200, answer.text
 
     async def all_ended(self) -> bool:
-        """Whether the sandbox has ended every generation, and knows what it costs."""
-        return all(generation["finished"] for generation in self.gateway.upstream.generations())
+        return self.gateway.upstream.all_ended()
 
     async def books_agree(self) -> None:
         books = await self.door.call("tollgate_audit_books")

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from completions.paid import admit, audited, not_at_midnight, released, settle, settled
+from completions.paid import admit, audited, released, settle, settled
 from gateway import BOTH_DOORS, ONE_DOOR
 from people import OLD_PEPPER, PEPPER, Person
 from tollgate.core.errors import InternalError
@@ -19,6 +19,7 @@ from tollgate.database import Door, migrations
 from tollgate.keys import rules
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import console
+from turns import not_at_the_end_of
 
 pytestmark = BOTH_DOORS
 
@@ -418,7 +419,7 @@ async def test_markup_follows_the_org_then_the_plan_then_the_setting(
 async def test_a_budget_bounds_a_key_and_what_is_left_of_a_hold_comes_back(
     door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
 ) -> None:
-    await not_at_midnight()
+    await not_at_the_end_of("day")
     someone = await payer()
     budget = "update tollgate.api_keys set budget_nanos = 150000, budget_reset = 'monthly' where id = $1"
     await sql(shared_database, budget, someone.key_id)
@@ -442,7 +443,7 @@ async def test_a_budget_bounds_a_key_and_what_is_left_of_a_hold_comes_back(
 async def test_a_quota_bounds_a_key_and_is_corrected_to_what_was_used(
     door: Door, payer: Any, shared_database: str, sql: Callable[..., Any], quota: str
 ) -> None:
-    await not_at_midnight()
+    await not_at_the_end_of("day")
     someone = await payer()
     await sql(shared_database, f"update tollgate.api_keys set {quota} = 150 where id = $1", someone.key_id)
     asked = item(someone, output_bound=100)
@@ -459,7 +460,7 @@ async def test_a_quota_bounds_a_key_and_is_corrected_to_what_was_used(
 async def test_a_monthly_quota_starts_anew_on_its_day_and_not_on_another(
     door: Door, payer: Any, shared_database: str, sql: Callable[..., Any]
 ) -> None:
-    await not_at_midnight()
+    await not_at_the_end_of("day")
     someone = await payer()
     spent = """
         update tollgate.api_keys

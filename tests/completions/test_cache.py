@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from completions.paid import Turnstile, not_at_midnight
+from completions.paid import Turnstile
 from completions.stage import Stage, before, erring, staged
 from gateway import Upstream
 from people import Person
@@ -15,6 +15,7 @@ from sandbox.serving import a_chat, payloads, serving, until
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
+from turns import not_at_the_end_of
 
 CACHE = "x-tollgate-cache"
 
@@ -364,7 +365,7 @@ async def test_the_oldest_answers_of_an_org_make_room_and_too_large_ones_are_not
 
 
 async def test_operators_see_clear_and_list_what_came_from_the_cache(stage: Stage) -> None:
-    await not_at_midnight()  # the figures are of one day
+    await not_at_the_end_of("day")  # the figures are of one day
     someone, operator = await stage.customer(), await stage.customer(role="admin")
 
     async def ask(method: str, path: str, **more: Any) -> Any:

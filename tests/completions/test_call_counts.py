@@ -12,7 +12,7 @@ from completions.asks import CHAT, COUNT, MADE, SAYING, SPEECH, SPOKEN, asking
 from completions.paid import Auditor, Client, Watched, app, eventually
 from gateway import Upstream
 from people import Person
-from sandbox.serving import a_chat
+from sandbox.serving import Clock, a_chat
 from tollgate.completions.settlements import LANES, MOST_TOGETHER
 from tollgate.database import Door
 from tollgate.keys.authentication import MOST_UNKNOWN_BYTES
@@ -23,11 +23,6 @@ VAULT_KEY = "5e" * 32
 Customer = Callable[..., Awaitable[Person]]
 
 
-def still() -> float:
-    """A clock, so that no call of the server's own comes: it writes counts of refusals every 5 s."""
-    return 1000.0
-
-
 @pytest.fixture
 def watched(door: Door) -> Watched:
     return Watched(door)
@@ -36,7 +31,7 @@ def watched(door: Door) -> Watched:
 @pytest.fixture
 async def warm(watched: Watched, sandbox: Upstream, customer: Customer) -> AsyncIterator[ASGIApp]:
     """A server that has served before: it knows its models."""
-    async with app(watched, sandbox, clock=still) as made:
+    async with app(watched, sandbox, clock=Clock()) as made:  # else it writes counts of refusals every 5 s
         await Client(await customer(), a_chat()).call(made)
         await asyncio.sleep(0)
         watched.calls.clear()

@@ -9,7 +9,7 @@ import pytest
 from completions.paid import Auditor, Client, Turnstile, Watched, app, eventually
 from gateway import Upstream
 from people import Person
-from sandbox.serving import a_chat, serving
+from sandbox.serving import Clock, a_chat, serving
 from tollgate.app import MOST_TEST_CALLS
 from tollgate.database import Door
 from tollgate.sandbox.app import create_sandbox
@@ -58,7 +58,7 @@ async def test_one_org_s_crowd_is_refused_and_pays_nothing_while_another_org_is_
     door: Door, slow: Upstream, turnstile: Turnstile, customer: Customer, shared_database: str, stream: bool
 ) -> None:
     attacker, victim, auditor, watched = await customer(), await customer(), Auditor(shared_database), Watched(door)
-    async with app(watched, slow, clock=lambda: 1000.0) as server:  # it writes no counts of refusals meanwhile
+    async with app(watched, slow, clock=Clock()) as server:  # else it writes counts of refusals every 5 s
         turnstile.is_open = False
         clients = [Client(attacker, a_chat(stream=stream)) for _ in range(2 * SHARE)]
         calls = [asyncio.ensure_future(client.call(server)) for client in clients]

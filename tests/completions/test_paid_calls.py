@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from completions.paid import eventually
 from gateway import BOTH_DOORS, Gateway
 from people import Person
 from sandbox.serving import a_chat, payloads, until
@@ -23,15 +24,6 @@ async def money(someone: Person) -> tuple[int, int]:
     """What is on the org's balance, and what of it is held."""
     found = await credits.balance(someone.at_the_door())
     return found["balance_nanos"], found["held_nanos"]
-
-
-async def all_ended(gateway: Gateway) -> None:
-    """The sandbox counts a stream right after its last bytes."""
-
-    async def have() -> bool:
-        return all(generation["finished"] for generation in gateway.upstream.generations())
-
-    await until(have)
 
 
 async def row(sql: Any, database: str, someone: Person) -> dict[str, Any]:
@@ -77,7 +69,6 @@ async def test_every_kind_of_call_is_charged_what_it_cost(
     someone = await customer()
     answer = await gateway.post(someone, body, path)
     assert answer.status_code == 200, answer.text
-    await all_ended(gateway)
     assert 0 < gateway.upstream.owed_nanos < NANOS_PER_CREDIT
     assert await money(someone) == (NANOS_PER_CREDIT - gateway.upstream.owed_nanos, 0)
 
@@ -91,7 +82,7 @@ async def test_a_stream_is_settled_before_its_last_bytes(gateway: Gateway, custo
             seen += piece
             if b"[DONE]" in seen:
                 left = await money(someone)
-                await all_ended(gateway)
+                await eventually(gateway.upstream.all_ended)
                 assert left == (NANOS_PER_CREDIT - gateway.upstream.owed_nanos, 0)
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["x-accel-buffering"] == "no"
@@ -104,7 +95,6 @@ async def test_the_charge_goes_into_the_last_chunk_for_those_who_ask(gateway: Ga
     *_, last, done = payloads(answer.text)
     assert done == "[DONE]"
     told = json.loads(last)["usage"]["tollgate"]
-    await all_ended(gateway)
     owed = gateway.upstream.owed_nanos
     assert told == {
         "charge_nanos": owed,
@@ -209,7 +199,7 @@ async def test_a_client_that_leaves_stops_the_upstream_and_is_charged_what_was_s
     await until(is_unsettled)
     found = await row(sql, shared_database, someone)
     assert found["error_code"] == "client_gone"
-    await all_ended(gateway)
+    await eventually(gateway.upstream.all_ended)
     (generation,) = gateway.upstream.generations()
     assert generation["cancelled"]
     assert generation["completion_tokens"] < 100_000
@@ -229,7 +219,6 @@ async def test_an_idempotency_key_replays_the_answer_and_charges_once(gateway: G
         assert "idempotency-replayed" not in first.headers
         other = await gateway.post(someone, a_chat("something else"), **key)
         assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
-    await all_ended(gateway)
     assert await money(someone) == (NANOS_PER_CREDIT - gateway.upstream.owed_nanos, 0)
 
 

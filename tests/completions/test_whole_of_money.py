@@ -36,7 +36,6 @@ async def paid(stage: Stage, someone: Person, body: dict[str, Any], path: str = 
     before_it = await stage.money(someone)
     answer = await stage.post(someone, body, path, **{"x-tollgate-usage": "true"})
     assert answer.status_code == 200, answer.text
-    await until(stage.all_ended)  # the sandbox counts a stream right after its last bytes
     (row,) = [row for row in await stage.rows(someone) if row["id"] not in known]
     assert row["state"] == "settled"
     assert await stage.money(someone) == (before_it[0] - row["charge_nanos"], 0)
@@ -251,7 +250,6 @@ async def test_what_was_spent_is_the_sum_of_its_transfers(stage: Stage) -> None:
     bodies = [body | {"stream": stream} for body in ASKED.values() for stream in (False, True)]
     answers = await asyncio.gather(*(stage.post(someone, body) for body in bodies))
     assert {answer.status_code for answer in answers} == {200}
-    await until(stage.all_ended)
     rows = await stage.rows(someone)
     assert len(rows) == len(bodies)
     spent = sum(row["charge_nanos"] for row in rows)

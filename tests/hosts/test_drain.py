@@ -28,7 +28,6 @@ Customer = Callable[..., Awaitable[Person]]
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is under way when the server closes has as long as a busy machine needs."""
     monkeypatch.setattr("tollgate.completions.settlements.FINISH_SECONDS", PATIENCE_SECONDS / 2)
-    monkeypatch.setattr("tollgate.app.CLOSE_SECONDS", PATIENCE_SECONDS)
 
 
 @types.coroutine

@@ -19,7 +19,7 @@ from gateway import Upstream
 from gateway import running as gateway
 from hosts.program import asked, running, settings_of
 from hosts.rolling import Load
-from sandbox.serving import PATIENCE_SECONDS, serving
+from sandbox.serving import serving
 from tollgate.database import migrations
 from tollgate.database.migrations import Migration
 from tollgate.database.postgres import PostgresDoor
@@ -137,13 +137,7 @@ async def migrated_past_a_lock(url: str, load: Load) -> list[Migration]:
     return await migrating
 
 
-async def test_a_change_that_is_not_compatible_would_be_found(
-    own_database: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Else the server still looks for what it could not admit when its event loop ends, and connects once more.
-    monkeypatch.setattr("tollgate.completions.settlements.MOST_LOOKS_FOR_IT", 1)
-    monkeypatch.setattr("tollgate.completions.settlements.FINISH_SECONDS", PATIENCE_SECONDS / 2)
-    monkeypatch.setattr("tollgate.app.CLOSE_SECONDS", PATIENCE_SECONDS)
+async def test_a_change_that_is_not_compatible_would_be_found(own_database: str, upstream: Upstream) -> None:
     with gateway({"DATABASE_URL": own_database}, upstream) as server:
         await asyncio.to_thread(tell, settings_of(upstream, DATABASE_URL=own_database), Path("/"), "seed-key", OPERATOR)
         load = Load(server.address, OPERATOR)

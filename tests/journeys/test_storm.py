@@ -137,7 +137,7 @@ async def calm(ground: Ground, door: Door) -> None:
         busy = await ground.ask(
             "select 1 from pg_stat_activity where datname = 'storm' and state <> 'idle' and pid <> pg_backend_pid()"
         )
-        return not busy and all(one["finished"] for one in ground.upstream.generations())
+        return not busy and ground.upstream.all_ended()
 
     await eventually(all_is_still)
     await hasten(ground)
