@@ -6,7 +6,6 @@ What went wrong is one line on stderr.
 """
 
 import argparse
-import asyncio
 import contextlib
 import importlib
 import json
@@ -40,7 +39,7 @@ from tollgate.database.schema_version import NEEDED
 from tollgate.keys import rules as key_rules
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import console
-from tollgate.process import clock, logs, server, side_process, workers
+from tollgate.process import clock, logs, server, side_process, signals, workers
 from tollgate.process.connection_limits import Limits
 from tollgate.process.http_client import Http
 from tollgate.reconciliation import rules as reconciliation
@@ -133,7 +132,7 @@ def local_agent(chosen: Settings, options: argparse.Namespace) -> None:
         enrolment = importlib.import_module("tollgate.agent.enrolment")
         secret = made["link"].rpartition("/")[2]
         try:
-            arguments += ["--token", asyncio.run(enrolment.by_link(address, secret, f"http://{LOCAL_INGRESS}"))]
+            arguments += ["--token", signals.run(enrolment.by_link(address, secret, f"http://{LOCAL_INGRESS}"))]
         except enrolment.NotEnrolled as error:
             raise CommandError(str(error)) from None
     if code := _agent([*arguments, *options.of_agent]):
@@ -179,7 +178,7 @@ def migrate(chosen: Settings, options: argparse.Namespace) -> None:
             "migrate needs DATABASE_URL (in Supabase: Connect, Session pooler); `supabase db push` does the same"
         )
     with _database(chosen, migrated=False) as url:
-        applied = asyncio.run(migrations.migrate(url))
+        applied = signals.run(migrations.migrate(url))
     names = [f"{migration.version}_{migration.name}" for migration in applied]
     _report(
         options,
@@ -236,7 +235,7 @@ def sweep(chosen: Settings, options: argparse.Namespace) -> None:
             await rooms.close()
 
     with _database(chosen, created=False):
-        swept = asyncio.run(once())
+        swept = signals.run(once())
     _report(
         options,
         dict(swept),
@@ -333,13 +332,13 @@ def verify_backup(chosen: Settings, options: argparse.Namespace) -> None:
 def restore_backup(chosen: Settings, options: argparse.Namespace) -> None:
     """Fill an empty database from a backup, and bring it up to date."""
     with _database(chosen, migrated=False) as url:
-        if asyncio.run(verification.schema_version(_needed(url))):
+        if signals.run(verification.schema_version(_needed(url))):
             raise CommandError(
                 "the database holds a Tollgate already: restore into an empty one, such as another TOLLGATE_DATA_DIR"
             )
         if faults := dumps.restore(url, options.file):
             raise CommandError(f"the backup was not restored completely: {faults[0]}")
-        asyncio.run(migrations.migrate(url))
+        signals.run(migrations.migrate(url))
     restored = f"Restored into {_place(chosen)}. `python -m tollgate audit` proves it."
     _report(options, {"schema_version": NEEDED}, restored)
 
@@ -394,7 +393,7 @@ def reconcile(chosen: Settings, options: argparse.Namespace) -> None:
             await http.close()
 
     with _database(chosen, created=False):
-        outcome = asyncio.run(compare())
+        outcome = signals.run(compare())
     _report(options, {"day": day.isoformat(), **outcome}, reconciliation.as_text(day, outcome))
     if outcome["verdict"] != "agrees":
         raise CommandError(f"{day}: OpenRouter's bill is not what our books say, beyond RECONCILIATION_TOLERANCE")
@@ -571,7 +570,7 @@ def _database(chosen: Settings, *, migrated: bool = True, created: bool = True) 
         )
     with embedded.running(chosen.data_folder) as url:
         if migrated:
-            asyncio.run(migrations.migrate(url))
+            signals.run(migrations.migrate(url))
         yield url
 
 
@@ -602,7 +601,7 @@ def _through_the_door(chosen: Settings, work: Callable[[Door], Awaitable[Any]]) 
             await door.close()
             await http.close()
 
-    return asyncio.run(run())
+    return signals.run(run())
 
 
 def _report(options: argparse.Namespace, facts: dict[str, Any], sentence: str) -> None:

@@ -1,6 +1,5 @@
 """Proves a backup: restores it into an embedded Postgres of its own, and looks at the books in it."""
 
-import asyncio
 import hashlib
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from tollgate.core.errors import TollgateError
 from tollgate.database import Door, embedded, migrations
 from tollgate.database.postgres import PostgresDoor
 from tollgate.database.schema_version import NEEDED
+from tollgate.process import signals
 
 DEADLINE_SECONDS = 3600.0
 VERSION = "select version from tollgate.schema_version"
@@ -38,7 +38,7 @@ def verify(file: Path, prove: Prove, now: datetime, most_days: float) -> Verific
     ):
         if faults := dumps.restore(url, file):
             return Verification(faults)
-        return asyncio.run(look_into(url, prove, now, most_days))
+        return signals.run(look_into(url, prove, now, most_days))
 
 
 def digest(file: Path) -> str:

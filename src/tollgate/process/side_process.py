@@ -38,6 +38,8 @@ def serving(module: str) -> Iterator[str]:
     with server.bind("127.0.0.1", 0) as listener:
         program = _Program(module, listener, lifeline)
         try:
+            with signals.deferred():  # else its thread could run without our knowing
+                program.start()
             yield server.address(listener)
         finally:
             with signals.deferred():
@@ -53,10 +55,14 @@ class _Program:
         self._lifeline = lifeline
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper = threading.Thread(target=self._keep, daemon=True)
+
+    def start(self) -> None:
         self._keeper.start()
 
     def end(self) -> None:
         """After the lifeline has ended."""
+        if self._keeper.ident is None:  # a signal to stop came before it started
+            return
         self._keeper.join(STOP_SECONDS)
         if self._keeper.is_alive() and self._process:
             self._process.kill()
