@@ -217,7 +217,7 @@ function Fields({ row }: { row?: Row }) {
         list={models}
         onInput={onInput}
         placeholder="None"
-        hint="The model to use instead. Clients are told; nobody is moved."
+        hint="The model to use instead. Clients are told; their requests are not redirected."
         spellcheck={false}
         defaultValue={row?.replacement ?? ""}
       />

@@ -133,7 +133,7 @@ function Head({ host }: { host: Host }) {
           submit={() => change("post", "/admin/hosts/{host_id}/retire", at(host))}
         >
           <p>
-            Its key opens nothing any more, and its models are offered to nobody. This cannot be undone. Its history
+            Its key is refused from now on, and its models are no longer offered. This cannot be undone. Its history
             stays.
           </p>
         </FinalDialog>

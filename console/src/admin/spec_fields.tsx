@@ -230,7 +230,7 @@ export const PriceFields = ({ kind, pricing }: { kind: Kind; pricing?: Deploymen
         name={name}
         param={`pricing.${name}`}
         inputMode="decimal"
-        placeholder="No price: offered to nobody"
+        placeholder="No price: not offered"
         defaultValue={pricing ? shownPrice(pricing[name], million) : ""}
       />
     ))}

@@ -50,7 +50,7 @@ def newcomers(gate: AgentGate, door: Door, digests: Callable[[str], list[str]]) 
 
     @routes.post(
         "/enrol",
-        summary="Become the agent of a host",
+        summary="Enrol the agent of a host",
         status_code=201,
         responses=refusals_of(*ALWAYS, errors.EnrolmentInvalid),
     )

@@ -97,7 +97,7 @@ def readiness(deployment: Mapping[str, Any]) -> dict[str, Any]:
     if phase == "running" and not deployment["offered_as"]:
         return {
             "status": "ready",
-            "detail": "It runs, and is offered to nobody: it has no price, or its host is cordoned.",
+            "detail": "It runs, but is not offered: it has no price, or its host is cordoned.",
         }
     return {"status": READINESS[phase], "detail": detail}
 

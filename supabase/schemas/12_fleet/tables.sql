@@ -132,7 +132,7 @@ create index deployments_host_id on tollgate.deployments (host_id);
 
 comment on table tollgate.deployments is 'Models that should run on a host.';
 comment on column tollgate.deployments.spec is 'As it was edited last. generation counts its changes; start and apply make it applied_spec, which the host gets.';
-comment on column tollgate.deployments.pricing is 'As routes have it. Without a price the model runs and is offered to nobody.';
+comment on column tollgate.deployments.pricing is 'As routes have it. Without a price the model runs but is not offered.';
 comment on column tollgate.deployments.hub_token is 'The name of a token of Hugging Face in the vault. The host gets it while it downloads, and at no other time.';
 comment on column tollgate.deployments.token_sent_for is 'The generation that the host got the token for last, so that the audit trail has it once.';
 

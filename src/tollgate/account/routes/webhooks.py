@@ -49,7 +49,7 @@ def router(gate: Gate, channels: Channels) -> Routes:
             await channels.create(door, {"kind": "webhook", **body.model_dump(mode="json")})
         )
 
-    @routes.get("/deliveries", summary="List what your org's webhooks were told", responses=refusals(BadRequest))
+    @routes.get("/deliveries", summary="List the deliveries of your org's webhooks", responses=refusals(BadRequest))
     async def deliveries(door: OpenDoor, query: Annotated[DeliveryFilters, Query()]) -> Page[Delivery]:
         """Kept for 30 days. Needs the scope `keys`."""
         return Page[Delivery].of(await channels.deliveries(door, query.filters(), query.limit))

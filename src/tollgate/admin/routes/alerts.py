@@ -73,7 +73,7 @@ def _alerts(gate: Gate) -> Routes:
 
     @routes.post(
         "/{alert_id}/acknowledge",
-        summary="Say that somebody looks after an alert",
+        summary="Acknowledge an alert",
         description="Changes nothing else. A second acknowledgement changes nothing.",
         responses=ONE,
     )
@@ -116,7 +116,7 @@ def _rules(gate: Gate) -> Routes:
     async def change(door: Annotated[Door, Depends(gate.open)], rule_id: RuleId, body: RuleChanges) -> RuleDetails:
         return RuleDetails.model_validate((await store.change_rule(door, rule_id, body.changes()))["rule"])
 
-    @routes.post("/{rule_id}/reset", summary="Make a rule what it was from the start", responses=ONE)
+    @routes.post("/{rule_id}/reset", summary="Reset a rule to its default", responses=ONE)
     async def reset(door: Annotated[Door, Depends(gate.open)], rule_id: RuleId) -> RuleDetails:
         """Also one that was deleted."""
         return RuleDetails.model_validate((await store.reset_rule(door, rule_id))["rule"])

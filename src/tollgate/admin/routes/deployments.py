@@ -84,7 +84,7 @@ def _of_all(gate: Gate) -> Routes:
     async def create(door: Annotated[Door, Depends(once(gate))], body: NewDeployment) -> DeploymentDetails:
         return shown(await store.create_deployment(door, body.changes()))
 
-    @routes.post("/dry-run", summary="Show how a model would be started that is not there yet", responses=CHANGING)
+    @routes.post("/dry-run", summary="Show how a new model would be started", responses=CHANGING)
     async def dry_run(door: OpenDoor, body: DryRunBody) -> DryRun:
         """Nothing is started or stored. The memory is estimated from `facts`, as inspect-folder and hf-config tell
         them; without facts it is not known."""
@@ -169,7 +169,7 @@ def _of_one(gate: Gate, catalog: Catalog) -> Routes:
         made = found["deployment"]
         return DryRun(**rules.dry_run(Spec.model_validate(made["spec"]), made["facts"], found["capabilities"]))
 
-    @routes.get("/{deployment_id}/readiness", summary="Get whether a model takes calls", responses=ONE)
+    @routes.get("/{deployment_id}/readiness", summary="Check whether a model takes calls", responses=ONE)
     async def readiness(door: OpenDoor, deployment_id: DeploymentId) -> DeploymentReadiness:
         return DeploymentReadiness(**rules.readiness((await store.deployment(door, deployment_id))["deployment"]))
 

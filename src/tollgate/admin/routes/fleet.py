@@ -85,7 +85,7 @@ def router(gate: Gate, machine: Machine, prometheus: NodeExporter | None) -> Rou
         found = await health.process_trends(door, name, query.minutes, query.step_s)
         return HostTrends(host_id=None, process=name, **rules.trends(found["samples"]))
 
-    @routes.get("/capabilities", summary="Get what a host or process has, and allows", responses=OF_ONE)
+    @routes.get("/capabilities", summary="Get the capabilities of a host or process", responses=OF_ONE)
     async def capabilities(door: OpenDoor, query: OneMachine) -> HostCapabilities:
         host = await _host_to_show(door, query)
         if host is not None:

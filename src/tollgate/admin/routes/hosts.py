@@ -85,18 +85,18 @@ def router(gate: Gate, catalog: Catalog, *, configured: bool, secure: bool) -> R
     async def change(door: OpenDoor, host_id: HostId, body: HostChange) -> HostDetails:
         return HostDetails(**(await visible(catalog, await store.change_host(door, host_id, body.changes())))["host"])
 
-    @routes.post("/{host_id}/cordon", summary="Give a host no more calls", responses=changing)
+    @routes.post("/{host_id}/cordon", summary="Cordon a host, so that it gets no new calls", responses=changing)
     async def cordon(door: OpenDoor, host_id: HostId) -> HostDetails:
         """Its models end the calls that they have, and take no new ones."""
         return await with_state(door, host_id, "cordoned")
 
-    @routes.post("/{host_id}/uncordon", summary="Give a host calls again", responses=changing)
+    @routes.post("/{host_id}/uncordon", summary="Uncordon a host", responses=changing)
     async def uncordon(door: OpenDoor, host_id: HostId) -> HostDetails:
         return await with_state(door, host_id, "active")
 
-    @routes.post("/{host_id}/retire", summary="Give up a host for good", responses=changing)
+    @routes.post("/{host_id}/retire", summary="Retire a host permanently", responses=changing)
     async def retire(door: OpenDoor, host_id: HostId) -> HostDetails:
-        """Its key opens nothing any more, and its models are offered to nobody. Its history stays."""
+        """Its key is refused from now on, and its models are no longer offered. Its history stays."""
         return await with_state(door, host_id, "retired")
 
     @routes.post("/{host_id}/enrolments", summary="Create an enrolment of a host", status_code=201, responses=enrolling)

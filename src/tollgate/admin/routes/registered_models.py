@@ -40,7 +40,7 @@ def router(gate: Gate, catalog: Catalog) -> Routes:
         responses=refusals(BadRequest, Conflict, IdempotencyKeyReused),
     )
     async def create(door: Annotated[Door, Depends(once(gate))], body: NewRegisteredModel) -> RegisteredModel:
-        """It has no price, so it is offered to nobody until PATCH /admin/models/{id} gives it one."""
+        """It has no price, so it is not offered until PATCH /admin/models/{id} sets one."""
         given = body.deployment()
         spec = Spec.model_validate(given["spec"]).model_dump(mode="json")
         return shown(await store.create_deployment(door, {**given, "spec": spec}))

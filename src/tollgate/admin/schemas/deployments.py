@@ -32,7 +32,7 @@ MOST_OF_A_FACT = 2**53
 class DeploymentFields(ChangeBody):
     name: Name | None = Field(None, description="For operators. Default: the served name.")
     pricing: RoutePricing | None = Field(
-        None, description="The price before the markup. A model without one runs, and is offered to nobody."
+        None, description="The price before the markup. A model without one runs, but is not offered."
     )
     context_tokens: TokenCount | None = Field(None, description="The most tokens of prompt and answer together.")
     most_output: TokenCount | None = Field(None, description="The most tokens of an answer.")

@@ -31,7 +31,7 @@ RETIRES_ON = (
     "The last day (UTC) of service; the header `sunset` tells clients. Afterwards calls are refused, unless the model "
     "has another route."
 )
-REPLACEMENT = "The model to use instead. Clients are told; nobody is moved."
+REPLACEMENT = "The model to use instead. Clients are told; their requests are not redirected."
 
 
 def _without_end(url: str) -> str:
