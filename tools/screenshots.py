@@ -13,6 +13,7 @@ import httpx
 from playwright.async_api import Browser, FilePayload, expect
 
 import pictured
+import pictured_operation
 from completions.test_sound import wav
 from console.browser import Visit, chromium, visiting
 from fleet.agent import Ingress
@@ -190,8 +191,15 @@ VIEWS = {
         "security?tab=report",
         "audit",
         "audit?open={event}",
+        "reconciliation",
+        "reconciliation/{day}",
+        "reconciliation/{day}?open={request}",
         "sessions?everyone=true",
         "system",
+        "system?tab=processes&process=web.1%3A12",
+        "system?tab=processes",
+        "system?tab=backups",
+        "system?tab=backups&open={backup}",
         "system?tab=database",
         "system?tab=settings",
     ],
@@ -256,6 +264,7 @@ async def take(url: str, wanted: str) -> None:
                     await prepare(visit, keys)
                     await visit.page.screenshot(path=FOLDER / f"{picture}.png")
         owners = await _owners(url, door, address)
+        await pictured_operation.fill(url)
         headers = {"authorization": f"Bearer {owners.operator.secret}"}
         with serving(ingress) as ingress_url:
             async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as http:
@@ -320,6 +329,8 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
         events = await http.get("/admin/audit-logs")
         upstreams = await http.get("/admin/upstreams")
         requests = await http.get("/admin/usage", params={"org_id": owners.customer.org_id})
+        days = await http.get("/admin/reconciliation", params={"verdict": "differs"})
+        backups = await http.get("/admin/backups", params={"is_sound": False})
         hosts = (await http.get("/admin/hosts")).json()["data"]
         models = (await http.get("/admin/models")).json()["data"]
     return {
@@ -328,13 +339,15 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
         "event": _first(events),
         "upstream": _first(upstreams),
         "request": _first(requests),
+        "day": _first(days, "day"),
+        "backup": _first(backups, "digest"),
         **{one["contact"].replace("unseen", "silent").replace("seen", "host"): one["id"] for one in hosts},
         **{PHASES.get(one["phase"], "other"): one["id"] for one in models if one["host"]["contact"] == "seen"},
     }
 
 
-def _first(answer: httpx.Response) -> str:
-    return next((str(row["id"]) for row in answer.json()["data"]), "none")
+def _first(answer: httpx.Response, name: str = "id") -> str:
+    return next((str(row[name]) for row in answer.json()["data"]), "none")
 
 
 def main(wanted: str) -> None:
