@@ -49,12 +49,13 @@ async def _day(
     """Two days ago the bill differs, five days ago all is explained, and yesterday could not be read."""
     models = list(_models(ago, chance, requests))
     ours, theirs = (sum(one[at] for one in models) for at in (6, 7))
-    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=1)
+    minutes_ago = 20 + 1440 * max(0, ago - 3)  # the last three days are not due again, so the sweeper leaves them
+    compared = datetime.now(UTC) - timedelta(minutes=minutes_ago)
     verdict = {2: "differs", 5: "explained"}.get(ago, "agrees")
     failure = "OpenRouter's statement cannot be read: it answered with status 502." if ago == 1 else None
     totals = (verdict, TOLERANCE_PPM, sum(one[2] for one in models), sum(one[3] for one in models), ours, theirs)
-    known = (None, *[None] * 6) if failure else (noon, *totals)
-    await connection.execute(DAY, day, *known, noon if failure else None, failure)
+    known = (None, *[None] * 6) if failure else (compared, *totals)
+    await connection.execute(DAY, day, *known, compared if failure else None, failure)
     if not failure:
         await connection.executemany(MODEL, [(day, *one) for one in models])
 
@@ -67,8 +68,9 @@ def _models(ago: int, chance: random.Random, requests: list[dict[str, Any]]) -> 
     count = chance.randrange(500, 900)
     cost = count * 2_000_000
     if ago in (2, 5):
+        named, lost = (4, 4) if ago == 2 else (20, 140)
         explained = [
-            _cause("no_record", requests[:20], 140, 0, 61_000_000),
+            _cause("no_record", requests[:named], lost, 0, 61_000_000),
             _cause("estimated", requests[20:23], 3, -18_000_000, 4_200_000),
         ]
         unknown = _cause("unknown_requests", [], 37, 310_000_000, 310_000_000)
@@ -89,7 +91,10 @@ def _cause(cause: str, examples: list[dict[str, Any]], requests: int, least: int
         "requests": requests,
         "least_nanos": least,
         "most_nanos": most,
-        "examples": examples,
+        "examples": [
+            {**one, "generation_id": f"gen-{one['id'][4:]}", "cost_nanos": 0, "hold_nanos": one["cost_nanos"]}
+            for one in examples
+        ],
     }
 
 

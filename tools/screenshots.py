@@ -193,7 +193,6 @@ VIEWS = {
         "audit?open={event}",
         "reconciliation",
         "reconciliation/{day}",
-        "reconciliation/{day}?open={request}",
         "sessions?everyone=true",
         "system",
         "system?tab=processes&process=web.1%3A12",
@@ -226,7 +225,7 @@ def named(page: str, view: str) -> str:
 
 
 @asynccontextmanager
-async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
+async def site(url: str, **more: str) -> AsyncIterator[tuple[str, Door]]:
     """An address, and the door to its database."""
     sandbox = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
     await migrations.migrate(url)
@@ -239,6 +238,7 @@ async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
             PRIVATE_UPSTREAMS="true",
             VAULT_KEY="5a" * 32,
             AGENT_KEY="a6" * 20,
+            **more,
         ) as gateway,
     ):
         yield gateway.address, door
@@ -256,7 +256,8 @@ async def _paid(door: Door, nanos: int) -> str:
 
 async def take(url: str, wanted: str) -> None:
     ingress = Ingress()
-    async with site(url) as (address, door), chromium() as browser:
+    management = {"OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-of-the-management"}
+    async with site(url, **management) as (address, door), chromium() as browser:
         for name, prepare in PICTURES.items():
             for picture, width, height, scheme in _pictures(name, wanted):
                 keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))

@@ -49,13 +49,13 @@ export function Backups() {
           link={({ digest }) => withFilters({ open: digest })}
           open={({ digest }) => digest === open}
           columns={[
-            { name: "File", of: ({ file }) => <span class="cut">{file}</span> },
+            { name: "File", of: ({ file }) => <span class="cut file">{file}</span> },
             { name: "State", of: (one) => <Soundness of={one} /> },
             { name: "Taken", of: (one) => <When at={momentOf(one)} />, sort: "created_at" },
+            { name: "Age", of: (one) => ageOf(momentOf(one)), number: true },
             { name: "Size", of: ({ bytes }) => sized(bytes), number: true },
             { name: "Verified", of: ({ verified_at }) => <When at={verified_at} />, wide: true },
             { name: "Requests", of: ({ counts }) => <Count of={counts?.requests} />, number: true, wide: true },
-            { name: "Schema", of: ({ schema_version }) => schema_version ?? "–", wide: true },
           ]}
         />
       </Panel>
@@ -67,10 +67,15 @@ export function Backups() {
 /** When what is in it was so. Before a verification, when it was written. */
 const momentOf = ({ taken_at, created_at }: Backup): string => taken_at ?? created_at;
 
-const agoOf = (moment: string): string => `${lasting(Date.now() - Date.parse(moment))} ago`;
+const ageOf = (moment: string): string => lasting(Date.now() - Date.parse(moment));
 
 const Soundness = ({ of }: { of: Backup }) => (
-  <Status of={of.is_sound === null ? "not verified" : of.is_sound ? "sound" : "not sound"} />
+  <span class="group">
+    <Status of={of.is_sound === null ? "not verified" : of.is_sound ? "sound" : "not sound"} />
+    {of.faults.length > 0 && (
+      <span class="badge">{of.faults.length === 1 ? "1 fault" : `${of.faults.length} faults`}</span>
+    )}
+  </span>
 );
 
 function Newest() {
@@ -100,8 +105,12 @@ function NewestFigures({ of: { data, total } }: { of: Page }) {
   return (
     <Figures
       figures={[
-        { name: "Newest sound backup", value: agoOf(momentOf(newest)), note: <When at={momentOf(newest)} seconds /> },
-        { name: "Verified", value: agoOf(newest.verified_at ?? newest.created_at), note: newest.file },
+        {
+          name: "Newest sound backup",
+          value: `${ageOf(momentOf(newest))} ago`,
+          note: <When at={momentOf(newest)} seconds />,
+        },
+        { name: "Verified", value: `${ageOf(newest.verified_at ?? newest.created_at)} ago`, note: newest.file },
         {
           name: "In it",
           value: newest.counts ? `${counted(newest.counts.requests)} requests` : "–",

@@ -182,7 +182,7 @@ const Overview = ({ host }: { host: Host }) => (
     <Trends
       whose={{ host_id: host.id }}
       totals={{ memory: host.sample?.memory_total_bytes, disk: host.sample?.disk_total_bytes }}
-      nothing="No figures were sent in this period. The agent sends them once a minute."
+      nothing="Too few figures were sent in this period. The agent sends them once a minute."
     />
     <Panel title="What it has and allows">
       <Facts facts={factsOf(host)} />

@@ -22,7 +22,7 @@ interface Totals {
   disk: number | null | undefined;
 }
 
-/** `nothing` is said where there are no figures. */
+/** `nothing` is said where there are no figures of two moments. */
 export function Trends({ whose, ...shown }: { whose: Query; totals: Totals; nothing: string }) {
   const minutes = Number(route.value.filters.minutes) || DAY_MINUTES;
   const step = Math.max(60, (minutes * 60) / POINTS);
@@ -36,31 +36,29 @@ export function Trends({ whose, ...shown }: { whose: Query; totals: Totals; noth
 
 function Charts({ found, step, totals, nothing }: { found: Found; step: number; totals: Totals; nothing: string }) {
   const every = [found.cpu, found.memory_used_bytes, found.disk_used_bytes].flat().map(({ ts }) => ts);
-  if (!every.length) return <p class="soft">{nothing}</p>;
+  if (new Set(every).size < 2) return <p class="soft">{nothing}</p>;
   const times = steps(Math.min(...every), Math.max(...every), step);
-  const one = (title: string, lines: [string, Series][], written: (value: number) => string, total?: number | null) => (
-    <Chart
-      key={title}
-      title={title}
-      times={times.map((ts) => new Date(ts * 1000).toISOString())}
-      bucket="minute"
-      kind="lines"
-      lines={lines.map(([name, series]) => lineOf(name, series, times))}
-      written={written}
-      summary={summaryOf(lines, written, total)}
-      fractions
-    />
-  );
+  const one = (title: string, lines: [string, Series][], written: (value: number) => string, total?: number | null) =>
+    lines.some(([, series]) => series.length) && (
+      <Chart
+        key={title}
+        title={title}
+        times={times.map((ts) => new Date(ts * 1000).toISOString())}
+        bucket="minute"
+        kind="lines"
+        lines={lines.map(([name, series]) => lineOf(name, series, times))}
+        written={written}
+        summary={summaryOf(lines, written, total)}
+        fractions
+      />
+    );
   return (
     <div class="columns">
-      {one("Processor", [["Machine", found.cpu], ...own(found.process_cpu)], inPercent)}
+      {one("Processor", [["Machine", found.cpu], ...own(found.process_cpu, ", of one processor")], inPercent)}
       {one("Memory", [["Machine", found.memory_used_bytes], ...own(found.process_memory_bytes)], sized, totals.memory)}
-      {found.loop_delay_ms.length > 0 &&
-        one("Delay of the event loop", [["Longest in a minute", found.loop_delay_ms]], inMilliseconds)}
-      {found.gpus.length > 0 && [
-        one("GPUs: busy", gpuLines(found, "utilization_percent"), inPercent),
-        one("GPUs: memory", gpuLines(found, "memory_used_bytes"), sized),
-      ]}
+      {one("Delay of the event loop", [["Longest in a minute", found.loop_delay_ms]], inMilliseconds)}
+      {one("GPUs: busy", gpuLines(found, "utilization_percent"), inPercent)}
+      {one("GPUs: memory", gpuLines(found, "memory_used_bytes"), sized)}
       {one(
         "Network",
         [
@@ -75,9 +73,10 @@ function Charts({ found, step, totals, nothing }: { found: Found; step: number; 
 }
 
 /** Of a process: its own part. */
-const own = (series: Series): [string, Series][] => (series.length ? [["This process", series]] : []);
+const own = (series: Series, of = ""): [string, Series][] => (series.length ? [[`This process${of}`, series]] : []);
 
-const inMilliseconds = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+export const inMilliseconds = (value: number): string =>
+  `${value && value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
 const inPercent = (value: number): string => `${Math.round(value)}%`;
 

@@ -2,13 +2,13 @@
 import type { ComponentChildren } from "preact";
 import { Panel, Shown, useData } from "../parts/data";
 import { Facts, Figures } from "../parts/figures";
-import { Count, Duration, sized } from "../parts/numbers";
+import { Count, Duration, lasting, sized } from "../parts/numbers";
 import { link, route, withFilters } from "../parts/routing";
 import type { Answer } from "../parts/session";
 import { Table } from "../parts/table";
 import { When } from "../parts/times";
 import { UsedShare } from "./fleet";
-import { Trends } from "./host_trends";
+import { inMilliseconds, Trends } from "./host_trends";
 
 type Process = Answer<"/admin/system/processes", "get">["data"][number];
 type Machine = Process["figures"];
@@ -19,9 +19,9 @@ const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 const FUNCTIONS = new Set(["vercel", "lambda"]);
 const SOURCES: Record<NonNullable<Machine["mem_source"]>, string> = {
-  function: "the function's",
-  container: "the container's",
-  machine: "the machine's",
+  function: "of the function",
+  container: "of the container",
+  machine: "of the machine",
 };
 
 export const Processes = () => (
@@ -49,12 +49,12 @@ function Throughput() {
               {
                 name: "Duration",
                 value: <Duration ms={found.latency_p50_ms} />,
-                note: <Slowest ms={found.latency_p95_ms} />,
+                note: within(found.latency_p95_ms),
               },
               {
                 name: "First token",
                 value: <Duration ms={found.ttft_p50_ms} />,
-                note: <Slowest ms={found.ttft_p95_ms} />,
+                note: within(found.ttft_p95_ms),
               },
             ]}
           />
@@ -66,33 +66,30 @@ function Throughput() {
 
 const rateOf = (value: number): string => value.toLocaleString("en-US", { maximumFractionDigits: value < 10 ? 2 : 0 });
 
-const Slowest = ({ ms }: { ms: number | null }) => (
-  <>
-    95 of 100 within <Duration ms={ms} />
-  </>
-);
+const within = (ms: number | null): string | null => (ms === null ? null : `95 of 100 within ${lasting(ms)}`);
 
 function All() {
   const loaded = useData("/admin/system/processes", {}, SECONDS);
   return (
     <Shown loaded={loaded}>
-      {({ data }) => (
-        <div class="entry">
-          <List rows={data} />
-          <Opened rows={data} />
-        </div>
-      )}
+      {({ data }) => {
+        const open = openOf(data);
+        return (
+          <div class="entry">
+            <List rows={data} open={open} />
+            {open && <Opened key={open.process} row={open} />}
+          </div>
+        );
+      }}
     </Shown>
   );
 }
 
-/** The one that answers, unless the address names another. */
-const isOpen = (row: Process): boolean => {
-  const { process } = route.value.filters;
-  return process ? process === row.process : row.is_this;
-};
+/** The one that the address names, or the first: which one answers may change with each call. */
+const openOf = (rows: Process[]): Process | undefined =>
+  rows.find(({ process }) => process === route.value.filters.process) ?? rows[0];
 
-function List({ rows }: { rows: Process[] }) {
+function List({ rows, open }: { rows: Process[]; open: Process | undefined }) {
   return (
     <Panel title="Processes" aside={<span class="soft small">Seen in the last ten minutes</span>}>
       {rows.length ? (
@@ -101,11 +98,11 @@ function List({ rows }: { rows: Process[] }) {
           rows={rows}
           keyOf={({ process }) => process}
           link={({ process }) => withFilters({ process })}
-          open={isOpen}
+          open={(row) => row === open}
           columns={[
             { name: "Process", of: (row) => <Name of={row} /> },
-            { name: "Processor", of: ({ figures }) => percentOf(figures.cpu_util_pct), number: true },
-            { name: "Its own part", of: ({ figures }) => percentOf(figures.process_cpu_pct), number: true, wide: true },
+            { name: "Machine busy", of: ({ figures }) => percentOf(figures.cpu_util_pct), number: true },
+            { name: "Process busy", of: ({ figures }) => percentOf(figures.process_cpu_pct), number: true, wide: true },
             { name: "Memory", of: ({ figures }) => <Memory of={figures} /> },
             { name: "Loop delay", of: ({ figures }) => <Delay ms={figures.loop_delay_ms} />, number: true },
             { name: "Disk", of: ({ figures }) => <Disk of={figures} />, wide: true },
@@ -125,7 +122,7 @@ function List({ rows }: { rows: Process[] }) {
 
 const Name = ({ of }: { of: Process }) => (
   <span class="group">
-    <code class="cut">{of.process}</code>
+    <code class="cut short">{of.process}</code>
     {of.is_this && <span class="badge">answers you</span>}
     {isFunction(of) && <span class="badge">function</span>}
   </span>
@@ -138,7 +135,7 @@ const percentOf = (value: Known): string => (value == null ? "–" : `${Math.rou
 const times = (unit: number, size: Known): number | null => (size == null ? null : size * unit);
 
 const Delay = ({ ms }: { ms: Known }) =>
-  ms == null ? <span class="soft">–</span> : <data value={ms}>{ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms</data>;
+  ms == null ? <span class="soft">–</span> : <data value={ms}>{inMilliseconds(ms)}</data>;
 
 /** What is used, of which limit. */
 const Memory = ({ of }: { of: Machine }) => (
@@ -146,8 +143,7 @@ const Memory = ({ of }: { of: Machine }) => (
     <UsedShare used={times(MIB, of.mem_used_mb)} total={times(MIB, of.mem_total_mb)} label="Memory" />
     {of.mem_total_mb !== null && (
       <span class="soft small nowrap">
-        of {sized(of.mem_total_mb * MIB)}
-        {of.mem_source && `, ${SOURCES[of.mem_source]}`}
+        {sized(of.mem_total_mb * MIB)} {of.mem_source && SOURCES[of.mem_source]}
       </span>
     )}
   </span>
@@ -157,9 +153,7 @@ const Disk = ({ of }: { of: Machine }) => (
   <UsedShare used={times(GIB, of.disk_used_gb)} total={times(GIB, of.disk_total_gb)} label="Disk" />
 );
 
-function Opened({ rows }: { rows: Process[] }) {
-  const row = rows.find(isOpen);
-  if (!row) return null;
+function Opened({ row }: { row: Process }) {
   if (isFunction(row)) {
     return (
       <Panel title="Over time">
@@ -176,7 +170,7 @@ function Opened({ rows }: { rows: Process[] }) {
       <Trends
         whose={{ process: row.process }}
         totals={{ memory: times(MIB, figures.mem_total_mb), disk: times(GIB, figures.disk_total_gb) }}
-        nothing="No sample was written in this period. Each process writes one a minute."
+        nothing="Too few samples were written in this period. Each process writes one a minute."
       />
       <Abilities process={row} />
     </>

@@ -17,6 +17,8 @@ type Whole = Answer<"/admin/reconciliation/{day}", "get">;
 type Model = Whole["models"][number];
 type Cause = Model["causes"][number];
 
+const AT_ONCE = 5;
+
 const CAUSES: Record<string, [name: string, todo?: string]> = {
   open: ["Still open", "The next comparison has them."],
   estimated: ["Estimated"],
@@ -75,7 +77,7 @@ export function OneDay({ day }: { day: string }) {
   };
   return (
     <>
-      <Heading title={dayName(day)}>
+      <Heading title={`Reconciliation of ${dayName(day)}`}>
         <a class="button" href={link("reconciliation")}>
           All days
         </a>
@@ -157,12 +159,14 @@ function ByModel({ of }: { of: Whole }) {
         caption="By model"
         rows={of.models}
         keyOf={({ model }) => model}
+        link={({ model }) => withFilters({ model, open: "" })}
+        open={({ model }) => model === route.value.filters.model}
         columns={[
           { name: "Model", of: ({ model }) => <span class="cut">{model}</span> },
           { name: "State", of: ({ verdict }) => <Status of={verdict} /> },
+          { name: "Difference", of: (one) => <Credits of={one.difference_credits} />, number: true },
           { name: "Our books", of: (one) => <Credits of={one.our_cost_credits} />, number: true },
           { name: "Bill", of: (one) => <Credits of={one.their_cost_credits} />, number: true },
-          { name: "Difference", of: (one) => <Credits of={one.difference_credits} />, number: true },
           { name: "Our requests", of: (one) => <Count of={one.our_requests} />, number: true, wide: true },
           { name: "Billed", of: (one) => <Count of={one.their_requests} />, number: true, wide: true },
           { name: "Our tokens", of: (one) => <Count of={one.our_tokens} />, number: true, wide: true },
@@ -173,22 +177,47 @@ function ByModel({ of }: { of: Whole }) {
   );
 }
 
-const Causes = ({ of }: { of: Whole }) => (
-  <>
-    {of.models
-      .filter(({ causes }) => causes.length)
-      .map(({ model, causes }) => (
-        <Panel key={model} title={<span class="wraps">{model}</span>} aside="Why they differ">
-          <ul class="causes">
-            {causes.map((cause) => (
-              <li key={cause.cause}>
-                <OneCause of={cause} />
-              </li>
-            ))}
-          </ul>
-        </Panel>
+/** Of the model that the address names, or of those with the largest differences. */
+function Causes({ of }: { of: Whole }) {
+  const { model: chosen } = route.value.filters;
+  const differing = of.models.filter(({ causes }) => causes.length);
+  const shown = chosen ? of.models.filter(({ model }) => model === chosen) : differing.slice(0, AT_ONCE);
+  return (
+    <>
+      {shown.map((one) => (
+        <CausesOfModel key={one.model} of={one} />
       ))}
-  </>
+      {chosen ? (
+        <p>
+          <a class="text" href={withFilters({ model: "", open: "" })}>
+            All models that differ
+          </a>
+        </p>
+      ) : (
+        differing.length > AT_ONCE && (
+          <p class="soft">
+            The {AT_ONCE} largest differences of {differing.length}. Choose a model above to see why it differs.
+          </p>
+        )
+      )}
+    </>
+  );
+}
+
+const CausesOfModel = ({ of: { model, causes } }: { of: Model }) => (
+  <Panel title={model} aside={<span class="soft small">Why it differs</span>}>
+    {causes.length ? (
+      <ul class="causes">
+        {causes.map((cause) => (
+          <li key={cause.cause}>
+            <OneCause of={cause} />
+          </li>
+        ))}
+      </ul>
+    ) : (
+      <p class="soft">It does not: its difference is within the tolerance.</p>
+    )}
+  </Panel>
 );
 
 function OneCause({ of }: { of: Cause }) {
@@ -199,7 +228,7 @@ function OneCause({ of }: { of: Cause }) {
         <b>{name}</b>
         {of.requests > 0 && <span class="badge">{requestCount(of.requests)}</span>}
         <span class="soft">
-          may add <Bounds of={of} />
+          <Bounds of={of} />
         </span>
       </p>
       <p class="soft">
@@ -212,10 +241,12 @@ function OneCause({ of }: { of: Cause }) {
 
 const Bounds = ({ of }: { of: Cause }) =>
   of.least_nanos === of.most_nanos ? (
-    <Credits of={of.most_credits} />
+    <>
+      adds <Credits of={of.most_credits} />
+    </>
   ) : (
     <>
-      <Credits of={of.least_credits} /> to <Credits of={of.most_credits} />
+      may add <Credits of={of.least_credits} /> to <Credits of={of.most_credits} />
     </>
   );
 

@@ -66,10 +66,10 @@ function Days() {
           columns={[
             { name: "Day (UTC)", of: ({ day }) => <span class="nowrap">{dayName(day)}</span>, sort: "day" },
             { name: "State", of: (one) => <State of={one} /> },
-            { name: "Our books", of: (one) => <Credits of={one.our_cost_credits} />, number: true },
-            { name: "OpenRouter's bill", of: (one) => <Credits of={one.their_cost_credits} />, number: true },
             { name: "Difference", of: (one) => <Credits of={one.difference_credits} />, number: true },
             { name: "ppm", of: (one) => <Count of={one.difference_ppm} />, number: true },
+            { name: "Our books", of: (one) => <Credits of={one.our_cost_credits} />, number: true },
+            { name: "OpenRouter's bill", of: (one) => <Credits of={one.their_cost_credits} />, number: true },
             { name: "Allowed ppm", of: (one) => <Count of={one.tolerance_ppm} />, number: true, wide: true },
             { name: "Compared", of: (one) => <When at={one.reconciled_at} />, wide: true },
           ]}
