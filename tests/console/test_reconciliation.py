@@ -44,7 +44,7 @@ async def test_a_day_is_reconciled_from_the_page_down_to_a_request(
     digest = secrets.token_hex(32)
     await installation.sql(BACKUP, digest)
     for _ in range(2):
-        await installation.sql("update tollgate.process_samples set sampled_at = sampled_at - interval '5 minutes'")
+        await installation.sql("update tollgate.process_samples set sampled_at = sampled_at - interval '1 hour'")
         await health.record_process(installation.door, PROCESS, SAMPLE, 1000)
     more = {"OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-of-the-management"}
     with running({"DATABASE_URL": installation.url}, installation.upstream, **more) as site:
@@ -54,7 +54,7 @@ async def test_a_day_is_reconciled_from_the_page_down_to_a_request(
             await page.get_by_role("link", name="Reconciliation").click()
             await expect(page.get_by_text("No day was reconciled yet.")).to_be_visible()
             await page.get_by_role("button", name="Reconcile a day").click()
-            await expect(page.get_by_label("Day (UTC)")).to_have_value(str(installation.day))
+            await page.get_by_label("Day (UTC)").fill(str(installation.day))
             await page.get_by_role("dialog").get_by_role("button", name="Reconcile").click()
             await expect(page.locator(".tiles")).to_contain_text("explained")
             models = page.get_by_role("region", name="By model")
