@@ -37,10 +37,15 @@ async def measure(connection: asyncpg.Connection) -> int:
         " from tollgate.tallies t where t.cut = 'day_model' group by 1 order by 2 desc"
     )
     total, fullest = sum(row["requests"] for row in rows), rows[0]["day"]
-    began = time.monotonic()
-    books = {row["day"]: await books_of(connection, row["day"]) for row in rows}
-    totals_seconds = time.monotonic() - began
+    books, seconds = {}, {}
+    for day in (row["day"] for row in rows):
+        began = time.monotonic()
+        books[day] = await books_of(connection, day)
+        seconds[day] = time.monotonic() - began
+    totals_seconds = sum(seconds.values())
     print(f"control totals of {len(rows)} days, {total} requests: {totals_seconds:.2f} s")
+    alone, longest = (1000 * one for one in (seconds[fullest], max(seconds.values())))
+    print(f"control totals of {fullest} alone: {alone:.0f} ms; the slowest day: {longest:.0f} ms")
 
     began = time.monotonic()
     causes = await by_hour(connection, fullest)

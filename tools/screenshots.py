@@ -13,6 +13,7 @@ import httpx
 from playwright.async_api import Browser, FilePayload, expect
 
 import pictured
+import pictured_operation
 from completions.test_sound import wav
 from console.browser import Visit, chromium, visiting
 from fleet.agent import Ingress
@@ -190,8 +191,14 @@ VIEWS = {
         "security?tab=report",
         "audit",
         "audit?open={event}",
+        "reconciliation",
+        "reconciliation/{day}",
         "sessions?everyone=true",
         "system",
+        "system?tab=processes&process=web.1%3A12",
+        "system?tab=processes",
+        "system?tab=backups",
+        "system?tab=backups&open={backup}",
         "system?tab=database",
         "system?tab=settings",
     ],
@@ -218,7 +225,7 @@ def named(page: str, view: str) -> str:
 
 
 @asynccontextmanager
-async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
+async def site(url: str, **more: str) -> AsyncIterator[tuple[str, Door]]:
     """An address, and the door to its database."""
     sandbox = create_sandbox(Habits(list_faults=True, generation_delay_seconds=0.0))
     await migrations.migrate(url)
@@ -231,6 +238,7 @@ async def site(url: str) -> AsyncIterator[tuple[str, Door]]:
             PRIVATE_UPSTREAMS="true",
             VAULT_KEY="5a" * 32,
             AGENT_KEY="a6" * 20,
+            **more,
         ) as gateway,
     ):
         yield gateway.address, door
@@ -248,7 +256,8 @@ async def _paid(door: Door, nanos: int) -> str:
 
 async def take(url: str, wanted: str) -> None:
     ingress = Ingress()
-    async with site(url) as (address, door), chromium() as browser:
+    management = {"OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-of-the-management"}
+    async with site(url, **management) as (address, door), chromium() as browser:
         for name, prepare in PICTURES.items():
             for picture, width, height, scheme in _pictures(name, wanted):
                 keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
@@ -256,6 +265,7 @@ async def take(url: str, wanted: str) -> None:
                     await prepare(visit, keys)
                     await visit.page.screenshot(path=FOLDER / f"{picture}.png")
         owners = await _owners(url, door, address)
+        await pictured_operation.fill(url)
         headers = {"authorization": f"Bearer {owners.operator.secret}"}
         with serving(ingress) as ingress_url:
             async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as http:
@@ -320,6 +330,8 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
         events = await http.get("/admin/audit-logs")
         upstreams = await http.get("/admin/upstreams")
         requests = await http.get("/admin/usage", params={"org_id": owners.customer.org_id})
+        days = await http.get("/admin/reconciliation", params={"verdict": "differs"})
+        backups = await http.get("/admin/backups", params={"is_sound": False})
         hosts = (await http.get("/admin/hosts")).json()["data"]
         models = (await http.get("/admin/models")).json()["data"]
     return {
@@ -328,13 +340,15 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
         "event": _first(events),
         "upstream": _first(upstreams),
         "request": _first(requests),
+        "day": _first(days, "day"),
+        "backup": _first(backups, "digest"),
         **{one["contact"].replace("unseen", "silent").replace("seen", "host"): one["id"] for one in hosts},
         **{PHASES.get(one["phase"], "other"): one["id"] for one in models if one["host"]["contact"] == "seen"},
     }
 
 
-def _first(answer: httpx.Response) -> str:
-    return next((str(row["id"]) for row in answer.json()["data"]), "none")
+def _first(answer: httpx.Response, name: str = "id") -> str:
+    return next((str(row[name]) for row in answer.json()["data"]), "none")
 
 
 def main(wanted: str) -> None:

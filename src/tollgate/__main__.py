@@ -295,6 +295,10 @@ def _refuse_rewritten(kept: chain_heads.Head | None, books: dict[str, Any]) -> N
         )
 
 
+COUNTED = ("orgs", "transfers", "requests")
+"""What is told of the books in a backup."""
+
+
 def create_backup(chosen: Settings, options: argparse.Namespace) -> None:
     """Write a backup of the database into a file. A server may go on meanwhile."""
     file = options.to or chosen.data_folder / "backups" / backups.file_name(clock.now())
@@ -320,6 +324,7 @@ def verify_backup(chosen: Settings, options: argparse.Namespace) -> None:
         "as_of": found.as_of,
         "is_sound": not found.faults and not (found.books or {}).get("rewritten"),
         "faults": found.faults,
+        "counts": {name: found.books[name] for name in COUNTED} if found.books else None,
     }
     noted = _noted_in_the_database(chosen, facts)
     _report(options, facts | {"books": found.books, "noted": noted}, _said_of(found, facts))
@@ -347,7 +352,7 @@ def _said_of(found: verification.Verification, facts: dict[str, Any]) -> str:
     verdict = "sound" if facts["is_sound"] else "not sound"
     lines = [f"{facts['file']} is {verdict}: {facts['bytes']} bytes, SHA-256 {facts['digest']}."]
     if found.books:
-        counts = ", ".join(f"{name} {found.books[name]}" for name in ("orgs", "transfers", "requests"))
+        counts = ", ".join(f"{name} {found.books[name]}" for name in COUNTED)
         lines.append(f"Taken at {found.as_of}, schema {found.schema_version}: {counts}.")
     return "\n".join([*lines, *found.faults])
 

@@ -191,7 +191,8 @@ def compose(
         randomness=random.random,
     )
     disk = chosen.data_folder if chosen.embedded else Path("/")
-    machine = Machine(environ, clock, kind=settings.host_of(environ), disk=disk)
+    lag = LoopLag(monotonic)
+    machine = Machine(environ, clock, kind=settings.host_of(environ), disk=disk, lag=lag)
     upkeep = Upkeep(
         database,
         evaluate=readings.evaluate,
@@ -222,7 +223,7 @@ def compose(
         settlements=settlements,
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
-        lag=LoopLag(monotonic),
+        lag=lag,
         counts=RequestCounts(),
         machine=machine,
     )

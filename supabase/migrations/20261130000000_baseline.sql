@@ -1986,6 +1986,7 @@ create table tollgate.backups (
   verified_at timestamptz,
   is_sound boolean,
   faults jsonb not null default '[]',
+  counts jsonb,
   check ((is_sound is null) = (verified_at is null))
 );
 
@@ -1994,6 +1995,7 @@ comment on column tollgate.backups.digest is 'SHA-256 of the file, by which it i
 comment on column tollgate.backups.created_at is 'When it was created; where made_here is false, when it was first verified.';
 comment on column tollgate.backups.as_of is 'The newest moment that a row of the backup has, as its verification found it.';
 comment on column tollgate.backups.faults is 'What the last verification found, as sentences.';
+comment on column tollgate.backups.counts is 'How many orgs, transfers and requests it has, as the audit of its last verification counted them.';
 
 alter table tollgate.backups enable row level security;
 
@@ -14627,14 +14629,16 @@ declare
   given tollgate.backups := jsonb_populate_record(null::tollgate.backups, backup);
 begin
   insert into tollgate.backups as b (
-    digest, file, bytes, created_at, made_here, as_of, schema_version, verified_at, is_sound, faults
+    digest, file, bytes, created_at, made_here, as_of, schema_version, verified_at, is_sound, faults, counts
   )
   values (
-    given.digest, given.file, given.bytes, now(), false, given.as_of, given.schema_version, now(), given.is_sound, given.faults
+    given.digest, given.file, given.bytes, now(), false, given.as_of, given.schema_version, now(), given.is_sound, given.faults,
+    given.counts
   )
   on conflict on constraint backups_pkey do update set
     file = excluded.file, as_of = coalesce(excluded.as_of, b.as_of), schema_version = excluded.schema_version,
-    verified_at = excluded.verified_at, is_sound = excluded.is_sound, faults = excluded.faults;
+    verified_at = excluded.verified_at, is_sound = excluded.is_sound, faults = excluded.faults,
+    counts = excluded.counts;
   perform tollgate.record(actor, 'backup.verified', null, given.digest, jsonb_build_object(
     'file', given.file, 'is_sound', given.is_sound
   ));
@@ -14643,7 +14647,7 @@ end
 $$;
 
 comment on function public.tollgate_note_verification(jsonb, jsonb) is
-  'Notes what the verification of a backup found: digest, file, bytes, as_of, schema_version, is_sound, faults. The backup need not have been created here. For admins. Refuses: as recognise(). Locks the row of the backup.';
+  'Notes what the verification of a backup found: digest, file, bytes, as_of, schema_version, is_sound, faults, counts. The backup need not have been created here. For admins. Refuses: as recognise(). Locks the row of the backup.';
 
 select tollgate.expose('public.tollgate_note_verification(jsonb, jsonb)');
 
@@ -14691,6 +14695,29 @@ comment on function public.tollgate_backups(jsonb, jsonb, integer) is
   'Backups. `filters`: is_sound, sort (created_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_backups(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_backup(caller jsonb, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.backups;
+begin
+  select b.* into found_one from tollgate.backups b where b.digest = tollgate_backup.digest;
+  if not found then
+    perform tollgate.refuse_missing('backup', digest);
+  end if;
+  return tollgate.backup_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_backup(jsonb, text) is
+  'One backup. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_backup(jsonb, text)');
 
 
 create function tollgate.newest_moment() returns timestamptz

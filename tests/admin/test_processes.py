@@ -15,6 +15,7 @@ from tollgate.health.node_exporter import Unanswered, read_series
 SAMPLE = {
     "memory_total_bytes": 4 * 2**30, "memory_used_bytes": 3 * 2**30, "process_memory_bytes": 2**28, "load_1m": 0.5,
     "disk_total_bytes": 100, "disk_used_bytes": 40, "cpu_percent": 12.5, "version": "0.1.0", "kind": "server",
+    "memory_source": "container", "process_cpu_percent": 7.5, "loop_delay_ms": 2.5,
 }  # fmt: skip
 SYSTEM = "/admin/system"
 
@@ -38,10 +39,15 @@ async def test_each_process_is_seen_with_its_last_sample(
     (seen,) = [one for one in (await api.ask("GET", f"{SYSTEM}/processes"))["data"] if one["process"] == name]
     assert (seen["is_this"], seen["version"], seen["figures"]["process_mem_mb"]) == (False, "0.1.0", 256)
     assert (seen["figures"]["cpu_util_pct"], seen["figures"]["disk_used_pct"]) == (12.5, 40)
+    assert (seen["kind"], seen["figures"]["mem_source"]) == ("server", "container")
+    assert (seen["figures"]["process_cpu_pct"], seen["figures"]["loop_delay_ms"]) == (7.5, 2.5)
     found = await api.ask("GET", f"{SYSTEM}/host/summary", params={"process": name})
     assert found == seen["figures"]
     trends = await api.ask("GET", f"{SYSTEM}/host/trends", params={"process": name})
     assert [point["value"] for point in trends["memory_used_bytes"]] == [3 * 2**30]
+    assert [trends[name][0]["value"] for name in ("process_cpu", "process_memory_bytes", "loop_delay_ms")] == [
+        7.5, 2**28, 2.5
+    ]  # fmt: skip
     able = await api.ask("GET", f"{SYSTEM}/capabilities", params={"process": name})
     assert able["capabilities"] == {"kind": "server", "version": "0.1.0"}
 

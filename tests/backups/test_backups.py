@@ -106,23 +106,26 @@ def test_a_sound_backup_is_proven_and_noted(run: Run, sound: Path, head: str, da
     assert second.endswith("orgs 1, transfers 2, requests 1.")
     assert run("backup", "restore", "sound.dump").stderr.startswith("tollgate: the database holds a Tollgate already")
 
-    async def seen() -> tuple[Any, Any]:
+    async def seen() -> tuple[Any, Any, Any]:
         door = PostgresDoor(database, pool_size=2, deadline_seconds=30)
         admin = Person(door, "admin")
         await admin.seed()
         async with operating(door, admin) as client:
             listed = (await client.get("/admin/backups", params={"is_sound": True})).json()
+            same = (await client.get(f"/admin/backups/{listed['data'][0]['digest']}")).json()
+            assert (await client.get("/admin/backups/none")).status_code == 404
         await door.close()
         connection = await asyncpg.connect(database)
         later = datetime.fromisoformat(listed["data"][0]["taken_at"]) + timedelta(days=3)
         days = await connection.fetchval("select value from tollgate.backup_readings($1)", later)
         await connection.close()
-        return listed, days
+        return listed, same, days
 
-    listed, days = asyncio.run(seen())
+    listed, same, days = asyncio.run(seen())
     (one,) = listed["data"]
     assert (listed["total"], one["file"], one["made_here"], one["faults"]) == (1, "sound.dump", True, [])
     assert (one["bytes"], one["schema_version"], days) == (sound.stat().st_size, NEEDED, 3)
+    assert (one["counts"], same) == ({"orgs": 1, "transfers": 2, "requests": 1}, one)
 
 
 def test_a_changed_row_of_the_ledger_and_its_age_are_told(run: Run, own_database: str, tmp_path: Path) -> None:

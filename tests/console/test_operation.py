@@ -33,6 +33,7 @@ VIEWS = [
     "security",
     "security?tab=report",
     "audit",
+    "reconciliation",
     "sessions?everyone=true",
     "system",
     "system?tab=database",
@@ -324,6 +325,8 @@ async def test_the_books_are_audited_and_reports_are_saved(visit: Visiting, oper
         await page.get_by_role("link", name="System").click()
         await page.get_by_role("button", name="Audit now").click()
         await expect(page.get_by_text("The books agree")).to_be_visible()
+        await page.get_by_role("link", name="Reconciliation").click()
+        await expect(page.get_by_role("heading", name="Reconciliation is off")).to_be_visible()
         await page.goto(f"{made.address}/admin#/security?tab=report&hours=24")
         saved = {}
         for name in ("JSON", "CSV"):

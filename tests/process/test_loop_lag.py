@@ -13,6 +13,7 @@ import pytest
 from tollgate.process import logs
 from tollgate.process.clock import monotonic
 from tollgate.process.loop_lag import LoopLag
+from tollgate.process.machine import Machine
 
 
 @pytest.fixture
@@ -54,6 +55,9 @@ async def test_what_holds_the_loop_is_counted_and_named_with_its_request(written
     if sys.version_info >= (3, 12):  # before, a task does not show its context
         assert line["request_id"] == "req_1"
     assert (line["level"], lag.times_blocked >= 1) == ("info", True)
+    here = Machine({}, monotonic, kind="server", lag=lag)
+    assert here.seen()["loop_delay_ms"] == here.taken()["loop_delay_ms"] > 10
+    assert here.taken()["loop_delay_ms"] == 0, "a sample is of the time since the one before"
 
 
 async def test_a_loop_that_only_waits_is_not_blocked(written: io.StringIO) -> None:

@@ -46,6 +46,7 @@ def test_a_function_has_the_memory_that_its_host_gives_it(proc: Path) -> None:
     here = Machine({"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512"}, lambda: 0.0, kind="lambda", proc=proc)
     seen = here.seen()
     assert (seen["memory_total_bytes"], seen["memory_used_bytes"]) == (512 * 1024**2, 500 * 1024)
+    assert (seen["memory_source"], "loop_delay_ms" in seen) == ("function", False)
     assert (here.abilities()["is_container"], here.abilities()["memory_limit_bytes"]) == (True, 512 * 1024**2)
 
 
@@ -64,10 +65,11 @@ def test_what_a_system_does_not_say_is_left_out(tmp_path: Path, monkeypatch: pyt
 
 
 def test_rates_are_between_two_readings_and_a_counter_that_was_set_back_says_nothing() -> None:
-    before, now = Counters(30, 70, 1000, 500, at=0), Counters(60, 80, 3000, 400, at=10)
+    before, now = Counters(30, 70, 1000, 500, 0, 2.0), Counters(60, 80, 3000, 400, 10, 2.5)
     assert machine.rates(None, now)["cpu_percent"] is None
     assert machine.rates(before, now) == {
         "cpu_percent": 75.0,
+        "process_cpu_percent": 5.0,
         "network_received_bps": 1600,
         "network_sent_bps": None,
     }

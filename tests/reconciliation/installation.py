@@ -13,7 +13,7 @@ from admin.api_client import ApiClient
 from completions.paid import Auditor, rooms
 from gateway import CHAT, Upstream
 from people import PEPPER, Person
-from sandbox.serving import a_chat
+from sandbox.serving import a_chat, serving
 from tollgate.app import create_app
 from tollgate.credits import store as credits
 from tollgate.database.postgres import PostgresDoor
@@ -108,7 +108,21 @@ class Installation:
         finally:
             await connection.close()
 
-    async def reconciled(self) -> Any:
+    def end_the_day(self) -> None:
+        """For the sandbox, which states a day that is over."""
         self.faulty.now = clock.now().timestamp()
+
+    async def reconciled(self) -> Any:
+        self.end_the_day()
         async with self.client() as http:
             return await ApiClient(http, self.admin).ask("POST", f"/admin/reconciliation/{self.day}/run")
+
+
+@asynccontextmanager
+async def installed(url: str) -> AsyncIterator[Installation]:
+    """In an empty database, with its people."""
+    faulty = Faulty()
+    with serving(faulty) as address:
+        async with Installation(url, Upstream(faulty.sandbox, address), faulty).running() as made:
+            await made.open()
+            yield made

@@ -16,6 +16,7 @@ from reconciliation.installation import KEY, NOON, Installation
 from sandbox.serving import PATIENCE_SECONDS, a_chat
 from tollgate.core.errors import ActivityUnavailable
 from tollgate.process import clock
+from tollgate.reconciliation import rules
 from tollgate.reconciliation.reconciler import Reconciler
 from tollgate.reconciliation.rules import Statement, Total
 
@@ -78,6 +79,7 @@ async def test_every_difference_of_a_day_is_found_and_named(installation: Instal
     (lost,) = rows["sandbox/echo"]["causes"][0]["examples"]
     assert lost["id"] == await installation.sql("select id from tollgate.requests where model = 'sandbox/echo'")
     assert lost["generation_id"].startswith("gen-")
+    assert rows["sandbox/echo"]["causes"][0]["meaning"] == rules.CAUSES["no_record"]
     assert await installation.sql("select value from tollgate.reconciliation_readings(now())") == day["difference_ppm"]
 
     told = commands.run("reconcile", "--day", str(installation.day), folder=tmp_path, settings=installation.environ)

@@ -179,7 +179,11 @@ const Overview = ({ host }: { host: Host }) => (
         <Gpus host={host} />
       </Panel>
     )}
-    <Trends host={host} />
+    <Trends
+      whose={{ host_id: host.id }}
+      totals={{ memory: host.sample?.memory_total_bytes, disk: host.sample?.disk_total_bytes }}
+      nothing="Too few figures were sent in this period. The agent sends them once a minute."
+    />
     <Panel title="What it has and allows">
       <Facts facts={factsOf(host)} />
     </Panel>

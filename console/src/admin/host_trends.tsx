@@ -1,11 +1,10 @@
-/** Charts of a host: its processor, memory, disk and network, and its GPUs. */
+/** Charts of a host or of a process of Tollgate: processor, memory, disk and network, and its GPUs or its event loop. */
 import { Chart, type Line } from "../parts/chart";
 import { Panel, Shown, useData } from "../parts/data";
 import { Choice } from "../parts/filters";
 import { sized, sizedRate } from "../parts/numbers";
 import { route } from "../parts/routing";
-import type { Answer } from "../parts/session";
-import type { Host } from "./fleet";
+import type { Answer, Query } from "../parts/session";
 
 type Found = Answer<"/admin/system/host/trends", "get">;
 type Series = Found["cpu"];
@@ -17,44 +16,49 @@ const PERIODS: [string, string][] = [
   ["360", "6 hours"],
 ];
 
-export function Trends({ host }: { host: Host }) {
+/** What there is in all, where it is known. */
+interface Totals {
+  memory: number | null | undefined;
+  disk: number | null | undefined;
+}
+
+/** `nothing` is said where there are no figures of two moments. */
+export function Trends({ whose, ...shown }: { whose: Query; totals: Totals; nothing: string }) {
   const minutes = Number(route.value.filters.minutes) || DAY_MINUTES;
   const step = Math.max(60, (minutes * 60) / POINTS);
-  const loaded = useData("/admin/system/host/trends", { query: { host_id: host.id, minutes, step_s: step } });
+  const loaded = useData("/admin/system/host/trends", { query: { ...whose, minutes, step_s: step } });
   return (
     <Panel title="Over time" aside={<Choice name="minutes" label="Period" all="24 hours" options={PERIODS} />}>
-      <Shown loaded={loaded}>{(found) => <Charts found={found} step={step} host={host} />}</Shown>
+      <Shown loaded={loaded}>{(found) => <Charts found={found} step={step} {...shown} />}</Shown>
     </Panel>
   );
 }
 
-function Charts({ found, step, host }: { found: Found; step: number; host: Host }) {
+function Charts({ found, step, totals, nothing }: { found: Found; step: number; totals: Totals; nothing: string }) {
   const every = [found.cpu, found.memory_used_bytes, found.disk_used_bytes].flat().map(({ ts }) => ts);
-  if (!every.length)
-    return <p class="soft">No figures were sent in this period. The agent sends them once a minute.</p>;
+  if (new Set(every).size < 2) return <p class="soft">{nothing}</p>;
   const times = steps(Math.min(...every), Math.max(...every), step);
-  const one = (title: string, lines: [string, Series][], written: (value: number) => string, total?: number | null) => (
-    <Chart
-      key={title}
-      title={title}
-      times={times.map((ts) => new Date(ts * 1000).toISOString())}
-      bucket="minute"
-      kind="lines"
-      lines={lines.map(([name, series]) => lineOf(name, series, times))}
-      written={written}
-      summary={summaryOf(lines, written, total)}
-      fractions
-    />
-  );
-  const { sample } = host;
+  const one = (title: string, lines: [string, Series][], written: (value: number) => string, total?: number | null) =>
+    lines.some(([, series]) => series.length) && (
+      <Chart
+        key={title}
+        title={title}
+        times={times.map((ts) => new Date(ts * 1000).toISOString())}
+        bucket="minute"
+        kind="lines"
+        lines={lines.map(([name, series]) => lineOf(name, series, times))}
+        written={written}
+        summary={summaryOf(lines, written, total)}
+        fractions
+      />
+    );
   return (
     <div class="columns">
-      {one("Processor", [["Processor", found.cpu]], inPercent)}
-      {one("Memory", [["Memory", found.memory_used_bytes]], sized, sample?.memory_total_bytes)}
-      {found.gpus.length > 0 && [
-        one("GPUs: busy", gpuLines(found, "utilization_percent"), inPercent),
-        one("GPUs: memory", gpuLines(found, "memory_used_bytes"), sized),
-      ]}
+      {one("Processor", [["Machine", found.cpu], ...own(found.process_cpu, ", of one processor")], inPercent)}
+      {one("Memory", [["Machine", found.memory_used_bytes], ...own(found.process_memory_bytes)], sized, totals.memory)}
+      {one("Delay of the event loop", [["Longest in a minute", found.loop_delay_ms]], inMilliseconds)}
+      {one("GPUs: busy", gpuLines(found, "utilization_percent"), inPercent)}
+      {one("GPUs: memory", gpuLines(found, "memory_used_bytes"), sized)}
       {one(
         "Network",
         [
@@ -63,10 +67,16 @@ function Charts({ found, step, host }: { found: Found; step: number; host: Host 
         ],
         sizedRate,
       )}
-      {one("Disk", [["Disk", found.disk_used_bytes]], sized, sample?.disk_total_bytes)}
+      {one("Disk", [["Disk", found.disk_used_bytes]], sized, totals.disk)}
     </div>
   );
 }
+
+/** Of a process: its own part. */
+const own = (series: Series, of = ""): [string, Series][] => (series.length ? [[`This process${of}`, series]] : []);
+
+export const inMilliseconds = (value: number): string =>
+  `${value && value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
 const inPercent = (value: number): string => `${Math.round(value)}%`;
 

@@ -13,6 +13,7 @@ import { Models } from "./models";
 import { Orgs } from "./orgs";
 import { Overview } from "./overview";
 import { Plans } from "./plans";
+import { Reconciliation } from "./reconciliation";
 import { Security } from "./security";
 import { System } from "./system";
 import { Transfers } from "./transfers";
@@ -37,6 +38,7 @@ const VIEWS: View[] = [
   { path: "deployments", name: "Deployments", show: () => <Deployments />, group: "Your machines" },
   { path: "security", name: "Security", show: () => <Security />, group: "Operation" },
   { path: "audit", name: "Audit log", show: () => <Audit />, group: "Operation" },
+  { path: "reconciliation", name: "Reconciliation", show: () => <Reconciliation />, group: "Operation" },
   { path: "sessions", name: "Sessions", show: () => <Sessions />, group: "Operation" },
   { path: "system", name: "System", show: () => <System />, group: "Operation" },
 ];

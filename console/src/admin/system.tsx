@@ -1,4 +1,5 @@
 /** Whether everything works: health, books, database and the settings in force. */
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { asProblem, type Problem } from "../parts/api";
 import { Panel, Shown, useData } from "../parts/data";
@@ -12,10 +13,14 @@ import { type Answer, change } from "../parts/session";
 import { Nothing, Table } from "../parts/table";
 import { FilterTabs } from "../parts/tabs";
 import { When } from "../parts/times";
+import { Backups } from "./backups";
+import { Processes } from "./processes";
 
 const TABS: [string, string][] = [
   ["", "Health and books"],
+  ["processes", "Processes"],
   ["database", "Database"],
+  ["backups", "Backups"],
   ["settings", "Settings"],
 ];
 
@@ -25,10 +30,17 @@ export function System() {
     <>
       <Heading title="System" />
       <FilterTabs tabs={TABS} label="System" />
-      {tab === "database" ? <Database /> : tab === "settings" ? <Settings /> : <HealthAndBooks />}
+      {SECTIONS[tab ?? ""]?.() ?? <HealthAndBooks />}
     </>
   );
 }
+
+const SECTIONS: Record<string, () => ComponentChildren> = {
+  processes: () => <Processes />,
+  database: () => <Database />,
+  backups: () => <Backups />,
+  settings: () => <Settings />,
+};
 
 const HealthAndBooks = () => (
   <>

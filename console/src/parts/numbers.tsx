@@ -62,6 +62,8 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
   running: "good",
   seen: "good",
   ready: "good",
+  agrees: "good",
+  sound: "good",
   incomplete: "warn",
   unseen: "warn",
   cordoned: "warn",
@@ -82,6 +84,8 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
   half: "warn",
   cold: "warn",
   behind: "warn",
+  explained: "warn",
+  "not verified": "warn",
   revoked: "bad",
   locked: "bad",
   released: "warn",
@@ -94,6 +98,8 @@ const TONES: Record<string, "good" | "warn" | "bad"> = {
   open: "bad",
   high: "bad",
   critical: "bad",
+  differs: "bad",
+  "not sound": "bad",
 };
 
 /** A state as a word with a colour. The word alone says everything. */

@@ -19,5 +19,9 @@ async def moment(door: Door) -> str | None:
     return found
 
 
+async def backup(door: Door, digest: str) -> Json:
+    return await door.call("tollgate_backup", digest=digest)
+
+
 async def backups(door: Door, filters: dict[str, Any], page_size: int) -> Json:
     return await door.call("tollgate_backups", filters=filters, page_size=page_size)

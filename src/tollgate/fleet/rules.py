@@ -187,6 +187,9 @@ def host_summary(host: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "host_id": host["id"],
         "cpu_util_pct": sample.get("cpu_percent"),
+        "process_cpu_pct": sample.get("process_cpu_percent"),
+        "loop_delay_ms": sample.get("loop_delay_ms"),
+        "mem_source": sample.get("memory_source"),
         "load_avg_1m": sample.get("load_1m"),
         "mem_total_mb": _in(MEBIBYTE, sample.get("memory_total_bytes")),
         "mem_used_mb": _in(MEBIBYTE, sample.get("memory_used_bytes")),
@@ -243,6 +246,9 @@ SERIES: Final = {
     "disk_used_bytes": "disk_used_bytes",
     "network_received_bps": "network_received_bps",
     "network_sent_bps": "network_sent_bps",
+    "process_cpu": "process_cpu_percent",
+    "process_memory_bytes": "process_memory_bytes",
+    "loop_delay_ms": "loop_delay_ms",
 }
 
 

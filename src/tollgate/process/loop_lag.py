@@ -25,6 +25,7 @@ class LoopLag:
         self.times_blocked = 0
         self.seen: Mapping[str, Any] | None = None
         """The request and the code that block the loop, as the thread last saw them; None when it is not blocked."""
+        self._longest: float | None = None
         self._clock = clock
         self._limit = limit_seconds
         self._beat_at = 0.0
@@ -35,6 +36,7 @@ class LoopLag:
         """Watches the running loop during the block."""
         loop, thread_id = asyncio.get_running_loop(), threading.get_ident()
         self._beat_at = self._clock()
+        self._longest = 0.0
         beating = loop.call_later(self._limit, self._beat, loop)
         self._stopped.clear()
         looking = threading.Thread(target=self._look, args=(loop, thread_id), name="loop-lag", daemon=True)
@@ -46,12 +48,21 @@ class LoopLag:
             looking.join()
             beating.cancel()
 
+    def longest_ms(self) -> float | None:
+        """The longest delay of the loop that is not forgotten; None where the loop is not watched."""
+        return None if self._longest is None else round(self._longest * 1000, 1)
+
+    def forget(self) -> None:
+        if self._longest is not None:
+            self._longest = 0.0
+
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._stopped.is_set():
             return
         now = self._clock()
         late = now - self._beat_at - self._limit
         self._beat_at = now
+        self._longest = max(self._longest or 0.0, late)
         if late > self._limit or self.seen:
             self.times_blocked += 1
             log.info("loop_blocked", blocked_ms=round(late * 1000), **(self.seen or {}))

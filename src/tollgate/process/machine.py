@@ -5,12 +5,14 @@ import contextlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tollgate import __version__
 from tollgate.process.clock import Monotonic, now
+from tollgate.process.loop_lag import LoopLag
 
 CGROUP: Final = Path("/sys/fs/cgroup")
 PROC: Final = Path("/proc")
@@ -30,9 +32,11 @@ class Machine:
         kind: str,
         disk: Path = Path("/"),
         proc: Path = PROC,
+        lag: LoopLag | None = None,
     ) -> None:
         """`kind` is the kind of host: vercel, railway, heroku, lambda or server. `disk` is a folder on the disk that
         counts."""
+        self._lag = lag
         self.name = f"{environ.get('DYNO') or socket.gethostname()}:{os.getpid()}"
         self._function_mib = environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
         self._clock = clock
@@ -47,9 +51,11 @@ class Machine:
         return self._sampled_at is None or self._clock() - self._sampled_at >= SAMPLE_SECONDS
 
     def taken(self) -> dict[str, Any]:
-        """A sample for the database. Its rates are of the time since the one before."""
+        """A sample for the database. Its rates, and the delay of the loop, are of the time since the one before."""
         self._sampled_at = self._clock()
         made, counters = self._figures()
+        if self._lag:
+            self._lag.forget()
         self._before, before = counters, self._before
         return made | rates(before, counters)
 
@@ -75,7 +81,7 @@ class Machine:
 
     def _figures(self) -> tuple[dict[str, Any], "Counters"]:
         own = process_bytes(self._proc)
-        total, used = (int(self._function_mib) * MIB, own) if self._function_mib else memory_here(self._proc)
+        total, used, source = self._memory(own)
         disk_total, disk_used = disk_bytes(self._disk)
         made = {
             **self._what,
@@ -83,12 +89,23 @@ class Machine:
             "load_1m": load(),
             "memory_total_bytes": total,
             "memory_used_bytes": used,
+            "memory_source": source,
             "process_memory_bytes": own,
             "disk_total_bytes": disk_total,
             "disk_used_bytes": disk_used,
+            "loop_delay_ms": self._lag.longest_ms() if self._lag else None,
         }
         known = {name: value for name, value in made.items() if value is not None}
         return known, counters_here(self._proc, self._clock())
+
+    def _memory(self, own: int | None) -> tuple[int | None, int | None, str | None]:
+        """The limit, what is used of it, and whose limit it is: the function's, the container's or the machine's."""
+        if self._function_mib:
+            return int(self._function_mib) * MIB, own, "function"
+        total, used = memory_here(self._proc)
+        if total is None:
+            return total, used, None
+        return total, used, "container" if total == memory_of_cgroup()[0] else "machine"
 
 
 def memory_here(proc: Path = PROC) -> tuple[int | None, int | None]:
@@ -128,7 +145,7 @@ def process_bytes(proc: Path = PROC) -> int | None:
 def counters_here(proc: Path, at: float) -> "Counters":
     busy, idle = _processor_seconds(_text(proc / "stat"))
     received, sent = _network_bytes(_text(proc / "net/dev").splitlines()[2:])
-    return Counters(busy, idle, received, sent, at)
+    return Counters(busy, idle, received, sent, at, time.process_time())
 
 
 def is_container(proc: Path = PROC) -> bool:
@@ -176,19 +193,22 @@ class Counters(NamedTuple):
     received: float | None
     sent: float | None
     at: float = 0.0
+    own_seconds: float | None = None
 
 
 def rates(before: Counters | None, now: Counters) -> dict[str, Any]:
     """What two readings say of the time between them."""
     seconds = now.at - before.at if before else 0.0
-    nothing = {"cpu_percent": None, "network_received_bps": None, "network_sent_bps": None}
+    nothing = dict.fromkeys(("cpu_percent", "process_cpu_percent", "network_received_bps", "network_sent_bps"))
     if before is None or seconds <= 0:
         return nothing
     busy, idle = _grown(before.busy_seconds, now.busy_seconds), _grown(before.idle_seconds, now.idle_seconds)
     received, sent = _grown(before.received, now.received), _grown(before.sent, now.sent)
     whole = (busy or 0) + (idle or 0)
+    own = _grown(before.own_seconds, now.own_seconds)
     return {
         "cpu_percent": round(100 * busy / whole, 1) if busy is not None and whole else None,
+        "process_cpu_percent": None if own is None else round(100 * own / seconds, 1),
         "network_received_bps": None if received is None else int(received * 8 / seconds),
         "network_sent_bps": None if sent is None else int(sent * 8 / seconds),
     }

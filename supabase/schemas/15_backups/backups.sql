@@ -34,14 +34,16 @@ declare
   given tollgate.backups := jsonb_populate_record(null::tollgate.backups, backup);
 begin
   insert into tollgate.backups as b (
-    digest, file, bytes, created_at, made_here, as_of, schema_version, verified_at, is_sound, faults
+    digest, file, bytes, created_at, made_here, as_of, schema_version, verified_at, is_sound, faults, counts
   )
   values (
-    given.digest, given.file, given.bytes, now(), false, given.as_of, given.schema_version, now(), given.is_sound, given.faults
+    given.digest, given.file, given.bytes, now(), false, given.as_of, given.schema_version, now(), given.is_sound, given.faults,
+    given.counts
   )
   on conflict on constraint backups_pkey do update set
     file = excluded.file, as_of = coalesce(excluded.as_of, b.as_of), schema_version = excluded.schema_version,
-    verified_at = excluded.verified_at, is_sound = excluded.is_sound, faults = excluded.faults;
+    verified_at = excluded.verified_at, is_sound = excluded.is_sound, faults = excluded.faults,
+    counts = excluded.counts;
   perform tollgate.record(actor, 'backup.verified', null, given.digest, jsonb_build_object(
     'file', given.file, 'is_sound', given.is_sound
   ));
@@ -50,7 +52,7 @@ end
 $$;
 
 comment on function public.tollgate_note_verification(jsonb, jsonb) is
-  'Notes what the verification of a backup found: digest, file, bytes, as_of, schema_version, is_sound, faults. The backup need not have been created here. For admins. Refuses: as recognise(). Locks the row of the backup.';
+  'Notes what the verification of a backup found: digest, file, bytes, as_of, schema_version, is_sound, faults, counts. The backup need not have been created here. For admins. Refuses: as recognise(). Locks the row of the backup.';
 
 select tollgate.expose('public.tollgate_note_verification(jsonb, jsonb)');
 
@@ -98,6 +100,29 @@ comment on function public.tollgate_backups(jsonb, jsonb, integer) is
   'Backups. `filters`: is_sound, sort (created_at), cursor, offset. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_backups(jsonb, jsonb, integer)');
+
+
+create function public.tollgate_backup(caller jsonb, digest text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller := tollgate.recognise(caller, 'admin');
+  found_one tollgate.backups;
+begin
+  select b.* into found_one from tollgate.backups b where b.digest = tollgate_backup.digest;
+  if not found then
+    perform tollgate.refuse_missing('backup', digest);
+  end if;
+  return tollgate.backup_shown(found_one) || jsonb_build_object('caller', tollgate.identity(actor));
+end
+$$;
+
+comment on function public.tollgate_backup(jsonb, text) is
+  'One backup. For admins. Refuses: as recognise(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_backup(jsonb, text)');
 
 
 create function tollgate.newest_moment() returns timestamptz

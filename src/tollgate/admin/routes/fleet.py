@@ -152,6 +152,7 @@ def _seen(found: Mapping[str, Any], machine: Machine) -> ProcessSeen:
         figures=_figures(found),
         version=sample.get("version"),
         started_at=sample.get("started_at"),
+        kind=sample.get("kind"),
     )
 
 

@@ -12,6 +12,12 @@ class BackupQuery(PageQuery):
     sort: Literal["created_at:desc", "created_at:asc"] = "created_at:desc"
 
 
+class BackupCounts(BaseModel):
+    orgs: int
+    transfers: int
+    requests: int
+
+
 class BackupFile(BaseModel):
     digest: str = Field(description="SHA-256 of the file.")
     file: str = Field(examples=["tollgate-20261130T033000Z.dump"])
@@ -23,3 +29,6 @@ class BackupFile(BaseModel):
     verified_at: Moment | None
     is_sound: bool | None = Field(description="Whether its last verification found nothing; null before one.")
     faults: list[str] = Field(description="What its last verification found.")
+    counts: BackupCounts | None = Field(
+        description="What it has, as its last verification counted; null before one, and where it could not be read."
+    )

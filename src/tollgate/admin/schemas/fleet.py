@@ -1,6 +1,6 @@
 """The figures of hosts, of processes of Tollgate, and of machines that a Prometheus watches."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -78,6 +78,13 @@ class HostSummary(BaseModel):
     process: str | None = Field(None, description="The process of Tollgate that the figures are from.")
     instance: str | None = Field(None, description="The machine in Prometheus that the figures are from.")
     process_mem_mb: float | None = Field(None, description="What the process itself has in memory.")
+    process_cpu_pct: float | None = Field(None, description="What the process itself uses, of one processor.")
+    loop_delay_ms: float | None = Field(
+        None, description="The longest time for which its event loop was kept from running, since the sample before."
+    )
+    mem_source: Literal["function", "container", "machine"] | None = Field(
+        None, description="Whose memory `mem_total_mb` is. Of a process."
+    )
     reason: str | None = Field(None, description="Why no figures are known.")
     cpu_util_pct: float | None
     load_avg_1m: float | None
@@ -114,6 +121,9 @@ class HostTrends(BaseModel):
     disk_used_bytes: list[TrendPoint]
     network_received_bps: list[TrendPoint]
     network_sent_bps: list[TrendPoint]
+    process_cpu: list[TrendPoint] = Field(description="Percent of one processor. Of a process, as the next two.")
+    process_memory_bytes: list[TrendPoint]
+    loop_delay_ms: list[TrendPoint]
     gpus: list[GpuTrends]
 
 
@@ -145,6 +155,7 @@ class ProcessSeen(BaseModel):
     figures: HostSummary
     version: str | None
     started_at: Moment | None
+    kind: str | None = Field(description="Of its host: vercel, railway, heroku, lambda or server.")
 
 
 class Processes(BaseModel):

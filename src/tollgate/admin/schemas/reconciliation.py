@@ -1,9 +1,9 @@
 """Reconciled days, their models and causes."""
 
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tollgate.reconciliation.rules import CAUSES, Verdict
 from tollgate.web.schemas import Amounts, Moment, PageQuery
@@ -50,12 +50,18 @@ class DifferenceCause(Amounts):
     cause: str = Field(
         description=" ".join(f"{name}: {meaning}" for name, meaning in CAUSES.items()), examples=["estimated"]
     )
+    meaning: str = Field(description="The cause in a sentence.")
     requests: int
     least_nanos: int = Field(description="The least that these requests may add to the difference.")
     least_credits: str
     most_nanos: int = Field(description="The most that they may add to it.")
     most_credits: str
     examples: list[DoubtfulRequest] = Field(description="The dearest of the requests, at most 20.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_meaning(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"meaning": CAUSES.get(found["cause"], "")}
 
 
 class ReconciledModel(Amounts):
