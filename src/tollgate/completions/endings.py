@@ -190,10 +190,10 @@ def _at_the_fee(tally: Tally, grant: Grant) -> Ending:
     except credits.Nonsense:
         usage = None
     if usage is None:
-        said = max(tally.events - (tally.failure is not None), tally.said_tokens)
-        if said <= 0 and tally.ending != "complete":
+        said = _said(tally, grant)
+        if not said and tally.ending != "complete":
             return RELEASED
-        usage = credits.Usage(grant.prompt_tokens, max(0, said), None)
+        usage = credits.Usage(grant.prompt_tokens, said, None)
     return _fee(grant, usage)
 
 
@@ -249,13 +249,19 @@ def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str 
         if grant.units is not None and not generation_id and tally.ending == "complete":
             return _at_the_most(grant)
         return UNSETTLED if generation_id or not tally.failure else RELEASED
-    said = max(tally.events - (tally.failure is not None), tally.said_tokens)
-    if said <= 0 and tally.ending != "complete":
+    said = _said(tally, grant)
+    if not said and tally.ending != "complete":
         return RELEASED
     if grant.units is not None:
         made = tally.images * IMAGE_TOKENS or tally.said_tokens
         return _estimated(route, grant, completion_tokens=made, units=delivered(grant.units, tally.usage, tally.images))
-    return _estimated(route, grant, completion_tokens=max(0, said))
+    return _estimated(route, grant, completion_tokens=said)
+
+
+def _said(tally: Tally, grant: Grant) -> int:
+    """The output tokens by the events and texts that came: at least what the server counts, within what was held."""
+    said = max(0, tally.events - (tally.failure is not None), tally.said_tokens)
+    return said if grant.output_tokens is None else min(said, grant.output_tokens)
 
 
 def _at_the_most(grant: Grant) -> Ending:

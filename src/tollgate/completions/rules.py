@@ -77,6 +77,8 @@ class Grant(NamedTuple):
     """The most that prompt and output may be together; None where that is not known."""
     bound: int | None = None
     """The output bound to send upstream, where the body's own is not enough."""
+    output_tokens: int | None = None
+    """The most that all answers together may be; None where nothing bounds them."""
     openrouter_models: tuple[str, ...] = ()
     search_off: bool = False
     reserved_tokens: int = 0
