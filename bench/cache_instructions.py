@@ -10,6 +10,7 @@ it. Ends with 1 where they are more than 1 %. Instructions do not depend on the 
 import argparse
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -48,9 +49,9 @@ def main() -> int:
         }  # fmt: skip
         asyncio.run(migrations.migrate(url))
         command = [sys.executable, "-m", "tollgate", "seed-key", KEY]
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, env={**os.environ, **environment}, check=True, stdout=subprocess.DEVNULL)
         asyncio.run(enrich(url))
-        with running([*sandbox, "--log-level", "error"], environment):
+        with running([*sandbox, "--log-level", "error"], {**os.environ, **environment}):
             wait_for(f"http://127.0.0.1:{upstream}/sandbox/ledger")
             seen = asyncio.run(counted(environment, options.requests))
     own = sum(count for (code, line), count in seen.items() if is_of_the_cache(code, line))

@@ -166,6 +166,10 @@ def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None
         usage = _usage(tally, route, grant)
         if usage is None:
             return _without_usage(tally, route, grant, generation_id)
+        if tally.is_guessed:
+            return _estimated(
+                route, grant, completion_tokens=usage.completion_tokens, prompt_tokens=usage.prompt_tokens
+            )
         return billed(
             credits.bill(
                 usage,
@@ -260,8 +264,11 @@ def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str 
 
 def _said(tally: Tally, grant: Grant) -> int:
     """The output tokens by the events and texts that came: at least what the server counts, within what was held."""
-    said = max(0, tally.events - (tally.failure is not None), tally.said_tokens)
-    return said if grant.output_tokens is None else min(said, grant.output_tokens)
+    return _held(max(0, tally.events - (tally.failure is not None), tally.said_tokens), grant)
+
+
+def _held(tokens: int, grant: Grant) -> int:
+    return tokens if grant.output_tokens is None else min(tokens, grant.output_tokens)
 
 
 def _at_the_most(grant: Grant) -> Ending:
@@ -270,9 +277,12 @@ def _at_the_most(grant: Grant) -> Ending:
     return billed(bill)._replace(basis="no_usage")
 
 
-def _estimated(route: Route, grant: Grant, *, completion_tokens: int, units: Units | None = None) -> Ending:
-    """The most that the prompt may be, and at least what was said, within the hold."""
-    counted = credits.Usage(_prompt_tokens(grant, units), completion_tokens, None, units)
+def _estimated(
+    route: Route, grant: Grant, *, completion_tokens: int, prompt_tokens: int | None = None, units: Units | None = None
+) -> Ending:
+    """The prompt as it is stated, or the most that it may be, and at least what was said, within the hold."""
+    read = _prompt_tokens(grant, units) if prompt_tokens is None else prompt_tokens
+    counted = credits.Usage(read, _held(completion_tokens, grant), None, units)
     cost = credits.at_listed_price(counted, route.price or grant.price)
     charge = min(credits.charge_for(cost, grant.markup_ppm), grant.hold_nanos)
     bill = credits.Bill(min(int(cost), grant.hold_nanos), charge, estimated=True)

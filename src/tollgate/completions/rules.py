@@ -162,6 +162,11 @@ def is_own(route: Route) -> bool:
     return route.upstream.id not in (OPENROUTER, SANDBOX)
 
 
+def states_choices_apart(route: Route) -> bool:
+    """llama.cpp's server: each choice of a stream has a usage of its own, and a plain answer has the first one's."""
+    return route.upstream.dialect == "llamacpp"
+
+
 def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:
     """A model that can output images may do so without being asked."""
     if asked.output_images or not any(map(_outputs_images, models)):
