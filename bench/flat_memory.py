@@ -147,6 +147,24 @@ async def measured(what: str, pid: int, total: int, call: object) -> bool:
     return flat
 
 
+def forget_peak(pid: int) -> None:
+    """From now on, `peak` is the most since now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def resident(pid: int) -> float:
+    return _stated(pid, "VmRSS")
+
+
+def peak(pid: int) -> float:
+    return _stated(pid, "VmHWM")
+
+
+def _stated(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
+
+
 def megabytes(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024

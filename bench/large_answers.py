@@ -2,8 +2,8 @@
 
     python bench/large_answers.py [--megabytes 50] [--at-once 4]
 
-Starts what `flat_memory.py` starts. Prints the most that the server's memory grew by (its proportional share, in MB)
-while the answers passed, and ends with 1 when it was 2 MB or more for each.
+Starts what `flat_memory.py` starts. Prints by how much the peak of the server's resident memory was above its memory
+before the answers, in MB, and ends with 1 when it was 2 MB or more for each.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from flat_memory import KEY, megabytes, server
+from flat_memory import KEY, forget_peak, peak, resident, server
 
 MOST = 2.0
 """MB for each answer."""
@@ -38,23 +38,15 @@ def main() -> int:
 
 
 async def passed(pid: int, port: int, size: int, at_once: int, *, rest: float) -> bool:
-    before = megabytes(pid)
-    seen = [before]
-    watching = asyncio.create_task(watched(pid, seen))
+    forget_peak(pid)
+    before = resident(pid)
     async with asyncio.TaskGroup() as group:
         reads = [group.create_task(read(port, size, rest)) for _ in range(at_once)]
-    watching.cancel()
     if any(task.result() < size * 1_000_000 for task in reads):
         raise RuntimeError("an answer is too short")
-    grown = max(seen) - before
+    grown = peak(pid) - before
     print(f"{at_once} x {size} MB, {'slowly' if rest else 'fast'}: {before:.1f} MB and {grown:.1f} more", flush=True)
     return grown < MOST * at_once
-
-
-async def watched(pid: int, seen: list[float]) -> None:
-    while True:
-        seen.append(megabytes(pid))
-        await asyncio.sleep(0.02)
 
 
 async def read(port: int, size: int, rest: float) -> int:

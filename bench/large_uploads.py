@@ -2,8 +2,8 @@
 
     python bench/large_uploads.py [--megabytes 25] [--at-once 4]
 
-Starts what `flat_memory.py` starts. Prints the most that the server's memory grew by (its proportional share, in MB)
-while the uploads passed, and ends with 1 when it was 2 MB or more for each.
+Starts what `flat_memory.py` starts. Prints by how much the peak of the server's resident memory was above its memory
+before the uploads, in MB, and ends with 1 when it was 2 MB or more for each.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from flat_memory import KEY, megabytes, server
-from large_answers import MOST, REST_SECONDS, WINDOW, watched
+from flat_memory import KEY, forget_peak, peak, resident, server
+from large_answers import MOST, REST_SECONDS, WINDOW
 
 PIECE = 64 * 1024
 MEGABYTE = 1024 * 1024
@@ -40,14 +40,12 @@ def main() -> int:
 
 
 async def passed(pid: int, port: int, size: int, at_once: int, *, rest: float) -> bool:
-    before = megabytes(pid)
-    seen = [before]
-    watching = asyncio.create_task(watched(pid, seen))
+    forget_peak(pid)
+    before = resident(pid)
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(send(port, size, rest))
-    watching.cancel()
-    grown = max(seen) - before
+    grown = peak(pid) - before
     print(f"{at_once} x {size} MB, {'slowly' if rest else 'fast'}: {before:.1f} MB and {grown:.1f} more", flush=True)
     return grown < MOST * at_once
 

@@ -83,6 +83,31 @@ class Proof:
         seen = not asked or shown[-1]["completion_tokens"] == row["completion_tokens"]
         self._tell(name, whole and agrees and seen and not row["estimated"], answer, row)
 
+    async def choices(self, *, apart: bool) -> None:
+        """Of a stream, the usages of all choices together. llama.cpp states each apart, and in a plain answer that of
+        the first, so the charge is more."""
+        options = {"stream_options": {"include_usage": True}}
+        answer = await self._client.post("/v1/chat/completions", json=self._chat(n=2, stream=True, **options))
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        usages = [event["usage"] for event in events if event.get("usage")]
+        row = await self._settled()
+        made = sum(usage["completion_tokens"] for usage in usages)
+        agrees = row["charge_nanos"] == charge(usages[-1]["prompt_tokens"], made) and not row["estimated"]
+        self._tell("stream, two choices", agrees and len(usages) == (2 if apart else 1), answer, row)
+        if apart:
+            await self._first_choice_apart()
+        else:
+            await self.plain("chat, two choices", n=2)
+
+    async def _first_choice_apart(self) -> None:
+        answer = await self._client.post("/v1/chat/completions", json=self._chat(n=2))
+        row = await self._row()
+        first = answer.json()["usage"]
+        enough = (
+            row["completion_tokens"] > first["completion_tokens"] and row["prompt_tokens"] == first["prompt_tokens"]
+        )
+        self._tell("chat, two choices", enough and row["estimated"], answer, row)
+
     async def cut(self) -> None:
         """Charged by the server's own counts so far where it tells them, else by an estimate that is no lower."""
         body = self._chat(stream=True, max_tokens=1500)
@@ -207,7 +232,7 @@ async def prove(address: str, chosen: Settings, options: argparse.Namespace) -> 
     async with httpx.AsyncClient(base_url=address, headers=headers, timeout=120) as client:
         proof = Proof(client, database, options.model)
         await proof.plain("chat")
-        await proof.plain("chat, two choices", n=2)
+        await proof.choices(apart=options.dialect == "llamacpp")
         await proof.plain("chat, newer name of the bound", max_tokens=None, max_completion_tokens=16)
         await proof.plain("chat, open bound", max_tokens=None, stop=[" "])
         await proof.completion()

@@ -106,6 +106,24 @@ def test_what_serves_a_request_is_part_of_its_key() -> None:
     assert all(len(key) == 64 for key in keys)
 
 
+CALLS = st.fixed_dictionaries(
+    {
+        "request": DOCUMENTS.map(rules.digest),
+        "ask": st.sampled_from([ask(), ask("messages")]),
+        "environment": st.sampled_from(["live", "test"]),
+        "routes": st.lists(
+            st.sampled_from([ROUTE, ROUTE._replace(model="n"), ROUTE._replace(model="m, n")]), max_size=2
+        ),
+        "headers": st.sampled_from([{}, {"x-tollgate-usage": "true"}, {"x-tollgate-usage": "None"}]),
+    }
+)
+
+
+@given(CALLS, CALLS)
+def test_two_calls_have_the_same_key_only_if_all_that_decides_the_answer_is_the_same(one: Any, other: Any) -> None:
+    assert (rules.key("p" * 32, **one) == rules.key("p" * 32, **other)) == (one == other)
+
+
 @pytest.mark.parametrize(
     ("header", "wish"),
     [

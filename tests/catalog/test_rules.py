@@ -361,7 +361,7 @@ def test_a_model_of_ours_is_shown_in_the_same_shape() -> None:
     assert (shown["id"], shown["name"], shown["owned_by"]) == ("ours/small", "Small", "ours")
     assert shown["pricing"] == {"prompt": "0.0000011", "completion": "0.0000022"}
     assert shown["top_provider"] == {"context_length": 8192, "max_completion_tokens": 1024, "is_moderated": False}
-    assert shown["architecture"] == {"tokenizer": "Qwen"}
+    assert shown["architecture"] == entries.DEFAULT_LISTING["architecture"] | {"tokenizer": "Qwen"}
 
 
 @pytest.mark.parametrize(("name", "owner"), [("a/b", "a"), ("~a/b-latest", "a"), ("small", "self-hosted")])
@@ -516,6 +516,32 @@ def test_a_model_tells_its_endpoints(dialect: str, translated: tuple[str, ...], 
     assert all(f"/v1/{name}" not in shown for name in (*missing, "embeddings"))
     counts = "passed" if dialect in ("vllm", "anthropic") else "estimated"
     assert shown["/v1/messages/count_tokens"] == counts
+
+
+@pytest.mark.parametrize(
+    ("output", "dialect", "served"),
+    [
+        ("embeddings", "llamacpp", ["/v1/embeddings"]),
+        ("rerank", "vllm", ["/v1/rerank"]),
+        ("moderation", "openai", ["/v1/moderations"]),
+        ("transcription", "openai", ["/v1/audio/transcriptions", "/v1/audio/translations"]),
+        ("moderation", "vllm", []),
+    ],
+)
+def test_a_model_of_our_own_server_tells_the_endpoints_of_what_it_puts_out(
+    output: str, dialect: str, served: list[str]
+) -> None:
+    route = A_ROUTE | {"listing": {"architecture": {"output_modalities": [output]}}}
+    model = find(index(ours=entries.hosted([route], [AN_UPSTREAM | {"dialect": dialect}])), "ours/small")
+    assert rules.endpoints_of(model) == [{"path": path, "served": "passed"} for path in served]
+    assert model.listing["architecture"]["modality"] == f"text->{output}"
+
+
+@pytest.mark.parametrize("written", ["text", None, {"output_modalities": "text"}, {"input_modalities": [1]}])
+def test_an_architecture_that_was_written_by_hand_breaks_nothing(written: Any) -> None:
+    route = A_ROUTE | {"listing": {"architecture": written}}
+    shown = rules.shown(find(index(ours=entries.hosted([route], [AN_UPSTREAM])), "ours/small"), 0)
+    assert shown["architecture"].keys() == entries.DEFAULT_LISTING["architecture"].keys()
 
 
 def test_a_model_of_embeddings_is_served_there_alone() -> None:

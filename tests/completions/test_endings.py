@@ -11,9 +11,11 @@ import asyncpg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from tollgate.completions import endings, late_endings
 from tollgate.completions.endings import Ending
+from tollgate.completions.own_keys import NO_KEYS, OrgKeys
 from tollgate.completions.rules import Grant
 from tollgate.core import strict_json
 from tollgate.core.errors import (
@@ -90,9 +92,11 @@ def drawn(draw: st.DrawFn) -> Ending:
     return ended(draw(tallies()), draw(routes), draw(st.integers(0, 10**12)), draw(st.integers(0, 10**7)))
 
 
-def ended(tally: Tally, route: Route = THERE, hold_nanos: int = HOLD, markup_ppm: int = 0, events: int = 3) -> Ending:
+def ended(
+    tally: Tally, route: Route = THERE, hold_nanos: int = HOLD, markup_ppm: int = 0, events: int = 3, **more: Any
+) -> Ending:
     tally.events = events
-    granted = Grant("org_1", (), PRICE, hold_nanos, markup_ppm, prompt_tokens=10, context_tokens=100_000)
+    granted = Grant("org_1", (), PRICE, hold_nanos, markup_ppm, prompt_tokens=10, context_tokens=100_000, **more)
     return endings.of_answer(tally, route, granted, tally.generation_id)
 
 
@@ -343,6 +347,16 @@ def test_a_servers_failure_is_not_counted_among_what_it_said() -> None:
     failed = ended(tally, HERE, events=4)
     assert cut.estimated
     assert failed.charge_nanos == cut.charge_nanos
+
+
+@pytest.mark.parametrize("keys", [NO_KEYS, OrgKeys({OURS.id: SecretStr("sk-theirs")}, 1)], ids=["ours", "the org's"])
+def test_an_estimate_has_no_more_output_than_was_held_for(keys: OrgKeys) -> None:
+    """Texts are counted high, and a server cannot have said more than it was allowed to."""
+    tally = Tally(counts=True)
+    tally.see(written({"choices": [{"delta": {"content": "東京" * 40}}]}))
+    assert tally.said_tokens > 64
+    assert ended(tally, HERE, output_tokens=64, org_keys=keys).completion_tokens == 64
+    assert ended(tally, HERE, output_tokens=1_000, org_keys=keys).completion_tokens == tally.said_tokens
 
 
 CUT_IN_TIME = UpstreamCut(upstream=OPENROUTER, generation_id="gen-1")

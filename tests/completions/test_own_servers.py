@@ -227,6 +227,30 @@ async def test_a_whole_answer_without_usage_is_paid_for_all_its_text(shared_data
     assert row["charge_nanos"] == (row["prompt_tokens"] + row["completion_tokens"]) * PRICE
 
 
+LLAMACPPS = [
+    event(choices=[{"index": index, "delta": {"content": text}, "finish_reason": "stop"}], usage=usage(tokens))
+    for index, text, tokens in ((1, "One.", 2), (0, "One and two.", 4))
+]
+
+
+async def test_each_choice_of_llamacpp_is_charged(shared_database: str) -> None:
+    """In a stream by its own usage, and in a plain answer by the first one's."""
+    texts = ["".join(WORDS)] * 3
+    choices = [
+        {"index": place, "message": {"content": text}, "finish_reason": "stop"} for place, text in enumerate(texts)
+    ]
+    whole = json.dumps({"id": "chatcmpl-1", "choices": choices, "usage": usage(len(WORDS) + 1)}).encode()
+    async with own_server(shared_database, "llamacpp", streamed(*LLAMACPPS, DONE), answer(whole)) as given:
+        stage, _, one, body = given
+        await stage.post(one, {**body, "n": 2})
+        row = await ended(stage, one)
+        assert (row["charge_nanos"], row["estimated"]) == ((PROMPT_TOKENS + 6) * PRICE, False)
+        other = await stage.customer()
+        await stage.post(other, {**body, "n": 3, "stream": False})
+        row = await ended(stage, other)
+        assert (row["charge_nanos"], row["estimated"]) == ((PROMPT_TOKENS + 3 * (len(WORDS) + 1)) * PRICE, True)
+
+
 def typed(path: str, *, ends: bool) -> list[bytes]:
     """What servers of ours stream on this path: no id that could be looked up, and the usage in the last event."""
     counted = {"input_tokens": PROMPT_TOKENS, "output_tokens": len(WORDS) + 1}

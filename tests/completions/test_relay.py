@@ -1,13 +1,23 @@
 """What leaves of a stream, and when: nothing is lost, nothing overtakes, and what must wait does."""
 
+import contextlib
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Message
 
 from tollgate.completions.answer_forms import DONE
+from tollgate.completions.bytes_answer import BLOCK_BYTES, BytesAnswer
 from tollgate.completions.charge_shown import UNKNOWN, Amounts, in_answer, with_charge
+from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.relay import Relay
 from tollgate.core.sse import Event, Tally
+from tollgate.upstreams.attempts.reply import Reply
 
 COMMENT = b": processing\n\n"
 TEXT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
@@ -150,3 +160,34 @@ def test_a_usage_without_a_cost_waits_for_nothing() -> None:
 def test_a_usage_states_the_amounts_it_may_where_it_stated_a_cost(usage: str, amounts: Amounts, shown: str) -> None:
     answer = '{"x": "cost", "usage":%s }'
     assert in_answer((answer % usage).encode(), amounts).decode() == answer % shown
+
+
+class Sound(Reply):
+    """A reply of which much has come before it is read."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.headers = {}
+        self._left = iter(pieces)
+
+    async def piece(self) -> bytes:
+        return next(self._left, b"")
+
+    def in_time(self) -> Any:
+        return contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("pieces", [[bytes(range(256)) * 2000, b"end"], [b"a", b"b"], [bytes(BLOCK_BYTES + 1)]])
+async def test_sound_is_written_in_small_blocks_however_much_has_come(pieces: list[bytes]) -> None:
+    sent: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    of_call = {"limit_headers": {}, "own_headers": {}, "idempotency_key": None, "clock": monotonic, "failure": None}
+    of_answer = {"tally": Tally(), "note_generation": lambda note: None, "first_token_ms": 1, "answer": None}
+    answer = BytesAnswer(cast("PaidCall", SimpleNamespace(**of_call, **of_answer)), AsyncMock(), AsyncMock(), send)
+    await answer.relay(Sound(*pieces))
+    before = b"".join(sent)
+    await answer.finish(None)
+    assert (b"".join(sent), before) == (b"".join(pieces), b"".join(pieces)[:-1])
+    assert max(map(len, sent)) <= BLOCK_BYTES

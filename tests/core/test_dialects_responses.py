@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from core import open_responses
 from core.chat_answers import answered, answers, calling, chunk, chunks, said
 from core.test_dialects import ASKED, NOW, plain, streamed
 from tollgate.core.dialects import in_event, responses, written
@@ -22,6 +23,21 @@ CALL = {"type": "function_call", "call_id": "call_0", "name": "look", "arguments
 OUTPUT = {"type": "function_call_output", "call_id": "call_0", "output": "Blue."}
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": True}
 LISTEN = {"type": "function", "name": "listen", "description": "Listens.", "parameters": None, "strict": None}
+
+
+TWO_CALLS = [calling(0), calling(1, arguments='{"at":"sea"}')]
+SAID = answered("tool_calls", reasoning="Hm", content="I look.", tool_calls=TWO_CALLS)
+CHUNKS = [
+    chunk(reasoning="H"),
+    chunk(reasoning="m"),
+    chunk(content="I "),
+    chunk(content="look."),
+    chunk(**said(0, calling(0), '{"at"', first=True)),
+    chunk(**said(1, calling(1), '{"at":"s', first=True)),
+    chunk(**said(0, calling(0), ':"sky"}', first=False)),
+    chunk(**said(1, calling(1), 'ea"}', first=False)),
+    chunk("tool_calls") | {"usage": SAID["usage"]},
+]
 
 
 def sent(*items: Object) -> list[Object]:
@@ -224,116 +240,51 @@ def test_an_answer_repeats_what_was_asked() -> None:
     }
 
 
-RESPONSE = {
-    *(
-        "id",
-        "object",
-        "created_at",
-        "completed_at",
-        "status",
-        "incomplete_details",
-        "error",
-        "model",
-        "output",
-        "usage",
-    ),
-    *("previous_response_id", "instructions", "tools", "tool_choice", "parallel_tool_calls", "max_tool_calls", "text"),
-    *("truncation", "top_p", "presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "reasoning"),
-    *("max_output_tokens", "store", "background", "service_tier", "metadata", "safety_identifier", "prompt_cache_key"),
-    "usage",
-}
-"""What the Open Responses specification requires of each object, and of each event beside its type and number."""
-ITEM: dict[str, set[str]] = {
-    "message": {"id", "status", "role", "content"},
-    "function_call": {"id", "call_id", "name", "arguments", "status"},
-    "reasoning": {"id", "summary"},
-}
-PART = {
-    "output_text": {"text", "annotations"},
-    "refusal": {"refusal"},
-    "summary_text": {"text"},
-}
-_OF_RESPONSE, _OF_ITEM = {"response"}, {"output_index", "item"}
-_IN_CONTENT, _IN_SUMMARY = {"item_id", "output_index", "content_index"}, {"item_id", "output_index", "summary_index"}
-EVENT = {
-    **dict.fromkeys(("response.created", "response.in_progress", "response.completed"), _OF_RESPONSE),
-    **dict.fromkeys(("response.incomplete", "response.failed"), _OF_RESPONSE),
-    **dict.fromkeys(("response.output_item.added", "response.output_item.done"), _OF_ITEM),
-    **dict.fromkeys(("response.content_part.added", "response.content_part.done"), _IN_CONTENT | {"part"}),
-    **dict.fromkeys(
-        ("response.reasoning_summary_part.added", "response.reasoning_summary_part.done"), _IN_SUMMARY | {"part"}
-    ),
-    "response.output_text.delta": _IN_CONTENT | {"delta"},
-    "response.output_text.done": _IN_CONTENT | {"text"},
-    "response.refusal.delta": _IN_CONTENT | {"delta"},
-    "response.refusal.done": _IN_CONTENT | {"refusal"},
-    "response.reasoning_summary_text.delta": _IN_SUMMARY | {"delta"},
-    "response.reasoning_summary_text.done": _IN_SUMMARY | {"text"},
-    "response.function_call_arguments.delta": {"item_id", "output_index", "delta"},
-    "response.function_call_arguments.done": {"item_id", "output_index", "arguments"},
-    "error": {"error"},
-}
-BETWEEN = {
-    "reasoning": ("reasoning_summary_part.added", "reasoning_summary_text", "reasoning_summary_part.done"),
-    "output_text": ("content_part.added", "output_text", "content_part.done"),
-    "refusal": ("content_part.added", "refusal", "content_part.done"),
-    "function_call": ("", "function_call_arguments", ""),
-}
-"""The events between those of an item: before its deltas, the deltas and their end, and after them."""
-
-
-def is_as_specified(events: list[Object]) -> None:
-    """Every member that is required, numbers without a gap, and items one after the other, each with its own events."""
-    assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    for event in events:
-        assert EVENT[event["type"]] <= event.keys(), event["type"]
-        for one in (event[name] for name in ("item", "part") if name in event):
-            assert (ITEM | PART)[one["type"]] <= one.keys()
-        assert event.keys().isdisjoint({"response"}) or event["response"].keys() >= RESPONSE
-    kinds = [event["type"] for event in events]
-    assert kinds[:2] == ["response.created", "response.in_progress"]
-    whole, rest = events[-1]["response"], events[2:-1]
-    for index, item in enumerate(whole["output"]):
-        of_item = [event for event in rest if event.get("output_index") == index]
-        assert rest[: len(of_item)] == of_item
-        rest = rest[len(of_item) :]
-        is_item(item, of_item)
-    assert rest == []
-
-
-def is_item(item: Object, events: list[Object]) -> None:
-    kind = item["content"][0]["type"] if item["type"] == "message" else item["type"]
-    before, within, after = BETWEEN[kind]
-    added, *inner, done = events
-    assert added["type"] == "response.output_item.added"
-    assert added["item"]["status"] == "in_progress"
-    assert done["type"] == "response.output_item.done"
-    assert done["item"] == item
-    deltas = "".join(event["delta"] for event in inner if event["type"] == f"response.{within}.delta")
-    assert deltas in (item.get("arguments"), *(text for part in _parts(item) for text in part.values()))
-    kinds = [event["type"] for event in inner if not event["type"].endswith(".delta")]
-    assert kinds == [f"response.{name}" for name in (before, f"{within}.done", after) if name]
-    assert all(event["item_id"] == item["id"] for event in inner)
-
-
-def _parts(item: Object) -> list[Object]:
-    parts = item.get("content") or item.get("summary") or []
-    return [{name: text for name, text in part.items() if name in ("text", "refusal")} for part in parts]
-
-
 @given(data=st.data())
 def test_every_stream_is_as_the_specification_says(data: st.DataObject) -> None:
-    is_as_specified(streamed("responses", data.draw(chunks(data.draw(answers())))))
+    open_responses.is_stream(streamed("responses", data.draw(chunks(data.draw(answers())))))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"tools": [LOOK, {"type": "function", "name": "listen"}], "parallel_tool_calls": False, "max_tool_calls": 3},
+        {"tools": [LOOK], "tool_choice": "required"},
+        {"tools": [LOOK], "tool_choice": {"type": "function", "name": "look"}},
+        {"tools": [LOOK], "tool_choice": {"type": "allowed_tools", "tools": [{"type": "function", "name": "look"}]}},
+        {"text": {"format": {"type": "json_object"}, "verbosity": "low"}},
+        {"text": {"format": {"type": "json_schema", "name": "place", "schema": {"type": "object"}}}},
+        {"reasoning": {"effort": "high"}, "max_output_tokens": 9, "temperature": 0, "top_p": 0.5},
+        {"instructions": "Be brief.", "metadata": {"a": "b"}, "user": "u", "safety_identifier": "s"},
+        {"truncation": "auto", "prompt_cache_key": "k", "store": False, "background": False, "service_tier": "flex"},
+    ],
+)
+def test_an_answer_has_all_that_the_specification_requires_whatever_was_asked(asked: Object) -> None:
+    open_responses.is_response(plain("responses", SAID, **asked))
+    open_responses.is_stream(streamed("responses", CHUNKS, **asked))
+
+
+def test_all_that_is_required_is_checked() -> None:
+    """A member less, or of another type, is noticed in each event."""
+    events = {event["type"]: event for event in streamed("responses", [chunk(refusal="No"), *CHUNKS])}
+    failed = responses.Events(ASKED["responses"]).fail({"message": "It was cut."})
+    cut = streamed("responses", [chunk("length", content="Hel")])
+    events |= {event["type"]: event for event in (*failed, *cut)}
+    assert events.keys() == open_responses.EVENTS.keys()
+    for event in events.values():
+        for name in ("sequence_number", *open_responses.EVENTS[event["type"]]):
+            for broken in ({one: event[one] for one in event if one != name}, event | {name: ()}):
+                with pytest.raises(ValidationError):
+                    open_responses.is_event(broken)
 
 
 def test_a_stream_that_fails_shows_what_had_come() -> None:
     events = responses.Events(ASKED["responses"])
     begun = [*events.feed(chunk(reasoning="Hm")), *events.feed(chunk(content="Hel"))]
     error, failed = events.fail({"message": "It was cut.", "type": "upstream_error", "code": "upstream_cut"})
-    assert [event["sequence_number"] for event in (*begun, error, failed)] == list(range(len(begun) + 2))
-    assert EVENT["error"] <= error.keys()
+    open_responses.is_stream([*begun, error, failed])
     assert error["error"]["code"] == error["code"] == "upstream_cut"
-    assert failed["response"].keys() >= RESPONSE
     assert failed["response"]["status"] == "failed"
     assert failed["response"]["error"] == {"code": "server_error", "message": "It was cut."}
     assert [item["status"] for item in failed["response"]["output"]] == ["completed", "incomplete"]
@@ -390,10 +341,8 @@ def test_a_stream_fails_in_events_of_openais_and_openrouters(clients_types: Any,
     """What had come stays, and the last two events tell of the failure."""
     translator = responses.Events(ASKED["responses"])
     events = [event for one in CUTS[cut] for event in translator.feed(one)] + translator.fail(FAILURES[failure])
-    assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    kinds = [event["type"] for event in events]
-    assert (kinds[:2], kinds[-2:]) == (["response.created", "response.in_progress"], ["error", "response.failed"])
-    assert all(event.keys() >= EVENT[event["type"]] for event in events)
+    open_responses.is_stream(events)
+    assert [event["type"] for event in events[-2:]] == ["error", "response.failed"]
     opened = [event["item"]["id"] for event in events if event["type"] == "response.output_item.added"]
     assert [item["id"] for item in events[-1]["response"]["output"]] == opened
     for _, of_event in clients_types:
@@ -436,21 +385,6 @@ async def upstream() -> AsyncIterator[Scripted]:
 async def client(openai: Any, upstream: Scripted) -> AsyncIterator[Any]:
     async with openai.AsyncOpenAI(base_url=upstream.url, api_key="x", max_retries=0) as made:
         yield made
-
-
-TWO_CALLS = [calling(0), calling(1, arguments='{"at":"sea"}')]
-SAID = answered("tool_calls", reasoning="Hm", content="I look.", tool_calls=TWO_CALLS)
-CHUNKS = [
-    chunk(reasoning="H"),
-    chunk(reasoning="m"),
-    chunk(content="I "),
-    chunk(content="look."),
-    chunk(**said(0, calling(0), '{"at"', first=True)),
-    chunk(**said(1, calling(1), '{"at":"s', first=True)),
-    chunk(**said(0, calling(0), ':"sky"}', first=False)),
-    chunk(**said(1, calling(1), 'ea"}', first=False)),
-    chunk("tool_calls") | {"usage": SAID["usage"]},
-]
 
 
 async def test_openais_client_reads_the_same_from_a_stream(client: Any, upstream: Scripted) -> None:

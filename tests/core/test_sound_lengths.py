@@ -1,11 +1,14 @@
 import struct
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollgate.core import mp3
+from tollgate.core.mp3 import Frames
 from tollgate.core.sound_lengths import END_BYTES, LEAST_SECONDS, MOST_SECONDS, RATES, Length, length
 
 
@@ -143,3 +146,82 @@ def test_no_head_breaks_the_reader(data: bytes, place: int, other: bytes) -> Non
         found = of(broken, 1_000_000)
         assert 1 <= found.estimate <= MOST_SECONDS
         assert max(LEAST_SECONDS, found.estimate) <= found.most <= MOST_SECONDS
+
+
+def frames(count: int, *heads: bytes) -> bytes:
+    """So many frames, with these heads in turn: 128 kbit/s at 44.1 kHz, if none is given."""
+    turns = heads or (b"\xff\xfb\x90\x00",)
+    return b"".join(_padded(turns[place % len(turns)]) for place in range(count))
+
+
+def _padded(head: bytes) -> bytes:
+    found = mp3.frame(head, 0)
+    assert found
+    return head + bytes(found.size + (head[2] >> 1 & 1) - len(head))
+
+
+def walked(data: bytes, *cuts: int) -> Fraction | None:
+    reader = Frames()
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    for start, end in pairwise(places):
+        reader.feed(data[start:end])
+    return reader.seconds
+
+
+LAST_TAG = b"TAG" + bytes(125)
+LARGE_TAG = b"ID3\x04\x00\x00" + bytes([0, 16, 0, 0]) + bytes(16 << 14)
+"""With a picture: it ends beyond the part of the file that is looked at."""
+
+
+@pytest.mark.parametrize(
+    ("data", "seconds"),
+    [
+        (frames(1_000), Fraction(1_000 * 1_152, 44_100)),
+        (frames(1_000, b"\xff\xfb\x90\x00", b"\xff\xfb\x92\x00", b"\xff\xfb\xe0\x00"), Fraction(1_000 * 1_152, 44_100)),
+        (frames(500, b"\xff\xf3\x18\xc4"), Fraction(500 * 576, 16_000)),
+        (frames(500, b"\xff\xe3\x18\xc4", b"\xff\xe2\x18\xc4"), Fraction(500 * 576, 8_000)),
+        (LARGE_TAG + frames(1_000) + LAST_TAG, Fraction(1_000 * 1_152, 44_100)),
+        (frames(1_000)[:-100], Fraction(1_000 * 1_152, 44_100)),
+        (frames(1_000) + b"\xff\xfb", Fraction(1_000 * 1_152, 44_100)),
+    ],
+    ids=["a constant rate", "several rates", "16 kHz", "8 kHz", "tags", "cut in a frame", "cut in a head"],
+)
+def test_an_mp3_of_frames_alone_has_the_length_of_its_frames(data: bytes, seconds: Fraction) -> None:
+    for cuts in ((), (1, 2, 3, 9, 500), range(0, len(data), 1_000)):
+        assert walked(data, *cuts) == seconds
+    found = length(data[:END_BYTES], data[-END_BYTES:], len(data), seconds)
+    assert found == (max(ceil(seconds), LEAST_SECONDS), ceil(seconds))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"ID3",
+        frames(9) + bytes(200) + frames(9),
+        frames(9) + bytes(50),
+        frames(9) + bytes(128),
+        frames(9) + LAST_TAG + frames(1),
+        frames(9) + frames(9, b"\xff\xfb\x94\x00"),
+        frames(9) + frames(9, b"\xff\xf3\x90\x00"),
+        b"ID3\x04\x00\x10" + bytes(4) + frames(9),
+        b"ID3\x04\x00\x00" + b"\x00\x00\x00\x80" + frames(9),
+        wav() + frames(9),
+        b"\xff\xfb\x00\x00" + bytes(2_000),
+        frames(mp3.MOST_FRAMES + 1, b"\xff\xf3\x14\xc4"),
+    ],
+    ids=[
+        *("nothing", "a tag alone", "something between", "something after", "nothing like a tag", "a tag between"),
+        *("another sample rate", "another version", "a tag with a foot", "a tag without a size", "WAV", "a free rate"),
+        "too many",
+    ],
+)
+def test_an_mp3_of_anything_else_tells_nothing(data: bytes) -> None:
+    assert walked(data) is walked(data, *range(0, len(data), max(1, len(data) // 50))) is None
+
+
+@given(st.integers(1, 60), st.lists(st.integers(0, 30_000)), st.integers(0, 30_000), st.binary(max_size=3))
+def test_the_pieces_of_an_mp3_do_not_matter(count: int, cuts: list[int], place: int, other: bytes) -> None:
+    data = frames(count, b"\xff\xfb\x90\x00", b"\xff\xfb\x50\x00")
+    broken = data[: place % len(data)] + other + data[place % len(data) :]
+    assert walked(broken, *cuts) == walked(broken)

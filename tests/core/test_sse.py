@@ -528,3 +528,66 @@ def test_no_choices_upset_the_count(choices: Any) -> None:
     tally = Tally(counts=True)
     tally.see(json.dumps({"choices": choices}).encode())
     assert tally.said_tokens >= 0
+
+
+def apart(choices: int, prompts: int = 1) -> Tally:
+    return Tally(choices=choices, prompts=prompts, apart=True, counts=True)
+
+
+def one(index: int, prompt_tokens: int, completion_tokens: int, cached: int = 0) -> bytes:
+    """The end of a choice, as llama.cpp states it."""
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    choice = {"index": index, "text": "", "finish_reason": "stop"}
+    return json.dumps(
+        {"choices": [choice], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": cached}}}
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "ends", "counted"),
+    [
+        (1, [one(0, 31, 6, 30), one(1, 31, 4)], (31, 10, 0)),
+        (2, [one(1, 20, 4), one(0, 7, 5)], (27, 9, 0)),
+        (2, [one(0, 7, 1), one(1, 7, 2), one(2, 20, 3), one(3, 20, 4)], (27, 10, 0)),
+    ],
+    ids=["two answers to a prompt", "two prompts", "two answers to each of two prompts"],
+)
+def test_usages_that_come_apart_are_added_when_all_have_come(
+    prompts: int, ends: list[bytes], counted: tuple[int, int, int]
+) -> None:
+    tally = apart(len(ends), prompts)
+    for end in ends:
+        assert tally.usage is None
+        tally.see(end)
+    usage = tally.usage or {}
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], cached) == counted
+    assert not tally.is_guessed
+
+
+def test_one_usage_for_several_choices_is_that_of_all() -> None:
+    tally = apart(2)
+    tally.see(b'{"choices":[],"usage":{"prompt_tokens":31,"completion_tokens":10}}')
+    tally.see(b"[DONE]")
+    assert tally.usage == {"prompt_tokens": 31, "completion_tokens": 10}
+
+
+def plainly(*texts: str, prompts: int = 1) -> Tally:
+    """A plain answer that states the usage of its first choice."""
+    tally = apart(len(texts), prompts)
+    choices = [{"index": place, "text": text, "finish_reason": "stop"} for place, text in enumerate(texts)]
+    tally.take_plain({"choices": choices, "usage": {"prompt_tokens": 31, "completion_tokens": 6}})
+    return tally
+
+
+def test_the_other_choices_of_a_plain_answer_are_guessed_by_the_first() -> None:
+    tally = plainly("The sea is wide", "The sea is wide", "The sea is wide and deep and wide")
+    assert tally.is_guessed
+    assert (tally.usage or {})["prompt_tokens"] == 31
+    assert 18 <= (tally.usage or {})["completion_tokens"] <= 27
+
+
+@pytest.mark.parametrize("tally", [plainly("", "The sea is wide"), plainly("a", "b", prompts=2)])
+def test_what_the_first_choice_does_not_tell_is_no_usage(tally: Tally) -> None:
+    assert tally.usage is None
+    assert tally.ending == "complete"

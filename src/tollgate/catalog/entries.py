@@ -211,4 +211,17 @@ def _listing(given: Mapping[str, Json]) -> dict[str, Json]:
         "pricing": prices.marked_up(given["pricing"], 0),
         "links": {"details": f"/api/v1/models/{name}"},
     }
-    return {**fixed, **DEFAULT_LISTING, **known, **given["listing"], **ends, **fixed}
+    listing = {**given["listing"], "architecture": _architecture(given["listing"].get("architecture"))}
+    return {**fixed, **DEFAULT_LISTING, **known, **listing, **ends, **fixed}
+
+
+def _architecture(stated: object) -> dict[str, Json]:
+    """What the operator says of it, and defaults for the rest."""
+    said = stated if isinstance(stated, Mapping) else {}
+    whole = {**DEFAULT_LISTING["architecture"], **said}
+    modality = "->".join(_joined(whole[name]) for name in ("input_modalities", "output_modalities"))
+    return {**whole, "modality": said.get("modality") or modality}
+
+
+def _joined(modalities: object) -> str:
+    return "+".join(map(str, modalities)) if isinstance(modalities, list) else "text"

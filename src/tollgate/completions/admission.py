@@ -326,6 +326,7 @@ def _replayed(found: Replay) -> Replay:
 
 def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any], keys: OrgKeys, models: Sequence[Model]) -> Grant:
     ask, is_test = call.ask, call.caller.environment == "test"
+    output = granted["output_bound"] * ask.choices * quote.added.turns
     search_off = not is_test and OPENROUTER not in keys.secrets and rules.must_cost_nothing(ask, granted)
     return Grant(
         org_id=granted["org_id"],
@@ -336,9 +337,10 @@ def _grant(call: PaidCall, quote: Quote, granted: Mapping[str, Any], keys: OrgKe
         prompt_tokens=quote.sizes.prompt_tokens,
         context_tokens=quote.sizes.context_tokens,
         bound=rules.bound_to_send(ask, quote.sizes, granted["output_bound"]),
+        output_tokens=output if ENDPOINTS[ask.endpoint].generates else None,
         openrouter_models=rules.openrouter_models(models, ask, by_alias=quote.choice.is_renamed),
         search_off=search_off,
-        reserved_tokens=quote.sizes.limited_tokens + granted["output_bound"] * ask.choices * quote.added.turns,
+        reserved_tokens=quote.sizes.limited_tokens + output,
         limits=granted.get("limits"),
         is_ordered=quote.choice.is_ordered,
         notices=rules.notices(quote.choice.retirement),

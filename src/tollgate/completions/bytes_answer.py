@@ -1,7 +1,7 @@
 """An answer that is neither JSON nor events, such as sound: passed on as it comes, and settled before its last byte."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import Receive, Send
 
@@ -11,6 +11,9 @@ from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.plain import content_type, send_plain
 from tollgate.completions.settlements import Settled, Settlements
 from tollgate.upstreams.attempts.reply import Reply
+
+BLOCK_BYTES: Final = 64 * 1024
+"""The most that is written at once. A client that reads slowly holds a few such blocks, and not all that has come."""
 
 
 class BytesAnswer(PassedOn):
@@ -41,11 +44,16 @@ class BytesAnswer(PassedOn):
         async with reply.in_time():
             while piece := await reply.piece():
                 call.tally.events = 1
-                await self._outlet.pass_on(self._last + piece[:-1])
-                self._last = piece[-1:]
+                await self._pass_on(piece)
                 if call.first_token_ms is None:
                     call.first_token_ms = call.elapsed_ms
         call.tally.done = True
+
+    async def _pass_on(self, piece: bytes) -> None:
+        for start in range(0, len(piece), BLOCK_BYTES):
+            block = piece[start : start + BLOCK_BYTES]
+            await self._outlet.pass_on(self._last + block[:-1])
+            self._last = block[-1:]
 
     def stored(self) -> Mapping[str, Any] | None:
         call, kept = self._call, self._outlet.kept

@@ -166,6 +166,10 @@ def _charged(tally: Tally, route: Route, grant: Grant, generation_id: str | None
         usage = _usage(tally, route, grant)
         if usage is None:
             return _without_usage(tally, route, grant, generation_id)
+        if tally.is_guessed:
+            return _estimated(
+                route, grant, completion_tokens=usage.completion_tokens, prompt_tokens=usage.prompt_tokens
+            )
         return billed(
             credits.bill(
                 usage,
@@ -190,10 +194,10 @@ def _at_the_fee(tally: Tally, grant: Grant) -> Ending:
     except credits.Nonsense:
         usage = None
     if usage is None:
-        said = max(tally.events - (tally.failure is not None), tally.said_tokens)
-        if said <= 0 and tally.ending != "complete":
+        said = _said(tally, grant)
+        if not said and tally.ending != "complete":
             return RELEASED
-        usage = credits.Usage(grant.prompt_tokens, max(0, said), None)
+        usage = credits.Usage(grant.prompt_tokens, said, None)
     return _fee(grant, usage)
 
 
@@ -249,13 +253,22 @@ def _without_usage(tally: Tally, route: Route, grant: Grant, generation_id: str 
         if grant.units is not None and not generation_id and tally.ending == "complete":
             return _at_the_most(grant)
         return UNSETTLED if generation_id or not tally.failure else RELEASED
-    said = max(tally.events - (tally.failure is not None), tally.said_tokens)
-    if said <= 0 and tally.ending != "complete":
+    said = _said(tally, grant)
+    if not said and tally.ending != "complete":
         return RELEASED
     if grant.units is not None:
         made = tally.images * IMAGE_TOKENS or tally.said_tokens
         return _estimated(route, grant, completion_tokens=made, units=delivered(grant.units, tally.usage, tally.images))
-    return _estimated(route, grant, completion_tokens=max(0, said))
+    return _estimated(route, grant, completion_tokens=said)
+
+
+def _said(tally: Tally, grant: Grant) -> int:
+    """The output tokens by the events and texts that came: at least what the server counts, within what was held."""
+    return _held(max(0, tally.events - (tally.failure is not None), tally.said_tokens), grant)
+
+
+def _held(tokens: int, grant: Grant) -> int:
+    return tokens if grant.output_tokens is None else min(tokens, grant.output_tokens)
 
 
 def _at_the_most(grant: Grant) -> Ending:
@@ -264,9 +277,12 @@ def _at_the_most(grant: Grant) -> Ending:
     return billed(bill)._replace(basis="no_usage")
 
 
-def _estimated(route: Route, grant: Grant, *, completion_tokens: int, units: Units | None = None) -> Ending:
-    """The most that the prompt may be, and at least what was said, within the hold."""
-    counted = credits.Usage(_prompt_tokens(grant, units), completion_tokens, None, units)
+def _estimated(
+    route: Route, grant: Grant, *, completion_tokens: int, prompt_tokens: int | None = None, units: Units | None = None
+) -> Ending:
+    """The prompt as it is stated, or the most that it may be, and at least what was said, within the hold."""
+    read = _prompt_tokens(grant, units) if prompt_tokens is None else prompt_tokens
+    counted = credits.Usage(read, _held(completion_tokens, grant), None, units)
     cost = credits.at_listed_price(counted, route.price or grant.price)
     charge = min(credits.charge_for(cost, grant.markup_ppm), grant.hold_nanos)
     bill = credits.Bill(min(int(cost), grant.hold_nanos), charge, estimated=True)

@@ -175,6 +175,8 @@ class PaidCall:
         if self.translated and reply.route.upstream.dialect not in ENDPOINTS[self.ask.endpoint].dialects:
             self.is_translated, self.tally = True, Tally()
         self.tally.counts = rules.is_own(reply.route)
+        if self.tally.choices > 1 and rules.states_choices_apart(reply.route):
+            self.tally.apart, self.tally.prompts = True, self.ask.prompts
 
     def note_generation(self, write: Callable[..., Awaitable[None]]) -> None:
         """Writes OpenRouter's generation id to the row, while the answer goes on. If this process dies, the sweeper can

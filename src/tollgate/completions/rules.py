@@ -77,6 +77,8 @@ class Grant(NamedTuple):
     """The most that prompt and output may be together; None where that is not known."""
     bound: int | None = None
     """The output bound to send upstream, where the body's own is not enough."""
+    output_tokens: int | None = None
+    """The most that all answers together may be; None where nothing bounds them."""
     openrouter_models: tuple[str, ...] = ()
     search_off: bool = False
     reserved_tokens: int = 0
@@ -158,6 +160,11 @@ def must_cost_nothing(ask: Ask, grant: Mapping[str, Any]) -> bool:
 def is_own(route: Route) -> bool:
     """A server of the operator's: its price is its route's, and its usage cannot be looked up later."""
     return route.upstream.id not in (OPENROUTER, SANDBOX)
+
+
+def states_choices_apart(route: Route) -> bool:
+    """llama.cpp's server: each choice of a stream has a usage of its own, and a plain answer has the first one's."""
+    return route.upstream.dialect == "llamacpp"
 
 
 def with_outputs(asked: Extras, models: Sequence[Model]) -> Extras:

@@ -13,6 +13,7 @@ from tollgate.completions import content
 from tollgate.core import multipart, request_body, sound_lengths, sound_requests, strict_json
 from tollgate.core.endpoints import Endpoint
 from tollgate.core.errors import BadRequest
+from tollgate.core.mp3 import Frames
 from tollgate.core.multipart import Part, Parts
 from tollgate.core.request_body import Ask
 from tollgate.core.sound_lengths import END_BYTES
@@ -23,6 +24,8 @@ from tollgate.process.spools import Spool, Spools
 from tollgate.upstreams.rules import Upload
 from tollgate.web.client_address import announced_bytes
 
+BLOCK_BYTES: Final = 64 * 1024
+"""The most of a body that is worked on at once: each step of the work makes a copy of it."""
 CLOSE: Final = {"connection": "close"}
 """For a refusal before the end of a body: the rest is not read."""
 
@@ -85,12 +88,14 @@ class Uploads:
 
 
 async def _bounded(pieces: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    """In blocks. Raises where it is more than `most` bytes."""
     size = 0
     async for piece in pieces:
         size += len(piece)
         if size > most:
             raise _too_large(most)
-        yield piece
+        for start in range(0, len(piece), BLOCK_BYTES):
+            yield piece[start : start + BLOCK_BYTES]
 
 
 def _too_large(most: int) -> HTTPException:
@@ -102,6 +107,7 @@ class _Form:
 
     def __init__(self, spool: Spool) -> None:
         self.file: Part | None = None
+        self.frames = Frames()
         self.fields: list[tuple[str, bytearray]] = []
         self._spool = spool
         self._is_in_file = False
@@ -111,6 +117,7 @@ class _Form:
         if isinstance(one, Part):
             self._begin(one)
         elif self._is_in_file:
+            self.frames.feed(one)
             await self._spool.add(one)
         else:
             self._field_bytes += len(one)
@@ -144,7 +151,7 @@ async def _of_form(
     told = json.dumps([endpoint, spool.digest, sorted((name, value.hex()) for name, value in given.fields)])
     body_hash = hashlib.sha256(told.encode())
     given, _ = await _named(given, default)
-    return await _uploaded(given, form.file, spool, endpoint, body=b"", body_hash=body_hash)
+    return await _uploaded(given, form.file, spool, form.frames, endpoint, body=b"", body_hash=body_hash)
 
 
 async def _of_json(body: bytes, spool: Spool, endpoint: Endpoint, default: Default) -> Uploaded:
@@ -153,11 +160,13 @@ async def _of_json(body: bytes, spool: Spool, endpoint: Endpoint, default: Defau
     given = sound_requests.of_json(document)
     del document
     await spool.add(sound)
+    frames = Frames()
+    await threads.work(len(sound), frames.feed, sound)
     body_hash = await threads.work(len(body), hashlib.sha256, endpoint.encode() + b"\n" + body)
     given, name = await _named(given, default)
     if name is not None:
         body = await threads.work(len(body), strict_json.edit, body, {"model": json.dumps(name)})
-    return await _uploaded(given, part, spool, endpoint, body=body, body_hash=body_hash)
+    return await _uploaded(given, part, spool, frames, endpoint, body=body, body_hash=body_hash)
 
 
 async def _named(given: Given, default: Default) -> tuple[Given, str | None]:
@@ -169,9 +178,16 @@ async def _named(given: Given, default: Default) -> tuple[Given, str | None]:
 
 
 async def _uploaded(
-    given: Given, part: Part, spool: Spool, endpoint: Endpoint, *, body: bytes, body_hash: "hashlib._Hash"
+    given: Given,
+    part: Part,
+    spool: Spool,
+    frames: Frames,
+    endpoint: Endpoint,
+    *,
+    body: bytes,
+    body_hash: "hashlib._Hash",
 ) -> Uploaded:
-    length = sound_lengths.length(*await spool.ends(END_BYTES), spool.size)
+    length = sound_lengths.length(*await spool.ends(END_BYTES), spool.size, frames.seconds)
     return Uploaded(
         ask=sound_requests.read(given, length, endpoint),
         body=body,

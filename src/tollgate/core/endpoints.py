@@ -1,6 +1,7 @@
 """The paid endpoints, one entry each: their paths, how they are asked, and which servers have them.
 
-To add one, add an entry here; if its answers have a new form, add that to `completions/answer_forms.py`.
+To add one, add an entry here, how it answers to `completions/answer_forms.py`, and what is documented of it to
+`completions/openapi.py`. `tests/completions/test_endpoints_page.py` asks it of each type of upstream.
 """
 
 from collections.abc import Callable, Mapping

@@ -143,6 +143,7 @@ class Ask(NamedTuple):
     """The field that no other server reads as vLLM does."""
     choices: int
     """The number of answers that are paid for: prompts × max(n, best_of). A prompt that is scored counts as one."""
+    prompts: int
     prompt: Prompt
     extras: Extras
     """What the upstream bills apart from tokens."""
@@ -190,6 +191,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
     asked = _asked(given, form, optional=bool(embeds))
     bound = _bound(given, form)
     units = None if form.units is None else form.units(given)
+    prompts = _prompts(asked, len(embeds), form) if form.generates else 1
     media = list(_media_of(given, asked, form))
     stream_options = fields.mapping(given, "stream_options")
     include_usage = fields.flag(stream_options, "include_usage", "stream_options.include_usage")
@@ -204,7 +206,8 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         bound_field=bound.field,
         respells_bound=bound.is_respelled,
         only_vllm="prompt_embeds" if embeds else bound.field if bound.is_scoring else None,
-        choices=_choices(given, asked, len(embeds), form) if form.generates else 1,
+        choices=prompts * _answers_of_each(given) if form.generates else 1,
+        prompts=prompts,
         prompt=_prompt(given, body, asked, media, embeds, form),
         extras=_extras(given, (model, *fallbacks), media, form),
         user=_user(given),
@@ -332,11 +335,14 @@ def _bound_named(name: str, given: Mapping[str, Any], form: Form) -> _Bound:
     return _Bound(tokens, name, tokens is not written)
 
 
-def _choices(given: Mapping[str, Any], asked: Sequence[Any], embeds: int, form: Form) -> int:
+def _prompts(asked: Sequence[Any], embeds: int, form: Form) -> int:
     """Each text, list of tokens and tensor is a prompt. A flat list of tokens is one prompt, and so are messages."""
     listed = 0 if form.has_messages else sum(isinstance(one, (str, list)) for one in asked)
-    prompts = embeds + (listed or min(len(asked), 1))
-    return prompts * max(fields.whole(given, "n", MOST_CHOICES) or 1, fields.whole(given, "best_of", MOST_CHOICES) or 1)
+    return embeds + (listed or min(len(asked), 1))
+
+
+def _answers_of_each(given: Mapping[str, Any]) -> int:
+    return max(fields.whole(given, "n", MOST_CHOICES) or 1, fields.whole(given, "best_of", MOST_CHOICES) or 1)
 
 
 _AROUND_A_MESSAGE: Final = {

@@ -1,8 +1,9 @@
 """How long a recording may be: for the hold, and for the charge where no server says it.
 
 A file says its own length, but a client can write anything there. So the hold is at least for the bytes at the lowest
-rate in use for the format. Only uncompressed sound is exact, since a decoder divides by the same numbers. An estimate
-for the charge takes what the file says, and at least the length at the highest rate.
+rate in use for the format. Uncompressed sound is exact, since a decoder divides by the same numbers, and so is an MP3
+of nothing but frames, since the head of each is read. An estimate for the charge takes what the file says, and at least
+the length at the highest rate.
 """
 
 import struct
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import ceil
 from typing import Final, NamedTuple
+
+from tollgate.core import mp3
 
 END_BYTES: Final = 64 * 1024
 """How much of the beginning and of the end of a file is looked at."""
@@ -45,10 +48,12 @@ class Length(NamedTuple):
     """Charged where no server states the length."""
 
 
-def length(head: bytes, tail: bytes, size: int) -> Length:
-    """Of a file, by its first and last bytes (up to END_BYTES each) and its size."""
+def length(head: bytes, tail: bytes, size: int, of_frames: Fraction | None = None) -> Length:
+    """Of a file, by its first and last bytes (up to END_BYTES each), its size, and the sum of its frames, if it is an
+    MP3 of nothing else."""
     kind = _kind(head)
-    if kind == "wav" and (exact := _uncompressed(head, size)) is not None:
+    exact = _uncompressed(head, size) if kind == "wav" else of_frames if kind == "mp3" else None
+    if exact is not None:
         return Length(_most(exact), _whole(exact))
     lowest, highest = RATES[kind]
     stated = _READERS[kind](head, tail, size) if kind in _READERS else None
@@ -74,7 +79,7 @@ def _kind(head: bytes) -> str:
     for kind, mark in (("flac", b"fLaC"), ("ogg", b"OggS"), ("webm", b"\x1a\x45\xdf\xa3"), ("mp3", b"ID3")):
         if head.startswith(mark):
             return kind
-    return "mp3" if _frame(head, 0) else "unknown"
+    return "mp3" if mp3.frame(head, 0) else "unknown"
 
 
 _PLAIN_CODES: Final = {1: (8, 16, 24, 32), 3: (32, 64), 6: (8,), 7: (8,)}
@@ -116,55 +121,6 @@ def _wav(head: bytes, tail: bytes, size: int) -> Fraction | None:
     found = _format_of_wav(head)
     rate = struct.unpack_from("<I", found, 8)[0] if found else 0
     return Fraction(size, rate) if rate else None
-
-
-_MP3_RATES: Final = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
-_MP3_LOWER_RATES: Final = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-"""kbit/s of layer III in MPEG 1, and in MPEG 2 and 2.5."""
-_MP3_SAMPLE_RATES: Final = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-"""By the two bits of the version."""
-
-
-class _Frame(NamedTuple):
-    bytes_per_second: int
-    samples: int
-    sample_rate: int
-
-
-def _frame(data: bytes, place: int) -> _Frame | None:
-    """The head of a frame of layer III."""
-    if len(data) < place + 4 or data[place] != 0xFF or data[place + 1] & 0xE6 != 0xE2:
-        return None
-    version, rate, sample_rate = data[place + 1] >> 3 & 3, data[place + 2] >> 4, data[place + 2] >> 2 & 3
-    if version == 1 or rate in (0, 15) or sample_rate == 3:
-        return None
-    kilobits = (_MP3_RATES if version == 3 else _MP3_LOWER_RATES)[rate]
-    return _Frame(kilobits * 125, 1152 if version == 3 else 576, _MP3_SAMPLE_RATES[version][sample_rate])
-
-
-def _mp3(head: bytes, tail: bytes, size: int) -> Fraction | None:
-    """By the count of frames that encoders of variable rates write into the first frame, else by its rate."""
-    place = _after_id3(head)
-    frame = _frame(head, place)
-    if frame is None:
-        return None
-    start = head[place : place + 192]
-    for mark, offset in ((b"Xing", 8), (b"Info", 8), (b"VBRI", 14)):
-        found = start.find(mark)
-        counts = mark == b"VBRI" or (found >= 0 and start[found + 7 : found + 8] and start[found + 7] & 1)
-        if found >= 0 and counts and len(start) >= found + offset + 4:
-            frames = struct.unpack_from(">I", start, found + offset)[0]
-            return Fraction(frames * frame.samples, frame.sample_rate)
-    return Fraction(size, frame.bytes_per_second)
-
-
-def _after_id3(head: bytes) -> int:
-    if not head.startswith(b"ID3") or len(head) < 10:
-        return 0
-    size = 0
-    for byte in head[6:10]:
-        size = size << 7 | byte & 0x7F
-    return 10 + size
 
 
 def _flac(head: bytes, tail: bytes, size: int) -> Fraction | None:
@@ -231,7 +187,7 @@ def _element(info: bytes, name: bytes) -> bytes | None:
 
 _READERS: Final[Mapping[str, Callable[[bytes, bytes, int], Fraction | None]]] = {
     "wav": _wav,
-    "mp3": _mp3,
+    "mp3": lambda head, tail, size: mp3.stated(head, size),
     "flac": _flac,
     "ogg": _ogg,
     "mp4": _mp4,

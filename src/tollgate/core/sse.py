@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from tollgate.core import request_body, strict_json
-from tollgate.core.fields import as_mapping
+from tollgate.core.fields import as_mapping, as_mappings
 from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
 
@@ -38,6 +38,7 @@ _MOST_UNDECIDED: Final = 3
 _LINES = re.compile(rb"\r\n|\n|\r")
 _NOTEWORTHY = re.compile(rb'"(?:usage|error|finish_reason)"\s*:\s*[^\sn]')
 """A member that is not null. In the model's text the quotes are escaped, so text never matches."""
+_COUNTS: Final = ("prompt_tokens", "completion_tokens")
 _NOT_SAID: Final = frozenset(("role", "finish_reason", "native_finish_reason", "stop_reason", "logprobs", "id", "type"))
 """Texts in a choice that the server wrote, not the model."""
 _WORTH_A_LOOK: Final = (b"\r", b"\n:", _DONE)
@@ -176,6 +177,13 @@ class Tally:
     """How many tokens the texts so far may be, see `request_body.most_tokens`. The texts are not kept."""
     images: int = 0
     """Made, where images are what was asked for."""
+    prompts: int = 1
+    apart: bool = False
+    """Each choice of a stream states a usage of its own, and a plain answer states that of the first alone."""
+    is_guessed: bool = False
+    """A part of the usage is not stated."""
+    _stated: list[Mapping[str, Any]] = field(default_factory=list)
+    """The usages of the choices, where they come apart."""
 
     @property
     def said_tokens(self) -> int:
@@ -193,6 +201,8 @@ class Tally:
         """Takes an event's data. Only the chunk with the id, and those with more than text, are parsed."""
         if is_done(data):
             self.done = True
+            if len(self._stated) == 1:  # then it was that of all
+                self.usage = self._stated[0]
             return
         self.events += 1
         if self.counts or (self.awaits_start and b'"id"' in data) or _NOTEWORTHY.search(data):
@@ -204,6 +214,8 @@ class Tally:
     def take_plain(self, answer: Mapping[str, Any]) -> None:
         """An answer that is no stream, as `strict_json.from_upstream` read it."""
         self._take(answer)
+        if self._stated:
+            self._guess(answer)
         self.events = 1
         self.done = True
 
@@ -211,13 +223,38 @@ class Tally:
         self.generation_id = self.generation_id or _name(document.get("id"))
         self.awaits_start = self.generation_id is None
         self.model = _name(document.get("model")) or self.model
-        self.usage = as_mapping(document.get("usage")) or self.usage
+        usage = as_mapping(document.get("usage"))
+        if usage and self.apart:
+            self._take_apart(usage)
+        else:
+            self.usage = usage or self.usage
         self._fail(document.get("error"))
         choices = document.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             self._take_choice(as_mapping(choice))
         if self.counts:
             self.text_tokens += most_said(choices)
+
+    def _take_apart(self, usage: Mapping[str, Any]) -> None:
+        """The sum, when all choices have ended. A prompt that is answered several times counts once, as the choice that
+        read most of it states it."""
+        self._stated.append(usage)
+        if len(self._stated) == self.choices:
+            read, made = (sum(_count(one, name) for one in self._stated) for name in _COUNTS)
+            self.usage = _counted(read * self.prompts // self.choices, made, self._cached if self.prompts == 1 else 0)
+
+    @property
+    def _cached(self) -> int:
+        return min(_count(as_mapping(one.get("prompt_tokens_details")), "cached_tokens") for one in self._stated)
+
+    def _guess(self, answer: Mapping[str, Any]) -> None:
+        """The choices after the first have as many tokens as their texts, compared with the first's. What other prompts
+        have is not known."""
+        said = [most_said(choice) for choice in as_mappings(answer.get("choices"))]
+        if self.prompts == 1 and len(said) == self.choices and said[0]:
+            read, first = (_count(self._stated[0], name) for name in _COUNTS)
+            self.usage = _counted(read, -(-first * sum(said) // said[0]), self._cached)
+            self.is_guessed = True
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
         self._fail(choice.get("error"))
@@ -229,6 +266,20 @@ class Tally:
         """The first failure is kept: it caused those that follow."""
         if error and self.failure is None:
             self.failure = _failure(error)
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    value = usage.get(name)
+    return value if type(value) is int and value > 0 else 0
+
+
+def _counted(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Mapping[str, Any]:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
 
 
 def quiet(piece: bytes, noteworthy: re.Pattern[bytes] = _NOTEWORTHY) -> int:

@@ -52,11 +52,19 @@ BaseUrl = Annotated[
 
 
 class Architecture(ChangeBody):
-    modality: Identifier = Field(examples=["text->text"])
-    input_modalities: list[Identifier] = Field(max_length=20, examples=[["text"]])
-    output_modalities: list[Identifier] = Field(max_length=20, examples=[["text"]])
-    tokenizer: Identifier = Field(examples=["Llama3"])
-    instruct_type: Identifier | None
+    """What goes into the model and comes out of it. A text to a text, where it is not said."""
+
+    modality: Identifier = Field("text->text", examples=["text->rerank"], description="By default, of the two below.")
+    input_modalities: list[Identifier] = Field(["text"], max_length=20, examples=[["text"]])
+    output_modalities: list[Identifier] = Field(
+        ["text"],
+        max_length=20,
+        examples=[["rerank"]],
+        description="Which endpoints GET /v1/models tells: text, embeddings, rerank, moderation, image, speech or "
+        "transcription.",
+    )
+    tokenizer: Identifier = Field("Other", examples=["Llama3"])
+    instruct_type: Identifier | None = None
 
 
 class Listing(ChangeBody):

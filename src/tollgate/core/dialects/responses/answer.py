@@ -195,6 +195,7 @@ def _repeated(asked: Mapping[str, Any]) -> Object:
     as_asked = {name: default if asked.get(name) is None else asked[name] for name, default in DEFAULTS.items()}
     return {
         **as_asked,
+        "tool_choice": _choice(as_asked["tool_choice"]),
         "reasoning": _members(asked["reasoning"], ("effort", "summary")) if asked.get("reasoning") else None,
         "text": _text(as_mapping(asked.get("text"))),
         "tools": [
@@ -202,6 +203,11 @@ def _repeated(asked: Mapping[str, Any]) -> Object:
             for tool in as_mappings(asked.get("tools"))
         ],
     }
+
+
+def _choice(asked: Any) -> Any:
+    """Allowed tools have a mode, also where the request left it out."""
+    return {"mode": "auto", **asked} if as_mapping(asked).get("type") == "allowed_tools" else asked
 
 
 def _text(text: Mapping[str, Any]) -> Object:
