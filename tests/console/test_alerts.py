@@ -1,7 +1,7 @@
 """The console's views of alerts, and the account page's webhooks, in a real Chromium."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,10 +15,11 @@ from console.conftest import Visiting
 from gateway import Gateway
 from people import Person
 from sandbox.serving import until
+from tollgate.database import Door
 
 SCRIPT = "<script>document.title='owned'</script> & 🦊"
 MAY_BE_LOOKED_AT_AGAIN = "update tollgate.alert_scan set scanned_at = scanned_at - interval '1 minute'"
-VIEWS = ["", "?tab=history", "?tab=rules&open=books", "?tab=silences", "?tab=deliveries"]
+TABS = ["History", "Rules", "Silences", "Deliveries"]
 
 pytestmark = pytest.mark.slow
 
@@ -91,10 +92,11 @@ async def test_a_channel_that_fails_fires_is_told_acknowledged_and_silenced(
         silence = page.get_by_role("row").filter(has_text=channel)
         await silence.get_by_role("button", name="End").click()
         await expect(silence).to_have_count(0)
-        for view in VIEWS:
-            await page.goto(f"{made.address}/admin#/alerts{view}")
-            await page.wait_for_load_state("networkidle")
-            assert (view, await violations(page)) == (view, [])
+        for tab in TABS:
+            link = page.get_by_role("navigation", name="Alerts").get_by_role("link", name=tab)
+            await link.click()
+            await expect(link).to_have_attribute("aria-current", "page")
+            assert (tab, await violations(page)) == (tab, [])
         assert (made.complaints, made.foreign) == ([], [])
 
 
@@ -118,3 +120,45 @@ async def _received(hook: Receiver, times: int) -> bool:
 async def _swept(http: Any, hook: Receiver, times: int) -> bool:
     await http.post("/internal/sweep", headers={"authorization": f"Bearer {CRON_SECRET}"})
     return len(hook.received) >= times
+
+
+async def test_an_owner_adds_a_webhook_whose_secret_is_shown_once_and_tests_it(
+    visit: Visiting, payer: Callable[..., Awaitable[Person]], postgres_door: Door
+) -> None:
+    someone, without_scope = await payer(), Person(postgres_door, scopes=["chat", "usage"])
+    await without_scope.seed()
+    async with visit(width=360) as made, visit() as theirs:
+        page, dialog, side = made.page, made.page.get_by_role("dialog"), made.page.get_by_role("complementary")
+        await made.sign_in("account#/webhooks", someone.secret)
+        await page.get_by_role("button", name="Add a webhook").click()
+        await dialog.get_by_label("Name", exact=True).fill(SCRIPT)
+        await dialog.get_by_label("URL").fill("http://127.0.0.1/hook")
+        await dialog.get_by_label("A key was created").uncheck()
+        await dialog.get_by_role("button", name="Add", exact=True).click()
+        await expect(dialog.get_by_label("URL")).to_have_attribute("aria-invalid", "true")
+        assert await violations(page) == []
+        await dialog.get_by_label("URL").fill("https://receiver.invalid/hook")
+        await dialog.get_by_role("button", name="Add", exact=True).click()
+        secret = await dialog.locator(".secret code").inner_text()
+        await dialog.get_by_role("button", name="I stored it").click()
+        await expect(side).to_contain_text(secret[-4:])
+        assert secret not in await page.content()
+        await side.get_by_role("button", name="Send a test").click()
+        await expect(side.get_by_role("status").last).to_contain_text("its host name is not known")
+        assert await violations(page) == []
+
+        await side.get_by_role("link", name="what it was told").click()
+        await page.get_by_role("link", name="channel.test").click()
+        await expect(side.get_by_role("heading", name="Message")).to_be_visible()
+        assert await violations(page) == []
+        await page.go_back()
+        await page.go_back()
+        await side.get_by_role("button", name="Delete").click()
+        await dialog.get_by_role("textbox").fill(SCRIPT)
+        await dialog.get_by_role("button", name="Delete").click()
+        await expect(page.get_by_text("There is no webhook.")).to_be_visible()
+
+        await theirs.sign_in("account", without_scope.secret)
+        await expect(theirs.page.get_by_role("link", name="Usage").first).to_be_visible()
+        await expect(theirs.page.get_by_role("link", name="Webhooks")).to_have_count(0)
+        assert (made.complaints, made.foreign, theirs.complaints) == ([], [], [])

@@ -107,6 +107,7 @@ function WholeWebhook({ webhook }: { webhook: Webhook }) {
         </button>
       </div>
       <Failing of={webhook} />
+      <TestButton test={() => change("post", "/user/webhooks/{channel_id}/test", at(webhook))} />
       <Facts
         facts={[
           ["Address", <code key="url">{webhook.url}</code>],
@@ -123,7 +124,6 @@ function WholeWebhook({ webhook }: { webhook: Webhook }) {
           ],
         ]}
       />
-      <TestButton test={() => change("post", "/user/webhooks/{channel_id}/test", at(webhook))} />
       {asked === "edit" && <EditDialog webhook={webhook} close={close} />}
       {asked === "secret" && <SecretDialog webhook={webhook} close={close} />}
       {asked === "delete" && <DeleteDialog webhook={webhook} close={close} />}

@@ -12,7 +12,7 @@ import { When } from "../parts/times";
 import { AcknowledgeDialog, SilenceDialog } from "./alert_dialogs";
 import { AdviceOf } from "./alert_rules";
 import { type Channel, useChannels } from "./channels";
-import { bound, Subject, written } from "./readings";
+import { against, Subject, written } from "./readings";
 
 type Alert = Answer<"/admin/alerts/{alert_id}", "get">;
 type Change = Alert["history"][number];
@@ -78,7 +78,7 @@ function factsOf(alert: Alert): Fact[] {
     ["Severity", <Status key="severity" of={alert.severity} />],
     ["About", <Subject key="subject" of={alert} />],
     ...(alert.subject_name ? [["Id", <code key="id">{alert.subject}</code>] as Fact] : []),
-    ["Value", `${written(alert.signal, alert.value)}; it fires at ${bound(alert)}`],
+    ["Value", against(alert)],
     [
       "Rule",
       <a key="rule" class="text" href={link("alerts", { tab: "rules", open: alert.rule_id })}>
@@ -92,7 +92,7 @@ function factsOf(alert: Alert): Fact[] {
     ...(alert.silenced ? [["Silence", <Silenced key="silence" alert={alert} />] as Fact] : []),
     ...(alert.incident_id ? [["Began to fire with", <Incident key="incident" id={alert.incident_id} />] as Fact] : []),
     ["Acknowledged", alert.acknowledged_at ? <When key="seen" at={alert.acknowledged_at} seconds /> : "not yet"],
-    ...(alert.acknowledged_by ? [["by", <code key="by">{alert.acknowledged_by}</code>] as Fact] : []),
+    ...(alert.acknowledged_by ? [["Acknowledged by", <code key="by">{alert.acknowledged_by}</code>] as Fact] : []),
     ...(alert.note ? [["Note", alert.note] as Fact] : []),
   ];
 }

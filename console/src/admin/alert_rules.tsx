@@ -26,9 +26,20 @@ const at = ({ id }: { id: string }) => ({ path: { rule_id: id } });
 const useRules = (query: Record<string, string | undefined> = {}) =>
   useData("/admin/alerts/rules", { query: { ...query, limit: 200 } }, 60);
 
+const graveness = ({ severity }: Rule) => SEVERITIES.findIndex(([one]) => one === severity);
+
+/** The most severe first. */
+const inOrder = (loaded: ReturnType<typeof useRules>): ReturnType<typeof useRules> => ({
+  ...loaded,
+  data: loaded.data && {
+    ...loaded.data,
+    data: loaded.data.data.toSorted((a, b) => graveness(a) - graveness(b) || a.title.localeCompare(b.title)),
+  },
+});
+
 export function Rules() {
-  const { severity, state, signal, sort, cursor, open } = route.value.filters;
-  const loaded = useRules({ severity, state, signal, sort, cursor });
+  const { severity, state, signal, cursor, open } = route.value.filters;
+  const loaded = inOrder(useRules({ severity, state, signal, cursor }));
   return (
     <>
       <div class="filters">
@@ -44,7 +55,7 @@ export function Rules() {
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}
           columns={[
-            { name: "Rule", of: (rule) => <span class="cut">{rule.title}</span> },
+            { name: "Rule", of: (rule) => <span class="prose">{rule.title}</span> },
             { name: "Severity", of: (rule) => <Status of={rule.severity} /> },
             { name: "Fires at", of: (rule) => <FiresAt rule={rule} />, wide: true },
             { name: "Reads now", of: (rule) => <ReadsNow rule={rule} />, wide: true },
@@ -79,7 +90,7 @@ function ReadsNow({ rule: { signal, readings } }: { rule: Rule }) {
 const OnOff = ({ rule }: { rule: Rule }) => (
   <span class="stacked">
     <span class={`status ${rule.state === "active" ? "good" : "warn"}`}>{rule.state === "active" ? "on" : "off"}</span>
-    {differences(rule).length > 0 && <span class="soft small">changed</span>}
+    {sinceStart(rule).length > 0 && <span class="soft small">changed</span>}
   </span>
 );
 
@@ -99,8 +110,8 @@ function shown(signal: string, name: keyof Settings, value: Settings[keyof Setti
   return written(signal, value);
 }
 
-/** What is not as it was from the start, or as `other` has it. */
-function differences(rule: Rule, other: Settings | null = rule.at_start): Difference[] {
+/** What another version would change. */
+function differences(rule: Rule, other: Settings | null): Difference[] {
   if (!other) return [];
   const show = (name: keyof Settings, of: Settings) => shown(rule.signal, name, of[name]);
   return NAMES.filter(([name]) => rule[name] !== other[name]).map(([name, label]) => [
@@ -109,6 +120,16 @@ function differences(rule: Rule, other: Settings | null = rule.at_start): Differ
     show(name, other),
   ]);
 }
+
+/** What is not as it was from the start: on, and about all subjects. */
+const sinceStart = (rule: Rule): Difference[] =>
+  rule.at_start
+    ? [
+        ...differences(rule, rule.at_start),
+        ...(rule.subjects ? [["Only about", rule.subjects.join(", "), "all subjects"] as Difference] : []),
+        ...(rule.state === "disabled" ? [["State", "off", "on"] as Difference] : []),
+      ]
+    : [];
 
 const Differences = ({ caption, of, to }: { caption: string; of: Difference[]; to: string }) => (
   <Table
@@ -153,7 +174,7 @@ function WholeRule({ rule }: { rule: Rule }) {
         <button type="button" onClick={() => void turn(rule, rule.state === "active" ? "disabled" : "active")}>
           {rule.state === "active" ? "Switch off" : "Switch on"}
         </button>
-        {differences(rule).length > 0 && (
+        {sinceStart(rule).length > 0 && (
           <button type="button" onClick={() => ask("reset")}>
             Reset
           </button>
@@ -201,10 +222,11 @@ function factsOf(rule: Rule): Fact[] {
     ["Resolved then", rule.clear_seconds ? `after ${lasting(rule.clear_seconds * 1000)}` : "at once"],
     ["Only about", rule.subjects?.map((one) => <code key={one}>{one} </code>) ?? "all subjects"],
     ...(rule.readings.value === null ? [] : [["Reads now", <Reading key="reading" rule={rule} />] as Fact]),
+    ["Firing", <Count key="firing" of={rule.firing} />],
     [
-      "Alerts",
-      <a key="alerts" class="text" href={link("alerts", { tab: "history", rule_id: rule.id })}>
-        {rule.firing ? `${rule.firing} fire; all of them` : "none fires; those before"}
+      "History",
+      <a key="history" class="text" href={link("alerts", { tab: "history", rule_id: rule.id })}>
+        its alerts of 7 days
       </a>,
     ],
   ];
@@ -221,10 +243,10 @@ const Reading = ({ rule: { signal, readings } }: { rule: Rule }) => (
 export const AdviceOf = ({ advice }: { advice: NonNullable<Rule["advice"]> }) => (
   <Facts
     facts={[
-      ["It means", <Prose key="means" text={advice.means} />],
-      ["Where to look", <Prose key="look" text={advice.look} />],
-      ["What may be the cause", <Prose key="cause" text={advice.cause} />],
-      ["What to do", <Prose key="mend" text={advice.mend} />],
+      ["Meaning", <Prose key="means" text={advice.means} />],
+      ["Look", <Prose key="look" text={advice.look} />],
+      ["Cause", <Prose key="cause" text={advice.cause} />],
+      ["Mend", <Prose key="mend" text={advice.mend} />],
     ]}
   />
 );
@@ -320,8 +342,7 @@ function ResetDialog({ rule, close }: DialogProps) {
   };
   return (
     <FormDialog title={`Reset: ${rule.title}`} action="Reset" onClose={close} submit={submit}>
-      <p class="soft">It is also switched on, about all subjects.</p>
-      <Differences caption="What changes" of={differences(rule)} to="From the start" />
+      <Differences caption="What changes" of={sinceStart(rule)} to="From the start" />
     </FormDialog>
   );
 }

@@ -85,7 +85,7 @@ const Since = ({ at }: { at: string | null }) =>
   );
 
 const COLUMNS: Column<Alert>[] = [
-  { name: "Alert", of: (one) => <span class="cut">{one.title}</span> },
+  { name: "Alert", of: (one) => <span class="prose">{one.title}</span> },
   { name: "Severity", of: (one) => <Status of={one.severity} />, sort: "severity" },
   { name: "About", of: (one) => <Subject of={one} /> },
   { name: "Value", of: (one) => <Value of={one} />, wide: true },

@@ -117,8 +117,8 @@ function WholeChannel({ channel }: { channel: Channel }) {
         </button>
       </div>
       <Failing of={channel} />
-      <Facts facts={factsOf(channel)} />
       <TestButton test={() => change("post", "/admin/alerts/channels/{channel_id}/test", at(channel))} />
+      <Facts facts={factsOf(channel)} />
       {asked === "edit" && <EditDialog channel={channel} close={close} />}
       {asked === "secret" && <SecretDialog channel={channel} close={close} />}
       {asked === "delete" && <DeleteDialog channel={channel} close={close} />}

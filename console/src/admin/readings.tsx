@@ -9,13 +9,16 @@ const number = new Intl.NumberFormat("en-US", { maximumFractionDigits: 2 });
 /** Signals that are 1 or 0. */
 const WORDS: Record<string, string> = { upstream_down: "down", breaker_open: "open" };
 
+const days = (value: number) => `${number.format(value)} ${value === 1 ? "day" : "days"}`;
+
 const UNITS: [end: string, written: (value: number) => string][] = [
   ["_percent", (value) => `${number.format(value)}%`],
   ["_ms", lasting],
   ["_seconds", (value) => lasting(value * 1000)],
   ["_bytes", sized],
   ["_nanos", (value) => `${exactCredits(BigInt(Math.round(value)))} credits`],
-  ["_days_left", (value) => `${number.format(value)} days`],
+  ["_days_left", days],
+  ["_backup", days],
   ["_times_usual", (value) => `${number.format(value)} × usual`],
   ["_ppm", (value) => `${number.format(value)} ppm`],
 ];
@@ -32,6 +35,10 @@ interface Bound {
   comparison: "at_least" | "below";
   threshold: number;
 }
+
+/** A reading, and at which it fires. */
+export const against = (of: Bound & { value: number }): string =>
+  of.signal in WORDS ? written(of.signal, of.value) : `${written(of.signal, of.value)}; it fires at ${bound(of)}`;
 
 export const bound = ({ signal, comparison, threshold }: Bound): string =>
   WORDS[signal] ?? `${comparison === "at_least" ? "at least" : "below"} ${written(signal, threshold)}`;

@@ -132,8 +132,15 @@ export const Attempts = ({ of }: { of: Delivery }) =>
       keyOf={({ at }, index) => `${at} ${index}`}
       columns={[
         { name: "Time", of: (one) => <When at={one.at} seconds /> },
-        { name: "Status", of: (one) => <Status of={one.error ? "failed" : "sent"} /> },
-        { name: "Answer", of: (one) => <span class="prose">{answerOf(one)}</span> },
+        {
+          name: "Answer",
+          of: (one) => (
+            <>
+              <Status of={one.error ? "failed" : "sent"} />
+              <span class="prose">{answerOf(one)}</span>
+            </>
+          ),
+        },
         { name: "Took", of: (one) => <Duration ms={one.took_ms} />, number: true },
       ]}
     />
