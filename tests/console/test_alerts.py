@@ -62,8 +62,11 @@ async def test_a_channel_that_fails_fires_is_told_acknowledged_and_silenced(
             return bool(found.json()["data"]) and len(hook.received) > 1
 
         await until(fires)
-        await page.get_by_role("link", name="Firing").click()
+        assert (await http.get("/auth/me")).json()["firing_alerts"] > 0
+        await page.get_by_role("link", name="Overview").click()
         await expect(page.get_by_role("navigation", name="Views").get_by_text("firing")).to_be_visible()
+        await page.locator(".attention a", has_text="Alerts that fire").click()
+        await expect(page.get_by_role("heading", name="Alerts")).to_be_visible()
         await page.goto(f"{made.address}/admin#/alerts?subject={channel}")
         row = page.get_by_role("row").filter(has_text=broken)
         await expect(row).to_contain_text("at least 3")
@@ -159,6 +162,7 @@ async def test_an_owner_adds_a_webhook_whose_secret_is_shown_once_and_tests_it(
         await expect(page.get_by_text("There is no webhook.")).to_be_visible()
 
         await theirs.sign_in("account", without_scope.secret)
+        assert (await theirs.page.evaluate("fetch('auth/me').then((one) => one.json())"))["firing_alerts"] is None
         await expect(theirs.page.get_by_role("link", name="Usage").first).to_be_visible()
         await expect(theirs.page.get_by_role("link", name="Webhooks")).to_have_count(0)
         assert (made.complaints, made.foreign, theirs.complaints) == ([], [], [])

@@ -263,7 +263,7 @@ function Fields({ rule }: { rule?: Rule }) {
           step="any"
           required
           defaultValue={rule?.threshold.toString() ?? ""}
-          hint="In the unit of the signal."
+          hint={rule ? `${rule.threshold} is ${written(rule.signal, rule.threshold)}.` : "In the unit of the signal."}
         />
         <Input
           label="Clears on the other side of"
@@ -378,7 +378,9 @@ export function AddRule() {
 
 function AddDialog({ close }: { close: () => void }) {
   const loaded = useRules();
-  const means = new Map(loaded.data?.data.map(({ signal, signal_means }) => [signal, signal_means]));
+  const means = new Map(
+    loaded.data?.data.map(({ signal, signal_means }): [string, string] => [signal, signal_means]).sort(),
+  );
   const [signal, setSignal] = useState("");
   const submit = async (values: Values) => {
     const body = {
@@ -411,8 +413,8 @@ function AddDialog({ close }: { close: () => void }) {
         key={means.size}
         label="Signal"
         name="signal"
-        options={[...means.keys()].sort().map((one) => [one, one])}
-        hint={<Prose text={means.get(signal) ?? ""} />}
+        options={[...means.keys()].map((one) => [one, one])}
+        hint={<Prose text={means.get(signal) ?? [...means.values()][0] ?? ""} />}
       />
       <Select label="It fires when a reading" name="comparison" options={COMPARISONS} />
       <Fields />
