@@ -49,7 +49,7 @@ export function SilenceDialog({ alert, close }: DialogProps) {
   return (
     <FormDialog title={`Silence: ${alert.title}`} action="Silence" onClose={close} submit={submit}>
       <p class="soft">
-        This alert about {alert.subject_name ?? alert.subject} is not told while the silence lasts. What still fires
+        This alert about {alert.subject_name || alert.subject} is not told while the silence lasts. What still fires
         when it ends is told then.
       </p>
       <Select label="For" name="hours" options={HOURS} />

@@ -79,7 +79,7 @@ interface About {
 export function Subject({ of: { signal, subject, subject_name } }: { of: About }) {
   const page = pageOf(signal, subject);
   const shown: ComponentChildren =
-    subject === "installation" ? "the installation" : (subject_name ?? <code>{subject}</code>);
+    subject === "installation" ? "the installation" : subject_name || <code>{subject}</code>;
   return page ? (
     <a class="text cut" href={page}>
       {shown}
