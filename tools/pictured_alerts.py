@@ -41,6 +41,7 @@ update tollgate.alert_scan set scanned_at = scanned_at - interval '1 minute', sl
 """
 LONG_AGO = """
 update tollgate.alerts set pending_at = pending_at - interval '3 hours', firing_at = firing_at - interval '2 hours'
+where state = 'firing'
 """
 
 
