@@ -33,11 +33,11 @@ async def fill(url: str, door: Door, address: str, operator: Person) -> Person:
     """Returns the owner of the busiest org."""
     people = [await _named(url, door, name) for name in NAMES]
     await past.keep(url, list(_requests(people)))
-    async with _client(address, operator) as http:
+    async with client(address, operator) as http:
         await _servers(http, address)
         await _aliases(http)
         await _secrets(http, people[0].org_id)
-    async with _client(address, people[0]) as http:
+    async with client(address, people[0]) as http:
         for text in ("hello", "<script>alert(2)</script>", "hello again"):
             for _ in range(2):
                 await http.post(CHAT, json=a_chat(text, cache=True))
@@ -47,7 +47,7 @@ async def fill(url: str, door: Door, address: str, operator: Person) -> Person:
     return people[0]
 
 
-def _client(address: str, someone: Person) -> httpx.AsyncClient:
+def client(address: str, someone: Person) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=address, headers={"authorization": f"Bearer {someone.secret}"}, timeout=30)
 
 

@@ -14,6 +14,7 @@ from playwright.async_api import Browser, FilePayload, expect
 
 import pictured
 import pictured_operation
+import pictured_alerts
 from completions.test_sound import wav
 from console.browser import Visit, chromium, visiting
 from fleet.agent import Ingress
@@ -187,6 +188,16 @@ VIEWS = {
         "deployments/{running}/history",
         "deployments/{fetching}",
         "deployments/{failing}",
+        "alerts",
+        "alerts/{alert}",
+        "alerts?tab=history",
+        "alerts?tab=rules",
+        "alerts?tab=rules&open=database_slow",
+        "alerts?tab=channels",
+        "alerts?tab=channels&open={channel}",
+        "alerts?tab=silences",
+        "alerts?tab=deliveries",
+        "alerts?tab=deliveries&open={delivery}",
         "security",
         "security?tab=report",
         "audit",
@@ -209,6 +220,9 @@ VIEWS = {
         "transactions",
         "keys",
         "upstream-keys",
+        "webhooks",
+        "webhooks?open={webhook}",
+        "webhooks?tab=deliveries",
         "limits",
         "connect",
         "audit",
@@ -266,10 +280,11 @@ async def take(url: str, wanted: str) -> None:
                     await visit.page.screenshot(path=FOLDER / f"{picture}.png")
         owners = await _owners(url, door, address)
         await pictured_operation.fill(url)
-        headers = {"authorization": f"Bearer {owners.operator.secret}"}
         with serving(ingress) as ingress_url:
-            async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as http:
+            async with pictured.client(address, owners.operator) as http:
                 await Fleet(http, ingress, ingress_url).fill(url)
+                async with pictured.client(address, owners.customer) as customer:
+                    await pictured_alerts.fill(url, door, http, customer)
             await take_views(browser, owners, address, wanted)
 
 
@@ -325,8 +340,7 @@ async def take_views(
 
 async def _ids(address: str, owners: Owners) -> dict[str, str]:
     """The entries that the pictures show."""
-    headers = {"authorization": f"Bearer {owners.operator.secret}"}
-    async with httpx.AsyncClient(base_url=address, headers=headers) as http:
+    async with pictured.client(address, owners.operator) as http:
         events = await http.get("/admin/audit-logs")
         upstreams = await http.get("/admin/upstreams")
         requests = await http.get("/admin/usage", params={"org_id": owners.customer.org_id})
@@ -334,6 +348,11 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
         backups = await http.get("/admin/backups", params={"is_sound": False})
         hosts = (await http.get("/admin/hosts")).json()["data"]
         models = (await http.get("/admin/models")).json()["data"]
+        alerts = await http.get("/admin/alerts", params={"state": "firing", "sort": "severity:desc"})
+        deliveries = await http.get("/admin/alerts/deliveries", params={"state": "failed"})
+        channels = await http.get("/admin/alerts/channels", params={"kind": "slack"})
+    async with pictured.client(address, owners.customer) as http:
+        webhooks = await http.get("/user/webhooks")
     return {
         "org": owners.customer.org_id,
         "key": owners.customer.key_id,
@@ -342,6 +361,10 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
         "request": _first(requests),
         "day": _first(days, "day"),
         "backup": _first(backups, "digest"),
+        "alert": _first(alerts),
+        "channel": _first(channels),
+        "delivery": _first(deliveries),
+        "webhook": _first(webhooks),
         **{one["contact"].replace("unseen", "silent").replace("seen", "host"): one["id"] for one in hosts},
         **{PHASES.get(one["phase"], "other"): one["id"] for one in models if one["host"]["contact"] == "seen"},
     }

@@ -13115,6 +13115,8 @@ begin
       and ($1 ->> 'event' is null or e.event = $1 ->> 'event')
       and ($1 ->> 'from' is null or e.created_at >= ($1 ->> 'from')::timestamptz)
       and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+      and ($1 ->> 'alert_id' is null
+        or e.content @> jsonb_build_object('data', jsonb_build_object('alerts', jsonb_build_array(jsonb_build_object('id', $1 ->> 'alert_id')))))
     $where$,
     '{"created_at": "e.created_at"}',
     coalesce(filters ->> 'sort', 'created_at:desc'),
@@ -13129,7 +13131,7 @@ end
 $$;
 
 comment on function public.tollgate_deliveries(jsonb, jsonb, integer, text) is
-  'Deliveries over the channels of operators, or of the caller''s org. `filters`: channel_id, state, event, from, to, sort (created_at), cursor. Refuses: as keeper_of_channels() and page(). Locks nothing.';
+  'Deliveries over the channels of operators, or of the caller''s org. `filters`: channel_id, alert_id (of those that list it), state, event, from, to, sort (created_at), cursor. Refuses: as keeper_of_channels() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_deliveries(jsonb, jsonb, integer, text)');
 
@@ -13197,8 +13199,20 @@ as $$
 declare
   keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
   tested constant tollgate.channels := tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope));
+  most_a_minute constant integer := 5;
+  again_at timestamptz;
   made tollgate.deliveries;
 begin
+  select d.created_at + interval '1 minute' into again_at from tollgate.deliveries d
+  where d.channel_id = tested.id and d.event = 'channel.test' and d.created_at > clock_timestamp() - interval '1 minute'
+  order by d.created_at desc
+  offset most_a_minute - 1 limit 1;
+  if found then
+    perform tollgate.refuse(429, 'too_many_tests', jsonb_build_object(
+      'channel_id', tested.id, 'limit', most_a_minute,
+      'retry_after_seconds', greatest(1, ceil(extract(epoch from again_at - clock_timestamp()))::integer)
+    ));
+  end if;
   insert into tollgate.deliveries (channel_id, event, content, due_at) values (
     tested.id, 'channel.test',
     jsonb_build_object(
@@ -13214,7 +13228,7 @@ end
 $$;
 
 comment on function public.tollgate_test_channel(jsonb, text, text) is
-  'Writes a delivery that says it is a test. Refuses: as keeper_of_channels() and found_channel(). Locks the channel.';
+  'Writes a delivery that says it is a test, at most five a minute for each channel. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks the channel.';
 
 select tollgate.expose('public.tollgate_test_channel(jsonb, text, text)');
 
@@ -15176,6 +15190,24 @@ comment on function tollgate.reconciliation_readings(timestamptz) is
 
 -- Alerts as operators see them.
 
+create function tollgate.name_of_subject(subject text) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(
+    (select o.name from tollgate.orgs o where o.id = subject),
+    (select k.name from tollgate.api_keys k where k.id = subject),
+    (select u.name from tollgate.upstreams u where u.id = subject),
+    (select h.name from tollgate.hosts h where h.id = subject),
+    (select c.name from tollgate.channels c where c.id = subject)
+  )
+$$;
+
+comment on function tollgate.name_of_subject(text) is
+  'The name of the org, key, upstream, host or channel that an alert is about; null for other subjects, and for those that are gone.';
+
+
 create function tollgate.alert_shown(a tollgate.alerts) returns jsonb
 language sql
 stable
@@ -15184,7 +15216,11 @@ as $$
   select jsonb_build_object(
     'id', a.id,
     'rule_id', a.rule_id,
+    'signal', r.signal,
+    'comparison', r.comparison,
+    'threshold', r.threshold,
     'subject', a.subject,
+    'subject_name', tollgate.name_of_subject(a.subject),
     'org_id', a.org_id,
     'severity', a.severity,
     'state', a.state,
@@ -15196,8 +15232,11 @@ as $$
     'incident_id', a.incident_id,
     'acknowledged_at', tollgate.utc(a.acknowledged_at),
     'acknowledged_by', a.acknowledged_by,
-    'note', a.note
+    'note', a.note,
+    'silenced', tollgate.is_silenced(a, now())
   )
+  from tollgate.alert_rules r
+  where r.id = a.rule_id
 $$;
 
 comment on function tollgate.alert_shown(tollgate.alerts) is 'An alert as operators see it in a list.';
@@ -15248,7 +15287,6 @@ set search_path = ''
 as $$
   select tollgate.alert_shown(a) || jsonb_build_object(
     'rule', tollgate.rule_shown(r),
-    'silenced', tollgate.is_silenced(a, now()),
     'history', (
       select coalesce(jsonb_agg(
         jsonb_build_object('state', h.state, 'value', h.value, 'at', tollgate.utc(h.at)) order by h.position
@@ -15796,6 +15834,35 @@ $$;
 comment on function tollgate.rule_shown(tollgate.alert_rules) is 'A rule, whether it is one of those from the start, and how many of its alerts fire.';
 
 
+create function tollgate.readings_of_rules(only_rule text default null) returns jsonb
+language sql
+stable
+set search_path = ''
+set jit = off
+as $$
+  with readings as materialized (
+    select * from tollgate.alert_readings(now())
+    union all
+    select 'sweep_pause_seconds', 'installation', round(extract(epoch from now() - s.scanned_at))
+    from tollgate.alert_scan s where s.scanned_at > '-infinity'
+  ),
+  matched as (
+    select r.id, g.subject, g.value, count(*) over (partition by r.id) as count, row_number() over (
+      partition by r.id order by case r.comparison when 'at_least' then -g.value else g.value end, g.subject
+    ) as place
+    from tollgate.alert_rules r
+    join readings g on g.signal = r.signal and (r.subjects is null or g.subject = any (r.subjects))
+    where only_rule is null or r.id = only_rule
+  )
+  select coalesce(jsonb_object_agg(m.id, jsonb_build_object('count', m.count, 'value', m.value, 'subject', m.subject)), '{}')
+  from matched m
+  where m.place = 1
+$$;
+
+comment on function tollgate.readings_of_rules(text) is
+  'By rule, or of one rule: how many readings it has at the moment, and the one nearest to its threshold, or farthest beyond it. Rules without readings are left out.';
+
+
 create function tollgate.rule_fields() returns text[]
 language sql
 immutable
@@ -15980,13 +16047,15 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'rule', tollgate.rule_shown(tollgate.found_rule(rule_id))
+    'caller', tollgate.identity(actor),
+    'rule', tollgate.rule_shown(tollgate.found_rule(rule_id)),
+    'readings', tollgate.readings_of_rules(rule_id)
   );
 end
 $$;
 
 comment on function public.tollgate_alert_rule(jsonb, text) is
-  'One rule. For admins. Refuses: as recognise() and found_rule(). Locks the row.';
+  'One rule with its readings. For admins. Refuses: as recognise() and found_rule(). Locks the row.';
 
 select tollgate.expose('public.tollgate_alert_rule(jsonb, text)');
 
@@ -15999,7 +16068,9 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'readings', tollgate.readings_of_rules()
+  ) || tollgate.page(
     'tollgate.alert_rules',
     'tollgate.rule_shown',
     $where$
@@ -16016,7 +16087,7 @@ end
 $$;
 
 comment on function public.tollgate_alert_rules(jsonb, jsonb, integer) is
-  'Rules. `filters`: signal, severity, state, sort (id), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+  'Rules with their readings. `filters`: signal, severity, state, sort (id), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_alert_rules(jsonb, jsonb, integer)');
 
@@ -17495,7 +17566,12 @@ as $$
     join tollgate.probes p on p.upstream_id = u.id
     where u.state = 'active' and p.status = 'down'
     union all
-    select 6, tollgate.attention_item('security_event', s.severity, s.count)
+    select 6, tollgate.attention_item('alerts_firing', case
+      when bool_or(f.severity = 'critical') then 'critical' when bool_or(f.severity = 'warning') then 'warning' else 'info'
+    end, count(*))
+    from tollgate.alerts f where f.state = 'firing'
+    union all
+    select 7, tollgate.attention_item('security_event', s.severity, s.count)
     from (
       select e.severity, count(*) as count
       from tollgate.security_events e
@@ -17507,7 +17583,7 @@ as $$
 $$;
 
 comment on function tollgate.attention() is
-  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, upstreams that are down, and open security events by severity.';
+  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, upstreams that are down, alerts that fire with the worst severity, and open security events by severity.';
 
 
 create function public.tollgate_overview(caller jsonb, since text, until text, bucket text) returns jsonb
@@ -18316,6 +18392,7 @@ as $$
     'environment', actor.environment,
     'scopes', actor.scopes,
     'has_password', tollgate.has_password(u.id),
+    'firing_alerts', case when tollgate.operates(actor) then (select count(*) from tollgate.alerts a where a.state = 'firing') end,
     'session', (select tollgate.session_shown(s) from tollgate.sessions s where s.id = actor.session_id)
   )
   from tollgate.users u
@@ -18324,7 +18401,7 @@ as $$
 $$;
 
 comment on function tollgate.signed_in(tollgate.caller) is
-  'Who the caller is and what it may do. `session` is null for a key.';
+  'Who the caller is and what it may do; for operators also how many alerts fire. `session` is null for a key.';
 
 
 create function public.tollgate_signed_in(caller jsonb) returns jsonb

@@ -40,6 +40,8 @@ async def test_rules_are_created_changed_reset_and_deleted(api: ApiClient) -> No
     assert unknown["param"] == "signal"
     changed = await api.ask("PATCH", f"{ALERTS}/rules/{name}", json={"threshold": 7.5, "clear_threshold": 2})
     assert (changed["threshold"], changed["clear_threshold"], changed["subjects"]) == (7.5, 2, ["nobody"])
+    found = await api.ask("GET", f"{ALERTS}/rules/{name}")
+    assert (found["title"], found["at_start"], found["advice"], found["readings"]["count"]) == (name, None, None, 0)
     wrong = await api.refused("PATCH", f"{ALERTS}/rules/{name}", 400, json={"clear_threshold": 8})
     assert wrong["param"] == "clear_threshold"
     await api.refused("POST", f"{ALERTS}/rules/{name}/reset", 404)
@@ -51,7 +53,11 @@ async def test_rules_are_created_changed_reset_and_deleted(api: ApiClient) -> No
     back = await api.ask("POST", f"{ALERTS}/rules/latency/reset")
     assert (back["built_in"], back["threshold"]) == (True, 120_000)
     listed = await api.pages(f"{ALERTS}/rules", severity="critical", limit=5)
-    assert "books" in [rule["id"] for page in listed for rule in page]
+    by_id = {rule["id"]: rule for page in listed for rule in page}
+    assert by_id["books"]["title"] == "The books do not agree"
+    connections = by_id["database_connections"]["readings"]
+    assert (connections["count"], connections["subject"], connections["value"] > 0) == (1, "installation", True)
+    assert by_id["database_connections"]["at_start"]["threshold"] == 85
 
 
 @ONE_DOOR
@@ -68,7 +74,9 @@ async def test_an_alert_is_listed_with_its_history_and_acknowledged(
         name,
     )
     listed = await api.ask("GET", ALERTS, params={"rule_id": name, "acknowledged": "false"})
-    assert [alert["id"] for alert in listed["data"]] == [made]
+    (shown,) = listed["data"]
+    assert (shown["id"], shown["title"], shown["subject_name"]) == (made, name, None)
+    assert (shown["signal"], shown["threshold"], shown["silenced"]) == ("books_faults", 5, False)
     await api.ask("POST", f"{ALERTS}/{made}/acknowledge", json={"note": "mine"})
     again = await api.ask("POST", f"{ALERTS}/{made}/acknowledge", json={"note": "no, mine"})
     assert (again["note"], again["acknowledged_by"]) == ("mine", api.someone.user_id)
@@ -121,6 +129,31 @@ async def test_a_channel_is_created_once_tested_and_its_secret_shown_once(api: A
     assert actions == ["channel.created", "channel.tested", "channel.changed", "channel.tested", "channel.deleted"]
 
 
+TESTS = """insert into tollgate.deliveries (channel_id, event, content)
+select $1, 'channel.test', '{}' from generate_series(1, 5) returning id"""
+A_MINUTE_AGO = "update tollgate.deliveries set created_at = created_at - interval '1 minute' where channel_id = $1"
+
+
+@ONE_DOOR
+async def test_a_channel_is_tested_five_times_a_minute(
+    api: ApiClient, hook: Receiver, shared_database: str, sql: Any
+) -> None:
+    path, body = f"{ALERTS}/channels", {"name": "on-call", "kind": "webhook", "url": hook.url}
+    tested, other = [await api.ask("POST", path, 201, json=body) for _ in range(2)]
+    await sql(shared_database, TESTS, tested["id"])
+    secret = {"authorization": f"Bearer {api.someone.secret}"}
+    refused = await api.http.post(f"{path}/{tested['id']}/test", headers=secret)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["limit"]) == (429, "too_many_tests", 5)
+    assert 1 <= error["retry_after_seconds"] <= 60
+    assert refused.headers["retry-after"] == str(error["retry_after_seconds"])
+    assert (await api.ask("POST", f"{path}/{other['id']}/test"))["state"] == "sent"
+    await sql(shared_database, A_MINUTE_AGO, tested["id"])
+    await api.ask("POST", f"{path}/{tested['id']}/test")
+    for one in (tested, other):
+        await api.ask("DELETE", f"{path}/{one['id']}")
+
+
 MAIL = {"host": "mail.example.com", "sender": "a@example.com", "recipients": ["b@example.com"]}
 REFUSED = [
     ({"kind": "webhook"}, "url"),
@@ -153,7 +186,10 @@ async def test_owners_have_webhooks_of_their_own_events_alone(api: ApiClient, pe
     assert (await theirs.ask("GET", f"{HOOKS}/deliveries"))["data"] == []
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/test")):
         await theirs.refused(method, f"{HOOKS}/{made[0]['id']}{path}", 404)
-    await theirs.refused("POST", f"{HOOKS}/deliveries/{told['data'][0]['id']}/resend", 404)
+    delivery = f"{HOOKS}/deliveries/{told['data'][0]['id']}"
+    assert await mine.ask("GET", delivery) == told["data"][0]
+    await theirs.refused("GET", delivery, 404)
+    await theirs.refused("POST", f"{delivery}/resend", 404)
     await api.refused("GET", f"{ALERTS}/channels/{made[0]['id']}", 404)
     await mine.refused("GET", ALERTS, 403)
     changed = await mine.ask("PATCH", f"{HOOKS}/{made[0]['id']}", json={"events": ["balance.low"]})

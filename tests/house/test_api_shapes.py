@@ -130,6 +130,7 @@ PART_OF_A_FIELD = {
     "prompt_cached": "whether cached_tokens is above 0",
     "acknowledged": "whether acknowledged_at is set",
     "actor_id": "the id in actor",
+    "alert_id": "the id of one of the alerts in content",
     "model": "one of targets and fallbacks, of aliases",
     "for_org": "whose markup the prices have",
     "for_plan": "whose markup the prices have",

@@ -11,6 +11,7 @@ import { Overview } from "./overview";
 import { Transactions } from "./transactions";
 import { UpstreamKeys } from "./upstream_keys";
 import { Usage } from "./usage";
+import { Webhooks } from "./webhooks";
 
 const VIEWS: View[] = [
   { path: "", name: "Overview", show: () => <Overview /> },
@@ -18,6 +19,7 @@ const VIEWS: View[] = [
   { path: "transactions", name: "Transactions", show: () => <Transactions /> },
   { path: "keys", name: "Keys", show: () => <Keys /> },
   { path: "upstream-keys", name: "Upstream keys", show: () => <UpstreamKeys /> },
+  { path: "webhooks", name: "Webhooks", show: () => <Webhooks />, scope: "keys" },
   { path: "limits", name: "Limits", show: () => <Limits /> },
   { path: "connect", name: "Connect", show: () => <Connect /> },
   { path: "audit", name: "Audit log", show: () => <AuditLog />, group: "Security" },

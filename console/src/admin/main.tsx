@@ -4,9 +4,11 @@ import { SignedInPage, type View } from "../parts/frame";
 import { me } from "../parts/session";
 import { Sessions } from "../parts/sessions";
 import { start } from "../parts/sign_in";
+import { Alerts } from "./alerts";
 import { Audit } from "./audit";
 import { Cache } from "./cache";
 import { Deployments } from "./deployments";
+import { FiringBadge } from "./firing";
 import { Hosts } from "./hosts";
 import { Keys } from "./keys";
 import { Models } from "./models";
@@ -36,6 +38,7 @@ const VIEWS: View[] = [
   { path: "vault", name: "Vault", show: () => <Vault />, group: "Serving" },
   { path: "hosts", name: "Hosts", show: () => <Hosts />, group: "Your machines" },
   { path: "deployments", name: "Deployments", show: () => <Deployments />, group: "Your machines" },
+  { path: "alerts", name: "Alerts", show: () => <Alerts />, group: "Operation", badge: FiringBadge },
   { path: "security", name: "Security", show: () => <Security />, group: "Operation" },
   { path: "audit", name: "Audit log", show: () => <Audit />, group: "Operation" },
   { path: "reconciliation", name: "Reconciliation", show: () => <Reconciliation />, group: "Operation" },

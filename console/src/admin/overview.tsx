@@ -11,12 +11,15 @@ import { link, linkTo } from "../parts/routing";
 import type { Answer } from "../parts/session";
 import { type Column, Table } from "../parts/table";
 import { When } from "../parts/times";
+import { useFiring } from "./firing";
 
 type Found = Answer<"/admin/overview", "get">;
 type Used = Found["period"];
 
 export function Overview() {
   const loaded = useData("/admin/overview", { query: period() }, 60);
+  const firing = loaded.data?.attention.find(({ kind }) => kind === "alerts_firing")?.count ?? 0;
+  useFiring(loaded.data && firing);
   return (
     <>
       <Heading title="Overview">

@@ -15,6 +15,7 @@ import { List } from "../parts/table";
 import { FilterTabs } from "../parts/tabs";
 import { When } from "../parts/times";
 import { OrgFilter } from "./pickers";
+import { SEEN, SEVERITIES } from "./severities";
 
 type Row = Answer<"/admin/security-events", "get">["data"][number];
 
@@ -32,15 +33,6 @@ const KINDS: Record<Row["kind"], string> = {
   usage_quarantined: "Impossible usage reported",
   usage_spike: "Usage rose sharply",
 };
-const SEVERITIES: [string, string][] = [
-  ["critical", "Critical"],
-  ["warning", "Warning"],
-  ["info", "Information"],
-];
-const SEEN: [string, string][] = [
-  ["false", "Not acknowledged"],
-  ["true", "Acknowledged"],
-];
 const TABS: [string, string][] = [
   ["", "Events"],
   ["report", "Compliance report"],

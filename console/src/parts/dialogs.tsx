@@ -196,7 +196,10 @@ export function Input({
 }
 
 /** A secret that Tollgate stores. `note`: what else there is to know. */
-export const SecretInput = ({ note = "", ...input }: InputProps & { note?: string; placeholder?: string }) => (
+export const SecretInput = ({
+  note = "",
+  ...input
+}: InputProps & { note?: string; placeholder?: string; required?: boolean; minLength?: number }) => (
   <Input
     type="password"
     required

@@ -96,6 +96,10 @@ export interface View {
   show: () => ComponentChildren;
   /** Views with the same group stand together in the menu. */
   group?: string;
+  /** Who lacks this scope does not see the view in the menu. */
+  scope?: string;
+  /** What stands beside the name in the menu. */
+  badge?: () => ComponentChildren;
 }
 
 /** A page for people who are signed in, with a menu of views. The first view is the one without an address. */
@@ -162,7 +166,7 @@ addEventListener("pointerover", ({ target }) => {
 
 const groupsOf = (views: View[]): [string, View[]][] => [
   ...Map.groupBy(
-    views.filter(({ name }) => name),
+    views.filter(({ name, scope }) => name && (!scope || me.value?.scopes.includes(scope))),
     ({ group }) => group ?? "",
   ),
 ];
@@ -176,6 +180,7 @@ function Menu({ views, open }: { views: View[]; open: string }) {
           {members.map((view) => (
             <a key={view.path} href={link(view.path)} aria-current={view.path === open ? "page" : undefined}>
               {view.name}
+              {view.badge?.()}
             </a>
           ))}
         </div>

@@ -14,6 +14,7 @@ const TITLES: Record<string, string> = {
   connection_failed: "The connection failed",
   server_busy: "The server is busy",
   too_many_sign_ins: "Too many wrong tries",
+  too_many_tests: "Tested too often",
 };
 
 /** A request that is larger than a limit by itself. Waiting does not help. */

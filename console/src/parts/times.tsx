@@ -57,6 +57,9 @@ export function ZoneSwitch() {
   );
 }
 
+/** What a field `datetime-local` holds, which is a time in the zone that the person chose. */
+export const momentOf = (text: string): string => new Date(zone.value === "UTC" ? `${text}Z` : text).toISOString();
+
 const LONGEST_BY_HOUR_MS = 3 * 24 * 3_600_000;
 
 /** Hours for up to three days, days for more. */

@@ -70,10 +70,13 @@ class Channels:
         """Sends a message that says it is a test, at once, and answers how that went."""
         asked = await store.test_channel(door, channel_id, self._scope)
         await self._deliveries.send_due()
-        return (await store.delivery(door, asked["delivery"]["id"], self._scope))["delivery"]
+        return await self.delivery(door, asked["delivery"]["id"])
 
     async def deliveries(self, door: Door, filters: Fields, page_size: int) -> Json:
         return await store.deliveries(door, filters, page_size, self._scope)
+
+    async def delivery(self, door: Door, delivery_id: str) -> Json:
+        return (await store.delivery(door, delivery_id, self._scope))["delivery"]
 
     async def resend(self, door: Door, delivery_id: str) -> Json:
         return (await store.resend(door, delivery_id, self._scope))["delivery"]

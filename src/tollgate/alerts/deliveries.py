@@ -30,6 +30,7 @@ BODY_SECONDS: Final = 1.0
 LEASE_SECONDS: Final = 60
 SUCCESSES: Final = range(200, 300)
 REDIRECTS: Final = range(300, 400)
+SYSTEM_ERRORS: Final = {"gaierror": "its host name is not known", "ConnectionRefusedError": "it takes no connections"}
 OUT_OF_TIME: Final = f"no answer within {ATTEMPT_SECONDS:g} seconds"
 
 Delivery = Mapping[str, Any]
@@ -90,7 +91,7 @@ class Deliveries:
         except TimeoutError:
             error = OUT_OF_TIME
         except (Forbidden, TransportFailed, OSError, UnicodeError) as failed:
-            error = str(failed) or type(failed).__name__
+            error = _told(failed)
         except VaultLocked:
             error = "its secret cannot be read: VAULT_KEY is missing or another"
         except Exception:  # a delivery that cannot be sent must not stop the others
@@ -164,6 +165,12 @@ class Deliveries:
         if answer.status not in SUCCESSES:
             raise _Failed(f"HTTP {answer.status}", answer.status, told)
         return answer.status, told
+
+
+def _told(failed: Exception) -> str:
+    """For the owner of the channel. A transport tells errors of the system by the name of their class."""
+    name = type(failed).__name__ if isinstance(failed, OSError) else str(failed)
+    return SYSTEM_ERRORS.get(name, str(failed) or name)
 
 
 async def _beginning(answer: Answer) -> str:

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.alerts.rules import ChannelKind, Event
-from tollgate.alerts.signals import Comparison, Severity
+from tollgate.alerts.signals import RULES, SIGNALS, Comparison, Severity
 from tollgate.web.faults import PRINTABLE
 from tollgate.web.schemas import ChangeBody, Identifier, Moment, Name, Note, PageQuery, Period, Text
 
@@ -25,6 +25,11 @@ RuleId = Annotated[str, Field(pattern=RULE_ID)]
 Seconds = Annotated[int, Field(ge=0, le=WEEK)]
 Number = Annotated[float, Field(gt=-1e18, lt=1e18, allow_inf_nan=False)]
 MailAddress = Annotated[str, Field(max_length=320, pattern=ADDRESS)]
+
+
+def title_of(rule_id: str) -> str:
+    """Rules of an operator's own have none but their id."""
+    return RULES[rule_id].title if rule_id in RULES else rule_id
 
 
 class _RuleFields(ChangeBody):
@@ -70,9 +75,26 @@ class RuleChanges(_RuleFields):
     threshold: Number = 0
 
 
+class RuleValues(BaseModel):
+    threshold: float
+    clear_threshold: float | None
+    for_seconds: int
+    clear_seconds: int
+    severity: Severity
+
+
+class Advice(BaseModel):
+    means: str
+    look: str
+    cause: str
+    mend: str
+
+
 class RuleDetails(BaseModel):
     id: str
+    title: str
     signal: str
+    signal_means: str = Field(description="What a reading of the signal says, and when there is one.")
     comparison: Comparison
     threshold: float
     clear_threshold: float | None
@@ -83,9 +105,32 @@ class RuleDetails(BaseModel):
     state: State
     description: str
     built_in: bool = Field(description="Whether it was there from the start, so that it can be reset.")
+    at_start: RuleValues | None = Field(description="What a reset makes it; null for a rule of your own.")
+    advice: Advice | None = Field(description="What to do when it fires; null for a rule of your own.")
     firing: int = Field(description="How many of its alerts fire.")
     created_at: Moment
     updated_at: Moment
+
+    @model_validator(mode="before")
+    @classmethod
+    def _explained(cls, found: dict[str, Any]) -> dict[str, Any]:
+        known = RULES.get(found["id"])
+        return found | {
+            "title": title_of(found["id"]),
+            "signal_means": SIGNALS.get(found["signal"], ""),
+            "at_start": known and known._asdict(),
+            "advice": known and known._asdict(),
+        }
+
+
+class RuleReadings(BaseModel):
+    count: int
+    value: float | None = Field(description="The one nearest to the threshold, or farthest beyond it.")
+    subject: str | None = Field(description="What that one is about.")
+
+
+class RuleWithReadings(RuleDetails):
+    readings: RuleReadings = Field(description="Those of the moment.")
 
 
 class RuleFilters(PageQuery):
@@ -106,7 +151,12 @@ AlertState = Literal["pending", "firing", "resolved"]
 class Alert(BaseModel):
     id: str = Field(examples=["alt_01a1fe3176a89d25de9e38917547"])
     rule_id: str
+    title: str
+    signal: str
+    comparison: Comparison
+    threshold: float
     subject: str = Field(description="What it is about: the id of an upstream, an org, a key …, or `installation`.")
+    subject_name: str | None = Field(description="The name of that org, key, upstream, host or channel.")
     org_id: str | None
     severity: Severity
     state: AlertState
@@ -119,6 +169,12 @@ class Alert(BaseModel):
     acknowledged_at: Moment | None
     acknowledged_by: str | None
     note: str | None
+    silenced: bool = Field(description="Whether a silence matches it now.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _titled(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"title": title_of(found["rule_id"])}
 
 
 class AlertChange(BaseModel):
@@ -129,7 +185,6 @@ class AlertChange(BaseModel):
 
 class AlertDetails(Alert):
     rule: RuleDetails
-    silenced: bool
     history: list[AlertChange]
 
 
@@ -347,3 +402,7 @@ class DeliveryFilters(PageQuery, Period):
     event: Text | None = None
     state: Literal["waiting", "sent", "failed"] | None = None
     sort: Literal["created_at:desc", "created_at:asc"] = "created_at:desc"
+
+
+class AlertDeliveryFilters(DeliveryFilters):
+    alert_id: Text | None = Field(None, description="Only what told of this alert. A message lists 50 at most.")

@@ -43,16 +43,17 @@ SIGNALS: Final[Mapping[str, str]] = {
         "Charge less cost, as a share of the charge, in this clock hour and the one before: of the installation and "
         "of each model that cost at least 0.1 credits."
     ),
-    "reconciliation_difference_ppm": "How far our cost of a day is from the vendor's, in parts per million.",
+    "reconciliation_difference_ppm": "How far our cost of a day is from the vendor's, in parts per million. Needs "
+    "OPENROUTER_MANAGEMENT_KEY.",
     "unsettled_requests": "Requests whose cost is unknown for more than 10 minutes.",
     "expired_holds": "Holds that the sweeper should have ended 10 minutes ago.",
     "quarantined_requests": "Requests of the last 24 hours whose usage made no sense.",
-    "books_faults": "What the last audit of the books found.",
+    "books_faults": "What the last audit of the books found. None before the first audit.",
     "database_answer_ms": "How long the database took for the last round of rules, as a process saw it.",
     "database_connections_percent": "The share of the database's connections that is in use.",
     "database_bytes": "The size of the database.",
     "database_transaction_seconds": "The age of the oldest transaction.",
-    "days_since_verified_backup": "For how many days no backup was verified.",
+    "days_since_verified_backup": "For how many days no backup was verified. None before the first backup.",
     "process_memory_percent": "The memory that a process may use and does.",
     "process_disk_percent": "How full the disk of a process is.",
     "sweep_pause_seconds": "How long no sweep ran before this one.",

@@ -44,6 +44,7 @@ TollgateError
 ├── RateLimitExceeded          429 rate_limit_exceeded
 ├── TooManyInFlight            429 too_many_in_flight
 ├── TooManySignIns             429 too_many_sign_ins
+├── TooManyTests               429 too_many_tests
 ├── UpstreamError
 │   ├── UpstreamUnavailable    502 upstream_unavailable
 │   ├── UpstreamGarbled        502 upstream_garbled
@@ -118,6 +119,8 @@ class TollgateError(Exception):
     def __init__(self, message: str | None = None, /, **facts: Any) -> None:
         self.param = facts.pop("param", None)
         self.facts = facts
+        if (wait := facts.get("retry_after_seconds")) is not None:
+            self.headers = {"retry-after": str(wait)}
         self.message = message or self.words()
         super().__init__(self.message)
 
@@ -579,10 +582,12 @@ class TooManySignIns(TollgateError):
         "operator."
     )
 
-    def __init__(self, message: str | None = None, /, **facts: Any) -> None:
-        super().__init__(message, **facts)
-        wait = facts.get("retry_after_seconds")
-        self.headers = {"retry-after": str(wait)} if wait is not None else {}
+
+class TooManyTests(TollgateError):
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_tests"
+    sentence = "The channel was tested too often within a minute. Test it again after the time in Retry-After."
 
 
 class UpstreamError(TollgateError):
@@ -759,11 +764,6 @@ class HostBusy(AgentRefused):
         "Another run of the agent acts for this host. Stop one of the two; "
         "this one may take over after the time in Retry-After without a sync of the other."
     )
-
-    def __init__(self, message: str | None = None, /, **facts: Any) -> None:
-        super().__init__(message, **facts)
-        wait = facts.get("retry_after_seconds")
-        self.headers = {"retry-after": str(wait)} if wait is not None else {}
 
 
 class FleetNotConfigured(TollgateError):

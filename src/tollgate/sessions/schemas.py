@@ -102,6 +102,7 @@ class SignedIn(BaseModel):
     environment: str
     scopes: list[str] = Field(description="What this session or key may do.")
     has_password: bool = Field(description="Whether the user can sign in with a password.")
+    firing_alerts: int | None = Field(description="For operators: how many alerts fire.")
     session: Session | None = Field(description="Null for a request with a key.")
 
 

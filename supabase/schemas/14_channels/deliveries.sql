@@ -40,6 +40,8 @@ begin
       and ($1 ->> 'event' is null or e.event = $1 ->> 'event')
       and ($1 ->> 'from' is null or e.created_at >= ($1 ->> 'from')::timestamptz)
       and ($1 ->> 'to' is null or e.created_at < ($1 ->> 'to')::timestamptz)
+      and ($1 ->> 'alert_id' is null
+        or e.content @> jsonb_build_object('data', jsonb_build_object('alerts', jsonb_build_array(jsonb_build_object('id', $1 ->> 'alert_id')))))
     $where$,
     '{"created_at": "e.created_at"}',
     coalesce(filters ->> 'sort', 'created_at:desc'),
@@ -54,7 +56,7 @@ end
 $$;
 
 comment on function public.tollgate_deliveries(jsonb, jsonb, integer, text) is
-  'Deliveries over the channels of operators, or of the caller''s org. `filters`: channel_id, state, event, from, to, sort (created_at), cursor. Refuses: as keeper_of_channels() and page(). Locks nothing.';
+  'Deliveries over the channels of operators, or of the caller''s org. `filters`: channel_id, alert_id (of those that list it), state, event, from, to, sort (created_at), cursor. Refuses: as keeper_of_channels() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_deliveries(jsonb, jsonb, integer, text)');
 
@@ -122,8 +124,20 @@ as $$
 declare
   keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
   tested constant tollgate.channels := tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope));
+  most_a_minute constant integer := 5;
+  again_at timestamptz;
   made tollgate.deliveries;
 begin
+  select d.created_at + interval '1 minute' into again_at from tollgate.deliveries d
+  where d.channel_id = tested.id and d.event = 'channel.test' and d.created_at > clock_timestamp() - interval '1 minute'
+  order by d.created_at desc
+  offset most_a_minute - 1 limit 1;
+  if found then
+    perform tollgate.refuse(429, 'too_many_tests', jsonb_build_object(
+      'channel_id', tested.id, 'limit', most_a_minute,
+      'retry_after_seconds', greatest(1, ceil(extract(epoch from again_at - clock_timestamp()))::integer)
+    ));
+  end if;
   insert into tollgate.deliveries (channel_id, event, content, due_at) values (
     tested.id, 'channel.test',
     jsonb_build_object(
@@ -139,6 +153,6 @@ end
 $$;
 
 comment on function public.tollgate_test_channel(jsonb, text, text) is
-  'Writes a delivery that says it is a test. Refuses: as keeper_of_channels() and found_channel(). Locks the channel.';
+  'Writes a delivery that says it is a test, at most five a minute for each channel. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks the channel.';
 
 select tollgate.expose('public.tollgate_test_channel(jsonb, text, text)');

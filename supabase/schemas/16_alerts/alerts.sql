@@ -1,5 +1,23 @@
 -- Alerts as operators see them.
 
+create function tollgate.name_of_subject(subject text) returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(
+    (select o.name from tollgate.orgs o where o.id = subject),
+    (select k.name from tollgate.api_keys k where k.id = subject),
+    (select u.name from tollgate.upstreams u where u.id = subject),
+    (select h.name from tollgate.hosts h where h.id = subject),
+    (select c.name from tollgate.channels c where c.id = subject)
+  )
+$$;
+
+comment on function tollgate.name_of_subject(text) is
+  'The name of the org, key, upstream, host or channel that an alert is about; null for other subjects, and for those that are gone.';
+
+
 create function tollgate.alert_shown(a tollgate.alerts) returns jsonb
 language sql
 stable
@@ -8,7 +26,11 @@ as $$
   select jsonb_build_object(
     'id', a.id,
     'rule_id', a.rule_id,
+    'signal', r.signal,
+    'comparison', r.comparison,
+    'threshold', r.threshold,
     'subject', a.subject,
+    'subject_name', tollgate.name_of_subject(a.subject),
     'org_id', a.org_id,
     'severity', a.severity,
     'state', a.state,
@@ -20,8 +42,11 @@ as $$
     'incident_id', a.incident_id,
     'acknowledged_at', tollgate.utc(a.acknowledged_at),
     'acknowledged_by', a.acknowledged_by,
-    'note', a.note
+    'note', a.note,
+    'silenced', tollgate.is_silenced(a, now())
   )
+  from tollgate.alert_rules r
+  where r.id = a.rule_id
 $$;
 
 comment on function tollgate.alert_shown(tollgate.alerts) is 'An alert as operators see it in a list.';
@@ -72,7 +97,6 @@ set search_path = ''
 as $$
   select tollgate.alert_shown(a) || jsonb_build_object(
     'rule', tollgate.rule_shown(r),
-    'silenced', tollgate.is_silenced(a, now()),
     'history', (
       select coalesce(jsonb_agg(
         jsonb_build_object('state', h.state, 'value', h.value, 'at', tollgate.utc(h.at)) order by h.position

@@ -16,6 +16,35 @@ $$;
 comment on function tollgate.rule_shown(tollgate.alert_rules) is 'A rule, whether it is one of those from the start, and how many of its alerts fire.';
 
 
+create function tollgate.readings_of_rules(only_rule text default null) returns jsonb
+language sql
+stable
+set search_path = ''
+set jit = off
+as $$
+  with readings as materialized (
+    select * from tollgate.alert_readings(now())
+    union all
+    select 'sweep_pause_seconds', 'installation', round(extract(epoch from now() - s.scanned_at))
+    from tollgate.alert_scan s where s.scanned_at > '-infinity'
+  ),
+  matched as (
+    select r.id, g.subject, g.value, count(*) over (partition by r.id) as count, row_number() over (
+      partition by r.id order by case r.comparison when 'at_least' then -g.value else g.value end, g.subject
+    ) as place
+    from tollgate.alert_rules r
+    join readings g on g.signal = r.signal and (r.subjects is null or g.subject = any (r.subjects))
+    where only_rule is null or r.id = only_rule
+  )
+  select coalesce(jsonb_object_agg(m.id, jsonb_build_object('count', m.count, 'value', m.value, 'subject', m.subject)), '{}')
+  from matched m
+  where m.place = 1
+$$;
+
+comment on function tollgate.readings_of_rules(text) is
+  'By rule, or of one rule: how many readings it has at the moment, and the one nearest to its threshold, or farthest beyond it. Rules without readings are left out.';
+
+
 create function tollgate.rule_fields() returns text[]
 language sql
 immutable
@@ -200,13 +229,15 @@ declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'rule', tollgate.rule_shown(tollgate.found_rule(rule_id))
+    'caller', tollgate.identity(actor),
+    'rule', tollgate.rule_shown(tollgate.found_rule(rule_id)),
+    'readings', tollgate.readings_of_rules(rule_id)
   );
 end
 $$;
 
 comment on function public.tollgate_alert_rule(jsonb, text) is
-  'One rule. For admins. Refuses: as recognise() and found_rule(). Locks the row.';
+  'One rule with its readings. For admins. Refuses: as recognise() and found_rule(). Locks the row.';
 
 select tollgate.expose('public.tollgate_alert_rule(jsonb, text)');
 
@@ -219,7 +250,9 @@ as $$
 declare
   actor tollgate.caller := tollgate.recognise(caller, 'admin');
 begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'readings', tollgate.readings_of_rules()
+  ) || tollgate.page(
     'tollgate.alert_rules',
     'tollgate.rule_shown',
     $where$
@@ -236,6 +269,6 @@ end
 $$;
 
 comment on function public.tollgate_alert_rules(jsonb, jsonb, integer) is
-  'Rules. `filters`: signal, severity, state, sort (id), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+  'Rules with their readings. `filters`: signal, severity, state, sort (id), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_alert_rules(jsonb, jsonb, integer)');

@@ -83,7 +83,12 @@ as $$
     join tollgate.probes p on p.upstream_id = u.id
     where u.state = 'active' and p.status = 'down'
     union all
-    select 6, tollgate.attention_item('security_event', s.severity, s.count)
+    select 6, tollgate.attention_item('alerts_firing', case
+      when bool_or(f.severity = 'critical') then 'critical' when bool_or(f.severity = 'warning') then 'warning' else 'info'
+    end, count(*))
+    from tollgate.alerts f where f.state = 'firing'
+    union all
+    select 7, tollgate.attention_item('security_event', s.severity, s.count)
     from (
       select e.severity, count(*) as count
       from tollgate.security_events e
@@ -95,7 +100,7 @@ as $$
 $$;
 
 comment on function tollgate.attention() is
-  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, upstreams that are down, and open security events by severity.';
+  'What an operator should look at: a failed audit, quarantined requests of 7 days, holds that do not end, upstreams that are down, alerts that fire with the worst severity, and open security events by severity.';
 
 
 create function public.tollgate_overview(caller jsonb, since text, until text, bucket text) returns jsonb

@@ -40,6 +40,7 @@ as $$
     'environment', actor.environment,
     'scopes', actor.scopes,
     'has_password', tollgate.has_password(u.id),
+    'firing_alerts', case when tollgate.operates(actor) then (select count(*) from tollgate.alerts a where a.state = 'firing') end,
     'session', (select tollgate.session_shown(s) from tollgate.sessions s where s.id = actor.session_id)
   )
   from tollgate.users u
@@ -48,7 +49,7 @@ as $$
 $$;
 
 comment on function tollgate.signed_in(tollgate.caller) is
-  'Who the caller is and what it may do. `session` is null for a key.';
+  'Who the caller is and what it may do; for operators also how many alerts fire. `session` is null for a key.';
 
 
 create function public.tollgate_signed_in(caller jsonb) returns jsonb

@@ -15,7 +15,7 @@ from tollgate.alerts.schemas import (
     WebhookChanges,
     WebhookFilters,
 )
-from tollgate.core.errors import BadRequest, Conflict, IdempotencyKeyReused, NotFound, VaultLocked
+from tollgate.core.errors import BadRequest, Conflict, IdempotencyKeyReused, NotFound, TooManyTests, VaultLocked
 from tollgate.database import Door
 from tollgate.keys.authentication import Gate
 from tollgate.keys.idempotency_keys import once
@@ -54,6 +54,11 @@ def router(gate: Gate, channels: Channels) -> Routes:
         """Kept for 30 days. Needs the scope `keys`."""
         return Page[Delivery].of(await channels.deliveries(door, query.filters(), query.limit))
 
+    @routes.get("/deliveries/{delivery_id}", summary="Get a delivery", responses=one)
+    async def delivery(door: OpenDoor, delivery_id: DeliveryId) -> Delivery:
+        """Needs the scope `keys`."""
+        return Delivery.model_validate(await channels.delivery(door, delivery_id))
+
     @routes.post("/deliveries/{delivery_id}/resend", summary="Send a delivery again", responses=one)
     async def resend(door: OpenDoor, delivery_id: DeliveryId) -> Delivery:
         """Soon, with the `webhook-id` that it had. Needs the scope `keys`."""
@@ -74,9 +79,13 @@ def router(gate: Gate, channels: Channels) -> Routes:
         """Needs the scope `keys`."""
         return Gone.model_validate(await channels.delete(door, channel_id))
 
-    @routes.post("/{channel_id}/test", summary="Send a test to a webhook", responses=one)
+    @routes.post(
+        "/{channel_id}/test",
+        summary="Send a test to a webhook",
+        responses=refusals(BadRequest, NotFound, TooManyTests),
+    )
     async def test(door: OpenDoor, channel_id: WebhookId) -> Delivery:
-        """Answers how that went, after five seconds at most. Needs the scope `keys`."""
+        """Answers how that went, after five seconds at most; five times a minute. Needs the scope `keys`."""
         return Delivery.model_validate(await channels.test(door, channel_id))
 
     return routes

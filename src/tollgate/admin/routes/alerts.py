@@ -1,6 +1,6 @@
 """/admin/alerts: alerts, rules, silences, channels, deliveries."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Body, Depends, Path, Query, status
 
@@ -8,6 +8,7 @@ from tollgate.alerts import store
 from tollgate.alerts.channels import Channels
 from tollgate.alerts.schemas import (
     Alert,
+    AlertDeliveryFilters,
     AlertDetails,
     AlertFilters,
     AlertNote,
@@ -16,7 +17,6 @@ from tollgate.alerts.schemas import (
     ChannelChanges,
     ChannelFilters,
     Delivery,
-    DeliveryFilters,
     Gone,
     NewChannel,
     NewRule,
@@ -24,12 +24,13 @@ from tollgate.alerts.schemas import (
     RuleChanges,
     RuleDetails,
     RuleFilters,
+    RuleWithReadings,
     Silence,
     SilenceFilters,
 )
 from tollgate.alerts.signals import SIGNALS
-from tollgate.core.errors import BadRequest, Conflict, IdempotencyKeyReused, NotFound, VaultLocked
-from tollgate.database import Door
+from tollgate.core.errors import BadRequest, Conflict, IdempotencyKeyReused, NotFound, TooManyTests, VaultLocked
+from tollgate.database import Door, Json
 from tollgate.keys.authentication import Gate
 from tollgate.keys.idempotency_keys import once
 from tollgate.web.routing import Routes
@@ -41,6 +42,8 @@ SilenceId = Annotated[Identifier, Path(description="The id of the silence.")]
 ChannelId = Annotated[Identifier, Path(description="The id of the channel.")]
 DeliveryId = Annotated[Identifier, Path(description="The id of the delivery.")]
 ONE = refusals(BadRequest, NotFound)
+NO_READINGS = {"count": 0, "value": None, "subject": None}
+TESTED = refusals(BadRequest, NotFound, TooManyTests)
 
 
 def router(gate: Gate, channels: Channels) -> Routes:
@@ -94,8 +97,10 @@ def _rules(gate: Gate) -> Routes:
     @routes.get("", summary="List the rules of alerts", responses=refusals(BadRequest))
     async def rules(
         door: Annotated[Door, Depends(gate.open)], query: Annotated[RuleFilters, Query()]
-    ) -> CountedPage[RuleDetails]:
-        return CountedPage[RuleDetails].of(await store.rules(door, query.filters(), query.limit))
+    ) -> CountedPage[RuleWithReadings]:
+        found = await store.rules(door, query.filters(), query.limit)
+        rows = [_with_readings(rule, found) for rule in found["data"]]
+        return CountedPage[RuleWithReadings].of({**found, "data": rows})
 
     @routes.post(
         "",
@@ -109,8 +114,9 @@ def _rules(gate: Gate) -> Routes:
         return RuleDetails.model_validate((await store.create_rule(door, body.model_dump(mode="json")))["rule"])
 
     @routes.get("/{rule_id}", summary="Get a rule", responses=ONE)
-    async def rule(door: Annotated[Door, Depends(gate.open)], rule_id: RuleId) -> RuleDetails:
-        return RuleDetails.model_validate((await store.rule(door, rule_id))["rule"])
+    async def rule(door: Annotated[Door, Depends(gate.open)], rule_id: RuleId) -> RuleWithReadings:
+        found = await store.rule(door, rule_id)
+        return RuleWithReadings.model_validate(_with_readings(found["rule"], found))
 
     @routes.patch("/{rule_id}", summary="Change a rule", responses=ONE)
     async def change(door: Annotated[Door, Depends(gate.open)], rule_id: RuleId, body: RuleChanges) -> RuleDetails:
@@ -126,6 +132,10 @@ def _rules(gate: Gate) -> Routes:
         return Gone.model_validate(await store.delete_rule(door, rule_id))
 
     return routes
+
+
+def _with_readings(rule: Json, found: Json) -> dict[str, Any]:
+    return {**rule, "readings": found["readings"].get(rule["id"], NO_READINGS)}
 
 
 def _silences(gate: Gate) -> Routes:
@@ -188,9 +198,9 @@ def _channels(gate: Gate, channels: Channels) -> Routes:
     async def delete(door: Annotated[Door, Depends(gate.open)], channel_id: ChannelId) -> Gone:
         return Gone.model_validate(await channels.delete(door, channel_id))
 
-    @routes.post("/{channel_id}/test", summary="Send a test over a channel", responses=ONE)
+    @routes.post("/{channel_id}/test", summary="Send a test over a channel", responses=TESTED)
     async def test(door: Annotated[Door, Depends(gate.open)], channel_id: ChannelId) -> Delivery:
-        """Answers how that went, after five seconds at most. A test of PagerDuty opens nothing there."""
+        """Answers how that went, after five seconds at most; five times a minute. A test of PagerDuty opens nothing."""
         return Delivery.model_validate(await channels.test(door, channel_id))
 
     return routes
@@ -201,9 +211,13 @@ def _deliveries(gate: Gate, channels: Channels) -> Routes:
 
     @routes.get("", summary="List deliveries, kept for 30 days", responses=refusals(BadRequest))
     async def listed(
-        door: Annotated[Door, Depends(gate.open)], query: Annotated[DeliveryFilters, Query()]
+        door: Annotated[Door, Depends(gate.open)], query: Annotated[AlertDeliveryFilters, Query()]
     ) -> Page[Delivery]:
         return Page[Delivery].of(await channels.deliveries(door, query.filters(), query.limit))
+
+    @routes.get("/{delivery_id}", summary="Get a delivery", responses=ONE)
+    async def one(door: Annotated[Door, Depends(gate.open)], delivery_id: DeliveryId) -> Delivery:
+        return Delivery.model_validate(await channels.delivery(door, delivery_id))
 
     @routes.post("/{delivery_id}/resend", summary="Send a delivery again", responses=ONE)
     async def resend(door: Annotated[Door, Depends(gate.open)], delivery_id: DeliveryId) -> Delivery:

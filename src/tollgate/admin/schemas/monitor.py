@@ -11,7 +11,7 @@ from tollgate.web.schemas import Amounts, Credits, Moment, Period
 
 AttentionKind = Literal[
     "audit_failed", "quarantined", "expired_holds", "unsettled", "paid_suspended", "overdrawn", "upstream_down",
-    "security_event", "breaker_open", "stale_catalog", "openrouter_credit_low",
+    "alerts_firing", "security_event", "breaker_open", "stale_catalog", "openrouter_credit_low",
 ]  # fmt: skip
 
 
