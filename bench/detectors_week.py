@@ -20,8 +20,8 @@ CREDIT = 1_000_000_000
 MODELS = 300
 COUNTED_DAYS = 8
 """Before the week, for which everything is counted; before that, only spend."""
-LEAST_NANOS = CREDIT // 50
-"""What an org spends in an hour below this is left out, as no rule looks at it."""
+LEAST_NANOS = CREDIT // 3
+"""What a key spends in an hour below this is left out, but at noon: no rule looks at less than a credit."""
 KINDS = {
     "office": 45,
     "service": 24,
@@ -156,8 +156,6 @@ class Week:
                 continue
             burst = 1 + 2 * chance.random() if chance.random() < 0.02 else 1
             nanos = org.peak * level * burst * math.exp(chance.gauss(0, 0.35))
-            if nanos < LEAST_NANOS:
-                continue
             if org.kind == "evaluation" and level == 1:
                 rows += [
                     (org, org.keys[0], model, int(nanos / 50))
@@ -165,7 +163,9 @@ class Week:
                 ]
                 continue
             for place, key in enumerate(org.keys):
-                rows.append((org, key, chance.choice(org.models), int(nanos * (0.7 if place == 0 else 0.3 / place))))
+                share = int(nanos * (0.7 if place == 0 else 0.3 / place))
+                if share >= LEAST_NANOS or (hour + org.shift) % 24 == 12:
+                    rows.append((org, key, chance.choice(org.models), share))
         return rows
 
     def requests(self, hour: int) -> Iterator[Request]:
@@ -195,7 +195,8 @@ class Week:
     def _usual(self, org: Org, hour: int, level: float) -> Iterator[Request]:
         chance, key = self.chance, org.keys[0]
         local = START + timedelta(hours=hour + org.shift)
-        for _ in range({"app": 12, "serverless": 8, "builds": 3}.get(org.kind, len(org.networks))):
+        fixed = 1 if chance.random() < 0.2 else 0  # a network is known for a day
+        for _ in range({"app": 12, "serverless": 8, "builds": 3}.get(org.kind, fixed)):
             yield used(key, chance.choice(org.networks))
         if org.kind == "office" and chance.random() < 0.02:
             yield used(key, self._network())  # somebody travels

@@ -198,15 +198,17 @@ async def nightly_job(watch: Watch, someone: Person) -> None:
 async def spend(watch: Watch, org: str, *hours: tuple[int, int]) -> None:
     """Credits by how many hours ago."""
     hour = watch.now.replace(minute=0, second=0, microsecond=0)
+    counts = dict.fromkeys(
+        ("errors", "streamed", "estimated", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"),
+        0,
+    )
+    whose = {"org_id": org, "user_id": "usr_x", "key_id": f"key_of_{org}", "model": "m", "upstream": "openrouter"}
     rows = [
-        {
-            "start": (hour - timedelta(hours=ago)).isoformat(), "last_at": hour.isoformat(), "org_id": org, "user_id": "usr_x",
-            "key_id": f"key_of_{org}", "model": "m", "upstream": "openrouter", "requests": 1, "charge_nanos": nanos * NANOS_PER_CREDIT, "cost_nanos": 0,
-            **dict.fromkeys(("errors", "streamed", "estimated", "prompt_tokens", "completion_tokens"), 0),
-            "cached_tokens": 0, "reasoning_tokens": 0,
-        }
-        for ago, nanos in hours
-    ]  # fmt: skip
+        {"start": at, "last_at": at, "requests": 1, "charge_nanos": spent * NANOS_PER_CREDIT, "cost_nanos": 0}
+        | counts
+        | whose
+        for at, spent in (((hour - timedelta(hours=ago)).isoformat(), spent) for ago, spent in hours)
+    ]
     await watch.sql.execute(
         "select tollgate.add_tallies(array_agg(jsonb_populate_record(null::tollgate.usage, u)))"
         " from jsonb_array_elements($1::jsonb) u",
