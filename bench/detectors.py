@@ -71,17 +71,18 @@ class Alarm(NamedTuple):
 class Score(NamedTuple):
     found: list[tuple[Incident, list[str]]]
     false: list[Alarm]
-    true: int
+    """Alarms of no incident, each time that one began to fire."""
 
     @property
     def missed(self) -> list[Incident]:
         return [incident for incident, rules in self.found if not rules]
 
     def line(self, name: str) -> str:
-        hits, told = len(self.found) - len(self.missed), self.true + len(self.false)
+        """Alarms of one incident count once."""
+        hits, false = len(self.found) - len(self.missed), len(self.false)
         return (
-            f"{name}: found {hits} of {len(self.found)} incidents, {len(self.false)} false of {told} alarms; "
-            f"recall {hits / len(self.found):.2f}, precision {self.true / max(told, 1):.2f}"
+            f"{name}: found {hits} of {len(self.found)} incidents, {false} false alarms; "
+            f"recall {hits / len(self.found):.2f}, precision {hits / max(hits + false, 1):.2f}"
         )
 
 
@@ -147,7 +148,7 @@ class Installation:
         ]
         found = [(one, sorted({alarm.rule for alarm in alarms if _tells(alarm, one)})) for one in self._week.incidents]
         false = [alarm for alarm in alarms if not any(_tells(alarm, one) for one in self._week.incidents)]
-        return Score(found, false, len(alarms) - len(false))
+        return Score(found, false)
 
 
 def _usage(start: str, org: Org, key: str, model: int, nanos: int) -> dict[str, Any]:
