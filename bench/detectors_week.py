@@ -78,6 +78,10 @@ class Org:
         return f"org_week{self.number}"
 
     @property
+    def since(self) -> datetime:
+        return START + timedelta(hours=max(self.born, -8760))
+
+    @property
     def user_id(self) -> str:
         return f"usr_week{self.number}"
 
@@ -205,14 +209,16 @@ class Week:
                 yield used(key, network)  # a conference, or another office
         if chance.random() < 0.03:
             for _ in range(chance.randrange(1, 5)):
-                yield missing(key, org.networks[0], chance.getrandbits(64))
+                yield missing(key, org.networks[0], f"{chance.getrandbits(64)}")
         if org.number % 100 == 3:
-            for _ in range(200):
-                yield missing(key, org.networks[0], 7)  # polls for one that is gone
+            for _ in range(80):
+                yield missing(key, org.networks[0], "7")  # polls for one that is gone
         at_night = local.hour == org.job_hour
         if at_night and hour // 24 >= org.cleans:
             for _ in range(chance.randrange(80, 300)):
-                yield missing(key, org.networks[0], chance.getrandbits(64))
+                made_at = START - timedelta(days=chance.randrange(30, 200))
+                old = f"req_{int(made_at.timestamp() * 1000):012x}{chance.getrandbits(64):016x}"
+                yield missing(key, org.networks[0], old)
         if org.reads == "pages" and hour % (1 + org.number % 6) == 0:
             for page in range(1, 7):
                 yield reads(key, org.networks[0], f"?offset={50 * page}&limit=50")
@@ -253,10 +259,12 @@ class Week:
 
     def _enumeration(self, since: int) -> tuple[str, int, list[str]]:
         org, ids, hours = self._victim(), self.chance.choice((70, 200, 1500)), self.chance.randrange(1, 5)
+        form = self.chance.choice(("{n}", "key_{random:028x}", "maker/model-{n}"))
         for hour in range(hours):
-            for _ in range(ids):
-                self._planted[since + hour].append(missing(org.keys[0], org.networks[0], self.chance.getrandbits(64)))
-        return f"{ids} ids an hour for {hours} h", hours, [org.id, *org.keys]
+            for n in range(hour * ids, (hour + 1) * ids):
+                tried = form.format(n=n, random=self.chance.getrandbits(112))
+                self._planted[since + hour].append(missing(org.keys[0], org.networks[0], tried))
+        return f"{ids} ids like {form} an hour for {hours} h", hours, [org.id, *org.keys]
 
     def _reading(self, since: int) -> tuple[str, int, list[str]]:
         org, models = self._victim(), self.chance.choice((120, 200, 300))
@@ -343,8 +351,8 @@ def used(key: str, ip: str) -> Request:
     return Request({"key_id": key}, {"ip": ip})
 
 
-def missing(key: str, ip: str, what: int) -> Request:
-    return Request({"key_id": key, "error_code": "not_found", "missing": str(what)}, {"ip": ip})
+def missing(key: str, ip: str, what: str) -> Request:
+    return Request({"key_id": key, "error_code": "not_found", "missing": what}, {"ip": ip})
 
 
 def reads(key: str, ip: str, what: str) -> Request:

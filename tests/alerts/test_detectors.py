@@ -47,7 +47,7 @@ class Site:
         self._http = httpx.AsyncClient(base_url=gateway.address, timeout=60)
 
     async def customer(self) -> Person:
-        """Whose key has been used from one network for three days."""
+        """Whose key is three days old, and was used from one network and, yesterday, for one model."""
         made = Person(self._watch.door)
         await made.seed()
         await self._watch.sql.execute("update tollgate.orgs set plan_id = 'enterprise' where id = $1", made.org_id)
@@ -57,6 +57,8 @@ class Site:
             "insert into tollgate.key_networks values ($1, '192.0.2.0/24', now() - interval '3 days', now())",
             made.key_id,
         )
+        await self._watch.sql.execute("update tollgate.api_keys set created_at = now() - interval '3 days'")
+        await spend(self._watch, made.org_id, (24, 1), key=(made.user_id, made.key_id))
         return made
 
     async def ask(self, secret: str, path: str, ip: str = HOME, **body: Any) -> httpx.Response:
@@ -73,6 +75,14 @@ class Site:
         body = {"model": model, "messages": [{"role": "user", "content": words}], "max_tokens": 5}
         async with self._places:
             return await self._http.post(CHAT, headers=headers, json=body)
+
+    async def sign_in(self, email: str, ip: str) -> httpx.Response:
+        """With a wrong password."""
+        body = {"email": email, "password": "leaked elsewhere"}
+        async with self._places:
+            return await self._http.post(
+                "/auth/sign-in", headers={"x-forwarded-for": ip, "sec-fetch-site": "same-origin"}, json=body
+            )
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -127,7 +137,8 @@ def elsewhere(number: int) -> str:
 async def test_each_detector_finds_its_pattern(watch: Watch, own_database: str, sandbox: Upstream) -> None:
     async with site(watch, own_database, sandbox) as here:
         prowler, scraper, tester, reuser, replayed, shared = [await here.customer() for _ in range(6)]
-        assert await statuses(here.ask(stray(), "/user/balance", elsewhere(n)) for n in range(45)) == {401}
+        assert await statuses(here.ask(stray(), "/user/balance", elsewhere(n)) for n in range(38)) == {401}
+        assert await statuses(here.sign_in(f"{n}@example.com", elsewhere(100 + n)) for n in range(8)) == {401}
         ids = [*(f"/user/api-keys/key_{n}" for n in range(40)), *(f"/v1/models/nobody/{n}" for n in range(40))]
         assert await statuses(here.ask(prowler.secret, path) for path in ids) == {404}
         pages = [f"/v1/models?limit=1&offset={n}" for n in range(1, 131)]
@@ -159,14 +170,16 @@ async def test_what_resembles_a_pattern_is_none(watch: Watch, own_database: str,
     async with site(watch, own_database, sandbox) as here:
         rotated, poller, nightly, retrying, roaming, traveller = [await here.customer() for _ in range(6)]
         fleet = stray()  # two hundred devices with one wrong key, and one office with many
-        await statuses(here.ask(fleet, "/user/balance", elsewhere(n)) for n in range(60))
-        await statuses(here.ask(stray(), "/user/balance") for _ in range(60))
+        await statuses(here.ask(fleet, "/user/balance", elsewhere(n)) for n in range(45))
+        await statuses(here.ask(stray(), "/user/balance") for _ in range(45))
         await watch.sql.execute("update tollgate.api_keys set revoked_at = now() where id = $1", rotated.key_id)
-        assert await statuses(here.ask(rotated.secret, "/user/balance", elsewhere(n)) for n in range(50)) == {401}
-        assert await statuses(here.ask(poller.secret, "/user/api-keys/key_gone") for _ in range(80)) == {404}
+        assert await statuses(here.ask(rotated.secret, "/user/balance", elsewhere(n)) for n in range(45)) == {401}
+        assert await statuses(here.ask(poller.secret, "/user/api-keys/key_gone") for _ in range(65)) == {404}
+        gone = [f"/user/usage/req_{0x19A00000000 + n:012x}{n:016x}" for n in range(65)]  # of 2025, dropped since
+        assert await statuses(here.ask(poller.secret, path) for path in gone) == {404}
         await nightly_job(watch, nightly)
-        assert await statuses(here.ask(nightly.secret, f"/user/api-keys/key_{n}") for n in range(80)) == {404}
-        for _ in range(20):  # a tool that reads the list, in pages of ten
+        assert await statuses(here.ask(nightly.secret, f"/user/api-keys/key_{n}") for n in range(65)) == {404}
+        for _ in range(18):  # a tool that reads the list, in pages of ten
             pages = [f"/v1/models?limit=10&offset={10 * n}" for n in range(6)]
             assert await statuses(here.ask(poller.secret, page) for page in pages) == {200}
         retries = [here.chat(retrying.secret, idempotency_key="same") for _ in range(30)]
@@ -178,7 +191,7 @@ async def test_what_resembles_a_pattern_is_none(watch: Watch, own_database: str,
         assert await statuses(here.chat(nightly.secret, model=model) for model in MODELS[:15] * 2) == {200}
         staff = [await here.customer() for _ in range(8)]  # behind one address
         for one in staff:
-            assert await statuses(here.ask(one.secret, f"/v1/models/nobody/{n}") for n in range(10)) == {404}
+            assert await statuses(here.ask(one.secret, f"/v1/models/nobody/{n}") for n in range(8)) == {404}
     assert await firing(watch) == {}
 
 
@@ -195,14 +208,15 @@ async def nightly_job(watch: Watch, someone: Person) -> None:
     )
 
 
-async def spend(watch: Watch, org: str, *hours: tuple[int, int]) -> None:
+async def spend(watch: Watch, org: str, *hours: tuple[int, int], key: tuple[str, str] | None = None) -> None:
     """Credits by how many hours ago."""
     hour = watch.now.replace(minute=0, second=0, microsecond=0)
     counts = dict.fromkeys(
         ("errors", "streamed", "estimated", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"),
         0,
     )
-    whose = {"org_id": org, "user_id": "usr_x", "key_id": f"key_of_{org}", "model": "m", "upstream": "openrouter"}
+    user_id, key_id = key or ("usr_x", f"key_of_{org}")
+    whose = {"org_id": org, "user_id": user_id, "key_id": key_id, "model": "m", "upstream": "openrouter"}
     rows = [
         {"start": at, "last_at": at, "requests": 1, "charge_nanos": spent * NANOS_PER_CREDIT, "cost_nanos": 0}
         | counts

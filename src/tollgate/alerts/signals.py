@@ -88,15 +88,15 @@ SIGNALS: Final[Mapping[str, str]] = {
     ),
     "missing_ids": (
         "How many different ids and models that do not exist a key, or an address without one, asked for in this clock "
-        "hour and the one before. " + HABIT
+        "hour and the one before, but for ids that were made here once. " + HABIT
     ),
     "models_read": (
-        "How many different models, and further pages of the list, a key read in this clock hour and the one before. "
-        + HABIT
+        "How many different models, and further pages of the list, a key read in this clock hour and the one before, "
+        "but for its first day. " + HABIT
     ),
     "models_asked": (
         "How many different models a key asked in paid calls in this clock hour and the one before, from 20. Left out "
-        "where it asked half as many on a day of the last week."
+        "where it asked half as many on a day of the last week; a key that was not used then may ask 80."
     ),
     "idempotency_keys_reused": (
         "How often a key sent an Idempotency-Key again with another body in this clock hour and the one before."
@@ -606,7 +606,7 @@ RULES: Final[Mapping[str, Rule]] = {
         "A key, or an address without one, asked for 60 different ids or models that do not exist. Asking again for "
         "one counts once.",
         "The log's lines with `missing` name the ids; `GET /admin/keys/{key_id}` says whose key it is.",
-        "Somebody looks for what belongs to others, or a job reads rows that were deleted.",
+        "Somebody looks for what belongs to others, or a job works through a list that is not Tollgate's.",
         "Ask its owner, or disable the key. Ids cannot be guessed, and another org's are answered like missing ones.",
     ),
     "models_read_widely": Rule(

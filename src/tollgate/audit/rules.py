@@ -1,6 +1,7 @@
 """What is counted of requests, by which address or network, and how long the period of a report may be."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
@@ -46,6 +47,12 @@ MARKS: Final = 512
 """Bits of a spread."""
 
 
+OWN_FORM: Final = re.compile(r"[a-z]{3}_([0-9a-f]{12})[0-9a-f]{16}")
+"""Of an id: its time in milliseconds, and 64 random bits."""
+FIRST_MS: Final = 1_735_689_600_000
+"""2025, before the first id."""
+
+
 class Spread(NamedTuple):
     """Something that a caller did, of which it is counted how often, and with how many different things."""
 
@@ -78,7 +85,9 @@ def address_of(ip: str) -> str:
     return str(network) if isinstance(network, IPv6Network) else ip
 
 
-def spreads(code: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> list[Spread]:
+def spreads(
+    code: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any], now: Callable[[], datetime]
+) -> list[Spread]:
     """What a request adds to the spreads. Of one that went well: a model that was read, or an answer given again."""
     ip = caller.get("ip") or ""
     repeated = facts.get("replayed") or facts.get("refusal", {}).get("request_id")
@@ -87,7 +96,8 @@ def spreads(code: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any
             read = [Spread("models_read", facts["model_read"])] if "model_read" in facts else []
             return [*read, *_repeated(repeated, ip)]
         case "not_found" | "model_not_found":
-            return [Spread("missing_ids", str(facts["missing"]))] if "missing" in facts else []
+            missing = str(facts.get("missing", ""))
+            return [Spread("missing_ids", missing)] if missing and not is_from_us(missing, now()) else []
         case "idempotency_key_reused":
             return [Spread("reused_keys", str(repeated)), *_repeated(repeated, ip)]
         case "request_in_progress" | "answer_not_kept":
@@ -97,6 +107,13 @@ def spreads(code: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any
             if tried and ip:
                 return [Spread("failed_addresses", address_of(ip)), Spread("failed_credentials", tried)]
     return []
+
+
+def is_from_us(missing: str, now: datetime) -> bool:
+    """Whether an id that does not exist was made here once: it has our form and a time of the past. Nobody guesses one
+    of the 2^64 ids of a millisecond, so who asks for such an id has it from before it was deleted."""
+    made = OWN_FORM.fullmatch(missing)
+    return made is not None and FIRST_MS <= int(made[1], 16) <= now.timestamp() * 1000
 
 
 def _repeated(request_id: str | None, ip: str) -> list[Spread]:

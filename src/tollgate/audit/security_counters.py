@@ -95,7 +95,7 @@ class SecurityCounters:
         """Counts a request. `facts` are those of its log line (error_code, key_id), `caller` what it says of itself."""
         code, key_id, ip = facts.get("error_code"), facts.get("key_id"), caller.get("ip")
         if code is not None or "model_read" in facts or "replayed" in facts:
-            self._count_spreads(rules.spreads(code, facts, caller), key_id, caller)
+            self._count_spreads(rules.spreads(code, facts, caller, self._now), key_id, caller)
         if code is not None and self._is_counted_refusal(code, method, path, facts, caller):
             return
         if key_id is not None and ip is not None:

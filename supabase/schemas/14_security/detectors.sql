@@ -13,10 +13,17 @@ as $$
     group by s.kind, s.subject, s.about
     having sum(s.times) >= 4
   ),
-  unusual as (
+  wide as (
     select l.* from lately l
     where l.kind in ('missing_ids', 'models_read', 'failed_addresses', 'failed_credentials') and l.different >= 10
-      and l.different >= 3 * tollgate.usual_spread(l.kind, l.subject, as_of)
+      and not (l.kind = 'models_read' and exists (
+        select from tollgate.api_keys k where k.id = l.subject and k.created_at > as_of - interval '24 hours'
+      ))
+    order by l.different desc
+    limit 500
+  ),
+  unusual as materialized (
+    select w.* from wide w where w.different >= 3 * tollgate.usual_spread(w.kind, w.subject, as_of)
   )
   select u.kind, u.subject, u.different::numeric from unusual u where u.kind in ('missing_ids', 'models_read')
   union all
@@ -35,7 +42,7 @@ as $$
 $$;
 
 comment on function tollgate.spread_readings(timestamptz) is
-  'Of this clock hour and the one before: ids that did not exist and models that were read, by key or address, and addresses that failed with as many credentials, each where it is three times the habit; refused reuses of Idempotency-Keys by key; and the most networks that repeated one request of a key.';
+  'Of this clock hour and the one before: ids that did not exist and models that were read, by key or address, and addresses that failed with as many credentials, each where it is three times the habit, of the 500 widest, but no models that a key read in its first day; refused reuses of Idempotency-Keys by key; and the most networks that repeated one request of a key.';
 
 
 create function tollgate.network_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)
@@ -94,8 +101,8 @@ as $$
       ))
       group by t.start
     ) d
-  ), 0)
+  ), 40) -- of who has no habit yet
 $$;
 
 comment on function tollgate.asking_readings(timestamptz) is
-  'How many different models a key asked in this clock hour and the one before, from 20, of the 100 keys that asked most; not of keys that asked half as many on one of the seven days before.';
+  'How many different models a key asked in this clock hour and the one before, from 20, of the 100 keys that asked most; not of keys that asked half as many on one of the seven days before. A key that was not used then may ask 80.';
