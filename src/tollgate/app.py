@@ -39,7 +39,7 @@ from tollgate.core.models import OPENROUTER, SANDBOX, Upstream
 from tollgate.core.redaction import Redactor
 from tollgate.database import Door, open_door
 from tollgate.keys.authentication import Gate
-from tollgate.keys.rules import Environment
+from tollgate.keys.rules import Environment, fingerprint
 from tollgate.process import clock as clocks
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic, monotonic
@@ -222,7 +222,9 @@ def compose(
         deliveries=deliveries,
         settlements=settlements,
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
-        security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
+        security_reporter=SecurityReporter(
+            database, clock=clock, now=clocks.now, mark_key=fingerprint(chosen.peppers[0]).encode()
+        ),
         lag=lag,
         counts=RequestCounts(),
         machine=machine,

@@ -1973,6 +1973,30 @@ comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and mode
 alter table tollgate.refused_calls enable row level security;
 
 
+create table tollgate.spreads (
+  kind text not null check (kind in (
+    'missing_ids', 'models_read', 'reused_keys', 'repeated_from', 'failed_addresses', 'failed_credentials'
+  )),
+  subject text not null check (length(subject) between 1 and 140),
+  hour timestamptz not null,
+  about text not null default '',
+  org_id text not null default '',
+  times bigint not null check (times > 0),
+  marks bit(512) not null,
+  last_seen_at timestamptz not null,
+  primary key (kind, subject, hour, about)
+);
+
+create index spreads_hour on tollgate.spreads (hour, kind, org_id);
+
+comment on table tollgate.spreads is 'How often a key or an address did something in an hour (UTC), and with how many different things: for 8 days. An org has at most a hundred rows of a kind in an hour; those without an org, a thousand together.';
+comment on column tollgate.spreads.subject is 'The id of a key, an address, or `installation`: for failed_addresses and failed_credentials, which count only failures of a new address with a new key or email.';
+comment on column tollgate.spreads.about is 'Of repeated_from, the request that was repeated; else empty.';
+comment on column tollgate.spreads.marks is 'Each different thing sets one of the bits, by its keyed hash; tollgate.different() estimates how many there were.';
+
+alter table tollgate.spreads enable row level security;
+
+
 -- schemas/15_backups/tables.sql
 
 create table tollgate.backups (
@@ -13722,6 +13746,118 @@ comment on function public.tollgate_compliance_report(jsonb, text, text, boolean
 select tollgate.expose('public.tollgate_compliance_report(jsonb, text, text, boolean)');
 
 
+-- schemas/14_security/detectors.sql
+
+-- Readings of the detectors: patterns in what is counted, each with a rule of its own in 16_alerts. A habit is no
+-- pattern: what a key, an address or the installation does every day is compared with, not counted.
+
+create function tollgate.spread_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)
+language sql
+stable
+set search_path = ''
+as $$
+  with lately as materialized (
+    select s.kind, s.subject, sum(s.times) as times, tollgate.different(bit_or(s.marks)) as different
+    from tollgate.spreads s
+    where s.hour in (date_trunc('hour', as_of, 'UTC'), date_trunc('hour', as_of, 'UTC') - interval '1 hour')
+    group by s.kind, s.subject, s.about
+    having sum(s.times) >= 4
+  ),
+  wide as (
+    select l.* from lately l
+    where l.kind in ('missing_ids', 'models_read', 'failed_addresses', 'failed_credentials') and l.different >= 10
+      and not (l.kind = 'models_read' and exists (
+        select from tollgate.api_keys k where k.id = l.subject and k.created_at > as_of - interval '24 hours'
+      ))
+    order by l.different desc
+    limit 500
+  ),
+  unusual as materialized (
+    select w.* from wide w where w.different >= 3 * tollgate.usual_spread(w.kind, w.subject, as_of)
+  )
+  select u.kind, u.subject, u.different::numeric from unusual u where u.kind in ('missing_ids', 'models_read')
+  union all
+  select 'stuffing_addresses', u.subject, min(u.different)
+  from unusual u
+  where u.kind in ('failed_addresses', 'failed_credentials')
+  group by u.subject
+  having count(*) = 2
+  union all
+  select 'idempotency_keys_reused', l.subject, l.times from lately l where l.kind = 'reused_keys'
+  union all
+  select 'idempotency_networks', l.subject, max(l.different)
+  from lately l
+  where l.kind = 'repeated_from'
+  group by l.subject
+$$;
+
+comment on function tollgate.spread_readings(timestamptz) is
+  'Of this clock hour and the one before: ids that did not exist and models that were read, by key or address, and addresses that failed with as many credentials, each where it is three times the habit, of the 500 widest, but no models that a key read in its first day; refused reuses of Idempotency-Keys by key; and the most networks that repeated one request of a key.';
+
+
+create function tollgate.network_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)
+language sql
+stable
+set search_path = ''
+as $$
+  with met as (
+    select n.key_id, min(n.first_seen_at) as since,
+      count(*) filter (where n.first_seen_at > as_of - interval '1 hour') as in_hour,
+      count(*) filter (where n.first_seen_at > as_of - interval '24 hours') as in_day,
+      count(*) filter (where n.first_seen_at > as_of - interval '8 days' and n.first_seen_at <= as_of - interval '24 hours') as before
+    from tollgate.key_networks n
+    group by n.key_id
+  ),
+  usual as (
+    select m.*, case when m.since > as_of - interval '2 days' then 30 -- of who has no habit yet
+      else m.before / least(extract(epoch from as_of - m.since) / 86400 - 1, 7) end as a_day
+    from met m
+  )
+  select r.signal, u.key_id, r.value::numeric
+  from usual u
+  cross join lateral (values
+    ('key_networks', u.in_day, u.in_day >= 5),
+    ('key_new_networks', u.in_hour, u.in_hour > 0 and u.since < as_of - interval '24 hours')
+  ) r (signal, value, told)
+  where r.told and u.in_day >= 3 * u.a_day
+$$;
+
+comment on function tollgate.network_readings(timestamptz) is
+  'From how many networks that it was never used from before a key was used in a day, from five, and, of keys known for a day, in an hour; not of keys that met a third as many on each day of the week before. A key in its first two days may meet 30 a day.';
+
+
+create function tollgate.asking_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)
+language sql
+stable
+set search_path = ''
+set jit = off
+as $$
+  select 'models_asked', a.key_id, a.models::numeric
+  from (
+    select u.org_id, u.user_id, u.key_id, count(*) as models
+    from tollgate.usage_by('{org,user,key,model}', date_trunc('hour', as_of, 'UTC') - interval '1 hour', as_of) u
+    group by u.org_id, u.user_id, u.key_id
+    having count(*) >= 20
+    order by models desc
+    limit 100
+  ) a
+  where a.models >= 2 * coalesce((
+    select max(d.models)
+    from (
+      select count(distinct t.model) as models
+      from tollgate.tallies t
+      where t.cut = 'day' and t.org_id = a.org_id and t.user_id = a.user_id and t.key_id = a.key_id and t.start = any (array(
+        select date_trunc('day', as_of, 'UTC') - make_interval(days => n) from generate_series(1, 7) n
+      ))
+      group by t.start
+    ) d
+  ), 40) -- of who has no habit yet
+$$;
+
+comment on function tollgate.asking_readings(timestamptz) is
+  'How many different models a key asked in this clock hour and the one before, from 20, of the 100 keys that asked most; not of keys that asked half as many on one of the seven days before. A key that was not used then may ask 80.';
+
+
 -- schemas/14_security/events.sql
 
 -- Security events: raise, list, acknowledge.
@@ -14084,6 +14220,7 @@ begin
   if scan.scanned_at < now() - interval '10 minutes' then
     spotted := spotted + tollgate.find_many_networks() + tollgate.find_spikes();
     perform tollgate.drop_old_events();
+    perform tollgate.drop_old_spreads(now());
     update tollgate.pattern_scan set scanned_at = now();
   end if;
   return jsonb_build_object('spotted', spotted);
@@ -14091,7 +14228,7 @@ end
 $$;
 
 comment on function public.tollgate_detect_patterns() is
-  'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes of usage; deletes old events. A second call at the same time does nothing. Refuses nothing. Locks the row of tollgate.pattern_scan and the events it writes.';
+  'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes of usage; deletes old events and spreads. A second call at the same time does nothing. Refuses nothing. Locks the row of tollgate.pattern_scan and the events it writes.';
 
 select tollgate.expose('public.tollgate_detect_patterns()');
 
@@ -14367,7 +14504,8 @@ create function public.tollgate_write_security_counts(
   refusals jsonb,
   trespasses jsonb,
   uses jsonb,
-  refused_calls jsonb default '[]'
+  refused_calls jsonb default '[]',
+  spreads jsonb default '[]'
 ) returns jsonb
 language plpgsql
 security definer
@@ -14378,14 +14516,120 @@ begin
   perform tollgate.record_refused_access(trespasses);
   perform tollgate.count_refusals(refusals);
   perform tollgate.count_refused_calls(refused_calls);
+  perform tollgate.count_spreads(spreads);
   return '{"noted": true}';
 end
 $$;
 
-comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb) is
-  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, networks from which keys were used, and refused paid calls. Refuses nothing. Locks the security events and networks it writes, in order, and as count_refused_calls().';
+comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb, jsonb) is
+  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, networks from which keys were used, refused paid calls, and spreads. Refuses nothing. Locks the security events, networks and spreads it writes, in order, and as count_refused_calls().';
 
-select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb)');
+select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb, jsonb)');
+
+
+-- schemas/14_security/spreads.sql
+
+-- How widely keys and addresses did something in an hour: with how many different ids, models, requests, networks.
+--
+-- A row has a bit for each of 512 hashes instead of the things themselves, so it has the same size whatever a client
+-- sends, and the counts of several servers add up to those of one.
+
+create function tollgate.different(marks bit) returns integer
+language sql
+immutable
+set search_path = ''
+as $$
+  select round(-length(marks) * ln(1 - least(bit_count(marks), length(marks) - 0.5) / length(marks)))::integer
+$$;
+
+comment on function tollgate.different(bit) is
+  'How many different things set these marks, by linear counting: within a tenth up to a thousand, about 3,500 when all are set.';
+
+
+create function tollgate.count_spreads(spreads jsonb) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  moment constant timestamptz := clock_timestamp();
+  seen record;
+begin
+  for seen in
+    select g.kind, coalesce(k.id, g.address) as subject, date_trunc('hour', least(g.last_seen, moment), 'UTC') as hour,
+      coalesce(g.about, '') as about, coalesce(k.org_id, '') as org_id, sum(greatest(g.times, 1)) as times,
+      bit_or(('x' || g.marks)::bit(512)) as marks, max(least(g.last_seen, moment)) as last_seen
+    from jsonb_to_recordset(spreads) g (
+      kind text, key_id text, digest text, address text, about text, times bigint, marks text, last_seen timestamptz
+    )
+    left join lateral (
+      select k.id, k.org_id from tollgate.api_keys k
+      where k.id = g.key_id or (g.key_id is null and k.digest = decode(g.digest, 'hex'))
+    ) k on true
+    where coalesce(k.id, g.address) is not null
+    group by 1, 2, 3, 4, 5
+    order by 1, 2, 3, 4
+  loop
+    insert into tollgate.spreads as s (kind, subject, hour, about, org_id, times, marks, last_seen_at)
+    select seen.kind, seen.subject, seen.hour, seen.about, seen.org_id, seen.times, seen.marks, seen.last_seen
+    where exists (
+      select from tollgate.spreads o
+      where o.kind = seen.kind and o.subject = seen.subject and o.hour = seen.hour and o.about = seen.about
+    ) or (
+      select count(*) from tollgate.spreads o
+      where o.hour = seen.hour and o.kind = seen.kind and o.org_id = seen.org_id
+    ) < case seen.org_id when '' then 1000 else 100 end
+    on conflict (kind, subject, hour, about) do update set
+      times = s.times + excluded.times,
+      marks = s.marks | excluded.marks,
+      last_seen_at = greatest(s.last_seen_at, excluded.last_seen_at);
+  end loop;
+end
+$$;
+
+comment on function tollgate.count_spreads(jsonb) is
+  'Adds to the spreads: kind, key_id or digest or address, about, times, marks (128 hexadecimal digits), last_seen. Those beyond the most rows of an hour are left out. Locks the rows, in order.';
+
+
+create function tollgate.drop_old_spreads(as_of timestamptz) returns void
+language sql
+set search_path = ''
+as $$
+  delete from tollgate.spreads s where s.ctid = any (array(
+    select o.ctid from tollgate.spreads o
+    where o.hour < as_of - interval '8 days'
+    order by o.hour
+    limit 10000
+    for update skip locked
+  ))
+$$;
+
+comment on function tollgate.drop_old_spreads(timestamptz) is 'Deletes up to 10,000 spreads that are older than 8 days.';
+
+
+create function tollgate.usual_spread(kind text, subject text, as_of timestamptz) returns integer
+language sql
+stable
+set search_path = ''
+as $$
+  with hours as materialized (
+    select s.hour, tollgate.different(s.marks) as different
+    from tollgate.spreads s
+    where s.kind = usual_spread.kind and s.subject = usual_spread.subject and s.about = ''
+      and s.hour < as_of - interval '20 hours' and s.hour >= as_of - interval '8 days'
+  )
+  select greatest(
+    (select h.different from hours h order by h.different desc offset 7 limit 1),
+    (
+      select max(h.different) from hours h
+      where usual_spread.subject <> 'installation'
+        and (extract(hour from h.hour at time zone 'UTC') - extract(hour from as_of at time zone 'UTC') + 25)::integer % 24 <= 2
+    ),
+    0
+  )
+$$;
+
+comment on function tollgate.usual_spread(text, text, timestamptz) is
+  'With how many different things a subject does this in an hour by its habit of a week: in all but its seven widest hours, so that an attack makes no habit; and of a key or address, at most at this time of day, so that a nightly job does. The last 20 hours are no habit yet.';
 
 
 -- schemas/15_account/balance.sql
@@ -15402,6 +15646,12 @@ as $$
     ('key_networks', 'key_networks', 'at_least', 20, 10, 0, 600, 'warning'),
     ('refused_address', 'refusals_in_hour', 'at_least', 100, 50, 0, 0, 'warning'),
     ('limits_hit', 'limits_hit_in_hour', 'at_least', 1000, 500, 0, 0, 'info'),
+    ('credential_stuffing', 'stuffing_addresses', 'at_least', 40, 20, 0, 0, 'critical'),
+    ('ids_enumerated', 'missing_ids', 'at_least', 60, 30, 0, 0, 'warning'),
+    ('models_read_widely', 'models_read', 'at_least', 100, 50, 0, 0, 'warning'),
+    ('models_asked_widely', 'models_asked', 'at_least', 40, 30, 0, 0, 'warning'),
+    ('idempotency_keys_reused', 'idempotency_keys_reused', 'at_least', 20, 10, 0, 0, 'warning'),
+    ('idempotency_key_shared', 'idempotency_networks', 'at_least', 4, null, 0, 0, 'critical'),
     ('security_event', 'security_events', 'at_least', 1, null, 0, 0, 'warning')
   ) d (id, signal, comparison, threshold, clear_threshold, for_seconds, clear_seconds, severity)
 $$;
@@ -15581,6 +15831,8 @@ as $$
   select * from tollgate.upstream_readings(as_of)
   union all
   select * from tollgate.security_readings(as_of)
+  union all
+  select * from tollgate.spread_readings(as_of)
   union all
   select * from tollgate.database_readings(as_of)
   union all
@@ -16214,21 +16466,34 @@ begin
   execute format(
     $query$
       with days as (
-        select count(distinct t.start) as used, sum(t.charge_nanos) as nanos
+        select count(distinct t.start) as used, min(t.start) as since, sum(t.charge_nanos) as nanos
         from tollgate.tallies t
         where t.cut = 'day_key' and %1$s and t.start = any (array(
-          select date_trunc('day', $1, 'UTC') - make_interval(hours => 24 * d) from generate_series(1, 15) d
+          select date_trunc('day', $1, 'UTC') - make_interval(days => d) from generate_series(1, 15) d
         ))
       ),
       hours as (
-        select sum(t.charge_nanos) as nanos
+        select t.start, sum(t.charge_nanos) as nanos
         from tollgate.tallies t
         where t.cut = 'hour' and %1$s and t.start = any (array(
-          select $1 - make_interval(hours => 24 * d + h) from generate_series(1, 15) d, generate_series(-1, 1) h
+          select $1 - make_interval(days => d, hours => h) from generate_series(1, 28) d, generate_series(-1, 1) h
+          where d <= 15 or d %% 7 = 0
         ))
         group by t.start
+      ),
+      peaks as (
+        select d, max(h.nanos) as nanos
+        from generate_series(1, 28) d
+        join hours h on h.start between $1 - make_interval(days => d, hours => 1) and $1 - make_interval(days => d, hours => -1)
+        group by d
       )
-      select greatest(max(h.nanos), max(d.nanos) / (24 * max(d.used))) from days d left join hours h on true where d.used >= 3
+      select greatest(
+        (select p.nanos from peaks p where p.d <= 15 order by p.nanos desc offset least(d.used / 5, 2) limit 1),
+        (select p.nanos from peaks p where p.d %% 7 = 0 order by p.nanos desc offset 1 limit 1),
+        d.nanos / (24 * d.used)
+      )
+      from days d
+      where d.used >= 3 and d.since <= $1 - interval '7 days'
     $query$,
     whose
   ) into usual using hour;
@@ -16237,7 +16502,7 @@ end
 $$;
 
 comment on function tollgate.usual_spend(tollgate.usage, timestamptz) is
-  'What an org or one of its keys may spend in an hour by its habit of 15 days: the most that it spent at this time of day, or an hour before or after, and at least its mean hour. Null without three days of use. Read by the primary key: by time first.';
+  'What an org or one of its keys may spend in an hour by its habit: the third highest peak at this time of day in 15 days, the second highest at this hour of the week in four weeks (an hour before or after included), and at least its mean hour. So one or two odd days make no habit, and a weekly peak does. Null without three days of use, the first a week ago. Read by the primary key: by time first.';
 
 
 create function tollgate.spend_readings(as_of timestamptz) returns setof tollgate.reading
@@ -16249,7 +16514,9 @@ as $$
 declare
   this_hour constant timestamptz := date_trunc('hour', as_of, 'UTC');
   least_nanos constant numeric := 1e9; -- what an hour may cost without a look
+  newcomer_nanos constant numeric := 20e9; -- the usual hour of who has none yet
   busy tollgate.usage;
+  of_org tollgate.usage;
   usual numeric;
 begin
   for busy in
@@ -16261,17 +16528,20 @@ begin
     order by charge_nanos desc
     limit 100
   loop
-    usual := tollgate.usual_spend(busy, busy.start);
-    if usual is not null then
-      return query select case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end,
-        coalesce(busy.key_id, busy.org_id), round(busy.charge_nanos / greatest(usual, least_nanos), 2);
-    end if;
+    of_org := busy;
+    of_org.key_id := null;
+    usual := coalesce(
+      tollgate.usual_spend(busy, busy.start),
+      greatest(case when busy.key_id is not null then tollgate.usual_spend(of_org, busy.start) end, newcomer_nanos)
+    );
+    return query select case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end,
+      coalesce(busy.key_id, busy.org_id), round(busy.charge_nanos / greatest(usual, least_nanos), 2);
   end loop;
 end
 $$;
 
 comment on function tollgate.spend_readings(timestamptz) is
-  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 100 that spent most, and at least a credit.';
+  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 100 that spent most, and at least a credit. Usual for a new key is what is usual for its org, and for a new org 20 credits.';
 
 
 create function tollgate.wallet_readings(as_of timestamptz) returns setof tollgate.reading
@@ -16318,20 +16588,10 @@ as $$
   from tollgate.api_keys k
   where k.expires_at > as_of and k.expires_at < as_of + interval '31 days' and k.expires_at > k.created_at + interval '14 days'
     and k.revoked_at is null and k.disabled_at is null and k.rotated_to is null
-  union all
-  select 'key_networks', n.key_id, count(*) from tollgate.key_networks n
-  where n.last_seen_at > as_of - interval '24 hours'
-  group by n.key_id
-  having count(*) >= 5
-  union all
-  select 'key_new_networks', n.key_id, count(*) filter (where n.first_seen_at > as_of - interval '1 hour') from tollgate.key_networks n
-  group by n.key_id
-  having count(*) filter (where n.first_seen_at > as_of - interval '1 hour') > 0
-    and min(n.first_seen_at) < as_of - interval '1 day'
 $$;
 
 comment on function tollgate.key_readings(timestamptz) is
-  'How much of its budget each key has used, from a half; in how many days keys expire, of those that had two weeks or more; from how many networks keys were used in a day, from five; and how many new ones in an hour, of keys known for a day.';
+  'How much of its budget each key has used, from a half; in how many days keys expire, of those that had two weeks or more.';
 
 
 create function tollgate.account_readings(as_of timestamptz) returns setof tollgate.reading
@@ -16372,6 +16632,10 @@ begin
     select * from tollgate.key_readings(as_of)
     union all
     select * from tollgate.account_readings(as_of)
+    union all
+    select * from tollgate.network_readings(as_of)
+    union all
+    select * from tollgate.asking_readings(as_of)
   ) r
   group by r.signal, r.subject;
   update tollgate.alert_scan set slow_at = as_of;

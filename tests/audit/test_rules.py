@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -44,3 +45,18 @@ def test_every_code_that_counts_is_one_of_ours_and_so_is_every_failure_of_a_key(
 )
 def test_a_forbidden_call_lacks_the_right_on_a_path_for_operators(code: str, path: str | None, is_one: bool) -> None:
     assert rules.is_forbidden_call(code, path) is is_one
+
+
+@pytest.mark.parametrize(
+    ("missing", "is_ours"),
+    [
+        ("req_019a00000000" + "0" * 16, True),  # of 2025
+        ("req_019b00000000" + "0" * 16, False),  # of tomorrow
+        ("req_" + "0" * 28, False),
+        ("req_" + "f" * 28, False),
+        ("req_019a00000000", False),
+        ("7", False),
+    ],
+)
+def test_an_id_from_us_has_our_form_and_a_time_of_the_past(missing: str, is_ours: bool) -> None:
+    assert rules.is_from_us(missing, datetime.fromtimestamp(0x19A80000000 / 1000, UTC)) is is_ours

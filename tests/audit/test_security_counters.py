@@ -51,7 +51,7 @@ def test_nothing_seen_is_nothing_to_hand_over() -> None:
 def test_refusals_of_one_address_are_one_count_with_its_first_and_last() -> None:
     counters = counter()
     for _ in range(3):
-        refused(counters, "invalid_api_key")
+        refused(counters, "invalid_api_key", digests=[])  # a mistyped one, which has none
     assert taken(counters)["refusals"] == [
         {
             "kind": "authentication_failed",
@@ -85,7 +85,7 @@ def test_a_limit_names_no_key_so_its_digest_goes_along() -> None:
 def test_a_stranger_s_digest_goes_nowhere() -> None:
     counters = counter()
     refused(counters, "invalid_api_key")
-    assert "ab" not in repr(taken(counters))
+    assert "'ab'" not in repr(taken(counters))
 
 
 def test_a_request_without_a_key_is_not_counted_and_missing_credits_are_no_security_event() -> None:
@@ -214,3 +214,66 @@ def test_refused_calls_of_more_models_than_fit_are_counted_without_their_model()
     found = taken(counters)["refused_calls"]
     assert len(found) == MOST_OF_EACH + 1
     assert (found[-1]["model"], found[-1]["times"]) == (None, 7)
+
+
+def widths(counters: SecurityCounters) -> dict[tuple[str, str | None, str], tuple[int, int]]:
+    """By kind, key and what it was done to: how often, and with how many different things."""
+    return {
+        (one["kind"], one["key_id"], one["about"]): (one["times"], int(one["marks"], 16).bit_count())
+        for one in taken(counters)["spreads"]
+    }
+
+
+def test_a_spread_counts_how_often_and_how_many_different() -> None:
+    counters = counter()
+    for missing in ("a", "b", "a", "c"):
+        counters.count("GET", "/x/{id}", {"error_code": "not_found", "missing": missing, "key_id": "key_1"}, CALLER)
+    counters.count("GET", "/nowhere", {"error_code": "not_found", "key_id": "key_1"}, CALLER)  # no id: a path
+    counters.count("GET", "/v1/models/{name}", {"model_read": "m", "key_id": "key_1"}, CALLER)
+    for ip in ("192.0.2.1", "192.0.2.2", "198.51.100.1"):
+        counters.count("POST", "/v1/x", {"replayed": "req_9", "key_id": "key_1"}, CALLER | {"ip": ip})
+    reused = {"error_code": "idempotency_key_reused", "refusal": {"request_id": "req_9"}, "key_id": "key_1"}
+    counters.count("POST", "/v1/x", reused, CALLER)
+    for number in range(5):
+        refused(counters, "invalid_api_key", ip=f"10.0.0.{number}", digests=["the same"])
+    assert widths(counters) == {
+        ("missing_ids", "key_1", ""): (4, 3),
+        ("models_read", "key_1", ""): (1, 1),
+        ("repeated_from", "key_1", "req_9"): (4, 2),
+        ("reused_keys", "key_1", ""): (1, 1),
+        ("failed_addresses", None, ""): (1, 1),
+        ("failed_credentials", None, ""): (1, 1),
+    }
+
+
+def test_only_new_addresses_with_new_credentials_are_stuffing() -> None:
+    day = Day()
+    counters = counter(day)
+    for number in range(20):  # a list of leaked keys
+        refused(counters, "invalid_api_key", ip=f"10.0.0.{number}", digests=[f"leaked {number}"])
+        refused(counters, "invalid_api_key", ip=f"10.0.1.{number}", digests=["one of a fleet"])
+        refused(counters, "sign_in_failed", ip="10.0.2.1", digests=[f"typed {number}"])
+    assert {kind: times for (kind, _, _), (times, _) in widths(counters).items()} == {
+        "failed_addresses": 22,
+        "failed_credentials": 22,
+    }
+    day.seconds += NETWORK_SECONDS
+    refused(counters, "invalid_api_key", ip="10.0.0.1", digests=["leaked 1"])
+    assert len(widths(counters)) == 2
+
+
+def test_a_good_call_adds_no_spread_and_one_tenant_fills_no_memory() -> None:
+    counters = counter()
+    counters.count("POST", "/v1/chat/completions", {"key_id": "key_1", "model": "m"}, CALLER)
+    assert taken(counters)["spreads"] == []
+    for number in range(MOST_OF_EACH + 9):
+        facts = {"replayed": f"req_{number}", "key_id": "key_1"}
+        counters.count("POST", "/v1/chat/completions", facts, CALLER)
+    assert len(taken(counters)["spreads"]) == MOST_OF_EACH
+
+
+def test_a_client_cannot_choose_things_of_one_mark() -> None:
+    things = [f"id_{number}" for number in range(20)]
+    marks = [[rules.mark_of(thing, key) for thing in things] for key in (b"ours", b"another")]
+    assert marks[0] != marks[1]
+    assert all(mark.bit_count() == 1 and mark.bit_length() <= rules.MARKS for mark in marks[0])

@@ -9,7 +9,7 @@ TESTS = Path(__file__).parents[1]
 TABLE = TESTS.parent / "docs" / "reference" / "faults.md"
 FAULTS = range(1, 91)
 REQUIREMENTS = range(1, 28)
-ATTACKS = range(1, 75)
+ATTACKS = range(1, 79)
 
 NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 EXCUSE = re.compile(r"\b(?:Later|By `make check`): \S+ \S+")

@@ -25,6 +25,8 @@ class Rule(NamedTuple):
     mend: str
 
 
+HABIT: Final = "Left out below three times the habit of its last week."
+
 SIGNALS: Final[Mapping[str, str]] = {
     "error_rate_percent": (
         "Of the newest 5,000 requests of the last 5 minutes, the share that failed: with a status from 500, or an "
@@ -59,21 +61,51 @@ SIGNALS: Final[Mapping[str, str]] = {
     "sweep_pause_seconds": "How long no sweep ran before this one.",
     "channel_failures": "How many attempts of a channel failed since one succeeded.",
     "org_spend_times_usual": (
-        "How many times its usual spend an org spent in this clock hour or the one before. Usual is the most that it "
-        "spent at this time of day in 15 days, an hour before or after included, and at least its mean hour and 1 "
-        "credit. Of the 100 orgs and keys that spent most, with three days of use."
+        "How many times its usual spend an org spent in this clock hour or the one before. Usual is the third highest "
+        "peak at this time of day in 15 days or the second highest at this hour of the week in four weeks, whichever "
+        "is more, an hour before or after included; and at least its mean hour and 1 credit. It is 20 credits for an "
+        "org without three days of use, the first a week ago. Of the 100 orgs and keys that spent most."
     ),
-    "key_spend_times_usual": "The same of a key.",
+    "key_spend_times_usual": "The same of a key. A key without such days has what is usual for its org.",
     "balance_days_left": "For how many days an org's credits last at its spend since yesterday began.",
     "key_budget_percent": "How much of its budget a key has used, from 50.",
     "key_days_left": "In how many days a key expires, of those that had two weeks or more.",
-    "key_new_networks": "From how many networks that it was never used from before a key was used within an hour.",
-    "key_networks": "From how many networks a key was used in 24 hours, from 5.",
+    "key_new_networks": (
+        "From how many networks that it was never used from before a key was used within an hour. Left out like "
+        "`key_networks`, and in its first day."
+    ),
+    "key_networks": (
+        "From how many networks that it was never used from before a key was used in 24 hours, from 5. Left out where "
+        "it met a third as many on each day of the week before; a key in its first two days may meet 30 a day."
+    ),
     "refusals_in_hour": (
         "How often a key or an address was refused in this clock hour: unknown or ended keys, or a network that is "
         "not allowed."
     ),
     "limits_hit_in_hour": "How often a key hit a limit in this clock hour.",
+    "stuffing_addresses": (
+        "From how many addresses somebody failed to sign in or sent an unknown key, with at least as many different "
+        "keys and emails, in this clock hour and the one before. " + HABIT
+    ),
+    "missing_ids": (
+        "How many different ids and models that do not exist a key, or an address without one, asked for in this clock "
+        "hour and the one before, but for ids that were made here once. " + HABIT
+    ),
+    "models_read": (
+        "How many different models, and further pages of the list, a key read in this clock hour and the one before, "
+        "but for its first day. " + HABIT
+    ),
+    "models_asked": (
+        "How many different models a key asked in paid calls in this clock hour and the one before, from 20. Left out "
+        "where it asked half as many on a day of the last week; a key that was not used then may ask 80."
+    ),
+    "idempotency_keys_reused": (
+        "How often a key sent an Idempotency-Key again with another body in this clock hour and the one before."
+    ),
+    "idempotency_networks": (
+        "From how many networks one request of a key was repeated with its Idempotency-Key in this clock hour and the "
+        "one before."
+    ),
     "security_events": "Open security events of the last hour of a kind that has no signal of its own.",
 }
 """What each reading says, and of what."""
@@ -499,7 +531,8 @@ RULES: Final[Mapping[str, Rule]] = {
         0,
         0,
         "warning",
-        "A key was used within an hour from five networks that it was never used from before.",
+        "A key was used within an hour from five networks that it was never used from before, and its day is unlike "
+        "its week.",
         "`GET /admin/security-events?key_id=…`.",
         "A move to another host, or a shared or stolen key.",
         "Ask its owner. Set `ip_allowlist`, or rotate the key.",
@@ -513,7 +546,7 @@ RULES: Final[Mapping[str, Rule]] = {
         0,
         600,
         "warning",
-        "A key was used from 20 networks in a day.",
+        "A key was used in a day from 20 networks that it was never used from before, and that is unlike its week.",
         "`GET /admin/security-events?kind=many_networks`.",
         "A key within an app that people install, or one that is shared.",
         "Give each user a key. Set `ip_allowlist`, or rotate the key.",
@@ -545,6 +578,96 @@ RULES: Final[Mapping[str, Rule]] = {
         "`GET /admin/usage/refused?key_id=…`.",
         "A client that does not wait as `Retry-After` says, or limits that are too low.",
         "Talk to its owner, or raise the limits.",
+    ),
+    "credential_stuffing": Rule(
+        "Many addresses try keys or passwords",
+        "stuffing_addresses",
+        "at_least",
+        40,
+        20,
+        0,
+        0,
+        "critical",
+        "Within two hours, 40 addresses failed to authenticate with 40 different keys or emails: somebody tries a list "
+        "of leaked ones, spread over addresses so that none is refused often.",
+        "`GET /admin/security-events?kind=authentication_failed`; `GET /admin/audit-logs?action=session.started` has "
+        "the sign-ins that worked meanwhile.",
+        "A list of leaked passwords or keys. A new sign-in page of yours that sends wrong ones looks the same.",
+        "Block the networks before Tollgate, and ask users who signed in meanwhile to change their passwords.",
+    ),
+    "ids_enumerated": Rule(
+        "Somebody tries ids",
+        "missing_ids",
+        "at_least",
+        60,
+        30,
+        0,
+        0,
+        "warning",
+        "A key, or an address without one, asked for 60 different ids or models that do not exist. Asking again for "
+        "one counts once.",
+        "The log's lines with `missing` name the ids; `GET /admin/keys/{key_id}` says whose key it is.",
+        "Somebody looks for what belongs to others, or a job works through a list that is not Tollgate's.",
+        "Ask its owner, or disable the key. Ids cannot be guessed, and another org's are answered like missing ones.",
+    ),
+    "models_read_widely": Rule(
+        "A key reads the models one by one",
+        "models_read",
+        "at_least",
+        100,
+        50,
+        0,
+        0,
+        "warning",
+        "A key read a hundred models, or pages of the list, one by one. The list itself, in one page, does not count.",
+        "The log's lines with `model_read`; `GET /admin/keys/{key_id}` says whose key it is.",
+        "Somebody copies the list with its prices, or a tool that does not know `GET /v1/models`.",
+        "Show its owner `GET /v1/models?limit=1000`, or take the scope `models` from the key.",
+    ),
+    "models_asked_widely": Rule(
+        "A key asks very many models",
+        "models_asked",
+        "at_least",
+        40,
+        30,
+        0,
+        0,
+        "warning",
+        "A key asked 40 different models in paid calls, and usually asks few.",
+        "`GET /admin/usage/aggregate?key_id=…&by=model`.",
+        "Answers are collected from all models, the key is resold, or an evaluation runs.",
+        "Ask its owner. Set `allowed_models` or a budget of the key.",
+    ),
+    "idempotency_keys_reused": Rule(
+        "Idempotency-Keys are reused with other bodies",
+        "idempotency_keys_reused",
+        "at_least",
+        20,
+        10,
+        0,
+        0,
+        "warning",
+        "A key sent an Idempotency-Key again with another body, 20 times within two hours. Each was refused and cost "
+        "nothing. A retry has the same body and does not count.",
+        "The log's lines with `error_code` `idempotency_key_reused`; `GET /admin/keys/{key_id}` says whose key it is.",
+        "A client that sends one constant, or somebody who tries the Idempotency-Keys of others in the org for their "
+        "answers.",
+        "Tell its owner to make a new Idempotency-Key for each request; otherwise rotate the key.",
+    ),
+    "idempotency_key_shared": Rule(
+        "One request is repeated from many networks",
+        "idempotency_networks",
+        "at_least",
+        4,
+        None,
+        0,
+        0,
+        "critical",
+        "A request was repeated, with its Idempotency-Key, from four networks within two hours. Retries come from the "
+        "client that asked.",
+        "The log's lines with `replayed`; `GET /admin/security-events?key_id=…`.",
+        "A request with its key was copied, as from a log, and is replayed for its answer.",
+        "Rotate the key, and find where requests with their headers were kept.",
     ),
     "security_event": Rule(
         "A security event is open",

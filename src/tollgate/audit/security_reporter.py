@@ -33,10 +33,10 @@ class Line:
 
 
 class SecurityReporter:
-    def __init__(self, door: Door, *, clock: Monotonic, now: Callable[[], datetime]) -> None:
+    def __init__(self, door: Door, *, clock: Monotonic, now: Callable[[], datetime], mark_key: bytes = b"") -> None:
         self._door = door
         self._clock = clock
-        self._counters = SecurityCounters(now=now, clock=clock)
+        self._counters = SecurityCounters(now=now, clock=clock, mark_key=mark_key)
         self._written_at = clock()
         self._writing: asyncio.Task[None] | None = None
         self._failures: LRUCache[str, Line] = LRUCache(ADDRESSES_REMEMBERED)

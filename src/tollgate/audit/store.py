@@ -29,7 +29,12 @@ async def acknowledge_security_event(door: Door, event_id: str, note: str | None
 
 
 async def write_security_counts(
-    door: Door, refusals: Counted, trespasses: Counted, uses: Counted, refused_calls: Counted = ()
+    door: Door,
+    refusals: Counted,
+    trespasses: Counted,
+    uses: Counted,
+    refused_calls: Counted = (),
+    spreads: Counted = (),
 ) -> Json:
     return await door.call(
         "tollgate_write_security_counts",
@@ -37,6 +42,7 @@ async def write_security_counts(
         trespasses=trespasses,
         uses=uses,
         refused_calls=list(refused_calls),
+        spreads=list(spreads),
     )
 
 

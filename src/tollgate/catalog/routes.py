@@ -30,6 +30,7 @@ from tollgate.core.models import Model
 from tollgate.database import Door
 from tollgate.keys.authentication import IN_THE_DOCUMENT, Gate
 from tollgate.keys.rules import Environment
+from tollgate.process import logs
 from tollgate.web.aliases import asked_path
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import refusals
@@ -106,6 +107,7 @@ def router(
         found = rules.as_model(await models_of_key.catalog.find(name))
         if not rules.may_use(access.of_org, found):
             raise ModelNotFound(param="model", model=name)
+        logs.note(model_read=found.id)
         return found, access
 
     async def models(
@@ -113,6 +115,8 @@ def router(
     ) -> Response:
         models_of_key, access = await access_of(door)
         chosen = await models_of_key.chosen(filters, access)
+        if filters.offset:  # a further page
+            logs.note(model_read=f"?{request.url.query}")
         end = filters.offset + filters.limit
         query = request.url.include_query_params(offset=end).query
         following = f"{asked_path(request.scope)}?{query}" if end < len(chosen) else None

@@ -318,7 +318,7 @@ def _able(models: list[Model], ask: Ask) -> list[Model]:
 
 
 def _replayed(found: Replay) -> Replay:
-    logs.note(org_id=found.get("org_id"), key_id=found.get("key_id"))
+    logs.note(org_id=found.get("org_id"), key_id=found.get("key_id"), replayed=found["request_id"])
     if not found.get("kept", True):
         raise AnswerNotKept(request_id=found["request_id"])
     return found

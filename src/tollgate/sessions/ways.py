@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tollgate.core.errors import SignInFailed
 from tollgate.database import Door, Json
+from tollgate.process import logs
 from tollgate.sessions import rules, store
 from tollgate.sessions.passwords import Passwords
 from tollgate.sessions.supabase_auth import SupabaseAuth
@@ -34,6 +35,7 @@ class Ways:
         return await store.sign_in_with_link(new.door, self.digests(link), new.digest)
 
     async def with_password(self, new: NewSession, email: str, password: str) -> Json:
+        logs.note(account=self.digests(email.strip().lower())[0][:16])  # the email stays out of logs
         stored = await store.begin_password_sign_in(new.door, email, new.address)
         if not await self.passwords.is_right(password, stored):
             raise SignInFailed

@@ -13,6 +13,7 @@ from tollgate.core.errors import (
     BodyTooLarge,
     InternalError,
     MethodNotAllowed,
+    ModelNotFound,
     NotFound,
     Shape,
     TollgateError,
@@ -26,6 +27,9 @@ ANTHROPICS = ("/v1/messages", "/api/v1/messages")
 NOT_OPENROUTERS = ("/api/v1/generate",)
 """Below OpenRouter's prefix, but not its API."""
 MOST_FAULTS = 100
+MISSING = (NotFound.code, ModelNotFound.code)
+MOST_MISSING = 200
+"""Characters of a missing id that the log line has."""
 
 
 class Refusal(JSONResponse):
@@ -56,6 +60,8 @@ def shape_of_path(path: str) -> Shape:
 
 def render(error: TollgateError, headers: dict[str, str] | None = None) -> Refusal:
     logs.note(error_code=error.code)
+    if error.code in MISSING and (missing := error.facts.get("id") or error.facts.get("model")):
+        logs.note(missing=str(missing)[:MOST_MISSING])
     return Refusal(error, headers or {})
 
 

@@ -149,6 +149,7 @@ begin
   if scan.scanned_at < now() - interval '10 minutes' then
     spotted := spotted + tollgate.find_many_networks() + tollgate.find_spikes();
     perform tollgate.drop_old_events();
+    perform tollgate.drop_old_spreads(now());
     update tollgate.pattern_scan set scanned_at = now();
   end if;
   return jsonb_build_object('spotted', spotted);
@@ -156,7 +157,7 @@ end
 $$;
 
 comment on function public.tollgate_detect_patterns() is
-  'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes of usage; deletes old events. A second call at the same time does nothing. Refuses nothing. Locks the row of tollgate.pattern_scan and the events it writes.';
+  'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes of usage; deletes old events and spreads. A second call at the same time does nothing. Refuses nothing. Locks the row of tollgate.pattern_scan and the events it writes.';
 
 select tollgate.expose('public.tollgate_detect_patterns()');
 

@@ -114,7 +114,8 @@ create function public.tollgate_write_security_counts(
   refusals jsonb,
   trespasses jsonb,
   uses jsonb,
-  refused_calls jsonb default '[]'
+  refused_calls jsonb default '[]',
+  spreads jsonb default '[]'
 ) returns jsonb
 language plpgsql
 security definer
@@ -125,11 +126,12 @@ begin
   perform tollgate.record_refused_access(trespasses);
   perform tollgate.count_refusals(refusals);
   perform tollgate.count_refused_calls(refused_calls);
+  perform tollgate.count_spreads(spreads);
   return '{"noted": true}';
 end
 $$;
 
-comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb) is
-  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, networks from which keys were used, and refused paid calls. Refuses nothing. Locks the security events and networks it writes, in order, and as count_refused_calls().';
+comment on function public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb, jsonb) is
+  'Writes the security counters of a server: refusals, calls of operators'' routes by other keys, networks from which keys were used, refused paid calls, and spreads. Refuses nothing. Locks the security events, networks and spreads it writes, in order, and as count_refused_calls().';
 
-select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb)');
+select tollgate.expose('public.tollgate_write_security_counts(jsonb, jsonb, jsonb, jsonb, jsonb)');

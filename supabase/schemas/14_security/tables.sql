@@ -83,3 +83,27 @@ comment on table tollgate.refused_calls is 'Paid calls refused with 402, 403 or 
 comment on column tollgate.refused_calls.key_id is 'Empty, like user_id and model, for those beyond a hundred rows of an org in an hour.';
 
 alter table tollgate.refused_calls enable row level security;
+
+
+create table tollgate.spreads (
+  kind text not null check (kind in (
+    'missing_ids', 'models_read', 'reused_keys', 'repeated_from', 'failed_addresses', 'failed_credentials'
+  )),
+  subject text not null check (length(subject) between 1 and 140),
+  hour timestamptz not null,
+  about text not null default '',
+  org_id text not null default '',
+  times bigint not null check (times > 0),
+  marks bit(512) not null,
+  last_seen_at timestamptz not null,
+  primary key (kind, subject, hour, about)
+);
+
+create index spreads_hour on tollgate.spreads (hour, kind, org_id);
+
+comment on table tollgate.spreads is 'How often a key or an address did something in an hour (UTC), and with how many different things: for 8 days. An org has at most a hundred rows of a kind in an hour; those without an org, a thousand together.';
+comment on column tollgate.spreads.subject is 'The id of a key, an address, or `installation`: for failed_addresses and failed_credentials, which count only failures of a new address with a new key or email.';
+comment on column tollgate.spreads.about is 'Of repeated_from, the request that was repeated; else empty.';
+comment on column tollgate.spreads.marks is 'Each different thing sets one of the bits, by its keyed hash; tollgate.different() estimates how many there were.';
+
+alter table tollgate.spreads enable row level security;

@@ -41,6 +41,12 @@ as $$
     ('key_networks', 'key_networks', 'at_least', 20, 10, 0, 600, 'warning'),
     ('refused_address', 'refusals_in_hour', 'at_least', 100, 50, 0, 0, 'warning'),
     ('limits_hit', 'limits_hit_in_hour', 'at_least', 1000, 500, 0, 0, 'info'),
+    ('credential_stuffing', 'stuffing_addresses', 'at_least', 40, 20, 0, 0, 'critical'),
+    ('ids_enumerated', 'missing_ids', 'at_least', 60, 30, 0, 0, 'warning'),
+    ('models_read_widely', 'models_read', 'at_least', 100, 50, 0, 0, 'warning'),
+    ('models_asked_widely', 'models_asked', 'at_least', 40, 30, 0, 0, 'warning'),
+    ('idempotency_keys_reused', 'idempotency_keys_reused', 'at_least', 20, 10, 0, 0, 'warning'),
+    ('idempotency_key_shared', 'idempotency_networks', 'at_least', 4, null, 0, 0, 'critical'),
     ('security_event', 'security_events', 'at_least', 1, null, 0, 0, 'warning')
   ) d (id, signal, comparison, threshold, clear_threshold, for_seconds, clear_seconds, severity)
 $$;

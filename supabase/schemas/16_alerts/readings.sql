@@ -167,6 +167,8 @@ as $$
   union all
   select * from tollgate.security_readings(as_of)
   union all
+  select * from tollgate.spread_readings(as_of)
+  union all
   select * from tollgate.database_readings(as_of)
   union all
   select * from tollgate.channel_readings(as_of)

@@ -13,21 +13,34 @@ begin
   execute format(
     $query$
       with days as (
-        select count(distinct t.start) as used, sum(t.charge_nanos) as nanos
+        select count(distinct t.start) as used, min(t.start) as since, sum(t.charge_nanos) as nanos
         from tollgate.tallies t
         where t.cut = 'day_key' and %1$s and t.start = any (array(
-          select date_trunc('day', $1, 'UTC') - make_interval(hours => 24 * d) from generate_series(1, 15) d
+          select date_trunc('day', $1, 'UTC') - make_interval(days => d) from generate_series(1, 15) d
         ))
       ),
       hours as (
-        select sum(t.charge_nanos) as nanos
+        select t.start, sum(t.charge_nanos) as nanos
         from tollgate.tallies t
         where t.cut = 'hour' and %1$s and t.start = any (array(
-          select $1 - make_interval(hours => 24 * d + h) from generate_series(1, 15) d, generate_series(-1, 1) h
+          select $1 - make_interval(days => d, hours => h) from generate_series(1, 28) d, generate_series(-1, 1) h
+          where d <= 15 or d %% 7 = 0
         ))
         group by t.start
+      ),
+      peaks as (
+        select d, max(h.nanos) as nanos
+        from generate_series(1, 28) d
+        join hours h on h.start between $1 - make_interval(days => d, hours => 1) and $1 - make_interval(days => d, hours => -1)
+        group by d
       )
-      select greatest(max(h.nanos), max(d.nanos) / (24 * max(d.used))) from days d left join hours h on true where d.used >= 3
+      select greatest(
+        (select p.nanos from peaks p where p.d <= 15 order by p.nanos desc offset least(d.used / 5, 2) limit 1),
+        (select p.nanos from peaks p where p.d %% 7 = 0 order by p.nanos desc offset 1 limit 1),
+        d.nanos / (24 * d.used)
+      )
+      from days d
+      where d.used >= 3 and d.since <= $1 - interval '7 days'
     $query$,
     whose
   ) into usual using hour;
@@ -36,7 +49,7 @@ end
 $$;
 
 comment on function tollgate.usual_spend(tollgate.usage, timestamptz) is
-  'What an org or one of its keys may spend in an hour by its habit of 15 days: the most that it spent at this time of day, or an hour before or after, and at least its mean hour. Null without three days of use. Read by the primary key: by time first.';
+  'What an org or one of its keys may spend in an hour by its habit: the third highest peak at this time of day in 15 days, the second highest at this hour of the week in four weeks (an hour before or after included), and at least its mean hour. So one or two odd days make no habit, and a weekly peak does. Null without three days of use, the first a week ago. Read by the primary key: by time first.';
 
 
 create function tollgate.spend_readings(as_of timestamptz) returns setof tollgate.reading
@@ -48,7 +61,9 @@ as $$
 declare
   this_hour constant timestamptz := date_trunc('hour', as_of, 'UTC');
   least_nanos constant numeric := 1e9; -- what an hour may cost without a look
+  newcomer_nanos constant numeric := 20e9; -- the usual hour of who has none yet
   busy tollgate.usage;
+  of_org tollgate.usage;
   usual numeric;
 begin
   for busy in
@@ -60,17 +75,20 @@ begin
     order by charge_nanos desc
     limit 100
   loop
-    usual := tollgate.usual_spend(busy, busy.start);
-    if usual is not null then
-      return query select case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end,
-        coalesce(busy.key_id, busy.org_id), round(busy.charge_nanos / greatest(usual, least_nanos), 2);
-    end if;
+    of_org := busy;
+    of_org.key_id := null;
+    usual := coalesce(
+      tollgate.usual_spend(busy, busy.start),
+      greatest(case when busy.key_id is not null then tollgate.usual_spend(of_org, busy.start) end, newcomer_nanos)
+    );
+    return query select case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end,
+      coalesce(busy.key_id, busy.org_id), round(busy.charge_nanos / greatest(usual, least_nanos), 2);
   end loop;
 end
 $$;
 
 comment on function tollgate.spend_readings(timestamptz) is
-  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 100 that spent most, and at least a credit.';
+  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 100 that spent most, and at least a credit. Usual for a new key is what is usual for its org, and for a new org 20 credits.';
 
 
 create function tollgate.wallet_readings(as_of timestamptz) returns setof tollgate.reading
@@ -117,20 +135,10 @@ as $$
   from tollgate.api_keys k
   where k.expires_at > as_of and k.expires_at < as_of + interval '31 days' and k.expires_at > k.created_at + interval '14 days'
     and k.revoked_at is null and k.disabled_at is null and k.rotated_to is null
-  union all
-  select 'key_networks', n.key_id, count(*) from tollgate.key_networks n
-  where n.last_seen_at > as_of - interval '24 hours'
-  group by n.key_id
-  having count(*) >= 5
-  union all
-  select 'key_new_networks', n.key_id, count(*) filter (where n.first_seen_at > as_of - interval '1 hour') from tollgate.key_networks n
-  group by n.key_id
-  having count(*) filter (where n.first_seen_at > as_of - interval '1 hour') > 0
-    and min(n.first_seen_at) < as_of - interval '1 day'
 $$;
 
 comment on function tollgate.key_readings(timestamptz) is
-  'How much of its budget each key has used, from a half; in how many days keys expire, of those that had two weeks or more; from how many networks keys were used in a day, from five; and how many new ones in an hour, of keys known for a day.';
+  'How much of its budget each key has used, from a half; in how many days keys expire, of those that had two weeks or more.';
 
 
 create function tollgate.account_readings(as_of timestamptz) returns setof tollgate.reading
@@ -171,6 +179,10 @@ begin
     select * from tollgate.key_readings(as_of)
     union all
     select * from tollgate.account_readings(as_of)
+    union all
+    select * from tollgate.network_readings(as_of)
+    union all
+    select * from tollgate.asking_readings(as_of)
   ) r
   group by r.signal, r.subject;
   update tollgate.alert_scan set slow_at = as_of;
