@@ -13289,9 +13289,14 @@ begin
     set due_at = clock_timestamp() + make_interval(secs => lease_seconds), tries = d.tries + 1
     where d.id in (
       select o.id from tollgate.deliveries o
-      join tollgate.channels c on c.id = o.channel_id
-      where o.state = 'waiting' and o.due_at <= clock_timestamp() and (c.state = 'active' or o.event = 'channel.test')
-      order by o.due_at
+      join (
+        select w.id, c.org_id, row_number() over (partition by coalesce(c.org_id, c.id) order by w.due_at, w.id) as place
+        from tollgate.deliveries w
+        join tollgate.channels c on c.id = w.channel_id
+        where w.state = 'waiting' and w.due_at <= clock_timestamp() and (c.state = 'active' or w.event = 'channel.test')
+      ) q on q.id = o.id
+      where o.state = 'waiting' and o.due_at <= clock_timestamp()
+      order by q.place, q.org_id is not null, o.due_at
       limit page_size
       for update of o skip locked
     )
@@ -13312,7 +13317,7 @@ end
 $$;
 
 comment on function public.tollgate_lease_deliveries(integer, integer) is
-  'Leases deliveries that are due to one sender, with their channels; of disabled ones only tests. Deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
+  'Leases deliveries that are due to one sender, with their channels; of disabled ones only tests. One of each operator''s channel and of each org comes before the second of any, so that none waits for the others'' receivers. Deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
 
 select tollgate.expose('public.tollgate_lease_deliveries(integer, integer)');
 
@@ -15309,7 +15314,7 @@ as $$
     ('first_token', 'first_token_p95_ms', 'at_least', 20000, 15000, 300, 300, 'warning'),
     ('upstream_down', 'upstream_down', 'at_least', 1, null, 0, 60, 'critical'),
     ('breaker_open', 'breaker_open', 'at_least', 1, null, 60, 120, 'warning'),
-    ('host_silent', 'host_silent_seconds', 'at_least', 120, 60, 0, 60, 'critical'),
+    ('host_silent', 'host_silent_seconds', 'at_least', 120, 60, 60, 60, 'critical'),
     ('catalog_stale', 'catalog_age_seconds', 'at_least', 21600, 3600, 0, 0, 'warning'),
     ('openrouter_credit', 'openrouter_days_left', 'below', 3, 5, 0, 0, 'critical'),
     ('margin_negative', 'margin_percent', 'below', 0, null, 600, 600, 'critical'),
@@ -15335,8 +15340,8 @@ as $$
     ('key_expiring', 'key_days_left', 'below', 7, null, 0, 0, 'info'),
     ('key_new_networks', 'key_new_networks', 'at_least', 5, null, 0, 0, 'warning'),
     ('key_networks', 'key_networks', 'at_least', 20, 10, 0, 600, 'warning'),
-    ('refused_address', 'refusals_in_hour', 'at_least', 100, 50, 0, 0, 'warning'),
-    ('limits_hit', 'limits_hit_in_hour', 'at_least', 1000, 500, 0, 0, 'info'),
+    ('refused_address', 'refusals_in_hour', 'at_least', 100, 50, 0, 3600, 'warning'),
+    ('limits_hit', 'limits_hit_in_hour', 'at_least', 1000, 500, 0, 3600, 'info'),
     ('security_event', 'security_events', 'at_least', 1, null, 0, 0, 'warning')
   ) d (id, signal, comparison, threshold, clear_threshold, for_seconds, clear_seconds, severity)
 $$;
@@ -15360,11 +15365,14 @@ as $$
       (r.status >= 500 or r.error_code in ('failed_upstream', 'upstream_cut', 'upstream_garbled')) is true as failed
     from tollgate.requests r
     where r.created_at > as_of - interval '5 minutes' and r.created_at <= as_of and r.settled_at is not null
+      and r.upstream is distinct from 'sandbox'
     order by r.created_at desc
     limit 5000
   ),
   seen as (
     select coalesce(r.upstream, 'installation') as subject, count(*) as requests, count(*) filter (where r.failed) as failed,
+      count(r.duration_ms) filter (where not r.failed) as timed,
+      count(r.first_token_ms) filter (where not r.failed) as timed_tokens,
       percentile_disc(0.95) within group (order by r.duration_ms) filter (where not r.failed) as p95_ms,
       percentile_disc(0.95) within group (order by r.first_token_ms) filter (where not r.failed) as first_token_ms
     from recent r
@@ -15374,15 +15382,15 @@ as $$
   select k.signal, s.subject, k.value
   from seen s
   cross join lateral (values
-    ('error_rate_percent', round(100.0 * s.failed / s.requests, 2)),
-    ('latency_p95_ms', s.p95_ms::numeric),
-    ('first_token_p95_ms', s.first_token_ms::numeric)
-  ) k (signal, value)
-  where s.requests >= 20 and k.value is not null
+    ('error_rate_percent', round(100.0 * s.failed / greatest(s.requests, 1), 2), s.requests),
+    ('latency_p95_ms', s.p95_ms::numeric, s.timed),
+    ('first_token_p95_ms', s.first_token_ms::numeric, s.timed_tokens)
+  ) k (signal, value, requests)
+  where k.requests >= 20
 $$;
 
 comment on function tollgate.request_readings(timestamptz) is
-  'Error rate and latencies of the installation and of each upstream: of the newest 5,000 requests of the last five minutes, where there are at least 20.';
+  'Error rate and latencies of the installation and of each upstream: of the newest 5,000 requests of the last five minutes, where at least 20 say something of it. Calls of test keys do not count.';
 
 
 create function tollgate.hold_readings(as_of timestamptz) returns setof tollgate.reading

@@ -13,7 +13,7 @@ as $$
     ('first_token', 'first_token_p95_ms', 'at_least', 20000, 15000, 300, 300, 'warning'),
     ('upstream_down', 'upstream_down', 'at_least', 1, null, 0, 60, 'critical'),
     ('breaker_open', 'breaker_open', 'at_least', 1, null, 60, 120, 'warning'),
-    ('host_silent', 'host_silent_seconds', 'at_least', 120, 60, 0, 60, 'critical'),
+    ('host_silent', 'host_silent_seconds', 'at_least', 120, 60, 60, 60, 'critical'),
     ('catalog_stale', 'catalog_age_seconds', 'at_least', 21600, 3600, 0, 0, 'warning'),
     ('openrouter_credit', 'openrouter_days_left', 'below', 3, 5, 0, 0, 'critical'),
     ('margin_negative', 'margin_percent', 'below', 0, null, 600, 600, 'critical'),
@@ -39,8 +39,8 @@ as $$
     ('key_expiring', 'key_days_left', 'below', 7, null, 0, 0, 'info'),
     ('key_new_networks', 'key_new_networks', 'at_least', 5, null, 0, 0, 'warning'),
     ('key_networks', 'key_networks', 'at_least', 20, 10, 0, 600, 'warning'),
-    ('refused_address', 'refusals_in_hour', 'at_least', 100, 50, 0, 0, 'warning'),
-    ('limits_hit', 'limits_hit_in_hour', 'at_least', 1000, 500, 0, 0, 'info'),
+    ('refused_address', 'refusals_in_hour', 'at_least', 100, 50, 0, 3600, 'warning'),
+    ('limits_hit', 'limits_hit_in_hour', 'at_least', 1000, 500, 0, 3600, 'info'),
     ('security_event', 'security_events', 'at_least', 1, null, 0, 0, 'warning')
   ) d (id, signal, comparison, threshold, clear_threshold, for_seconds, clear_seconds, severity)
 $$;
