@@ -111,6 +111,7 @@ class Traceable(NamedTuple):
     admission: Callable[..., Admission] = Admission
     attempts: Callable[..., Attempts] = Attempts
     flow: Callable[..., Flow] = Flow
+    counts: Callable[[], RequestCounts] = RequestCounts
     telemetry: "Telemetry | None" = None
 
 
@@ -223,7 +224,7 @@ def compose(
         sweeper=Sweeper(database, settlements, upstreams, [_openrouter(chosen)], clock=clock, upkeep=upkeep.turn),
         security_reporter=SecurityReporter(database, clock=clock, now=clocks.now),
         lag=LoopLag(monotonic),
-        counts=RequestCounts(),
+        counts=parts.counts(),
         machine=machine,
     )
 
@@ -411,7 +412,7 @@ def traceable(chosen: Settings, environ: Mapping[str, str]) -> Traceable:
         return PLAIN
     from tollgate.completions.spans import TracedAdmission, TracedFlow  # noqa: PLC0415
     from tollgate.upstreams.attempts.spans import TracedAttempts  # noqa: PLC0415
-    from tollgate.web.spans import TracedMiddleware  # noqa: PLC0415
+    from tollgate.web.spans import TracedCounts, TracedMiddleware  # noqa: PLC0415
 
     made = telemetry.Telemetry(chosen, may_freeze=settings.is_serverless(environ))
     logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production, adding=[telemetry.with_ids])
@@ -420,6 +421,7 @@ def traceable(chosen: Settings, environ: Mapping[str, str]) -> Traceable:
         partial(TracedAdmission, made),
         partial(TracedAttempts, made),
         partial(TracedFlow, made),
+        TracedCounts if chosen.traces_to else RequestCounts,
         made,
     )
 
