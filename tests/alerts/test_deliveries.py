@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import io
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from tollgate.alerts.channels import Channels
 from tollgate.alerts.deliveries import Deliveries
 from tollgate.core.errors import BadRequest
 from tollgate.database import Door
+from tollgate.process import logs
 from tollgate.process.clock import monotonic
 from tollgate.process.http_client import Http
 from tollgate.upstreams.address_guard import Guard
@@ -122,12 +124,17 @@ def test_attempts_come_later_and_later_for_a_day_and_end() -> None:
 async def test_a_webhook_is_signed_and_says_what_fires_and_what_is_resolved(ops: Ops, hook: Receiver) -> None:
     made = await ops.create(kind="webhook", url=hook.url)
     assert made["last_four"] == made["secret"][-4:]
+    out = io.StringIO()
+    logs.configure("debug", [], out)
     await ops.fire()
     (sent,) = await ops.sent()
     await ops.fire(0)
     await ops.sent()
     for got in hook.received:
         verify(made["secret"], got)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(line["event"], line["status"]) for line in lines] == [("delivery_sent", 200)] * 2
+    assert made["secret"] not in out.getvalue()
     first, second = (got.json for got in hook.received)
     assert (first["type"], first["data"]["firing"], second["data"]["resolved"]) == ("alerts.changed", 1, 1)
     assert first["data"]["alerts"][0]["id"] == second["data"]["alerts"][0]["id"]

@@ -11,9 +11,12 @@ from tollgate.catalog.cache import Catalog
 from tollgate.core.models import SANDBOX
 from tollgate.database import Door, Json
 from tollgate.keys.rules import Environment
+from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 from tollgate.upstreams.client import Upstreams
 from tollgate.upstreams.openrouter_account import OpenRouterAccount
+
+log = logs.source("application")
 
 INSTALLATION = "installation"
 
@@ -45,9 +48,12 @@ class Readings:
         observed = [*self._of_upstreams(), *self._of_catalog(), *await self._of_account(), *self._of_database()]
         began = self._clock()
         try:
-            return await store.evaluate(self._door, observed, self._process)
+            done = await store.evaluate(self._door, observed, self._process)
         finally:
             self._answer_seconds = self._clock() - began
+        if done["changed"]:
+            log.warning("alerts_changed", **done)
+        return done
 
     def _of_upstreams(self) -> list[Reading]:
         """The sandbox fails for test keys that ask for it."""
