@@ -60,6 +60,8 @@ def test_the_register_names_paths_that_exist() -> None:
 
 
 async def test_few_calls_and_those_of_test_keys_say_nothing(watch: Watch) -> None:
+    await watch.round()
+    assert await watch.rows("select * from tollgate.alerts") == [], "of a new installation"
     await requests(watch, "few", status=502, count=19)
     await requests(watch, "test", status=502, upstream="sandbox", count=50)
     await watch.round()

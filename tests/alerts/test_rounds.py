@@ -2,6 +2,7 @@
 
 import json
 import random
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -113,6 +114,14 @@ async def test_a_round_is_one_message_of_what_concerns_the_channel(watch: Watch)
     assert sorted(paged) == [["balance_low"], ["books"], ["process_disk"]]
     incidents = await watch.rows("select distinct incident_id from tollgate.alerts")
     assert len(incidents) == 1
+
+
+async def test_a_clock_that_was_a_day_ahead_stops_no_rounds(watch: Watch) -> None:
+    await watch.round(86_400)
+    watch.now -= timedelta(days=1)
+    watch.observed = {BOOKS: 1}
+    await watch.round()
+    assert await watch.states("books") == {"installation": "firing"}
 
 
 async def test_a_disabled_rule_resolves_its_alerts_and_keeps_the_history(watch: Watch) -> None:
