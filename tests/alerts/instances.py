@@ -7,6 +7,7 @@ from journeys.commands import PROCESSES
 from people import PEPPER
 from sandbox.serving import PATIENCE_SECONDS
 from tollgate.app import compose
+from tollgate.database.postgres import PostgresDoor
 from tollgate.settings import read
 
 VAULT_KEY = bytes(range(32))
@@ -39,12 +40,12 @@ def _sweep_on_order(url: str, orders: Connection) -> None:
 async def _sweeping(url: str, orders: Connection) -> None:
     environ = {
         "KEY_PEPPER": PEPPER,
-        "DATABASE_URL": url,
         "PRIVATE_UPSTREAMS": "true",
         "VAULT_KEY": VAULT_KEY.hex(),
         "LOG_LEVEL": "error",
     }
-    rooms = compose(read(environ), environ=environ)
+    door = PostgresDoor(url, pool_size=2, deadline_seconds=PATIENCE_SECONDS)
+    rooms = compose(read(environ), door, environ=environ)
     while await asyncio.to_thread(orders.recv):
         await rooms.sweeper.sweep()
         orders.send("swept")

@@ -20,7 +20,8 @@ from alerts.receivers import Receiver, receiver
 from completions.paid import eventually
 from gateway import CHAT
 from people import PEPPER, Person
-from sandbox.serving import Clock, a_chat, serving
+from sandbox.serving import PATIENCE_SECONDS, Clock, a_chat, serving
+from tollgate.alerts import deliveries
 from tollgate.app import create_app
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
@@ -30,6 +31,7 @@ from tollgate.sandbox import API
 from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 from tollgate.settings import read
+from tollgate.upstreams import health_checks, openrouter_account
 
 INSTANCES = 3
 SECRET_OF_THE_SCHEDULER = "a-secret-of-the-scheduler"
@@ -86,11 +88,12 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Scene"]:
+        for module, patience in ((deliveries, "ATTEMPT"), (openrouter_account, "TIMEOUT"), (health_checks, "PROBE")):
+            self.patch.setattr(module, f"{patience}_SECONDS", PATIENCE_SECONDS)  # a busy machine is no cause
         async with contextlib.AsyncExitStack() as stack:
             self.upstream_url = stack.enter_context(serving(self.openrouter)) + API
             environ = {
                 "KEY_PEPPER": PEPPER,
-                "DATABASE_URL": self.url,
                 "OPENROUTER_BASE_URL": self.upstream_url,
                 "OPENROUTER_API_KEY": "sk-or-v1-of-the-tests",
                 "OPENROUTER_MANAGEMENT_KEY": "sk-or-v1-of-the-management",
@@ -101,7 +104,8 @@ class Scene:
                 "LOG_LEVEL": "error",
             }
             for _ in range(INSTANCES):
-                app = create_app(read(environ), environ=environ, clock=self.clock)
+                door = PostgresDoor(self.url, pool_size=4, deadline_seconds=PATIENCE_SECONDS)
+                app = create_app(read(environ), door=door, environ=environ, clock=self.clock)
                 await stack.enter_async_context(app.router.lifespan_context(app))
                 self.app = self.app or app
                 self.instances.append(await stack.enter_async_context(_client(app, OURS)))
@@ -201,7 +205,7 @@ class Scene:
         moved = ", ".join(f"{column} = {column} - interval '{span}'" for column in TIMES[table])
         await self.sql(f"update tollgate.{table} set {moved} where {where}", *arguments)
 
-    async def rolled_up(self, since: str = "7 days") -> None:
+    async def rolled_up(self, since: str = "10 days") -> None:
         """Usage is counted anew, after its requests were moved."""
         await self.sql(f"select tollgate.roll_up_again(now() - interval '{since}')")
         while (await self.door.call("tollgate_roll_up_usage", page_size=5000))["more"]:

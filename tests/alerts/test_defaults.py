@@ -11,6 +11,7 @@ from alerts.watch import Watch
 from people import Person
 from tollgate.alerts.signals import RULES, SIGNALS
 from tollgate.app import DOCUMENT
+from tollgate.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +49,8 @@ async def test_the_register_says_what_the_rows_are(watch: Watch) -> None:
         name: [getattr(rule, field) for field in fields] for name, rule in RULES.items()
     }
     assert {rule.signal for rule in RULES.values()} <= SIGNALS.keys()
+    longest = Settings.model_fields["database_timeout_seconds"].default * 1000
+    assert RULES["database_slow"].threshold <= longest / 2, "a round that takes longer fails"
 
 
 def test_the_register_names_paths_that_exist() -> None:
@@ -139,7 +142,7 @@ async def test_habit_decides_what_is_much(watch: Watch) -> None:
     watch.now = watch.now.replace(minute=10)  # so that no round is in another hour
     for org, now_nanos in (("org_calm", 3), ("org_busy", 30), ("org_new", 30)):
         if org != "org_new":
-            for day in range(1, 4):
+            for day in range(4, 9):
                 await tallied(watch, org, f"key_of_{org}", 24 * day, 2 * 10**9)
         await tallied(watch, org, f"key_of_{org}", 1, now_nanos * 10**9)
     await rolled_up(watch)

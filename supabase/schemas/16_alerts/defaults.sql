@@ -22,7 +22,7 @@ as $$
     ('expired_holds', 'expired_holds', 'at_least', 1, null, 300, 60, 'critical'),
     ('quarantined', 'quarantined_requests', 'at_least', 1, null, 0, 0, 'critical'),
     ('books', 'books_faults', 'at_least', 1, null, 0, 0, 'critical'),
-    ('database_slow', 'database_answer_ms', 'at_least', 5000, 2000, 120, 300, 'warning'),
+    ('database_slow', 'database_answer_ms', 'at_least', 2000, 1000, 120, 300, 'warning'),
     ('database_connections', 'database_connections_percent', 'at_least', 85, 75, 120, 300, 'critical'),
     ('database_size', 'database_bytes', 'at_least', 1e12, 9e11, 0, 0, 'warning'),
     ('database_transaction', 'database_transaction_seconds', 'at_least', 3600, null, 0, 0, 'warning'),
