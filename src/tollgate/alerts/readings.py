@@ -58,7 +58,7 @@ class Readings:
     def _of_upstreams(self) -> list[Reading]:
         """The sandbox fails for test keys that ask for it."""
         called = [one for one in self._upstreams.states() if one.id != SANDBOX]
-        return [_reading("breaker_open", one.id, int(one.breaker == "open")) for one in called]
+        return [_reading("breaker_open", one.id, int(one.was_open)) for one in called]
 
     def _of_catalog(self) -> list[Reading]:
         """A list that nobody asks for grows old too, so only one that could not be refreshed counts."""

@@ -34,7 +34,10 @@ SIGNALS: Final[Mapping[str, str]] = {
     "latency_p95_ms": "The 95th percentile of how long the same requests took, of at least 20 that did not fail.",
     "first_token_p95_ms": "The 95th percentile of how long at least 20 of them took until their first token.",
     "upstream_down": "1 where the last health check of an upstream of your own, within a day, failed, else 0.",
-    "breaker_open": "1 where the breaker of an upstream is open in one of the processes, else 0. Not of the sandbox.",
+    "breaker_open": (
+        "1 where the breaker of an upstream is open in one of the processes, or was in the last 10 minutes and no call "
+        "was answered since; else 0. Not of the sandbox."
+    ),
     "host_silent_seconds": "For how long the agent of a host has not called.",
     "catalog_age_seconds": "How old the list of models is in a process whose last refresh failed.",
     "openrouter_credit_nanos": "Our credit at OpenRouter. Needs OPENROUTER_MANAGEMENT_KEY.",
