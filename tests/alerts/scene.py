@@ -82,6 +82,7 @@ class Scene:
         self.upstream_url = ""
         self.instances: list[httpx.AsyncClient] = []
         self.app: Any = None
+        self.has_dear_model = False
         self.admin = Person(door, "admin")
         self.operator: ApiClient
         self.hook: Receiver
@@ -194,7 +195,8 @@ class Scene:
 
     async def dear_model(self) -> str:
         """A credit for each token of the answer, on a server of one's own."""
-        if not self.operator.made:
+        if not self.has_dear_model:
+            self.has_dear_model = True
             server = await self.operator.upstream(base_url=self.upstream_url)
             pricing = {"prompt": "0", "completion": "1"}
             await self.operator.route(server["id"], "ours/dear", upstream_model="sandbox/echo", pricing=pricing)
