@@ -111,6 +111,7 @@ class Traceable(NamedTuple):
     admission: Callable[..., Admission] = Admission
     attempts: Callable[..., Attempts] = Attempts
     flow: Callable[..., Flow] = Flow
+    counts: Callable[[], RequestCounts] = RequestCounts
     telemetry: "Telemetry | None" = None
 
 
@@ -226,7 +227,7 @@ def compose(
             database, clock=clock, now=clocks.now, mark_key=fingerprint(chosen.peppers[0]).encode()
         ),
         lag=lag,
-        counts=RequestCounts(),
+        counts=parts.counts(),
         machine=machine,
     )
 
@@ -414,7 +415,7 @@ def traceable(chosen: Settings, environ: Mapping[str, str]) -> Traceable:
         return PLAIN
     from tollgate.completions.spans import TracedAdmission, TracedFlow  # noqa: PLC0415
     from tollgate.upstreams.attempts.spans import TracedAttempts  # noqa: PLC0415
-    from tollgate.web.spans import TracedMiddleware  # noqa: PLC0415
+    from tollgate.web.spans import TracedCounts, TracedMiddleware  # noqa: PLC0415
 
     made = telemetry.Telemetry(chosen, may_freeze=settings.is_serverless(environ))
     logs.configure(chosen.log_level, chosen.secrets(), console=not chosen.production, adding=[telemetry.with_ids])
@@ -423,6 +424,7 @@ def traceable(chosen: Settings, environ: Mapping[str, str]) -> Traceable:
         partial(TracedAdmission, made),
         partial(TracedAttempts, made),
         partial(TracedFlow, made),
+        TracedCounts if chosen.traces_to else RequestCounts,
         made,
     )
 

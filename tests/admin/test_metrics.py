@@ -296,3 +296,7 @@ def test_labels_are_escaped_and_money_keeps_its_digits() -> None:
         "# HELP tollgate_nothing Nothing.\n# TYPE tollgate_nothing counter\n"
         "tollgate_nothing 0.000000000\n"
     )
+    counted = Metric("tollgate_odd_total", "counter", "Odd.", [({}, 1)])
+    assert render([counted], open_metrics=True) == (
+        "# HELP tollgate_odd Odd.\n# TYPE tollgate_odd counter\ntollgate_odd_total 1\n# EOF\n"
+    )

@@ -31,8 +31,15 @@ class Receiver:
         self.received: list[Received] = []
         self.answer = OK
         self.url = ""
+        self._writers: list[asyncio.StreamWriter] = []
+
+    def hang_up(self) -> None:
+        """On all who wait for an answer."""
+        for writer in self._writers:
+            writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}

@@ -1,9 +1,13 @@
 """What is due is sent to real receivers, which may fail, hang, redirect and lie."""
 
+import asyncio
+import contextlib
+import io
 import json
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +19,7 @@ from standardwebhooks import Webhook
 from alerts import receivers
 from alerts.receivers import Receiver, mail_receiver, receiver
 from alerts.watch import Row, Watch
+from completions.paid import eventually
 from people import Person
 from tollgate.alerts import deliveries as sending
 from tollgate.alerts import rules
@@ -22,6 +27,7 @@ from tollgate.alerts.channels import Channels
 from tollgate.alerts.deliveries import Deliveries
 from tollgate.core.errors import BadRequest
 from tollgate.database import Door
+from tollgate.process import logs
 from tollgate.process.clock import monotonic
 from tollgate.process.http_client import Http
 from tollgate.upstreams.address_guard import Guard
@@ -142,12 +148,17 @@ def test_attempts_come_later_and_later_for_a_day_and_end() -> None:
 async def test_a_webhook_is_signed_and_says_what_fires_and_what_is_resolved(ops: Ops, hook: Receiver) -> None:
     made = await ops.create(kind="webhook", url=hook.url)
     assert made["last_four"] == made["secret"][-4:]
+    out = io.StringIO()
+    logs.configure("debug", [], out)
     await ops.fire()
     (sent,) = await ops.sent()
     await ops.fire(0)
     await ops.sent()
     for got in hook.received:
         verify(made["secret"], got)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(line["event"], line["status"]) for line in lines] == [("delivery_sent", 200)] * 2
+    assert made["secret"] not in out.getvalue()
     first, second = (got.json for got in hook.received)
     assert (first["type"], first["data"]["firing"], second["data"]["resolved"]) == ("alerts.changed", 1, 1)
     assert first["data"]["alerts"][0]["id"] == second["data"]["alerts"][0]["id"]
@@ -186,37 +197,63 @@ async def test_after_the_last_attempt_it_failed_and_can_be_resent(ops: Ops, hook
     assert (done["state"], done["id"], len(done["attempts"])) == ("sent", failed["id"], 2)
 
 
-async def test_one_that_hangs_holds_up_no_other(ops: Ops, hook: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "ATTEMPT_SECONDS", 3.0)  # of the other, too
-    await ops.create(kind="webhook", url=hook.url)
-    async with receiver(receivers.HANGS) as hanging:
-        stuck = await ops.create(kind="webhook", url=hanging.url)
-        await ops.fire()
-        done = {row["channel_id"]: row for row in await ops.sent()}
-    assert len(hook.received) == 1
-    assert done[stuck["id"]]["state"] == "waiting"
-    assert done[stuck["id"]]["attempts"][0]["error"] == sending.OUT_OF_TIME
-
-
-async def test_the_status_counts_even_if_the_body_never_ends(
+async def test_one_that_hangs_is_tried_again_and_its_next_page_waits_for_the_next_sweep(
     ops: Ops, hook: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sending, "ATTEMPT_SECONDS", 0.2)
+    hook.answer = receivers.HANGS
+    made = await ops.create(kind="webhook", url=hook.url)
+    await ops.watch.sql.execute(WAITING, made["id"], sending.PAGE + 1)
+    assert await ops.sender.send_due() == {"sent": 0, "more": False}
+    found = await ops.watch.rows("select tries, attempts -> 0 ->> 'error' as error from tollgate.deliveries")
+    expected = {(1, sending.OUT_OF_TIME): sending.PAGE, (0, None): 1}
+    assert Counter((row["tries"], row["error"]) for row in found) == expected
+
+
+WAITING = """
+insert into tollgate.deliveries (channel_id, event, content, due_at, created_at)
+select $1, 'test.waiting', '{"type": "test.waiting", "data": {}}', now() - interval '1 hour', now()
+from generate_series(1, $2)
+"""
+
+BAD = {
+    "hangs up": (b"HTTP/1.1 200 OK\r\ncontent-le", "waiting"),
+    "redirects": (b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n", "waiting"),
+    "no length": (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nok", "waiting"),
+    "says too much": (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok" + b"x" * 1000, "sent"),
+    "sends too little": (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", "sent"),
+    "never ends": (receivers.NEVER_WHOLE, "sent"),
+    "ten megabytes": (b"HTTP/1.1 200 OK\r\ncontent-length: 10485760\r\n\r\n" + b"x" * 10 * 1024**2, "sent"),
+}
+"""What a receiver answers, and the state of its delivery. The status says how that ended, so the body need not come."""
+
+
+async def test_bad_receivers_hold_up_no_other_and_get_one_attempt(
+    ops: Ops, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though one that hangs has more than a page, and all of it was due before."""
+    monkeypatch.setattr(sending, "ATTEMPT_SECONDS", 60.0)
     monkeypatch.setattr(sending, "BODY_SECONDS", 0.05)
-    hook.answer = receivers.NEVER_WHOLE
-    await ops.create(kind="webhook", url=hook.url)
-    await ops.fire()
-    (done,) = await ops.sent()
-    assert (done["state"], done["tries"]) == ("sent", 1)
-
-
-async def test_redirects_are_not_followed(ops: Ops, hook: Receiver) -> None:
-    async with receiver() as inside:
-        hook.answer = f"HTTP/1.1 302 Found\r\nlocation: {inside.url}\r\ncontent-length: 0\r\n\r\n".encode()
+    async with contextlib.AsyncExitStack() as stack:
+        hanging = await stack.enter_async_context(receiver(receivers.HANGS))
+        stuck = await ops.create(kind="webhook", url=hanging.url)
+        await ops.watch.sql.execute(WAITING, stuck["id"], sending.PAGE)
+        bad = {name: await stack.enter_async_context(receiver(answer)) for name, (answer, _) in BAD.items()}
+        names = {(await ops.create(kind="webhook", url=one.url))["id"]: name for name, one in bad.items()}
         await ops.create(kind="webhook", url=hook.url)
         await ops.fire()
-        (failed,) = await ops.sent()
-        assert inside.received == []
-    assert failed["attempts"][0]["error"] == "HTTP 302: redirects are not followed"
+        sender = asyncio.create_task(ops.sent())
+        await eventually(lambda: all(one.received for one in (hanging, hook, *bad.values())))
+        assert not sender.done()
+        hanging.hang_up()
+        done = {names[row["channel_id"]]: row for row in await sender if row["channel_id"] in names}
+    assert {name: (row["state"], row["tries"], len(bad[name].received)) for name, row in done.items()} == {
+        name: (state, 1, 1) for name, (_, state) in BAD.items()
+    }
+    assert len(hook.received) == 1
+    assert len(hanging.received) == sending.PAGE - len(BAD) - 1
+    assert done["redirects"]["attempts"][0]["error"] == "HTTP 302: redirects are not followed"
+    assert len(done["ten megabytes"]["attempts"][0]["answer"]) == rules.MOST_ANSWER
 
 
 async def test_an_owner_s_webhook_never_reaches_a_private_address(ops: Ops, hook: Receiver) -> None:

@@ -1,7 +1,6 @@
 """A database whose rules are evaluated at any time, and what became of it."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -66,6 +65,3 @@ class Watch:
             }),
         )  # fmt: skip
         return str(columns["id"])
-
-
-Cause = Callable[[Watch], Any]

@@ -122,8 +122,21 @@ def test_the_first_failed_authentication_of_an_address_and_minute_is_logged_and_
     }
 
 
+def test_other_refusals_that_may_concern_security_have_lines_of_their_own() -> None:
+    site, out = Site(), io.StringIO()
+    logs.configure("info", [], out)
+    refused = [("permission_denied", "/admin/keys"), ("rate_limit_exceeded", "/v1/x"), ("quota_exhausted", "/v1/x")]
+    for code, path in [*refused, ("permission_denied", "/v1/x"), ("insufficient_credits", "/v1/x")]:
+        site.reporter.ended("POST", path, {"error_code": code, "key_id": "key_1"}, {"ip": "192.0.2.1"})
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(line["source"], line["event"], line["error_code"]) for line in lines] == [
+        ("security", "operators_only", "permission_denied"),
+        ("security", "limit_exceeded", "rate_limit_exceeded"),
+    ]
+
+
 def test_addresses_beyond_a_bound_are_forgotten() -> None:
     site = Site()
     for number in range(2 * ADDRESSES_REMEMBERED):
         site.guess(f"10.0.{number // 256}.{number % 256}")
-    assert len(site.reporter._failures) == ADDRESSES_REMEMBERED
+    assert len(site.reporter._lines) == ADDRESSES_REMEMBERED

@@ -11,6 +11,7 @@ import pytest
 from starlette.types import Message
 
 from completions.paid import Client, app
+from completions.stage import Stage
 from completions.test_own_servers import DONE, STOP, USAGE, own_server, word
 from gateway import CHAT, ONE_DOOR, Upstream
 from people import Person
@@ -30,6 +31,9 @@ from upstreams.scripted import answer, streamed
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CLIENTS_SPAN = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{CLIENTS_SPAN}-01"
+SCRAPER = "metrics-token-of-the-tests"
+OPEN_METRICS = "application/openmetrics-text"
+DURATIONS = "tollgate_http_request_duration_seconds"
 ERROR = 2
 """The status of a span."""
 BUSY = answer(b'{"error": {"message": "busy"}}', status=503)
@@ -42,6 +46,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "FLUSH_SECONDS", 60.0)
 
 
+async def scraped(stage: Stage, accept: str) -> str:
+    headers = {"authorization": f"Bearer {SCRAPER}", "accept": accept}
+    answer = await stage.http.get(f"{stage.gateway.address}/metrics", headers=headers)
+    assert answer.headers["content-type"].startswith(accept)
+    return answer.text
+
+
 def sending_to(found: Receiver) -> dict[str, str]:
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": found.address, "OTEL_EXPORTER_OTLP_HEADERS": "x-team=blue%20one"}
 
@@ -50,10 +61,12 @@ async def test_the_trace_of_a_stream_has_the_clients_span_as_its_parent(
     shared_database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with receiver() as found:
-        async with own_server(shared_database, "vllm", BUSY, SPEAKS, LOG_LEVEL="info", **sending_to(found)) as of_test:
+        given = {"LOG_LEVEL": "info", "METRICS_TOKEN": SCRAPER, **sending_to(found)}
+        async with own_server(shared_database, "vllm", BUSY, SPEAKS, **given) as of_test:
             stage, server, someone, body = of_test
             answered = await stage.post(someone, body, traceparent=TRACEPARENT)
             row = await stage.row(someone)
+            plain, open_metrics = [await scraped(stage, accept) for accept in ("text/plain", OPEN_METRICS)]
     assert answered.status_code == 200
     operation = found.named(f"chat {body['model']}")
     request = found.named(f"POST {CHAT}")
@@ -66,7 +79,7 @@ async def test_the_trace_of_a_stream_has_the_clients_span_as_its_parent(
     children = {span.name for span in found.spans if span.parent_span_id == request.span_id}
     assert children == {"gate", "admit", operation.name, "settle"}
     assert {span.name for span in found.spans if span.parent_span_id == operation.span_id} == {"attempt", "relay"}
-    assert {span.trace_id.hex() for span in found.spans} == {TRACE}
+    assert {span.trace_id.hex() for span in found.spans if span.name != "GET /metrics"} == {TRACE}
     assert server.seen[-1].headers["traceparent"] == f"00-{TRACE}-{attempt.span_id.hex()}-01"
     assert found.services == {"tollgate"}
     assert all(headers["x-team"] == "blue one" for headers in found.headers)
@@ -82,6 +95,10 @@ async def test_the_trace_of_a_stream_has_the_clients_span_as_its_parent(
     assert "Count what is there" not in str(found.spans)
     for name in ("http.server.request.duration", "gen_ai.client.operation.duration", "gen_ai.client.token.usage"):
         assert name in found.metrics
+    exemplars = [line for line in open_metrics.splitlines() if TRACE in line]
+    assert [line.partition(" # ")[0].partition("{")[0] for line in exemplars] == [f"{DURATIONS}_bucket"]
+    assert TRACE not in plain
+    assert open_metrics.endswith("\n# EOF\n")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (line,) = [one for one in lines if one["event"] == "request" and one["route"] == CHAT]
     assert (line["trace_id"], line["span_id"]) == (TRACE, request.span_id.hex())

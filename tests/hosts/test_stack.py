@@ -132,7 +132,8 @@ async def watched(
         assert (await http.get(f"{address}/grafana/d/tollgate")).text == "/grafana/d/tollgate None"
         assert (await http.get(f"{address}/pgadmin/browser/")).text == "/pgadmin/browser/ /pgadmin"
         assert (await http.get(f"{address}/api/v1/models", headers=of(someone))).status_code == 200
-        assert (await http.get(f"{address}/ui")).status_code == 200
+        for path in ("/ui", "/ui/"):
+            assert "<title>" in (await http.get(f"{address}{path}")).raise_for_status().text
         await until(both_are_read)
         await until(fires)
         scrape = await http.get(f"{gateway.address}/metrics", headers={"authorization": f"Bearer {TOKEN}"})

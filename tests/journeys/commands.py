@@ -12,7 +12,7 @@ from sandbox.serving import PATIENCE_SECONDS
 from tollgate.__main__ import main
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([main.__module__])
+PROCESSES.set_forkserver_preload([main.__module__, "tollgate.app"])
 STREAMS = ("in", "out", "err")
 LONGEST_SECONDS = 5 * PATIENCE_SECONDS
 """Of a command: some make a whole Postgres first."""

@@ -165,6 +165,13 @@ def test_what_no_request_provokes_rests_it_for_all_whoever_asked() -> None:
     assert kept.worst(0.0) == "open"
 
 
+def test_what_was_open_is_not_taken_for_what_works_for_a_while() -> None:
+    kept = failing("one", "other", "one", "one")
+    assert [kept.were_open(now) for now in (0.0, 60.0, 1 + breaker.LATELY_SECONDS)] == [True, True, False]
+    kept.succeeded("m", "one")
+    assert not kept.were_open(60.0)
+
+
 def test_one_probe_is_that_of_both_breakers() -> None:
     kept = failing("one", "other", "one", "one")
     assert kept.admits("m", "one", 1.0)

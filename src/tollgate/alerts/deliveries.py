@@ -98,8 +98,11 @@ class Deliveries:
             log.exception("delivery_not_sent", delivery_id=delivery["id"])
             error = "an internal error; see the log"
         took_ms = round((self._clock() - began) * 1000)
+        facts = {"delivery_id": delivery["id"], "channel_id": delivery["channel"]["id"], "tries": delivery["tries"]}
         if error:
-            log.warning("delivery_failed", delivery_id=delivery["id"], channel_id=delivery["channel"]["id"], why=error)
+            log.warning("delivery_failed", **facts, why=error)
+        else:
+            log.debug("delivery_sent", **facts, status=status, duration_ms=took_ms)
         return {
             "id": delivery["id"],
             "tries": delivery["tries"],

@@ -30,12 +30,16 @@ HABIT: Final = "Left out below three times the habit of its last week."
 SIGNALS: Final[Mapping[str, str]] = {
     "error_rate_percent": (
         "Of the newest 5,000 requests of the last 5 minutes, the share that failed: with a status from 500, or an "
-        "answer that broke off. Of the installation and of each upstream with at least 20 of them."
+        "answer that broke off. Of the installation and of each upstream with at least 20 of them. Calls of test keys "
+        "do not count."
     ),
-    "latency_p95_ms": "The 95th percentile of how long the same requests took, of those that did not fail.",
-    "first_token_p95_ms": "The 95th percentile of how long they took until their first token.",
+    "latency_p95_ms": "The 95th percentile of how long the same requests took, of at least 20 that did not fail.",
+    "first_token_p95_ms": "The 95th percentile of how long at least 20 of them took until their first token.",
     "upstream_down": "1 where the last health check of an upstream of your own, within a day, failed, else 0.",
-    "breaker_open": "1 where the breaker of an upstream is open in one of the processes, else 0.",
+    "breaker_open": (
+        "1 where the breaker of an upstream is open in one of the processes, or was in the last 10 minutes and no call "
+        "was answered since; else 0. Not of the sandbox."
+    ),
     "host_silent_seconds": "For how long the agent of a host has not called.",
     "catalog_age_seconds": "How old the list of models is in a process whose last refresh failed.",
     "openrouter_credit_nanos": "Our credit at OpenRouter. Needs OPENROUTER_MANAGEMENT_KEY.",
@@ -189,10 +193,11 @@ RULES: Final[Mapping[str, Rule]] = {
         "at_least",
         120,
         60,
-        0,
+        60,
         60,
         "critical",
-        "The agent of a host has not called for two minutes.",
+        "The agent of a host has not called for two minutes, nor in the minute after them. A Tollgate that was down "
+        "itself waits for that minute too.",
         "`GET /admin/hosts/{host_id}`, and the agent's log on the host.",
         "The host or its network is down, or the agent has ended.",
         "Start the agent. Cordon the host, or retire it if it is gone for good.",
@@ -314,12 +319,12 @@ RULES: Final[Mapping[str, Rule]] = {
         "The database is slow",
         "database_answer_ms",
         "at_least",
-        5000,
         2000,
+        1000,
         120,
         300,
         "warning",
-        "The database took five seconds for a round of rules.",
+        "The database took two seconds for a round of rules.",
         "`GET /admin/system/database` has the slowest functions and sizes.",
         "Too little memory, a missing vacuum, or a neighbour.",
         "See the advice on indexes there; give the database more memory.",
@@ -558,7 +563,7 @@ RULES: Final[Mapping[str, Rule]] = {
         100,
         50,
         0,
-        0,
+        3600,
         "warning",
         "A hundred requests of one address or key were refused within an hour.",
         "`GET /admin/security-events?kind=authentication_failed`.",
@@ -572,7 +577,7 @@ RULES: Final[Mapping[str, Rule]] = {
         1000,
         500,
         0,
-        0,
+        3600,
         "info",
         "A thousand requests of a key were refused for a limit within an hour.",
         "`GET /admin/usage/refused?key_id=…`.",

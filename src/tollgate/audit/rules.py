@@ -130,6 +130,15 @@ def is_forbidden_call(error_code: str, path: str | None) -> bool:
     return error_code == OPERATORS_ONLY and path is not None and path.startswith(OPERATOR_PATH)
 
 
+def line_about(error_code: str, path: str | None) -> str | None:
+    """The event of the log line about a refusal that may concern security; None for all others."""
+    if error_code in UNAUTHENTICATED:
+        return None if (error_code, path) == ("missing_api_key", WHO_IS_SIGNED_IN) else "authentication_failed"
+    if is_forbidden_call(error_code, path):
+        return "operators_only"
+    return "limit_exceeded" if KINDS.get(error_code) == "limit_exceeded" else None
+
+
 def check_span(since: datetime, until: datetime) -> None:
     if not timedelta() < until - since <= timedelta(days=MOST_DAYS):
         raise BadRequest(

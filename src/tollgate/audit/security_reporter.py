@@ -25,11 +25,11 @@ ADDRESSES_REMEMBERED = 1_000
 
 @dataclass(slots=True)
 class Line:
-    """A log line about an address."""
+    """A log line about an event and an address."""
 
     at: float
     left_out: int = 0
-    """Failures since, without a line of their own."""
+    """The same since, without a line of their own."""
 
 
 class SecurityReporter:
@@ -39,8 +39,8 @@ class SecurityReporter:
         self._counters = SecurityCounters(now=now, clock=clock, mark_key=mark_key)
         self._written_at = clock()
         self._writing: asyncio.Task[None] | None = None
-        self._failures: LRUCache[str, Line] = LRUCache(ADDRESSES_REMEMBERED)
-        """The last line of each address."""
+        self._lines: LRUCache[tuple[str, str], Line] = LRUCache(ADDRESSES_REMEMBERED)
+        """The last of each event and address."""
 
     def begins(self) -> None:
         """A request begins: starts to write what was counted before it.
@@ -55,11 +55,11 @@ class SecurityReporter:
             self._writing = asyncio.create_task(self._write(taken), context=Context())
 
     def ended(self, method: str, path: str | None, facts: Mapping[str, Any], caller: Mapping[str, Any]) -> None:
-        """A request has ended: counts it, and logs a failed authentication."""
+        """A request has ended: counts it, and logs a refusal that may concern security."""
         self._counters.count(method, path, facts, caller)
-        code = facts.get("error_code")
-        if code in rules.UNAUTHENTICATED and (code, path) != ("missing_api_key", rules.WHO_IS_SIGNED_IN):
-            self._log_failure(method, path, code, caller.get("ip"))
+        code = facts.get("error_code", "")
+        if event := rules.line_about(code, path):
+            self._log(event, method, path, code, caller.get("ip"))
 
     async def finish(self) -> None:
         """Writes all counts now."""
@@ -68,18 +68,16 @@ class SecurityReporter:
         if taken := self._counters.take():
             await self._write(taken)
 
-    def _log_failure(self, method: str, path: str | None, code: str, ip: str | None) -> None:
+    def _log(self, event: str, method: str, path: str | None, code: str, ip: str | None) -> None:
         """The first of each address in a minute. The others are counted on the line of the next."""
         address = rules.address_of(ip) if ip else "unknown"
-        line = self._failures.get(address)
+        line = self._lines.get((event, address))
         if line and self._clock() - line.at < LINE_SECONDS:
             line.left_out += 1
             return
-        self._failures[address] = Line(self._clock())
+        self._lines[event, address] = Line(self._clock())
         left_out = line.left_out if line else 0
-        log.warning(
-            "authentication_failed", method=method, route=path, error_code=code, address=address, left_out=left_out
-        )
+        log.warning(event, method=method, route=path, error_code=code, address=address, left_out=left_out)
 
     def _is_writing(self) -> bool:
         return self._writing is not None and not self._writing.done()

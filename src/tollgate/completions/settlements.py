@@ -14,6 +14,7 @@ from tollgate.process.batching import Batch, Item
 from tollgate.process.clock import Monotonic
 
 log = logs.source("database")
+security = logs.source("security")
 
 Admitted = Mapping[str, Any]
 """granted (perhaps with a hit, and settled), replay, wait or refusal."""
@@ -111,7 +112,7 @@ class Settlements:
             return None
         settled: Settled = answer.get("settled", NOTHING_THERE)
         if settled.get("suspended_org_id"):
-            log.error("paid_calls_suspended", org_id=settled["suspended_org_id"], paid_request_id=item["id"])
+            security.error("paid_calls_suspended", org_id=settled["suspended_org_id"], paid_request_id=item["id"])
         return settled
 
     async def _give_back(self, request_id: str) -> None:

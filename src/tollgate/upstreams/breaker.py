@@ -13,6 +13,9 @@ State = Literal["closed", "open", "half"]
 MOST_REMEMBERED: Final = 2000
 """Breakers of one upstream, of both kinds. Only models that fail have one."""
 
+LATELY_SECONDS: Final = 600.0
+"""For so long an upstream that nobody called since is not taken for one that works."""
+
 REPETITION_COST: Final = 5
 """Calls that pay for one repetition: a fifth of all may be repeated."""
 FIRST_REPETITIONS: Final = 5
@@ -55,6 +58,10 @@ class Breaker:
         if self._open_until is None:
             return "closed"
         return "half" if now >= self._open_until else "open"
+
+    def was_open(self, now: float) -> bool:
+        """Whether it is open, or was so lately and nothing was answered since."""
+        return self._open_until is not None and now - self._open_until < LATELY_SECONDS
 
     def admits(self, now: float) -> bool:
         """Whether one more call may go."""
@@ -157,6 +164,10 @@ class Breakers:
     def states(self, now: float) -> dict[str, State]:
         """By model, for all orgs."""
         return {model: breaker.state(now) for (model, org_id), breaker in self._kept.items() if org_id is None}
+
+    def were_open(self, now: float) -> bool:
+        """Whether one of all orgs is open, or was so lately."""
+        return any(breaker.was_open(now) for (_, org_id), breaker in self._kept.items() if org_id is None)
 
     def worst(self, now: float) -> State:
         return _worst(self.states(now).values())

@@ -35,6 +35,8 @@ class UpstreamState(NamedTuple):
     last_error: str | None
     breakers: Mapping[str, State]
     """By model. Only models that fail have one."""
+    was_open: bool
+    """Whether one of them is open, or was so lately and no call was answered since."""
 
 
 class Upstreams:
@@ -103,7 +105,15 @@ class Upstreams:
     def states(self) -> Sequence[UpstreamState]:
         """Of all upstreams that were called so far."""
         return [
-            UpstreamState(one.upstream.id, one.state(), one.in_flight, one.failures, one.last_error, one.states())
+            UpstreamState(
+                one.upstream.id,
+                one.state(),
+                one.in_flight,
+                one.failures,
+                one.last_error,
+                one.states(),
+                one.was_open(),
+            )
             for one in self._attempts.live_upstreams.values()
         ]
 

@@ -1,9 +1,10 @@
-"""The span of each request, in the place of the plain middleware where traces are sent.
+"""The span of each request and the exemplars of /metrics, in the place of the plain parts where traces are sent.
 
 It has the template of the route and not the path, into which a client may have put a secret.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -14,7 +15,7 @@ from tollgate.process import logs
 from tollgate.process.telemetry import Telemetry, known, parent_of
 from tollgate.web.client_address import headers_of
 from tollgate.web.middleware import CLIENT_GONE, RequestMiddleware, route_of
-from tollgate.web.request_counts import METHODS
+from tollgate.web.request_counts import METHODS, NO_ROUTE, Exemplar, RequestCounts, bucket_of
 
 NOTED: Final = (
     "org_id",
@@ -29,6 +30,17 @@ NOTED: Final = (
 )
 """Facts of the log line that the span has too."""
 SERVER_ERROR: Final = 500
+
+
+class TracedCounts(RequestCounts):
+    """Also remembers the last trace of each bucket of durations."""
+
+    def count(self, method: str, route: str | None, status: int, seconds: float, facts: Mapping[str, Any]) -> None:
+        super().count(method, route, status, seconds, facts)
+        at = trace.get_current_span().get_span_context()
+        if at.trace_flags.sampled:
+            exemplar = Exemplar(trace.format_trace_id(at.trace_id), seconds, time.time())
+            self.durations[route or NO_ROUTE].exemplars[bucket_of(seconds)] = exemplar
 
 
 class TracedMiddleware(RequestMiddleware):

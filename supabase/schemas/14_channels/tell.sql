@@ -68,9 +68,14 @@ begin
     set due_at = clock_timestamp() + make_interval(secs => lease_seconds), tries = d.tries + 1
     where d.id in (
       select o.id from tollgate.deliveries o
-      join tollgate.channels c on c.id = o.channel_id
-      where o.state = 'waiting' and o.due_at <= clock_timestamp() and (c.state = 'active' or o.event = 'channel.test')
-      order by o.due_at
+      join (
+        select w.id, c.org_id, row_number() over (partition by coalesce(c.org_id, c.id) order by w.due_at, w.id) as place
+        from tollgate.deliveries w
+        join tollgate.channels c on c.id = w.channel_id
+        where w.state = 'waiting' and w.due_at <= clock_timestamp() and (c.state = 'active' or w.event = 'channel.test')
+      ) q on q.id = o.id
+      where o.state = 'waiting' and o.due_at <= clock_timestamp()
+      order by q.place, q.org_id is not null, o.due_at
       limit page_size
       for update of o skip locked
     )
@@ -91,7 +96,7 @@ end
 $$;
 
 comment on function public.tollgate_lease_deliveries(integer, integer) is
-  'Leases deliveries that are due to one sender, with their channels; of disabled ones only tests. Deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
+  'Leases deliveries that are due to one sender, with their channels; of disabled ones only tests. One of each operator''s channel and of each org comes before the second of any, so that none waits for the others'' receivers. Deletes up to 1,000 that are older than 30 days. Refuses nothing. Skips deliveries that another sender has locked.';
 
 select tollgate.expose('public.tollgate_lease_deliveries(integer, integer)');
 

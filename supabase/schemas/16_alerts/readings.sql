@@ -10,11 +10,14 @@ as $$
       (r.status >= 500 or r.error_code in ('failed_upstream', 'upstream_cut', 'upstream_garbled')) is true as failed
     from tollgate.requests r
     where r.created_at > as_of - interval '5 minutes' and r.created_at <= as_of and r.settled_at is not null
+      and r.upstream is distinct from 'sandbox'
     order by r.created_at desc
     limit 5000
   ),
   seen as (
     select coalesce(r.upstream, 'installation') as subject, count(*) as requests, count(*) filter (where r.failed) as failed,
+      count(r.duration_ms) filter (where not r.failed) as timed,
+      count(r.first_token_ms) filter (where not r.failed) as timed_tokens,
       percentile_disc(0.95) within group (order by r.duration_ms) filter (where not r.failed) as p95_ms,
       percentile_disc(0.95) within group (order by r.first_token_ms) filter (where not r.failed) as first_token_ms
     from recent r
@@ -24,15 +27,15 @@ as $$
   select k.signal, s.subject, k.value
   from seen s
   cross join lateral (values
-    ('error_rate_percent', round(100.0 * s.failed / s.requests, 2)),
-    ('latency_p95_ms', s.p95_ms::numeric),
-    ('first_token_p95_ms', s.first_token_ms::numeric)
-  ) k (signal, value)
-  where s.requests >= 20 and k.value is not null
+    ('error_rate_percent', round(100.0 * s.failed / greatest(s.requests, 1), 2), s.requests),
+    ('latency_p95_ms', s.p95_ms::numeric, s.timed),
+    ('first_token_p95_ms', s.first_token_ms::numeric, s.timed_tokens)
+  ) k (signal, value, requests)
+  where k.requests >= 20
 $$;
 
 comment on function tollgate.request_readings(timestamptz) is
-  'Error rate and latencies of the installation and of each upstream: of the newest 5,000 requests of the last five minutes, where there are at least 20.';
+  'Error rate and latencies of the installation and of each upstream: of the newest 5,000 requests of the last five minutes, where at least 20 say something of it. Calls of test keys do not count.';
 
 
 create function tollgate.hold_readings(as_of timestamptz) returns setof tollgate.reading

@@ -189,15 +189,16 @@ declare
 begin
   perform tollgate.keep_readings(process, observed, moment);
   select s.* into scan from tollgate.alert_scan s for update skip locked;
-  if not found or scan.scanned_at > moment - interval '5 seconds' then
+  -- A clock that was ahead for a while must not keep rounds from being evaluated.
+  if not found or scan.scanned_at between moment - interval '5 seconds' and moment + interval '5 seconds' then
     return '{"changed": 0, "told": 0}';
   end if;
-  if scan.slow_at <= moment - interval '5 minutes' then
+  if scan.slow_at not between moment - interval '5 minutes' and moment then
     perform tollgate.take_slow_readings(moment);
     perform tollgate.drop_old_alerts(moment);
   end if;
   changed := tollgate.evaluate_rules(
-    moment, case when scan.scanned_at > '-infinity' then extract(epoch from moment - scan.scanned_at) end
+    moment, case when scan.scanned_at > '-infinity' then greatest(0, extract(epoch from moment - scan.scanned_at)) end
   );
   told := tollgate.tell_operators(moment);
   perform tollgate.tell_owners(moment);

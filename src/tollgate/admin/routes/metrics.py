@@ -30,9 +30,15 @@ from tollgate.web.request_counts import RequestCounts
 from tollgate.web.routing import Handler, Routes
 from tollgate.web.schemas import refusals
 
+OPEN_METRICS = "application/openmetrics-text"
+
 
 class Exposition(PlainTextResponse):
     media_type = "text/plain; version=0.0.4"
+
+
+class OpenMetrics(PlainTextResponse):
+    media_type = f"{OPEN_METRICS}; version=1.0.0"
 
 
 class Figures(NamedTuple):
@@ -86,15 +92,16 @@ def router(gate: Gate, database: Door, chosen: Settings, figures: Figures) -> Ro
         response_class=Exposition,
         openapi_extra={"x-stability": "experimental"},
     )
-    async def metrics(door: Annotated[Door, Depends(opened)]) -> Exposition:
+    async def metrics(request: Request, door: Annotated[Door, Depends(opened)]) -> PlainTextResponse:
         """With METRICS_TOKEN, from METRICS_NETWORKS, or with an operator's key."""
         found = await usage.monitor(door)
         credit = await figures.account.credit()
         states = {name: catalog.state() for name, catalog in figures.catalogs.items()}
         own = of_instance(states, figures.upstreams.states(), figures.lag.times_blocked)
-        return Exposition(
-            render([*of_database(found, credit), *own, *of_machine(figures.machine.seen()), *of_http(figures.counts)])
-        )
+        told = [*of_database(found, credit), *own, *of_machine(figures.machine.seen()), *of_http(figures.counts)]
+        if OPEN_METRICS in request.headers.get("accept", ""):
+            return OpenMetrics(render(told, open_metrics=True))
+        return Exposition(render(told))
 
     guarded = Routes(tags=["admin"], dependencies=IN_THE_DOCUMENT, guard=guard)
     guarded.take(routes)

@@ -24,7 +24,7 @@ from tollgate.process import logs
 from tollgate.web.routing import Routes
 from tollgate.web.schemas import CountedPage, Line, refusals
 
-log = logs.source("application")
+log = logs.source("security")
 
 OrgId = Annotated[Line, Path(description="The id of an org, such as org_0193….")]
 

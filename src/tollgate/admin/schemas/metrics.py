@@ -1,4 +1,4 @@
-"""The figures of the monitor in Prometheus' text format."""
+"""The figures of the monitor in Prometheus' text format, or in OpenMetrics, which has exemplars."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ from tollgate.catalog.rules import CatalogState
 from tollgate.keys.rules import Environment
 from tollgate.upstreams.client import UpstreamState
 from tollgate.upstreams.openrouter_account import AccountCredit
-from tollgate.web.request_counts import BOUNDS_SECONDS, Durations, RequestCounts
+from tollgate.web.request_counts import BOUNDS_SECONDS, Durations, Exemplar, RequestCounts
 
 Labels = Mapping[str, str]
 Value = int | float | Decimal
@@ -23,10 +23,11 @@ class Metric(NamedTuple):
     samples: Sequence[tuple[Labels, Value | None]]
     """A sample of None is unknown and left out."""
 
-    def lines(self) -> list[str]:
+    def lines(self, *, open_metrics: bool = False) -> list[str]:
         known = [(labels, value) for labels, value in self.samples if value is not None]
         lines = [f"{self.name}{_braced(labels)} {_written(value)}" for labels, value in known]
-        return [*_head(self.name, self.kind, self.help), *lines] if lines else []
+        family = self.name.removesuffix("_total") if open_metrics else self.name
+        return [*_head(family, self.kind, self.help), *lines] if lines else []
 
 
 class Histogram(NamedTuple):
@@ -34,20 +35,27 @@ class Histogram(NamedTuple):
     help: str
     samples: Sequence[tuple[Labels, Durations]]
 
-    def lines(self) -> list[str]:
-        lines = [line for labels, durations in self.samples for line in self._sample(labels, durations)]
+    def lines(self, *, open_metrics: bool = False) -> list[str]:
+        lines = [line for labels, durations in self.samples for line in self._sample(labels, durations, open_metrics)]
         return [*_head(self.name, "histogram", self.help), *lines] if lines else []
 
-    def _sample(self, labels: Labels, durations: Durations) -> Iterator[str]:
+    def _sample(self, labels: Labels, durations: Durations, with_exemplars: bool) -> Iterator[str]:
         counts = list(accumulate(durations.counts))
-        for bound, count in zip([*map(str, BOUNDS_SECONDS), "+Inf"], counts, strict=True):
-            yield f"{self.name}_bucket{_braced({**labels, 'le': bound})} {count}"
+        exemplars = durations.exemplars if with_exemplars else {}
+        for bucket, (bound, count) in enumerate(zip([*map(str, BOUNDS_SECONDS), "+Inf"], counts, strict=True)):
+            told = _exemplar(exemplars[bucket]) if bucket in exemplars else ""
+            yield f"{self.name}_bucket{_braced({**labels, 'le': bound})} {count}{told}"
         yield f"{self.name}_sum{_braced(labels)} {durations.total_seconds:.6f}"
         yield f"{self.name}_count{_braced(labels)} {counts[-1]}"
 
 
-def render(metrics: Iterable[Metric | Histogram]) -> str:
-    return "\n".join(line for metric in metrics for line in metric.lines()) + "\n"
+def render(metrics: Iterable[Metric | Histogram], *, open_metrics: bool = False) -> str:
+    lines = [line for metric in metrics for line in metric.lines(open_metrics=open_metrics)]
+    return "\n".join([*lines, *(["# EOF"] if open_metrics else [])]) + "\n"
+
+
+def _exemplar(one: Exemplar) -> str:
+    return f' # {{trace_id="{one.trace_id}"}} {one.seconds:.6f} {one.at:.3f}'
 
 
 def _head(name: str, kind: str, text: str) -> list[str]:

@@ -131,6 +131,9 @@ class LiveUpstream:
     def state(self) -> State:
         return self.breakers.worst(self._clock())
 
+    def was_open(self) -> bool:
+        return self.breakers.were_open(self._clock())
+
     def states(self) -> dict[str, State]:
         """By model, for those that fail."""
         return self.breakers.states(self._clock())
