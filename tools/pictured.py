@@ -17,7 +17,10 @@ from tollgate.database import Door
 from tollgate.keys.authentication import console
 from usage import past
 
-NAMES = ["Acme", "Borealis Research", "<script>alert(1)</script> 🦊", "x" * 60, "Delta Robotics", "Zeta Ltd"]
+LONGEST = 60
+OWING = "Owes more than anybody, and has quite a long name as well"
+SCRIPT = "<script>alert(1)</script> 🦊"
+NAMES = ["Acme", "Borealis Research", SCRIPT, "x" * LONGEST, "Delta Robotics", "Zeta Ltd", OWING]
 MODELS = [
     "openai/gpt-4o-mini",
     "anthropic/claude-sonnet-4",
@@ -32,7 +35,7 @@ REQUESTS = 2000
 async def fill(url: str, door: Door, address: str, operator: Person) -> Person:
     """Returns the owner of the busiest org."""
     people = [await _named(url, door, name) for name in NAMES]
-    await past.keep(url, list(_requests(people)))
+    await past.keep(url, [*_requests(people), _largest(people[-1])])
     async with _client(address, operator) as http:
         await _servers(http, address)
         await _aliases(http)
@@ -55,7 +58,8 @@ async def _named(url: str, door: Door, name: str) -> Person:
     someone = Person(door)
     await someone.seed()
     org = someone.org_id
-    await credits.grant(console(door, "pictures"), org, 10**13, source="funding", reason="", reference=org)
+    amount = 10**15 if len(name) == LONGEST else 10**13
+    await credits.grant(console(door, "pictures"), org, amount, source="funding", reason="", reference=org)
     connection = await asyncpg.connect(url)
     await connection.execute("update tollgate.orgs set name = $1 where id = $2", name, org)
     await connection.execute("update tollgate.api_keys set name = $1 where id = $2", f"Key of {name}", someone.key_id)
@@ -67,10 +71,16 @@ def _requests(people: list[Person]) -> Iterator[Any]:
     chance = random.Random(3)  # noqa: S311
     for _ in range(REQUESTS):
         at = datetime.now(UTC) - timedelta(hours=chance.expovariate(1 / 90) % 700, minutes=3)
-        someone = people[min(int(chance.expovariate(0.6)), len(people) - 1)]
+        someone = people[min(int(chance.expovariate(0.6)), len(people) - 2)]
         model = MODELS[min(int(chance.expovariate(0.5)), len(MODELS) - 1)]
         outcome = _failed(chance) if chance.random() < 0.05 else _succeeded(chance)
         yield past.of(someone, at, **{**outcome, "model": model, "upstream": "openrouter"})
+
+
+def _largest(someone: Person) -> Any:
+    """So long ago that the charts of a week do not show it."""
+    at = datetime.now(UTC) - timedelta(days=25)
+    return past.of(someone, at, model=MODELS[4], upstream="openrouter", cost_nanos=10**15, charge_nanos=2 * 10**15)
 
 
 def _failed(chance: random.Random) -> dict[str, Any]:
@@ -92,7 +102,7 @@ def _succeeded(chance: random.Random) -> dict[str, Any]:
 
 async def _servers(http: httpx.AsyncClient, address: str) -> None:
     """One that answers, one that is down, and one with a name of all kinds."""
-    for name, port in (("Frankfurt, 8 × H100", address), ("Old rack", "http://127.0.0.1:9"), (NAMES[2], address)):
+    for name, port in (("Frankfurt, 8 × H100", address), ("Old rack", "http://127.0.0.1:9"), (SCRIPT, address)):
         server = {"name": name, "dialect": "vllm", "base_url": f"{port}/v1", "health_path": "/healthz"}
         made = (await http.post("/admin/upstreams", json=server)).raise_for_status().json()
         route = {"model": f"our/model-{made['id'][-4:]}", "upstream_id": made["id"], "pricing": PRICES}
@@ -117,7 +127,7 @@ async def _aliases(http: httpx.AsyncClient) -> None:
 
 async def _secrets(http: httpx.AsyncClient, org_id: str) -> None:
     upstreams = (await http.get("/admin/upstreams")).raise_for_status().json()["data"]
-    own = next(one["id"] for one in upstreams if one["name"] == NAMES[2])
+    own = next(one["id"] for one in upstreams if one["name"] == SCRIPT)
     (await http.patch(f"/admin/upstreams/{own}", json={"takes_org_keys": True})).raise_for_status()
     for upstream in ("openrouter", own):
         path = f"/admin/orgs/{org_id}/upstream-keys/{upstream}"

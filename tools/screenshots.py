@@ -29,8 +29,10 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.sandbox.state import Habits
 
 FOLDER = Path(__file__).parents[1] / ".cache" / "screenshots"
+SCHEMES = ("light", "dark")
 SIZES = {360: 780, 768: 1024, 1440: 900}
 QUESTION = "Explain in two sentences why a credit hold is taken before a request, and what happens to the rest of it."
+REFUSED = "Too many requests: the limit is 600 a minute for this org. Send it again after 42 s."
 LONG = "A name of sixty characters without a single space in it: " + "m" * 60 + " — and " + "many words " * 120
 
 
@@ -69,6 +71,17 @@ async def answered(visit: Visit, keys: Keys) -> None:
     await expect(visit.page.locator(".told")).to_have_count(2)
 
 
+async def limited(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    answer = {"error": {"message": REFUSED, "type": "rate_limit_error", "code": "rate_limit_exceeded", "param": None}}
+    await visit.page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(status=429, json=answer, headers={"retry-after": "42", "x-request-id": "req_1"}),
+    )
+    await visit.say(QUESTION)
+    await visit.page.get_by_role("alert").wait_for()
+
+
 async def embedded(visit: Visit, keys: Keys) -> None:
     await empty(visit, keys)
     await visit.page.get_by_text("Embedding", exact=True).click()
@@ -82,6 +95,13 @@ async def settings(visit: Visit, keys: Keys) -> None:
     await empty(visit, keys)
     await _choose(visit, "sandbox/image")
     await visit.page.locator(".settings details").evaluate("one => { one.open = true }")
+
+
+async def failed(visit: Visit, keys: Keys) -> None:
+    await empty(visit, keys)
+    await _choose(visit, "sandbox/fault-status")
+    await visit.say(QUESTION)
+    await visit.page.get_by_role("alert").wait_for()
 
 
 async def broken(visit: Visit, keys: Keys) -> None:
@@ -130,9 +150,52 @@ async def to_transcribe(visit: Visit, keys: Keys) -> None:
     await visit.page.locator("input[type=file]").set_input_files([recording])
 
 
+async def front(visit: Visit, keys: Keys) -> None:
+    await visit.page.goto(visit.address)
+
+
+async def reference(visit: Visit, keys: Keys) -> None:
+    await visit.page.goto(f"{visit.address}/docs")
+
+
+async def signing_in(visit: Visit, keys: Keys) -> None:
+    await visit.page.goto(f"{visit.address}/admin")
+    await visit.page.locator("[name=key]").fill("tg_live_not-a-key")
+    await visit.page.get_by_role("button", name="Sign in").click()
+    await expect(visit.page.get_by_role("alert")).to_be_visible()
+
+
+async def signing_in_by_password(visit: Visit, keys: Keys) -> None:
+    await visit.page.goto(f"{visit.address}/account")
+    await visit.page.get_by_role("group").get_by_text("Password").click()
+
+
+async def signing_in_by_an_old_link(visit: Visit, keys: Keys) -> None:
+    await visit.page.goto(f"{visit.address}/account#/sign-in/used-before")
+    await expect(visit.page.get_by_role("alert")).to_be_visible()
+
+
+async def member_at_the_console(visit: Visit, keys: Keys) -> None:
+    await visit.sign_in("admin", keys.rich)
+
+
+async def away(visit: Visit, keys: Keys) -> None:
+    await visit.sign_in("account", keys.rich)
+    await visit.page.route("**/user/usage?*", lambda route: route.abort())
+    await visit.page.get_by_role("link", name="Usage", include_hidden=True).first.dispatch_event("click")
+    await expect(visit.page.get_by_role("alert")).to_be_visible()
+
+
 PICTURES: dict[str, Callable[[Visit, Keys], Awaitable[None]]] = {
     made.__name__: made
     for made in (
+        front,
+        reference,
+        signing_in,
+        signing_in_by_password,
+        signing_in_by_an_old_link,
+        member_at_the_console,
+        away,
         asking,
         refused_key,
         empty,
@@ -143,6 +206,8 @@ PICTURES: dict[str, Callable[[Visit, Keys], Awaitable[None]]] = {
         spoken,
         to_transcribe,
         broken,
+        failed,
+        limited,
         unaffordable,
         long,
     )
@@ -156,20 +221,39 @@ VIEWS = {
         "usage?tab=refused",
         "orgs",
         "orgs/{org}",
+        "orgs/{org}/usage",
+        "orgs/{org}/limits",
+        "orgs/{org}/limits > Set limits",
+        "orgs/{org}/users",
+        "orgs/{org}/keys",
         "orgs/{org}/upstream-keys",
+        "orgs/{org}/details",
+        "orgs/{org} > Grant credits",
+        "orgs/{org} > Edit",
+        "orgs/{org} > Delete",
+        "orgs/{owing}",
+        "orgs/missing",
         "users",
+        "users/{user}",
+        "users/{user} > Create a sign-in link > Create",
         "users?tab=limits",
         "keys",
+        "keys?q=none-of-them",
         "keys?open={key}",
+        "keys?open={key} > Rotate",
+        "keys > Create a key",
         "plans",
+        "plans?open=free",
         "transfers",
         "models",
         "models?open=sandbox%2Fecho",
         "models?tab=routes",
         "models?tab=aliases",
         "models?tab=aliases&open=fast",
+        "models?tab=aliases&open=fast > Edit",
         "upstreams",
         "upstreams?open={upstream}",
+        "upstreams > Add an upstream",
         "cache",
         "vault",
         "hosts",
@@ -177,6 +261,7 @@ VIEWS = {
         "hosts/{host}/models",
         "hosts/{host}/files?folder=llama",
         "hosts/{silent}",
+        "hosts > Add a host",
         "deployments",
         "deployments/new",
         "deployments/new?folder=llama&path=%2Fsrv%2Fmodels%2Fllama%2FLlama-3.1-8B-Instruct-Q4_K_M.gguf",
@@ -194,6 +279,7 @@ VIEWS = {
         "system",
         "system?tab=database",
         "system?tab=settings",
+        "nowhere",
     ],
     "account": [
         "",
@@ -201,7 +287,10 @@ VIEWS = {
         "usage?open={request}",
         "transactions",
         "keys",
+        "keys?open={key}",
+        "keys > Create a key",
         "upstream-keys",
+        "upstream-keys > Store a key",
         "limits",
         "connect",
         "audit",
@@ -209,6 +298,7 @@ VIEWS = {
     ],
 }
 PHASES = {"running": "running", "downloading": "fetching", "failed": "failing"}
+OF_ENTRIES = re.compile("{|=fast")
 BELOW = 60
 HIGHEST = 4000
 
@@ -269,13 +359,15 @@ async def take_first_views(url: str, wanted: str) -> None:
         operator = Person(door, "admin")
         await operator.seed()
         owners = Owners(operator, operator)
-        views = {page: [view for view in views if "{" not in view] for page, views in VIEWS.items()}
+        views = {
+            page: [view for view in views if "{" not in view and "=fast" not in view] for page, views in VIEWS.items()
+        }
         await take_views(browser, owners, address, wanted, views, "first-")
 
 
 def _pictures(name: str, wanted: str) -> Iterator[tuple[str, int, int, str]]:
     for width, height in SIZES.items():
-        for scheme in ("light", "dark"):
+        for scheme in SCHEMES:
             picture = f"{name}-{width}-{scheme}"
             if re.search(wanted, picture):
                 yield picture, width, height, scheme
@@ -295,22 +387,42 @@ async def take_views(
     of: Mapping[str, Sequence[str]] = VIEWS,
     prefix: str = "",
 ) -> None:
-    """Pictures of the views of the console and of the account page, at their full height."""
+    """Pictures of the views of the console and of the account page, at their full height. Behind each `>` stands a
+    button to be pressed."""
     ids = await _ids(address, owners)
     for page, views in of.items():
         someone = owners.operator if page == "admin" else owners.customer
-        for view in views:
-            for picture, width, height, scheme in _pictures(prefix + named(page, view), wanted):
-                async with visiting(browser, address, width, height, scheme) as visit:
-                    await visit.sign_in(page, someone.secret)
-                    await visit.page.goto(f"{address}/{page}#/{view.format(**ids)}")
-                    await visit.page.wait_for_load_state("networkidle")
-                    await expect(visit.page.locator(".waiting-lines")).to_have_count(0)
-                    whole = await visit.page.evaluate("document.querySelector('.view').scrollHeight") + BELOW
-                    await visit.page.set_viewport_size({"width": width, "height": max(height, min(whole, HIGHEST))})
-                    await visit.page.screenshot(path=FOLDER / f"{picture}.png")
-                    for complaint in visit.complaints:
-                        sys.stderr.write(f"{picture}: {complaint}\n")
+        for width, height in SIZES.items():
+            for scheme in SCHEMES:
+                names = {f"{prefix}{named(page, view)}-{width}-{scheme}": view.format(**ids) for view in views}
+                if chosen := {name: view for name, view in names.items() if re.search(wanted, name)}:
+                    async with visiting(browser, address, width, height, scheme) as visit:
+                        await visit.sign_in(page, someone.secret)
+                        for name, view in chosen.items():
+                            await take_view(visit, page, name, view, width, height)
+
+
+async def take_view(visit: Visit, page: str, name: str, view: str, width: int, height: int) -> None:
+    at, *buttons = view.split(" > ")
+    await visit.page.set_viewport_size({"width": width, "height": height})
+    await visit.page.goto("about:blank")
+    await visit.page.goto(f"{visit.address}/{page}#/{at}")
+    await _rest(visit)
+    for button in buttons:
+        await visit.page.get_by_role("button", name=button, exact=True).last.click()
+        await _rest(visit)
+    if not buttons:
+        whole = await visit.page.evaluate("document.querySelector('.view').scrollHeight") + BELOW
+        await visit.page.set_viewport_size({"width": width, "height": max(height, min(whole, HIGHEST))})
+    await visit.page.screenshot(path=FOLDER / f"{name}.png")
+    for complaint in visit.complaints:
+        sys.stderr.write(f"{name}: {complaint}\n")
+    visit.complaints.clear()
+
+
+async def _rest(visit: Visit) -> None:
+    await visit.page.wait_for_load_state("networkidle")
+    await expect(visit.page.locator(".waiting-lines")).to_have_count(0)
 
 
 async def _ids(address: str, owners: Owners) -> dict[str, str]:
@@ -319,11 +431,14 @@ async def _ids(address: str, owners: Owners) -> dict[str, str]:
     async with httpx.AsyncClient(base_url=address, headers=headers) as http:
         events = await http.get("/admin/audit-logs")
         upstreams = await http.get("/admin/upstreams")
+        orgs = (await http.get("/admin/orgs", params={"limit": 100})).json()["data"]
         requests = await http.get("/admin/usage", params={"org_id": owners.customer.org_id})
         hosts = (await http.get("/admin/hosts")).json()["data"]
         models = (await http.get("/admin/models")).json()["data"]
     return {
         "org": owners.customer.org_id,
+        "user": owners.customer.user_id,
+        "owing": next((one["id"] for one in orgs if one["name"] == pictured.OWING), "none"),
         "key": owners.customer.key_id,
         "event": _first(events),
         "upstream": _first(upstreams),
