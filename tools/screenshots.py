@@ -1,4 +1,6 @@
-"""Takes pictures of the web pages, at three widths and in both themes: `make screenshots`, into .cache/screenshots."""
+"""Takes pictures of the web pages, at three widths and in both themes: `make screenshots`, into .cache/screenshots.
+
+`make screenshots ARGS=docs` takes those of README.md and docs/ again."""
 
 import asyncio
 import re
@@ -186,7 +188,8 @@ async def away(visit: Visit, keys: Keys) -> None:
     await expect(visit.page.get_by_role("alert")).to_be_visible()
 
 
-PICTURES: dict[str, Callable[[Visit, Keys], Awaitable[None]]] = {
+Prepare = Callable[[Visit, Keys], Awaitable[None]]
+PICTURES: dict[str, Prepare] = {
     made.__name__: made
     for made in (
         front,
@@ -303,6 +306,25 @@ BELOW = 60
 HIGHEST = 4000
 
 
+DOCS = Path(__file__).parents[1] / "docs" / "pictures"
+WIDTH_OF_DOCS = 1440
+OF_DOCS = {
+    "account": ("account", "", 1000),
+    "console": ("admin", "", 908),
+    "console-key": ("admin", "keys?open={key}", 931),
+    "console-hosts": ("admin", "hosts", 420),
+    "console-host": ("admin", "hosts/{host}", 1240),
+    "console-deployments": ("admin", "deployments", 520),
+    "console-add-model": (
+        "admin",
+        "deployments/new?folder=llama&path=%2Fsrv%2Fmodels%2Fllama%2FLlama-3.1-8B-Instruct-Q4_K_M.gguf",
+        1160,
+    ),
+    "console-model": ("admin", "deployments/{running}", 940),
+}
+"""Page, view and height."""
+
+
 def named(page: str, view: str) -> str:
     return "-".join([page, *re.findall(r"\w+", view)]) if view else f"{page}-overview"
 
@@ -337,20 +359,50 @@ async def _paid(door: Door, nanos: int) -> str:
 
 
 async def take(url: str, wanted: str) -> None:
-    ingress = Ingress()
     async with site(url) as (address, door), chromium() as browser:
         for name, prepare in PICTURES.items():
             for picture, width, height, scheme in _pictures(name, wanted):
-                keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
-                async with visiting(browser, address, width, height, scheme) as visit:
-                    await prepare(visit, keys)
-                    await visit.page.screenshot(path=FOLDER / f"{picture}.png")
-        owners = await _owners(url, door, address)
-        headers = {"authorization": f"Bearer {owners.operator.secret}"}
-        with serving(ingress) as ingress_url:
-            async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as http:
-                await Fleet(http, ingress, ingress_url).fill(url)
+                await take_picture(door, browser, address, FOLDER / f"{picture}.png", prepare, (width, height), scheme)
+        async with _filled(url, door, address, pictured.ODD) as owners:
             await take_views(browser, owners, address, wanted)
+
+
+async def take_picture(
+    door: Door, browser: Browser, address: str, at: Path, prepare: Prepare, size: tuple[int, int], scheme: str
+) -> None:
+    keys = Keys(await _paid(door, 48 * 10**8), await _paid(door, 50_000))
+    async with visiting(browser, address, *size, scheme) as visit:
+        await prepare(visit, keys)
+        await visit.page.screenshot(path=at)
+
+
+async def take_for_docs(url: str) -> None:
+    """The pictures of README.md and docs/, of an installation as it usually is."""
+    async with site(url) as (address, door), chromium() as browser:
+        async with _filled(url, door, address, pictured.PLAIN) as owners:
+            ids = await _ids(address, owners)
+            for name, (page, view, height) in OF_DOCS.items():
+                someone = owners.operator if page == "admin" else owners.customer
+                async with visiting(browser, address, WIDTH_OF_DOCS, height) as visit:
+                    await visit.sign_in(page, someone.secret)
+                    await visit.page.goto("about:blank")
+                    await visit.page.goto(f"{visit.address}/{page}#/{view.format(**ids)}")
+                    await _rest(visit)
+                    await visit.page.screenshot(path=DOCS / f"{name}.png")
+        await take_picture(door, browser, address, DOCS / "playground.png", answered, (WIDTH_OF_DOCS, 720), "light")
+
+
+@asynccontextmanager
+async def _filled(url: str, door: Door, address: str, names: pictured.Names) -> AsyncIterator[Owners]:
+    """Customers, a month of requests, servers and hosts."""
+    ingress, operator = Ingress(), Person(door, "admin")
+    await operator.seed()
+    owners = Owners(operator, await pictured.fill(url, door, address, operator, names))
+    headers = {"authorization": f"Bearer {operator.secret}"}
+    with serving(ingress) as ingress_url:
+        async with httpx.AsyncClient(base_url=address, headers=headers, timeout=30) as http:
+            await Fleet(http, ingress, ingress_url, names).fill(url)
+        yield owners
 
 
 async def take_first_views(url: str, wanted: str) -> None:
@@ -371,12 +423,6 @@ def _pictures(name: str, wanted: str) -> Iterator[tuple[str, int, int, str]]:
             picture = f"{name}-{width}-{scheme}"
             if re.search(wanted, picture):
                 yield picture, width, height, scheme
-
-
-async def _owners(url: str, door: Door, address: str) -> Owners:
-    operator = Person(door, "admin")
-    await operator.seed()
-    return Owners(operator, await pictured.fill(url, door, address, operator))
 
 
 async def take_views(
@@ -457,6 +503,9 @@ def main(wanted: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o711)
         with cluster(Path(folder) / "postgres") as postgres:
+            if wanted == "docs":
+                asyncio.run(take_for_docs(postgres.create_supabase_project("docs")))
+                return
             asyncio.run(take(postgres.create_supabase_project("pictures"), wanted))
             asyncio.run(take_first_views(postgres.create_supabase_project("first"), wanted))
 

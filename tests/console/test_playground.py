@@ -113,14 +113,14 @@ async def test_a_429_counts_down_until_it_may_be_sent_again(visit: Visiting, pay
         assert made.complaints == []
 
 
-async def test_a_server_that_fails_is_said_to_and_an_error_midway_keeps_the_text_before_it(
+async def test_a_502_is_said_of_the_server_and_an_error_midway_keeps_the_text_before_it(
     visit: Visiting, payer: Payer
 ) -> None:
     someone = await payer()
     async with visit() as made:
         answer = made.page.locator("article.assistant").last
         await made.connect(someone.secret)
-        await made.say("hello", "sandbox/fault-status")
+        await made.say("hello", "sandbox/fault-garbage")
         await expect(answer.get_by_role("alert")).to_contain_text("The model's server failed")
         await expect(answer.get_by_role("alert")).to_contain_text("HTTP 502")
         await expect(answer.get_by_role("button", name="Try again")).to_be_enabled()
