@@ -160,6 +160,11 @@ async def reference(visit: Visit, keys: Keys) -> None:
     await visit.page.goto(f"{visit.address}/docs")
 
 
+async def menu(visit: Visit, keys: Keys) -> None:
+    await visit.page.goto(f"{visit.address}/ui")
+    await visit.page.locator(".small-menu").evaluate("one => { one.open = true }")
+
+
 async def signing_in(visit: Visit, keys: Keys) -> None:
     await visit.page.goto(f"{visit.address}/admin")
     await visit.page.locator("[name=key]").fill("tg_live_not-a-key")
@@ -194,6 +199,7 @@ PICTURES: dict[str, Prepare] = {
     for made in (
         front,
         reference,
+        menu,
         signing_in,
         signing_in_by_password,
         signing_in_by_an_old_link,
