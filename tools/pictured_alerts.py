@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import httpx
 
-from pictured import NAMES
+from pictured import Names
 from tollgate.alerts import store
 from tollgate.database import Door
 
@@ -17,18 +17,6 @@ OBSERVED = [
     {"signal": "openrouter_credit_nanos", "subject": "installation", "value": 48_200_000_000},
 ]
 MAIL = {"host": "smtp.example.com", "sender": "tollgate@example.com", "recipients": ["ops@example.com"]}
-CHANNELS: list[dict[str, Any]] = [
-    {"name": "On-call", "kind": "webhook", "url": "https://on-call.example.com/alerts", "severity": "critical"},
-    {"name": "#tollgate in the chat", "kind": "slack", "url": "https://hooks.chat.example.com/services/T0/B0/secret"},
-    {
-        "name": "Pager",
-        "kind": "pagerduty",
-        "secret": "routing-key-of-the-pictures",
-        "rules": ["books", "upstream_down"],
-    },
-    {"name": NAMES[3], "kind": "email", "mail": MAIL},
-    {"name": NAMES[2], "kind": "webhook", "url": "https://example.com/" + "x" * 60, "state": "disabled"},
-]
 ANSWERED = {"took_ms": 132, "status": 200, "error": None, "answer": "ok"}
 REFUSED = {"took_ms": 87, "status": 503, "error": "HTTP 503", "answer": "upstream connect error <b>or</b> reset 🦊"}
 ENDED = """
@@ -45,18 +33,35 @@ where state = 'firing'
 """
 
 
-async def fill(url: str, door: Door, http: httpx.AsyncClient, owner: httpx.AsyncClient) -> None:
-    for channel in CHANNELS:
+def _channels(names: Names) -> list[dict[str, Any]]:
+    chat = "https://hooks.chat.example.com/services/T0/B0/secret"
+    return [
+        {"name": "On-call", "kind": "webhook", "url": "https://on-call.example.com/alerts", "severity": "critical"},
+        {"name": "#tollgate in the chat", "kind": "slack", "url": chat},
+        {
+            "name": "Pager",
+            "kind": "pagerduty",
+            "secret": "routing-key-of-the-pictures",
+            "rules": ["books", "upstream_down"],
+        },
+        {"name": names.orgs[3], "kind": "email", "mail": MAIL},
+        {"name": names.orgs[2], "kind": "webhook", "url": "https://example.com/" + "x" * 60, "state": "disabled"},
+    ]
+
+
+async def fill(url: str, door: Door, http: httpx.AsyncClient, owner: httpx.AsyncClient, names: Names) -> None:
+    channels = _channels(names)
+    for channel in channels:
         (await http.post("/admin/alerts/channels", json=channel)).raise_for_status()
     hook = {"name": "billing", "url": "https://billing.example.com/tollgate", "events": ["balance.low", "key.expiring"]}
-    for webhook in (hook, {"name": NAMES[2], "url": "https://example.com/" + "x" * 60}):
+    for webhook in (hook, {"name": names.orgs[2], "url": "https://example.com/" + "x" * 60}):
         (await owner.post("/user/webhooks", json=webhook)).raise_for_status()
     (await owner.post("/user/api-keys", json={"name": "Of the pictures"})).raise_for_status()
     await http.patch("/admin/alerts/rules/database_slow", json={"for_seconds": 3600, "threshold": 4000})
     for rule in ("upstream_down", "breaker_open"):
         await http.patch(f"/admin/alerts/rules/{rule}", json={"for_seconds": 0})
     await http.patch("/admin/alerts/rules/first_token", json={"state": "disabled"})
-    await _silences(http)
+    await _silences(http, names.orgs[2])
     connection = await asyncpg.connect(url)
     for _ in range(2):
         await connection.execute(EARLIER)
@@ -64,25 +69,25 @@ async def fill(url: str, door: Door, http: httpx.AsyncClient, owner: httpx.Async
     await connection.execute(LONG_AGO)
     now = datetime.now(UTC).isoformat()
     for name, state, answers in (
-        (CHANNELS[0]["name"], "sent", [ANSWERED]),
-        (CHANNELS[1]["name"], "failed", [REFUSED] * 8),
-        (CHANNELS[2]["name"], "sent", [REFUSED, ANSWERED]),
+        (channels[0]["name"], "sent", [ANSWERED]),
+        (channels[1]["name"], "failed", [REFUSED] * 8),
+        (channels[2]["name"], "sent", [REFUSED, ANSWERED]),
         ("billing", "sent", [ANSWERED]),
-        (NAMES[2], "failed", [REFUSED]),
+        (names.orgs[2], "failed", [REFUSED]),
     ):
         attempts = json.dumps([{"at": now, **answer} for answer in answers])
         await connection.execute(ENDED, name, state, len(answers), attempts)
-    await connection.execute(FAILING, CHANNELS[1]["name"])
+    await connection.execute(FAILING, channels[1]["name"])
     await connection.close()
     found = (await http.get("/admin/alerts", params={"state": "firing"})).json()["data"]
     await http.post(f"/admin/alerts/{found[0]['id']}/acknowledge", json={"note": "The disk of the rack is replaced."})
 
 
-async def _silences(http: httpx.AsyncClient) -> None:
+async def _silences(http: httpx.AsyncClient, known: str) -> None:
     now = datetime.now(UTC)
     for reason, starts, hours, matched in (
         ("The rack in Frankfurt is moved.", now + timedelta(days=2), 4, {"rules": ["upstream_down", "host_silent"]}),
-        ("Known: " + NAMES[2], now, 24, {"rules": ["breaker_open"], "subjects": ["openrouter"]}),
+        (f"Known: {known}", now, 24, {"rules": ["breaker_open"], "subjects": ["openrouter"]}),
     ):
         times = {"starts_at": starts.isoformat(), "ends_at": (starts + timedelta(hours=hours)).isoformat()}
         (await http.post("/admin/alerts/silences", json={"reason": reason, **times, **matched})).raise_for_status()

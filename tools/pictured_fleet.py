@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 
 from fleet.agent import Agent, Ingress
+from pictured import Names
 
 LOG = Path(__file__).parents[1] / "tests" / "engines" / "logs" / "vllm"
 GIB = 2**30
@@ -101,8 +102,9 @@ DIAGNOSIS = {
 class Fleet:
     """Made through the API, as an operator and an agent would."""
 
-    def __init__(self, http: httpx.AsyncClient, ingress: Ingress, ingress_url: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, ingress: Ingress, ingress_url: str, names: Names) -> None:
         self.http = http
+        self.names = names
         self.ingress = ingress
         self.ingress_url = ingress_url
 
@@ -115,7 +117,7 @@ class Fleet:
             "logs": {"lines": sorted(LOG.glob("*.txt"))[0].read_text().splitlines()},
             "hub_config": {"repo_id": "x", "files": [], "facts": FACTS},
         }
-        silent = await self._enrolled("Old rack <script>alert(1)</script> " + "m" * 60, None)
+        silent = await self._enrolled(self.names.host, None)
         await self._host("gpu-3")
         await self._models(big, silent)
         connection = await asyncpg.connect(url)
@@ -143,7 +145,7 @@ class Fleet:
 
     async def _models(self, big: Agent, silent: Agent) -> None:
         running = await self._model(big, "our/llama", pricing=PRICES, context_tokens=20_000)
-        fetching = await self._model(big, "our/qwen-" + "m" * 60)
+        fetching = await self._model(big, self.names.deployment)
         failed = await self._model(big, "our/too-large")
         await self._model(big, "our/stopped", wanted="stopped")
         lost = await self._model(silent, "our/on-the-silent-host", pricing=PRICES)

@@ -6575,6 +6575,7 @@ as $$
     'id', r.id,
     'model', r.model,
     'upstream_id', r.upstream_id,
+    'upstream_name', (select u.name from tollgate.upstreams u where u.id = r.upstream_id),
     'upstream_model', r.upstream_model,
     'pricing', r.pricing,
     'context_tokens', r.context_tokens,
@@ -9449,8 +9450,9 @@ begin
   return jsonb_build_object(
     'caller', tollgate.identity(keeper),
     'data', coalesce((
-      select jsonb_agg(tollgate.secret_shown(s) order by s.name)
+      select jsonb_agg(tollgate.secret_shown(s) || jsonb_build_object('upstream_name', u.name) order by s.name)
       from tollgate.secrets s
+      left join tollgate.upstreams u on u.id = s.name
       where s.kind = tollgate_secrets.kind and s.org_id is not distinct from whose
     ), '[]'),
     'upstreams', case when kind = 'upstream_key' then coalesce((
@@ -9462,7 +9464,7 @@ end
 $$;
 
 comment on function public.tollgate_secrets(jsonb, text, text) is
-  'The secrets of a kind, of the caller''s org or another, or of the installation; without their values; and the upstreams of our own that take keys of orgs. Refuses: as keeper_of(). Locks nothing.';
+  'The secrets of a kind, of the caller''s org or another, or of the installation; without their values, with the name of an upstream that has this id; and the upstreams of our own that take keys of orgs. Refuses: as keeper_of(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_secrets(jsonb, text, text)');
 
@@ -9474,23 +9476,23 @@ set search_path = ''
 as $$
 declare
   keeper constant tollgate.caller := tollgate.keeper_of(caller, 'upstream_key', org_id);
-  address constant text := (
-    select u.base_url from tollgate.upstreams u where u.id = upstream_id and u.takes_org_keys
-  );
+  server tollgate.upstreams;
 begin
-  if address is null and upstream_id <> 'openrouter' then
+  select u.* into server from tollgate.upstreams u where u.id = upstream_id and u.takes_org_keys;
+  if not found and upstream_id <> 'openrouter' then
     perform tollgate.refuse_missing('upstream', upstream_id);
   end if;
   return jsonb_build_object(
     'caller', tollgate.identity(keeper),
     'org_id', tollgate.org_of_secrets(keeper, 'upstream_key', org_id),
-    'address', address
+    'address', server.base_url,
+    'name', server.name
   );
 end
 $$;
 
 comment on function public.tollgate_upstream_for_keys(jsonb, text, text) is
-  'The org that a key would be stored for, and the address of the upstream; null for OpenRouter, which comes from the settings. Refuses: as keeper_of(), not_found (an upstream that is not there, or takes no keys of orgs). Locks nothing.';
+  'The org that a key would be stored for, and the address and name of the upstream; null for OpenRouter, whose address comes from the settings. Refuses: as keeper_of(), not_found (an upstream that is not there, or takes no keys of orgs). Locks nothing.';
 
 select tollgate.expose('public.tollgate_upstream_for_keys(jsonb, text, text)');
 

@@ -246,7 +246,8 @@ async def test_no_operation_without_a_reason_and_an_idempotency_key(office: Offi
         answer = await office.http.post(f"/admin/credits/{what}", json=body, headers=sent)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == "Idempotency-Key"
-        assert "Idempotency-Key" in answer.json()["error"]["message"]
+        told = answer.json()["error"]["message"]
+        assert told.startswith(f"Idempotency-Key: {'must be 1 to 180 characters' if more else 'is missing'}")
     for reason in (None, "", "  ", "r" * 1001, "a\0b"):
         assert (await office.refused(400, what, body | {"reason": reason}))["param"] == "reason"
     body.pop("reason")

@@ -100,6 +100,7 @@ async def test_a_route_is_made_by_the_url_of_its_server_and_deleted_by_the_name_
     first = await api.upstream(base_url=url)
     made = await api.ask("POST", PATH, 201, json=entry)
     assert (made["model"], made["upstream_id"]) == (name, first["id"])
+    assert made["upstream_name"] == first["name"]
     await api.refused("POST", PATH, 400, json=entry | {"upstream_id": first["id"]})
     await api.refused("POST", PATH, 400, json={"model": name, "pricing": PRICING})
 
@@ -168,6 +169,7 @@ async def test_a_route_is_shown_whole(api: ApiClient) -> None:
         "id": made["id"],
         "model": model,
         "upstream_id": upstream["id"],
+        "upstream_name": upstream["name"],
         "upstream_model": model,
         "pricing": PRICING,
         "context_tokens": 8192,

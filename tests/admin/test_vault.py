@@ -29,7 +29,8 @@ async def test_an_operator_keeps_the_keys_of_an_org(api: ApiClient, postgres_doo
     path = f"/admin/orgs/{someone.org_id}/upstream-keys"
     stored = await api.ask("PUT", f"{path}/openrouter", json={"key": VALUE})
     assert (stored["upstream"], stored["last_four"], stored["state"]) == ("openrouter", "wxyz", "active")
-    assert set(stored) == {"upstream", "last_four", "state", "created_at", "updated_at"}
+    assert set(stored) == {"upstream", "upstream_name", "last_four", "state", "created_at", "updated_at"}
+    assert stored["upstream_name"] == "OpenRouter"
     assert (await api.ask("GET", path))["data"] == [stored]
     own = api.of(someone)
     found = await own.ask("GET", "/user/upstream-keys")

@@ -285,6 +285,7 @@ async def test_an_idempotency_key_is_short_and_plain(stage: Stage, someone: Pers
     answer = await stage.http.post(stage.gateway.address + CHAT, content=PLAIN, headers=sent)
     error = await refused(answer, stage, someone, 400, "invalid_request")
     assert error["param"] == "Idempotency-Key"
+    assert error["message"] == "Idempotency-Key: must be 1 to 255 characters of printable ASCII."
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"])

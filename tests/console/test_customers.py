@@ -41,9 +41,13 @@ def figure(page: Page, name: str) -> Locator:
     return page.locator(".tiles > div", has_text=name).locator("data")
 
 
-@pytest.fixture
-def supabase_site(supabase_api: Relay, site: Gateway) -> Iterator[Gateway]:
-    """Another server before the same database, through a real PostgREST."""
+@pytest.fixture(params=["postgres", "supabase"])
+def either_site(request: pytest.FixtureRequest, site: Gateway) -> Iterator[Gateway]:
+    """The server, and another one before the same database, through a real PostgREST."""
+    if request.param == "postgres":
+        yield site
+        return
+    supabase_api: Relay = request.getfixturevalue("supabase_api")
     supabase_api.restore()
     database = {
         "SUPABASE_URL": f"http://127.0.0.1:{supabase_api.port}",
@@ -53,11 +57,11 @@ def supabase_site(supabase_api: Relay, site: Gateway) -> Iterator[Gateway]:
         yield made
 
 
-async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded_through_the_supabase_door(
-    browser: Browser, operator: Person, supabase_site: Gateway, shared_database: str, sql: Any
+async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded_through_either_door(
+    browser: Browser, operator: Person, either_site: Gateway, shared_database: str, sql: Any
 ) -> None:
     name = f"{SCRIPT} {operator.number}"
-    async with visiting(browser, supabase_site.address) as made:
+    async with visiting(browser, either_site.address) as made:
         page = made.page
         await made.sign_in("admin#/orgs", operator.secret)
         await press(page, "Create an org")
@@ -101,7 +105,7 @@ async def test_a_new_customer_is_set_up_pays_for_a_request_and_is_refunded_throu
 
         customer = Person(operator.door)
         customer.secret = secret
-        paid = await supabase_site.post(customer, a_chat())
+        paid = await either_site.post(customer, a_chat())
         request_id = paid.headers["x-request-id"]
         await page.goto(f"{made.address}/admin#/orgs/{org_id}")
         charge = page.locator("tbody tr", has_text=request_id).filter(has_text="charge")

@@ -118,7 +118,8 @@ async def test_the_file_has_the_requests_that_the_filters_leave(
         await (await downloading.value).save_as(file)
         page = await ask(site, operator, "/admin/usage", hours=24, org_id=customer.org_id, state="settled")
         with file.open(newline="") as opened:
-            exported = list(csv.DictReader(opened))
+            *exported, total = csv.DictReader(opened)
+        assert int(total["charge_nanos"]) == sum(row["charge_nanos"] for row in page["data"])
         for name in ("id", "charge_nanos", "charge_credits", "cost_nanos"):
             assert [row[name] for row in exported] == [str(row[name]) for row in page["data"]]
 

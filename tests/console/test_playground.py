@@ -44,6 +44,9 @@ async def test_a_streamed_answer_shows_its_figures_and_the_charge_of_the_ledger(
         assert int(shown or 0) == charged > 0
         balance = await made.page.locator(".balance data").get_attribute("value")
         assert int(balance or 0) == 10**9 - charged
+        await made.sign_in("account#/transactions", someone.secret)
+        row = made.page.locator("tbody tr", has_text="charge")
+        await expect(row.locator(f'data.money[value="{-charged}"]')).to_be_visible()
         assert made.complaints == []
         assert made.foreign == []
 
@@ -110,12 +113,18 @@ async def test_a_429_counts_down_until_it_may_be_sent_again(visit: Visiting, pay
         assert made.complaints == []
 
 
-async def test_an_error_midway_keeps_the_text_before_it(visit: Visiting, payer: Payer) -> None:
+async def test_a_502_is_said_of_the_server_and_an_error_midway_keeps_the_text_before_it(
+    visit: Visiting, payer: Payer
+) -> None:
     someone = await payer()
     async with visit() as made:
+        answer = made.page.locator("article.assistant").last
         await made.connect(someone.secret)
+        await made.say("hello", "sandbox/fault-garbage")
+        await expect(answer.get_by_role("alert")).to_contain_text("The model's server failed")
+        await expect(answer.get_by_role("alert")).to_contain_text("HTTP 502")
+        await expect(answer.get_by_role("button", name="Try again")).to_be_enabled()
         await made.say("one two three four", "sandbox/fault-mid-stream-error")
-        answer = made.page.locator("article.assistant")
         await expect(answer.get_by_role("alert")).to_contain_text("The answer broke off")
         await expect(answer.get_by_role("alert")).to_contain_text("Provider disconnected unexpectedly")
         await expect(answer.locator(".words")).to_have_text("one two")

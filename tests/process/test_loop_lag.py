@@ -38,7 +38,7 @@ def hold_the_loop(lag: LoopLag) -> None:
 
 
 async def test_what_holds_the_loop_is_counted_and_named_with_its_request(written: io.StringIO) -> None:
-    lag = LoopLag(monotonic, limit_seconds=0.01)
+    lag = LoopLag(monotonic, limit_seconds=0.01, line_every_seconds=0)
 
     async def request() -> None:
         logs.note(request_id="req_1")
@@ -58,6 +58,25 @@ async def test_what_holds_the_loop_is_counted_and_named_with_its_request(written
     here = Machine({}, monotonic, kind="server", lag=lag)
     assert here.seen()["loop_delay_ms"] == here.taken()["loop_delay_ms"] > 10
     assert here.taken()["loop_delay_ms"] == 0, "a sample is of the time since the one before"
+
+
+async def test_a_line_a_minute_tells_how_often_and_of_the_longest_time(written: io.StringIO) -> None:
+    now = 0.0
+    lag = LoopLag(lambda: now, limit_seconds=0.01)
+
+    async def later(seconds: float) -> None:
+        nonlocal now
+        before, now = lag.times_blocked, now + seconds
+        while lag.times_blocked == before:  # noqa: ASYNC110  # the loop has to turn
+            await asyncio.sleep(0.001)
+
+    with lag.watched():
+        for seconds in (1, 2, 20, 3, 40):
+            await later(seconds)
+    first, second = blocked(written)
+    assert (first["blocked_ms"], first["times"]) == (990, 1)
+    assert second["blocked_ms"] == 39_990
+    assert second["times"] >= 4
 
 
 async def test_a_loop_that_only_waits_is_not_blocked(written: io.StringIO) -> None:

@@ -12,6 +12,7 @@ import pytest
 from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, serving
 from tollgate.app import create_app
+from tollgate.core.money import credits_text
 from tollgate.database import Door, Json
 from tollgate.database.postgres import PostgresDoor
 from tollgate.settings import read
@@ -127,6 +128,7 @@ async def test_a_file_holds_every_request_once_in_both_forms(
         headers = {"authorization": f"Bearer {someone.secret}"}
         table = await client.get("/user/usage/export", headers=headers)
         lines = await client.get("/user/usage/export?format=jsonl", headers=headers)
+        summed = await client.get("/user/usage/export?totals=true", headers=headers)
     assert table.headers["content-type"] == "text/csv; charset=utf-8; header=present"
     assert table.headers["content-disposition"] == 'attachment; filename="usage.csv"'
     assert lines.headers["content-type"] == "application/x-ndjson"
@@ -135,6 +137,11 @@ async def test_a_file_holds_every_request_once_in_both_forms(
     newest_first = [row["id"] for row in reversed(rows)]
     assert [row["id"] for row in written] == newest_first == [row["id"] for row in told]
     assert list(written[0]) == list(rules.COLUMNS)
+    *same, total = csv.DictReader(io.StringIO(summed.text, newline=""))
+    assert (same, total["id"], total["model"]) == (written, "total", "")
+    for name in rules.SUMMED:
+        assert int(total[name]) == sum(row[name] or 0 for row in told), name
+    assert total["charge_credits"] == credits_text(int(total["charge_nanos"]))
     assert "cost" not in table.text
     assert "cost" not in lines.text
     assert written[-1]["model"] == "'" + rows[0]["model"]

@@ -99,20 +99,20 @@ async def test_an_upstream_must_take_keys_and_a_key_is_for_its_address(
         assert isinstance(await refused(handlers.put(own, name, SECRET)), NotFound)
     await upstreams.change(operator, made["id"], {"takes_org_keys": True})
     assert {"upstream": made["id"], "name": "theirs"} in (await handlers.listed(own))["available"]
-    await handlers.put(own, made["id"], SECRET)
+    assert (await handlers.put(own, made["id"], SECRET))["upstream_name"] == "theirs"
 
-    async def state() -> str:
+    async def shown() -> tuple[str, str]:
         (found,) = (await handlers.listed(own))["data"]
-        return str(found["state"])
+        return found["state"], found["upstream_name"]
 
-    assert await state() == "active"
+    assert await shown() == ("active", "theirs")
     for change in ({"base_url": "https://elsewhere.test/v1"}, {"takes_org_keys": False}):
         await upstreams.change(operator, made["id"], change)
-        assert await state() == "outdated"
+        assert await shown() == ("outdated", "theirs")
         await upstreams.change(operator, made["id"], {"base_url": server["base_url"], "takes_org_keys": True})
-        assert await state() == "active"
+        assert await shown() == ("active", "theirs")
     await upstreams.delete(operator, made["id"], with_routes=True)
-    assert await state() == "outdated"
+    assert await shown() == ("outdated", made["id"])
     assert (await handlers.delete(own, made["id"]))["deleted"]
 
 

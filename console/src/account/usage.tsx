@@ -28,7 +28,7 @@ export function Usage() {
   return (
     <>
       <Heading title="Usage">
-        <a class="button" href={fileOf("/user/usage/export", { ...query, format: "csv" })} download>
+        <a class="button" href={fileOf("/user/usage/export", { ...query, format: "csv", totals: true })} download>
           <Icon name="down" /> CSV
         </a>
       </Heading>

@@ -67,7 +67,7 @@ function Folders({ host }: { host: Host }) {
           keyOf={(folder) => folder}
           link={(folder) => withFilters({ folder })}
           open={(folder) => folder === open}
-          columns={[{ name: "Folder", of: folderName }]}
+          columns={[{ name: "Folder", of: (folder) => <span class="prose">{folderName(folder)}</span> }]}
         />
       )}
     </Shown>

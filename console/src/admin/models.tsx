@@ -174,10 +174,10 @@ function Catalogue() {
 
 const isDown = ({ health, breaker }: Row["routes"][number]) => health === "down" || breaker === "open";
 
-/** Where requests go, in order, and what of it is down. */
+/** Where requests go, in order, and what of it is down. The models of an alias may be served by the same upstream. */
 function Servers({ routes }: { routes: Row["routes"] }) {
   const names = routes.map((one) => `${one.upstream_name ?? one.upstream_id}${isDown(one) ? " (down)" : ""}`);
-  return <span class={`cut status ${routes.some(isDown) ? "bad" : "good"}`}>{names.join(", ")}</span>;
+  return <span class={`cut status ${routes.some(isDown) ? "bad" : "good"}`}>{[...new Set(names)].join(", ")}</span>;
 }
 
 function OneModel({ id }: { id: string }) {

@@ -40,7 +40,7 @@ export function Routes() {
           open={({ id }) => id === open}
           columns={[
             { name: "Model", of: (one) => one.model, sort: "model" },
-            { name: "Upstream", of: (one) => <code>{one.upstream_id}</code>, wide: true },
+            { name: "Upstream", of: (one) => <span class="cut">{one.upstream_name}</span>, wide: true },
             { name: "State", of: (one) => <Status of={one.state} /> },
             { name: "Priority", of: (one) => <Count of={one.priority} />, number: true, wide: true },
             { name: "Weight", of: (one) => <Count of={one.weight} />, number: true, wide: true },
@@ -67,7 +67,7 @@ async function setState(row: Row, state: Row["state"]): Promise<void> {
 
 /** Undo makes the same route again. */
 async function remove(row: Row): Promise<void> {
-  const { id, model, upstream_id, created_at, updated_at, ...rest } = row;
+  const { id, model, upstream_id, upstream_name, created_at, updated_at, ...rest } = row;
   await change("delete", "/admin/models/registry/{route_id}", { path: { route_id: id } });
   go(withFilters({ open: "" }));
   notify(`The route of ${model} is removed.`, () => void put(row, rest));
@@ -104,7 +104,7 @@ function WholeRoute({ row }: { row: Row }) {
           [
             "Upstream",
             <a key="upstream" class="text" href={link("upstreams", { open: row.upstream_id })}>
-              <code>{row.upstream_id}</code>
+              {row.upstream_name}
             </a>,
           ],
           ["Name on that server", <code key="model">{row.upstream_model}</code>],

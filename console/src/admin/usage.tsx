@@ -8,7 +8,7 @@ import { nanosOf, shownCredits } from "../parts/money";
 import { Count, Credits, counted, Duration, lasting, requestCount, shortly } from "../parts/numbers";
 import { Outcome } from "../parts/request";
 import { route, withFilters } from "../parts/routing";
-import { type Answer, fileOf } from "../parts/session";
+import { type Answer, fileOf, type Query } from "../parts/session";
 import { List, Table } from "../parts/table";
 import { FilterTabs } from "../parts/tabs";
 import { bucketFor, When } from "../parts/times";
@@ -110,7 +110,7 @@ function Requests() {
   );
 }
 
-const File = ({ query, format, name }: { query: Record<string, string | undefined>; format: string; name: string }) => (
+const File = ({ query, format, name }: { query: Query; format: string; name: string }) => (
   <a class="button" href={fileOf("/admin/usage/export", { ...query, format })} download>
     <Icon name="down" /> {name}
   </a>
@@ -348,7 +348,7 @@ function RequestList({ query }: { query: Record<string, string | undefined> }) {
       title="Requests"
       aside={
         <>
-          <File query={query} format="csv" name="CSV" />
+          <File query={{ ...query, totals: true }} format="csv" name="CSV" />
           <File query={query} format="jsonl" name="NDJSON" />
         </>
       }

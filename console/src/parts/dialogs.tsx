@@ -290,7 +290,9 @@ export function FinalDialog({
       {children}
       <label class="field">
         <span>
-          Type <b class="exactly">{name}</b> to confirm
+          <span>
+            Type <b class="exactly">{name}</b> to confirm
+          </span>
         </span>
         <input
           value={typed}

@@ -7,7 +7,7 @@ import { link, route } from "./routing";
 import { me, recognise, signOut, unknown } from "./session";
 import { SignIn, SignInAgain } from "./sign_in";
 import { type Theme, theme } from "./theme";
-import { ZoneSwitch } from "./times";
+import { ZoneSwitch, zoneName } from "./times";
 
 export type PageName = "admin" | "account" | "ui";
 const PAGES: [PageName, string][] = [
@@ -57,8 +57,8 @@ export function Frame({
 }) {
   return (
     <>
-      <header class={menu ? "top has-menu" : "top"}>
-        {menu}
+      <header class="top">
+        {menu ?? <SmallMenu page={page} />}
         <a class="brand" href={page}>
           <svg viewBox="0 0 16 16" aria-hidden="true">
             <rect width="16" height="16" rx="4" />
@@ -131,6 +131,7 @@ export function SignedInPage({ page, views }: { page: PageName; views: View[] })
         <Menu views={views} open={path} />
         <main class="view" key={path}>
           {view ? view.show() : <NoView />}
+          <p class="zone soft small">Times are {zoneName()}.</p>
         </main>
       </div>
       <SignInAgain />
@@ -172,6 +173,7 @@ const groupsOf = (views: View[]): [string, View[]][] => [
 ];
 
 function Menu({ views, open }: { views: View[]; open: string }) {
+  if (!views.some(({ name }) => name)) return null;
   return (
     <nav class="menu" aria-label="Views">
       {groupsOf(views).map(([group, members]) => (
@@ -190,7 +192,7 @@ function Menu({ views, open }: { views: View[]; open: string }) {
 }
 
 /** The menu of a narrow window. A choice closes it. */
-function SmallMenu({ page, views, open }: { page: PageName; views: View[]; open: string }) {
+function SmallMenu({ page, views = [], open = "" }: { page: PageName; views?: View[]; open?: string }) {
   return (
     <details class="small-menu" key={open}>
       <summary aria-label="Menu">
@@ -200,7 +202,7 @@ function SmallMenu({ page, views, open }: { page: PageName; views: View[]; open:
         <Pages open={page} />
         <Menu views={views} open={open} />
         <div class="switches">
-          <ZoneSwitch />
+          {views.length > 0 && <ZoneSwitch />}
           <ThemeSwitch />
         </div>
       </div>

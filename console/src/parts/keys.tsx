@@ -71,6 +71,7 @@ export function KeyList({
             { name: "Requests", of: (row) => <Count of={row.usage?.requests} />, number: true, wide: true },
             { name: "Spent", of: (row) => <Credits of={row.usage?.charge_credits} />, number: true },
             { name: "Last used", of: (row) => <When at={row.last_used_at} />, sort: "last_used_at", wide: true },
+            { name: "Expires", of: (row) => (row.expires_at ? <When at={row.expires_at} /> : "never"), wide: true },
           ]}
         />
       </Panel>

@@ -1,4 +1,5 @@
 /** Sections of a page. Each has an address of its own. */
+import { useEffect, useRef } from "preact/hooks";
 import { link, route, withFilters } from "./routing";
 
 /** The first section has an empty path. */
@@ -11,15 +12,21 @@ interface BarProps {
   addressOf: (path: string) => string;
 }
 
-const Bar = ({ tabs, label, open, addressOf }: BarProps) => (
-  <nav class="tabs" aria-label={label}>
-    {tabs.map(([path, name]) => (
-      <a key={path} href={addressOf(path)} aria-current={path === open ? "page" : undefined}>
-        {name}
-      </a>
-    ))}
-  </nav>
-);
+function Bar({ tabs, label, open, addressOf }: BarProps) {
+  const bar = useRef<HTMLElement>(null);
+  useEffect(() => {
+    bar.current?.querySelector("[aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+  }, [open]);
+  return (
+    <nav class="tabs scroll" ref={bar} aria-label={label}>
+      {tabs.map(([path, name]) => (
+        <a key={path} href={addressOf(path)} aria-current={path === open ? "page" : undefined}>
+          {name}
+        </a>
+      ))}
+    </nav>
+  );
+}
 
 type TabsProps = Pick<BarProps, "tabs" | "label">;
 

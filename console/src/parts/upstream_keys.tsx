@@ -11,7 +11,7 @@ import { When } from "./times";
 type UpstreamKeysPath = "/user/upstream-keys" | "/admin/orgs/{org_id}/upstream-keys";
 type Found = Answer<"/user/upstream-keys", "get">;
 type Row = Found["data"][number];
-type Asked = { does: "store" | "delete"; upstream: string } | null;
+type Asked = { does: "store"; upstream: string } | { does: "delete"; row: Row } | null;
 
 const MEANINGS: Partial<Record<Row["state"], string>> = {
   outdated:
@@ -25,7 +25,6 @@ export function UpstreamKeys({ path, given = {} }: { path: UpstreamKeysPath; giv
   const [asked, ask] = useState<Asked>(null);
   const close = () => ask(null);
   const available = loaded.data?.available ?? [];
-  const nameOf = (id: string) => available.find(({ upstream }) => upstream === id)?.name ?? id;
   return (
     <>
       <Panel
@@ -50,11 +49,11 @@ export function UpstreamKeys({ path, given = {} }: { path: UpstreamKeysPath; giv
           nothing={<p>No key is stored. All calls use the operator's accounts, at the usual price.</p>}
           keyOf={({ upstream }) => upstream}
           columns={[
-            { name: "Upstream", of: (row) => <span class="cut">{nameOf(row.upstream)}</span> },
+            { name: "Upstream", of: (row) => <span class="cut">{row.upstream_name}</span> },
             { name: "Key", of: (row) => <code>…{row.last_four}</code>, wide: true },
             { name: "State", of: (row) => <Status of={row.state} /> },
             { name: "Stored", of: (row) => <When at={row.updated_at} />, wide: true },
-            { name: "", of: (row) => <Actions row={row} ask={ask} name={nameOf(row.upstream)} /> },
+            { name: "", of: (row) => <Actions row={row} ask={ask} /> },
           ]}
         />
         {Object.entries(MEANINGS).map(
@@ -69,19 +68,17 @@ export function UpstreamKeys({ path, given = {} }: { path: UpstreamKeysPath; giv
       {asked?.does === "store" && (
         <StoreDialog path={path} given={given} available={available} upstream={asked.upstream} close={close} />
       )}
-      {asked?.does === "delete" && (
-        <DeleteDialog path={path} given={given} upstream={asked.upstream} name={nameOf(asked.upstream)} close={close} />
-      )}
+      {asked?.does === "delete" && <DeleteDialog path={path} given={given} row={asked.row} close={close} />}
     </>
   );
 }
 
-const Actions = ({ row, name, ask }: { row: Row; name: string; ask: (asked: Asked) => void }) => (
+const Actions = ({ row, ask }: { row: Row; ask: (asked: Asked) => void }) => (
   <div class="group">
     <button
       type="button"
       class="quiet"
-      aria-label={`Replace the key for ${name}`}
+      aria-label={`Replace the key for ${row.upstream_name}`}
       onClick={() => ask({ does: "store", upstream: row.upstream })}
     >
       Replace
@@ -89,8 +86,8 @@ const Actions = ({ row, name, ask }: { row: Row; name: string; ask: (asked: Aske
     <button
       type="button"
       class="quiet"
-      aria-label={`Delete the key for ${name}`}
-      onClick={() => ask({ does: "delete", upstream: row.upstream })}
+      aria-label={`Delete the key for ${row.upstream_name}`}
+      onClick={() => ask({ does: "delete", row })}
     >
       Delete
     </button>
@@ -100,14 +97,19 @@ const Actions = ({ row, name, ask }: { row: Row; name: string; ask: (asked: Aske
 interface DialogProps {
   path: UpstreamKeysPath;
   given: Given;
-  upstream: string;
   close: () => void;
 }
 
 const one = (path: UpstreamKeysPath) => `${path}/{upstream}` as const;
 const pathOf = (given: Given, upstream: string): Given => ({ path: { ...given.path, upstream } });
 
-function StoreDialog({ path, given, available, upstream, close }: DialogProps & Pick<Found, "available">) {
+function StoreDialog({
+  path,
+  given,
+  available,
+  upstream,
+  close,
+}: DialogProps & Pick<Found, "available"> & { upstream: string }) {
   const submit = async (values: Values) => {
     const body = { key: values.text("key") };
     await change("put", one(path), { ...pathOf(given, values.text("upstream")), body });
@@ -126,7 +128,7 @@ function StoreDialog({ path, given, available, upstream, close }: DialogProps & 
   );
 }
 
-function DeleteDialog({ path, given, upstream, name, close }: DialogProps & { name: string }) {
+function DeleteDialog({ path, given, row: { upstream, upstream_name: name }, close }: DialogProps & { row: Row }) {
   const submit = () => change("delete", one(path), pathOf(given, upstream));
   return (
     <FinalDialog title={`Delete the key for ${name}`} action="Delete" name={name} onClose={close} submit={submit}>

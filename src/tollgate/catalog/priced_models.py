@@ -8,7 +8,7 @@ from typing import Any, Final
 from tollgate.catalog.rules import owner
 from tollgate.core import prices
 from tollgate.core.errors import BadRequest
-from tollgate.core.models import OPENROUTER, Model, Route
+from tollgate.core.models import OPENROUTER, OPENROUTER_NAME, Model, Route
 from tollgate.core.prices import Price, Unpriced
 
 Found = dict[str, Any]
@@ -68,7 +68,7 @@ def _route(route: Route, server: Found | None, breakers: Mapping[str, Mapping[st
     upstream_id = route.upstream.id
     return {
         "upstream_id": upstream_id,
-        "upstream_name": "OpenRouter" if upstream_id == OPENROUTER else (server or {}).get("name"),
+        "upstream_name": OPENROUTER_NAME if upstream_id == OPENROUTER else (server or {}).get("name"),
         "upstream_model": route.model,
         "priority": route.priority,
         "weight": route.weight,

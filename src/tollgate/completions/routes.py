@@ -38,6 +38,7 @@ from tollgate.process import threads
 from tollgate.process.clock import Monotonic
 from tollgate.web.client_address import headers_of
 from tollgate.web.error_responses import of_framework, render, shape_of
+from tollgate.web.faults import IDEMPOTENCY_KEY
 
 LONGEST_IDEMPOTENCY_KEY = 255
 
@@ -271,5 +272,5 @@ def sweeping(sweeper: Sweeper, cron_secret: str | None) -> Route:
 def idempotency_key_of(headers: Mapping[str, str], longest: int = LONGEST_IDEMPOTENCY_KEY) -> str | None:
     key = headers.get("idempotency-key")
     if key is not None and not (0 < len(key) <= longest and key.isascii() and key.isprintable()):
-        raise BadRequest(f"Idempotency-Key: send 1 to {longest} printable ASCII characters.", param="Idempotency-Key")
+        raise BadRequest(f"Idempotency-Key: {IDEMPOTENCY_KEY.format(longest=longest)}.", param="Idempotency-Key")
     return key

@@ -15,6 +15,7 @@ VENDORS: Final[frozenset[Dialect]] = frozenset(get_args(VendorDialect))
 """Servers of others that bill by tokens. They may bill what they began, and they bill extras apart."""
 
 OPENROUTER: Final = "openrouter"
+OPENROUTER_NAME: Final = "OpenRouter"
 SANDBOX: Final = "sandbox"
 
 

@@ -23,9 +23,7 @@ OptionalIdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        min_length=1,
-        max_length=180,
-        pattern="^[ -~]+$",
+        pattern="^[ -~]{1,180}$",
         description="A value of your choice, unique to this creation. For 48 hours a repeated request with it gets the "
         "first answer again, with the header `Idempotency-Replayed: true`, and creates nothing.",
     ),

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import math
+import operator
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,6 +14,7 @@ from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 
 LIMIT_SECONDS = 0.05
+LINE_EVERY_SECONDS = 60.0
 DEEPEST = 3
 """How many frames of the blocking code are logged, the innermost first."""
 
@@ -21,13 +24,19 @@ log = logs.source("application")
 class LoopLag:
     """A timer of the loop notes the time; a thread looks how long ago that was. Neither costs a request anything."""
 
-    def __init__(self, clock: Monotonic, limit_seconds: float = LIMIT_SECONDS) -> None:
+    def __init__(
+        self, clock: Monotonic, limit_seconds: float = LIMIT_SECONDS, line_every_seconds: float = LINE_EVERY_SECONDS
+    ) -> None:
         self.times_blocked = 0
         self.seen: Mapping[str, Any] | None = None
         """The request and the code that block the loop, as the thread last saw them; None when it is not blocked."""
         self._longest: float | None = None
         self._clock = clock
         self._limit = limit_seconds
+        self._pause = line_every_seconds
+        self._next_line_at = -math.inf
+        self._unlogged: list[tuple[float, Mapping[str, Any]]] = []
+        """Of each time since the last line: how long, and what was seen."""
         self._beat_at = 0.0
         self._stopped = threading.Event()
 
@@ -65,9 +74,17 @@ class LoopLag:
         self._longest = max(self._longest or 0.0, late)
         if late > self._limit or self.seen:
             self.times_blocked += 1
-            log.info("loop_blocked", blocked_ms=round(late * 1000), **(self.seen or {}))
+            self._unlogged.append((late, self.seen or {}))
             self.seen = None
+        if self._unlogged and now >= self._next_line_at:
+            self._next_line_at = now + self._pause
+            self._log()
         loop.call_later(self._limit, self._beat, loop)
+
+    def _log(self) -> None:
+        longest, seen = max(self._unlogged, key=operator.itemgetter(0))
+        log.info("loop_blocked", blocked_ms=round(longest * 1000), times=len(self._unlogged), **seen)
+        self._unlogged.clear()
 
     def _look(self, loop: asyncio.AbstractEventLoop, thread_id: int) -> None:
         while not self._stopped.wait(self._limit):

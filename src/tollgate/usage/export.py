@@ -39,9 +39,12 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def requests(door: Door, form: rules.Format, filters: dict[str, Any], *, everyone: bool) -> StreamingResponse:
+async def requests(
+    door: Door, form: rules.Format, filters: dict[str, Any], *, everyone: bool, totals: bool = False
+) -> StreamingResponse:
     columns = rules.COLUMNS + (rules.COLUMNS_OF_COST if everyone else ())
-    return await _file("usage", form, columns, partial(store.requests, door, everyone=everyone), filters)
+    summed = rules.SUMMED + (rules.SUMMED_OF_COST if everyone else ()) if totals else ()
+    return await _file("usage", form, columns, partial(store.requests, door, everyone=everyone), filters, summed)
 
 
 async def refused_calls(
@@ -52,12 +55,17 @@ async def refused_calls(
 
 
 async def _file(
-    name: str, form: rules.Format, columns: Sequence[str], read: Read, filters: dict[str, Any]
+    name: str,
+    form: rules.Format,
+    columns: Sequence[str],
+    read: Read,
+    filters: dict[str, Any],
+    summed: Sequence[str] = (),
 ) -> StreamingResponse:
     first = await read(filters, PAGE)
     writer = _Csv(columns) if form == "csv" else _JsonLines()
     return StreamingResponse(
-        _written(writer, _pages(read, filters, first)),
+        _written(writer, _pages(read, filters, first), summed),
         media_type=MEDIA_TYPES[form],
         headers={"content-disposition": f'attachment; filename="{name}.{form}"'},
     )
@@ -97,11 +105,18 @@ async def _pages(read: Read, filters: dict[str, Any], page: dict[str, Any]) -> A
         yield page["data"]
 
 
-async def _written(writer: _Csv | _JsonLines, pages: AsyncIterator[list[Row]]) -> AsyncIterator[bytes]:
+async def _written(
+    writer: _Csv | _JsonLines, pages: AsyncIterator[list[Row]], summed: Sequence[str]
+) -> AsyncIterator[bytes]:
     yield writer.head
+    totals = dict.fromkeys(summed, 0)
     try:
         async for page in pages:
+            for name in summed:
+                totals[name] += sum(row[name] or 0 for row in page)
             yield writer.page([with_credits(row) for row in page])
+        if summed:
+            yield writer.page([with_credits({"id": "total", **totals})])
     except TollgateError as error:
         yield writer.broken(error)
         raise

@@ -46,6 +46,8 @@ COLUMNS = (
     *("duration_ms", "first_token_ms", "settled_at", "is_byok", "reasoning_tokens"),
 )
 COLUMNS_OF_COST = ("cost_nanos", "cost_credits", "generation_id")
+SUMMED = ("prompt_tokens", "completion_tokens", "cached_tokens", "charge_nanos", "reasoning_tokens")
+SUMMED_OF_COST = ("cost_nanos",)
 COLUMNS_OF_REFUSED = (
     *("id", "start", "org_id", "user_id", "key_id", "model", "code", "count", "first_seen_at", "last_seen_at", "last"),
 )

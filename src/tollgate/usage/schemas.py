@@ -91,6 +91,7 @@ class AllRequestsQuery(PageQuery, _RequestFilters, AllUsageFilters):
 
 class OwnExportQuery(_RequestFilters):
     format: Format = Field("csv", description=FORMAT)
+    totals: bool = Field(False, description="Add a last row with the id `total` and the sums of tokens and amounts.")
 
 
 class AllExportQuery(OwnExportQuery, AllUsageFilters):

@@ -27,6 +27,7 @@ Value = Annotated[
 
 class UpstreamKey(BaseModel):
     upstream: str
+    upstream_name: str = Field(description="The id, if the upstream is not there any more.")
     last_four: str
     state: Literal["active", "outdated", "locked"] = Field(
         description="outdated: it was stored for another address of the upstream, or the upstream takes no keys any "

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from tollgate.core.models import OPENROUTER
+from tollgate.core.models import OPENROUTER, OPENROUTER_NAME
 from tollgate.database import Door, Json
 from tollgate.vault import store
 from tollgate.vault.rules import NONCE_BYTES, Place, Vault
@@ -25,7 +25,7 @@ class UpstreamKeyHandlers:
         named = [{"upstream": row["id"], "name": row["name"]} for row in found["upstreams"]]
         return {
             "data": [self._shown(row, addresses) for row in found["data"]],
-            "available": [{"upstream": OPENROUTER, "name": "OpenRouter"}, *named],
+            "available": [{"upstream": OPENROUTER, "name": OPENROUTER_NAME}, *named],
         }
 
     async def put(self, door: Door, upstream: str, secret: SecretStr, org_id: str | None = None) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class UpstreamKeyHandlers:
         place = Place("upstream_key", known["org_id"], upstream, address)
         sealed = self._vault.seal(secret, place, secrets.token_bytes(NONCE_BYTES))
         kept = await store.put(door, "upstream_key", org_id, {"name": upstream, "address": address, **sealed})
-        return self._shown(kept["secret"], {upstream: address})
+        return self._shown({**kept["secret"], "upstream_name": known["name"]}, {upstream: address})
 
     async def delete(self, door: Door, upstream: str, org_id: str | None = None) -> Json:
         return await store.delete(door, "upstream_key", org_id, upstream)
@@ -42,4 +42,5 @@ class UpstreamKeyHandlers:
     def _shown(self, row: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
         is_current = addresses.get(row["name"]) == row["address"]
         state = "outdated" if not is_current else "active" if self._vault.knows(row["sealed_with"]) else "locked"
-        return {**row, "upstream": row["name"], "state": state}
+        name = OPENROUTER_NAME if row["name"] == OPENROUTER else row["upstream_name"] or row["name"]
+        return {**row, "upstream": row["name"], "upstream_name": name, "state": state}

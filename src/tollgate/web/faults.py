@@ -12,11 +12,12 @@ ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 """No control characters."""
 PRINTABLE = r"^[!-~]+$"
 """Printable ASCII without spaces."""
+IDEMPOTENCY_KEY = "must be 1 to {longest} characters of printable ASCII"
 PATTERNS = {
+    "^[ -~]{1,180}$": IDEMPOTENCY_KEY.format(longest=180),
     NO_NUL: "must not have the character NUL",
     ONE_LINE: "must not have control characters, such as line breaks",
     PRINTABLE: "must be printable ASCII without spaces",
-    "^[ -~]+$": "must be printable ASCII",
     "^[!-~]{1,200}$": "must be 1 to 200 characters of printable ASCII without spaces",
     r"^[a-z][a-z0-9_-]{0,62}$": "must be at most 63 lower-case letters, digits, - and _, and begin with a letter",
     r"^https?://[!-~]+$": "must be an address that begins with https:// or http://",

@@ -19,15 +19,19 @@ LINKS = {
 }
 BODY = f"""<h1>Tollgate {__version__}</h1>
 <p>A credit-billing proxy in front of OpenRouter and your own model servers.</p>
+<h2>For people</h2>
 <dl>
-<dt><a href="/ui">/ui</a></dt><dd>the playground: talk to a model, and see what each answer costs</dd>
-<dt><a href="/docs">/docs</a></dt><dd>every route</dd>
-<dt><a href="/openapi.json">/openapi.json</a></dt><dd>the same for programs</dd>
-<dt><a href="/health">/health</a></dt><dd>the state of this server</dd>
+<dt><a href="account">Account</a></dt><dd>your balance, usage, keys and limits</dd>
+<dt><a href="ui">Playground</a></dt><dd>talk to a model, and see what each answer costs</dd>
+<dt><a href="admin">Console</a></dt><dd>for operators</dd>
+</dl>
+<h2>For programs</h2>
+<dl>
 <dt><code>/v1</code></dt><dd>the base URL for OpenAI clients</dd>
 <dt><code>/api/v1</code></dt><dd>the base URL for OpenRouter clients</dd>
-<dt><code>/user</code></dt><dd>your balance, usage and keys</dd>
-<dt><code>/admin</code></dt><dd>for operators</dd>
+<dt><a href="docs">/docs</a></dt><dd>every route</dd>
+<dt><a href="openapi.json">/openapi.json</a></dt><dd>the same for programs</dd>
+<dt><a href="health">/health</a></dt><dd>the state of this server</dd>
 </dl>
 """
 VARY = {"vary": "Accept"}

@@ -55,7 +55,7 @@ def _head(info: Schema, groups: list[str]) -> str:
     return (
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{prose(info['summary'])} "
         f"{prose(info['description'])} "
-        '<a href="/openapi.json">openapi.json</a> has the same for programs, without aliases; '
+        '<a href="openapi.json">openapi.json</a> has the same for programs, without aliases; '
         f"<code>/openapi.json?aliases=true</code> has them too.</p>\n<nav>{links}</nav>"
     )
 

@@ -37,7 +37,7 @@ MOST_SKIPPED = 10_000
 MOST_HOURS = 731 * 24
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+")
 PLAIN_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-SHAPING = {"limit", "hours", "by", "bucket", "format", "include"}
+SHAPING = {"limit", "hours", "by", "bucket", "format", "include", "totals"}
 REFERENCE = "#/components/schemas/{model}"
 ALWAYS_POSSIBLE: tuple[type[TollgateError], ...] = (
     *Unauthenticated.__subclasses__(),

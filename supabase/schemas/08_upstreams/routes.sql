@@ -9,6 +9,7 @@ as $$
     'id', r.id,
     'model', r.model,
     'upstream_id', r.upstream_id,
+    'upstream_name', (select u.name from tollgate.upstreams u where u.id = r.upstream_id),
     'upstream_model', r.upstream_model,
     'pricing', r.pricing,
     'context_tokens', r.context_tokens,

@@ -79,7 +79,7 @@ def router(gate: Gate) -> Routes:
         responses=ERRORS | export.DOCUMENTED,
     )
     async def file(door: Annotated[Door, opened], query: Annotated[OwnExportQuery, Query()]) -> StreamingResponse:
-        return await export.requests(door, query.format, query.filters(), everyone=False)
+        return await export.requests(door, query.format, query.filters(), everyone=False, totals=query.totals)
 
     @routes.get(
         "/user/usage/{request_id}",

@@ -21,9 +21,7 @@ IdempotencyKey = Annotated[
     str,
     Header(
         alias="Idempotency-Key",
-        min_length=1,
-        max_length=180,
-        pattern="^[ -~]+$",
+        pattern="^[ -~]{1,180}$",
         description="A value of your choice, unique to this operation. A repeated request with it moves nothing.",
     ),
 ]

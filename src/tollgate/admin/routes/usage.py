@@ -130,7 +130,7 @@ def router(gate: Gate) -> Routes:
         responses=ERRORS | export.DOCUMENTED,
     )
     async def file(door: Annotated[Door, opened], query: Annotated[AllExportQuery, Query()]) -> StreamingResponse:
-        return await export.requests(door, query.format, query.filters(), everyone=True)
+        return await export.requests(door, query.format, query.filters(), everyone=True, totals=query.totals)
 
     @routes.get(
         "/admin/usage/{request_id}",

@@ -125,6 +125,7 @@ class RouteDetails(BaseModel):
     id: str
     model: str
     upstream_id: str
+    upstream_name: str
     upstream_model: str
     pricing: dict[str, Any]
     context_tokens: int | None
