@@ -49,7 +49,7 @@ def odd(model: Path, mode: str) -> dict[str, Any]:
     return spec(model, engine="custom", custom_command=mode, context_length=None, gpu_layers=None)
 
 
-MODES = ("stubborn", "mute", "orphans", "hangs", "crashes", "misconfigured", "silent")
+MODES = ("stubborn", "mute", "orphans", "hangs", "crashes", "misconfigured", "silent", "slow")
 
 
 class Agent:
@@ -62,6 +62,7 @@ class Agent:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.output = directory.with_suffix(".log")
+        self.environment = environment()
 
     @property
     def ingress(self) -> str:
@@ -76,7 +77,7 @@ class Agent:
             command += ["--allow-command", f"{mode}={sys.executable} -S {ODD} {mode} {{socket}}"]
         with self.output.open("ab") as out:
             self.process = subprocess.Popen(
-                [*command, *more], env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [*command, *more], env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
 
     def kill(self) -> None:
