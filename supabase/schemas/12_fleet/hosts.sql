@@ -25,6 +25,19 @@ $$;
 comment on function tollgate.ingress_of(tollgate.hosts) is 'Where the ingress of a host is; null where nobody said.';
 
 
+create function tollgate.waking(h tollgate.hosts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object('host_id', h.id, 'ingress_url', tollgate.ingress_of(h), 'key_generation', h.key_generation)
+  where tollgate.is_seen(h) and tollgate.ingress_of(h) is not null
+$$;
+
+comment on function tollgate.waking(tollgate.hosts) is
+  'How the server wakes the agent of a host, so that it syncs now; null where that would be in vain.';
+
+
 create function tollgate.host_shown(h tollgate.hosts) returns jsonb
 language sql
 stable
@@ -197,7 +210,8 @@ begin
       null, h.id);
   end if;
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed,
+    'waking', tollgate.waking(h)
   );
 end
 $$;
@@ -208,34 +222,41 @@ comment on function public.tollgate_set_host_state(jsonb, text, text) is
 select tollgate.expose('public.tollgate_set_host_state(jsonb, text, text)');
 
 
-create function public.tollgate_new_enrolment(caller jsonb, host_id text, digest text, rotate boolean) returns jsonb
+create function public.tollgate_delete_host(caller jsonb, host_id text) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$
 declare
   actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-  h tollgate.hosts := tollgate.locked_host(host_id);
-begin
-  perform tollgate.refuse_retired(h);
-  if rotate then
-    h := tollgate.with_next_key(h);
-  end if;
-  perform tollgate.record(
-    actor, case when rotate then 'host.rotated' else 'enrolment.created' end, null, h.id
+  h constant tollgate.hosts := tollgate.locked_host(host_id);
+  wanted constant text[] := array(
+    select d.id from tollgate.deployments d where d.host_id = h.id and d.wanted <> 'stopped' order by d.id limit 10
   );
+  models integer;
+begin
+  if cardinality(wanted) > 0 then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'host_still_wanted', 'kind', 'host', 'id', h.id, 'deployment_ids', to_jsonb(wanted)
+    ));
+  end if;
+  perform tollgate.withdraw(d) from tollgate.deployments d where d.host_id = h.id;
+  delete from tollgate.deployments d where d.host_id = h.id;
+  get diagnostics models = row_count;
+  delete from tollgate.hosts o where o.id = h.id;
+  perform tollgate.record(actor, 'host.deleted', null, h.id, jsonb_build_object(
+    'name', h.name, 'state', h.state, 'labels', h.labels, 'ingress_url', tollgate.ingress_of(h), 'models', models
+  ));
   return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'host', tollgate.host_shown(h),
-    'enrolment', tollgate.put_enrolment(h, digest)
+    'caller', tollgate.identity(actor), 'id', h.id, 'models', models, 'routes_changed', models > 0
   );
 end
 $$;
 
-comment on function public.tollgate_new_enrolment(jsonb, text, text, boolean) is
-  'Stores another enrolment of a host, in the place of earlier ones. With `rotate`, the key of the host ends at once; otherwise when the enrolment is used. For admins. Refuses: as recognise(), not_found, conflict (host_retired). Locks the host, then its upstreams.';
+comment on function public.tollgate_delete_host(jsonb, text) is
+  'Deletes a host with its deployments, their upstreams and routes, its enrolments, tasks and samples. Requests and audit events keep their ids. For admins. Refuses: as recognise(), not_found, conflict (host_still_wanted). Locks the host, its deployments, upstreams and routes.';
 
-select tollgate.expose('public.tollgate_new_enrolment(jsonb, text, text, boolean)');
+select tollgate.expose('public.tollgate_delete_host(jsonb, text)');
 
 
 create function public.tollgate_host(caller jsonb, host_id text) returns jsonb
