@@ -195,6 +195,26 @@ async def test_what_a_model_needs_is_known_before_it_starts(api: ApiClient) -> N
     assert {"severity", "category", "title", "message", "fix"} == set(refused["warnings"][0])
 
 
+async def test_a_dry_run_has_the_host_read_the_files_of_a_path(api: ApiClient, ingress: tuple[Ingress, str]) -> None:
+    server, address = ingress
+    agent = await enrolled(api, address)
+    server.key, server.results = agent.key, {"facts": FACTS}
+    source = {"type": "path", "path": "/srv/models/m.gguf"}
+    made = await model(api, agent, spec={"source": source, "context_length": 8192})
+    given = {"json": {"host_id": agent.host_id, "spec": made["spec"]}}
+    at = f"/admin/models/{made['id']}/dry-run"
+    assert (await api.ask("POST", at))["vram_estimate_gb"] is None  # the host has never called
+    await agent.sync()
+    read = await api.ask("POST", at)
+    assert read["vram_estimate_gb"] > 16
+    assert await api.ask("POST", "/admin/models/dry-run", **given) == read
+    assert server.asked[-1][1]["arguments"] == {"source": source}
+    server.results = {"facts": "There is no /srv/models/m.gguf on the host."}
+    unread = await api.ask("POST", at)
+    assert (unread["vram_estimate_gb"], unread["valid"]) == (None, True)
+    assert unread["warnings"][-1]["message"] == server.results["facts"]
+
+
 async def test_a_call_is_sent_with_the_key_of_the_host_and_charged_at_the_price_of_the_model(
     api: ApiClient, postgres_door: Door, ingress: tuple[Ingress, str]
 ) -> None:

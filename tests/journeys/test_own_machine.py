@@ -77,7 +77,7 @@ def test_a_file_becomes_a_model_that_customers_pay_for(home: Home, hub: HubServe
         spec = {"engine": "llamacpp", "source": source, "served_name": MODEL, "context_length": 1024, "gpu_layers": 0}
         id_ = changed(operator, "POST", "/admin/models", {"spec": spec, "pricing": PRICING})["id"]
         at = f"/admin/models/{id_}"
-        assert changed(operator, "POST", f"{at}/dry-run")["valid"]
+        wait_until(lambda: changed(operator, "POST", f"{at}/dry-run")["vram_estimate_gb"], "the host reads its files")
         changed(operator, "POST", f"{at}/start")
         wait_until(lambda: operator.get(at).json()["offered_as"] == [MODEL], "the model is offered")
 

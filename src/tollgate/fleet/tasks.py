@@ -47,23 +47,24 @@ class Tasks:
         *,
         host_id: str | None = None,
         deployment_id: str | None = None,
+        patience: float = PATIENCE_SECONDS,
     ) -> Json:
         """Raises HostTaskFailed with the reason of the host, and HostSilent."""
-        until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        until = asyncio.get_running_loop().time() + patience
         made = (await store.create_task(door, kind, dict(arguments), host_id=host_id, deployment_id=deployment_id))[
             "task"
         ]
-        outcome = await self._through_ingress(made) or await self._by_sync(door, made["id"], until)
+        outcome = await self._through_ingress(made, patience / 2) or await self._by_sync(door, made["id"], until)
         if outcome["error"] is not None:
             raise HostTaskFailed(reason=outcome["error"][:LONGEST_REASON], host_id=made["host_id"])
         return outcome["result"]
 
-    async def _through_ingress(self, made: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    async def _through_ingress(self, made: Mapping[str, Any], seconds: float) -> Mapping[str, Any] | None:
         if made["ingress_url"] is None:
             return None
         key = HostKey(made["host_id"], made["key_generation"])
         asked = {name: made[name] for name in ("id", "kind", "arguments")}
-        outcome = await self._ingress.ask(made["ingress_url"], key, asked, PATIENCE_SECONDS / 2)
+        outcome = await self._ingress.ask(made["ingress_url"], key, asked, seconds)
         if outcome is None:
             return None
         stored: dict[str, Any] = rules.storable(dict(outcome))

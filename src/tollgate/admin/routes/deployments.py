@@ -58,6 +58,9 @@ LIST_OF_NAMES: dict[int | str, dict[str, Any]] = {
     200: {"description": "A list of names", "content": {"application/json": {}}}
 }
 
+FACTS_SECONDS = 6.0
+"""How long a dry-run waits for what the files say."""
+
 
 def router(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
     routes = Routes(prefix="/admin/models")
@@ -73,6 +76,19 @@ async def effective(catalog: Catalog, tasks: Tasks, found: dict[str, Any]) -> di
     """What the database answered to a change: routes are read again here, and the host is told, before the response."""
     await asyncio.gather(visible(catalog, found), tasks.wake(found))
     return found
+
+
+async def read_facts(door: Door, tasks: Tasks, spec: Spec, host_id: str) -> tuple[dict[str, Any] | None, str | None]:
+    """What the files of a path say, or why that is not known. Files of the hub are not there before the download."""
+    if spec.source.type != "path":
+        return None, None
+    asked = {"source": spec.source.model_dump(mode="json")}
+    try:
+        return await tasks.result(door, "facts", asked, host_id=host_id, patience=FACTS_SECONDS), None
+    except HostTaskFailed as failed:
+        return None, str(failed.facts["reason"])
+    except HostSilent as silent:
+        return None, silent.message
 
 
 def _of_all(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
@@ -95,10 +111,12 @@ def _of_all(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
     @routes.post("/dry-run", summary="Show how a model would be started that is not there yet", responses=CHANGING)
     async def dry_run(door: OpenDoor, body: DryRunBody) -> DryRun:
         """Nothing is started or stored. The memory is estimated from `facts`, as inspect-folder and hf-config tell
-        them; without facts it is not known."""
+        them. Without facts, the host reads the files of a path."""
         host = (await store.host(door, body.host_id))["host"]
-        facts = body.facts.model_dump() if body.facts else None
-        return DryRun(**rules.dry_run(body.spec, facts, host["capabilities"]))
+        facts, unread = body.facts.model_dump() if body.facts else None, None
+        if facts is None and host["contact"] == "seen":
+            facts, unread = await read_facts(door, tasks, body.spec, host["id"])
+        return DryRun(**rules.dry_run(body.spec, facts, host["capabilities"], unread))
 
     @routes.get("/metrics", summary="Get the figures of the engines", responses=refusals())
     async def metrics(door: OpenDoor) -> DeploymentMetricsList:
@@ -174,10 +192,14 @@ def _of_one(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
 
     @routes.post("/{deployment_id}/dry-run", summary="Show how a model would be started", responses=ONE)
     async def dry_run(door: OpenDoor, deployment_id: DeploymentId) -> DryRun:
-        """Nothing is started. Of the spec as it was edited last."""
+        """Nothing is started. Of the spec as it was edited last. The host reads the files of a path that it has not
+        read yet."""
         found = await store.deployment(door, deployment_id)
         made = found["deployment"]
-        return DryRun(**rules.dry_run(Spec.model_validate(made["spec"]), made["facts"], found["capabilities"]))
+        spec, facts, unread = Spec.model_validate(made["spec"]), made["facts"], None
+        if facts is None and made["host"]["contact"] == "seen":
+            facts, unread = await read_facts(door, tasks, spec, made["host_id"])
+        return DryRun(**rules.dry_run(spec, facts, found["capabilities"], unread))
 
     @routes.get("/{deployment_id}/phases", summary="List the changes of the phase of a model", responses=ONE)
     async def phases(
