@@ -55,7 +55,8 @@ MODES = ("stubborn", "mute", "orphans", "hangs", "crashes", "misconfigured", "si
 class Agent:
     """One that can be killed and started again on the same directory."""
 
-    def __init__(self, plane: ControlPlane, directory: Path, models: Path) -> None:
+    def __init__(self, plane: ControlPlane, directory: Path, models: Path, python: str = sys.executable) -> None:
+        self.python = python
         self.plane = plane
         self.directory = directory
         self.models = models
@@ -69,7 +70,7 @@ class Agent:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *more: str, token: str | None = "enrol-me", server: str | None = None) -> None:  # noqa: S107
-        command = [sys.executable, "-m", "tollgate", "agent", "--server", server or self.plane.address]
+        command = [self.python, "-m", "tollgate", "agent", "--server", server or self.plane.address]
         command += ["--data-dir", str(self.directory), "--base-dir", str(self.models)]
         command += ["--ingress", f"127.0.0.1:{self.port}", "--ingress-url", self.ingress]
         command += ["--token", token] if token else []
