@@ -49,7 +49,7 @@ def odd(model: Path, mode: str) -> dict[str, Any]:
     return spec(model, engine="custom", custom_command=mode, context_length=None, gpu_layers=None)
 
 
-MODES = ("stubborn", "mute", "orphans", "hangs", "crashes", "misconfigured", "silent", "slow")
+MODES = ("stubborn", "mute", "orphans", "hangs", "crashes", "misconfigured", "silent", "slow", "drips")
 
 
 class Agent:

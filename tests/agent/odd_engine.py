@@ -40,6 +40,11 @@ def main(mode: str, path: str) -> None:
         answers += asked.startswith(b"POST")
         if mode == "hangs" or (mode == "silent" and answers > 1):
             continue  # without an answer, and with the connection open, since it is kept below
+        if asked.startswith(b"POST /v1/drips"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n")
+            connection.recv(1)  # until the client has gone
+            connection.close()
+            continue
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
         connection.close()
 
