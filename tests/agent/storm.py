@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -281,18 +282,23 @@ class Storm:
             return cast(dict[str, str], answer.json()["phases"])
         return {}
 
-    def _try(self, method: str, path: str, body: Any = None) -> Row | None:
+    def _try(self, method: str, path: str, body: Any = None, key: str | None = None) -> Row | None:
         """None while the server or Postgres is away."""
+        headers = {"idempotency-key": key} if key else {}
         with contextlib.suppress(httpx.HTTPError):
-            answer = self._operator.request(method, path, json=body)
+            answer = self._operator.request(method, path, json=body, headers=headers)
             assert answer.is_success or answer.status_code >= 500, answer.text
             return cast(Row, answer.json()) if answer.is_success else None
         return None
 
     def _sure(self, method: str, path: str, body: Any = None) -> Row:
-        found: list[Row] = []
-        _until(lambda: found or found.extend(filter(None, [self._try(method, path, body)])) or found)
-        return found[0]
+        """Once, however often it must be asked for."""
+        key = secrets.token_hex(8) if method == "POST" else None
+        deadline = time.monotonic() + LATE_SECONDS
+        while (found := self._try(method, path, body, key)) is None:
+            assert time.monotonic() < deadline, path
+            time.sleep(0.1)
+        return found
 
 
 def _deployment_of(pid: int, agent: Agent) -> str | None:
