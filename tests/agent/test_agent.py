@@ -168,7 +168,13 @@ def test_lost_answers_a_full_disk_and_a_retirement(agent: Agent, plane: ControlP
     assert refused["retry_in_seconds"] is not None
     assert plane.phase("dep_1") == "running"
     assert len(agent.engines()) == 1
+    former, following = plane.host_key, f"tgh_hst_1_1_{'0' * 64}"
+    plane.host_keys = [following, former]
+    syncs = len(plane.syncs)
+    until(lambda: len(plane.syncs) > syncs + 2)
+    assert plane.used_key == former  # another key that could not be kept would lock the host out
     resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (most, most))
+    until(lambda: plane.used_key == following)
     plane.want("dep_2", host.spec(model, context_length=256))
     plane.becomes("dep_2", "running")
 

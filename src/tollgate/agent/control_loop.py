@@ -90,12 +90,14 @@ class ControlLoop:
         self._results: dict[str, dict[str, Any]] = {}
         self._performing: dict[str, asyncio.Task[None]] = {}
         self._failed_syncs = 0
+        self._is_woken = False
         self.poll_seconds = 10.0
 
     async def keep(self) -> None:
         """Sync after sync, until it is cancelled."""
         while True:
             self._supervisor.changed.clear()
+            self._is_woken = False
             pause = await self.sync()
             await asyncio.sleep(LEAST_PAUSE)
             with contextlib.suppress(TimeoutError):
@@ -105,13 +107,13 @@ class ControlLoop:
     async def _changed(self) -> None:
         """While the control plane is away, changes are no reason to ask it more often."""
         await self._supervisor.changed.wait()
-        while self._failed_syncs:
+        while self._failed_syncs and not self._is_woken:
             self._supervisor.changed.clear()
             await self._supervisor.changed.wait()
 
     def wake(self) -> None:
         """The control plane has called: it is there, and something is wanted."""
-        self._failed_syncs = 0
+        self._is_woken = True
         self._supervisor.changed.set()
 
     async def sync(self) -> float:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tollgate.agent.data_directory import DataDirectory
+from tollgate.process import logs
 
 IDENTITY: Final = "identity.json"
+
+log = logs.source("application")
 
 
 class HostKeys:
@@ -30,12 +33,16 @@ class HostKeys:
         return any(hmac.compare_digest(authorization, b"Bearer " + key.encode()) for key in self.all)
 
     def take(self, keys: Sequence[str]) -> bool:
-        """Whether they are others than before. They are on disk before they count; a server that tells none has not
-        changed them."""
+        """Whether they are others than before. They are on disk before they count, and are told again with the next
+        sync. A server that tells none has not changed them."""
         if not keys or list(keys) == self.all:
             return False
-        self._identity = {**self._identity, "host_key": keys[0], "further_keys": list(keys[1:])}
-        self._directory.write(IDENTITY, self._identity)
-        self.all[:] = keys
+        identity = {**self._identity, "host_key": keys[0], "further_keys": list(keys[1:])}
+        try:
+            self._directory.write(IDENTITY, identity)
+        except OSError as error:
+            log.error("state_not_written", error=error.strerror)
+            return False
+        self._identity, self.all[:] = identity, keys
         self._conceal(self.all)
         return True
