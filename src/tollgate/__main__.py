@@ -460,11 +460,16 @@ def demo(chosen: Settings, options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _agent_beside() -> Iterator[None]:
-    """An agent on this machine. It waits for the server, and ends its engines when the server has ended."""
-    agent = subprocess.Popen([sys.executable, "-m", "tollgate", AGENT, LOCAL], start_new_session=True)
+    """An agent on this machine. It waits for the server, and ends with its engines when the server has ended. However
+    that ends: its standard input is a pipe which nobody writes to, and which ends with this process."""
+    lifeline, held = os.pipe()
+    command = [sys.executable, "-m", "tollgate", AGENT, LOCAL, "--until-stdin-ends"]
+    agent = subprocess.Popen(command, stdin=lifeline, start_new_session=True)
+    os.close(lifeline)
     try:
         yield
     finally:
+        os.close(held)
         agent.terminate()
         agent.wait()
 

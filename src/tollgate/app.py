@@ -373,7 +373,7 @@ def _of_people(chosen: Settings, rooms: Rooms, clock: Monotonic, host: str) -> l
             checkup=rooms.checkup,
             account=rooms.account,
             completion_cache=rooms.cache,
-            tasks=Tasks(rooms.database, rooms.ingress.ask),
+            tasks=Tasks(rooms.database, rooms.ingress),
             channels=Channels(vault, guard, rooms.deliveries, "admin"),
             host=host,
             reconciler=reconciler(chosen, rooms.database, rooms.http),
@@ -401,7 +401,8 @@ def _of_agents(chosen: Settings, rooms: Rooms) -> list[APIRouter]:
 
     vault = Vault(chosen.vault_keys)
     reread = rooms.catalogs["live"].reread
-    return [fleet.router(AgentGate(chosen.agent_key), rooms.database, rooms.gate.digests, vault.open, reread)]
+    gate = AgentGate(chosen.agent_keys, chosen.trusted_proxy)
+    return [fleet.router(gate, rooms.database, rooms.gate.digests, vault.open, reread)]
 
 
 def traceable(chosen: Settings, environ: Mapping[str, str]) -> Traceable:
@@ -539,5 +540,9 @@ def _catalogs(chosen: Settings, http: Http, door: Door, clock: Monotonic) -> dic
 def _own_secrets(chosen: Settings) -> dict[str, str]:
     """Takes precedence over the environment, since settings may come from a file."""
     key = chosen.openrouter_api_key
-    given = {"OPENROUTER_API_KEY": key, key_variables.OF_HOSTS: chosen.agent_key}
-    return {"SANDBOX_API_KEY": "sandbox"} | {name: value.get_secret_value() for name, value in given.items() if value}
+    own = {"SANDBOX_API_KEY": "sandbox"}
+    if key:
+        own["OPENROUTER_API_KEY"] = key.get_secret_value()
+    if chosen.agent_keys:  # during a rotation all agents have the former one still
+        own[key_variables.OF_HOSTS] = chosen.agent_keys[-1]
+    return own

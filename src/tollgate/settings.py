@@ -293,8 +293,14 @@ class Settings(BaseModel):
         None,
         alias="AGENT_KEY",
         description="The secret that the keys of hosts are made from, at least 32 characters, such as from "
-        "`openssl rand -hex 32`. Without it, there are no hosts. If it changes, each host must be enrolled again. "
+        "`openssl rand -hex 32`. Without it, there are no hosts. If it is lost, each host must be enrolled again. "
         "`make up` makes one.",
+    )
+    agent_key_previous: SecretStr | None = Field(
+        None,
+        alias="AGENT_KEY_PREVIOUS",
+        description="The former AGENT_KEY, during a rotation. Keys of hosts that are made from it still work, and each "
+        "agent gets its next key with its next sync. Paid calls are sent with the former ones until it is removed.",
     )
 
     openrouter_api_key: SecretStr | None = Field(
@@ -543,7 +549,7 @@ class Settings(BaseModel):
             raise ValueError("this is not a publishable key (sb_publishable_… or anon); every visitor would get it")
         return value
 
-    @field_validator("key_pepper", "key_pepper_previous", "agent_key")
+    @field_validator("key_pepper", "key_pepper_previous", "agent_key", "agent_key_previous")
     @classmethod
     def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
         if value and len(value.get_secret_value()) < SHORTEST_PEPPER:
@@ -613,6 +619,10 @@ class Settings(BaseModel):
             wrong.append("HOLD_TTL_SECONDS: must be longer than UPSTREAM_TIMEOUT_SECONDS")
         if self.key_pepper == self.key_pepper_previous:
             wrong.append("KEY_PEPPER_PREVIOUS: is the same as KEY_PEPPER")
+        if self.agent_key_previous and not self.agent_key:
+            wrong.append("AGENT_KEY: is missing; AGENT_KEY_PREVIOUS needs it")
+        if self.agent_key and self.agent_key == self.agent_key_previous:
+            wrong.append("AGENT_KEY_PREVIOUS: is the same as AGENT_KEY")
         if self.vault_key_previous and not self.vault_key:
             wrong.append("VAULT_KEY: is missing; VAULT_KEY_PREVIOUS needs it")
         if len(set(self.vault_keys)) < len(self.vault_keys):
@@ -694,6 +704,12 @@ class Settings(BaseModel):
         """The active peppers, newest first."""
         both = (self.key_pepper, self.key_pepper_previous)
         return tuple(pepper.get_secret_value() for pepper in both if pepper)
+
+    @property
+    def agent_keys(self) -> tuple[str, ...]:
+        """What the keys of hosts are made from, newest first."""
+        both = (self.agent_key, self.agent_key_previous)
+        return tuple(key.get_secret_value() for key in both if key)
 
     @property
     def vault_keys(self) -> tuple[bytes, ...]:

@@ -1735,6 +1735,7 @@ create table tollgate.deployments (
   load_seconds tollgate.load_seconds not null default 60,
   hub_token tollgate.name_of_secret,
   token_sent_for integer,
+  asked_by text,
   archived_at timestamptz,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
@@ -1747,6 +1748,7 @@ comment on column tollgate.deployments.spec is 'As it was edited last. generatio
 comment on column tollgate.deployments.pricing is 'As routes have it. Without a price the model runs and is offered to nobody.';
 comment on column tollgate.deployments.hub_token is 'The name of a token of Hugging Face in the vault. The host gets it while it downloads, and at no other time.';
 comment on column tollgate.deployments.token_sent_for is 'The generation that the host got the token for last, so that the audit trail has it once.';
+comment on column tollgate.deployments.asked_by is 'Who said last what is wanted: the id of a user, or the name of a command.';
 
 alter table tollgate.deployments enable row level security;
 
@@ -1777,6 +1779,28 @@ comment on column tollgate.observations.log_tail is 'The end of the log of the l
 alter table tollgate.observations enable row level security;
 
 
+create table tollgate.phase_changes (
+  id text primary key default tollgate.new_id('phc') check (id ~ '^phc_[a-z0-9]{1,64}$'),
+  deployment_id text not null references tollgate.deployments (id) on delete cascade,
+  incarnation text not null,
+  number bigint not null,
+  before tollgate.phase not null,
+  phase tollgate.phase not null,
+  why text not null check (length(why) <= 4000),
+  asked_by text,
+  changed_at timestamptz not null,
+  unique (deployment_id, incarnation, number)
+);
+
+create index phase_changes_deployment_id on tollgate.phase_changes (deployment_id, changed_at);
+
+comment on table tollgate.phase_changes is 'The last 200 changes of the phase of a deployment, as its agent told them.';
+comment on column tollgate.phase_changes.number is 'Which change of the incarnation it is: one that is told again is no other.';
+comment on column tollgate.phase_changes.asked_by is 'The operator who wanted it; null where the host did it by itself.';
+
+alter table tollgate.phase_changes enable row level security;
+
+
 create table tollgate.host_samples (
   host_id text not null references tollgate.hosts (id) on delete cascade,
   sampled_at timestamptz not null default now(),
@@ -1795,7 +1819,7 @@ create table tollgate.tasks (
   id text primary key default tollgate.new_id('tsk') check (id ~ '^tsk_[a-z0-9]{1,64}$'),
   host_id text not null references tollgate.hosts (id) on delete cascade,
   kind text not null check (kind in (
-    'local_folders', 'inspect_folder', 'logs', 'test', 'delete_files', 'hub_config'
+    'local_folders', 'inspect_folder', 'facts', 'logs', 'test', 'delete_files', 'hub_config'
   )),
   arguments jsonb not null,
   state text not null default 'waiting' check (state in ('waiting', 'done', 'failed')),
@@ -10821,257 +10845,6 @@ comment on function tollgate.grant_of(tollgate.admitted, text, tollgate.wallet, 
   'The answer to an admitted request. `byok` has the org''s own keys for the call, null where it has none: `only` if no other may be used. `limits` is null where neither org nor key has any; `caches` is the setting of the key or its org. As json, which is half as expensive to build as jsonb.';
 
 
--- schemas/12_fleet/agents.sql
-
--- What agents send: the enrolment, and the sync.
-
-create function tollgate.host_of_key(host_id text, key_generation integer) returns tollgate.hosts
-language plpgsql
-set search_path = ''
-as $$
-declare
-  h tollgate.hosts;
-begin
-  select o.* into h from tollgate.hosts o where o.id = host_of_key.host_id for no key update;
-  if not found or h.key_generation <> host_of_key.key_generation then
-    perform tollgate.refuse(401, 'host_key_invalid');
-  elsif h.state = 'retired' then
-    perform tollgate.refuse(403, 'host_retired');
-  end if;
-  return h;
-end
-$$;
-
-comment on function tollgate.host_of_key(text, integer) is
-  'The host that a key is of. The server has checked the key against AGENT_KEY. Refuses: host_key_invalid (unknown, or rotated since), host_retired. Locks the host.';
-
-
-create function tollgate.agent_of(h tollgate.hosts) returns tollgate.caller
-language plpgsql
-immutable
-set search_path = ''
-as $$
-declare
-  actor tollgate.caller;
-begin
-  actor.kind := 'system';
-  actor.name := 'agent of ' || h.id;
-  return actor;
-end
-$$;
-
-comment on function tollgate.agent_of(tollgate.hosts) is 'The agent of a host, as an actor.';
-
-
-create function tollgate.put_enrolment(h tollgate.hosts, digest text) returns jsonb
-language sql
-set search_path = ''
-as $$
-  delete from tollgate.enrolments e where e.host_id = h.id;
-  insert into tollgate.enrolments (digest, host_id, expires_at)
-  values (decode(put_enrolment.digest, 'hex'), h.id, now() + interval '1 hour')
-  returning jsonb_build_object('expires_at', tollgate.utc(expires_at))
-$$;
-
-comment on function tollgate.put_enrolment(tollgate.hosts, text) is
-  'Stores the enrolment of a host that the calling function has locked. Earlier ones end.';
-
-
-create function public.tollgate_enrol(digests jsonb, agent jsonb) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  wanted text;
-  h tollgate.hosts;
-begin
-  select e.host_id into wanted from tollgate.enrolments e
-  where e.digest in (select decode(d, 'hex') from jsonb_array_elements_text(digests) d);
-  select o.* into h from tollgate.hosts o where o.id = wanted for no key update;
-  update tollgate.enrolments e set used_at = clock_timestamp()
-  where e.digest in (select decode(d, 'hex') from jsonb_array_elements_text(digests) d)
-    and e.used_at is null and e.expires_at > clock_timestamp();
-  if not found or h.state = 'retired' then
-    perform tollgate.refuse(401, 'enrolment_invalid');
-  end if;
-  h := tollgate.with_next_key(h);
-  update tollgate.hosts o set
-    enrolled_at = now(), agent_version = agent ->> 'agent_version', capabilities = agent -> 'capabilities',
-    reported_ingress_url = agent ->> 'ingress_url'
-  where o.id = h.id returning o.* into h;
-  perform tollgate.offer_all(h);
-  perform tollgate.record(tollgate.agent_of(h), 'host.enrolled', null, h.id, jsonb_build_object(
-    'agent_version', h.agent_version, 'ingress_url', h.reported_ingress_url
-  ));
-  return jsonb_build_object('host_id', h.id, 'key_generation', h.key_generation);
-end
-$$;
-
-comment on function public.tollgate_enrol(jsonb, jsonb) is
-  'Makes the sender the agent of the host of an enrolment, once: of two at the same time one is refused. The key that the host had before ends. `digests` are those of the token, one for each active pepper. Refuses: enrolment_invalid (unknown, used, or older than an hour). Locks the host, then the enrolment.';
-
-select tollgate.expose('public.tollgate_enrol(jsonb, jsonb)');
-
-
-create function tollgate.with_lease(h tollgate.hosts, report jsonb) returns tollgate.hosts
-language plpgsql
-set search_path = ''
-as $$
-declare
-  left_seconds constant numeric := extract(epoch from h.lease_until - clock_timestamp());
-  made tollgate.hosts;
-begin
-  if h.incarnation <> report ->> 'incarnation' and left_seconds > 0 then
-    perform tollgate.refuse(409, 'host_busy', jsonb_build_object(
-      'host_id', h.id, 'retry_after_seconds', ceil(left_seconds)
-    ));
-  end if;
-  update tollgate.hosts o set
-    incarnation = report ->> 'incarnation',
-    seq = case when o.incarnation = report ->> 'incarnation' then greatest(o.seq, (report ->> 'seq')::bigint)
-      else (report ->> 'seq')::bigint end,
-    lease_until = clock_timestamp() + interval '45 seconds',
-    last_seen_at = clock_timestamp(),
-    agent_version = report ->> 'agent_version',
-    reported_ingress_url = report ->> 'ingress_url',
-    capabilities = coalesce(nullif(report -> 'capabilities', 'null'), o.capabilities)
-  where o.id = h.id returning o.* into made;
-  return made;
-end
-$$;
-
-comment on function tollgate.with_lease(tollgate.hosts, jsonb) is
-  'The host, leased to the incarnation of this report for 45 seconds by the clock of the database. Refuses: host_busy (another incarnation has the lease; nothing changes). The host must be locked.';
-
-
-create function tollgate.observe(h tollgate.hosts, report jsonb) returns void
-language sql
-set search_path = ''
-as $$
-  insert into tollgate.observations as o (
-    deployment_id, generation, phase, ready, failures, retry_at, detail, diagnosis, progress, measured, facts, log_tail,
-    last_started_at, last_stopped_at
-  )
-  select d.id, s.generation, s.phase, s.ready, s.failures, now() + make_interval(secs => s.retry_in_seconds), s.detail,
-    s.diagnosis, s.progress, s.measured, s.facts, s.log_tail,
-    case when s.phase = 'running' then now() end, case when s.phase = 'stopped' then now() end
-  from jsonb_to_recordset(report -> 'observations') as s (
-    deployment_id text, generation integer, phase text, ready boolean, failures integer, retry_in_seconds double precision,
-    detail text, diagnosis jsonb, progress jsonb, measured jsonb, facts jsonb, log_tail text
-  )
-  join tollgate.deployments d on d.id = s.deployment_id and d.host_id = h.id
-  order by d.id
-  on conflict (deployment_id) do update set
-    generation = excluded.generation, phase = excluded.phase, ready = excluded.ready, failures = excluded.failures,
-    retry_at = excluded.retry_at, detail = excluded.detail, diagnosis = excluded.diagnosis, progress = excluded.progress,
-    measured = coalesce(excluded.measured, o.measured),
-    facts = coalesce(excluded.facts, case when o.generation = excluded.generation then o.facts end),
-    log_tail = coalesce(excluded.log_tail, o.log_tail),
-    phase_since = case when o.phase = excluded.phase then o.phase_since else now() end,
-    last_started_at = case when o.phase = excluded.phase then o.last_started_at
-      else coalesce(excluded.last_started_at, o.last_started_at) end,
-    last_stopped_at = case when o.phase = excluded.phase then o.last_stopped_at
-      else coalesce(excluded.last_stopped_at, o.last_stopped_at) end,
-    observed_at = now();
-
-  update tollgate.observations o set metrics = m.figures
-  from jsonb_array_elements(report -> 'metrics') m (figures), tollgate.deployments d
-  where d.id = m.figures ->> 'deployment_id' and d.host_id = h.id and o.deployment_id = d.id;
-
-  insert into tollgate.host_samples (host_id, sample)
-  select h.id, report -> 'sample'
-  where jsonb_typeof(report -> 'sample') = 'object' and not exists (
-    select from tollgate.host_samples s where s.host_id = h.id and s.sampled_at > now() - interval '30 seconds'
-  )
-  on conflict do nothing;
-
-  update tollgate.tasks t set state = r.status, result = r.result, error = r.error, ended_at = now()
-  from jsonb_to_recordset(report -> 'task_results') as r (task_id text, status text, result jsonb, error text)
-  where t.id = r.task_id and t.host_id = h.id and t.state = 'waiting'
-$$;
-
-comment on function tollgate.observe(tollgate.hosts, jsonb) is
-  'Stores what an agent reports of its own host; what it says of others is left out. The host must be locked. Locks the observations and tasks.';
-
-
-create function tollgate.desired_of(h tollgate.hosts) returns jsonb
-language sql
-stable
-set search_path = ''
-as $$
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'id', d.id, 'generation', d.applied_generation, 'wanted', d.wanted, 'spec', d.applied_spec,
-    'drain_seconds', d.drain_seconds, 'idle_seconds', d.idle_seconds,
-    'minimum_stay_seconds', d.minimum_stay_seconds, 'load_seconds', d.load_seconds
-  ) order by d.id), '[]')
-  from tollgate.deployments d where d.host_id = h.id and d.archived_at is null
-$$;
-
-comment on function tollgate.desired_of(tollgate.hosts) is 'All that should be on a host: what is not in the list should not be there.';
-
-
-create function tollgate.is_moving(h tollgate.hosts) returns boolean
-language sql
-stable
-set search_path = ''
-as $$
-  select exists (
-    select from tollgate.deployments d
-    left join tollgate.observations o on o.deployment_id = d.id
-    where d.host_id = h.id and d.archived_at is null and case
-      when o.phase is null then d.wanted <> 'stopped'
-      when o.phase in ('downloading', 'starting', 'loading', 'draining', 'stopping', 'unknown') then true
-      when o.phase = 'running' then d.wanted = 'stopped' or o.generation <> d.applied_generation
-      else d.wanted = 'running' and o.phase = 'stopped'
-    end
-  ) or exists (
-    select from tollgate.tasks t
-    where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
-  )
-$$;
-
-comment on function tollgate.is_moving(tollgate.hosts) is
-  'Whether something on a host is not yet as it should be, or a task waits, so that its agent should come again soon.';
-
-
-create function tollgate.tokens_of(h tollgate.hosts) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
-declare
-  sent record;
-  tokens jsonb := '{}';
-begin
-  for sent in
-    select d, s
-    from tollgate.deployments d
-    join tollgate.secrets s on s.kind = 'hf_token' and s.org_id is null and s.name = d.hub_token
-    left join tollgate.observations o on o.deployment_id = d.id
-    where d.host_id = h.id and d.archived_at is null and h.state = 'active' and d.wanted <> 'stopped'
-      and d.applied_spec #>> '{source,type}' = 'hub'
-      and (o.phase = 'downloading' or (
-        coalesce(o.phase, 'stopped') in ('stopped', 'failed')
-        and (o.facts is null or o.generation <> d.applied_generation)
-      ))
-    order by (d).id
-  loop
-    tokens := tokens || jsonb_build_object((sent.d).id, tollgate.secret_sealed(sent.s));
-    if (sent.d).token_sent_for is distinct from (sent.d).applied_generation then
-      update tollgate.deployments o set token_sent_for = o.applied_generation where o.id = (sent.d).id;
-      perform tollgate.record(tollgate.agent_of(h), 'secret.sent', null, (sent.s).id, jsonb_build_object(
-        'name', (sent.s).name, 'last_four', (sent.s).last_four, 'host_id', h.id, 'deployment_id', (sent.d).id
-      ));
-    end if;
-  end loop;
-  return tokens;
-end
-$$;
-
-comment on function tollgate.tokens_of(tollgate.hosts) is
-  'The tokens of Hugging Face, encrypted, for what the host downloads now or has to. The audit trail has each once for a generation. Locks the deployments that get one.';
-
-
 -- schemas/12_fleet/deployment_lists.sql
 
 -- Deployments: the end of one, and all of them.
@@ -11133,7 +10906,7 @@ begin
   );
   return jsonb_build_object(
     'caller', tollgate.identity(actor), 'id', d.id, 'files_preserved', not deletes_files, 'shares_files', shares_files,
-    'routes_changed', true
+    'routes_changed', true, 'waking', (select tollgate.waking(h) from tollgate.hosts h where h.id = d.host_id)
   );
 end
 $$;
@@ -11204,6 +10977,49 @@ comment on function public.tollgate_deployments(jsonb, jsonb, integer) is
 select tollgate.expose('public.tollgate_deployments(jsonb, jsonb, integer)');
 
 
+create function tollgate.phase_change_shown(c tollgate.phase_changes) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', c.id, 'before', c.before, 'phase', c.phase, 'why', c.why, 'asked_by', c.asked_by,
+    'changed_at', tollgate.utc(c.changed_at)
+  )
+$$;
+
+comment on function tollgate.phase_change_shown(tollgate.phase_changes) is 'A change of a phase as operators see it.';
+
+
+create function public.tollgate_phase_changes(caller jsonb, deployment_id text, filters jsonb, page_size integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  d constant tollgate.deployments := tollgate.deployment_of(deployment_id);
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.phase_changes',
+    'tollgate.phase_change_shown',
+    'true',
+    '{"changed_at": "e.changed_at"}',
+    'changed_at:desc',
+    filters,
+    page_size,
+    within => format('e.deployment_id = %L', d.id)
+  );
+end
+$$;
+
+comment on function public.tollgate_phase_changes(jsonb, text, jsonb, integer) is
+  'The last changes of the phase of a deployment, newest first. `filters`: cursor. For admins. Refuses: as recognise() and page(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_phase_changes(jsonb, text, jsonb, integer)');
+
+
 create function public.tollgate_deployment_metrics(caller jsonb) returns jsonb
 language plpgsql
 security definer
@@ -11258,7 +11074,7 @@ language sql
 stable
 set search_path = ''
 as $$
-  select to_jsonb(d) - 'applied_spec' - 'token_sent_for' || jsonb_build_object(
+  select to_jsonb(d) - 'applied_spec' - 'token_sent_for' - 'asked_by' || jsonb_build_object(
     'engine', d.spec -> 'engine',
     'kind', d.spec -> 'kind',
     'served_name', d.spec -> 'served_name',
@@ -11352,18 +11168,22 @@ declare
   h tollgate.hosts;
   routes_changed boolean;
 begin
+  if action <> 'deployment.changed' then
+    update tollgate.deployments o set asked_by = coalesce(actor.user_id, actor.name) where o.id = d.id;
+  end if;
   select o.* into h from tollgate.hosts o where o.id = d.host_id;
   perform tollgate.changed_desire(h);
   routes_changed := tollgate.offer(d, h);
   perform tollgate.record(actor, action, null, d.id, details);
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d), 'routes_changed', routes_changed
+    'caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d), 'routes_changed', routes_changed,
+    'waking', tollgate.waking(h)
   );
 end
 $$;
 
 comment on function tollgate.settled_deployment(tollgate.caller, tollgate.deployments, text, jsonb) is
-  'What follows each change of a deployment: its host is to read the list again, its routes are made again, the change is recorded; and the answer. Locks its upstream and routes; the host must be locked.';
+  'What follows each change of a deployment: who asked for it is noted, its host is to read the list again, its routes are made again, the change is recorded; and the answer. Locks its upstream and routes; the host must be locked.';
 
 
 create function tollgate.without_environment(given jsonb) returns jsonb
@@ -11494,6 +11314,145 @@ comment on function public.tollgate_set_wanted(jsonb, text, text, boolean) is
 select tollgate.expose('public.tollgate_set_wanted(jsonb, text, text, boolean)');
 
 
+-- schemas/12_fleet/enrolments.sql
+
+-- Enrolments, as operators create them.
+
+create function tollgate.put_enrolment(h tollgate.hosts, digest text) returns jsonb
+language sql
+set search_path = ''
+as $$
+  delete from tollgate.enrolments e where e.host_id = h.id;
+  insert into tollgate.enrolments (digest, host_id, expires_at)
+  values (decode(put_enrolment.digest, 'hex'), h.id, now() + interval '1 hour')
+  returning jsonb_build_object('expires_at', tollgate.utc(expires_at))
+$$;
+
+comment on function tollgate.put_enrolment(tollgate.hosts, text) is
+  'Stores the enrolment of a host that the calling function has locked. Earlier ones end.';
+
+
+create function public.tollgate_new_enrolment(caller jsonb, host_id text, digest text, rotate boolean) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  h tollgate.hosts := tollgate.locked_host(host_id);
+begin
+  perform tollgate.refuse_retired(h);
+  if rotate then
+    h := tollgate.with_next_key(h);
+  end if;
+  perform tollgate.record(
+    actor, case when rotate then 'host.rotated' else 'enrolment.created' end, null, h.id
+  );
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor),
+    'host', tollgate.host_shown(h),
+    'enrolment', tollgate.put_enrolment(h, digest)
+  );
+end
+$$;
+
+comment on function public.tollgate_new_enrolment(jsonb, text, text, boolean) is
+  'Stores another enrolment of a host, in the place of earlier ones. With `rotate`, the key of the host ends at once; otherwise when the enrolment is used. For admins. Refuses: as recognise(), not_found, conflict (host_retired). Locks the host, then its upstreams.';
+
+select tollgate.expose('public.tollgate_new_enrolment(jsonb, text, text, boolean)');
+
+
+-- schemas/12_fleet/host_lists.sql
+
+-- Hosts: the end of one, and all of them.
+
+create function public.tollgate_delete_host(caller jsonb, host_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  h constant tollgate.hosts := tollgate.locked_host(host_id);
+  wanted constant text[] := array(
+    select d.id from tollgate.deployments d where d.host_id = h.id and d.wanted <> 'stopped' order by d.id limit 10
+  );
+  models integer;
+begin
+  if cardinality(wanted) > 0 then
+    perform tollgate.refuse(409, 'conflict', jsonb_build_object(
+      'reason', 'host_still_wanted', 'kind', 'host', 'id', h.id, 'deployment_ids', to_jsonb(wanted)
+    ));
+  end if;
+  perform tollgate.withdraw(d) from tollgate.deployments d where d.host_id = h.id;
+  delete from tollgate.deployments d where d.host_id = h.id;
+  get diagnostics models = row_count;
+  delete from tollgate.hosts o where o.id = h.id;
+  perform tollgate.record(actor, 'host.deleted', null, h.id, jsonb_build_object(
+    'name', h.name, 'state', h.state, 'labels', h.labels, 'ingress_url', tollgate.ingress_of(h), 'models', models
+  ));
+  return jsonb_build_object(
+    'caller', tollgate.identity(actor), 'id', h.id, 'models', models, 'routes_changed', models > 0
+  );
+end
+$$;
+
+comment on function public.tollgate_delete_host(jsonb, text) is
+  'Deletes a host with its deployments, their upstreams and routes, its enrolments, tasks and samples. Requests and audit events keep their ids. For admins. Refuses: as recognise(), not_found, conflict (host_still_wanted). Locks the host, its deployments, upstreams and routes.';
+
+select tollgate.expose('public.tollgate_delete_host(jsonb, text)');
+
+
+create function public.tollgate_host(caller jsonb, host_id text) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  wanted constant text := tollgate.host_named(host_id);
+  h tollgate.hosts;
+begin
+  select o.* into h from tollgate.hosts o where o.id = wanted;
+  if not found then
+    perform tollgate.refuse_missing('host', wanted);
+  end if;
+  return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(h));
+end
+$$;
+
+comment on function public.tollgate_host(jsonb, text) is
+  'The host of this id, or the only one. For admins. Refuses: as recognise() and host_named(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_host(jsonb, text)');
+
+
+create function public.tollgate_hosts(caller jsonb, filters jsonb, page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.hosts',
+    'tollgate.host_shown',
+    '$1 ->> ''state'' is null or e.state = $1 ->> ''state''',
+    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
+    coalesce(filters ->> 'sort', 'created_at:desc'),
+    filters,
+    page_size
+  );
+end
+$$;
+
+comment on function public.tollgate_hosts(jsonb, jsonb, integer) is
+  'Hosts. `filters`: state, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
+
+select tollgate.expose('public.tollgate_hosts(jsonb, jsonb, integer)');
+
+
 -- schemas/12_fleet/hosts.sql
 
 -- Hosts, as operators manage them.
@@ -11521,6 +11480,19 @@ as $$
 $$;
 
 comment on function tollgate.ingress_of(tollgate.hosts) is 'Where the ingress of a host is; null where nobody said.';
+
+
+create function tollgate.waking(h tollgate.hosts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object('host_id', h.id, 'ingress_url', tollgate.ingress_of(h), 'key_generation', h.key_generation)
+  where tollgate.is_seen(h) and tollgate.ingress_of(h) is not null
+$$;
+
+comment on function tollgate.waking(tollgate.hosts) is
+  'How the server wakes the agent of a host, so that it syncs now; null where that would be in vain.';
 
 
 create function tollgate.host_shown(h tollgate.hosts) returns jsonb
@@ -11695,7 +11667,8 @@ begin
       null, h.id);
   end if;
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed,
+    'waking', tollgate.waking(h)
   );
 end
 $$;
@@ -11704,86 +11677,6 @@ comment on function public.tollgate_set_host_state(jsonb, text, text) is
   'Makes a host active, cordoned or retired. Its routes follow at once. A retired host stays retired, and its key opens nothing. For admins. Refuses: as recognise(), not_found, conflict (host_retired). Locks the host, then its upstreams and routes.';
 
 select tollgate.expose('public.tollgate_set_host_state(jsonb, text, text)');
-
-
-create function public.tollgate_new_enrolment(caller jsonb, host_id text, digest text, rotate boolean) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-  h tollgate.hosts := tollgate.locked_host(host_id);
-begin
-  perform tollgate.refuse_retired(h);
-  if rotate then
-    h := tollgate.with_next_key(h);
-  end if;
-  perform tollgate.record(
-    actor, case when rotate then 'host.rotated' else 'enrolment.created' end, null, h.id
-  );
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'host', tollgate.host_shown(h),
-    'enrolment', tollgate.put_enrolment(h, digest)
-  );
-end
-$$;
-
-comment on function public.tollgate_new_enrolment(jsonb, text, text, boolean) is
-  'Stores another enrolment of a host, in the place of earlier ones. With `rotate`, the key of the host ends at once; otherwise when the enrolment is used. For admins. Refuses: as recognise(), not_found, conflict (host_retired). Locks the host, then its upstreams.';
-
-select tollgate.expose('public.tollgate_new_enrolment(jsonb, text, text, boolean)');
-
-
-create function public.tollgate_host(caller jsonb, host_id text) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-  wanted constant text := tollgate.host_named(host_id);
-  h tollgate.hosts;
-begin
-  select o.* into h from tollgate.hosts o where o.id = wanted;
-  if not found then
-    perform tollgate.refuse_missing('host', wanted);
-  end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(h));
-end
-$$;
-
-comment on function public.tollgate_host(jsonb, text) is
-  'The host of this id, or the only one. For admins. Refuses: as recognise() and host_named(), not_found. Locks nothing.';
-
-select tollgate.expose('public.tollgate_host(jsonb, text)');
-
-
-create function public.tollgate_hosts(caller jsonb, filters jsonb, page_size integer) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
-    'tollgate.hosts',
-    'tollgate.host_shown',
-    '$1 ->> ''state'' is null or e.state = $1 ->> ''state''',
-    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
-    coalesce(filters ->> 'sort', 'created_at:desc'),
-    filters,
-    page_size
-  );
-end
-$$;
-
-comment on function public.tollgate_hosts(jsonb, jsonb, integer) is
-  'Hosts. `filters`: state, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
-
-select tollgate.expose('public.tollgate_hosts(jsonb, jsonb, integer)');
 
 
 -- schemas/12_fleet/offers.sql
@@ -11972,72 +11865,9 @@ comment on function tollgate.changed_desire(tollgate.hosts) is
   'Notes that what should run on a host has changed. The host must be locked.';
 
 
--- schemas/12_fleet/sync.sql
+-- schemas/12_fleet/tasks.sql
 
--- The sync of an agent, and the tasks that it takes.
-
-create function public.tollgate_sync(host_id text, key_generation integer, report jsonb) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  was constant tollgate.hosts := tollgate.host_of_key(host_id, key_generation);
-  h constant tollgate.hosts := tollgate.with_lease(was, report);
-  routes_changed boolean := false;
-begin
-  if was.incarnation is distinct from h.incarnation or (report ->> 'seq')::bigint > was.seq then
-    perform tollgate.observe(h, report);
-    routes_changed := tollgate.offer_all(h);
-  end if;
-  return jsonb_build_object(
-    'desired_version', h.desired_version,
-    'deployments',
-      case when (report ->> 'known_version')::bigint = h.desired_version then null else tollgate.desired_of(h) end,
-    'host', jsonb_build_object('state', h.state, 'base_dir', h.base_dir),
-    'tasks', coalesce((
-      select jsonb_agg(jsonb_build_object('id', t.id, 'kind', t.kind, 'arguments', t.arguments) order by t.created_at, t.id)
-      from tollgate.tasks t
-      where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
-    ), '[]'),
-    'hub_tokens', tollgate.tokens_of(h),
-    'poll_seconds', case when tollgate.is_moving(h) then 2 else 10 end,
-    'routes_changed', routes_changed
-  );
-end
-$$;
-
-comment on function public.tollgate_sync(text, integer, jsonb) is
-  'Takes what an agent reports of its host, makes the routes of it, and answers what should be there: all of it, unless the agent knows this version. A report with a number that was counted before changes nothing and is answered all the same. Refuses: as host_of_key() and with_lease(). Locks the host, then its observations, tasks, upstreams and routes.';
-
-select tollgate.expose('public.tollgate_sync(text, integer, jsonb)');
-
-
-create function public.tollgate_end_task(host_id text, key_generation integer, task_id text, outcome jsonb) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  h constant tollgate.hosts := tollgate.host_of_key(host_id, key_generation);
-  ended tollgate.tasks;
-begin
-  update tollgate.tasks t set
-    state = outcome ->> 'status', result = outcome -> 'result', error = outcome ->> 'error', ended_at = now()
-  where t.id = tollgate_end_task.task_id and t.host_id = h.id and t.state = 'waiting';
-  select t.* into ended from tollgate.tasks t where t.id = tollgate_end_task.task_id and t.host_id = h.id;
-  if not found then
-    perform tollgate.refuse_missing('task', task_id);
-  end if;
-  return jsonb_build_object('id', ended.id, 'state', ended.state);
-end
-$$;
-
-comment on function public.tollgate_end_task(text, integer, text, jsonb) is
-  'Stores the result of a task, unless it has one. Refuses: as host_of_key(), not_found (also a task of another host). Locks the host and the task.';
-
-select tollgate.expose('public.tollgate_end_task(text, integer, text, jsonb)');
-
+-- Tasks: what a host is asked to do once.
 
 create function public.tollgate_create_task(caller jsonb, host_id text, deployment_id text, kind text, arguments jsonb)
 returns jsonb
@@ -12103,40 +11933,6 @@ comment on function public.tollgate_task(jsonb, text) is
   'What has become of a task. For admins. Refuses: as recognise(), not_found. Locks nothing.';
 
 select tollgate.expose('public.tollgate_task(jsonb, text)');
-
-
-create function public.tollgate_keep_fleet(page_size integer) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  dropped bigint;
-begin
-  update tollgate.tasks t set state = 'failed', error = 'The host did not answer within a minute.', ended_at = now()
-  where t.id in (
-    select o.id from tollgate.tasks o
-    where o.state = 'waiting' and o.created_at < now() - interval '1 minute'
-    order by o.created_at limit page_size for update skip locked
-  );
-  delete from tollgate.tasks t where t.id in (
-    select o.id from tollgate.tasks o where o.created_at < now() - interval '24 hours' and o.state <> 'waiting'
-    order by o.created_at limit page_size for update skip locked
-  );
-  delete from tollgate.enrolments e where e.expires_at < now() - interval '24 hours';
-  delete from tollgate.host_samples s where (s.host_id, s.sampled_at) in (
-    select o.host_id, o.sampled_at from tollgate.host_samples o where o.sampled_at < now() - interval '24 hours'
-    order by o.sampled_at limit page_size for update skip locked
-  );
-  get diagnostics dropped = row_count;
-  return jsonb_build_object('samples', dropped, 'more', dropped >= page_size);
-end
-$$;
-
-comment on function public.tollgate_keep_fleet(integer) is
-  'Ends tasks that nobody took within a minute, and deletes enrolments, ended tasks and samples that are older than a day; called again while it answers "more". Refuses nothing. Skips rows that are locked.';
-
-select tollgate.expose('public.tollgate_keep_fleet(integer)');
 
 
 -- schemas/12_sweeper/retention.sql
@@ -12347,6 +12143,383 @@ begin
   end if;
 end
 $$;
+
+
+-- schemas/13_agents/agents.sql
+
+-- Agents: their enrolment, their keys, and the lease of their host.
+
+create function tollgate.host_of_key(host_id text, key_generation integer) returns tollgate.hosts
+language plpgsql
+set search_path = ''
+as $$
+declare
+  h tollgate.hosts;
+begin
+  select o.* into h from tollgate.hosts o where o.id = host_of_key.host_id for no key update;
+  if not found or h.key_generation <> host_of_key.key_generation then
+    perform tollgate.refuse(401, 'host_key_invalid');
+  elsif h.state = 'retired' then
+    perform tollgate.refuse(403, 'host_retired');
+  end if;
+  return h;
+end
+$$;
+
+comment on function tollgate.host_of_key(text, integer) is
+  'The host that a key is of. The server has checked the key against AGENT_KEY. Refuses: host_key_invalid (unknown, or rotated since), host_retired. Locks the host.';
+
+
+create function tollgate.agent_of(h tollgate.hosts) returns tollgate.caller
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  actor tollgate.caller;
+begin
+  actor.kind := 'system';
+  actor.name := 'agent of ' || h.id;
+  return actor;
+end
+$$;
+
+comment on function tollgate.agent_of(tollgate.hosts) is 'The agent of a host, as an actor.';
+
+
+create function public.tollgate_enrol(digests jsonb, agent jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  wanted text;
+  h tollgate.hosts;
+begin
+  select e.host_id into wanted from tollgate.enrolments e
+  where e.digest in (select decode(d, 'hex') from jsonb_array_elements_text(digests) d);
+  select o.* into h from tollgate.hosts o where o.id = wanted for no key update;
+  update tollgate.enrolments e set used_at = clock_timestamp()
+  where e.digest in (select decode(d, 'hex') from jsonb_array_elements_text(digests) d)
+    and e.used_at is null and e.expires_at > clock_timestamp();
+  if not found or h.state = 'retired' then
+    perform tollgate.refuse(401, 'enrolment_invalid');
+  end if;
+  h := tollgate.with_next_key(h);
+  update tollgate.hosts o set
+    enrolled_at = now(), agent_version = agent ->> 'agent_version', capabilities = agent -> 'capabilities',
+    reported_ingress_url = agent ->> 'ingress_url'
+  where o.id = h.id returning o.* into h;
+  perform tollgate.offer_all(h);
+  perform tollgate.record(tollgate.agent_of(h), 'host.enrolled', null, h.id, jsonb_build_object(
+    'agent_version', h.agent_version, 'ingress_url', h.reported_ingress_url
+  ));
+  return jsonb_build_object('host_id', h.id, 'key_generation', h.key_generation);
+end
+$$;
+
+comment on function public.tollgate_enrol(jsonb, jsonb) is
+  'Makes the sender the agent of the host of an enrolment, once: of two at the same time one is refused. The key that the host had before ends. `digests` are those of the token, one for each active pepper. Refuses: enrolment_invalid (unknown, used, or older than an hour). Locks the host, then the enrolment.';
+
+select tollgate.expose('public.tollgate_enrol(jsonb, jsonb)');
+
+
+create function tollgate.with_lease(h tollgate.hosts, report jsonb) returns tollgate.hosts
+language plpgsql
+set search_path = ''
+as $$
+declare
+  left_seconds constant numeric := extract(epoch from h.lease_until - clock_timestamp());
+  made tollgate.hosts;
+begin
+  if h.incarnation <> report ->> 'incarnation' and left_seconds > 0 then
+    perform tollgate.refuse(409, 'host_busy', jsonb_build_object(
+      'host_id', h.id, 'retry_after_seconds', ceil(left_seconds)
+    ));
+  end if;
+  update tollgate.hosts o set
+    incarnation = report ->> 'incarnation',
+    seq = case when o.incarnation = report ->> 'incarnation' then greatest(o.seq, (report ->> 'seq')::bigint)
+      else (report ->> 'seq')::bigint end,
+    lease_until = clock_timestamp() + interval '45 seconds',
+    last_seen_at = clock_timestamp(),
+    agent_version = report ->> 'agent_version',
+    reported_ingress_url = report ->> 'ingress_url',
+    capabilities = coalesce(nullif(report -> 'capabilities', 'null'), o.capabilities)
+  where o.id = h.id returning o.* into made;
+  return made;
+end
+$$;
+
+comment on function tollgate.with_lease(tollgate.hosts, jsonb) is
+  'The host, leased to the incarnation of this report for 45 seconds by the clock of the database. Refuses: host_busy (another incarnation has the lease; nothing changes). The host must be locked.';
+
+
+-- schemas/13_agents/observations.sql
+
+-- What an agent reports of its own host.
+
+create function tollgate.note_phase_changes(h tollgate.hosts, report jsonb) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.phase_changes (
+    deployment_id, incarnation, number, before, phase, why, asked_by, changed_at
+  )
+  select d.id, h.incarnation, c.number, c.before, c.phase, c.why,
+    case when c.why in ('wanted', 'wanted again', 'unwanted', 'changed') then d.asked_by end,
+    now() - make_interval(secs => c.seconds_ago)
+  from jsonb_to_recordset(report -> 'observations') as s (deployment_id text, changes jsonb)
+  join tollgate.deployments d on d.id = s.deployment_id and d.host_id = h.id
+  cross join jsonb_to_recordset(s.changes) as c (
+    number bigint, before text, phase text, why text, seconds_ago double precision
+  )
+  order by d.id, c.number
+  on conflict do nothing;
+
+  delete from tollgate.phase_changes p where p.id in (
+    select o.id
+    from jsonb_to_recordset(report -> 'observations') as s (deployment_id text, changes jsonb)
+    join tollgate.deployments d on d.id = s.deployment_id and d.host_id = h.id
+    cross join lateral (
+      select c.id from tollgate.phase_changes c
+      where c.deployment_id = d.id order by c.changed_at desc, c.id desc offset 200
+    ) o
+    where s.changes <> '[]'
+  )
+$$;
+
+comment on function tollgate.note_phase_changes(tollgate.hosts, jsonb) is
+  'Stores the changes of phases that an agent reports, each once, and keeps the last 200 of a deployment. The host must be locked. Locks what it deletes.';
+
+
+create function tollgate.observe(h tollgate.hosts, report jsonb) returns void
+language sql
+set search_path = ''
+as $$
+  insert into tollgate.observations as o (
+    deployment_id, generation, phase, ready, failures, retry_at, detail, diagnosis, progress, measured, facts, log_tail,
+    last_started_at, last_stopped_at
+  )
+  select d.id, s.generation, s.phase, s.ready, s.failures, now() + make_interval(secs => s.retry_in_seconds), s.detail,
+    s.diagnosis, s.progress, s.measured, s.facts, s.log_tail,
+    case when s.phase = 'running' then now() end, case when s.phase = 'stopped' then now() end
+  from jsonb_to_recordset(report -> 'observations') as s (
+    deployment_id text, generation integer, phase text, ready boolean, failures integer, retry_in_seconds double precision,
+    detail text, diagnosis jsonb, progress jsonb, measured jsonb, facts jsonb, log_tail text
+  )
+  join tollgate.deployments d on d.id = s.deployment_id and d.host_id = h.id
+  order by d.id
+  on conflict (deployment_id) do update set
+    generation = excluded.generation, phase = excluded.phase, ready = excluded.ready, failures = excluded.failures,
+    retry_at = excluded.retry_at, detail = excluded.detail, diagnosis = excluded.diagnosis, progress = excluded.progress,
+    measured = coalesce(excluded.measured, o.measured),
+    facts = coalesce(excluded.facts, case when o.generation = excluded.generation then o.facts end),
+    log_tail = coalesce(excluded.log_tail, o.log_tail),
+    phase_since = case when o.phase = excluded.phase then o.phase_since else now() end,
+    last_started_at = case when o.phase = excluded.phase then o.last_started_at
+      else coalesce(excluded.last_started_at, o.last_started_at) end,
+    last_stopped_at = case when o.phase = excluded.phase then o.last_stopped_at
+      else coalesce(excluded.last_stopped_at, o.last_stopped_at) end,
+    observed_at = now();
+
+  update tollgate.observations o set metrics = m.figures
+  from jsonb_array_elements(report -> 'metrics') m (figures), tollgate.deployments d
+  where d.id = m.figures ->> 'deployment_id' and d.host_id = h.id and o.deployment_id = d.id;
+
+  insert into tollgate.host_samples (host_id, sample)
+  select h.id, report -> 'sample'
+  where jsonb_typeof(report -> 'sample') = 'object' and not exists (
+    select from tollgate.host_samples s where s.host_id = h.id and s.sampled_at > now() - interval '30 seconds'
+  )
+  on conflict do nothing;
+
+  update tollgate.tasks t set state = r.status, result = r.result, error = r.error, ended_at = now()
+  from jsonb_to_recordset(report -> 'task_results') as r (task_id text, status text, result jsonb, error text)
+  where t.id = r.task_id and t.host_id = h.id and t.state = 'waiting'
+$$;
+
+comment on function tollgate.observe(tollgate.hosts, jsonb) is
+  'Stores what an agent reports of its own host; what it says of others is left out. The host must be locked. Locks the observations and tasks.';
+
+
+-- schemas/13_agents/sync.sql
+
+-- The sync of an agent, the tasks that it ends, and what is dropped with time.
+
+create function tollgate.desired_of(h tollgate.hosts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'id', d.id, 'generation', d.applied_generation, 'wanted', d.wanted, 'spec', d.applied_spec,
+    'drain_seconds', d.drain_seconds, 'idle_seconds', d.idle_seconds,
+    'minimum_stay_seconds', d.minimum_stay_seconds, 'load_seconds', d.load_seconds
+  ) order by d.id), '[]')
+  from tollgate.deployments d where d.host_id = h.id and d.archived_at is null
+$$;
+
+comment on function tollgate.desired_of(tollgate.hosts) is 'All that should be on a host: what is not in the list should not be there.';
+
+
+create function tollgate.is_moving(h tollgate.hosts) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from tollgate.deployments d
+    left join tollgate.observations o on o.deployment_id = d.id
+    where d.host_id = h.id and d.archived_at is null and case
+      when o.phase is null then d.wanted <> 'stopped'
+      when o.phase in ('downloading', 'starting', 'loading', 'draining', 'stopping', 'unknown') then true
+      when o.phase = 'running' then d.wanted = 'stopped' or o.generation <> d.applied_generation
+      else d.wanted = 'running' and o.phase = 'stopped'
+    end
+  ) or exists (
+    select from tollgate.tasks t
+    where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
+  )
+$$;
+
+comment on function tollgate.is_moving(tollgate.hosts) is
+  'Whether something on a host is not yet as it should be, or a task waits, so that its agent should come again soon.';
+
+
+create function tollgate.tokens_of(h tollgate.hosts) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  sent record;
+  tokens jsonb := '{}';
+begin
+  for sent in
+    select d, s
+    from tollgate.deployments d
+    join tollgate.secrets s on s.kind = 'hf_token' and s.org_id is null and s.name = d.hub_token
+    left join tollgate.observations o on o.deployment_id = d.id
+    where d.host_id = h.id and d.archived_at is null and h.state = 'active' and d.wanted <> 'stopped'
+      and d.applied_spec #>> '{source,type}' = 'hub'
+      and (o.phase = 'downloading' or (
+        coalesce(o.phase, 'stopped') in ('stopped', 'failed')
+        and (o.facts is null or o.generation <> d.applied_generation)
+      ))
+    order by (d).id
+  loop
+    tokens := tokens || jsonb_build_object((sent.d).id, tollgate.secret_sealed(sent.s));
+    if (sent.d).token_sent_for is distinct from (sent.d).applied_generation then
+      update tollgate.deployments o set token_sent_for = o.applied_generation where o.id = (sent.d).id;
+      perform tollgate.record(tollgate.agent_of(h), 'secret.sent', null, (sent.s).id, jsonb_build_object(
+        'name', (sent.s).name, 'last_four', (sent.s).last_four, 'host_id', h.id, 'deployment_id', (sent.d).id
+      ));
+    end if;
+  end loop;
+  return tokens;
+end
+$$;
+
+comment on function tollgate.tokens_of(tollgate.hosts) is
+  'The tokens of Hugging Face, encrypted, for what the host downloads now or has to. The audit trail has each once for a generation. Locks the deployments that get one.';
+
+
+create function public.tollgate_sync(host_id text, key_generation integer, report jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  was constant tollgate.hosts := tollgate.host_of_key(host_id, key_generation);
+  h constant tollgate.hosts := tollgate.with_lease(was, report);
+  routes_changed boolean := false;
+begin
+  if was.incarnation is distinct from h.incarnation or (report ->> 'seq')::bigint > was.seq then
+    perform tollgate.observe(h, report);
+    perform tollgate.note_phase_changes(h, report);
+    routes_changed := tollgate.offer_all(h);
+  end if;
+  return jsonb_build_object(
+    'desired_version', h.desired_version,
+    'deployments',
+      case when (report ->> 'known_version')::bigint = h.desired_version then null else tollgate.desired_of(h) end,
+    'host', jsonb_build_object('state', h.state, 'base_dir', h.base_dir),
+    'tasks', coalesce((
+      select jsonb_agg(jsonb_build_object('id', t.id, 'kind', t.kind, 'arguments', t.arguments) order by t.created_at, t.id)
+      from tollgate.tasks t
+      where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
+    ), '[]'),
+    'hub_tokens', tollgate.tokens_of(h),
+    'poll_seconds', case when tollgate.is_moving(h) then 2 else 10 end,
+    'routes_changed', routes_changed
+  );
+end
+$$;
+
+comment on function public.tollgate_sync(text, integer, jsonb) is
+  'Takes what an agent reports of its host, makes the routes of it, and answers what should be there: all of it, unless the agent knows this version. A report with a number that was counted before changes nothing and is answered all the same. Refuses: as host_of_key() and with_lease(). Locks the host, then its observations, tasks, upstreams and routes.';
+
+select tollgate.expose('public.tollgate_sync(text, integer, jsonb)');
+
+
+create function public.tollgate_end_task(host_id text, key_generation integer, task_id text, outcome jsonb) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  h constant tollgate.hosts := tollgate.host_of_key(host_id, key_generation);
+  ended tollgate.tasks;
+begin
+  update tollgate.tasks t set
+    state = outcome ->> 'status', result = outcome -> 'result', error = outcome ->> 'error', ended_at = now()
+  where t.id = tollgate_end_task.task_id and t.host_id = h.id and t.state = 'waiting';
+  select t.* into ended from tollgate.tasks t where t.id = tollgate_end_task.task_id and t.host_id = h.id;
+  if not found then
+    perform tollgate.refuse_missing('task', task_id);
+  end if;
+  return jsonb_build_object('id', ended.id, 'state', ended.state);
+end
+$$;
+
+comment on function public.tollgate_end_task(text, integer, text, jsonb) is
+  'Stores the result of a task, unless it has one. Refuses: as host_of_key(), not_found (also a task of another host). Locks the host and the task.';
+
+select tollgate.expose('public.tollgate_end_task(text, integer, text, jsonb)');
+
+
+create function public.tollgate_keep_fleet(page_size integer) returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  dropped bigint;
+begin
+  update tollgate.tasks t set state = 'failed', error = 'The host did not answer within a minute.', ended_at = now()
+  where t.id in (
+    select o.id from tollgate.tasks o
+    where o.state = 'waiting' and o.created_at < now() - interval '1 minute'
+    order by o.created_at limit page_size for update skip locked
+  );
+  delete from tollgate.tasks t where t.id in (
+    select o.id from tollgate.tasks o where o.created_at < now() - interval '24 hours' and o.state <> 'waiting'
+    order by o.created_at limit page_size for update skip locked
+  );
+  delete from tollgate.enrolments e where e.expires_at < now() - interval '24 hours';
+  delete from tollgate.host_samples s where (s.host_id, s.sampled_at) in (
+    select o.host_id, o.sampled_at from tollgate.host_samples o where o.sampled_at < now() - interval '24 hours'
+    order by o.sampled_at limit page_size for update skip locked
+  );
+  get diagnostics dropped = row_count;
+  return jsonb_build_object('samples', dropped, 'more', dropped >= page_size);
+end
+$$;
+
+comment on function public.tollgate_keep_fleet(integer) is
+  'Ends tasks that nobody took within a minute, and deletes enrolments, ended tasks and samples that are older than a day; called again while it answers "more". Refuses nothing. Skips rows that are locked.';
+
+select tollgate.expose('public.tollgate_keep_fleet(integer)');
 
 
 -- schemas/13_books/audit.sql

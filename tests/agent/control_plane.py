@@ -15,7 +15,9 @@ PATIENCE_SECONDS = 50.0
 class ControlPlane:
     def __init__(self) -> None:
         self.tokens = {"enrol-me"}
-        self.host_key: str | None = None
+        self.host_keys: list[str] = []
+        """Those of its agent; the first is the newest."""
+        self.used_key: str | None = None
         self.version = 1
         self.deployments: dict[str, dict[str, Any]] = {}
         self.host = {"state": "active", "base_dir": None}
@@ -37,6 +39,10 @@ class ControlPlane:
         self._seq: dict[str, int] = {}
         self._lock = threading.Lock()
         self.address = ""
+
+    @property
+    def host_key(self) -> str:
+        return self.host_keys[0]
 
     # What an operator does
 
@@ -86,13 +92,14 @@ class ControlPlane:
         if body["token"] not in self.tokens:
             return 401, {"error": {"code": "enrolment_invalid", "message": "The token is unknown or used."}}
         self.tokens.remove(body["token"])
-        self.host_key = f"tgh_hst_1_1_{secrets.token_hex(32)}"
+        self.host_keys = [f"tgh_hst_1_1_{secrets.token_hex(32)}"]
         self.capabilities = body["capabilities"]
         return 201, {"host_id": "hst_1", "host_key": self.host_key, "poll_seconds": self.poll_seconds}
 
     def _sync(self, key: str | None, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        if key != self.host_key:
+        if key not in self.host_keys:
             return self._refuse(401, "host_key_invalid")
+        self.used_key = key
         if self.host["state"] == "retired":
             return self._refuse(403, "host_retired")
         incarnation, now = body["incarnation"], time.monotonic()
@@ -108,6 +115,7 @@ class ControlPlane:
             "deployments": list(self.deployments.values()) if changed else None,
             "host": self.host,
             "tasks": [task for task in self.tasks if task["id"] not in self.results],
+            "host_keys": self.host_keys,
             "hub_tokens": self.hub_tokens,
             "poll_seconds": self.poll_seconds,
         }

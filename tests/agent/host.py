@@ -49,26 +49,28 @@ def odd(model: Path, mode: str) -> dict[str, Any]:
     return spec(model, engine="custom", custom_command=mode, context_length=None, gpu_layers=None)
 
 
-MODES = ("stubborn", "mute", "orphans", "hangs", "crashes", "misconfigured", "silent")
+MODES = ("stubborn", "mute", "orphans", "hangs", "crashes", "misconfigured", "silent", "slow", "drips")
 
 
 class Agent:
     """One that can be killed and started again on the same directory."""
 
-    def __init__(self, plane: ControlPlane, directory: Path, models: Path) -> None:
+    def __init__(self, plane: ControlPlane, directory: Path, models: Path, python: str = sys.executable) -> None:
+        self.python = python
         self.plane = plane
         self.directory = directory
         self.models = models
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.output = directory.with_suffix(".log")
+        self.environment = environment()
 
     @property
     def ingress(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *more: str, token: str | None = "enrol-me", server: str | None = None) -> None:  # noqa: S107
-        command = [sys.executable, "-m", "tollgate", "agent", "--server", server or self.plane.address]
+        command = [self.python, "-m", "tollgate", "agent", "--server", server or self.plane.address]
         command += ["--data-dir", str(self.directory), "--base-dir", str(self.models)]
         command += ["--ingress", f"127.0.0.1:{self.port}", "--ingress-url", self.ingress]
         command += ["--token", token] if token else []
@@ -76,7 +78,7 @@ class Agent:
             command += ["--allow-command", f"{mode}={sys.executable} -S {ODD} {mode} {{socket}}"]
         with self.output.open("ab") as out:
             self.process = subprocess.Popen(
-                [*command, *more], env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [*command, *more], env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
 
     def kill(self) -> None:

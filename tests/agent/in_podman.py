@@ -1,5 +1,6 @@
 """An engine as a container, from its start to its end: `python -m agent.in_podman` in tests/, where podman and runc
-are. It is made, answers over its socket, is adopted, and stops; a container without a record is removed."""
+are. It is made with a model in two files, answers over its socket, is adopted, and stops; a container without a record
+is removed."""
 
 import asyncio
 import os
@@ -61,7 +62,7 @@ def contained(directory: Path, models: Path) -> Inside:
 async def prove(folder: Path) -> None:
     models = folder / "models"
     models.mkdir()
-    spec = host.spec(tiny_model.write_gguf(models / "tiny.gguf"), container_image=IMAGE)
+    spec = host.spec(tiny_model.write_parts(models), container_image=IMAGE)
     first = contained(folder / "a", models)
     first.want("dep_1", spec)
     running = await first.becomes("dep_1", "running")

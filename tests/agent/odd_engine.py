@@ -7,6 +7,9 @@ import subprocess
 import sys
 import time
 
+SLOW_SECONDS = 0.7
+"""In each phase."""
+
 
 def main(mode: str, path: str) -> None:
     if mode == "crashes":
@@ -19,9 +22,14 @@ def main(mode: str, path: str) -> None:
         time.sleep(3600)
     if mode == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if mode == "slow":
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(SLOW_SECONDS), os._exit(0)))
+        time.sleep(SLOW_SECONDS)
     if mode == "orphans":
         subprocess.Popen(["sleep", "3600"], stdin=subprocess.DEVNULL)
     say(f"the key is {os.environ['ENGINE_API_KEY']}")
+    if mode == "slow":
+        time.sleep(SLOW_SECONDS)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
@@ -32,6 +40,11 @@ def main(mode: str, path: str) -> None:
         answers += asked.startswith(b"POST")
         if mode == "hangs" or (mode == "silent" and answers > 1):
             continue  # without an answer, and with the connection open, since it is kept below
+        if asked.startswith(b"POST /v1/drips"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n")
+            connection.recv(1)  # until the client has gone
+            connection.close()
+            continue
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
         connection.close()
 
@@ -54,4 +67,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "")

@@ -69,6 +69,7 @@ def test_engines_outlive_an_agent_that_ends_and_end_with_one_that_says_so(
 ) -> None:
     plane.want("dep_1", host.spec(models / "tiny.gguf"))
     plane.becomes("dep_1", "running")
+    next_keys_are_taken(agent, plane)
     assert agent.end() == 0
     (pid,) = agent.engines()
     plane.is_away = True  # what is wanted is on disk
@@ -77,6 +78,22 @@ def test_engines_outlive_an_agent_that_ends_and_end_with_one_that_says_so(
     assert agent.engines() == [pid]
     assert agent.end() == 0
     assert agent.engines() == []
+
+
+def next_keys_are_taken(agent: Agent, plane: ControlPlane) -> None:
+    """The former one opens the ingress as long as the control plane says so. They are on disk, for the next agent."""
+    former, following = plane.host_key, f"tgh_hst_1_1_{'0' * 64}"
+    plane.host_keys = [following, former]
+    until(lambda: plane.used_key == following)
+    assert [_opens(agent, key) for key in (following, former, "other")] == [True, True, False]
+    plane.host_keys = [following]
+    until(lambda: not _opens(agent, former))
+    assert _opens(agent, following)
+
+
+def _opens(agent: Agent, key: str) -> bool:
+    with agent.client() as http:
+        return http.get("/agent/health", headers={"authorization": f"Bearer {key}"}).status_code == 200
 
 
 def _answers(agent: Agent) -> bool:
@@ -151,7 +168,13 @@ def test_lost_answers_a_full_disk_and_a_retirement(agent: Agent, plane: ControlP
     assert refused["retry_in_seconds"] is not None
     assert plane.phase("dep_1") == "running"
     assert len(agent.engines()) == 1
+    former, following = plane.host_key, f"tgh_hst_1_1_{'0' * 64}"
+    plane.host_keys = [following, former]
+    syncs = len(plane.syncs)
+    until(lambda: len(plane.syncs) > syncs + 2)
+    assert plane.used_key == former  # another key that could not be kept would lock the host out
     resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (most, most))
+    until(lambda: plane.used_key == following)
     plane.want("dep_2", host.spec(model, context_length=256))
     plane.becomes("dep_2", "running")
 

@@ -64,6 +64,17 @@ def test_a_link_inside_a_folder_is_not_followed_out(models: Path) -> None:
     assert len([warning for warning in found["warnings"] if "leaves the allowed folders" in warning]) == 2
 
 
+def test_a_container_gets_all_parts_of_a_model_and_no_link_that_leaves(models: Path) -> None:
+    parts = [models / f"big-0000{part}-of-00003.gguf" for part in (1, 2, 3)]
+    for part in parts[:2]:
+        part.write_bytes(tiny())
+    parts[2].symlink_to(models.parent / "secret.gguf")
+    folders = Folders([models])
+    assert folders.parts(parts[0]) == parts[:2]
+    assert folders.parts(models / "tiny") == [models / "tiny"]
+    assert folders.parts(models / "tiny" / "tiny-F32.gguf") == [models / "tiny" / "tiny-F32.gguf"]
+
+
 def test_a_host_without_roots_reads_nothing(models: Path) -> None:
     with pytest.raises(OutsideRoots):
         Folders([]).local_folders(None)

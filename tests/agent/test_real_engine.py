@@ -10,6 +10,10 @@ CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "ma
 MANY = 4000
 """Tokens: seconds of work, so that a busy agent notices in time that the client has gone."""
 PATH = "/d/dep_1/v1/chat/completions"
+LIFE = [
+    ("starting", "wanted"), ("loading", "first line"), ("running", "answered"),
+    ("draining", "unwanted"), ("stopping", "drained"), ("stopped", "gone"),
+]  # fmt: skip
 
 
 def test_a_model_starts_answers_streams_is_cut_and_stops(agent: Agent, plane: ControlPlane, models: Path) -> None:
@@ -40,12 +44,22 @@ def test_a_model_starts_answers_streams_is_cut_and_stops(agent: Agent, plane: Co
         assert len(logs) == 5
         assert http.get("/agent/health").json()["phases"] == {"dep_1": "running"}
 
+        plane.poll_seconds, before = 3600, len(plane.syncs)
+        until(lambda: len(plane.syncs) > before)
         plane.stop("dep_1")
+        assert http.post("/agent/wake").status_code == 200
         plane.becomes("dep_1", "stopped")
+        until(lambda: told(plane) == LIFE, lambda: str(told(plane)))
         assert agent.engines() == []
         refused = http.post(PATH, json=CHAT)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_stopped")
     assert int(refused.headers["retry-after"]) >= 1
+
+
+def told(plane: ControlPlane) -> list[tuple[str, str]]:
+    """The changes of the phase."""
+    seen = [one for sync in plane.syncs for one in sync["observations"]]
+    return [(change["phase"], change["why"]) for one in seen for change in one["changes"]]
 
 
 def agent_is_idle(plane: ControlPlane) -> bool:

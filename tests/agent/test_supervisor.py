@@ -16,6 +16,7 @@ from agent.inside import Inside
 from tollgate.agent import phases
 from tollgate.agent.claims import Gpu
 from tollgate.agent.data_directory import DataDirectory, DirectoryTaken
+from tollgate.agent.host_keys import HostKeys
 from tollgate.agent.ingress import Ingress
 
 HOUR = 3600.0
@@ -252,7 +253,8 @@ def ingress(inner: Inside) -> httpx.AsyncClient:
     async def nothing(task: object) -> None:
         return None
 
-    app = Ingress(inner.supervisor, lambda: "tgh_hst_1_1_aa", nothing)
+    keys = HostKeys(inner.directory, {"host_key": "tgh_hst_1_1_aa"})
+    app = Ingress(inner.supervisor, keys, nothing, wake=lambda: None)
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app),  # type: ignore[arg-type]
         base_url="http://ingress",

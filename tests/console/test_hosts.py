@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import pytest
 from playwright.async_api import expect
@@ -17,22 +17,10 @@ from console.conftest import Visiting
 from engines.tiny_model import SAYS, write_gguf
 from gateway import Gateway
 from people import Person
-from tollgate.fleet import store
 
 pytestmark = pytest.mark.slow
 
 CONTEXT_BEYOND_THE_MODEL = "999999"
-
-
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Agents call each second, so that no test waits for their pause."""
-    sync = store.sync
-
-    async def answered(*given: Any) -> Any:
-        return {**await sync(*given), "poll_seconds": 1}
-
-    monkeypatch.setattr(store, "sync", answered)
 
 
 @pytest.fixture
@@ -52,7 +40,6 @@ async def clean(made: Visit, scheme: Literal["light", "dark"]) -> None:
     assert await violations(made.page) == []
 
 
-@pytest.mark.usefixtures("often")
 async def test_a_machine_becomes_a_host_and_runs_a_model_that_customers_pay_for(
     visit: Visiting, operator: Person, payer: Callable[..., Awaitable[Person]], agent: host.Agent
 ) -> None:
@@ -109,6 +96,8 @@ async def test_a_machine_becomes_a_host_and_runs_a_model_that_customers_pay_for(
         await expect(page.get_by_role("region", name="Log")).to_contain_text("llama")
         await clean(made, "dark")
         await page.get_by_role("link", name="History").click()
+        await expect(page.get_by_role("table").get_by_text("answered")).to_be_visible()
+        await clean(made, "light")
         await expect(page.get_by_role("table").get_by_text("deployment.created")).to_be_visible()
         await page.get_by_role("button", name="Stop").click()
         await expect(page.get_by_role("heading", name=served, level=1)).to_contain_text("stopped")
@@ -122,4 +111,8 @@ async def test_a_machine_becomes_a_host_and_runs_a_model_that_customers_pay_for(
         await dialog.get_by_role("textbox").fill(name)
         await dialog.get_by_role("button", name="Retire").click()
         await expect(page.get_by_role("heading", name=name, level=1)).to_contain_text("retired")
+        await page.get_by_role("button", name="Delete").click()
+        await dialog.get_by_role("textbox").fill(await dialog.locator(".exactly").inner_text())
+        await dialog.get_by_role("button", name="Delete").click()
+        await expect(page.get_by_text(f"{name} is deleted.")).to_be_visible()
         assert (made.complaints, made.foreign) == ([], [])

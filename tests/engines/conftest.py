@@ -36,7 +36,7 @@ async def stage(engine: Engine, shared_database: str) -> AsyncIterator[Stage]:
     sandbox = create_sandbox()
     with serving(sandbox) as address:
         upstream = Upstream(sandbox, address)
-        more = {"PRIVATE_UPSTREAMS": "true", "UPSTREAM_ENGINE_KEY": KEY}
+        more = {"PRIVATE_UPSTREAMS": "true", "UPSTREAM_ENGINE_KEY": KEY, "AGENT_KEY": "a6" * 20}
         with before(upstream, shared_database, **more) as gateway:
             async with staged(gateway, shared_database) as made:
                 await serves(made, engine.url, OURS, engine.dialect, MODEL, PRICING)

@@ -104,7 +104,7 @@ def test_the_earliest_error_wins_and_warnings_come_last() -> None:
 def test_a_kill_without_a_line_is_host_memory_and_silence_is_nothing() -> None:
     killed = diagnose("loading\n", 137)
     assert killed is not None
-    assert killed.rule == "out_of_host_memory"
+    assert (killed.rule, killed.retryable) == ("out_of_host_memory", True)
     assert diagnose("Engine core initialization failed", 1) is None
 
 

@@ -122,7 +122,31 @@ def _tensors() -> list[_Tensor]:
 
 def write_gguf(file: Path) -> Path:
     """For llama.cpp: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md"""
-    facts: dict[str, Any] = {
+    _write(file, _facts(), _tensors())
+    return file
+
+
+def write_parts(folder: Path) -> Path:
+    """The same in two files. Answers the first, which names the other by its own name."""
+    tensors = _tensors()
+    half = len(tensors) // 2
+    files = [folder / f"tiny-{number:05}-of-00002.gguf" for number in (1, 2)]
+    for number, (file, some) in enumerate(zip(files, (tensors[:half], tensors[half:]), strict=True)):
+        split = {"split.no": Short(number), "split.count": Short(2), "split.tensors.count": Signed(len(tensors))}
+        _write(file, {**({} if number else _facts()), **split}, some)
+    return files[0]
+
+
+class Short(int):
+    """Of 16 bits."""
+
+
+class Signed(int):
+    """Of 32 bits."""
+
+
+def _facts() -> dict[str, Any]:
+    return {
         "general.architecture": "llama",
         "general.name": "reciting",
         "llama.context_length": CONTEXT,
@@ -146,7 +170,9 @@ def write_gguf(file: Path) -> Path:
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.chat_template": TEMPLATE,
     }
-    tensors = _tensors()
+
+
+def _write(file: Path, facts: dict[str, Any], tensors: "list[_Tensor]") -> None:
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(facts))
     head += b"".join(_text(name) + _fact(value) for name, value in facts.items())
     place = 0
@@ -155,7 +181,6 @@ def write_gguf(file: Path) -> Path:
         head += struct.pack(f"<{len(one.shape)}QIQ", *reversed(one.shape), 0, place)
         place += len(_aligned(one.content))
     file.write_bytes(_aligned(head) + b"".join(_aligned(one.content) for one in tensors))
-    return file
 
 
 def _aligned(content: bytes) -> bytes:
@@ -170,6 +195,10 @@ def _fact(value: Any) -> bytes:
     match value:
         case bool():
             return struct.pack("<I?", 7, value)
+        case Short():
+            return struct.pack("<IH", 2, value)
+        case Signed():
+            return struct.pack("<Ii", 5, value)
         case int():
             return struct.pack("<II", 4, value)
         case float():

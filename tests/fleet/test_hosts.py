@@ -1,15 +1,17 @@
 """Hosts: who may become one, and what its key opens."""
 
 import asyncio
+import secrets
 from typing import Any
 
 import asyncpg
 import pytest
 
 from admin.api_client import ApiClient, admin_api
-from fleet.agent import Agent, enrol, enrolled, model, routes, tasks_of
+from fleet.agent import Agent, Ingress, enrol, enrolled, model, routes, tasks_of
 from fleet.conftest import AGENT_KEY
 from gateway import Upstream
+from sandbox.serving import serving
 from tollgate.core import host_keys
 from tollgate.core.host_keys import HostKey
 from tollgate.database import Door
@@ -72,6 +74,83 @@ async def test_only_the_last_key_of_a_host_opens_what_is_its_own(api: ApiClient)
     for path in ("rotate", "enrolments", "uncordon"):
         error = await api.refused("POST", f"/admin/hosts/{agent.host_id}/{path}", 409)
         assert error["reason"] == "host_retired"
+
+
+async def test_another_agent_key_reaches_the_agents_before_the_former_one_ends(
+    api: ApiClient, postgres_door: Door, sandbox: Upstream
+) -> None:
+    server, other_key = Ingress(), "another-agent-key-of-the-tests-with-40-c"
+    with serving(server) as address:
+        agent = await enrolled(api, address)
+        former = server.key = agent.key
+        assert (await agent.sync())["host_keys"] == [former]
+        server.results = {"local_folders": ["llama"]}
+        folders = {"params": {"host_id": agent.host_id}}
+
+        both = {"AGENT_KEY": other_key, "AGENT_KEY_PREVIOUS": AGENT_KEY}
+        async with admin_api(postgres_door, sandbox, api.someone, **both) as rotating:
+            agent.http = rotating.http
+            keys = (await agent.sync())["host_keys"]
+            assert (len(keys), keys[1]) == (2, former)
+            assert await rotating.ask("GET", "/admin/models/local-folders", **folders) == ["llama"]
+            agent.key = keys[0]
+            assert (await agent.sync())["host_keys"] == keys
+        async with admin_api(postgres_door, sandbox, api.someone, AGENT_KEY=other_key) as rotated:
+            assert await refused(rotated, former) == (401, "host_key_invalid")
+            agent.http, server.key = rotated.http, keys[0]
+            assert (await agent.sync())["host_keys"] == [keys[0]]
+            assert await rotated.ask("GET", "/admin/models/local-folders", **folders) == ["llama"]
+
+
+async def test_a_refused_key_of_a_host_is_something_to_look_at(
+    api: ApiClient, postgres_door: Door, sandbox: Upstream, sql: Any, shared_database: str
+) -> None:
+    """The counts are written when a server ends."""
+    address = f"198.51.100.{secrets.randbelow(250)}"
+    behind = {"headers": {"x-forwarded-for": address, "authorization": "Bearer tgh_hst_1_1_" + "0" * 64}}
+    async with admin_api(postgres_door, sandbox, api.someone, AGENT_KEY=AGENT_KEY, TRUSTED_PROXY="proxy") as bare:
+        assert (await bare.http.post("/agent/sync", json={}, **behind)).status_code == 401
+        unknown = {"token": "tge_unknown", "agent_version": "0.1.0", "capabilities": {}}
+        assert (await bare.http.post("/agent/enrol", json=unknown, **behind)).status_code == 401
+    counted = "select count from tollgate.security_events where kind = 'authentication_failed' and subject = $1"
+    assert await sql(shared_database, counted, address) == 2
+
+
+async def test_the_agent_is_woken_when_something_is_wanted(api: ApiClient) -> None:
+    server = Ingress()
+    with serving(server) as address:
+        agent = await enrolled(api, address)
+        made = await model(api, agent)
+        assert server.asked == []  # it has never called, so nobody waits for it
+        server.key = agent.key
+        await agent.sync()
+        for path in (f"models/{made['id']}/stop", f"models/{made['id']}/start", f"hosts/{agent.host_id}/cordon"):
+            server.asked.clear()
+            await api.ask("POST", f"/admin/{path}")
+            assert server.asked == [("/agent/wake", {})]
+        server.key = "another"
+        assert (await api.ask("POST", f"/admin/models/{made['id']}/stop"))["wanted"] == "stopped"
+
+
+async def test_a_host_is_deleted_with_its_models_once_none_is_wanted(
+    api: ApiClient, sql: Any, shared_database: str
+) -> None:
+    agent = await enrolled(api, "http://127.0.0.1:9")
+    made = await model(api, agent)
+    await agent.observe(made["id"], "running", sample={"cpu_percent": 1})
+    path = f"/admin/hosts/{agent.host_id}"
+    confirmed = {"params": {"confirm": agent.host_id}}
+    assert (await api.refused("DELETE", path, 400))["param"] == "confirm"
+    assert (await api.refused("DELETE", path, 400, params={"confirm": "hst_other"}))["param"] == "confirm"
+    error = await api.refused("DELETE", path, 409, **confirmed)
+    assert (error["reason"], error["deployment_ids"]) == ("host_still_wanted", [made["id"]])
+    await api.ask("POST", f"/admin/models/{made['id']}/stop")
+    assert await api.ask("DELETE", path, **confirmed) == {"id": agent.host_id, "status": "deleted", "models": 1}
+    await api.refused("DELETE", path, 404, **confirmed)
+    await api.refused("GET", f"/admin/models/{made['id']}", 404)
+    assert await routes(api, made["served_name"]) == []
+    assert await refused(api, agent.key) == (401, "host_key_invalid")
+    assert [action for action, _ in await api.events(agent.host_id)][-1] == "host.deleted"
 
 
 async def test_an_agent_sees_and_changes_nothing_of_another_host(api: ApiClient) -> None:

@@ -91,6 +91,32 @@ async def test_a_model_is_offered_while_its_host_says_that_it_runs(api_of_door: 
     assert await state_of_routes(api, name) == ["disabled"]
 
 
+async def test_the_phases_of_a_model_are_kept_with_who_wanted_them(api_of_door: ApiClient) -> None:
+    """Each once, however often it is told, and the last 200."""
+    api = api_of_door
+    agent = await enrolled(api)
+    made = await model(api, agent)
+    path = f"/admin/models/{made['id']}/phases"
+    changes = [change(1, "stopped", "starting", "wanted", 3), change(2, "starting", "failed", "exit: code 3", 1)]
+    await agent.observe(made["id"], "failed", changes=changes)
+    await agent.observe(made["id"], "failed", changes=changes)
+    found = (await api.ask("GET", path))["data"]
+    assert [(one["before"], one["phase"], one["why"], one["asked_by"]) for one in found] == [
+        ("starting", "failed", "exit: code 3", None),
+        ("stopped", "starting", "wanted", api.someone.user_id),
+    ]
+    assert found[0]["changed_at"] > found[1]["changed_at"]
+    many = [change(number, "failed", "starting", "again", 0) for number in range(3, 202)]
+    await agent.observe(made["id"], "starting", changes=many)
+    pages = await api.pages(path, limit=150)
+    assert [len(page) for page in pages] == [150, 50]
+    assert pages[-1][-1]["phase"] == "failed"
+
+
+def change(number: int, before: str, phase: str, why: str, seconds_ago: float) -> dict[str, Any]:
+    return {"number": number, "before": before, "phase": phase, "why": why, "seconds_ago": seconds_ago}
+
+
 async def test_an_edited_spec_waits_for_apply(api: ApiClient) -> None:
     agent = await enrolled(api, "http://127.0.0.1:9")
     made = await model(api, agent)
@@ -167,6 +193,26 @@ async def test_what_a_model_needs_is_known_before_it_starts(api: ApiClient) -> N
     refused = await api.ask("POST", path)
     assert not refused["valid"]
     assert {"severity", "category", "title", "message", "fix"} == set(refused["warnings"][0])
+
+
+async def test_a_dry_run_has_the_host_read_the_files_of_a_path(api: ApiClient, ingress: tuple[Ingress, str]) -> None:
+    server, address = ingress
+    agent = await enrolled(api, address)
+    server.key, server.results = agent.key, {"facts": FACTS}
+    source = {"type": "path", "path": "/srv/models/m.gguf"}
+    made = await model(api, agent, spec={"source": source, "context_length": 8192})
+    given = {"json": {"host_id": agent.host_id, "spec": made["spec"]}}
+    at = f"/admin/models/{made['id']}/dry-run"
+    assert (await api.ask("POST", at))["vram_estimate_gb"] is None  # the host has never called
+    await agent.sync()
+    read = await api.ask("POST", at)
+    assert read["vram_estimate_gb"] > 16
+    assert await api.ask("POST", "/admin/models/dry-run", **given) == read
+    assert server.asked[-1][1]["arguments"] == {"source": source}
+    server.results = {"facts": "There is no /srv/models/m.gguf on the host."}
+    unread = await api.ask("POST", at)
+    assert (unread["vram_estimate_gb"], unread["valid"]) == (None, True)
+    assert unread["warnings"][-1]["message"] == server.results["facts"]
 
 
 async def test_a_call_is_sent_with_the_key_of_the_host_and_charged_at_the_price_of_the_model(

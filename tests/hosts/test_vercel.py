@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -77,6 +78,7 @@ def environment(upstream: Upstream, supabase_api: Relay) -> dict[str, str]:
         SUPABASE_URL=f"http://127.0.0.1:{supabase_api.port}",
         SUPABASE_SECRET_KEY=token("service_role"),
         CRON_SECRET=CRON_SECRET,
+        AGENT_KEY="a6" * 20,
         UPSTREAM_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS),
     )
 
@@ -271,3 +273,22 @@ async def swept(running: Instance, **headers: str) -> httpx.Response:
     http, _ = calling(running)
     async with http:
         return await http.get(TOLD["crons"][0]["path"], headers={"user-agent": "vercel-cron/1.0", **headers})
+
+
+async def test_the_agent_of_a_host_enrols_and_syncs(running: Instance, shared_database: str) -> None:
+    operator = await customer(shared_database, role="admin")
+    made = await posted(running, "/admin/hosts", 201, {"name": "gpu"}, operator.secret)
+    told = {"agent_version": "0.1.0", "capabilities": {}}
+    enrolled = await posted(running, "/agent/enrol", 201, {"token": made["enrolment"]["token"], **told})
+    sync = {"incarnation": "aa", "seq": 1, "agent_version": "0.1.0"}
+    answer = await posted(running, "/agent/sync", 200, sync, enrolled["host_key"])
+    assert (answer["deployments"], answer["host_keys"]) == ([], [enrolled["host_key"]])
+
+
+async def posted(running: Instance, path: str, status: int, body: Any, key: str | None = None) -> Any:
+    client, _ = calling(running)
+    async with client as http:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        answer = await http.post(path, json=body, headers=headers)
+    assert answer.status_code == status, answer.text
+    return answer.json()

@@ -97,6 +97,7 @@ BAD = [
     ("KEY_PEPPER_PREVIOUS", "q" * 31, "at least 32 characters"),
     ("KEY_PEPPER_PREVIOUS", DEVELOPMENT_PEPPER, "same as KEY_PEPPER"),
     ("AGENT_KEY", "a" * 31, "at least 32 characters"),
+    ("AGENT_KEY_PREVIOUS", "a" * 31, "at least 32 characters"),
     ("VAULT_KEY", "5e" * 31, "64 hexadecimal digits"),
     ("VAULT_KEY", "g" * 64, "openssl rand -hex 32"),
     ("VAULT_KEY_PREVIOUS", "5e" * 33, "64 hexadecimal digits"),
@@ -151,6 +152,7 @@ LEAKY = [
     ("KEY_PEPPER", "hunter2hunter2"),
     ("KEY_PEPPER_PREVIOUS", "hunter2hunter2"),
     ("AGENT_KEY", "hunter2hunter2"),
+    ("AGENT_KEY_PREVIOUS", "hunter2hunter2"),
     ("VAULT_KEY", "hunter2hunter2"),
     ("VAULT_KEY_PREVIOUS", "hunter2hunter2"),
     ("OPENROUTER_MANAGEMENT_KEY", "hunter2hunter2…"),
@@ -313,6 +315,7 @@ SECRETS = {
     "KEY_PEPPER": "hunter2" * 5,
     "KEY_PEPPER_PREVIOUS": "hunter2" * 6,
     "AGENT_KEY": "hunter2" * 7,
+    "AGENT_KEY_PREVIOUS": "hunter2" * 8,
     "VAULT_KEY": "5eed" * 16,
     "VAULT_KEY_PREVIOUS": "0ff5e7" * 10 + "beef",
     "OPENROUTER_API_KEY": "sk-or-v1-hunter2hunter2",
@@ -432,6 +435,13 @@ def test_a_database_url_wins_over_supabase() -> None:
 def test_the_peppers_are_told_newest_first() -> None:
     assert read({"KEY_PEPPER": PEPPER, "KEY_PEPPER_PREVIOUS": "q" * 32}).peppers == (PEPPER, "q" * 32)
     assert read({"KEY_PEPPER": PEPPER}).peppers == (PEPPER,)
+
+
+def test_the_agent_keys_are_told_newest_first_and_a_former_one_is_not_alone() -> None:
+    assert read({"AGENT_KEY": "a" * 32, "AGENT_KEY_PREVIOUS": "b" * 32}).agent_keys == ("a" * 32, "b" * 32)
+    assert why({"AGENT_KEY_PREVIOUS": "b" * 32}) == ["AGENT_KEY: is missing; AGENT_KEY_PREVIOUS needs it"]
+    same = {"AGENT_KEY": "a" * 32, "AGENT_KEY_PREVIOUS": "a" * 32}
+    assert why(same) == ["AGENT_KEY_PREVIOUS: is the same as AGENT_KEY"]
 
 
 def test_a_trailing_slash_of_an_address_does_not_double() -> None:

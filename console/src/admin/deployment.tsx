@@ -318,22 +318,41 @@ function priceOf({ pricing, kind }: Deployment): string {
     : `${of("prompt")} in, ${of("completion")} out, a million tokens`;
 }
 
+const History = ({ row }: { row: Deployment }) => (
+  <>
+    <Phases key={row.phase_since} row={row} />
+    <Steps row={row} />
+  </>
+);
+
+/** The last changes of its phase. */
+function Phases({ row }: { row: Deployment }) {
+  const loaded = useData("/admin/models/{deployment_id}/phases", { ...at(row), query: { limit: 200 } });
+  return (
+    <Panel title="Its phases">
+      <List
+        loaded={loaded}
+        caption="Changes of its phase"
+        nothing={<p>It was always stopped.</p>}
+        keyOf={({ id }) => id}
+        columns={[
+          { name: "Time", of: (one) => <When at={one.changed_at} seconds /> },
+          { name: "Before", of: (one) => <Status of={one.before} />, wide: true },
+          { name: "Phase", of: (one) => <Status of={one.phase} /> },
+          { name: "Why", of: (one) => <span class="cut">{one.why}</span> },
+          { name: "Wanted by", of: (one) => <span class="cut">{one.asked_by ?? "–"}</span>, wide: true },
+        ]}
+      />
+    </Panel>
+  );
+}
+
 /** What operators did with it. */
-function History({ row }: { row: Deployment }) {
+function Steps({ row }: { row: Deployment }) {
   const query = { target_id: row.id, hours: 720, limit: 50 };
   const loaded = useData("/admin/audit-logs", { query });
   return (
     <Panel title="What was done with it, in 30 days">
-      <p class="soft">
-        It is {row.phase}
-        {row.phase_since && (
-          <>
-            {" "}
-            since <When at={row.phase_since} seconds />
-          </>
-        )}
-        . Phases before are not kept.
-      </p>
       <List
         loaded={loaded}
         caption="What was done"

@@ -6,7 +6,7 @@ import { FinalDialog, FormDialog, Input, Lines, type Values } from "../parts/dia
 import { Facts, Figures } from "../parts/figures";
 import { Heading } from "../parts/frame";
 import { Count, sizedRate } from "../parts/numbers";
-import { link } from "../parts/routing";
+import { go, link } from "../parts/routing";
 import { change } from "../parts/session";
 import { Table } from "../parts/table";
 import { openTab, type Tab, Tabs } from "../parts/tabs";
@@ -23,7 +23,7 @@ const TABS: Tab[] = [
   ["files", "Files"],
 ];
 
-type Asked = "edit" | "rotate" | "retire" | null;
+type Asked = "edit" | "rotate" | "retire" | "delete" | null;
 const at = ({ id }: Host) => ({ path: { host_id: id } });
 
 export function OneHost({ id }: { id: string }) {
@@ -108,6 +108,11 @@ function Head({ host }: { host: Host }) {
             </button>
           </>
         )}
+        {(host.state === "retired" || host.contact === "never") && (
+          <button type="button" class="danger" onClick={() => ask("delete")}>
+            Delete
+          </button>
+        )}
       </Heading>
       {asked === "edit" && <EditDialog host={host} close={() => ask(null)} />}
       {asked === "rotate" && (
@@ -136,6 +141,21 @@ function Head({ host }: { host: Host }) {
             Its key is refused from now on, and its models are no longer offered. This cannot be undone. Its history
             stays.
           </p>
+        </FinalDialog>
+      )}
+      {asked === "delete" && (
+        <FinalDialog
+          title={`Delete ${host.name}`}
+          action="Delete"
+          name={host.id}
+          onClose={() => ask(null)}
+          submit={async () => {
+            await change("delete", "/admin/hosts/{host_id}", { ...at(host), query: { confirm: host.id } });
+            go(link("hosts"));
+            notify(`${host.name} is deleted.`);
+          }}
+        >
+          <p>Its models, which must be stopped, are deleted with it. What was charged and what was done stays.</p>
         </FinalDialog>
       )}
       {enrolled && <EnrolDialog {...enrolled} close={() => show(null)} />}

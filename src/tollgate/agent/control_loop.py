@@ -10,17 +10,19 @@ import httpx
 
 from tollgate import __version__
 from tollgate.agent.data_directory import DataDirectory
+from tollgate.agent.host_keys import HostKeys
 from tollgate.agent.schemas import Answer, Enrolled, Task
 from tollgate.agent.supervisor import Supervisor
 from tollgate.agent.tasks import outcome
 from tollgate.process import logs
 from tollgate.process.clock import Monotonic, monotonic
 
-IDENTITY: Final = "identity.json"
 SYNC_SECONDS: Final = 30.0
 LONGEST_BACK_OFF: Final = 60.0
-REFUSED_SECONDS: Final = 30.0
-"""Until the next sync, after one that was refused by name."""
+REFUSED_SECONDS: Final = 60.0
+"""Until the next sync, after one that was refused by name: each refusal counts as a failed authentication."""
+BUSY_SECONDS: Final = 30.0
+"""Another agent is this host, and may end."""
 LEAST_PAUSE: Final = 0.2
 """Between two syncs, however much changes."""
 
@@ -58,7 +60,7 @@ class ControlLoop:
         control_plane: ControlPlane,
         directory: DataDirectory,
         supervisor: Supervisor,
-        key: str,
+        keys: HostKeys,
         *,
         ingress_url: str | None,
         capabilities: Callable[[], dict[str, Any]],
@@ -71,7 +73,7 @@ class ControlLoop:
         self._control_plane = control_plane
         self._directory = directory
         self._supervisor = supervisor
-        self._key = key
+        self._keys = keys
         self._ingress_url = ingress_url
         self._capabilities = capabilities
         self._sample = sample
@@ -88,29 +90,37 @@ class ControlLoop:
         self._results: dict[str, dict[str, Any]] = {}
         self._performing: dict[str, asyncio.Task[None]] = {}
         self._failed_syncs = 0
+        self._is_woken = False
         self.poll_seconds = 10.0
 
     async def keep(self) -> None:
         """Sync after sync, until it is cancelled."""
         while True:
             self._supervisor.changed.clear()
+            self._is_woken = False
             pause = await self.sync()
             await asyncio.sleep(LEAST_PAUSE)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._changed_or_nothing()
+                    await self._changed()
 
-    async def _changed_or_nothing(self) -> None:
+    async def _changed(self) -> None:
         """While the control plane is away, changes are no reason to ask it more often."""
-        if self._failed_syncs:
-            await asyncio.Event().wait()
         await self._supervisor.changed.wait()
+        while self._failed_syncs and not self._is_woken:
+            self._supervisor.changed.clear()
+            await self._supervisor.changed.wait()
+
+    def wake(self) -> None:
+        """The control plane has called: it is there, and something is wanted."""
+        self._is_woken = True
+        self._supervisor.changed.set()
 
     async def sync(self) -> float:
         """Once. Answers after how many seconds to sync again."""
         told = self._told()
         try:
-            answer = await self._control_plane.sync(self._key, told)
+            answer = await self._control_plane.sync(self._keys.current, told)
             if answer.is_success:
                 self._take(told, Answer.model_validate(answer.json()))
                 return self.poll_seconds
@@ -152,6 +162,8 @@ class ControlLoop:
             self._results.pop(result["task_id"], None)
         for observation in told["observations"]:
             self._supervisor.acknowledge(observation)
+        if self._keys.take(answer.host_keys):
+            log.info("host_keys_replaced", keys=len(answer.host_keys))
         self._hub_tokens.clear()
         self._hub_tokens.update(answer.hub_tokens)
         self._supervisor.apply(answer.desired_version, answer.deployments, answer.host)
@@ -174,6 +186,7 @@ class ControlLoop:
             case "host_busy":
                 self.may_act = False
                 log.error("another_agent_is_this_host", remedy="End it, or enrol this one as a host of its own.")
+                return BUSY_SECONDS
             case "host_key_invalid":
                 log.error("host_key_refused", remedy="The key was rotated: start the agent with a new --token.")
             case "host_retired":

@@ -13,6 +13,7 @@ from tollgate.agent.data_directory import boot_id
 from tollgate.agent.engine_logs import EngineLogs
 from tollgate.agent.engine_process import Look
 from tollgate.agent.model_files import ModelFiles
+from tollgate.agent.phase_changes import PhaseChanges
 from tollgate.agent.phases import Move, Phase, Seen
 from tollgate.agent.run import Launch, NotRecorded, NotStartable, Run, adopted
 from tollgate.agent.schemas import Desired
@@ -30,6 +31,8 @@ LOG_SECONDS: Final = 5.0
 NO_SUCH_PROGRAM: Final = frozenset({125, 126, 127})
 """Exit codes of a shell and of a container client that could not start the engine."""
 NOTHING_LEFT: Final = Look(leads=False, left=False, exit_code=None)
+ON_DEMAND: Final = {"unwanted": "idle", "wanted": "on demand", "wanted again": "on demand"}
+"""Why the phase of a model changes that no operator started or stopped."""
 
 AskClaim = Callable[["Deployment", Facts | None], Claim | Refusal]
 
@@ -47,6 +50,7 @@ class Deployment:
         self.logs = EngineLogs(self._folder / "logs")
         self.files = ModelFiles(setup, id_)
         self.traffic = Traffic(setup.clock)
+        self.changes = PhaseChanges(setup.clock)
         self.desired: Desired | None = None
         self.host_is_active = True
         self.demanded = False
@@ -237,7 +241,18 @@ class Deployment:
                 await self._stopped(move)
             case _:
                 pass
+        self.changes.note(before, move.to, self._why(move))
         await self._continue(look)
+
+    def _why(self, move: Move) -> str:
+        """Of a failure, with what is known of it; of others, whether an operator or a call is the cause."""
+        if move.to == "failed" and self.detail:
+            return f"{move.why}: {self.detail}"
+        if move.why == "unwanted" and not self.host_is_active:
+            return "the host takes no calls"
+        if self.desired is not None and self.desired.wanted == "on_demand":
+            return ON_DEMAND.get(move.why, move.why)
+        return move.why
 
     def _start(self) -> None:
         desired, path = self.desired, self.files.path
@@ -497,7 +512,13 @@ class Deployment:
             "measured": self.measured,
             "facts": self.files.facts.model_dump(mode="json") if self.files.facts else None,
             "log_tail": self.logs.tail(self.redactor()) if self.failure_number != self.told_failure else None,
+            "changes": self.changes.told(),
         }
+
+    def acknowledge(self, observation: dict[str, Any]) -> None:
+        """The control plane has it, with the log of a failure."""
+        self.told_failure = self.offered_failure
+        self.changes.acknowledge(observation)
 
     def metrics(self) -> dict[str, Any] | None:
         if self.phase not in {"running", "draining"} or self.run is None:

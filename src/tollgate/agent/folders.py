@@ -56,6 +56,12 @@ class Folders:
         entry = model_files.entry(files)
         return files[entry] if entry else found
 
+    def parts(self, path: Path) -> list[Path]:
+        """All files that an engine reads which opens this one: a model may be in several GGUF files."""
+        files = {} if path.is_dir() else self._files(path.parent)[0]
+        group = next((group for group in model_files.gguf_groups(files) if path.name in group.files), None)
+        return [path.parent / name for name in group.files] if group else [path]
+
     def facts(self, path: Path) -> Facts | None:
         """Of a model's file or folder, for checks and the estimate. None if nothing can be read."""
         found = within(path, self._roots)

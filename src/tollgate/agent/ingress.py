@@ -3,7 +3,6 @@ model that loads, and passes bytes on as they come."""
 
 import asyncio
 import contextlib
-import hmac
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from tollgate import __version__
 from tollgate.agent.deployment import Deployment
+from tollgate.agent.host_keys import HostKeys
 from tollgate.agent.schemas import Task
 from tollgate.agent.supervisor import Supervisor
 from tollgate.agent.tasks import TaskFailed
@@ -48,17 +48,24 @@ class ClientGone(Exception):
 
 class Ingress:
     def __init__(
-        self, supervisor: Supervisor, key: Callable[[], str | None], perform: Callable[[Task], Awaitable[Any]]
+        self,
+        supervisor: Supervisor,
+        keys: HostKeys,
+        perform: Callable[[Task], Awaitable[Any]],
+        wake: Callable[[], None],
     ) -> None:
+        """`wake` has the control loop sync now."""
         self._supervisor = supervisor
-        self._key = key
+        self._keys = keys
         self._perform = perform
+        self._wake = wake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         try:
-            if not self._is_ours(scope["headers"]):
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            if not self._keys.open_to(given):
                 raise Refused(401, "host_key_invalid", "The key is not this host's. Tollgate sends it by itself.")
             await self._answer(scope, receive, send)
         except Refused as refused:
@@ -67,12 +74,6 @@ class Ingress:
             await _send_json(send, 422, _error(Refused(422, "task_failed", str(failed))))
         except ClientGone:
             pass
-
-    def _is_ours(self, headers: Headers) -> bool:
-        """Another host's key is refused: each host has a key of its own."""
-        key = self._key()
-        given = next((value for name, value in headers if name == b"authorization"), b"")
-        return key is not None and hmac.compare_digest(given, b"Bearer " + key.encode())
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
@@ -89,6 +90,9 @@ class Ingress:
                 id="", kind="logs", arguments={"deployment_id": wanted[1], "lines": int(count[1]) if count else 200}
             )
             await _send_json(send, 200, await self._perform(task))
+        elif (method, path) == ("POST", "/agent/wake"):
+            self._wake()
+            await _send_json(send, 200, {})
         elif (method, path) == ("POST", "/agent/tasks"):
             await _send_json(send, 200, await self._perform(await _task(receive)))
         else:

@@ -94,7 +94,7 @@ class ModelFiles:
     async def _look(self, spec: Spec) -> None:
         """A path that is not there is looked for again later: it may be on a disk that is not mounted yet."""
         try:
-            self.path = await asyncio.to_thread(self._find, spec.source)
+            self.path = await asyncio.to_thread(found, self._setup, spec.source)
             if self.path:
                 self.facts = await asyncio.to_thread(self._setup.folders.facts, self.path)
             elif isinstance(spec.source, PathSource):
@@ -104,8 +104,10 @@ class ModelFiles:
         except DownloadFailed as failure:
             self.failure = failure
 
-    def _find(self, source: HubSource | PathSource) -> Path | None:
-        if isinstance(source, HubSource):
-            return self._setup.downloads.verified(source)
-        found = self._setup.folders.model_path(source)
-        return found if found.exists() else None
+
+def found(setup: Setup, source: HubSource | PathSource) -> Path | None:
+    """What an engine opens, if it is there."""
+    if isinstance(source, HubSource):
+        return setup.downloads.verified(source)
+    path = setup.folders.model_path(source)
+    return path if path.exists() else None

@@ -19,10 +19,11 @@ import uvicorn
 from tollgate import __version__
 from tollgate.agent import capabilities as host_capabilities
 from tollgate.agent.containers import Containers
-from tollgate.agent.control_loop import IDENTITY, ControlLoop, ControlPlane, NotEnrolled
+from tollgate.agent.control_loop import ControlLoop, ControlPlane, NotEnrolled
 from tollgate.agent.data_directory import DataDirectory, DirectoryTaken
 from tollgate.agent.downloads import Downloads
 from tollgate.agent.folders import Folders
+from tollgate.agent.host_keys import IDENTITY, HostKeys
 from tollgate.agent.hub import ADDRESS
 from tollgate.agent.ingress import Ingress
 from tollgate.agent.samples import Sampler
@@ -100,6 +101,11 @@ def flags() -> argparse.ArgumentParser:
     add("--offline", action="store_true", help="download nothing")
     add("--dcgm", metavar="URL", help="metrics of NVIDIA's DCGM exporter, instead of NVML")
     add("--node-exporter", metavar="URL", help="metrics of Prometheus' node exporter, instead of the agent's own view")
+    add(
+        "--until-stdin-ends",
+        action="store_true",
+        help="end when standard input does: it is a pipe of the program that started the agent, however that ends",
+    )
     add("--end-engines", action="store_true", help="end the engines with the agent; they go on otherwise")
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser
@@ -125,9 +131,17 @@ async def _run(options: argparse.Namespace, directory: DataDirectory) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    if options.until_stdin_ends:
+        loop.add_reader(sys.stdin.fileno(), _end_with_stdin, ended)
     async with httpx.AsyncClient(timeout=30, headers={"user-agent": f"tollgate-agent/{__version__}"}) as http:
         with server.bind(options.ingress[0], options.ingress[1], remedy="choose another with --ingress") as listener:
             await _serve(options, directory, http, listener, ended)
+
+
+def _end_with_stdin(ended: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        ended.set()
 
 
 async def _serve(
@@ -151,7 +165,7 @@ async def _serve(
     identity = await _identity(options, directory, control_plane, capabilities(), ended)
     if identity is None:
         return
-    logs.configure(options.log_level, [identity["host_key"]], console=True)
+    keys = HostKeys(directory, identity, lambda secrets: logs.configure(options.log_level, secrets, console=True))
     hub = os.environ.get("HF_ENDPOINT") or ADDRESS
     downloads = Downloads(base, hub=hub, offline=options.offline)
     setup = Setup(
@@ -163,7 +177,7 @@ async def _serve(
         containers=Containers(client) if client and options.allow_image else None,
         commands=dict(options.allow_command),
         hub=hub,
-        secrets=[identity["host_key"]],
+        secrets=keys.all,
     )
     supervisor = Supervisor(setup)
     tasks = Tasks(setup, supervisor)
@@ -171,7 +185,7 @@ async def _serve(
         control_plane if options.server else ControlPlane(identity["server"], http),
         directory,
         supervisor,
-        identity["host_key"],
+        keys,
         ingress_url=options.ingress_url,
         capabilities=capabilities,
         sample=sampler.take,
@@ -182,7 +196,7 @@ async def _serve(
         shutil.rmtree(directory.path / "engines", ignore_errors=True)
     supervisor.may_act = lambda: control.may_act
     supervisor.restore()
-    ingress = Ingress(supervisor, lambda: identity["host_key"], tasks.perform)
+    ingress = Ingress(supervisor, keys, tasks.perform, control.wake)
     log.info("agent", host=identity["host_id"], ingress=server.address(listener), version=__version__)
     async with _listening(ingress, listener, options):
         work = [asyncio.create_task(one) for one in (supervisor.keep(), control.keep(), sampler.keep())]

@@ -188,7 +188,7 @@ class Launch:
             image=image,
             name=name,
             client=containers.client,
-            read_only=(place.model_path,),
+            read_only=tuple(map(str, self._setup.folders.parts(Path(place.model_path)))),
             writable=(str(Path(place.socket).parent),) if place.socket else (),
             gpus=start.claim.gpus,
             labels={DIRECTORY_LABEL: str(self._setup.directory.path), DEPLOYMENT_LABEL: self._deployment},

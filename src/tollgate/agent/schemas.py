@@ -45,6 +45,7 @@ class Answer(Told):
     """One that cannot be read concerns itself only, so each is read alone. None if nothing changed."""
     host: HostState = HostState()
     tasks: list[Task] = []
+    host_keys: list[str] = []
     hub_tokens: dict[str, str] = {}
     poll_seconds: float = Field(default=10, gt=0)
 

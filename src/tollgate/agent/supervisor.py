@@ -71,10 +71,9 @@ class Supervisor:
         self.wake()
 
     def acknowledge(self, observation: dict[str, Any]) -> None:
-        """The control plane has it, with the log of a failure."""
-        deployment = self.deployments.get(observation["deployment_id"])
-        if deployment:
-            deployment.told_failure = deployment.offered_failure
+        """The control plane has it."""
+        if deployment := self.deployments.get(observation["deployment_id"]):
+            deployment.acknowledge(observation)
 
     def retire(self) -> None:
         """Nothing is wanted of this host any more."""

@@ -8,14 +8,14 @@ from typing import Any, Final
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from tollgate.agent import hub
+from tollgate.agent import hub, model_files
 from tollgate.agent.allowed_roots import OutsideRoots
 from tollgate.agent.deployment import Deployment
 from tollgate.agent.downloads import DownloadFailed
 from tollgate.agent.schemas import Task
 from tollgate.agent.setup import Setup
 from tollgate.agent.supervisor import Supervisor
-from tollgate.engines.schemas import HubSource
+from tollgate.engines.schemas import HubSource, PathSource
 from tollgate.process.clock import Monotonic
 
 MOST_LINES: Final = 5000
@@ -43,6 +43,7 @@ class Tasks:
         self._kinds: dict[str, Callable[[dict[str, Any]], Any]] = {
             "local_folders": self._local_folders,
             "inspect_folder": self._inspect_folder,
+            "facts": self._facts,
             "logs": self._logs,
             "test": self._test,
             "delete_files": self._delete_files,
@@ -69,6 +70,15 @@ class Tasks:
 
     async def _inspect_folder(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return await asyncio.to_thread(self._setup.folders.inspect, self._base(arguments), arguments["folder"])
+
+    async def _facts(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What the files of a source say, wherever it is."""
+        source = TypeAdapter(HubSource | PathSource).validate_python(arguments["source"])
+        path = await asyncio.to_thread(model_files.found, self._setup, source)
+        facts = await asyncio.to_thread(self._setup.folders.facts, path) if path else None
+        if facts is None:
+            raise TaskFailed("There are no files there that say what the model is.")
+        return facts.model_dump(mode="json")
 
     def _base(self, arguments: dict[str, Any]) -> str | None:
         base = arguments.get("base") or self._supervisor.host.base_dir

@@ -38,6 +38,7 @@ ACTIONS: Mapping[str, str] = {
     "host.changed": "A host was changed.",
     "host.cordoned": "A host was cordoned: it takes no new calls.",
     "host.created": "A host was created.",
+    "host.deleted": "A host was deleted, with its models.",
     "host.enrolled": "An agent became the agent of a host, with an enrolment.",
     "host.retired": "A host was retired for good.",
     "host.rotated": "The key of a host was ended, and an enrolment created.",

@@ -20,6 +20,8 @@ KINDS: Mapping[str, RefusalKind] = {
     "sign_in_failed": "authentication_failed",
     "invalid_link": "authentication_failed",
     "too_many_sign_ins": "authentication_failed",
+    "host_key_invalid": "authentication_failed",
+    "enrolment_invalid": "authentication_failed",
     "ip_not_allowed": "ip_refused",
     "rate_limit_exceeded": "limit_exceeded",
     "too_many_in_flight": "limit_exceeded",
@@ -64,7 +66,9 @@ class Spread(NamedTuple):
 
 WHO_IS_SIGNED_IN = "/auth/me"
 """Pages ask this before anybody has signed in, so a missing key there is no failure."""
-UNAUTHENTICATED = frozenset(error.code for error in Unauthenticated.__subclasses__()) | {"ip_not_allowed"}
+UNAUTHENTICATED = frozenset(error.code for error in Unauthenticated.__subclasses__()) | {
+    "ip_not_allowed", "host_key_invalid", "enrolment_invalid",
+}  # fmt: skip
 """The codes of failed authentications."""
 
 OPERATORS_ONLY = "permission_denied"

@@ -21,6 +21,7 @@ SENTENCES = {
     "has_routes": "The upstream $id still has routes: $routes. Delete them first, or send routes=true to delete them "
     "as well.",
     "host_retired": "The host $id is retired for good. Create another one.",
+    "host_still_wanted": "Models of the host $id should run: $deployment_ids. Stop them first.",
     "host_unseen": "The agent of the host $id has not called for 45 seconds. Start it, or look at its log.",
     "id_taken": "A plan with the id $id exists.",
     "in_use": "Orgs are still on the plan $plan: $orgs. Give them another plan first.",

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from tollgate.core.errors import HostKeyInvalid
@@ -25,12 +26,13 @@ def made(agent_key: str, key: HostKey) -> str:
     return f"tgh_{key.host_id}_{key.generation}_{mark}"
 
 
-def read(agent_key: str, text: str) -> HostKey:
-    """Raises HostKeyInvalid for what was not made with this secret. The database knows whether it is the last one."""
+def read(agent_keys: Sequence[str], text: str) -> HostKey:
+    """Raises HostKeyInvalid for what was made with none of these secrets. The database knows whether it is the last
+    one."""
     found = _KEY.fullmatch(text)
     if found is None:
         raise HostKeyInvalid
     key = HostKey(found[1], int(found[2]))
-    if not hmac.compare_digest(made(agent_key, key), text):
+    if not any(hmac.compare_digest(made(agent_key, key), text) for agent_key in agent_keys):
         raise HostKeyInvalid
     return key

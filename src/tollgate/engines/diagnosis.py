@@ -229,7 +229,9 @@ OUT_OF_HOST_MEMORY: Final = Rule(
     "The system killed the engine, most likely for want of host memory",
     ("Use a smaller model or context.", "Give the host, or the container, more memory."),
     "memory",
+    retryable=True,
 )
+"""Tried again: another program may have had the memory, and a person may have sent the signal."""
 
 _COMPILED: Final = {rule.name: re.compile(rule.pattern) for rule in RULES}
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

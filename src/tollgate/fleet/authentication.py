@@ -1,8 +1,7 @@
 """Which agent is calling. Its key is checked without the database, before the body is read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from pydantic import SecretStr
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -11,6 +10,7 @@ from tollgate.core.errors import BadRequest, FleetNotConfigured, HostKeyInvalid
 from tollgate.core.host_keys import HostKey
 from tollgate.core.strict_json import NotJson
 from tollgate.process import logs, threads
+from tollgate.settings import TrustedProxy
 from tollgate.web import client_address
 from tollgate.web.routing import Handler
 
@@ -19,28 +19,31 @@ MOST_VALUES = 100_000
 
 
 class AgentGate:
-    def __init__(self, agent_key: SecretStr | None) -> None:
-        self._agent_key = agent_key
+    def __init__(self, agent_keys: Sequence[str], trusted_proxy: TrustedProxy) -> None:
+        self._agent_keys = agent_keys
+        self._trusted_proxy = trusted_proxy
 
     @property
-    def agent_key(self) -> str:
-        """Raises FleetNotConfigured."""
-        if self._agent_key is None:
+    def agent_keys(self) -> Sequence[str]:
+        """Newest first. Raises FleetNotConfigured."""
+        if not self._agent_keys:
             raise FleetNotConfigured
-        return self._agent_key.get_secret_value()
+        return self._agent_keys
 
     def key(self, request: Request) -> HostKey:
         """Raises HostKeyInvalid, or FleetNotConfigured."""
-        return host_keys.read(self.agent_key, _bearer(client_address.headers_of(request.scope)))
+        return host_keys.read(self.agent_keys, _bearer(client_address.headers_of(request.scope)))
 
     async def guard(self, request: Request, handle: Handler, reads_body: bool) -> Response:
         """Wraps the routes of enrolled agents."""
+        self._claim(request)
         logs.note(host_id=self.key(request).host_id)
         return await self.guard_newcomers(request, handle, reads_body)
 
     async def guard_newcomers(self, request: Request, handle: Handler, reads_body: bool) -> Response:
         """Wraps the route of agents that have no key yet. Refuses a body that is too complex."""
-        _ = self.agent_key
+        _ = self.agent_keys
+        self._claim(request)
         if reads_body:
             try:
                 body = await request.body()
@@ -50,6 +53,10 @@ class AgentGate:
             except NotJson as error:
                 raise strict_json.refusal(error) from None
         return await handle(request)
+
+    def _claim(self, request: Request) -> None:
+        """For the security reporter, which counts refusals by address."""
+        request.scope["state"]["claims"] = {"ip": client_address.client_ip(request.scope, self._trusted_proxy)}
 
 
 def _bearer(headers: Mapping[str, str]) -> str:

@@ -58,9 +58,7 @@ def newcomers(gate: AgentGate, door: Door, digests: Callable[[str], list[str]]) 
         """With the token of POST /admin/hosts, once and within an hour. The key that the host had before ends."""
         found = await store.enrol(door, digests(body.token), rules.storable(body.model_dump(exclude={"token", "name"})))
         key = HostKey(found["host_id"], found["key_generation"])
-        return Enrolled(
-            host_id=key.host_id, host_key=host_keys.made(gate.agent_key, key), poll_seconds=rules.FIRST_POLL_SECONDS
-        )
+        return Enrolled(host_id=key.host_id, host_key=_made(gate, key)[0], poll_seconds=rules.FIRST_POLL_SECONDS)
 
     return routes
 
@@ -74,10 +72,12 @@ def hosts(gate: AgentGate, door: Door, open_secret: OpenSecret, reread: Reread) 
     async def sync(request: Request, body: Sync) -> SyncAnswer:
         """The answer always holds all that should be on the host, or nothing new. Repeat a sync that was not answered
         with the same `seq`. Another incarnation is refused for 45 seconds after the last sync."""
-        found = await store.sync(door, gate.key(request), body.stored())
+        key = gate.key(request)
+        found = await store.sync(door, key, body.stored())
         if found["routes_changed"]:
             await reread()
-        return SyncAnswer.model_validate({**found, "hub_tokens": _opened(found["hub_tokens"], open_secret)})
+        opened = _opened(found["hub_tokens"], open_secret)
+        return SyncAnswer.model_validate({**found, "hub_tokens": opened, "host_keys": _made(gate, key)})
 
     @routes.post(
         "/tasks/{task_id}", summary="Send the result of a task", responses=refusals_of(*OF_HOSTS, errors.NotFound)
@@ -87,6 +87,10 @@ def hosts(gate: AgentGate, door: Door, open_secret: OpenSecret, reread: Reread) 
         return EndedTask.model_validate(await store.end_task(door, gate.key(request), task_id, body.stored()))
 
     return routes
+
+
+def _made(gate: AgentGate, key: HostKey) -> list[str]:
+    return [host_keys.made(agent_key, key) for agent_key in gate.agent_keys]
 
 
 def _opened(sealed: Mapping[str, Mapping[str, Any]], open_secret: OpenSecret) -> dict[str, str]:

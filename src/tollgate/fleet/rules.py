@@ -10,7 +10,7 @@ from typing import Any, Final
 from tollgate.engines import checks, commands, diagnosis, memory
 from tollgate.engines.commands import Place
 from tollgate.engines.facts import Facts
-from tollgate.engines.schemas import Capabilities, Spec
+from tollgate.engines.schemas import Capabilities, Spec, Warning
 
 RANDOM_BYTES: Final = 32
 FIRST_POLL_SECONDS: Final = 2
@@ -69,11 +69,14 @@ def storable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def dry_run(spec: Spec, facts: Mapping[str, Any] | None, capabilities: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The command of a spec, what is wrong with it, and the memory that it needs, as far as the files were read."""
+def dry_run(
+    spec: Spec, facts: Mapping[str, Any] | None, capabilities: Mapping[str, Any] | None, unread: str | None = None
+) -> dict[str, Any]:
+    """The command of a spec, what is wrong with it, and the memory that it needs, as far as the files were read.
+    `unread` says why the host could not read them."""
     known = Facts.model_validate(facts) if facts else None
     host = Capabilities.model_validate(capabilities) if capabilities else None
-    warnings = checks.check(spec, known, host)
+    warnings = [*checks.check(spec, known, host), *([unreadable(unread)] if unread else [])]
     built = commands.build(spec, replace(PLACE, program=_program(spec)))
     return {
         "command": built.argv,
@@ -82,6 +85,13 @@ def dry_run(spec: Spec, facts: Mapping[str, Any] | None, capabilities: Mapping[s
         "warnings": [warning.model_dump(mode="json") for warning in warnings],
         **_estimate(spec, known, host),
     }
+
+
+def unreadable(why: str) -> Warning:
+    return Warning(
+        severity="warning", category="config", title="The files of the model were not read", message=why,
+        fix="Look at the path and at what the agent allows. Without the files, the memory is not known.",
+    )  # fmt: skip
 
 
 def _program(spec: Spec) -> tuple[str, ...]:

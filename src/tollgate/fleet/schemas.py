@@ -11,7 +11,7 @@ from tollgate.web.faults import ONE_LINE
 Phase = Literal["stopped", "downloading", "starting", "loading", "running", "draining", "stopping", "failed", "unknown"]
 Wanted = Literal["running", "stopped", "on_demand"]
 HostState = Literal["active", "cordoned", "retired"]
-TaskKind = Literal["local_folders", "inspect_folder", "logs", "test", "delete_files", "hub_config"]
+TaskKind = Literal["local_folders", "inspect_folder", "facts", "logs", "test", "delete_files", "hub_config"]
 
 Id = Annotated[str, Field(max_length=80, pattern=r"^[a-z]{3}_[a-z0-9]+$")]
 Word = Annotated[str, Field(min_length=1, max_length=100, pattern=ONE_LINE)]
@@ -73,6 +73,14 @@ class Enrolled(BaseModel):
     poll_seconds: int
 
 
+class PhaseChange(Report):
+    number: Count = Field(description="Grows within an incarnation. One that was told before is not stored again.")
+    before: Phase
+    phase: Phase
+    why: Told
+    seconds_ago: Seconds = 0
+
+
 class Observation(Report):
     deployment_id: Id
     generation: int = Field(ge=0, le=2**31 - 1)
@@ -86,6 +94,7 @@ class Observation(Report):
     measured: Object | None = None
     facts: Object | None = None
     log_tail: Tail | None = None
+    changes: list[PhaseChange] = Field([], max_length=200, description="Of the phase, since the last sync.")
 
 
 class EngineFigures(Report):
@@ -184,6 +193,10 @@ class SyncAnswer(BaseModel):
     )
     host: HostOrders
     tasks: list[Task] = Field(description="Until their result is there, or a minute is over.")
+    host_keys: list[str] = Field(
+        description="The keys that open the ingress now; the first is for the next sync. They are others while the "
+        "server's AGENT_KEY is rotated."
+    )
     hub_tokens: dict[str, str] = Field(description="Tokens of Hugging Face for downloads of now, by deployment.")
     poll_seconds: int
 

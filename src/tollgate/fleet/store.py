@@ -46,6 +46,10 @@ async def set_host_state(door: Door, host_id: str, state: str) -> Json:
     return await door.call("tollgate_set_host_state", host_id=host_id, state=state)
 
 
+async def delete_host(door: Door, host_id: str) -> Json:
+    return await door.call("tollgate_delete_host", host_id=host_id)
+
+
 async def new_enrolment(door: Door, host_id: str, digest: str, *, rotate: bool) -> Json:
     return await door.call("tollgate_new_enrolment", host_id=host_id, digest=digest, rotate=rotate)
 
@@ -65,6 +69,10 @@ async def deployments(door: Door, filters: dict[str, Any], page_size: int) -> Js
 
 async def deployment(door: Door, deployment_id: str) -> Json:
     return await door.call("tollgate_deployment", deployment_id=deployment_id)
+
+
+async def phase_changes(door: Door, deployment_id: str, filters: dict[str, Any], page_size: int) -> Json:
+    return await door.call("tollgate_phase_changes", deployment_id=deployment_id, filters=filters, page_size=page_size)
 
 
 async def create_deployment(door: Door, deployment: dict[str, Any]) -> Json:

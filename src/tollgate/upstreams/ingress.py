@@ -1,4 +1,4 @@
-"""Asks the ingress of a host for something that should not wait for the agent's next sync."""
+"""Asks the ingress of a host for something that should not wait for the agent's next sync, or for that sync itself."""
 
 import asyncio
 import json
@@ -16,7 +16,10 @@ from tollgate.upstreams.transports import Answer, Transport
 CONNECT_SECONDS: Final = 2.0
 MOST_ANSWER_BYTES: Final = 512 * 1024
 TASKS_PATH: Final = "/agent/tasks"
+WAKE_PATH: Final = "/agent/wake"
 OK: Final = 200
+
+Outcome = Mapping[str, Any]
 
 
 class Ingress:
@@ -27,11 +30,18 @@ class Ingress:
         self._guard = guard
         self._secrets = secrets
 
-    async def ask(
-        self, ingress_url: str, key: HostKey, task: Mapping[str, Any], seconds: float
-    ) -> Mapping[str, Any] | None:
+    async def ask(self, ingress_url: str, key: HostKey, task: Mapping[str, Any], seconds: float) -> Outcome | None:
         """How the task ended: `status`, `result` and `error`. None where the ingress could not be asked, or did not
         say: then the agent gets the task with its next sync."""
+        return await self._post(ingress_url, TASKS_PATH, key, task, seconds)
+
+    async def wake(self, ingress_url: str, key: HostKey, seconds: float) -> None:
+        """Has the agent sync now. Where that fails, its next sync comes within ten seconds."""
+        await self._post(ingress_url, WAKE_PATH, key, {}, seconds)
+
+    async def _post(
+        self, ingress_url: str, path: str, key: HostKey, body: Mapping[str, Any], seconds: float
+    ) -> Outcome | None:
         upstream = Upstream(key.host_id, "openai", ingress_url, host_key=key)
         secret = key_variables.key_of(upstream, self._secrets)
         if secret is None:
@@ -39,11 +49,11 @@ class Ingress:
         try:
             self._guard.check(ingress_url)
             async with asyncio.timeout(seconds):
-                return await self._outcome(ingress_url + TASKS_PATH, secret, json.dumps(task).encode())
+                return await self._outcome(ingress_url + path, secret, json.dumps(body).encode())
         except (TimeoutError, Forbidden, TransportFailed, OSError, ValueError, RecursionError):
             return None
 
-    async def _outcome(self, url: str, secret: str, body: bytes) -> Mapping[str, Any] | None:
+    async def _outcome(self, url: str, secret: str, body: bytes) -> Outcome | None:
         headers = {
             "accept": "application/json",
             "accept-encoding": "identity",
@@ -60,7 +70,7 @@ class Ingress:
             await answer.close()
 
 
-def _read(status: int, said: Any) -> Mapping[str, Any] | None:
+def _read(status: int, said: Any) -> Outcome | None:
     if status == OK:
         return {"status": "done", "result": said, "error": None}
     match said:

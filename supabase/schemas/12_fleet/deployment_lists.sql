@@ -57,7 +57,7 @@ begin
   );
   return jsonb_build_object(
     'caller', tollgate.identity(actor), 'id', d.id, 'files_preserved', not deletes_files, 'shares_files', shares_files,
-    'routes_changed', true
+    'routes_changed', true, 'waking', (select tollgate.waking(h) from tollgate.hosts h where h.id = d.host_id)
   );
 end
 $$;
@@ -126,6 +126,49 @@ comment on function public.tollgate_deployments(jsonb, jsonb, integer) is
   'Deployments. `filters`: archived (others are left out; default false), host_id, wanted, engine, kind, served_name, phase, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
 
 select tollgate.expose('public.tollgate_deployments(jsonb, jsonb, integer)');
+
+
+create function tollgate.phase_change_shown(c tollgate.phase_changes) returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'id', c.id, 'before', c.before, 'phase', c.phase, 'why', c.why, 'asked_by', c.asked_by,
+    'changed_at', tollgate.utc(c.changed_at)
+  )
+$$;
+
+comment on function tollgate.phase_change_shown(tollgate.phase_changes) is 'A change of a phase as operators see it.';
+
+
+create function public.tollgate_phase_changes(caller jsonb, deployment_id text, filters jsonb, page_size integer)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+declare
+  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
+  d constant tollgate.deployments := tollgate.deployment_of(deployment_id);
+begin
+  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
+    'tollgate.phase_changes',
+    'tollgate.phase_change_shown',
+    'true',
+    '{"changed_at": "e.changed_at"}',
+    'changed_at:desc',
+    filters,
+    page_size,
+    within => format('e.deployment_id = %L', d.id)
+  );
+end
+$$;
+
+comment on function public.tollgate_phase_changes(jsonb, text, jsonb, integer) is
+  'The last changes of the phase of a deployment, newest first. `filters`: cursor. For admins. Refuses: as recognise() and page(), not_found. Locks nothing.';
+
+select tollgate.expose('public.tollgate_phase_changes(jsonb, text, jsonb, integer)');
 
 
 create function public.tollgate_deployment_metrics(caller jsonb) returns jsonb

@@ -24,7 +24,7 @@ language sql
 stable
 set search_path = ''
 as $$
-  select to_jsonb(d) - 'applied_spec' - 'token_sent_for' || jsonb_build_object(
+  select to_jsonb(d) - 'applied_spec' - 'token_sent_for' - 'asked_by' || jsonb_build_object(
     'engine', d.spec -> 'engine',
     'kind', d.spec -> 'kind',
     'served_name', d.spec -> 'served_name',
@@ -118,18 +118,22 @@ declare
   h tollgate.hosts;
   routes_changed boolean;
 begin
+  if action <> 'deployment.changed' then
+    update tollgate.deployments o set asked_by = coalesce(actor.user_id, actor.name) where o.id = d.id;
+  end if;
   select o.* into h from tollgate.hosts o where o.id = d.host_id;
   perform tollgate.changed_desire(h);
   routes_changed := tollgate.offer(d, h);
   perform tollgate.record(actor, action, null, d.id, details);
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d), 'routes_changed', routes_changed
+    'caller', tollgate.identity(actor), 'deployment', tollgate.deployment_shown(d), 'routes_changed', routes_changed,
+    'waking', tollgate.waking(h)
   );
 end
 $$;
 
 comment on function tollgate.settled_deployment(tollgate.caller, tollgate.deployments, text, jsonb) is
-  'What follows each change of a deployment: its host is to read the list again, its routes are made again, the change is recorded; and the answer. Locks its upstream and routes; the host must be locked.';
+  'What follows each change of a deployment: who asked for it is noted, its host is to read the list again, its routes are made again, the change is recorded; and the answer. Locks its upstream and routes; the host must be locked.';
 
 
 create function tollgate.without_environment(given jsonb) returns jsonb

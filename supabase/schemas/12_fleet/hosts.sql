@@ -25,6 +25,19 @@ $$;
 comment on function tollgate.ingress_of(tollgate.hosts) is 'Where the ingress of a host is; null where nobody said.';
 
 
+create function tollgate.waking(h tollgate.hosts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select jsonb_build_object('host_id', h.id, 'ingress_url', tollgate.ingress_of(h), 'key_generation', h.key_generation)
+  where tollgate.is_seen(h) and tollgate.ingress_of(h) is not null
+$$;
+
+comment on function tollgate.waking(tollgate.hosts) is
+  'How the server wakes the agent of a host, so that it syncs now; null where that would be in vain.';
+
+
 create function tollgate.host_shown(h tollgate.hosts) returns jsonb
 language sql
 stable
@@ -197,7 +210,8 @@ begin
       null, h.id);
   end if;
   return jsonb_build_object(
-    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed
+    'caller', tollgate.identity(actor), 'host', tollgate.host_shown(h), 'routes_changed', routes_changed,
+    'waking', tollgate.waking(h)
   );
 end
 $$;
@@ -206,83 +220,3 @@ comment on function public.tollgate_set_host_state(jsonb, text, text) is
   'Makes a host active, cordoned or retired. Its routes follow at once. A retired host stays retired, and its key opens nothing. For admins. Refuses: as recognise(), not_found, conflict (host_retired). Locks the host, then its upstreams and routes.';
 
 select tollgate.expose('public.tollgate_set_host_state(jsonb, text, text)');
-
-
-create function public.tollgate_new_enrolment(caller jsonb, host_id text, digest text, rotate boolean) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-  h tollgate.hosts := tollgate.locked_host(host_id);
-begin
-  perform tollgate.refuse_retired(h);
-  if rotate then
-    h := tollgate.with_next_key(h);
-  end if;
-  perform tollgate.record(
-    actor, case when rotate then 'host.rotated' else 'enrolment.created' end, null, h.id
-  );
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'host', tollgate.host_shown(h),
-    'enrolment', tollgate.put_enrolment(h, digest)
-  );
-end
-$$;
-
-comment on function public.tollgate_new_enrolment(jsonb, text, text, boolean) is
-  'Stores another enrolment of a host, in the place of earlier ones. With `rotate`, the key of the host ends at once; otherwise when the enrolment is used. For admins. Refuses: as recognise(), not_found, conflict (host_retired). Locks the host, then its upstreams.';
-
-select tollgate.expose('public.tollgate_new_enrolment(jsonb, text, text, boolean)');
-
-
-create function public.tollgate_host(caller jsonb, host_id text) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-  wanted constant text := tollgate.host_named(host_id);
-  h tollgate.hosts;
-begin
-  select o.* into h from tollgate.hosts o where o.id = wanted;
-  if not found then
-    perform tollgate.refuse_missing('host', wanted);
-  end if;
-  return jsonb_build_object('caller', tollgate.identity(actor), 'host', tollgate.host_shown(h));
-end
-$$;
-
-comment on function public.tollgate_host(jsonb, text) is
-  'The host of this id, or the only one. For admins. Refuses: as recognise() and host_named(), not_found. Locks nothing.';
-
-select tollgate.expose('public.tollgate_host(jsonb, text)');
-
-
-create function public.tollgate_hosts(caller jsonb, filters jsonb, page_size integer) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-begin
-  return jsonb_build_object('caller', tollgate.identity(actor)) || tollgate.page(
-    'tollgate.hosts',
-    'tollgate.host_shown',
-    '$1 ->> ''state'' is null or e.state = $1 ->> ''state''',
-    '{"created_at": "e.created_at", "name": "e.name collate \"C\""}',
-    coalesce(filters ->> 'sort', 'created_at:desc'),
-    filters,
-    page_size
-  );
-end
-$$;
-
-comment on function public.tollgate_hosts(jsonb, jsonb, integer) is
-  'Hosts. `filters`: state, sort (created_at, name), cursor. For admins. Refuses: as recognise() and page(). Locks nothing.';
-
-select tollgate.expose('public.tollgate_hosts(jsonb, jsonb, integer)');

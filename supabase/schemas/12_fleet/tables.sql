@@ -123,6 +123,7 @@ create table tollgate.deployments (
   load_seconds tollgate.load_seconds not null default 60,
   hub_token tollgate.name_of_secret,
   token_sent_for integer,
+  asked_by text,
   archived_at timestamptz,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
@@ -135,6 +136,7 @@ comment on column tollgate.deployments.spec is 'As it was edited last. generatio
 comment on column tollgate.deployments.pricing is 'As routes have it. Without a price the model runs but is not offered.';
 comment on column tollgate.deployments.hub_token is 'The name of a token of Hugging Face in the vault. The host gets it while it downloads, and at no other time.';
 comment on column tollgate.deployments.token_sent_for is 'The generation that the host got the token for last, so that the audit trail has it once.';
+comment on column tollgate.deployments.asked_by is 'Who said last what is wanted: the id of a user, or the name of a command.';
 
 alter table tollgate.deployments enable row level security;
 
@@ -165,6 +167,28 @@ comment on column tollgate.observations.log_tail is 'The end of the log of the l
 alter table tollgate.observations enable row level security;
 
 
+create table tollgate.phase_changes (
+  id text primary key default tollgate.new_id('phc') check (id ~ '^phc_[a-z0-9]{1,64}$'),
+  deployment_id text not null references tollgate.deployments (id) on delete cascade,
+  incarnation text not null,
+  number bigint not null,
+  before tollgate.phase not null,
+  phase tollgate.phase not null,
+  why text not null check (length(why) <= 4000),
+  asked_by text,
+  changed_at timestamptz not null,
+  unique (deployment_id, incarnation, number)
+);
+
+create index phase_changes_deployment_id on tollgate.phase_changes (deployment_id, changed_at);
+
+comment on table tollgate.phase_changes is 'The last 200 changes of the phase of a deployment, as its agent told them.';
+comment on column tollgate.phase_changes.number is 'Which change of the incarnation it is: one that is told again is no other.';
+comment on column tollgate.phase_changes.asked_by is 'The operator who wanted it; null where the host did it by itself.';
+
+alter table tollgate.phase_changes enable row level security;
+
+
 create table tollgate.host_samples (
   host_id text not null references tollgate.hosts (id) on delete cascade,
   sampled_at timestamptz not null default now(),
@@ -183,7 +207,7 @@ create table tollgate.tasks (
   id text primary key default tollgate.new_id('tsk') check (id ~ '^tsk_[a-z0-9]{1,64}$'),
   host_id text not null references tollgate.hosts (id) on delete cascade,
   kind text not null check (kind in (
-    'local_folders', 'inspect_folder', 'logs', 'test', 'delete_files', 'hub_config'
+    'local_folders', 'inspect_folder', 'facts', 'logs', 'test', 'delete_files', 'hub_config'
   )),
   arguments jsonb not null,
   state text not null default 'waiting' check (state in ('waiting', 'done', 'failed')),

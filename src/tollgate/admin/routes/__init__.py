@@ -86,9 +86,10 @@ def router(
     routes.take(upstream_keys.router(gate, UpstreamKeyHandlers(vault, chosen.openrouter_base_url)))
     routes.take(hf_tokens.router(gate, vault))
     routes.take(system.router(gate, chosen, host))
-    routes.take(hosts.router(gate, catalogs["live"], configured=chosen.agent_key is not None, secure=chosen.production))
+    is_configured = chosen.agent_key is not None
+    routes.take(hosts.router(gate, catalogs["live"], tasks, configured=is_configured, secure=chosen.production))
     routes.take(deployments.router(gate, catalogs["live"], tasks))
-    routes.take(registered_models.router(gate, catalogs["live"]))
+    routes.take(registered_models.router(gate, catalogs["live"], tasks))
     routes.take(fleet.router(gate, machine, prometheus))
     routes.take(reconciliation.router(gate, reconciler))
     routes.take(backups.router(gate))

@@ -1,5 +1,6 @@
 """/admin/models: the models on hosts of one's own."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, Query
@@ -25,6 +26,7 @@ from tollgate.admin.schemas.deployments import (
     HubConfigQuery,
     LogsQuery,
     NewDeployment,
+    PhaseChangeDetails,
     Start,
     TestedDeployment,
     Told,
@@ -40,7 +42,7 @@ from tollgate.keys.authentication import Gate
 from tollgate.keys.idempotency_keys import once
 from tollgate.process import clock
 from tollgate.web.routing import Routes
-from tollgate.web.schemas import CountedPage, refusals
+from tollgate.web.schemas import CountedPage, PageQuery, refusals
 
 ONE = refusals(BadRequest, NotFound)
 CHANGING = refusals(BadRequest, NotFound, Conflict)
@@ -56,18 +58,40 @@ LIST_OF_NAMES: dict[int | str, dict[str, Any]] = {
     200: {"description": "A list of names", "content": {"application/json": {}}}
 }
 
+FACTS_SECONDS = 6.0
+"""How long a dry-run waits for what the files say."""
+
 
 def router(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
     routes = Routes(prefix="/admin/models")
-    routes.take(_of_all(gate))
+    routes.take(_of_all(gate, catalog, tasks))
     routes.take(_of_hosts(gate, tasks))
-    routes.take(_of_one(gate, catalog))
-    routes.take(_life(gate, catalog))
+    routes.take(_of_one(gate, catalog, tasks))
+    routes.take(_life(gate, catalog, tasks))
     routes.take(_asked(gate, tasks))
     return routes
 
 
-def _of_all(gate: Gate) -> Routes:
+async def effective(catalog: Catalog, tasks: Tasks, found: dict[str, Any]) -> dict[str, Any]:
+    """What the database answered to a change: routes are read again here, and the host is told, before the response."""
+    await asyncio.gather(visible(catalog, found), tasks.wake(found))
+    return found
+
+
+async def read_facts(door: Door, tasks: Tasks, spec: Spec, host_id: str) -> tuple[dict[str, Any] | None, str | None]:
+    """What the files of a path say, or why that is not known. Files of the hub are not there before the download."""
+    if spec.source.type != "path":
+        return None, None
+    asked = {"source": spec.source.model_dump(mode="json")}
+    try:
+        return await tasks.result(door, "facts", asked, host_id=host_id, patience=FACTS_SECONDS), None
+    except HostTaskFailed as failed:
+        return None, str(failed.facts["reason"])
+    except HostSilent as silent:
+        return None, silent.message
+
+
+def _of_all(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
     routes = Routes()
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
@@ -82,15 +106,17 @@ def _of_all(gate: Gate) -> Routes:
         responses=refusals(BadRequest, NotFound, Conflict, IdempotencyKeyReused),
     )
     async def create(door: Annotated[Door, Depends(once(gate))], body: NewDeployment) -> DeploymentDetails:
-        return shown(await store.create_deployment(door, body.changes()))
+        return shown(await effective(catalog, tasks, await store.create_deployment(door, body.changes())))
 
     @routes.post("/dry-run", summary="Show how a new model would be started", responses=CHANGING)
     async def dry_run(door: OpenDoor, body: DryRunBody) -> DryRun:
         """Nothing is started or stored. The memory is estimated from `facts`, as inspect-folder and hf-config tell
-        them; without facts it is not known."""
+        them. Without facts, the host reads the files of a path."""
         host = (await store.host(door, body.host_id))["host"]
-        facts = body.facts.model_dump() if body.facts else None
-        return DryRun(**rules.dry_run(body.spec, facts, host["capabilities"]))
+        facts, unread = body.facts.model_dump() if body.facts else None, None
+        if facts is None and host["contact"] == "seen":
+            facts, unread = await read_facts(door, tasks, body.spec, host["id"])
+        return DryRun(**rules.dry_run(body.spec, facts, host["capabilities"], unread))
 
     @routes.get("/metrics", summary="Get the figures of the engines", responses=refusals())
     async def metrics(door: OpenDoor) -> DeploymentMetricsList:
@@ -140,7 +166,7 @@ def _of_hosts(gate: Gate, tasks: Tasks) -> Routes:
     return routes
 
 
-def _of_one(gate: Gate, catalog: Catalog) -> Routes:
+def _of_one(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
     routes = Routes()
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
@@ -150,7 +176,8 @@ def _of_one(gate: Gate, catalog: Catalog) -> Routes:
 
     @routes.patch("/{deployment_id}", summary="Change a model of a host", responses=CHANGING)
     async def change(door: OpenDoor, deployment_id: DeploymentId, body: DeploymentChange) -> DeploymentDetails:
-        return shown(await visible(catalog, await store.change_deployment(door, deployment_id, body.changes())))
+        changed = await store.change_deployment(door, deployment_id, body.changes())
+        return shown(await effective(catalog, tasks, changed))
 
     @routes.delete("/{deployment_id}", summary="Delete a model of a host", responses=CHANGING)
     async def delete(
@@ -159,15 +186,28 @@ def _of_one(gate: Gate, catalog: Catalog) -> Routes:
         files: Annotated[bool, Query(description="Whether the host deletes what it downloaded for it.")] = False,
     ) -> DeletedDeployment:
         """Refused while it should run. Files in folders of the host's owner always stay."""
-        gone = await visible(catalog, await store.delete_deployment(door, deployment_id, with_files=files))
+        deleted = await store.delete_deployment(door, deployment_id, with_files=files)
+        gone = await effective(catalog, tasks, deleted)
         return DeletedDeployment(id=gone["id"], files_preserved=gone["files_preserved"], note=_note(gone))
 
     @routes.post("/{deployment_id}/dry-run", summary="Show how a model would be started", responses=ONE)
     async def dry_run(door: OpenDoor, deployment_id: DeploymentId) -> DryRun:
-        """Nothing is started. Of the spec as it was edited last."""
+        """Nothing is started. Of the spec as it was edited last. The host reads the files of a path that it has not
+        read yet."""
         found = await store.deployment(door, deployment_id)
         made = found["deployment"]
-        return DryRun(**rules.dry_run(Spec.model_validate(made["spec"]), made["facts"], found["capabilities"]))
+        spec, facts, unread = Spec.model_validate(made["spec"]), made["facts"], None
+        if facts is None and made["host"]["contact"] == "seen":
+            facts, unread = await read_facts(door, tasks, spec, made["host_id"])
+        return DryRun(**rules.dry_run(spec, facts, found["capabilities"], unread))
+
+    @routes.get("/{deployment_id}/phases", summary="List the changes of the phase of a model", responses=ONE)
+    async def phases(
+        door: OpenDoor, deployment_id: DeploymentId, query: Annotated[PageQuery, Query()]
+    ) -> CountedPage[PhaseChangeDetails]:
+        """The last 200, newest first, as the agent told them."""
+        found = await store.phase_changes(door, deployment_id, query.filters(), query.limit)
+        return CountedPage[PhaseChangeDetails].of(found)
 
     @routes.get("/{deployment_id}/readiness", summary="Check whether a model takes calls", responses=ONE)
     async def readiness(door: OpenDoor, deployment_id: DeploymentId) -> DeploymentReadiness:
@@ -176,30 +216,34 @@ def _of_one(gate: Gate, catalog: Catalog) -> Routes:
     return routes
 
 
-def _life(gate: Gate, catalog: Catalog) -> Routes:
+def _life(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
     routes = Routes()
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
+
+    async def wanted(door: Door, deployment_id: str, state: str, *, applied: bool = False) -> DeploymentDetails:
+        changed = await store.set_wanted(door, deployment_id, state, applied=applied)
+        return shown(await effective(catalog, tasks, changed))
 
     @routes.post("/{deployment_id}/start", summary="Start a model", responses=CHANGING)
     async def start(
         door: OpenDoor, deployment_id: DeploymentId, body: Annotated[Start | None, Body()] = None
     ) -> DeploymentDetails:
         """With its newest spec. The answer comes before the host has done it: see phase."""
-        return shown(await visible(catalog, await store.set_wanted(door, deployment_id, (body or Start()).wanted)))
+        return await wanted(door, deployment_id, (body or Start()).wanted)
 
     @routes.post("/{deployment_id}/stop", summary="Stop a model", responses=CHANGING)
     async def stop(door: OpenDoor, deployment_id: DeploymentId) -> DeploymentDetails:
         """It gets no new calls at once. Those that it has may end within drain_seconds."""
-        return shown(await visible(catalog, await store.set_wanted(door, deployment_id, "stopped")))
+        return await wanted(door, deployment_id, "stopped")
 
     @routes.post("/{deployment_id}/apply", summary="Start a model again", responses=CHANGING)
     async def apply(door: OpenDoor, deployment_id: DeploymentId) -> DeploymentDetails:
         """With its newest spec, also if nothing was edited. Calls may end before."""
-        return shown(await visible(catalog, await store.set_wanted(door, deployment_id, "running", applied=True)))
+        return await wanted(door, deployment_id, "running", applied=True)
 
     @routes.post("/{deployment_id}/archive", summary="Stop a model and archive it", responses=CHANGING)
     async def archive(door: OpenDoor, deployment_id: DeploymentId) -> DeploymentDetails:
-        return shown(await visible(catalog, await store.archive_deployment(door, deployment_id)))
+        return shown(await effective(catalog, tasks, await store.archive_deployment(door, deployment_id)))
 
     return routes
 

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Response
 from starlette.requests import Request
 
+from tollgate.admin.routes.deployments import effective
 from tollgate.admin.schemas.hosts import (
     CreatedHost,
+    DeletedHost,
     EnrolledAnew,
     Enrolment,
     HostChange,
@@ -21,6 +23,7 @@ from tollgate.catalog.routes import visible
 from tollgate.core.errors import BadRequest, Conflict, FleetNotConfigured, IdempotencyKeyReused, NotFound
 from tollgate.database import Door
 from tollgate.fleet import rules, store
+from tollgate.fleet.tasks import Tasks
 from tollgate.keys import store as keys
 from tollgate.keys.authentication import Gate
 from tollgate.keys.idempotency_keys import once
@@ -28,7 +31,7 @@ from tollgate.web.routing import Routes
 from tollgate.web.schemas import CountedPage, refusals
 
 
-def router(gate: Gate, catalog: Catalog, *, configured: bool, secure: bool) -> Routes:
+def router(gate: Gate, catalog: Catalog, tasks: Tasks, *, configured: bool, secure: bool) -> Routes:
     """`configured`: AGENT_KEY is set."""
     routes = Routes(prefix="/admin/hosts")
     changing = refusals(BadRequest, NotFound, Conflict)
@@ -54,7 +57,8 @@ def router(gate: Gate, catalog: Catalog, *, configured: bool, secure: bool) -> R
         return EnrolledAnew(**found["host"], enrolment=enrolment(request, token, found["enrolment"]))
 
     async def with_state(door: Door, host_id: str, state: str) -> HostDetails:
-        return HostDetails(**(await visible(catalog, await store.set_host_state(door, host_id, state)))["host"])
+        found = await effective(catalog, tasks, await store.set_host_state(door, host_id, state))
+        return HostDetails(**found["host"])
 
     @routes.get("", summary="List the hosts", responses=refusals(BadRequest))
     async def listed(door: OpenDoor, query: Annotated[HostFilters, Query()]) -> CountedPage[HostDetails]:
@@ -84,6 +88,17 @@ def router(gate: Gate, catalog: Catalog, *, configured: bool, secure: bool) -> R
     @routes.patch("/{host_id}", summary="Change a host", responses=changing)
     async def change(door: OpenDoor, host_id: HostId, body: HostChange) -> HostDetails:
         return HostDetails(**(await visible(catalog, await store.change_host(door, host_id, body.changes())))["host"])
+
+    @routes.delete("/{host_id}", summary="Delete a host", responses=changing)
+    async def delete(
+        door: OpenDoor, host_id: HostId, confirm: Annotated[str, Query(description="The id of the host once more.")]
+    ) -> DeletedHost:
+        """With its models, which must not be wanted. Requests and audit events stay. What a silent machine runs goes
+        on there, so retire the host first, or end its engines."""
+        if confirm != host_id:
+            raise BadRequest("To delete the host, repeat its id in `confirm`.", param="confirm")
+        gone = await visible(catalog, await store.delete_host(door, host_id))
+        return DeletedHost(id=gone["id"], models=gone["models"])
 
     @routes.post("/{host_id}/cordon", summary="Cordon a host, so that it gets no new calls", responses=changing)
     async def cordon(door: OpenDoor, host_id: HostId) -> HostDetails:

@@ -5,14 +5,15 @@ from typing import Annotated, Any
 from fastapi import Body, Depends
 from starlette.responses import Response
 
+from tollgate.admin.routes.deployments import effective
 from tollgate.admin.schemas.deployments import DeploymentId
 from tollgate.admin.schemas.registered_models import FilesToDownload, Instances, NewRegisteredModel, RegisteredModel
 from tollgate.catalog.cache import Catalog
-from tollgate.catalog.routes import visible
 from tollgate.core.errors import BadRequest, Conflict, IdempotencyKeyReused, NotFound
 from tollgate.database import Door
 from tollgate.engines.schemas import Spec
 from tollgate.fleet import store
+from tollgate.fleet.tasks import Tasks
 from tollgate.keys.authentication import Gate
 from tollgate.keys.idempotency_keys import once
 from tollgate.web.routing import Routes
@@ -21,7 +22,7 @@ from tollgate.web.schemas import MOST_ON_A_PAGE, refusals
 CHANGING = refusals(BadRequest, NotFound, Conflict)
 
 
-def router(gate: Gate, catalog: Catalog) -> Routes:
+def router(gate: Gate, catalog: Catalog, tasks: Tasks) -> Routes:
     routes = Routes(prefix="/admin/api/models")
     OpenDoor = Annotated[Door, Depends(gate.open)]  # noqa: N806  # it is a type
 
@@ -56,7 +57,7 @@ def router(gate: Gate, catalog: Catalog) -> Routes:
     )
     async def delete(door: OpenDoor, deployment_id: DeploymentId) -> Response:
         await store.set_wanted(door, deployment_id, "stopped")
-        await visible(catalog, await store.delete_deployment(door, deployment_id, with_files=False))
+        await effective(catalog, tasks, await store.delete_deployment(door, deployment_id, with_files=False))
         return Response(status_code=204)
 
     @routes.post("/{deployment_id}/download", summary="Have a host download a model, as RK does", responses=CHANGING)
@@ -70,17 +71,17 @@ def router(gate: Gate, catalog: Catalog) -> Routes:
             await store.change_deployment(door, deployment_id, {"spec": made.model_dump(mode="json")})
         found = await store.deployment(door, deployment_id)
         if found["deployment"]["wanted"] == "stopped":
-            found = await store.set_wanted(door, deployment_id, "on_demand")
+            found = await effective(catalog, tasks, await store.set_wanted(door, deployment_id, "on_demand"))
         return shown(found)
 
     @routes.post("/{deployment_id}/start", summary="Start a model, as RK does", responses=CHANGING)
     async def start(
         door: OpenDoor, deployment_id: DeploymentId, body: Annotated[Instances | None, Body()] = None
     ) -> RegisteredModel:
-        return shown(await visible(catalog, await store.set_wanted(door, deployment_id, "running")))
+        return shown(await effective(catalog, tasks, await store.set_wanted(door, deployment_id, "running")))
 
     @routes.post("/{deployment_id}/stop", summary="Stop a model, as RK does", responses=CHANGING)
     async def stop(door: OpenDoor, deployment_id: DeploymentId) -> RegisteredModel:
-        return shown(await visible(catalog, await store.set_wanted(door, deployment_id, "stopped")))
+        return shown(await effective(catalog, tasks, await store.set_wanted(door, deployment_id, "stopped")))
 
     return routes

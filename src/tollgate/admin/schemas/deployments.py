@@ -162,6 +162,15 @@ class DeploymentDetails(BaseModel):
     updated_at: Moment
 
 
+class PhaseChangeDetails(BaseModel):
+    id: str
+    before: Phase
+    phase: Phase
+    why: str
+    asked_by: str | None = Field(description="The operator who wanted it; null where the host did it by itself.")
+    changed_at: Moment
+
+
 class DeletedDeployment(BaseModel):
     id: str
     status: Literal["deleted"] = "deleted"

@@ -87,6 +87,12 @@ class EnrolledAnew(HostDetails):
     enrolment: Enrolment
 
 
+class DeletedHost(BaseModel):
+    id: str
+    status: Literal["deleted"] = "deleted"
+    models: int = Field(description="How many models of it were deleted with it.")
+
+
 class HostFilters(PageQuery):
     state: HostState | None = None
     sort: Literal["created_at:desc", "created_at:asc", "name:asc", "name:desc"] = "created_at:desc"

@@ -1,4 +1,81 @@
--- The sync of an agent, and the tasks that it takes.
+-- The sync of an agent, the tasks that it ends, and what is dropped with time.
+
+create function tollgate.desired_of(h tollgate.hosts) returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'id', d.id, 'generation', d.applied_generation, 'wanted', d.wanted, 'spec', d.applied_spec,
+    'drain_seconds', d.drain_seconds, 'idle_seconds', d.idle_seconds,
+    'minimum_stay_seconds', d.minimum_stay_seconds, 'load_seconds', d.load_seconds
+  ) order by d.id), '[]')
+  from tollgate.deployments d where d.host_id = h.id and d.archived_at is null
+$$;
+
+comment on function tollgate.desired_of(tollgate.hosts) is 'All that should be on a host: what is not in the list should not be there.';
+
+
+create function tollgate.is_moving(h tollgate.hosts) returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  select exists (
+    select from tollgate.deployments d
+    left join tollgate.observations o on o.deployment_id = d.id
+    where d.host_id = h.id and d.archived_at is null and case
+      when o.phase is null then d.wanted <> 'stopped'
+      when o.phase in ('downloading', 'starting', 'loading', 'draining', 'stopping', 'unknown') then true
+      when o.phase = 'running' then d.wanted = 'stopped' or o.generation <> d.applied_generation
+      else d.wanted = 'running' and o.phase = 'stopped'
+    end
+  ) or exists (
+    select from tollgate.tasks t
+    where t.host_id = h.id and t.state = 'waiting' and t.created_at > now() - interval '1 minute'
+  )
+$$;
+
+comment on function tollgate.is_moving(tollgate.hosts) is
+  'Whether something on a host is not yet as it should be, or a task waits, so that its agent should come again soon.';
+
+
+create function tollgate.tokens_of(h tollgate.hosts) returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  sent record;
+  tokens jsonb := '{}';
+begin
+  for sent in
+    select d, s
+    from tollgate.deployments d
+    join tollgate.secrets s on s.kind = 'hf_token' and s.org_id is null and s.name = d.hub_token
+    left join tollgate.observations o on o.deployment_id = d.id
+    where d.host_id = h.id and d.archived_at is null and h.state = 'active' and d.wanted <> 'stopped'
+      and d.applied_spec #>> '{source,type}' = 'hub'
+      and (o.phase = 'downloading' or (
+        coalesce(o.phase, 'stopped') in ('stopped', 'failed')
+        and (o.facts is null or o.generation <> d.applied_generation)
+      ))
+    order by (d).id
+  loop
+    tokens := tokens || jsonb_build_object((sent.d).id, tollgate.secret_sealed(sent.s));
+    if (sent.d).token_sent_for is distinct from (sent.d).applied_generation then
+      update tollgate.deployments o set token_sent_for = o.applied_generation where o.id = (sent.d).id;
+      perform tollgate.record(tollgate.agent_of(h), 'secret.sent', null, (sent.s).id, jsonb_build_object(
+        'name', (sent.s).name, 'last_four', (sent.s).last_four, 'host_id', h.id, 'deployment_id', (sent.d).id
+      ));
+    end if;
+  end loop;
+  return tokens;
+end
+$$;
+
+comment on function tollgate.tokens_of(tollgate.hosts) is
+  'The tokens of Hugging Face, encrypted, for what the host downloads now or has to. The audit trail has each once for a generation. Locks the deployments that get one.';
+
 
 create function public.tollgate_sync(host_id text, key_generation integer, report jsonb) returns jsonb
 language plpgsql
@@ -12,6 +89,7 @@ declare
 begin
   if was.incarnation is distinct from h.incarnation or (report ->> 'seq')::bigint > was.seq then
     perform tollgate.observe(h, report);
+    perform tollgate.note_phase_changes(h, report);
     routes_changed := tollgate.offer_all(h);
   end if;
   return jsonb_build_object(
@@ -61,72 +139,6 @@ comment on function public.tollgate_end_task(text, integer, text, jsonb) is
   'Stores the result of a task, unless it has one. Refuses: as host_of_key(), not_found (also a task of another host). Locks the host and the task.';
 
 select tollgate.expose('public.tollgate_end_task(text, integer, text, jsonb)');
-
-
-create function public.tollgate_create_task(caller jsonb, host_id text, deployment_id text, kind text, arguments jsonb)
-returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin');
-  h tollgate.hosts;
-  made tollgate.tasks;
-begin
-  h := tollgate.locked_host(coalesce((tollgate.deployment_of(deployment_id)).host_id, host_id));
-  perform tollgate.refuse_retired(h);
-  if not tollgate.is_seen(h) then
-    perform tollgate.refuse(409, 'conflict', jsonb_build_object('reason', 'host_unseen', 'kind', 'host', 'id', h.id));
-  end if;
-  insert into tollgate.tasks (host_id, kind, arguments) values (
-    h.id, tollgate_create_task.kind,
-    case when deployment_id is null then arguments
-      else arguments || jsonb_build_object('deployment_id', deployment_id) end
-  ) returning * into made;
-  perform tollgate.record(actor, 'task.created', null, h.id, jsonb_build_object(
-    'task_id', made.id, 'kind', made.kind, 'arguments', made.arguments
-  ));
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'task', jsonb_build_object(
-      'id', made.id, 'kind', made.kind, 'arguments', made.arguments, 'host_id', h.id,
-      'ingress_url', tollgate.ingress_of(h), 'key_generation', h.key_generation
-    )
-  );
-end
-$$;
-
-comment on function public.tollgate_create_task(jsonb, text, text, text, jsonb) is
-  'Asks a host to do something once: the host of a deployment, a host by its id, or the only one. For admins. Refuses: as recognise() and locked_host(), not_found (deployment), conflict (host_retired, host_unseen). Locks the host.';
-
-select tollgate.expose('public.tollgate_create_task(jsonb, text, text, text, jsonb)');
-
-
-create function public.tollgate_task(caller jsonb, task_id text) returns jsonb
-language plpgsql
-security definer
-set search_path = ''
-as $$
-declare
-  actor constant tollgate.caller := tollgate.recognise(caller, 'admin', touch => false);
-  t tollgate.tasks;
-begin
-  select o.* into t from tollgate.tasks o where o.id = tollgate_task.task_id;
-  if not found then
-    perform tollgate.refuse_missing('task', task_id);
-  end if;
-  return jsonb_build_object(
-    'caller', tollgate.identity(actor),
-    'task', jsonb_build_object('id', t.id, 'state', t.state, 'result', t.result, 'error', t.error)
-  );
-end
-$$;
-
-comment on function public.tollgate_task(jsonb, text) is
-  'What has become of a task. For admins. Refuses: as recognise(), not_found. Locks nothing.';
-
-select tollgate.expose('public.tollgate_task(jsonb, text)');
 
 
 create function public.tollgate_keep_fleet(page_size integer) returns jsonb
