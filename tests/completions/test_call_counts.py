@@ -1,5 +1,6 @@
-"""What a paid call costs in database calls: two, three for a stream, fewer for many at once, one to be refused. And that
-it is freed when it ends."""
+"""What a paid call costs in database calls: two, three for a stream, fewer for many at once, one to be refused.
+
+And what it leaves in memory: nothing."""
 
 import asyncio
 import gc

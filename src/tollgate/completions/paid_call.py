@@ -48,8 +48,8 @@ class Leaving(NamedTuple):
 
 
 class SentUpstream:
-    """What was sent upstream for a call. The call has it, and it does not have the call: a cycle of references would keep
-    each call and its bodies until a garbage collection, which made a request 15 % dearer."""
+    """What was sent upstream for a call. It has no reference to the call: in a cycle, a call and its bodies would
+    stay in memory until a garbage collection (docs/decisions/0061)."""
 
     def __init__(self, clock: Monotonic, started: float) -> None:
         self.at_work: Route | None = None
