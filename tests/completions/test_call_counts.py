@@ -1,6 +1,9 @@
-"""What a paid call costs in database calls: two, three for a stream, fewer for many at once, one to be refused."""
+"""What a paid call costs in database calls: two, three for a stream, fewer for many at once, one to be refused.
+
+And what it leaves in memory: nothing."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ from completions.paid import Auditor, Client, Watched, app, eventually
 from gateway import Upstream
 from people import Person
 from sandbox.serving import Clock, a_chat
+from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.settlements import LANES, MOST_TOGETHER
 from tollgate.database import Door
 from tollgate.keys.authentication import MOST_UNKNOWN_BYTES
@@ -48,6 +52,25 @@ async def status(app: ASGIApp, someone: Person, body: Any, path: str = CHAT, **h
 async def test_a_plain_completion_takes_two(warm: ASGIApp, watched: Watched, customer: Customer, path: str) -> None:
     assert await status(warm, await customer(), asking(path), path) == 200
     assert watched.calls == ["admit", "settle"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_is_freed_when_it_ends_without_the_garbage_collector(
+    warm: ASGIApp, customer: Customer, stream: bool
+) -> None:
+    someone = await customer()
+    gc.collect()
+    gc.disable()
+    try:
+        before = calls_in_memory()
+        assert await status(warm, someone, a_chat(stream=stream)) == 200
+        await eventually(lambda: calls_in_memory() == before)
+    finally:
+        gc.enable()
+
+
+def calls_in_memory() -> int:
+    return sum(type(one) is PaidCall for one in gc.get_objects())
 
 
 async def test_a_call_that_does_not_wish_the_cache_tells_the_database_nothing_of_it(

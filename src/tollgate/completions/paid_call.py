@@ -47,6 +47,33 @@ class Leaving(NamedTuple):
     """Its work on the prompt is charged, even if it has said nothing yet."""
 
 
+class SentUpstream:
+    """What was sent upstream for a call. It has no reference to the call: in a cycle, a call and its bodies would
+    stay in memory until a garbage collection (docs/decisions/0061)."""
+
+    def __init__(self, clock: Monotonic, started: float) -> None:
+        self.at_work: Route | None = None
+        """The route whose upstream has the whole request."""
+        self.attempts: list[dict[str, Any]] = []
+        """In order, from the first attempt that was not answered on."""
+        self._clock = clock
+        self._started = started
+
+    def note_at_work(self, route: Route | None) -> None:
+        self.at_work = route
+
+    def record(self, attempt: AttemptRecord) -> None:
+        """An attempt that is answered at once is in the row already: upstream, model and duration."""
+        if (attempt.outcome != "answered" or self.attempts) and len(self.attempts) < MOST_ATTEMPTS_KEPT:
+            began = max(0, self.elapsed_ms - attempt.duration_ms)
+            self.attempts.append({**attempt._asdict(), "started_ms": began})
+
+    @property
+    def elapsed_ms(self) -> int:
+        """Of the call."""
+        return round((self._clock() - self._started) * 1000)
+
+
 @dataclass(slots=True, eq=False)
 class PaidCall:
     id: str
@@ -76,8 +103,7 @@ class PaidCall:
     grant: Grant = field(init=False)
     """Set by admission."""
     was_sent: bool = False
-    at_work: Route | None = None
-    """The route whose upstream has the whole request."""
+    sent: SentUpstream = field(init=False)
     reply: AnyAnswer | None = None
     answer: bytes | None = None
     """A plain answer, when it is complete."""
@@ -91,13 +117,14 @@ class PaidCall:
     """Of the tokens that were reserved, those that limits do not count after the settlement."""
     amounts: Amounts = UNKNOWN
     """What the usage may state, where it must not state our cost."""
-    attempts: list[dict[str, Any]] = field(default_factory=list)
-    """What was sent upstream, from the first attempt that was not answered on."""
     upload: Upload | None = None
     spool: Spool | None = None
     """Has the file of the upload until the call has ended."""
     noting: asyncio.Task[None] | None = None
     """Writes the generation id to the row."""
+
+    def __post_init__(self) -> None:
+        self.sent = SentUpstream(self.clock, self.started)
 
     @property
     def wants_charge(self) -> bool:
@@ -138,7 +165,7 @@ class PaidCall:
 
     @property
     def elapsed_ms(self) -> int:
-        return round((self.clock() - self.started) * 1000)
+        return self.sent.elapsed_ms
 
     def upstream_call(self) -> UpstreamCall:
         grant = self.grant
@@ -156,19 +183,10 @@ class PaidCall:
             as_chat=self.translated and (self.translated.ask, self.translated.body),
             upload=self.upload,
             until=self.until,
-            note_at_work=self.note_at_work,
-            record_attempt=self.record_attempt,
+            note_at_work=self.sent.note_at_work,
+            record_attempt=self.sent.record,
             org_keys=grant.org_keys.secrets,
         )
-
-    def note_at_work(self, route: Route | None) -> None:
-        self.at_work = route
-
-    def record_attempt(self, record: AttemptRecord) -> None:
-        """An attempt that is answered at once is in the row already: upstream, model and duration."""
-        if (record.outcome != "answered" or self.attempts) and len(self.attempts) < MOST_ATTEMPTS_KEPT:
-            began = max(0, self.elapsed_ms - record.duration_ms)
-            self.attempts.append({**record._asdict(), "started_ms": began})
 
     def take_reply(self, reply: AnyAnswer) -> None:
         self.reply = reply
@@ -262,7 +280,7 @@ class PaidCall:
             answer=(stored_answer or replay.NOT_STORED) if stores else None,
             content=(self.content.kept() or None) if self.content else None,
             charged_price=self._charged_price(),
-            attempts=self.attempts or None,
+            attempts=self.sent.attempts or None,
             cache=self._for_cache(ending, stored_answer) if self.fills_cache else None,
         )
 
@@ -331,13 +349,14 @@ class PaidCall:
         return upstream_errors.in_answer(answer, reply.status, upstream) if is_ours else answer
 
     def _unanswered(self, charges_prefill: bool) -> Ending:
-        used = self.reply.route if self.reply else self.at_work
+        used = self.reply.route if self.reply else self.sent.at_work
         if used and self.grant.uses_org_key(used):
             return (
                 endings.RELEASED if self.failure else endings.at_work_with_org_key(used, self.grant, self.generation_id)
             )
-        if self.at_work and rules.is_own(self.at_work) and charges_prefill:
-            return endings.prefill(self.at_work, self.grant)
+        at_work = self.sent.at_work
+        if at_work and rules.is_own(at_work) and charges_prefill:
+            return endings.prefill(at_work, self.grant)
         if self.reply:
             return endings.broken_off(self.reply.route, self.reply.generation_id)
         return endings.unanswered(self.grant.routes_at_our_cost) if self.was_sent else endings.RELEASED

@@ -146,6 +146,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._body_ends()
         super().connection_lost(exc)
+        self._answers.close = self.transport.close  # no cycle of references is left for the garbage collector
 
     def data_received(self, data: bytes) -> None:
         if self._discarded_bytes is not None:
