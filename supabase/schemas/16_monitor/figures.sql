@@ -84,7 +84,7 @@ as $$
     from ranked r
     group by 1
   )
-  select coalesce(jsonb_agg(to_jsonb(s) order by s.charge_nanos desc, s.model), '[]') from shown s
+  select coalesce(jsonb_agg(to_jsonb(s) order by s.charge_nanos desc, s.requests desc, s.model), '[]') from shown s
 $$;
 
 comment on function tollgate.models_today(timestamptz, integer) is
