@@ -13989,7 +13989,8 @@ as $$
     group by n.key_id
   ),
   usual as (
-    select m.*, case when m.since > as_of - interval '2 days' then 30 -- of who has no habit yet
+    select m.*, case when m.since > as_of - interval '2 days' or m.since > as_of - interval '7 days' and m.before >= 5
+      then 30 -- of who has no habit yet
       else m.before / least(extract(epoch from as_of - m.since) / 86400 - 1, 7) end as a_day
     from met m
   )
@@ -14003,7 +14004,7 @@ as $$
 $$;
 
 comment on function tollgate.network_readings(timestamptz) is
-  'From how many networks that it was never used from before a key was used in a day, from five, and, of keys known for a day, in an hour; not of keys that met a third as many on each day of the week before. A key in its first two days may meet 30 a day.';
+  'From how many networks that it was never used from before a key was used in a day, from five, and, of keys known for a day, in an hour; not of keys that met a third as many on each day of the week before. A key may meet 30 a day in its first two days, and in its first week if it has met five before.';
 
 
 create function tollgate.asking_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)

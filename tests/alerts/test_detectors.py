@@ -35,6 +35,10 @@ DETECTORS = (
 AT_ONCE = 8
 HOME = "192.0.2.1"
 MODELS = [f"ours/{number}" for number in range(1, 46)]
+FIRST_DAY_OF_AN_APP = """
+insert into tollgate.key_networks
+select $1, ('198.18.' || n || '.0/24')::cidr, now() - interval '2 days', now() from generate_series(1, 6) n
+"""
 
 
 class Site:
@@ -168,7 +172,7 @@ async def test_each_detector_finds_its_pattern(watch: Watch, own_database: str, 
 
 async def test_what_resembles_a_pattern_is_none(watch: Watch, own_database: str, sandbox: Upstream) -> None:
     async with site(watch, own_database, sandbox) as here:
-        rotated, poller, nightly, retrying, roaming, traveller = [await here.customer() for _ in range(6)]
+        rotated, poller, nightly, retrying, roaming, traveller, app = [await here.customer() for _ in range(7)]
         fleet = stray()  # two hundred devices with one wrong key, and one office with many
         await statuses(here.ask(fleet, "/user/balance", elsewhere(n)) for n in range(45))
         await statuses(here.ask(stray(), "/user/balance") for _ in range(45))
@@ -188,6 +192,8 @@ async def test_what_resembles_a_pattern_is_none(watch: Watch, own_database: str,
             for ip in (HOME, HOME, elsewhere(1)):
                 assert (await here.chat(roaming.secret, ip=ip, idempotency_key=f"move-{number}")).status_code == 200
         assert await statuses(here.ask(traveller.secret, "/user/balance", elsewhere(n)) for n in range(4)) == {200}
+        await watch.sql.execute(FIRST_DAY_OF_AN_APP, app.key_id)
+        assert await statuses(here.ask(app.secret, "/user/balance", elsewhere(n)) for n in range(25)) == {200}
         assert await statuses(here.chat(nightly.secret, model=model) for model in MODELS[:15] * 2) == {200}
         staff = [await here.customer() for _ in range(8)]  # behind one address
         for one in staff:

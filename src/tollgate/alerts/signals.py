@@ -80,7 +80,8 @@ SIGNALS: Final[Mapping[str, str]] = {
     ),
     "key_networks": (
         "From how many networks that it was never used from before a key was used in 24 hours, from 5. Left out where "
-        "it met a third as many on each day of the week before; a key in its first two days may meet 30 a day."
+        "it met a third as many on each day of the week before; a key may meet 30 a day in its first two days, and in "
+        "its first week if it met five before."
     ),
     "refusals_in_hour": (
         "How often a key or an address was refused in this clock hour: unknown or ended keys, or a network that is "
