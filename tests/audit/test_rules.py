@@ -30,7 +30,13 @@ def test_every_code_that_counts_is_one_of_ours_and_so_is_every_failure_of_a_key(
     codes = {error.code for error in tree()}
     assert set(rules.KINDS) | {rules.OPERATORS_ONLY} <= codes
     of_keys = {error.code for error in Unauthenticated.__subclasses__()} - {"missing_api_key", "session_ended"}
-    failures = of_keys | {"sign_in_failed", "invalid_link", "too_many_sign_ins"}
+    failures = of_keys | {
+        "sign_in_failed",
+        "invalid_link",
+        "too_many_sign_ins",
+        "enrolment_invalid",
+        "host_key_invalid",
+    }
     assert {code for code, kind in rules.KINDS.items() if kind == "authentication_failed"} == failures
 
 

@@ -81,7 +81,7 @@ async def test_the_limits_hold_across_the_workers_and_no_forged_address_is_belie
         await nobody_pretends(program, own_database)
         await program.stopped()
     lines = [json.loads(line) for line in program.printed.splitlines()]
-    assert {line["event"] for line in lines} == {"authentication_failed"}  # the forged addresses
+    assert {line["event"] for line in lines} == {"authentication_failed", "limit_exceeded"}  # the forged addresses
     assert program.process.returncode == 0
 
 

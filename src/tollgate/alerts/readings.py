@@ -51,7 +51,7 @@ class Readings:
             done = await store.evaluate(self._door, observed, self._process)
         finally:
             self._answer_seconds = self._clock() - began
-        if done["changed"]:
+        if done.get("changed"):
             log.warning("alerts_changed", **done)
         return done
 
