@@ -39,6 +39,7 @@ class Names(NamedTuple):
     token: str
     host: str
     deployment: str
+    function: str
 
 
 PLAIN = Names(
@@ -49,6 +50,7 @@ PLAIN = Names(
     token="research",  # noqa: S106  # its name
     host="Old rack",
     deployment="our/qwen-2.5-72b",
+    function="fn-5e1c:4",
 )
 ODD = Names(
     orgs=["Acme", "Borealis Research", SCRIPT, "x" * LONGEST, "Delta Robotics", "Zeta Ltd", OWING],
@@ -58,6 +60,7 @@ ODD = Names(
     token="x" * LONGEST,
     host="Old rack <script>alert(1)</script> " + "m" * LONGEST,
     deployment="our/qwen-" + "m" * LONGEST,
+    function="fn-" + "m" * LONGEST + ":4",
 )
 PRICES = {"prompt": "0.0000001", "completion": "0.0000004"}
 REQUESTS = 2000

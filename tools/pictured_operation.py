@@ -9,10 +9,11 @@ from typing import Any
 
 import asyncpg
 
+from pictured import Names
+
 DAYS = 28
 TOLERANCE_PPM = 1000
 GIB = 2**30
-LONG = "qwen/" + "m" * 55
 DAY = """
 insert into tollgate.reconciliations (day, reconciled_at, verdict, tolerance_ppm, our_requests, their_requests,
   our_cost_nanos, their_cost_nanos, failed_at, failure)
@@ -28,26 +29,30 @@ REQUESTS = """
 select id, generation_id, cost_nanos, hold_nanos from tollgate.requests
 where cost_nanos > 0 order by cost_nanos desc limit 24
 """
-RUNNING = [("web.1:12", "server", 0), ("web.2:14", "server", 1), ("fn-" + "m" * 60 + ":4", "lambda", 2)]
 
 
-async def fill(url: str) -> None:
+async def fill(url: str, names: Names) -> None:
     chance = random.Random(5)  # noqa: S311
     connection = await asyncpg.connect(url)
     requests = [dict(row) for row in await connection.fetch(REQUESTS)]
     today = datetime.now(UTC).date()
     for ago in range(1, DAYS + 1):
-        await _day(connection, today - timedelta(days=ago), ago, chance, requests)
+        await _day(connection, today - timedelta(days=ago), ago, chance, requests, names.last_model)
     await connection.executemany(BACKUP, list(_backups(chance)))
-    await connection.executemany(SAMPLE, list(_samples(chance)))
+    await connection.executemany(SAMPLE, list(_samples(chance, names.function)))
     await connection.close()
 
 
 async def _day(
-    connection: asyncpg.Connection, day: date, ago: int, chance: random.Random, requests: list[dict[str, Any]]
+    connection: asyncpg.Connection,
+    day: date,
+    ago: int,
+    chance: random.Random,
+    requests: list[dict[str, Any]],
+    last: str,
 ) -> None:
     """Two days ago the bill differs, five days ago all is explained, and yesterday could not be read."""
-    models = list(_models(ago, chance, requests))
+    models = list(_models(ago, chance, requests, last))
     ours, theirs = (sum(one[at] for one in models) for at in (6, 7))
     minutes_ago = 20 + 1440 * max(0, ago - 3)  # the last three days are not due again, so the sweeper leaves them
     compared = datetime.now(UTC) - timedelta(minutes=minutes_ago)
@@ -60,7 +65,7 @@ async def _day(
         await connection.executemany(MODEL, [(day, *one) for one in models])
 
 
-def _models(ago: int, chance: random.Random, requests: list[dict[str, Any]]) -> Iterator[tuple[Any, ...]]:
+def _models(ago: int, chance: random.Random, requests: list[dict[str, Any]], last: str) -> Iterator[tuple[Any, ...]]:
     for model, share in (("openai/gpt-4o-mini", 5), ("anthropic/claude-sonnet-4", 9), ("google/gemini-2.5-flash", 3)):
         count = chance.randrange(800, 1200) * share
         cost = count * chance.randrange(90_000, 110_000)
@@ -78,7 +83,7 @@ def _models(ago: int, chance: random.Random, requests: list[dict[str, Any]]) -> 
         causes = [*explained, unknown] if rest else explained
         bill = cost + 40_000_000 + rest
         verdict = "differs" if rest else "explained"
-        yield LONG, verdict, count, count + 37, count * 900, count * 930, cost, bill, json.dumps(causes)
+        yield last, verdict, count, count + 37, count * 900, count * 930, cost, bill, json.dumps(causes)
     if ago == 2:
         corrected = [_cause("corrected", [], 0, -12_345_678, -12_345_678)]
         sums = 900_000_000, 900_000_000 - 12_345_678
@@ -120,10 +125,10 @@ def _backups(chance: random.Random) -> Iterator[tuple[Any, ...]]:
         yield digest, file, size, at, ago != 5, *seen, json.dumps(faults), found
 
 
-def _samples(chance: random.Random) -> Iterator[tuple[str, datetime, str]]:
+def _samples(chance: random.Random, function: str) -> Iterator[tuple[str, datetime, str]]:
     """A day of minutes, with an hour missing; of the function a single one. All seem to be seen now."""
     end = datetime.now(UTC) + timedelta(minutes=9)
-    for process, kind, number in RUNNING:
+    for process, kind, number in (("web.1:12", "server", 0), ("web.2:14", "server", 1), (function, "lambda", 2)):
         for minute in range(1 if kind == "lambda" else 1440):
             if 700 < minute < 760:
                 continue

@@ -350,7 +350,7 @@ OF_DOCS = {
     ),
     "console-model": ("admin", "deployments/{running}", 940),
     "console-alerts": ("admin", "alerts", 908),
-    "console-processes": ("admin", "system?tab=processes", 1300),
+    "console-processes": ("admin", "system?tab=processes&process=web.1%3A12", 1300),
     "console-reconciliation": ("admin", "reconciliation/{day}", 1200),
 }
 """Page, view and height."""
@@ -430,7 +430,7 @@ async def _filled(url: str, door: Door, address: str, names: pictured.Names) -> 
     ingress, operator = Ingress(), Person(door, "admin")
     await operator.seed()
     owners = Owners(operator, await pictured.fill(url, door, address, operator, names))
-    await pictured_operation.fill(url)
+    await pictured_operation.fill(url, names)
     with serving(ingress) as ingress_url:
         async with pictured.client(address, operator) as http, pictured.client(address, owners.customer) as customer:
             await Fleet(http, ingress, ingress_url, names).fill(url)
