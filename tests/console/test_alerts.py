@@ -65,7 +65,7 @@ async def test_a_channel_that_fails_fires_is_told_acknowledged_and_silenced(
         assert (await http.get("/auth/me")).json()["firing_alerts"] > 0
         await page.get_by_role("link", name="Overview").click()
         await expect(page.get_by_role("navigation", name="Views").get_by_text("firing")).to_be_visible()
-        await page.locator(".attention a", has_text="Alerts that fire").click()
+        await page.locator(".attention a", has_text="Alerts firing").click()
         await expect(page.get_by_role("heading", name="Alerts")).to_be_visible()
         await page.goto(f"{made.address}/admin#/alerts?subject={channel}")
         row = page.get_by_role("row").filter(has_text=broken)

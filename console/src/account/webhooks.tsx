@@ -59,7 +59,7 @@ export function Webhooks() {
               { name: "Address", of: (one) => <code class="cut">{one.url}</code>, wide: true },
               { name: "Events", of: (one) => eventsOf(one), wide: true },
               { name: "State", of: (one) => <ChannelState of={one} /> },
-              { name: "Told last", of: (one) => <When at={one.told_at} /> },
+              { name: "Last sent", of: (one) => <When at={one.told_at} /> },
             ]}
           />
         </Panel>
@@ -114,7 +114,7 @@ function WholeWebhook({ webhook }: { webhook: Webhook }) {
           ["Secret", <code key="secret">…{webhook.last_four}</code>],
           ["State", <ChannelState key="state" of={webhook} />],
           ["Events", webhook.events?.map((one) => <code key={one}>{one} </code>) ?? "all"],
-          ["Told last", <When key="told" at={webhook.told_at} seconds />],
+          ["Last sent", <When key="told" at={webhook.told_at} seconds />],
           ["Created", <When key="created" at={webhook.created_at} />],
           [
             "Deliveries",

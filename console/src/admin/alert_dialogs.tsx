@@ -19,7 +19,7 @@ export function AcknowledgeDialog({ alert, close }: DialogProps) {
   };
   return (
     <FormDialog title={`Acknowledge: ${alert.title}`} action="Acknowledge" onClose={close} submit={submit}>
-      <p class="soft">It says that somebody looks after the alert, and changes nothing else.</p>
+      <p class="soft">It shows others that you are looking into the alert. Nothing else changes.</p>
       <Lines label="Note" name="note" maxLength={1000} hint="What was found or done. Optional." />
     </FormDialog>
   );

@@ -58,7 +58,7 @@ export function Rules() {
             { name: "Rule", of: (rule) => <span class="prose">{rule.title}</span> },
             { name: "Severity", of: (rule) => <Status of={rule.severity} /> },
             { name: "Fires at", of: (rule) => <FiresAt rule={rule} />, wide: true },
-            { name: "Reads now", of: (rule) => <ReadsNow rule={rule} />, wide: true },
+            { name: "Current value", of: (rule) => <ReadsNow rule={rule} />, wide: true },
             { name: "Firing", of: (rule) => <Count of={rule.firing} />, number: true },
             { name: "State", of: (rule) => <OnOff rule={rule} /> },
           ]}
@@ -126,7 +126,7 @@ const sinceStart = (rule: Rule): Difference[] =>
   rule.at_start
     ? [
         ...differences(rule, rule.at_start),
-        ...(rule.subjects ? [["Only about", rule.subjects.join(", "), "all subjects"] as Difference] : []),
+        ...(rule.subjects ? [["Subjects", rule.subjects.join(", "), "all subjects"] as Difference] : []),
         ...(rule.state === "disabled" ? [["State", "off", "on"] as Difference] : []),
       ]
     : [];
@@ -216,12 +216,12 @@ function factsOf(rule: Rule): Fact[] {
     ["Id", <code key="id">{rule.id}</code>],
     ["Severity", <Status key="severity" of={rule.severity} />],
     ["Signal", <code key="signal">{rule.signal}</code>],
-    ["It says", <Prose key="means" text={rule.signal_means} />],
+    ["Measures", <Prose key="means" text={rule.signal_means} />],
     ["Fires at", `${bound(rule)}, ${rule.for_seconds ? `for ${lasting(rule.for_seconds * 1000)}` : "at once"}`],
-    ["Clears on the other side of", clears],
-    ["Resolved then", rule.clear_seconds ? `after ${lasting(rule.clear_seconds * 1000)}` : "at once"],
-    ["Only about", rule.subjects?.map((one) => <code key={one}>{one} </code>) ?? "all subjects"],
-    ...(rule.readings.value === null ? [] : [["Reads now", <Reading key="reading" rule={rule} />] as Fact]),
+    ["Clears at", clears],
+    ["Resolved", rule.clear_seconds ? `after ${lasting(rule.clear_seconds * 1000)}` : "at once"],
+    ["Subjects", rule.subjects?.map((one) => <code key={one}>{one} </code>) ?? "all subjects"],
+    ...(rule.readings.value === null ? [] : [["Current value", <Reading key="reading" rule={rule} />] as Fact]),
     ["Firing", <Count key="firing" of={rule.firing} />],
     [
       "History",
@@ -266,7 +266,7 @@ function Fields({ rule }: { rule?: Rule }) {
           hint={rule ? `${rule.threshold} is ${written(rule.signal, rule.threshold)}.` : "In the unit of the signal."}
         />
         <Input
-          label="Clears on the other side of"
+          label="Clears at"
           name="clear_threshold"
           type="number"
           step="any"
@@ -283,7 +283,7 @@ function Fields({ rule }: { rule?: Rule }) {
       </div>
       <Select label="Severity" name="severity" options={SEVERITIES} defaultValue={rule?.severity ?? "warning"} />
       <Lines
-        label="Only about"
+        label="Subjects"
         name="subjects"
         placeholder="All subjects"
         hint="Ids of upstreams, orgs, keys, hosts … One a line."

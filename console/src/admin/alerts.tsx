@@ -113,27 +113,27 @@ function Firing() {
           caption="Alerts that fire"
           nothing={
             <p>
-              <span class="status good">Nothing fires.</span>
+              <span class="status good">No alert is firing.</span>
             </p>
           }
           keyOf={({ id }) => id}
           link={({ id }) => linkTo("alerts", id)}
           columns={[
             ...COLUMNS,
-            { name: "Fires since", of: (one) => <Since at={one.firing_at} /> },
+            { name: "Firing since", of: (one) => <Since at={one.firing_at} /> },
             { name: "State", of: (one) => <Care of={one} />, wide: true },
             { name: "", of: (one) => <Actions of={one} ask={ask} />, wide: true },
           ]}
         />
       </Panel>
       {pend.data && pend.data.data.length > 0 && (
-        <Panel title="Pending: beyond the threshold, not yet for long enough">
+        <Panel title="Pending: beyond the threshold, but not for long enough yet">
           <Table
             caption="Pending alerts"
             rows={pend.data.data}
             keyOf={({ id }) => id}
             link={({ id }) => linkTo("alerts", id)}
-            columns={[...COLUMNS, { name: "Pends since", of: (one) => <Since at={one.pending_at} /> }]}
+            columns={[...COLUMNS, { name: "Pending since", of: (one) => <Since at={one.pending_at} /> }]}
           />
         </Panel>
       )}

@@ -59,9 +59,9 @@ export function Channels() {
             { name: "Name", of: (one) => <span class="cut">{one.name}</span> },
             { name: "Kind", of: (one) => kindName(one.kind) },
             { name: "Address", of: (one) => <code class="cut">{one.url}</code>, wide: true },
-            { name: "Is told", of: (one) => <IsTold channel={one} />, wide: true },
+            { name: "Notified of", of: (one) => <IsTold channel={one} />, wide: true },
             { name: "State", of: (one) => <ChannelState of={one} /> },
-            { name: "Told last", of: (one) => <When at={one.told_at} />, wide: true },
+            { name: "Last sent", of: (one) => <When at={one.told_at} />, wide: true },
           ]}
         />
       </Panel>
@@ -147,7 +147,7 @@ function factsOf(channel: Channel): Fact[] {
     ["Least severity", <Status key="severity" of={channel.severity} />],
     ["Rules", codes(channel.rules)],
     ["Orgs", codes(channel.org_ids)],
-    ["Told last", <When key="told" at={channel.told_at} seconds />],
+    ["Last sent", <When key="told" at={channel.told_at} seconds />],
     ["Failed last", <When key="failed" at={channel.failed_at} seconds />],
     ["Created", <When key="created" at={channel.created_at} />],
     [
@@ -251,7 +251,7 @@ function AddDialog({ close }: { close: () => void }) {
 const CommonFields = ({ channel }: { channel?: Channel }) => (
   <>
     <Input label="Name" name="name" required maxLength={200} placeholder="on-call" defaultValue={channel?.name ?? ""} />
-    <Select label="Is told" name="severity" options={LEAST} defaultValue={channel?.severity ?? "info"} />
+    <Select label="Notified of" name="severity" options={LEAST} defaultValue={channel?.severity ?? "info"} />
     <Lines
       label="Only these rules"
       name="rules"
@@ -261,7 +261,7 @@ const CommonFields = ({ channel }: { channel?: Channel }) => (
       defaultValue={channel?.rules?.join("\n") ?? ""}
     />
     <Lines
-      label="Only about these orgs"
+      label="Orgs"
       name="org_ids"
       placeholder="All"
       hint="Ids, one a line."

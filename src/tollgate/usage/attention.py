@@ -31,7 +31,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "paid_suspended": Kind("Orgs whose paid calls are suspended: $count.", "security?kind=org_paid_suspended"),
     "overdrawn": Kind("Orgs that owe credits: $count, together $overdrawn_credits.", "orgs?sort=credits:asc"),
     "upstream_down": Kind("Upstreams whose last health check failed: $count.", "upstreams"),
-    "alerts_firing": Kind("Alerts that fire: $count.", "alerts"),
+    "alerts_firing": Kind("Alerts firing: $count.", "alerts"),
     "security_event": Kind(
         "Security events that were not acknowledged: $count.", "security?acknowledged=false&severity=$severity"
     ),
