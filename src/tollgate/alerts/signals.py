@@ -80,7 +80,7 @@ SIGNALS: Final[Mapping[str, str]] = {
     ),
     "key_networks": (
         "From how many networks that it was never used from before a key was used in 24 hours, from 5. Left out where "
-        "it met a third as many on each day of the week before; a key may meet 30 a day in its first two days, and in "
+        "it met a third as many on each day of the week before; a key may meet 50 a day in its first two days, and in "
         "its first week if it met five before."
     ),
     "refusals_in_hour": (
@@ -102,7 +102,7 @@ SIGNALS: Final[Mapping[str, str]] = {
     ),
     "models_asked": (
         "How many different models a key asked in paid calls in this clock hour and the one before, from 20. Left out "
-        "where it asked half as many on a day of the last week; a key that was not used then may ask 80."
+        "where it asked half as many on a day of the last week; a key that was not used then may ask 50."
     ),
     "idempotency_keys_reused": (
         "How often a key sent an Idempotency-Key again with another body in this clock hour and the one before."

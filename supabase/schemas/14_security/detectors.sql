@@ -60,7 +60,7 @@ as $$
   ),
   usual as (
     select m.*, case when m.since > as_of - interval '2 days' or m.since > as_of - interval '7 days' and m.before >= 5
-      then 30 -- of who has no habit yet
+      then 50 -- of who has no habit yet
       else m.before / least(extract(epoch from as_of - m.since) / 86400 - 1, 7) end as a_day
     from met m
   )
@@ -74,7 +74,7 @@ as $$
 $$;
 
 comment on function tollgate.network_readings(timestamptz) is
-  'From how many networks that it was never used from before a key was used in a day, from five, and, of keys known for a day, in an hour; not of keys that met a third as many on each day of the week before. A key may meet 30 a day in its first two days, and in its first week if it has met five before.';
+  'From how many networks that it was never used from before a key was used in a day, from five, and, of keys known for a day, in an hour; not of keys that met a third as many on each day of the week before. A key may meet 50 a day in its first two days, and in its first week if it has met five before.';
 
 
 create function tollgate.asking_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)
@@ -102,8 +102,8 @@ as $$
       ))
       group by t.start
     ) d
-  ), 40) -- of who has no habit yet
+  ), 25) -- of who has no habit yet
 $$;
 
 comment on function tollgate.asking_readings(timestamptz) is
-  'How many different models a key asked in this clock hour and the one before, from 20, of the 100 keys that asked most; not of keys that asked half as many on one of the seven days before. A key that was not used then may ask 80.';
+  'How many different models a key asked in this clock hour and the one before, from 20, of the 100 keys that asked most; not of keys that asked half as many on one of the seven days before. A key that was not used then may ask 50.';
