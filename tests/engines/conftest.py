@@ -17,7 +17,7 @@ from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.sandbox.app import create_sandbox
 
 ENGINES = os.environ.get("ENGINES", "llamacpp").split(",")
-collect_ignore = [] if "ENGINES" in os.environ else ["test_frameworks.py", "test_sound_engines.py"]
+collect_ignore = [] if "ENGINES" in os.environ else ["test_frameworks.py", "test_sound_engines.py", "test_vllm.py"]
 """They need what `tools/install_engines.py` installs."""
 
 PRICING = {"prompt": "0.000000251", "completion": "0.000001253", "input_cache_read": "0.000000127"}
