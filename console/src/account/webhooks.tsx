@@ -1,11 +1,11 @@
 /** Where the org is told of its own events. */
 import { useState } from "preact/hooks";
 import { Icon, notify } from "../parts/basics";
-import { ChannelState, Failing, newSecret, saved, TestButton } from "../parts/channels";
+import { type Asked, ChannelActions, ChannelState, Failing, newSecret, saved, TestButton } from "../parts/channels";
 import { Panel, useData } from "../parts/data";
 import { Deliveries } from "../parts/deliveries";
 import { Check, FinalDialog, FormDialog, Input, type Values } from "../parts/dialogs";
-import { Facts } from "../parts/figures";
+import { codes, Facts } from "../parts/figures";
 import { Heading } from "../parts/frame";
 import { go, link, route, withFilters } from "../parts/routing";
 import { type Answer, change } from "../parts/session";
@@ -88,24 +88,11 @@ async function turn(webhook: Webhook, state: Webhook["state"]): Promise<void> {
 }
 
 function WholeWebhook({ webhook }: { webhook: Webhook }) {
-  const [asked, ask] = useState<"edit" | "secret" | "delete" | null>(null);
+  const [asked, ask] = useState<Asked>(null);
   const close = () => ask(null);
   return (
     <>
-      <div class="actions start">
-        <button type="button" onClick={() => ask("edit")}>
-          Edit
-        </button>
-        <button type="button" onClick={() => void turn(webhook, webhook.state === "active" ? "disabled" : "active")}>
-          {webhook.state === "active" ? "Disable" : "Enable"}
-        </button>
-        <button type="button" onClick={() => ask("secret")}>
-          New secret
-        </button>
-        <button type="button" class="danger" onClick={() => ask("delete")}>
-          Delete
-        </button>
-      </div>
+      <ChannelActions of={webhook} hasSecret ask={ask} turn={(state) => turn(webhook, state)} />
       <Failing of={webhook} />
       <TestButton test={() => change("post", "/user/webhooks/{channel_id}/test", at(webhook))} />
       <Facts
@@ -113,7 +100,7 @@ function WholeWebhook({ webhook }: { webhook: Webhook }) {
           ["Address", <code key="url">{webhook.url}</code>],
           ["Secret", <code key="secret">…{webhook.last_four}</code>],
           ["State", <ChannelState key="state" of={webhook} />],
-          ["Events", webhook.events?.map((one) => <code key={one}>{one} </code>) ?? "all"],
+          ["Events", codes(webhook.events, "all")],
           ["Last sent", <When key="told" at={webhook.told_at} seconds />],
           ["Created", <When key="created" at={webhook.created_at} />],
           [

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { Icon, notify } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
 import { FinalDialog, FormDialog, Input, Lines, Select, type Values } from "../parts/dialogs";
-import { Facts } from "../parts/figures";
+import { codes, Facts } from "../parts/figures";
 import { Choice } from "../parts/filters";
 import { Count, lasting, Status } from "../parts/numbers";
 import { go, link, route, withFilters } from "../parts/routing";
@@ -220,7 +220,7 @@ function factsOf(rule: Rule): Fact[] {
     ["Fires at", `${bound(rule)}, ${rule.for_seconds ? `for ${lasting(rule.for_seconds * 1000)}` : "at once"}`],
     ["Clears at", clears],
     ["Resolved", rule.clear_seconds ? `after ${lasting(rule.clear_seconds * 1000)}` : "at once"],
-    ["Subjects", rule.subjects?.map((one) => <code key={one}>{one} </code>) ?? "all subjects"],
+    ["Subjects", codes(rule.subjects, "all subjects")],
     ...(rule.readings.value === null ? [] : [["Current value", <Reading key="reading" rule={rule} />] as Fact]),
     ["Firing", <Count key="firing" of={rule.firing} />],
     [

@@ -1,10 +1,10 @@
 /** The channels of operators: where alerts are told. */
 import { useState } from "preact/hooks";
 import { Icon, notify } from "../parts/basics";
-import { ChannelState, Failing, newSecret, saved, TestButton } from "../parts/channels";
+import { type Asked, ChannelActions, ChannelState, Failing, newSecret, saved, TestButton } from "../parts/channels";
 import { Panel, useData } from "../parts/data";
 import { FinalDialog, FormDialog, Input, Lines, SecretInput, Select, type Values } from "../parts/dialogs";
-import { Facts } from "../parts/figures";
+import { codes, Facts } from "../parts/figures";
 import { Choice } from "../parts/filters";
 import { Status } from "../parts/numbers";
 import { go, link, route, withFilters } from "../parts/routing";
@@ -96,26 +96,16 @@ async function turn(channel: Channel, state: Channel["state"]): Promise<void> {
 }
 
 function WholeChannel({ channel }: { channel: Channel }) {
-  const [asked, ask] = useState<"edit" | "secret" | "delete" | null>(null);
+  const [asked, ask] = useState<Asked>(null);
   const close = () => ask(null);
   return (
     <>
-      <div class="actions start">
-        <button type="button" onClick={() => ask("edit")}>
-          Edit
-        </button>
-        <button type="button" onClick={() => void turn(channel, channel.state === "active" ? "disabled" : "active")}>
-          {channel.state === "active" ? "Disable" : "Enable"}
-        </button>
-        {channel.kind !== "slack" && (
-          <button type="button" onClick={() => ask("secret")}>
-            New secret
-          </button>
-        )}
-        <button type="button" class="danger" onClick={() => ask("delete")}>
-          Delete
-        </button>
-      </div>
+      <ChannelActions
+        of={channel}
+        hasSecret={channel.kind !== "slack"}
+        ask={ask}
+        turn={(state) => turn(channel, state)}
+      />
       <Failing of={channel} />
       <TestButton test={() => change("post", "/admin/alerts/channels/{channel_id}/test", at(channel))} />
       <Facts facts={factsOf(channel)} />
@@ -127,7 +117,6 @@ function WholeChannel({ channel }: { channel: Channel }) {
 }
 
 type Fact = [string, preact.ComponentChildren];
-const codes = (all: string[] | null) => all?.map((one) => <code key={one}>{one} </code>) ?? "all";
 
 function factsOf(channel: Channel): Fact[] {
   const { mail } = channel;
@@ -145,8 +134,8 @@ function factsOf(channel: Channel): Fact[] {
     ["Secret", channel.last_four ? <code key="secret">…{channel.last_four}</code> : "none"],
     ["State", <ChannelState key="state" of={channel} />],
     ["Least severity", <Status key="severity" of={channel.severity} />],
-    ["Rules", codes(channel.rules)],
-    ["Orgs", codes(channel.org_ids)],
+    ["Rules", codes(channel.rules, "all")],
+    ["Orgs", codes(channel.org_ids, "all")],
     ["Last sent", <When key="told" at={channel.told_at} seconds />],
     ["Failed last", <When key="failed" at={channel.failed_at} seconds />],
     ["Created", <When key="created" at={channel.created_at} />],

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { notify } from "../parts/basics";
 import { Panel, Shown, useData } from "../parts/data";
 import { FinalDialog, FormDialog, Input, Lines, type Values } from "../parts/dialogs";
-import { Facts, Figures } from "../parts/figures";
+import { codes, Facts, Figures } from "../parts/figures";
 import { Heading } from "../parts/frame";
 import { Count, sizedRate } from "../parts/numbers";
 import { go, link } from "../parts/routing";
@@ -268,7 +268,7 @@ function Gpus({ host }: { host: Host }) {
 const shown = (value: number | null | undefined, unit: string): string =>
   value === null || value === undefined ? "–" : `${value.toFixed(0)}${unit}`;
 
-const codes = (all: string[], none: string) => (all.length ? all.map((one) => <code key={one}>{one} </code>) : none);
+const listed = (all: string[], none: string) => codes(all.length ? all : null, none);
 
 function factsOf(host: Host): [string, preact.ComponentChildren][] {
   const said = capabilitiesOf(host);
@@ -277,15 +277,15 @@ function factsOf(host: Host): [string, preact.ComponentChildren][] {
     ["Ingress", host.ingress_url ? <code key="ingress">{host.ingress_url}</code> : "none: its models get no calls"],
     ["Engines on its PATH", said.engines.map(engineName).join(", ") || "none"],
     ["Containers", said.containers ?? "neither docker nor podman"],
-    ["Folders that may be read", codes(said.roots, "not known yet")],
-    ["Images that may run", codes(said.images, "none")],
-    ["Commands that may run", codes(said.commands, "none")],
-    ["Further flags of engines", codes(said.flags, "none")],
+    ["Folders that may be read", listed(said.roots, "not known yet")],
+    ["Images that may run", listed(said.images, "none")],
+    ["Commands that may run", listed(said.commands, "none")],
+    ["Further flags of engines", listed(said.flags, "none")],
     ["System", said.system ? `${said.system}, ${said.cpus ?? "?"} processors` : "–"],
     ["Version of the agent", host.agent_version ?? "–"],
     [
       "Labels",
-      codes(
+      listed(
         Object.entries(host.labels).map((pair) => pair.join("=")),
         "none",
       ),

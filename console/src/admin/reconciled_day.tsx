@@ -19,7 +19,7 @@ type Cause = Model["causes"][number];
 
 const AT_ONCE = 5;
 
-const CAUSES: Record<string, [name: string, todo?: string]> = {
+const CAUSES: Record<string, [name: string, advice?: string]> = {
   open: ["Still open", "The next comparison has them."],
   estimated: ["Estimated"],
   at_the_hold: ["Charged at the hold", "Look at each, and refund what was too much."],
@@ -221,7 +221,7 @@ const CausesOfModel = ({ of: { model, causes } }: { of: Model }) => (
 );
 
 function OneCause({ of }: { of: Cause }) {
-  const [name, todo] = CAUSES[of.cause] ?? [of.cause];
+  const [name, advice] = CAUSES[of.cause] ?? [of.cause];
   return (
     <>
       <p class="cause">
@@ -232,7 +232,7 @@ function OneCause({ of }: { of: Cause }) {
         </span>
       </p>
       <p class="soft">
-        {of.meaning} {todo}
+        {of.meaning} {advice}
       </p>
       {of.examples.length > 0 && <Examples of={of} />}
     </>

@@ -27,6 +27,34 @@ export const Failing = ({ of: { failures, last_error } }: { of: Told }) =>
     </div>
   ) : null;
 
+export type Asked = "edit" | "secret" | "delete" | null;
+
+interface ActionsProps {
+  of: Told;
+  hasSecret: boolean;
+  ask: (asked: Asked) => void;
+  turn: (state: "active" | "disabled") => Promise<void>;
+}
+
+export const ChannelActions = ({ of: { state }, hasSecret, ask, turn }: ActionsProps) => (
+  <div class="actions start">
+    <button type="button" onClick={() => ask("edit")}>
+      Edit
+    </button>
+    <button type="button" onClick={() => void turn(state === "active" ? "disabled" : "active")}>
+      {state === "active" ? "Disable" : "Enable"}
+    </button>
+    {hasSecret && (
+      <button type="button" onClick={() => ask("secret")}>
+        New secret
+      </button>
+    )}
+    <button type="button" class="danger" onClick={() => ask("delete")}>
+      Delete
+    </button>
+  </div>
+);
+
 /** Sends a test, and shows what the receiver answered. */
 export function TestButton({ test }: { test: () => Promise<Delivery> }) {
   const [busy, setBusy] = useState(false);

@@ -31,6 +31,10 @@ export function Meter({ used, limit, label }: { used: number; limit: number | nu
 }
 
 /** Name and value of one thing, line by line. */
+/** Ids or words, each as code. */
+export const codes = (all: string[] | null, otherwise: string): ComponentChildren =>
+  all?.map((one) => <code key={one}>{one} </code>) ?? otherwise;
+
 export function Facts({ facts }: { facts: [name: string, value: ComponentChildren][] }) {
   return (
     <dl class="facts">
