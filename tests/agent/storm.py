@@ -25,7 +25,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import asyncpg
 import httpx
 
 from agent import host
@@ -35,7 +34,7 @@ from agent.hub_server import Fault, HubServer
 from completions.paid import given
 from engines import tiny_model
 from engines.tiny_model import ENDLESS
-from journeys.storm import Mortal, MortalPostgres, a_server, alive
+from journeys.storm import Mortal, MortalPostgres, Row, a_server, alive, rows_of
 from people import Person
 from sandbox.serving import serving
 from servers.postgres import AS_SUPABASE_HAS_IT
@@ -56,8 +55,6 @@ LATE_SECONDS = 60.0
 LONGEST_SECONDS = 420.0
 """The longest back-off, 300 s, and that."""
 SWEEPS = 30
-
-Row = dict[str, Any]
 
 
 class Ground:
@@ -99,11 +96,7 @@ class Ground:
         return operator.secret, customer.secret
 
     async def ask(self, statement: str) -> list[Row]:
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [dict(row) for row in await connection.fetch(statement)]
-        finally:
-            await connection.close()
+        return await rows_of(self.url, statement)
 
     def command(self, *words: str) -> Any:
         told = subprocess.run(

@@ -38,6 +38,19 @@ def said(position: int, call: Object, arguments: str, *, first: bool) -> Object:
     return {"tool_calls": [{"index": position, "function": {"arguments": arguments}}]}
 
 
+TWO_CALLS = [calling(0), calling(1, arguments='{"at":"sea"}')]
+TWO_CALLS_CUT = [
+    chunk(reasoning="H"),
+    chunk(reasoning="m"),
+    chunk(content="I "),
+    chunk(content="look."),
+    chunk(**said(0, calling(0), '{"at"', first=True)),
+    chunk(**said(1, calling(1), '{"at":"s', first=True)),
+    chunk(**said(0, calling(0), ':"sky"}', first=False)),
+    chunk(**said(1, calling(1), 'ea"}', first=False)),
+]
+"""Thoughts, words and both calls, before the chunk that ends the answer."""
+
 texts = st.text(max_size=12)
 objects = st.dictionaries(texts, st.one_of(st.integers(), texts, st.lists(texts, max_size=2)), max_size=3)
 

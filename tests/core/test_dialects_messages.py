@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from core.chat_answers import USAGE, answered, answers, calling, chunk, chunks, said
+from core.chat_answers import TWO_CALLS, TWO_CALLS_CUT, USAGE, answered, answers, calling, chunk, chunks, said
 from core.test_dialects import ASKED, NOW, plain, streamed
 from tollgate.core.dialects import in_event, messages, written
 from tollgate.core.dialects.chat import Object
@@ -291,19 +291,8 @@ async def client(anthropic: Any, upstream: Scripted) -> AsyncIterator[Any]:
 
 USED = {name: value for name, value in USAGE.items() if name != "cost"}
 """Anthropic's client keeps only what it knows of a stream's usage."""
-TWO_CALLS = [calling(0), calling(1, arguments='{"at":"sea"}')]
 SAID = answered("tool_calls", USED, reasoning="Hm", content="I look.", tool_calls=TWO_CALLS)
-CHUNKS = [
-    chunk(reasoning="H"),
-    chunk(reasoning="m"),
-    chunk(content="I "),
-    chunk(content="look."),
-    chunk(**said(0, calling(0), '{"at"', first=True)),
-    chunk(**said(1, calling(1), '{"at":"s', first=True)),
-    chunk(**said(0, calling(0), ':"sky"}', first=False)),
-    chunk(**said(1, calling(1), 'ea"}', first=False)),
-    chunk("tool_calls") | {"usage": USED},
-]
+CHUNKS = [*TWO_CALLS_CUT, chunk("tool_calls") | {"usage": USED}]
 
 
 async def test_anthropics_client_reads_the_same_from_a_stream(client: Any, upstream: Scripted) -> None:

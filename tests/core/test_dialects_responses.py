@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from core import open_responses
-from core.chat_answers import answered, answers, calling, chunk, chunks, said
+from core.chat_answers import TWO_CALLS, TWO_CALLS_CUT, answered, answers, calling, chunk, chunks, said
 from core.test_dialects import ASKED, NOW, plain, streamed
 from tollgate.core.dialects import in_event, responses, written
 from tollgate.core.dialects.chat import Object
@@ -25,19 +25,8 @@ LOOK = {"type": "function", "name": "look", "parameters": {"type": "object"}, "s
 LISTEN = {"type": "function", "name": "listen", "description": "Listens.", "parameters": None, "strict": None}
 
 
-TWO_CALLS = [calling(0), calling(1, arguments='{"at":"sea"}')]
 SAID = answered("tool_calls", reasoning="Hm", content="I look.", tool_calls=TWO_CALLS)
-CHUNKS = [
-    chunk(reasoning="H"),
-    chunk(reasoning="m"),
-    chunk(content="I "),
-    chunk(content="look."),
-    chunk(**said(0, calling(0), '{"at"', first=True)),
-    chunk(**said(1, calling(1), '{"at":"s', first=True)),
-    chunk(**said(0, calling(0), ':"sky"}', first=False)),
-    chunk(**said(1, calling(1), 'ea"}', first=False)),
-    chunk("tool_calls") | {"usage": SAID["usage"]},
-]
+CHUNKS = [*TWO_CALLS_CUT, chunk("tool_calls") | {"usage": SAID["usage"]}]
 
 
 def sent(*items: Object) -> list[Object]:

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from completions.asks import EMBED, IMAGES, RERANK, SAYING, asking
 from completions.paid import Line
 from people import Person
@@ -38,6 +40,7 @@ FAULTS = sorted(set(DEFAULTS) - UNFIT - RARE)
 MODELS = ["sandbox/echo", "sandbox/words", "sandbox/reasoner", "sandbox/cached"]
 TOLD = re.compile(rb'"tollgate":\{"charge_nanos":(\d+),"balance_nanos":-?\d+,"request_id":"(\w+)"')
 
+Row = dict[str, Any]
 Asked = tuple[str, dict[str, Any]]
 """A path and a body."""
 BY_UNITS: dict[str, dict[str, Any]] = {
@@ -233,6 +236,14 @@ def _asked(chance: random.Random, user: str) -> Asked:
     more = {"stream": chance.random() < 0.6, "max_tokens": chance.randint(16, 300), "user": user}
     path = chance.choice(SAYING)
     return path, asking(path, text, model, **more)
+
+
+async def rows_of(url: str, statement: str) -> list[Row]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [dict(row) for row in await connection.fetch(statement)]
+    finally:
+        await connection.close()
 
 
 def _children(pid: int) -> list[int]:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from completions.paid import eventually, given, rooms
 from conftest import DEADLINE_SECONDS
 from gateway import Upstream
-from journeys.storm import Mortal, MortalPostgres, Storm, a_server, alive
+from journeys.storm import Mortal, MortalPostgres, Row, Storm, a_server, alive, rows_of
 from people import Person
 from sandbox.serving import serving
 from servers.postgres import AS_SUPABASE_HAS_IT
@@ -43,8 +42,6 @@ HABITS = Habits(
 )
 RICH, POOR, EMPTY = 10**13, 3_000_000, 0
 ORGS = [(RICH, "enterprise"), (RICH, "enterprise"), (RICH, "free"), (POOR, "enterprise"), (EMPTY, "enterprise")]
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -70,11 +67,7 @@ class Ground:
         return json.loads(told.stdout)
 
     async def ask(self, statement: str) -> list[Row]:
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [dict(row) for row in await connection.fetch(statement)]
-        finally:
-            await connection.close()
+        return await rows_of(self.url, statement)
 
 
 @pytest.fixture
