@@ -49,22 +49,24 @@ class EngineProcess:
         return {"kind": "process", **self.leader._asdict()}
 
     async def look(self, closely: bool = False) -> Look:
-        """Closely: looks for the rest of the session too."""
-        lives = start_time(self.leader.pid) == self.leader.started
-        code = self._child.poll() if self._child else None  # last: what ended before has its exit code
-        leads = lives and code is None
+        """Closely: looks for the rest of the session too. A child runs until it has an exit code: its first thread may
+        end before the others, and then the process is a zombie without one."""
+        code = self._child.poll() if self._child else None
+        leads = code is None and (self._child is not None or self._is_there())
         left = leads or (closely and any(True for _ in members(self.leader)))
         return Look(leads, left, None if code is None else code if code >= 0 else 128 - code)
 
     async def terminate(self) -> None:
         """Asks the first process to end: engines end their workers themselves. If it is gone, asks the rest."""
-        if start_time(self.leader.pid) == self.leader.started:
+        if self._is_there():
             send(self.leader.pid, self.leader.started, signal.SIGTERM)
         else:
             self._send_all(signal.SIGTERM)
 
     async def kill(self) -> None:
         """Twice, because a process may have started another meanwhile."""
+        if self._child:
+            self._child.kill()  # also where its first thread has ended, so that it is no member any more
         for _ in range(2):
             self._send_all(signal.SIGKILL)
 
@@ -79,6 +81,9 @@ class EngineProcess:
         """The agent ends before the engine, so it waits for it no more."""
         if self._child:
             self._child.returncode = self._child.poll() or 0
+
+    def _is_there(self) -> bool:
+        return start_time(self.leader.pid) == self.leader.started
 
     def _send_all(self, number: signal.Signals) -> None:
         for pid, started in list(members(self.leader)):
