@@ -53,7 +53,8 @@ class Cache:
         return self._settings.get(digest) if self.is_on else False
 
     def learn(self, digest: str, caches: bool | None) -> None:
-        self._settings[digest] = bool(caches)
+        if self._settings.get(digest) is not bool(caches):
+            self._settings[digest] = bool(caches)
 
     async def admit(self, use: Use, item: Item, org_id: str | None, admit: Admit) -> Mapping[str, Any]:
         """The answer of the database, once it does not say to wait. `org_id` is known from the second call of a key

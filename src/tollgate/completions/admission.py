@@ -150,7 +150,8 @@ class Admission:
             self._cache.ended(call.id)
             raise InternalError
         logs.note(org_id=granted["org_id"], key_id=granted["key_id"], user_id=granted["user_id"])
-        self._orgs[call.caller.digest] = granted["org_id"]
+        if self._orgs.get(call.caller.digest) != granted["org_id"]:
+            self._orgs[call.caller.digest] = granted["org_id"]
         self._cache.learn(call.caller.digest, granted["caches"])
         if "hit" in answer:
             return answer

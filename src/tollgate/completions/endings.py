@@ -1,10 +1,11 @@
 """How a paid call ends: what is charged, what the request's row keeps, and whether the sweeper must look. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
-from itertools import islice
+from functools import lru_cache, partial
+from itertools import compress, islice
 from math import ceil
+from operator import is_not
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.completions.rules import Grant
@@ -20,6 +21,7 @@ FIRST_SWEEP_SECONDS: Final = 2
 MOST_USAGE_FIELDS: Final = 60
 LONGEST_USAGE_NAME: Final = 64
 CLIENT_CLOSED_REQUEST: Final = 499
+_IS_KNOWN: Final = partial(is_not, None)
 
 
 Basis = Literal[
@@ -59,8 +61,12 @@ class Ending(NamedTuple):
 
     def item(self, request_id: str, **more: Any) -> dict[str, Any]:
         """As the settlement in the database takes it."""
-        known = {name: value for name, value in zip(self._fields, self, strict=True) if value is not None}
-        return {"id": request_id, **known, **{name: value for name, value in more.items() if value is not None}}
+        return {"id": request_id, **_known(self._fields, self), **_known(more, more.values())}
+
+
+def _known(names: Iterable[str], values: Collection[Any]) -> dict[str, Any]:
+    """The values that are not None, by name."""
+    return dict(compress(zip(names, values, strict=True), map(_IS_KNOWN, values)))
 
 
 RELEASED: Final = Ending("released")
@@ -143,16 +149,14 @@ def kept_usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The numbers of a usage. Its texts are left out, and decimals become strings, so that any row can hold it."""
     if usage is None:
         return None
-    kept: dict[str, Any] = {}
-    for name, value in islice(usage.items(), MOST_USAGE_FIELDS):
-        kind = type(value)
-        if kind is int or kind is bool:
-            kept[_kept_name(name[:LONGEST_USAGE_NAME])] = value
-        elif kind is Decimal:
-            kept[_kept_name(name[:LONGEST_USAGE_NAME])] = str(value)
-        elif kind is dict:
-            kept[_kept_name(name[:LONGEST_USAGE_NAME])] = kept_usage(value)
-    return kept
+    return {
+        _kept_name(name[:LONGEST_USAGE_NAME]): keep(value)
+        for name, value in islice(usage.items(), MOST_USAGE_FIELDS)
+        if (keep := _KEPT.get(type(value)))
+    }
+
+
+_KEPT: Final[Mapping[type, Callable[[Any], Any]]] = {int: int, bool: bool, Decimal: str, dict: kept_usage}
 
 
 @lru_cache(1024)

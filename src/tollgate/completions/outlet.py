@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from operator import methodcaller
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -16,6 +17,7 @@ UNREAD_SECONDS = 60.0
 """A client that reads nothing for so long counts as gone."""
 
 
+_IN_LATIN_1 = methodcaller("encode", "latin-1")
 NOT_BUFFERED = {"cache-control": "no-cache, no-store", "x-accel-buffering": "no"}
 
 
@@ -148,8 +150,8 @@ class Outlet:
 
 
 def response_start(status: int, headers: Mapping[str, str]) -> dict[str, Any]:
-    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return {"type": "http.response.start", "status": status, "headers": raw}
+    raw = zip(map(str.encode, headers), map(_IN_LATIN_1, headers.values()), strict=True)
+    return {"type": "http.response.start", "status": status, "headers": list(raw)}
 
 
 class PassedOn:

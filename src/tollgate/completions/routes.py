@@ -93,24 +93,27 @@ class PaidEndpoint:
     async def _arrived(self, caller: Caller, scope: Scope, receive: Receive) -> PaidCall | None:
         """None when the client left before the end of its body."""
         started = self._clock()
-        idempotency_key = idempotency_key_of(headers_of(scope))
-        given = await self._given(caller, scope, receive, has_key=idempotency_key is not None)
+        headers = headers_of(scope)
+        idempotency_key = idempotency_key_of(headers)
+        given = await self._given(caller, scope, receive, headers, has_key=idempotency_key is not None)
         if given is None:
             return None
-        return self._made(scope["state"]["own_id"], caller, scope, given, idempotency_key, started)
+        return self._made(scope["state"]["own_id"], caller, scope, headers, given, idempotency_key, started)
 
     async def call(
         self, own_id: str, caller: Caller, scope: Scope, body: bytes, idempotency_key: str | None, started: float
     ) -> PaidCall:
         """The call that this body asks for. Raises BadRequest."""
-        given = await self._read(caller, headers_of(scope), body, has_key=idempotency_key is not None)
-        return self._made(own_id, caller, scope, given, idempotency_key, started)
+        headers = headers_of(scope)
+        given = await self._read(caller, headers, body, has_key=idempotency_key is not None)
+        return self._made(own_id, caller, scope, headers, given, idempotency_key, started)
 
     def _made(
         self,
         own_id: str,
         caller: Caller,
         scope: Scope,
+        headers: Mapping[str, str],
         given: "_Given | Uploaded",
         idempotency_key: str | None,
         started: float,
@@ -121,7 +124,7 @@ class PaidEndpoint:
             ask=given.ask,
             body=given.body,
             body_hash=given.body_hash,
-            headers=headers_of(scope),
+            headers=headers,
             idempotency_key=idempotency_key,
             content=Content(given.prompt, self._redact, caller.secret) if self._redact else None,
             cache=given.cache,
@@ -134,10 +137,10 @@ class PaidEndpoint:
         )
 
     async def _given(
-        self, caller: Caller, scope: Scope, receive: Receive, *, has_key: bool
+        self, caller: Caller, scope: Scope, receive: Receive, headers: Mapping[str, str], *, has_key: bool
     ) -> "_Given | Uploaded | None":
         body = await self._gate.body(caller, scope, receive)
-        return None if body is None else await self._read(caller, headers_of(scope), body, has_key=has_key)
+        return None if body is None else await self._read(caller, headers, body, has_key=has_key)
 
     async def _read(self, caller: Caller, headers: Mapping[str, str], body: bytes, *, has_key: bool) -> "_Given":
         wish_of = partial(self._wish, caller, headers, cache_rules.in_header(headers, self._cache.bounds))
@@ -180,9 +183,11 @@ class UploadEndpoint(PaidEndpoint):
         super().__init__(*given)
         self._uploads = uploads
 
-    async def _given(self, caller: Caller, scope: Scope, receive: Receive, *, has_key: bool) -> Uploaded | None:
+    async def _given(
+        self, caller: Caller, scope: Scope, receive: Receive, headers: Mapping[str, str], *, has_key: bool
+    ) -> Uploaded | None:
         default = partial(self._default, caller)
-        return await self._uploads.read(caller, scope, receive, headers_of(scope), self._endpoint, default)
+        return await self._uploads.read(caller, scope, receive, headers, self._endpoint, default)
 
 
 class _Given(NamedTuple):

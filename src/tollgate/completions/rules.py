@@ -11,7 +11,7 @@ from tollgate.core.endpoints import ENDPOINTS, Form
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras.pricing import NO_EXTRAS, Added
 from tollgate.core.extras.register import Register
-from tollgate.core.extras.requested import Extras
+from tollgate.core.extras.requested import NOTHING_ASKED, Extras
 from tollgate.core.models import OPENROUTER, SANDBOX, VENDORS, Dialect, Model, Retirement, Route
 from tollgate.core.money import EXACT
 from tollgate.core.prices import NOTHING, Price
@@ -194,6 +194,8 @@ def on_vllm(models: Sequence[Model], field: str) -> list[Model]:
 def is_billed_apart(ask: Ask) -> str | None:
     """The field that asks for what a vendor bills beside tokens, or at another price than that of text; None if none
     does."""
+    if ask.extras is NOTHING_ASKED and not ask.prompt.audios:  # as for most calls
+        return None
     uses = (*ask.extras.once, *ask.extras.looped)
     if uses:
         return uses[0].param
@@ -336,7 +338,7 @@ def _of_dialects(routes: Sequence[Route], dialects: frozenset[Dialect]) -> tuple
 
 def _outputs_images(model: Model) -> bool:
     architecture = model.listing.get("architecture")
-    outputs = architecture.get("output_modalities") if isinstance(architecture, Mapping) else None
+    outputs = architecture.get("output_modalities") if isinstance(architecture, dict) else None
     return isinstance(outputs, list) and "image" in outputs
 
 

@@ -51,7 +51,7 @@ class Batch:
 
     async def _carry(self, batch: list[Waiting]) -> None:
         answers: Answers = {}
-        refusal: TollgateError = InternalError()
+        refusal: TollgateError | None = None
         try:
             answers = await self._send([item for item, _ in batch])
         except InternalError as error:
@@ -65,7 +65,7 @@ class Batch:
             asyncio.get_running_loop().call_soon(_tell, batch, answers, refusal)
 
 
-def _tell(batch: list[Waiting], answers: Answers, refusal: TollgateError) -> None:
+def _tell(batch: list[Waiting], answers: Answers, refusal: TollgateError | None) -> None:
     """Each caller gets its answer, and otherwise the refusal: none may wait for ever. It runs one iteration after the
     answers came, so that callers are resumed when more are ready. Without that, batches were 8 % smaller."""
     for item, answer in batch:
@@ -74,5 +74,5 @@ def _tell(batch: list[Waiting], answers: Answers, refusal: TollgateError) -> Non
         if item["id"] in answers:
             answer.set_result(answers[item["id"]])
         else:
-            answer.set_exception(refusal)
+            answer.set_exception(refusal or InternalError())
             answer.exception()  # marks it as retrieved: its caller may have been cancelled

@@ -14,6 +14,6 @@ class BoundedMap(dict[Key, Value]):
         self._most = most
 
     def __setitem__(self, key: Key, value: Value) -> None:
-        if len(self) >= self._most:
+        if len(self) >= self._most and key not in self:
             self.clear()
         super().__setitem__(key, value)

@@ -102,7 +102,7 @@ class _Begun:
         headers = [*cycle.default_headers, *message.get("headers", ())]
         named = dict(headers)
         length = named.get(b"content-length", b"")
-        fields = b"".join([b"%b: %b\r\n" % header for header in headers])
+        fields = b"\r\n".join([*map(b": ".join, headers), b""])
         is_clean = fields.count(b"\r") == fields.count(b"\n") == len(headers) and b"\0" not in fields
         is_usual = is_clean and length.isdigit() and cycle.keep_alive and FRAMING.isdisjoint(named)
         if not is_usual or cycle.response_started or cycle.disconnected or cycle.flow.write_paused:

@@ -118,7 +118,7 @@ def configure(
 def _configure_structlog(least: int, rendered: list[Processor], out: TextIO) -> None:
     output = _Output(out)
     structlog.configure(
-        processors=[_with_notes, *rendered],
+        processors=rendered,
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda: output,
         cache_logger_on_first_use=False,
@@ -137,17 +137,8 @@ class _Output(structlog.WriteLogger):
     debug = info = warning = error = msg
 
 
-def _with_notes(logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
-    return {**_NOTES.get(), **facts}
-
-
 def _of_library(logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
-    return {**_NOTES.get(), **facts, "source": "application", "library": facts["_record"].name}
-
-
-def _head_first(logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
-    timestamp = now().isoformat().replace("+00:00", "Z")
-    return {"timestamp": timestamp, "level": level, "source": facts.pop("source"), "event": facts.pop("event"), **facts}
+    return {**facts, "source": "application", "library": facts["_record"].name}
 
 
 def _json(logger: WrappedLogger, level: str, facts: EventDict) -> str:
@@ -161,7 +152,7 @@ def _json(logger: WrappedLogger, level: str, facts: EventDict) -> str:
 
 
 def _as_json(redact: Redactor) -> list[Processor]:
-    return [structlog.processors.format_exc_info, _Hiding(redact), _head_first, _json]
+    return [_Ordered(redact, formats_exceptions=True), _json]
 
 
 def _for_console(redact: Redactor) -> list[Processor]:
@@ -169,23 +160,34 @@ def _for_console(redact: Redactor) -> list[Processor]:
     try:
         from tollgate.process.rich_tracebacks import RichTraceback
     except ImportError:
-        return [*_as_json(redact)[:-1], structlog.dev.ConsoleRenderer(sort_keys=False)]
+        return [_as_json(redact)[0], structlog.dev.ConsoleRenderer(sort_keys=False)]
     renderer = structlog.dev.ConsoleRenderer(sort_keys=False, exception_formatter=RichTraceback(redact))
-    return [_Hiding(redact), _head_first, renderer]
+    return [_Ordered(redact, formats_exceptions=False), renderer]
 
 
-class _Hiding:
-    """Redacts the strings of a line. What it returns is JSON, but for an exception that is yet to be rendered."""
+class _Ordered:
+    """The facts of a line: those that every line has, the notes of its request, and its own. Strings are redacted. All
+    of it is JSON, but for an exception that is yet to be rendered.
 
-    def __init__(self, redact: Redactor) -> None:
+    One processor, since the line of a request costs as much as its look-up of the model."""
+
+    def __init__(self, redact: Redactor, *, formats_exceptions: bool) -> None:
         self._redact = redact
         self._short = lru_cache(MOST_REMEMBERED)(redact)
+        self._formats_exceptions = formats_exceptions
 
     def __call__(self, logger: WrappedLogger, level: str, facts: EventDict) -> EventDict:
-        return {
-            name: value if name in NOT_REDACTED or type(value) in NEVER_SECRET else self._clean(value)
-            for name, value in facts.items()
+        if self._formats_exceptions and "exc_info" in facts:
+            facts = structlog.processors.format_exc_info(logger, level, facts)
+        ordered = {
+            "timestamp": now().isoformat().replace("+00:00", "Z"),
+            "level": level,
+            "source": facts.pop("source"),
+            "event": self._clean(facts.pop("event")),
         }
+        for name, value in (*_NOTES.get().items(), *facts.items()):
+            ordered[name] = value if name in NOT_REDACTED or type(value) in NEVER_SECRET else self._clean(value)
+        return ordered
 
     def _clean(self, value: Any) -> Any:
         match value:

@@ -272,6 +272,8 @@ def ordered_for(routes: Sequence[Route], chooser: str) -> tuple[Route, ...]:
 
 def passed_on(headers: Mapping[str, str], allowed: Sequence[str]) -> dict[str, str]:
     """The allowed headers. A value that is not printable ASCII is left out, since it could inject a header."""
+    if headers.keys().isdisjoint(allowed):  # as for most requests
+        return {}
     return {name: value for name in allowed if (value := headers.get(name)) and _is_plain(value)}
 
 

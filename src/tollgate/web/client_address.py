@@ -34,6 +34,8 @@ def client_ip(scope: Scope, proxy: TrustedProxy) -> str | None:
     """The client's address, or None when no trusted source has one."""
     peer = (scope.get("client") or ("",))[0]
     match proxy:
+        case "none" | "lambda":
+            claimed = peer
         case "vercel" | "railway":
             claimed = _only(scope, b"x-real-ip")
         case "digitalocean":
@@ -42,8 +44,6 @@ def client_ip(scope: Scope, proxy: TrustedProxy) -> str | None:
             claimed = _last_forwarded(scope)
         case "alb":
             claimed = _last_forwarded(scope) or peer.split(",")[-1]
-        case "none" | "lambda":
-            claimed = peer
     return _normal(claimed)
 
 

@@ -66,6 +66,7 @@ class RequestMiddleware:
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._max_body_bytes = max_body_bytes
         self._larger_bodies = {start: max(most, max_body_bytes) for start, most in larger_bodies.items()}
+        self._larger_starts = tuple(self._larger_bodies)
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,8 +100,7 @@ class RequestMiddleware:
                 self._observer.ended(method, route, facts, scope["state"].get("claims", {}))
 
     async def _respond(self, scope: Scope, sent: Mapping[str, str], receive: Receive, response: "_Response") -> None:
-        larger = (most for start, most in self._larger_bodies.items() if scope["path"].startswith(start))
-        body = _Body(receive, next(larger, self._max_body_bytes), announced_bytes(sent))
+        body = _Body(receive, self._most_bytes(scope["path"]), announced_bytes(sent))
         try:
             await (self._cors.preflight(scope, sent) or self._app)(scope, body.receive, response.send)
         except Exception:  # the last handler: logs the cause, and answers in our shape
@@ -108,6 +108,11 @@ class RequestMiddleware:
             if response.status != CLIENT_GONE:
                 raise  # the response has begun: only the server can abort it
             await render(InternalError())(scope, receive, response.send)
+
+    def _most_bytes(self, path: str) -> int:
+        if not path.startswith(self._larger_starts):  # as most do
+            return self._max_body_bytes
+        return next(most for start, most in self._larger_bodies.items() if path.startswith(start))
 
 
 class _Response:
@@ -123,11 +128,15 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = message.get("headers", [])
-            values = dict(given)  # ASGI has all names in lower case
-            message["headers"] = [*given, *[one for one in self._headers if one[0] not in values or one[0] in ADDED]]
+            message["headers"] = [*given, *self._absent_in(dict(given))]  # ASGI has all names in lower case
         elif self._bare:
             message = {**message, "body": b""}
         await self._send(message)
+
+    def _absent_in(self, given: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        if given.keys().isdisjoint(dict(self._headers)):  # as in most answers
+            return self._headers
+        return [one for one in self._headers if one[0] not in given or one[0] in ADDED]
 
 
 class _Body:

@@ -87,7 +87,7 @@ def _is_printable(url: str) -> bool:
 def _written(method: str, target: Target, headers: Mapping[str, str], body: bytes = b"") -> bytes:
     is_stated = not body and (method == "GET" or "content-length" in headers)
     length = "" if is_stated else f"content-length: {len(body)}\r\n"
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    fields = "\r\n".join([*map(": ".join, headers.items()), ""])
     if not (fields.count("\r") == fields.count("\n") == len(headers)) or "\0" in fields or not method.isalpha():
         raise Unreachable("a header contains a line break")
     try:
