@@ -45,6 +45,11 @@ class Bounds(NamedTuple):
     hit_share_ppm: int
     wait_seconds: float
 
+    @property
+    def usual_ttl_seconds(self) -> int:
+        """Of an answer whose request names none."""
+        return min(self.ttl_seconds, self.most_ttl_seconds)
+
 
 class Wish(NamedTuple):
     """What a request wishes of the cache."""
@@ -83,7 +88,7 @@ def in_header(headers: Mapping[str, str], bounds: Bounds) -> Wish | None:
             "X-Tollgate-Cache: send read, write, on or off, and perhaps ttl=SECONDS, separated by commas.",
             param="X-Tollgate-Cache",
         )
-    ttl_seconds = int(times[0][1]) if times else min(bounds.ttl_seconds, bounds.most_ttl_seconds)
+    ttl_seconds = int(times[0][1]) if times else bounds.usual_ttl_seconds
     if not 1 <= ttl_seconds <= bounds.most_ttl_seconds:
         raise BadRequest(
             f"X-Tollgate-Cache: send a ttl of 1 to {bounds.most_ttl_seconds} seconds.", param="X-Tollgate-Cache"
@@ -104,13 +109,12 @@ def wished(
     are cached: embeddings, and those at temperature 0."""
     if in_header is not None:
         return in_header
-    default_ttl = min(bounds.ttl_seconds, bounds.most_ttl_seconds)
     asked = document.get(FIELD)
     if isinstance(asked, bool):
-        return Wish(asked, asked, default_ttl, asked=True)
+        return Wish(asked, asked, bounds.usual_ttl_seconds, asked=True)
     if by_setting is False or not (endpoint == "embeddings" or _is_zero(document.get("temperature"))):
         return None
-    return Wish(reads=True, writes=True, ttl_seconds=default_ttl, asked=False)
+    return Wish(reads=True, writes=True, ttl_seconds=bounds.usual_ttl_seconds, asked=False)
 
 
 def as_marked(wish: Wish, headers: Mapping[str, str]) -> Wish:

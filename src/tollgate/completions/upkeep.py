@@ -21,7 +21,7 @@ from tollgate.usage import store as usage
 
 log = logs.source("database")
 
-ROLLED_AT_ONCE = 20_000
+ROLLED_AT_ONCE = 10_000
 DROPPED_AT_ONCE = 1_000
 TELLING_SECONDS = 6.0
 """For one page of deliveries."""

@@ -34,7 +34,8 @@ def as_whole(value: object) -> object:
 
 def respelled(given: Mapping[str, Any], name: str, most: int) -> int | None:
     """As `whole`, for a number that may be written in one of these ways."""
-    return whole({name: as_whole(given.get(name))}, name, most)
+    value = given.get(name)
+    return whole(given if type(value) is int else {name: as_whole(value)}, name, most)
 
 
 def flag(given: Mapping[str, Any], name: str, param: str | None = None) -> bool:
