@@ -15195,15 +15195,19 @@ language sql
 stable
 set search_path = ''
 as $$
-  select 'days_since_verified_backup', 'installation', greatest(0, round(extract(epoch from backup_readings.as_of - coalesce(
-    max(coalesce(b.as_of, b.created_at)) filter (where b.is_sound), min(b.created_at)
-  )) / 86400, 3))
-  from tollgate.backups b
-  having count(*) > 0
+  select 'days_since_verified_backup', 'installation',
+    greatest(0, round(extract(epoch from backup_readings.as_of - s.since) / 86400, 3))
+  from (
+    select coalesce(
+      (select max(coalesce(b.as_of, b.created_at)) from tollgate.backups b where b.is_sound),
+      (select min(o.created_at) from tollgate.orgs o)
+    ) as since
+  ) s
+  where s.since is not null
 $$;
 
 comment on function tollgate.backup_readings(timestamptz) is
-  'Readings for alerts: how many days ago the newest backup that was verified was taken; where none was, the days since the first backup. No reading before there is one.';
+  'Readings for alerts: how many days ago the newest backup that is sound was taken; where none is, the days since the first org was made. No reading before there is one.';
 
 
 -- schemas/15_processes/samples.sql
@@ -15912,10 +15916,19 @@ language sql
 stable
 set search_path = ''
 as $$
-  select 'upstream_down', u.id::text, (p.status = 'down')::integer::numeric
+  select 'upstream_down', u.id::text, (p.failed = 2)::integer::numeric
   from tollgate.upstreams u
-  join tollgate.probes p on p.upstream_id = u.id
-  where u.state = 'active' and p.probed_at > as_of - interval '1 day'
+  cross join lateral (
+    select count(*) filter (where l.status = 'down') as failed
+    from (
+      select o.status from tollgate.past_probes o
+      where o.upstream_id = u.id and o.probed_at > as_of - interval '1 day'
+      order by o.probed_at desc
+      limit 2
+    ) l
+    having count(*) > 0
+  ) p
+  where u.state = 'active'
   union all
   select 'host_silent_seconds', h.id::text, greatest(0, round(extract(epoch from as_of - h.last_seen_at)))
   from tollgate.hosts h
@@ -15923,7 +15936,7 @@ as $$
 $$;
 
 comment on function tollgate.upstream_readings(timestamptz) is
-  'Our own upstreams whose last health check, of a day, failed, and for how many seconds the agents of hosts are silent.';
+  'Our own upstreams whose last two health checks, of a day, failed, and for how many seconds the agents of hosts are silent.';
 
 
 create function tollgate.security_readings(as_of timestamptz) returns setof tollgate.reading
