@@ -13045,6 +13045,17 @@ $$;
 comment on function tollgate.org_of_channels(tollgate.caller, text) is 'Whose the channels of a call are; null for operators''.';
 
 
+create function tollgate.lock_channels(whose text) returns void
+language sql
+set search_path = ''
+as $$
+  select pg_advisory_xact_lock(hashtextextended('tollgate.channels ' || coalesce(whose, ''), 0))
+$$;
+
+comment on function tollgate.lock_channels(text) is
+  'Lets the channels of an org, or of operators, and their tests be counted by one call at a time. Takes an advisory lock until the transaction ends.';
+
+
 create function tollgate.channel_shown(c tollgate.channels) returns jsonb
 language sql
 stable
@@ -13130,7 +13141,7 @@ declare
   whose constant text := tollgate.org_of_channels(keeper, scope);
   made tollgate.channels;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('tollgate.channels ' || coalesce(whose, ''), 0));
+  perform tollgate.lock_channels(whose);
   if (select count(*) from tollgate.channels c where c.org_id is not distinct from whose) >= most then
     perform tollgate.refuse(409, 'conflict', jsonb_build_object(
       'reason', 'too_many_channels', 'kind', 'channel', 'limit', most
@@ -13158,7 +13169,7 @@ end
 $$;
 
 comment on function public.tollgate_create_channel(jsonb, jsonb, jsonb, text) is
-  'Creates a channel with its encrypted secret: of operators with the scope admin, of the caller''s org with keys; at most 20 of each. Refuses: as keeper_of_channels() and with_fields(), conflict (too_many_channels). Takes an advisory lock, so that the channels are counted rightly.';
+  'Creates a channel with its encrypted secret: of operators with the scope admin, of the caller''s org with keys; at most 20 of each. Refuses: as keeper_of_channels() and with_fields(), conflict (too_many_channels). Locks as lock_channels().';
 
 select tollgate.expose('public.tollgate_create_channel(jsonb, jsonb, jsonb, text)');
 
@@ -13397,18 +13408,23 @@ set search_path = ''
 as $$
 declare
   keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
-  tested constant tollgate.channels := tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope));
-  most_a_minute constant integer := 5;
+  whose constant text := tollgate.org_of_channels(keeper, scope);
+  tested constant tollgate.channels := tollgate.found_channel(channel_id, whose);
+  most_a_minute constant integer := 10;
   again_at timestamptz;
   made tollgate.deliveries;
 begin
-  select d.created_at + interval '1 minute' into again_at from tollgate.deliveries d
-  where d.channel_id = tested.id and d.event = 'channel.test' and d.created_at > clock_timestamp() - interval '1 minute'
+  perform tollgate.lock_channels(whose);
+  select d.created_at + interval '1 minute' into again_at
+  from tollgate.channels c
+  join tollgate.deliveries d on d.channel_id = c.id
+  where c.org_id is not distinct from whose and d.event = 'channel.test'
+    and d.created_at > clock_timestamp() - interval '1 minute'
   order by d.created_at desc
   offset most_a_minute - 1 limit 1;
   if found then
     perform tollgate.refuse(429, 'too_many_tests', jsonb_build_object(
-      'channel_id', tested.id, 'limit', most_a_minute,
+      'limit', most_a_minute,
       'retry_after_seconds', greatest(1, ceil(extract(epoch from again_at - clock_timestamp()))::integer)
     ));
   end if;
@@ -13427,7 +13443,7 @@ end
 $$;
 
 comment on function public.tollgate_test_channel(jsonb, text, text) is
-  'Writes a delivery that says it is a test, at most five a minute for each channel. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks the channel.';
+  'Writes a delivery that says it is a test: at most ten a minute over all channels of an org, and of operators. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks as lock_channels(), and the channel.';
 
 select tollgate.expose('public.tollgate_test_channel(jsonb, text, text)');
 
