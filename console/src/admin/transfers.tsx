@@ -1,7 +1,7 @@
 /** The ledger: all transfers, or those of one org. A charge can be refunded from its row. */
 import { useState } from "preact/hooks";
 import { Panel, useData } from "../parts/data";
-import { Choice, Period, period } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Credits, Status } from "../parts/numbers";
 import { linkTo, route } from "../parts/routing";
@@ -75,7 +75,7 @@ export function TransferList({ orgId }: { orgId?: string }) {
         <List
           loaded={loaded}
           caption="Transfers"
-          nothing={<p>No credits were moved in this period.</p>}
+          nothing={<NothingInPeriod>No credits were moved in this period.</NothingInPeriod>}
           keyOf={({ id }) => id}
           columns={[
             { name: "Time", of: (row) => <When at={row.created_at} seconds />, sort: "created_at" },
