@@ -168,14 +168,19 @@ async def rolled_up(watch: Watch) -> None:
 
 async def test_habit_decides_what_is_much(watch: Watch) -> None:
     watch.now = watch.now.replace(minute=10)  # so that no round is in another hour
-    for org, now_nanos in (("org_calm", 3), ("org_busy", 30), ("org_new", 30)):
-        if org != "org_new":
-            for day in range(4, 9):
-                await tallied(watch, org, f"key_of_{org}", 24 * day, 2 * 10**9)
-        await tallied(watch, org, f"key_of_{org}", 1, now_nanos * 10**9)
+    for org, days, was, now in (
+        ("org_calm", range(4, 9), 2, 3),
+        ("org_busy", range(4, 9), 2, 30),
+        ("org_new", range(2, 4), 2, 30),
+        ("org_of_days", range(2, 5), 2, 21),
+        ("org_that_grows", range(2, 5), 10, 40),
+    ):
+        for day in days:
+            await tallied(watch, org, f"key_of_{org}", 24 * day, was * 10**9)
+        await tallied(watch, org, f"key_of_{org}", 1, now * 10**9)
     await rolled_up(watch)
     await watch.round()
-    assert await watch.states("spend_of_org") == {"org_busy": "firing"}
+    assert await watch.states("spend_of_org") == {"org_busy": "firing", "org_of_days": "firing"}
     assert await watch.states("spend_of_key") == {"key_of_org_busy": "firing"}
 
 

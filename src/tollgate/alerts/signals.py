@@ -72,8 +72,10 @@ SIGNALS: Final[Mapping[str, str]] = {
     "org_spend_times_usual": (
         "How many times its usual spend an org spent in this clock hour or the one before. Usual is the third highest "
         "peak at this time of day in 15 days or the second highest at this hour of the week in four weeks, whichever "
-        "is more, an hour before or after included; and at least its mean hour and 1 credit. It is 20 credits for an "
-        "org without three days of use, the first a week ago. Of the 100 orgs and keys that spent most."
+        "is more, an hour before or after included; and at least its mean hour and 1 credit. "
+        "Before an org has three days of use, the first a week ago, it is 20 credits; from its third day of use on, a "
+        "day later, the most that it spent in an hour until then, and at least 3 credits. Of the 100 orgs and keys "
+        "that spent most."
     ),
     "key_spend_times_usual": "The same of a key. A key without such days has what is usual for its org.",
     "balance_days_left": "For how many days an org's credits last at its spend since yesterday began.",
