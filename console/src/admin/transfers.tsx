@@ -83,7 +83,7 @@ export function TransferList({ orgId }: { orgId?: string }) {
             ...(orgId ? [] : [ORG]),
             { name: "Change", of: (row) => <Credits of={row.change_credits} />, number: true },
             { name: "Balance after", of: (row) => <Credits of={row.balance_after_credits} />, number: true },
-            { name: "For", of: (row) => <For transfer={row} /> },
+            { name: "For", of: (row) => <For transfer={row} short={!orgId} /> },
             {
               name: "From, to",
               of: (row) => <span class="unbroken">{`${row.debit} → ${row.credit}`}</span>,
@@ -98,11 +98,11 @@ export function TransferList({ orgId }: { orgId?: string }) {
   );
 }
 
-const For = ({ transfer: { request_id, reason } }: { transfer: Transfer }) => (
+const For = ({ transfer: { request_id, reason }, short }: { transfer: Transfer; short: boolean }) => (
   <div class="stacked">
     {request_id && (
       <a class="text" href={linkTo("usage", request_id)}>
-        <code>{request_id}</code>
+        <code class={short ? "cut" : ""}>{request_id}</code>
       </a>
     )}
     {reason && (

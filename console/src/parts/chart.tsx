@@ -65,7 +65,8 @@ export function Chart(props: ChartProps) {
             {lines.length > 1 &&
               lines.map((line, index) => (
                 <span key={line.name}>
-                  <Swatch index={index} /> {line.name}
+                  <Swatch index={index} />
+                  &nbsp;{line.name}
                 </span>
               ))}
             <span class="soft">Hover, or use the arrow keys, to read values.</span>
@@ -75,7 +76,8 @@ export function Chart(props: ChartProps) {
             <b>{bucketName(times[at], bucket)}</b>
             {lines.map((line, index) => (
               <span key={line.name}>
-                <Swatch index={index} /> {line.name} <b>{said(line.values[at], written)}</b>
+                <Swatch index={index} />
+                &nbsp;{line.name} <b>{said(line.values[at], written)}</b>
               </span>
             ))}
           </>
