@@ -65,8 +65,7 @@ export function Chart(props: ChartProps) {
             {lines.length > 1 &&
               lines.map((line, index) => (
                 <span key={line.name}>
-                  <Swatch index={index} />
-                  &nbsp;{line.name}
+                  <Swatch index={index} /> {line.name}
                 </span>
               ))}
             <span class="soft">Hover, or use the arrow keys, to read values.</span>
@@ -76,8 +75,7 @@ export function Chart(props: ChartProps) {
             <b>{bucketName(times[at], bucket)}</b>
             {lines.map((line, index) => (
               <span key={line.name}>
-                <Swatch index={index} />
-                &nbsp;{line.name} <b>{said(line.values[at], written)}</b>
+                <Swatch index={index} /> {line.name} <b>{said(line.values[at], written)}</b>
               </span>
             ))}
           </>
