@@ -158,6 +158,6 @@ end
 $$;
 
 comment on function public.tollgate_test_channel(jsonb, text, text) is
-  'Writes a delivery that says it is a test: at most ten a minute over all channels of an org, and of operators. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks as lock_channels(), and the channel.';
+  'Writes a delivery that says it is a test: at most ten a minute over all channels of an org, and of operators. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks the channel, then as lock_channels().';
 
 select tollgate.expose('public.tollgate_test_channel(jsonb, text, text)');
