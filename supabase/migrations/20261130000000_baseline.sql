@@ -13045,6 +13045,17 @@ $$;
 comment on function tollgate.org_of_channels(tollgate.caller, text) is 'Whose the channels of a call are; null for operators''.';
 
 
+create function tollgate.lock_channels(whose text) returns void
+language sql
+set search_path = ''
+as $$
+  select pg_advisory_xact_lock(hashtextextended('tollgate.channels ' || coalesce(whose, ''), 0))
+$$;
+
+comment on function tollgate.lock_channels(text) is
+  'Lets the channels of an org, or of operators, and their tests be counted by one call at a time. Takes an advisory lock until the transaction ends.';
+
+
 create function tollgate.channel_shown(c tollgate.channels) returns jsonb
 language sql
 stable
@@ -13130,7 +13141,7 @@ declare
   whose constant text := tollgate.org_of_channels(keeper, scope);
   made tollgate.channels;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('tollgate.channels ' || coalesce(whose, ''), 0));
+  perform tollgate.lock_channels(whose);
   if (select count(*) from tollgate.channels c where c.org_id is not distinct from whose) >= most then
     perform tollgate.refuse(409, 'conflict', jsonb_build_object(
       'reason', 'too_many_channels', 'kind', 'channel', 'limit', most
@@ -13158,7 +13169,7 @@ end
 $$;
 
 comment on function public.tollgate_create_channel(jsonb, jsonb, jsonb, text) is
-  'Creates a channel with its encrypted secret: of operators with the scope admin, of the caller''s org with keys; at most 20 of each. Refuses: as keeper_of_channels() and with_fields(), conflict (too_many_channels). Takes an advisory lock, so that the channels are counted rightly.';
+  'Creates a channel with its encrypted secret: of operators with the scope admin, of the caller''s org with keys; at most 20 of each. Refuses: as keeper_of_channels() and with_fields(), conflict (too_many_channels). Locks as lock_channels().';
 
 select tollgate.expose('public.tollgate_create_channel(jsonb, jsonb, jsonb, text)');
 
@@ -13397,18 +13408,23 @@ set search_path = ''
 as $$
 declare
   keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
-  tested constant tollgate.channels := tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope));
-  most_a_minute constant integer := 5;
+  whose constant text := tollgate.org_of_channels(keeper, scope);
+  tested constant tollgate.channels := tollgate.found_channel(channel_id, whose);
+  most_a_minute constant integer := 10;
   again_at timestamptz;
   made tollgate.deliveries;
 begin
-  select d.created_at + interval '1 minute' into again_at from tollgate.deliveries d
-  where d.channel_id = tested.id and d.event = 'channel.test' and d.created_at > clock_timestamp() - interval '1 minute'
+  perform tollgate.lock_channels(whose);
+  select d.created_at + interval '1 minute' into again_at
+  from tollgate.channels c
+  join tollgate.deliveries d on d.channel_id = c.id
+  where c.org_id is not distinct from whose and d.event = 'channel.test'
+    and d.created_at > clock_timestamp() - interval '1 minute'
   order by d.created_at desc
   offset most_a_minute - 1 limit 1;
   if found then
     perform tollgate.refuse(429, 'too_many_tests', jsonb_build_object(
-      'channel_id', tested.id, 'limit', most_a_minute,
+      'limit', most_a_minute,
       'retry_after_seconds', greatest(1, ceil(extract(epoch from again_at - clock_timestamp()))::integer)
     ));
   end if;
@@ -13427,7 +13443,7 @@ end
 $$;
 
 comment on function public.tollgate_test_channel(jsonb, text, text) is
-  'Writes a delivery that says it is a test, at most five a minute for each channel. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks the channel.';
+  'Writes a delivery that says it is a test: at most ten a minute over all channels of an org, and of operators. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks the channel, then as lock_channels().';
 
 select tollgate.expose('public.tollgate_test_channel(jsonb, text, text)');
 
@@ -14250,7 +14266,7 @@ select tollgate.expose('public.tollgate_acknowledge_security_event(jsonb, text, 
 
 -- schemas/14_security/patterns.sql
 
--- Security events from patterns in the tables.
+-- Security events from patterns in the tables. The time is an argument, so that a test can move it.
 
 create function tollgate.raise_pattern(
   kind text,
@@ -14258,7 +14274,8 @@ create function tollgate.raise_pattern(
   subject text,
   org_id text,
   key_id text,
-  details jsonb
+  details jsonb,
+  as_of timestamptz
 ) returns integer
 language plpgsql
 set search_path = ''
@@ -14267,29 +14284,31 @@ begin
   if exists (
     select from tollgate.security_events e
     where e.kind = raise_pattern.kind and e.subject = raise_pattern.subject
-      and (e.acknowledged_at > now() - interval '24 hours'
-        or e.acknowledged_at is null and e.last_seen_at > now() - interval '1 hour')
+      and (e.acknowledged_at > as_of - interval '24 hours'
+        or e.acknowledged_at is null and e.last_seen_at > as_of - interval '1 hour')
   ) then
     return 0;
   end if;
-  perform tollgate.raise_event(kind, subject_kind, subject, org_id, key_id, 1, now(), now(), details);
+  perform tollgate.raise_event(kind, subject_kind, subject, org_id, key_id, 1, as_of, as_of, details);
   return 1;
 end
 $$;
 
-comment on function tollgate.raise_pattern(text, text, text, text, text, jsonb) is
+comment on function tollgate.raise_pattern(text, text, text, text, text, jsonb, timestamptz) is
   'Raises the event of a lasting pattern: at most once an hour, and not within a day of an acknowledgement. Answers how many it raised: 1 or 0. Locks the event.';
 
 
-create function tollgate.find_many_networks() returns bigint
+create function tollgate.find_many_networks(as_of timestamptz) returns bigint
 language sql
 set search_path = ''
 as $$
-  select coalesce(sum(tollgate.raise_pattern('many_networks', 'key', s.key_id, k.org_id, s.key_id, jsonb_build_object('networks', s.networks))), 0)
+  select coalesce(sum(tollgate.raise_pattern(
+    'many_networks', 'key', s.key_id, k.org_id, s.key_id, jsonb_build_object('networks', s.networks), as_of
+  )), 0)
   from (
     select n.key_id, count(*) as networks
     from tollgate.key_networks n
-    where n.last_seen_at > now() - interval '24 hours'
+    where n.last_seen_at > as_of - interval '24 hours' and n.last_seen_at <= as_of
     group by n.key_id
     having count(*) >= 20
     order by n.key_id
@@ -14298,7 +14317,8 @@ as $$
   join tollgate.api_keys k on k.id = s.key_id
 $$;
 
-comment on function tollgate.find_many_networks() is 'Raises an event for each key that was used from 20 or more networks within 24 hours.';
+comment on function tollgate.find_many_networks(timestamptz) is
+  'Raises an event for each key that was used from 20 or more networks within the 24 hours before a moment.';
 
 
 create function tollgate.find_quarantined(since timestamptz, until timestamptz) returns bigint
@@ -14322,7 +14342,7 @@ comment on function tollgate.find_quarantined(timestamptz, timestamptz) is
   'Raises an event for each org with requests that were settled as quarantined in this span of time.';
 
 
-create function tollgate.find_spikes() returns bigint
+create function tollgate.find_spikes(as_of timestamptz) returns bigint
 language plpgsql
 set search_path = ''
 as $$
@@ -14333,7 +14353,7 @@ declare
 begin
   for busy in
     select u.key_id, k.org_id, u.requests
-    from tollgate.usage_by('{key}', now() - interval '24 hours', now(), '{}') u
+    from tollgate.usage_by('{key}', as_of - interval '24 hours', as_of, '{}') u
     join tollgate.api_keys k on k.id = u.key_id
     where u.requests >= 1000
     order by u.key_id
@@ -14341,54 +14361,55 @@ begin
   loop
     select coalesce(sum(u.requests), 0) / 14 as mean, count(*) as days into past
     from tollgate.usage_by(
-      '{day}', now() - interval '15 days', now() - interval '24 hours',
+      '{day}', as_of - interval '15 days', as_of - interval '24 hours',
       jsonb_build_object('org_id', busy.org_id, 'key_id', busy.key_id)
     ) u
     where u.requests > 0;
     if past.days >= 3 and busy.requests >= 10 * past.mean then
       spotted := spotted + tollgate.raise_pattern('usage_spike', 'key', busy.key_id, busy.org_id, busy.key_id,
-        jsonb_build_object('requests', busy.requests, 'usual_requests', round(past.mean)));
+        jsonb_build_object('requests', busy.requests, 'usual_requests', round(past.mean)), as_of);
     end if;
   end loop;
   return spotted;
 end
 $$;
 
-comment on function tollgate.find_spikes() is
+comment on function tollgate.find_spikes(timestamptz) is
   'Raises an event for each key with 1,000 requests or more within 24 hours, if that is ten times its daily mean of the 14 days before and it was used on at least three of them. Looks at 200 keys.';
 
 
-create function tollgate.drop_old_events() returns void
+create function tollgate.drop_old_events(as_of timestamptz) returns void
 language sql
 set search_path = ''
 as $$
   delete from tollgate.security_events e where e.id in (
     select o.id from tollgate.security_events o
-    where o.last_seen_at < now() - interval '90 days'
+    where o.last_seen_at < as_of - interval '90 days'
       and (o.acknowledged_at is not null or o.severity = 'info' or o.subject_kind = 'address')
     limit 1000
     for update skip locked
   );
   delete from tollgate.key_networks n where (n.key_id, n.network) in (
     select o.key_id, o.network from tollgate.key_networks o
-    where o.last_seen_at < now() - interval '30 days'
+    where o.last_seen_at < as_of - interval '30 days'
     limit 1000
     for update skip locked
   );
 $$;
 
-comment on function tollgate.drop_old_events() is
+comment on function tollgate.drop_old_events(timestamptz) is
   'Deletes up to 1,000 events that did not happen for 90 days, except unacknowledged warnings and critical ones of orgs and keys, and up to 1,000 networks that were not seen for 30 days.';
 
 
-create function public.tollgate_detect_patterns() returns jsonb
+create function public.tollgate_detect_patterns(as_of text default null) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$
 declare
+  moment constant timestamptz := coalesce(as_of::timestamptz, now());
+  until constant timestamptz := moment - interval '30 seconds'; -- earlier settlements are committed
   scan tollgate.pattern_scan;
-  until timestamptz := now() - interval '30 seconds'; -- earlier settlements are committed
   spotted bigint := 0;
 begin
   select s.* into scan from tollgate.pattern_scan s for update skip locked;
@@ -14398,20 +14419,20 @@ begin
 
   spotted := tollgate.find_quarantined(scan.quarantined_until, until);
   update tollgate.pattern_scan set quarantined_until = greatest(quarantined_until, until);
-  if scan.scanned_at < now() - interval '10 minutes' then
-    spotted := spotted + tollgate.find_many_networks() + tollgate.find_spikes();
-    perform tollgate.drop_old_events();
-    perform tollgate.drop_old_spreads(now());
-    update tollgate.pattern_scan set scanned_at = now();
+  if scan.scanned_at not between moment - interval '10 minutes' and moment then
+    spotted := spotted + tollgate.find_many_networks(moment) + tollgate.find_spikes(moment);
+    perform tollgate.drop_old_events(moment);
+    perform tollgate.drop_old_spreads(moment);
+    update tollgate.pattern_scan set scanned_at = moment;
   end if;
   return jsonb_build_object('spotted', spotted);
 end
 $$;
 
-comment on function public.tollgate_detect_patterns() is
+comment on function public.tollgate_detect_patterns(text) is
   'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes of usage; deletes old events and spreads. A second call at the same time does nothing. Refuses nothing. Locks the row of tollgate.pattern_scan and the events it writes.';
 
-select tollgate.expose('public.tollgate_detect_patterns()');
+select tollgate.expose('public.tollgate_detect_patterns(text)');
 
 -- For deployments whose servers do not sweep.
 do $$
@@ -15195,15 +15216,19 @@ language sql
 stable
 set search_path = ''
 as $$
-  select 'days_since_verified_backup', 'installation', greatest(0, round(extract(epoch from backup_readings.as_of - coalesce(
-    max(coalesce(b.as_of, b.created_at)) filter (where b.is_sound), min(b.created_at)
-  )) / 86400, 3))
-  from tollgate.backups b
-  having count(*) > 0
+  select 'days_since_verified_backup', 'installation',
+    greatest(0, round(extract(epoch from backup_readings.as_of - s.since) / 86400, 3))
+  from (
+    select coalesce(
+      (select max(coalesce(b.as_of, b.created_at)) from tollgate.backups b where b.is_sound),
+      (select min(o.created_at) from tollgate.orgs o)
+    ) as since
+  ) s
+  where s.since is not null
 $$;
 
 comment on function tollgate.backup_readings(timestamptz) is
-  'Readings for alerts: how many days ago the newest backup that was verified was taken; where none was, the days since the first backup. No reading before there is one.';
+  'Readings for alerts: how many days ago the newest backup that is sound was taken; where none is, the days since the first org was made. No reading before there is one.';
 
 
 -- schemas/15_processes/samples.sql
@@ -15611,6 +15636,125 @@ comment on function tollgate.reconciliation_readings(timestamptz) is
   'Readings for alerts: how far the totals of the last three days that were reconciled are apart; 0 within the tolerance.';
 
 
+-- schemas/15_spend/habits.sql
+
+-- What orgs and keys spend beside what is usual for them.
+
+create function tollgate.usual_spend(busy tollgate.usage, hour timestamptz) returns numeric
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  whose constant text := format('t.org_id = %L', busy.org_id)
+    || case when busy.key_id is not null then format(' and t.user_id = %L and t.key_id = %L', busy.user_id, busy.key_id) else '' end;
+  usual numeric;
+begin
+  execute format(
+    $query$
+      with days as (
+        select count(distinct t.start) as used, min(t.start) as since, sum(t.charge_nanos) as nanos
+        from tollgate.tallies t
+        where t.cut = 'day_key' and %1$s and t.start = any (array(
+          select date_trunc('day', $1, 'UTC') - make_interval(days => d) from generate_series(1, 15) d
+        ))
+      ),
+      hours as (
+        select t.start, sum(t.charge_nanos) as nanos
+        from tollgate.tallies t
+        where t.cut = 'hour' and %1$s and t.start = any (array(
+          select $1 - make_interval(days => d, hours => h) from generate_series(1, 28) d, generate_series(-1, 1) h
+          where d <= 15 or d %% 7 = 0
+        ))
+        group by t.start
+      ),
+      peaks as (
+        select d, max(h.nanos) as nanos
+        from generate_series(1, 28) d
+        join hours h on h.start between $1 - make_interval(days => d, hours => 1) and $1 - make_interval(days => d, hours => -1)
+        group by d
+      )
+      select greatest(
+        (select p.nanos from peaks p where p.d <= 15 order by p.nanos desc offset least(d.used / 5, 2) limit 1),
+        (select p.nanos from peaks p where p.d %% 7 = 0 order by p.nanos desc offset 1 limit 1),
+        d.nanos / (24 * d.used)
+      )
+      from days d
+      where d.used >= 3 and d.since <= $1 - interval '7 days'
+    $query$,
+    whose
+  ) into usual using hour;
+  return usual;
+end
+$$;
+
+comment on function tollgate.usual_spend(tollgate.usage, timestamptz) is
+  'What an org or one of its keys may spend in an hour by its habit: the third highest peak at this time of day in 15 days, the second highest at this hour of the week in four weeks (an hour before or after included), and at least its mean hour. So one or two odd days make no habit, and a weekly peak does. Null without three days of use, the first a week ago. Read by the primary key: by time first.';
+
+
+create function tollgate.highest_spend(of_org text, hour timestamptz) returns numeric
+language sql
+stable
+set search_path = ''
+as $$
+  select greatest(max(h.nanos), 3e9)
+  from (
+    select t.start, sum(t.charge_nanos) as nanos
+    from tollgate.tallies t
+    where t.cut = 'hour' and t.org_id = of_org and t.start = any (array(
+      select highest_spend.hour - make_interval(hours => h) from generate_series(24, 191) h
+    ))
+    group by t.start
+  ) h
+  having count(distinct date_trunc('day', h.start, 'UTC')) >= 3
+$$;
+
+comment on function tollgate.highest_spend(text, timestamptz) is
+  'The most that an org spent in one hour of the week that ended a day before, and at least 3 credits; null unless it was used on three days of it.';
+
+
+create function tollgate.spend_readings(as_of timestamptz) returns table (signal text, subject text, value numeric)
+language plpgsql
+stable
+set search_path = ''
+set jit = off
+as $$
+declare
+  this_hour constant timestamptz := date_trunc('hour', as_of, 'UTC');
+  least_nanos constant numeric := 1e9; -- what an hour may cost without a look
+  newcomer_nanos constant numeric := 20e9; -- the usual hour of who has none yet
+  busy tollgate.usage;
+  of_org tollgate.usage;
+  usual numeric;
+begin
+  for busy in
+    select u.* from tollgate.usage_by('{hour,org}', this_hour - interval '1 hour', as_of) u
+    where u.charge_nanos >= least_nanos
+    union all
+    select u.* from tollgate.usage_by('{hour,org,user,key}', this_hour - interval '1 hour', as_of) u
+    where u.charge_nanos >= least_nanos
+    order by charge_nanos desc
+    limit 100
+  loop
+    of_org := busy;
+    of_org.key_id := null;
+    usual := coalesce(
+      tollgate.usual_spend(busy, busy.start),
+      case when busy.key_id is null then tollgate.highest_spend(busy.org_id, busy.start) end,
+      greatest(case when busy.key_id is not null then tollgate.usual_spend(of_org, busy.start) end, newcomer_nanos)
+    );
+    signal := case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end;
+    subject := coalesce(busy.key_id, busy.org_id);
+    value := round(busy.charge_nanos / greatest(usual, least_nanos), 2);
+    return next;
+  end loop;
+end
+$$;
+
+comment on function tollgate.spend_readings(timestamptz) is
+  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 100 that spent most, and at least a credit. Usual for a new key is what is usual for its org, for an org without a habit of a week the most that it spent in an hour before, and for a new one 20 credits.';
+
+
 -- schemas/16_alerts/alerts.sql
 
 -- Alerts as operators see them.
@@ -15912,10 +16056,19 @@ language sql
 stable
 set search_path = ''
 as $$
-  select 'upstream_down', u.id::text, (p.status = 'down')::integer::numeric
+  select 'upstream_down', u.id::text, (p.failed = 2)::integer::numeric
   from tollgate.upstreams u
-  join tollgate.probes p on p.upstream_id = u.id
-  where u.state = 'active' and p.probed_at > as_of - interval '1 day'
+  cross join lateral (
+    select count(*) filter (where l.status = 'down') as failed
+    from (
+      select o.status from tollgate.past_probes o
+      where o.upstream_id = u.id and o.probed_at > as_of - interval '1 day'
+      order by o.probed_at desc
+      limit 2
+    ) l
+    having count(*) > 0
+  ) p
+  where u.state = 'active'
   union all
   select 'host_silent_seconds', h.id::text, greatest(0, round(extract(epoch from as_of - h.last_seen_at)))
   from tollgate.hosts h
@@ -15923,7 +16076,7 @@ as $$
 $$;
 
 comment on function tollgate.upstream_readings(timestamptz) is
-  'Our own upstreams whose last health check, of a day, failed, and for how many seconds the agents of hosts are silent.';
+  'Our own upstreams whose last two health checks, of a day, failed, and for how many seconds the agents of hosts are silent.';
 
 
 create function tollgate.security_readings(as_of timestamptz) returns setof tollgate.reading
@@ -16637,97 +16790,6 @@ select tollgate.expose('public.tollgate_silences(jsonb, jsonb, integer)');
 -- schemas/16_alerts/slow_readings.sql
 
 -- Readings that cost more, taken every five minutes and kept.
-
-create function tollgate.usual_spend(busy tollgate.usage, hour timestamptz) returns numeric
-language plpgsql
-stable
-set search_path = ''
-as $$
-declare
-  whose constant text := format('t.org_id = %L', busy.org_id)
-    || case when busy.key_id is not null then format(' and t.user_id = %L and t.key_id = %L', busy.user_id, busy.key_id) else '' end;
-  usual numeric;
-begin
-  execute format(
-    $query$
-      with days as (
-        select count(distinct t.start) as used, min(t.start) as since, sum(t.charge_nanos) as nanos
-        from tollgate.tallies t
-        where t.cut = 'day_key' and %1$s and t.start = any (array(
-          select date_trunc('day', $1, 'UTC') - make_interval(days => d) from generate_series(1, 15) d
-        ))
-      ),
-      hours as (
-        select t.start, sum(t.charge_nanos) as nanos
-        from tollgate.tallies t
-        where t.cut = 'hour' and %1$s and t.start = any (array(
-          select $1 - make_interval(days => d, hours => h) from generate_series(1, 28) d, generate_series(-1, 1) h
-          where d <= 15 or d %% 7 = 0
-        ))
-        group by t.start
-      ),
-      peaks as (
-        select d, max(h.nanos) as nanos
-        from generate_series(1, 28) d
-        join hours h on h.start between $1 - make_interval(days => d, hours => 1) and $1 - make_interval(days => d, hours => -1)
-        group by d
-      )
-      select greatest(
-        (select p.nanos from peaks p where p.d <= 15 order by p.nanos desc offset least(d.used / 5, 2) limit 1),
-        (select p.nanos from peaks p where p.d %% 7 = 0 order by p.nanos desc offset 1 limit 1),
-        d.nanos / (24 * d.used)
-      )
-      from days d
-      where d.used >= 3 and d.since <= $1 - interval '7 days'
-    $query$,
-    whose
-  ) into usual using hour;
-  return usual;
-end
-$$;
-
-comment on function tollgate.usual_spend(tollgate.usage, timestamptz) is
-  'What an org or one of its keys may spend in an hour by its habit: the third highest peak at this time of day in 15 days, the second highest at this hour of the week in four weeks (an hour before or after included), and at least its mean hour. So one or two odd days make no habit, and a weekly peak does. Null without three days of use, the first a week ago. Read by the primary key: by time first.';
-
-
-create function tollgate.spend_readings(as_of timestamptz) returns setof tollgate.reading
-language plpgsql
-stable
-set search_path = ''
-set jit = off
-as $$
-declare
-  this_hour constant timestamptz := date_trunc('hour', as_of, 'UTC');
-  least_nanos constant numeric := 1e9; -- what an hour may cost without a look
-  newcomer_nanos constant numeric := 20e9; -- the usual hour of who has none yet
-  busy tollgate.usage;
-  of_org tollgate.usage;
-  usual numeric;
-begin
-  for busy in
-    select u.* from tollgate.usage_by('{hour,org}', this_hour - interval '1 hour', as_of) u
-    where u.charge_nanos >= least_nanos
-    union all
-    select u.* from tollgate.usage_by('{hour,org,user,key}', this_hour - interval '1 hour', as_of) u
-    where u.charge_nanos >= least_nanos
-    order by charge_nanos desc
-    limit 100
-  loop
-    of_org := busy;
-    of_org.key_id := null;
-    usual := coalesce(
-      tollgate.usual_spend(busy, busy.start),
-      greatest(case when busy.key_id is not null then tollgate.usual_spend(of_org, busy.start) end, newcomer_nanos)
-    );
-    return query select case when busy.key_id is null then 'org_spend_times_usual' else 'key_spend_times_usual' end,
-      coalesce(busy.key_id, busy.org_id), round(busy.charge_nanos / greatest(usual, least_nanos), 2);
-  end loop;
-end
-$$;
-
-comment on function tollgate.spend_readings(timestamptz) is
-  'How many times its usual spend each org and key spent in this clock hour and in the one before: of the 100 that spent most, and at least a credit. Usual for a new key is what is usual for its org, and for a new org 20 credits.';
-
 
 create function tollgate.wallet_readings(as_of timestamptz) returns setof tollgate.reading
 language sql

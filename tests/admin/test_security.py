@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -20,7 +21,8 @@ from tollgate.keys import rules
 from tollgate.settings import read
 
 EVENTS = "/admin/security-events"
-NOW = "2026-01-01T12:00:00Z"
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NOW = NOON.isoformat()
 Sql = Callable[..., Awaitable[Any]]
 
 
@@ -213,25 +215,26 @@ def uses(someone: Person, networks: int, at: str) -> list[dict[str, Any]]:
     return [{"key_id": someone.key_id, "network": f"10.{n // 256}.{n % 256}.0/24", "seen": at} for n in range(networks)]
 
 
-async def patterns(database: str, sql: Sql) -> None:
-    """Looks for patterns now, even if that was done a moment ago."""
-    await sql(database, "update tollgate.pattern_scan set scanned_at = '-infinity'")
-    await sql(database, "select public.tollgate_detect_patterns()")
+async def patterns(database: str, sql: Sql, at: datetime) -> int:
+    """How many patterns were found by a look at this moment."""
+    found = json.loads(await sql(database, "select public.tollgate_detect_patterns($1)", at.isoformat()))
+    return int(found["spotted"])
 
 
 async def test_a_key_used_from_twenty_networks_within_a_day_is_a_pattern(
     door: Door, person: Any, look: Any, shared_database: str, sql: Sql
 ) -> None:
     spread, usual, past = await person(), await person(), await person()
-    now = "2999-01-01T00:00:00Z"  # never later than the database's own
-    await note(door, uses=[*uses(spread, 20, now), *uses(usual, 19, now), *uses(past, 20, "2026-01-01T00:00:00Z")])
-    await patterns(shared_database, sql)
-    await patterns(shared_database, sql)
-    found = {event["key_id"]: event for event in (await look(kind="many_networks", limit=1000))["data"]}
-    assert spread.key_id in found
-    assert not {usual.key_id, past.key_id} & set(found)
+    yesterday = (NOON - timedelta(hours=24)).isoformat()
+    await note(door, uses=[*uses(spread, 20, NOW), *uses(usual, 19, NOW), *uses(past, 20, yesterday)])
+    counts = []
+    for minutes in (0, 9, 20, 61):  # looked for every ten minutes, told once an hour
+        await patterns(shared_database, sql, NOON + timedelta(minutes=minutes))
+        found = {event["key_id"]: event for event in (await look(kind="many_networks", limit=1000))["data"]}
+        assert not {usual.key_id, past.key_id} & set(found)
+        counts.append(found[spread.key_id]["count"])
+    assert counts == [1, 1, 1, 2]
     assert found[spread.key_id]["details"] == {"networks": 20}
-    assert found[spread.key_id]["count"] == 1
 
 
 async def test_a_key_s_networks_are_remembered_up_to_two_hundred(
@@ -255,54 +258,45 @@ insert into tollgate.requests (
 )
 select 'req_' || gen_random_uuid(), $1, $2, $3, 'settled', 'chat', 'm', 0, 0, 0, 0, 1, 1, at, at, at
 from (
-  select now() - make_interval(days => day) - interval '1 hour' as at
+  select $7::timestamptz - make_interval(days => day) - interval '1 hour' as at
   from generate_series(1, $4::integer) day, generate_series(1, $5::integer)
   union all
-  select now() - interval '2 hours' from generate_series(1, $6::integer)
+  select $7::timestamptz - interval '2 hours' from generate_series(1, $6::integer)
 ) times
 """
 
 
-@pytest.mark.parametrize(
-    ("days", "a_day", "today", "is_spike"),
-    [(14, 100, 1000, True), (14, 101, 1000, False), (14, 10, 999, False), (2, 10, 1000, False), (3, 10, 1000, True)],
-)
-async def test_a_spike_is_ten_times_a_key_s_own_past(
-    person: Any, look: Any, shared_database: str, sql: Sql, days: int, a_day: int, today: int, is_spike: bool
-) -> None:
-    someone = await person()
-    of_whom = (someone.org_id, someone.key_id, someone.user_id)
-    await sql(shared_database, PAST_DAYS, *of_whom, days, a_day, today)
-    await sql(shared_database, "select tollgate.roll_up_again(now() - interval '20 days')")
-    await patterns(shared_database, sql)
-    found = (await look(kind="usage_spike", key_id=someone.key_id))["data"]
-    assert len(found) == is_spike
-    if is_spike:
-        assert found[0]["details"] == {"requests": today, "usual_requests": round(days * a_day / 14)}
+async def test_a_spike_is_ten_times_a_key_s_own_past(person: Any, look: Any, shared_database: str, sql: Sql) -> None:
+    cases = [(14, 100, 1000, True), (14, 101, 1000, False), (14, 10, 999, False), (2, 10, 1000, False),
+             (3, 10, 1000, True)]  # fmt: skip
+    people = [await person() for _ in cases]
+    for someone, (days, a_day, today, _) in zip(people, cases, strict=True):
+        of_whom = (someone.org_id, someone.key_id, someone.user_id)
+        await sql(shared_database, PAST_DAYS, *of_whom, days, a_day, today, NOON)
+    await sql(shared_database, "select tollgate.roll_up_again($1)", NOON - timedelta(days=20))
+    await patterns(shared_database, sql, NOON)
+    for someone, (days, a_day, today, is_spike) in zip(people, cases, strict=True):
+        found = (await look(kind="usage_spike", key_id=someone.key_id))["data"]
+        told = [{"requests": today, "usual_requests": round(days * a_day / 14)}] if is_spike else []
+        assert [event["details"] for event in found] == told
 
 
-async def test_quarantined_usage_is_counted_once_for_its_org(
-    door: Door, customer: Any, look: Any, shared_database: str, sql: Sql
-) -> None:
-    someone = await customer()
-    items = [an_item(someone) for _ in range(3)]
-    await door.call("tollgate_admit", items=items)
-    ending = {"outcome": "settled", "charge_nanos": 1, "cost_nanos": 1, "quarantined": True}
-    await door.call("tollgate_settle", items=[{"id": item["id"]} | ending for item in items])
-    back = "update tollgate.pattern_scan set quarantined_until = now() - interval '1 hour'"
-    await sql(shared_database, back)
-    await sql(shared_database, "select public.tollgate_detect_patterns()")
-    assert (await look(kind="usage_quarantined", org_id=someone.org_id))["data"] == [], "it may not be committed yet"
-    await sql(
-        shared_database,
-        "update tollgate.requests set settled_at = settled_at - interval '40 seconds' where org_id = $1",
-        someone.org_id,
+async def test_quarantined_usage_is_counted_once_for_its_org(own_database: str, sql: Sql) -> None:
+    quarantined = """
+    insert into tollgate.requests (
+      id, org_id, key_id, user_id, state, endpoint, model, hold_nanos, charge_nanos, cost_nanos, markup_ppm,
+      output_bound, reserved_tokens, created_at, expires_at, settled_at, quarantined
     )
-    await sql(shared_database, back)
-    for _ in range(2):
-        await sql(shared_database, "select public.tollgate_detect_patterns()")
-    (event,) = (await look(kind="usage_quarantined", org_id=someone.org_id))["data"]
-    assert (event["count"], event["severity"]) == (3, "critical")
+    select 'req_' || n, 'org_1', 'key_1', 'usr_1', 'settled', 'chat', 'm', 0, 1, 1, 0, 1, 1, $1, $1, $1, true
+    from generate_series(1, 3) n
+    """
+    await sql(own_database, "update tollgate.pattern_scan set quarantined_until = $1", NOON)
+    await sql(own_database, quarantined, NOON)
+    assert await patterns(own_database, sql, NOON + timedelta(seconds=30)) == 0, "it may not be committed yet"
+    assert await patterns(own_database, sql, NOON + timedelta(seconds=31)) == 1
+    assert await patterns(own_database, sql, NOON + timedelta(seconds=32)) == 0
+    event = await sql(own_database, "select to_json(e) from tollgate.security_events e")
+    assert json.loads(event).items() >= {"count": 3, "severity": "critical", "org_id": "org_1"}.items()
 
 
 async def test_who_looks_for_patterns_second_does_not_wait(own_database: str, sql: Sql) -> None:
@@ -385,18 +379,18 @@ async def test_a_pattern_that_is_known_is_not_raised_again_within_a_day(
     door: Door, client: httpx.AsyncClient, person: Any, look: Any, shared_database: str, sql: Sql
 ) -> None:
     admin, someone = await person("admin"), await person()
-    await note(door, uses=uses(someone, 20, "2999-01-01T00:00:00Z"))
-    await patterns(shared_database, sql)
-    (event,) = (await look(kind="many_networks", key_id=someone.key_id))["data"]
-    await client.post(f"{EVENTS}/{event['id']}/acknowledge", headers=bearing(admin))
-    await patterns(shared_database, sql)
-    assert len((await look(kind="many_networks", key_id=someone.key_id))["data"]) == 1
-    earlier = (
-        "update tollgate.security_events set acknowledged_at = acknowledged_at - interval '25 hours' where id = $1"
-    )
-    await sql(shared_database, earlier, event["id"])
-    await patterns(shared_database, sql)
-    assert len((await look(kind="many_networks", key_id=someone.key_id))["data"]) == 2
+    counts = []
+    for hours in (0, 2, 25):
+        moment = NOON + timedelta(hours=hours)
+        await note(door, uses=uses(someone, 20, moment.isoformat()))
+        await patterns(shared_database, sql, moment)
+        found = (await look(kind="many_networks", key_id=someone.key_id))["data"]
+        counts.append(len(found))
+        if hours == 0:
+            await client.post(f"{EVENTS}/{found[0]['id']}/acknowledge", headers=bearing(admin))
+            acknowledged = "update tollgate.security_events set acknowledged_at = $2 where id = $1"
+            await sql(shared_database, acknowledged, found[0]["id"], moment)
+    assert counts == [1, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ TIMES = {
     "hosts": ("last_seen_at",),
     "alert_scan": ("scanned_at",),
     "process_samples": ("sampled_at",),
-    "backups": ("created_at", "as_of"),
+    "orgs": ("created_at",),
     "api_keys": ("created_at", "expires_at"),
     "key_networks": ("first_seen_at", "last_seen_at"),
     "security_events": ("first_seen_at", "last_seen_at", "hour"),

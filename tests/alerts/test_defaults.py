@@ -12,9 +12,11 @@ from people import Person
 from tollgate.alerts.signals import RULES, SIGNALS
 from tollgate.app import DOCUMENT
 from tollgate.settings import Settings
+from tollgate.upstreams import store as upstreams
 
 pytestmark = pytest.mark.anyio
 
+DAY = 86_400
 SLOW = 301
 """Readings that cost more are taken every five minutes."""
 
@@ -86,6 +88,32 @@ async def test_a_tollgate_that_was_down_waits_for_its_agents(watch: Watch) -> No
     assert await watch.told() == []
 
 
+async def test_an_installation_without_a_sound_backup_waits_a_week(watch: Watch) -> None:
+    await watch.round(8 * DAY)
+    assert await watch.states("backup_old") == {}, "there is nothing to lose"
+    await Person(watch.door).seed()
+    await watch.sql.execute("update tollgate.orgs set created_at = $1", watch.now)
+    await watch.round(7 * DAY - 100)
+    assert await watch.states("backup_old") == {}
+    await watch.round(200)
+    assert await watch.states("backup_old") == {"installation": "firing"}
+
+
+async def test_an_upstream_is_down_after_two_failed_health_checks_in_a_row(watch: Watch) -> None:
+    admin = Person(watch.door, "admin")
+    await admin.seed()
+    made = (
+        "insert into tollgate.upstreams (name, base_url, dialect) values ('gpu', 'http://gpu/v1', 'vllm') returning id"
+    )
+    upstream = await watch.sql.fetchval(made)
+    states = []
+    for status in ("down", "up", "down", "down", "up", "up"):
+        await upstreams.keep_probes(admin.at_the_door(), [{"upstream_id": upstream, "status": status}])
+        await watch.round(60)
+        states.append((await watch.states("upstream_down")).get(upstream))
+    assert states == [None, None, None, "firing", "firing", "resolved"]
+
+
 async def test_an_attack_that_goes_on_when_the_hour_turns_is_one_alert(watch: Watch) -> None:
     await watch.channel(rules=["refused_address"])
     hour = watch.now.replace(minute=0, second=0)
@@ -140,14 +168,19 @@ async def rolled_up(watch: Watch) -> None:
 
 async def test_habit_decides_what_is_much(watch: Watch) -> None:
     watch.now = watch.now.replace(minute=10)  # so that no round is in another hour
-    for org, now_nanos in (("org_calm", 3), ("org_busy", 30), ("org_new", 30)):
-        if org != "org_new":
-            for day in range(4, 9):
-                await tallied(watch, org, f"key_of_{org}", 24 * day, 2 * 10**9)
-        await tallied(watch, org, f"key_of_{org}", 1, now_nanos * 10**9)
+    for org, days, was, now in (
+        ("org_calm", range(4, 9), 2, 3),
+        ("org_busy", range(4, 9), 2, 30),
+        ("org_new", range(2, 4), 2, 30),
+        ("org_of_days", range(2, 5), 2, 21),
+        ("org_that_grows", range(2, 5), 10, 40),
+    ):
+        for day in days:
+            await tallied(watch, org, f"key_of_{org}", 24 * day, was * 10**9)
+        await tallied(watch, org, f"key_of_{org}", 1, now * 10**9)
     await rolled_up(watch)
     await watch.round()
-    assert await watch.states("spend_of_org") == {"org_busy": "firing"}
+    assert await watch.states("spend_of_org") == {"org_busy": "firing", "org_of_days": "firing"}
     assert await watch.states("spend_of_key") == {"key_of_org_busy": "firing"}
 
 

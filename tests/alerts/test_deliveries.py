@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from standardwebhooks import Webhook
 
 from alerts import receivers
 from alerts.receivers import Receiver, mail_receiver, receiver
+from alerts.senders import a_sender
 from alerts.watch import Row, Watch
 from completions.paid import eventually
 from people import Person
@@ -28,10 +28,7 @@ from tollgate.alerts.deliveries import Deliveries
 from tollgate.core.errors import BadRequest
 from tollgate.database import Door
 from tollgate.process import logs
-from tollgate.process.clock import monotonic
-from tollgate.process.http_client import Http
 from tollgate.upstreams.address_guard import Guard
-from tollgate.upstreams.transports import open_transport
 from tollgate.vault.rotation import rotate
 from tollgate.vault.rules import Vault
 
@@ -74,26 +71,10 @@ class Ops:
 
 @pytest.fixture
 async def ops(watch: Watch) -> AsyncIterator[Ops]:
-    http = Http()
-    transport = open_transport(http, long_lived=True)
-
-    def sender(vault: Vault) -> Deliveries:
-        return Deliveries(
-            watch.door,
-            transport,
-            vault,
-            guard=Guard(allow_private=True),
-            guard_of_owners=Guard(allow_private=False),
-            clock=monotonic,
-            now=lambda: datetime.now(UTC),
-            randomness=lambda: 0.5,
-        )
-
     admin = Person(watch.door, "admin")
     await admin.seed()
-    yield Ops(watch, admin.at_the_door(), sender)
-    await transport.close()
-    await http.close()
+    async with a_sender(watch.door) as sender:
+        yield Ops(watch, admin.at_the_door(), sender)
 
 
 @pytest.fixture

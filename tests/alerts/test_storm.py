@@ -2,7 +2,7 @@
 another while it sends."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import asyncpg
@@ -11,10 +11,12 @@ import pytest
 from alerts import receivers
 from alerts.instances import VAULT_KEY, Instance
 from alerts.receivers import Receiver, receiver
+from alerts.senders import a_sender
 from alerts.watch import Watch
 from completions.paid import eventually
 from people import Person
 from tollgate.alerts.channels import Channels
+from tollgate.alerts.deliveries import Deliveries
 from tollgate.alerts.signals import RULES
 from tollgate.upstreams.address_guard import Guard
 from tollgate.vault.rules import Vault
@@ -45,10 +47,11 @@ class Storm:
         self.url, self.watch, self.hook, self.pager = url, watch, hook, pager
         self.instances = [Instance(url) for _ in range(5)]
 
-    async def open_channels(self) -> None:
+    async def open_channels(self, sender: Callable[[Vault], Deliveries]) -> None:
         admin = Person(self.watch.door, "admin")
         await admin.seed()
-        channels = Channels(Vault([VAULT_KEY]), Guard(allow_private=True), None, "admin")  # type: ignore[arg-type]
+        vault = Vault([VAULT_KEY])
+        channels = Channels(vault, Guard(allow_private=True), sender(vault), "admin")
         for kind, where, secret in (("webhook", self.hook, None), ("pagerduty", self.pager, "routing-key")):
             body = {
                 "name": kind,
@@ -115,9 +118,9 @@ class Storm:
 @pytest.fixture
 async def storm(own_database: str, watch: Watch) -> AsyncIterator[Storm]:
     await watch.sql.execute("update tollgate.alert_rules set for_seconds = 0, clear_seconds = 0")
-    async with receiver() as hook, receiver() as pager:
+    async with receiver() as hook, receiver() as pager, a_sender(watch.door) as sender:
         made = Storm(own_database, watch, hook, pager)
-        await made.open_channels()
+        await made.open_channels(sender)
         try:
             yield made
         finally:

@@ -218,6 +218,23 @@ async def test_a_key_is_created_with_the_keyboard_alone(visit: Visiting, payer: 
         await expect(page.get_by_role("link", name="By keyboard")).to_be_visible()
 
 
+async def test_empty_lists_say_what_to_do_next(visit: Visiting, operator: Person) -> None:
+    async with visit() as made:
+        page = made.page
+        await made.sign_in("account", operator.secret)
+        for view in ("usage", "transactions", "upstream-keys", "webhooks?tab=deliveries", "webhooks"):
+            await page.goto(f"{made.address}/account#/{view}")
+            await expect(page.locator(".nothing-here > :is(.button, button)")).to_be_visible()
+        await page.get_by_role("button", name="Add the first webhook").click()
+        dialog = page.get_by_role("dialog", name="Add a webhook")
+        await dialog.get_by_label("Name").fill("mine")
+        await dialog.get_by_label("URL").fill("https://1.1.1.1/hook")
+        await dialog.get_by_role("button", name="Add", exact=True).click()
+        await page.get_by_role("button", name="I stored it").click()
+        await expect(page.get_by_role("row", name="mine")).to_be_visible()
+        assert (made.complaints, made.foreign) == ([], [])
+
+
 async def test_axe_finds_nothing_on_any_view(visit: Visiting, payer: Payer, site: Gateway) -> None:
     someone = await payer()
     answer = await site.post(someone, a_chat())

@@ -266,12 +266,25 @@ async def test_a_request_is_copied_without_the_key(visit: Visiting, payer: Payer
             assert someone.secret not in copied
 
 
+async def test_an_answer_comes_from_the_cache_if_that_is_asked_for(visit: Visiting, payer: Payer) -> None:
+    someone = await payer()
+    async with visit() as made:
+        await made.connect(someone.secret)
+        await made.page.get_by_label("Use the cache").check()
+        for found in ("miss", "hit"):
+            await made.say("hello cache")
+            cache = made.page.locator("article.assistant .figures div", has_text="Cache")
+            await expect(cache).to_have_text(f"Cache{found}")
+            await made.page.get_by_role("button", name="New").click()
+
+
 async def test_clearing_the_history_can_be_undone(visit: Visiting, payer: Payer) -> None:
     someone = await payer()
     async with visit() as made:
         await made.connect(someone.secret)
         await made.say("remember this")
-        await expect(made.page.locator(".history li")).to_have_count(1)
+        await expect(made.page.locator(".history li time")).to_have_count(1)
+        await expect(made.page.locator(".history").get_by_label("Time zone")).to_have_value("UTC")
         await made.page.get_by_role("button", name="Clear history").click()
         await expect(made.page.locator(".history li")).to_have_count(0)
         await made.page.get_by_role("button", name="Undo").click()

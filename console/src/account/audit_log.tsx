@@ -1,6 +1,6 @@
 /** What was done with the keys of the org, by whom and from where. */
 import { Panel, useData } from "../parts/data";
-import { Choice, Period, period } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Status } from "../parts/numbers";
 import { route } from "../parts/routing";
@@ -28,7 +28,7 @@ export function AuditLog() {
         <List
           loaded={loaded}
           caption="Events of keys"
-          nothing={<p>Nothing was done with a key in this period.</p>}
+          nothing={<NothingInPeriod>Nothing was done with a key in this period.</NothingInPeriod>}
           keyOf={({ id }) => id}
           columns={[
             { name: "Time", of: (row) => <When at={row.occurred_at} seconds /> },

@@ -23,7 +23,17 @@ export function Keys() {
         <Choice name="status" label="State" options={KEY_STATES} />
         <Choice name="environment" label="Environment" options={ENVIRONMENTS} />
       </div>
-      <KeyList path={PATH} nothing={<p>There is no key yet. A program needs one to use the API.</p>} />
+      <KeyList
+        path={PATH}
+        nothing={
+          <>
+            <p>There is no key yet. A program needs one to use the API.</p>
+            <button type="button" onClick={() => setCreates(true)}>
+              Create the first key
+            </button>
+          </>
+        }
+      />
       {creates && (
         <FormDialog
           title="Create a key"

@@ -1,6 +1,6 @@
 /** What came to the balance and what went. */
 import { Panel, useData } from "../parts/data";
-import { Choice, Period, period } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Credits, Status } from "../parts/numbers";
 import { link, route } from "../parts/routing";
@@ -28,7 +28,7 @@ export function Transactions() {
         <List
           loaded={loaded}
           caption="Transactions"
-          nothing={<p>Nothing came or went in this period.</p>}
+          nothing={<NothingInPeriod>Nothing came or went in this period.</NothingInPeriod>}
           keyOf={({ id }) => id}
           columns={[
             { name: "Time", of: (row) => <When at={row.created_at} seconds /> },

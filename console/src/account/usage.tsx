@@ -2,7 +2,7 @@
 import { Icon } from "../parts/basics";
 import { Panel, Shown, useData } from "../parts/data";
 import { Facts } from "../parts/figures";
-import { Choice, Period, period, Search } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Count, Credits, Duration } from "../parts/numbers";
 import { Attempts, Basis, Ledger, Numbers, Outcome, type Pair, Section } from "../parts/request";
@@ -41,7 +41,7 @@ export function Usage() {
         <List
           loaded={loaded}
           caption="Requests"
-          nothing={<p>No request was made in this period.</p>}
+          nothing={<NothingInPeriod>No request was made in this period.</NothingInPeriod>}
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}

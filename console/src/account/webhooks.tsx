@@ -1,6 +1,6 @@
 /** Where the org is told of its own events. */
 import { useState } from "preact/hooks";
-import { Icon, notify } from "../parts/basics";
+import { AddButton, type MayBeFirst, notify } from "../parts/basics";
 import { type Asked, ChannelActions, ChannelState, Failing, newSecret, saved, TestButton } from "../parts/channels";
 import { Panel, useData } from "../parts/data";
 import { Deliveries } from "../parts/deliveries";
@@ -46,10 +46,13 @@ export function Webhooks() {
             loaded={loaded}
             caption="Webhooks"
             nothing={
-              <p>
-                There is no webhook. With one, a program of yours is told when credits run low, or a key is near its
-                budget.
-              </p>
+              <>
+                <p>
+                  There is no webhook. With one, a program of yours is told when credits run low, or a key is near its
+                  budget.
+                </p>
+                <AddWebhook first="Add the first webhook" />
+              </>
             }
             keyOf={({ id }) => id}
             link={({ id }) => withFilters({ open: id })}
@@ -160,7 +163,7 @@ interface DialogProps {
   close: () => void;
 }
 
-function AddWebhook() {
+function AddWebhook({ first }: MayBeFirst) {
   const [asked, ask] = useState(false);
   const submit = async (values: Values, idempotencyKey: string) => {
     const made = await change("post", "/user/webhooks", { body: bodyOf(values), idempotencyKey });
@@ -169,9 +172,7 @@ function AddWebhook() {
   };
   return (
     <>
-      <button type="button" class="primary" onClick={() => ask(true)}>
-        <Icon name="plus" /> Add a webhook
-      </button>
+      <AddButton label="Add a webhook" first={first} onClick={() => ask(true)} />
       {asked && (
         <FormDialog title="Add a webhook" action="Add" onClose={() => ask(false)} submit={submit}>
           <Fields />

@@ -1,6 +1,6 @@
 /** The rules: when an alert fires, what each reads at the moment, and what to do. */
 import { useState } from "preact/hooks";
-import { Icon, notify } from "../parts/basics";
+import { AddButton, type MayBeFirst, notify } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
 import { FinalDialog, FormDialog, Input, Lines, Select, type Values } from "../parts/dialogs";
 import { codes, Facts } from "../parts/figures";
@@ -50,7 +50,12 @@ export function Rules() {
         <List
           loaded={loaded}
           caption="Rules"
-          nothing={<p>There is no rule.</p>}
+          nothing={
+            <>
+              <p>There is no rule, so no alert fires.</p>
+              <AddRule first="Add the first rule" />
+            </>
+          }
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}
@@ -364,13 +369,11 @@ const COMPARISONS: [string, string][] = [
   ["below", "is below the threshold"],
 ];
 
-export function AddRule() {
+export function AddRule({ first }: MayBeFirst) {
   const [asked, ask] = useState(false);
   return (
     <>
-      <button type="button" class="primary" onClick={() => ask(true)}>
-        <Icon name="plus" /> Add a rule
-      </button>
+      <AddButton label="Add a rule" first={first} onClick={() => ask(true)} />
       {asked && <AddDialog close={() => ask(false)} />}
     </>
   );

@@ -2,10 +2,10 @@
 import { useState } from "preact/hooks";
 import { Panel, useData } from "../parts/data";
 import { Deliveries } from "../parts/deliveries";
-import { Choice, Period, period } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Duration, Status } from "../parts/numbers";
-import { linkTo, route } from "../parts/routing";
+import { linkTo, route, withFilters } from "../parts/routing";
 import type { Answer } from "../parts/session";
 import { type Column, List, Table } from "../parts/table";
 import { FilterTabs, type Tab } from "../parts/tabs";
@@ -112,9 +112,14 @@ function Firing() {
           loaded={fire}
           caption="Alerts that fire"
           nothing={
-            <p>
-              <span class="status good">No alert is firing.</span>
-            </p>
+            <>
+              <p>
+                <span class="status good">No alert is firing.</span>
+              </p>
+              <a class="button" href={withFilters({ tab: "history" })}>
+                See what fired before
+              </a>
+            </>
           }
           keyOf={({ id }) => id}
           link={({ id }) => linkTo("alerts", id)}
@@ -196,7 +201,7 @@ function History() {
         <List
           loaded={loaded}
           caption="Alerts of the period"
-          nothing={<p>No alert fired in this period.</p>}
+          nothing={<NothingInPeriod>No alert fired in this period.</NothingInPeriod>}
           keyOf={({ id }) => id}
           link={({ id }) => linkTo("alerts", id)}
           columns={[

@@ -1,7 +1,7 @@
 /** Aliases: names of the operator's that stand for models. */
 import { useId, useState } from "preact/hooks";
 import { newId } from "../parts/api";
-import { Icon, notify } from "../parts/basics";
+import { AddButton, Icon, type MayBeFirst, notify } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
 import { FormDialog, Input, Lines, Select, type Values } from "../parts/dialogs";
 import { Facts } from "../parts/figures";
@@ -31,7 +31,12 @@ export function Aliases() {
         <List
           loaded={loaded}
           caption="Aliases"
-          nothing={<p>There is no alias. With one you can change the model behind a name that clients use.</p>}
+          nothing={
+            <>
+              <p>There is no alias. With one you can change the model behind a name that clients use.</p>
+              <AddAlias first="Add the first alias" />
+            </>
+          }
           keyOf={({ name }) => name}
           link={({ name }) => withFilters({ open: name })}
           open={({ name }) => name === open}
@@ -153,14 +158,12 @@ const factsOf = (row: Row): [string, preact.ComponentChildren][] => [
   ["Changed", <When key="updated" at={row.updated_at} />],
 ];
 
-export function AddAlias() {
+export function AddAlias({ first }: MayBeFirst) {
   const [asked, ask] = useState(false);
   const submit = (values: Values) => put(values.text("name"), bodyOf(values));
   return (
     <>
-      <button type="button" class="primary" onClick={() => ask(true)}>
-        <Icon name="plus" /> Add an alias
-      </button>
+      <AddButton label="Add an alias" first={first} onClick={() => ask(true)} />
       {asked && (
         <FormDialog title="Add an alias" action="Add" onClose={() => ask(false)} submit={submit}>
           <Input

@@ -2,7 +2,7 @@
 import { Panel, useData } from "../parts/data";
 import { Details } from "../parts/details";
 import { Facts } from "../parts/figures";
-import { Choice, Period, period, Search } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Status } from "../parts/numbers";
 import { linkTo, route, withFilters } from "../parts/routing";
@@ -39,7 +39,7 @@ export function Audit() {
         <List
           loaded={loaded}
           caption="Audit events"
-          nothing={<p>Nothing was changed in this period.</p>}
+          nothing={<NothingInPeriod>Nothing was changed in this period.</NothingInPeriod>}
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}

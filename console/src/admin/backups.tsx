@@ -44,7 +44,14 @@ export function Backups() {
         <List
           loaded={loaded}
           caption="Backups"
-          nothing={<p>Tollgate knows of no backup. Those that your host makes are listed once they are verified.</p>}
+          nothing={
+            <>
+              <p>Tollgate knows of no backup. Those that your host makes are listed once they are verified.</p>
+              <p>
+                <code>python -m tollgate backup create</code> makes one.
+              </p>
+            </>
+          }
           keyOf={({ digest }) => digest}
           link={({ digest }) => withFilters({ open: digest })}
           open={({ digest }) => digest === open}

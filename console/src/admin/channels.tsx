@@ -1,6 +1,6 @@
 /** The channels of operators: where alerts are told. */
 import { useState } from "preact/hooks";
-import { Icon, notify } from "../parts/basics";
+import { AddButton, type MayBeFirst, notify } from "../parts/basics";
 import { type Asked, ChannelActions, ChannelState, Failing, newSecret, saved, TestButton } from "../parts/channels";
 import { Panel, useData } from "../parts/data";
 import { FinalDialog, FormDialog, Input, Lines, SecretInput, Select, type Values } from "../parts/dialogs";
@@ -51,7 +51,12 @@ export function Channels() {
         <List
           loaded={loaded}
           caption="Channels"
-          nothing={<p>There is no channel, so nobody is told of alerts. They show here all the same.</p>}
+          nothing={
+            <>
+              <p>There is no channel, so nobody is told of alerts. They show here all the same.</p>
+              <AddChannel first="Add the first channel" />
+            </>
+          }
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}
@@ -202,13 +207,11 @@ function DeleteDialog({ channel, close }: DialogProps) {
   );
 }
 
-export function AddChannel() {
+export function AddChannel({ first }: MayBeFirst) {
   const [asked, ask] = useState(false);
   return (
     <>
-      <button type="button" class="primary" onClick={() => ask(true)}>
-        <Icon name="plus" /> Add a channel
-      </button>
+      <AddButton label="Add a channel" first={first} onClick={() => ask(true)} />
       {asked && <AddDialog close={() => ask(false)} />}
     </>
   );

@@ -1,7 +1,7 @@
 /** All keys, and the keys of one org or user. */
 import type { FunctionComponent } from "preact";
 import { useState } from "preact/hooks";
-import { Icon } from "../parts/basics";
+import { AddButton, type MayBeFirst } from "../parts/basics";
 import { FormDialog, type Values } from "../parts/dialogs";
 import { Choice, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
@@ -44,7 +44,7 @@ export const AdminKeys = ({ query, userId }: { query: Query; userId?: string }) 
         <CreateKey {...(userId ? { userId } : {})} />
       </div>
     </div>
-    <KeyPanel query={query} />
+    <KeyPanel query={query} {...(userId ? { userId } : {})} />
   </>
 );
 
@@ -58,12 +58,17 @@ const KeyFilters = () => (
 
 type OfRow = FunctionComponent<{ row: Key }>;
 
-const KeyPanel = ({ query, owner: Whose = Owner }: { query: Query; owner?: OfRow }) => (
+const KeyPanel = ({ query, userId, owner: Whose = Owner }: { query: Query; userId?: string; owner?: OfRow }) => (
   <KeyList
     path={PATH}
     query={query}
     columns={[{ name: "Owner", of: (row) => <Whose row={row} />, wide: true }]}
-    nothing={<p>There is no key yet. A program needs one to use the API.</p>}
+    nothing={
+      <>
+        <p>There is no key yet. A program needs one to use the API.</p>
+        <CreateKey first="Create the first key" {...(userId ? { userId } : {})} />
+      </>
+    }
     about={(row) => (
       <>
         <p>
@@ -97,15 +102,13 @@ const OwnerAndOrg = ({ row }: { row: Key }) => (
   </div>
 );
 
-function CreateKey({ userId }: { userId?: string }) {
+function CreateKey({ userId, first }: { userId?: string } & MayBeFirst) {
   const [creates, setCreates] = useState(false);
   const submit = (values: Values, idempotencyKey: string) =>
     createKey(PATH, { ...bodyOf(values), user_id: userId ?? values.text("user_id") }, idempotencyKey);
   return (
     <>
-      <button type="button" class="primary" onClick={() => setCreates(true)}>
-        <Icon name="plus" /> Create a key
-      </button>
+      <AddButton label="Create a key" first={first} onClick={() => setCreates(true)} />
       {creates && (
         <FormDialog title="Create a key" action="Create" onClose={() => setCreates(false)} submit={submit}>
           {!userId && <UserInput required />}

@@ -44,7 +44,14 @@ function OrgList() {
         <List
           loaded={loaded}
           caption="Orgs"
-          nothing={<p>There is no org yet. An org pays for the requests of its users.</p>}
+          nothing={
+            <>
+              <p>There is no org yet. An org pays for the requests of its users.</p>
+              <button type="button" onClick={() => setCreates(true)}>
+                Create the first org
+              </button>
+            </>
+          }
           keyOf={(row) => row.id}
           link={(row) => linkTo("orgs", row.id)}
           columns={[

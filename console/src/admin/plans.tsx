@@ -41,7 +41,14 @@ export function Plans() {
         <List
           loaded={loaded}
           caption="Plans"
-          nothing={<p>There is no plan.</p>}
+          nothing={
+            <>
+              <p>There is no plan.</p>
+              <button type="button" onClick={() => setCreates(true)}>
+                Create the first plan
+              </button>
+            </>
+          }
           keyOf={(row) => row.id}
           link={(row) => withFilters({ open: row.id })}
           open={(row) => row.id === open}

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { Icon } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
 import { Facts } from "../parts/figures";
-import { Choice, Period, period, Search } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Count } from "../parts/numbers";
 import { linkTo, route, withFilters } from "../parts/routing";
@@ -51,7 +51,7 @@ export function Refused({ tabs }: { tabs: ComponentChildren }) {
         <List
           loaded={loaded}
           caption="Refused calls"
-          nothing={<p>No paid call was refused in this period.</p>}
+          nothing={<NothingInPeriod>No paid call was refused in this period.</NothingInPeriod>}
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}

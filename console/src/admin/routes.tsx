@@ -1,6 +1,6 @@
 /** Routes: which of your servers answers for which model, and at what price. */
 import { useState } from "preact/hooks";
-import { Icon, notify } from "../parts/basics";
+import { AddButton, type MayBeFirst, notify } from "../parts/basics";
 import { Panel, Shown, useData } from "../parts/data";
 import { FormDialog, Input, Select, type Values } from "../parts/dialogs";
 import { Facts } from "../parts/figures";
@@ -34,7 +34,12 @@ export function Routes() {
         <List
           loaded={loaded}
           caption="Routes"
-          nothing={<p>No model is served by a server of your own.</p>}
+          nothing={
+            <>
+              <p>No model is served by a server of your own.</p>
+              <AddRoute first="Add the first route" />
+            </>
+          }
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}
@@ -130,7 +135,7 @@ function WholeRoute({ row }: { row: Row }) {
   );
 }
 
-export function AddRoute() {
+export function AddRoute({ first }: MayBeFirst) {
   const [asked, ask] = useState(false);
   const submit = (values: Values) =>
     change("post", "/admin/models/registry", {
@@ -143,9 +148,7 @@ export function AddRoute() {
     });
   return (
     <>
-      <button type="button" class="primary" onClick={() => ask(true)}>
-        <Icon name="plus" /> Add a route
-      </button>
+      <AddButton label="Add a route" first={first} onClick={() => ask(true)} />
       {asked && (
         <FormDialog title="Add a route" action="Add" onClose={() => ask(false)} submit={submit}>
           <Input label="Model, as clients name it" name="model" required placeholder="our/llama" spellcheck={false} />

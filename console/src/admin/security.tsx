@@ -8,7 +8,7 @@ import { Facts } from "../parts/figures";
 import { Choice, Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Count, Status } from "../parts/numbers";
-import { linkTo, route, withFilters } from "../parts/routing";
+import { link, linkTo, route, withFilters } from "../parts/routing";
 import { type Answer, change, fileOf } from "../parts/session";
 import { EntrySide } from "../parts/side";
 import { List } from "../parts/table";
@@ -65,7 +65,14 @@ function Events() {
         <List
           loaded={loaded}
           caption="Security events"
-          nothing={<p>Nothing suspicious was seen.</p>}
+          nothing={
+            <>
+              <p>Nothing suspicious was seen.</p>
+              <a class="button" href={link("alerts", { tab: "rules" })}>
+                See what is watched
+              </a>
+            </>
+          }
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}

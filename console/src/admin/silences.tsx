@@ -1,6 +1,6 @@
 /** Times in which matching alerts are not told: from now on, or planned. */
 import { useState } from "preact/hooks";
-import { Icon, notify } from "../parts/basics";
+import { AddButton, type MayBeFirst, notify } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
 import { FormDialog, Input, Lines, type Values } from "../parts/dialogs";
 import { Choice } from "../parts/filters";
@@ -30,7 +30,12 @@ export function Silences() {
         <List
           loaded={loaded}
           caption="Silences"
-          nothing={<p>There is no silence. Every alert is told.</p>}
+          nothing={
+            <>
+              <p>There is no silence. Every alert is told.</p>
+              <AddSilence first="Silence alerts for a time" />
+            </>
+          }
           keyOf={({ id }) => id}
           columns={[
             { name: "Matches", of: (one) => <Matches of={one} /> },
@@ -86,7 +91,7 @@ const End = ({ of }: { of: Silence }) =>
     </div>
   );
 
-export function AddSilence() {
+export function AddSilence({ first }: MayBeFirst) {
   const [asked, ask] = useState(false);
   const submit = async (values: Values, idempotencyKey: string) => {
     const starts = values.text("starts_at");
@@ -103,9 +108,7 @@ export function AddSilence() {
   };
   return (
     <>
-      <button type="button" class="primary" onClick={() => ask(true)}>
-        <Icon name="plus" /> Add a silence
-      </button>
+      <AddButton label="Add a silence" first={first} onClick={() => ask(true)} />
       {asked && (
         <FormDialog title="Add a silence" action="Add" onClose={() => ask(false)} submit={submit}>
           <p class="soft">

@@ -1,7 +1,7 @@
 /** The ledger: all transfers, or those of one org. A charge can be refunded from its row. */
 import { useState } from "preact/hooks";
 import { Panel, useData } from "../parts/data";
-import { Choice, Period, period } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { Credits, Status } from "../parts/numbers";
 import { linkTo, route } from "../parts/routing";
@@ -75,7 +75,7 @@ export function TransferList({ orgId }: { orgId?: string }) {
         <List
           loaded={loaded}
           caption="Transfers"
-          nothing={<p>No credits were moved in this period.</p>}
+          nothing={<NothingInPeriod>No credits were moved in this period.</NothingInPeriod>}
           keyOf={({ id }) => id}
           columns={[
             { name: "Time", of: (row) => <When at={row.created_at} seconds />, sort: "created_at" },
@@ -83,7 +83,7 @@ export function TransferList({ orgId }: { orgId?: string }) {
             ...(orgId ? [] : [ORG]),
             { name: "Change", of: (row) => <Credits of={row.change_credits} />, number: true },
             { name: "Balance after", of: (row) => <Credits of={row.balance_after_credits} />, number: true },
-            { name: "For", of: (row) => <For transfer={row} /> },
+            { name: "For", of: (row) => <For transfer={row} short={!orgId} /> },
             {
               name: "From, to",
               of: (row) => <span class="unbroken">{`${row.debit} → ${row.credit}`}</span>,
@@ -98,11 +98,11 @@ export function TransferList({ orgId }: { orgId?: string }) {
   );
 }
 
-const For = ({ transfer: { request_id, reason } }: { transfer: Transfer }) => (
+const For = ({ transfer: { request_id, reason }, short }: { transfer: Transfer; short: boolean }) => (
   <div class="stacked">
     {request_id && (
       <a class="text" href={linkTo("usage", request_id)}>
-        <code>{request_id}</code>
+        <code class={short ? "cut" : ""}>{request_id}</code>
       </a>
     )}
     {reason && (

@@ -58,7 +58,14 @@ export function Upstreams() {
         <List
           loaded={loaded}
           caption="Upstreams"
-          nothing={<p>There is no server of your own. Requests go to OpenRouter.</p>}
+          nothing={
+            <>
+              <p>There is no server of your own. Requests go to OpenRouter.</p>
+              <button type="button" onClick={() => ask("create")}>
+                Add the first upstream
+              </button>
+            </>
+          }
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}

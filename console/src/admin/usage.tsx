@@ -2,7 +2,7 @@
 import { Icon } from "../parts/basics";
 import { Chart } from "../parts/chart";
 import { Panel, Shown, useData } from "../parts/data";
-import { Choice, Period, period, Search } from "../parts/filters";
+import { Choice, NothingInPeriod, Period, period, Search } from "../parts/filters";
 import { Heading } from "../parts/frame";
 import { nanosOf, shownCredits } from "../parts/money";
 import { Count, Credits, counted, Duration, lasting, requestCount, shortly } from "../parts/numbers";
@@ -356,7 +356,7 @@ function RequestList({ query }: { query: Record<string, string | undefined> }) {
       <List
         loaded={loaded}
         caption="Requests"
-        nothing={<p>No request was made in this period.</p>}
+        nothing={<NothingInPeriod>No request was made in this period.</NothingInPeriod>}
         keyOf={({ id }) => id}
         link={({ id }) => withFilters({ open: id })}
         open={({ id }) => id === open}

@@ -1,6 +1,6 @@
 /** The usage of an org or a user by model. */
 import { Panel, useData } from "../parts/data";
-import { Period, period } from "../parts/filters";
+import { NothingInPeriod, Period, period } from "../parts/filters";
 import { Count, Credits } from "../parts/numbers";
 import { type Filters, link, route } from "../parts/routing";
 import { List } from "../parts/table";
@@ -22,7 +22,7 @@ export function UsageByModel({ filters }: { filters: Filters }) {
         <List
           loaded={loaded}
           caption="Usage by model"
-          nothing={<p>No request was made in this period.</p>}
+          nothing={<NothingInPeriod>No request was made in this period.</NothingInPeriod>}
           keyOf={(row) => row.model ?? ""}
           link={(row) => link("usage", { ...query, model: row.model ?? "" })}
           columns={[

@@ -1,6 +1,6 @@
 /** All users, and the users of one org. */
 import { useState } from "preact/hooks";
-import { Icon } from "../parts/basics";
+import { AddButton, type MayBeFirst } from "../parts/basics";
 import { Panel, useData } from "../parts/data";
 import { FormDialog, Input, Select, type Values } from "../parts/dialogs";
 import { Choice, Search } from "../parts/filters";
@@ -83,7 +83,12 @@ export function UserList({ orgId }: { orgId?: string }) {
         <List
           loaded={loaded}
           caption="Users"
-          nothing={<p>There is no user yet. Keys belong to users.</p>}
+          nothing={
+            <>
+              <p>There is no user yet. Keys belong to users.</p>
+              <CreateUser first="Create the first user" {...(orgId ? { orgId } : {})} />
+            </>
+          }
           keyOf={(row) => row.id}
           link={(row) => linkTo("users", row.id)}
           columns={[
@@ -101,7 +106,7 @@ export function UserList({ orgId }: { orgId?: string }) {
   );
 }
 
-function CreateUser({ orgId }: { orgId?: string }) {
+function CreateUser({ orgId, first }: { orgId?: string } & MayBeFirst) {
   const [creates, setCreates] = useState(false);
   const submit = async (values: Values, idempotencyKey: string) => {
     const body = {
@@ -115,9 +120,7 @@ function CreateUser({ orgId }: { orgId?: string }) {
   };
   return (
     <>
-      <button type="button" class="primary" onClick={() => setCreates(true)}>
-        <Icon name="plus" /> Create a user
-      </button>
+      <AddButton label="Create a user" first={first} onClick={() => setCreates(true)} />
       {creates && (
         <FormDialog title="Create a user" action="Create" onClose={() => setCreates(false)} submit={submit}>
           {!orgId && <OrgInput required />}

@@ -29,7 +29,14 @@ export function Vault() {
         <List
           loaded={loaded}
           caption="Tokens of Hugging Face"
-          nothing={<p>No token is stored.</p>}
+          nothing={
+            <>
+              <p>No token is stored.</p>
+              <button type="button" onClick={() => ask({ does: "store", name: "default" })}>
+                Store the first token
+              </button>
+            </>
+          }
           keyOf={({ name }) => name}
           columns={[
             { name: "Name", of: (row) => <span class="cut">{row.name}</span> },

@@ -37,7 +37,7 @@ export const base = () => new URL(".", document.baseURI).href.replace(/\/$/, "")
 
 /** Sends a request. Refusals and lost connections are thrown as Failed. */
 export async function call(path: string, options: RequestInit): Promise<Response> {
-  const response = await fetch(path, { ...options, cache: "no-store" }).catch(unreachable);
+  const response = await fetch(path, { cache: "no-store", ...options }).catch(unreachable);
   if (!response.ok) throw new Failed(await problemOf(response));
   return response;
 }
@@ -50,11 +50,14 @@ export const callWithKey = (path: string, key: string, options: RequestInit = {}
     credentials: "omit",
   });
 
+/** A paid call. With `no-store` the browser would send `Cache-Control: no-cache`, which keeps the completion cache from
+ * answering; no browser stores the answer to a POST anyway. */
 export const post = (path: string, key: string, body: unknown, more: Record<string, string>, signal: AbortSignal) =>
   callWithKey(path, key, {
     method: "POST",
     headers: { "content-type": "application/json", ...more },
     body: JSON.stringify(body),
+    cache: "default",
     signal,
   });
 

@@ -88,6 +88,29 @@ export function Toast() {
   );
 }
 
+/** Asks for a new entry: above a list, or in it while it is empty, where it says which is the `first`. */
+export const AddButton = ({
+  label,
+  first,
+  onClick,
+}: {
+  label: string;
+  first?: string | undefined;
+  onClick: () => void;
+}) => (
+  <button type="button" class={first ? "" : "primary"} onClick={onClick}>
+    {first ?? (
+      <>
+        <Icon name="plus" /> {label}
+      </>
+    )}
+  </button>
+);
+
+export interface MayBeFirst {
+  first?: string;
+}
+
 export function Copy({ text, label, children }: { text: () => string; label: string; children?: ComponentChildren }) {
   return (
     <button type="button" class="quiet" aria-label={children ? undefined : label} onClick={() => copy(text(), label)}>

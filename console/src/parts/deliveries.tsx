@@ -50,6 +50,7 @@ function Outcome({ of }: { of: Delivery }) {
 export function Deliveries({ path, channels }: { path: DeliveriesPath; channels: Named[] }) {
   const { channel_id, state, event, sort, cursor, open } = route.value.filters;
   const loaded = useData(path, { query: { channel_id, state, event, sort, cursor, limit: 50 } }, 15);
+  const isOfOwner = path === "/user/webhooks/deliveries";
   const nameOf = (id: string) => channels.find((one) => one.id === id)?.name ?? id;
   return (
     <>
@@ -61,7 +62,14 @@ export function Deliveries({ path, channels }: { path: DeliveriesPath; channels:
         <List
           loaded={loaded}
           caption="Deliveries"
-          nothing={<p>Nothing was told in the last 30 days.</p>}
+          nothing={
+            <>
+              <p>Nothing was told in the last 30 days. A test is told at once.</p>
+              <a class="button" href={withFilters({ tab: isOfOwner ? "" : "channels" })}>
+                {channels.length ? "Test" : "Add"} a {isOfOwner ? "webhook" : "channel"}
+              </a>
+            </>
+          }
           keyOf={({ id }) => id}
           link={({ id }) => withFilters({ open: id })}
           open={({ id }) => id === open}

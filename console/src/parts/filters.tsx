@@ -75,7 +75,7 @@ export function Period({ usual = "24", dates = true }: { usual?: string; dates?:
   const { hours, from, to } = route.value.filters;
   const chosen = from || to ? "dates" : (hours ?? usual);
   const choose = (value: string) =>
-    go(withFilters(value === "dates" ? { hours: "", from: today(), to: "" } : { hours: value, from: "", to: "" }));
+    go(withFilters(value === "dates" ? { hours: "", from: daysAgo(0), to: "" } : { hours: value, from: "", to: "" }));
   return (
     <div class="period">
       <fieldset class="segments">
@@ -97,6 +97,18 @@ export function Period({ usual = "24", dates = true }: { usual?: string; dates?:
   );
 }
 
+/** What a list of a period says when it is empty: the period may be too short. */
+export const NothingInPeriod = ({ children }: { children: string }) => (
+  <>
+    <p>{children}</p>
+    {!route.value.filters.from && (
+      <a class="button" href={withFilters({ hours: "", from: daysAgo(365), to: "", cursor: "" })}>
+        Show a year
+      </a>
+    )}
+  </>
+);
+
 const DateField = ({ name, label }: { name: string; label: string }) => (
   <label class="choice">
     <span>{label}</span>
@@ -109,4 +121,5 @@ const DateField = ({ name, label }: { name: string; label: string }) => (
   </label>
 );
 
-const today = () => new Date().toISOString().slice(0, 10);
+const DAY_MS = 86_400_000;
+const daysAgo = (days: number) => new Date(Date.now() - days * DAY_MS).toISOString().slice(0, 10);

@@ -46,7 +46,14 @@ export function UpstreamKeys({ path, given = {} }: { path: UpstreamKeysPath; giv
         <List
           loaded={loaded}
           caption="Upstream keys"
-          nothing={<p>No key is stored. All calls use the operator's accounts, at the usual price.</p>}
+          nothing={
+            <>
+              <p>No key is stored. All calls use the operator's accounts, at the usual price.</p>
+              <button type="button" onClick={() => ask({ does: "store", upstream: "openrouter" })}>
+                Store the first key
+              </button>
+            </>
+          }
           keyOf={({ upstream }) => upstream}
           columns={[
             { name: "Upstream", of: (row) => <span class="cut">{row.upstream_name}</span> },

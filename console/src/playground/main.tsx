@@ -8,10 +8,11 @@ import { perMillion } from "../parts/money";
 import { sized } from "../parts/numbers";
 import { ProblemBox } from "../parts/problems";
 import { curl, curlForm, python } from "../parts/snippets";
+import { When, ZoneSwitch } from "../parts/times";
 import * as history from "./history";
 import { Remedies } from "./remedies";
 import * as state from "./state";
-import { bodyOf, type Figures, isText, type Mode, PATHS, type Parameters, type Turn } from "./turns";
+import { bodyOf, type Figures, isCacheable, isText, type Mode, PATHS, type Parameters, type Turn } from "./turns";
 
 const MODES: [Mode, string][] = [
   ["chat", "Chat"],
@@ -24,7 +25,6 @@ const MODES: [Mode, string][] = [
 const ALWAYS: Mode[] = ["chat", "completion", "embedding"];
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const rate = new Intl.NumberFormat("en-US", { maximumFractionDigits: 1 });
-const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const FEW_MODELS = 12;
 const LARGEST_IMAGE = 4 * 1024 * 1024;
 const LARGEST_RECORDING = 25 * 1024 * 1024;
@@ -197,15 +197,20 @@ function History() {
             <li key={one.id}>
               <a href={`#/${one.id}`} aria-current={one.id === state.conversation.value ? "true" : undefined}>
                 <span class="title">{one.turns.find(({ text }) => text)?.text.slice(0, 80) || "Image"}</span>
-                <span class="soft small">{day.format(one.at)}</span>
+                <span class="soft small">
+                  <When at={new Date(one.at).toISOString()} />
+                </span>
               </a>
             </li>
           ))}
         </ul>
         {kept.length > 0 && (
-          <button type="button" class="quiet" onClick={clear}>
-            <Icon name="trash" /> Clear history
-          </button>
+          <>
+            <ZoneSwitch />
+            <button type="button" class="quiet" onClick={clear}>
+              <Icon name="trash" /> Clear history
+            </button>
+          </>
         )}
       </details>
     </aside>
@@ -319,6 +324,7 @@ function Told({ figures, turn }: { figures: Figures; turn: Turn }) {
         {figures.firstTokenMs !== null && (
           <Figure name={figures.streamed ? "First token" : "Time"} value={`${whole.format(figures.firstTokenMs)} ms`} />
         )}
+        {figures.cache && <Figure name="Cache" value={figures.cache} />}
         {speed !== null && figures.streamed && <Figure name="Speed" value={`${rate.format(speed)} tokens/s`} />}
       </dl>
       {figures.replayed && <span class="badge">Replayed, not charged again</span>}
@@ -491,6 +497,7 @@ function Settings() {
           </Field>
         )}
         <MediaFields mode={mode} />
+        {isCacheable(mode) && <UseCache />}
         {isText(mode) && (
           <>
             <label class="check">
@@ -508,6 +515,17 @@ function Settings() {
     </aside>
   );
 }
+
+const UseCache = () => (
+  <label class="check">
+    <input
+      type="checkbox"
+      checked={state.draft.value.cache}
+      onChange={(event) => state.change({ cache: event.currentTarget.checked })}
+    />
+    Use the cache
+  </label>
+);
 
 function Models() {
   const sought = useSignal("");

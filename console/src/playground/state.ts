@@ -6,7 +6,7 @@ import * as history from "./history";
 import { events } from "./sse";
 import { bodyOf, type Draft, type Figures, formOf, isText, type Mode, NO_PARAMETERS, PATHS, type Turn } from "./turns";
 
-const START: Draft = { mode: "chat", model: "", system: "", parameters: NO_PARAMETERS, stream: true };
+const START: Draft = { mode: "chat", model: "", system: "", parameters: NO_PARAMETERS, stream: true, cache: false };
 
 export const key = signal("");
 export const balance = signal<Balance | null>(null);
@@ -118,7 +118,8 @@ async function answer(asked: Turn[], id: string): Promise<void> {
   };
   show();
   try {
-    const headers = { "x-tollgate-usage": "true", "idempotency-key": id };
+    // A request with an Idempotency-Key gets its own answer, and none from the cache.
+    const headers = { "x-tollgate-usage": "true", ...(body.cache ? {} : { "idempotency-key": id }) };
     const response = file
       ? await api.postForm(PATHS[mode], key.value, formOf(body, file), headers, controller.signal)
       : await api.post(PATHS[mode], key.value, body, headers, controller.signal);
@@ -206,6 +207,7 @@ class Answer {
     requestId: null,
     usageId: null,
     replayed: false,
+    cache: null,
     stopped: false,
   };
 
@@ -220,6 +222,7 @@ class Answer {
     this.figures.requestId = headers.get("x-request-id");
     this.figures.usageId = headers.get("x-tollgate-request-id");
     this.figures.replayed = headers.get("idempotency-replayed") === "true";
+    this.figures.cache = headers.get("x-tollgate-cache");
     this.figures.chargeNanos = headers.get("x-tollgate-charge-nanos");
     this.figures.balanceNanos = headers.get("x-tollgate-balance-nanos");
   }

@@ -20,6 +20,8 @@ export interface Figures {
   /** The id of the request in the usage. */
   usageId: string | null;
   replayed: boolean;
+  /** What the completion cache did: hit, miss or bypass; null if it was not asked for. */
+  cache: string | null;
   stopped: boolean;
 }
 
@@ -74,6 +76,7 @@ export interface Draft {
   system: string;
   parameters: Parameters;
   stream: boolean;
+  cache: boolean;
 }
 
 export const PATHS: Record<Mode, string> = {
@@ -88,12 +91,17 @@ export const PATHS: Record<Mode, string> = {
 /** Whose answers are text that may stream. */
 export const isText = (mode: Mode): boolean => mode === "chat" || mode === "completion";
 
+/** Whose answers the completion cache keeps. */
+export const isCacheable = (mode: Mode): boolean => isText(mode) || mode === "embedding";
+
 /** The body of a request for the next answer to these turns. */
 export function bodyOf(draft: Draft, turns: Turn[]): Record<string, unknown> {
   const last = turns.at(-1)?.text ?? "";
-  if (!isText(draft.mode)) return { model: draft.model, ...ofMedia(draft, last) };
+  const cached = draft.cache && isCacheable(draft.mode) ? { cache: true } : {};
+  if (!isText(draft.mode)) return { model: draft.model, ...ofMedia(draft, last), ...cached };
   const asked = draft.mode === "chat" ? { messages: messages(draft.system, turns) } : { prompt: last };
-  return { model: draft.model, ...asked, ...chosen(draft.parameters), ...(draft.stream ? { stream: true } : {}) };
+  const stream = draft.stream ? { stream: true } : {};
+  return { model: draft.model, ...asked, ...chosen(draft.parameters), ...stream, ...cached };
 }
 
 function ofMedia({ mode, parameters: { size, n, voice, format, language } }: Draft, text: string) {

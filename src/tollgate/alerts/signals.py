@@ -35,7 +35,10 @@ SIGNALS: Final[Mapping[str, str]] = {
     ),
     "latency_p95_ms": "The 95th percentile of how long the same requests took, of at least 20 that did not fail.",
     "first_token_p95_ms": "The 95th percentile of how long at least 20 of them took until their first token.",
-    "upstream_down": "1 where the last health check of an upstream of your own, within a day, failed, else 0.",
+    "upstream_down": (
+        "1 where the last two health checks of an upstream of your own, within a day, failed, else 0. "
+        "`POST /admin/upstreams/refresh-health` makes them: let a scheduler ask every few minutes."
+    ),
     "breaker_open": (
         "1 where the breaker of an upstream is open in one of the processes, or was in the last 10 minutes and no call "
         "was answered since; else 0. Not of the sandbox."
@@ -59,7 +62,9 @@ SIGNALS: Final[Mapping[str, str]] = {
     "database_connections_percent": "The share of the database's connections that is in use.",
     "database_bytes": "The size of the database.",
     "database_transaction_seconds": "The age of the oldest transaction.",
-    "days_since_verified_backup": "For how many days no backup was verified. None before the first backup.",
+    "days_since_verified_backup": (
+        "For how many days no backup was verified and sound; where none ever was, since the first org was made."
+    ),
     "process_memory_percent": "The memory that a process may use and does.",
     "process_disk_percent": "How full the disk of a process is.",
     "sweep_pause_seconds": "How long no sweep ran before this one.",
@@ -67,8 +72,10 @@ SIGNALS: Final[Mapping[str, str]] = {
     "org_spend_times_usual": (
         "How many times its usual spend an org spent in this clock hour or the one before. Usual is the third highest "
         "peak at this time of day in 15 days or the second highest at this hour of the week in four weeks, whichever "
-        "is more, an hour before or after included; and at least its mean hour and 1 credit. It is 20 credits for an "
-        "org without three days of use, the first a week ago. Of the 100 orgs and keys that spent most."
+        "is more, an hour before or after included; and at least its mean hour and 1 credit. "
+        "Before an org has three days of use, the first a week ago, it is 20 credits; from its third day of use on, a "
+        "day later, the most that it spent in an hour until then, and at least 3 credits. Of the 100 orgs and keys "
+        "that spent most."
     ),
     "key_spend_times_usual": "The same of a key. A key without such days has what is usual for its org.",
     "balance_days_left": "For how many days an org's credits last at its spend since yesterday began.",
@@ -169,7 +176,7 @@ RULES: Final[Mapping[str, Rule]] = {
         0,
         60,
         "critical",
-        "The last health check of an upstream of your own failed.",
+        "Two health checks in a row of an upstream of your own failed.",
         "`GET /admin/upstreams/{id}` has the last error.",
         "The server or the network between is down, or its key is wrong.",
         "Start it, then `POST /admin/upstreams/refresh-health`.",
@@ -381,10 +388,11 @@ RULES: Final[Mapping[str, Rule]] = {
         0,
         0,
         "critical",
-        "For a week no backup was restored on trial.",
+        "For a week no backup was restored on trial, or none ever was.",
         "`python -m tollgate backup verify` says what it finds.",
-        "The job does not run, or a backup is damaged.",
-        "Create a backup and verify it.",
+        "No job makes backups, it does not run, or a backup is damaged.",
+        "Create a backup and verify it, or verify one that your host made. Where nothing can be lost, switch this rule "
+        "off.",
     ),
     "process_memory": Rule(
         "A process runs out of memory",

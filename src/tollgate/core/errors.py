@@ -587,7 +587,7 @@ class TooManyTests(TollgateError):
     status = 429
     type = "rate_limit_error"
     code = "too_many_tests"
-    sentence = "The channel was tested too often within a minute. Test it again after the time in Retry-After."
+    sentence = "Channels were tested too often within a minute. Test again after the time in Retry-After."
 
 
 class UpstreamError(TollgateError):

@@ -22,6 +22,17 @@ $$;
 comment on function tollgate.org_of_channels(tollgate.caller, text) is 'Whose the channels of a call are; null for operators''.';
 
 
+create function tollgate.lock_channels(whose text) returns void
+language sql
+set search_path = ''
+as $$
+  select pg_advisory_xact_lock(hashtextextended('tollgate.channels ' || coalesce(whose, ''), 0))
+$$;
+
+comment on function tollgate.lock_channels(text) is
+  'Lets the channels of an org, or of operators, and their tests be counted by one call at a time. Takes an advisory lock until the transaction ends.';
+
+
 create function tollgate.channel_shown(c tollgate.channels) returns jsonb
 language sql
 stable
@@ -107,7 +118,7 @@ declare
   whose constant text := tollgate.org_of_channels(keeper, scope);
   made tollgate.channels;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('tollgate.channels ' || coalesce(whose, ''), 0));
+  perform tollgate.lock_channels(whose);
   if (select count(*) from tollgate.channels c where c.org_id is not distinct from whose) >= most then
     perform tollgate.refuse(409, 'conflict', jsonb_build_object(
       'reason', 'too_many_channels', 'kind', 'channel', 'limit', most
@@ -135,7 +146,7 @@ end
 $$;
 
 comment on function public.tollgate_create_channel(jsonb, jsonb, jsonb, text) is
-  'Creates a channel with its encrypted secret: of operators with the scope admin, of the caller''s org with keys; at most 20 of each. Refuses: as keeper_of_channels() and with_fields(), conflict (too_many_channels). Takes an advisory lock, so that the channels are counted rightly.';
+  'Creates a channel with its encrypted secret: of operators with the scope admin, of the caller''s org with keys; at most 20 of each. Refuses: as keeper_of_channels() and with_fields(), conflict (too_many_channels). Locks as lock_channels().';
 
 select tollgate.expose('public.tollgate_create_channel(jsonb, jsonb, jsonb, text)');
 

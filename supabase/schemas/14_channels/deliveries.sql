@@ -123,18 +123,23 @@ set search_path = ''
 as $$
 declare
   keeper constant tollgate.caller := tollgate.keeper_of_channels(caller, scope);
-  tested constant tollgate.channels := tollgate.found_channel(channel_id, tollgate.org_of_channels(keeper, scope));
-  most_a_minute constant integer := 5;
+  whose constant text := tollgate.org_of_channels(keeper, scope);
+  tested constant tollgate.channels := tollgate.found_channel(channel_id, whose);
+  most_a_minute constant integer := 10;
   again_at timestamptz;
   made tollgate.deliveries;
 begin
-  select d.created_at + interval '1 minute' into again_at from tollgate.deliveries d
-  where d.channel_id = tested.id and d.event = 'channel.test' and d.created_at > clock_timestamp() - interval '1 minute'
+  perform tollgate.lock_channels(whose);
+  select d.created_at + interval '1 minute' into again_at
+  from tollgate.channels c
+  join tollgate.deliveries d on d.channel_id = c.id
+  where c.org_id is not distinct from whose and d.event = 'channel.test'
+    and d.created_at > clock_timestamp() - interval '1 minute'
   order by d.created_at desc
   offset most_a_minute - 1 limit 1;
   if found then
     perform tollgate.refuse(429, 'too_many_tests', jsonb_build_object(
-      'channel_id', tested.id, 'limit', most_a_minute,
+      'limit', most_a_minute,
       'retry_after_seconds', greatest(1, ceil(extract(epoch from again_at - clock_timestamp()))::integer)
     ));
   end if;
@@ -153,6 +158,6 @@ end
 $$;
 
 comment on function public.tollgate_test_channel(jsonb, text, text) is
-  'Writes a delivery that says it is a test, at most five a minute for each channel. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks the channel.';
+  'Writes a delivery that says it is a test: at most ten a minute over all channels of an org, and of operators. Refuses: as keeper_of_channels() and found_channel(), too_many_tests. Locks the channel, then as lock_channels().';
 
 select tollgate.expose('public.tollgate_test_channel(jsonb, text, text)');

@@ -1,4 +1,4 @@
--- Security events from patterns in the tables.
+-- Security events from patterns in the tables. The time is an argument, so that a test can move it.
 
 create function tollgate.raise_pattern(
   kind text,
@@ -6,7 +6,8 @@ create function tollgate.raise_pattern(
   subject text,
   org_id text,
   key_id text,
-  details jsonb
+  details jsonb,
+  as_of timestamptz
 ) returns integer
 language plpgsql
 set search_path = ''
@@ -15,29 +16,31 @@ begin
   if exists (
     select from tollgate.security_events e
     where e.kind = raise_pattern.kind and e.subject = raise_pattern.subject
-      and (e.acknowledged_at > now() - interval '24 hours'
-        or e.acknowledged_at is null and e.last_seen_at > now() - interval '1 hour')
+      and (e.acknowledged_at > as_of - interval '24 hours'
+        or e.acknowledged_at is null and e.last_seen_at > as_of - interval '1 hour')
   ) then
     return 0;
   end if;
-  perform tollgate.raise_event(kind, subject_kind, subject, org_id, key_id, 1, now(), now(), details);
+  perform tollgate.raise_event(kind, subject_kind, subject, org_id, key_id, 1, as_of, as_of, details);
   return 1;
 end
 $$;
 
-comment on function tollgate.raise_pattern(text, text, text, text, text, jsonb) is
+comment on function tollgate.raise_pattern(text, text, text, text, text, jsonb, timestamptz) is
   'Raises the event of a lasting pattern: at most once an hour, and not within a day of an acknowledgement. Answers how many it raised: 1 or 0. Locks the event.';
 
 
-create function tollgate.find_many_networks() returns bigint
+create function tollgate.find_many_networks(as_of timestamptz) returns bigint
 language sql
 set search_path = ''
 as $$
-  select coalesce(sum(tollgate.raise_pattern('many_networks', 'key', s.key_id, k.org_id, s.key_id, jsonb_build_object('networks', s.networks))), 0)
+  select coalesce(sum(tollgate.raise_pattern(
+    'many_networks', 'key', s.key_id, k.org_id, s.key_id, jsonb_build_object('networks', s.networks), as_of
+  )), 0)
   from (
     select n.key_id, count(*) as networks
     from tollgate.key_networks n
-    where n.last_seen_at > now() - interval '24 hours'
+    where n.last_seen_at > as_of - interval '24 hours' and n.last_seen_at <= as_of
     group by n.key_id
     having count(*) >= 20
     order by n.key_id
@@ -46,7 +49,8 @@ as $$
   join tollgate.api_keys k on k.id = s.key_id
 $$;
 
-comment on function tollgate.find_many_networks() is 'Raises an event for each key that was used from 20 or more networks within 24 hours.';
+comment on function tollgate.find_many_networks(timestamptz) is
+  'Raises an event for each key that was used from 20 or more networks within the 24 hours before a moment.';
 
 
 create function tollgate.find_quarantined(since timestamptz, until timestamptz) returns bigint
@@ -70,7 +74,7 @@ comment on function tollgate.find_quarantined(timestamptz, timestamptz) is
   'Raises an event for each org with requests that were settled as quarantined in this span of time.';
 
 
-create function tollgate.find_spikes() returns bigint
+create function tollgate.find_spikes(as_of timestamptz) returns bigint
 language plpgsql
 set search_path = ''
 as $$
@@ -81,7 +85,7 @@ declare
 begin
   for busy in
     select u.key_id, k.org_id, u.requests
-    from tollgate.usage_by('{key}', now() - interval '24 hours', now(), '{}') u
+    from tollgate.usage_by('{key}', as_of - interval '24 hours', as_of, '{}') u
     join tollgate.api_keys k on k.id = u.key_id
     where u.requests >= 1000
     order by u.key_id
@@ -89,54 +93,55 @@ begin
   loop
     select coalesce(sum(u.requests), 0) / 14 as mean, count(*) as days into past
     from tollgate.usage_by(
-      '{day}', now() - interval '15 days', now() - interval '24 hours',
+      '{day}', as_of - interval '15 days', as_of - interval '24 hours',
       jsonb_build_object('org_id', busy.org_id, 'key_id', busy.key_id)
     ) u
     where u.requests > 0;
     if past.days >= 3 and busy.requests >= 10 * past.mean then
       spotted := spotted + tollgate.raise_pattern('usage_spike', 'key', busy.key_id, busy.org_id, busy.key_id,
-        jsonb_build_object('requests', busy.requests, 'usual_requests', round(past.mean)));
+        jsonb_build_object('requests', busy.requests, 'usual_requests', round(past.mean)), as_of);
     end if;
   end loop;
   return spotted;
 end
 $$;
 
-comment on function tollgate.find_spikes() is
+comment on function tollgate.find_spikes(timestamptz) is
   'Raises an event for each key with 1,000 requests or more within 24 hours, if that is ten times its daily mean of the 14 days before and it was used on at least three of them. Looks at 200 keys.';
 
 
-create function tollgate.drop_old_events() returns void
+create function tollgate.drop_old_events(as_of timestamptz) returns void
 language sql
 set search_path = ''
 as $$
   delete from tollgate.security_events e where e.id in (
     select o.id from tollgate.security_events o
-    where o.last_seen_at < now() - interval '90 days'
+    where o.last_seen_at < as_of - interval '90 days'
       and (o.acknowledged_at is not null or o.severity = 'info' or o.subject_kind = 'address')
     limit 1000
     for update skip locked
   );
   delete from tollgate.key_networks n where (n.key_id, n.network) in (
     select o.key_id, o.network from tollgate.key_networks o
-    where o.last_seen_at < now() - interval '30 days'
+    where o.last_seen_at < as_of - interval '30 days'
     limit 1000
     for update skip locked
   );
 $$;
 
-comment on function tollgate.drop_old_events() is
+comment on function tollgate.drop_old_events(timestamptz) is
   'Deletes up to 1,000 events that did not happen for 90 days, except unacknowledged warnings and critical ones of orgs and keys, and up to 1,000 networks that were not seen for 30 days.';
 
 
-create function public.tollgate_detect_patterns() returns jsonb
+create function public.tollgate_detect_patterns(as_of text default null) returns jsonb
 language plpgsql
 security definer
 set search_path = ''
 as $$
 declare
+  moment constant timestamptz := coalesce(as_of::timestamptz, now());
+  until constant timestamptz := moment - interval '30 seconds'; -- earlier settlements are committed
   scan tollgate.pattern_scan;
-  until timestamptz := now() - interval '30 seconds'; -- earlier settlements are committed
   spotted bigint := 0;
 begin
   select s.* into scan from tollgate.pattern_scan s for update skip locked;
@@ -146,20 +151,20 @@ begin
 
   spotted := tollgate.find_quarantined(scan.quarantined_until, until);
   update tollgate.pattern_scan set quarantined_until = greatest(quarantined_until, until);
-  if scan.scanned_at < now() - interval '10 minutes' then
-    spotted := spotted + tollgate.find_many_networks() + tollgate.find_spikes();
-    perform tollgate.drop_old_events();
-    perform tollgate.drop_old_spreads(now());
-    update tollgate.pattern_scan set scanned_at = now();
+  if scan.scanned_at not between moment - interval '10 minutes' and moment then
+    spotted := spotted + tollgate.find_many_networks(moment) + tollgate.find_spikes(moment);
+    perform tollgate.drop_old_events(moment);
+    perform tollgate.drop_old_spreads(moment);
+    update tollgate.pattern_scan set scanned_at = moment;
   end if;
   return jsonb_build_object('spotted', spotted);
 end
 $$;
 
-comment on function public.tollgate_detect_patterns() is
+comment on function public.tollgate_detect_patterns(text) is
   'Looks for quarantined usage, and every ten minutes for keys on many networks and for spikes of usage; deletes old events and spreads. A second call at the same time does nothing. Refuses nothing. Locks the row of tollgate.pattern_scan and the events it writes.';
 
-select tollgate.expose('public.tollgate_detect_patterns()');
+select tollgate.expose('public.tollgate_detect_patterns(text)');
 
 -- For deployments whose servers do not sweep.
 do $$

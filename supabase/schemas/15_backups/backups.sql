@@ -161,12 +161,16 @@ language sql
 stable
 set search_path = ''
 as $$
-  select 'days_since_verified_backup', 'installation', greatest(0, round(extract(epoch from backup_readings.as_of - coalesce(
-    max(coalesce(b.as_of, b.created_at)) filter (where b.is_sound), min(b.created_at)
-  )) / 86400, 3))
-  from tollgate.backups b
-  having count(*) > 0
+  select 'days_since_verified_backup', 'installation',
+    greatest(0, round(extract(epoch from backup_readings.as_of - s.since) / 86400, 3))
+  from (
+    select coalesce(
+      (select max(coalesce(b.as_of, b.created_at)) from tollgate.backups b where b.is_sound),
+      (select min(o.created_at) from tollgate.orgs o)
+    ) as since
+  ) s
+  where s.since is not null
 $$;
 
 comment on function tollgate.backup_readings(timestamptz) is
-  'Readings for alerts: how many days ago the newest backup that was verified was taken; where none was, the days since the first backup. No reading before there is one.';
+  'Readings for alerts: how many days ago the newest backup that is sound was taken; where none is, the days since the first org was made. No reading before there is one.';

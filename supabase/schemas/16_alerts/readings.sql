@@ -66,10 +66,19 @@ language sql
 stable
 set search_path = ''
 as $$
-  select 'upstream_down', u.id::text, (p.status = 'down')::integer::numeric
+  select 'upstream_down', u.id::text, (p.failed = 2)::integer::numeric
   from tollgate.upstreams u
-  join tollgate.probes p on p.upstream_id = u.id
-  where u.state = 'active' and p.probed_at > as_of - interval '1 day'
+  cross join lateral (
+    select count(*) filter (where l.status = 'down') as failed
+    from (
+      select o.status from tollgate.past_probes o
+      where o.upstream_id = u.id and o.probed_at > as_of - interval '1 day'
+      order by o.probed_at desc
+      limit 2
+    ) l
+    having count(*) > 0
+  ) p
+  where u.state = 'active'
   union all
   select 'host_silent_seconds', h.id::text, greatest(0, round(extract(epoch from as_of - h.last_seen_at)))
   from tollgate.hosts h
@@ -77,7 +86,7 @@ as $$
 $$;
 
 comment on function tollgate.upstream_readings(timestamptz) is
-  'Our own upstreams whose last health check, of a day, failed, and for how many seconds the agents of hosts are silent.';
+  'Our own upstreams whose last two health checks, of a day, failed, and for how many seconds the agents of hosts are silent.';
 
 
 create function tollgate.security_readings(as_of timestamptz) returns setof tollgate.reading

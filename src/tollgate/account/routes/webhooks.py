@@ -85,7 +85,8 @@ def router(gate: Gate, channels: Channels) -> Routes:
         responses=refusals(BadRequest, NotFound, TooManyTests),
     )
     async def test(door: OpenDoor, channel_id: WebhookId) -> Delivery:
-        """Answers how that went, after five seconds at most; five times a minute. Needs the scope `keys`."""
+        """Answers how that went, after five seconds at most. All webhooks of an org together are tested ten times a
+        minute. Needs the scope `keys`."""
         return Delivery.model_validate(await channels.test(door, channel_id))
 
     return routes

@@ -200,7 +200,8 @@ def _channels(gate: Gate, channels: Channels) -> Routes:
 
     @routes.post("/{channel_id}/test", summary="Send a test over a channel", responses=TESTED)
     async def test(door: Annotated[Door, Depends(gate.open)], channel_id: ChannelId) -> Delivery:
-        """Answers how that went, after five seconds at most; five times a minute. A test of PagerDuty opens nothing."""
+        """Answers how that went, after five seconds at most. All channels together are tested ten times a minute. A
+        test of PagerDuty opens nothing."""
         return Delivery.model_validate(await channels.test(door, channel_id))
 
     return routes
