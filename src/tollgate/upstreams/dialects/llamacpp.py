@@ -17,7 +17,7 @@ _CLIENTS_MISTAKES = re.compile(
     rb"json\.exception\.|\"prompt\\\" |'messages' is required|is too large to process|Invalid base64|param requires"
     rb"|Failed to (?:tokenize|load image|download image)|Unsupported param|Only no echo|Cannot use both|\"Error: "
 )
-"""In its messages of errors with status 500. Media that it cannot read are no mistake: the next server may read them."""
+"""In its messages of errors with status 500. Media that it cannot read are none: the next server may read them."""
 
 
 class LlamaCpp(OpenAI):
