@@ -18,6 +18,8 @@ from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.relay import Relay
 from tollgate.core.sse import Event, Tally
 from tollgate.upstreams.attempts.reply import Reply
+from tollgate.upstreams.dialects.llamacpp import LlamaCpp
+from upstreams.scripted import a_call
 
 COMMENT = b": processing\n\n"
 TEXT = b'data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
@@ -94,6 +96,15 @@ def test_what_is_unfinished_after_done_stays_as_it_is() -> None:
     made = relay(wants_charge=False)
     assert made.take(STOP + DONE + COMMENT[:-1]) + made.rest() == STOP
     assert made.tail(UNKNOWN) == DONE + COMMENT[:-1]
+
+
+def test_what_waits_for_the_next_event_leaves_at_the_end_if_none_comes() -> None:
+    """llama.cpp's chunk that ends an answer, of a server that dies right after it."""
+    end = b'data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}]}\n\n'
+    made = Relay(Tally(), LlamaCpp().shown(a_call(stream=True).ask), wants_charge=False, hides_cost=False)
+    assert made.take(TEXT + end) + made.rest() == TEXT
+    assert [made.tail(UNKNOWN) for _ in range(2)] == [end + DONE] * 2
+    assert made.take(DONE) + made.tail(UNKNOWN) == end + DONE
 
 
 def test_a_usage_that_left_already_gets_no_charge() -> None:

@@ -171,7 +171,7 @@ def test_a_prompt_is_text_or_tokens(prompt: Any) -> None:
     assert refused("completions", prompt=prompt).param == "prompt"
 
 
-@pytest.mark.parametrize("given", [None, [], {}, 7, [None], [1.5]])
+@pytest.mark.parametrize("given", [None, [], 7, [None], [1.5]])
 def test_an_input_is_text_or_tokens_or_content(given: Any) -> None:
     assert refused("embeddings", input=given).param == "input"
     assert ask("embeddings", input=[{"content": [{"type": "text", "text": "x"}]}]).model
@@ -227,8 +227,17 @@ def test_embeddings_may_take_the_place_of_a_completion_s_prompt() -> None:
 def test_a_prompt_of_the_wrong_kind_is_told_what_is_meant(endpoint: Endpoint) -> None:
     name = ENDPOINTS[endpoint].prompt
     assert refused(endpoint, **{name: []}).message == f"{name}: is empty. Send {ENDPOINTS[endpoint].expected}."
-    for wrong in (None, {"role": "user"}, 7, [None], True):
+    objects = [] if endpoint == "embeddings" else [{"role": "user"}]
+    for wrong in (None, 7, [None], True, *objects):
         assert refused(endpoint, **{name: wrong}).message == f"{name}: send {ENDPOINTS[endpoint].expected}."
+
+
+def test_an_object_to_embed_needs_no_list_around_it() -> None:
+    """llama.cpp reads it alone, as it reads a text."""
+    picture = {"content": [image("data:image/png;base64,AAAA")]}
+    alone, listed = ask("embeddings", input=picture), ask("embeddings", input=[picture])
+    assert (alone.choices, alone.prompt.images) == (listed.choices, listed.prompt.images) == (1, 1)
+    assert listed.prompt.tokens - 2 <= alone.prompt.tokens <= listed.prompt.tokens
 
 
 def test_usage_in_every_chunk_needs_usage_at_the_end() -> None:

@@ -178,6 +178,34 @@ async def test_nothing_is_lost_and_the_servers_own_counts_are_charged(
     assert (row["charge_nanos"], row["estimated"]) == (through.cost_nanos, False)
 
 
+async def test_what_is_embedded_comes_through(
+    engine: Engine, stage: Stage, someone: Person, clients: dict[str, Clients]
+) -> None:
+    if engine.dialect == "vllm":
+        pytest.skip("It embeds with other models than those it chats with.")
+    made = []
+    for address, key, model in ((engine.address, KEY, MODEL), (stage.gateway.address, someone.secret, OURS)):
+        with clients["openai"](address, key) as client:
+            made.append(client.embeddings.create(model=model, input=[TEXT, "the land"]))
+    assert [one.embedding for one in made[1].data] == [one.embedding for one in made[0].data]
+    assert made[1].usage == made[0].usage
+    row = await charged(stage, someone)
+    assert row["charge_nanos"] == Said(prompt_tokens=made[1].usage.prompt_tokens).cost_nanos
+
+
+async def test_openrouters_client(stage: Stage, someone: Person) -> None:
+    import openrouter  # noqa: PLC0415
+
+    with openrouter.OpenRouter(api_key=someone.secret, server_url=f"{stage.gateway.address}/api/v1") as client:
+        answer = client.chat.send(model=OURS, messages=SAID)
+        assert answer.choices[0].message.content == SAYS
+        row = await charged(stage, someone)
+        assert answer.usage.completion_tokens == row["completion_tokens"]
+        with client.chat.send(model=OURS, messages=SAID, stream=True) as stream:
+            said = "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
+        assert said == SAYS
+
+
 async def test_tokens_are_counted_as_the_server_counts_them(
     engine: Engine, stage: Stage, someone: Person, clients: dict[str, Clients]
 ) -> None:

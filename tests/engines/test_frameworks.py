@@ -97,19 +97,6 @@ async def test_litellm(stage: Stage, someone: Person, model: str, provider: str)
     assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == SAYS
 
 
-async def test_openrouters_client(stage: Stage, someone: Person) -> None:
-    import openrouter  # noqa: PLC0415
-
-    with openrouter.OpenRouter(api_key=someone.secret, server_url=f"{stage.gateway.address}/api/v1") as client:
-        answer = client.chat.send(model=OURS, messages=SAID)
-        assert answer.choices[0].message.content == SAYS
-        row = await charged(stage, someone)
-        assert answer.usage.completion_tokens == row["completion_tokens"]
-        with client.chat.send(model=OURS, messages=SAID, stream=True) as stream:
-            said = "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices)
-        assert said == SAYS
-
-
 @EVERY_MODEL
 async def test_vercels_sdk(stage: Stage, someone: Person, model: str) -> None:
     """By each provider, as text, as a stream and with a tool."""

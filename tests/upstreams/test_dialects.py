@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tollgate.core import models, request_body
 from tollgate.core.sse import Event, Events
 from tollgate.upstreams.dialects import DIALECTS
+from tollgate.upstreams.dialects.openai import AT_THE_END
 from upstreams.scripted import a_call, a_route
 
 SELF_HOSTED: list[models.Dialect] = ["vllm", "sglang", "llamacpp", "tgi", "openai"]
@@ -25,7 +26,7 @@ def shown(dialect: models.Dialect, stream: bytes, **call: Any) -> bytes:
     made = a_call(stream=True, **call)
     show = DIALECTS[dialect].shown(made.ask)
     events = Events()
-    return b"".join(show(event) or b"" for event in [*events.feed(stream), *events.finish()])
+    return b"".join(show(event) or b"" for event in [*events.feed(stream), *events.finish(), AT_THE_END])
 
 
 @pytest.mark.parametrize("dialect", ALL)
@@ -179,6 +180,27 @@ def test_a_usage_that_nobody_asked_for_is_taken_out(dialect: models.Dialect) -> 
     assert shown(dialect, chunk() + chunk(usage=None) + LAST + DONE) == chunk() + chunk() + DONE
 
 
+def test_llama_servers_timings_stay_in_the_chunk_that_ends_the_answer() -> None:
+    """It sends them there to clients that do not ask for the usage, and beside the usage to us."""
+    end = b'data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"id":"c"}\n\n'
+    last = b'data: {"choices":[],"id":"c","usage":{"prompt_tokens":1},"timings":{"predicted_ms":2.50}}\n\n'
+    left = end.replace(b'"id":"c"', b'"id":"c","timings":{"predicted_ms":2.50}')
+    assert shown("llamacpp", chunk() + end + last + end + last + DONE) == chunk() + left + left + DONE
+    assert shown("llamacpp", end + last, stream_options={"include_usage": True}) == end + last
+
+
+@pytest.mark.parametrize("after", [chunk() + DONE, LAST + DONE, ERROR, DONE, b""])
+def test_the_end_of_an_answer_is_not_lost_if_llama_server_states_no_timings_after_it(after: bytes) -> None:
+    end = b'data: {"choices":[{"finish_reason":"stop","index":0,"delta":{}}],"id":"c"}\n\n'
+    assert shown("llamacpp", end + after) == end + shown("openai", after)
+
+
+def test_llama_servers_usage_of_a_text_completion_stays() -> None:
+    """Its last chunk states it, asked for or not."""
+    last = b'data: {"choices":[{"text":"","index":0,"finish_reason":"length"}],"usage":{"prompt_tokens":1}}\n\n'
+    assert shown("llamacpp", last + DONE) == last + DONE
+
+
 @pytest.mark.parametrize("dialect", ALL)
 def test_what_was_asked_for_is_there(dialect: models.Dialect) -> None:
     stream = chunk() + LAST + DONE
@@ -302,7 +324,14 @@ def test_a_message_has_an_end_and_no_control_characters() -> None:
 
 
 def test_llama_servers_500_for_what_the_client_sent_is_the_clients() -> None:
-    body = b'{"error":{"code":500,"message":"[json.exception.parse_error.101] parse error","type":"server_error"}}'
-    assert refusal("llamacpp", 500, body) == (400, body, True)
-    assert refusal("vllm", 500, body)[0] == 500
-    assert refusal("llamacpp", 500, SHAPED)[0] == 500
+    for said in (
+        "[json.exception.parse_error.101] parse error",
+        '"prompt" must not be empty',
+        "input (2050 tokens) is too large to process. increase the physical batch size (current batch size: 128)",
+    ):
+        body = json.dumps({"error": {"code": 500, "message": said, "type": "server_error"}}).encode()
+        assert refusal("llamacpp", 500, body) == (400, body, True)
+        assert refusal("vllm", 500, body)[0] == 500
+        assert refusal("llamacpp", 503, body)[0] == 503
+    for said in ("Context size has been exceeded.", "image input is not supported"):
+        assert refusal("llamacpp", 500, json.dumps({"error": {"message": said}}).encode())[0] == 500

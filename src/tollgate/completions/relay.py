@@ -8,7 +8,7 @@ from tollgate.completions.answer_forms import CHAT, AnswerForm
 from tollgate.completions.charge_shown import UNKNOWN, Amounts
 from tollgate.core import sse
 from tollgate.core.sse import Event, Events, Tally
-from tollgate.upstreams.dialects.openai import as_it_came
+from tollgate.upstreams.dialects.openai import AT_THE_END, as_it_came
 
 BLANK_LINES = (b"\n\n", b"\r\r", b"\r\n\r\n")
 
@@ -71,7 +71,7 @@ class Relay:
             priced = charge_shown.in_event(event, amounts, self._form.usage_in) if self._hides_cost else event
             held[index] = charge_shown.with_charge(priced, charge, self._form.usage_in) if charge else priced
         lacks_end = self.tally.ending == "complete" and not self.tally.done
-        return b"".join(held) + (self._form.end if lacks_end else b"")
+        return (self._shown(AT_THE_END) or b"") + b"".join(held) + (self._form.end if lacks_end else b"")
 
     def _pass(self, event: Event) -> bytes:
         before = self.tally.usage
@@ -90,8 +90,6 @@ class Relay:
 
     def _see(self, event: Event) -> bytes:
         self.tally.see(event.data)
-        if sse.is_done(event.data):
-            return event.raw
         shown = self._shown(event) or b""
         if shown and self._error_as and self.tally.failure and b'"error"' in shown:
             return self._error_as(shown)

@@ -97,8 +97,8 @@ class CompletionRequest(Generating, total=False):
 class EmbeddingsRequest(Models, total=False):
     input: Required[
         Annotated[
-            str | list[str] | list[int] | list[list[int]] | list[dict[str, Any]],
-            Field(description="A text, several, or their tokens."),
+            str | dict[str, Any] | list[str] | list[int] | list[list[int]] | list[dict[str, Any]],
+            Field(description="A text, several, or their tokens. An object as the upstream reads it."),
         ]
     ]
     dimensions: int

@@ -51,11 +51,13 @@ class Form(NamedTuple):
     prompt: str
     """The field with the messages, prompts or inputs."""
     kinds: tuple[type, ...]
-    """What each of them may be. A single text counts as a list of one."""
+    """What each of them may be."""
     expected: str
     """The same in words, for refusals."""
     dialects: frozenset[Dialect] = EVERY_DIALECT
     """The kinds of server that have the endpoint."""
+    alone: tuple[type, ...] = (str,)
+    """What counts as a list of one."""
     bounds: tuple[str, ...] = ()
     """The names of the output bound. The first is the one that all servers know. None: the answer has no output."""
     bound_aliases: tuple[str, ...] = ()
@@ -150,8 +152,9 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "embeddings",
         "input",
         (str, int, list, dict),
-        "a text, or a list of texts, tokens or objects",
+        "a text, an object, or a list of texts, tokens or objects",
         WITH_EMBEDDINGS,
+        alone=(str, dict),
         one_prompt=False,
         outputs=frozenset(("embeddings",)),
     ),

@@ -281,13 +281,13 @@ def _model(name: object, param: str) -> str:
 
 
 def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]:
-    """The messages, prompts or inputs. A single text becomes a list."""
+    """The messages, prompts or inputs. What may stand alone becomes a list."""
     value = given.get(form.prompt)
     if value is None and optional:
         return []
     if value == []:
         raise BadRequest(f"{form.prompt}: is empty. Send {form.expected}.", param=form.prompt)
-    asked = [value] if isinstance(value, str) else value
+    asked = [value] if isinstance(value, form.alone) else value
     if not isinstance(asked, list) or not all(isinstance(one, form.kinds) for one in asked):
         raise BadRequest(f"{form.prompt}: send {form.expected}.", param=form.prompt)
     return asked

@@ -15,7 +15,9 @@ from tollgate.upstreams.dialects import refusals
 from tollgate.upstreams.rules import Body, Refusal, UpstreamCall
 
 Shown = Callable[[Event], bytes | None]
-"""What the client gets of an event: its bytes, fewer of them, or None for nothing."""
+"""What the client gets of an event: its bytes, fewer of them, or None for nothing. `AT_THE_END` asks for what waits for
+the next event."""
+AT_THE_END: Final = Event(b"", b"")
 
 _WITHOUT_USAGE: Final[Edits] = {"usage": None}
 
