@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from completions.asks import CHAT, MESSAGES, RENAMED, RESPONSES, SPEECH, SPOKEN, asking
+from completions.asks import (
+    CHAT,
+    IMAGES,
+    MESSAGES,
+    RENAMED,
+    RESPONSES,
+    SPEECH,
+    SPOKEN,
+    STREAMED,
+    TRANSCRIPTIONS,
+    asking,
+)
 from completions.paid import Auditor, Client, Line, Turnstile, Watched, app, cancelled_at, database, eventually, rooms
 from gateway import BOTH_DOORS, Gateway, Upstream, running
 from people import Person
@@ -210,8 +221,10 @@ async def test_who_leaves_with_an_idempotency_key_finds_the_whole_answer_later(
         (RESPONSES, asking(RESPONSES, "hello", stream=True), {}),
         (MESSAGES, asking(MESSAGES, "hello", stream=True), {"idempotency-key": "step-{}"}),
         (SPEECH, SPOKEN, {}),
+        (IMAGES, STREAMED["images"], {}),
+        (TRANSCRIPTIONS, STREAMED["transcriptions"], {}),
     ],
-    ids=["plain", "stream", "kept", "response", "message, kept", "speech"],
+    ids=["plain", "stream", "kept", "response", "message, kept", "speech", "images", "transcript"],
 )
 async def test_a_call_that_is_stopped_at_any_of_its_awaits_leaves_no_hold_and_is_paid_once(
     door: Door, customer: Customer, sandbox: Upstream, turnstile: Turnstile, auditor: Auditor,
