@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from sandbox.serving import a_chat
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 
 TRANSCRIPTIONS, TRANSLATIONS = "/audio/transcriptions", "/audio/translations"
 CHAT, TEXT, EMBED = "/chat/completions", "/completions", "/embeddings"
@@ -164,6 +165,40 @@ MADE: dict[str, tuple[str, dict[str, Any]]] = {
 """Priced by units, and answered with their cost."""
 SPOKEN: dict[str, Any] = {"model": "sandbox/voice", "input": WORDS, "voice": "x", "speed": 1.25}
 """Answered with bytes, which state no cost."""
+HEARD: dict[str, Any] = {
+    "model": "sandbox/ear",
+    "input_audio": {"data": "UklGRiQAAABXQVZFZm10", "format": "wav"},
+}
+
+CALLS: dict[Endpoint, dict[str, Any]] = {
+    "chat": asking(CHAT),
+    "completions": {"model": "sandbox/echo", "prompt": WORDS},
+    "embeddings": {"model": "sandbox/embed", "input": WORDS},
+    "responses": asking(RESPONSES),
+    "messages": asking(MESSAGES),
+    "count_tokens": asking(COUNT),
+    "generate": asking(GENERATE),
+    "images": MADE["an image"][1],
+    "speech": SPOKEN,
+    "rerank": MADE["documents"][1],
+    "moderations": {"model": "sandbox/guard", "input": WORDS},
+    "transcriptions": HEARD,
+    "translations": HEARD,
+}
+"""A call of each endpoint, with the sandbox's model for it. The suites of the paid path make these calls."""
+STREAMED: dict[Endpoint, dict[str, Any]] = {
+    name: body | {"stream": True}
+    for name, body in CALLS.items()
+    if ENDPOINTS[name].generates or ENDPOINTS[name].streams
+}
+"""The same, answered in events."""
+AT_OPENROUTER = [name for name, form in ENDPOINTS.items() if "openrouter" in form.dialects or form.is_translated]
+"""The endpoints that OpenRouter answers, some of them by a chat completion."""
+
+
+def path_of(endpoint: Endpoint) -> str:
+    return f"/v1{ENDPOINTS[endpoint].path}"
+
 
 FLAT_TOOL = {"type": "function", "name": "look", "parameters": SCHEMA}
 CUSTOM_TOOL = {"name": "look", "input_schema": SCHEMA}

@@ -250,7 +250,7 @@ class Line:
         return cls(*await asyncio.open_connection(sock=made, limit=1024))
 
     async def ask(self, someone: Person, body: Any, path: str = CHAT, **headers: str) -> None:
-        content = json.dumps(body, separators=(",", ":")).encode()  # as httpx writes it
+        content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()  # as httpx writes it
         given = {"authorization": f"Bearer {someone.secret}", "content-length": str(len(content)), **headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
         self._writer.write(f"POST {path} HTTP/1.1\r\nhost: tollgate.test\r\n{head}\r\n".encode() + content)

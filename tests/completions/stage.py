@@ -10,9 +10,12 @@ from typing import Any
 import asyncpg
 import httpx
 
+from completions.asks import AT_OPENROUTER, CALLS
 from gateway import CHAT, Gateway, Upstream, running
 from people import PEPPER, Person
 from sandbox.serving import PATIENCE_SECONDS, serving
+from tollgate.catalog import store as catalog
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.credits import store as credits
 from tollgate.database import Door
@@ -23,6 +26,7 @@ from tollgate.sandbox.app import Sandbox
 from tollgate.sandbox.catalog import Catalog
 from tollgate.sandbox.models import MODELS
 from tollgate.sandbox.state import Habits, State
+from tollgate.upstreams import store as upstreams
 
 CRON_SECRET = "a-cron-secret-of-the-tests"
 
@@ -42,6 +46,27 @@ def erring(faults: Iterable[str], clock: Callable[[], float] = time.time) -> Ite
 def before(upstream: Upstream, database: str, **more: str) -> Iterator[Gateway]:
     with running({"DATABASE_URL": database, "CRON_SECRET": CRON_SECRET, **more}, upstream) as made:
         yield made
+
+
+OWN_SERVER = {"PRIVATE_UPSTREAMS": "true", "UPSTREAM_OWN_KEY": "sk-of-the-tests"}
+"""Settings of a gateway that is to reach the models of `served`."""
+
+
+async def served(door: Door, upstream: Upstream) -> dict[Endpoint, dict[str, Any]]:
+    """The calls of all endpoints. What OpenRouter lacks, a server of our own has: the sandbox by another name, at the
+    sandbox's prices."""
+    operator, token = console(door, "tests"), secrets.token_hex(4)
+    named = {"name": f"own-{token}", "base_url": upstream.url, "dialect": "openai", "secret_name": "UPSTREAM_OWN_KEY"}
+    server = (await upstreams.make(operator, named))["id"]
+    made = dict(CALLS)
+    for name, form in ENDPOINTS.items():
+        if name not in AT_OPENROUTER and not form.is_free:
+            model = f"ours/{token}-{name}"
+            pricing = {"prompt": "0", "completion": "0", **dict.fromkeys(form.meters or ("request",), "0.0001")}
+            route = {"model": model, "upstream_id": server, "upstream_model": made[name]["model"], "pricing": pricing}
+            await catalog.put_route(operator, route)
+            made[name] = made[name] | {"model": model}
+    return made
 
 
 class Stage:

@@ -12,13 +12,14 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from completions.asks import COUNT, SAYING, asking
+from completions.asks import AT_OPENROUTER, CALLS, COUNT, STREAMED, asking, path_of
 from completions.paid import Line, admit, an_item, eventually, released, settle
 from completions.stage import Row, Stage, before, erring, staged
 from gateway import CHAT, Upstream
 from people import Person
 from sandbox.serving import a_chat, serving
 from tollgate.catalog import store as catalog
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.keys.authentication import console
 from tollgate.upstreams import store as upstreams
 from upstreams.scripted import Play, Scripted, answer
@@ -113,16 +114,14 @@ async def paid_the_fee(place: Place, someone: Person, fee: int = FEE) -> Row:
     return row
 
 
-@pytest.mark.parametrize("path", SAYING)
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_goes_up_with_the_orgs_own_key_and_costs_the_fee(place: Place, path: str, stream: bool) -> None:
-    someone = await place.customer(markup_ppm=50_000)
-    body = asking(path, stream=stream, max_tokens=50)
-    assert await place.keys_of(place.stage.post(someone, body, f"/v1{path}")) == [OWN]
-    row = await paid_the_fee(place, someone)
-    assert (row["hold_nanos"], row["markup_ppm"], row["upstream"]) == (FEE, 0, "openrouter")
-    assert row["prompt_tokens"] > 0
-    assert row["completion_tokens"] > 0
+@pytest.mark.parametrize("endpoint", AT_OPENROUTER)
+async def test_a_call_goes_up_with_the_orgs_own_key_and_costs_the_fee(place: Place, endpoint: Endpoint) -> None:
+    for body in (calls[endpoint] for calls in (CALLS, STREAMED) if endpoint in calls):
+        someone = await place.customer(markup_ppm=50_000)
+        assert await place.keys_of(place.stage.post(someone, body, path_of(endpoint))) == [OWN]
+        row = await paid_the_fee(place, someone)
+        assert (row["hold_nanos"], row["markup_ppm"], row["upstream"]) == (FEE, 0, "openrouter")
+        assert row["completion_tokens"] > 0 or not ENDPOINTS[endpoint].generates
 
 
 async def test_the_answer_states_the_fee_and_what_the_orgs_account_was_billed(place: Place) -> None:

@@ -11,13 +11,14 @@ import pytest
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
-from completions.asks import CHAT, COUNT, MADE, SAYING, SPEECH, SPOKEN, asking
+from completions.asks import AT_OPENROUTER, CALLS, CHAT, STREAMED
 from completions.paid import Auditor, Client, Watched, app, eventually
 from gateway import Upstream
 from people import Person
 from sandbox.serving import Clock, a_chat
 from tollgate.completions.paid_call import PaidCall
 from tollgate.completions.settlements import LANES, MOST_TOGETHER
+from tollgate.core.endpoints import ENDPOINTS, Endpoint
 from tollgate.database import Door
 from tollgate.keys.authentication import MOST_UNKNOWN_BYTES
 from tollgate.vault.rules import Vault
@@ -48,10 +49,16 @@ async def status(app: ASGIApp, someone: Person, body: Any, path: str = CHAT, **h
     return int(client.messages[0]["status"])
 
 
-@pytest.mark.parametrize("path", [*SAYING, COUNT])
-async def test_a_plain_completion_takes_two(warm: ASGIApp, watched: Watched, customer: Customer, path: str) -> None:
-    assert await status(warm, await customer(), asking(path), path) == 200
-    assert watched.calls == ["admit", "settle"]
+@pytest.mark.parametrize("endpoint", [*AT_OPENROUTER, "count_tokens"])
+async def test_a_plain_call_takes_two_and_a_stream_three(
+    warm: ASGIApp, watched: Watched, customer: Customer, endpoint: Endpoint
+) -> None:
+    someone, form = await customer(), ENDPOINTS[endpoint]
+    for body in (calls[endpoint] for calls in (CALLS, STREAMED) if endpoint in calls):
+        watched.calls.clear()
+        assert await status(warm, someone, body, form.path) == 200
+        notes = ["note_generations"] if "stream" in body or form.answers_bytes else []
+        assert watched.calls == ["admit", *notes, "settle"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -89,23 +96,6 @@ async def test_a_miss_takes_as_many_as_without_the_cache_and_a_hit_takes_one(
     for _ in range(2):
         assert await status(warm, someone, a_chat(cache=True)) == 200
     assert watched.calls == ["admit", "settle", "admit"]
-
-
-@pytest.mark.parametrize("path", SAYING)
-async def test_a_stream_takes_three(warm: ASGIApp, watched: Watched, customer: Customer, path: str) -> None:
-    assert await status(warm, await customer(), asking(path, stream=True), path) == 200
-    assert watched.calls == ["admit", "note_generations", "settle"]
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "taken"),
-    [(*MADE["an image"], 2), (*MADE["documents"], 2), (*MADE["a streamed image"], 3), (SPEECH, SPOKEN, 3)],
-)
-async def test_what_is_made_takes_as_many_as_what_is_said(
-    warm: ASGIApp, watched: Watched, customer: Customer, path: str, body: dict[str, Any], taken: int
-) -> None:
-    assert await status(warm, await customer(), body, path) == 200
-    assert watched.calls == ["admit", *(["note_generations"] * (taken - 2)), "settle"]
 
 
 async def test_an_own_key_of_the_org_takes_no_more(door: Door, sandbox: Upstream, customer: Customer) -> None:

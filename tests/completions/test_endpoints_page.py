@@ -9,22 +9,7 @@ import pytest
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from completions.asks import (
-    CHAT,
-    COUNT,
-    EMBED,
-    GENERATE,
-    IMAGES,
-    MESSAGES,
-    MODERATIONS,
-    RERANK,
-    RESPONSES,
-    SPEECH,
-    TEXT,
-    TRANSCRIPTIONS,
-    TRANSLATIONS,
-    asking,
-)
+from completions.asks import CALLS, CHAT
 from completions.stage import before, staged
 from gateway import Upstream
 from sandbox.serving import serving
@@ -39,22 +24,7 @@ from tollgate.sandbox.app import create_sandbox
 from tollgate.upstreams import store as upstreams
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "endpoints.md"
-HEARD = {"input_audio": {"data": "UklGRiQAAABXQVZFZm10", "format": "wav"}}
-BODIES: dict[str, dict[str, Any]] = {
-    CHAT: asking(CHAT),
-    TEXT: {"prompt": "x"},
-    EMBED: {"input": "x"},
-    RESPONSES: asking(RESPONSES),
-    MESSAGES: asking(MESSAGES, max_tokens=9),
-    COUNT: asking(COUNT),
-    GENERATE: asking(GENERATE),
-    IMAGES: {"prompt": "x"},
-    SPEECH: {"input": "x", "voice": "x"},
-    RERANK: {"query": "x", "documents": ["x"]},
-    MODERATIONS: {"input": "x"},
-    TRANSCRIPTIONS: HEARD,
-    TRANSLATIONS: HEARD,
-}
+BODIES = {form.path: CALLS[name] for name, form in ENDPOINTS.items()}
 PRICING = {"prompt": "0.000001", "completion": "0"}
 
 
@@ -124,4 +94,4 @@ def way(path: str, dialect: str, answer: Any, asked: list[str]) -> str:
 @pytest.mark.parametrize("table", [ANSWER_FORMS, SUMMARIES, SHAPES], ids=["forms", "summaries", "shapes"])
 def test_an_endpoint_is_an_entry_in_each_table(table: dict[str, Any]) -> None:
     assert table.keys() == ENDPOINTS.keys()
-    assert BODIES.keys() == {path for path, _, _ in cells()} == {form.path for form in ENDPOINTS.values()}
+    assert BODIES.keys() == {path for path, _, _ in cells()}

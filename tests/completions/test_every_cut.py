@@ -9,10 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from completions.asks import CHAT, MESSAGES, RESPONSES, SPEECH, SPOKEN, asking
+from completions.asks import CALLS, STREAMED, path_of
 from completions.twins import somebody_rich
 from gateway import Upstream, running
 from sandbox.serving import PATIENCE_SECONDS, a_chat, get
+from tollgate.core.endpoints import Endpoint
 from tollgate.sandbox.app import create_sandbox
 from upstreams.scripted import Line, Play, Scripted, answer
 
@@ -37,9 +38,26 @@ MESSAGE = (
     '"usage":{"output_tokens":2,"cost":0.000001}}',
     'event: message_stop\ndata: {"type":"message_stop"}',
 )
-TYPED = {
-    path: {end: "".join(event.replace("\n", end) + end + end for event in events).encode() for end in ("\n", "\r\n")}
-    for path, events in ((RESPONSES, RESPONSE), (MESSAGES, MESSAGE))
+IMAGE = (
+    'data: {"type":"image_generation.partial_image","b64_json":"aGk=","partial_image_index":0}',
+    'data: {"type":"image_generation.completed","b64_json":"aGk=","usage":{"prompt_tokens":3,"cost":0.000001}}',
+    "data: [DONE]",
+)
+TRANSCRIPT = (
+    'data: {"type":"transcript.text.delta","delta":"é小🐦"}',
+    'data: {"type":"transcript.text.done","text":"é小🐦","usage":{"seconds":1,"cost":0.000001}}',
+)
+WRITTEN: dict[Endpoint, tuple[str, ...]] = {
+    "responses": RESPONSE,
+    "messages": MESSAGE,
+    "images": IMAGE,
+    "transcriptions": TRANSCRIPT,
+}
+TYPED: dict[Endpoint, dict[str, bytes]] = {
+    endpoint: {
+        end: "".join(event.replace("\n", end) + end + end for event in events).encode() for end in ("\n", "\r\n")
+    }
+    for endpoint, events in WRITTEN.items()
 }
 line_ends = st.sampled_from(["\n", "\r\n", "\r"])
 blocks = st.sampled_from(
@@ -63,10 +81,9 @@ class Stage:
     async def upstream(self, line: Line) -> None:
         await self.play(line)
 
-    async def streamed(self, play: Play, path: str = CHAT) -> bytes:
+    async def streamed(self, play: Play, endpoint: Endpoint = "chat") -> bytes:
         self.play = play
-        body = SPOKEN if path == SPEECH else asking(path, stream=True)
-        reply = await self.http.post(f"/v1{path}", json=body)
+        reply = await self.http.post(path_of(endpoint), json=STREAMED.get(endpoint) or CALLS[endpoint])
         assert reply.status_code == 200
         return reply.content
 
@@ -126,14 +143,14 @@ async def test_every_byte_arrives_at_every_cut(
 @given(chunks=places, writes=places, end=st.sampled_from(["\n", "\r\n"]))
 @example(chunks=list(range(1001)), writes=[], end="\n")
 @example(chunks=[], writes=list(range(1001)), end="\r\n")
-@pytest.mark.parametrize("path", TYPED)
+@pytest.mark.parametrize("endpoint", TYPED)
 @settings(max_examples=20)
 async def test_every_byte_of_typed_events_arrives_at_every_cut(
-    stage: Stage, path: str, chunks: list[int], writes: list[int], end: str
+    stage: Stage, endpoint: Endpoint, chunks: list[int], writes: list[int], end: str
 ) -> None:
-    stream = b": PROCESSING\n\n" + TYPED[path][end]
+    stream = b": PROCESSING\n\n" + TYPED[endpoint][end]
     wire = HEAD + chunked(cut(stream, chunks))
-    assert await stage.streamed(in_writes(cut(wire, writes)), path) == stream
+    assert await stage.streamed(in_writes(cut(wire, writes)), endpoint) == stream
 
 
 @given(sound=st.binary(min_size=1, max_size=300), chunks=places, writes=places)
@@ -144,7 +161,7 @@ async def test_every_byte_of_sound_arrives_at_every_cut(
     stage: Stage, sound: bytes, chunks: list[int], writes: list[int]
 ) -> None:
     wire = HEAD.replace(b"text/event-stream", b"audio/mpeg") + chunked(cut(sound, chunks))
-    assert await stage.streamed(in_writes(cut(wire, writes)), SPEECH) == sound
+    assert await stage.streamed(in_writes(cut(wire, writes)), "speech") == sound
 
 
 async def test_an_event_leaves_as_soon_as_it_is_whole(stage: Stage) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from completions.asks import MADE, SPEECH, SPOKEN, asking
+from completions.asks import CALLS, MADE, asking, path_of
 from completions.stage import Stage, before, erring, staged
 from gateway import CHAT
 from people import Person
 from sandbox.serving import PATIENCE_SECONDS, a_chat
+from tollgate.core.endpoints import BATCH_PATH, ENDPOINTS
 from tollgate.core.errors import anthropic_type
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.core.request_body import FORBIDDEN
@@ -202,9 +203,8 @@ MADE_FIELDS: dict[str, dict[str, list[Any]]] = {
     "/v1/moderations": {"input": [None, [], [7], {}]},
 }
 MADE_BODIES: dict[str, dict[str, Any]] = {
-    **{f"/v1{path}": body for path, body in (MADE["an image"], MADE["documents"], (SPEECH, SPOKEN))},
+    **{path_of(name): CALLS[name] for name in ("images", "speech", "rerank", "moderations")},
     "/api/v1/images": MADE["images"][1],
-    "/v1/moderations": {"model": "sandbox/guard", "input": "x"},
 }
 TYPED_CASES = [
     pytest.param(path, name, value, id=f"{path[4:]} {name}={value!r:.24}")
@@ -254,20 +254,9 @@ async def test_what_an_upstream_keeps_is_not_asked_for(stage: Stage, someone: Pe
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/v1/completions",
-        "/v1/embeddings",
-        "/api/v1/chat/completions",
-        "/v1/responses",
-        "/api/v1/responses",
-        "/v1/messages",
-        "/api/v1/messages",
-        "/v1/messages/count_tokens",
-        "/v1/generate",
-        "/api/v1/generate/batch",
-        *MADE_BODIES,
-    ],
-)
+    [*map(path_of, ENDPOINTS), *(f"/api{path_of(name)}" for name in ("chat", "responses", "messages", "images")),
+     f"/api/v1{BATCH_PATH}"],
+)  # fmt: skip
 async def test_every_paid_path_refuses_alike(stage: Stage, someone: Person, path: str) -> None:
     for body in (b"", b"[" * DEEP, b'{"model":NaN}', b'{"model":"sandbox/echo"}', b'{"model":"a","model":"b"}'):
         await refused(await stage.post(someone, body, path), stage, someone, 400, "invalid_request")

@@ -12,11 +12,12 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from completions.asks import COUNT, MADE, MESSAGES, SAYING, SPEECH, SPOKEN, asking
+from completions.asks import AT_OPENROUTER, CALLS, MESSAGES, SAYING, STREAMED, asking, path_of
 from completions.stage import CRON_SECRET, Stage, before, erring, staged
 from gateway import Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat, serving
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.process import logs
 
 CLIENTS = "chosen-canary-of-the-client-0a1b2c3d4e"
@@ -40,6 +41,8 @@ FAULTS = (
     ),
     *("redirect", "mid-stream-error", "no-usage", "negative-cost", "gzip-bomb=1", "set-cookie"),
 )
+BY_HEADER = [name for name in AT_OPENROUTER if ENDPOINTS[name].path not in SAYING]
+"""The endpoints that do not meet each of the faults."""
 
 
 class Wiretap:
@@ -115,20 +118,21 @@ async def everything(traces: Traces) -> None:
                 body = asking(path, model=f"sandbox/fault-{fault}", stream=stream, max_tokens=20)
                 await traces.call(someone, body, f"/v1{path}")
     for fault in ("", "status=401", "status=500", "moderation", "cut", "garbage", "set-cookie"):
-        for path, body in (*MADE.values(), (SPEECH, SPOKEN)):
-            await traces.call(someone, body, f"/v1{path}", **{"x-sandbox-fault": fault})
+        for name in BY_HEADER:
+            for calls in (CALLS, STREAMED):
+                if name in calls:
+                    await traces.call(someone, calls[name], path_of(name), **{"x-sandbox-fault": fault})
     await traces.stage.sweep(someone)
     await traces.stage.sql("update tollgate.api_keys set revoked_at = now() where id = $1", someone.key_id)
     await traces.call(someone, a_chat())
 
 
 async def good(traces: Traces, someone: Person) -> None:
+    for name, body in CALLS.items():
+        await traces.call(someone, body, path_of(name))
     for stream in (False, True):
         await traces.call(someone, a_chat(stream=stream), **{"x-tollgate-usage": "true"})
-        await traces.call(someone, {"model": "sandbox/echo", "prompt": "hello", "stream": stream}, "/v1/completions")
-    await traces.call(someone, {"model": "sandbox/embed", "input": "hello"}, "/v1/embeddings")
     await traces.call(someone, asking(MESSAGES), "/v1/messages", **{"authorization": "", "x-api-key": CLIENTS})
-    await traces.call(someone, asking(COUNT), "/v1/messages/count_tokens")
     await traces.call(someone, a_chat(), **{"authorization": "", "x-api-key": CLIENTS})
     await traces.call(someone, a_chat(), **{"authorization": f"bearer {CLIENTS}", "idempotency-key": "once"})
     await traces.call(someone, a_chat(), **{"authorization": f"bearer {CLIENTS}", "idempotency-key": "once"})

@@ -1,6 +1,5 @@
 """Every paid route goes through admission: whoever adds one without it is told here."""
 
-import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -9,18 +8,15 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from completions.stage import Stage, erring, staged
+from completions.stage import OWN_SERVER, Stage, erring, served, staged
 from gateway import Gateway
 from people import PEPPER, Person
 from tollgate import settings
 from tollgate.app import create_app
-from tollgate.catalog import store as catalog
-from tollgate.core.endpoints import BATCH_PATH, ENDPOINTS, MOUNTS
+from tollgate.core.endpoints import BATCH_PATH, ENDPOINTS, MOUNTS, Endpoint
 from tollgate.core.money import NANOS_PER_CREDIT
 from tollgate.database import Door, Json
 from tollgate.database.postgres import PostgresDoor
-from tollgate.keys.authentication import console
-from tollgate.upstreams import store as upstreams
 
 PAID = {
     mount + path
@@ -51,19 +47,6 @@ OTHER_NAMES = {
 }
 """Where a route gives one of these names another meaning."""
 MODELS = ("sandbox/echo", "sandbox/embed", "sandbox/free:free")
-GUARD = f"ours/guard-{secrets.token_hex(4)}"
-EAR = f"{GUARD}-ear"
-"""OpenRouter moderates and translates nothing: models of a server of our own."""
-MADE = {
-    "images": "sandbox/painter",
-    "speech": "sandbox/voice",
-    "rerank": "sandbox/rank",
-    "moderations": GUARD,
-    "transcriptions": "sandbox/ear",
-    "translations": EAR,
-}
-MADE_AT = {mount + path: MADE[name] for mount in MOUNTS for name, form in ENDPOINTS.items() if name in MADE
-           for path in form.paths}  # fmt: skip
 
 
 class Noting:
@@ -84,10 +67,20 @@ class Noting:
 class House:
     """The app in this process, so that its routes and its door can be looked at."""
 
-    def __init__(self, stage: Stage, app: FastAPI, door: Noting) -> None:
+    def __init__(self, stage: Stage, app: FastAPI, door: Noting, calls: dict[Endpoint, dict[str, Any]]) -> None:
         self.stage = stage
         self.app = app
         self.door = door
+        self._models = {
+            mount + path: [str(calls[name]["model"])]
+            for name, form in ENDPOINTS.items()
+            for path in (form.paths if form.units else ())
+            for mount in MOUNTS
+        }
+
+    def asked(self, path: str) -> Iterable[dict[str, Any]]:
+        models = self._models.get(path, MODELS)
+        return [{"model": model, "stream": stream} for model in models for stream in (False, True)]
 
     async def post(self, path: str, someone: Person | None, **body: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {someone.secret}"} if someone else {}
@@ -104,27 +97,16 @@ async def house(shared_database: str) -> AsyncIterator[House]:
             "KEY_PEPPER": PEPPER,
             "OPENROUTER_BASE_URL": sandbox.url,
             "OPENROUTER_API_KEY": "sk-or-v1-of-the-tests",
-            "PRIVATE_UPSTREAMS": "true",
-            "UPSTREAM_GUARD_KEY": "sk-of-the-tests",
+            **OWN_SERVER,
         }
         door = Noting(PostgresDoor(shared_database, pool_size=2, deadline_seconds=30))
-        await add_guard(door, sandbox.url)
+        calls = await served(door, sandbox)
         app = create_app(settings.read(given), door=door, environ=given)
         async with (
             app.router.lifespan_context(app),
             staged(Gateway("http://tollgate.test", sandbox), shared_database) as stage,
         ):
-            yield House(stage, app, door)
-
-
-async def add_guard(door: Door, url: str) -> None:
-    operator = console(door, "tests")
-    named = {"name": GUARD, "dialect": "openai", "secret_name": "UPSTREAM_GUARD_KEY"}
-    server = await upstreams.make(operator, {**named, "base_url": url})
-    pricing = {"prompt": "0", "completion": "0", "request": "0.0001"}
-    for name, theirs in ((GUARD, "sandbox/guard"), (EAR, "sandbox/ear")):
-        route = {"model": name, "upstream_id": server["id"], "upstream_model": theirs, "pricing": pricing}
-        await catalog.put_route(operator, route)
+            yield House(stage, app, door, calls)
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, set[str]]]:
@@ -141,16 +123,11 @@ def posts(app: FastAPI) -> list[str]:
     return [path.replace("{", "").replace("}", "") for path in found]
 
 
-def asked(path: str) -> Iterable[dict[str, Any]]:
-    models = [MADE_AT[path]] if path in MADE_AT else MODELS
-    return [{"model": model, "stream": stream} for model in models for stream in (False, True)]
-
-
 async def test_no_post_is_answered_that_was_not_admitted_and_charged(house: House) -> None:
     assert set(posts(house.app)) >= PAID
     answered = set()
     for path in posts(house.app):
-        for body in asked(path):
+        for body in house.asked(path):
             someone = await house.stage.customer()
             house.door.called.clear()
             answer = await house.post(path, someone, **body)
@@ -168,7 +145,7 @@ async def test_nothing_is_answered_without_a_key_or_without_credits(house: House
     poor = await house.stage.customer(nanos=1)
     owed = house.stage.gateway.upstream.owed_nanos
     for path in posts(house.app):
-        for body in asked(path):
+        for body in house.asked(path):
             assert (await house.post(path, None, **body)).status_code in (401, 404, 405), path
             if "free" not in body["model"] and path not in FREE:
                 assert (await house.post(path, poor, **body)).status_code in (400, 402, 403, 404), path
@@ -179,7 +156,7 @@ async def test_nothing_is_answered_without_a_key_or_without_credits(house: House
 async def test_no_scope_of_another_kind_opens_a_paid_path(house: House) -> None:
     reader = await house.stage.customer(scopes=["usage"])
     for path in posts(house.app):
-        for body in asked(path):
+        for body in house.asked(path):
             assert (await house.post(path, reader, **body)).status_code in (400, 403, 404), path
     assert await house.stage.money(reader) == (NANOS_PER_CREDIT, 0)
     assert await house.stage.rows(reader) == []

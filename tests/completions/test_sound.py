@@ -39,7 +39,7 @@ PATH = "/v1" + TRANSCRIPTIONS
 EAR, BY_TOKENS = "sandbox/ear", "sandbox/ear-tokens"
 SECOND = 100_000
 """Nanos."""
-FAULTS = ("no-usage", "cut", "negative-cost", "nan-cost", "finish-error", "bad-json", "status=500", "stall-after=2")
+FAULTS = ("no-usage", "negative-cost", "nan-cost", "finish-error", "bad-json", "status=500", "stall-after=2")
 
 
 def wav(seconds: float) -> bytes:
@@ -340,7 +340,6 @@ async def test_a_key_that_is_not_known_gets_no_room(stage: Stage) -> None:
     ("fault", "state", "status"),
     [
         ("no-usage", "unsettled", 200),
-        ("cut", "unsettled", 502),
         ("negative-cost", "unsettled", 200),
         ("nan-cost", "unsettled", 502),
         ("finish-error", "settled", 200),

@@ -1,4 +1,4 @@
-"""Frameworks and further clients before real inference servers. What they need is installed for `make test-engines`."""
+"""Frameworks and further clients before real inference servers and the sandbox. `make test-engines` installs them."""
 
 import json
 import os
@@ -20,7 +20,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # they leave connections open
 ]
 
-EVERY_MODEL = pytest.mark.parametrize("model", [OURS, TRANSLATED])
+WEATHER_TOLD = "It rains."
+SANDBOX = "sandbox/tools"
+"""In OpenRouter's place."""
+EVERY_MODEL = pytest.mark.parametrize("model", [OURS, TRANSLATED, SANDBOX])
+
+
+def said_by(model: str) -> tuple[str, dict[str, str], str]:
+    """What it says, how it calls a tool, and what it says of what the tool gave."""
+    return (TEXT, {"city": TEXT}, WEATHER_TOLD) if model == SANDBOX else (SAYS, ARGUMENTS, SAYS)
 
 
 @EVERY_MODEL
@@ -39,16 +47,17 @@ async def test_langchain(stage: Stage, someone: Person, model: str, kind: str, w
             use_responses_api=kind.endswith("responses"),
         )
     )  # fmt: skip
+    says, arguments, _ = said_by(model)
     if way == "tool":
         answer = made.bind_tools([CUSTOM_WEATHER if kind == "anthropic" else WEATHER]).invoke(TEXT)
-        assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("weather", ARGUMENTS)]
+        assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("weather", arguments)]
     elif way == "stream":
         first, *rest = made.stream(TEXT)
         answer = sum(rest, first)
-        assert answer.text == SAYS
+        assert answer.text == says
     else:
         answer = made.invoke(TEXT)
-        assert answer.text == SAYS
+        assert answer.text == says
     row = await charged(stage, someone)
     usage = answer.usage_metadata
     assert usage["output_tokens"] == row["completion_tokens"]
@@ -71,10 +80,11 @@ async def test_pydantic_ai_runs_an_agent_with_a_tool(stage: Stage, someone: Pers
     @agent.tool_plain
     def weather(city: str) -> str:
         asked.append(city)
-        return "It rains."
+        return WEATHER_TOLD
 
+    _, arguments, says = said_by(model)
     result = await agent.run(TEXT)
-    assert (asked, result.output) == ([ARGUMENTS["city"]], SAYS)
+    assert (asked, result.output) == ([arguments["city"]], says)
     rows = await stage.rows(someone)
     assert [row["state"] for row in rows] == ["settled"] * 2
     usage = result.usage() if callable(result.usage) else result.usage
@@ -89,12 +99,13 @@ async def test_litellm(stage: Stage, someone: Person, model: str, provider: str)
     base = stage.gateway.address + {"openai": "/v1", "openrouter": "/api/v1", "anthropic": ""}[provider]
     asked = {"model": f"{provider}/{model}", "api_base": base, "api_key": someone.secret, "max_retries": 0}
     answer = litellm.completion(**asked, messages=SAID, max_tokens=100)
-    assert answer.choices[0].message.content == SAYS
+    says = said_by(model)[0]
+    assert answer.choices[0].message.content == says
     row = await charged(stage, someone)
     counts = (row["prompt_tokens"], row["completion_tokens"])
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == counts
     chunks = list(litellm.completion(**asked, messages=SAID, max_tokens=100, stream=True))
-    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == SAYS
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == says
 
 
 @EVERY_MODEL
@@ -115,12 +126,13 @@ async def test_vercels_sdk(stage: Stage, someone: Person, model: str) -> None:
         ["node", program], input=json.dumps(order).encode(), env={"PATH": os.environ["PATH"]}
     )
     report = json.loads(told.stdout)
+    says, arguments, _ = said_by(model)
     for name, said in report.items():
         assert "error" not in said, (name, said)
         if name.endswith("tool"):
-            assert said["calls"] == [{"name": "weather", "input": ARGUMENTS}], name
+            assert said["calls"] == [{"name": "weather", "input": arguments}], name
         else:
-            assert said["text"] == SAYS, name
+            assert said["text"] == says, name
     rows = await stage.rows(someone)
     assert [row["state"] for row in rows] == ["settled"] * len(calls)
     assert await stage.charged(someone) == sum(row["charge_nanos"] for row in rows)

@@ -14,6 +14,9 @@ from tollgate.admin.schemas.credits import Adjustment, Grant, Refund
 from tollgate.admin.schemas.limits import NewLimits
 from tollgate.admin.schemas.plans import PlanAssignment
 from tollgate.admin.schemas.registry import PutRoute
+from tollgate.admin.schemas.upstreams import NewUpstream
+from tollgate.alerts.channels import check_fields
+from tollgate.alerts.schemas import NewChannel
 from tollgate.completions import openapi as paid
 from tollgate.completions.openapi import ERROR_SHAPES
 from tollgate.core.errors import BadRequest
@@ -234,6 +237,10 @@ ACROSS_FIELDS = [
     (KeyChanges, {"budget_credits": 1, "budget_nanos": 1}),
     (PutRoute, {"model": "x"}),
     (PutRoute, {"model": "x", "upstream_id": "ups_1", "url": "http://x/v1"}),
+    (NewUpstream, {"name": "x"}),
+    (NewUpstream, {"name": "x", "dialect": "vllm"}),
+    (NewUpstream, {"name": "x", "preset": "azure-openai"}),
+    (NewUpstream, {"name": "x", "preset": "groq", "dialect": "groq"}),
     (SignIn, {}),
     (SignIn, {"email": "a@example.com"}),
     (SignIn, {"key": "x", "link": "x"}),
@@ -251,10 +258,51 @@ def test_what_fields_together_are_refused_for_is_in_the_schema(model: type[BaseM
     """`oneOf` and its like: an object is valid for each of its fields."""
     with pytest.raises((ValidationError, BadRequest)):
         model.model_validate(body)
+    validator = schema_of(model.__name__)
+    assert not validator.is_valid(body)
+    assert validator.is_valid(validator.schema["examples"][0])
+
+
+def schema_of(name: str) -> Any:
     document = whole_document()
-    schema = {**document["components"]["schemas"][model.__name__], "components": document["components"]}
-    assert not Draft202012Validator(schema).is_valid(body)
-    assert Draft202012Validator(schema).is_valid(schema["examples"][0])
+    return Draft202012Validator({**document["components"]["schemas"][name], "components": document["components"]})
+
+
+NEW_CHANNEL: dict[str, Any] = {
+    "name": "x",
+    "kind": "email",
+    "mail": {"host": "h", "sender": "a@b.example", "recipients": ["c@d.example"]},
+}
+CHANNELS_REFUSED: list[dict[str, Any]] = [
+    {"kind": "webhook", "url": None, "mail": None},
+    {"kind": "slack", "mail": None},
+    {"kind": "slack", "url": "https://example.com/x", "secret": "x" * 20, "mail": None},
+    {"kind": "pagerduty", "mail": None},
+    {"kind": "webhook", "url": "https://example.com/x"},
+    {"url": "https://example.com/x"},
+    {"mail": None},
+    {"mail": {**NEW_CHANNEL["mail"], "username": "x"}},
+    {"secret": "x" * 20, "mail": {**NEW_CHANNEL["mail"], "username": "x", "tls": "none"}},
+]
+
+
+@pytest.mark.parametrize("changed", CHANNELS_REFUSED)
+def test_what_goes_with_a_kind_of_channel_is_in_the_schema(changed: dict[str, Any]) -> None:
+    body = {name: value for name, value in {**NEW_CHANNEL, **changed}.items() if value is not None}
+    given = NewChannel.model_validate(body)
+    with pytest.raises(BadRequest):
+        check_fields(given.kind, given.changes())
+    validator = schema_of("NewChannel")
+    assert not validator.is_valid(body)
+    assert validator.is_valid(NEW_CHANNEL)
+
+
+def test_a_paid_call_has_one_bound_and_may_have_no_model() -> None:
+    validator = schema_of("ChatCompletionRequest")
+    asked = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    assert validator.is_valid(asked)
+    assert not validator.is_valid(asked | {"max_completion_tokens": 1})
+    assert schema_of("TranscriptionRequest").is_valid({"input_audio": {"data": "UklG", "format": "wav"}})
 
 
 def test_errors_have_the_shape_of_their_paths() -> None:

@@ -19,11 +19,12 @@ from typing import Any
 
 import asyncpg
 
-from completions.asks import EMBED, IMAGES, RERANK, SAYING, asking
+from completions.asks import AT_OPENROUTER, CALLS, SAYING, STREAMED, asking
 from completions.paid import Line
 from people import Person
 from servers.postgres import ACCESS, Cluster, binaries
 from servers.process import free_port, give_away, listens, unprivileged
+from tollgate.core.endpoints import ENDPOINTS
 from tollgate.sandbox.faults import DEFAULTS
 
 START_SECONDS = 60
@@ -43,11 +44,13 @@ TOLD = re.compile(rb'"tollgate":\{"charge_nanos":(\d+),"balance_nanos":-?\d+,"re
 Row = dict[str, Any]
 Asked = tuple[str, dict[str, Any]]
 """A path and a body."""
-BY_UNITS: dict[str, dict[str, Any]] = {
-    EMBED: {"model": "sandbox/embed", "input": "Über den Wolken"},
-    IMAGES: {"model": "sandbox/painter", "prompt": "Über den Wolken"},
-    RERANK: {"model": "sandbox/rank", "query": "Wolken", "documents": ["Über den Wolken", "Unter ihnen"]},
-}
+OTHERS: list[Asked] = [
+    (ENDPOINTS[name].path, calls[name])
+    for calls in (CALLS, STREAMED)
+    for name in AT_OPENROUTER
+    if name in calls and name != "generate"
+]
+"""A call of each endpoint. Generate takes no `user`, by which the ledger could be compared with ours."""
 
 CODE = re.compile(rb'"code":"?(\w+)')
 
@@ -144,7 +147,7 @@ class Storm:
         callers = [asyncio.create_task(self._calls(number)) for number in range(CALLERS)]
         blows = asyncio.create_task(self._strikes(server, postgres))
         failed, _ = await asyncio.wait([blows, *callers], timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-        while not failed and not postgres.deaths:  # a server that is slow to start delays the blow to Postgres
+        while not failed and not (postgres.deaths and self.served):  # a server that is slow to start delays both
             failed, _ = await asyncio.wait([blows, *callers], timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
         self._over.set()
         await blows
@@ -224,11 +227,11 @@ class Storm:
 
 
 def _asked(chance: random.Random, user: str) -> Asked:
-    """Mostly conversations, with every fault; and what is priced by units, or has no stream."""
+    """Mostly conversations, with every fault."""
     text = "Über den Wolken " * chance.randint(1, 12)
     if chance.random() < 0.1:
-        path = chance.choice(sorted(BY_UNITS))
-        return path, {**BY_UNITS[path], "user": user}
+        path, body = chance.choice(OTHERS)
+        return path, {**body, "user": user}
     kind = chance.random()
     model = f"sandbox/fault-{chance.choice(sorted(RARE) if kind < 0.02 else FAULTS)}"
     if kind > 0.5:

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
@@ -38,7 +38,7 @@ class Channels:
     async def create(self, door: Door, body: Fields) -> Json:
         await store.channels(door, {}, 1, self._scope)  # recognises the caller: strangers look no address up
         kind = body["kind"]
-        _check_fields(kind, body)
+        check_fields(kind, body)
         address, secret = _addressed(kind, body)
         await self._check_address(address, kind)
         made = rules.mint_secret(secrets.token_bytes(rules.SECRET_BYTES)) if kind == "webhook" and not secret else None
@@ -51,7 +51,7 @@ class Channels:
     async def change(self, door: Door, channel_id: str, changes: Fields) -> Json:
         was = (await store.channel(door, channel_id, self._scope))["channel"]
         kind, made = was["kind"], None
-        _check_fields(kind, {"name": was["name"], **changes}, new=False)
+        check_fields(kind, {"name": was["name"], **changes}, new=False)
         fields, secret = _stored(changes), changes.get("secret")
         if {"url", "mail"} & changes.keys():
             fields["address"], secret = _addressed(kind, changes)
@@ -89,7 +89,8 @@ class Channels:
 
     async def _check_address(self, url: str, kind: str) -> None:
         """Refuses an address to which nothing would ever be sent. It is checked again whenever something is."""
-        field, parts = ("mail" if kind == "email" else "url"), urlsplit(url)
+        field = "mail" if kind == "email" else "url"
+        parts = _parts(url, field)
         try:
             if kind != "email":
                 self._guard.check(url)
@@ -101,7 +102,7 @@ class Channels:
             return
 
 
-def _check_fields(kind: str, body: Mapping[str, Any], *, new: bool = True) -> None:
+def check_fields(kind: str, body: Mapping[str, Any], *, new: bool = True) -> None:
     """Which fields go with which kind."""
     wrong: list[tuple[str, str]] = []
     needed = {"webhook": ("url",), "slack": ("url",), "pagerduty": ("secret",), "email": ("mail",)}[kind] if new else ()
@@ -133,9 +134,18 @@ def _addressed(kind: str, body: Mapping[str, Any]) -> tuple[str, str | None]:
         return f"smtp://{mail['host']}:{mail['port'] or USUAL_PORTS[mail['tls']]}", body.get("secret")
     url = body.get("url") or rules.PAGERDUTY_URL
     if kind == "slack":
-        parts = urlsplit(url)
+        parts = _parts(url, "url")
         return f"{parts.scheme}://{parts.netloc}", url
     return url, body.get("secret")
+
+
+def _parts(url: str, field: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # is read only now
+    except ValueError:
+        raise BadRequest(param=field, fault="has an address that cannot be read") from None
+    return parts
 
 
 def _made_for(kind: str, was: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict, JsonValue
 
 from tollgate.alerts.rules import ChannelKind, Event
 from tollgate.alerts.signals import RULES, SIGNALS, Comparison, Severity
@@ -244,8 +245,14 @@ class SilenceFilters(PageQuery):
     sort: Literal["ends_at:desc", "ends_at:asc", "created_at:desc", "created_at:asc"] = "ends_at:desc"
 
 
+WITH_USERNAME: JsonDict = {"properties": {"username": {"type": "string"}}, "required": ["username"]}
+UNPROTECTED: JsonDict = {"properties": {"tls": {"const": "none"}}, "required": ["tls"]}
+
+
 class MailServer(ChangeBody):
     """How an email is sent."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"allOf": [WITH_USERNAME, UNPROTECTED]}})
 
     host: Annotated[str, Field(min_length=1, max_length=253, pattern=PRINTABLE)]
     port: int | None = Field(None, ge=1, le=65_535, description="Default: 587, with tls 465, without 25.")
@@ -264,9 +271,30 @@ class _ChannelFields(ChangeBody):
     state: State = "active"
 
 
+def _of_kind(kind: ChannelKind, needed: str, *others: str) -> JsonDict:
+    """What a channel of this kind needs, and what is for others."""
+    refused: list[JsonValue] = [{"required": [name]} for name in others]
+    then: JsonDict = {"required": [needed], "not": {"anyOf": refused}}
+    return {"if": {"properties": {"kind": {"const": kind}}}, "then": then}
+
+
+OF_EACH_KIND: JsonDict = {
+    "allOf": [
+        _of_kind("webhook", "url", "mail"),
+        _of_kind("slack", "url", "mail", "secret"),
+        _of_kind("pagerduty", "secret", "mail"),
+        _of_kind("email", "mail", "url"),
+        {"if": {"properties": {"mail": WITH_USERNAME}, "required": ["mail"]}, "then": {"required": ["secret"]}},
+    ]
+}
+
+
 class NewChannel(_ChannelFields):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "on-call", "kind": "webhook", "url": "https://example.com/alerts"}]}
+        json_schema_extra={
+            **OF_EACH_KIND,
+            "examples": [{"name": "on-call", "kind": "webhook", "url": "https://example.com/alerts"}],
+        }
     )
 
     name: Name

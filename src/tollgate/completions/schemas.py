@@ -11,20 +11,23 @@ from typing_extensions import TypedDict
 from tollgate.core.dialects import generate
 from tollgate.core.request_body import MOST_CHOICES, MOST_FALLBACKS, MOST_OUTPUT_TOKENS
 from tollgate.core.units import MOST_DOCUMENTS, MOST_IMAGES
-from tollgate.web.schemas import REFERENCE, ErrorResponse, Problem
+from tollgate.web.schemas import REFERENCE, ErrorResponse, Problem, not_both
 
-NEEDS_A_MODEL: dict[str, Any] = {"anyOf": [{"required": ["model"]}, {"required": ["models"]}]}
 passes = with_config(ConfigDict(extra="allow"))
+Model = Annotated[
+    str,
+    Field(description="A model that GET /v1/models lists. Without it: the org's default_model, or DEFAULT_MODEL."),
+]
 Bound = Annotated[int, Field(ge=1, le=MOST_OUTPUT_TOKENS)]
 Stop = Annotated[str, Field(max_length=generate.LONGEST_STOP)]
 
 
-def _asked(example: dict[str, Any]) -> Any:
-    return with_config(ConfigDict(extra="allow", json_schema_extra={**NEEDS_A_MODEL, "example": example}))
+def _asked(example: dict[str, Any], **more: Any) -> Any:
+    return with_config(ConfigDict(extra="allow", json_schema_extra={**more, "example": example}))
 
 
 class Models(TypedDict, total=False):
-    model: Annotated[str, Field(description="A model that GET /v1/models lists.")]
+    model: Model
     models: Annotated[
         list[str],
         Field(
@@ -73,7 +76,10 @@ class Message(TypedDict):
     tool_calls: NotRequired[list[dict[str, Any]]]
 
 
-@_asked({"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]})
+@_asked(
+    {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}]},
+    **not_both(("max_tokens", "max_completion_tokens")),
+)
 class ChatCompletionRequest(Generating, total=False):
     messages: Required[Annotated[list[Message], Field(min_length=1)]]
     max_completion_tokens: Annotated[Bound, Field(description="The newer name of `max_tokens`. Send one of them.")]
@@ -162,7 +168,7 @@ class SpeechRequest(Models, total=False):
 
 
 class Transcribing(TypedDict, total=False):
-    model: Required[Annotated[str, Field(description="A model that GET /v1/models lists.")]]
+    model: Model
     language: Annotated[str, Field(description="That of the recording, such as `en`.")]
     prompt: Annotated[str, Field(description="A text that guides the style, with names as they are spelled.")]
     response_format: Annotated[str, Field(description="`json`, `verbose_json`, `text`, `srt` or `vtt`.")]
@@ -465,10 +471,7 @@ class OpenRouterErrorResponse(TypedDict):
 
 
 class Prompting(TypedDict, total=False):
-    model: Annotated[
-        str,
-        Field(description="A model that GET /v1/models lists. Without it: the org's default_model, or DEFAULT_MODEL."),
-    ]
+    model: Model
     max_new_tokens: Annotated[Bound, Field(description="The most output tokens. It also bounds the hold.")]
     temperature: float
     top_p: float

@@ -1,7 +1,7 @@
 """The paid endpoints, one entry each: their paths, how they are asked, and which servers have them.
 
 To add one, add an entry here, how it answers to `completions/answer_forms.py`, and what is documented of it to
-`completions/openapi.py`. `tests/completions/test_endpoints_page.py` asks it of each type of upstream.
+`completions/openapi.py`. A call of it in `tests/completions/asks.py` takes it through the suites of the paid path.
 """
 
 from collections.abc import Callable, Mapping

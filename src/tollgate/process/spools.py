@@ -77,8 +77,7 @@ class Spool:
         self._rest += piece
         self._digest.update(piece)
         if len(self._rest) >= BLOCK_BYTES:
-            block = bytes(self._rest)
-            self._rest.clear()
+            block, self._rest = self._rest, bytearray()
             self._written += len(block)
             await threads.work(len(block), self._write, block)
 
@@ -106,14 +105,14 @@ class Spool:
                 self._file.close()
             self._file = None
 
-    def _write(self, block: bytes) -> None:
+    def _write(self, block: bytearray) -> None:
         try:
             with self._in_use:
                 if self._file is None:
                     self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by `close`
-                place = 0
-                while place < len(block):
-                    place += self._file.write(block[place:])
+                left = memoryview(block)
+                while left:
+                    left = left[self._file.write(left) :]
         except OSError as error:
             log.error("no_room_for_uploads", why=type(error).__name__, folder=tempfile.gettempdir())
             raise ServerBusy from None

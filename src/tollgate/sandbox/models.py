@@ -101,8 +101,8 @@ MODELS = (
     Model(
         "sandbox/guard",
         "Sandbox: Guard",
-        "Flags texts by words.",
-        Pricing({"prompt": "0", "completion": "0"}),
+        "Flags texts by words, with a price for each request.",
+        Pricing({"prompt": "0", "completion": "0", "request": "0.0001"}),
         "moderate",
         max_completion_tokens=None,
         outputs=("moderation",),

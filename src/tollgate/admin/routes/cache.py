@@ -1,11 +1,11 @@
 """/admin/cache."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Body, Depends, Query
 
 from tollgate.admin.schemas.cache import CacheLimits, CacheQuery, CacheStats, Cleared, ClearQuery, Warmed, Warming
-from tollgate.cache import rules, store
+from tollgate.cache import store
 from tollgate.cache.lookups import Cache
 from tollgate.core.errors import BadRequest
 from tollgate.core.prices import PPM
@@ -23,7 +23,6 @@ def router(gate: Gate, cache: Cache) -> Routes:
     @routes.get("", summary="Get size and hit rates of the completion cache", responses=refusals(BadRequest))
     async def stats(door: Annotated[Door, Depends(gate.open)], query: Annotated[CacheQuery, Query()]) -> CacheStats:
         found = await store.stats(door, query.filters())
-        models = [_with_rate(one) for one in found["models"]]
         settings = CacheLimits(
             ttl_seconds=bounds.ttl_seconds,
             max_ttl_seconds=bounds.most_ttl_seconds,
@@ -32,8 +31,7 @@ def router(gate: Gate, cache: Cache) -> Routes:
             hit_share=bounds.hit_share_ppm / PPM,
             wait_seconds=bounds.wait_seconds,
         )
-        more = {"models": models, "redis": cache.redis_state, "settings": settings}
-        return CacheStats.model_validate(_with_rate(found) | more)
+        return CacheStats.model_validate(found | {"redis": cache.redis_state, "settings": settings})
 
     @routes.delete("", summary="Clear the completion cache", responses=refusals(BadRequest))
     async def clear(door: Annotated[Door, Depends(gate.open)], query: Annotated[ClearQuery, Query()]) -> Cleared:
@@ -50,7 +48,3 @@ def router(gate: Gate, cache: Cache) -> Routes:
         return Warmed(warmed=warmed, redis=cache.redis_state)
 
     return routes
-
-
-def _with_rate(found: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "hit_rate": rules.hit_rate(found["hits"], found["misses"])}

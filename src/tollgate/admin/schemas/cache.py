@@ -1,9 +1,10 @@
 """The completion cache, as operators see and change it."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tollgate.cache import rules
 from tollgate.web.schemas import Amounts, ChangeBody, Credits, Line, QueryModel
 
 
@@ -12,15 +13,20 @@ class CacheQuery(QueryModel):
     days: int = Field(30, ge=1, le=366, description="Look-ups of so many days (UTC), including today.")
 
 
-class _LookUps(Amounts):
+class LookUps(Amounts):
     hits: int
     misses: int = Field(description="Look-ups that found nothing. A request that waited and got an answer is a hit.")
     hit_rate: float | None = Field(description="Hits by look-ups; null without any.")
     saved_nanos: int = Field(description="What the hits would have been charged, less what they were charged.")
     saved_credits: Credits
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_rate(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"hit_rate": rules.hit_rate(found["hits"], found["misses"])}
 
-class CachedModel(_LookUps):
+
+class CachedModel(LookUps):
     model: str = Field(description="The name in the request.")
 
 
@@ -35,10 +41,13 @@ class CacheLimits(BaseModel):
     wait_seconds: float
 
 
-class CacheStats(_LookUps):
+class CacheFigures(LookUps):
     entries: int = Field(description="Answers that are stored now, some perhaps expired.")
     bytes: int = Field(description="Their size together.")
     models: list[CachedModel] = Field(description="The 50 models with most look-ups.")
+
+
+class CacheStats(CacheFigures):
     redis: Literal["not_configured", "working", "resting"] = Field(
         description="Of the instance that answers. `resting`: a call failed, and Redis is tried again within 5 s."
     )

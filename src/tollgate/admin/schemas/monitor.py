@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tollgate.admin.schemas.cache import CacheFigures
 from tollgate.admin.schemas.security import Severity
 from tollgate.keys.rules import masked
 from tollgate.usage.schemas import PaidMeasures
@@ -245,17 +246,6 @@ class OverviewQuery(Period):
     """The last 24 hours by default."""
 
 
-class CacheToday(Amounts):
-    """The completion cache; `GET /admin/cache` has more."""
-
-    entries: int
-    bytes: int
-    hits: int = Field(description="Today (UTC), as the other counts.")
-    misses: int
-    saved_nanos: int
-    saved_credits: Credits
-
-
 class SystemMonitor(BaseModel):
     at: Moment
     orgs: Counts
@@ -271,7 +261,7 @@ class SystemMonitor(BaseModel):
     balances: Balances
     overdrawn: Overdrawn
     paid_suspended: PaidSuspended
-    cache: CacheToday
+    cache: CacheFigures = Field(description="The completion cache, with the look-ups of today (UTC).")
     catalog: dict[str, CatalogHealth] = Field(description="This instance's catalogs of live keys and of test keys.")
     upstreams: list[UpstreamHealth] = Field(description="The upstreams that this instance has called.")
     openrouter: OpenRouterCredit

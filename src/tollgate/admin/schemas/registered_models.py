@@ -26,7 +26,7 @@ class NewRegisteredModel(ChangeBody):
     revision: Revision | None = None
     model_type: ModelType
     auto_download: bool = False
-    files: list[RepoFile] = Field([], max_length=1000)
+    files: list[RepoFile] = Field([], max_length=1000, description="GGUF files need model_type LLM.")
     think: bool = Field(False, description="Accepted and ignored: a reasoning model is not told apart.")
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict, JsonValue
 from pydantic_core import PydanticCustomError
 
 from tollgate.admin.schemas.registry import BaseUrl, ServingState
@@ -57,9 +58,21 @@ TakesOrgKeys = Annotated[
 ]
 
 
+WITHOUT_ADDRESS: list[JsonValue] = [name for name, preset in PRESETS.items() if preset.base_url is None]
+PRESET_OR_SERVER: JsonDict = {
+    "oneOf": [
+        {"required": ["preset"], "not": {"required": ["dialect"]}},
+        {"required": ["dialect", "base_url"], "not": {"required": ["preset"]}},
+    ],
+    "if": {"properties": {"preset": {"enum": WITHOUT_ADDRESS}}, "required": ["preset"]},
+    "then": {"required": ["base_url"]},
+}
+
+
 class NewUpstream(ChangeBody):
     model_config = ConfigDict(
         json_schema_extra={
+            **PRESET_OR_SERVER,
             "examples": [
                 {
                     "name": "gpu-1",
@@ -69,7 +82,7 @@ class NewUpstream(ChangeBody):
                     "concurrency": 32,
                     "health_path": "/health",
                 }
-            ]
+            ],
         }
     )
 
