@@ -377,6 +377,18 @@ def test_images_of_embeddings_are_counted_too() -> None:
     assert prompt.text_bytes < 500
 
 
+@pytest.mark.parametrize("name", ["prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"])
+def test_each_tensor_in_a_message_may_fill_the_context(name: str) -> None:
+    """A tensor of few bytes may repeat its row. The vector of one token may have many."""
+    tensor = "QUJD" * 2500
+    part = {"type": name, "data": tensor} if name == "prompt_embeds" else {"type": name, name: tensor}
+    with_two, without_type = with_parts(part, {"text": "Go on."}, part), with_parts({name: {}, "data": tensor})
+    assert (with_two.prompt.embeds, without_type.prompt.embeds) == (2, 1)
+    assert with_two.prompt.tokens < len(tensor)
+    assert ask("embeddings", input=[{"content": [part]}]).prompt.embeds == 1
+    assert ask("responses", input=[{"role": "user", "content": [part]}]).prompt.embeds == 1
+
+
 @pytest.mark.parametrize(
     ("part", "open_ended"),
     [

@@ -26,7 +26,7 @@ from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
 from tollgate.core.units import Units
 
-Kind = Literal["image", "audio", "file", "video"]
+Kind = Literal["image", "audio", "file", "video", "embed"]
 
 MOST_OUTPUT_TOKENS: Final = 1_000_000_000
 MOST_CHOICES: Final = 128
@@ -66,6 +66,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "file": "file",
     "video_url": "video",
     "input_video": "video",
+    **dict.fromkeys(("prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"), "embed"),
 }
 _NESTED_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "file_data": "file", "file_url": "file"}
 _FLAT_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "image": "image"}
@@ -115,7 +116,7 @@ class Prompt(NamedTuple):
     open_ended: bool
     """Only the model's context bounds the prompt: it has files, videos or links to audio."""
     embeds: int = 0
-    """Prompts of embeddings. Each may fill the model's context: a tensor of few bytes may repeat them."""
+    """Tensors of embeddings that vLLM reads. Each may fill the model's context: one of few bytes may repeat them."""
     images: int = 0
     audios: int = 0
     files: int = 0
@@ -192,7 +193,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
     bound = _bound(given, form)
     units = None if form.units is None else form.units(given)
     prompts = _prompts(asked, len(embeds), form) if form.generates else 1
-    media = list(_media_of(given, asked, form))
+    media = [*(Medium("embed", one) for one in embeds), *_media_of(given, asked, form)]
     stream_options = fields.mapping(given, "stream_options")
     include_usage = fields.flag(stream_options, "include_usage", "stream_options.include_usage")
     return Ask(
@@ -208,7 +209,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         only_vllm="prompt_embeds" if embeds else bound.field if bound.is_scoring else None,
         choices=prompts * _answers_of_each(given) if form.generates else 1,
         prompts=prompts,
-        prompt=_prompt(given, body, asked, media, embeds, form),
+        prompt=_prompt(given, body, asked, media, form),
         extras=_extras(given, (model, *fallbacks), media, form),
         user=_user(given),
         session_id=given["session_id"] if is_name(given.get("session_id")) else None,
@@ -392,18 +393,16 @@ def _extras(given: Mapping[str, Any], models: tuple[str, ...], media: Iterable[M
     return extras.read(given, models, files, by_condition=form is ENDPOINTS["messages"])
 
 
-def _prompt(
-    given: Mapping[str, Any], body: bytes, asked: list[Any], media: list[Medium], embeds: list[str], form: Form
-) -> Prompt:
-    prompt = _measured(body, media, embeds, _in_json(given, asked, form), bool(fields.mappings(given, "tools")))
+def _prompt(given: Mapping[str, Any], body: bytes, asked: list[Any], media: list[Medium], form: Form) -> Prompt:
+    prompt = _measured(body, media, _in_json(given, asked, form), bool(fields.mappings(given, "tools")))
     if form.repeated is None:
         return prompt
     each = TEMPLATE_TOKENS + most_tokens(str(given.get(form.repeated)).encode())
     return prompt._replace(tokens=prompt.tokens + each * len(asked))
 
 
-def _measured(body: bytes, media: list[Medium], embeds: list[str], in_json: int, has_tools: bool) -> Prompt:
-    text = _without(body, embeds or [medium.payload for medium in media if not medium.is_link])
+def _measured(body: bytes, media: list[Medium], in_json: int, has_tools: bool) -> Prompt:
+    text = _without(body, [medium.payload for medium in media if not medium.is_link])
     around = TEMPLATE_TOKENS + has_tools * TOOLS_TOKENS
     counted = Counter(f"{medium.kind}s" for medium in media) if media else {}
     return Prompt(
@@ -411,7 +410,6 @@ def _measured(body: bytes, media: list[Medium], embeds: list[str], in_json: int,
         tokens=around + most_tokens(text) + sum(map(_tokens_of, media)),
         not_sent=TEMPLATE_TOKENS + in_json,
         open_ended=any(medium.is_open_ended for medium in media),
-        embeds=len(embeds),
         **counted,
     )
 
@@ -433,7 +431,7 @@ def _media(asked: Iterable[Any]) -> Iterator[Medium]:
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict):
-                yield from (_medium(_KINDS[name], part[name]) for name in _KINDS if name in part)
+                yield from _media_in(part, _KINDS)
 
 
 def _nested_media(asked: object) -> Iterator[Medium]:
@@ -447,11 +445,18 @@ def _nested_media(asked: object) -> Iterator[Medium]:
             raise BadRequest(f"source: send the content itself. {UNKNOWN_SIZE}", param="source")
         if part.get("type") in ("image", "document") and source.get("type") in ("base64", "url"):
             yield _medium("image" if part["type"] == "image" else "file", source)
-        yield from (_medium(_NESTED_KINDS[name], part[name]) for name in _NESTED_KINDS if name in part)
+        yield from _media_in(part, _NESTED_KINDS)
         for name in ("content", "output"):
             inner = part.get(name)
             yield from _nested_media([inner] if isinstance(inner, dict) else inner)
         yield from _nested_media(source.get("content"))
+
+
+def _media_in(part: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[Medium]:
+    """A tensor in place of a text has its data beside its type. All other media are in a member of their own."""
+    if part.get("type") == "prompt_embeds":
+        yield _medium("embed", part)
+    yield from (_medium(kinds[name], part[name]) for name in kinds if name in part)
 
 
 def _kind(part: Mapping[str, Any]) -> str:
@@ -467,7 +472,10 @@ def _medium(kind: Kind, value: Any) -> Medium:
 
 
 def _tokens_of(medium: Medium) -> int:
-    """A text file has at most a token for each byte. Other files make the prompt open-ended."""
+    """A text file has at most a token for each byte. Other files make the prompt open-ended, and an embed counts as the
+    model's context."""
+    if medium.kind == "embed":
+        return 0
     if medium.kind == "image":
         return IMAGE_TOKENS
     if medium.kind == "file":
