@@ -218,6 +218,8 @@ def test_embeddings_may_take_the_place_of_a_completion_s_prompt() -> None:
     assert (alone.prompt.embeds, alone.choices, alone.only_vllm) == (1, 1, "prompt_embeds")
     assert alone.prompt.text_bytes < len(tensor)
     assert ask("completions", prompt=["a", "b"], prompt_embeds=[tensor, tensor], n=3).choices == 12
+    none = ask("completions", prompt_embeds=[])
+    assert (none.prompt.embeds, none.only_vllm) == (0, None)
     for wrong in ("", [], [""], [7], {}, 7):
         assert refused("completions", prompt=None, prompt_embeds=wrong).param in ("prompt", "prompt_embeds")
     assert refused("completions", prompt=None).param == "prompt"

@@ -295,12 +295,14 @@ def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]
 
 
 def _embeds(given: Mapping[str, Any], form: Form) -> list[str]:
-    """The prompts that vLLM takes as embeddings, each a tensor in Base64."""
+    """The prompts that vLLM takes as embeddings, each a tensor in Base64. Beside a prompt there may be none."""
     value = given.get("prompt_embeds") if form.scores_prompts else None
     if value is None:
         return []
+    if value == [] and given.get(form.prompt) is None:
+        raise BadRequest("Either prompt or prompt_embeds must be provided and non-empty.", param=form.prompt)
     embeds = [value] if isinstance(value, str) else value
-    if not isinstance(embeds, list) or not embeds or not all(isinstance(one, str) and one for one in embeds):
+    if not isinstance(embeds, list) or not all(isinstance(one, str) and one for one in embeds):
         raise BadRequest("prompt_embeds: send a tensor in Base64, or a list of them.", param="prompt_embeds")
     return embeds
 
