@@ -374,9 +374,31 @@ def test_an_image_that_is_written_with_escapes_is_counted_as_text_and_not_search
 
 
 def test_images_of_embeddings_are_counted_too() -> None:
-    prompt = ask("embeddings", input=[{"content": [image(PNG)]}, {"content": [image(PNG)]}]).prompt
-    assert prompt.images == 2
-    assert prompt.text_bytes < 500
+    """vLLM takes a conversation as messages as well, and several of them."""
+    conversation = [{"content": [image(PNG)]}, {"content": [image(PNG)]}]
+    for given in ({"input": conversation}, {"input": [conversation]}, {"input": None, "messages": conversation}):
+        prompt = ask("embeddings", **given).prompt
+        assert prompt.images == 2
+        assert prompt.text_bytes < 500
+    assert refused("embeddings", messages=conversation).param == "messages"
+    for wrong in ([], [None], {}, 7):
+        assert refused("embeddings", input=None, messages=wrong).param == "messages"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "more", "inputs"),
+    [
+        ("embeddings", {"input": "Hi"}, 1),
+        ("embeddings", {"input": [1, 2, 3]}, 1),
+        ("embeddings", {"input": [[1, 2], [3]]}, 2),
+        ("embeddings", {"input": ["a", "b", "c"]}, 3),
+        ("rerank", {"query": "a", "documents": ["b", {"text": "c"}]}, 2),
+        ("chat", {}, 0),
+    ],
+)
+def test_vllm_pads_each_input_to_the_context(endpoint: Endpoint, more: dict[str, Any], inputs: int) -> None:
+    assert ask(endpoint, padding="max_length", **more).prompt.padded == inputs
+    assert ask(endpoint, padding="do_not_pad", **more).prompt.padded == 0
 
 
 @pytest.mark.parametrize("name", ["prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"])

@@ -49,13 +49,15 @@ class Form(NamedTuple):
     scope: str
     """The scope that a key needs."""
     prompt: str
-    """The field with the messages, prompts or inputs."""
+    """The field with the messages, prompts or inputs. See `prompt_of`."""
     kinds: tuple[type, ...]
     """What each of them may be. A single text counts as a list of one."""
     expected: str
     """The same in words, for refusals."""
     dialects: frozenset[Dialect] = EVERY_DIALECT
     """The kinds of server that have the endpoint."""
+    also_prompt: str | None = None
+    """A field that vLLM reads in place of the prompt."""
     bounds: tuple[str, ...] = ()
     """The names of the output bound. The first is the one that all servers know. None: the answer has no output."""
     bound_aliases: tuple[str, ...] = ()
@@ -109,6 +111,11 @@ class Form(NamedTuple):
         """For clients, under each of MOUNTS."""
         return (self.path, *self.also)
 
+    def prompt_of(self, given: Mapping[str, Any]) -> str:
+        """The field that has the prompt in this body."""
+        also = self.also_prompt
+        return also if also and given.get(self.prompt) is None and given.get(also) is not None else self.prompt
+
     @property
     def needs_native(self) -> bool:
         """Servers without the endpoint cannot take part: there is no translation, and no answer of our own."""
@@ -152,6 +159,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         (str, int, list, dict),
         "a text, or a list of texts, tokens or objects",
         WITH_EMBEDDINGS,
+        also_prompt="messages",
         one_prompt=False,
         outputs=frozenset(("embeddings",)),
     ),

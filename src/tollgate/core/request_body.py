@@ -79,6 +79,8 @@ NO_MODEL: Final = (
 UNBOUNDED: Final = -1
 """llama.cpp's n_predict for no bound."""
 UNKNOWN_SIZE: Final = "The size of what an upstream keeps is not known."
+PADDED: Final = "max_length"
+"""vLLM's padding of each input of embeddings or a rerank to the model's context. It counts the tokens that it adds."""
 _PAYLOADS: Final = ("url", "data", "file_data")
 _WORTH_CUTTING: Final = 256
 _COUNTED_AT_ONCE: Final = 1024 * 1024
@@ -117,6 +119,8 @@ class Prompt(NamedTuple):
     """Only the model's context bounds the prompt: it has files, videos or links to audio."""
     embeds: int = 0
     """Tensors of embeddings that vLLM reads. Each may fill the model's context: one of few bytes may repeat them."""
+    padded: int = 0
+    """Inputs that vLLM pads to the model's context."""
     images: int = 0
     audios: int = 0
     files: int = 0
@@ -283,14 +287,17 @@ def _model(name: object, param: str) -> str:
 
 def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]:
     """The messages, prompts or inputs. A single text becomes a list."""
-    value = given.get(form.prompt)
+    name = form.prompt_of(given)
+    value = given.get(name)
     if value is None and optional:
         return []
+    if form.also_prompt and name == form.prompt and given.get(form.also_prompt) is not None:
+        raise BadRequest(f"{form.also_prompt}: use {form.prompt} alone.", param=form.also_prompt)
     if value == []:
-        raise BadRequest(f"{form.prompt}: is empty. Send {form.expected}.", param=form.prompt)
+        raise BadRequest(f"{name}: is empty. Send {form.expected}.", param=name)
     asked = [value] if isinstance(value, str) else value
     if not isinstance(asked, list) or not all(isinstance(one, form.kinds) for one in asked):
-        raise BadRequest(f"{form.prompt}: send {form.expected}.", param=form.prompt)
+        raise BadRequest(f"{name}: send {form.expected}.", param=name)
     return asked
 
 
@@ -397,10 +404,17 @@ def _extras(given: Mapping[str, Any], models: tuple[str, ...], media: Iterable[M
 
 def _prompt(given: Mapping[str, Any], body: bytes, asked: list[Any], media: list[Medium], form: Form) -> Prompt:
     prompt = _measured(body, media, _in_json(given, asked, form), bool(fields.mappings(given, "tools")))
+    if given.get("padding") == PADDED and not form.generates:
+        prompt = prompt._replace(padded=_inputs(asked))
     if form.repeated is None:
         return prompt
     each = TEMPLATE_TOKENS + most_tokens(str(given.get(form.repeated)).encode())
     return prompt._replace(tokens=prompt.tokens + each * len(asked))
+
+
+def _inputs(asked: Iterable[Any]) -> int:
+    """At most so many. A flat list of tokens is one."""
+    return sum(not isinstance(one, int) for one in asked) or 1
 
 
 def _measured(body: bytes, media: list[Medium], in_json: int, has_tools: bool) -> Prompt:
@@ -429,11 +443,17 @@ def _flat_media(parts: Iterable[Any]) -> Iterator[Medium]:
 
 
 def _media(asked: Iterable[Any]) -> Iterator[Medium]:
-    for message in asked:
+    for message in _messages(asked):
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict):
                 yield from _media_in(part, _KINDS)
+
+
+def _messages(asked: Iterable[Any]) -> Iterator[Any]:
+    """vLLM takes several conversations at once for embeddings."""
+    for one in asked:
+        yield from one if isinstance(one, list) and one and isinstance(one[0], dict) else (one,)
 
 
 def _nested_media(asked: object) -> Iterator[Medium]:
