@@ -376,13 +376,20 @@ def test_an_image_that_is_written_with_escapes_is_counted_as_text_and_not_search
 def test_images_of_embeddings_are_counted_too() -> None:
     """vLLM takes a conversation as messages as well, and several of them."""
     conversation = [{"content": [image(PNG)]}, {"content": [image(PNG)]}]
-    for given in ({"input": conversation}, {"input": [conversation]}, {"input": None, "messages": conversation}):
-        prompt = ask("embeddings", **given).prompt
+    for more in ({"input": conversation}, {"input": [conversation]}, {"input": None, "messages": conversation}):
+        prompt = ask("embeddings", **more).prompt
         assert prompt.images == 2
         assert prompt.text_bytes < 500
     assert refused("embeddings", messages=conversation).param == "messages"
     for wrong in ([], [None], {}, 7):
         assert refused("embeddings", input=None, messages=wrong).param == "messages"
+
+
+def test_embeddings_as_bytes_are_refused_for_they_state_no_usage() -> None:
+    for as_bytes in ("bytes", "bytes_only"):
+        assert refused("embeddings", encoding_format=as_bytes).param == "encoding_format"
+    for unknown in ("float", "base64", "x", None, [], {}):
+        assert ask("embeddings", encoding_format=unknown).model
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ NO_MODEL: Final = (
 UNBOUNDED: Final = -1
 """llama.cpp's n_predict for no bound."""
 UNKNOWN_SIZE: Final = "The size of what an upstream keeps is not known."
+AS_BYTES: Final = ("bytes", "bytes_only")
+"""vLLM's embeddings outside of JSON, without a usage in their body."""
 PADDED: Final = "max_length"
 """vLLM's padding of each input of embeddings or a rerank to the model's context. It counts the tokens that it adds."""
 _PAYLOADS: Final = ("url", "data", "file_data")
@@ -190,6 +192,9 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
     _refuse_forbidden(given, form.bounds)
     if form.state:
         _refuse_state(given, form.state)
+    if given.get("encoding_format") in AS_BYTES:
+        said = "encoding_format: use float or base64. Bytes do not say what they cost."
+        raise BadRequest(said, param="encoding_format")
     fields.mapping(given, "usage")
     model, *fallbacks = _models(given)
     embeds = _embeds(given, form)
