@@ -385,6 +385,13 @@ def test_images_of_embeddings_are_counted_too() -> None:
         assert refused("embeddings", input=None, messages=wrong).param == "messages"
 
 
+def test_images_in_the_content_of_documents_are_counted() -> None:
+    linked = {"content": [image("https://x.de/a.png")]}
+    prompt = ask("rerank", query="a", documents=[linked, linked]).prompt
+    assert prompt.images == 2
+    assert prompt.tokens > 2 * IMAGE_TOKENS
+
+
 def test_embeddings_as_bytes_are_refused_for_they_state_no_usage() -> None:
     for as_bytes in ("bytes", "bytes_only"):
         assert refused("embeddings", encoding_format=as_bytes).param == "encoding_format"

@@ -442,9 +442,10 @@ def _media_of(given: Mapping[str, Any], asked: list[Any], form: Form) -> Iterato
 
 
 def _flat_media(parts: Iterable[Any]) -> Iterator[Medium]:
-    """Of a list of texts and media, in which a document may have its image beside its text."""
+    """Of a list of texts and media, in which a document may have its image beside its text, or in vLLM's `content`."""
     for part in fields.as_mappings(list(parts)):
-        yield from (_medium(_FLAT_KINDS[name], part[name]) for name in _FLAT_KINDS if name in part)
+        yield from _media_in(part, _FLAT_KINDS)
+        yield from _media((part,))
 
 
 def _media(asked: Iterable[Any]) -> Iterator[Medium]:
