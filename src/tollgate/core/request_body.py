@@ -291,19 +291,19 @@ def _model(name: object, param: str) -> str:
 
 
 def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]:
-    """The messages, prompts or inputs. A single text becomes a list."""
+    """The messages, prompts or inputs. A single text becomes a list. Where a body has both fields, a server may read
+    either, so both count."""
     name = form.prompt_of(given)
     value = given.get(name)
     if value is None and optional:
         return []
-    if form.also_prompt and name == form.prompt and given.get(form.also_prompt) is not None:
-        raise BadRequest(f"{form.also_prompt}: use {form.prompt} alone.", param=form.also_prompt)
     if value == []:
         raise BadRequest(f"{name}: is empty. Send {form.expected}.", param=name)
     asked = [value] if isinstance(value, str) else value
     if not isinstance(asked, list) or not all(isinstance(one, form.kinds) for one in asked):
         raise BadRequest(f"{name}: send {form.expected}.", param=name)
-    return asked
+    also = given.get(form.also_prompt) if form.also_prompt and name == form.prompt else None
+    return [*asked, *also] if isinstance(also, list) else asked
 
 
 def _embeds(given: Mapping[str, Any], form: Form) -> list[str]:
