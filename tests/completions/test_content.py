@@ -216,6 +216,12 @@ def test_what_postgres_cannot_keep_is_replaced() -> None:
     assert streamed(rb'data: {"choices":[{"delta":{"content":"\ud83d"}}]}' + b"\n\n") == "\ufffd"
 
 
+def test_what_stands_for_a_prompt_is_kept_if_it_is_text() -> None:
+    assert content_of(b'{"model": "m", "prompt_embeds": "QUJD"}', "completions", OWN_KEY).kept() == {}
+    said = b'{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}'
+    assert content_of(said, "embeddings", OWN_KEY).kept() == {"prompt": "Hello"}
+
+
 @given(JSON)
 @settings(max_examples=150)
 def test_no_reply_is_in_the_way(reply: Any) -> None:

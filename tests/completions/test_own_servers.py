@@ -12,7 +12,7 @@ import pytest
 from completions.asks import COUNT, GENERATE, MESSAGES, RESPONSES, asking
 from completions.paid import Line, eventually
 from completions.stage import Row, Stage, before, staged
-from gateway import Upstream
+from gateway import CHAT, Upstream
 from people import PEPPER, Person
 from sandbox.serving import a_chat, chunks, serving
 from tollgate import settings
@@ -418,17 +418,23 @@ def scored(completion_tokens: int) -> Play:
     return answer(json.dumps({**told, "usage": usage(completion_tokens)}).encode())
 
 
-async def test_vllm_scores_a_prompt_and_reads_it_as_embeddings(shared_database: str) -> None:
-    async with own_server(shared_database, "vllm", scored(1), scored(3)) as (stage, server, one, body):
+async def test_what_only_vllm_reads_is_held_for_at_its_most(shared_database: str) -> None:
+    async with own_server(shared_database, "vllm", scored(1), *[scored(3)] * 3) as (stage, server, one, body):
         scoring = {"model": body["model"], "prompt": "Lime", "max_tokens": 0, "echo": True, "logprobs": 1}
         embedded = {"model": body["model"], "prompt_embeds": "QUJD" * 100, "max_tokens": "5"}
         for given in (scoring, embedded):
             assert (await stage.post(one, given, "/v1/completions")).status_code == 200
-        first, second = await stage.rows(one)
-    assert [seen.document for seen in server.seen] == [scoring, {**embedded, "max_tokens": 5}]
+        message = {"role": "user", "content": [{"type": "prompt_embeds", "data": "QUJD" * 100}]}
+        chat = {"model": body["model"], "messages": [message], "max_tokens": 5}
+        padded = {"model": body["model"], "input": ["a", "b"], "padding": "max_length"}
+        for given, path in ((chat, CHAT), (padded, "/v1/embeddings")):
+            assert (await stage.post(one, given, path)).status_code == 200
+        first, second, third, fourth = await stage.rows(one)
+    assert [seen.document for seen in server.seen] == [scoring, {**embedded, "max_tokens": 5}, chat, padded]
     assert (first["output_bound"], first["charge_nanos"]) == (1, (PROMPT_TOKENS + 1) * PRICE)
     assert first["charge_nanos"] <= first["hold_nanos"]
-    assert second["hold_nanos"] == (CONTEXT_TOKENS + 5) * PRICE
+    assert second["hold_nanos"] == third["hold_nanos"] == (CONTEXT_TOKENS + 5) * PRICE
+    assert fourth["hold_nanos"] > 2 * CONTEXT_TOKENS * PRICE
     assert second["charge_nanos"] == (PROMPT_TOKENS + 3) * PRICE
 
 

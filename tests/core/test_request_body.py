@@ -218,6 +218,8 @@ def test_embeddings_may_take_the_place_of_a_completion_s_prompt() -> None:
     assert (alone.prompt.embeds, alone.choices, alone.only_vllm) == (1, 1, "prompt_embeds")
     assert alone.prompt.text_bytes < len(tensor)
     assert ask("completions", prompt=["a", "b"], prompt_embeds=[tensor, tensor], n=3).choices == 12
+    none = ask("completions", prompt_embeds=[])
+    assert (none.prompt.embeds, none.only_vllm) == (0, None)
     for wrong in ("", [], [""], [7], {}, 7):
         assert refused("completions", prompt=None, prompt_embeds=wrong).param in ("prompt", "prompt_embeds")
     assert refused("completions", prompt=None).param == "prompt"
@@ -381,9 +383,57 @@ def test_an_image_that_is_written_with_escapes_is_counted_as_text_and_not_search
 
 
 def test_images_of_embeddings_are_counted_too() -> None:
-    prompt = ask("embeddings", input=[{"content": [image(PNG)]}, {"content": [image(PNG)]}]).prompt
+    """vLLM takes a conversation as messages as well, and several of them."""
+    conversation = [{"content": [image(PNG)]}, {"content": [image(PNG)]}]
+    alone, both = {"input": None, "messages": conversation}, {"input": "Hello", "messages": conversation}
+    for more in ({"input": conversation}, {"input": [conversation]}, alone, both):
+        prompt = ask("embeddings", **more).prompt
+        assert prompt.images == 2
+        assert prompt.text_bytes < 500
+    for wrong in ([], [None], {}, 7):
+        assert refused("embeddings", input=None, messages=wrong).param == "messages"
+
+
+def test_images_in_the_content_of_documents_are_counted() -> None:
+    linked = {"content": [image("https://x.de/a.png")]}
+    prompt = ask("rerank", query="a", documents=[linked, linked]).prompt
     assert prompt.images == 2
-    assert prompt.text_bytes < 500
+    assert prompt.tokens > 2 * IMAGE_TOKENS
+
+
+def test_embeddings_as_bytes_are_refused_for_they_state_no_usage() -> None:
+    for as_bytes in ("bytes", "bytes_only"):
+        assert refused("embeddings", encoding_format=as_bytes).param == "encoding_format"
+    for unknown in ("float", "base64", "x", None, [], {}):
+        assert ask("embeddings", encoding_format=unknown).model
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "more", "inputs"),
+    [
+        ("embeddings", {"input": "Hi"}, 1),
+        ("embeddings", {"input": [1, 2, 3]}, 1),
+        ("embeddings", {"input": [[1, 2], [3]]}, 2),
+        ("embeddings", {"input": ["a", "b", "c"]}, 3),
+        ("rerank", {"query": "a", "documents": ["b", {"text": "c"}]}, 2),
+        ("chat", {}, 0),
+    ],
+)
+def test_vllm_pads_each_input_to_the_context(endpoint: Endpoint, more: dict[str, Any], inputs: int) -> None:
+    assert ask(endpoint, padding="max_length", **more).prompt.padded == inputs
+    assert ask(endpoint, padding="do_not_pad", **more).prompt.padded == 0
+
+
+@pytest.mark.parametrize("name", ["prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"])
+def test_each_tensor_in_a_message_may_fill_the_context(name: str) -> None:
+    """A tensor of few bytes may repeat its row. The vector of one token may have many."""
+    tensor = "QUJD" * 2500
+    part = {"type": name, "data": tensor} if name == "prompt_embeds" else {"type": name, name: tensor}
+    with_two, without_type = with_parts(part, {"text": "Go on."}, part), with_parts({name: {}, "data": tensor})
+    assert (with_two.prompt.embeds, without_type.prompt.embeds) == (2, 1)
+    assert with_two.prompt.tokens < len(tensor)
+    assert ask("embeddings", input=[{"content": [part]}]).prompt.embeds == 1
+    assert ask("responses", input=[{"role": "user", "content": [part]}]).prompt.embeds == 1
 
 
 @pytest.mark.parametrize(

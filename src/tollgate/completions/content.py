@@ -82,7 +82,7 @@ class Content:
 def asked(endpoint: Endpoint, document: Mapping[str, Any]) -> str:
     """The user's last message, or the prompt or input. The document is one that `request_body` has read."""
     form = ENDPOINTS[endpoint]
-    given = document[form.prompt]
+    given = document.get(form.prompt_of(document))
     if form.one_prompt and not isinstance(given, str):
         items = as_mappings(given)
         given = next((one for one in reversed(items) if one.get("role") == "user"), items[-1] if items else {})

@@ -240,7 +240,7 @@ def bounds(ask: Ask, models: Sequence[Model], added: Added = NO_EXTRAS) -> Bound
     tokens, not_sent = ask.prompt.tokens, ask.prompt.not_sent
     if ask.units is not None and ask.units.seconds:
         tokens, not_sent = _with_sound(ask, ask.units, routes)
-    read = tokens + added.prompt_tokens + ask.prompt.embeds * longest
+    read = tokens + added.prompt_tokens + (ask.prompt.embeds + ask.prompt.padded) * longest
     prompt = longest if ask.prompt.open_ended else read
     most = longest if one_prompt else None
     return Bounds(

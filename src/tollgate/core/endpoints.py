@@ -49,7 +49,7 @@ class Form(NamedTuple):
     scope: str
     """The scope that a key needs."""
     prompt: str
-    """The field with the messages, prompts or inputs."""
+    """The field with the messages, prompts or inputs. See `prompt_of`."""
     kinds: tuple[type, ...]
     """What each of them may be."""
     expected: str
@@ -58,6 +58,8 @@ class Form(NamedTuple):
     """The kinds of server that have the endpoint."""
     alone: tuple[type, ...] = (str,)
     """What counts as a list of one."""
+    also_prompt: str | None = None
+    """A field that vLLM reads in place of the prompt."""
     bounds: tuple[str, ...] = ()
     """The names of the output bound. The first is the one that all servers know. None: the answer has no output."""
     bound_aliases: tuple[str, ...] = ()
@@ -111,6 +113,11 @@ class Form(NamedTuple):
         """For clients, under each of MOUNTS."""
         return (self.path, *self.also)
 
+    def prompt_of(self, given: Mapping[str, Any]) -> str:
+        """The field that has the prompt in this body."""
+        also = self.also_prompt
+        return also if also and given.get(self.prompt) is None and given.get(also) is not None else self.prompt
+
     @property
     def needs_native(self) -> bool:
         """Servers without the endpoint cannot take part: there is no translation, and no answer of our own."""
@@ -155,6 +162,7 @@ ENDPOINTS: Final[Mapping[Endpoint, Form]] = {
         "a text, an object, or a list of texts, tokens or objects",
         WITH_EMBEDDINGS,
         alone=(str, dict),
+        also_prompt="messages",
         one_prompt=False,
         outputs=frozenset(("embeddings",)),
     ),

@@ -26,7 +26,7 @@ from tollgate.core.names import LONGEST_NAME, is_name
 from tollgate.core.strict_json import NotJson
 from tollgate.core.units import Units
 
-Kind = Literal["image", "audio", "file", "video"]
+Kind = Literal["image", "audio", "file", "video", "embed"]
 
 MOST_OUTPUT_TOKENS: Final = 1_000_000_000
 MOST_CHOICES: Final = 128
@@ -66,6 +66,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "file": "file",
     "video_url": "video",
     "input_video": "video",
+    **dict.fromkeys(("prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"), "embed"),
 }
 _NESTED_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "file_data": "file", "file_url": "file"}
 _FLAT_KINDS: Final[Mapping[str, Kind]] = {**_KINDS, "image": "image"}
@@ -78,6 +79,10 @@ NO_MODEL: Final = (
 UNBOUNDED: Final = -1
 """llama.cpp's n_predict for no bound."""
 UNKNOWN_SIZE: Final = "The size of what an upstream keeps is not known."
+AS_BYTES: Final = ("bytes", "bytes_only")
+"""vLLM's embeddings outside of JSON, without a usage in their body."""
+PADDED: Final = "max_length"
+"""vLLM's padding of each input of embeddings or a rerank to the model's context. It counts the tokens that it adds."""
 _PAYLOADS: Final = ("url", "data", "file_data")
 _WORTH_CUTTING: Final = 256
 _COUNTED_AT_ONCE: Final = 1024 * 1024
@@ -115,7 +120,9 @@ class Prompt(NamedTuple):
     open_ended: bool
     """Only the model's context bounds the prompt: it has files, videos or links to audio."""
     embeds: int = 0
-    """Prompts of embeddings. Each may fill the model's context: a tensor of few bytes may repeat them."""
+    """Tensors of embeddings that vLLM reads. Each may fill the model's context: one of few bytes may repeat them."""
+    padded: int = 0
+    """Inputs that vLLM pads to the model's context."""
     images: int = 0
     audios: int = 0
     files: int = 0
@@ -185,6 +192,9 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
     _refuse_forbidden(given, form.bounds)
     if form.state:
         _refuse_state(given, form.state)
+    if given.get("encoding_format") in AS_BYTES:
+        said = "encoding_format: use float or base64. Bytes do not say what they cost."
+        raise BadRequest(said, param="encoding_format")
     fields.mapping(given, "usage")
     model, *fallbacks = _models(given)
     embeds = _embeds(given, form)
@@ -192,7 +202,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
     bound = _bound(given, form)
     units = None if form.units is None else form.units(given)
     prompts = _prompts(asked, len(embeds), form) if form.generates else 1
-    media = list(_media_of(given, asked, form))
+    media = [*(Medium("embed", one) for one in embeds), *_media_of(given, asked, form)]
     stream_options = fields.mapping(given, "stream_options")
     include_usage = fields.flag(stream_options, "include_usage", "stream_options.include_usage")
     return Ask(
@@ -208,7 +218,7 @@ def read_parsed(given: Mapping[str, Any], body: bytes, endpoint: Endpoint) -> As
         only_vllm="prompt_embeds" if embeds else bound.field if bound.is_scoring else None,
         choices=prompts * _answers_of_each(given) if form.generates else 1,
         prompts=prompts,
-        prompt=_prompt(given, body, asked, media, embeds, form),
+        prompt=_prompt(given, body, asked, media, form),
         extras=_extras(given, (model, *fallbacks), media, form),
         user=_user(given),
         session_id=given["session_id"] if is_name(given.get("session_id")) else None,
@@ -281,25 +291,30 @@ def _model(name: object, param: str) -> str:
 
 
 def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]:
-    """The messages, prompts or inputs. What may stand alone becomes a list."""
-    value = given.get(form.prompt)
+    """The messages, prompts or inputs. What may stand alone becomes a list. Where a body has both fields, a server may
+    read either, so both count."""
+    name = form.prompt_of(given)
+    value = given.get(name)
     if value is None and optional:
         return []
     if value == []:
-        raise BadRequest(f"{form.prompt}: is empty. Send {form.expected}.", param=form.prompt)
+        raise BadRequest(f"{name}: is empty. Send {form.expected}.", param=name)
     asked = [value] if isinstance(value, form.alone) else value
     if not isinstance(asked, list) or not all(isinstance(one, form.kinds) for one in asked):
-        raise BadRequest(f"{form.prompt}: send {form.expected}.", param=form.prompt)
-    return asked
+        raise BadRequest(f"{name}: send {form.expected}.", param=name)
+    also = given.get(form.also_prompt) if form.also_prompt and name == form.prompt else None
+    return [*asked, *also] if isinstance(also, list) else asked
 
 
 def _embeds(given: Mapping[str, Any], form: Form) -> list[str]:
-    """The prompts that vLLM takes as embeddings, each a tensor in Base64."""
+    """The prompts that vLLM takes as embeddings, each a tensor in Base64. Beside a prompt there may be none."""
     value = given.get("prompt_embeds") if form.scores_prompts else None
     if value is None:
         return []
+    if value == [] and given.get(form.prompt) is None:
+        raise BadRequest("Either prompt or prompt_embeds must be provided and non-empty.", param=form.prompt)
     embeds = [value] if isinstance(value, str) else value
-    if not isinstance(embeds, list) or not embeds or not all(isinstance(one, str) and one for one in embeds):
+    if not isinstance(embeds, list) or not all(isinstance(one, str) and one for one in embeds):
         raise BadRequest("prompt_embeds: send a tensor in Base64, or a list of them.", param="prompt_embeds")
     return embeds
 
@@ -392,18 +407,23 @@ def _extras(given: Mapping[str, Any], models: tuple[str, ...], media: Iterable[M
     return extras.read(given, models, files, by_condition=form is ENDPOINTS["messages"])
 
 
-def _prompt(
-    given: Mapping[str, Any], body: bytes, asked: list[Any], media: list[Medium], embeds: list[str], form: Form
-) -> Prompt:
-    prompt = _measured(body, media, embeds, _in_json(given, asked, form), bool(fields.mappings(given, "tools")))
+def _prompt(given: Mapping[str, Any], body: bytes, asked: list[Any], media: list[Medium], form: Form) -> Prompt:
+    prompt = _measured(body, media, _in_json(given, asked, form), bool(fields.mappings(given, "tools")))
+    if given.get("padding") == PADDED and not form.generates:
+        prompt = prompt._replace(padded=_inputs(asked))
     if form.repeated is None:
         return prompt
     each = TEMPLATE_TOKENS + most_tokens(str(given.get(form.repeated)).encode())
     return prompt._replace(tokens=prompt.tokens + each * len(asked))
 
 
-def _measured(body: bytes, media: list[Medium], embeds: list[str], in_json: int, has_tools: bool) -> Prompt:
-    text = _without(body, embeds or [medium.payload for medium in media if not medium.is_link])
+def _inputs(asked: Iterable[Any]) -> int:
+    """At most so many. A flat list of tokens is one."""
+    return sum(not isinstance(one, int) for one in asked) or 1
+
+
+def _measured(body: bytes, media: list[Medium], in_json: int, has_tools: bool) -> Prompt:
+    text = _without(body, [medium.payload for medium in media if not medium.is_link])
     around = TEMPLATE_TOKENS + has_tools * TOOLS_TOKENS
     counted = Counter(f"{medium.kind}s" for medium in media) if media else {}
     return Prompt(
@@ -411,7 +431,6 @@ def _measured(body: bytes, media: list[Medium], embeds: list[str], in_json: int,
         tokens=around + most_tokens(text) + sum(map(_tokens_of, media)),
         not_sent=TEMPLATE_TOKENS + in_json,
         open_ended=any(medium.is_open_ended for medium in media),
-        embeds=len(embeds),
         **counted,
     )
 
@@ -423,17 +442,24 @@ def _media_of(given: Mapping[str, Any], asked: list[Any], form: Form) -> Iterato
 
 
 def _flat_media(parts: Iterable[Any]) -> Iterator[Medium]:
-    """Of a list of texts and media, in which a document may have its image beside its text."""
+    """Of a list of texts and media, in which a document may have its image beside its text, or in vLLM's `content`."""
     for part in fields.as_mappings(list(parts)):
-        yield from (_medium(_FLAT_KINDS[name], part[name]) for name in _FLAT_KINDS if name in part)
+        yield from _media_in(part, _FLAT_KINDS)
+        yield from _media((part,))
 
 
 def _media(asked: Iterable[Any]) -> Iterator[Medium]:
-    for message in asked:
+    for message in _messages(asked):
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict):
-                yield from (_medium(_KINDS[name], part[name]) for name in _KINDS if name in part)
+                yield from _media_in(part, _KINDS)
+
+
+def _messages(asked: Iterable[Any]) -> Iterator[Any]:
+    """vLLM takes several conversations at once for embeddings."""
+    for one in asked:
+        yield from one if isinstance(one, list) and one and isinstance(one[0], dict) else (one,)
 
 
 def _nested_media(asked: object) -> Iterator[Medium]:
@@ -447,11 +473,18 @@ def _nested_media(asked: object) -> Iterator[Medium]:
             raise BadRequest(f"source: send the content itself. {UNKNOWN_SIZE}", param="source")
         if part.get("type") in ("image", "document") and source.get("type") in ("base64", "url"):
             yield _medium("image" if part["type"] == "image" else "file", source)
-        yield from (_medium(_NESTED_KINDS[name], part[name]) for name in _NESTED_KINDS if name in part)
+        yield from _media_in(part, _NESTED_KINDS)
         for name in ("content", "output"):
             inner = part.get(name)
             yield from _nested_media([inner] if isinstance(inner, dict) else inner)
         yield from _nested_media(source.get("content"))
+
+
+def _media_in(part: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterator[Medium]:
+    """A tensor in place of a text has its data beside its type. All other media are in a member of their own."""
+    if part.get("type") == "prompt_embeds":
+        yield _medium("embed", part)
+    yield from (_medium(kinds[name], part[name]) for name in kinds if name in part)
 
 
 def _kind(part: Mapping[str, Any]) -> str:
@@ -467,7 +500,10 @@ def _medium(kind: Kind, value: Any) -> Medium:
 
 
 def _tokens_of(medium: Medium) -> int:
-    """A text file has at most a token for each byte. Other files make the prompt open-ended."""
+    """A text file has at most a token for each byte. Other files make the prompt open-ended, and an embed counts as the
+    model's context."""
+    if medium.kind == "embed":
+        return 0
     if medium.kind == "image":
         return IMAGE_TOKENS
     if medium.kind == "file":
