@@ -313,6 +313,7 @@ EVERY_WAY_IN = {
     "/user/api-keys": "tollgate_identify",
     "/auth/password": "tollgate_identify",
     "/v1/chat/completions": "tollgate_identify",
+    "/v1/generate/batch": "tollgate_identify",
 }
 """And what the database is asked about the key before a fault of the request is told."""
 
