@@ -364,9 +364,10 @@ async def test_what_the_database_refuses_is_not_asked_about_again() -> None:
     assert len(site.door.calls) == 1
 
 
-@pytest.mark.parametrize("path", EVERY_WAY_IN)
+@pytest.mark.parametrize("path", [*EVERY_WAY_IN, "/auth/sign-in", "/agent/enrol"])
 async def test_a_name_that_stands_twice_is_refused_on_every_route(path: str) -> None:
-    answer = await post(Site(), KEY, b'{"model": "a", "name": "Acme", "name": "Other"}', path)
+    site = Site(AGENT_KEY="a" * 32)
+    answer = await post(site, KEY, b'{"model": "a", "name": "Acme", "name": "Other"}', path)
     assert refused(answer) == (400, "invalid_request")
     assert answer.json()["error"]["message"] == '"name" occurs twice in one object. Send each name once.'
 
