@@ -413,7 +413,8 @@ async def test_the_breaker_of_a_model_that_fails_is_shown(api: ApiClient, custom
         for number in range(5):
             await people[number % 2].refused("POST", CHAT, 502, json=a_chat(model=model))
     here = (await api.ask("GET", f"{PATH}/{made['id']}"))["here"]
-    assert (here["breaker"], here["breakers"], here["in_flight"]) == ("open", {"on-disk": "open"}, 0)
+    assert here["breaker"] in ("open", "half")  # after a second it is half open
+    assert (here["breakers"], here["in_flight"]) == ({"on-disk": here["breaker"]}, 0)
     assert here["failures"] >= 5
     assert here["last_error"] == "HTTP 500"
 

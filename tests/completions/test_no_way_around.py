@@ -162,6 +162,16 @@ async def test_no_scope_of_another_kind_opens_a_paid_path(house: House) -> None:
     assert await house.stage.rows(reader) == []
 
 
+async def test_a_key_that_the_admission_did_not_know_is_remembered(house: House) -> None:
+    stranger = Person(house.door)
+    house.door.called.clear()
+    for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/generate/batch"):
+        answer = await house.post(path, stranger, model="sandbox/echo")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key"), path
+    asked = [name for name in house.door.called if name in ("tollgate_admit", "tollgate_identify")]
+    assert asked == ["tollgate_admit"]
+
+
 def test_a_route_without_admission_would_be_found() -> None:
     """The finder sees routes of both kinds: plain ones, and those of FastAPI's routers."""
     app = FastAPI()

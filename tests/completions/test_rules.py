@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tollgate.completions import endings, replay, rules
 from tollgate.core import request_body
+from tollgate.core.extras import pricing
 from tollgate.core.extras.pricing import NO_EXTRAS
 from tollgate.core.extras.register import REGISTER
 from tollgate.core.models import OPENROUTER, Model, Retirement, Route, Upstream
@@ -49,6 +50,15 @@ def test_the_hold_covers_the_longest_of_all_models_that_may_answer() -> None:
     assert rules.bounds(an_ask(), [KNOWN, longer]).most_output == 4000
     assert rules.bounds(an_ask(), [KNOWN, UNKNOWN]).enforced is False
     assert rules.bounds(an_ask(max_tokens=10**9), [KNOWN]).output == 8000
+
+
+def test_each_turn_of_a_loop_of_tools_reads_the_prompt_again_with_all_results_before_it() -> None:
+    fetch = {"type": "openrouter:web_fetch", "parameters": {"max_content_tokens": 100}}
+    asked = an_ask(tools=[fetch], max_tool_calls=3)
+    added = pricing.worst_case(asked.extras, REGISTER, PRICE, {}, asked.choices)
+    step, prompt = added.step_tokens, asked.prompt.tokens
+    assert step >= 100
+    assert rules.bounds(asked, [UNKNOWN], added).prompt_tokens == 4 * prompt + (1 + 2 + 3) * step
 
 
 @given(st.integers(0, 2_000_000), st.integers(0, 200_000), st.integers(0, 10**7))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tollgate.completions import rules
 from tollgate.core import request_body, strict_json
+from tollgate.core.endpoints import Endpoint
 from tollgate.core.errors import BadRequest, ExtraUnpriced
 from tollgate.core.extras import edits, pricing, register
 from tollgate.core.extras import pdf as counting
@@ -213,9 +214,9 @@ def test_a_file_whose_pages_cannot_be_counted_is_refused_where_each_costs(payloa
     assert caught.value.facts["extra"] == "pdf:mistral-ocr"
 
 
-def sent(body: bytes, *, search_off: bool = False) -> bytes:
+def sent(body: bytes, endpoint: Endpoint = "chat", *, search_off: bool = False) -> bytes:
     """As OpenRouter gets it."""
-    return strict_json.edit(body, edits.edits(request_body.read(body, "chat").extras, search_off=search_off))
+    return strict_json.edit(body, edits.edits(request_body.read(body, endpoint).extras, search_off=search_off))
 
 
 def test_bounds_that_the_client_leaves_open_are_sent_and_its_own_stay() -> None:
@@ -231,6 +232,10 @@ def test_bounds_that_the_client_leaves_open_are_sent_and_its_own_stay() -> None:
     assert sent(given) == given
     plain = body_of(tools=[FUNCTION])
     assert sent(plain) == plain
+
+    body = json.loads(sent(body_of(tools=[SEARCH], max_tokens=16), "messages"))  # they have no max_tool_calls
+    assert body["stop_server_tools_when"] == [{"type": "step_count_is", "step_count": reader.STEPS - 1}]
+    assert "max_tool_calls" not in body
 
 
 OFF = {"id": "web", "enabled": False}

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
+from tollgate.__main__ import _limits
 from tollgate.database import open_door
 from tollgate.database.postgres import PostgresDoor
 from tollgate.database.supabase import SupabaseDoor
+from tollgate.process.connection_limits import Limits
 from tollgate.process.http_client import Http
 from tollgate.settings import DEVELOPMENT_PEPPER, Settings, SettingsError, read
 
@@ -457,3 +459,18 @@ def test_a_trailing_slash_of_an_address_does_not_double() -> None:
 )
 def test_a_server_that_all_may_reach_past_its_proxy_is_warned_of(host: str, proxy: str, bypassed: bool) -> None:
     assert read({"HOST": host, "TRUSTED_PROXY": proxy}).proxy_may_be_bypassed == bypassed
+
+
+def test_the_server_limits_what_clients_send_as_it_was_set() -> None:
+    chosen = {
+        "MAX_HEAD_BYTES": "40000",
+        "HEAD_TIMEOUT_SECONDS": "11",
+        "BODY_IDLE_SECONDS": "21",
+        "MAX_UNFINISHED_BYTES": "3000000",
+        "MAX_UNFINISHED_BYTES_PER_ADDRESS": "2000000",
+        "KEEP_ALIVE_SECONDS": "6",
+    }
+    limits = Limits(40_000, 11.0, 21.0, 3_000_000, 2_000_000, 6)
+    assert _limits(read(chosen)) == limits
+    behind_a_proxy = read(chosen | {"TRUSTED_PROXY": "alb"})
+    assert _limits(behind_a_proxy) == limits._replace(unfinished_bytes_of_one=None)

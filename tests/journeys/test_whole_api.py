@@ -20,6 +20,7 @@ from tollgate.completions import openapi as paid
 from tollgate.console.routes import PAGES
 from tollgate.credits import store as credits
 from tollgate.database.postgres import PostgresDoor
+from tollgate.keys import store as keys
 from tollgate.keys.authentication import console
 from tollgate.process import logs
 from tollgate.settings import read
@@ -78,17 +79,21 @@ class House:
             )
 
     async def send(self, operation: Operation, someone: Person | None, body: bytes) -> tuple[int, str]:
-        """Whatever the body is. The status, and the code of the refusal."""
+        """The status, and the code of the refusal."""
+        answer = await self.say(operation, someone, body)
+        return answer.status_code, answer.json()["error"]["code"]
+
+    async def say(self, operation: Operation, someone: Person | None, body: bytes) -> httpx.Response:
+        """Whatever the body is."""
         key = {"authorization": f"Bearer {someone.secret}"} if someone else {}
         async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://tollgate.test") as http:
-            answer = await http.request(
+            return await http.request(
                 operation.method.upper(),
                 operation.at({}),
                 params={"limit": "nonsense", "from": "nonsense"},
                 content=body,
                 headers={**key, "content-type": "application/json"},
             )
-        return answer.status_code, answer.json()["error"]["code"]
 
     async def rows(self) -> dict[str, list[str]]:
         """All that is in the database, as text."""
@@ -217,6 +222,23 @@ async def test_whoever_may_not_use_an_admin_route_is_told_that_whatever_the_requ
             for name, body in BODIES.items() if "requestBody" in operation.told else [("none", b"")]:
                 assert await house.send(operation, member, body) == (403, "permission_denied"), (operation[:2], name)
             assert await house.send(operation, None, body) == (401, "missing_api_key"), operation[:2]
+
+
+async def test_whoever_has_a_revoked_key_is_told_that_whatever_the_request(house: House) -> None:
+    operator, revoked = await house.person("admin"), await house.person("admin")
+    await keys.set_key_state(operator.at_the_door(), revoked.key_id, "revoked")
+    for operation in house.operations():
+        if not operation.is_open:
+            answer = await house.say(operation, revoked, b"{")
+            assert (answer.status_code, "revoked" in answer.text) == (401, True), operation[:2]
+
+
+async def test_a_name_that_occurs_twice_is_refused_wherever_a_body_is_read(house: House) -> None:
+    operator = await house.person("admin")
+    for operation in house.operations():
+        if "requestBody" in operation.told:
+            answer = await house.say(operation, operator, b'{"name": 1, "name": 2}')
+            assert (answer.status_code, "occurs twice" in answer.text) == (400, True), operation[:2]
 
 
 async def test_a_key_without_a_scope_opens_only_what_needs_none(house: House) -> None:

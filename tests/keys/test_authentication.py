@@ -18,10 +18,11 @@ from tollgate.core.errors import (
     PermissionDenied,
     TollgateError,
 )
-from tollgate.keys.authentication import MOST_ADMIN_VALUES, MOST_UNKNOWN_BYTES, UNKNOWN_SECONDS, console
+from tollgate.keys.authentication import MOST_UNKNOWN_BYTES, UNKNOWN_SECONDS, console
 from tollgate.keys.rules import digest, fingerprint, mint
 from tollgate.process import logs
 from tollgate.settings import read
+from tollgate.web.routing import MOST_VALUES
 
 KEY = mint("live", bytes(range(32)))
 STRANGER = mint("live", bytes(range(1, 33)))
@@ -181,8 +182,9 @@ async def test_a_key_in_the_query_string_is_not_taken(name: str) -> None:
 async def test_an_unknown_key_is_looked_up_once_in_five_seconds() -> None:
     site = Site()
     site.door.refusal = InvalidApiKey
-    for _ in range(3):
-        assert refused(await site.ask_with(STRANGER)) == (401, "invalid_api_key")
+    for path in ("/user/balance", "/v1/models", "/auth/me"):
+        answer = await site.ask(("authorization", f"Bearer {STRANGER}"), path=path)
+        assert refused(answer) == (401, "invalid_api_key")
     site.now += UNKNOWN_SECONDS - 0.01
     assert refused(await site.ask_with(STRANGER)) == (401, "invalid_api_key")
     assert len(site.door.calls) == 1
@@ -309,7 +311,9 @@ async def post(site: Site, key: str, body: Any, path: str = "/admin/orgs", **hea
 EVERY_WAY_IN = {
     "/admin/orgs": "tollgate_operator",
     "/user/api-keys": "tollgate_identify",
+    "/auth/password": "tollgate_identify",
     "/v1/chat/completions": "tollgate_identify",
+    "/v1/generate/batch": "tollgate_identify",
 }
 """And what the database is asked about the key before a fault of the request is told."""
 
@@ -360,16 +364,17 @@ async def test_what_the_database_refuses_is_not_asked_about_again() -> None:
     assert len(site.door.calls) == 1
 
 
-@pytest.mark.parametrize("path", EVERY_WAY_IN)
+@pytest.mark.parametrize("path", [*EVERY_WAY_IN, "/auth/sign-in", "/agent/enrol"])
 async def test_a_name_that_stands_twice_is_refused_on_every_route(path: str) -> None:
-    answer = await post(Site(), KEY, b'{"model": "a", "name": "Acme", "name": "Other"}', path)
+    site = Site(AGENT_KEY="a" * 32)
+    answer = await post(site, KEY, b'{"model": "a", "name": "Acme", "name": "Other"}', path)
     assert refused(answer) == (400, "invalid_request")
     assert answer.json()["error"]["message"] == '"name" occurs twice in one object. Send each name once.'
 
 
 async def test_a_form_of_the_admin_api_has_so_many_values_and_no_more() -> None:
     site = Site()
-    for path in ("/admin/orgs", "/user/api-keys"):
-        answer = await post(site, KEY, b'{"name": [' + b"1," * MOST_ADMIN_VALUES + b"1]}", path)
+    for path in ("/admin/orgs", "/user/api-keys", "/auth/password", "/auth/sign-in"):
+        answer = await post(site, KEY, b'{"name": [' + b"1," * MOST_VALUES + b"1]}", path)
         error = answer.json()["error"]
-        assert (answer.status_code, error["code"], error["limit"]) == (400, "body_too_complex", MOST_ADMIN_VALUES)
+        assert (answer.status_code, error["code"], error["limit"]) == (400, "body_too_complex", MOST_VALUES)

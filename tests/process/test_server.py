@@ -365,6 +365,19 @@ def test_what_a_client_does_not_finish_is_ended(strict: Running) -> None:
             assert refused(answer) == (408, "request_timeout")
 
 
+def test_a_body_of_which_a_byte_comes_now_and_then_is_ended(strict: Running) -> None:
+    """No pause in it is as long as one may be."""
+    answer = b""
+    with strict.connected() as connection:
+        connection.sendall(HEAD + b"\r\n")
+        connection.settimeout(0.1)
+        while not answer:
+            connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(65536)
+    assert refused(answer) == (408, "request_timeout")
+
+
 def test_a_request_that_is_not_finished_on_a_connection_that_was_used_is_ended_too(strict: Running) -> None:
     answer = strict.say(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET /healthz HT")
     first, _, second = answer.partition(b"HTTP/1.1 408")

@@ -7,6 +7,8 @@ import httpx
 import pytest
 from fastapi import APIRouter, Body, Depends, FastAPI, Header, Path
 from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tollgate.web.application import Application
 from tollgate.web.routing import Handler, LazyRoute, Routes
@@ -113,3 +115,19 @@ async def test_a_router_that_is_included_without_its_guard_is_not_served() -> No
     app.include_router(told(Routes(prefix="/things")))
     async with asking(app) as http:
         assert (await http.get("/things/3")).status_code == 404
+
+
+async def test_a_router_s_guard_stands_before_its_own_routes_and_one_around_it_replaces_it() -> None:
+    async def inner(request: Request, handle: Handler, reads_body: bool) -> Response:
+        return Response(f"inner {reads_body}", 403)
+
+    async def outer(request: Request, handle: Handler, reads_body: bool) -> Response:
+        return Response(f"outer {reads_body}", 403)
+
+    around = Routes(guard=outer)
+    around.take(told(Routes(prefix="/second", guard=inner)))
+    app = Application(paid={}, lazy={("/",): lambda: [told(Routes(prefix="/first", guard=inner)), around]})
+    async with asking(app) as http:
+        assert (await http.get("/first/3")).text == "inner False"
+        assert (await http.post("/first", content=b"{")).text == "inner True"
+        assert (await http.post("/second", content=b"{")).text == "outer True"

@@ -85,7 +85,7 @@ def router(
     gate: Gate, catalogs: Mapping[Environment, Catalog], markup_ppm: int, default_model: str | None = None
 ) -> Routes:
     """`markup_ppm` and `default_model` are the settings, for orgs without their own."""
-    routes = Routes(tags=["models"], dependencies=IN_THE_DOCUMENT)
+    routes = Routes(tags=["models"], dependencies=IN_THE_DOCUMENT, guard=gate.guard)
     encoded_models = {environment: EncodedModels(catalog) for environment, catalog in catalogs.items()}
 
     async def access_of(door: Door) -> tuple[EncodedModels, Access]:

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from tollgate.core import host_keys, strict_json
-from tollgate.core.errors import BadRequest, FleetNotConfigured, HostKeyInvalid
+from tollgate.core import host_keys
+from tollgate.core.errors import FleetNotConfigured, HostKeyInvalid
 from tollgate.core.host_keys import HostKey
-from tollgate.core.strict_json import NotJson
-from tollgate.process import logs, threads
+from tollgate.process import logs
 from tollgate.settings import TrustedProxy
 from tollgate.web import client_address
-from tollgate.web.routing import Handler
+from tollgate.web.routing import Handler, guard_body
 
 MOST_VALUES = 100_000
 """In the body of one request."""
@@ -44,15 +43,7 @@ class AgentGate:
         """Wraps the route of agents that have no key yet. Refuses a body that is too complex."""
         _ = self.agent_keys
         self._claim(request)
-        if reads_body:
-            try:
-                body = await request.body()
-                await threads.work(len(body), strict_json.refuse_ambiguous, body, MOST_VALUES)
-            except ClientDisconnect:
-                raise BadRequest("The request ended before its body did.") from None
-            except NotJson as error:
-                raise strict_json.refusal(error) from None
-        return await handle(request)
+        return await guard_body(request, handle, reads_body, most_values=MOST_VALUES)
 
     def _claim(self, request: Request) -> None:
         """For the security reporter, which counts refusals by address."""

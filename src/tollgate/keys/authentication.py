@@ -13,25 +13,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
 
-from tollgate.core import strict_json
 from tollgate.core.errors import BadRequest, InvalidApiKey, SessionEnded, TollgateError, Unauthenticated
-from tollgate.core.strict_json import NotJson
 from tollgate.database import Door, Json
 from tollgate.keys import rules, store
 from tollgate.keys.rules import Environment
-from tollgate.process import logs, threads
+from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 from tollgate.settings import TrustedProxy
 from tollgate.web import client_address, session_cookie
-from tollgate.web.routing import Handler
+from tollgate.web.routing import Handler, refuse_ambiguous
 
 UNKNOWN_REMEMBERED = 10_000
 UNKNOWN_SECONDS = 5.0
 LONGEST_USER_AGENT = 500
 MOST_UNKNOWN_BYTES = 64 * 1024
 """The most bytes of a body that are read before the database has recognised the key."""
-MOST_ADMIN_VALUES = 5_000
-"""The most values in a body of the account and admin API, because pydantic validates each."""
 
 UnknownKeys = TTLCache[str, bool]
 
@@ -239,10 +235,7 @@ class Gate:
         body = await self.body(caller, request.scope, request.receive)
         if body is None:
             raise HTTPException(400, "The request ended before its body did.")
-        try:
-            await threads.work(len(body), strict_json.refuse_ambiguous, body, MOST_ADMIN_VALUES)
-        except NotJson as error:
-            raise strict_json.refusal(error) from None
+        await refuse_ambiguous(body)
 
         async def again() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}

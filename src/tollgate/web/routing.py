@@ -14,21 +14,47 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Cookie, Header, Path
 from fastapi.routing import APIRoute
 from pydantic.fields import FieldInfo
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
+from tollgate.core import strict_json
 from tollgate.core.errors import BadRequest
+from tollgate.core.strict_json import NotJson
+from tollgate.process import threads
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Guard = Callable[[Request, Handler, bool], Coroutine[Any, Any, Response]]
 """Calls a route's handler, or refuses the request. The last argument says whether the route reads a body."""
 
+MOST_VALUES = 5_000
+"""The most values in a body of the account and admin API, because pydantic validates each."""
 ELSEWHERE = (Path, Header, Cookie)
 
 _preparing = threading.Lock()
 """FastAPI silences warnings while it prepares a route, which two threads must not do at once."""
+
+
+async def refuse_ambiguous(body: bytes, most_values: int = MOST_VALUES) -> None:
+    """Refuses a body with more values, or in which a name occurs twice: pydantic would read the last."""
+    try:
+        await threads.work(len(body), strict_json.refuse_ambiguous, body, most_values)
+    except NotJson as error:
+        raise strict_json.refusal(error) from None
+
+
+async def guard_body(
+    request: Request, handle: Handler, reads_body: bool, *, most_values: int = MOST_VALUES
+) -> Response:
+    """A guard of the body alone, for routes that need no key."""
+    if reads_body:
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            raise BadRequest("The request ended before its body did.") from None
+        await refuse_ambiguous(body, most_values)
+    return await handle(request)
 
 
 class LazyRoute(BaseRoute):
@@ -119,6 +145,10 @@ class Routes(APIRouter):
     def __init__(self, *, route_class: type[LazyRoute] = LazyRoute, guard: Guard | None = None, **options: Any) -> None:
         super().__init__(route_class=cast("type[APIRoute]", route_class), **options)
         self._guard = guard
+
+    def add_api_route(self, *given: Any, **named: Any) -> None:
+        super().add_api_route(*given, **named)
+        cast("LazyRoute", self.routes[-1]).guard = self._guard
 
     def take(self, other: "Routes", prefix: str = "") -> None:
         """Like `include_router`, for prefix, tags, dependencies and guard; prepares no route."""

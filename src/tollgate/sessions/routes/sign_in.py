@@ -14,7 +14,7 @@ from tollgate.sessions.schemas import SignedIn, SignIn, SignInWays
 from tollgate.sessions.ways import NewSession, Ways
 from tollgate.settings import Settings
 from tollgate.web import session_cookie
-from tollgate.web.routing import Routes
+from tollgate.web.routing import Routes, guard_body
 from tollgate.web.schemas import refusals
 
 REFUSALS = (
@@ -36,7 +36,7 @@ def ways_router(chosen: Settings) -> Routes:
 
 
 def router(gate: Gate, ways: Ways, net: FirstNet, *, secure: bool) -> Routes:
-    routes = Routes()
+    routes = Routes(guard=guard_body)
 
     @routes.post("/auth/sign-in", summary="Sign in", responses=refusals(*REFUSALS))
     async def sign_in(request: Request, body: SignIn, response: Response) -> SignedIn:
