@@ -215,6 +215,11 @@ def uses(someone: Person, networks: int, at: str) -> list[dict[str, Any]]:
     return [{"key_id": someone.key_id, "network": f"10.{n // 256}.{n % 256}.0/24", "seen": at} for n in range(networks)]
 
 
+async def forget_the_last_look(database: str, sql: Sql) -> None:
+    """Other tests look at the same moments."""
+    await sql(database, "update tollgate.pattern_scan set scanned_at = '-infinity'")
+
+
 async def patterns(database: str, sql: Sql, at: datetime) -> int:
     """How many patterns were found by a look at this moment."""
     found = json.loads(await sql(database, "select public.tollgate_detect_patterns($1)", at.isoformat()))
@@ -228,6 +233,7 @@ async def test_a_key_used_from_twenty_networks_within_a_day_is_a_pattern(
     yesterday = (NOON - timedelta(hours=24)).isoformat()
     await note(door, uses=[*uses(spread, 20, NOW), *uses(usual, 19, NOW), *uses(past, 20, yesterday)])
     counts = []
+    await forget_the_last_look(shared_database, sql)
     for minutes in (0, 9, 20, 61):  # looked for every ten minutes, told once an hour
         await patterns(shared_database, sql, NOON + timedelta(minutes=minutes))
         found = {event["key_id"]: event for event in (await look(kind="many_networks", limit=1000))["data"]}
@@ -274,6 +280,7 @@ async def test_a_spike_is_ten_times_a_key_s_own_past(person: Any, look: Any, sha
         of_whom = (someone.org_id, someone.key_id, someone.user_id)
         await sql(shared_database, PAST_DAYS, *of_whom, days, a_day, today, NOON)
     await sql(shared_database, "select tollgate.roll_up_again($1)", NOON - timedelta(days=20))
+    await forget_the_last_look(shared_database, sql)
     await patterns(shared_database, sql, NOON)
     for someone, (days, a_day, today, is_spike) in zip(people, cases, strict=True):
         found = (await look(kind="usage_spike", key_id=someone.key_id))["data"]
@@ -380,6 +387,7 @@ async def test_a_pattern_that_is_known_is_not_raised_again_within_a_day(
 ) -> None:
     admin, someone = await person("admin"), await person()
     counts = []
+    await forget_the_last_look(shared_database, sql)
     for hours in (0, 2, 25):
         moment = NOON + timedelta(hours=hours)
         await note(door, uses=uses(someone, 20, moment.isoformat()))

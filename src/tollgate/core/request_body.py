@@ -299,7 +299,7 @@ def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]
         return []
     if value == []:
         raise BadRequest(f"{name}: is empty. Send {form.expected}.", param=name)
-    asked = [value] if isinstance(value, form.alone) else value
+    asked = [value] if name == form.prompt and isinstance(value, form.alone) else value
     if not isinstance(asked, list) or not all(isinstance(one, form.kinds) for one in asked):
         raise BadRequest(f"{name}: send {form.expected}.", param=name)
     also = given.get(form.also_prompt) if form.also_prompt and name == form.prompt else None
