@@ -391,7 +391,9 @@ def test_images_of_embeddings_are_counted_too() -> None:
         assert prompt.images == 2
         assert prompt.text_bytes < 500
     for wrong in ([], [None], {}, 7):
-        assert refused("embeddings", input=None, messages=wrong).param == "messages"
+        error = refused("embeddings", input=None, messages=wrong)
+        assert error.param == "messages"
+        assert error.message.endswith("end a list of messages, each an object.")
 
 
 def test_images_in_the_content_of_documents_are_counted() -> None:

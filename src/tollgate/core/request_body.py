@@ -18,7 +18,7 @@ from types import NoneType
 from typing import Any, Final, Literal, NamedTuple
 
 from tollgate.core import fields, strict_json
-from tollgate.core.endpoints import ENDPOINTS, Endpoint, Form
+from tollgate.core.endpoints import ENDPOINTS, MESSAGES, Endpoint, Form
 from tollgate.core.errors import BadRequest
 from tollgate.core.extras import requested as extras
 from tollgate.core.extras.requested import Extras
@@ -294,15 +294,17 @@ def _asked(given: Mapping[str, Any], form: Form, *, optional: bool) -> list[Any]
     """The messages, prompts or inputs. What may stand alone becomes a list. Where a body has both fields, a server may
     read either, so both count."""
     name = form.prompt_of(given)
+    is_usual = name == form.prompt
+    expected = form.expected if is_usual else MESSAGES
     value = given.get(name)
     if value is None and optional:
         return []
     if value == []:
-        raise BadRequest(f"{name}: is empty. Send {form.expected}.", param=name)
-    asked = [value] if name == form.prompt and isinstance(value, form.alone) else value
+        raise BadRequest(f"{name}: is empty. Send {expected}.", param=name)
+    asked = [value] if is_usual and isinstance(value, form.alone) else value
     if not isinstance(asked, list) or not all(isinstance(one, form.kinds) for one in asked):
-        raise BadRequest(f"{name}: send {form.expected}.", param=name)
-    also = given.get(form.also_prompt) if form.also_prompt and name == form.prompt else None
+        raise BadRequest(f"{name}: send {expected}.", param=name)
+    also = given.get(form.also_prompt) if form.also_prompt and is_usual else None
     return [*asked, *also] if isinstance(also, list) else asked
 
 
