@@ -102,17 +102,13 @@ class Channels:
             return
 
 
-def check_fields(kind: str, body: Mapping[str, Any], *, new: bool = True) -> None:
+def check_fields(kind: rules.ChannelKind, body: Mapping[str, Any], *, new: bool = True) -> None:
     """Which fields go with which kind."""
     wrong: list[tuple[str, str]] = []
-    needed = {"webhook": ("url",), "slack": ("url",), "pagerduty": ("secret",), "email": ("mail",)}[kind] if new else ()
-    wrong += [(name, f"is needed for {kind}") for name in needed if not body.get(name)]
-    if kind != "email" and body.get("mail"):
-        wrong.append(("mail", f"is not for {kind}"))
-    if kind == "email" and body.get("url"):
-        wrong.append(("url", "is not for email; send mail"))
-    if kind == "slack" and body.get("secret"):
-        wrong.append(("secret", "is not for slack: its URL is the secret"))
+    needed = rules.NEEDED[kind]
+    if new and not body.get(needed):
+        wrong.append((needed, f"is needed for {kind}"))
+    wrong += [(name, fault) for name, fault in rules.NOT_TAKEN[kind].items() if body.get(name)]
     if kind == "webhook" and body.get("secret") and not rules.is_secret(body["secret"]):
         wrong.append(("secret", "must be whsec_ and at least 24 bytes in base64"))
     mail = body.get("mail") or {}

@@ -13,6 +13,20 @@ from tollgate.alerts.signals import RULES
 from tollgate.core.redaction import Redactor
 
 ChannelKind = Literal["webhook", "slack", "pagerduty", "email"]
+NEEDED: Final[Mapping[ChannelKind, str]] = {
+    "webhook": "url",
+    "slack": "url",
+    "pagerduty": "secret",
+    "email": "mail",
+}
+"""The field that a new channel of a kind must have."""
+NOT_TAKEN: Final[Mapping[ChannelKind, Mapping[str, str]]] = {
+    "webhook": {"mail": "is not for webhook"},
+    "slack": {"mail": "is not for slack", "secret": "is not for slack: its URL is the secret"},
+    "pagerduty": {"mail": "is not for pagerduty"},
+    "email": {"url": "is not for email; send mail"},
+}
+"""The fields that are for other kinds, and what the refusal says of each."""
 Event = Literal[
     "balance.low", "key.budget_near", "key.budget_reached", "key.created", "key.expiring", "key.revoked", "key.rotated"
 ]

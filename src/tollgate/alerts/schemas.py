@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict, JsonValue
 
-from tollgate.alerts.rules import ChannelKind, Event
+from tollgate.alerts.rules import NEEDED, NOT_TAKEN, ChannelKind, Event
 from tollgate.alerts.signals import RULES, SIGNALS, Comparison, Severity
 from tollgate.web.faults import PRINTABLE
 from tollgate.web.schemas import ChangeBody, Identifier, Moment, Name, Note, PageQuery, Period, Text
@@ -271,19 +271,16 @@ class _ChannelFields(ChangeBody):
     state: State = "active"
 
 
-def _of_kind(kind: ChannelKind, needed: str, *others: str) -> JsonDict:
+def _of_kind(kind: ChannelKind) -> JsonDict:
     """What a channel of this kind needs, and what is for others."""
-    refused: list[JsonValue] = [{"required": [name]} for name in others]
-    then: JsonDict = {"required": [needed], "not": {"anyOf": refused}}
+    refused: list[JsonValue] = [{"required": [name]} for name in NOT_TAKEN[kind]]
+    then: JsonDict = {"required": [NEEDED[kind]], "not": {"anyOf": refused}}
     return {"if": {"properties": {"kind": {"const": kind}}}, "then": then}
 
 
 OF_EACH_KIND: JsonDict = {
     "allOf": [
-        _of_kind("webhook", "url", "mail"),
-        _of_kind("slack", "url", "mail", "secret"),
-        _of_kind("pagerduty", "secret", "mail"),
-        _of_kind("email", "mail", "url"),
+        *map(_of_kind, NEEDED),
         {"if": {"properties": {"mail": WITH_USERNAME}, "required": ["mail"]}, "then": {"required": ["secret"]}},
     ]
 }

@@ -65,7 +65,7 @@ class Ending(NamedTuple):
 
 
 def _known(names: Iterable[str], values: Collection[Any]) -> dict[str, Any]:
-    """The values that are not None, by name."""
+    """The values that are not None, by name. Each settlement needs it, so the loop is not in Python."""
     return dict(compress(zip(names, values, strict=True), map(_IS_KNOWN, values)))
 
 

@@ -21,7 +21,7 @@ from tollgate.process import logs
 from tollgate.process.clock import Monotonic
 from tollgate.settings import TrustedProxy
 from tollgate.web import client_address, session_cookie
-from tollgate.web.routing import Handler, refuse_ambiguous
+from tollgate.web.routing import CUT_SHORT, Handler, refuse_ambiguous
 
 UNKNOWN_REMEMBERED = 10_000
 UNKNOWN_SECONDS = 5.0
@@ -234,7 +234,7 @@ class Gate:
         """The request with its body. Refuses a body in which a name occurs twice."""
         body = await self.body(caller, request.scope, request.receive)
         if body is None:
-            raise HTTPException(400, "The request ended before its body did.")
+            raise BadRequest(CUT_SHORT)
         await refuse_ambiguous(body)
 
         async def again() -> Message:

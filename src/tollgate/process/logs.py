@@ -169,7 +169,7 @@ class _Ordered:
     """The facts of a line: those that every line has, the notes of its request, and its own. Strings are redacted. All
     of it is JSON, but for an exception that is yet to be rendered.
 
-    One processor, since the line of a request costs as much as its look-up of the model."""
+    One processor and not four: each request has a line, and each processor costs a call and a copy of the facts."""
 
     def __init__(self, redact: Redactor, *, formats_exceptions: bool) -> None:
         self._redact = redact

@@ -28,6 +28,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Guard = Callable[[Request, Handler, bool], Coroutine[Any, Any, Response]]
 """Calls a route's handler, or refuses the request. The last argument says whether the route reads a body."""
 
+CUT_SHORT = "The request ended before its body did."
 MOST_VALUES = 5_000
 """The most values in a body of the account and admin API, because pydantic validates each."""
 ELSEWHERE = (Path, Header, Cookie)
@@ -52,7 +53,7 @@ async def guard_body(
         try:
             body = await request.body()
         except ClientDisconnect:
-            raise BadRequest("The request ended before its body did.") from None
+            raise BadRequest(CUT_SHORT) from None
         await refuse_ambiguous(body, most_values)
     return await handle(request)
 
