@@ -34,6 +34,7 @@ class Cache:
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
     ) -> None:
         self.bounds = bounds
+        self.is_on = bounds.most_org_bytes > 0
         self.pepper = pepper
         self.redis = redis
         self._clock = clock
@@ -43,10 +44,6 @@ class Cache:
         """The calls of this process that will fill an entry, by the ids of their requests."""
         self._settings: BoundedMap[str, bool] = BoundedMap(KEYS_REMEMBERED)
         """Whether a key caches by its setting, by its digest."""
-
-    @property
-    def is_on(self) -> bool:
-        return self.bounds.most_org_bytes > 0
 
     def by_setting(self, digest: str) -> bool | None:
         """As the last admission of the key said; None while it is not known."""

@@ -281,7 +281,7 @@ class PaidCall:
             content=(self.content.kept() or None) if self.content else None,
             charged_price=self._charged_price(),
             attempts=self.sent.attempts or None,
-            cache=self._for_cache(ending, stored_answer) if self.fills_cache else None,
+            cache=None if self.cache is None else self._for_cache(self.cache, ending, stored_answer),
         )
 
     @property
@@ -303,13 +303,14 @@ class PaidCall:
         amounts = {name: settled[name] for name in ("charge_nanos", "balance_nanos")}
         return {**amounts, "request_id": self.id}
 
-    def _for_cache(self, ending: Ending, stored: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The entry of this call. It has no answer where that may not be given again."""
-        assert self.cache is not None  # noqa: S101
-        entry = {"key": self.cache.key, "ttl_seconds": self.cache.wish.ttl_seconds}
+    def _for_cache(self, use: Use, ending: Ending, stored: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """The entry of this call, if it makes one. It has no answer where that may not be given again."""
+        if not self.fills_cache:
+            return None
+        entry = {"key": use.key, "ttl_seconds": use.wish.ttl_seconds}
         if stored is None or not (stored["kept"] and self.may_cache) or ending.error_code or self.grant.search_off:
             return entry
-        return {**entry, "answer": stored, "most_bytes": self.cache.bounds.most_org_bytes}
+        return {**entry, "answer": stored, "most_bytes": use.bounds.most_org_bytes}
 
     def _cost_shown(self, ending: Ending, *, shows_cost: bool) -> int | None:
         """Our cost where the operator shows it. An org always sees what its own account was billed."""
